@@ -1,0 +1,66 @@
+# Names that the rules share: the validated config, the layout of the results, and small lookups.
+
+import os
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+# Scripts and servers import the project from wherever the workflow was started.
+sys.path[:0] = [workflow.basedir, os.getcwd()]
+os.environ["PYTHONPATH"] = os.pathsep.join([workflow.basedir, os.getcwd()])
+
+from scripts.lib import samples, triggers
+from scripts.lib.config import ConfigError, parse_config, read_yaml, resolved_path, write_resolved
+from scripts.lib.paths import ACTIVATION_FILES, MODELS, TRAJECTORY_FILES, Layout
+from scripts.lib.summary import summary_text
+from server.pool.run import socket_path
+
+try:
+    for path in workflow.configfiles:
+        read_yaml(path)
+    CONFIG = parse_config(config)
+except ConfigError as error:
+    raise WorkflowError("\n".join(["The configuration cannot be used:", *error.lines]))
+
+FILES = Layout.of(CONFIG.experiment.name)
+SAMPLES = samples.sample_ids(CONFIG.dataset)
+TRIGGERS = triggers.Triggers.of(CONFIG)
+
+PYTHON = sys.executable
+RUN_CONFIG = resolved_path(CONFIG, Path(".snakemake/emoprobe"))
+# What a trajectory costs besides the model server: an interpreter without site packages, and this client.
+ASK_POOL = " ".join(
+    map(str, [PYTHON, "-I", "-S", f"{workflow.basedir}/scripts/ask_pool.py", socket_path(CONFIG, Path(workflow.basedir)), RUN_CONFIG, os.getpid()])
+)
+
+
+wildcard_constraints:
+    variant="[A-Za-z0-9_-]+",
+    sample="[A-Za-z0-9_-]+",
+
+
+def pairs(path):
+    """A path with {variant} and {sample} for every pair of the experiment."""
+    return [path.format(variant=variant, sample=sample) for variant in CONFIG.variants for sample in SAMPLES]
+
+
+def trajectories():
+    """The trajectory of every pair."""
+    return pairs(str(FILES.pair("{variant}", "{sample}") / "trajectory.jsonl"))
+
+
+def variant_trigger(wildcards):
+    """What the trajectories of one variant depend on."""
+    return TRIGGERS.variants[wildcards.variant]
+
+
+def experiment_files():
+    """Everything that a finished experiment has."""
+    return [FILES.resolved_yaml, FILES.metadata, FILES.report, *trajectories()]
+
+
+def print_summary():
+    """Show the headline numbers at the end of a run."""
+    if FILES.report.exists():
+        print(summary_text(FILES.report), file=sys.stderr)

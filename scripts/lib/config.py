@@ -1,0 +1,442 @@
+"""The experiment's configuration: every key, its type, its default and what it means.
+
+`config/schema.json` and the table in `config/README.md` are generated from these classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import keyword
+import re
+from pathlib import Path
+from string import Formatter
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from scripts.lib import atomic
+from scripts.lib.config_errors import ConfigError, describe
+
+Placement = Literal["user_prefix", "user_suffix", "system_prefix", "system_suffix"]
+Valence = Literal["negative", "neutral", "positive"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+NamedPosition = Literal["last_prompt", "prefix_mean", "response_first", "response_mean", "response_last"]
+
+CONTROL = "control"
+# Folders of an experiment that hold something other than a variant.
+RESERVED_NAMES = frozenset(
+    {"activations", "benchmarks", "figures", "logs", "probes", "samples", "tables", "models"}
+)
+NAME = r"^[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?$"
+MAX_NAME = 64
+HOOK_POINT = r"^(?:[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*)?\.?(?:input|output)$"
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors, values are never coerced."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Experiment(Section):
+    """What the run is called and the seed that everything random derives from."""
+
+    name: str = Field("pilot", description="Folder under `results/`; letters, digits, `_` and `-`.")
+    seed: int = Field(42, ge=0, le=2**31 - 1, description="Draws the samples and seeds every request.")
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, name: str) -> str:
+        return check_name(name)
+
+
+class Model(Section):
+    """The language model."""
+
+    source: Text = Field(
+        "smollm2-135m-instruct",
+        description="`smollm2-135m-instruct` (embedded), a Hugging Face id, or a local directory "
+        "(write `./name` for a relative one).",
+    )
+    revision: str | None = Field(
+        None, description="Branch, tag or commit of a Hugging Face id; resolved once and pinned in `metadata.json`."
+    )
+    dtype: Dtype = Field("float32", description="Of weights and computation. On a CPU only float32 is reproducible.")
+
+
+class Dataset(Section):
+    """Where the questions come from and how many are drawn."""
+
+    source: Text = Field(
+        "gsm_symbolic",
+        description="`gsm_symbolic` (embedded), `gsm8k` (Hugging Face), or a `.jsonl`/`.parquet` file.",
+    )
+    split: Text = Field("test", description="Split of `gsm8k`; other sources have one split and ignore it.")
+    samples: int = Field(8, ge=1, le=999_999, description="The first so many of one seeded permutation.")
+    question: Text = Field("question", description="Column of the question in a file.")
+    answer: Text = Field("answer", description="Column of the answer in a file.")
+    id_prefix: str = Field("gsm8k", description="Sample ids are `{id_prefix}_0001` and so on.")
+
+    @field_validator("id_prefix")
+    @classmethod
+    def _prefix(cls, prefix: str) -> str:
+        return check_name(prefix)
+
+
+class Prompt(Section):
+    """The messages that every variant starts from."""
+
+    system: str | None = Field(
+        "You are a careful assistant who solves math word problems.",
+        description="System message; null for none.",
+    )
+    template: Text = Field(
+        "{question}\n\nReason step by step. Then write the result as a single number on a last line "
+        "of exactly this form:\nAnswer: [number]",
+        description="User message; `{question}` stands for the question, `{{` and `}}` for braces.",
+    )
+
+    @field_validator("template")
+    @classmethod
+    def _template(cls, template: str) -> str:
+        try:
+            fields = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
+        except ValueError as error:
+            raise ValueError(f"is no format string ({error}); write {{{{ and }}}} for literal braces") from None
+        if set(fields) != {"question"}:
+            found = ", ".join(f"{{{name}}}" for name in fields) or "none"
+            raise ValueError(
+                f"must contain the placeholder {{question}} and no other (found: {found}); "
+                "write {{ and }} for literal braces"
+            )
+        return template
+
+
+class Variant(Section):
+    """One way of opening the conversation. With no key at all, messages stay as they are."""
+
+    text: Text | None = Field(None, description="The emotional text.")
+    texts: Annotated[list[Text], Field(min_length=1)] | None = Field(
+        None, description="Paraphrases of it, assigned by sample index in turn."
+    )
+    placement: Placement = Field("user_prefix", description="Where the text goes.")
+    transform: str | None = Field(
+        None, description="`module:function` instead of a text: takes and returns a list of messages."
+    )
+    valence: Valence | None = Field(None, description="Emotional valence of the text, a target of the probes.")
+
+    @field_validator("text")
+    @classmethod
+    def _text(cls, text: str | None) -> str | None:
+        if text is not None and not text.strip():
+            raise ValueError("must hold more than white space")
+        return text
+
+    @field_validator("texts")
+    @classmethod
+    def _texts(cls, texts: list[str] | None) -> list[str] | None:
+        if texts is not None and not all(text.strip() for text in texts):
+            raise ValueError("every text must hold more than white space")
+        return texts
+
+    @field_validator("transform")
+    @classmethod
+    def _transform(cls, transform: str | None) -> str | None:
+        if transform is None:
+            return None
+        module, colon, function = transform.partition(":")
+        parts = [*module.split("."), *function.split(".")]
+        if not colon or not all(part.isidentifier() and not keyword.iskeyword(part) for part in parts):
+            raise ValueError("must name a function as `module:function`")
+        return transform
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Variant:
+        given = [key for key in ("text", "texts", "transform") if getattr(self, key) is not None]
+        if len(given) > 1:
+            raise ValueError(f"has {' and '.join(given)}; give one of text, texts, transform")
+        return self
+
+    @property
+    def paraphrases(self) -> list[str]:
+        """The texts of this variant; empty where it adds none."""
+        return self.texts if self.texts is not None else [self.text] if self.text is not None else []
+
+
+class Generation(Section):
+    """How trajectories are generated."""
+
+    backend: Literal["vllm", "nnsight"] = Field(
+        "vllm", description="`nnsight` generates and captures in one request, slower."
+    )
+    max_tokens: int = Field(256, ge=1, description="Longest completion, in tokens.")
+    temperature: float = Field(0.0, ge=0.0, le=2.0, description="0 is greedy decoding.")
+    top_p: float = Field(1.0, gt=0.0, le=1.0, description="Nucleus sampling; 1 keeps every token.")
+    stop: list[Text] = Field(default_factory=list, description="Strings that end a completion.")
+    chat_template: dict[str, bool | int | float | str] = Field(
+        default_factory=dict, description="Arguments of the chat template, such as `enable_thinking: false`."
+    )
+    timeout: float = Field(600.0, gt=0, description="Seconds that one attempt at a request may take.")
+
+
+class Workers(Section):
+    """The model servers. Nothing here changes a result, so no change here makes anything again."""
+
+    count: int = Field(1, ge=1, le=1024, description="Servers to start, on disjoint cores or GPUs.")
+    endpoints: list[str] = Field(
+        default_factory=list,
+        description="Base URLs of servers that somebody else runs (`http://host:8000/v1`); then none is started.",
+    )
+    capture_endpoints: list[str] = Field(
+        default_factory=list, description="The same for NNsight servers, which capture activations."
+    )
+    model_name: str | None = Field(
+        None, description="What `endpoints` call the model; null: its source."
+    )
+    requests: int = Field(64, ge=1, le=4096, description="Requests in flight at one server.")
+    attempts: int = Field(3, ge=1, le=10, description="Tries of one request, each on the next live server.")
+    restarts: int = Field(2, ge=0, le=100, description="Restarts of a server that died, each.")
+    start_timeout: float = Field(900.0, gt=0, description="Seconds that a server may take to become healthy.")
+    hang_timeout: float = Field(
+        60.0, gt=0, description="Seconds of failed health checks after which a server counts as hanging."
+    )
+    keep_alive: float = Field(0.0, ge=0, description="Seconds that servers stay up after the last workflow ended.")
+    port: int = Field(0, ge=0, le=65535, description="First port to try; 0 takes any free one.")
+    max_model_len: int | None = Field(4096, ge=16, description="Longest prompt + completion; null: the model's own.")
+    kv_cache_gib: int = Field(4, ge=1, description="Memory for the KV cache of a server on a CPU, GiB.")
+    gpu_memory: float = Field(
+        0.45, gt=0, lt=1, description="Share of a GPU's memory for vLLM; the NNsight server lives beside it."
+    )
+    tensor_parallel: int = Field(1, ge=1, description="GPUs that one server is spread over.")
+    compile: bool | None = Field(
+        None, description="Whether vLLM compiles the model: a slow first start, faster decoding; null: on a GPU only."
+    )
+    extra_args: list[str] = Field(default_factory=list, description="Further arguments of the vLLM server.")
+    api_key_env: str | None = Field(
+        None, description="Environment variable that holds the API key of `endpoints`; the key itself never goes here."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Of the servers and the pool.")
+
+    @field_validator("endpoints", "capture_endpoints")
+    @classmethod
+    def _endpoints(cls, endpoints: list[str]) -> list[str]:
+        for url in endpoints:
+            if not re.fullmatch(r"https?://[^\s/@]+(/\S*)?", url):
+                raise ValueError(f"{url!r} is no http:// or https:// URL without credentials")
+        if len({url.rstrip("/") for url in endpoints}) != len(endpoints):
+            raise ValueError("names a server twice")
+        return [url.rstrip("/") for url in endpoints]
+
+
+class Capture(Section):
+    """Which activations are captured."""
+
+    enabled: bool = Field(True, description="false: no activations, no probes.")
+    layers: str | list[int] = Field("all", description="`all`, or a list; negative indices count from the end.")
+    hook_points: list[str] = Field(
+        ["input_layernorm.output", "post_attention_layernorm.output"],
+        min_length=1,
+        description="Module path relative to a decoder layer plus `.input` or `.output`; "
+        "`.input` and `.output` alone are the layer's own (the residual stream).",
+    )
+    positions: str | list[int | str] = Field(
+        ["last_prompt", "prefix_mean", "response_first", "response_mean", "response_last"],
+        description="`all`, or a list of named positions and token indices.",
+    )
+    dtype: Dtype = Field("float16", description="Of the stored activations.")
+    batch_tokens: int = Field(4096, ge=1, description="Token budget of one forward pass of the capture server.")
+    memory_gib: float = Field(4.0, gt=0, description="Bound on captured activations that wait for the disk, GiB.")
+
+    @field_validator("layers")
+    @classmethod
+    def _layers(cls, layers: str | list[int]) -> str | list[int]:
+        if layers == "all":
+            return layers
+        if isinstance(layers, str) or not layers or len(set(layers)) != len(layers):
+            raise ValueError("must be `all` or a list of different layer indices")
+        return layers
+
+    @field_validator("hook_points")
+    @classmethod
+    def _hook_points(cls, hook_points: list[str]) -> list[str]:
+        for point in hook_points:
+            if not re.fullmatch(HOOK_POINT, point):
+                raise ValueError(f"{point!r} is no module path that ends in .input or .output")
+        if len(set(hook_points)) != len(hook_points):
+            raise ValueError("names a hook point twice")
+        return hook_points
+
+    @field_validator("positions")
+    @classmethod
+    def _positions(cls, positions: str | list[int | str]) -> str | list[int | str]:
+        names = NamedPosition.__args__  # type: ignore[attr-defined]
+        accepted = f"must be `all` or a list of token indices and of {', '.join(names)}"
+        if positions == "all":
+            return positions
+        if isinstance(positions, str) or not positions or len(set(positions)) != len(positions):
+            raise ValueError(accepted)
+        for position in positions:
+            if isinstance(position, str) and position not in names:
+                raise ValueError(f"{accepted} (found {position!r})")
+        return positions
+
+
+class Probes(Section):
+    """The linear probes."""
+
+    targets: list[Literal["variant", "valence", "correct"]] = Field(
+        ["variant", "valence", "correct"], min_length=1, description="What is read off the activations."
+    )
+    folds: int = Field(5, ge=2, le=100, description="Outer folds, stratified, grouped by sample.")
+    inner_folds: int = Field(3, ge=2, le=100, description="Folds inside a training set that choose the strength.")
+    strengths: list[float] = Field(
+        [1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0],
+        min_length=1,
+        description="Inverse strengths of the L2 penalty (`C`) to choose from.",
+    )
+    permutations: int = Field(20, ge=0, description="Label permutations of the permutation baseline.")
+    bootstrap: int = Field(1000, ge=100, description="Resamples of every bootstrap interval.")
+    min_per_class: int = Field(4, ge=2, description="Samples that each class needs, or the target is skipped.")
+
+    @field_validator("strengths")
+    @classmethod
+    def _strengths(cls, strengths: list[float]) -> list[float]:
+        if any(strength <= 0 for strength in strengths):
+            raise ValueError("every strength must be greater than 0")
+        return sorted(strengths)
+
+
+class Config(Section):
+    """One experiment."""
+
+    experiment: Experiment = Field(default_factory=Experiment)
+    model: Model = Field(default_factory=Model)
+    dataset: Dataset = Field(default_factory=Dataset)
+    prompt: Prompt = Field(default_factory=Prompt)
+    variants: dict[str, Variant] = Field(
+        default_factory=lambda: {CONTROL: Variant()},
+        description="Name → variant; one of them must be `control`, what the others are compared with.",
+    )
+    generation: Generation = Field(default_factory=Generation)
+    workers: Workers = Field(default_factory=Workers)
+    capture: Capture = Field(default_factory=Capture)
+    probes: Probes = Field(default_factory=Probes)
+
+    @field_validator("variants", mode="before")
+    @classmethod
+    def _null_variants(cls, variants: Any) -> Any:
+        """`control:` with nothing after it means `control: {}`."""
+        if isinstance(variants, dict):
+            return {name: {} if variant is None else variant for name, variant in variants.items()}
+        return variants
+
+    @field_validator("variants")
+    @classmethod
+    def _variants(cls, variants: dict[str, Variant]) -> dict[str, Variant]:
+        for name in variants:
+            check_name(name)
+        if CONTROL not in variants:
+            raise ValueError(f"needs a variant called {CONTROL}: the others are compared with it")
+        folded = [name.casefold() for name in variants]
+        for name in variants:
+            if folded.count(name.casefold()) > 1:
+                raise ValueError(f"{name!r} differs from another variant in case only")
+        return variants
+
+    @model_validator(mode="after")
+    def _inline_needs_capture(self) -> Config:
+        if self.generation.backend == "nnsight" and self.workers.endpoints:
+            raise ValueError("generation.backend nnsight uses workers.capture_endpoints, not workers.endpoints")
+        return self
+
+    def resolved(self) -> dict[str, Any]:
+        """Every key with its value, defaults written out, in plain JSON types."""
+        return self.model_dump(mode="json")
+
+
+def resolved_path(config: Config, folder: Path) -> Path:
+    """The absolute path at which `write_resolved` puts a config, which is named by its content."""
+    digest = hashlib.sha256(atomic.to_json(config.resolved()).encode()).hexdigest()[:16]
+    return (folder / f"{digest}.json").resolve()
+
+
+def write_resolved(config: Config, folder: Path) -> None:
+    """Write the resolved config for the jobs of a run; they may outlive a change of the user's file."""
+    atomic.write_json(resolved_path(config, folder), config.resolved())
+
+
+def check_name(name: str) -> str:
+    """Return the name if it can be a folder's name and a wildcard.
+
+    Raises:
+        ValueError: it has other characters, is too long, or is taken by the layout.
+    """
+    if not re.fullmatch(NAME, name) or len(name) > MAX_NAME:
+        raise ValueError(
+            f"{name!r} is no valid name: letters, digits, _ and - inside, at most {MAX_NAME} characters"
+        )
+    if name.lower() in RESERVED_NAMES:
+        raise ValueError(f"{name!r} is a folder of the results; choose another name")
+    return name
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML's safe loader, which also refuses a mapping that names a key twice."""
+
+
+def _mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in seen:
+            raise ConfigError([f"line {key_node.start_mark.line + 1}: the key {key!r} stands there twice"])
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def parse_config(values: Any, source: str = "config") -> Config:
+    """Validate plain values.
+
+    Raises:
+        ConfigError: with one readable line for each mistake.
+    """
+    if not isinstance(values, dict):
+        raise ConfigError([f"{source}: must be a mapping of sections, found {type(values).__name__}"])
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(describe(error, Config)) from None
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Read a YAML file, refusing keys that are named twice.
+
+    Raises:
+        ConfigError: the file is missing, is no YAML, or names a key twice.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        return yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 (a subclass of the safe loader)
+    except OSError as error:
+        raise ConfigError([f"{path}: {error.strerror or error}"]) from None
+    except UnicodeDecodeError:
+        raise ConfigError([f"{path}: is not UTF-8 text"]) from None
+    except ConfigError as error:
+        raise ConfigError([f"{path}: {line}" for line in error.lines]) from None
+    except yaml.YAMLError as error:
+        raise ConfigError([f"{path}: is no valid YAML: {' '.join(str(error).split())}"]) from None
+
+
+def load_config(path: str | Path) -> Config:
+    """Read and validate a configuration file.
+
+    Raises:
+        ConfigError: as `read_yaml` and `parse_config`.
+    """
+    return parse_config(read_yaml(path), str(path))

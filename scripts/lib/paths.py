@@ -1,0 +1,95 @@
+"""Where every file of an experiment lies: the one place that spells the layout out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+TRAJECTORY_FILES = ("trajectory.jsonl", "agent_state.json", "sample.json")
+ACTIVATION_FILES = ("activations.safetensors", "metadata.json")
+RESULTS = Path("results")
+MODELS = RESULTS / "models"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The files of one experiment. Every attribute is a path; `{variant}` and `{sample}` are arguments."""
+
+    root: Path
+
+    @classmethod
+    def of(cls, experiment: str, results: Path = RESULTS) -> Layout:
+        """The layout of an experiment by its name."""
+        return cls(results / experiment)
+
+    @property
+    def resolved_yaml(self) -> Path:
+        """The config with every default written out."""
+        return self.root / "experiment.yaml"
+
+    @property
+    def resolved_json(self) -> Path:
+        """The same as JSON."""
+        return self.root / "experiment_config.json"
+
+    @property
+    def metadata(self) -> Path:
+        """What is needed to run it again: versions, commit, model, seed."""
+        return self.root / "metadata.json"
+
+    @property
+    def model(self) -> Path:
+        """The model card."""
+        return self.root / "model.json"
+
+    @property
+    def manifest(self) -> Path:
+        """Where the activations lie, with their hashes."""
+        return self.root / "activations_manifest.json"
+
+    @property
+    def verified(self) -> Path:
+        """What the check of the activations found."""
+        return self.root / "activations_verified.json"
+
+    @property
+    def report(self) -> Path:
+        """Headline numbers."""
+        return self.root / "report.json"
+
+    @property
+    def report_html(self) -> Path:
+        """The report to read."""
+        return self.root / "report.html"
+
+    def sample(self, sample: str) -> Path:
+        """One question with its gold answer."""
+        return self.root / "samples" / f"{sample}.json"
+
+    def pair(self, variant: str, sample: str) -> Path:
+        """The folder of one trajectory."""
+        return self.root / variant / sample
+
+    def activations(self, variant: str, sample: str) -> Path:
+        """The folder of one trajectory's activations."""
+        return self.root / "activations" / variant / sample
+
+    def table(self, name: str) -> Path:
+        """A Parquet table."""
+        return self.root / "tables" / f"{name}.parquet"
+
+    def figure(self, name: str) -> Path:
+        """A figure."""
+        return self.root / "figures" / f"{name}.svg"
+
+    def directions(self) -> Path:
+        """Probe and difference-of-means directions."""
+        return self.root / "probes" / "directions.safetensors"
+
+    def log(self, *parts: str) -> Path:
+        """The log of a job or server."""
+        return self.root.joinpath("logs", *parts).with_suffix(".log")
+
+    def benchmark(self, name: str) -> Path:
+        """Time and memory of a job."""
+        return self.root / "benchmarks" / f"{name}.tsv"

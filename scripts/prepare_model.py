@@ -1,0 +1,29 @@
+"""Make the model of an experiment ready and write its card."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from scripts.lib import atomic
+from scripts.lib.config import load_config
+from scripts.lib.models import ModelError, prepare
+
+
+def main() -> None:
+    """Command line; see --help."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", required=True, help="the experiment's configuration")
+    parser.add_argument("--cache", required=True, type=Path, help="folder for converted models")
+    parser.add_argument("--output", required=True, type=Path, help="model.json")
+    arguments = parser.parse_args()
+    config = load_config(arguments.config)
+    foreign = bool(config.workers.endpoints) and not config.capture.enabled
+    try:
+        card = prepare(config.model, arguments.cache, weights=not foreign)
+    except ModelError as error:
+        sys.exit(str(error))
+    atomic.write_json(arguments.output, card.to_json())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""Gather all trajectories of an experiment into one table."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from scripts.lib.config import load_config
+from scripts.lib.paths import Layout
+from scripts.lib.samples import sample_ids
+from scripts.lib.tables import write_table
+from scripts.lib.trajectories import DamagedError
+from scripts.lib.trajectory_table import find_pairs, trajectory_table
+
+
+def main() -> None:
+    """Command line; see --help."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", help="the experiment's configuration; without it: every trajectory there is")
+    parser.add_argument("--experiment", required=True, type=Path, help="folder of the experiment")
+    parser.add_argument("--output", type=Path, help="the table; default: tables/trajectories.parquet there")
+    arguments = parser.parse_args()
+    layout = Layout(arguments.experiment)
+    config = load_config(arguments.config) if arguments.config else None
+    if config is None:
+        wanted = find_pairs(layout.root)
+    else:
+        wanted = [(variant, sample) for variant in config.variants for sample in sample_ids(config.dataset)]
+    try:
+        table = trajectory_table(layout.root, wanted, config)
+    except DamagedError as error:
+        sys.exit(str(error))
+    write_table(arguments.output or layout.table("trajectories"), table)
+
+
+if __name__ == "__main__":
+    main()

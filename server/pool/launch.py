@@ -1,0 +1,141 @@
+"""How a model server is started: its command line, environment and share of the machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from scripts.lib.config import Config
+
+Kind = Literal["vllm", "nnsight"]
+CODE = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of the machine that one server may use: these cores, or these GPUs."""
+
+    cores: list[int]
+    gpus: list[str]
+
+
+class LaunchError(RuntimeError):
+    """The machine cannot hold the servers that were asked for."""
+
+
+@cache
+def visible_gpus() -> list[str]:
+    """The ids of the NVIDIA GPUs that this process may use; none without a driver."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if shutil.which("nvidia-smi") is None or chosen == "":
+        return []
+    if chosen is not None:
+        return chosen.split(",")
+    listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60)
+    return [str(index) for index, line in enumerate(listing.stdout.splitlines()) if line.startswith("GPU")]
+
+
+def shares(count: int, gpus_each: int) -> list[Share]:
+    """Divide the machine among servers: disjoint GPUs where there are any, else disjoint cores.
+
+    With more servers than cores (or GPUs), several servers share one.
+
+    Raises:
+        LaunchError: a server wants more GPUs than there are.
+    """
+    cores, gpus = sorted(os.sched_getaffinity(0)), visible_gpus()
+    if gpus:
+        if gpus_each > len(gpus):
+            raise LaunchError(f"workers.tensor_parallel = {gpus_each}: only {len(gpus)} GPUs are visible")
+        slots = len(gpus) // gpus_each
+        return [
+            Share(cores, gpus[gpus_each * (number % slots) : gpus_each * (number % slots + 1)])
+            for number in range(count)
+        ]
+    if count > len(cores):
+        return [Share([cores[number % len(cores)]], []) for number in range(count)]
+    return [
+        Share(cores[number * len(cores) // count : (number + 1) * len(cores) // count], [])
+        for number in range(count)
+    ]
+
+
+def free_port(first: int) -> int:
+    """A port on the loopback interface that is free now: the first from `first` on, or any where it is 0."""
+    for port in range(first, 65536) if first else [0]:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise LaunchError(f"no port is free from {first} on")
+
+
+def command(kind: Kind, config: Config, path: str, name: str, share: Share, port: int, root: Path) -> list[str]:
+    """The command line of a server; it holds no secret.
+
+    Args:
+        kind: which server.
+        config: the experiment.
+        path: directory of the model.
+        name: what the server calls the model.
+        share: its part of the machine.
+        port: where it listens, on the loopback interface.
+        root: the folder under which an NNsight server may write activations.
+    """
+    owned = [sys.executable, "-m", "server.pool.owned"]
+    common = ["--model", path, "--served-model-name", name, "--dtype", config.model.dtype]
+    common += ["--host", "127.0.0.1", "--port", str(port)]
+    if kind == "nnsight":
+        capture = ["--activation-root", str(root), "--batch-tokens", str(config.capture.batch_tokens)]
+        capture += ["--memory-gib", str(config.capture.memory_gib), "--device", "cuda" if share.gpus else "cpu"]
+        return [*owned, "server", *common, *capture, "--log-level", config.workers.log_level]
+    workers = config.workers
+    arguments = ["--max-num-seqs", str(workers.requests), "--seed", str(config.experiment.seed)]
+    # Sampling follows the request alone, not defaults that the model's authors recommend.
+    arguments += ["--generation-config", "vllm", "--disable-uvicorn-access-log"]
+    arguments += ["--uvicorn-log-level", workers.log_level]
+    if workers.max_model_len is not None:
+        arguments += ["--max-model-len", str(workers.max_model_len)]
+    if not (bool(share.gpus) if workers.compile is None else workers.compile):
+        arguments += ["--enforce-eager"]
+    if share.gpus:
+        arguments += ["--gpu-memory-utilization", str(workers.gpu_memory)]
+        arguments += ["--tensor-parallel-size", str(workers.tensor_parallel)]
+    else:
+        # A seeded request whose prefill is chunked ends vLLM's engine on a CPU, so prompts are prefilled whole.
+        arguments += ["--no-enable-chunked-prefill", "--gpu-memory-utilization", "0.1"]
+        if workers.max_model_len is not None:
+            arguments += ["--max-num-batched-tokens", str(max(workers.max_model_len, 2048))]
+    return [*owned, "vllm.entrypoints.openai.api_server", *common, *arguments, *workers.extra_args]
+
+
+def environment(config: Config, share: Share, api_key: str) -> dict[str, str]:
+    """The environment of a server: its cores or GPUs, no network, reproducible arithmetic, and its API key."""
+    env = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "LD_PRELOAD")}
+    env |= {
+        "PYTHONPATH": str(CODE),
+        "EMOPROBE_PARENT": str(os.getpid()),
+        "EMOPROBE_API_KEY": api_key,
+        "VLLM_API_KEY": api_key,
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": config.workers.log_level.upper(),
+        "HF_HUB_OFFLINE": "1",
+    }
+    if share.gpus:
+        return env | {"CUDA_VISIBLE_DEVICES": ",".join(share.gpus), "VLLM_BATCH_INVARIANT": "1"}
+    cores = ",".join(map(str, share.cores))
+    return env | {
+        "CUDA_VISIBLE_DEVICES": "",
+        "VLLM_CPU_OMP_THREADS_BIND": cores,
+        "VLLM_CPU_KVCACHE_SPACE": str(config.workers.kv_cache_gib),
+    }

@@ -1,0 +1,217 @@
+"""The pool's process: clients at a Unix socket, owners that it must not outlive, one fleet a kind of server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import secrets
+import signal
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from scripts.lib.samples import DataError
+from scripts.lib.variants import TransformError
+from server.pool import jobs
+from server.pool.fleet import Fleet, FleetDownError, GaveUpError, RefusedError
+from server.pool.launch import Kind, LaunchError, command, environment, free_port, shares
+from server.pool.run import Run
+from server.pool.worker import Launch, Limits, Worker
+
+log = logging.getLogger(__name__)
+
+Job = Callable[[Run, Fleet, str, str], Awaitable[None]]
+
+
+class Pool:
+    """Answers clients until its last owner has died."""
+
+    def __init__(self, socket_path: Path) -> None:
+        self._socket_path = socket_path
+        self._fleets: dict[Kind, Fleet] = {}
+        self._runs: dict[tuple[str, str], Run] = {}
+        self._owners: dict[int, int] = {}
+        self._running: Counter[str] = Counter()
+        self._generation_idle = asyncio.Event()
+        self._generation_idle.set()
+        self._closing = asyncio.Event()
+        self._keep_alive = 0.0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(self, run: Run, owner: int) -> None:
+        """Listen until there is no owner left, then end every server that was started."""
+        self._adopt(owner)
+        self._keep_alive = run.config.workers.keep_alive
+        self._socket_path.unlink(missing_ok=True)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._closing.set)
+        # Every job in flight is a connection, and with many they come at once.
+        server = await asyncio.start_unix_server(self._connected, str(self._socket_path), backlog=4096)
+        os.chmod(self._socket_path, 0o600)
+        log.info("pool %d listens at %s", os.getpid(), self._socket_path)
+        await self._closing.wait()
+        log.info("pool %d ends", os.getpid())
+        # The next run starts a pool of its own rather than talk to one that is ending.
+        self._socket_path.unlink(missing_ok=True)
+        server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*(fleet.stop() for fleet in self._fleets.values()))
+
+    def _run(self, config_file: str, directory: str) -> Run:
+        key = (config_file, directory)
+        if key not in self._runs:
+            self._runs[key] = Run.read(config_file, directory)
+        return self._runs[key]
+
+    def _adopt(self, owner: int) -> None:
+        """Live at least as long as a process; a process is watched by handle, as its number may be used again."""
+        if owner in self._owners:
+            return
+        try:
+            handle = os.pidfd_open(owner)
+        except ProcessLookupError:
+            log.warning("owner %d is gone", owner)
+            self._closing.set()
+            return
+        self._owners[owner] = handle
+        asyncio.get_running_loop().add_reader(handle, self._owner_died, owner)
+
+    def _owner_died(self, owner: int) -> None:
+        handle = self._owners.pop(owner)
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(handle)
+        os.close(handle)
+        log.info("owner %d ended; %d left", owner, len(self._owners))
+        if not self._owners:
+            loop.call_later(self._keep_alive, lambda: self._owners or self._closing.set())
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            line = (await reader.readline()).decode().rstrip("\n")
+            if not line:
+                return
+            if line == "status":
+                answer = json.dumps(self.status())
+            else:
+                work = asyncio.create_task(self._answer(*line.split("\t")))
+                gone = asyncio.create_task(reader.read())
+                await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+                gone.cancel()
+                if not work.done():  # the client went away: its request makes room for others
+                    work.cancel()
+                    await asyncio.wait({work})
+                    return
+                answer = work.result()
+            writer.write(answer.encode())
+            await writer.drain()
+        except (ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+                await writer.wait_closed()
+
+    async def _answer(self, config_file: str, directory: str, owner: str, kind: str, variant: str, sample: str) -> str:
+        """Do one job; the answer is `ok`, or the reason why not."""
+        self._adopt(int(owner))
+        run = self._run(config_file, directory)
+        key = (kind, variant, sample)
+        if key in run.failed:  # the workflow asks again for what cannot succeed
+            return run.failed[key]
+        try:
+            await self._do(kind, run, variant, sample)
+        except FleetDownError as error:
+            return f"{error}\n"
+        except (GaveUpError, RefusedError, TransformError, DataError) as error:
+            message = f"{variant}/{sample}: {error}\n"
+            if not isinstance(error, GaveUpError):
+                run.failed[key] = message
+            log.error("%s", message.rstrip())
+            return message
+        except LaunchError as error:
+            return f"{error}\n"
+        except OSError as error:
+            return f"{variant}/{sample}: {error.filename or 'file'}: {error.strerror or error}\n"
+        except Exception as error:
+            log.exception("%s %s/%s", kind, variant, sample)
+            return f"{variant}/{sample}: {type(error).__name__}: {error} (a defect; see the pool's log)\n"
+        return "ok\n"
+
+    async def _do(self, kind: str, run: Run, variant: str, sample: str) -> None:
+        self._running[kind] += 1
+        self._generation_idle.clear()
+        try:
+            backend: Kind = run.config.generation.backend
+            await jobs.generate(run, self._fleet(backend, run), variant, sample)
+        finally:
+            self._running[kind] -= 1
+            if not self._running["generate"]:
+                self._generation_idle.set()
+
+    def _fleet(self, kind: Kind, run: Run) -> Fleet:
+        """The fleet of a kind of server, made on first use."""
+        if kind not in self._fleets:
+            fleet = self._fleets[kind] = Fleet([], run.config.workers.attempts)
+            try:
+                fleet.workers.extend(self._workers(kind, run, fleet))
+            except Exception:
+                del self._fleets[kind]
+                raise
+            fleet.start()
+        return self._fleets[kind]
+
+    def _workers(self, kind: Kind, run: Run, fleet: Fleet) -> list[Worker]:
+        settings = run.config.workers
+        limits = Limits(settings.requests, settings.restarts, settings.start_timeout, settings.hang_timeout)
+        endpoints = settings.endpoints if kind == "vllm" else settings.capture_endpoints
+        if endpoints:
+            key = os.environ.get(settings.api_key_env) if settings.api_key_env else None
+            return [
+                Worker(f"endpoint-{number}", url.removesuffix("/v1"), run.model_name, key, limits, None, None, fleet.changed)
+                for number, url in enumerate(endpoints)
+            ]
+        api_key = secrets.token_urlsafe(24)
+        workers = []
+        for number, share in enumerate(shares(settings.count, settings.tensor_parallel)):
+            name = f"{kind}-{number}"
+
+            def launch(share=share, number=number) -> Launch:  # type: ignore[no-untyped-def]
+                port = free_port(settings.port + number if settings.port else 0)
+                root = run.layout.root.parent
+                line = command(kind, run.config, run.card.path, run.model_name, share, port, root)
+                return Launch(line, environment(run.config, share, api_key), share.cores, port)
+
+            log_path = run.layout.log("servers", name)
+            workers.append(Worker(name, "", run.model_name, api_key, limits, log_path, launch, fleet.changed))
+        return workers
+
+    def status(self) -> dict[str, object]:
+        """What a watcher wants to know: each worker's state, load and record."""
+        return {
+            "pid": os.getpid(),
+            "owners": list(self._owners),
+            "running": dict(self._running),
+            "workers": [
+                {
+                    "name": worker.name,
+                    "url": worker.url,
+                    "state": worker.state,
+                    "in_flight": worker.in_flight,
+                    "served": worker.served,
+                    "failures": worker.failures,
+                    "restarts": worker.restarts,
+                    "error": worker.error,
+                }
+                for fleet in self._fleets.values()
+                for worker in fleet.workers
+            ],
+        }

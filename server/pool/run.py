@@ -1,0 +1,75 @@
+"""One workflow run as the pool sees it: its configuration, folder and model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scripts.lib import models
+from scripts.lib.config import Config, load_config
+from scripts.lib.models import ModelCard
+from scripts.lib.paths import RESULTS, Layout
+
+
+@dataclass
+class Run:
+    """What the jobs of one workflow run share."""
+
+    config: Config
+    directory: Path
+    failed: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    _card: ModelCard | None = None
+
+    @classmethod
+    def read(cls, config_file: str, directory: str) -> Run:
+        """A run of the resolved config in `config_file`, whose results lie under `directory`."""
+        return cls(load_config(config_file), Path(directory))
+
+    @property
+    def layout(self) -> Layout:
+        """Where its files lie."""
+        return Layout.of(self.config.experiment.name, self.directory / RESULTS)
+
+    @property
+    def card(self) -> ModelCard:
+        """The model, from `model.json`, which the jobs of this run wait for."""
+        if self._card is None:
+            self._card = ModelCard.read(self.layout.model)
+        return self._card
+
+    @property
+    def model_name(self) -> str:
+        """What the servers call the model."""
+        return self.config.workers.model_name or self.config.model.source
+
+    def pair_index(self, variant: str, sample_index: int) -> int:
+        """The place of a pair among all pairs of the experiment, sample by sample: what round robin counts."""
+        names = list(self.config.variants)
+        return sample_index * len(names) + names.index(variant)
+
+
+def socket_path(config: Config, code: Path) -> Path:
+    """Where the pool of a configuration listens.
+
+    Runs share a pool only where host, scheduler job, code, model and all settings of the servers are the same.
+    """
+    # Another folder may have another model under the same relative path.
+    source = Path(config.model.source).expanduser().resolve() if models.is_local(config.model.source) else ""
+    key: list[Any] = [
+        socket.gethostname(),
+        os.environ.get("SLURM_JOB_ID"),
+        os.environ.get("CUDA_VISIBLE_DEVICES"),
+        str(code),
+        [str(source), models.identity(config.model), config.model.dtype],
+        config.workers.model_dump(mode="json"),
+        [config.capture.batch_tokens, config.capture.memory_gib],
+    ]
+    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+    base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+    return base / f"emoprobe-{os.getuid()}" / f"{digest}.sock"

@@ -1,0 +1,68 @@
+"""Start the pool unless it runs: the slow path of the first client."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+START_SECONDS = 120.0
+
+
+def main() -> int:
+    """Command line: SOCKET CONFIG DIRECTORY OWNER_PID. One start, whoever asks first; the others wait for it."""
+    path, *rest = sys.argv[1:]
+    private_folder(Path(path).parent)
+    with open(f"{path}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if answers(path):
+            return 0
+        log_path = Path(f"{path}.log")
+        with open(log_path, "wb") as log:
+            pool = subprocess.Popen(
+                [sys.executable, "-m", "server.pool", path, *rest],
+                cwd="/",
+                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if answers(path):
+                return 0
+            if pool.poll() is not None:
+                tail = log_path.read_text(errors="replace")[-2000:]
+                sys.stderr.write(f"The pool ended while it started (exit status {pool.returncode}):\n{tail}\n")
+                return 1
+            time.sleep(0.02)
+        pool.kill()
+        sys.stderr.write(f"The pool did not start within {START_SECONDS:.0f} s; see {log_path}\n")
+        return 1
+
+
+def private_folder(folder: Path) -> None:
+    """Make the folder of the sockets, which nobody else may enter.
+
+    Raises:
+        PermissionError: the folder belongs to somebody else.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.lstat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise PermissionError(f"{folder} is not this user's alone; remove it, or set XDG_RUNTIME_DIR")
+
+
+def answers(path: str) -> bool:
+    """Whether a pool listens at a socket."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.connect(path)
+        except OSError:
+            return False
+        return True
