@@ -6,10 +6,9 @@ This is the whole process that a trajectory costs besides the model server, so i
 Usage: ask_pool.py SOCKET CONFIG OWNER_PID KIND VARIANT SAMPLE
 """
 
-import sys
-
 import _socket
 import posix
+import sys
 
 RECONNECTS = 3
 

@@ -10,7 +10,7 @@ import keyword
 import re
 from pathlib import Path
 from string import Formatter
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -25,9 +25,7 @@ NamedPosition = Literal["last_prompt", "prefix_mean", "response_first", "respons
 
 CONTROL = "control"
 # Folders of an experiment that hold something other than a variant.
-RESERVED_NAMES = frozenset(
-    {"activations", "benchmarks", "figures", "logs", "probes", "samples", "tables", "models"}
-)
+RESERVED_NAMES = frozenset({"activations", "benchmarks", "figures", "logs", "probes", "samples", "tables", "models"})
 NAME = r"^[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?$"
 MAX_NAME = 64
 HOOK_POINT = r"^(?:[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*)?\.?(?:input|output)$"
@@ -94,8 +92,7 @@ class Prompt(Section):
         description="System message; null for none.",
     )
     template: Text = Field(
-        "{question}\n\nReason step by step. Then write the result as a single number on a last line "
-        "of exactly this form:\nAnswer: [number]",
+        '{question}\n\nThink step by step, then write the final answer as "Answer: [number]".',
         description="User message; `{question}` stands for the question, `{{` and `}}` for braces.",
     )
 
@@ -193,9 +190,7 @@ class Workers(Section):
     capture_endpoints: list[str] = Field(
         default_factory=list, description="The same for NNsight servers, which capture activations."
     )
-    model_name: str | None = Field(
-        None, description="What `endpoints` call the model; null: its source."
-    )
+    model_name: str | None = Field(None, description="What `endpoints` call the model; null: its source.")
     requests: int = Field(64, ge=1, le=4096, description="Requests in flight at one server.")
     attempts: int = Field(3, ge=1, le=10, description="Tries of one request, each on the next live server.")
     restarts: int = Field(2, ge=0, le=100, description="Restarts of a server that died, each.")
@@ -235,14 +230,14 @@ class Capture(Section):
     """Which activations are captured."""
 
     enabled: bool = Field(True, description="false: no activations, no probes.")
-    layers: str | list[int] = Field("all", description="`all`, or a list; negative indices count from the end.")
+    layers: Literal["all"] | list[int] = Field("all", description="`all`, or a list; negative indices count from the end.")
     hook_points: list[str] = Field(
         ["input_layernorm.output", "post_attention_layernorm.output"],
         min_length=1,
         description="Module path relative to a decoder layer plus `.input` or `.output`; "
         "`.input` and `.output` alone are the layer's own (the residual stream).",
     )
-    positions: str | list[int | str] = Field(
+    positions: Literal["all"] | list[int | str] = Field(
         ["last_prompt", "prefix_mean", "response_first", "response_mean", "response_last"],
         description="`all`, or a list of named positions and token indices.",
     )
@@ -250,12 +245,14 @@ class Capture(Section):
     batch_tokens: int = Field(4096, ge=1, description="Token budget of one forward pass of the capture server.")
     memory_gib: float = Field(4.0, gt=0, description="Bound on captured activations that wait for the disk, GiB.")
 
-    @field_validator("layers")
+    @field_validator("layers", mode="before")
     @classmethod
-    def _layers(cls, layers: str | list[int]) -> str | list[int]:
+    def _layers(cls, layers: Any) -> Any:
         if layers == "all":
             return layers
-        if isinstance(layers, str) or not layers or len(set(layers)) != len(layers):
+        if not isinstance(layers, list) or not layers or not all(type(layer) is int for layer in layers):
+            raise ValueError("must be `all` or a list of layer indices")
+        if len(set(layers)) != len(layers):
             raise ValueError("must be `all` or a list of different layer indices")
         return layers
 
@@ -269,18 +266,19 @@ class Capture(Section):
             raise ValueError("names a hook point twice")
         return hook_points
 
-    @field_validator("positions")
+    @field_validator("positions", mode="before")
     @classmethod
-    def _positions(cls, positions: str | list[int | str]) -> str | list[int | str]:
-        names = NamedPosition.__args__  # type: ignore[attr-defined]
-        accepted = f"must be `all` or a list of token indices and of {', '.join(names)}"
+    def _positions(cls, positions: Any) -> Any:
         if positions == "all":
             return positions
-        if isinstance(positions, str) or not positions or len(set(positions)) != len(positions):
-            raise ValueError(accepted)
-        for position in positions:
-            if isinstance(position, str) and position not in names:
-                raise ValueError(f"{accepted} (found {position!r})")
+        names = get_args(NamedPosition)
+        if (
+            not isinstance(positions, list)
+            or not positions
+            or not all(type(position) is int or position in names for position in positions)
+            or len(set(positions)) != len(positions)
+        ):
+            raise ValueError(f"must be `all` or a list of different token indices and of {', '.join(names)}")
         return positions
 
 
@@ -375,9 +373,7 @@ def check_name(name: str) -> str:
         ValueError: it has other characters, is too long, or is taken by the layout.
     """
     if not re.fullmatch(NAME, name) or len(name) > MAX_NAME:
-        raise ValueError(
-            f"{name!r} is no valid name: letters, digits, _ and - inside, at most {MAX_NAME} characters"
-        )
+        raise ValueError(f"{name!r} is no valid name: letters, digits, _ and - inside, at most {MAX_NAME} characters")
     if name.lower() in RESERVED_NAMES:
         raise ValueError(f"{name!r} is a folder of the results; choose another name")
     return name

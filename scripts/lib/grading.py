@@ -57,9 +57,9 @@ def visible(completion: str) -> str:
 
 
 def extract(completion: str) -> tuple[Fraction | None, str | None]:
-    """The final answer of a completion, as an exact number and as it stood there.
+    r"""The final answer of a completion, as an exact number and as it stood there.
 
-    The last marked answer counts (`Answer:`, `####`, `\\boxed{}`, "the answer is"); a marker with no number
+    The last marked answer counts (`Answer:`, `####`, `\boxed{}`, "the answer is"); a marker with no number
     after it is passed over. Without any marker it is the last number of the text.
     """
     text = visible(completion)

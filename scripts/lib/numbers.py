@@ -1,4 +1,4 @@
-"""Exact numbers out of text: `1,234.50`, `$3`, `-2/3`, `\\frac{1}{2}`, `45%`, `1.2e3`, `½`."""
+r"""Exact numbers out of text: `1,234.50`, `$3`, `-2/3`, `\frac{1}{2}`, `45%`, `1.2e3`, `½`."""
 
 from __future__ import annotations
 

@@ -46,7 +46,12 @@ def experiment_metadata(config: Config, card: ModelCard, code: Path) -> dict[str
     return {
         "experiment_name": config.experiment.name,
         "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": {"id": config.model.source, "revision": card.revision, "sha256": card.sha256, "dtype": config.model.dtype},
+        "model": {
+            "id": config.model.source,
+            "revision": card.revision,
+            "sha256": card.sha256,
+            "dtype": config.model.dtype,
+        },
         "samples": sample_ids(config.dataset),
         "variants": list(config.variants),
         "workers": {"count": len(workers.endpoints) or workers.count, "endpoints": workers.endpoints},

@@ -15,7 +15,16 @@ from scripts.lib.samples import Sample
 from scripts.lib.variants import Message, base_messages, opening_messages
 
 # Fields of an OpenAI chat message that a trajectory keeps where they are not null, after role and content.
-MESSAGE_FIELDS = ("name", "reasoning_content", "reasoning", "refusal", "tool_calls", "tool_call_id", "audio", "annotations")
+MESSAGE_FIELDS = (
+    "name",
+    "reasoning_content",
+    "reasoning",
+    "refusal",
+    "tool_calls",
+    "tool_call_id",
+    "audio",
+    "annotations",
+)
 Span = tuple[int, int, int]
 
 
@@ -177,9 +186,7 @@ def write_trajectory(
         "metrics": {
             "correctness": float(grade.correct),
             "format": float(grade.compliant),
-            "efficiency": round(
-                grading.efficiency(usage["completion_tokens"], config.generation.max_tokens), 6
-            ),
+            "efficiency": round(grading.efficiency(usage["completion_tokens"], config.generation.max_tokens), 6),
         },
         "extracted_answer": grade.answer,
         "worker_id": delivery.worker_id,

@@ -8,7 +8,7 @@ import importlib
 import importlib.util
 import json
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -98,14 +98,16 @@ def apply_transform(name: str, reference: str, messages: list[Message]) -> list[
         result = function(copy.deepcopy(messages))
     except Exception as error:
         where = _line_of(error)
-        raise TransformError(f"variants.{name}.transform: {reference} raised {type(error).__name__}: {error}{where}") from error
+        raise TransformError(
+            f"variants.{name}.transform: {reference} raised {type(error).__name__}: {error}{where}"
+        ) from error
     problem = _problem(result)
     if problem is not None:
         raise TransformError(f"variants.{name}.transform: {reference} must return a list of messages, but {problem}")
     return [dict(message) for message in result]
 
 
-@lru_cache(maxsize=None)
+@cache
 def load_transform(name: str, reference: str) -> Callable[[list[Message]], Any]:
     """Import a variant's `module:function`.
 

@@ -62,8 +62,7 @@ def shares(count: int, gpus_each: int) -> list[Share]:
     if count > len(cores):
         return [Share([cores[number % len(cores)]], []) for number in range(count)]
     return [
-        Share(cores[number * len(cores) // count : (number + 1) * len(cores) // count], [])
-        for number in range(count)
+        Share(cores[number * len(cores) // count : (number + 1) * len(cores) // count], []) for number in range(count)
     ]
 
 

@@ -31,7 +31,7 @@ class Pool:
 
     def __init__(self, socket_path: Path) -> None:
         self._socket_path = socket_path
-        self._fleets: dict[Kind, Fleet] = {}
+        self._fleets: dict[tuple[Kind, Path | None], Fleet] = {}
         self._runs: dict[tuple[str, str], Run] = {}
         self._owners: dict[int, int] = {}
         self._running: Counter[str] = Counter()
@@ -158,16 +158,17 @@ class Pool:
                 self._generation_idle.set()
 
     def _fleet(self, kind: Kind, run: Run) -> Fleet:
-        """The fleet of a kind of server, made on first use."""
-        if kind not in self._fleets:
-            fleet = self._fleets[kind] = Fleet([], run.config.workers.attempts)
-            try:
-                fleet.workers.extend(self._workers(kind, run, fleet))
-            except Exception:
-                del self._fleets[kind]
-                raise
+        """The fleet of a kind of server, made on first use.
+
+        An NNsight server writes files, under one root only, so each results folder has servers of its own.
+        """
+        key = (kind, run.layout.root.parent if kind == "nnsight" else None)
+        if key not in self._fleets:
+            fleet = Fleet([], run.config.workers.attempts)
+            fleet.workers.extend(self._workers(kind, run, fleet))
+            self._fleets[key] = fleet
             fleet.start()
-        return self._fleets[kind]
+        return self._fleets[key]
 
     def _workers(self, kind: Kind, run: Run, fleet: Fleet) -> list[Worker]:
         settings = run.config.workers
@@ -176,7 +177,16 @@ class Pool:
         if endpoints:
             key = os.environ.get(settings.api_key_env) if settings.api_key_env else None
             return [
-                Worker(f"endpoint-{number}", url.removesuffix("/v1"), run.model_name, key, limits, None, None, fleet.changed)
+                Worker(
+                    f"endpoint-{number}",
+                    url.removesuffix("/v1"),
+                    run.model_name,
+                    key,
+                    limits,
+                    None,
+                    None,
+                    fleet.changed,
+                )
                 for number, url in enumerate(endpoints)
             ]
         api_key = secrets.token_urlsafe(24)

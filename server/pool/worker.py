@@ -82,11 +82,7 @@ class Worker:
     @property
     def has_room(self) -> bool:
         """Whether one more request may go there now."""
-        return (
-            self.state == "live"
-            and self.in_flight < self.limits.requests
-            and time.monotonic() >= self.paused_until
-        )
+        return self.state == "live" and self.in_flight < self.limits.requests and time.monotonic() >= self.paused_until
 
     async def supervise(self) -> None:
         """Start the server, watch it, restart it when it dies, until cancelled or failed for good."""
@@ -252,7 +248,9 @@ class Worker:
             response = await self._client.get("/v1/models", timeout=30.0)
             names = [str(entry["id"]) for entry in response.json()["data"]]
         except (httpx.HTTPError, ValueError, KeyError, TypeError):
-            return f"{self.url}/v1/models gives no list of models (is it an OpenAI-compatible server? is the key right?)"
+            return (
+                f"{self.url}/v1/models gives no list of models (is it an OpenAI-compatible server? is the key right?)"
+            )
         if self.model_name in names:
             return ""
         return f"{self.url} serves {', '.join(names) or 'no model'}, not {self.model_name}; see workers.model_name"

@@ -1,0 +1,100 @@
+"""What the tests share: one prepared model, stub servers, and folders to run experiments in."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from scripts.lib import models
+from scripts.lib.config import Model
+from tests.workspace import ROOT, Workspace, wait_for
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+VARIANTS = {
+    "control": {},
+    "frustration": {"text": "You keep getting this wrong.", "valence": "negative"},
+    "calm": {"texts": ["It is a quiet day.", "All is still."], "valence": "neutral"},
+}
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The embedded model as a directory, converted once and kept between sessions."""
+    return Path(models.prepare(Model(), ROOT / "results/models").path)
+
+
+class StubServer:
+    """A stub server in a process of its own."""
+
+    def __init__(self, delay: float = 0.0, api_key: str | None = None) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        command = [sys.executable, "-m", "tests.stub_server", str(self.port), str(delay), *([api_key] if api_key else [])]
+        self.process = subprocess.Popen(command, cwd=ROOT)
+        wait_for(self.is_up, 30, "the stub server")
+
+    def is_up(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/health").status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def set_faults(self, *faults: dict[str, Any]) -> None:
+        httpx.post(f"{self.url}/faults", json=faults, headers=self._headers)
+
+    def requests(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = httpx.get(f"{self.url}/log", headers=self._headers).json()
+        return found
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def stub() -> Iterator[Callable[..., StubServer]]:
+    """Start stub servers."""
+    started: list[StubServer] = []
+
+    def start(delay: float = 0.0, api_key: str | None = None) -> StubServer:
+        started.append(StubServer(delay, api_key))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, smollm2: Path) -> Callable[..., Workspace]:
+    """Make a small experiment whose servers are stubs; keyword arguments are whole sections of its config."""
+
+    def make(*servers: StubServer, name: str = "tiny", **sections: Any) -> Workspace:
+        config: dict[str, Any] = {
+            "experiment": {"name": name},
+            "model": {"source": str(smollm2)},
+            "dataset": {"samples": 4},
+            "variants": VARIANTS,
+            "generation": {"max_tokens": 32},
+            "workers": {"endpoints": [server.url for server in servers], "model_name": "stub"},
+            "capture": {"enabled": False},
+        }
+        for section, values in sections.items():
+            config[section] = {**config.get(section, {}), **values}
+        folder = tmp_path / "run"
+        folder.mkdir(exist_ok=True)
+        return Workspace(folder, config)
+
+    return make

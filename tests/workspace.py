@@ -1,0 +1,112 @@
+"""An experiment in a folder of its own, run by the real `snakemake` command."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from scripts.lib.paths import Layout
+
+ROOT = Path(__file__).parents[1]
+SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--profile", str(ROOT / "profiles/default")]
+
+
+@dataclass
+class Workspace:
+    """A folder with a config; `config` is written before each run."""
+
+    folder: Path
+    config: dict[str, Any]
+
+    @property
+    def layout(self) -> Layout:
+        """Where its files lie."""
+        return Layout.of(self.config["experiment"]["name"], self.folder / "results")
+
+    def write_config(self) -> Path:
+        """Write the config; return its path."""
+        path = self.folder / "config.yaml"
+        path.write_text(yaml.safe_dump(self.config, sort_keys=False))
+        return path
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command line of a run."""
+        return [*SNAKEMAKE, "--configfile", str(self.write_config()), "--directory", str(self.folder), *arguments]
+
+    def run(self, *arguments: str, ok: bool = True, env: dict[str, str] | None = None) -> str:
+        """Run snakemake to its end; return what it printed."""
+        done = subprocess.run(
+            self.command(*arguments),
+            capture_output=True,
+            text=True,
+            env={**os.environ, **(env or {})},
+            cwd=self.folder,
+            timeout=580,
+        )
+        output = done.stdout + done.stderr
+        assert (done.returncode == 0) is ok, f"exit status {done.returncode}\n{output[-6000:]}"
+        return output
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start snakemake and return at once; it runs in a session of its own."""
+        log = open(self.folder / "snakemake.out", "w")  # noqa: SIM115 (the process keeps it)
+        return subprocess.Popen(
+            self.command(*arguments), stdout=log, stderr=log, cwd=self.folder, text=True, start_new_session=True
+        )
+
+    def planned(self, *arguments: str) -> dict[str, int]:
+        """How many jobs of each rule a dry run plans; empty where there is nothing to be done."""
+        output = self.run("-n", *arguments)
+        table = re.search(r"^job +count\n-+ +-+\n(.*?)^total", output, re.MULTILINE | re.DOTALL)
+        counts = Counter({name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table[1], re.MULTILINE)} if table else {})
+        assert table or "Nothing to be done" in output, output
+        counts.pop("all", None)
+        return dict(counts)
+
+    def trajectories(self) -> dict[str, bytes]:
+        """Every trajectory there is, by its path below the experiment."""
+        root = self.layout.root
+        return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.glob("*/*/trajectory.jsonl"))}
+
+    def json(self, *parts: str) -> Any:
+        """A JSON file of the experiment."""
+        return json.loads(self.layout.root.joinpath(*parts).read_text())
+
+
+def wait_for(condition: Any, seconds: float = 60.0, what: str = "the condition") -> None:
+    """Wait until a condition holds.
+
+    Raises:
+        TimeoutError: it did not come to hold.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what} did not come to hold within {seconds} s")
+        time.sleep(0.05)
+
+
+def processes_of(folder: Path) -> list[str]:
+    """The command lines of all processes that know of a folder, by argument or working directory."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            environment = (entry / "environ").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if str(folder) in command or f"PWD={folder}" in environment or f"EMOPROBE_TEST={folder}" in environment:
+            found.append(f"{entry.name}: {command}")
+    return found
