@@ -41,7 +41,14 @@ class StubServer:
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        command = [sys.executable, "-m", "tests.stub_server", str(self.port), str(delay), *([api_key] if api_key else [])]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.stub_server",
+            str(self.port),
+            str(delay),
+            *([api_key] if api_key else []),
+        ]
         self.process = subprocess.Popen(command, cwd=ROOT)
         wait_for(self.is_up, 30, "the stub server")
 

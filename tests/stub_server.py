@@ -68,7 +68,12 @@ class Stub:
             if kind == "slow":
                 await asyncio.sleep(fault["seconds"])
             elif kind == "status":
-                await reply(send, fault["status"], {"error": {"message": fault.get("message", "injected")}}, fault.get("headers"))
+                await reply(
+                    send,
+                    fault["status"],
+                    {"error": {"message": fault.get("message", "injected")}},
+                    fault.get("headers"),
+                )
                 return
             elif kind == "truncated":
                 await reply(send, 200, None, raw=json.dumps(completion(request))[:100].encode())

@@ -18,7 +18,15 @@ import yaml
 from scripts.lib.paths import Layout
 
 ROOT = Path(__file__).parents[1]
-SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--profile", str(ROOT / "profiles/default")]
+SNAKEMAKE = [
+    sys.executable,
+    "-m",
+    "snakemake",
+    "--snakefile",
+    str(ROOT / "Snakefile"),
+    "--profile",
+    str(ROOT / "profiles/default"),
+]
 
 
 @dataclass
@@ -68,7 +76,9 @@ class Workspace:
         """How many jobs of each rule a dry run plans; empty where there is nothing to be done."""
         output = self.run("-n", *arguments)
         table = re.search(r"^job +count\n-+ +-+\n(.*?)^total", output, re.MULTILINE | re.DOTALL)
-        counts = Counter({name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table[1], re.MULTILINE)} if table else {})
+        counts = Counter(
+            {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table[1], re.MULTILINE)} if table else {}
+        )
         assert table or "Nothing to be done" in output, output
         counts.pop("all", None)
         return dict(counts)

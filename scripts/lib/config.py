@@ -230,7 +230,9 @@ class Capture(Section):
     """Which activations are captured."""
 
     enabled: bool = Field(True, description="false: no activations, no probes.")
-    layers: Literal["all"] | list[int] = Field("all", description="`all`, or a list; negative indices count from the end.")
+    layers: Literal["all"] | list[int] = Field(
+        "all", description="`all`, or a list; negative indices count from the end."
+    )
     hook_points: list[str] = Field(
         ["input_layernorm.output", "post_attention_layernorm.output"],
         min_length=1,
@@ -247,7 +249,12 @@ class Capture(Section):
 
     @field_validator("layers", mode="before")
     @classmethod
-    def _layers(cls, layers: Any) -> Any:
+    def check_layers(cls, layers: Any) -> Any:
+        """`all`, or a list of different indices.
+
+        Raises:
+            ValueError: it is something else.
+        """
         if layers == "all":
             return layers
         if not isinstance(layers, list) or not layers or not all(type(layer) is int for layer in layers):
@@ -268,7 +275,12 @@ class Capture(Section):
 
     @field_validator("positions", mode="before")
     @classmethod
-    def _positions(cls, positions: Any) -> Any:
+    def check_positions(cls, positions: Any) -> Any:
+        """`all`, or a list of different names and indices.
+
+        Raises:
+            ValueError: it is something else.
+        """
         if positions == "all":
             return positions
         names = get_args(NamedPosition)

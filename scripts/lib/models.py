@@ -161,9 +161,9 @@ def _dequantise(weights: Path, directory: Path) -> None:
     values = quantised.config.to_dict()
     values.pop("quantization_config", None)
     values.update(architectures=["LlamaForCausalLM"], dtype="float32")
-    plain = LlamaForCausalLM(LlamaConfig(**values))
+    plain = LlamaForCausalLM(LlamaConfig(**values))  # type: ignore[no-untyped-call]
     plain.load_state_dict(quantised.state_dict())
-    plain.generation_config = GenerationConfig(
+    plain.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
         bos_token_id=values.get("bos_token_id"), eos_token_id=values.get("eos_token_id")
     )
     plain.save_pretrained(directory)

@@ -126,7 +126,8 @@ def load_transform(name: str, reference: str) -> Callable[[list[Message]], Any]:
         ) from error
     if not callable(found):
         raise TransformError(f"variants.{name}.transform: {reference} is no function")
-    return found
+    function: Callable[[list[Message]], Any] = found
+    return function
 
 
 def identity(variant: Variant) -> str:

@@ -88,7 +88,11 @@ class Pool:
         os.close(handle)
         log.info("owner %d ended; %d left", owner, len(self._owners))
         if not self._owners:
-            loop.call_later(self._keep_alive, lambda: self._owners or self._closing.set())
+            loop.call_later(self._keep_alive, self._close_if_unowned)
+
+    def _close_if_unowned(self) -> None:
+        if not self._owners:
+            self._closing.set()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

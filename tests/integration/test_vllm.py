@@ -81,7 +81,10 @@ def test_every_pair_has_its_files_and_the_tables_agree(finished: Workspace) -> N
     accuracy = pd.read_parquet(layout.table("accuracy")).set_index("variant")
     assert list(accuracy.index) == list(VARIANTS)
     for variant in VARIANTS:
-        graded = [finished.json(variant, sample, "sample.json")["metrics"]["correctness"] for sample in table["sample_id"].unique()]
+        graded = [
+            finished.json(variant, sample, "sample.json")["metrics"]["correctness"]
+            for sample in table["sample_id"].unique()
+        ]
         assert accuracy.loc[variant, "correct"] == sum(graded)
     workers = pd.read_parquet(layout.table("workers"))
     assert workers["worker"].tolist() == ["vllm-0"]
@@ -139,7 +142,9 @@ def test_sampled_trajectories_come_back_byte_for_byte(fresh: Callable[..., Works
 
 
 def test_a_prompt_that_is_too_long_fails_alone_with_its_reason(fresh: Callable[..., Workspace]) -> None:
-    workspace = fresh(experiment={"name": "long"}, dataset={"samples": 2}, variants={"endless": {"text": "word " * 4000}})
+    workspace = fresh(
+        experiment={"name": "long"}, dataset={"samples": 2}, variants={"endless": {"text": "word " * 4000}}
+    )
     output = workspace.run(ok=False)
     assert len(workspace.trajectories()) == 6
     log = (workspace.layout.log("generate", "endless", "gsm8k_0001")).read_text()

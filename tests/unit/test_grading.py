@@ -170,7 +170,13 @@ def test_canonical_reads_back(value: Fraction) -> None:
 
 @given(st.integers(-(10**12), 10**12))
 def test_integers_are_found_in_every_notation(value: int) -> None:
-    for text in (f"Answer: {value}", f"Answer: {value:,}", f"Answer: [{value}].", f"\\boxed{{{value}}}", f"#### {value:,}"):
+    for text in (
+        f"Answer: {value}",
+        f"Answer: {value:,}",
+        f"Answer: [{value}].",
+        f"\\boxed{{{value}}}",
+        f"#### {value:,}",
+    ):
         assert extract(text)[0] == value
 
 

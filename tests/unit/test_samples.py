@@ -87,7 +87,7 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
     [
         (b"", {}, ["is empty"]),
         (b'{"question": "a?", "answer": "1"}\n{broken\n', {"samples": 2}, ["line 2", "no JSON"]),
-        (b'[1, 2]\n', {}, ["line 1", "no JSON object"]),
+        (b"[1, 2]\n", {}, ["line 1", "no JSON object"]),
         (b'{"question": "\xff", "answer": "1"}\n', {}, ["line 1", "UTF-8", "iconv"]),
         (b'{"query": "a?", "answer": "1"}\n', {}, ["no column 'question'", "dataset.question", "query, answer"]),
         (b'{"question": "a?", "gold": "1"}\n', {}, ["no column 'answer'", "dataset.answer"]),

@@ -112,7 +112,9 @@ def test_seeds_depend_on_experiment_and_sample_alone() -> None:
 def test_the_table_reads_folders_of_other_programs(tmp_path: Path) -> None:
     folder = tmp_path / "control" / "q1"
     folder.mkdir(parents=True)
-    (folder / "trajectory.jsonl").write_text('{"role": "user", "content": "1?"}\n{"role": "assistant", "content": "7"}\n')
+    (folder / "trajectory.jsonl").write_text(
+        '{"role": "user", "content": "1?"}\n{"role": "assistant", "content": "7"}\n'
+    )
     row = trajectory_table(tmp_path, [("control", "q1")]).iloc[0]
     assert row["extracted"] == "7"
     assert row[["correct", "gold", "worker", "completion_tokens", "truncated"]].isna().all()

@@ -1,0 +1,74 @@
+"""Run the NNsight server: python -m server --model DIRECTORY --port PORT."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import logging
+import os
+import sys
+from pathlib import Path
+
+KEY_VARIABLE = "EMOPROBE_API_KEY"
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line. The API key comes from the environment, where no list of processes shows it."""
+    parser = argparse.ArgumentParser(prog="python -m server", description="OpenAI-compatible server over NNsight.")
+    parser.add_argument("--model", required=True, help="directory or Hugging Face id")
+    parser.add_argument("--served-model-name", help="what requests call it (default: --model)")
+    parser.add_argument("--host", default="127.0.0.1", help=f"other addresses demand an API key in {KEY_VARIABLE}")
+    parser.add_argument("--port", type=int, default=8001)
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 …")
+    parser.add_argument(
+        "--activation-root", type=Path, default=Path("activations"), help="nothing is written elsewhere"
+    )
+    parser.add_argument("--batch-tokens", type=int, default=4096, help="tokens of one forward pass")
+    parser.add_argument("--memory-gib", type=float, default=4.0, help="bound on activations in flight, and on caches")
+    parser.add_argument("--request-timeout", type=float, default=3600.0, help="seconds that one request may take")
+    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    arguments = parser.parse_args()
+    if not is_loopback(arguments.host) and not os.environ.get(KEY_VARIABLE):
+        parser.error(f"--host {arguments.host} can be reached from elsewhere: set an API key in {KEY_VARIABLE}")
+    return arguments
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this machine only."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def main() -> None:
+    """Load the model, warm up, then listen: a server that answers is ready."""
+    arguments = parse_arguments()
+    logging.basicConfig(
+        level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    import torch
+    import uvicorn
+
+    from server.app import create_app
+    from server.engine import Engine
+    from server.model import ServedModel
+    from server.service import Service
+    from server.storage import Storage
+
+    # Two threads on two cores: as many as this process may use, not as many as the machine has.
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    name = arguments.served_model_name or arguments.model
+    model = ServedModel(arguments.model, name, arguments.dtype, arguments.device)
+    engine = Engine(model, arguments.batch_tokens, int(arguments.memory_gib * 2**30))
+    app = create_app(
+        Service(model, engine, Storage(arguments.activation_root)),
+        os.environ.get(KEY_VARIABLE) or None,
+        arguments.request_timeout,
+    )
+    uvicorn.run(app, host=arguments.host, port=arguments.port, log_level="warning", access_log=False, backlog=4096)
+    engine.close()
+
+
+main()
