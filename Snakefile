@@ -14,6 +14,7 @@ if not workflow.overwrite_configfiles:
 include: "rules/common.smk"
 include: "rules/prepare.smk"
 include: "rules/generate.smk"
+include: "rules/capture.smk"
 include: "rules/analyze.smk"
 
 

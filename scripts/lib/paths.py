@@ -49,8 +49,8 @@ class Layout:
 
     @property
     def verified(self) -> Path:
-        """What the check of the activations found."""
-        return self.root / "activations_verified.json"
+        """What the check of every trajectory and activation folder found."""
+        return self.root / "verified.json"
 
     @property
     def report(self) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 from scripts.lib import atomic, grading
 from scripts.lib.config import Config
 from scripts.lib.paths import Layout
-from scripts.lib.samples import Sample
+from scripts.lib.samples import Sample, sample_ids
 from scripts.lib.variants import Message, base_messages, opening_messages
 
 # Fields of an OpenAI chat message that a trajectory keeps where they are not null, after role and content.
@@ -40,6 +40,11 @@ class Delivery:
     attempts: list[dict[str, Any]]
     started: str
     seconds: float
+
+
+def experiment_pairs(config: Config) -> list[tuple[str, str]]:
+    """Variant and sample of every pair of an experiment."""
+    return [(variant, sample) for variant in config.variants for sample in sample_ids(config.dataset)]
 
 
 def request_seed(seed: int, sample_id: str) -> int:

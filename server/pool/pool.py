@@ -10,20 +10,18 @@ import os
 import secrets
 import signal
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from scripts.lib.samples import DataError
+from scripts.lib.trajectories import DamagedError
 from scripts.lib.variants import TransformError
 from server.pool import jobs
 from server.pool.fleet import Fleet, FleetDownError, GaveUpError, RefusedError
-from server.pool.launch import Kind, LaunchError, command, environment, free_port, shares
+from server.pool.launch import Kind, LaunchError, command, environment, free_port, shares, visible_gpus
 from server.pool.run import Run
 from server.pool.worker import Launch, Limits, Worker
 
 log = logging.getLogger(__name__)
-
-Job = Callable[[Run, Fleet, str, str], Awaitable[None]]
 
 
 class Pool:
@@ -135,9 +133,9 @@ class Pool:
             await self._do(kind, run, variant, sample)
         except FleetDownError as error:
             return f"{error}\n"
-        except (GaveUpError, RefusedError, TransformError, DataError) as error:
+        except (GaveUpError, RefusedError, TransformError, DataError, DamagedError) as error:
             message = f"{variant}/{sample}: {error}\n"
-            if not isinstance(error, GaveUpError):
+            if isinstance(error, RefusedError | TransformError):
                 run.failed[key] = message
             log.error("%s", message.rstrip())
             return message
@@ -152,10 +150,15 @@ class Pool:
 
     async def _do(self, kind: str, run: Run, variant: str, sample: str) -> None:
         self._running[kind] += 1
-        self._generation_idle.clear()
         try:
-            backend: Kind = run.config.generation.backend
-            await jobs.generate(run, self._fleet(backend, run), variant, sample)
+            if kind == "generate":
+                self._generation_idle.clear()
+                await jobs.generate(run, self._fleet(run.config.generation.backend, run), variant, sample)
+            else:
+                if not visible_gpus() and not run.config.workers.endpoints:
+                    # On a CPU both kinds of server share the cores, and two at once take longer than one by one.
+                    await self._generation_idle.wait()
+                await jobs.capture(run, self._fleet("nnsight", run), variant, sample)
         finally:
             self._running[kind] -= 1
             if not self._running["generate"]:
