@@ -34,3 +34,7 @@ onstart:
 
 onsuccess:
     print_summary()
+
+
+onerror:
+    print_failures()

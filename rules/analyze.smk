@@ -10,6 +10,8 @@ rule tabulate_trajectories:
         FILES.log("tabulate_trajectories"),
     benchmark:
         FILES.benchmark("tabulate_trajectories")
+    conda:
+        "../envs/cpu.yaml"
     resources:
         cpus=1,
     params:
@@ -18,7 +20,7 @@ rule tabulate_trajectories:
     message:
         "Gathering all trajectories in one table"
     shell:
-        "{PYTHON} -m scripts.tabulate_trajectories --config {RUN_CONFIG} --experiment {params.folder} > {log} 2>&1"
+        '"$EMOPROBE_PYTHON" -m scripts.tabulate_trajectories --config "$EMOPROBE_CONFIG" --experiment {params.folder} > {log} 2>&1'
 
 
 rule analyze_behaviour:
@@ -31,6 +33,8 @@ rule analyze_behaviour:
         FILES.log("analyze_behaviour"),
     benchmark:
         FILES.benchmark("analyze_behaviour")
+    conda:
+        "../envs/cpu.yaml"
     resources:
         cpus=1,
     params:
@@ -38,7 +42,7 @@ rule analyze_behaviour:
     message:
         "Comparing the variants with control"
     shell:
-        "{PYTHON} -m scripts.analyze_behaviour --experiment {params.folder} > {log} 2>&1"
+        '"$EMOPROBE_PYTHON" -m scripts.analyze_behaviour --experiment {params.folder} > {log} 2>&1'
 
 
 rule report_experiment:
@@ -51,6 +55,8 @@ rule report_experiment:
         FILES.report,
     log:
         FILES.log("report_experiment"),
+    conda:
+        "../envs/cpu.yaml"
     resources:
         cpus=1,
     params:
@@ -58,4 +64,4 @@ rule report_experiment:
     message:
         "Writing the headline numbers"
     shell:
-        "{PYTHON} -m scripts.report_experiment --experiment {params.folder} > {log} 2>&1"
+        '"$EMOPROBE_PYTHON" -m scripts.report_experiment --experiment {params.folder} > {log} 2>&1'

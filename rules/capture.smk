@@ -10,17 +10,22 @@ if CAPTURE and not INLINE:
             trajectory=FILES.pair("{variant}", "{sample}") / "agent_state.json",
             model=ancient(FILES.model),
         output:
-            [FILES.activations("{variant}", "{sample}") / name for name in ACTIVATION_FILES],
+            [
+                FILES.activations("{variant}", "{sample}") / name
+                for name in ACTIVATION_FILES
+            ],
         log:
             FILES.log("capture", "{variant}", "{sample}"),
         # As for generate: the pool tries the next server by itself.
         retries: 0
+        conda:
+            "../envs/cpu.yaml"
         params:
             capture=TRIGGERS.capture,
         message:
             "Capturing {wildcards.variant}/{wildcards.sample}"
         shell:
-            "{ASK_POOL} capture {wildcards.variant} {wildcards.sample} 2> {log}"
+            '"$EMOPROBE_PYTHON" -I -S "$EMOPROBE_CLIENT" capture {wildcards.variant} {wildcards.sample} 2> {log}'
 
 
 rule list_activations:
@@ -32,6 +37,8 @@ rule list_activations:
         FILES.log("list_activations"),
     benchmark:
         FILES.benchmark("list_activations")
+    conda:
+        "../envs/cpu.yaml"
     resources:
         cpus=1,
     params:
@@ -39,7 +46,7 @@ rule list_activations:
     message:
         "Listing all activations"
     shell:
-        "{PYTHON} -m scripts.list_activations --config {RUN_CONFIG} --experiment {params.folder} > {log} 2>&1"
+        '"$EMOPROBE_PYTHON" -m scripts.list_activations --config "$EMOPROBE_CONFIG" --experiment {params.folder} > {log} 2>&1'
 
 
 rule verify:
@@ -52,12 +59,14 @@ rule verify:
         FILES.log("verify"),
     benchmark:
         FILES.benchmark("verify")
+    retries: 0
+    conda:
+        "../envs/cpu.yaml"
     resources:
         cpus=1,
-    retries: 0
     params:
         folder=FILES.root,
     message:
         "Checking every trajectory and activation folder"
     shell:
-        "{PYTHON} -m scripts.verify --config {RUN_CONFIG} --experiment {params.folder} > {log} 2>&1"
+        '"$EMOPROBE_PYTHON" -m scripts.verify --config "$EMOPROBE_CONFIG" --experiment {params.folder} > {log} 2>&1'

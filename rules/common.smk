@@ -3,19 +3,23 @@
 import gc
 import os
 import sys
+import time
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-# Scripts and servers import the project from wherever the workflow was started.
-sys.path[:0] = [workflow.basedir, os.getcwd()]
-os.environ["PYTHONPATH"] = os.pathsep.join([workflow.basedir, os.getcwd()])
-
 from scripts.lib import samples, triggers
-from scripts.lib.config import ConfigError, parse_config, read_yaml, resolved_path, write_resolved
+from scripts.lib.config import (
+    ConfigError,
+    parse_config,
+    read_yaml,
+    resolved_path,
+    write_resolved,
+)
+from scripts.lib.failures import failure_text
 from scripts.lib.paths import ACTIVATION_FILES, MODELS, TRAJECTORY_FILES, Layout
 from scripts.lib.summary import summary_text
-from server.pool.run import socket_path
+from server.pool.run import job_environment
 
 try:
     for path in workflow.configfiles:
@@ -24,6 +28,7 @@ try:
 except ConfigError as error:
     raise WorkflowError("\n".join(["The configuration cannot be used:", *error.lines]))
 
+STARTED = time.time()
 FILES = Layout.of(CONFIG.experiment.name)
 SAMPLES = samples.sample_ids(CONFIG.dataset)
 TRIGGERS = triggers.Triggers.of(CONFIG)
@@ -32,13 +37,14 @@ TRIGGERS = triggers.Triggers.of(CONFIG)
 CAPTURE = CONFIG.capture.enabled
 INLINE = CAPTURE and CONFIG.generation.backend == "nnsight"
 
-PYTHON = sys.executable
 RUN_CONFIG = resolved_path(CONFIG, Path(".snakemake/emoprobe"))
-# What a trajectory costs besides the model server: an interpreter without site packages, and this client.
-ASK_POOL = " ".join(
-    map(str, [PYTHON, "-I", "-S", f"{workflow.basedir}/scripts/ask_pool.py", socket_path(CONFIG, Path(workflow.basedir)), RUN_CONFIG, os.getpid()])
+# Shell commands take these from the environment: in `params`, or in the command itself, a new process number or another
+# folder would make everything again.
+CODE = Path(workflow.basedir)
+IN_CONDA = workflow.deployment_settings.deployment_method
+os.environ.update(
+    job_environment(CONFIG, RUN_CONFIG, CODE, "python" if IN_CONDA else sys.executable)
 )
-
 
 # A plan is hundreds of thousands of objects that all stay: collecting garbage less often makes it 15 % faster.
 gc.set_threshold(200_000, 20, 100)
@@ -51,17 +57,29 @@ wildcard_constraints:
 
 def pairs(path):
     """A path with {variant} and {sample} for every pair of the experiment."""
-    return [path.format(variant=variant, sample=sample) for variant in CONFIG.variants for sample in SAMPLES]
+    return [
+        path.format(variant=variant, sample=sample)
+        for variant in CONFIG.variants
+        for sample in SAMPLES
+    ]
 
 
 def trajectories(*names):
     """Files of the trajectory of every pair; without names: those that vouch for the others."""
-    return [path for name in names or ["trajectory.jsonl"] for path in pairs(str(FILES.pair("{variant}", "{sample}") / name))]
+    return [
+        path
+        for name in names or ["trajectory.jsonl"]
+        for path in pairs(str(FILES.pair("{variant}", "{sample}") / name))
+    ]
 
 
 def activations(*names):
     """Files of the activations of every pair."""
-    return [path for name in names for path in pairs(str(FILES.activations("{variant}", "{sample}") / name))]
+    return [
+        path
+        for name in names
+        for path in pairs(str(FILES.activations("{variant}", "{sample}") / name))
+    ]
 
 
 def variant_trigger(wildcards):
@@ -74,7 +92,13 @@ def experiment_files():
 
     Every file is named: Snakemake does not make a lost one again for the sake of tables that are up to date.
     """
-    files = [FILES.resolved_yaml, FILES.resolved_json, FILES.metadata, FILES.report, FILES.verified]
+    files = [
+        FILES.resolved_yaml,
+        FILES.resolved_json,
+        FILES.metadata,
+        FILES.report,
+        FILES.verified,
+    ]
     files += trajectories(*TRAJECTORY_FILES)
     return files + (activations(*ACTIVATION_FILES) if CAPTURE else [])
 
@@ -83,3 +107,18 @@ def print_summary():
     """Show the headline numbers at the end of a run."""
     if FILES.report.exists():
         print(summary_text(FILES.report), file=sys.stderr)
+
+
+def print_failures():
+    """List what failed by its reason: Snakemake itself tells only which jobs did."""
+    logs = []
+    for job in workflow.rules:
+        if job.log and not job.has_wildcards():
+            log = Path(job.log[0])
+            begun = log.exists() and log.stat().st_mtime >= STARTED
+            if begun and not all(
+                Path(path).exists() and Path(path).stat().st_mtime >= STARTED
+                for path in job.output
+            ):
+                logs.append(log)
+    print(failure_text(FILES, logs, STARTED), file=sys.stderr)

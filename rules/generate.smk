@@ -12,12 +12,18 @@ rule generate:
         model=ancient(FILES.model),
     output:
         [FILES.pair("{variant}", "{sample}") / name for name in TRAJECTORY_FILES],
-        [FILES.activations("{variant}", "{sample}") / name for name in ACTIVATION_FILES if INLINE],
+        [
+            FILES.activations("{variant}", "{sample}") / name
+            for name in ACTIVATION_FILES
+            if INLINE
+        ],
     log:
         FILES.log("generate", "{variant}", "{sample}"),
+    priority: 10
     # The pool itself gives a failed request to the next server; what it gives up is not worth another try.
     retries: 0
-    priority: 10
+    conda:
+        "../envs/cpu.yaml"
     params:
         model=TRIGGERS.model,
         data=TRIGGERS.data,
@@ -28,4 +34,4 @@ rule generate:
     message:
         "Generating {wildcards.variant}/{wildcards.sample}"
     shell:
-        "{ASK_POOL} generate {wildcards.variant} {wildcards.sample} 2> {log}"
+        '"$EMOPROBE_PYTHON" -I -S "$EMOPROBE_CLIENT" generate {wildcards.variant} {wildcards.sample} 2> {log}'

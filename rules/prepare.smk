@@ -8,6 +8,10 @@ rule prepare_model:
         FILES.log("prepare_model"),
     benchmark:
         FILES.benchmark("prepare_model")
+    # A wrong name stays wrong, and downloads are tried again by the hub's own library.
+    retries: 0
+    conda:
+        "../envs/cpu.yaml"
     resources:
         cpus=1,
     params:
@@ -16,7 +20,7 @@ rule prepare_model:
     message:
         "Preparing the model {CONFIG.model.source}"
     shell:
-        "{PYTHON} -m scripts.prepare_model --config {RUN_CONFIG} --cache {params.cache} --output {output} > {log} 2>&1"
+        '"$EMOPROBE_PYTHON" -m scripts.prepare_model --config "$EMOPROBE_CONFIG" --cache {params.cache} --output {output} > {log} 2>&1'
 
 
 rule prepare_samples:
@@ -26,6 +30,9 @@ rule prepare_samples:
         FILES.log("prepare_samples"),
     benchmark:
         FILES.benchmark("prepare_samples")
+    retries: 0
+    conda:
+        "../envs/cpu.yaml"
     resources:
         cpus=1,
     params:
@@ -34,7 +41,7 @@ rule prepare_samples:
     message:
         "Drawing {CONFIG.dataset.samples} samples from {CONFIG.dataset.source}"
     shell:
-        "{PYTHON} -m scripts.prepare_samples --config {RUN_CONFIG} --output {params.folder} > {log} 2>&1"
+        '"$EMOPROBE_PYTHON" -m scripts.prepare_samples --config "$EMOPROBE_CONFIG" --output {params.folder} > {log} 2>&1'
 
 
 rule describe_experiment:
@@ -46,6 +53,8 @@ rule describe_experiment:
         FILES.metadata,
     log:
         FILES.log("describe_experiment"),
+    conda:
+        "../envs/cpu.yaml"
     resources:
         cpus=1,
     params:
@@ -54,4 +63,4 @@ rule describe_experiment:
     message:
         "Writing down the experiment"
     shell:
-        "{PYTHON} -m scripts.describe_experiment --config {RUN_CONFIG} --experiment {params.folder} > {log} 2>&1"
+        '"$EMOPROBE_PYTHON" -m scripts.describe_experiment --config "$EMOPROBE_CONFIG" --experiment {params.folder} > {log} 2>&1'

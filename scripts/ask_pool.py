@@ -3,7 +3,8 @@
 This is the whole process that a trajectory costs besides the model server, so it imports next to nothing: run it with
 `python -I -S`. Only where no pool answers yet, it starts one, in a full interpreter.
 
-Usage: ask_pool.py SOCKET CONFIG OWNER_PID KIND VARIANT SAMPLE
+Usage: ask_pool.py KIND VARIANT SAMPLE, with the socket, the config and the process number of the workflow in the
+environment variables EMOPROBE_POOL, EMOPROBE_CONFIG and EMOPROBE_OWNER.
 """
 
 import _socket
@@ -40,9 +41,10 @@ def start_pool(path: str, *run: str) -> int:
 
 def main(arguments: list[str]) -> int:
     """Exit status 0: the files are there. Otherwise the reason goes to standard error."""
-    path, config, owner, *job = arguments
-    run = (config, posix.getcwd(), owner)
-    line = "\t".join([*run, *job]) + "\n"
+    given = posix.environ
+    path = given[b"EMOPROBE_POOL"].decode()
+    run = (given[b"EMOPROBE_CONFIG"].decode(), posix.getcwd(), given[b"EMOPROBE_OWNER"].decode())
+    line = "\t".join([*run, *arguments]) + "\n"
     for _ in range(RECONNECTS + 1):
         answer = ask(path, line)
         if answer is None:

@@ -20,10 +20,7 @@ def main() -> None:
     arguments = parser.parse_args()
     layout = Layout(arguments.experiment)
     config = load_config(arguments.config) if arguments.config else None
-    if config is None:
-        wanted = find_pairs(layout.root)
-    else:
-        wanted = experiment_pairs(config)
+    wanted = find_pairs(layout.root) if config is None else experiment_pairs(config)
     try:
         table = trajectory_table(layout.root, wanted, config)
     except DamagedError as error:

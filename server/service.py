@@ -199,8 +199,8 @@ class Service:
         size += values * len(positions) * (dtype.itemsize + 4)
         if size > self.engine.memory:
             raise BadRequestError(
-                f"ndif: this capture takes {size / 2**30:.1f} GiB, the server holds {self.engine.memory / 2**30:.1f} GiB "
-                "(--memory-gib); ask for fewer layers, hook points or positions",
+                f"ndif: this capture takes {size / 2**30:.1f} GiB, the server holds "
+                f"{self.engine.memory / 2**30:.1f} GiB (--memory-gib); ask for fewer layers, hook points or positions",
                 "ndif",
             )
         metadata = {

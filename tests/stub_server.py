@@ -1,8 +1,8 @@
 """A stand-in for a model server, for faults that no real one can be asked for, and for timing everything around it.
 
 Run it as `python -m tests.stub_server PORT`. It answers chat completions with text and token ids that follow from the
-request alone. `POST /faults` sets what goes wrong: a JSON list of faults, each `{"kind": …, "times": n, "match": word}`,
-used up in order; `match` limits a fault to requests that contain the word. `GET /log` tells what was asked.
+request alone. `POST /faults` sets what goes wrong: a JSON list of faults, `{"kind": …, "times": n, "match": word}`, used
+up in order; `match` limits a fault to requests that contain the word. `GET /log` tells what was asked.
 """
 
 from __future__ import annotations

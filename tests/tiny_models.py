@@ -31,7 +31,12 @@ def make(architecture: str, tokenizer: Path, folder: Path) -> Path:
     torch.manual_seed(0)
     tokens = AutoTokenizer.from_pretrained(tokenizer)
     size: dict[str, Any] = {"vocab_size": len(tokens), "bos_token_id": 1, "eos_token_id": 2}
-    wide = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4}
+    wide: dict[str, Any] = {
+        "hidden_size": 48,
+        "intermediate_size": 96,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+    }
     model: PreTrainedModel
     if architecture == "llama":
         model = LlamaForCausalLM(LlamaConfig(**size, **wide, num_key_value_heads=2))

@@ -31,8 +31,8 @@ class Activations:
     """Activations of many trajectories at one hook point and position.
 
     `values` has shape (n, n_layers, d); row i belongs to row i of `index`, which has the columns `variant`,
-    `sample_id` and `empty` (whether a neighbour stood in for a part of the conversation that is empty). `layers` are the
-    indices of the layers.
+    `sample_id` and `empty` (whether a neighbour stood in for a part of the conversation that is empty). `layers` are
+    the indices of the layers.
     """
 
     values: np.ndarray

@@ -146,7 +146,7 @@ def check_capture(capture: Capture, directory: Path) -> None:
     from transformers import AutoConfig, AutoModel
 
     with torch.device("meta"):
-        model = AutoModel.from_config(AutoConfig.from_pretrained(directory))  # type: ignore[no-untyped-call]
+        model = AutoModel.from_config(AutoConfig.from_pretrained(directory))
     stacks = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
     stack = max(stacks, key=len)
     for layer in capture.layers if isinstance(capture.layers, list) else []:
@@ -185,9 +185,9 @@ def _dequantise(weights: Path, directory: Path) -> None:
     values = quantised.config.to_dict()
     values.pop("quantization_config", None)
     values.update(architectures=["LlamaForCausalLM"], dtype="float32")
-    plain = LlamaForCausalLM(LlamaConfig(**values))  # type: ignore[no-untyped-call]
+    plain = LlamaForCausalLM(LlamaConfig(**values))
     plain.load_state_dict(quantised.state_dict())
-    plain.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+    plain.generation_config = GenerationConfig(
         bos_token_id=values.get("bos_token_id"), eos_token_id=values.get("eos_token_id")
     )
     plain.save_pretrained(directory)

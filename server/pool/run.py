@@ -73,3 +73,18 @@ def socket_path(config: Config, code: Path) -> Path:
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
     return base / f"emoprobe-{os.getuid()}" / f"{digest}.sock"
+
+
+def job_environment(config: Config, config_file: Path, code: Path, python: str) -> dict[str, str]:
+    """What the commands of a run find in their environment.
+
+    Transforms are imported from the folder in which the workflow was started, everything else from the code.
+    """
+    return {
+        "EMOPROBE_PYTHON": python,
+        "EMOPROBE_CONFIG": str(config_file),
+        "EMOPROBE_CLIENT": str(code / "scripts/ask_pool.py"),
+        "EMOPROBE_POOL": str(socket_path(config, code)),
+        "EMOPROBE_OWNER": str(os.getpid()),
+        "PYTHONPATH": os.pathsep.join([str(code), os.getcwd()]),
+    }

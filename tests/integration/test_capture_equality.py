@@ -137,9 +137,9 @@ def test_named_positions_are_means_and_single_tokens(pair: tuple[NNsightServer, 
         prompt_tokens=len(prompt),
     )
     start, end = metadata["spans"]["prefix"]
-    assert reference.tokenizer.decode(prompt[start:end]).strip() == "Hurry up now!"
+    assert str(reference.tokenizer.decode(prompt[start:end])).strip() == "Hurry up now!"
     start, end = metadata["spans"]["question"]
-    assert reference.tokenizer.decode(prompt[start:end]).strip() == "What is 2 + 3?"
+    assert str(reference.tokenizer.decode(prompt[start:end])).strip() == "What is 2 + 3?"
     (name, tensor), (_, full) = (
         next(iter(found.items())),
         next(iter({k: v for k, v in reference(prompt + completion).items() if k in found}.items())),

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,23 +10,11 @@ import pandas as pd
 import pytest
 
 from scripts.lib.config import parse_config
-from server.pool.run import socket_path
 from tests.conftest import VARIANTS
-from tests.workspace import ROOT, Workspace, wait_for
+from tests.integration.pool import end_pool, pool_status
+from tests.workspace import Workspace
 
 WORKERS = {"keep_alive": 1800.0, "kv_cache_gib": 2, "max_model_len": 2048}
-
-
-def pool_status(config: dict[str, Any]) -> Any:
-    """What the pool says of itself; None where none listens."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        try:
-            connection.connect(str(socket_path(parse_config(config), ROOT)))
-        except OSError:
-            return None
-        connection.sendall(b"status\n")
-        with connection.makefile() as answer:
-            return json.loads(answer.read())
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +30,7 @@ def base(smollm2: Path) -> Iterator[dict[str, Any]]:
         "capture": {"enabled": False},
     }
     yield config
-    status = pool_status(config)
-    if status is not None:
-        os.kill(status["pid"], signal.SIGTERM)
-        wait_for(lambda: pool_status(config) is None, 20, "the end of the pool")
+    end_pool(config)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +72,9 @@ def test_every_pair_has_its_files_and_the_tables_agree(finished: Workspace) -> N
     assert workers["answered"].tolist() == [12]
     report = finished.json("report.json")
     assert report["trajectories"] == 12
-    assert "control" in finished.output and "accuracy" in finished.output  # type: ignore[attr-defined]
+    output = finished.output  # type: ignore[attr-defined]
+    assert "control" in output
+    assert "accuracy" in output
 
 
 def test_stored_tokens_are_those_of_the_chat_template(finished: Workspace, smollm2: Path) -> None:
