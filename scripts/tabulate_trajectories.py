@@ -8,7 +8,7 @@ from scripts.lib.config import load_config
 from scripts.lib.paths import Layout
 from scripts.lib.tables import write_table
 from scripts.lib.trajectories import DamagedError, experiment_pairs
-from scripts.lib.trajectory_table import find_pairs, trajectory_table
+from scripts.lib.trajectory_table import COLUMNS, find_pairs, trajectory_table
 
 
 def main() -> None:
@@ -25,7 +25,8 @@ def main() -> None:
         table = trajectory_table(layout.root, wanted, config)
     except DamagedError as error:
         sys.exit(str(error))
-    write_table(arguments.output or layout.table("trajectories"), table)
+    meanings = {column: meaning for column, (_, meaning) in COLUMNS.items()}
+    write_table(arguments.output or layout.table("trajectories"), table, meanings)
 
 
 if __name__ == "__main__":

@@ -177,6 +177,38 @@ def load_activations(
     return Activations(values, pd.DataFrame(rows, columns=["variant", "sample_id", "empty"]), chosen)
 
 
+def load_block(
+    layout: Layout, pairs: Sequence[tuple[str, str]], hook_point: str, first: int, end: int, positions: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Some captured layers of many pairs at every named position: position → (n, end - first, d), float16 or float32.
+
+    Args:
+        layout: the experiment.
+        pairs: variant and sample of each row.
+        hook_point: such as `input_layernorm.output`.
+        first: row of the first layer in the folders' tensors.
+        end: row after the last.
+        positions: names of captured positions, in the order of the folders' tensors.
+
+    Raises:
+        ActivationError: a folder is damaged or has another shape than the first.
+    """
+    blocks: dict[str, np.ndarray] = {}
+    for number, pair in enumerate(pairs):
+        path = layout.activations(*pair) / TENSORS
+        try:
+            with safe_open(path, "pt") as file:
+                found = file.get_slice(hook_point)[first:end]
+            values = found.numpy() if str(found.dtype) == "torch.float16" else found.float().numpy()
+            for column, position in enumerate(positions):
+                if position not in blocks:
+                    blocks[position] = np.empty((len(pairs), *values[:, column].shape), dtype=values.dtype)
+                blocks[position][number] = values[:, column]
+        except (OSError, SafetensorError, ValueError, IndexError) as error:
+            raise ActivationError(f"{path} is damaged ({error}); delete its folder and run again") from None
+    return blocks
+
+
 def _column(folder: Path, found: dict[str, Any], position: str | int) -> tuple[int, bool]:
     """Where a position stands in a folder's tensors, and whether a neighbour stands in for it."""
     if found["positions"] == "all":

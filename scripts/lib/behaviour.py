@@ -1,4 +1,4 @@
-"""What the variants did: accuracy, and how the workers fared."""
+"""What the variants did: accuracy, paired tests, the shape of the answers, and how the workers fared."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from datetime import datetime
 
 import numpy as np
 import pandas as pd
-from statsmodels.stats.proportion import proportion_confint
 
 from scripts.lib.config import CONTROL
-
-CONFIDENCE = 0.95
+from scripts.lib.statistics import detectable_difference, exact_mcnemar, holm, mean_interval, wilcoxon, wilson
 
 ACCURACY = {
     "variant": "Variant.",
@@ -23,6 +21,46 @@ ACCURACY = {
     "high": "Upper end of the 95 % Wilson interval.",
     "difference": "Accuracy minus that of control, over the samples that both have.",
     "compliance": "Share of answers in the form that the prompt asks for.",
+}
+PAIRED_TESTS = {
+    "variant": "Variant that is compared with control.",
+    "n": "Samples that both have a graded trajectory for.",
+    "both": "Samples that both solve.",
+    "gained": "Samples that only the variant solves.",
+    "lost": "Samples that only control solves.",
+    "neither": "Samples that neither solves.",
+    "difference": "Accuracy of the variant minus that of control.",
+    "low": "Lower end of its 95 % bootstrap interval over samples.",
+    "high": "Upper end of the same.",
+    "odds_ratio": "gained / lost, the conditional odds ratio; null where lost is 0.",
+    "p": "Exact two-sided McNemar test.",
+    "p_holm": "The same, corrected over all variants (Holm).",
+    "detectable": "Smallest difference that this n shows with 80 % power after the correction.",
+}
+# Column of the trajectories → how it is called.
+CHARACTERISTICS_OF = {
+    "completion_tokens": "completion tokens",
+    "characters": "characters",
+    "steps": "reasoning steps",
+    "truncated": "truncation rate",
+    "compliant": "format compliance",
+    "efficiency": "efficiency",
+    "polarity": "polarity of tone",
+    "subjectivity": "subjectivity of tone",
+}
+CHARACTERISTICS = {
+    "variant": "Variant.",
+    "measure": "Column of the trajectories.",
+    "n": "Trajectories with a value.",
+    "mean": "Mean.",
+    "low": "Lower end of its 95 % bootstrap interval over samples.",
+    "high": "Upper end of the same.",
+    "difference": "Mean difference to control on the same samples.",
+    "difference_low": "Lower end of its 95 % bootstrap interval over samples.",
+    "difference_high": "Upper end of the same.",
+    "effect_size": "Mean difference over the standard deviation of the differences (Cohen's d_z).",
+    "p": "Two-sided Wilcoxon signed-rank test of the differences.",
+    "p_holm": "The same, corrected over all variants and measures (Holm).",
 }
 WORKERS = {
     "worker": "Worker.",
@@ -37,14 +75,6 @@ WORKERS = {
     "latency_p99": "99th percentile of the same.",
     "last_error": "Last failure's reason; null: none.",
 }
-
-
-def wilson(correct: int, n: int) -> tuple[float, float]:
-    """The 95 % Wilson score interval of a proportion (Wilson 1927); the whole range where n is 0."""
-    if n == 0:
-        return 0.0, 1.0
-    low, high = proportion_confint(correct, n, alpha=1 - CONFIDENCE, method="wilson")
-    return float(low), float(high)
 
 
 def paired(table: pd.DataFrame, variant: str, column: str) -> pd.DataFrame:
@@ -79,6 +109,71 @@ def accuracy(table: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows, columns=list(ACCURACY))
+
+
+def paired_tests(table: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
+    """Each variant against control on the same samples, corrected over all variants."""
+    names = [name for name in table["variant"].unique() if name != CONTROL]
+    rows = []
+    for name in names:
+        pair = paired(table, name, "correct")
+        ours, theirs = pair["variant"].to_numpy() > 0, pair["control"].to_numpy() > 0
+        gained, lost = int((ours & ~theirs).sum()), int((~ours & theirs).sum())
+        estimate = mean_interval(ours.astype(float) - theirs.astype(float), resamples, seed)
+        n = len(pair)
+        rows.append(
+            {
+                "variant": name,
+                "n": n,
+                "both": int((ours & theirs).sum()),
+                "gained": gained,
+                "lost": lost,
+                "neither": int((~ours & ~theirs).sum()),
+                "difference": estimate.value,
+                "low": estimate.low,
+                "high": estimate.high,
+                "odds_ratio": gained / lost if lost else float("nan"),
+                "p": exact_mcnemar(gained, lost) if n else float("nan"),
+                "detectable": detectable_difference(n, (gained + lost) / n if n else 0.0, len(names)),
+            }
+        )
+    corrected = holm([row["p"] for row in rows])
+    return pd.DataFrame(
+        [row | {"p_holm": p} for row, p in zip(rows, corrected, strict=True)], columns=list(PAIRED_TESTS)
+    )
+
+
+def characteristics(table: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
+    """The shape and tone of each variant's answers, compared with control on the same samples."""
+    rows = []
+    for name in table["variant"].unique():
+        own = table[table["variant"] == name]
+        for measure in CHARACTERISTICS_OF:
+            values = own[measure].dropna().astype(float).to_numpy()
+            mean = mean_interval(values, resamples, seed)
+            pair = paired(table, name, measure)
+            differences = (pair["variant"] - pair["control"]).to_numpy()
+            estimate = mean_interval(differences, resamples, seed)
+            spread = float(differences.std(ddof=1)) if len(differences) > 1 else float("nan")
+            rows.append(
+                {
+                    "variant": name,
+                    "measure": measure,
+                    "n": len(values),
+                    "mean": mean.value,
+                    "low": mean.low,
+                    "high": mean.high,
+                    "difference": estimate.value,
+                    "difference_low": estimate.low,
+                    "difference_high": estimate.high,
+                    "effect_size": estimate.value / spread if spread > 0 else 0.0 if spread == 0 else float("nan"),
+                    "p": float("nan") if name == CONTROL else wilcoxon(differences),
+                }
+            )
+    corrected = holm([row["p"] for row in rows])
+    return pd.DataFrame(
+        [row | {"p_holm": p} for row, p in zip(rows, corrected, strict=True)], columns=list(CHARACTERISTICS)
+    )
 
 
 def workers(table: pd.DataFrame) -> pd.DataFrame:

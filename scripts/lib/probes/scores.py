@@ -1,0 +1,98 @@
+"""How good a probe is: accuracy, balanced accuracy, AUROC, and intervals over samples."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import rankdata
+
+from scripts.lib.statistics import CONFIDENCE
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one probe over its held-out rows; AUROC is the mean over folds and, with more classes, one-vs-rest."""
+
+    accuracy: float
+    balanced_accuracy: float
+    auroc: float
+
+
+def scores(chances: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> Scores:
+    """Score held-out class probabilities (n, classes); rows with label −1 do not count."""
+    known = labels >= 0
+    guesses, truth = chances[known].argmax(1), labels[known]
+    if not len(truth):
+        return Scores(math.nan, math.nan, math.nan)
+    recalls = [float((guesses[truth == value] == value).mean()) for value in np.unique(truth)]
+    return Scores(float((guesses == truth).mean()), float(np.mean(recalls)), auroc(chances, labels, folds))
+
+
+def auroc(chances: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> float:
+    """Area under the ROC curve: within each fold, one class against the rest, averaged over both.
+
+    Scores of different folds come from different probes and are not compared with each other: pooling them would bias
+    the area downwards where there is no signal.
+    """
+    areas, sizes = [], []
+    for fold in np.unique(folds):
+        rows = (folds == fold) & (labels >= 0)
+        for value in range(chances.shape[1]):
+            positive = labels[rows] == value
+            n_positive, n = int(positive.sum()), int(rows.sum())
+            if 0 < n_positive < n:
+                ranks = rankdata(chances[rows, value])
+                u = ranks[positive].sum() - n_positive * (n_positive + 1) / 2
+                areas.append(u / (n_positive * (n - n_positive)))
+                sizes.append(n)
+    return float(np.average(areas, weights=sizes)) if areas else math.nan
+
+
+def bootstrap_counts(groups: np.ndarray, folds: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """How often each bootstrap draws each row, (resamples, n): samples are drawn whole, within folds."""
+    generator = np.random.default_rng(seed)
+    counts = np.zeros((resamples, len(groups)), dtype=np.float32)
+    for fold in np.unique(folds):
+        rows = np.flatnonzero(folds == fold)
+        names, place = np.unique(groups[rows], return_inverse=True)
+        drawn = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
+        counts[:, rows] = drawn[:, place]
+    return counts
+
+
+def auroc_interval(
+    chances: np.ndarray, labels: np.ndarray, folds: np.ndarray, counts: np.ndarray
+) -> tuple[float, float]:
+    """The 95 % percentile interval of `auroc` over bootstraps that `bootstrap_counts` drew."""
+    total = np.zeros(len(counts))
+    weight = np.zeros(len(counts))
+    for fold in np.unique(folds):
+        rows = np.flatnonzero((folds == fold) & (labels >= 0))
+        drawn = counts[:, rows]
+        for value in range(chances.shape[1]):
+            positive = labels[rows] == value
+            if not 0 < positive.sum() < len(rows):
+                continue
+            order = np.argsort(chances[rows, value], kind="stable")
+            ordered = chances[rows, value][order]
+            up = drawn[:, order] * positive[order]
+            down = drawn[:, order] * ~positive[order]
+            below = np.cumsum(down, axis=1)
+            # Ties count half: rows of equal chance see the negatives before their run, and half of those in it.
+            starts = np.r_[0, np.flatnonzero(np.diff(ordered)) + 1]
+            run = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(ordered)]))
+            ends = np.r_[starts[1:], len(ordered)] - 1
+            before = np.concatenate([np.zeros((len(counts), 1), below.dtype), below[:, ends[:-1]]], axis=1)
+            inside = (before + below[:, ends]) / 2
+            wins = (up * inside[:, run]).sum(1)
+            pairs = up.sum(1) * down.sum(1)
+            good = pairs > 0
+            total[good] += len(rows) * wins[good] / pairs[good]
+            weight[good] += len(rows)
+    areas = total[weight > 0] / weight[weight > 0]
+    if not len(areas):
+        return math.nan, math.nan
+    low, high = np.quantile(areas, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)

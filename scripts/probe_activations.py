@@ -1,0 +1,44 @@
+"""Fit linear probes on the activations of an experiment, and find the directions of its variants."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+from safetensors.numpy import save
+
+from scripts.lib import atomic
+from scripts.lib.activations import ActivationError
+from scripts.lib.config import load_config
+from scripts.lib.paths import Layout
+from scripts.lib.probes.directions import COSINES, PLANE
+from scripts.lib.probes.experiment import PROBES, TRANSFER, run_probes
+from scripts.lib.probes.source import folder_source
+from scripts.lib.tables import read_table, write_table
+
+
+def main() -> None:
+    """Command line; see --help."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", required=True, help="the experiment's configuration")
+    parser.add_argument("--experiment", required=True, type=Path, help="folder of the experiment")
+    arguments = parser.parse_args()
+    config, layout = load_config(arguments.config), Layout(arguments.experiment)
+    table = read_table(layout.table("trajectories"))
+    try:
+        found = run_probes(table, folder_source(layout, table), config)
+    except ActivationError as error:
+        sys.exit(str(error))
+    directions = found.directions
+    names = {"variants": directions.variants, "layers": directions.layers, "classes": directions.classes}
+    metadata = {name: json.dumps(value) for name, value in names.items()}
+    atomic.write_bytes(layout.directions(), save(directions.tensors, metadata=metadata))
+    write_table(layout.table("direction_cosines"), pd.DataFrame(directions.cosines, columns=list(COSINES)), COSINES)
+    write_table(layout.table("variant_plane"), pd.DataFrame(directions.plane, columns=list(PLANE)), PLANE)
+    write_table(layout.table("probe_transfer"), pd.DataFrame(found.transfer, columns=list(TRANSFER)), TRANSFER)
+    write_table(layout.table("probes"), pd.DataFrame(found.probes, columns=list(PROBES)), PROBES)
+
+
+if __name__ == "__main__":
+    main()
