@@ -307,7 +307,7 @@ class Probes(Section):
         min_length=1,
         description="Inverse strengths of the L2 penalty (`C`) to choose from.",
     )
-    permutations: int = Field(20, ge=0, description="Label permutations of the permutation baseline.")
+    permutations: int = Field(10, ge=0, description="Label permutations of the permutation baseline.")
     bootstrap: int = Field(1000, ge=100, description="Resamples of every bootstrap interval.")
     min_per_class: int = Field(4, ge=2, description="Samples that each class needs, or the target is skipped.")
 

@@ -9,7 +9,7 @@ import torch
 
 from scripts.lib.config import Probes
 from scripts.lib.probes.logistic import Basis, Problem, fit, probabilities, standardise
-from scripts.lib.probes.scores import Scores, auroc_interval, scores
+from scripts.lib.probes.scores import Scores, auroc, auroc_interval, scores
 from scripts.lib.probes.targets import Target, make_folds, permuted
 
 # (iterations, tolerance): choosing a strength and drawing a baseline need less precision than the probes themselves.
@@ -20,13 +20,14 @@ BASELINE = (25, 1e-2)
 
 @dataclass(frozen=True)
 class Design:
-    """What all cells of an experiment share: targets and their control tasks, samples, folds, bootstraps."""
+    """What all cells share: targets, control tasks and permutations, samples, folds, bootstraps."""
 
     targets: list[Target]
     controls: list[Target]
     groups: np.ndarray
     folds: np.ndarray
     inner: list[np.ndarray]
+    permutations: list[list[Target]]
     counts: np.ndarray
     settings: Probes
     seed: int
@@ -36,7 +37,7 @@ class Design:
         cls, targets: list[Target], controls: list[Target], strata: np.ndarray, groups: np.ndarray, counts: np.ndarray,
         folds: np.ndarray, settings: Probes, seed: int,
     ) -> Design:  # fmt: skip
-        """Divide the training rows of each fold once more; a row outside of them has inner fold −1."""
+        """Divide the training rows of each fold once more (a row outside of them: −1), and deal out permutations."""
         inner = []
         for fold in range(settings.folds):
             training = np.flatnonzero(folds != fold)
@@ -44,7 +45,11 @@ class Design:
             count = min(settings.inner_folds, len(np.unique(groups[training])))
             found[training] = make_folds(strata[training], groups[training], count, seed + 1 + fold)
             inner.append(found)
-        return cls(targets, controls, groups, folds, inner, counts, settings, seed)
+        generator = np.random.default_rng(seed)
+        permutations = [
+            [permuted(target, groups, generator) for _ in range(settings.permutations)] for target in targets
+        ]
+        return cls(targets, controls, groups, folds, inner, permutations, counts, settings, seed)
 
 
 @dataclass(frozen=True)
@@ -91,10 +96,7 @@ def run_cell(
     targets = [target.masked(rows) for target in design.targets]
     controls = [target.masked(rows) for target in design.controls]
     strengths = _choose_strengths(features, rows, basis, targets, design)
-    generator = np.random.default_rng(design.seed)
-    shuffled = [
-        [permuted(target, design.groups, generator) for _ in range(design.settings.permutations)] for target in targets
-    ]
+    shuffled = [[each.masked(rows) for each in permutations] for permutations in design.permutations]
     chances = [np.zeros((len(rows), len(target.classes))) for target in targets]
     control_chances = [np.zeros_like(each) for each in chances]
     permuted_chances = [[np.zeros_like(each) for _ in range(design.settings.permutations)] for each in chances]
@@ -181,8 +183,7 @@ def _result(
     found = scores(chances[number], labels, folds)
     low, high = auroc_interval(chances[number], labels, folds, design.counts)
     noise = [
-        scores(each, other.labels, folds).auroc
-        for each, other in zip(permuted_chances[number], shuffled[number], strict=True)
+        auroc(each, other.labels, folds) for each, other in zip(permuted_chances[number], shuffled[number], strict=True)
     ]
     control = controls[number]
     known = labels >= 0

@@ -53,6 +53,7 @@ TRANSFER = {
     "accuracy": "Held-out accuracy.",
     "auroc": "Held-out AUROC; null where the held-out rows have one class only.",
 }
+THREADED_ROWS = 400
 # (first layer, end, hook point) → {position: (n, layers, d) float16}
 Load = Callable[[int, int, str], dict[str, np.ndarray]]
 
@@ -101,10 +102,11 @@ def run_probes(table: pd.DataFrame, source: Source, config: Config, memory: int 
     per_layer = max(1, 2 * len(table) * len(source.positions) * source.d)
     chunk = max(1, memory // per_layer)
     threads = torch.get_num_threads()
-    # One cell a core goes further than all cores on one cell: most of its matrices are small.
+    # One cell a core goes further than all cores on one cell: most of its matrices are small. With few rows they are
+    # so small that threads would wait for the interpreter, not for the matrices.
     torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(threads) as pool:
+        with ThreadPoolExecutor(threads if len(table) >= THREADED_ROWS else 1) as pool:
             for hook_point in source.hook_points:
                 for begin in range(0, len(source.layers), chunk):
                     end = min(begin + chunk, len(source.layers))

@@ -36,18 +36,20 @@ def auroc(chances: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> float:
     Scores of different folds come from different probes and are not compared with each other: pooling them would bias
     the area downwards where there is no signal.
     """
-    areas, sizes = [], []
+    total = weight = 0.0
     for fold in np.unique(folds):
         rows = (folds == fold) & (labels >= 0)
-        for value in range(chances.shape[1]):
-            positive = labels[rows] == value
-            n_positive, n = int(positive.sum()), int(rows.sum())
-            if 0 < n_positive < n:
-                ranks = rankdata(chances[rows, value])
-                u = ranks[positive].sum() - n_positive * (n_positive + 1) / 2
-                areas.append(u / (n_positive * (n - n_positive)))
-                sizes.append(n)
-    return float(np.average(areas, weights=sizes)) if areas else math.nan
+        positive = labels[rows, None] == np.arange(chances.shape[1])
+        n_positive, n = positive.sum(0), int(rows.sum())
+        both = (n_positive > 0) & (n_positive < n)
+        if not both.any():
+            continue
+        ranks = rankdata(chances[rows][:, both], axis=0)
+        n_positive = n_positive[both]
+        u = (ranks * positive[:, both]).sum(0) - n_positive * (n_positive + 1) / 2
+        total += n * float((u / (n_positive * (n - n_positive))).sum())
+        weight += n * len(n_positive)
+    return total / weight if weight else math.nan
 
 
 def bootstrap_counts(groups: np.ndarray, folds: np.ndarray, resamples: int, seed: int) -> np.ndarray:

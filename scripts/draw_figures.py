@@ -1,0 +1,40 @@
+"""Draw every figure of an experiment."""
+
+import argparse
+from pathlib import Path
+
+from scripts.lib.config import load_config
+from scripts.lib.figures import behaviour, probes
+from scripts.lib.figures.style import save_figure
+from scripts.lib.paths import Layout
+from scripts.lib.tables import read_table
+
+# The position that figures with room for one show: the whole answer if it was captured.
+PREFERRED = ("response_mean", "last_prompt")
+
+
+def main() -> None:
+    """Command line; see --help."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", required=True, help="the experiment's configuration")
+    parser.add_argument("--experiment", required=True, type=Path, help="folder of the experiment")
+    arguments = parser.parse_args()
+    config, layout = load_config(arguments.config), Layout(arguments.experiment)
+    valences: dict[str, str | None] = {name: variant.valence for name, variant in config.variants.items()}
+    save_figure(behaviour.accuracy(read_table(layout.table("accuracy"))), layout.figure("accuracy"))
+    tests = read_table(layout.table("paired_tests"))
+    save_figure(behaviour.paired_differences(tests, valences), layout.figure("paired_differences"))
+    save_figure(behaviour.lengths(read_table(layout.table("trajectories"))), layout.figure("lengths"))
+    save_figure(behaviour.consistency(read_table(layout.table("consistency"))), layout.figure("consistency"))
+    if config.capture.enabled and config.capture.positions != "all":
+        captured = [str(position) for position in config.capture.positions]
+        position = next((name for name in PREFERRED if name in captured), captured[0])
+        save_figure(probes.auroc(read_table(layout.table("probes"))), layout.figure("probe_auroc"))
+        cosines = read_table(layout.table("direction_cosines"))
+        save_figure(probes.cosines(cosines, position), layout.figure("direction_cosines"))
+        plane = read_table(layout.table("variant_plane"))
+        save_figure(probes.plane(plane, position, valences), layout.figure("variant_plane"))
+
+
+if __name__ == "__main__":
+    main()
