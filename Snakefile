@@ -15,6 +15,7 @@ include: "rules/common.smk"
 include: "rules/prepare.smk"
 include: "rules/generate.smk"
 include: "rules/capture.smk"
+include: "rules/probe.smk"
 include: "rules/analyze.smk"
 
 

@@ -1,4 +1,4 @@
-# From trajectories to tables and headline numbers.
+# From trajectories to tables, figures and the report.
 
 
 rule tabulate_trajectories:
@@ -27,8 +27,7 @@ rule analyze_behaviour:
     input:
         FILES.table("trajectories"),
     output:
-        FILES.table("accuracy"),
-        FILES.table("workers"),
+        [FILES.table(name) for name in BEHAVIOUR_TABLES],
     log:
         FILES.log("analyze_behaviour"),
     benchmark:
@@ -38,21 +37,54 @@ rule analyze_behaviour:
     resources:
         cpus=1,
     params:
+        bootstrap=CONFIG.probes.bootstrap,
         folder=FILES.root,
     message:
         "Comparing the variants with control"
     shell:
-        '"$EMOPROBE_PYTHON" -m scripts.analyze_behaviour --experiment {params.folder} > {log} 2>&1'
+        '"$EMOPROBE_PYTHON" -m scripts.analyze_behaviour --config "$EMOPROBE_CONFIG" --experiment {params.folder} > {log} 2>&1'
+
+
+rule draw_figures:
+    input:
+        tables(),
+    output:
+        [
+            report(
+                FILES.figure(name),
+                caption=f"captions/{name}.rst",
+                category=FIGURES[name],
+                labels={"figure": name.replace("_", " ")},
+            )
+            for name in figures()
+        ],
+    log:
+        FILES.log("draw_figures"),
+    conda:
+        "../envs/cpu.yaml"
+    resources:
+        cpus=1,
+    params:
+        folder=FILES.root,
+    message:
+        "Drawing the figures"
+    shell:
+        '"$EMOPROBE_PYTHON" -m scripts.draw_figures --config "$EMOPROBE_CONFIG" --experiment {params.folder} > {log} 2>&1'
 
 
 rule report_experiment:
     input:
-        FILES.table("trajectories"),
-        FILES.table("accuracy"),
-        FILES.table("workers"),
+        tables(),
+        [FILES.figure(name) for name in figures()],
         FILES.metadata,
     output:
-        FILES.report,
+        report(
+            FILES.report,
+            caption="captions/report.rst",
+            category="Numbers",
+            labels={"figure": "headline numbers"},
+        ),
+        FILES.report_html,
     log:
         FILES.log("report_experiment"),
     conda:
@@ -62,6 +94,6 @@ rule report_experiment:
     params:
         folder=FILES.root,
     message:
-        "Writing the headline numbers"
+        "Writing the report"
     shell:
         '"$EMOPROBE_PYTHON" -m scripts.report_experiment --experiment {params.folder} > {log} 2>&1'

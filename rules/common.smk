@@ -17,7 +17,16 @@ from scripts.lib.config import (
     write_resolved,
 )
 from scripts.lib.failures import failure_text
-from scripts.lib.paths import ACTIVATION_FILES, MODELS, TRAJECTORY_FILES, Layout
+from scripts.lib.paths import (
+    ACTIVATION_FILES,
+    BEHAVIOUR_TABLES,
+    FIGURES,
+    MODELS,
+    PROBE_FIGURES,
+    PROBE_TABLES,
+    TRAJECTORY_FILES,
+    Layout,
+)
 from scripts.lib.summary import summary_text
 from server.pool.run import job_environment
 
@@ -36,6 +45,9 @@ TRIGGERS = triggers.Triggers.of(CONFIG)
 # The backend nnsight captures in the request that generates; with vllm, each trajectory is replayed.
 CAPTURE = CONFIG.capture.enabled
 INLINE = CAPTURE and CONFIG.generation.backend == "nnsight"
+
+# Probes need positions that all trajectories have.
+PROBES = CAPTURE and CONFIG.capture.positions != "all"
 
 RUN_CONFIG = resolved_path(CONFIG, Path(".snakemake/emoprobe"))
 # Shell commands take these from the environment: in `params`, or in the command itself, a new process number or another
@@ -82,6 +94,17 @@ def activations(*names):
     ]
 
 
+def tables():
+    """Every table of the experiment."""
+    names = ["trajectories", *BEHAVIOUR_TABLES, *(PROBE_TABLES if PROBES else [])]
+    return [FILES.table(name) for name in names]
+
+
+def figures():
+    """The names of the experiment's figures."""
+    return [name for name in FIGURES if PROBES or name not in PROBE_FIGURES]
+
+
 def variant_trigger(wildcards):
     """What the trajectories of one variant depend on."""
     return TRIGGERS.variants[wildcards.variant]
@@ -98,6 +121,11 @@ def experiment_files():
         FILES.metadata,
         FILES.report,
         FILES.verified,
+    ]
+    files += [
+        *tables(),
+        *(FILES.figure(name) for name in figures()),
+        *([FILES.directions()] if PROBES else []),
     ]
     files += trajectories(*TRAJECTORY_FILES)
     return files + (activations(*ACTIVATION_FILES) if CAPTURE else [])

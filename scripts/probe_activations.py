@@ -37,7 +37,9 @@ def main() -> None:
     write_table(layout.table("direction_cosines"), pd.DataFrame(directions.cosines, columns=list(COSINES)), COSINES)
     write_table(layout.table("variant_plane"), pd.DataFrame(directions.plane, columns=list(PLANE)), PLANE)
     write_table(layout.table("probe_transfer"), pd.DataFrame(found.transfer, columns=list(TRANSFER)), TRANSFER)
-    write_table(layout.table("probes"), pd.DataFrame(found.probes, columns=list(PROBES)), PROBES)
+    probes = pd.DataFrame(found.probes, columns=list(PROBES))
+    whole = dict.fromkeys(["layer", "n", "samples", "d", "classes"], "Int64")  # a skipped target has none of these
+    write_table(layout.table("probes"), probes.astype(whole), PROBES)
 
 
 if __name__ == "__main__":
