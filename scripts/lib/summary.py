@@ -95,8 +95,8 @@ def statements(
             verdict = "above" if probe["auroc_low"] > baseline + CHANCE_MARGIN else "not clearly above"
             lines.append(
                 f"The best of {probe['cells']} probes for {probe['target']} outside of the prefix has AUROC "
-                f"{probe['auroc']:.2f} [{probe['auroc_low']:.2f}, {probe['auroc_high']:.2f}] (layer {probe['layer']}, {probe['position']}), "
-                f"{verdict} its permutation baseline of {baseline:.2f}."
+                f"{probe['auroc']:.2f} [{probe['auroc_low']:.2f}, {probe['auroc_high']:.2f}] "
+                f"(layer {probe['layer']}, {probe['position']}), {verdict} its permutation baseline of {baseline:.2f}."
             )
     return lines
 

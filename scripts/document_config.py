@@ -1,0 +1,85 @@
+"""Write what follows from the configuration's classes: config/schema.json and the tables of config/README.md."""
+
+import json
+import typing
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from scripts.lib import atomic
+from scripts.lib.config import Config, Variant
+
+CONFIG = Path(__file__).parents[1] / "config"
+BEGIN, END = "<!-- made by `make schema`: begin -->", "<!-- end -->"
+
+
+def schema() -> str:
+    """The JSON schema, for editors."""
+    return atomic.to_json({"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()})
+
+
+def tables() -> str:
+    """A Markdown table for each section: key, type, default, meaning."""
+    parts = []
+    for name, field in Config.model_fields.items():
+        section = Variant if name == "variants" else field.annotation
+        assert isinstance(section, type)
+        assert issubclass(section, BaseModel)
+        title = "variants.NAME" if name == "variants" else name
+        rows = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
+        rows += [
+            f"| `{key}` | {_type(item.annotation)} | {_default(item)} | {_cell(item.description or '')} |"
+            for key, item in section.model_fields.items()
+        ]
+        introduction = " ".join((section.__doc__ or "").split())
+        parts.append("\n".join([f"### `{title}`", "", introduction, "", *rows]))
+    return "\n\n".join(parts)
+
+
+def readme(text: str) -> str:
+    """config/README.md with its tables made anew."""
+    before, _, rest = text.partition(BEGIN)
+    return f"{before}{BEGIN}\n\n{tables()}\n\n{END}{rest.partition(END)[2]}"
+
+
+def _type(annotation: Any) -> str:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation is type(None):
+        return "null"
+    if origin is typing.Literal:
+        return ", ".join(f"`{value}`" for value in arguments)
+    if origin is typing.Annotated:
+        return _type(arguments[0])
+    if origin in (typing.Union, UnionType):
+        return " or ".join(_type(argument) for argument in arguments)
+    if origin is list:
+        return f"list of {_type(arguments[0])}"
+    if origin is dict:
+        return "mapping"
+    return {"str": "text", "int": "integer", "float": "number", "bool": "true or false"}[annotation.__name__]
+
+
+def _default(field: Any) -> str:
+    if field.default is not PydanticUndefined:
+        value = field.default
+    else:
+        value = field.default_factory() if field.default_factory else None
+    return f"`{_cell(json.dumps(value, ensure_ascii=False))}`"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def main() -> None:
+    """Write both files."""
+    atomic.write_text(CONFIG / "schema.json", schema())
+    page = CONFIG / "README.md"
+    atomic.write_text(page, readme(page.read_text(encoding="utf-8")))
+
+
+if __name__ == "__main__":
+    main()
