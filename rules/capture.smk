@@ -25,7 +25,7 @@ if CAPTURE and not INLINE:
         message:
             "Capturing {wildcards.variant}/{wildcards.sample}"
         shell:
-            '"$EMOPROBE_PYTHON" -I -S "$EMOPROBE_CLIENT" capture {wildcards.variant} {wildcards.sample} 2> {log}'
+            'source "$EMOPROBE_CLIENT" capture {wildcards.variant} {wildcards.sample} 2> {log}'
 
 
 rule list_activations:

@@ -34,4 +34,4 @@ rule generate:
     message:
         "Generating {wildcards.variant}/{wildcards.sample}"
     shell:
-        '"$EMOPROBE_PYTHON" -I -S "$EMOPROBE_CLIENT" generate {wildcards.variant} {wildcards.sample} 2> {log}'
+        'source "$EMOPROBE_CLIENT" generate {wildcards.variant} {wildcards.sample} 2> {log}'

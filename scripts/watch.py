@@ -1,8 +1,6 @@
 """Watch a run from any shell, also one that has died: python -m scripts.watch --config config/config.yaml."""
 
 import argparse
-import json
-import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -17,23 +15,10 @@ from scripts.lib.config import Config, load_config
 from scripts.lib.config_errors import ConfigError
 from scripts.lib.paths import Layout
 from scripts.lib.progress import Progress, snapshot, token_rates
-from server.pool.run import socket_path
+from server.pool.address import pool_status
+from server.pool.run import address_path
 
 MAX_FAILURES = 6
-
-
-def ask_pool(path: Path) -> dict[str, Any] | None:
-    """What the pool of a config says of itself; None where none answers."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(2.0)
-        try:
-            connection.connect(str(path))
-            connection.sendall(b"status\n")
-            with connection.makefile() as answer:
-                found: dict[str, Any] = json.loads(answer.read())
-        except (OSError, ValueError):
-            return None
-    return found
 
 
 def frame(config: Config, progress: Progress, rates: dict[str, float], now: float) -> Group:
@@ -95,11 +80,11 @@ def main() -> None:
         config = load_config(arguments.config)
     except ConfigError as error:
         parser.exit(2, f"{error}\n")
-    layout, path = Layout.of(config.experiment.name), socket_path(config, Path(__file__).parents[1])
+    layout, path = Layout.of(config.experiment.name), address_path(config, Path(__file__).parents[1])
 
     def now_frame() -> Group:
         now = time.time()
-        return frame(config, snapshot(layout, config, ask_pool(path), now), token_rates(layout, config, now), now)
+        return frame(config, snapshot(layout, config, pool_status(path), now), token_rates(layout, config, now), now)
 
     if arguments.once:
         console.print(now_frame())

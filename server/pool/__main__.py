@@ -1,4 +1,4 @@
-"""Run the pool: python -m server.pool SOCKET CONFIG DIRECTORY OWNER_PID. Clients start it, see `server.pool.start`."""
+"""Run the pool: python -m server.pool ADDRESS CONFIG DIRECTORY OWNER_PID. Clients start it, see `server.pool.start`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from server.pool.run import Run
 
 def main() -> None:
     """Log to the experiment of the run that asked first, then serve."""
-    socket_path, config_file, directory, owner = sys.argv[1:5]
+    address_path, config_file, directory, owner = sys.argv[1:5]
     run = Run.read(config_file, directory)
     log_path = run.layout.log("pool")
     log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,7 +28,7 @@ def main() -> None:
     # Transforms are found where the workflow was started, and beside the Snakefile.
     sys.path.insert(0, directory)
     os.umask(0o022)
-    asyncio.run(Pool(Path(socket_path)).serve(run, int(owner)))
+    asyncio.run(Pool(Path(address_path)).serve(run, int(owner)))
 
 
 main()

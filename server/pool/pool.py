@@ -1,4 +1,4 @@
-"""The pool's process: clients at a Unix socket, owners that it must not outlive, one fleet a kind of server."""
+"""The pool's process: clients at a port, owners that it must not outlive, one fleet a kind of server."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from scripts.lib.samples import DataError
 from scripts.lib.trajectories import DamagedError
 from scripts.lib.variants import TransformError
 from server.pool import jobs
+from server.pool.address import Address
 from server.pool.fleet import Fleet, FleetDownError, GaveUpError, RefusedError
 from server.pool.launch import Kind, LaunchError, command, environment, free_port, shares, visible_gpus
 from server.pool.run import Run
@@ -27,8 +28,9 @@ log = logging.getLogger(__name__)
 class Pool:
     """Answers clients until its last owner has died."""
 
-    def __init__(self, socket_path: Path) -> None:
-        self._socket_path = socket_path
+    def __init__(self, address_path: Path) -> None:
+        self._address_path = address_path
+        self._token = ""
         self._fleets: dict[tuple[Kind, Path | None], Fleet] = {}
         self._runs: dict[tuple[str, str], Run] = {}
         self._owners: dict[int, int] = {}
@@ -43,18 +45,20 @@ class Pool:
         """Listen until there is no owner left, then end every server that was started."""
         self._adopt(owner)
         self._keep_alive = run.config.workers.keep_alive
-        self._socket_path.unlink(missing_ok=True)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._closing.set)
         # Every job in flight is a connection, and with many they come at once.
-        server = await asyncio.start_unix_server(self._connected, str(self._socket_path), backlog=4096)
-        os.chmod(self._socket_path, 0o600)
-        log.info("pool %d listens at %s", os.getpid(), self._socket_path)
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0, backlog=4096)
+        address = Address.new(server.sockets[0].getsockname()[1])
+        self._token = address.token
+        address.write(self._address_path)
+        log.info("pool %d listens at port %d", os.getpid(), address.port)
         await self._closing.wait()
         log.info("pool %d ends", os.getpid())
         # The next run starts a pool of its own rather than talk to one that is ending.
-        self._socket_path.unlink(missing_ok=True)
+        if Address.read(self._address_path) == address:
+            self._address_path.unlink(missing_ok=True)
         server.close()
         for task in list(self._tasks):
             task.cancel()
@@ -97,8 +101,8 @@ class Pool:
         assert task is not None
         self._tasks.add(task)
         try:
-            line = (await reader.readline()).decode().rstrip("\n")
-            if not line:
+            token, _, line = (await reader.readline()).decode().rstrip("\n").partition("\t")
+            if not secrets.compare_digest(token, self._token):
                 return
             if line == "status":
                 answer = json.dumps(self.status())

@@ -54,8 +54,8 @@ class Run:
         return sample_index * len(names) + names.index(variant)
 
 
-def socket_path(config: Config, code: Path) -> Path:
-    """Where the pool of a configuration listens.
+def address_path(config: Config, code: Path) -> Path:
+    """The file that tells where the pool of a configuration listens.
 
     Runs share a pool only where host, scheduler job, code, model and all settings of the servers are the same.
     """
@@ -72,7 +72,7 @@ def socket_path(config: Config, code: Path) -> Path:
     ]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
-    return base / f"emoprobe-{os.getuid()}" / f"{digest}.sock"
+    return base / f"emoprobe-{os.getuid()}" / f"{digest}.address"
 
 
 def job_environment(config: Config, config_file: Path, code: Path, python: str) -> dict[str, str]:
@@ -83,8 +83,8 @@ def job_environment(config: Config, config_file: Path, code: Path, python: str) 
     return {
         "EMOPROBE_PYTHON": python,
         "EMOPROBE_CONFIG": str(config_file),
-        "EMOPROBE_CLIENT": str(code / "scripts/ask_pool.py"),
-        "EMOPROBE_POOL": str(socket_path(config, code)),
+        "EMOPROBE_CLIENT": str(code / "scripts/ask_pool.sh"),
+        "EMOPROBE_POOL": str(address_path(config, code)),
         "EMOPROBE_OWNER": str(os.getpid()),
         "PYTHONPATH": os.pathsep.join([str(code), os.getcwd()]),
     }

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import fcntl
 import os
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+from server.pool.address import pool_status
+
 START_SECONDS = 120.0
 
 
 def main() -> int:
-    """Command line: SOCKET CONFIG DIRECTORY OWNER_PID. One start, whoever asks first; the others wait for it."""
+    """Command line: ADDRESS CONFIG DIRECTORY OWNER_PID. One start, whoever asks first; the others wait for it."""
     path, *rest = sys.argv[1:]
     private_folder(Path(path).parent)
     with open(f"{path}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if answers(path):
+        if pool_status(Path(path)) is not None:
             return 0
         log_path = Path(f"{path}.log")
         with open(log_path, "wb") as log:
@@ -34,7 +35,7 @@ def main() -> int:
             )
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
-            if answers(path):
+            if pool_status(Path(path)) is not None:
                 return 0
             if pool.poll() is not None:
                 tail = log_path.read_text(errors="replace")[-2000:]
@@ -47,7 +48,7 @@ def main() -> int:
 
 
 def private_folder(folder: Path) -> None:
-    """Make the folder of the sockets, which nobody else may enter.
+    """Make the folder of the addresses, which nobody else may enter.
 
     Raises:
         PermissionError: the folder belongs to somebody else.
@@ -58,11 +59,5 @@ def private_folder(folder: Path) -> None:
         raise PermissionError(f"{folder} is not this user's alone; remove it, or set XDG_RUNTIME_DIR")
 
 
-def answers(path: str) -> bool:
-    """Whether a pool listens at a socket."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        try:
-            connection.connect(path)
-        except OSError:
-            return False
-        return True
+if __name__ == "__main__":
+    sys.exit(main())

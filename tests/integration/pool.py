@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import socket
 from typing import Any
 
 from scripts.lib.config import parse_config
-from server.pool.run import socket_path
+from server.pool import address
+from server.pool.run import address_path
 from tests.workspace import ROOT, wait_for
 
 
 def pool_status(config: dict[str, Any]) -> Any:
-    """What the pool says of itself; None where none listens."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        try:
-            connection.connect(str(socket_path(parse_config(config), ROOT)))
-        except OSError:
-            return None
-        connection.sendall(b"status\n")
-        with connection.makefile() as answer:
-            return json.loads(answer.read())
+    """What the pool of a configuration says of itself; None where none listens."""
+    return address.pool_status(address_path(parse_config(config), ROOT))
 
 
 def end_pool(config: dict[str, Any]) -> None:

@@ -82,7 +82,9 @@ class Findings:
     transfer: list[dict[str, Any]] = field(default_factory=list)
 
 
-def run_probes(table: pd.DataFrame, source: Source, config: Config, memory: int = 1 << 30) -> Findings:
+def run_probes(
+    table: pd.DataFrame, source: Source, config: Config, *, memory: int = 1 << 30, transfers: bool = True
+) -> Findings:
     """Run every probe of an experiment.
 
     Args:
@@ -90,6 +92,7 @@ def run_probes(table: pd.DataFrame, source: Source, config: Config, memory: int 
         source: the activations.
         config: the experiment.
         memory: bytes of activations that may be held at once; at least one layer is.
+        transfers: whether to test probes on texts, variants and positions that they were not trained on.
     """
     settings = config.probes
     everything = [make_target(name, table, config) for name in settings.targets]
@@ -98,7 +101,7 @@ def run_probes(table: pd.DataFrame, source: Source, config: Config, memory: int 
     for target in everything:
         if target.skipped is not None:
             findings.probes.append({"target": target.name, "skipped": target.skipped, "n": int(target.known.sum())})
-    design = _design(table, targets, config)
+    design = make_design(table, targets, config)
     per_layer = max(1, 2 * len(table) * len(source.positions) * source.d)
     chunk = max(1, memory // per_layer)
     threads = torch.get_num_threads()
@@ -119,14 +122,24 @@ def run_probes(table: pd.DataFrame, source: Source, config: Config, memory: int 
                         findings.directions.add(hook_point, number, here, source.empty)
                         if design is not None:
                             _probe_layer(
-                                findings, hook_point, source.layers[number], number, here, source, table, design, pool
+                                findings,
+                                hook_point,
+                                source.layers[number],
+                                number,
+                                here,
+                                source,
+                                table,
+                                design,
+                                pool,
+                                transfers,
                             )
     finally:
         torch.set_num_threads(threads)
     return findings
 
 
-def _design(table: pd.DataFrame, targets: list[Target], config: Config) -> Design | None:
+def make_design(table: pd.DataFrame, targets: list[Target], config: Config) -> Design | None:
+    """What all cells share; None without a target."""
     if not targets:
         return None
     settings, seed = config.probes, config.experiment.seed
@@ -140,7 +153,7 @@ def _design(table: pd.DataFrame, targets: list[Target], config: Config) -> Desig
 
 def _probe_layer(
     findings: Findings, hook_point: str, layer: int, number: int, here: dict[str, torch.Tensor], source: Source,
-    table: pd.DataFrame, design: Design, pool: ThreadPoolExecutor,
+    table: pd.DataFrame, design: Design, pool: ThreadPoolExecutor, transfers: bool,
 ) -> None:  # fmt: skip
     """Every position of one layer and hook point, and the transfers between them."""
     place = {"hook_point": hook_point, "layer": layer}
@@ -152,10 +165,14 @@ def _probe_layer(
         basis = Basis.of(features[torch.from_numpy(rows)])
         results, models = run_cell(features, basis, rows, design)
         strengths = {result.target: result.strength for result in results}
-        held_out = [
-            *held_out_text(features, basis, rows, table, design, strengths),
-            *held_out_variant(features, basis, rows, table, design, strengths),
-        ]
+        held_out = (
+            []
+            if not transfers
+            else [
+                *held_out_text(features, basis, rows, table, design, strengths),
+                *held_out_variant(features, basis, rows, table, design, strengths),
+            ]
+        )
         return results, models, held_out
 
     found = dict(zip(here, pool.map(one, here), strict=True))
@@ -167,7 +184,8 @@ def _probe_layer(
             )
         findings.transfer += [place | {"test": position} | row for row in held_out]
     models = {position: models for position, (_, models, _) in found.items()}
-    findings.transfer += [place | row for row in position_transfer(here, models, source.empty, design)]
+    if transfers:
+        findings.transfer += [place | row for row in position_transfer(here, models, source.empty, design)]
 
 
 def _columns(result: ProbeResult, target: Target) -> dict[str, Any]:

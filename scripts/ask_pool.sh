@@ -1,0 +1,31 @@
+# Ask the pool to make one trajectory or one activation folder, and wait until its files are there.
+#
+# Usage: source ask_pool.sh KIND VARIANT SAMPLE, with EMOPROBE_POOL (the file with the pool's address), EMOPROBE_CONFIG,
+# EMOPROBE_OWNER (process number of the workflow) and EMOPROBE_PYTHON in the environment.
+#
+# This is all that a trajectory costs besides the model server and Snakemake. It is sourced by the shell that Snakemake
+# starts for the job anyway and uses nothing but bash's own commands: an interpreter of its own would cost several times
+# as much. Only where no pool answers, one is started, in Python.
+
+emoprobe_ask() {
+    local port token answer=""
+    { read -r port token <"$EMOPROBE_POOL" && exec 3<>"/dev/tcp/127.0.0.1/$port"; } 2>/dev/null || return 2
+    printf '%s\t' "$token" "$EMOPROBE_CONFIG" "$PWD" "$EMOPROBE_OWNER" "$1" "$2" >&3 2>/dev/null || return 2
+    printf '%s\n' "$3" >&3 2>/dev/null || return 2
+    IFS= read -r -d '' answer <&3 || true # the pool ends its answer by closing
+    exec 3>&-
+    case $answer in
+        ok*) return 0 ;;
+        "") return 2 ;; # the pool went away
+    esac
+    printf '%s' "$answer" >&2
+    return 1
+}
+
+for _ in 1 2 3 4; do
+    emoprobe_ask "$@" && exit 0 || emoprobe_status=$?
+    [ "$emoprobe_status" = 1 ] && exit 1
+    "$EMOPROBE_PYTHON" -m server.pool.start "$EMOPROBE_POOL" "$EMOPROBE_CONFIG" "$PWD" "$EMOPROBE_OWNER" || exit 1
+done
+printf 'The pool went away four times; see logs/pool.log of the experiment.\n' >&2
+exit 1

@@ -1,0 +1,69 @@
+"""Where a pool listens: a file, for its user alone, with a port on the loopback interface and a token.
+
+A Unix socket would need no token, but bash, which asks for every trajectory, can open TCP connections only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scripts.lib import atomic
+
+
+@dataclass(frozen=True)
+class Address:
+    """A port and the token that a client must send first."""
+
+    port: int
+    token: str
+
+    @classmethod
+    def new(cls, port: int) -> Address:
+        """An address with a fresh token."""
+        return cls(port, secrets.token_hex(16))
+
+    @classmethod
+    def read(cls, path: Path) -> Address | None:
+        """The address in a file, None where there is none."""
+        try:
+            port, token = path.read_text().split()
+            return cls(int(port), token)
+        except (OSError, ValueError):
+            return None
+
+    def write(self, path: Path) -> None:
+        """Publish the address; the folder keeps others out, the mode of the file as well."""
+        old = os.umask(0o077)
+        try:
+            atomic.write_text(path, f"{self.port} {self.token}\n")
+        finally:
+            os.umask(old)
+
+    def connect(self) -> socket.socket | None:
+        """A connection to the pool, None where it is gone."""
+        try:
+            return socket.create_connection(("127.0.0.1", self.port), timeout=5.0)
+        except OSError:
+            return None
+
+
+def pool_status(path: Path) -> dict[str, Any] | None:
+    """What the pool at an address says of itself, None where none answers."""
+    address = Address.read(path)
+    connection = address.connect() if address is not None else None
+    if address is None or connection is None:
+        return None
+    with connection:
+        try:
+            connection.sendall(f"{address.token}\tstatus\n".encode())
+            with connection.makefile() as answer:
+                found: dict[str, Any] = json.loads(answer.read())
+        except (OSError, ValueError):
+            return None
+    return found
