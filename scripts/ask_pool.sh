@@ -22,10 +22,19 @@ emoprobe_ask() {
     return 1
 }
 
+# One start, whoever asks first: the others wait at the lock and find the pool there.
+emoprobe_start() {
+    flock 4
+    local port token
+    { read -r port token <"$EMOPROBE_POOL" && exec 3<>"/dev/tcp/127.0.0.1/$port"; } 2>/dev/null && exec 3>&- && return 0
+    "$EMOPROBE_PYTHON" -m server.pool.start "$EMOPROBE_POOL" "$EMOPROBE_CONFIG" "$PWD" "$EMOPROBE_OWNER" 4>&-
+}
+
 for _ in 1 2 3 4; do
     emoprobe_ask "$@" && exit 0 || emoprobe_status=$?
     [ "$emoprobe_status" = 1 ] && exit 1
-    "$EMOPROBE_PYTHON" -m server.pool.start "$EMOPROBE_POOL" "$EMOPROBE_CONFIG" "$PWD" "$EMOPROBE_OWNER" || exit 1
+    [ -d "${EMOPROBE_POOL%/*}" ] || mkdir -p -m 700 "${EMOPROBE_POOL%/*}"
+    emoprobe_start 4>"$EMOPROBE_POOL.lock" || exit 1
 done
 printf 'The pool went away four times; see logs/pool.log of the experiment.\n' >&2
 exit 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import sys
@@ -15,36 +14,33 @@ START_SECONDS = 120.0
 
 
 def main() -> int:
-    """Command line: ADDRESS CONFIG DIRECTORY OWNER_PID. One start, whoever asks first; the others wait for it."""
+    """Command line: ADDRESS CONFIG DIRECTORY OWNER_PID. The caller holds the lock that lets one start at a time."""
     path, *rest = sys.argv[1:]
     private_folder(Path(path).parent)
-    with open(f"{path}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if pool_status(Path(path)) is not None:
+    log_path = Path(f"{path}.log")
+    with open(log_path, "wb") as log:
+        pool = subprocess.Popen(
+            [sys.executable, "-m", "server.pool", path, *rest],
+            cwd="/",
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        status = pool_status(Path(path))
+        if status is not None and status["pid"] == pool.pid:
             return 0
-        log_path = Path(f"{path}.log")
-        with open(log_path, "wb") as log:
-            pool = subprocess.Popen(
-                [sys.executable, "-m", "server.pool", path, *rest],
-                cwd="/",
-                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            if pool_status(Path(path)) is not None:
-                return 0
-            if pool.poll() is not None:
-                tail = log_path.read_text(errors="replace")[-2000:]
-                sys.stderr.write(f"The pool ended while it started (exit status {pool.returncode}):\n{tail}\n")
-                return 1
-            time.sleep(0.02)
-        pool.kill()
-        sys.stderr.write(f"The pool did not start within {START_SECONDS:.0f} s; see {log_path}\n")
-        return 1
+        if pool.poll() is not None:
+            tail = log_path.read_text(errors="replace")[-2000:]
+            sys.stderr.write(f"The pool ended while it started (exit status {pool.returncode}):\n{tail}\n")
+            return 1
+        time.sleep(0.02)
+    pool.kill()
+    sys.stderr.write(f"The pool did not start within {START_SECONDS:.0f} s; see {log_path}\n")
+    return 1
 
 
 def private_folder(folder: Path) -> None:
