@@ -10,7 +10,7 @@ SNAKEMAKE := $(BIN)/snakemake --profile profiles/$(PROFILE) --configfile $(CONFI
 # The CPU build of PyTorch is not on PyPI; this index is asked only where the configured ones do not have it.
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: run test env lint format bench lock schema report watch clean
+.PHONY: run test env lint format bench chaos lock schema report watch clean
 
 run: env
 	$(SNAKEMAKE) $(ARGS)
@@ -40,6 +40,17 @@ format: env
 
 bench: env
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+# Injects faults and prints one JSON line for each.
+chaos: env
+	$(BIN)/python -m tests.chaos $(ARGS)
+
+# A live view of a run, also from another shell.
+watch: env
+	$(BIN)/python -m scripts.watch --config $(CONFIG) $(ARGS)
+
+report: env
+	$(SNAKEMAKE) --until report_experiment $(ARGS)
 
 # The schema and the tables of config/README.md follow from scripts/lib/config.py.
 schema: env

@@ -34,6 +34,7 @@ class Pool:
         self._fleets: dict[tuple[Kind, Path | None], Fleet] = {}
         self._runs: dict[tuple[str, str], Run] = {}
         self._owners: dict[int, int] = {}
+        self._stopped: set[int] = set()
         self._running: Counter[str] = Counter()
         self._generation_idle = asyncio.Event()
         self._generation_idle.set()
@@ -136,6 +137,7 @@ class Pool:
         try:
             await self._do(kind, run, variant, sample)
         except FleetDownError as error:
+            self._stop_owners()
             return f"{error}\n"
         except (GaveUpError, RefusedError, TransformError, DataError, DamagedError) as error:
             message = f"{variant}/{sample}: {error}\n"
@@ -151,6 +153,14 @@ class Pool:
             log.exception("%s %s/%s", kind, variant, sample)
             return f"{variant}/{sample}: {type(error).__name__}: {error} (a defect; see the pool's log)\n"
         return "ok\n"
+
+    def _stop_owners(self) -> None:
+        """Ask the workflows to start no more jobs: without a server each would fail for the same reason."""
+        for owner in self._owners:
+            if owner not in self._stopped:
+                self._stopped.add(owner)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(owner, signal.SIGTERM)
 
     async def _do(self, kind: str, run: Run, variant: str, sample: str) -> None:
         self._running[kind] += 1

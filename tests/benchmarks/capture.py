@@ -1,1 +1,104 @@
-def run() -> None: ...
+"""Capturing through the server against a bare forward pass, and against the obvious way, one request at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import tempfile
+import time
+from pathlib import Path
+
+import httpx
+import nnsight
+import torch
+
+from tests.benchmarks.measure import embedded_model, report
+from tests.integration.conftest import NNsightServer
+
+SEQUENCES, SHORTEST, LONGEST = 96, 150, 450
+BATCHES = (1, 2, 4, 8, 16)
+ONE_BY_ONE = 24
+
+
+def run() -> None:
+    """All layers, two hook points, five positions, written to disk; SmolLM2 in float32 on this machine's cores."""
+    model = embedded_model()
+    generator = random.Random(0)
+    sequences = [
+        [generator.randrange(5, 49000) for _ in range(generator.randrange(SHORTEST, LONGEST))] for _ in range(SEQUENCES)
+    ]
+    tokens = sum(map(len, sequences))
+    with tempfile.TemporaryDirectory() as folder:
+        server = NNsightServer(model, Path(folder) / "activations")
+        try:
+            asyncio.run(_through_server(server.url, sequences[:16], "warm"))
+            seconds = [asyncio.run(_through_server(server.url, sequences, f"round{number}")) for number in range(2)]
+            peak = int(
+                next(
+                    line
+                    for line in Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
+                    if line.startswith("VmHWM")
+                ).split()[1]
+            )
+        finally:
+            server.stop()
+    wrapper = nnsight.TransformersModel(str(model), task="text-generation", dtype=torch.float32, dispatch=True)
+    base = wrapper._module.base_model
+    bare = {size: tokens / _bare(base, sequences, size) for size in BATCHES}
+    best = max(bare, key=lambda size: bare[size])
+    again = tokens / _bare(base, sequences, best)
+    obvious = _one_by_one(wrapper, sequences[:ONE_BY_ONE])
+    rate = tokens / min(seconds)
+    report(
+        "capture", sequences=SEQUENCES, tokens=tokens, server_tokens_per_second=rate, rounds=[tokens / each for each in seconds],
+        bare_tokens_per_second=max(again, bare[best]), bare_batch=best, ratio_to_bare=rate / max(again, bare[best]),
+        one_by_one_tokens_per_second=obvious, ratio_to_one_by_one=rate / obvious, server_peak_gib=peak / 2**20,
+    )  # fmt: skip
+
+
+async def _through_server(url: str, sequences: list[list[int]], name: str) -> float:
+    """Seconds until every folder is on the disk, 64 requests in flight."""
+    gate = asyncio.Semaphore(64)
+    positions = ["last_prompt", "prefix_mean", "response_first", "response_mean", "response_last"]
+    async with httpx.AsyncClient(timeout=600, limits=httpx.Limits(max_connections=64)) as client:
+
+        async def one(number: int, ids: list[int]) -> None:
+            ndif = {"save_dir": f"{name}/{number}", "positions": positions, "prompt_tokens": len(ids) // 2}
+            async with gate:
+                answer = await client.post(f"{url}/v1/completions", json={"prompt": ids, "max_tokens": 0, "ndif": ndif})
+            assert answer.status_code == 200, answer.text
+
+        started = time.monotonic()
+        await asyncio.gather(*(one(number, ids) for number, ids in enumerate(sequences)))
+        return time.monotonic() - started
+
+
+@torch.inference_mode()
+def _bare(base: torch.nn.Module, sequences: list[list[int]], size: int) -> float:
+    """Seconds of the base model alone, sequences sorted by length, right-padded."""
+    ordered = sorted(sequences, key=len)
+    started = time.monotonic()
+    for begin in range(0, len(ordered), size):
+        batch = ordered[begin : begin + size]
+        longest = max(map(len, batch))
+        ids = torch.tensor([each + [0] * (longest - len(each)) for each in batch])
+        mask = torch.tensor([[1] * len(each) + [0] * (longest - len(each)) for each in batch])
+        base(input_ids=ids, attention_mask=mask, use_cache=False)
+    return time.monotonic() - started
+
+
+@torch.inference_mode()
+def _one_by_one(wrapper: nnsight.TransformersModel, sequences: list[list[int]]) -> float:
+    """Tokens per second of a trace with its LM head for each sequence, every tensor saved with torch.save."""
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.monotonic()
+        for number, ids in enumerate(sequences):
+            with wrapper.trace({"input_ids": torch.tensor([ids])}):
+                taken = []
+                for layer in wrapper.model.layers:
+                    taken.append(layer.input_layernorm.output)
+                    taken.append(layer.post_attention_layernorm.output)
+                nnsight.save(taken)
+            for place, tensor in enumerate(taken):
+                torch.save(tensor.clone(), Path(folder) / f"{number}-{place}.pt")
+        return sum(map(len, sequences)) / (time.monotonic() - started)

@@ -13,7 +13,8 @@ import pytest
 from tests.conftest import VARIANTS, StubServer
 from tests.workspace import Workspace
 
-TABLES = {"tabulate_trajectories": 1, "analyze_behaviour": 1, "report_experiment": 1}
+ANALYSIS = {"tabulate_trajectories": 1, "analyze_behaviour": 1, "draw_figures": 1, "report_experiment": 1}
+TABLES = {**ANALYSIS, "verify": 1}
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +103,7 @@ def test_a_changed_transform_plans_that_variant(after: Callable[..., Workspace])
 
 def test_a_changed_valence_plans_no_trajectory(after: Callable[..., Workspace]) -> None:
     planned = after(variants={"frustration": {"text": "You keep getting this wrong.", "valence": "neutral"}}).planned()
-    assert planned == {"describe_experiment": 1, **TABLES}
+    assert planned == {"describe_experiment": 1, **ANALYSIS}
 
 
 def test_a_deleted_trajectory_comes_back_byte_for_byte(after: Callable[..., Workspace]) -> None:
@@ -113,6 +114,14 @@ def test_a_deleted_trajectory_comes_back_byte_for_byte(after: Callable[..., Work
     workspace.run()
     assert workspace.trajectories() == before
     assert workspace.planned() == {}
+
+
+def test_probe_settings_plan_the_intervals_only(after: Callable[..., Workspace]) -> None:
+    planned = after(probes={"folds": 3}).planned()
+    assert planned == {"describe_experiment": 1, "report_experiment": 1}
+    planned = after(probes={"bootstrap": 500}).planned()
+    assert "generate" not in planned
+    assert planned["analyze_behaviour"] == 1
 
 
 def test_one_target_is_made_alone(after: Callable[..., Workspace]) -> None:
