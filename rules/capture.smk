@@ -8,7 +8,7 @@ if CAPTURE and not INLINE:
     rule capture:
         input:
             trajectory=FILES.pair("{variant}", "{sample}") / "agent_state.json",
-            model=ancient(FILES.model),
+            model=FILES.model,
         output:
             [
                 FILES.activations("{variant}", "{sample}") / name

@@ -7,9 +7,8 @@ localrules:
 
 rule generate:
     input:
-        # ancient: drawing more samples writes the old ones again, unchanged. What they hold is in params.data.
-        sample=ancient(FILES.sample("{sample}")),
-        model=ancient(FILES.model),
+        sample=FILES.sample("{sample}"),
+        model=FILES.model,
     output:
         [FILES.pair("{variant}", "{sample}") / name for name in TRAJECTORY_FILES],
         [

@@ -1,6 +1,10 @@
 # From the config to a model that can be loaded, and questions with gold answers.
 
 
+localrules:
+    prepare_sample,
+
+
 rule prepare_model:
     output:
         FILES.model,
@@ -23,25 +27,22 @@ rule prepare_model:
         '"$EMOPROBE_PYTHON" -m scripts.prepare_model --config "$EMOPROBE_CONFIG" --cache {params.cache} --output {output} > {log} 2>&1'
 
 
-rule prepare_samples:
+# A job a sample, so that drawing more concerns the new ones alone. The pool opens the data once for all of them.
+rule prepare_sample:
     output:
-        [FILES.sample(sample) for sample in SAMPLES],
+        FILES.sample("{sample}"),
     log:
-        FILES.log("prepare_samples"),
-    benchmark:
-        FILES.benchmark("prepare_samples")
+        FILES.log("sample", "questions", "{sample}"),
+    priority: 20
     retries: 0
     conda:
         "../envs/cpu.yaml"
-    resources:
-        cpus=1,
     params:
         data=TRIGGERS.data,
-        folder=FILES.sample("").parent,
     message:
-        "Drawing {CONFIG.dataset.samples} samples from {CONFIG.dataset.source}"
+        "Drawing {wildcards.sample}"
     shell:
-        '"$EMOPROBE_PYTHON" -m scripts.prepare_samples --config "$EMOPROBE_CONFIG" --output {params.folder} > {log} 2>&1'
+        'source "$EMOPROBE_CLIENT" sample questions {wildcards.sample} 2> {log}'
 
 
 rule describe_experiment:

@@ -13,12 +13,12 @@ MAX_NAMES = 5
 
 
 def pair_failures(layout: Layout, since: float) -> dict[str, list[str]]:
-    """Reason → the pairs that failed for it, from the logs that were written since a time.
+    """Reason → the samples and pairs that failed for it, from the logs that were written since a time.
 
     The log of a trajectory or capture stays empty unless its job fails.
     """
     reasons: dict[str, list[str]] = defaultdict(list)
-    for kind in ("generate", "capture"):
+    for kind in ("sample", "generate", "capture"):
         for path in sorted((layout.root / "logs" / kind).glob("*/*.log")):
             status = path.stat()
             if not status.st_size or status.st_mtime < since:

@@ -98,29 +98,50 @@ def identity(dataset: Dataset, seed: int) -> str:
     return json.dumps([fields, seed], sort_keys=True)
 
 
-def draw(dataset: Dataset, seed: int) -> Iterator[Sample]:
-    """Draw an experiment's samples: the first N of one seeded permutation, which stay the same when N grows.
+class Drawer:
+    """A data set that was opened once, and its samples by their place in the seeded permutation.
+
+    The first N stay the same when N grows.
 
     Raises:
-        DataError: the source cannot be read, is too small, or a drawn row has no question or no number as answer.
+        DataError: the source cannot be read, or has fewer rows than samples are asked for.
     """
-    rows = open_rows(dataset, seed)
-    if dataset.samples > len(rows):
-        raise DataError(
-            f"dataset.samples = {dataset.samples}: {dataset.source} has only {len(rows)} rows"
-            + (f" in split {dataset.split}" if dataset.source == "gsm8k" else "")
-        )
-    for index, position in enumerate(_permutation(dataset, len(rows), seed)):
-        if index == dataset.samples:
-            break
-        question, answer, source = rows.row(position)
+
+    def __init__(self, dataset: Dataset, seed: int) -> None:
+        self._dataset = dataset
+        self._rows = open_rows(dataset, seed)
+        if dataset.samples > len(self._rows):
+            raise DataError(
+                f"dataset.samples = {dataset.samples}: {dataset.source} has only {len(self._rows)} rows"
+                + (f" in split {dataset.split}" if dataset.source == "gsm8k" else "")
+            )
+        self._order = _permutation(dataset, len(self._rows), seed)
+
+    def sample(self, index: int) -> Sample:
+        """The sample at a place of the permutation, from 0.
+
+        Raises:
+            DataError: its row has no question, or no number as answer.
+        """
+        dataset, position = self._dataset, self._order[index]
+        question, answer, source = self._rows.row(position)
         where = f"dataset.source: row {position + 1} of {dataset.source}"
         if not isinstance(question, str) or not question.strip():
             raise DataError(f"{where} has no question in column {dataset.question!r} (found {question!r:.60})")
         gold = gold_answer(answer)
         if gold is None:
             raise DataError(f"{where} has no number as answer in column {dataset.answer!r} (found {answer!r:.60})")
-        yield Sample(sample_id(dataset, index), index, question.strip(), canonical(gold), {"row": position, **source})
+        return Sample(sample_id(dataset, index), index, question.strip(), canonical(gold), {"row": position, **source})
+
+
+def draw(dataset: Dataset, seed: int) -> Iterator[Sample]:
+    """All samples of an experiment, in order.
+
+    Raises:
+        DataError: as `Drawer` and its samples.
+    """
+    drawer = Drawer(dataset, seed)
+    return (drawer.sample(index) for index in range(dataset.samples))
 
 
 def gold_answer(answer: Any) -> Fraction | None:

@@ -5,10 +5,24 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from scripts.lib import trajectories
+from scripts.lib import atomic, trajectories
 from scripts.lib.samples import Sample, sample_index
 from server.pool.fleet import Fleet
 from server.pool.run import Run
+
+
+async def draw(run: Run, sample_id: str) -> None:
+    """Draw one sample and write it.
+
+    Raises:
+        DataError: it cannot be drawn. A data file's relative path is taken from the run's folder.
+    """
+
+    def work() -> None:
+        sample = run.sample(sample_index(sample_id))
+        atomic.write_json(run.layout.sample(sample_id), sample.to_json())
+
+    await _write(work)
 
 
 async def generate(run: Run, fleet: Fleet, variant: str, sample_id: str) -> None:

@@ -165,7 +165,9 @@ class Pool:
     async def _do(self, kind: str, run: Run, variant: str, sample: str) -> None:
         self._running[kind] += 1
         try:
-            if kind == "generate":
+            if kind == "sample":
+                await jobs.draw(run, sample)
+            elif kind == "generate":
                 self._generation_idle.clear()
                 await jobs.generate(run, self._fleet(run.config.generation.backend, run), variant, sample)
             else:

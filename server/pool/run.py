@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import tempfile
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from scripts.lib import models
 from scripts.lib.config import Config, load_config
 from scripts.lib.models import ModelCard
 from scripts.lib.paths import RESULTS, Layout
+from scripts.lib.samples import Drawer, Sample, is_file
 
 
 @dataclass
@@ -25,6 +27,8 @@ class Run:
     directory: Path
     failed: dict[tuple[str, str, str], str] = field(default_factory=dict)
     _card: ModelCard | None = None
+    _drawer: Drawer | None = None
+    _opening: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     def read(cls, config_file: str, directory: str) -> Run:
@@ -35,6 +39,21 @@ class Run:
     def layout(self) -> Layout:
         """Where its files lie."""
         return Layout.of(self.config.experiment.name, self.directory / RESULTS)
+
+    def sample(self, index: int) -> Sample:
+        """One sample, drawn from the data set, which stays open for the others.
+
+        Raises:
+            DataError: it cannot be drawn.
+        """
+        with self._opening:
+            if self._drawer is None:
+                dataset = self.config.dataset
+                if is_file(dataset.source):  # the pool works elsewhere than the workflow
+                    source = str(self.directory / Path(dataset.source).expanduser())
+                    dataset = dataset.model_copy(update={"source": source})
+                self._drawer = Drawer(dataset, self.config.experiment.seed)
+        return self._drawer.sample(index)
 
     @property
     def card(self) -> ModelCard:

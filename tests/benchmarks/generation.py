@@ -104,7 +104,7 @@ def _workflow(values: dict[str, Any]) -> dict[str, float]:
     """The same through snakemake; the samples are drawn before the clock starts."""
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace(Path(folder), values)
-        workspace.run("--until", "prepare_model", "prepare_samples")
+        workspace.run("--until", "prepare_model", "prepare_sample")
         try:
             workspace.run("results/bench/control/gsm8k_0001/trajectory.jsonl")
             (workspace.layout.pair("control", "gsm8k_0001") / "trajectory.jsonl").unlink()

@@ -27,7 +27,7 @@ def run() -> None:
             "capture": {"enabled": False},
         }
         workspace = Workspace(Path(folder), config)
-        workspace.run("--until", "prepare_model", "prepare_samples")
+        workspace.run("--until", "prepare_model", "prepare_sample")
         try:
             # Warm: the pool runs, as it does for all but the first moments of an experiment.
             workspace.run("results/stub/control/gsm8k_0001/trajectory.jsonl")

@@ -66,7 +66,7 @@ def replayed(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> I
     workspace = Workspace(folder, config)
     shutil.copytree(finished.folder / "results", folder / "results")
     shutil.rmtree(workspace.layout.root / "activations")
-    workspace.run("--touch", "--until", "prepare_model", "prepare_samples", "generate")
+    workspace.run("--touch", "--until", "prepare_model", "prepare_sample", "generate")
     workspace.run("--rerun-triggers", "mtime")
     yield workspace
     end_pool(config)

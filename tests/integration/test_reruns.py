@@ -78,7 +78,7 @@ def test_timeouts_plan_nothing(after: Callable[..., Workspace]) -> None:
 def test_more_samples_plan_the_new_ones(after: Callable[..., Workspace]) -> None:
     planned = after(dataset={"samples": 8}).planned()
     assert planned.pop("generate") == 4 * 4
-    assert planned == {"prepare_samples": 1, "describe_experiment": 1, **TABLES}
+    assert planned == {"prepare_sample": 4, "describe_experiment": 1, **TABLES}
 
 
 def test_fewer_samples_plan_the_tables(after: Callable[..., Workspace]) -> None:
@@ -116,12 +116,14 @@ def test_a_deleted_trajectory_comes_back_byte_for_byte(after: Callable[..., Work
     assert workspace.planned() == {}
 
 
-def test_probe_settings_plan_the_intervals_only(after: Callable[..., Workspace]) -> None:
-    planned = after(probes={"folds": 3}).planned()
-    assert planned == {"describe_experiment": 1, "report_experiment": 1}
-    planned = after(probes={"bootstrap": 500}).planned()
-    assert "generate" not in planned
-    assert planned["analyze_behaviour"] == 1
+def test_several_changes_at_once_plan_all_that_each_makes_stale(after: Callable[..., Workspace]) -> None:
+    planned = after(dataset={"samples": 8}, variants={"frustration": {"text": "Not again!"}}).planned()
+    assert planned["generate"] == 4 * 4 + 4
+    assert planned["prepare_sample"] == 4
+
+
+def test_probe_settings_plan_the_report_only(after: Callable[..., Workspace]) -> None:
+    assert "generate" not in after(probes={"folds": 3}).planned()
 
 
 def test_one_target_is_made_alone(after: Callable[..., Workspace]) -> None:
@@ -158,7 +160,7 @@ def test_the_model_plans_every_trajectory(after: Callable[..., Workspace]) -> No
 
 def test_the_seed_plans_every_trajectory(after: Callable[..., Workspace]) -> None:
     planned = after(experiment={"seed": 7}).planned()
-    assert planned == {"prepare_samples": 1, "generate": 16, "describe_experiment": 1, **TABLES}
+    assert planned == {"prepare_sample": 4, "generate": 16, "describe_experiment": 1, **TABLES}
 
 
 def test_a_changed_data_file_plans_every_trajectory(after: Callable[..., Workspace]) -> None:
@@ -169,4 +171,4 @@ def test_a_changed_data_file_plans_every_trajectory(after: Callable[..., Workspa
     workspace.run()
     assert workspace.planned() == {}
     data.write_text('{"question": "1 + 2?", "answer": "3"}\n' * 4)
-    assert workspace.planned() == {"prepare_samples": 1, "generate": 16, **TABLES}
+    assert workspace.planned() == {"prepare_sample": 4, "generate": 16, **TABLES}
