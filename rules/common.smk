@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.utils import update_config
 
 from scripts.lib import samples, triggers
 from scripts.lib.config import (
@@ -14,6 +15,7 @@ from scripts.lib.config import (
     parse_config,
     read_yaml,
     resolved_path,
+    typed,
     write_resolved,
 )
 from scripts.lib.failures import failure_text
@@ -33,6 +35,7 @@ from server.pool.run import job_environment
 try:
     for path in workflow.configfiles:
         read_yaml(path)
+    update_config(config, typed(dict(workflow.config_settings.config)))
     CONFIG = parse_config(config)
 except ConfigError as error:
     raise WorkflowError("\n".join(["The configuration cannot be used:", *error.lines]))

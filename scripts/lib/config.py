@@ -378,6 +378,15 @@ def write_resolved(config: Config, folder: Path) -> None:
     atomic.write_json(resolved_path(config, folder), config.resolved())
 
 
+def typed(value: Any) -> Any:
+    """Values of the command line with their types: Snakemake reads what is nested there as text throughout."""
+    if isinstance(value, dict):
+        return {key: typed(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [typed(entry) for entry in value]
+    return yaml.safe_load(value) if isinstance(value, str) else value
+
+
 def check_name(name: str) -> str:
     """Return the name if it can be a folder's name and a wildcard.
 

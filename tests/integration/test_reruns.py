@@ -71,6 +71,12 @@ def test_servers_plan_nothing(after: Callable[..., Workspace], workers: dict[str
     assert after(workers=workers).planned() == {}
 
 
+def test_values_on_the_command_line_keep_their_types(after: Callable[..., Workspace]) -> None:
+    workspace = after()
+    assert workspace.planned("--config", "workers={count: 3, port: 9000}") == {}
+    assert workspace.planned("--config", "dataset={samples: 5}")["generate"] == 4
+
+
 def test_timeouts_plan_nothing(after: Callable[..., Workspace]) -> None:
     assert after(generation={"timeout": 5.0}).planned() == {}
 
