@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 
 import httpx
-import nnsight
 import torch
+
+import server  # isort: skip (tells nnsight not to patch every object, before nnsight is imported)
+import nnsight
 
 from tests.benchmarks.measure import embedded_model, report
 from tests.integration.conftest import NNsightServer
@@ -29,19 +31,19 @@ def run() -> None:
     ]
     tokens = sum(map(len, sequences))
     with tempfile.TemporaryDirectory() as folder:
-        server = NNsightServer(model, Path(folder) / "activations")
+        running = NNsightServer(model, Path(folder) / "activations")
         try:
-            asyncio.run(_through_server(server.url, sequences[:16], "warm"))
-            seconds = [asyncio.run(_through_server(server.url, sequences, f"round{number}")) for number in range(2)]
+            asyncio.run(_through_server(running.url, sequences[:16], "warm"))
+            seconds = [asyncio.run(_through_server(running.url, sequences, f"round{number}")) for number in range(2)]
             peak = int(
                 next(
                     line
-                    for line in Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
+                    for line in Path(f"/proc/{running.process.pid}/status").read_text().splitlines()
                     if line.startswith("VmHWM")
                 ).split()[1]
             )
         finally:
-            server.stop()
+            running.stop()
     wrapper = nnsight.TransformersModel(str(model), task="text-generation", dtype=torch.float32, dispatch=True)
     base = wrapper._module.base_model
     bare = {size: tokens / _bare(base, sequences, size) for size in BATCHES}

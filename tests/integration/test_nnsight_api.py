@@ -227,7 +227,7 @@ def test_a_client_that_goes_away_frees_its_place(server: NNsightServer) -> None:
     wait_for(lambda: running(server) == 0, 10, "an idle server")
     with httpx.stream("POST", f"{server.url}/v1/completions", json={**body, "stream": True}) as answer:
         next(answer.iter_lines())
-        assert running(server) == 1
+        wait_for(lambda: running(server) == 1, 10, "a running generation")
     wait_for(lambda: running(server) == 0, 10, "an idle server")
 
 
