@@ -226,8 +226,9 @@ def test_a_client_that_goes_away_frees_its_place(server: NNsightServer) -> None:
         post(server, "/v1/completions", body, timeout=1.0)
     wait_for(lambda: running(server) == 0, 10, "an idle server")
     with httpx.stream("POST", f"{server.url}/v1/completions", json={**body, "stream": True}) as answer:
-        next(answer.iter_lines())
-        wait_for(lambda: running(server) == 1, 10, "a running generation")
+        for number, _ in enumerate(answer.iter_lines()):
+            if number > 3:
+                break
     wait_for(lambda: running(server) == 0, 10, "an idle server")
 
 
