@@ -9,6 +9,9 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import update_config
 
+# Transforms may lie where the workflow was started; the folder of the Snakefile is on the path already.
+sys.path.append(os.getcwd())
+
 from scripts.lib import samples, triggers
 from scripts.lib.config import (
     ConfigError,

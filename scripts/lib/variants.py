@@ -69,23 +69,6 @@ def place(messages: list[Message], text: str, placement: str) -> list[Message]:
     return placed
 
 
-def prefix_span(config: Config, name: str, messages: list[Message], index: int) -> tuple[int, int, int] | None:
-    """Where the variant's text stands: (message, start, end) in characters, None where it has none.
-
-    A transform's text is not known, so it has no span.
-    """
-    variant = config.variants[name]
-    chosen = paraphrase_index(variant, index)
-    if chosen is None:
-        return None
-    text, (role, _, side) = variant.paraphrases[chosen], variant.placement.partition("_")
-    for number, message in enumerate(messages):
-        if message["role"] == role:
-            start = 0 if side == "prefix" else len(message["content"]) - len(text)
-            return number, start, start + len(text)
-    return None
-
-
 def apply_transform(name: str, reference: str, messages: list[Message]) -> list[Message]:
     """Call a variant's `module:function` on a copy of the messages.
 

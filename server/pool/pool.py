@@ -32,7 +32,7 @@ class Pool:
         self._address_path = address_path
         self._token = ""
         self._fleets: dict[tuple[Kind, Path | None], Fleet] = {}
-        self._runs: dict[tuple[str, str], Run] = {}
+        self._runs: dict[tuple[str, str, str], Run] = {}
         self._owners: dict[int, int] = {}
         self._stopped: set[int] = set()
         self._running: Counter[str] = Counter()
@@ -65,8 +65,9 @@ class Pool:
             task.cancel()
         await asyncio.gather(*(fleet.stop() for fleet in self._fleets.values()))
 
-    def _run(self, config_file: str, directory: str) -> Run:
-        key = (config_file, directory)
+    def _run(self, config_file: str, directory: str, owner: str) -> Run:
+        """What the jobs of one workflow share; the next workflow finds data, model and mistakes as they are by then."""
+        key = (config_file, directory, owner)
         if key not in self._runs:
             self._runs[key] = Run.read(config_file, directory)
         return self._runs[key]
@@ -89,6 +90,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         loop.remove_reader(handle)
         os.close(handle)
+        self._runs = {key: run for key, run in self._runs.items() if key[2] != str(owner)}
         log.info("owner %d ended; %d left", owner, len(self._owners))
         if not self._owners:
             loop.call_later(self._keep_alive, self._close_if_unowned)
@@ -130,7 +132,7 @@ class Pool:
     async def _answer(self, config_file: str, directory: str, owner: str, kind: str, variant: str, sample: str) -> str:
         """Do one job; the answer is `ok`, or the reason why not."""
         self._adopt(int(owner))
-        run = self._run(config_file, directory)
+        run = self._run(config_file, directory, owner)
         key = (kind, variant, sample)
         if key in run.failed:  # the workflow asks again for what cannot succeed
             return run.failed[key]

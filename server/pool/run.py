@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scripts.lib import models
+from scripts.lib import models, variants
 from scripts.lib.config import Config, load_config
 from scripts.lib.models import ModelCard
 from scripts.lib.paths import RESULTS, Layout
@@ -76,7 +76,8 @@ class Run:
 def address_path(config: Config, code: Path) -> Path:
     """The file that tells where the pool of a configuration listens.
 
-    Runs share a pool only where host, scheduler job, code, model and all settings of the servers are the same.
+    Runs share a pool only where host, scheduler job, code, model, transforms and all settings of the servers are the
+    same.
     """
     # Another folder may have another model under the same relative path.
     source = Path(config.model.source).expanduser().resolve() if models.is_local(config.model.source) else ""
@@ -86,6 +87,8 @@ def address_path(config: Config, code: Path) -> Path:
         os.environ.get("CUDA_VISIBLE_DEVICES"),
         str(code),
         [str(source), models.identity(config.model), config.model.dtype],
+        # A module is imported once, so a pool that is kept alive would go on with the old source of a transform.
+        [variants.identity(variant) for variant in config.variants.values() if variant.transform is not None],
         config.workers.model_dump(mode="json"),
         [config.capture.batch_tokens, config.capture.memory_gib],
     ]

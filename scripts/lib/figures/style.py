@@ -16,7 +16,6 @@ from scripts.lib.config import CONTROL
 
 # Okabe & Ito's palette (2008).
 BY_VALENCE = {"negative": "#D55E00", "neutral": "#56B4E9", "positive": "#009E73", None: "#999999"}
-BY_TARGET = {"variant": "#0072B2", "valence": "#D55E00", "correct": "#009E73"}
 INK, FAINT = "#222222", "#BBBBBB"
 SEQUENTIAL, DIVERGING = "cividis", "RdBu_r"
 WIDTH = 6.5  # the text width of a page
