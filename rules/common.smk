@@ -13,8 +13,8 @@ from snakemake.utils import update_config
 sys.path.append(os.getcwd())
 
 from scripts.lib import samples, triggers
-from scripts.lib.config import (
-    ConfigError,
+from scripts.lib.config_errors import ConfigError
+from scripts.lib.config_files import (
     parse_config,
     read_yaml,
     resolved_path,

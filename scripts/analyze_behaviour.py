@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from scripts.lib import behaviour, consistency
-from scripts.lib.config import load_config
+from scripts.lib.config_files import load_config
 from scripts.lib.paths import Layout
 from scripts.lib.tables import read_table, write_table
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from scripts.lib import atomic
-from scripts.lib.config import load_config
+from scripts.lib.config_files import load_config
 from scripts.lib.models import ModelCard
 from scripts.lib.paths import Layout
 from scripts.lib.provenance import experiment_metadata

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from scripts.lib.config import load_config
+from scripts.lib.config_files import load_config
 from scripts.lib.figures import behaviour, probes
 from scripts.lib.figures.style import save_figure
 from scripts.lib.paths import Layout

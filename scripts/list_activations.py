@@ -6,7 +6,7 @@ from pathlib import Path
 
 from scripts.lib import atomic
 from scripts.lib.activations import ActivationError, manifest
-from scripts.lib.config import load_config
+from scripts.lib.config_files import load_config
 from scripts.lib.paths import Layout
 from scripts.lib.trajectories import experiment_pairs
 

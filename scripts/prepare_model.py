@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from scripts.lib import atomic
-from scripts.lib.config import load_config
+from scripts.lib.config_files import load_config
 from scripts.lib.models import ModelError, check_capture, prepare
 
 

@@ -10,7 +10,7 @@ from safetensors.numpy import save
 
 from scripts.lib import atomic
 from scripts.lib.activations import ActivationError
-from scripts.lib.config import load_config
+from scripts.lib.config_files import load_config
 from scripts.lib.paths import Layout
 from scripts.lib.probes.directions import COSINES, PLANE
 from scripts.lib.probes.experiment import PROBES, TRANSFER, run_probes

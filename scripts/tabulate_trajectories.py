@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from scripts.lib.config import load_config
+from scripts.lib.config_files import load_config
 from scripts.lib.paths import Layout
 from scripts.lib.tables import write_table
 from scripts.lib.trajectories import DamagedError, experiment_pairs

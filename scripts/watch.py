@@ -11,8 +11,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from scripts.lib.config import Config, load_config
+from scripts.lib.config import Config
 from scripts.lib.config_errors import ConfigError
+from scripts.lib.config_files import load_config
 from scripts.lib.paths import Layout
 from scripts.lib.progress import Progress, snapshot, token_rates
 from server.pool.address import pool_status

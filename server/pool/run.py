@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from scripts.lib import models, variants
-from scripts.lib.config import Config, load_config
+from scripts.lib.config import Config
+from scripts.lib.config_files import load_config
 from scripts.lib.models import ModelCard
 from scripts.lib.paths import RESULTS, Layout
 from scripts.lib.samples import Drawer, Sample, is_file

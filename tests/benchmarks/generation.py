@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from scripts.lib import trajectories
-from scripts.lib.config import parse_config
+from scripts.lib.config_files import parse_config
 from scripts.lib.samples import draw
 from server.pool.launch import command, environment, free_port, shares
 from tests.benchmarks.measure import embedded_model, questions, report, timed_run

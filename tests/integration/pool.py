@@ -6,7 +6,7 @@ import os
 import signal
 from typing import Any
 
-from scripts.lib.config import parse_config
+from scripts.lib.config_files import parse_config
 from server.pool import address
 from server.pool.run import address_path
 from tests.workspace import ROOT, wait_for

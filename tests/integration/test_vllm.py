@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from scripts.lib.config import parse_config
+from scripts.lib.config_files import parse_config
 from tests.conftest import VARIANTS
 from tests.integration.pool import end_pool, pool_status
 from tests.workspace import Workspace

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from scripts.lib.config import Config, load_config, parse_config, read_yaml, resolved_path, write_resolved
+from scripts.lib.config import Config
 from scripts.lib.config_errors import ConfigError
+from scripts.lib.config_files import load_config, parse_config, read_yaml, resolved_path, write_resolved
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted([ROOT / "config/config.yaml", *(ROOT / "config/experiments").glob("*.yaml")])

@@ -6,7 +6,7 @@ import jsonschema
 import pytest
 
 from scripts import document_config
-from scripts.lib.config import read_yaml
+from scripts.lib.config_files import read_yaml
 
 ROOT = Path(__file__).parents[2]
 

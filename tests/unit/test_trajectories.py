@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from scripts.lib import trajectories
-from scripts.lib.config import parse_config
+from scripts.lib.config_files import parse_config
 from scripts.lib.paths import Layout
 from scripts.lib.samples import Sample
 from scripts.lib.trajectories import Delivery, ResponseError, check_response, request_seed

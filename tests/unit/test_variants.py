@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts.lib.config import Config, Prompt, Variant, parse_config
+from scripts.lib.config import Config, Prompt, Variant
+from scripts.lib.config_files import parse_config
 from scripts.lib.trajectories import message_spans
 from scripts.lib.variants import (
     TransformError,
