@@ -1,21 +1,13 @@
 """Compute what the variants did: accuracy, paired tests, the shape of the answers, agreement, workers."""
 
-import argparse
-from pathlib import Path
-
+from scripts.arguments import experiment_arguments
 from scripts.lib import behaviour, consistency
-from scripts.lib.config_files import load_config
-from scripts.lib.paths import Layout
 from scripts.lib.tables import read_table, write_table
 
 
 def main() -> None:
     """Command line; see --help."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--experiment", required=True, type=Path, help="folder of the experiment")
-    parser.add_argument("--config", required=True, help="the experiment's configuration")
-    arguments = parser.parse_args()
-    layout, config = Layout(arguments.experiment), load_config(arguments.config)
+    config, layout = experiment_arguments(__doc__)
     resamples, seed = config.probes.bootstrap, config.experiment.seed
     table = read_table(layout.table("trajectories"))
     write_table(layout.table("accuracy"), behaviour.accuracy(table), behaviour.ACCURACY)

@@ -1,12 +1,8 @@
 """Draw every figure of an experiment."""
 
-import argparse
-from pathlib import Path
-
-from scripts.lib.config_files import load_config
+from scripts.arguments import experiment_arguments
 from scripts.lib.figures import behaviour, probes
 from scripts.lib.figures.style import save_figure
-from scripts.lib.paths import Layout
 from scripts.lib.tables import read_table
 
 # The position that figures with room for one show: the whole answer if it was captured.
@@ -15,11 +11,7 @@ PREFERRED = ("response_mean", "last_prompt")
 
 def main() -> None:
     """Command line; see --help."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", required=True, help="the experiment's configuration")
-    parser.add_argument("--experiment", required=True, type=Path, help="folder of the experiment")
-    arguments = parser.parse_args()
-    config, layout = load_config(arguments.config), Layout(arguments.experiment)
+    config, layout = experiment_arguments(__doc__)
     valences: dict[str, str | None] = {name: variant.valence for name, variant in config.variants.items()}
     save_figure(behaviour.accuracy(read_table(layout.table("accuracy"))), layout.figure("accuracy"))
     tests = read_table(layout.table("paired_tests"))

@@ -1,17 +1,14 @@
 """Fit linear probes on the activations of an experiment, and find the directions of its variants."""
 
-import argparse
 import json
 import sys
-from pathlib import Path
 
 import pandas as pd
 from safetensors.numpy import save
 
+from scripts.arguments import experiment_arguments
 from scripts.lib import atomic
 from scripts.lib.activations import ActivationError
-from scripts.lib.config_files import load_config
-from scripts.lib.paths import Layout
 from scripts.lib.probes.directions import COSINES, PLANE
 from scripts.lib.probes.experiment import PROBES, TRANSFER, run_probes
 from scripts.lib.probes.source import folder_source
@@ -20,11 +17,7 @@ from scripts.lib.tables import read_table, write_table
 
 def main() -> None:
     """Command line; see --help."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", required=True, help="the experiment's configuration")
-    parser.add_argument("--experiment", required=True, type=Path, help="folder of the experiment")
-    arguments = parser.parse_args()
-    config, layout = load_config(arguments.config), Layout(arguments.experiment)
+    config, layout = experiment_arguments(__doc__)
     table = read_table(layout.table("trajectories"))
     try:
         found = run_probes(table, folder_source(layout, table), config)

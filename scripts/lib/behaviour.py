@@ -8,7 +8,7 @@ from datetime import datetime
 import numpy as np
 import pandas as pd
 
-from scripts.lib.config import CONTROL
+from scripts.lib.names import CONTROL
 from scripts.lib.statistics import detectable_difference, exact_mcnemar, holm, mean_interval, wilcoxon, wilson
 
 ACCURACY = {

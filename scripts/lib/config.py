@@ -12,16 +12,13 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from scripts.lib.names import CONTROL, check_name
+
 Placement = Literal["user_prefix", "user_suffix", "system_prefix", "system_suffix"]
 Valence = Literal["negative", "neutral", "positive"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 NamedPosition = Literal["last_prompt", "prefix_mean", "response_first", "response_mean", "response_last"]
 
-CONTROL = "control"
-# Folders of an experiment that hold something other than a variant.
-RESERVED_NAMES = frozenset({"activations", "benchmarks", "figures", "logs", "probes", "samples", "tables", "models"})
-NAME = r"^[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?$"
-MAX_NAME = 64
 HOOK_POINT = r"^(?:[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*)?\.?(?:input|output)$"
 
 Text = Annotated[str, Field(min_length=1)]
@@ -359,16 +356,3 @@ class Config(Section):
     def resolved(self) -> dict[str, Any]:
         """Every key with its value, defaults written out, in plain JSON types."""
         return self.model_dump(mode="json")
-
-
-def check_name(name: str) -> str:
-    """Return the name if it can be a folder's name and a wildcard.
-
-    Raises:
-        ValueError: it has other characters, is too long, or is taken by the layout.
-    """
-    if not re.fullmatch(NAME, name) or len(name) > MAX_NAME:
-        raise ValueError(f"{name!r} is no valid name: letters, digits, _ and - inside, at most {MAX_NAME} characters")
-    if name.lower() in RESERVED_NAMES:
-        raise ValueError(f"{name!r} is a folder of the results; choose another name")
-    return name

@@ -1,19 +1,22 @@
-"""NNsight servers for the tests of this folder."""
+"""NNsight servers, and copies of finished experiments, for the tests of this folder."""
 
 from __future__ import annotations
 
+import copy
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from tests import tiny_models
-from tests.workspace import ROOT, wait_for
+from tests.workspace import ROOT, Workspace, wait_for
 
 
 class NNsightServer:
@@ -77,3 +80,18 @@ def nnsight_server(
     yield get
     for server in running.values():
         server.stop()
+
+
+@pytest.fixture
+def after(finished: Workspace, tmp_path: Path) -> Callable[..., Workspace]:
+    """A copy of the finished experiment of a module, with a changed config."""
+
+    def change(**sections: Any) -> Workspace:
+        folder = tmp_path / "copy"
+        shutil.copytree(finished.folder, folder)
+        config = copy.deepcopy(finished.config)
+        for section, values in sections.items():
+            config[section] = {**config.get(section, {}), **values}
+        return Workspace(folder, config)
+
+    return change

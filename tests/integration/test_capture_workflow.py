@@ -42,21 +42,6 @@ def finished(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFacto
     end_pool(config)
 
 
-@pytest.fixture
-def after(finished: Workspace, tmp_path: Path) -> Callable[..., Workspace]:
-    """A copy of the finished experiment, with a changed config."""
-
-    def change(**sections: Any) -> Workspace:
-        folder = tmp_path / "copy"
-        shutil.copytree(finished.folder, folder)
-        config = copy.deepcopy(finished.config)
-        for section, values in sections.items():
-            config[section] = {**config.get(section, {}), **values}
-        return Workspace(folder, config)
-
-    return change
-
-
 @pytest.fixture(scope="module")
 def replayed(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     """The same trajectories, captured by replay: the trajectory folders of the inline run, a rule of its own."""

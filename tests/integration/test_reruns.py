@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,21 +34,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> Iterato
     workspace.run()
     yield workspace
     server.stop()
-
-
-@pytest.fixture
-def after(finished: Workspace, tmp_path: Path) -> Callable[..., Workspace]:
-    """A copy of the finished experiment, with a changed config."""
-
-    def change(**sections: Any) -> Workspace:
-        folder = tmp_path / "copy"
-        shutil.copytree(finished.folder, folder)
-        config = copy.deepcopy(finished.config)
-        for section, values in sections.items():
-            config[section] = {**config[section], **values} if section in config else values
-        return Workspace(folder, config)
-
-    return change
 
 
 def test_nothing_changed(after: Callable[..., Workspace]) -> None:

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from scripts.lib.config import CONTROL
 from scripts.lib.figures.style import (
     DIVERGING,
     FAINT,
@@ -18,6 +17,7 @@ from scripts.lib.figures.style import (
     new_figure,
     valence_legend,
 )
+from scripts.lib.names import CONTROL
 
 
 def accuracy(table: pd.DataFrame) -> Figure:

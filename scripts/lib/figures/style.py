@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from scripts.lib import atomic
-from scripts.lib.config import CONTROL
+from scripts.lib.names import CONTROL
 
 # Okabe & Ito's palette (2008).
 BY_VALENCE = {"negative": "#D55E00", "neutral": "#56B4E9", "positive": "#009E73", None: "#999999"}

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from scripts.lib.config import CONTROL
+from scripts.lib.names import CONTROL
 from scripts.lib.probes.targets import Target
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from scripts.lib.probes.directions import Directions
 from scripts.lib.probes.logistic import Basis
 from scripts.lib.probes.scores import bootstrap_counts
 from scripts.lib.probes.targets import Target, control_task, make_folds, make_target
-from scripts.lib.probes.transfer import held_out_text, held_out_variant, position_transfer
+from scripts.lib.probes.transfer import Material, held_out_text, held_out_variant, position_transfer
 
 PROBES = {
     "target": "What is read off: variant, valence or correct.",
@@ -164,16 +164,11 @@ def _probe_layer(
             rows = np.ones(len(table), dtype=bool)  # all of a class is empty here: its stand-ins have to do
         basis = Basis.of(features[torch.from_numpy(rows)])
         results, models = run_cell(features, basis, rows, design)
+        if not transfers:
+            return results, models, []
         strengths = {result.target: result.strength for result in results}
-        held_out = (
-            []
-            if not transfers
-            else [
-                *held_out_text(features, basis, rows, table, design, strengths),
-                *held_out_variant(features, basis, rows, table, design, strengths),
-            ]
-        )
-        return results, models, held_out
+        material = Material(features, basis, rows, table, design, strengths)
+        return results, models, [*held_out_text(material), *held_out_variant(material)]
 
     found = dict(zip(here, pool.map(one, here), strict=True))
     for position, (results, _, held_out) in found.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,15 +33,25 @@ def position_transfer(
                 yield _row("position", target, train, chances[number], labels, design.folds) | {"test": test}
 
 
-def held_out_text(
-    features: torch.Tensor,
-    basis: Basis,
-    rows: np.ndarray,
-    table: pd.DataFrame,
-    design: Design,
-    strengths: dict[str, float],
-) -> Iterator[dict[str, Any]]:
+@dataclass(frozen=True)
+class Material:
+    """What the probes of one layer, hook point and position are trained and tested on.
+
+    `features` is (n, d), `rows` says which of them count, `table` has a row for each; `strengths` are those that the
+    cross-validated probes of the same cell chose, by target.
+    """
+
+    features: torch.Tensor
+    basis: Basis
+    rows: np.ndarray
+    table: pd.DataFrame
+    design: Design
+    strengths: dict[str, float]
+
+
+def held_out_text(material: Material) -> Iterator[dict[str, Any]]:
     """Train on all paraphrases but one, test on that one; texts go by sample, so the samples differ, too."""
+    table, rows = material.table, material.rows
     paraphrases = table["paraphrase"].astype("Int64")
     known = paraphrases.notna().to_numpy()
     texts = sorted(int(value) for value in paraphrases.dropna().unique())
@@ -53,38 +64,29 @@ def held_out_text(
         test = ((own == text).fillna(False).to_numpy(dtype=bool)) & rows
         training = ((own != text).fillna(False).to_numpy(dtype=bool)) & rows
         if known[test].any() and training.any():
-            yield from _trained(features, basis, training, test, design, strengths, "text", f"paraphrase {text}")
+            yield from _trained(material, training, test, "text", f"paraphrase {text}")
 
 
-def held_out_variant(
-    features: torch.Tensor,
-    basis: Basis,
-    rows: np.ndarray,
-    table: pd.DataFrame,
-    design: Design,
-    strengths: dict[str, float],
-) -> Iterator[dict[str, Any]]:
+def held_out_variant(material: Material) -> Iterator[dict[str, Any]]:
     """Train valence (and correctness) without one variant, test on it, on samples that were held out as well."""
+    rows, design = material.rows, material.design
     targets = [target for target in design.targets if target.name != "variant"]
-    variants = table["variant"].to_numpy()
+    variants = material.table["variant"].to_numpy()
     if len(np.unique(variants)) < 3 or not targets:
         return
     test_samples = design.folds == 0
     for variant in dict.fromkeys(variants):
         own = variants == variant
-        yield from _trained(
-            features, basis, rows & ~own & ~test_samples, rows & own & test_samples, design, strengths, "variant",
-            str(variant), names=[target.name for target in targets],
-        )  # fmt: skip
+        training, test = rows & ~own & ~test_samples, rows & own & test_samples
+        yield from _trained(material, training, test, "variant", str(variant), [target.name for target in targets])
 
 
 def _trained(
-    features: torch.Tensor, basis: Basis, training: np.ndarray, test: np.ndarray, design: Design,
-    strengths: dict[str, float], kind: str, name: str, names: list[str] | None = None,
-) -> Iterator[dict[str, Any]]:  # fmt: skip
+    material: Material, training: np.ndarray, test: np.ndarray, kind: str, name: str, names: list[str] | None = None
+) -> Iterator[dict[str, Any]]:
     targets = [
         target
-        for target in design.targets
+        for target in material.design.targets
         if (names is None or target.name in names)
         and len(np.unique(target.labels[training & target.known])) == len(target.classes)
         and (test & target.known).any()
@@ -92,12 +94,12 @@ def _trained(
     if not targets:
         return
     inside, outside = torch.from_numpy(training), torch.from_numpy(test)
-    rotated = standardise(features, features[inside]) @ basis.rotation
+    rotated = standardise(material.features, material.features[inside]) @ material.basis.rotation
     problems = [
-        Problem(torch.from_numpy(target.labels[training]), len(target.classes), strengths[target.name])
+        Problem(torch.from_numpy(target.labels[training]), len(target.classes), material.strengths[target.name])
         for target in targets
     ]
-    weights = fit(rotated[inside], basis.spectrum, problems, *SEARCH)
+    weights = fit(rotated[inside], material.basis.spectrum, problems, *SEARCH)
     for target, part in zip(targets, probabilities(rotated[outside], weights, problems), strict=True):
         labels = target.labels[test]
         yield _row(kind, target, name, part.numpy(), labels, np.zeros(len(labels)))
