@@ -19,6 +19,11 @@ VALENCES = {
     "hope": "positive",
     "calm": "neutral",
     "rest": "neutral",
+    "impatience": "negative",
+    "disappointment": "negative",
+    "encouragement": "positive",
+    "collaborative": "positive",
+    "matter_of_fact": "neutral",
 }
 
 

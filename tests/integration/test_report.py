@@ -96,7 +96,7 @@ def test_the_view_prints_one_frame(finished: Workspace) -> None:
     assert "generate calm/gsm8k_0001: calm/gsm8k_0001: all 3 attempts failed" in done.stdout
 
 
-@pytest.mark.parametrize("count", [2, 7])
+@pytest.mark.parametrize("count", [2, 7, 12])
 def test_figures_are_legible_pictures(count: int, tmp_path: Path) -> None:
     settings = synthetic.config(count, strengths=[0.1])
     frame = synthetic.table(settings, 20, 0)

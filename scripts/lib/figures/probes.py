@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from scripts.lib.figures.style import DIVERGING, INK, SEQUENTIAL, colour_of, empty_figure, new_figure
 
 MAX_TICKS = 12
+KEY_WIDTH = 110  # characters that fit under a figure
+MIN_ASPECT = 0.2
 
 
 def auroc(probes: pd.DataFrame) -> Figure:
@@ -106,8 +111,18 @@ def plane(table: pd.DataFrame, position: str, valences: dict[str, str | None]) -
         axis.set_xlabel(f"PC 1 ({first:.0%})", fontsize=8)
         axis.set_ylabel(f"PC 2 ({second:.0%})", fontsize=8)
         axis.margins(0.15)
+        _widen(axis, float(np.ptp(cell["pc1"])))
         axis.tick_params(labelsize=7)
     names = list(own[own["layer"] == chosen[0]]["variant"])
-    text = "   ".join(f"{number} {name}" for number, name in enumerate(names, 1))
-    figure.supxlabel(text, fontsize=8, wrap=True)
+    # An entry is not broken: its number stays with its name.
+    text = "   ".join(f"{number}\N{NO-BREAK SPACE}{name}" for number, name in enumerate(names, 1))
+    figure.supxlabel(textwrap.fill(text, KEY_WIDTH, break_on_hyphens=False), fontsize=8)
     return figure
+
+
+def _widen(axis: Axes, other: float) -> None:
+    """Keep a second component of rounding noise (two variants have only one) from filling the height."""
+    low, high = axis.get_ylim()
+    least, middle = MIN_ASPECT * other, (low + high) / 2
+    if high - low < least:
+        axis.set_ylim(middle - least / 2, middle + least / 2)
