@@ -31,6 +31,7 @@ rule all:
 
 onstart:
     write_resolved(CONFIG, RUN_CONFIG.parent)
+    end_future(files_below(FILES.root))
 
 
 onsuccess:

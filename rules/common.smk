@@ -21,6 +21,7 @@ from scripts.lib.config_files import (
     typed,
     write_resolved,
 )
+from scripts.lib.dates import end_future, files_below
 from scripts.lib.failures import failure_text
 from scripts.lib.paths import (
     ACTIVATION_FILES,

@@ -18,7 +18,8 @@ emoprobe_ask() {
         ok*) return 0 ;;
         "") return 2 ;; # the pool went away
     esac
-    printf '%s' "$answer" >&2
+    # On a full disk the log takes no text; the terminal does.
+    printf '%s' "$answer" >&2 2>/dev/null || printf '%s' "$answer"
     return 1
 }
 

@@ -21,7 +21,8 @@ from server.service import BadRequestError, Service
 
 log = logging.getLogger(__name__)
 
-MAX_BODY = 32 << 20
+MAX_BODY = 16 << 20
+MAX_BODIES = 256 << 20  # of all requests at once
 MAX_REQUESTS = 4096
 CLIENT_CLOSED = 499
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -39,7 +40,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 def create_app(service: Service, api_key: str | None, request_timeout: float) -> FastAPI:
     """The application. The service is ready when this is called, so `/health` has nothing to wait for."""
     app = FastAPI(title="Emoprobe NNsight server", default_response_class=AsciiJSON, responses=ERRORS)
-    app.add_middleware(Limits, api_key=api_key, max_body=MAX_BODY, max_requests=MAX_REQUESTS)
+    app.add_middleware(Limits, api_key=api_key, max_body=MAX_BODY, max_bodies=MAX_BODIES, max_requests=MAX_REQUESTS)
     _add_error_handlers(app)
 
     @app.get("/health")
@@ -98,12 +99,12 @@ def create_app(service: Service, api_key: str | None, request_timeout: float) ->
     @app.post("/v1/chat/completions")
     async def chat(body: ChatRequest, request: Request) -> Response:
         """Continue a conversation."""
-        return await _serve(Work.chat(service, body), request, request_timeout)
+        return await _serve(await Work.chat(service, body), request, request_timeout)
 
     @app.post("/v1/completions")
     async def text(body: CompletionRequest, request: Request) -> Response:
         """Continue a text, or look at one: token ids with `max_tokens` 0 are captured as they are."""
-        return await _serve(Work.text(service, body), request, request_timeout)
+        return await _serve(await Work.text(service, body), request, request_timeout)
 
     return app
 
@@ -114,7 +115,7 @@ def _fields(service: Service) -> dict[str, Any]:
 
 async def _serve(work: Work, request: Request, timeout: float) -> Response:
     if work.request.stream:
-        return StreamingResponse(work.stream(), media_type="text/event-stream")
+        return StreamingResponse(work.stream(timeout), media_type="text/event-stream")
     try:
         async with asyncio.timeout(timeout):
             answer = await _unless_gone(request, work.answer())

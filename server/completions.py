@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from server.answers import (
     DONE,
@@ -25,6 +25,7 @@ from server.prompts import Prompt
 from server.schema import ChatRequest, CompletionRequest
 from server.service import BadRequestError, CapturePlan, Service
 
+T = TypeVar("T")
 MAX_ROWS = 1024
 DEFAULT_COMPLETION_TOKENS = 16  # what the OpenAI API gives a text completion that asks for nothing
 
@@ -48,27 +49,32 @@ class Work:
     scores: list[Scores | None] = field(default_factory=list)
 
     @classmethod
-    def chat(cls, service: Service, request: ChatRequest) -> Work:
-        """Check a chat request.
+    async def chat(cls, service: Service, request: ChatRequest) -> Work:
+        """Check a chat request; tokenizing it holds up no other.
 
         Raises:
             BadRequestError: it cannot be served.
         """
         limit = request.max_completion_tokens if request.max_completion_tokens is not None else request.max_tokens
         messages = [message.plain() for message in request.messages]
-        prompt = service.chat_prompt(messages, request.chat_template_kwargs, request.ndif)
+        template = request.chat_template_kwargs
+        prompt = await asyncio.to_thread(service.chat_prompt, messages, template, request.ndif)
         logprobs = (request.top_logprobs or 0) if request.logprobs else None
         return cls._make(service, "chat", request, [prompt], limit, logprobs)
 
     @classmethod
-    def text(cls, service: Service, request: CompletionRequest) -> Work:
-        """Check a text completion request.
+    async def text(cls, service: Service, request: CompletionRequest) -> Work:
+        """Check a text completion request; tokenizing it holds up no other.
 
         Raises:
             BadRequestError: it cannot be served.
         """
         limit = DEFAULT_COMPLETION_TOKENS if request.max_tokens is None else request.max_tokens
-        prompts = [service.text_prompt(prompt, request.ndif) for prompt in request.prompts]
+
+        def tokenize() -> list[Prompt]:
+            return [service.text_prompt(prompt, request.ndif) for prompt in request.prompts]
+
+        prompts = await asyncio.to_thread(tokenize)
         return cls._make(service, "text", request, prompts, limit, request.logprobs)
 
     @classmethod
@@ -198,13 +204,19 @@ class Work:
             found["prompt_token_ids"] = self.prompts[0].token_ids
         return found | ({"ndif": crumb} if crumb is not None else {})
 
-    async def stream(self) -> AsyncIterator[str]:
-        """The answer as server-sent events; an error in mid-stream is an event, too."""
+    async def stream(self, timeout: float) -> AsyncIterator[str]:
+        """The answer as server-sent events, within `timeout` seconds; an error in mid-stream is an event, too."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + timeout
+
+        async def in_time(work: Coroutine[Any, Any, T]) -> T:
+            return await asyncio.wait_for(work, max(0.0, deadline - clock()))
+
         kind = "chat.completion.chunk" if self.kind == "chat" else "text_completion"
         head = envelope(self.identifier, kind, self.service.model.name)
         self.start()
         try:
-            await self.score_prompts()
+            await in_time(self.score_prompts())
             for index, _ in enumerate(self.rows):
                 if self.kind == "chat":
                     yield event(
@@ -215,18 +227,20 @@ class Work:
             given, closed = [0] * len(self.rows), [False] * len(self.rows)
             more = True
             while more:
-                more = await self.step()
+                more = await in_time(self.step())
                 for index, row in enumerate(self.rows):
                     chunk = self._chunk(index, row, given, closed)
                     if chunk is not None:
                         yield event(head | {"choices": [chunk]})
-            crumb = await self.breadcrumb()
+            crumb = await in_time(self.breadcrumb())
             if crumb is not None:
                 yield event(head | {"choices": [], "ndif": crumb})
             if self.request.stream_options is not None and self.request.stream_options.include_usage:
                 yield event(head | {"choices": [], "usage": self.usage()})
         except BadRequestError as error:
             yield event(error_body(str(error), 400, error.param))
+        except TimeoutError:
+            yield event(error_body(f"not done within {timeout:g} s", 408))
         except (GenerationError, OSError) as error:
             yield event(error_body(str(error), 500))
         finally:

@@ -69,13 +69,13 @@ class ServedModel:
         self.causal = wrapper._module.eval()
         # Tracing the base model leaves out the head over the vocabulary, which capturing does not need.
         self._traced = nnsight.NNsight(self.causal.base_model)
-        self.tokens = Tokens(wrapper.tokenizer)
-        self.tokens.with_eos(getattr(self.causal.generation_config, "eos_token_id", None))
         self.architecture = Architecture.probe(self.causal.base_model)
         self.dtype = next(self.causal.parameters()).dtype
         config = self.causal.config.get_text_config()
         self.max_length = int(getattr(config, "max_position_embeddings", None) or 2048)
         self.vocabulary = int(config.vocab_size)
+        self.tokens = Tokens(wrapper.tokenizer, self.max_length)
+        self.tokens.with_eos(getattr(self.causal.generation_config, "eos_token_id", None))
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.cache_bytes_per_token = 2 * self.architecture.n_layers * heads * width * self.dtype.itemsize

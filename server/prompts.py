@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
+
+from transformers import PreTrainedTokenizerBase
 
 from scripts.lib.positions import Spans, token_span
 
 Message = dict[str, Any]
+# What a request may not set of the call itself: a template of its own, say, could run for ever.
+CALL = frozenset(inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters) - {"tools", "documents"}
 
 
 class PromptError(ValueError):
@@ -23,10 +28,12 @@ class Prompt:
 
 
 class Tokens:
-    """A tokenizer with its chat template."""
+    """A tokenizer with its chat template, for a model that holds `max_length` tokens."""
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, max_length: int) -> None:
         self._tokenizer = tokenizer
+        # No text longer than this fits. Twice, as normalisation may shorten a text before it is cut into tokens.
+        self._max_characters = 2 * max_length * max(map(len, tokenizer.get_vocab()))
         self.eos_ids: frozenset[int] = frozenset(
             [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
         )
@@ -45,9 +52,9 @@ class Tokens:
         """Token ids of a text, with the special tokens that the tokenizer adds by itself.
 
         Raises:
-            PromptError: the text is no Unicode.
+            PromptError: the text is no Unicode, or far longer than the model's context.
         """
-        _check_unicode(text)
+        self._check(text)
         return [int(token) for token in self._tokenizer(text)["input_ids"]]
 
     def decode(self, ids: list[int], *, special: bool = False) -> str:
@@ -70,18 +77,28 @@ class Tokens:
         Raises:
             PromptError: there is no chat template, it refuses the messages, or a mark lies outside of them.
         """
+        if not CALL.isdisjoint(template):
+            raise PromptError(f"chat_template_kwargs may not set {', '.join(sorted(CALL & template.keys()))}")
         if not self._tokenizer.chat_template:
             raise PromptError("the model has no chat template; use /v1/completions")
         try:
             text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **template)
         except Exception as error:  # templates raise whatever their authors chose
             raise PromptError(f"the chat template refuses these messages: {error}") from None
-        _check_unicode(text)
+        self._check(text)
         encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=bool(marks))
         ids = [int(token) for token in encoded["input_ids"]]
         found = self._spans(text, messages, marks, encoded["offset_mapping"]) if marks else {}
         spans = Spans(found.get("system"), found.get("prefix"), found.get("question"), (len(ids), len(ids)))
         return Prompt(ids, spans)
+
+    def _check(self, text: str) -> None:
+        """Refuse what cannot be tokenized, or would take long to be found too long."""
+        if len(text) > self._max_characters:
+            raise PromptError(f"the text has {len(text)} characters, more than the model's context can hold")
+        # JSON can spell half of a surrogate pair, which is no character.
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            raise PromptError("the text holds half of a surrogate pair, which is no Unicode character")
 
     @staticmethod
     def _spans(text: str, messages: list[Message], marks: Any, offsets: Any) -> dict[str, tuple[int, int] | None]:
@@ -105,12 +122,6 @@ class Tokens:
             place = places[number]
             found[name] = None if place is None else token_span(offsets, place + start, place + end)
         return found
-
-
-def _check_unicode(text: str) -> None:
-    """JSON can spell half of a surrogate pair, which is no character."""
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise PromptError("the text holds half of a surrogate pair, which is no Unicode character")
 
 
 class Decoder:

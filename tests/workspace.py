@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -87,6 +88,15 @@ class Workspace:
         """Every trajectory there is, by its path below the experiment."""
         root = self.layout.root
         return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.glob("*/*/trajectory.jsonl"))}
+
+    def copy_without_captures(self, other: Workspace) -> None:
+        """Give its trajectories to another experiment, as if they had been generated there.
+
+        Their captures can then be made by replay, with `--rerun-triggers mtime`.
+        """
+        shutil.copytree(self.folder / "results", other.folder / "results")
+        shutil.rmtree(other.layout.root / "activations")
+        other.run("--touch", "--until", "prepare_model", "prepare_sample", "generate")
 
     def json(self, *parts: str) -> Any:
         """A JSON file of the experiment."""

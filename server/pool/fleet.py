@@ -15,6 +15,9 @@ from server.pool.worker import RequestError, Worker
 log = logging.getLogger(__name__)
 
 BACKOFF_SECONDS = 0.5
+GAVE_UP = "What to do: run again for new attempts; logs/pool.log and logs/servers/ of the experiment tell more."
+REFUSED = "What to do: change what is asked (the prompt, generation.max_tokens, workers.max_model_len), then run again."
+DOWN = "What to do: mend the cause, then run again; what has been made is kept."
 
 
 class FleetDownError(Exception):
@@ -89,7 +92,7 @@ class Fleet:
                 pause = error.pause if isinstance(error, RequestError) else 0.0
                 worker.paused_until = max(worker.paused_until, time.monotonic() + pause)
                 if isinstance(error, RequestError) and error.permanent:
-                    raise RefusedError(f"{worker.name} refused the request: {error}") from None
+                    raise RefusedError(f"{worker.name} refused the request: {error}\n{REFUSED}") from None
             else:
                 worker.served += 1
                 seconds = time.monotonic() - clock
@@ -100,7 +103,7 @@ class Fleet:
                 self.changed()
             if len(attempts) >= self._attempts:
                 lines = [f"  {number}. {entry['worker']}: {entry['error']}" for number, entry in enumerate(attempts, 1)]
-                raise GaveUpError("\n".join([f"all {len(attempts)} attempts failed:", *lines]))
+                raise GaveUpError("\n".join([f"all {len(attempts)} attempts failed:", *lines, GAVE_UP]))
             if len(self.workers) == 1 or worker in tried:
                 await asyncio.sleep(BACKOFF_SECONDS * 2 ** (len(attempts) - 1))
             tried.append(worker)
@@ -130,4 +133,4 @@ class Fleet:
     def why_down(self) -> str:
         """Why no worker is left: each different reason once."""
         reasons = list(dict.fromkeys(worker.error or worker.name for worker in self.workers))
-        return "\n".join(["No model server is left.", *reasons])
+        return "\n".join(["No model server is left.", *reasons, DOWN])

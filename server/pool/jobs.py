@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from scripts.lib import atomic, trajectories
+from scripts.lib.dates import end_future
 from scripts.lib.samples import Sample, sample_index
 from server.pool.fleet import Fleet
 from server.pool.run import Run
@@ -47,6 +48,7 @@ async def generate(run: Run, fleet: Fleet, variant: str, sample_id: str) -> None
         trajectories.check_response,
     )
     request.pop("ndif", None)
+    end_future([run.layout.sample(sample_id), run.layout.model])
     await _write(trajectories.write_trajectory, run.layout, config, variant, sample, request, response, delivery)
 
 
@@ -72,6 +74,7 @@ async def capture(run: Run, fleet: Fleet, variant: str, sample_id: str) -> None:
         },
     }
     index = run.pair_index(variant, sample_index(sample_id))
+    end_future([run.layout.pair(variant, sample_id) / "agent_state.json", run.layout.model])
     await fleet.request(index, "/v1/completions", request, run.config.generation.timeout, _check_breadcrumb)
 
 

@@ -150,7 +150,10 @@ class Pool:
         except LaunchError as error:
             return f"{error}\n"
         except OSError as error:
-            return f"{variant}/{sample}: {error.filename or 'file'}: {error.strerror or error}\n"
+            log.error("%s/%s: %s", variant, sample, error)
+            # The same words for every pair, so that the list of failures has them once.
+            reason = f"a file of {run.layout.root} cannot be read or written: {error.strerror or error}"
+            return f"{variant}/{sample}: {reason}\nWhat to do: make the folder writable, with room, then run again.\n"
         except Exception as error:
             log.exception("%s %s/%s", kind, variant, sample)
             return f"{variant}/{sample}: {type(error).__name__}: {error} (a defect; see the pool's log)\n"

@@ -23,6 +23,7 @@ State = Literal["starting", "live", "failed"]
 HEALTH_SECONDS = 5.0
 TAIL_LINES = 25
 STOP_SECONDS = 5.0
+PORT_TAKEN = "address already in use"
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,10 @@ class Worker:
         """Start the server, watch it, restart it when it dies, until cancelled or failed for good."""
         try:
             while True:
-                await self._start()
+                reason = await self._start()
                 if self.state == "failed":
                     return
-                reason = await self._watch()
+                reason = reason or await self._watch()
                 self._leave_live(reason)
                 await self._end_process()
                 if self.restarts >= self.limits.restarts:
@@ -164,8 +165,12 @@ class Worker:
             raise RequestError(f"the answer is no JSON object: {response.text[:200]!r}")
         return answer
 
-    async def _start(self) -> None:
-        """Start the process, if the server is ours, and wait for its health."""
+    async def _start(self) -> str:
+        """Start the process, if the server is ours, and wait for its health.
+
+        Returns a reason where it was killed meanwhile, or lost its port to another program: the next start may do
+        better. What ends by itself would end again.
+        """
         self.state = "starting"
         started = time.monotonic()
         if self.launch is not None:
@@ -191,20 +196,24 @@ class Worker:
         reason = "it did not answer"
         while time.monotonic() < deadline:
             if self.process is not None and self.process.returncode is not None:
-                self._fail(f"it ended while it started (exit status {self.process.returncode})")
-                return
+                reason = f"it ended while it started ({_exit_words(self.process.returncode)})"
+                if self.process.returncode < 0 or PORT_TAKEN in self.log_tail():
+                    return reason
+                self._fail(reason)
+                return ""
             reason = await self._health()
             if not reason:
                 reason = await self._check_model()
                 if reason:
                     self._fail(reason)
-                    return
+                    return ""
                 self.state = "live"
                 log.info("%s: live after %.1f s", self.name, time.monotonic() - started)
                 self.changed()
-                return
+                return ""
             await asyncio.sleep(0.25 if self.launch is not None else 1.0)
         self._fail(f"it was not healthy within {self.limits.start_timeout:g} s (workers.start_timeout): {reason}")
+        return ""
 
     async def _watch(self) -> str:
         """Return the reason as soon as the server has died or hangs."""

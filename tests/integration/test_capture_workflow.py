@@ -45,13 +45,10 @@ def finished(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="module")
 def replayed(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     """The same trajectories, captured by replay: the trajectory folders of the inline run, a rule of its own."""
-    folder = tmp_path_factory.mktemp("replayed")
     config = copy.deepcopy(finished.config)
     config["generation"]["backend"] = "vllm"
-    workspace = Workspace(folder, config)
-    shutil.copytree(finished.folder / "results", folder / "results")
-    shutil.rmtree(workspace.layout.root / "activations")
-    workspace.run("--touch", "--until", "prepare_model", "prepare_sample", "generate")
+    workspace = Workspace(tmp_path_factory.mktemp("replayed"), config)
+    finished.copy_without_captures(workspace)
     workspace.run("--rerun-triggers", "mtime")
     yield workspace
     end_pool(config)

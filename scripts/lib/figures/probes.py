@@ -14,6 +14,7 @@ from scripts.lib.figures.style import DIVERGING, INK, SEQUENTIAL, colour_of, emp
 MAX_TICKS = 12
 KEY_WIDTH = 110  # characters that fit under a figure
 MIN_ASPECT = 0.2
+MANY = 8  # variants
 
 
 def auroc(probes: pd.DataFrame) -> Figure:
@@ -65,7 +66,9 @@ def cosines(table: pd.DataFrame, position: str) -> Figure:
     names = list(own["variant"].unique())
     point = list(own["hook_point"].unique())[-1]
     layers = sorted(own["layer"].unique())
-    chosen = list(dict.fromkeys([layers[len(layers) // 4], layers[len(layers) // 2], layers[-1]]))
+    shown = [layers[len(layers) // 4], layers[len(layers) // 2], layers[-1]]
+    # Three large matrices would be wider than a page.
+    chosen = list(dict.fromkeys(shown if len(names) <= MANY else shown[1:]))
     side = max(2.2, 0.36 * len(names) + 0.9)
     figure, axes = new_figure(side + 0.5, columns=len(chosen), width=max(6.5, side * len(chosen) + 0.6))
     for number, layer in enumerate(chosen):

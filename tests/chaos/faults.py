@@ -1,0 +1,7 @@
+"""All faults by name."""
+
+from __future__ import annotations
+
+from tests.chaos import answers, disk, servers, workflow
+
+FAULTS = {**answers.FAULTS, **servers.FAULTS, **workflow.FAULTS, **disk.FAULTS}

@@ -1,0 +1,241 @@
+"""A folder, its servers, a small experiment on them, and what is left of it after a fault."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tests import tiny_models
+from tests.benchmarks.measure import embedded_model
+from tests.conftest import VARIANTS, StubServer
+from tests.integration.pool import end_pool, pool_status
+from tests.workspace import Workspace, processes_of, wait_for
+
+SAMPLES = 4
+PAIRS = SAMPLES * len(VARIANTS)
+ORPHAN_SECONDS = 10
+
+
+class Scene:
+    """An experiment, and how far it is run.
+
+    Args:
+        sections: sections of its config, over the common ones.
+        goal: arguments of every run.
+        servers: stub servers that generate; without any, the pool starts real ones.
+        delay: seconds that a stub takes for an answer.
+    """
+
+    def __init__(self, sections: dict[str, Any], goal: tuple[str, ...], servers: int = 0, delay: float = 0.0) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="chaos-"))
+        os.environ["EMOPROBE_TEST"] = str(self.folder)
+        self.goal = goal
+        self.servers = [StubServer(delay) for _ in range(servers)]
+        config: dict[str, Any] = {
+            "experiment": {"name": "chaos"},
+            "dataset": {"samples": SAMPLES},
+            "variants": VARIANTS,
+            **sections,
+        }
+        if servers:
+            workers = {"endpoints": [server.url for server in self.servers], "model_name": "stub"}
+            config["workers"] = workers | config["workers"]
+        self.workspace = Workspace(self.folder, config)
+
+    @property
+    def workers(self) -> dict[str, Any]:
+        """The config's section of the servers."""
+        section: dict[str, Any] = self.workspace.config["workers"]
+        return section
+
+    def set_faults(self, *faults: dict[str, Any], server: int = 0) -> None:
+        """Set what goes wrong at a stub server."""
+        self.servers[server].set_faults(*faults)
+
+    def run(self, *, ok: bool = True) -> str:
+        """Run the workflow as far as the faults concern it; return what it printed."""
+        return self.workspace.run(*self.goal, ok=ok)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start the workflow and return at once."""
+        return self.workspace.start(*self.goal, *arguments)
+
+    def start_busy(self) -> subprocess.Popen[str]:
+        """Start the workflow and return when stub servers have requests in flight."""
+        process = self.start()
+        wait_for(lambda: sum(len(server.requests()) for server in self.servers) >= 2, 60, "requests in flight")
+        return process
+
+    def finish(self, process: subprocess.Popen[str]) -> None:
+        """Wait for a started workflow, which must succeed."""
+        assert process.wait(300) == 0, self.printed()[-3000:]
+
+    def printed(self) -> str:
+        """What the started workflow has printed so far."""
+        return (self.folder / "snakemake.out").read_text()
+
+    def failures(self) -> int:
+        """Failed attempts in the workers' table."""
+        return int(pd.read_parquet(self.workspace.layout.table("workers"))["failures"].sum())
+
+    def server_process(self, name: str) -> int | None:
+        """The number of the process of a server that the pool has started; None while there is none."""
+        status = pool_status(self.workspace.config)
+        url = next((worker["url"] for worker in status["workers"] if worker["name"] == name), "") if status else ""
+        lines = [
+            line for line in processes_of(self.folder) if url and f"--port {url.rpartition(':')[2]} " in line + " "
+        ]
+        return int(lines[0].split(":")[0]) if lines else None
+
+    def worker(self, name: str) -> dict[str, Any]:
+        """What the pool says of a server; empty while it says nothing."""
+        status = pool_status(self.workspace.config)
+        return next((worker for worker in status["workers"] if worker["name"] == name), {}) if status else {}
+
+    def wait_for_process(self, name: str) -> int:
+        """Wait until the pool has started a server; return its process number."""
+        wait_for(lambda: self.server_process(name) is not None, 120, f"a process of {name}")
+        number = self.server_process(name)
+        assert number is not None
+        return number
+
+    def left_over(self) -> list[str]:
+        """Processes of this scene, besides the stubs."""
+        ours = {server.process.pid for server in self.servers}
+        return [line for line in processes_of(self.folder) if int(line.split(":")[0]) not in ours]
+
+    def wait_until_nothing_is_left(self) -> float:
+        """Seconds until no process is left.
+
+        Raises:
+            TimeoutError: there are orphans.
+        """
+        started = time.monotonic()
+        wait_for(lambda: not self.left_over(), ORPHAN_SECONDS, "no orphans")
+        return time.monotonic() - started
+
+    def close(self) -> None:
+        """End everything."""
+        end_pool(self.workspace.config)
+        for server in self.servers:
+            server.process.send_signal(signal.SIGCONT)
+            server.stop()
+        os.environ.pop("EMOPROBE_TEST", None)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def stubs(servers: int = 2, delay: float = 0.0, **workers: Any) -> Scene:
+    """Trajectories from stub servers, without captures."""
+    sections = {
+        "model": {"source": str(embedded_model())},
+        "generation": {"max_tokens": 32, "timeout": 3.0},
+        "workers": {"start_timeout": 4.0, "hang_timeout": 6.0, **workers},
+        "capture": {"enabled": False},
+    }
+    return Scene(sections, ("--until", "analyze_behaviour"), servers, delay)
+
+
+def nnsight(count: int = 2, **workers: Any) -> Scene:
+    """Trajectories and their activations from real NNsight servers with a tiny model."""
+    sections = {
+        "model": {"source": str(tiny_model())},
+        "generation": {"backend": "nnsight", "max_tokens": 24, "timeout": 60.0},
+        "workers": {"count": count, "requests": 2, "hang_timeout": 6.0, **workers},
+        "capture": {"dtype": "float32"},
+    }
+    return Scene(sections, ("--until", "verify", "analyze_behaviour"))
+
+
+def captures() -> Scene:
+    """Finished trajectories whose activations are still to be captured, by a real NNsight server."""
+    scene = nnsight(1)
+    scene.workspace.config = {**scene.workspace.config, "workers": {"requests": 2}}
+    generated = finished_generation()
+    scene.workspace.config["generation"] = {**scene.workspace.config["generation"], "backend": "vllm"}
+    generated.copy_without_captures(scene.workspace)
+    scene.goal = ("--rerun-triggers", "mtime", "--until", "verify")
+    return scene
+
+
+@cache
+def tiny_model() -> Path:
+    """A tiny random Llama."""
+    return tiny_models.make("llama", embedded_model(), Path(tempfile.mkdtemp(prefix="chaos-model-")))
+
+
+@cache
+def finished_generation() -> Workspace:
+    """The experiment of `nnsight()`, finished without a fault."""
+    scene = nnsight(1)
+    scene.run()
+    end_pool(scene.workspace.config)
+    return scene.workspace
+
+
+@cache
+def stub_trajectories() -> dict[str, bytes]:
+    """The trajectories of `stubs()` when nothing goes wrong."""
+    scene = stubs(1)
+    try:
+        scene.run()
+        return scene.workspace.trajectories()
+    finally:
+        scene.close()
+
+
+def nnsight_trajectories() -> dict[str, bytes]:
+    """The trajectories of `nnsight()` when nothing goes wrong."""
+    return finished_generation().trajectories()
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault, what is expected of it, and the scene that it happens in.
+
+    `inject` brings it about, checks what must hold, ends with a finished experiment and tells what happened.
+    """
+
+    expected: str
+    inject: Callable[[Scene], str]
+    scene: Callable[[], Scene] = stubs
+    undisturbed: Callable[[], dict[str, bytes]] | None = stub_trajectories
+
+
+def survive(name: str, fault: Fault) -> dict[str, Any]:
+    """Inject one fault; tell what happened.
+
+    Raises:
+        AssertionError, TimeoutError: it did not end as it must.
+    """
+    wanted = fault.undisturbed() if fault.undisturbed is not None else None
+    scene = fault.scene()
+    started = time.monotonic()
+    try:
+        happened = fault.inject(scene)
+        made = scene.workspace.trajectories()
+        end_pool(scene.workspace.config)
+        scene.wait_until_nothing_is_left()
+        wanted = made if wanted is None else wanted
+        return {
+            "fault": name,
+            "expected": fault.expected,
+            "happened": happened,
+            "seconds": round(time.monotonic() - started, 1),
+            "lost": PAIRS - len(wanted.keys() & made.keys()),
+            "different": sum(made[path] != wanted[path] for path in made.keys() & wanted.keys()),
+            "duplicated": len(made.keys() - wanted.keys()),
+            "orphans": 0,
+        }
+    finally:
+        scene.close()

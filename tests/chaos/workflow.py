@@ -1,0 +1,129 @@
+"""The workflow, its clients and its pool are killed, in mid-generation and in mid-capture; workflows meet."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from functools import partial
+
+from tests.chaos.scene import PAIRS, Fault, Scene, captures, nnsight_trajectories, stubs
+from tests.integration.pool import pool_status
+from tests.workspace import Workspace, wait_for
+
+busy = partial(stubs, delay=1.0, requests=2)
+RESUMED = "nothing half-written, no process left after 10 s, a plain re-run finishes"
+
+
+def start_capturing(scene: Scene) -> subprocess.Popen[str]:
+    """Start the workflow, a job or two at a time, and return when there are first activations."""
+    process = scene.start("--cores", "2")
+    root = scene.workspace.layout.root
+    wait_for(lambda: any(root.glob("activations/*/*/metadata.json")), 120, "first activations")
+    return process
+
+
+def end_snakemake(
+    number: signal.Signals, start: Callable[[Scene], subprocess.Popen[str]] = Scene.start_busy
+) -> Callable[[Scene], str]:
+    """Snakemake is ended by a signal in mid-run; the next run finishes."""
+
+    def inject(scene: Scene) -> str:
+        process = start(scene)
+        os.kill(process.pid, number)
+        process.wait(60)  # after SIGTERM it finishes the jobs that run
+        seconds = scene.wait_until_nothing_is_left()
+        before = len(scene.workspace.trajectories())
+        return f"no process left after {seconds:.1f} s, {before} trajectories kept{rerun(scene)}"
+
+    return inject
+
+
+def kill_everything(start: Callable[[Scene], subprocess.Popen[str]]) -> Callable[[Scene], str]:
+    """What a loss of power does to processes: all end at once."""
+
+    def inject(scene: Scene) -> str:
+        process = start(scene)
+        for line in scene.left_over():
+            os.kill(int(line.split(":")[0]), signal.SIGKILL)
+        process.wait(30)
+        return rerun(scene).removeprefix(", ")
+
+    return inject
+
+
+def rerun(scene: Scene) -> str:
+    """A plain re-run, after which everything is there; files without an end are not."""
+    scene.workspace.run("--unlock")
+    scene.run()
+    if scene.workspace.config["capture"].get("enabled", True):
+        assert scene.workspace.json("verified.json") == {"checked": PAIRS, "problems": []}
+    return ", complete after a re-run"
+
+
+def kill_pool(start: Callable[[Scene], subprocess.Popen[str]]) -> Callable[[Scene], str]:
+    """The supervisor of the servers is killed."""
+
+    def inject(scene: Scene) -> str:
+        process = start(scene)
+        os.kill(pool_status(scene.workspace.config)["pid"], signal.SIGKILL)
+        scene.finish(process)
+        return "complete, with a new pool"
+
+    return inject
+
+
+def kill_client(scene: Scene) -> str:
+    process = scene.start_busy()
+    clients = [line for line in scene.left_over() if "ask_pool" in line or "EMOPROBE_CLIENT" in line]
+    os.kill(int(clients[0].split(":")[0]), signal.SIGKILL)
+    assert process.wait(120) == 1
+    kept = len(scene.workspace.trajectories())
+    assert kept == PAIRS - 1
+    scene.run()
+    return f"that trajectory failed alone, {kept} kept, complete after a re-run"
+
+
+def two_workflows_one_folder(scene: Scene) -> str:
+    process = scene.start_busy()
+    output = scene.run(ok=False)
+    assert "lock" in output.lower()
+    scene.finish(process)
+    return "the second is told that the folder is locked, the first completes"
+
+
+def two_folders_one_pool(scene: Scene) -> str:
+    scene.workers["keep_alive"] = 20.0
+    other = Workspace(scene.folder / "other", scene.workspace.config)
+    other.folder.mkdir()
+    first, second = scene.start(), other.start(*scene.goal)
+    scene.finish(first)
+    assert second.wait(120) == 0, (other.folder / "snakemake.out").read_text()[-3000:]
+    assert other.trajectories() == scene.workspace.trajectories()
+    assert sum(worker["served"] for worker in pool_status(scene.workspace.config)["workers"]) == 2 * PAIRS
+    return "both complete, one pool"
+
+
+def in_capture(inject: Callable[[Scene], str], expected: str = RESUMED) -> Fault:
+    """A fault in mid-capture, with a real server."""
+    return Fault(expected, inject, captures, nnsight_trajectories)
+
+
+FAULTS = {
+    "workflow_sigkill": Fault(RESUMED, end_snakemake(signal.SIGKILL), busy),
+    "workflow_sigterm": Fault(RESUMED, end_snakemake(signal.SIGTERM), busy),
+    "workflow_ctrl_c": Fault(RESUMED, end_snakemake(signal.SIGINT), busy),
+    "client_sigkill": Fault("that trajectory fails alone, a re-run makes it", kill_client, busy),
+    "pool_sigkill": Fault("the next client starts a new pool; complete", kill_pool(Scene.start_busy), busy),
+    "everything_sigkill": Fault(RESUMED, kill_everything(Scene.start_busy), busy),
+    "capture_workflow_sigkill": in_capture(end_snakemake(signal.SIGKILL, start_capturing)),
+    "capture_workflow_sigterm": in_capture(end_snakemake(signal.SIGTERM, start_capturing)),
+    "capture_workflow_ctrl_c": in_capture(end_snakemake(signal.SIGINT, start_capturing)),
+    "capture_pool_sigkill": in_capture(
+        kill_pool(start_capturing), "its server ends with it, the next client starts both anew; complete"
+    ),
+    "capture_everything_sigkill": in_capture(kill_everything(start_capturing)),
+    "two_workflows_one_folder": Fault("the second is told, the first completes", two_workflows_one_folder, busy),
+    "two_folders_one_pool": Fault("both complete", two_folders_one_pool, partial(stubs, delay=0.5)),
+}
