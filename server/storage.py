@@ -62,14 +62,15 @@ class Storage:
             raise SaveDirError(f"save_dir has a character that is no letter, digit or one of - . / + = @ _; {accepted}")
         try:
             path = (self.root / save_dir).resolve()
-        except (OSError, RuntimeError, ValueError) as error:
-            raise SaveDirError(f"save_dir cannot be resolved ({error}); {accepted}") from None
-        if path == self.root or not path.is_relative_to(self.root):
-            raise SaveDirError(f"save_dir lies outside of the root; {accepted}")
-        if path.exists() and (
-            not path.is_dir() or not {entry.name for entry in path.iterdir()} <= set(ACTIVATION_FILES)
-        ):
-            raise SaveDirError(f"save_dir exists and holds something else; {accepted}")
+            if path == self.root or not path.is_relative_to(self.root):
+                raise SaveDirError(f"save_dir lies outside of the root; {accepted}")
+            if path.exists() and not {entry.name for entry in path.iterdir()} <= set(ACTIVATION_FILES):
+                raise SaveDirError(f"save_dir exists and holds something else; {accepted}")
+            if not next(parent for parent in path.parents if parent.exists()).is_dir():
+                raise SaveDirError(f"save_dir leads through a file; {accepted}")
+        except (OSError, RuntimeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise SaveDirError(f"save_dir cannot be resolved ({reason}); {accepted}") from None
         return path
 
     def write(self, folder: Path, activations: dict[str, torch.Tensor], metadata: dict[str, Any]) -> Stored:

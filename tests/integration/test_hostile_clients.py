@@ -89,7 +89,7 @@ def test_the_key_is_in_no_log_and_no_list_of_processes(server: NNsightServer) ->
     "save_dir",
     [
         "../out", "a/../../out", "a/..", "/tmp/out", "/etc", "~/out", "link/out", "link", "", " ", ".", "./.", ".hidden/x",
-        "a\0b", "\0", "x" * 256, "x/" * 2100, "é" * 200, "a\nb", "$(touch out)", "file:///tmp/out", "\\\\host\\share", "a;b", "%2e%2e/out",
+        "a\0b", "\0", "x" * 256, "x/" * 2100, "x/" * 2040, "é" * 200, "a\nb", "$(touch out)", "file:///tmp/out", "\\\\host\\share", "a;b", "%2e%2e/out",
         "file.txt", "file.txt/x", "loop/x", "taken",
     ],
 )  # fmt: skip
