@@ -30,6 +30,7 @@ rule all:
 
 
 onstart:
+    heed_sigterm()
     write_resolved(CONFIG, RUN_CONFIG.parent)
     end_future(files_below(FILES.root))
 

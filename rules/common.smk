@@ -2,7 +2,9 @@
 
 import gc
 import os
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -33,7 +35,6 @@ from scripts.lib.paths import (
     TRAJECTORY_FILES,
     Layout,
 )
-from scripts.lib.summary import summary_text
 from server.pool.run import job_environment
 
 try:
@@ -138,8 +139,24 @@ def experiment_files():
     return files + (activations(*ACTIVATION_FILES) if CAPTURE else [])
 
 
+def heed_sigterm():
+    """Run Snakemake's handler of SIGTERM in a thread.
+
+    It takes the scheduler's lock, which the code that it interrupts may hold: then a run would wait for itself, for ever.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    if callable(handler):
+        signal.signal(
+            signal.SIGTERM,
+            lambda *arguments: threading.Thread(target=handler, args=arguments).start(),
+        )
+
+
 def print_summary():
     """Show the headline numbers at the end of a run."""
+    # Here, as it brings pandas, which a plan does without.
+    from scripts.lib.summary import summary_text
+
     if FILES.report.exists():
         print(summary_text(FILES.report), file=sys.stderr)
 

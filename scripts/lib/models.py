@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from scripts.lib import atomic
 from scripts.lib.config import Capture, Model
 
@@ -118,7 +120,7 @@ def check_directory(directory: Path) -> None:
     """Check that a local directory holds a model.
 
     Raises:
-        ModelError: it is missing, or lacks its configuration, weights or tokenizer.
+        ModelError: it is missing, lacks its configuration, weights or tokenizer, or its weights are damaged.
     """
     if not directory.is_dir():
         raise ModelError(f"model.source: the directory {directory} does not exist")
@@ -128,6 +130,11 @@ def check_directory(directory: Path) -> None:
         raise ModelError(f"model.source: {directory} has no *.safetensors weights; save the model with save_pretrained")
     if not any((directory / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise ModelError(f"model.source: {directory} has no tokenizer; save it there with save_pretrained")
+    for path in sorted(directory.glob("*.safetensors")):
+        try:
+            safe_open(path, framework="numpy").keys()
+        except (OSError, SafetensorError) as error:
+            raise ModelError(f"model.source: {path} is damaged ({error}); copy or save it again") from None
 
 
 def check_capture(capture: Capture, directory: Path) -> None:

@@ -21,8 +21,11 @@ def answer(kind: str, times: int = 2, **details: Any) -> Fault:
     def inject(scene: Scene) -> str:
         scene.set_faults({"kind": kind, "times": times, **details})
         scene.run()
-        assert scene.failures() >= 1
-        return f"complete, {scene.failures()} failed attempts in the table"
+        failures = scene.failures()
+        assert failures >= 1
+        if kind == "status":
+            assert scene.failures_in_table() == failures
+        return f"complete, {failures} failed attempts"
 
     return Fault(ELSEWHERE, inject, busy)
 

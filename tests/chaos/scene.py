@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -19,7 +20,7 @@ import pandas as pd
 from tests import tiny_models
 from tests.benchmarks.measure import embedded_model
 from tests.conftest import VARIANTS, StubServer
-from tests.integration.pool import end_pool, pool_status
+from tests.integration.pool import end_pool, server_process, worker_status
 from tests.workspace import Workspace, processes_of, wait_for
 
 SAMPLES = 4
@@ -86,22 +87,23 @@ class Scene:
         return (self.folder / "snakemake.out").read_text()
 
     def failures(self) -> int:
-        """Failed attempts in the workers' table."""
-        return int(pd.read_parquet(self.workspace.layout.table("workers"))["failures"].sum())
+        """Failed attempts that the trajectories tell of."""
+        root = self.workspace.layout.root
+        states = [json.loads(path.read_text()) for path in root.glob("*/*/agent_state.json")]
+        return sum(attempt["error"] is not None for state in states for attempt in state["attempts"])
 
-    def server_process(self, name: str) -> int | None:
-        """The number of the process of a server that the pool has started; None while there is none."""
-        status = pool_status(self.workspace.config)
-        url = next((worker["url"] for worker in status["workers"] if worker["name"] == name), "") if status else ""
-        lines = [
-            line for line in processes_of(self.folder) if url and f"--port {url.rpartition(':')[2]} " in line + " "
-        ]
-        return int(lines[0].split(":")[0]) if lines else None
+    def failures_in_table(self) -> int:
+        """The same from the workers' table."""
+        self.workspace.run("--until", "analyze_behaviour")
+        return int(pd.read_parquet(self.workspace.layout.table("workers"))["failures"].sum())
 
     def worker(self, name: str) -> dict[str, Any]:
         """What the pool says of a server; empty while it says nothing."""
-        status = pool_status(self.workspace.config)
-        return next((worker for worker in status["workers"] if worker["name"] == name), {}) if status else {}
+        return worker_status(self.workspace.config, name)
+
+    def server_process(self, name: str) -> int | None:
+        """The number of the process of a server that the pool has started; None while there is none."""
+        return server_process(self.workspace.config, name)
 
     def wait_for_process(self, name: str) -> int:
         """Wait until the pool has started a server; return its process number."""
@@ -143,7 +145,7 @@ def stubs(servers: int = 2, delay: float = 0.0, **workers: Any) -> Scene:
         "workers": {"start_timeout": 4.0, "hang_timeout": 6.0, **workers},
         "capture": {"enabled": False},
     }
-    return Scene(sections, ("--until", "analyze_behaviour"), servers, delay)
+    return Scene(sections, ("--until", "generate"), servers, delay)
 
 
 def nnsight(count: int = 2, **workers: Any) -> Scene:
@@ -154,7 +156,7 @@ def nnsight(count: int = 2, **workers: Any) -> Scene:
         "workers": {"count": count, "requests": 2, "hang_timeout": 6.0, **workers},
         "capture": {"dtype": "float32"},
     }
-    return Scene(sections, ("--until", "verify", "analyze_behaviour"))
+    return Scene(sections, ("--until", "verify"))
 
 
 def captures() -> Scene:

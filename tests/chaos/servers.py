@@ -25,6 +25,7 @@ def end_in_mid_run(scene: Scene, name: str, number: signal.Signals) -> str:
     os.kill(server, number)
     scene.finish(process)
     assert scene.failures() >= 1
+    assert scene.failures_in_table() == scene.failures()
     return f"complete, {scene.failures()} failed attempts in the table"
 
 
@@ -84,7 +85,8 @@ def broken_model(scene: Scene) -> str:
     output = scene.run(ok=False)
     seconds = time.monotonic() - started
     assert scene.workspace.trajectories() == {}
-    assert "safetensors" in output.lower() or "No model server is left" in output, output[-3000:]
+    assert "model.safetensors is damaged" in output, output[-3000:]
+    assert scene.server_process("nnsight-0") is None
     (model / "model.safetensors").write_bytes(whole)
     scene.run()
     return f"one clear error after {seconds:.0f} s; complete with the whole file"
@@ -121,7 +123,7 @@ def vllm() -> Scene:
         "workers": {"count": 2, "requests": 1, "keep_alive": 60.0, "max_model_len": 1024, "kv_cache_gib": 1},
         "capture": {"enabled": False},
     }
-    return Scene(sections, ("--until", "analyze_behaviour"))
+    return Scene(sections, ("--until", "generate"))
 
 
 def real(expected: str, inject: object, count: int = 1) -> Fault:
@@ -135,7 +137,7 @@ FAULTS = {
     "nnsight_sigstop": real(ELSEWHERE, stopped, 2),
     "server_killed_at_start": real("restarted", killed_at_start),
     "server_always_killed_at_start": real("one clear error after workers.restarts", always_killed_at_start),
-    "broken_model": real("one clear error, nothing generated", broken_model),
+    "broken_model": real("one clear error before a server is started", broken_model),
     "port_taken": real("another port", port_taken),
     "slow_start": real("the run waits, up to workers.start_timeout", slow_start),
     "vllm_sigkill": Fault(ELSEWHERE, vllm_killed, vllm, None),

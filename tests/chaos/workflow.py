@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -32,7 +33,12 @@ def end_snakemake(
     def inject(scene: Scene) -> str:
         process = start(scene)
         os.kill(process.pid, number)
-        process.wait(60)  # after SIGTERM it finishes the jobs that run
+        deadline = time.monotonic() + 60
+        while process.poll() is None:  # after SIGTERM it finishes the jobs that run
+            assert time.monotonic() < deadline, scene.printed()[-3000:]
+            if number is signal.SIGTERM:  # comes again and again, to meet it at every moment
+                os.kill(process.pid, number)
+            time.sleep(0.01)
         seconds = scene.wait_until_nothing_is_left()
         before = len(scene.workspace.trajectories())
         return f"no process left after {seconds:.1f} s, {before} trajectories kept{rerun(scene)}"

@@ -1,7 +1,9 @@
-"""The workflow on a real vLLM server. One pool and one server serve every test of this module."""
+"""The workflow on real vLLM servers. One pool with two servers serves every test of this module."""
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,10 @@ import pytest
 
 from scripts.lib.config_files import parse_config
 from tests.conftest import VARIANTS
-from tests.integration.pool import end_pool, pool_status
-from tests.workspace import Workspace
+from tests.integration.pool import end_pool, pool_status, server_process, worker_status
+from tests.workspace import Workspace, wait_for
 
-WORKERS = {"keep_alive": 1800.0, "kv_cache_gib": 2, "max_model_len": 2048}
+WORKERS = {"count": 2, "keep_alive": 1800.0, "kv_cache_gib": 1, "max_model_len": 2048}
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +70,8 @@ def test_every_pair_has_its_files_and_the_tables_agree(finished: Workspace) -> N
         ]
         assert accuracy.loc[variant, "correct"] == sum(graded)
     workers = pd.read_parquet(layout.table("workers"))
-    assert workers["worker"].tolist() == ["vllm-0"]
-    assert workers["answered"].tolist() == [12]
+    assert set(workers["worker"]) <= {"vllm-0", "vllm-1"}
+    assert workers["answered"].sum() == 12
     report = finished.json("report.json")
     assert report["trajectories"] == 12
     output = finished.output  # type: ignore[attr-defined]
@@ -137,9 +139,28 @@ def test_a_prompt_that_is_too_long_fails_alone_with_its_reason(fresh: Callable[.
     assert "gsm8k_0001" in output
 
 
+def test_a_killed_server_costs_and_changes_nothing(base: dict[str, Any], fresh: Callable[..., Workspace]) -> None:
+    wait_for(lambda: worker_status(base, "vllm-1")["state"] == "live", 200, "a second server")
+    workspace = fresh(experiment={"name": "killed"}, generation={"max_tokens": 120})
+    process = workspace.start("--until", "analyze_behaviour")
+    wait_for(lambda: worker_status(base, "vllm-1")["in_flight"] > 0, 60, "requests at the second server")
+    server = server_process(base, "vllm-1")
+    assert server is not None
+    os.kill(server, signal.SIGKILL)
+    assert process.wait(200) == 0, (workspace.folder / "snakemake.out").read_text()[-3000:]
+    workers = pd.read_parquet(workspace.layout.table("workers")).set_index("worker")
+    assert int(workers["failures"]["vllm-1"]) >= 1
+    made = workspace.trajectories()
+    assert len(made) == 12
+    for path in list(made)[::2]:
+        (workspace.layout.root / path).unlink()
+    workspace.run("--until", "generate")
+    assert workspace.trajectories() == made
+
+
 def test_the_pool_says_what_it_runs(finished: Workspace) -> None:
-    status = pool_status(finished.config)
-    (worker,) = status["workers"]
-    assert worker["state"] == "live"
-    assert worker["in_flight"] == 0
-    assert worker["served"] >= 12
+    first, second = pool_status(finished.config)["workers"]
+    assert first["state"] == "live"
+    assert first["in_flight"] == second["in_flight"] == 0
+    assert first["served"] >= 12
+    assert second["restarts"] == 1
