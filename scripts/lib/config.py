@@ -21,6 +21,17 @@ NamedPosition = Literal["last_prompt", "prefix_mean", "response_first", "respons
 
 HOOK_POINT = r"^(?:[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*)?\.?(?:input|output)$"
 
+# Arguments of the vLLM server that are not the user's.
+OWN_FLAGS = {
+    "--api-key": "lists of processes would show it; each server gets a key of its own by its environment",
+    "--host": "servers listen on the loopback interface; run others yourself and name them in workers.endpoints",
+    "--port": "set workers.port",
+    "--model": "set model.source",
+    "--served-model-name": "it follows from model.source",
+    "--dtype": "set model.dtype",
+    "--trust-remote-code": "code that comes with a model is not run",
+}
+
 Text = Annotated[str, Field(min_length=1)]
 
 
@@ -205,6 +216,15 @@ class Workers(Section):
         None, description="Environment variable that holds the API key of `endpoints`; the key itself never goes here."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Of the servers and the pool.")
+
+    @field_validator("extra_args")
+    @classmethod
+    def _extra_args(cls, arguments: list[str]) -> list[str]:
+        for argument in arguments:
+            flag = argument.partition("=")[0].replace("_", "-")
+            if flag in OWN_FLAGS:
+                raise ValueError(f"may not hold {flag}: {OWN_FLAGS[flag]}")
+        return arguments
 
     @field_validator("endpoints", "capture_endpoints")
     @classmethod

@@ -248,10 +248,12 @@ class _JsonLines:
         number, line = self._lines[position]
         where = f"dataset.source: line {number} of {self._path}"
         try:
+            if b"\0" in line:  # JSON text has none, UTF-16 and UTF-32 are full of them
+                raise UnicodeError
             row = json.loads(line.decode("utf-8"))
-        except UnicodeDecodeError:
+        except UnicodeError:
             raise DataError(f"{where} is not UTF-8 text; convert the file, as with iconv -t utf-8") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{where} is no JSON ({error})") from None
         if not isinstance(row, dict):
             raise DataError(f"{where} is no JSON object")

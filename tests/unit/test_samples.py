@@ -1,6 +1,8 @@
 """Questions and gold answers from every kind of source."""
 
 import json
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 from scripts.lib import samples
 from scripts.lib.config import Dataset
 from scripts.lib.samples import DataError, Sample, draw, gold_answer, sample_id, sample_ids, sample_index
+from tests.workspace import ROOT
 
 SHARED_GSM8K = Path(__file__).parents[3] / "shared/data/gsm8k/test.jsonl"
 
@@ -89,6 +92,12 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
         (b'{"question": "a?", "answer": "1"}\n{broken\n', {"samples": 2}, ["line 2", "no JSON"]),
         (b"[1, 2]\n", {}, ["line 1", "no JSON object"]),
         (b'{"question": "\xff", "answer": "1"}\n', {}, ["line 1", "UTF-8", "iconv"]),
+        ('{"question": "a?", "answer": "1"}'.encode("utf-16"), {}, ["line 1", "UTF-8", "iconv"]),
+        ('{"question": "a?", "answer": "1"}'.encode("utf-16-be"), {}, ["line 1", "UTF-8", "iconv"]),
+        ('{"question": "a?", "answer": "1"}'.encode("utf-32"), {}, ["line 1", "UTF-8", "iconv"]),
+        ('{"question": "Käse?", "answer": "1"}'.encode("latin-1"), {}, ["line 1", "UTF-8", "iconv"]),
+        (b"[" * 100_000, {}, ["line 1", "no JSON"]),
+        (b"\x1f\x8b\x08\x00compressed", {}, ["line 1", "UTF-8"]),
         (b'{"query": "a?", "answer": "1"}\n', {}, ["no column 'question'", "dataset.question", "query, answer"]),
         (b'{"question": "a?", "gold": "1"}\n', {}, ["no column 'answer'", "dataset.answer"]),
         (b'{"question": "", "answer": "1"}\n', {}, ["row 1", "no question"]),
@@ -121,6 +130,28 @@ def test_a_parquet_file_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "d.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(DataError, match="no readable Parquet"):
         list(draw(Dataset(source=str(tmp_path / "d.parquet"), samples=1), 0))
+
+
+MILLION = """
+import resource, sys
+from scripts.lib.config import Dataset
+from scripts.lib.samples import draw
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+found = list(draw(Dataset(source=sys.argv[1], samples=5), 1))
+print(len(found), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def test_a_million_rows_take_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "d.jsonl"
+    with open(path, "w") as file:
+        file.writelines(f'{{"question": "What is {row} + 1?", "answer": {row + 1}}}\n' for row in range(1_000_000))
+    done = subprocess.run(
+        [sys.executable, "-c", MILLION, str(path)], capture_output=True, text=True, check=True, cwd=ROOT, timeout=120
+    )
+    count, mebibytes = map(int, done.stdout.split())
+    assert count == 5
+    assert mebibytes < 500
 
 
 def test_byte_order_mark_and_blank_lines_are_no_rows(tmp_path: Path) -> None:
