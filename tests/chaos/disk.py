@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,16 @@ def small_disk(folder: Path, size: str = "8m") -> Iterator[None]:
         subprocess.run(["umount", "--lazy", folder], check=True)
     # The scene goes on with what the disk held.
     subprocess.run(["cp", "-aT", f"{kept}-end", folder], check=True)
+
+
+def can_mount() -> bool:
+    """Whether this user may mount a disk."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", folder]
+        if subprocess.run(command, capture_output=True).returncode:
+            return False
+        subprocess.run(["umount", folder], check=True)
+        return True
 
 
 def fill(folder: Path, leave: int) -> Path:
@@ -101,6 +112,7 @@ def clock_jump(seconds: float) -> Callable[[Scene], str]:
     return inject
 
 
+MOUNTS = ("full_disk_at_a_trajectory", "full_disk_at_a_capture", "read_only_results")
 FAULTS = {
     "full_disk_at_a_trajectory": Fault(FULL, full_disk(110_000)),
     "full_disk_at_a_capture": Fault(FULL, full_disk(90_000), captures, nnsight_trajectories),

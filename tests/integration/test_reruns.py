@@ -123,6 +123,12 @@ def test_one_target_is_made_alone(after: Callable[..., Workspace]) -> None:
     assert workspace.planned(target) == {"generate": 1}
 
 
+def test_a_deleted_sample_makes_its_trajectories_again(after: Callable[..., Workspace]) -> None:
+    workspace = after()
+    workspace.layout.sample("gsm8k_0003").unlink()
+    assert workspace.planned() == {"prepare_sample": 1, "generate": 4, **TABLES}
+
+
 @pytest.mark.parametrize("name", ["agent_state.json", "sample.json"])
 def test_every_file_of_a_trajectory_counts(after: Callable[..., Workspace], name: str) -> None:
     workspace = after()
