@@ -128,6 +128,8 @@ def experiment_files():
         FILES.resolved_json,
         FILES.metadata,
         FILES.report,
+        FILES.report_html,
+        FILES.model,
         FILES.verified,
     ]
     files += [
@@ -135,8 +137,11 @@ def experiment_files():
         *(FILES.figure(name) for name in figures()),
         *([FILES.directions()] if PROBES else []),
     ]
+    files += [FILES.sample(sample) for sample in SAMPLES]
     files += trajectories(*TRAJECTORY_FILES)
-    return files + (activations(*ACTIVATION_FILES) if CAPTURE else [])
+    return files + (
+        [FILES.manifest, *activations(*ACTIVATION_FILES)] if CAPTURE else []
+    )
 
 
 def heed_sigterm():
