@@ -67,7 +67,11 @@ def main() -> None:
         os.environ.get(KEY_VARIABLE) or None,
         arguments.request_timeout,
     )
-    uvicorn.run(app, host=arguments.host, port=arguments.port, log_level="warning", access_log=False, backlog=4096)
+    # Clients keep connections for 5 s by default: a server that closes them as early closes some that are in use again.
+    uvicorn.run(
+        app, host=arguments.host, port=arguments.port, log_level="warning", access_log=False, backlog=4096,
+        timeout_keep_alive=75,
+    )  # fmt: skip
     engine.close()
 
 

@@ -253,7 +253,8 @@ class Worker:
             base_url=self.url,
             headers={"Authorization": f"Bearer {self.api_key}"} if self.api_key else {},
             timeout=httpx.Timeout(None, connect=30.0),
-            limits=httpx.Limits(max_connections=1, max_keepalive_connections=1),
+            # vLLM closes connections that were idle for 5 s; one that is closing loses the request that it is given.
+            limits=httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=3.0),
             verify=_tls(),
             trust_env=self.launch is None,
         )

@@ -17,6 +17,8 @@ from typing import Any
 
 import pandas as pd
 
+from scripts.lib import activations
+from scripts.lib.verification import check_trajectory
 from tests import tiny_models
 from tests.benchmarks.measure import embedded_model
 from tests.conftest import VARIANTS, StubServer
@@ -85,6 +87,18 @@ class Scene:
     def printed(self) -> str:
         """What the started workflow has printed so far."""
         return (self.folder / "snakemake.out").read_text()
+
+    def problems(self) -> list[str]:
+        """What is not whole of the experiment's trajectories and activations."""
+        layout, found = self.workspace.layout, []
+        captured = self.workspace.config["capture"].get("enabled", True)
+        for variant in VARIANTS:
+            for sample in (f"gsm8k_{number:04d}" for number in range(1, SAMPLES + 1)):
+                wrong, tokens = check_trajectory(layout, variant, sample)
+                found += wrong
+                if captured:
+                    found += activations.check(layout.activations(variant, sample), None, tokens)
+        return found
 
     def failures(self) -> int:
         """Failed attempts that the trajectories tell of."""
@@ -156,7 +170,7 @@ def nnsight(count: int = 2, **workers: Any) -> Scene:
         "workers": {"count": count, "requests": 2, "hang_timeout": 6.0, **workers},
         "capture": {"dtype": "float32"},
     }
-    return Scene(sections, ("--until", "verify"))
+    return Scene(sections, ("--until", "generate"))
 
 
 def captures() -> Scene:
@@ -166,7 +180,7 @@ def captures() -> Scene:
     generated = finished_generation()
     scene.workspace.config["generation"] = {**scene.workspace.config["generation"], "backend": "vllm"}
     generated.copy_without_captures(scene.workspace)
-    scene.goal = ("--rerun-triggers", "mtime", "--until", "verify")
+    scene.goal = ("--rerun-triggers", "mtime", "--until", "capture")
     return scene
 
 
@@ -226,6 +240,7 @@ def survive(name: str, fault: Fault) -> dict[str, Any]:
     try:
         happened = fault.inject(scene)
         made = scene.workspace.trajectories()
+        assert scene.problems() == []
         end_pool(scene.workspace.config)
         scene.wait_until_nothing_is_left()
         wanted = made if wanted is None else wanted

@@ -63,8 +63,6 @@ def rerun(scene: Scene) -> str:
     """A plain re-run, after which everything is there; files without an end are not."""
     scene.workspace.run("--unlock")
     scene.run()
-    if scene.workspace.config["capture"].get("enabled", True):
-        assert scene.workspace.json("verified.json") == {"checked": PAIRS, "problems": []}
     return ", complete after a re-run"
 
 
