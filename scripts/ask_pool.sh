@@ -23,9 +23,20 @@ emoprobe_ask() {
     return 1
 }
 
-# One start, whoever asks first: the others wait at the lock and find the pool there.
+# A workflow that has been killed may stay as a zombie until its own parent looks.
+emoprobe_owner_lives() {
+    local key value
+    while read -r key value; do
+        [ "$key" = State: ] && { [[ $value != [ZX]* ]]; return; }
+    done <"/proc/$EMOPROBE_OWNER/status"
+    return 1
+} 2>/dev/null
+
+# One start, whoever asks first: the others wait at the lock and find the pool there. Nobody starts one for a workflow
+# that is gone.
 emoprobe_start() {
     flock 4
+    emoprobe_owner_lives || return 1
     local port token
     { read -r port token <"$EMOPROBE_POOL" && exec 3<>"/dev/tcp/127.0.0.1/$port"; } 2>/dev/null && exec 3>&- && return 0
     "$EMOPROBE_PYTHON" -m server.pool.start "$EMOPROBE_POOL" "$EMOPROBE_CONFIG" "$PWD" "$EMOPROBE_OWNER" 4>&-

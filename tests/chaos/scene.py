@@ -27,7 +27,7 @@ from tests.workspace import Workspace, processes_of, wait_for
 
 SAMPLES = 4
 PAIRS = SAMPLES * len(VARIANTS)
-ORPHAN_SECONDS = 10
+ORPHAN_SECONDS = 5
 
 
 class Scene:

@@ -14,7 +14,7 @@ from tests.integration.pool import pool_status
 from tests.workspace import Workspace, wait_for
 
 busy = partial(stubs, delay=1.0, requests=2)
-RESUMED = "nothing half-written, no process left after 10 s, a plain re-run finishes"
+RESUMED = "nothing half-written, no process left after 5 s, a plain re-run finishes"
 
 
 def start_capturing(scene: Scene) -> subprocess.Popen[str]:
