@@ -159,7 +159,7 @@ def test_damage_is_put_right_by_deleting_just_that(finished: Workspace) -> None:
     expected = load_file(folder / "activations.safetensors")
     shutil.rmtree(folder)
     assert finished.planned()["generate"] == 1
-    finished.run()
+    finished.run("--until", "verify")
     found = load_file(folder / "activations.safetensors")
     assert all((found[name] - expected[name]).abs().max() <= 1e-5 for name in expected)
     assert finished.trajectories() == before

@@ -111,18 +111,18 @@ def test_lost_trajectories_come_back_byte_for_byte(finished: Workspace) -> None:
     for path in list(before)[::3]:
         (finished.layout.root / path).unlink()
     assert finished.planned()["generate"] == 4
-    finished.run()
+    finished.run("--until", "generate")
     assert finished.trajectories() == before
 
 
 def test_sampled_trajectories_come_back_byte_for_byte(fresh: Callable[..., Workspace]) -> None:
     workspace = fresh(experiment={"name": "sampled"}, generation={"temperature": 0.8, "top_p": 0.95})
-    workspace.run()
+    workspace.run("--until", "generate")
     before = workspace.trajectories()
     assert len(set(before.values())) == 12
     for path in list(before)[::4]:
         (workspace.layout.root / path).unlink()
-    workspace.run()
+    workspace.run("--until", "generate")
     assert workspace.trajectories() == before
 
 
