@@ -154,11 +154,12 @@ def test_a_request_brings_no_template_of_its_own(server: NNsightServer, name: st
     assert name in answer.json()["error"]["message"]
 
 
-def test_schemathesis_finds_no_server_error(server: NNsightServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("mode", "examples"), [("negative", "150"), ("positive", "6")])
+def test_schemathesis_finds_no_server_error(server: NNsightServer, mode: str, examples: str, tmp_path: Path) -> None:
     before = memory(server)
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json"]
     command += ["-H", f"Authorization: {HEADERS['Authorization']}", "--checks", "not_a_server_error", "--seed", "1"]
-    command += ["--max-examples", "15", "--phases", "examples,fuzzing", "--request-timeout", "60"]
+    command += ["--mode", mode, "--max-examples", examples, "--phases", "fuzzing", "--request-timeout", "60"]
     command += ["--continue-on-failure", "--no-shrink", "--suppress-health-check", "all", "--workers", "4"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
