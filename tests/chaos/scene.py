@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shutil
@@ -186,14 +187,17 @@ def captures() -> Scene:
 
 @cache
 def tiny_model() -> Path:
-    """A tiny random Llama."""
-    return tiny_models.make("llama", embedded_model(), Path(tempfile.mkdtemp(prefix="chaos-model-")))
+    """A tiny random Llama, kept until the interpreter ends."""
+    folder = Path(tempfile.mkdtemp(prefix="chaos-model-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return tiny_models.make("llama", embedded_model(), folder)
 
 
 @cache
 def finished_generation() -> Workspace:
-    """The experiment of `nnsight()`, finished without a fault."""
+    """The experiment of `nnsight()`, finished without a fault; kept until the interpreter ends."""
     scene = nnsight(1)
+    atexit.register(scene.close)
     scene.run()
     end_pool(scene.workspace.config)
     return scene.workspace
