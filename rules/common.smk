@@ -145,7 +145,7 @@ def experiment_files():
 
 
 def heed_sigterm():
-    """Run Snakemake's handler of SIGTERM in a thread.
+    """Run the handler of SIGTERM of Snakemake 9.27 in a thread.
 
     It takes the scheduler's lock, which the code that it interrupts may hold: then a run would wait for itself, for ever.
     """

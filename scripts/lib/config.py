@@ -10,8 +10,10 @@ import re
 from string import Formatter
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from scripts.lib.config_section import Section, Text
+from scripts.lib.config_workers import Workers
 from scripts.lib.names import CONTROL, check_name
 
 Placement = Literal["user_prefix", "user_suffix", "system_prefix", "system_suffix"]
@@ -20,25 +22,6 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 NamedPosition = Literal["last_prompt", "prefix_mean", "response_first", "response_mean", "response_last"]
 
 HOOK_POINT = r"^(?:[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*)?\.?(?:input|output)$"
-
-# Arguments of the vLLM server that are not the user's.
-OWN_FLAGS = {
-    "--api-key": "lists of processes would show it; each server gets a key of its own by its environment",
-    "--host": "servers listen on the loopback interface; run others yourself and name them in workers.endpoints",
-    "--port": "set workers.port",
-    "--model": "set model.source",
-    "--served-model-name": "it follows from model.source",
-    "--dtype": "set model.dtype",
-    "--trust-remote-code": "code that comes with a model is not run",
-}
-
-Text = Annotated[str, Field(min_length=1)]
-
-
-class Section(BaseModel):
-    """A part of the configuration: unknown keys are errors, values are never coerced."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Experiment(Section):
@@ -179,62 +162,6 @@ class Generation(Section):
         default_factory=dict, description="Arguments of the chat template, such as `enable_thinking: false`."
     )
     timeout: float = Field(600.0, gt=0, description="Seconds that one attempt at a request may take.")
-
-
-class Workers(Section):
-    """The model servers. Nothing here changes a result, so no change here makes anything again."""
-
-    count: int = Field(1, ge=1, le=1024, description="Servers to start, on disjoint cores or GPUs.")
-    endpoints: list[str] = Field(
-        default_factory=list,
-        description="Base URLs of servers that somebody else runs (`http://host:8000/v1`); then none is started.",
-    )
-    capture_endpoints: list[str] = Field(
-        default_factory=list, description="The same for NNsight servers, which capture activations."
-    )
-    model_name: str | None = Field(None, description="What `endpoints` call the model; null: its source.")
-    requests: int = Field(64, ge=1, le=4096, description="Requests in flight at one server.")
-    attempts: int = Field(3, ge=1, le=10, description="Tries of one request, each on the next live server.")
-    restarts: int = Field(2, ge=0, le=100, description="Restarts of a server that died, each.")
-    start_timeout: float = Field(900.0, gt=0, description="Seconds that a server may take to become healthy.")
-    hang_timeout: float = Field(
-        60.0, gt=0, description="Seconds of failed health checks after which a server counts as hanging."
-    )
-    keep_alive: float = Field(0.0, ge=0, description="Seconds that servers stay up after the last workflow ended.")
-    port: int = Field(0, ge=0, le=65535, description="First port to try; 0 takes any free one.")
-    max_model_len: int | None = Field(4096, ge=16, description="Longest prompt + completion; null: the model's own.")
-    kv_cache_gib: int = Field(4, ge=1, description="Memory for the KV cache of a server on a CPU, GiB.")
-    gpu_memory: float = Field(
-        0.45, gt=0, lt=1, description="Share of a GPU's memory for vLLM; the NNsight server lives beside it."
-    )
-    tensor_parallel: int = Field(1, ge=1, description="GPUs that one server is spread over.")
-    compile: bool | None = Field(
-        None, description="Whether vLLM compiles the model: a slow first start, faster decoding; null: on a GPU only."
-    )
-    extra_args: list[str] = Field(default_factory=list, description="Further arguments of the vLLM server.")
-    api_key_env: str | None = Field(
-        None, description="Environment variable that holds the API key of `endpoints`; the key itself never goes here."
-    )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Of the servers and the pool.")
-
-    @field_validator("extra_args")
-    @classmethod
-    def _extra_args(cls, arguments: list[str]) -> list[str]:
-        for argument in arguments:
-            flag = argument.partition("=")[0].replace("_", "-")
-            if flag in OWN_FLAGS:
-                raise ValueError(f"may not hold {flag}: {OWN_FLAGS[flag]}")
-        return arguments
-
-    @field_validator("endpoints", "capture_endpoints")
-    @classmethod
-    def _endpoints(cls, endpoints: list[str]) -> list[str]:
-        for url in endpoints:
-            if not re.fullmatch(r"https?://[^\s/@]+(/\S*)?", url):
-                raise ValueError(f"{url!r} is no http:// or https:// URL without credentials")
-        if len({url.rstrip("/") for url in endpoints}) != len(endpoints):
-            raise ValueError("names a server twice")
-        return [url.rstrip("/") for url in endpoints]
 
 
 class Capture(Section):

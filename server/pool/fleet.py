@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from scripts.lib.trajectories import Delivery
-from server.pool.worker import RequestError, Worker
+from server.pool.replies import RequestError
+from server.pool.worker import Worker
 
 log = logging.getLogger(__name__)
 

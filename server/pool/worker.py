@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -17,13 +18,15 @@ from typing import Any, Literal
 
 import httpx
 
+from server.pool.replies import RequestError, read_reply
+
 log = logging.getLogger(__name__)
 
 State = Literal["starting", "live", "failed"]
 HEALTH_SECONDS = 5.0
 TAIL_LINES = 25
 STOP_SECONDS = 5.0
-PORT_TAKEN = "address already in use"
+PORT_TAKEN = f"[Errno {errno.EADDRINUSE}]"
 
 
 @dataclass(frozen=True)
@@ -44,15 +47,6 @@ class Limits:
     restarts: int
     start_timeout: float
     hang_timeout: float
-
-
-class RequestError(Exception):
-    """An attempt that failed. `permanent`: another server would refuse it as well. `pause`: seconds to leave be."""
-
-    def __init__(self, message: str, *, permanent: bool = False, pause: float = 0.0) -> None:
-        super().__init__(message)
-        self.permanent = permanent
-        self.pause = pause
 
 
 @dataclass
@@ -146,24 +140,7 @@ class Worker:
             await client.aclose()
             raise
         self._idle.append(client)
-        if response.status_code == 429 or response.status_code == 503:
-            pause = _seconds(response.headers.get("retry-after"))
-            raise RequestError(f"status {response.status_code}: {_message(response)}", pause=pause)
-        if 400 <= response.status_code < 500 and response.status_code not in (408, 409, 425):
-            # A model that is not there is this server's mistake, anything else the request's.
-            raise RequestError(
-                f"status {response.status_code}: {_message(response)}",
-                permanent=response.status_code not in (401, 403, 404),
-            )
-        if response.status_code != 200:
-            raise RequestError(f"status {response.status_code}: {_message(response)}")
-        try:
-            answer = response.json()
-        except ValueError:
-            raise RequestError(f"the answer is no JSON: {response.text[:200]!r}") from None
-        if not isinstance(answer, dict):
-            raise RequestError(f"the answer is no JSON object: {response.text[:200]!r}")
-        return answer
+        return read_reply(response)
 
     async def _start(self) -> str:
         """Start the process, if the server is ours, and wait for its health.
@@ -327,24 +304,6 @@ class Worker:
 def _tls() -> ssl.SSLContext:
     """One context for all connections: each takes 20 ms to make."""
     return httpx.create_ssl_context()
-
-
-def _seconds(retry_after: str | None) -> float:
-    """The pause that a server asked for, in seconds, at most a minute."""
-    try:
-        return min(60.0, max(0.0, float(retry_after or 1.0)))
-    except ValueError:
-        return 1.0
-
-
-def _message(response: httpx.Response) -> str:
-    """What a server says of its refusal, in one line."""
-    try:
-        error = response.json().get("error", response.json())
-        text = error.get("message", error) if isinstance(error, dict) else error
-    except (ValueError, AttributeError):
-        text = response.text
-    return " ".join(str(text).split())[:500]
 
 
 def _exit_words(status: int) -> str:

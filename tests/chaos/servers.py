@@ -10,7 +10,7 @@ import time
 from functools import partial
 
 from tests.benchmarks.measure import embedded_model
-from tests.chaos.scene import PAIRS, Fault, Scene, nnsight, nnsight_trajectories
+from tests.chaos.scene import Fault, Scene, nnsight, nnsight_trajectories
 from tests.workspace import wait_for
 
 SLOW_SECONDS = 6.0
@@ -92,13 +92,20 @@ def broken_model(scene: Scene) -> str:
 
 
 def port_taken(scene: Scene) -> str:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        scene.workers["port"] = other.getsockname()[1]
+    """One port is taken from the beginning, the next one after the pool has chosen it."""
+    with socket.socket() as first, socket.socket() as second:
+        first.bind(("127.0.0.1", 0))
+        first.listen()
+        scene.workers["port"] = first.getsockname()[1]
         process = scene.start()
+        scene.wait_for_process("nnsight-0")
+        chosen = int(scene.worker("nnsight-0")["url"].rpartition(":")[2])
+        assert chosen != first.getsockname()[1]
+        second.bind(("127.0.0.1", chosen))
+        second.listen()
+        wait_for(lambda: scene.worker("nnsight-0").get("restarts") == 1, 120, "a restart")
         scene.finish(process)
-    return "another port, complete"
+    return "the next port, restarted when that was taken as well, complete"
 
 
 def slow_start(scene: Scene) -> str:
@@ -137,8 +144,7 @@ FAULTS = {
     "server_killed_at_start": real("restarted", killed_at_start),
     "server_always_killed_at_start": real("one clear error after workers.restarts", always_killed_at_start),
     "broken_model": real("one clear error before a server is started", broken_model),
-    "port_taken": real("another port", port_taken),
+    "port_taken": real("another port; a restart where it is lost meanwhile", port_taken),
     "slow_start": real("the run waits, up to workers.start_timeout", slow_start),
     "vllm_sigkill": Fault(ELSEWHERE, vllm_killed, vllm, None),
 }
-assert PAIRS > 4, "too few pairs for two servers to be at work at once"
