@@ -28,7 +28,8 @@ def accuracy(table: pd.DataFrame) -> Figure:
     for row, entry in zip(rows, table.itertuples(), strict=True):
         colour = colour_of(entry.variant, entry.valence)
         axis.plot([entry.low, entry.high], [row, row], color=colour, linewidth=2, solid_capstyle="butt")
-        axis.plot(entry.accuracy, row, "o", color=colour, markersize=6)
+        # An accuracy of 0 or 1 stands on the edge: its mark is not cut there.
+        axis.plot(entry.accuracy, row, "o", color=colour, markersize=6, clip_on=False, zorder=3)
         axis.annotate(
             f"{entry.correct}/{entry.n}", (1.0, row), xycoords=("axes fraction", "data"), xytext=(4, 0),
             textcoords="offset points", va="center", fontsize=8, color=INK,
