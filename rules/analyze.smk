@@ -37,7 +37,7 @@ rule analyze_behaviour:
     resources:
         cpus=1,
     params:
-        bootstrap=CONFIG.probes.bootstrap,
+        bootstrap=CONFIG.analysis.bootstrap,
         folder=FILES.root,
     message:
         "Comparing the variants with control"
@@ -52,7 +52,7 @@ rule draw_figures:
         [
             report(
                 FILES.figure(name),
-                caption=f"captions/{name}.rst",
+                caption=f"../emoprobe/report/captions/{name}.rst",
                 category=FIGURES[name],
                 labels={"figure": name.replace("_", " ")},
             )
@@ -80,7 +80,7 @@ rule report_experiment:
     output:
         report(
             FILES.report,
-            caption="captions/report.rst",
+            caption="../emoprobe/report/captions/report.rst",
             category="Numbers",
             labels={"figure": "headline numbers"},
         ),

@@ -14,18 +14,19 @@ from snakemake.utils import update_config
 # Transforms may lie where the workflow was started; the folder of the Snakefile is on the path already.
 sys.path.append(os.getcwd())
 
-from scripts.lib import samples, triggers
-from scripts.lib.config_errors import ConfigError
-from scripts.lib.config_files import (
+from emoprobe.tasks import samples
+from emoprobe.workflow import triggers
+from emoprobe.config.errors import ConfigError
+from emoprobe.config.files import (
     parse_config,
     read_yaml,
     resolved_path,
     typed,
     write_resolved,
 )
-from scripts.lib.dates import end_future, files_below
-from scripts.lib.failures import failure_text
-from scripts.lib.paths import (
+from emoprobe.results.dates import end_future, files_below
+from emoprobe.workflow.failures import failure_text
+from emoprobe.results.layout import (
     ACTIVATION_FILES,
     BEHAVIOUR_TABLES,
     FIGURES,
@@ -160,7 +161,7 @@ def heed_sigterm():
 def print_summary():
     """Show the headline numbers at the end of a run."""
     # Here, as it brings pandas, which a plan does without.
-    from scripts.lib.summary import summary_text
+    from emoprobe.report.summary import summary_text
 
     if FILES.report.exists():
         print(summary_text(FILES.report), file=sys.stderr)

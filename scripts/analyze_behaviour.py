@@ -1,14 +1,14 @@
 """Compute what the variants did: accuracy, paired tests, the shape of the answers, agreement, workers."""
 
+from emoprobe.analysis import behaviour, consistency
+from emoprobe.results.tables import read_table, write_table
 from scripts.arguments import experiment_arguments
-from scripts.lib import behaviour, consistency
-from scripts.lib.tables import read_table, write_table
 
 
 def main() -> None:
     """Command line; see --help."""
     config, layout = experiment_arguments(__doc__)
-    resamples, seed = config.probes.bootstrap, config.experiment.seed
+    resamples, seed = config.analysis.bootstrap, config.experiment.seed
     table = read_table(layout.table("trajectories"))
     write_table(layout.table("accuracy"), behaviour.accuracy(table), behaviour.ACCURACY)
     write_table(layout.table("paired_tests"), behaviour.paired_tests(table, resamples, seed), behaviour.PAIRED_TESTS)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from scripts.lib.config import Config
-from scripts.lib.config_errors import ConfigError
-from scripts.lib.config_files import load_config
-from scripts.lib.paths import Layout
+from emoprobe.config.errors import ConfigError
+from emoprobe.config.experiment import Config
+from emoprobe.config.files import load_config
+from emoprobe.results.layout import Layout
 
 
 def experiment_arguments(description: str | None) -> tuple[Config, Layout]:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import yaml
 
+from emoprobe.models.source import ModelCard
+from emoprobe.results import atomic
+from emoprobe.workflow.provenance import experiment_metadata
 from scripts.arguments import experiment_arguments
-from scripts.lib import atomic
-from scripts.lib.models import ModelCard
-from scripts.lib.provenance import experiment_metadata
 
 
 def main() -> None:

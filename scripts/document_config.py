@@ -2,6 +2,7 @@
 
 import json
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from types import UnionType
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from scripts.lib import atomic
-from scripts.lib.config import Config, Variant
+from emoprobe.config.experiment import Config
+from emoprobe.results import atomic
 
 CONFIG = Path(__file__).parents[1] / "config"
 BEGIN, END = "<!-- made by `make schema`: begin -->", "<!-- end -->"
@@ -24,19 +25,34 @@ def schema() -> str:
 def tables() -> str:
     """A Markdown table for each section: key, type, default, meaning."""
     parts = []
-    for name, field in Config.model_fields.items():
-        section = Variant if name == "variants" else field.annotation
-        assert isinstance(section, type)
-        assert issubclass(section, BaseModel)
-        title = "variants.NAME" if name == "variants" else name
+    for title, section in _sections(Config, ""):
         rows = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
         rows += [
             f"| `{key}` | {_type(item.annotation)} | {_default(item)} | {_cell(item.description or '')} |"
             for key, item in section.model_fields.items()
+            if _section_of(item.annotation) is None
         ]
         introduction = " ".join((section.__doc__ or "").split())
         parts.append("\n".join([f"### `{title}`", "", introduction, "", *rows]))
     return "\n\n".join(parts)
+
+
+def _sections(parent: type[BaseModel], prefix: str) -> Iterator[tuple[str, type[BaseModel]]]:
+    """Every section below one, with its dotted path; `NAME` stands for a key of the user's, `[]` for a list's entry."""
+    for name, field in parent.model_fields.items():
+        section = _section_of(field.annotation)
+        if section is not None:
+            origin = typing.get_origin(field.annotation)
+            suffix = ".NAME" if origin is dict else "[]" if origin is list else ""
+            yield f"{prefix}{name}{suffix}", section
+            yield from _sections(section, f"{prefix}{name}{suffix}.")
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    """The section behind an annotation, also as the value of a mapping or list."""
+    if typing.get_origin(annotation) in (dict, list):
+        annotation = typing.get_args(annotation)[-1]
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
 def readme(text: str) -> str:

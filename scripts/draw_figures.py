@@ -1,9 +1,9 @@
 """Draw every figure of an experiment."""
 
+from emoprobe.report.figures import behaviour, probes
+from emoprobe.report.figures.style import save_figure
+from emoprobe.results.tables import read_table
 from scripts.arguments import experiment_arguments
-from scripts.lib.figures import behaviour, probes
-from scripts.lib.figures.style import save_figure
-from scripts.lib.tables import read_table
 
 # The position that figures with room for one show: the whole answer if it was captured.
 PREFERRED = ("response_mean", "last_prompt")

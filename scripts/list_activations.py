@@ -2,10 +2,11 @@
 
 import sys
 
+from emoprobe.results import atomic
+from emoprobe.results.activation_folder import ActivationError
+from emoprobe.results.activations import manifest
+from emoprobe.tasks.samples import experiment_pairs
 from scripts.arguments import experiment_arguments
-from scripts.lib import atomic
-from scripts.lib.activations import ActivationError, manifest
-from scripts.lib.trajectories import experiment_pairs
 
 
 def main() -> None:
@@ -15,7 +16,7 @@ def main() -> None:
         entries = manifest(layout, experiment_pairs(config))
     except ActivationError as error:
         sys.exit(str(error))
-    atomic.write_json(layout.manifest, entries)
+    atomic.write_json(layout.manifest, entries.model_dump(mode="json"))
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from scripts.lib import atomic
-from scripts.lib.config_files import load_config
-from scripts.lib.models import ModelError, check_capture, prepare
+from emoprobe.config.files import load_config
+from emoprobe.models.source import ModelError, check_capture, prepare
+from emoprobe.results import atomic
 
 
 def main() -> None:

@@ -6,13 +6,13 @@ import sys
 import pandas as pd
 from safetensors.numpy import save
 
+from emoprobe.analysis.probes.directions import COSINES, PLANE
+from emoprobe.analysis.probes.experiment import PROBES, TRANSFER, run_probes
+from emoprobe.analysis.probes.source import folder_source
+from emoprobe.results import atomic
+from emoprobe.results.activation_folder import ActivationError
+from emoprobe.results.tables import read_table, write_table
 from scripts.arguments import experiment_arguments
-from scripts.lib import atomic
-from scripts.lib.activations import ActivationError
-from scripts.lib.probes.directions import COSINES, PLANE
-from scripts.lib.probes.experiment import PROBES, TRANSFER, run_probes
-from scripts.lib.probes.source import folder_source
-from scripts.lib.tables import read_table, write_table
 
 
 def main() -> None:

@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
-from scripts.lib import atomic
-from scripts.lib.paths import Layout
-from scripts.lib.report_page import report_page
-from scripts.lib.summary import report
+from emoprobe.report.page import report_page
+from emoprobe.report.summary import report
+from emoprobe.results import atomic
+from emoprobe.results.layout import Layout
 
 
 def main() -> None:

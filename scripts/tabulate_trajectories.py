@@ -4,11 +4,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from scripts.lib.config_files import load_config
-from scripts.lib.paths import Layout
-from scripts.lib.tables import write_table
-from scripts.lib.trajectories import DamagedError, experiment_pairs
-from scripts.lib.trajectory_table import COLUMNS, find_pairs, trajectory_table
+from emoprobe.analysis.trajectory_table import COLUMNS, find_pairs, trajectory_table
+from emoprobe.config.files import load_config
+from emoprobe.results.layout import Layout
+from emoprobe.results.record import DamagedError
+from emoprobe.results.tables import write_table
+from emoprobe.tasks.samples import experiment_pairs
 
 
 def main() -> None:

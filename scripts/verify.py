@@ -2,19 +2,19 @@
 
 import sys
 
+from emoprobe.results import atomic
+from emoprobe.results.verification import verify
+from emoprobe.tasks.samples import experiment_pairs
 from scripts.arguments import experiment_arguments
-from scripts.lib import atomic
-from scripts.lib.trajectories import experiment_pairs
-from scripts.lib.verification import verify
 
 
 def main() -> None:
     """Command line; see --help."""
     config, layout = experiment_arguments(__doc__)
     found = verify(layout, experiment_pairs(config), captured=config.capture.enabled)
-    if found["problems"]:
-        sys.exit("\n".join([f"{len(found['problems'])} problems in {found['checked']} pairs:", *found["problems"]]))
-    atomic.write_json(layout.verified, found)
+    if found.problems:
+        sys.exit("\n".join([f"{len(found.problems)} problems in {found.checked} pairs:", *found.problems]))
+    atomic.write_json(layout.verified, found.values())
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from scripts.lib.config import Config
-from scripts.lib.config_errors import ConfigError
-from scripts.lib.config_files import load_config
-from scripts.lib.paths import Layout
-from scripts.lib.progress import Progress, snapshot, token_rates
+from emoprobe.config.errors import ConfigError
+from emoprobe.config.experiment import Config
+from emoprobe.config.files import load_config
+from emoprobe.results.layout import Layout
+from emoprobe.workflow.progress import Progress, snapshot, token_rates
 from server.pool.address import pool_status
 from server.pool.run import address_path
 

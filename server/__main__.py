@@ -51,11 +51,11 @@ def main() -> None:
     import torch
     import uvicorn
 
-    from server.app import create_app
-    from server.engine import Engine
-    from server.model import ServedModel
-    from server.service import Service
-    from server.storage import Storage
+    from server.capture.app import create_app
+    from server.capture.engine import Engine
+    from server.capture.model import ServedModel
+    from server.capture.service import Service
+    from server.capture.storage import Storage
 
     # Two threads on two cores: as many as this process may use, not as many as the machine has.
     torch.set_num_threads(len(os.sched_getaffinity(0)))

@@ -13,8 +13,10 @@ from typing import Any
 import httpx
 import pytest
 
-from scripts.lib import models
-from scripts.lib.config import Model
+from emoprobe.config.science.model import Model
+from emoprobe.models import source as models
+from tests.nnsight_server import NNsightServer
+from tests.server.capture import tiny_models
 from tests.workspace import ROOT, Workspace, wait_for
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -105,3 +107,34 @@ def workspace(tmp_path: Path, smollm2: Path) -> Callable[..., Workspace]:
         return Workspace(folder, config)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A tiny random model by its architecture."""
+    made: dict[str, Path] = {}
+
+    def get(architecture: str) -> Path:
+        if architecture not in made:
+            made[architecture] = tiny_models.make(architecture, smollm2, tmp_path_factory.mktemp(architecture))
+        return made[architecture]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def nnsight_server(
+    tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], NNsightServer]]:
+    """A running server by the architecture of its model; each is started once."""
+    running: dict[str, NNsightServer] = {}
+
+    def get(architecture: str) -> NNsightServer:
+        if architecture not in running:
+            root = tmp_path_factory.mktemp(f"server-{architecture}") / "activations"
+            running[architecture] = NNsightServer(tiny(architecture), root)
+        return running[architecture]
+
+    yield get
+    for server in running.values():
+        server.stop()

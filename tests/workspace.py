@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from scripts.lib.paths import Layout
+from emoprobe.results.layout import Layout
 
 ROOT = Path(__file__).parents[1]
 SNAKEMAKE = [

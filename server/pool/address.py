@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.lib import atomic
+from emoprobe.results import atomic
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from scripts.lib.trajectories import Delivery
+from emoprobe.results.trajectory import Attempt
+from emoprobe.tasks.responses import Delivery
 from server.pool.replies import RequestError
 from server.pool.worker import Worker
 
@@ -17,7 +18,10 @@ log = logging.getLogger(__name__)
 
 BACKOFF_SECONDS = 0.5
 GAVE_UP = "What to do: run again for new attempts; logs/pool.log and logs/servers/ of the experiment tell more."
-REFUSED = "What to do: change what is asked (the prompt, generation.max_tokens, workers.max_model_len), then run again."
+REFUSED = (
+    "What to do: change what is asked (the prompt, generation.max_tokens, generation.engine.max_model_len), "
+    "then run again."
+)
 DOWN = "What to do: mend the cause, then run again; what has been made is kept."
 
 
@@ -78,17 +82,18 @@ class Fleet:
             GaveUpError: every attempt failed.
             RefusedError: the request itself is bad, so that it was not tried again.
         """
-        attempts: list[dict[str, Any]] = []
+        attempts: list[Attempt] = []
         tried: list[Worker] = []
         while True:
             worker = await self._acquire(index, tried)
             started, clock = datetime.now(UTC), time.monotonic()
-            attempt: dict[str, Any] = {"worker": worker.name, "started": started.isoformat(timespec="milliseconds")}
+            attempt = Attempt(worker=worker.name, started=started.isoformat(timespec="milliseconds"))
             try:
                 answer = check(await worker.post(path, body, timeout))
             except (RequestError, ValueError) as error:
                 worker.failures += 1
-                attempts.append(attempt | {"seconds": round(time.monotonic() - clock, 4), "error": str(error)})
+                seconds = round(time.monotonic() - clock, 4)
+                attempts.append(attempt.model_copy(update={"seconds": seconds, "error": str(error)}))
                 log.warning("%s: attempt %d failed: %s", worker.name, len(attempts), error)
                 pause = error.pause if isinstance(error, RequestError) else 0.0
                 worker.paused_until = max(worker.paused_until, time.monotonic() + pause)
@@ -97,13 +102,13 @@ class Fleet:
             else:
                 worker.served += 1
                 seconds = time.monotonic() - clock
-                attempts.append(attempt | {"seconds": round(seconds, 4), "error": None})
-                return answer, Delivery(worker.name, attempts, attempt["started"], seconds)
+                attempts.append(attempt.model_copy(update={"seconds": round(seconds, 4)}))
+                return answer, Delivery(worker.name, attempts, started.isoformat(timespec="milliseconds"), seconds)
             finally:
                 worker.in_flight -= 1
                 self.changed()
             if len(attempts) >= self._attempts:
-                lines = [f"  {number}. {entry['worker']}: {entry['error']}" for number, entry in enumerate(attempts, 1)]
+                lines = [f"  {number}. {entry.worker}: {entry.error}" for number, entry in enumerate(attempts, 1)]
                 raise GaveUpError("\n".join([f"all {len(attempts)} attempts failed:", *lines, GAVE_UP]))
             if len(self.workers) == 1 or worker in tried:
                 await asyncio.sleep(BACKOFF_SECONDS * 2 ** (len(attempts) - 1))

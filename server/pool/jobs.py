@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from scripts.lib import atomic, trajectories
-from scripts.lib.dates import end_future
-from scripts.lib.samples import Sample, sample_index
+from emoprobe.results.dates import end_future
+from emoprobe.results.record import DamagedError
+from emoprobe.results.sample import Sample
+from emoprobe.results.trajectory import STATE, AgentState
+from emoprobe.tasks.requests import chat_request, message_spans
+from emoprobe.tasks.responses import ResponseError, check_response, completed
+from emoprobe.tasks.samples import sample_index
 from server.pool.fleet import Fleet
 from server.pool.run import Run
 
@@ -21,7 +25,7 @@ async def draw(run: Run, sample_id: str) -> None:
 
     def work() -> None:
         sample = run.sample(sample_index(sample_id))
-        atomic.write_json(run.layout.sample(sample_id), sample.to_json())
+        sample.write(run.layout.sample(sample_id))
 
     await _write(work)
 
@@ -36,20 +40,21 @@ async def generate(run: Run, fleet: Fleet, variant: str, sample_id: str) -> None
     """
     config = run.config
     sample = Sample.read(run.layout.sample(sample_id))
-    request = trajectories.chat_request(config, run.model_name, variant, sample)
+    request = chat_request(config, run.model_name, variant, sample)
     if config.generation.backend == "nnsight" and config.capture.enabled:
-        marks = trajectories.message_spans(config, request["messages"], sample.question)
-        request["ndif"] = _wanted(run, variant, sample_id) | {"message_spans": marks}
+        marks = message_spans(config, request["messages"], sample.question)
+        request["ndif"] = _wanted(run, variant, sample_id) | {"message_spans": marks.values()}
     response, delivery = await fleet.request(
         run.pair_index(variant, sample.index),
         "/v1/chat/completions",
         request,
-        config.generation.timeout,
-        trajectories.check_response,
+        config.workers.timeout,
+        check_response,
     )
     request.pop("ndif", None)
     end_future([run.layout.sample(sample_id), run.layout.model])
-    await _write(trajectories.write_trajectory, run.layout, config, variant, sample, request, response, delivery)
+    trajectory = completed(config, variant, sample, request, response, delivery)
+    await _write(trajectory.write, run.layout.pair(variant, sample_id))
 
 
 async def capture(run: Run, fleet: Fleet, variant: str, sample_id: str) -> None:
@@ -59,23 +64,25 @@ async def capture(run: Run, fleet: Fleet, variant: str, sample_id: str) -> None:
         FleetDownError, GaveUpError, RefusedError: no server answered.
         DamagedError: the trajectory cannot be read.
     """
-    state = trajectories.read_json(run.layout.pair(variant, sample_id) / "agent_state.json")
-    prompt, completion = state["prompt_token_ids"], state["completion_token_ids"]
+    path = run.layout.pair(variant, sample_id) / STATE
+    state = AgentState.read_file(path)
+    if state.token_ids is None or state.prompt_token_ids is None:
+        raise DamagedError(path, "it holds no token ids")
     request = {
         "model": run.model_name,
-        "prompt": prompt + completion,
+        "prompt": state.token_ids,
         "max_tokens": 0,
         "ndif": _wanted(run, variant, sample_id)
         | {
-            "messages": state["request"]["messages"],
-            "message_spans": state["message_spans"],
-            "chat_template_kwargs": state["request"].get("chat_template_kwargs"),
-            "prompt_tokens": len(prompt),
+            "messages": state.request["messages"],
+            "message_spans": state.message_spans and state.message_spans.values(),
+            "chat_template_kwargs": state.request.get("chat_template_kwargs"),
+            "prompt_tokens": len(state.prompt_token_ids),
         },
     }
     index = run.pair_index(variant, sample_index(sample_id))
-    end_future([run.layout.pair(variant, sample_id) / "agent_state.json", run.layout.model])
-    await fleet.request(index, "/v1/completions", request, run.config.generation.timeout, _check_breadcrumb)
+    end_future([path, run.layout.model])
+    await fleet.request(index, "/v1/completions", request, run.config.workers.timeout, _check_breadcrumb)
 
 
 def _wanted(run: Run, variant: str, sample_id: str) -> dict[str, Any]:
@@ -98,7 +105,7 @@ def _check_breadcrumb(answer: Any) -> dict[str, Any]:
         ResponseError: it does not.
     """
     if not isinstance(answer.get("ndif"), dict) or "save_dir" not in answer["ndif"]:
-        raise trajectories.ResponseError(f"the answer has no ndif breadcrumb: {str(answer)[:200]}")
+        raise ResponseError(f"the answer has no ndif breadcrumb: {str(answer)[:200]}")
     return dict(answer)
 
 

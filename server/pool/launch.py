@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from scripts.lib.config import Config
+from emoprobe.config.experiment import Config
 
 Kind = Literal["vllm", "nnsight"]
 CODE = Path(__file__).parents[2]
@@ -53,7 +53,7 @@ def shares(count: int, gpus_each: int) -> list[Share]:
     cores, gpus = sorted(os.sched_getaffinity(0)), visible_gpus()
     if gpus:
         if gpus_each > len(gpus):
-            raise LaunchError(f"workers.tensor_parallel = {gpus_each}: only {len(gpus)} GPUs are visible")
+            raise LaunchError(f"generation.engine.tensor_parallel = {gpus_each}: only {len(gpus)} GPUs are visible")
         slots = len(gpus) // gpus_each
         return [
             Share(cores, gpus[gpus_each * (number % slots) : gpus_each * (number % slots + 1)])
@@ -95,27 +95,27 @@ def command(kind: Kind, config: Config, path: str, name: str, share: Share, port
     common = ["--model", path, "--served-model-name", name, "--dtype", config.model.dtype]
     common += ["--host", "127.0.0.1", "--port", str(port)]
     if kind == "nnsight":
-        capture = ["--activation-root", str(root), "--batch-tokens", str(config.capture.batch_tokens)]
-        capture += ["--memory-gib", str(config.capture.memory_gib), "--device", "cuda" if share.gpus else "cpu"]
+        capture = ["--activation-root", str(root), "--batch-tokens", str(config.workers.batch_tokens)]
+        capture += ["--memory-gib", str(config.workers.memory_gib), "--device", "cuda" if share.gpus else "cpu"]
         return [*owned, "server", *common, *capture, "--log-level", config.workers.log_level]
-    workers = config.workers
+    workers, engine = config.workers, config.generation.engine
     arguments = ["--max-num-seqs", str(workers.requests), "--seed", str(config.experiment.seed)]
     # Sampling follows the request alone, not defaults that the model's authors recommend.
     arguments += ["--generation-config", "vllm", "--disable-uvicorn-access-log"]
     arguments += ["--uvicorn-log-level", workers.log_level]
-    if workers.max_model_len is not None:
-        arguments += ["--max-model-len", str(workers.max_model_len)]
-    if not (bool(share.gpus) if workers.compile is None else workers.compile):
+    if engine.max_model_len is not None:
+        arguments += ["--max-model-len", str(engine.max_model_len)]
+    if not (bool(share.gpus) if engine.compile is None else engine.compile):
         arguments += ["--enforce-eager"]
     if share.gpus:
         arguments += ["--gpu-memory-utilization", str(workers.gpu_memory)]
-        arguments += ["--tensor-parallel-size", str(workers.tensor_parallel)]
+        arguments += ["--tensor-parallel-size", str(engine.tensor_parallel)]
     else:
         # A seeded request whose prefill is chunked ends vLLM's engine on a CPU, so prompts are prefilled whole.
         arguments += ["--no-enable-chunked-prefill", "--gpu-memory-utilization", "0.1"]
-        if workers.max_model_len is not None:
-            arguments += ["--max-num-batched-tokens", str(max(workers.max_model_len, 2048))]
-    return [*owned, "vllm.entrypoints.openai.api_server", *common, *arguments, *workers.extra_args]
+        if engine.max_model_len is not None:
+            arguments += ["--max-num-batched-tokens", str(max(engine.max_model_len, 2048))]
+    return [*owned, "vllm.entrypoints.openai.api_server", *common, *arguments, *engine.extra_args]
 
 
 def environment(config: Config, share: Share, api_key: str) -> dict[str, str]:

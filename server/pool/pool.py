@@ -12,9 +12,9 @@ import signal
 from collections import Counter
 from pathlib import Path
 
-from scripts.lib.samples import DataError
-from scripts.lib.trajectories import DamagedError
-from scripts.lib.variants import TransformError
+from emoprobe.results.record import DamagedError
+from emoprobe.tasks.samples import DataError
+from emoprobe.tasks.variants import TransformError
 from server.pool import jobs
 from server.pool.address import Address
 from server.pool.fleet import Fleet, FleetDownError, GaveUpError, RefusedError
@@ -219,7 +219,7 @@ class Pool:
             ]
         api_key = secrets.token_urlsafe(24)
         workers = []
-        for number, share in enumerate(shares(settings.count, settings.tensor_parallel)):
+        for number, share in enumerate(shares(settings.count, run.config.generation.engine.tensor_parallel)):
             name = f"{kind}-{number}"
 
             def launch(share=share, number=number) -> Launch:  # type: ignore[no-untyped-def]

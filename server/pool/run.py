@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scripts.lib import models, variants
-from scripts.lib.config import Config
-from scripts.lib.config_files import load_config
-from scripts.lib.models import ModelCard
-from scripts.lib.paths import RESULTS, Layout
-from scripts.lib.samples import Drawer, Sample, is_file
+from emoprobe.config.experiment import Config
+from emoprobe.config.files import load_config
+from emoprobe.models import source as models
+from emoprobe.models.source import ModelCard
+from emoprobe.results.layout import RESULTS, Layout
+from emoprobe.results.sample import Sample
+from emoprobe.tasks import variants
+from emoprobe.tasks.samples import Drawer, is_file
 
 
 @dataclass
@@ -91,7 +93,7 @@ def address_path(config: Config, code: Path) -> Path:
         # A module is imported once, so a pool that is kept alive would go on with the old source of a transform.
         [variants.identity(variant) for variant in config.variants.values() if variant.transform is not None],
         config.workers.model_dump(mode="json"),
-        [config.capture.batch_tokens, config.capture.memory_gib],
+        config.generation.engine.model_dump(mode="json"),
     ]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())

@@ -13,7 +13,7 @@ import httpx
 import torch
 
 from tests.benchmarks.measure import embedded_model, report
-from tests.integration.conftest import NNsightServer
+from tests.nnsight_server import NNsightServer
 
 SEQUENCES, SHORTEST, LONGEST = 96, 150, 450
 BATCHES = (1, 2, 4, 8, 16)

@@ -14,12 +14,12 @@ from typing import Any
 
 import httpx
 
-from scripts.lib import trajectories
-from scripts.lib.config_files import parse_config
-from scripts.lib.samples import draw
+from emoprobe.config.files import parse_config
+from emoprobe.tasks.requests import chat_request
+from emoprobe.tasks.samples import draw
 from server.pool.launch import command, environment, free_port, shares
 from tests.benchmarks.measure import embedded_model, questions, report, timed_run
-from tests.integration.pool import end_pool
+from tests.workflow.pool import end_pool
 from tests.workspace import ROOT, Workspace, wait_for
 
 SAMPLES, MAX_TOKENS, IN_FLIGHT = 256, 100, 64
@@ -52,9 +52,7 @@ def run() -> None:
         server = subprocess.Popen(line, env=environment(config, share, KEY), stdout=sink, stderr=sink)
     try:
         wait_for(lambda: _up(port), 300, "the vLLM server")
-        bodies = [
-            trajectories.chat_request(config, str(model), "control", sample) for sample in draw(config.dataset, 42)
-        ]
+        bodies = [chat_request(config, str(model), "control", sample) for sample in draw(config.dataset, 42)]
         asyncio.run(_bare(port, bodies[:IN_FLIGHT]))  # warm
         bare: list[float] = []
         whole: list[dict[str, float]] = []

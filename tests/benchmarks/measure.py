@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from scripts.lib import models
-from scripts.lib.config import Model
-from tests.integration.pool import pool_status
+from emoprobe.config.science.model import Model
+from emoprobe.models import source as models
+from tests.workflow.pool import pool_status
 from tests.workspace import ROOT, Workspace
 
 SHARED_GSM8K = ROOT.parent / "shared/data/gsm8k/test.jsonl"

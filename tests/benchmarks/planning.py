@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from scripts.lib.config_files import load_config
+from emoprobe.config.files import load_config
 from tests.benchmarks.measure import questions, report
 from tests.workspace import ROOT, Workspace
 

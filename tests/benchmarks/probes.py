@@ -11,12 +11,12 @@ from sklearn.linear_model import LogisticRegressionCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from scripts.lib.config import Config
-from scripts.lib.probes.experiment import make_design, run_probes
-from scripts.lib.probes.scores import auroc
-from scripts.lib.probes.targets import make_target
-from tests import synthetic
+from emoprobe.analysis.probes.experiment import make_design, run_probes
+from emoprobe.analysis.probes.scores import auroc
+from emoprobe.analysis.probes.targets import make_target
+from emoprobe.config.experiment import Config
 from tests.benchmarks.measure import report
+from tests.emoprobe.analysis import synthetic
 
 SAMPLES, LAYERS, D = 200, 30, 576
 POSITIONS = ("last_prompt", "response_mean", "response_last")
@@ -26,7 +26,7 @@ SUBSET = 3  # cells that the plain loop runs; its time is scaled
 
 def run() -> None:
     """1,400 trajectories, 30 layers, 2 hook points, 3 positions, d = 576, three targets."""
-    settings = synthetic.config(7, bootstrap=1000)
+    settings = synthetic.config(7)
     table = synthetic.table(settings, SAMPLES, 0)
 
     def signal(layer: int, position: str, noise: np.ndarray) -> np.ndarray:
@@ -57,7 +57,7 @@ def run() -> None:
     )  # fmt: skip
     started = time.monotonic()
     one_layer = synthetic.source(table, 1, D, 0, signal, POSITIONS, HOOK_POINTS)
-    run_probes(table, one_layer, synthetic.config(7, bootstrap=1000, permutations=10))
+    run_probes(table, one_layer, synthetic.config(7, permutations=10))
     each = (time.monotonic() - started) / (len(POSITIONS) * len(HOOK_POINTS))
     report("probes_with_permutations_and_transfer", cells=len(POSITIONS) * len(HOOK_POINTS), seconds_per_cell=each)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.benchmarks.measure import embedded_model, questions, report, timed_run
 from tests.conftest import StubServer
-from tests.integration.pool import end_pool
+from tests.workflow.pool import end_pool
 from tests.workspace import Workspace
 
 DELAY, SAMPLES, IN_FLIGHT = 2.0, 256, 128

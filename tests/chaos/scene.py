@@ -19,12 +19,12 @@ from typing import Any
 
 import pandas as pd
 
-from scripts.lib import activations
-from scripts.lib.verification import check_trajectory
-from tests import tiny_models
+from emoprobe.results import activations
+from emoprobe.results.verification import check_trajectory
 from tests.benchmarks.measure import embedded_model
 from tests.conftest import VARIANTS, StubServer
-from tests.integration.pool import end_pool, server_process, worker_status
+from tests.server.capture import tiny_models
+from tests.workflow.pool import end_pool, server_process, worker_status
 from tests.workspace import Workspace, processes_of, wait_for
 
 SAMPLES = 4

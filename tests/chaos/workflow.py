@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from tests.chaos.scene import PAIRS, Fault, Scene, captures, nnsight_trajectories, stubs
-from tests.integration.pool import pool_status
+from tests.workflow.pool import pool_status
 from tests.workspace import Workspace, wait_for
 
 busy = partial(stubs, delay=1.0, requests=2)

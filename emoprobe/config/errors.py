@@ -1,0 +1,89 @@
+"""Readable errors of a configuration: one line a mistake, with path, value and what is accepted."""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from types import UnionType
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from emoprobe.config.moved import MOVED
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; `lines` has one line for each mistake."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+def describe(error: ValidationError, root: type[BaseModel]) -> list[str]:
+    """One line for each place that is wrong: `path = value: what is accepted`."""
+    lines: dict[str, str] = {}
+    for item in error.errors(include_url=False):
+        path, accepted_keys = _walk(root, item["loc"])
+        if item["type"] == "extra_forbidden":
+            moved = f"has moved to {MOVED[path]}" if path in MOVED else None
+            line = f"{path}: {moved or 'is no known key' + _nearest(str(item['loc'][-1]), accepted_keys)}"
+        elif item["type"] == "missing":
+            line = f"{path}: is missing"
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            if item["type"] != "value_error":
+                message = message[0].lower() + message[1:]
+            shown = "" if isinstance(item["input"], dict | BaseModel) else f" = {_shown(item['input'])}"
+            line = f"{path or 'config'}{shown}: {message}"
+        # The branches of a union each complain about the same place: one line says it all.
+        lines[path] = f"{lines[path]}; or {line.split(': ', 1)[1]}" if path in lines else line
+    return list(lines.values())
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _nearest(key: str, accepted: list[str]) -> str:
+    near = difflib.get_close_matches(key, accepted, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{hint} (known: {', '.join(accepted)})"
+
+
+def _walk(root: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[str, list[str]]:
+    """The dotted path of a location without pydantic's union tags, and the keys known at its parent."""
+    path: list[str] = []
+    model: type[BaseModel] | None = root
+    known = list(root.model_fields)
+    inside_mapping = False
+    for step in loc:
+        if model is not None and not inside_mapping:
+            known = list(model.model_fields)
+            path.append(str(step))
+            field = model.model_fields.get(str(step))
+            model, inside_mapping = _model_of(field.annotation) if field is not None else (None, False)
+        elif inside_mapping:
+            path.append(str(step))
+            inside_mapping = False
+        elif isinstance(step, int):
+            path.append(str(step))
+        # Anything else is the name of a union's branch, such as `list[int]`.
+    return ".".join(path), known
+
+
+def _model_of(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
+    """The section behind a field's annotation, and whether it is the value of a mapping."""
+    origin = typing.get_origin(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation, False
+    if origin in (dict, list):
+        value = typing.get_args(annotation)[-1]
+        return (value, True) if isinstance(value, type) and issubclass(value, BaseModel) else (None, False)
+    if origin in (typing.Union, UnionType):
+        for branch in typing.get_args(annotation):
+            found = _model_of(branch)
+            if found[0] is not None:
+                return found
+    return None, False

@@ -1,0 +1,54 @@
+"""The model servers."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from emoprobe.config.section import Section
+
+
+class Workers(Section):
+    """The model servers. Nothing here changes a result, so no change here makes anything again."""
+
+    count: int = Field(1, ge=1, le=1024, description="Servers to start, on disjoint cores or GPUs.")
+    endpoints: list[str] = Field(
+        default_factory=list,
+        description="Base URLs of servers that somebody else runs (`http://host:8000/v1`); then none is started.",
+    )
+    capture_endpoints: list[str] = Field(
+        default_factory=list, description="The same for NNsight servers, which capture activations."
+    )
+    model_name: str | None = Field(None, description="What `endpoints` call the model; null: its source.")
+    requests: int = Field(64, ge=1, le=4096, description="Requests in flight at one server.")
+    timeout: float = Field(600.0, gt=0, description="Seconds that one attempt at a request may take.")
+    batch_tokens: int = Field(4096, ge=1, description="Token budget of one forward pass of the capture server.")
+    memory_gib: float = Field(4.0, gt=0, description="Bound on captured activations that wait for the disk, GiB.")
+    attempts: int = Field(3, ge=1, le=10, description="Tries of one request, each on the next live server.")
+    restarts: int = Field(2, ge=0, le=100, description="Restarts of a server that died, each.")
+    start_timeout: float = Field(900.0, gt=0, description="Seconds that a server may take to become healthy.")
+    hang_timeout: float = Field(
+        60.0, gt=0, description="Seconds of failed health checks after which a server counts as hanging."
+    )
+    keep_alive: float = Field(0.0, ge=0, description="Seconds that servers stay up after the last workflow ended.")
+    port: int = Field(0, ge=0, le=65535, description="First port to try; 0 takes any free one.")
+    kv_cache_gib: int = Field(4, ge=1, description="Memory for the KV cache of a server on a CPU, GiB.")
+    gpu_memory: float = Field(
+        0.45, gt=0, lt=1, description="Share of a GPU's memory for vLLM; the NNsight server lives beside it."
+    )
+    api_key_env: str | None = Field(
+        None, description="Environment variable that holds the API key of `endpoints`; the key itself never goes here."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Of the servers and the pool.")
+
+    @field_validator("endpoints", "capture_endpoints")
+    @classmethod
+    def _endpoints(cls, endpoints: list[str]) -> list[str]:
+        for url in endpoints:
+            if not re.fullmatch(r"https?://[^\s/@]+(/\S*)?", url):
+                raise ValueError(f"{url!r} is no http:// or https:// URL without credentials")
+        if len({url.rstrip("/") for url in endpoints}) != len(endpoints):
+            raise ValueError("names a server twice")
+        return [url.rstrip("/") for url in endpoints]

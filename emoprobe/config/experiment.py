@@ -1,0 +1,83 @@
+"""One experiment: every section of its configuration.
+
+`config/schema.json` and the tables in `config/README.md` are generated from these classes.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator, model_validator
+
+from emoprobe.config.execution.workers import Workers
+from emoprobe.config.names import CONTROL, check_name
+from emoprobe.config.science.analysis import Analysis
+from emoprobe.config.science.capture import Capture
+from emoprobe.config.science.dataset import Dataset
+from emoprobe.config.science.generation import Generation
+from emoprobe.config.science.model import Model
+from emoprobe.config.science.probes import Probes
+from emoprobe.config.science.prompt import Prompt
+from emoprobe.config.science.variants import Variant
+from emoprobe.config.section import Extent, Section
+
+
+class Experiment(Section):
+    """What the run is called and the seed that everything random derives from."""
+
+    name: Annotated[str, Extent] = Field("pilot", description="Folder under `results/`; letters, digits, `_` and `-`.")
+    seed: int = Field(42, ge=0, le=2**31 - 1, description="Draws the samples and seeds every request.")
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, name: str) -> str:
+        return check_name(name)
+
+
+class Config(Section):
+    """One experiment."""
+
+    experiment: Experiment = Field(default_factory=Experiment)
+    model: Model = Field(default_factory=Model)
+    dataset: Dataset = Field(default_factory=Dataset)
+    prompt: Prompt = Field(default_factory=Prompt)
+    variants: dict[str, Variant] = Field(
+        default_factory=lambda: {CONTROL: Variant()},
+        description="Name → variant; one of them must be `control`, what the others are compared with.",
+    )
+    generation: Generation = Field(default_factory=Generation)
+    workers: Workers = Field(default_factory=Workers)
+    capture: Capture = Field(default_factory=Capture)
+    probes: Probes = Field(default_factory=Probes)
+    analysis: Analysis = Field(default_factory=Analysis)
+
+    @field_validator("variants", mode="before")
+    @classmethod
+    def _null_variants(cls, variants: Any) -> Any:
+        """`control:` with nothing after it means `control: {}`."""
+        if isinstance(variants, dict):
+            return {name: {} if variant is None else variant for name, variant in variants.items()}
+        return variants
+
+    @field_validator("variants")
+    @classmethod
+    def _variants(cls, variants: dict[str, Variant]) -> dict[str, Variant]:
+        for name in variants:
+            check_name(name)
+        if CONTROL not in variants:
+            raise ValueError(f"needs a variant called {CONTROL}: the others are compared with it")
+        folded = [name.casefold() for name in variants]
+        for name in variants:
+            if folded.count(name.casefold()) > 1:
+                raise ValueError(f"{name!r} differs from another variant in case only")
+        return variants
+
+    @model_validator(mode="after")
+    def _inline_needs_capture(self) -> Config:
+        if self.generation.backend == "nnsight" and self.workers.endpoints:
+            raise ValueError("generation.backend nnsight uses workers.capture_endpoints, not workers.endpoints")
+        return self
+
+    def resolved(self) -> dict[str, Any]:
+        """Every key with its value, defaults written out, in plain JSON types."""
+        return self.model_dump(mode="json")

@@ -1,0 +1,34 @@
+"""Keys of the first version that have another place now."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+MOVED = {
+    "workers.max_model_len": "generation.engine.max_model_len",
+    "workers.tensor_parallel": "generation.engine.tensor_parallel",
+    "workers.compile": "generation.engine.compile",
+    "workers.extra_args": "generation.engine.extra_args",
+    "generation.timeout": "workers.timeout",
+    "capture.batch_tokens": "workers.batch_tokens",
+    "capture.memory_gib": "workers.memory_gib",
+    "probes.bootstrap": "analysis.bootstrap",
+}
+
+
+def with_moved_keys(values: Any) -> Any:
+    """A copy of plain values with every key of the first version at its present place."""
+    if not isinstance(values, dict):
+        return values
+    found = copy.deepcopy(values)
+    for old, new in MOVED.items():
+        section, _, key = old.partition(".")
+        if isinstance(found.get(section), dict) and key in found[section]:
+            value = found[section].pop(key)
+            *path, last = new.split(".")
+            place = found
+            for step in path:
+                place = place.setdefault(step, {})
+            place.setdefault(last, value)
+    return found

@@ -1,0 +1,83 @@
+"""Which activations are captured."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field, field_validator
+
+from emoprobe.config.science.model import Dtype
+from emoprobe.config.section import Extent, Section
+
+NamedPosition = Literal["last_prompt", "prefix_mean", "response_first", "response_mean", "response_last"]
+HOOK_POINT = r"^(?:[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*)?\.?(?:input|output)$"
+
+
+class Capture(Section):
+    """Which activations are captured."""
+
+    enabled: bool = Field(True, description="false: no activations, no probes.")
+    samples: Annotated[int | None, Extent] = Field(
+        None, ge=1, description="Only the first so many questions are captured; null: all."
+    )
+    layers: Literal["all"] | list[int] = Field(
+        "all", description="`all`, or a list; negative indices count from the end."
+    )
+    hook_points: list[str] = Field(
+        ["input_layernorm.output", "post_attention_layernorm.output"],
+        min_length=1,
+        description="Module path relative to a decoder layer plus `.input` or `.output`; "
+        "`.input` and `.output` alone are the layer's own (the residual stream).",
+    )
+    positions: Literal["all"] | list[int | str] = Field(
+        ["last_prompt", "prefix_mean", "response_first", "response_mean", "response_last"],
+        description="`all`, or a list of named positions and token indices.",
+    )
+    dtype: Dtype = Field("float16", description="Of the stored activations.")
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def check_layers(cls, layers: Any) -> Any:
+        """`all`, or a list of different indices.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        if layers == "all":
+            return layers
+        if not isinstance(layers, list) or not layers or not all(type(layer) is int for layer in layers):
+            raise ValueError("must be `all` or a list of layer indices")
+        if len(set(layers)) != len(layers):
+            raise ValueError("must be `all` or a list of different layer indices")
+        return layers
+
+    @field_validator("hook_points")
+    @classmethod
+    def _hook_points(cls, hook_points: list[str]) -> list[str]:
+        for point in hook_points:
+            if not re.fullmatch(HOOK_POINT, point):
+                raise ValueError(f"{point!r} is no module path that ends in .input or .output")
+        if len(set(hook_points)) != len(hook_points):
+            raise ValueError("names a hook point twice")
+        return hook_points
+
+    @field_validator("positions", mode="before")
+    @classmethod
+    def check_positions(cls, positions: Any) -> Any:
+        """`all`, or a list of different names and indices.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        if positions == "all":
+            return positions
+        names = get_args(NamedPosition)
+        if (
+            not isinstance(positions, list)
+            or not positions
+            or not all(type(position) is int or position in names for position in positions)
+            or len(set(positions)) != len(positions)
+        ):
+            raise ValueError(f"must be `all` or a list of different token indices and of {', '.join(names)}")
+        return positions

@@ -1,0 +1,44 @@
+"""Where the questions come from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
+
+from emoprobe.config.names import check_name
+from emoprobe.config.section import Extent, Section, Text
+
+
+class Dataset(Section):
+    """Where the questions come from and how many are drawn."""
+
+    source: Text = Field(
+        "gsm_symbolic",
+        description="`reasoning_gym:TASK` (embedded generators; `gsm_symbolic` is short for one of them), `gsm8k`, any "
+        "Hugging Face data set by its path (`OWNER/NAME`, or a local directory `./name`), or a `.jsonl` or `.parquet` "
+        "file.",
+    )
+    arguments: dict[str, Any] = Field(
+        default_factory=dict, description="Arguments of a `reasoning_gym` task, such as `max_terms: 2`."
+    )
+    config: Text | None = Field(None, description="Configuration of a Hugging Face data set; null: its only one.")
+    split: Text = Field("test", description="Split of a Hugging Face data set; other sources have one and ignore it.")
+    samples: Annotated[int, Extent] = Field(
+        8, ge=1, le=999_999, description="The first so many of one seeded permutation."
+    )
+    question: Text = Field("question", description="Column of the question in a file or Hugging Face data set.")
+    answer: Text = Field("answer", description="Column of the answer there.")
+    choices: Text | None = Field(
+        None, description="Column of a list of options: the question is multiple choice and a letter is its answer."
+    )
+    group: Text | None = Field(
+        None,
+        description="Column that says which samples belong together, such as a template; folds never divide a group.",
+    )
+    id_prefix: str = Field("gsm8k", description="Sample ids are `{id_prefix}_0001` and so on.")
+
+    @field_validator("id_prefix")
+    @classmethod
+    def _prefix(cls, prefix: str) -> str:
+        return check_name(prefix)

@@ -1,0 +1,76 @@
+"""How trajectories are generated."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from emoprobe.config.section import Extent, Section, Text
+
+# Arguments of the vLLM server that are not the user's.
+OWN_FLAGS = {
+    "--api-key": "lists of processes would show it; each server gets a key of its own by its environment",
+    "--host": "servers listen on the loopback interface; run others yourself and name them in workers.endpoints",
+    "--port": "set workers.port",
+    "--model": "set model.source",
+    "--served-model-name": "it follows from model.source",
+    "--dtype": "set model.dtype",
+    "--trust-remote-code": "code that comes with a model is not run",
+}
+
+
+class Engine(Section):
+    """How vLLM computes an answer: each of these can change one."""
+
+    max_model_len: int | None = Field(4096, ge=16, description="Longest prompt + completion; null: the model's own.")
+    tensor_parallel: int = Field(1, ge=1, description="GPUs that one server is spread over.")
+    compile: bool | None = Field(
+        None, description="Whether vLLM compiles the model: a slow first start, faster decoding; null: on a GPU only."
+    )
+    extra_args: list[str] = Field(
+        default_factory=list, description="Further arguments of the vLLM server, besides those that other keys set."
+    )
+
+    @field_validator("extra_args")
+    @classmethod
+    def _extra_args(cls, arguments: list[str]) -> list[str]:
+        for argument in arguments:
+            flag = argument.partition("=")[0].replace("_", "-")
+            if flag in OWN_FLAGS:
+                raise ValueError(f"may not hold {flag}: {OWN_FLAGS[flag]}")
+        return arguments
+
+
+class Generation(Section):
+    """How trajectories are generated."""
+
+    backend: Literal["vllm", "nnsight"] = Field(
+        "vllm", description="`nnsight` generates and captures in one request, slower."
+    )
+    max_tokens: int = Field(256, ge=1, description="Longest completion, in tokens.")
+    temperature: float = Field(0.0, ge=0.0, le=2.0, description="0 is greedy decoding.")
+    top_p: float = Field(1.0, gt=0.0, le=1.0, description="Nucleus sampling; 1 keeps every token.")
+    stop: list[Text] = Field(default_factory=list, description="Strings that end a completion.")
+    chat_template: dict[str, bool | int | float | str] = Field(
+        default_factory=dict, description="Arguments of the chat template, such as `enable_thinking: false`."
+    )
+    draws: Annotated[int, Extent] = Field(
+        1,
+        ge=1,
+        le=1000,
+        description="Completions of each pair, with sampled decoding; further ones lie in `SAMPLE-d2`, `-d3` …",
+    )
+    allowed_failures: Annotated[float, Extent] = Field(
+        0.0,
+        ge=0.0,
+        lt=1.0,
+        description="Share of the pairs that may go without an answer; each becomes a record of its error.",
+    )
+    engine: Engine = Field(default_factory=lambda: Engine(), description="How vLLM computes.")
+
+    @model_validator(mode="after")
+    def _draws(self) -> Generation:
+        if self.draws > 1 and self.temperature == 0.0:
+            raise ValueError("draws above 1 need a temperature above 0: greedy draws are copies")
+        return self

@@ -1,0 +1,62 @@
+"""Positions in a sequence of tokens: named ones, indices, and the spans that they come from."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from emoprobe.config.science.capture import NamedPosition
+from emoprobe.results.activation_folder import Position, TokenSpan, TokenSpans
+
+NAMES: tuple[str, ...] = get_args(NamedPosition)
+Positions = Literal["all"] | list[int | str]
+
+
+class PositionError(ValueError):
+    """Positions that a sequence does not have; the message says what it accepts."""
+
+
+def resolve(positions: Positions, spans: TokenSpans) -> list[Position]:
+    """Resolve positions in a sequence of prompt and response.
+
+    - `last_prompt`: the last token of the prompt.
+    - `prefix_mean`: the mean over the variant's text. Without one (control), the token just before the question,
+      which is where a prefix would have ended.
+    - `response_first`, `response_mean`, `response_last`: of the completion, an end-of-sequence token included.
+      Without one, the last token of the prompt stands in.
+    - an index: that token; negative ones count from the end.
+    - `all`: every token.
+
+    Raises:
+        PositionError: an index lies outside of the sequence, or a name is unknown.
+    """
+    start, end = spans.response
+    length = end
+    if positions == "all":
+        return [Position(name=str(index), span=(index, index + 1)) for index in range(length)]
+    last_prompt = (start - 1, start)
+    resolved = []
+    for position in positions:
+        if isinstance(position, int):
+            if not -length <= position < length:
+                raise PositionError(f"position {position} lies outside of a sequence of {length} tokens")
+            index = position % length
+            resolved.append(Position(name=str(position), span=(index, index + 1)))
+        elif position == "last_prompt":
+            resolved.append(Position(name=position, span=last_prompt))
+        elif position == "prefix_mean":
+            before = max((spans.question or (start, start))[0] - 1, 0)
+            resolved.append(
+                Position(name=position, span=spans.prefix or (before, before + 1), empty=spans.prefix is None)
+            )
+        elif position in NAMES:
+            span = {"response_first": (start, start + 1), "response_last": (end - 1, end)}.get(position, (start, end))
+            resolved.append(Position(name=position, span=span if end > start else last_prompt, empty=end == start))
+        else:
+            raise PositionError(f"position {position!r} is unknown; accepted: all, token indices, {', '.join(NAMES)}")
+    return resolved
+
+
+def token_span(offsets: list[tuple[int, int]], start: int, end: int) -> TokenSpan | None:
+    """The tokens that overlap the characters from `start` to `end`, None where none does."""
+    touched = [index for index, (first, last) in enumerate(offsets) if first < end and last > start and last > first]
+    return (touched[0], touched[-1] + 1) if touched else None

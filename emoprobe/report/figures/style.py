@@ -1,0 +1,77 @@
+"""One style for all figures: colours that everybody can tell apart, also in grey, and fixed sizes in inches."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from emoprobe.config.names import CONTROL
+from emoprobe.results import atomic
+
+# Okabe & Ito's palette (2008).
+BY_VALENCE = {"negative": "#D55E00", "neutral": "#56B4E9", "positive": "#009E73", None: "#999999"}
+INK, FAINT = "#222222", "#BBBBBB"
+SEQUENTIAL, DIVERGING = "cividis", "RdBu_r"
+WIDTH = 6.5  # the text width of a page
+ROW = 0.3  # height of one row of labels
+
+mpl.use("svg")
+
+
+def new_figure(
+    height: float, columns: int = 1, rows: int = 1, width: float = WIDTH, **options: Any
+) -> tuple[Figure, Any]:
+    """A figure of the house style and its axes."""
+    plt.rcParams.update(
+        {
+            "font.size": 9,
+            "axes.titlesize": 10,
+            "axes.titleweight": "bold",
+            "axes.titlelocation": "left",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.edgecolor": INK,
+            "axes.labelcolor": INK,
+            "xtick.color": INK,
+            "ytick.color": INK,
+            "legend.frameon": False,
+            "svg.hashsalt": "emoprobe",
+        }
+    )
+    return plt.subplots(rows, columns, figsize=(width, height), layout="constrained", squeeze=False, **options)
+
+
+def colour_of(variant: Any, valence: Any) -> str:
+    """A variant's colour, by its valence."""
+    return INK if variant == CONTROL else BY_VALENCE.get(valence if isinstance(valence, str) else None, FAINT)
+
+
+def valence_legend(axis: Any, valences: list[Any]) -> None:
+    """A legend of the valences that occur, above the axis."""
+    found = {name for name in valences if isinstance(name, str)}
+    present = [name for name in ("negative", "neutral", "positive") if name in found]
+    handles = [Line2D([], [], marker="o", linestyle="", color=BY_VALENCE[name], label=name) for name in present]
+    handles.append(Line2D([], [], marker="o", linestyle="", color=INK, label=CONTROL))
+    axis.legend(handles=handles, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(handles), handletextpad=0.1)
+
+
+def empty_figure(message: str) -> Figure:
+    """A figure that says why there is nothing to see."""
+    figure, axes = new_figure(1.0)
+    axes[0, 0].axis("off")
+    axes[0, 0].text(0.5, 0.5, message, ha="center", va="center", color=INK, wrap=True)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as SVG, the same bytes for the same figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    atomic.write_bytes(path, buffer.getvalue())

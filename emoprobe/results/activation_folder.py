@@ -1,0 +1,95 @@
+"""One activation folder: `activations.safetensors`, one tensor a hook point, and `metadata.json`.
+
+A tensor has the shape (n_layers, n_positions, d). The metadata names its layers, positions and tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+from emoprobe.results.layout import ACTIVATION_FILES
+from emoprobe.results.record import DamagedError, Record
+
+TENSORS, METADATA = ACTIVATION_FILES
+TokenSpan = tuple[int, int]
+
+
+class ActivationError(ValueError):
+    """Activations that are missing, damaged, or do not hold what was asked for."""
+
+
+class Position(Record):
+    """A captured position: the mean over the tokens of `span` (half-open, of one token for a single one).
+
+    `empty` says that the part it is named after has no tokens, so that a neighbour stands in for it.
+    """
+
+    name: str
+    span: TokenSpan
+    empty: bool = False
+
+
+class TokenSpans(Record):
+    """Half-open token spans of the parts of a conversation; null where a part is missing or empty.
+
+    `response` begins where the prompt ends; its length is 0 for a prompt alone.
+    """
+
+    system: TokenSpan | None = None
+    prefix: TokenSpan | None = None
+    question: TokenSpan | None = None
+    response: TokenSpan
+
+
+class ActivationMetadata(Record):
+    """`metadata.json` of an activation folder. `layers` and `positions` name the tensors' first two dimensions."""
+
+    request_id: str | None = None
+    model: str | None = None
+    model_dtype: str | None = None
+    dtype: str
+    layers: list[int]
+    hook_points: list[str]
+    positions: Literal["all"] | list[Position]
+    token_ids: list[int]
+    spans: TokenSpans | None = None
+    shapes: dict[str, list[int]]
+    sha256: str
+    bytes: int
+
+    @property
+    def n_positions(self) -> int:
+        """Size of the tensors' second dimension."""
+        return len(self.token_ids) if self.positions == "all" else len(self.positions)
+
+    @property
+    def position_names(self) -> list[str]:
+        """Names of the captured positions; empty where every token was captured."""
+        return [] if self.positions == "all" else [position.name for position in self.positions]
+
+
+@dataclass(frozen=True)
+class ActivationFolder:
+    """A folder and what its metadata says."""
+
+    path: Path
+    metadata: ActivationMetadata
+
+    @property
+    def tensors(self) -> Path:
+        """The file with one tensor a hook point."""
+        return self.path / TENSORS
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a folder's metadata; its tensors are read when they are asked for.
+
+        Raises:
+            ActivationError: it is missing or damaged.
+        """
+        try:
+            return cls(path, ActivationMetadata.read_file(path / METADATA))
+        except DamagedError as error:
+            raise ActivationError(str(error).replace("delete it and", "delete its folder and")) from None

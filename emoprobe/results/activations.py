@@ -1,0 +1,247 @@
+"""Activations of many trajectories: the manifest that lists their folders, the check of each, arrays for analysts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from pydantic import RootModel, ValidationError
+from safetensors import SafetensorError, safe_open
+
+from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationError, ActivationFolder, ActivationMetadata
+from emoprobe.results.layout import Layout
+from emoprobe.results.record import DamagedError, Record, read_json
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Activations of many trajectories at one hook point and position.
+
+    `values` has shape (n, n_layers, d); row i belongs to row i of `index`, which has the columns `variant`,
+    `sample_id` and `empty` (whether a neighbour stood in for a part of the conversation that is empty). `layers` are
+    the indices of the layers.
+    """
+
+    values: np.ndarray
+    index: pd.DataFrame
+    layers: list[int]
+
+
+class ManifestEntry(Record):
+    """Where one activation folder lies, relative to the experiment, and what its tensors' file is."""
+
+    save_dir: str
+    request_id: str | None = None
+    sha256: str
+    bytes: int
+
+
+class Manifest(RootModel[dict[str, ManifestEntry]]):
+    """`activations_manifest.json`: `variant/sample` → its entry."""
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        """Read the manifest.
+
+        Raises:
+            DamagedError: it is missing or damaged.
+        """
+        try:
+            return cls.model_validate(read_json(path))
+        except ValidationError as error:
+            raise DamagedError(path, error.errors(include_url=False)[0]["msg"]) from None
+
+
+def manifest(layout: Layout, pairs: Iterable[tuple[str, str]]) -> Manifest:
+    """List the activation folders of some pairs.
+
+    Raises:
+        ActivationError: one is missing or damaged.
+    """
+    entries = {}
+    for variant, sample in pairs:
+        folder = layout.activations(variant, sample)
+        found = ActivationFolder.read(folder).metadata
+        entries[f"{variant}/{sample}"] = ManifestEntry(
+            save_dir=str(folder.relative_to(layout.root)),
+            request_id=found.request_id,
+            sha256=found.sha256,
+            bytes=found.bytes,
+        )
+    return Manifest(entries)
+
+
+def check(folder: Path, entry: ManifestEntry | None = None, token_ids: list[int] | None = None) -> list[str]:
+    """What is wrong with a folder, one line each; an empty list where all is well.
+
+    Args:
+        folder: the activation folder.
+        entry: its entry in the manifest, to compare hash and size with.
+        token_ids: the tokens of its trajectory, to compare with those that were captured.
+    """
+    path = folder / TENSORS
+    try:
+        found = ActivationFolder.read(folder).metadata
+        content = path.read_bytes()
+    except ActivationError as error:
+        return [str(error)]
+    except OSError as error:
+        return [f"{path}: {error.strerror or error}; delete its folder and run again"]
+    problems = []
+    digest = hashlib.sha256(content).hexdigest()
+    for source, expected in ((METADATA, found), ("the manifest", entry)):
+        if expected is not None and (expected.sha256, expected.bytes) != (digest, len(content)):
+            problems.append(f"{path}: hash or size is not what {source} says; delete its folder and run again")
+    if token_ids is not None and found.token_ids != token_ids:
+        problems.append(f"{folder}: was captured from other tokens than the trajectory's; delete it and run again")
+    try:
+        problems += _check_tensors(path, found)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        problems.append(f"{path}: is damaged ({error}); delete its folder and run again")
+    return problems
+
+
+def _check_tensors(path: Path, found: ActivationMetadata) -> list[str]:
+    problems = []
+    with safe_open(path, "pt") as file:
+        if sorted(file.keys()) != sorted(found.hook_points):
+            problems.append(f"{path}: has {', '.join(file.keys())}, not {', '.join(found.hook_points)}")
+        for point in file.keys():  # noqa: SIM118 (no mapping)
+            tensor = file.get_tensor(point)
+            if tuple(tensor.shape[:2]) != (len(found.layers), found.n_positions) or tensor.dim() != 3:
+                problems.append(f"{path}: {point} has shape {tuple(tensor.shape)}")
+            if str(tensor.dtype) != f"torch.{found.dtype}":
+                problems.append(f"{path}: {point} has dtype {tensor.dtype}, not {found.dtype}")
+            if not bool(tensor.isfinite().all()):
+                problems.append(f"{path}: {point} has values that are not finite")
+    return problems
+
+
+def find_pairs(layout: Layout) -> list[tuple[str, str]]:
+    """Variant and sample of every activation folder there is."""
+    folders = sorted((layout.root / "activations").glob(f"*/*/{METADATA}"))
+    return [(path.parent.parent.name, path.parent.name) for path in folders]
+
+
+def load_activations(
+    experiment: str | Path,
+    hook_point: str,
+    position: str | int,
+    *,
+    variants: Sequence[str] | None = None,
+    samples: Sequence[str] | None = None,
+    layers: Sequence[int] | None = None,
+    dtype: str = "float32",
+) -> Activations:
+    """Read the activations of any part of an experiment, and nothing else, from the disk.
+
+    Args:
+        experiment: folder of the experiment.
+        hook_point: such as `input_layernorm.output`.
+        position: a captured position by name (or index, as it was asked for); where all tokens were captured, an index,
+            negative ones from the end.
+        variants: which variants; default: all.
+        samples: which samples; default: all.
+        layers: which layers; default: all that were captured.
+        dtype: of the array.
+
+    Raises:
+        ActivationError: nothing matches, or a folder lacks the hook point, position or a layer.
+    """
+    layout = Layout(Path(experiment))
+    pairs = [
+        (variant, sample)
+        for variant, sample in find_pairs(layout)
+        if (variants is None or variant in variants) and (samples is None or sample in samples)
+    ]
+    if not pairs:
+        raise ActivationError(f"no activations in {layout.root} match")
+    if variants is not None:
+        order = {name: number for number, name in enumerate(variants)}
+        pairs.sort(key=lambda pair: order[pair[0]])
+    first = ActivationFolder.read(layout.activations(*pairs[0]))
+    chosen = list(first.metadata.layers) if layers is None else [int(layer) for layer in layers]
+    values: np.ndarray | None = None
+    rows = []
+    for number, (variant, sample) in enumerate(pairs):
+        folder = first if number == 0 else ActivationFolder.read(layout.activations(variant, sample))
+        column, empty = _column(folder, position)
+        block = _read(folder, hook_point, chosen, column)
+        if values is None:
+            values = np.empty((len(pairs), *block.shape), dtype=dtype)
+        values[number] = block
+        rows.append((variant, sample, empty))
+    assert values is not None
+    return Activations(values, pd.DataFrame(rows, columns=["variant", "sample_id", "empty"]), chosen)
+
+
+def load_block(
+    layout: Layout, pairs: Sequence[tuple[str, str]], hook_point: str, first: int, end: int, positions: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Some captured layers of many pairs at every named position: position → (n, end - first, d), float16 or float32.
+
+    Args:
+        layout: the experiment.
+        pairs: variant and sample of each row.
+        hook_point: such as `input_layernorm.output`.
+        first: row of the first layer in the folders' tensors.
+        end: row after the last.
+        positions: names of captured positions, in the order of the folders' tensors.
+
+    Raises:
+        ActivationError: a folder is damaged or has another shape than the first.
+    """
+    blocks: dict[str, np.ndarray] = {}
+    for number, pair in enumerate(pairs):
+        path = layout.activations(*pair) / TENSORS
+        try:
+            with safe_open(path, "pt") as file:
+                found = file.get_slice(hook_point)[first:end]
+            values = found.numpy() if str(found.dtype) == "torch.float16" else found.float().numpy()
+            for column, position in enumerate(positions):
+                if position not in blocks:
+                    blocks[position] = np.empty((len(pairs), *values[:, column].shape), dtype=values.dtype)
+                blocks[position][number] = values[:, column]
+        except (OSError, SafetensorError, ValueError, IndexError) as error:
+            raise ActivationError(f"{path} is damaged ({error}); delete its folder and run again") from None
+    return blocks
+
+
+def _column(folder: ActivationFolder, position: str | int) -> tuple[int, bool]:
+    """Where a position stands in a folder's tensors, and whether a neighbour stands in for it."""
+    found = folder.metadata
+    if found.positions == "all":
+        length = len(found.token_ids)
+        if isinstance(position, int) and -length <= position < length:
+            return position % length, False
+        raise ActivationError(
+            f"{folder.path}: every token was captured; give an index below {length}, not {position!r}"
+        )
+    for column, known in enumerate(found.positions):
+        if known.name == str(position):
+            return column, known.empty
+    names = ", ".join(found.position_names)
+    raise ActivationError(f"{folder.path}: position {position!r} was not captured (captured: {names})")
+
+
+def _read(folder: ActivationFolder, hook_point: str, layers: list[int], column: int) -> np.ndarray:
+    """(n_layers, d) out of one folder; only the bytes of that position are read."""
+    found = folder.metadata
+    if hook_point not in found.hook_points:
+        known = ", ".join(found.hook_points)
+        raise ActivationError(f"{folder.path}: hook point {hook_point!r} was not captured (captured: {known})")
+    places = {layer: row for row, layer in enumerate(found.layers)}
+    missing = [layer for layer in layers if layer not in places]
+    if missing:
+        raise ActivationError(f"{folder.path}: layers {missing} were not captured (captured: {found.layers})")
+    try:
+        with safe_open(folder.tensors, "pt") as file:
+            block = file.get_slice(hook_point)[:, column]
+    except (OSError, SafetensorError) as error:
+        raise ActivationError(f"{folder.tensors} is damaged ({error}); delete its folder and run again") from None
+    result: np.ndarray = block[[places[layer] for layer in layers]].float().numpy()
+    return result

@@ -1,0 +1,65 @@
+"""What every record of a result file is: typed fields, read and checked in one place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class DamagedError(ValueError):
+    """A result file that cannot be read; the message names it and says what to do."""
+
+    def __init__(self, path: Path, reason: object, what: str = "it") -> None:
+        super().__init__(f"{path} is damaged ({reason}); delete {what} and run again")
+
+
+class Record(BaseModel):
+    """The content of a result file, or a part of it. Fields that a later version added are kept as they are."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    @classmethod
+    def parse(cls, path: Path, content: str | bytes) -> Self:
+        """Read a record out of the JSON text of a file.
+
+        Raises:
+            DamagedError: it is no JSON, or a field is missing or of the wrong type.
+        """
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            raise DamagedError(path, f"{place}: {first['msg']}" if place else first["msg"]) from None
+
+    @classmethod
+    def read_file(cls, path: Path) -> Self:
+        """Read a record from its file.
+
+        Raises:
+            DamagedError: the file is missing or damaged.
+        """
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise DamagedError(path, error.strerror or error) from None
+        return cls.parse(path, content)
+
+    def values(self) -> dict[str, Any]:
+        """Plain values in the order of the fields."""
+        return self.model_dump(mode="json")
+
+
+def read_json(path: Path) -> Any:
+    """Read a result file that has no record.
+
+    Raises:
+        DamagedError: it is missing, or no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DamagedError(path, error) from None

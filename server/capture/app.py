@@ -1,0 +1,171 @@
+"""The routes: an OpenAI-compatible API that also captures activations."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response, StreamingResponse
+from starlette.exceptions import HTTPException
+
+from server.capture.answers import error_body
+from server.capture.completions import GenerationError, Work
+from server.capture.limits import Limits
+from server.capture.responses import AsciiJSON
+from server.capture.schema import ChatRequest, CompletionRequest, Interventions, Ndif
+from server.capture.service import BadRequestError, Service
+
+log = logging.getLogger(__name__)
+
+MAX_BODY = 16 << 20
+MAX_BODIES = 256 << 20  # of all requests at once
+MAX_REQUESTS = 4096
+CLIENT_CLOSED = 499
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"description": text}
+    for status, text in (
+        (400, "The request cannot be served; the message says what is accepted."),
+        (401, "The API key is missing or wrong."),
+        (408, "It took longer than the server allows."),
+        (413, "The body is too large."),
+        (429, "Too many requests at once."),
+    )
+}
+
+
+def create_app(service: Service, api_key: str | None, request_timeout: float) -> FastAPI:
+    """The application. The service is ready when this is called, so `/health` has nothing to wait for."""
+    app = FastAPI(title="Emoprobe NNsight server", default_response_class=AsciiJSON, responses=ERRORS)
+    app.add_middleware(Limits, api_key=api_key, max_body=MAX_BODY, max_bodies=MAX_BODIES, max_requests=MAX_REQUESTS)
+    _add_error_handlers(app)
+
+    @app.get("/health")
+    async def health() -> dict[str, Any]:
+        """Whether the model is loaded and warm, and what waits."""
+        return {"status": "ok", **service.engine.load}
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        """The one model that is served."""
+        return {
+            "object": "list",
+            "data": [
+                {
+                    "id": service.model.name,
+                    "object": "model",
+                    "created": 0,
+                    "owned_by": "emoprobe",
+                    "max_model_len": service.model.max_length,
+                }
+            ],
+        }
+
+    @app.get("/v1/model/structure")
+    async def structure() -> dict[str, Any]:
+        """What can be captured: every hook point with the shape of its tensor."""
+        found = service.model.architecture
+        return {
+            "model": service.model.name,
+            "architecture": type(service.model.causal).__name__,
+            "revision": getattr(service.model.causal.config, "_commit_hash", None),
+            "dtype": str(service.model.dtype).removeprefix("torch."),
+            "n_layers": found.n_layers,
+            "d_model": found.d_model,
+            "max_model_len": service.model.max_length,
+            "hook_points": [
+                {"name": name, "shape": ["n_layers", "n_positions", width]} for name, width in found.widths.items()
+            ],
+            "defaults": _fields(service),
+        }
+
+    @app.get("/v1/interventions")
+    async def interventions() -> dict[str, Any]:
+        """The defaults for what a request's `ndif` leaves out."""
+        return _fields(service)
+
+    @app.post("/v1/interventions")
+    async def set_interventions(body: Interventions) -> dict[str, Any]:
+        """Set these defaults; what is left out keeps its value."""
+        given = {name: value for name, value in body.model_dump().items() if value is not None}
+        wanted = service.defaults.model_copy(update=given)
+        service.check_defaults(wanted)
+        service.defaults = wanted
+        return _fields(service)
+
+    @app.post("/v1/chat/completions")
+    async def chat(body: ChatRequest, request: Request) -> Response:
+        """Continue a conversation."""
+        return await _serve(await Work.chat(service, body), request, request_timeout)
+
+    @app.post("/v1/completions")
+    async def text(body: CompletionRequest, request: Request) -> Response:
+        """Continue a text, or look at one: token ids with `max_tokens` 0 are captured as they are."""
+        return await _serve(await Work.text(service, body), request, request_timeout)
+
+    return app
+
+
+def _fields(service: Service) -> dict[str, Any]:
+    return service.defaults.model_dump(include={"layers", "hook_points", "positions", "dtype"})
+
+
+async def _serve(work: Work, request: Request, timeout: float) -> Response:
+    if work.request.stream:
+        return StreamingResponse(work.stream(timeout), media_type="text/event-stream")
+    try:
+        async with asyncio.timeout(timeout):
+            answer = await _unless_gone(request, work.answer())
+    except TimeoutError:
+        return AsciiJSON(error_body(f"no answer within {timeout:g} s", 408), 408)
+    return Response(status_code=CLIENT_CLOSED) if answer is None else AsciiJSON(answer)
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any] | None:
+    """The result of some work, which is cancelled, and None, when the client goes away before it is done."""
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    doing, leaving = asyncio.create_task(work), asyncio.create_task(gone())
+    try:
+        await asyncio.wait({doing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        return doing.result() if doing.done() else None
+    finally:
+        leaving.cancel()
+        doing.cancel()
+        await asyncio.wait({doing})
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        first, *rest = error.errors()
+        place = ".".join(str(part) for part in first["loc"] if part != "body")
+        more = f" (and {len(rest)} more)" if rest else ""
+        if first["type"] == "extra_forbidden":
+            known = Ndif.model_fields if "ndif" in first["loc"] else Interventions.model_fields
+            first["msg"] = f"is no known field; accepted: {', '.join(known)}"
+        message = f"{place or 'body'}: {first['msg'].removeprefix('Value error, ')}{more}"
+        return AsciiJSON(error_body(message, 400, place or None), 400)
+
+    @app.exception_handler(BadRequestError)
+    async def bad(_: Request, error: BadRequestError) -> Response:
+        return AsciiJSON(error_body(str(error), 400, error.param), 400)
+
+    @app.exception_handler(HTTPException)
+    async def refused(_: Request, error: HTTPException) -> Response:
+        return AsciiJSON(error_body(str(error.detail), error.status_code), error.status_code, error.headers)
+
+    @app.exception_handler(GenerationError)
+    async def failed(_: Request, error: GenerationError) -> Response:
+        return AsciiJSON(error_body(str(error), 500), 500)
+
+    @app.exception_handler(OSError)
+    async def disk(_: Request, error: OSError) -> Response:
+        log.error("cannot write: %s", error)
+        return AsciiJSON(error_body(f"cannot write: {error.strerror or error}", 507), 507)

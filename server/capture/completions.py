@@ -1,0 +1,291 @@
+"""The two completion routes: generate, capture where asked to, and answer at once or as a stream."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from server.capture.answers import (
+    DONE,
+    chat_choice,
+    chat_logprobs,
+    completion_choice,
+    completion_logprobs,
+    envelope,
+    error_body,
+    event,
+    usage,
+)
+from server.capture.generation import Generation
+from server.capture.model import Scores
+from server.capture.prompts import Prompt
+from server.capture.schema import ChatRequest, CompletionRequest
+from server.capture.service import BadRequestError, CapturePlan, Service
+
+T = TypeVar("T")
+MAX_ROWS = 1024
+DEFAULT_COMPLETION_TOKENS = 16  # what the OpenAI API gives a text completion that asks for nothing
+
+
+class GenerationError(RuntimeError):
+    """The engine failed in the middle of a generation."""
+
+
+@dataclass
+class Work:
+    """One request under way: its prompts, and for each the choices that are generated."""
+
+    service: Service
+    kind: Literal["chat", "text"]
+    request: ChatRequest | CompletionRequest
+    plan: CapturePlan | None
+    prompts: list[Prompt]
+    rows: list[Generation]
+    identifier: str
+    stepped: asyncio.Event
+    scores: list[Scores | None] = field(default_factory=list)
+
+    @classmethod
+    async def chat(cls, service: Service, request: ChatRequest) -> Work:
+        """Check a chat request; tokenizing it holds up no other.
+
+        Raises:
+            BadRequestError: it cannot be served.
+        """
+        limit = request.max_completion_tokens if request.max_completion_tokens is not None else request.max_tokens
+        messages = [message.plain() for message in request.messages]
+        template = request.chat_template_kwargs
+        prompt = await asyncio.to_thread(service.chat_prompt, messages, template, request.ndif)
+        logprobs = (request.top_logprobs or 0) if request.logprobs else None
+        return cls._make(service, "chat", request, [prompt], limit, logprobs)
+
+    @classmethod
+    async def text(cls, service: Service, request: CompletionRequest) -> Work:
+        """Check a text completion request; tokenizing it holds up no other.
+
+        Raises:
+            BadRequestError: it cannot be served.
+        """
+        limit = DEFAULT_COMPLETION_TOKENS if request.max_tokens is None else request.max_tokens
+
+        def tokenize() -> list[Prompt]:
+            return [service.text_prompt(prompt, request.ndif) for prompt in request.prompts]
+
+        prompts = await asyncio.to_thread(tokenize)
+        return cls._make(service, "text", request, prompts, limit, request.logprobs)
+
+    @classmethod
+    def _make(
+        cls,
+        service: Service,
+        kind: Literal["chat", "text"],
+        request: ChatRequest | CompletionRequest,
+        prompts: list[Prompt],
+        limit: int | None,
+        logprobs: int | None,
+    ) -> Work:
+        count = request.n or 1
+        if len(prompts) * count > MAX_ROWS:
+            raise BadRequestError(
+                f"{len(prompts)} prompts with n = {count}: at most {MAX_ROWS} choices are served", "n"
+            )
+        plan = service.plan(request.ndif)
+        if plan is not None and (len(prompts) > 1 or count > 1):
+            raise BadRequestError("ndif: activations are captured for one prompt with n = 1", "ndif")
+        stepped, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def on_step() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(stepped.set)
+
+        rows = [
+            service.generation(prompt, request, limit, choice, logprobs, on_step)
+            for prompt in prompts
+            for choice in range(count)
+        ]
+        name = plan.request_id if plan is not None else uuid.uuid4().hex
+        identifier = f"{'chatcmpl' if kind == 'chat' else 'cmpl'}-{name}"
+        return cls(service, kind, request, plan, prompts, rows, identifier, stepped)
+
+    def prompt_of(self, index: int) -> Prompt:
+        """The prompt of a choice."""
+        return self.prompts[index // (self.request.n or 1)]
+
+    @property
+    def echo(self) -> bool:
+        """Whether the prompt stands before the completion."""
+        return isinstance(self.request, CompletionRequest) and bool(self.request.echo)
+
+    def start(self) -> None:
+        """Submit what is to be generated."""
+        for row in self.rows:
+            if row.max_tokens == 0:
+                row.finish = "length"
+        self.service.engine.submit_generations([row for row in self.rows if row.finish is None])
+
+    def cancel(self) -> None:
+        """Give the places of this request to others."""
+        for row in self.rows:
+            row.cancelled = True
+
+    async def step(self) -> bool:
+        """Wait for news of any choice; False when all are done.
+
+        Raises:
+            GenerationError: the engine failed.
+        """
+        if any(row.finish is None for row in self.rows):
+            await self.stepped.wait()
+            self.stepped.clear()
+        if any(row.finish == "error" for row in self.rows):
+            raise GenerationError("the model failed on this request; see the server's log")
+        return any(row.finish is None for row in self.rows)
+
+    async def score_prompts(self) -> None:
+        """Scores of the prompts, where they are echoed with log-probabilities."""
+        top = self.rows[0].logprobs
+        if self.echo and top is not None:
+            self.scores = list(await asyncio.gather(*(self.service.score(prompt, top) for prompt in self.prompts)))
+        else:
+            self.scores = [None] * len(self.prompts)
+
+    async def breadcrumb(self) -> dict[str, Any] | None:
+        """Capture what was asked for; where it lies."""
+        if self.plan is None:
+            return None
+        return await self.service.capture(self.plan, self.prompts[0], self.rows[0].token_ids)
+
+    def usage(self) -> dict[str, int]:
+        """Token counts of all prompts and choices."""
+        return usage(
+            sum(len(prompt.token_ids) for prompt in self.prompts), sum(len(row.token_ids) for row in self.rows)
+        )
+
+    def choices(self) -> list[dict[str, Any]]:
+        """All choices, complete."""
+        tokens, with_ids = self.service.model.tokens, bool(self.request.return_token_ids)
+        if self.kind == "chat":
+            return [chat_choice(index, row, tokens, token_ids=with_ids) for index, row in enumerate(self.rows)]
+        each = self.request.n or 1
+        return [
+            completion_choice(
+                index,
+                row,
+                self.prompt_of(index),
+                tokens,
+                self.scores[index // each],
+                echo=self.echo,
+                token_ids=with_ids,
+            )
+            for index, row in enumerate(self.rows)
+        ]
+
+    async def answer(self) -> dict[str, Any]:
+        """The whole answer.
+
+        Raises:
+            BadRequestError, GenerationError: there is none.
+        """
+        self.start()
+        try:
+            await self.score_prompts()
+            while await self.step():
+                pass
+            crumb = await self.breadcrumb()
+        finally:
+            self.cancel()
+        kind = "chat.completion" if self.kind == "chat" else "text_completion"
+        found = envelope(self.identifier, kind, self.service.model.name)
+        found |= {"choices": self.choices(), "usage": self.usage()}
+        if self.kind == "chat" and self.request.return_token_ids:
+            found["prompt_token_ids"] = self.prompts[0].token_ids
+        return found | ({"ndif": crumb} if crumb is not None else {})
+
+    async def stream(self, timeout: float) -> AsyncIterator[str]:
+        """The answer as server-sent events, within `timeout` seconds; an error in mid-stream is an event, too."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + timeout
+
+        async def in_time(work: Coroutine[Any, Any, T]) -> T:
+            return await asyncio.wait_for(work, max(0.0, deadline - clock()))
+
+        kind = "chat.completion.chunk" if self.kind == "chat" else "text_completion"
+        head = envelope(self.identifier, kind, self.service.model.name)
+        self.start()
+        try:
+            await in_time(self.score_prompts())
+            for index, _ in enumerate(self.rows):
+                if self.kind == "chat":
+                    yield event(
+                        head | {"choices": [_chat_chunk(index, {"role": "assistant", "content": ""}, None, None)]}
+                    )
+                elif self.echo:
+                    yield event(head | {"choices": [self._echoed(index)]})
+            given, closed = [0] * len(self.rows), [False] * len(self.rows)
+            more = True
+            while more:
+                more = await in_time(self.step())
+                for index, row in enumerate(self.rows):
+                    chunk = self._chunk(index, row, given, closed)
+                    if chunk is not None:
+                        yield event(head | {"choices": [chunk]})
+            crumb = await in_time(self.breadcrumb())
+            if crumb is not None:
+                yield event(head | {"choices": [], "ndif": crumb})
+            if self.request.stream_options is not None and self.request.stream_options.include_usage:
+                yield event(head | {"choices": [], "usage": self.usage()})
+        except BadRequestError as error:
+            yield event(error_body(str(error), 400, error.param))
+        except TimeoutError:
+            yield event(error_body(f"not done within {timeout:g} s", 408))
+        except (GenerationError, OSError) as error:
+            yield event(error_body(str(error), 500))
+        finally:
+            self.cancel()
+        yield DONE
+
+    def _chunk(self, index: int, row: Generation, given: list[int], closed: list[bool]) -> dict[str, Any] | None:
+        """What is new of a choice, None where nothing is. `given` counts the tokens that earlier chunks told."""
+        if closed[index]:
+            return None
+        # The engine's thread goes on meanwhile: look at `finish` first, then at what is there.
+        finish = row.finish
+        count = len(row.token_ids) if row.logprobs is None else min(len(row.token_ids), len(row.scores))
+        text = row.decoder.delta(final=finish is not None)
+        if not text and finish is None:
+            return None
+        closed[index] = finish is not None
+        begin, given[index] = given[index], count
+        ids = row.token_ids[begin:count]
+        tokens = self.service.model.tokens
+        extra = {"token_ids": ids} if self.request.return_token_ids else {}
+        if self.kind == "chat":
+            scores = None if row.logprobs is None else {"content": chat_logprobs(row, tokens, begin)[: count - begin]}
+            return _chat_chunk(index, {"content": text}, scores, finish) | extra
+        logprobs = None
+        if row.logprobs is not None:
+            logprobs = completion_logprobs(ids, list(row.scores[begin:count]), tokens, 0)
+        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish} | extra
+
+    def _echoed(self, index: int) -> dict[str, Any]:
+        prompt, empty = self.prompt_of(index), self.rows[index]
+        bare = Generation(
+            [],
+            0,
+            0.0,
+            1.0,
+            None,
+            type(empty.decoder)(self.service.model.tokens, []),
+            lambda: None,
+            logprobs=empty.logprobs,
+        )
+        scores = self.scores[index // (self.request.n or 1)]
+        choice = completion_choice(index, bare, prompt, self.service.model.tokens, scores, echo=True, token_ids=False)
+        return choice | {"finish_reason": None}
+
+
+def _chat_chunk(index: int, delta: dict[str, Any], logprobs: Any, finish: str | None) -> dict[str, Any]:
+    return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}

@@ -1,0 +1,180 @@
+"""The engine: one thread that owns the model and shares it out among requests, by token budget."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from server.capture.generation import Cohort, Generation
+from server.capture.model import Captured, ServedModel, Wanted
+
+log = logging.getLogger(__name__)
+
+MAX_ROWS = 256
+
+
+@dataclass
+class Pass:
+    """A sequence that waits for its forward pass. `bytes` is what its activations come to, in memory."""
+
+    wanted: Wanted
+    bytes: int
+    result: Future[Captured] = field(default_factory=Future)
+
+
+class Engine:
+    """Takes forward passes and generations from any thread and runs them batched.
+
+    Args:
+        model: the model.
+        batch_tokens: tokens, padding included, in one forward pass; a longer sequence goes alone.
+        memory: bytes that captured activations that are not yet written may hold, and as much for the caches.
+    """
+
+    def __init__(self, model: ServedModel, batch_tokens: int, memory: int) -> None:
+        self.model = model
+        self.batch_tokens = batch_tokens
+        self.memory = memory
+        self._passes: deque[Pass] = deque()
+        self._generations: deque[Generation] = deque()
+        self._cohorts: list[Cohort] = []
+        self._held = 0
+        self._closed = False
+        self._wake = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    def submit_pass(self, item: Pass) -> None:
+        """Queue a forward pass."""
+        with self._wake:
+            self._passes.append(item)
+            self._wake.notify()
+
+    def submit_generations(self, items: list[Generation]) -> None:
+        """Queue generations."""
+        with self._wake:
+            self._generations.extend(items)
+            self._wake.notify()
+
+    def release(self, size: int) -> None:
+        """Say that captured activations of this many bytes have been written, or dropped."""
+        with self._wake:
+            self._held -= size
+            self._wake.notify()
+
+    def close(self) -> None:
+        """End the thread after the step that it is in."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        self._thread.join()
+
+    @property
+    def load(self) -> dict[str, int]:
+        """What waits and what runs."""
+        return {
+            "passes": len(self._passes),
+            "waiting": len(self._generations),
+            "running": sum(len(cohort.rows) for cohort in self._cohorts),
+            "held_bytes": self._held,
+        }
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while not self._closed and not (self._cohorts or self._generations or self._next_pass() is not None):
+                    self._wake.wait()
+                if self._closed:
+                    return
+                batch = self._take_batch()
+                newcomers = self._take_newcomers()
+            if batch:
+                self._forward(batch)
+            if newcomers:
+                self._cohorts.append(Cohort(self.model, newcomers))
+            for cohort in self._cohorts:
+                self._step(cohort)
+            self._cohorts = [cohort for cohort in self._cohorts if cohort.rows]
+
+    def _next_pass(self) -> Pass | None:
+        """The pass that is next in line, if there is memory for it."""
+        while self._passes and self._passes[0].result.cancelled():
+            self._passes.popleft()
+        if not self._passes or (self._held and self._held + self._passes[0].bytes > self.memory):
+            return None
+        return self._passes[0]
+
+    def _take_batch(self) -> list[Pass]:
+        """The pass that has waited longest, and those nearest to it in length, up to the token budget.
+
+        Similar lengths keep the padding small: a batch of mixed lengths would waste up to half of the work.
+        """
+        first = self._next_pass()
+        if first is None:
+            return []
+        length = len(first.wanted.token_ids)
+        others = [item for item in self._passes if item is not first and not item.result.cancelled()]
+        others.sort(key=lambda item: abs(len(item.wanted.token_ids) - length))
+        batch, longest, size = [first], length, first.bytes
+        for item in others:
+            reach = max(longest, len(item.wanted.token_ids))
+            if reach * (len(batch) + 1) > self.batch_tokens or len(batch) >= MAX_ROWS:
+                break
+            if self._held + size + item.bytes > self.memory:
+                break
+            batch.append(item)
+            longest, size = reach, size + item.bytes
+        chosen = set(map(id, batch))
+        self._passes = deque(item for item in self._passes if id(item) not in chosen)
+        self._held += size
+        return batch
+
+    def _take_newcomers(self) -> list[Generation]:
+        """Generations that start together: as many as the token budget of a pass and the caches' memory allow."""
+        room = self.memory // max(1, self.model.cache_bytes_per_token) - sum(cohort.size for cohort in self._cohorts)
+        rows: list[Generation] = []
+        longest = reach = 0
+        while self._generations:
+            item = self._generations[0]
+            if item.cancelled:
+                self._generations.popleft()
+                continue
+            longest, reach = max(longest, len(item.prompt_ids)), max(reach, item.size)
+            count = len(rows) + 1
+            alone = not rows and not self._cohorts
+            fits = count * longest <= self.batch_tokens or not rows
+            if not alone and (not fits or count * reach > room or count > MAX_ROWS):
+                break
+            rows.append(self._generations.popleft())
+        return rows
+
+    def _forward(self, batch: list[Pass]) -> None:
+        batch, dropped = [item for item in batch if item.result.set_running_or_notify_cancel()], list(batch)
+        for item in dropped:
+            if item not in batch:
+                self.release(item.bytes)
+        if not batch:
+            return
+        try:
+            results = self.model.forward([item.wanted for item in batch])
+        except Exception as error:
+            log.exception("a forward pass failed")
+            for item in batch:
+                self.release(item.bytes)
+                item.result.set_exception(error)
+            return
+        for item, captured in zip(batch, results, strict=True):
+            item.result.set_result(captured)
+
+    def _step(self, cohort: Cohort) -> None:
+        try:
+            cohort.step()
+        except Exception:
+            log.exception("a decoding step failed")
+            for row in cohort.rows:
+                row.finish = "error"
+                row.on_step()
+            cohort.rows = []

@@ -1,0 +1,199 @@
+"""The one copy of the weights: loaded through nnsight, traced for activations, called for everything else."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import nnsight
+import torch
+
+from server.capture.architecture import Architecture, tensor_of
+from server.capture.prompts import Tokens
+
+log = logging.getLogger(__name__)
+
+LOGIT_CHUNK = 256  # positions whose logits are held at once
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What one sequence asks of a forward pass.
+
+    `weights` (n_positions, n_tokens) turns the hidden states of its tokens into those at its positions; None stands for
+    every token. `score` asks for the log-probabilities of its own tokens.
+    """
+
+    token_ids: list[int]
+    layers: list[int]
+    hook_points: list[str]
+    weights: torch.Tensor | None
+    dtype: torch.dtype
+    score: bool = False
+    top: int = 0
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Log-probabilities of a sequence's tokens given those before, from the second token on, and the likeliest ones."""
+
+    token: list[float]
+    top: list[list[tuple[int, float]]]
+
+
+@dataclass(frozen=True)
+class Captured:
+    """What a forward pass gave for one sequence: hook point → (n_layers, n_positions, d) on the CPU."""
+
+    activations: dict[str, torch.Tensor]
+    scores: Scores | None
+
+
+class ServedModel:
+    """A causal language model with its tokenizer and architecture."""
+
+    def __init__(self, path: str, name: str, dtype: str, device: str) -> None:
+        started = time.monotonic()
+        wrapper = nnsight.TransformersModel(
+            path,
+            task="text-generation",
+            dtype=getattr(torch, dtype),
+            device_map=device,
+            dispatch=True,
+            trust_remote_code=False,
+        )
+        self.name, self.path, self.device = name, path, torch.device(device)
+        self.causal = wrapper._module.eval()
+        # Tracing the base model leaves out the head over the vocabulary, which capturing does not need.
+        self._traced = nnsight.NNsight(self.causal.base_model)
+        self.architecture = Architecture.probe(self.causal.base_model)
+        self.dtype = next(self.causal.parameters()).dtype
+        config = self.causal.config.get_text_config()
+        self.max_length = int(getattr(config, "max_position_embeddings", None) or 2048)
+        self.vocabulary = int(config.vocab_size)
+        self.tokens = Tokens(wrapper.tokenizer, self.max_length)
+        self.tokens.with_eos(getattr(self.causal.generation_config, "eos_token_id", None))
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self.cache_bytes_per_token = 2 * self.architecture.n_layers * heads * width * self.dtype.itemsize
+        self._warm_up()
+        log.info("%s is ready after %.1f s", name, time.monotonic() - started)
+
+    def _warm_up(self) -> None:
+        """The first traces of a process are several times slower than the rest."""
+        for _ in range(3):
+            weights = torch.full((1, 8), 1 / 8)
+            points = list(self.architecture.widths)[:2]
+            layers = list(range(self.architecture.n_layers))
+            self.forward([Wanted([1] * 8, layers, points, weights, torch.float32, True)] * 2)
+
+    @torch.inference_mode()
+    def forward(self, batch: Sequence[Wanted]) -> list[Captured]:
+        """One pass over sequences, right-padded: activations at their positions, and their scores.
+
+        A padded batch gives what single sequences give, as no token sees the padding behind it.
+        """
+        lengths = [len(wanted.token_ids) for wanted in batch]
+        longest = max(lengths)
+        ids = torch.zeros((len(batch), longest), dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, wanted in enumerate(batch):
+            ids[row, : lengths[row]] = torch.tensor(wanted.token_ids)
+            mask[row, : lengths[row]] = 1
+        inputs: dict[str, Any] = {"input_ids": ids.to(self.device), "use_cache": False}
+        if min(lengths) != longest:
+            inputs["attention_mask"] = mask.to(self.device)
+        sites = self._sites(batch)
+        if not sites:
+            hidden = self.causal.base_model(**inputs).last_hidden_state
+            return [Captured({}, self._scores(batch[row], hidden[row])) for row in range(len(batch))]
+        weights = self._weights(batch, longest)
+        taken: list[torch.Tensor] = []
+        last: list[torch.Tensor] = []
+        with self._traced.trace(**inputs):
+            modules: Any = self._traced
+            for part in self.architecture.layers_path.split("."):
+                modules = getattr(modules, part)
+            for layer, point in sites:
+                hidden = tensor_of(_value(modules[layer], point)).flatten(2)
+                taken.append(hidden if weights is None else torch.bmm(weights, hidden.float()))
+            last.append(self._traced.output.last_hidden_state)
+            nnsight.save(taken)
+            nnsight.save(last)
+        index = {site: number for number, site in enumerate(sites)}
+        return [
+            Captured(
+                self._gather(wanted, row, lengths[row], taken, index, weights is not None),
+                self._scores(wanted, last[0][row]) if wanted.score else None,
+            )
+            for row, wanted in enumerate(batch)
+        ]
+
+    def _sites(self, batch: Sequence[Wanted]) -> list[tuple[int, str]]:
+        """What any sequence of the batch asks for, in the order in which it fires."""
+        wanted = {(layer, point) for entry in batch for layer in entry.layers for point in entry.hook_points}
+        order = {point: number for number, point in enumerate(self.architecture.widths)}
+        return sorted(wanted, key=lambda site: (site[0], order[site[1]]))
+
+    def _weights(self, batch: Sequence[Wanted], longest: int) -> torch.Tensor | None:
+        """(batch, n_positions, longest); None where some sequence wants every token."""
+        if any(wanted.weights is None for wanted in batch if wanted.hook_points):
+            return None
+        rows = max((wanted.weights.shape[0] for wanted in batch if wanted.weights is not None), default=0)
+        weights = torch.zeros((len(batch), rows, longest))
+        for row, wanted in enumerate(batch):
+            if wanted.weights is not None:
+                weights[row, : wanted.weights.shape[0], : wanted.weights.shape[1]] = wanted.weights
+        return weights.to(self.device)
+
+    def _gather(
+        self, wanted: Wanted, row: int, length: int, taken: list[torch.Tensor], index: dict[Any, int], reduced: bool
+    ) -> dict[str, torch.Tensor]:
+        gathered = {}
+        for point in wanted.hook_points:
+            layers = []
+            for layer in wanted.layers:
+                values = taken[index[layer, point]][row]
+                if reduced:
+                    assert wanted.weights is not None
+                    values = values[: wanted.weights.shape[0]]
+                elif wanted.weights is None:
+                    values = values[:length]
+                else:
+                    values = wanted.weights.to(self.device) @ values[:length].float()
+                layers.append(values.to(wanted.dtype))
+            gathered[point] = torch.stack(layers).cpu()
+        return gathered
+
+    def _scores(self, wanted: Wanted, hidden: torch.Tensor) -> Scores | None:
+        """Scores out of the last hidden states (n_tokens, d) of one sequence, a chunk of positions at a time."""
+        if not wanted.score:
+            return None
+        token: list[float] = []
+        top: list[list[tuple[int, float]]] = []
+        length = len(wanted.token_ids)
+        targets = torch.tensor(wanted.token_ids[1:], device=self.device)
+        head = self.causal.get_output_embeddings()
+        for begin in range(0, length - 1, LOGIT_CHUNK):
+            end = min(begin + LOGIT_CHUNK, length - 1)
+            logs = torch.log_softmax(head(hidden[begin:end]).float(), dim=-1)
+            token += logs.gather(1, targets[begin:end, None])[:, 0].tolist()
+            if wanted.top:
+                best = logs.topk(wanted.top, dim=-1)
+                top += [
+                    list(zip(ids, values, strict=True))
+                    for ids, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+                ]
+        return Scores(token, top)
+
+
+def _value(layer: Any, point: str) -> Any:
+    """The value at a hook point of a layer that is being traced."""
+    module = layer
+    *path, side = point.lstrip(".").split(".")
+    for part in path:
+        module = module[int(part)] if part.isdigit() else getattr(module, part)
+    return module.output if side == "output" else module.input

@@ -1,0 +1,156 @@
+"""The requests that the server accepts. Unknown fields of a request are ignored, those inside `ndif` are errors."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from emoprobe.config.science.capture import Capture
+from emoprobe.config.science.model import Dtype
+
+MAX_CHOICES = 64
+MAX_PROMPTS = 1024
+MAX_STOPS = 16
+RequestId = Annotated[str, Field(max_length=200, pattern=r"^[\x21-\x7e]+$")]
+TokenId = Annotated[int, Field(ge=0, strict=True)]
+
+
+class Ndif(BaseModel):
+    """What to capture, for one request; a field that is left out has the server's default.
+
+    `save_dir` is a folder under the server's activation root, relative to it or absolute. The last four fields tell
+    named positions where the parts of a conversation are: in a chat request the server knows the messages, in a
+    request with token ids it is told them, and how many of the tokens are the prompt.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    save_dir: str | None = Field(None, max_length=4096)
+    request_id: RequestId | None = None
+    layers: Literal["all"] | list[int] | None = None
+    hook_points: list[str] | None = Field(None, min_length=1, max_length=1000)
+    positions: Literal["all"] | list[int | str] | None = None
+    dtype: Dtype | None = None
+    messages: list[dict[str, Any]] | None = None
+    message_spans: dict[str, tuple[int, int, int] | None] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    prompt_tokens: int | None = Field(None, ge=1)
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _layers(cls, layers: Any) -> Any:
+        return layers if layers is None else Capture.check_layers(layers)
+
+    @field_validator("positions", mode="before")
+    @classmethod
+    def _positions(cls, positions: Any) -> Any:
+        return positions if positions is None else Capture.check_positions(positions)
+
+    def over(self, defaults: Ndif) -> Ndif:
+        """These fields, and the defaults for those that are left out."""
+        return defaults.model_copy(update={name: getattr(self, name) for name in self.model_fields_set})
+
+
+class Interventions(BaseModel):
+    """Defaults for requests that bring an `ndif` without these fields."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    layers: Literal["all"] | list[int] | None = None
+    hook_points: list[str] | None = Field(None, min_length=1, max_length=1000)
+    positions: Literal["all"] | list[int | str] | None = None
+    dtype: Dtype | None = None
+
+    _layers = field_validator("layers", mode="before")(Ndif._layers.__func__)  # type: ignore[attr-defined]
+    _positions = field_validator("positions", mode="before")(Ndif._positions.__func__)  # type: ignore[attr-defined]
+
+
+class StreamOptions(BaseModel):
+    """Options of a stream."""
+
+    include_usage: bool | None = False
+
+
+class Sampling(BaseModel):
+    """What both completion routes share."""
+
+    model: str | None = None
+    temperature: float | None = Field(None, ge=0.0, le=2.0, allow_inf_nan=False)
+    top_p: float | None = Field(None, gt=0.0, le=1.0, allow_inf_nan=False)
+    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    stop: str | list[str] | None = None
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    ignore_eos: bool | None = False
+    return_token_ids: bool | None = False
+    ndif: Ndif | None = None
+
+    @field_validator("stop")
+    @classmethod
+    def _stop(cls, stop: str | list[str] | None) -> list[str]:
+        stops = [stop] if isinstance(stop, str) else list(stop or [])
+        if len(stops) > MAX_STOPS:
+            raise ValueError(f"at most {MAX_STOPS} stop strings are accepted")
+        return [text for text in stops if text]
+
+    @property
+    def stops(self) -> list[str]:
+        """The stop strings."""
+        return self.stop if isinstance(self.stop, list) else []
+
+
+class ContentPart(BaseModel):
+    """A part of a message's content; only text is accepted."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(BaseModel):
+    """One message."""
+
+    model_config = ConfigDict(extra="allow")
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[ContentPart] | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """The message as a chat template takes it."""
+        content = self.content
+        if isinstance(content, list):
+            content = "".join(part.text for part in content)
+        return {**(self.model_extra or {}), "role": self.role, "content": content or ""}
+
+
+class ChatRequest(Sampling):
+    """Body of `/v1/chat/completions`."""
+
+    messages: list[ChatMessage] = Field(min_length=1, max_length=4096)
+    max_tokens: int | None = Field(None, ge=0)
+    max_completion_tokens: int | None = Field(None, ge=0)
+    logprobs: bool | None = False
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    chat_template_kwargs: dict[str, Any] | None = None
+
+
+class CompletionRequest(Sampling):
+    """Body of `/v1/completions`."""
+
+    prompt: (
+        str
+        | Annotated[list[TokenId], Field(min_length=1)]
+        | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)]
+        | Annotated[list[Annotated[list[TokenId], Field(min_length=1)]], Field(min_length=1, max_length=MAX_PROMPTS)]
+    )
+    max_tokens: int | None = Field(None, ge=0)
+    logprobs: int | None = Field(None, ge=0, le=20)
+    echo: bool | None = False
+
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        """The prompts, one or many."""
+        if isinstance(self.prompt, str) or isinstance(self.prompt[0], int):
+            return [self.prompt]  # type: ignore[list-item]
+        return list(self.prompt)  # type: ignore[arg-type]

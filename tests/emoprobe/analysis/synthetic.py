@@ -1,0 +1,86 @@
+"""Synthetic experiments with a known truth: a trajectory table and activations, with or without folders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from emoprobe.analysis.probes.experiment import Source
+from emoprobe.config.experiment import Config
+from emoprobe.config.files import parse_config
+
+VALENCES = {
+    "control": None,
+    "anger": "negative",
+    "fear": "negative",
+    "joy": "positive",
+    "hope": "positive",
+    "calm": "neutral",
+    "rest": "neutral",
+    "impatience": "negative",
+    "disappointment": "negative",
+    "encouragement": "positive",
+    "collaborative": "positive",
+    "matter_of_fact": "neutral",
+}
+
+
+def config(variants: int = 7, **probes: object) -> Config:
+    """A config with that many variants, two paraphrases each."""
+    names = list(VALENCES)[:variants]
+    return parse_config(
+        {
+            "variants": {
+                name: {} if name == "control" else {"texts": [f"{name} a", f"{name} b"], "valence": VALENCES[name]}
+                for name in names
+            },
+            "probes": {"permutations": 0, **probes},
+            "analysis": {"bootstrap": 200},
+        }
+    )
+
+
+def table(settings: Config, samples: int, seed: int) -> pd.DataFrame:
+    """Trajectories of every variant on every sample; correctness varies by sample and a little by variant."""
+    generator = np.random.default_rng(seed)
+    ease = generator.normal(size=samples)
+    rows = [
+        {
+            "variant": variant,
+            "sample_id": f"s_{sample:04d}",
+            "valence": spec.valence,
+            "paraphrase": sample % 2 if spec.texts else None,
+            "correct": bool(ease[sample] + generator.normal() > 0),
+        }
+        for variant, spec in settings.variants.items()
+        for sample in range(samples)
+    ]
+    frame = pd.DataFrame(rows)
+    return frame.astype(
+        {"variant": "string", "sample_id": "string", "valence": "string", "paraphrase": "Int64", "correct": "boolean"}
+    )
+
+
+def source(
+    frame: pd.DataFrame, layers: int, d: int, seed: int, signal: Callable[[int, str, np.ndarray], np.ndarray] | None = None,
+    positions: tuple[str, ...] = ("last_prompt", "response_mean"), hook_points: tuple[str, ...] = ("input_layernorm.output",),
+) -> Source:  # fmt: skip
+    """Activations of correlated noise; `signal(layer, position, noise)` adds what is planted, (n, d)."""
+    n = len(frame)
+
+    def load(begin: int, end: int, hook_point: str) -> dict[str, np.ndarray]:
+        found = {}
+        for number, position in enumerate(positions):
+            block = np.empty((n, end - begin, d), dtype=np.float16)
+            for layer in range(begin, end):
+                generator = np.random.default_rng([seed, layer, number, hook_points.index(hook_point)])
+                scale = np.geomspace(3.0, 0.1, d)
+                noise = generator.normal(size=(n, d)) * scale + 1.0
+                block[:, layer - begin] = noise if signal is None else noise + signal(layer, position, noise)
+            found[position] = block
+        return found
+
+    empty = {position: np.zeros(n, dtype=bool) for position in positions}
+    return Source(list(range(layers)), list(hook_points), list(positions), d, load, empty)

@@ -1,0 +1,218 @@
+"""The configuration: what is accepted, and the one readable line for each mistake."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emoprobe.config.errors import ConfigError
+from emoprobe.config.experiment import Config
+from emoprobe.config.files import load_config, parse_config, read_yaml, resolved_path, write_resolved
+
+ROOT = Path(__file__).parents[3]
+CONFIGS = sorted([ROOT / "config/config.yaml", *(ROOT / "config/experiments").glob("*.yaml")])
+
+
+def lines(values: Any) -> list[str]:
+    """The error lines of a config that must be refused."""
+    with pytest.raises(ConfigError) as caught:
+        parse_config(values)
+    return caught.value.lines
+
+
+def variants(**others: Any) -> dict[str, Any]:
+    """A config with a control and other variants."""
+    return {"variants": {"control": {}, **others}}
+
+
+# config → what its one error line must hold
+MALFORMED: list[tuple[Any, list[str]]] = [
+    ([], ["config", "mapping"]),
+    (None, ["config", "mapping"]),
+    ("text", ["config", "mapping"]),
+    ({"experimnt": {}}, ["experimnt", "did you mean 'experiment'"]),
+    ({"variant": {}}, ["variant", "did you mean 'variants'"]),
+    ({"zzz": 1}, ["zzz", "known: experiment, model"]),
+    ({"experiment": {"nam": "x"}}, ["experiment.nam", "did you mean 'name'"]),
+    ({"experiment": {"name": "a/b"}}, ["experiment.name", "a/b", "letters"]),
+    ({"experiment": {"name": ".."}}, ["experiment.name", "letters"]),
+    ({"experiment": {"name": ""}}, ["experiment.name", "letters"]),
+    ({"experiment": {"name": "a" * 65}}, ["experiment.name", "64"]),
+    ({"experiment": {"name": "models"}}, ["experiment.name", "folder of the results"]),
+    ({"experiment": {"name": "a b"}}, ["experiment.name", "letters"]),
+    ({"experiment": {"name": "ünï"}}, ["experiment.name", "letters"]),
+    ({"experiment": {"name": 5}}, ["experiment.name = 5", "string"]),
+    ({"experiment": {"seed": -1}}, ["experiment.seed = -1", "greater than or equal to 0"]),
+    ({"experiment": {"seed": 2**31}}, ["experiment.seed", "less than or equal"]),
+    ({"experiment": {"seed": 1.5}}, ["experiment.seed = 1.5", "integer"]),
+    ({"experiment": {"seed": True}}, ["experiment.seed = True", "integer"]),
+    ({"experiment": {"seed": "42"}}, ["experiment.seed = '42'", "integer"]),
+    ({"experiment": None}, ["experiment", "dictionary"]),
+    ({"experiment": []}, ["experiment", "dictionary"]),
+    ({"model": {"source": ""}}, ["model.source", "at least 1 character"]),
+    ({"model": {"sorce": "x"}}, ["model.sorce", "did you mean 'source'"]),
+    ({"model": {"dtype": "fp32"}}, ["model.dtype = 'fp32'", "float32", "bfloat16"]),
+    ({"model": {"revision": 3}}, ["model.revision = 3", "string"]),
+    ({"model": "gpt2"}, ["model = 'gpt2'", "dictionary"]),
+    ({"dataset": {"samples": 0}}, ["dataset.samples = 0", "greater than or equal to 1"]),
+    ({"dataset": {"samples": "8"}}, ["dataset.samples = '8'", "integer"]),
+    ({"dataset": {"samples": 8.5}}, ["dataset.samples = 8.5", "integer"]),
+    ({"dataset": {"samples": 10**6}}, ["dataset.samples", "less than or equal"]),
+    ({"dataset": {"sample": 8}}, ["dataset.sample", "did you mean 'samples'"]),
+    ({"dataset": {"split": ""}}, ["dataset.split", "at least 1 character"]),
+    ({"dataset": {"id_prefix": "../x"}}, ["dataset.id_prefix", "letters"]),
+    ({"dataset": {"question": 1}}, ["dataset.question = 1", "string"]),
+    ({"prompt": {"template": "no placeholder"}}, ["prompt.template", "{question}", "none"]),
+    ({"prompt": {"template": "{questoin}"}}, ["prompt.template", "{questoin}"]),
+    ({"prompt": {"template": "{question} {other}"}}, ["prompt.template", "{other}"]),
+    ({"prompt": {"template": "{question"}}, ["prompt.template", "braces"]),
+    ({"prompt": {"template": "{}"}}, ["prompt.template", "{question}"]),
+    ({"prompt": {"template": ""}}, ["prompt.template", "at least 1 character"]),
+    ({"prompt": {"system": 5}}, ["prompt.system = 5", "string"]),
+    ({"prompt": {"sytem": "x"}}, ["prompt.sytem", "did you mean 'system'"]),
+    ({"variants": {}}, ["variants", "control"]),
+    ({"variants": {"calm": {}}}, ["variants", "control"]),
+    ({"variants": ["control"]}, ["variants", "dictionary"]),
+    ({"variants": {1: {}, "control": {}}}, ["variants", "string"]),
+    (variants(**{"a/b": {}}), ["variants", "a/b", "letters"]),
+    (variants(**{"..": {}}), ["variants", "letters"]),
+    (variants(**{"-a": {}}), ["variants", "letters"]),
+    (variants(activations={}), ["variants", "activations", "folder of the results"]),
+    (variants(Samples={}), ["variants", "Samples", "folder of the results"]),
+    (variants(calm={}, Calm={}), ["variants", "case only"]),
+    (variants(Control={}), ["variants", "case only"]),
+    (variants(calm={"txt": "x"}), ["variants.calm.txt", "did you mean 'text'"]),
+    (variants(calm={"placment": "user_prefix"}), ["variants.calm.placment", "did you mean 'placement'"]),
+    (variants(calm={"text": ""}), ["variants.calm.text", "at least 1 character"]),
+    (variants(calm={"text": "  \n"}), ["variants.calm.text", "white space"]),
+    (variants(calm={"text": 5}), ["variants.calm.text = 5", "string"]),
+    (variants(calm={"text": ["a"]}), ["variants.calm.text", "string"]),
+    (variants(calm={"texts": []}), ["variants.calm.texts", "at least 1 item"]),
+    (variants(calm={"texts": "x"}), ["variants.calm.texts", "list"]),
+    (variants(calm={"texts": ["x", " "]}), ["variants.calm.texts", "white space"]),
+    (variants(calm={"texts": ["x", 1]}), ["variants.calm.texts.1 = 1", "string"]),
+    (variants(calm={"text": "x", "texts": ["y"]}), ["variants.calm", "text and texts"]),
+    (variants(calm={"text": "x", "transform": "m:f"}), ["variants.calm", "text and transform"]),
+    (variants(calm={"text": "x", "placement": "prefix"}), ["variants.calm.placement", "user_prefix", "system_suffix"]),
+    (variants(calm={"text": "x", "valence": "happy"}), ["variants.calm.valence", "negative", "positive"]),
+    (variants(calm={"transform": "module"}), ["variants.calm.transform", "module:function"]),
+    (variants(calm={"transform": "mod ule:f"}), ["variants.calm.transform", "module:function"]),
+    (variants(calm={"transform": ":f"}), ["variants.calm.transform", "module:function"]),
+    (variants(calm={"transform": "m:"}), ["variants.calm.transform", "module:function"]),
+    (variants(calm={"transform": "m:1f"}), ["variants.calm.transform", "module:function"]),
+    (variants(calm="be calm"), ["variants.calm", "dictionary"]),
+    ({"generation": {"backend": "ollama"}}, ["generation.backend", "vllm", "nnsight"]),
+    ({"generation": {"max_tokens": 0}}, ["generation.max_tokens = 0", "greater than or equal to 1"]),
+    ({"generation": {"max_token": 5}}, ["generation.max_token", "did you mean 'max_tokens'"]),
+    ({"generation": {"temperature": -0.1}}, ["generation.temperature", "greater than or equal to 0"]),
+    ({"generation": {"temperature": 2.5}}, ["generation.temperature", "less than or equal to 2"]),
+    ({"generation": {"temperature": float("nan")}}, ["generation.temperature"]),
+    ({"generation": {"top_p": 0}}, ["generation.top_p", "greater than 0"]),
+    ({"generation": {"top_p": 1.1}}, ["generation.top_p", "less than or equal to 1"]),
+    ({"workers": {"timeout": 0}}, ["workers.timeout", "greater than 0"]),
+    ({"generation": {"stop": "x"}}, ["generation.stop", "list"]),
+    ({"generation": {"stop": [""]}}, ["generation.stop.0", "at least 1 character"]),
+    ({"workers": {"count": 0}}, ["workers.count = 0", "greater than or equal to 1"]),
+    ({"workers": {"counts": 2}}, ["workers.counts", "did you mean 'count'"]),
+    ({"workers": {"endpoints": "http://a"}}, ["workers.endpoints", "list"]),
+    ({"workers": {"endpoints": ["localhost:8000"]}}, ["workers.endpoints", "http://"]),
+    ({"workers": {"endpoints": ["ftp://a"]}}, ["workers.endpoints", "http://"]),
+    ({"workers": {"endpoints": ["http://user:key@a"]}}, ["workers.endpoints", "without credentials"]),
+    ({"workers": {"endpoints": ["http://a", "http://a/"]}}, ["workers.endpoints", "twice"]),
+    ({"workers": {"requests": 0}}, ["workers.requests = 0", "greater"]),
+    ({"workers": {"attempts": 0}}, ["workers.attempts = 0", "greater"]),
+    ({"workers": {"port": 70000}}, ["workers.port", "less than or equal to 65535"]),
+    ({"workers": {"gpu_memory": 1.0}}, ["workers.gpu_memory", "less than 1"]),
+    ({"workers": {"log_level": "loud"}}, ["workers.log_level", "debug"]),
+    (
+        {"generation": {"engine": {"extra_args": ["--api-key", "x"]}}},
+        ["generation.engine.extra_args", "--api-key", "lists of processes"],
+    ),
+    (
+        {"generation": {"engine": {"extra_args": ["--host=0.0.0.0"]}}},
+        ["generation.engine.extra_args", "--host", "loopback"],
+    ),
+    (
+        {"generation": {"engine": {"extra_args": ["--trust_remote_code"]}}},
+        ["generation.engine.extra_args", "--trust-remote-code", "not run"],
+    ),
+    ({"capture": {"enabled": "yes"}}, ["capture.enabled = 'yes'", "boolean"]),
+    ({"capture": {"layers": "some"}}, ["capture.layers", "`all` or a list"]),
+    ({"capture": {"layers": []}}, ["capture.layers", "`all` or a list"]),
+    ({"capture": {"layers": [1, 1]}}, ["capture.layers", "different"]),
+    ({"capture": {"layers": [1, "a"]}}, ["capture.layers"]),
+    ({"capture": {"hook_points": []}}, ["capture.hook_points", "at least 1 item"]),
+    ({"capture": {"hook_points": ["mlp"]}}, ["capture.hook_points", ".input or .output"]),
+    ({"capture": {"hook_points": ["mlp.output", "mlp.output"]}}, ["capture.hook_points", "twice"]),
+    ({"capture": {"hook_points": ["__class__.output; x"]}}, ["capture.hook_points", ".input or .output"]),
+    ({"capture": {"positions": "last"}}, ["capture.positions", "last_prompt"]),
+    ({"capture": {"positions": ["last"]}}, ["capture.positions", "response_mean"]),
+    ({"capture": {"positions": []}}, ["capture.positions", "last_prompt"]),
+    ({"capture": {"positions": [0, 0]}}, ["capture.positions"]),
+    ({"capture": {"dtype": "int8"}}, ["capture.dtype", "float16"]),
+    ({"probes": {"targets": ["mood"]}}, ["probes.targets.0 = 'mood'", "valence"]),
+    ({"probes": {"targets": []}}, ["probes.targets", "at least 1 item"]),
+    ({"probes": {"folds": 1}}, ["probes.folds = 1", "greater than or equal to 2"]),
+    ({"probes": {"strengths": [0.0]}}, ["probes.strengths", "greater than 0"]),
+    ({"probes": {"strengths": ["a"]}}, ["probes.strengths.0", "number"]),
+    (
+        {"generation": {"backend": "nnsight"}, "workers": {"endpoints": ["http://a"]}},
+        ["nnsight", "workers.capture_endpoints"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("values", "words"), MALFORMED, ids=[str(case[0])[:60] for case in MALFORMED])
+def test_every_mistake_is_one_readable_line(values: Any, words: list[str]) -> None:
+    found = lines(values)
+    assert len(found) == 1, found
+    assert "\n" not in found[0]
+    for word in words:
+        assert word in found[0]
+
+
+def test_several_mistakes_are_all_told() -> None:
+    found = lines({"experiment": {"seed": -1}, "dataset": {"samples": 0}, "modle": {}})
+    assert [line.split(" ")[0].rstrip(":") for line in found] == ["experiment.seed", "dataset.samples", "modle"]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=[path.name for path in CONFIGS])
+def test_shipped_configs_are_valid(path: Path) -> None:
+    assert load_config(path).variants
+
+
+def test_a_resolved_config_is_the_same_config(tmp_path: Path) -> None:
+    config = load_config(ROOT / "config/config.yaml")
+    write_resolved(config, tmp_path)
+    assert load_config(resolved_path(config, tmp_path)) == config
+
+
+def test_an_empty_variant_may_be_left_blank() -> None:
+    assert parse_config({"variants": {"control": None}}) == Config()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("model: {source: a}\nmodel: {source: b}\n", ["line 2", "'model'", "twice"]),
+        ("variants:\n  control: {}\n  calm: {}\n  calm: {text: x}\n", ["line 4", "'calm'", "twice"]),
+        ("a: [1", ["no valid YAML"]),
+        ("a: !!python/object:os.system {}", ["no valid YAML"]),
+    ],
+)
+def test_bad_yaml_is_one_line(tmp_path: Path, text: str, words: list[str]) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_yaml(path)
+    assert len(caught.value.lines) == 1
+    for word in [str(path), *words]:
+        assert word in caught.value.lines[0]
+
+
+def test_other_encodings_and_missing_files_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_bytes("a: Ärger".encode("latin-1"))
+    for missing, word in ((path, "UTF-8"), (tmp_path / "none.yaml", "No such file")):
+        with pytest.raises(ConfigError, match=word):
+            load_config(missing)

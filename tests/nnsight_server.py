@@ -1,0 +1,45 @@
+"""An NNsight server in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+
+from tests.workspace import ROOT, wait_for
+
+
+class NNsightServer:
+    """A server that was started by hand, with its activation root."""
+
+    def __init__(self, model: Path, root: Path, *arguments: str, api_key: str | None = None) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url, self.root, self.model, self.log = (
+            f"http://127.0.0.1:{self.port}",
+            root,
+            model,
+            root.parent / "server.log",
+        )
+        command = [sys.executable, "-m", "server", "--model", str(model), "--served-model-name", "tiny"]
+        command += ["--port", str(self.port), "--activation-root", str(root), *arguments]
+        env = {**os.environ, "EMOPROBE_API_KEY": api_key or ""}
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
+        wait_for(self.is_up, 120, "the NNsight server")
+
+    def is_up(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()[-3000:]
+        try:
+            return httpx.get(f"{self.url}/health", timeout=5).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(20)

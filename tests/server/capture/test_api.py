@@ -1,0 +1,291 @@
+"""The NNsight server as its clients see it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from tests.nnsight_server import NNsightServer
+from tests.workspace import wait_for
+
+
+@pytest.fixture(scope="module")
+def server(nnsight_server: Callable[[str], NNsightServer]) -> NNsightServer:
+    return nnsight_server("llama")
+
+
+@pytest.fixture(scope="module")
+def client(server: NNsightServer) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+
+
+def post(server: NNsightServer, path: str, body: Any, timeout: float = 300.0) -> httpx.Response:
+    return httpx.post(f"{server.url}{path}", json=body, timeout=timeout)
+
+
+def running(server: NNsightServer) -> int:
+    found: int = httpx.get(f"{server.url}/health").json()["running"]
+    return found
+
+
+CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "Count to ten."}], "max_tokens": 8, "temperature": 0}
+TEXT: dict[str, Any] = {"prompt": "One, two,", "max_tokens": 8, "temperature": 0}
+
+
+def test_models_and_structure(server: NNsightServer, client: openai.OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == ["tiny"]
+    found = httpx.get(f"{server.url}/v1/model/structure").json()
+    assert (found["n_layers"], found["d_model"], found["architecture"]) == (3, 48, "LlamaForCausalLM")
+    shapes = {point["name"]: point["shape"][2] for point in found["hook_points"]}
+    assert shapes["input_layernorm.output"] == shapes["post_attention_layernorm.output"] == shapes[".output"] == 48
+    assert shapes["mlp.gate_proj.output"] == 96
+
+
+def test_the_openai_client_chats_and_streams_the_same(client: openai.OpenAI) -> None:
+    whole = client.chat.completions.create(model="tiny", **CHAT)
+    chunks = list(
+        client.chat.completions.create(model="tiny", stream=True, stream_options={"include_usage": True}, **CHAT)
+    )
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text == whole.choices[0].message.content
+    assert chunks[-1].usage == whole.usage
+    assert whole.usage is not None
+    assert whole.usage.completion_tokens == 8
+    finishes = [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices]
+    assert [finish for finish in finishes if finish] == ["length"]
+    assert len(chunks) > 4
+
+
+def test_the_openai_client_completes_and_streams_the_same(client: openai.OpenAI) -> None:
+    whole = client.completions.create(model="tiny", logprobs=2, echo=True, **TEXT)
+    chunks = list(client.completions.create(model="tiny", logprobs=2, echo=True, stream=True, **TEXT))
+    assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices) == whole.choices[0].text
+    scores = [
+        value
+        for chunk in chunks
+        if chunk.choices and chunk.choices[0].logprobs
+        for value in chunk.choices[0].logprobs.token_logprobs or []
+    ]
+    assert whole.choices[0].logprobs is not None
+    expected = whole.choices[0].logprobs.token_logprobs or []
+    assert scores[0] is None
+    assert scores[1:] == pytest.approx(expected[1:], abs=1e-4)
+
+
+def test_a_stream_ends_with_done_and_tells_where_activations_lie(server: NNsightServer) -> None:
+    body = {**CHAT, "stream": True, "ndif": {"save_dir": "streamed"}}
+    with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body, timeout=60) as answer:
+        lines = [line for line in answer.iter_lines() if line]
+    assert lines[-1] == "data: [DONE]"
+    events = [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+    crumb = next(event["ndif"] for event in events if "ndif" in event)
+    assert load_file(Path(crumb["save_dir"]) / "activations.safetensors")
+    assert events[0]["id"] == f"chatcmpl-{crumb['request_id']}"
+
+
+def test_seeds_choices_and_nucleus(server: NNsightServer) -> None:
+    body = {**CHAT, "temperature": 1.0, "seed": 5, "n": 3, "return_token_ids": True}
+    first, again, other = (post(server, "/v1/chat/completions", {**body, "seed": seed}).json() for seed in (5, 5, 6))
+    texts = [[choice["token_ids"] for choice in answer["choices"]] for answer in (first, again, other)]
+    assert texts[0] == texts[1] != texts[2]
+    assert len({tuple(tokens) for tokens in texts[0]}) == 3
+    assert first["usage"]["completion_tokens"] == sum(len(tokens) for tokens in texts[0])
+    narrow = post(server, "/v1/chat/completions", {**body, "top_p": 1e-9}).json()
+    greedy = post(server, "/v1/chat/completions", {**CHAT, "return_token_ids": True}).json()
+    assert all(choice["token_ids"] == greedy["choices"][0]["token_ids"] for choice in narrow["choices"])
+
+
+def test_stop_strings_cut_the_text(server: NNsightServer) -> None:
+    body = {**TEXT, "max_tokens": 30}
+    whole = post(server, "/v1/completions", body).json()["choices"][0]["text"]
+    stop = whole[12:15]
+    cut = post(server, "/v1/completions", {**body, "stop": stop}).json()["choices"][0]
+    assert cut["text"] == whole[: whole.index(stop)]
+    assert cut["finish_reason"] == "stop"
+    with httpx.stream("POST", f"{server.url}/v1/completions", json={**body, "stop": [stop], "stream": True}) as answer:
+        events = [json.loads(line[6:]) for line in answer.iter_lines() if line.startswith("data: {")]
+    assert "".join(event["choices"][0]["text"] for event in events) == cut["text"]
+
+
+def test_batches_of_prompts_keep_their_order(server: NNsightServer) -> None:
+    prompts = ["One", "Two two two two", "Three three"]
+    together = post(server, "/v1/completions", {**TEXT, "prompt": prompts}).json()["choices"]
+    alone = [
+        post(server, "/v1/completions", {**TEXT, "prompt": prompt}).json()["choices"][0]["text"] for prompt in prompts
+    ]
+    assert [choice["index"] for choice in together] == [0, 1, 2]
+    assert [choice["text"] for choice in together] == alone
+
+
+def test_interventions_are_the_defaults(server: NNsightServer) -> None:
+    before = httpx.get(f"{server.url}/v1/interventions").json()
+    try:
+        changed = post(
+            server, "/v1/interventions", {"layers": [1], "hook_points": ["mlp.output"], "dtype": "float32"}
+        ).json()
+        assert changed == {**before, "layers": [1], "hook_points": ["mlp.output"], "dtype": "float32"}
+        answer = post(server, "/v1/completions", {**TEXT, "ndif": {"save_dir": "defaults"}}).json()
+        assert answer["ndif"]["shapes"] == {"mlp.output": [1, 5, 48]}
+        answer = post(server, "/v1/completions", {**TEXT, "ndif": {"save_dir": "override", "layers": "all"}}).json()
+        assert answer["ndif"]["shapes"] == {"mlp.output": [3, 5, 48]}
+        assert post(server, "/v1/interventions", {"layers": [9]}).status_code == 400
+    finally:
+        post(server, "/v1/interventions", before)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        ("/v1/completions", {"prompt": "x", "ndif": {"layerz": [1]}}, ["ndif.layerz", "accepted: save_dir", "layers"]),
+        ("/v1/completions", {"prompt": "x", "ndif": {"layers": [3]}}, ["layers: 3", "-3 to 2"]),
+        ("/v1/completions", {"prompt": "x", "ndif": {"layers": "some"}}, ["ndif.layers", "`all` or a list"]),
+        ("/v1/completions", {"prompt": "x", "ndif": {"hook_points": ["nose.output"]}}, ["nose.output", "accepted: .input"]),
+        ("/v1/completions", {"prompt": "x", "ndif": {"positions": ["middle"]}}, ["ndif.positions", "last_prompt"]),
+        ("/v1/completions", {"prompt": "x", "max_tokens": 0, "ndif": {"positions": [99]}}, ["position 99", "sequence of"]),
+        ("/v1/completions", {"prompt": "x", "ndif": {"dtype": "int8"}}, ["ndif.dtype", "float16"]),
+        ("/v1/completions", {"prompt": "x", "ndif": {"request_id": "a b"}}, ["ndif.request_id"]),
+        ("/v1/completions", {"prompt": ["x", "y"], "ndif": {}}, ["one prompt with n = 1"]),
+        ("/v1/completions", {"prompt": [1, 2], "ndif": {"prompt_tokens": 3}}, ["ndif.prompt_tokens = 3"]),
+        ("/v1/completions", {"prompt": [1, 2], "ndif": {"messages": [{"role": "user", "content": "x"}]}}, ["ndif.messages"]),
+        ("/v1/completions", {"prompt": ""}, ["prompt"]),
+        ("/v1/completions", {"prompt": []}, ["prompt"]),
+        ("/v1/completions", {"prompt": [10**9]}, ["token id 1000000000 does not exist"]),
+        ("/v1/completions", {"prompt": [-1]}, ["prompt"]),
+        ("/v1/completions", {"prompt": "\ud800"}, ["surrogate"]),
+        ("/v1/completions", {"prompt": "x", "max_tokens": 10**6}, ["holds", "max_tokens asks for"]),
+        ("/v1/completions", {"prompt": "x", "max_tokens": -1}, ["max_tokens"]),
+        ("/v1/completions", {"prompt": "x", "n": 10**6}, ["n:"]),
+        ("/v1/completions", {"prompt": "x", "temperature": 3}, ["temperature"]),
+        ("/v1/completions", {"prompt": "x", "top_p": 0}, ["top_p"]),
+        ("/v1/completions", {"prompt": "x", "stop": ["a"] * 99}, ["stop"]),
+        ("/v1/completions", {}, ["prompt"]),
+        ("/v1/chat/completions", {"messages": []}, ["messages"]),
+        ("/v1/chat/completions", {"messages": [{"role": "robot", "content": "x"}]}, ["messages.0.role"]),
+        ("/v1/chat/completions", {"messages": "hi"}, ["messages"]),
+        ("/v1/interventions", {"colour": "red"}, ["colour", "accepted: layers"]),
+    ],
+)  # fmt: skip
+def test_bad_requests_say_what_is_accepted(server: NNsightServer, path: str, body: Any, words: list[str]) -> None:
+    answer = httpx.post(
+        f"{server.url}{path}", content=json.dumps(body), headers={"content-type": "application/json"}, timeout=60
+    )
+    assert answer.status_code == 400, answer.text
+    for word in words:
+        assert word in answer.json()["error"]["message"]
+
+
+def test_unknown_fields_of_a_request_are_ignored(server: NNsightServer) -> None:
+    assert post(server, "/v1/chat/completions", {**CHAT, "colour": "red", "user": "me"}).status_code == 200
+
+
+def test_sixty_four_requests_at_once_are_not_mixed_up(server: NNsightServer) -> None:
+    generator = random.Random(0)
+    bodies = []
+    for number in range(64):
+        ids = [generator.randrange(5, 49000) for _ in range(generator.randrange(2, 120))]
+        body: dict[str, Any] = {"prompt": ids, "max_tokens": number % 12, "temperature": 0, "return_token_ids": True}
+        if number % 2:
+            body["ndif"] = {"save_dir": f"many/{number}", "positions": "all", "dtype": "float32"}
+        bodies.append(body)
+
+    async def run() -> list[dict[str, Any]]:
+        async with httpx.AsyncClient(timeout=300, limits=httpx.Limits(max_connections=64)) as session:
+            answers = await asyncio.gather(
+                *(session.post(f"{server.url}/v1/completions", json=body) for body in bodies)
+            )
+        return [answer.json() for answer in answers]
+
+    for number, (body, together) in enumerate(zip(bodies, asyncio.run(run()), strict=True)):
+        if "ndif" in body:
+            body["ndif"]["save_dir"] = f"alone/{number}"
+        alone = post(server, "/v1/completions", body).json()
+        assert together["choices"][0]["token_ids"] == alone["choices"][0]["token_ids"]
+        assert together["usage"] == alone["usage"]
+        if "ndif" in body:
+            pair = [
+                load_file(Path(answer["ndif"]["save_dir"]) / "activations.safetensors") for answer in (together, alone)
+            ]
+            for name, tensor in pair[0].items():
+                assert tensor.shape == pair[1][name].shape
+                assert float((tensor - pair[1][name]).abs().max() / pair[1][name].abs().max()) <= 1e-5
+
+
+def test_a_client_that_goes_away_frees_its_place(server: NNsightServer) -> None:
+    body = {"prompt": "endless", "max_tokens": 1900, "ignore_eos": True, "temperature": 0}
+    with pytest.raises(httpx.ReadTimeout):
+        post(server, "/v1/completions", body, timeout=1.0)
+    wait_for(lambda: running(server) == 0, 10, "an idle server")
+    with httpx.stream("POST", f"{server.url}/v1/completions", json={**body, "stream": True}) as answer:
+        for number, _ in enumerate(answer.iter_lines()):
+            if number > 3:
+                break
+    wait_for(lambda: running(server) == 0, 10, "an idle server")
+
+
+def test_long_sequences_with_all_positions_stay_within_memory(server: NNsightServer) -> None:
+    ids = [random.Random(1).randrange(5, 49000) for _ in range(2000)]
+    body = {"prompt": ids, "max_tokens": 0, "ndif": {"positions": "all", "dtype": "float32", "save_dir": "long"}}
+    answer = post(server, "/v1/completions", body).json()
+    assert answer["ndif"]["shapes"]["input_layernorm.output"] == [3, 2000, 48]
+    assert httpx.get(f"{server.url}/health").json()["held_bytes"] == 0
+
+
+def test_lm_eval_runs_against_the_server(server: NNsightServer, tmp_path: Path) -> None:
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    rows = [
+        {"question": "2 + 2 =", "choices": ["4", "5"], "answer": 0},
+        {"question": "3 + 3 =", "choices": ["6", "9"], "answer": 0},
+    ]
+    (tmp_path / "rows.json").write_text("\n".join(json.dumps(row) for row in rows))
+    common = {
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(tmp_path / "rows.json")}},
+        "test_split": "test",
+        "doc_to_text": "{{question}}",
+    }
+    choice = common | {
+        "task": "tiny_choice",
+        "output_type": "multiple_choice",
+        "doc_to_choice": "choices",
+        "doc_to_target": "answer",
+    }
+    generate = common | {
+        "task": "tiny_generate",
+        "output_type": "generate_until",
+        "doc_to_target": "{{choices[0]}}",
+        "generation_kwargs": {"until": ["\n"], "max_gen_toks": 8},
+        "metric_list": [{"metric": "exact_match"}],
+    }
+    for task in (choice, generate):
+        (tmp_path / f"{task['task']}.yaml").write_text(yaml.safe_dump(task))
+    manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
+    arguments = f"model=tiny,tokenizer={server.model},num_concurrent=4,max_retries=1"
+    scored = lm_eval.simple_evaluate(
+        model="local-completions",
+        model_args=f"{arguments},base_url={server.url}/v1/completions,tokenized_requests=True",
+        tasks=["tiny_choice"],
+        task_manager=manager,
+        bootstrap_iters=0,
+    )
+    assert 0.0 <= scored["results"]["tiny_choice"]["acc,none"] <= 1.0
+    generated = lm_eval.simple_evaluate(
+        model="local-chat-completions",
+        model_args=f"{arguments},base_url={server.url}/v1/chat/completions",
+        tasks=["tiny_generate"],
+        task_manager=manager,
+        bootstrap_iters=0,
+        apply_chat_template=True,
+    )
+    assert "exact_match,none" in generated["results"]["tiny_generate"]

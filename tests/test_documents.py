@@ -1,0 +1,36 @@
+"""What is generated from the code is current."""
+
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from emoprobe.config.files import read_yaml
+from scripts import document_config
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_schema_is_current() -> None:
+    assert (ROOT / "config/schema.json").read_text() == document_config.schema(), "run make schema"
+
+
+def test_the_tables_of_the_config_are_current() -> None:
+    text = (ROOT / "config/README.md").read_text()
+    assert text == document_config.readme(text), "run make schema"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").rglob("*.yaml")), ids=lambda path: str(path.name))
+def test_the_schema_accepts_the_shipped_configs(path: Path) -> None:
+    import json
+
+    jsonschema.validate(read_yaml(path), json.loads((ROOT / "config/schema.json").read_text()))
+
+
+def test_the_locks_pin_every_package() -> None:
+    for name in ("cpu", "cuda"):
+        lines = (ROOT / f"envs/{name}.txt").read_text().splitlines()
+        assert len(lines) > 200
+        assert all("==" in line and " @ " not in line for line in lines)
+        script = (ROOT / f"envs/{name}.post-deploy.sh").read_text()
+        assert all(line in script for line in lines)

@@ -1,0 +1,118 @@
+"""The page to read, in a browser, and the live view."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pandas as pd
+import pytest
+
+from emoprobe.analysis.probes.experiment import run_probes
+from emoprobe.report.figures import behaviour as behaviour_figures
+from emoprobe.report.figures import probes as probe_figures
+from emoprobe.report.figures.style import save_figure
+from tests.conftest import StubServer
+from tests.emoprobe.analysis import synthetic
+from tests.workspace import ROOT, Workspace
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture
+def finished(workspace: Callable[..., Workspace], stub: Callable[..., StubServer]) -> Workspace:
+    made = workspace(stub())
+    made.run()
+    return made
+
+
+class Outside(HTMLParser):
+    """Collects what a page would fetch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href") and value and not value.startswith(("#", "data:")):
+                self.found.append(f"{tag} {name}={value}")
+
+
+def test_the_page_needs_nothing_else_and_opens_without_errors(finished: Workspace, tmp_path: Path) -> None:
+    page = finished.layout.report_html
+    text = page.read_text()
+    outside = Outside()
+    outside.feed(text)
+    assert outside.found == []
+    for word in ("What this shows", "paired_tests", "accuracy", "control", "frustration"):
+        assert word in text
+    assert text.count("<svg") == 4
+    if CHROMIUM is None:
+        pytest.fail("this test needs a browser: apt-get install chromium")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    done = subprocess.run(
+        [
+            CHROMIUM,
+            *options,
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--enable-logging=stderr",
+            "--v=0",
+            "--dump-dom",
+            f"file://{page}",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "What this shows" in done.stdout
+    assert "CONSOLE" not in done.stderr
+    shown = json.loads(finished.layout.report.read_text())["statements"]
+    assert len(shown) >= 2
+
+
+def test_the_view_prints_one_frame(finished: Workspace) -> None:
+    (finished.layout.pair("calm", "gsm8k_0001") / "trajectory.jsonl").unlink()
+    log = finished.layout.log("generate", "calm", "gsm8k_0001")
+    log.write_text("calm/gsm8k_0001: all 3 attempts failed:\n  1. x\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.watch", "--config", str(finished.write_config()), "--once"],
+        cwd=finished.folder,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "COLUMNS": "150"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "3/4" in done.stdout
+    assert "4/4" in done.stdout
+    assert "no pool answers" in done.stdout
+    assert "generate calm/gsm8k_0001: calm/gsm8k_0001: all 3 attempts failed" in done.stdout
+
+
+@pytest.mark.parametrize("count", [2, 7, 12])
+def test_figures_are_legible_pictures(count: int, tmp_path: Path) -> None:
+    settings = synthetic.config(count, strengths=[0.1])
+    frame = synthetic.table(settings, 20, 0)
+    found = run_probes(frame, synthetic.source(frame, 6, 16, 0), settings)
+    valences: dict[str, str | None] = {name: variant.valence for name, variant in settings.variants.items()}
+    figures = {
+        "auroc": probe_figures.auroc(pd.DataFrame(found.probes)),
+        "cosines": probe_figures.cosines(pd.DataFrame(found.directions.cosines), "response_mean"),
+        "plane": probe_figures.plane(pd.DataFrame(found.directions.plane), "response_mean", valences),
+        "lengths": behaviour_figures.lengths(frame.assign(completion_tokens=range(len(frame)))),
+    }
+    for name, figure in figures.items():
+        width, height = figure.get_size_inches()
+        assert 6 <= width <= 12
+        assert 1 <= height <= 14
+        save_figure(figure, tmp_path / f"{name}.svg")
+        first = (tmp_path / f"{name}.svg").read_bytes()
+        assert ElementTree.fromstring(first).tag.endswith("svg")
+        assert b"<path" in first

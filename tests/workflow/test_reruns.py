@@ -1,0 +1,168 @@
+"""What a change plans again: the rerun table, row by row, on a finished experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import VARIANTS, StubServer
+from tests.workspace import Workspace
+
+ANALYSIS = {"tabulate_trajectories": 1, "analyze_behaviour": 1, "draw_figures": 1, "report_experiment": 1}
+TABLES = {**ANALYSIS, "verify": 1}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> Iterator[Workspace]:
+    """An experiment of three variants on four samples that has been run to its end."""
+    server = StubServer()
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "nagging.py").write_text("def nag(m):\n    m[-1]['content'] += ' Now!'\n    return m\n")
+    config = {
+        "experiment": {"name": "tiny"},
+        "model": {"source": str(smollm2)},
+        "dataset": {"samples": 4},
+        "variants": {**VARIANTS, "nag": {"transform": "nagging:nag"}},
+        "generation": {"max_tokens": 32},
+        "workers": {"endpoints": [server.url], "model_name": "stub"},
+        "capture": {"enabled": False},
+    }
+    workspace = Workspace(folder, config)
+    workspace.run()
+    yield workspace
+    server.stop()
+
+
+def test_nothing_changed(after: Callable[..., Workspace]) -> None:
+    assert after().planned() == {}
+
+
+@pytest.mark.parametrize(
+    "workers",
+    [
+        {"count": 3},
+        {"endpoints": ["http://127.0.0.1:9"]},
+        {"requests": 7, "attempts": 1, "restarts": 0},
+        {"start_timeout": 5.0, "hang_timeout": 5.0, "keep_alive": 5.0, "port": 9000},
+        {"log_level": "debug", "kv_cache_gib": 1, "timeout": 5.0, "batch_tokens": 64, "memory_gib": 1.0},
+    ],
+)
+def test_servers_plan_nothing(after: Callable[..., Workspace], workers: dict[str, Any]) -> None:
+    assert after(workers=workers).planned() == {}
+
+
+def test_values_on_the_command_line_keep_their_types(after: Callable[..., Workspace]) -> None:
+    workspace = after()
+    assert workspace.planned("--config", "workers={count: 3, port: 9000}") == {}
+    assert workspace.planned("--config", "dataset={samples: 5}")["generate"] == 4
+
+
+def test_more_samples_plan_the_new_ones(after: Callable[..., Workspace]) -> None:
+    planned = after(dataset={"samples": 8}).planned()
+    assert planned.pop("generate") == 4 * 4
+    assert planned == {"prepare_sample": 4, "describe_experiment": 1, **TABLES}
+
+
+def test_fewer_samples_plan_the_tables(after: Callable[..., Workspace]) -> None:
+    assert after(dataset={"samples": 2}).planned() == {"describe_experiment": 1, **TABLES}
+
+
+def test_a_new_variant_plans_its_own(after: Callable[..., Workspace]) -> None:
+    planned = after(variants={"pressure": {"text": "Hurry!"}}).planned()
+    assert planned == {"generate": 4, "describe_experiment": 1, **TABLES}
+
+
+def test_a_changed_text_plans_that_variant(after: Callable[..., Workspace]) -> None:
+    planned = after(variants={"frustration": {"text": "Not again!", "valence": "negative"}}).planned()
+    assert planned == {"generate": 4, "describe_experiment": 1, **TABLES}
+
+
+def test_a_changed_transform_plans_that_variant(after: Callable[..., Workspace]) -> None:
+    workspace = after()
+    (workspace.folder / "nagging.py").write_text("def nag(m):\n    return m[:2]\n")
+    assert workspace.planned() == {"generate": 4, **TABLES}
+
+
+def test_a_changed_valence_plans_no_trajectory(after: Callable[..., Workspace]) -> None:
+    planned = after(variants={"frustration": {"text": "You keep getting this wrong.", "valence": "neutral"}}).planned()
+    assert planned == {"describe_experiment": 1, **ANALYSIS}
+
+
+def test_a_deleted_trajectory_comes_back_byte_for_byte(after: Callable[..., Workspace]) -> None:
+    workspace = after()
+    before = workspace.trajectories()
+    (workspace.layout.pair("calm", "gsm8k_0003") / "trajectory.jsonl").unlink()
+    assert workspace.planned() == {"generate": 1, **TABLES}
+    workspace.run()
+    assert workspace.trajectories() == before
+    assert workspace.planned() == {}
+
+
+def test_several_changes_at_once_plan_all_that_each_makes_stale(after: Callable[..., Workspace]) -> None:
+    planned = after(dataset={"samples": 8}, variants={"frustration": {"text": "Not again!"}}).planned()
+    assert planned["generate"] == 4 * 4 + 4
+    assert planned["prepare_sample"] == 4
+
+
+def test_probe_settings_plan_the_report_only(after: Callable[..., Workspace]) -> None:
+    assert "generate" not in after(probes={"folds": 3}).planned()
+
+
+def test_one_target_is_made_alone(after: Callable[..., Workspace]) -> None:
+    workspace = after()
+    target = "results/tiny/calm/gsm8k_0003/trajectory.jsonl"
+    (workspace.folder / target).unlink()
+    (workspace.folder / "results/tiny/calm/gsm8k_0004/trajectory.jsonl").unlink()
+    assert workspace.planned(target) == {"generate": 1}
+
+
+def test_a_deleted_sample_makes_its_trajectories_again(after: Callable[..., Workspace]) -> None:
+    workspace = after()
+    workspace.layout.sample("gsm8k_0003").unlink()
+    assert workspace.planned() == {"prepare_sample": 1, "generate": 4, **TABLES}
+
+
+@pytest.mark.parametrize("name", ["agent_state.json", "sample.json"])
+def test_every_file_of_a_trajectory_counts(after: Callable[..., Workspace], name: str) -> None:
+    workspace = after()
+    (workspace.layout.pair("calm", "gsm8k_0003") / name).unlink()
+    assert workspace.planned() == {"generate": 1, **TABLES}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"generation": {"temperature": 0.5}},
+        {"generation": {"max_tokens": 33}},
+        {"generation": {"engine": {"max_model_len": 2048}}},
+        {"generation": {"engine": {"compile": True}}},
+        {"generation": {"engine": {"extra_args": ["--x"]}}},
+        {"prompt": {"system": "Other."}},
+    ],
+)
+def test_generation_and_prompt_plan_every_trajectory(after: Callable[..., Workspace], change: dict[str, Any]) -> None:
+    assert after(**change).planned() == {"generate": 16, "describe_experiment": 1, **TABLES}
+
+
+def test_the_model_plans_every_trajectory(after: Callable[..., Workspace]) -> None:
+    planned = after(model={"dtype": "bfloat16"}).planned()
+    assert planned == {"prepare_model": 1, "generate": 16, "describe_experiment": 1, **TABLES}
+
+
+def test_the_seed_plans_every_trajectory(after: Callable[..., Workspace]) -> None:
+    planned = after(experiment={"seed": 7}).planned()
+    assert planned == {"prepare_sample": 4, "generate": 16, "describe_experiment": 1, **TABLES}
+
+
+def test_a_changed_data_file_plans_every_trajectory(after: Callable[..., Workspace]) -> None:
+    workspace = after()
+    data = workspace.folder / "data.jsonl"
+    data.write_text('{"question": "1 + 1?", "answer": "2"}\n' * 4)
+    workspace.config["dataset"]["source"] = "data.jsonl"
+    workspace.run()
+    assert workspace.planned() == {}
+    data.write_text('{"question": "1 + 2?", "answer": "3"}\n' * 4)
+    assert workspace.planned() == {"prepare_sample": 4, "generate": 16, **TABLES}

@@ -1,0 +1,67 @@
+"""Keys of servers: taken from the environment, used, and told to nobody."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from emoprobe.config.files import parse_config
+from server.pool.launch import Share, command, environment
+from tests.conftest import StubServer
+from tests.workflow.pool import end_pool
+from tests.workspace import Workspace, wait_for
+
+KEY = "sk-nobody-may-read-this"
+
+
+def command_lines() -> str:
+    """What a list of all processes shows, except for the stub, which a test starts with its key."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(path.read_bytes().decode(errors="replace"))
+        except OSError:
+            continue
+    return "\n".join(line for line in found if "stub_server" not in line)
+
+
+def test_the_key_of_an_endpoint_is_nowhere_to_be_read(
+    stub: Callable[..., StubServer], workspace: Callable[..., Workspace]
+) -> None:
+    server = stub(0.5, KEY)
+    run = workspace(server, workers={"api_key_env": "SOME_KEY", "log_level": "debug"})
+    os.environ["SOME_KEY"] = KEY
+    try:
+        process = run.start()
+        wait_for(lambda: len(server.requests()) > 0, 60, "a request")
+        assert KEY not in command_lines()
+        assert process.wait(120) == 0
+    finally:
+        del os.environ["SOME_KEY"]
+        end_pool(run.config)
+    assert len(run.trajectories()) == 12
+    for path in run.folder.rglob("*"):
+        if path.is_file():
+            assert KEY.encode() not in path.read_bytes(), path
+
+
+def test_a_wrong_key_is_told_without_the_key(
+    stub: Callable[..., StubServer], workspace: Callable[..., Workspace]
+) -> None:
+    run = workspace(stub(0.0, KEY), workers={"api_key_env": "SOME_KEY", "start_timeout": 3.0})
+    output = run.run(ok=False, env={"SOME_KEY": "sk-wrong"})
+    assert "is the key right?" in output
+    assert "sk-wrong" not in output
+
+
+def test_servers_of_the_pool_listen_here_alone_and_have_their_key_in_the_environment() -> None:
+    config, share = parse_config({}), Share([0], [])
+    for kind in ("vllm", "nnsight"):
+        line: list[Any] = command(kind, config, "/model", "name", share, 8000, Path("/results"))  # type: ignore[arg-type]
+        assert line[line.index("--host") + 1] == "127.0.0.1"
+        assert "--api-key" not in line
+        assert "--trust-remote-code" not in line
+    assert environment(config, share, KEY)["VLLM_API_KEY"] == KEY
+    assert environment(config, share, KEY)["EMOPROBE_API_KEY"] == KEY
