@@ -27,7 +27,7 @@ rule analyze_behaviour:
     input:
         FILES.table("trajectories"),
     output:
-        [FILES.table(name) for name in BEHAVIOUR_TABLES],
+        [FILES.table(name) for name in tables_of("analyze_behaviour")],
     log:
         FILES.log("analyze_behaviour"),
     benchmark:
@@ -52,8 +52,8 @@ rule draw_figures:
         [
             report(
                 FILES.figure(name),
-                caption=f"../emoprobe/report/captions/{name}.rst",
-                category=FIGURES[name],
+                caption=FIGURES[name].caption_file,
+                category=FIGURES[name].part,
                 labels={"figure": name.replace("_", " ")},
             )
             for name in figures()

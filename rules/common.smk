@@ -26,16 +26,9 @@ from emoprobe.config.files import (
 )
 from emoprobe.results.dates import end_future, files_below
 from emoprobe.workflow.failures import failure_text
-from emoprobe.results.layout import (
-    ACTIVATION_FILES,
-    BEHAVIOUR_TABLES,
-    FIGURES,
-    MODELS,
-    PROBE_FIGURES,
-    PROBE_TABLES,
-    TRAJECTORY_FILES,
-    Layout,
-)
+from emoprobe.report.figures import FIGURES, figures_of
+from emoprobe.results.catalogue import tables_of
+from emoprobe.results.layout import ACTIVATION_FILES, MODELS, TRAJECTORY_FILES, Layout
 from server.pool.run import job_environment
 
 try:
@@ -103,15 +96,23 @@ def activations(*names):
     ]
 
 
+def analysis_rules():
+    """The rules that make the experiment's tables."""
+    return [
+        "tabulate_trajectories",
+        "analyze_behaviour",
+        *(["probe_activations"] if PROBES else []),
+    ]
+
+
 def tables():
     """Every table of the experiment."""
-    names = ["trajectories", *BEHAVIOUR_TABLES, *(PROBE_TABLES if PROBES else [])]
-    return [FILES.table(name) for name in names]
+    return [FILES.table(name) for rule in analysis_rules() for name in tables_of(rule)]
 
 
 def figures():
     """The names of the experiment's figures."""
-    return [name for name in FIGURES if PROBES or name not in PROBE_FIGURES]
+    return figures_of(set(analysis_rules()))
 
 
 def variant_trigger(wildcards):

@@ -7,10 +7,7 @@ if PROBES:
             FILES.table("trajectories"),
             activations(*ACTIVATION_FILES),
         output:
-            FILES.table("probes"),
-            FILES.table("probe_transfer"),
-            FILES.table("direction_cosines"),
-            FILES.table("variant_plane"),
+            [FILES.table(name) for name in tables_of("probe_activations")],
             FILES.directions(),
         log:
             FILES.log("probe_activations"),

@@ -9,14 +9,12 @@ def main() -> None:
     """Command line; see --help."""
     config, layout = experiment_arguments(__doc__)
     resamples, seed = config.analysis.bootstrap, config.experiment.seed
-    table = read_table(layout.table("trajectories"))
-    write_table(layout.table("accuracy"), behaviour.accuracy(table), behaviour.ACCURACY)
-    write_table(layout.table("paired_tests"), behaviour.paired_tests(table, resamples, seed), behaviour.PAIRED_TESTS)
-    write_table(
-        layout.table("characteristics"), behaviour.characteristics(table, resamples, seed), behaviour.CHARACTERISTICS
-    )
-    write_table(layout.table("consistency"), consistency.consistency(table), consistency.CONSISTENCY)
-    write_table(layout.table("workers"), behaviour.workers(table), behaviour.WORKERS)
+    table = read_table(layout.root, "trajectories")
+    write_table(layout, "accuracy", behaviour.accuracy(table))
+    write_table(layout, "paired_tests", behaviour.paired_tests(table, resamples, seed))
+    write_table(layout, "characteristics", behaviour.characteristics(table, resamples, seed))
+    write_table(layout, "consistency", consistency.consistency(table))
+    write_table(layout, "workers", behaviour.workers(table))
 
 
 if __name__ == "__main__":

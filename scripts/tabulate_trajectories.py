@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from emoprobe.analysis.trajectory_table import COLUMNS, find_pairs, trajectory_table
+from emoprobe.analysis.trajectory_table import find_pairs, trajectory_table
 from emoprobe.config.files import load_config
 from emoprobe.results.layout import Layout
 from emoprobe.results.record import DamagedError
@@ -17,7 +17,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", help="the experiment's configuration; without it: every trajectory there is")
     parser.add_argument("--experiment", required=True, type=Path, help="folder of the experiment")
-    parser.add_argument("--output", type=Path, help="the table; default: tables/trajectories.parquet there")
     arguments = parser.parse_args()
     layout = Layout(arguments.experiment)
     config = load_config(arguments.config) if arguments.config else None
@@ -26,8 +25,7 @@ def main() -> None:
         table = trajectory_table(layout.root, wanted, config)
     except DamagedError as error:
         sys.exit(str(error))
-    meanings = {column: meaning for column, (_, meaning) in COLUMNS.items()}
-    write_table(arguments.output or layout.table("trajectories"), table, meanings)
+    write_table(layout, "trajectories", table)
 
 
 if __name__ == "__main__":

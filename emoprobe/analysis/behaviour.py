@@ -10,33 +10,9 @@ import pandas as pd
 
 from emoprobe.analysis.statistics import detectable_difference, exact_mcnemar, holm, mean_interval, wilcoxon, wilson
 from emoprobe.config.names import CONTROL
+from emoprobe.results.catalogue import TABLES
+from emoprobe.results.tables import frame
 
-ACCURACY = {
-    "variant": "Variant.",
-    "valence": "Its valence in the config.",
-    "n": "Graded trajectories.",
-    "correct": "Correct ones.",
-    "accuracy": "Share of correct ones.",
-    "low": "Lower end of the 95 % Wilson interval.",
-    "high": "Upper end of the 95 % Wilson interval.",
-    "difference": "Accuracy minus that of control, over the samples that both have.",
-    "compliance": "Share of answers in the form that the prompt asks for.",
-}
-PAIRED_TESTS = {
-    "variant": "Variant that is compared with control.",
-    "n": "Samples that both have a graded trajectory for.",
-    "both": "Samples that both solve.",
-    "gained": "Samples that only the variant solves.",
-    "lost": "Samples that only control solves.",
-    "neither": "Samples that neither solves.",
-    "difference": "Accuracy of the variant minus that of control.",
-    "low": "Lower end of its 95 % bootstrap interval over samples.",
-    "high": "Upper end of the same.",
-    "odds_ratio": "gained / lost, the conditional odds ratio; null where lost is 0.",
-    "p": "Exact two-sided McNemar test.",
-    "p_holm": "The same, corrected over all variants (Holm).",
-    "detectable": "Smallest difference that this n shows with 80 % power after the correction.",
-}
 # Column of the trajectories → how it is called.
 CHARACTERISTICS_OF = {
     "completion_tokens": "completion tokens",
@@ -47,33 +23,6 @@ CHARACTERISTICS_OF = {
     "efficiency": "efficiency",
     "polarity": "polarity of tone",
     "subjectivity": "subjectivity of tone",
-}
-CHARACTERISTICS = {
-    "variant": "Variant.",
-    "measure": "Column of the trajectories.",
-    "n": "Trajectories with a value.",
-    "mean": "Mean.",
-    "low": "Lower end of its 95 % bootstrap interval over samples.",
-    "high": "Upper end of the same.",
-    "difference": "Mean difference to control on the same samples.",
-    "difference_low": "Lower end of its 95 % bootstrap interval over samples.",
-    "difference_high": "Upper end of the same.",
-    "effect_size": "Mean difference over the standard deviation of the differences (Cohen's d_z).",
-    "p": "Two-sided Wilcoxon signed-rank test of the differences.",
-    "p_holm": "The same, corrected over all variants and measures (Holm).",
-}
-WORKERS = {
-    "worker": "Worker.",
-    "requests": "Attempts sent there.",
-    "answered": "Attempts that it answered well.",
-    "failures": "Attempts that failed.",
-    "retried_from": "Pairs that it answered after another attempt had failed.",
-    "completion_tokens": "Tokens that it generated.",
-    "tokens_per_second": "Generated tokens per second between its first start and its last answer.",
-    "latency_p50": "Median seconds of an answered attempt.",
-    "latency_p90": "90th percentile of the same.",
-    "latency_p99": "99th percentile of the same.",
-    "last_error": "Last failure's reason; null: none.",
 }
 
 
@@ -108,7 +57,7 @@ def accuracy(table: pd.DataFrame) -> pd.DataFrame:
                 "compliance": float(group["compliant"].mean()),
             }
         )
-    return pd.DataFrame(rows, columns=list(ACCURACY))
+    return frame(TABLES["accuracy"], rows)
 
 
 def paired_tests(table: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
@@ -138,9 +87,7 @@ def paired_tests(table: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame
             }
         )
     corrected = holm([row["p"] for row in rows])
-    return pd.DataFrame(
-        [row | {"p_holm": p} for row, p in zip(rows, corrected, strict=True)], columns=list(PAIRED_TESTS)
-    )
+    return frame(TABLES["paired_tests"], [row | {"p_holm": p} for row, p in zip(rows, corrected, strict=True)])
 
 
 def characteristics(table: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
@@ -171,9 +118,7 @@ def characteristics(table: pd.DataFrame, resamples: int, seed: int) -> pd.DataFr
                 }
             )
     corrected = holm([row["p"] for row in rows])
-    return pd.DataFrame(
-        [row | {"p_holm": p} for row, p in zip(rows, corrected, strict=True)], columns=list(CHARACTERISTICS)
-    )
+    return frame(TABLES["characteristics"], [row | {"p_holm": p} for row, p in zip(rows, corrected, strict=True)])
 
 
 def workers(table: pd.DataFrame) -> pd.DataFrame:
@@ -207,7 +152,7 @@ def workers(table: pd.DataFrame) -> pd.DataFrame:
                 "last_error": own["error"].iloc[-1] if len(own) else None,
             }
         )
-    return pd.DataFrame(rows, columns=list(WORKERS))
+    return frame(TABLES["workers"], rows)
 
 
 def _span(answered: pd.DataFrame) -> float:

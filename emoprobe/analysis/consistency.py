@@ -6,19 +6,8 @@ import numpy as np
 import pandas as pd
 
 from emoprobe.analysis.statistics import kappa
-
-CONSISTENCY = {
-    "variant": "Variant.",
-    "other": "Another variant, or the same for what concerns one alone.",
-    "n": "Samples that both have a graded trajectory for.",
-    "agreement": "Share of samples on which both are right or both are wrong.",
-    "kappa": "Cohen's κ of the same; null where both are constant.",
-    "gained": "Samples that the variant solves and the other does not.",
-    "lost": "Samples that the other solves and the variant does not.",
-    "alone": "Samples that no other variant than this one solves (on the diagonal; null elsewhere).",
-    "all_solve": "Samples that every variant solves (the same in each row).",
-    "none_solves": "Samples that no variant solves (the same in each row).",
-}
+from emoprobe.results.catalogue import TABLES
+from emoprobe.results.tables import frame
 
 
 def solved(table: pd.DataFrame) -> pd.DataFrame:
@@ -54,5 +43,4 @@ def consistency(table: pd.DataFrame) -> pd.DataFrame:
                     "none_solves": nobody,
                 }
             )
-    found = pd.DataFrame(rows, columns=list(CONSISTENCY))
-    return found.astype({"alone": "Int64"})
+    return frame(TABLES["consistency"], rows)

@@ -17,39 +17,14 @@ import pandas as pd
 from emoprobe.analysis.lexicon import tone
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_config
+from emoprobe.results.catalogue import TABLES
 from emoprobe.results.layout import Layout
+from emoprobe.results.tables import frame
 from emoprobe.results.trajectory import MESSAGES, AgentState, Outcome, Trajectory
 from emoprobe.tasks import grading
 from emoprobe.tasks.numbers import canonical, parse_number
 from emoprobe.tasks.samples import sample_index
 from emoprobe.tasks.variants import paraphrase_index
-
-# Column → (type, meaning). The order is the table's.
-COLUMNS: dict[str, tuple[str, str]] = {
-    "variant": ("string", "Variant."),
-    "sample_id": ("string", "Sample; the same question for all variants."),
-    "valence": ("string", "Valence of the variant in the config; null where it has none."),
-    "paraphrase": ("Int64", "Which of the variant's texts, from 0; null where it has none."),
-    "question": ("string", "Question, without variant and template."),
-    "gold": ("string", "Gold answer in canonical notation."),
-    "completion": ("string", "What the model wrote, as the grader reads it."),
-    "extracted": ("string", "Extracted answer in canonical notation; null: none found."),
-    "correct": ("boolean", "Whether the extracted answer equals the gold answer."),
-    "compliant": ("boolean", "Whether the answer was given in the form that the prompt asks for."),
-    "efficiency": ("Float64", "Share of the token budget left unspent."),
-    "truncated": ("boolean", "Whether the completion was cut off at max_tokens."),
-    "prompt_tokens": ("Int64", "Tokens of the prompt."),
-    "completion_tokens": ("Int64", "Tokens of the completion."),
-    "characters": ("Int64", "Characters of the completion."),
-    "steps": ("Int64", "Reasoning steps: non-empty lines, or sentences where it is one line."),
-    "polarity": ("Float64", "Tone of the completion, -1 negative to 1 positive (TextBlob)."),
-    "subjectivity": ("Float64", "0 factual to 1 personal (TextBlob)."),
-    "worker": ("string", "Worker that answered."),
-    "attempts": ("Int64", "Attempts, the good one included."),
-    "started": ("string", "Start of the good attempt, UTC."),
-    "seconds": ("Float64", "Duration of the good attempt."),
-    "failed_attempts": ("string", "JSON list of the failed attempts: worker, started, seconds, error."),
-}
 
 
 def find_pairs(root: Path) -> list[tuple[str, str]]:
@@ -58,7 +33,7 @@ def find_pairs(root: Path) -> list[tuple[str, str]]:
 
 
 def load_trajectories(experiment: str | Path) -> pd.DataFrame:
-    """Every trajectory of a folder in the trajectory contract, graded, with `COLUMNS`.
+    """Every trajectory of a folder in the trajectory contract, graded: the table `trajectories` of the catalogue.
 
     Args:
         experiment: folder of the experiment. Where it holds a config, that tells valences and texts.
@@ -73,7 +48,7 @@ def load_trajectories(experiment: str | Path) -> pd.DataFrame:
 
 
 def trajectory_table(root: Path, pairs: Iterable[tuple[str, str]], config: Config | None = None) -> pd.DataFrame:
-    """Read trajectories into a table with `COLUMNS`.
+    """Read trajectories into a table as the catalogue declares the table `trajectories`.
 
     Args:
         root: folder of the experiment.
@@ -84,8 +59,7 @@ def trajectory_table(root: Path, pairs: Iterable[tuple[str, str]], config: Confi
         DamagedError: a file is damaged or contradicts another; the message names it.
     """
     rows = [_row(root / variant / sample, variant, sample, config) for variant, sample in pairs]
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    return table.astype({column: kind for column, (kind, _) in COLUMNS.items()})
+    return frame(TABLES["trajectories"], rows)
 
 
 def count_steps(text: str) -> int:

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow.parquet as pq
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from emoprobe.results.layout import BEHAVIOUR_TABLES, FIGURES, PROBE_TABLES, Layout
+from emoprobe.report.figures import FIGURES
+from emoprobe.results.catalogue import TABLES
+from emoprobe.results.layout import Layout
 from emoprobe.results.tables import read_table
 
 TEMPLATE = Path(__file__).with_suffix(".html.j2")
-CAPTIONS = Path(__file__).with_name("captions")
 MAX_ROWS = 300
 
 
@@ -25,13 +25,13 @@ def report_page(layout: Layout, report: dict[str, Any]) -> str:
         loader=FileSystemLoader(TEMPLATE.parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     parts: dict[str, list[dict[str, str]]] = {}
-    for name, part in FIGURES.items():
+    for name, figure in FIGURES.items():
         if layout.figure(name).exists():
-            caption = (CAPTIONS / f"{name}.rst").read_text(encoding="utf-8").strip().replace("``", "")
-            parts.setdefault(part, []).append(
+            caption = figure.caption.replace("``", "")
+            parts.setdefault(figure.part, []).append(
                 {"name": name, "svg": _inline(layout.figure(name), name), "caption": caption}
             )
-    names = [name for name in (*BEHAVIOUR_TABLES, *PROBE_TABLES) if layout.table(name).exists()]
+    names = [name for name in TABLES if name != "trajectories" and layout.table(name).exists()]
     return environment.get_template(TEMPLATE.name).render(
         report=report,
         metadata=json.loads(layout.metadata.read_text(encoding="utf-8")),
@@ -51,9 +51,8 @@ def _inline(path: Path, name: str) -> str:
 
 
 def _table(layout: Layout, name: str) -> dict[str, Any]:
-    table = read_table(layout.table(name))
-    schema = pq.read_schema(layout.table(name))
-    meanings = {field.name: (field.metadata or {}).get(b"description", b"").decode() for field in schema}
+    table = read_table(layout.root, name)
+    meanings = {name: column.meaning for name, column in TABLES[name].columns.items()}
     return {
         "name": name,
         "total": len(table),

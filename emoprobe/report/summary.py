@@ -17,10 +17,10 @@ CHANCE_MARGIN = 0.05  # an AUROC less than this above its permutations is not ca
 def report(layout: Layout) -> dict[str, Any]:
     """The content of `report.json`."""
     names = ("accuracy", "paired_tests", "consistency", "workers")
-    found = {name: read_table(layout.table(name)) for name in names}
-    trajectories = read_table(layout.table("trajectories"))
+    found = {name: read_table(layout.root, name) for name in names}
+    trajectories = read_table(layout.root, "trajectories")
     metadata = json.loads(layout.metadata.read_text(encoding="utf-8"))
-    probes = read_table(layout.table("probes")) if layout.table("probes").exists() else None
+    probes = read_table(layout.root, "probes") if layout.table("probes").exists() else None
     agreement = found["consistency"].iloc[0]
     return {
         "experiment": metadata["experiment_name"],

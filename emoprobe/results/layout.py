@@ -7,19 +7,6 @@ from pathlib import Path
 
 TRAJECTORY_FILES = ("trajectory.jsonl", "agent_state.json", "sample.json")
 ACTIVATION_FILES = ("activations.safetensors", "metadata.json")
-BEHAVIOUR_TABLES = ("accuracy", "paired_tests", "characteristics", "consistency", "workers")
-PROBE_TABLES = ("probes", "probe_transfer", "direction_cosines", "variant_plane")
-# Figure → the part of the report that it belongs to.
-FIGURES = {
-    "accuracy": "Behaviour",
-    "paired_differences": "Behaviour",
-    "lengths": "Behaviour",
-    "consistency": "Behaviour",
-    "probe_auroc": "Probes",
-    "direction_cosines": "Probes",
-    "variant_plane": "Probes",
-}
-PROBE_FIGURES = tuple(name for name, part in FIGURES.items() if part == "Probes")
 RESULTS = Path("results")
 MODELS = RESULTS / "models"
 

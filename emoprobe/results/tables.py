@@ -4,25 +4,60 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emoprobe.results import atomic
+from emoprobe.results.catalogue import TABLES, Table
+from emoprobe.results.layout import Layout
 
 
-def write_table(path: Path, table: pd.DataFrame, meanings: dict[str, str] | None = None) -> None:
-    """Write a table; `meanings` go into the schema, field by field."""
-    arrow = pa.Table.from_pandas(table, preserve_index=False)
-    if meanings:
-        fields = [field.with_metadata({"description": meanings[field.name]}) for field in arrow.schema]
-        arrow = arrow.cast(pa.schema(fields, metadata=arrow.schema.metadata))
+def frame(table: Table, rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows as a table of the catalogue: its columns in their order, each of its type.
+
+    Raises:
+        ValueError: a row has a column that the catalogue does not know, or a value is of another type.
+    """
+    unknown = {name for row in rows for name in row} - set(table.columns)
+    if unknown:
+        raise ValueError(f"table {table.name} has no columns {', '.join(sorted(unknown))}")
+    found = pd.DataFrame(rows, columns=list(table.columns))
+    return found.astype({name: column.kind for name, column in table.columns.items()})
+
+
+def write_table(layout: Layout, name: str, table: pd.DataFrame) -> None:
+    """Write a table of the catalogue at its place; the meanings of its columns go into the schema.
+
+    Raises:
+        ValueError: its columns are not those of the catalogue.
+        OSError: it cannot be written.
+    """
+    columns = TABLES[name].columns
+    if list(table.columns) != list(columns):
+        raise ValueError(f"table {name}: has the columns {', '.join(table.columns)}, not {', '.join(columns)}")
+    typed = table.astype({column: entry.kind for column, entry in columns.items()})
+    arrow = pa.Table.from_pandas(typed, preserve_index=False)
+    fields = [field.with_metadata({"description": columns[field.name].meaning}) for field in arrow.schema]
     buffer = io.BytesIO()
-    pq.write_table(arrow, buffer)
-    atomic.write_bytes(path, buffer.getvalue())
+    pq.write_table(arrow.cast(pa.schema(fields, metadata=arrow.schema.metadata)), buffer)
+    atomic.write_bytes(layout.table(name), buffer.getvalue())
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a table back with its nullable types."""
+def read_table(experiment: str | Path, name: str) -> pd.DataFrame:
+    """Read a table of a finished experiment, with nullable types.
+
+    Args:
+        experiment: folder of the experiment, or of a study.
+        name: such as `trajectories` or `accuracy`.
+
+    Raises:
+        FileNotFoundError: there is no such table; the message lists those that are there.
+    """
+    path = Layout(Path(experiment)).table(name)
+    if not path.exists():
+        known = ", ".join(sorted(entry.stem for entry in path.parent.glob("*.parquet"))) or "none"
+        raise FileNotFoundError(f"{path} does not exist (tables there: {known})")
     return pd.read_parquet(path)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -15,9 +16,10 @@ import pandas as pd
 import pytest
 
 from emoprobe.analysis.probes.experiment import run_probes
-from emoprobe.report.figures import behaviour as behaviour_figures
-from emoprobe.report.figures import probes as probe_figures
+from emoprobe.report.figures import FIGURES
 from emoprobe.report.figures.style import save_figure
+from emoprobe.report.figures.view import View
+from emoprobe.results.layout import Layout
 from tests.conftest import StubServer
 from tests.emoprobe.analysis import synthetic
 from tests.workspace import ROOT, Workspace
@@ -96,17 +98,33 @@ def test_the_view_prints_one_frame(finished: Workspace) -> None:
     assert "generate calm/gsm8k_0001: calm/gsm8k_0001: all 3 attempts failed" in done.stdout
 
 
+@dataclass(frozen=True)
+class InMemory(View):
+    """An experiment whose tables are not on the disk."""
+
+    frames: dict[str, pd.DataFrame] = field(default_factory=dict)
+
+    def table(self, name: str) -> pd.DataFrame:
+        return self.frames[name]
+
+
 @pytest.mark.parametrize("count", [2, 7, 12])
 def test_figures_are_legible_pictures(count: int, tmp_path: Path) -> None:
     settings = synthetic.config(count, strengths=[0.1])
     frame = synthetic.table(settings, 20, 0)
     found = run_probes(frame, synthetic.source(frame, 6, 16, 0), settings)
-    valences: dict[str, str | None] = {name: variant.valence for name, variant in settings.variants.items()}
+    view = InMemory(
+        Layout(tmp_path),
+        settings,
+        {
+            "probes": pd.DataFrame(found.probes),
+            "direction_cosines": pd.DataFrame(found.directions.cosines),
+            "variant_plane": pd.DataFrame(found.directions.plane),
+            "trajectories": frame.assign(completion_tokens=range(len(frame))),
+        },
+    )
     figures = {
-        "auroc": probe_figures.auroc(pd.DataFrame(found.probes)),
-        "cosines": probe_figures.cosines(pd.DataFrame(found.directions.cosines), "response_mean"),
-        "plane": probe_figures.plane(pd.DataFrame(found.directions.plane), "response_mean", valences),
-        "lengths": behaviour_figures.lengths(frame.assign(completion_tokens=range(len(frame)))),
+        name: FIGURES[name].draw(view) for name in ("probe_auroc", "direction_cosines", "variant_plane", "lengths")
     }
     for name, figure in figures.items():
         width, height = figure.get_size_inches()

@@ -15,28 +15,6 @@ from emoprobe.config.names import CONTROL
 if TYPE_CHECKING:
     from emoprobe.analysis.probes.experiment import Source
 
-COSINES = {
-    "hook_point": "Hook point.",
-    "position": "Position.",
-    "layer": "Layer.",
-    "variant": "Variant.",
-    "other": "Another variant, or the same.",
-    "cosine": "Cosine between their mean differences to control.",
-    "norm": "Length of the variant's mean difference to control (on the diagonal; null elsewhere).",
-    "explained": "Share of the variance of the differences to control that lies along their mean direction "
-    "(on the diagonal; null elsewhere).",
-}
-PLANE = {
-    "hook_point": "Hook point.",
-    "position": "Position.",
-    "layer": "Layer.",
-    "variant": "Variant.",
-    "pc1": "First principal coordinate of the variant's mean activation.",
-    "pc2": "Second principal coordinate.",
-    "explained1": "Share of the variance between variants along the first axis.",
-    "explained2": "Share along the second axis.",
-}
-
 
 @dataclass
 class Directions:

@@ -19,40 +19,6 @@ from emoprobe.analysis.probes.targets import Target, control_task, make_folds, m
 from emoprobe.analysis.probes.transfer import Material, held_out_text, held_out_variant, position_transfer
 from emoprobe.config.experiment import Config
 
-PROBES = {
-    "target": "What is read off: variant, valence or correct.",
-    "hook_point": "Hook point.",
-    "position": "Position.",
-    "layer": "Layer.",
-    "skipped": "Why there is no probe; null where there is one.",
-    "n": "Trajectories.",
-    "samples": "Samples that they come from.",
-    "d": "Features.",
-    "classes": "Classes.",
-    "accuracy": "Held-out accuracy; rows of one sample are never on both sides.",
-    "balanced_accuracy": "Mean recall over classes.",
-    "auroc": "Area under the ROC curve, one class against the rest, mean over folds.",
-    "auroc_low": "Lower end of its 95 % bootstrap interval over samples.",
-    "auroc_high": "Upper end of the same.",
-    "majority": "Accuracy of always guessing the commonest class.",
-    "permutation_auroc": "Mean AUROC of the same probe on permuted labels.",
-    "permutation_auroc_high": "Largest of the same.",
-    "control_accuracy": "Accuracy on the control task: labels that depend on the text alone, at random.",
-    "selectivity": "accuracy minus control_accuracy (Hewitt & Liang 2019).",
-    "strength": "Inverse strength C of the penalty, median over folds.",
-}
-TRANSFER = {
-    "kind": "position: trained at one position, tested at another; text: tested on a paraphrase that was held out; "
-    "variant: tested on a variant that was held out.",
-    "target": "What is read off.",
-    "hook_point": "Hook point.",
-    "layer": "Layer.",
-    "train": "Position that it was trained at, or what was held out.",
-    "test": "Position that it was tested at.",
-    "n": "Held-out trajectories.",
-    "accuracy": "Held-out accuracy.",
-    "auroc": "Held-out AUROC; null where the held-out rows have one class only.",
-}
 THREADED_ROWS = 400
 # (first layer, end, hook point) → {position: (n, layers, d) float16}
 Load = Callable[[int, int, str], dict[str, np.ndarray]]

@@ -1,1 +1,70 @@
-"""The figures of the report, in one style."""
+"""Every figure of a report: what it shows, from which tables, and the function that draws it.
+
+A new figure is one entry here and a caption in `captions/`; the rules, the page and Snakemake's own report find it.
+Nothing is imported for drawing before a figure is drawn, so that a plan stays fast.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emoprobe.results.catalogue import TABLES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
+
+    from emoprobe.report.figures.view import View
+
+CAPTIONS = Path(__file__).parents[1] / "captions"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the report.
+
+    `part` is the heading that it stands under, `tables` what it is drawn from, `function` the function of a `View` that
+    draws it, as `module:name` below this package.
+    """
+
+    name: str
+    part: str
+    tables: tuple[str, ...]
+    function: str
+
+    @property
+    def caption(self) -> str:
+        """What it shows, in a few sentences of reStructuredText."""
+        return self.caption_file.read_text(encoding="utf-8").strip()
+
+    @property
+    def caption_file(self) -> Path:
+        """The file with the caption."""
+        return CAPTIONS / f"{self.name}.rst"
+
+    def draw(self, view: View) -> Drawing:
+        """Draw it from the tables of an experiment."""
+        module, _, name = self.function.partition(":")
+        drawing: Drawing = getattr(import_module(f"{__name__}.{module}"), name)(view)
+        return drawing
+
+
+FIGURES: dict[str, Figure] = {
+    figure.name: figure
+    for figure in (
+        Figure("accuracy", "Behaviour", ("accuracy",), "behaviour:accuracy"),
+        Figure("paired_differences", "Behaviour", ("paired_tests",), "behaviour:paired_differences"),
+        Figure("lengths", "Behaviour", ("trajectories",), "behaviour:lengths"),
+        Figure("consistency", "Behaviour", ("consistency",), "behaviour:consistency"),
+        Figure("probe_auroc", "Probes", ("probes",), "probes:auroc"),
+        Figure("direction_cosines", "Probes", ("direction_cosines",), "probes:cosines"),
+        Figure("variant_plane", "Probes", ("variant_plane",), "probes:plane"),
+    )
+}
+
+
+def figures_of(rules: set[str]) -> list[str]:
+    """The names of the figures whose tables these rules make."""
+    return [figure.name for figure in FIGURES.values() if all(TABLES[table].rule in rules for table in figure.tables)]

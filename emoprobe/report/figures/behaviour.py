@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 from emoprobe.config.names import CONTROL
@@ -18,10 +17,12 @@ from emoprobe.report.figures.style import (
     new_figure,
     valence_legend,
 )
+from emoprobe.report.figures.view import View
 
 
-def accuracy(table: pd.DataFrame) -> Figure:
+def accuracy(view: View) -> Figure:
     """Accuracy of each variant with its Wilson interval; control's is drawn through."""
+    table = view.table("accuracy")
     figure, axes = new_figure(0.9 + ROW * len(table))
     axis = axes[0, 0]
     rows = np.arange(len(table))[::-1]
@@ -45,8 +46,9 @@ def accuracy(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def paired_differences(tests: pd.DataFrame, valences: dict[str, str | None]) -> Figure:
+def paired_differences(view: View) -> Figure:
     """Forest plot: each variant's accuracy minus control's on the same samples."""
+    tests, valences = view.table("paired_tests"), view.valences
     if tests.empty:
         return empty_figure("There is no variant besides control.")
     figure, axes = new_figure(0.9 + ROW * len(tests))
@@ -73,9 +75,9 @@ def paired_differences(tests: pd.DataFrame, valences: dict[str, str | None]) -> 
     return figure
 
 
-def lengths(trajectories: pd.DataFrame) -> Figure:
+def lengths(view: View) -> Figure:
     """Completion tokens of each variant: every trajectory, and the quartiles."""
-    known = trajectories.dropna(subset=["completion_tokens"])
+    known = view.table("trajectories").dropna(subset=["completion_tokens"])
     if known.empty:
         return empty_figure("The trajectories do not tell their tokens.")
     names = list(known["variant"].unique())
@@ -109,8 +111,9 @@ def lengths(trajectories: pd.DataFrame) -> Figure:
     return figure
 
 
-def consistency(table: pd.DataFrame) -> Figure:
+def consistency(view: View) -> Figure:
     """Who solves what together: agreement and κ of every pair of variants."""
+    table = view.table("consistency")
     names = list(table["variant"].unique())
     side = max(2.6, 0.42 * len(names) + 1.2)
     figure, axes = new_figure(side, columns=2, width=max(6.5, 2 * side))

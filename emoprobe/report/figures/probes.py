@@ -5,11 +5,11 @@ from __future__ import annotations
 import textwrap
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from emoprobe.report.figures.style import DIVERGING, INK, SEQUENTIAL, colour_of, empty_figure, new_figure
+from emoprobe.report.figures.view import View
 
 MAX_TICKS = 12
 KEY_WIDTH = 110  # characters that fit under a figure
@@ -17,11 +17,12 @@ MIN_ASPECT = 0.2
 MANY = 8  # variants
 
 
-def auroc(probes: pd.DataFrame) -> Figure:
+def auroc(view: View) -> Figure:
     """AUROC of every probe: a panel for each target and hook point, layers across, positions down.
 
     A dot marks a cell whose interval includes the best permutation of the labels: it is no better than its baseline.
     """
+    probes = view.table("probes")
     fitted = probes[probes["skipped"].isna()]
     if fitted.empty:
         reasons = "; ".join(f"{row.target}: {row.skipped}" for row in probes.itertuples())
@@ -58,8 +59,9 @@ def auroc(probes: pd.DataFrame) -> Figure:
     return figure
 
 
-def cosines(table: pd.DataFrame, position: str) -> Figure:
+def cosines(view: View) -> Figure:
     """Cosines between the variants' mean differences to control, in the middle and at the end of the model."""
+    table, position = view.table("direction_cosines"), view.position
     own = table[table["position"] == position]
     if own.empty:
         return empty_figure("There is no variant besides control.")
@@ -88,8 +90,9 @@ def cosines(table: pd.DataFrame, position: str) -> Figure:
     return figure
 
 
-def plane(table: pd.DataFrame, position: str, valences: dict[str, str | None]) -> Figure:
+def plane(view: View) -> Figure:
     """The variants' mean activations in their principal plane, for a few layers."""
+    table, position, valences = view.table("variant_plane"), view.position, view.valences
     own = table[table["position"] == position]
     if own.empty:
         return empty_figure("There are no variants to compare.")

@@ -1,0 +1,32 @@
+"""Every table that an experiment can have, with the meaning of each column.
+
+A new table is one entry here; `results.tables` writes it, the rules and the page find it.
+"""
+
+from __future__ import annotations
+
+from emoprobe.results.catalogue import behaviour, probes, trajectories
+from emoprobe.results.catalogue.table import Column, Kind, Table
+
+__all__ = ["TABLES", "Column", "Kind", "Table", "tables_of"]
+
+TABLES: dict[str, Table] = {
+    table.name: table
+    for table in (
+        trajectories.TRAJECTORIES,
+        behaviour.ACCURACY,
+        behaviour.PAIRED_TESTS,
+        behaviour.CHARACTERISTICS,
+        behaviour.CONSISTENCY,
+        behaviour.WORKERS,
+        probes.PROBES,
+        probes.PROBE_TRANSFER,
+        probes.DIRECTION_COSINES,
+        probes.VARIANT_PLANE,
+    )
+}
+
+
+def tables_of(rule: str) -> list[str]:
+    """The names of the tables that one rule makes."""
+    return [table.name for table in TABLES.values() if table.rule == rule]
