@@ -6,7 +6,8 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
-if not workflow.overwrite_configfiles:
+# As a module of another workflow it takes the config that it is given there.
+if workflow.modifier.namespace is None and not workflow.overwrite_configfiles:
 
     configfile: "config/config.yaml"
 
@@ -17,6 +18,7 @@ include: "rules/generate.smk"
 include: "rules/capture.smk"
 include: "rules/probe.smk"
 include: "rules/analyze.smk"
+include: "rules/study.smk"
 
 
 localrules:
@@ -26,18 +28,16 @@ localrules:
 rule all:
     default_target: True
     input:
-        experiment_files(),
+        everything(),
 
 
 onstart:
-    heed_sigterm()
-    write_resolved(CONFIG, RUN_CONFIG.parent)
-    end_future(files_below(FILES.root))
+    outcome.date_future_files_to_now(STUDY, ROOT)
 
 
 onsuccess:
-    print_summary()
+    print(outcome.summaries(STUDY, ROOT), file=sys.stderr)
 
 
 onerror:
-    print_failures()
+    print(outcome.failures(STUDY, ROOT, job_logs(), STARTED), file=sys.stderr)

@@ -3,7 +3,7 @@
 
 rule tabulate_trajectories:
     input:
-        trajectories(),
+        files_of("trajectories", ["trajectory.jsonl"]),
     output:
         FILES.table("trajectories"),
     log:
@@ -11,16 +11,15 @@ rule tabulate_trajectories:
     benchmark:
         FILES.benchmark("tabulate_trajectories")
     conda:
-        "../envs/cpu.yaml"
+        ENVIRONMENT
     resources:
         cpus=1,
     params:
-        labels=TRIGGERS.labels,
-        folder=FILES.root,
-    message:
-        "Gathering all trajectories in one table"
+        labels=trigger("labels"),
+        code=triggers.code("tabulate_trajectories"),
+        folder=experiment_folder,
     shell:
-        '"$EMOPROBE_PYTHON" -m scripts.tabulate_trajectories --config "$EMOPROBE_CONFIG" --experiment {params.folder} > {log} 2>&1'
+        '"$EMOPROBE_PYTHON" -m scripts.tabulate_trajectories --config "$EMOPROBE_PLAN/{wildcards.experiment}.json" --experiment {params.folder} > {log} 2>&1'
 
 
 rule analyze_behaviour:
@@ -33,67 +32,71 @@ rule analyze_behaviour:
     benchmark:
         FILES.benchmark("analyze_behaviour")
     conda:
-        "../envs/cpu.yaml"
+        ENVIRONMENT
     resources:
         cpus=1,
     params:
-        bootstrap=CONFIG.analysis.bootstrap,
-        folder=FILES.root,
-    message:
-        "Comparing the variants with control"
+        analysis=trigger("analysis"),
+        code=triggers.code("analyze_behaviour"),
+        folder=experiment_folder,
     shell:
-        '"$EMOPROBE_PYTHON" -m scripts.analyze_behaviour --config "$EMOPROBE_CONFIG" --experiment {params.folder} > {log} 2>&1'
+        '"$EMOPROBE_PYTHON" -m scripts.analyze_behaviour --config "$EMOPROBE_PLAN/{wildcards.experiment}.json" --experiment {params.folder} > {log} 2>&1'
 
 
 rule draw_figures:
     input:
-        tables(),
+        tables_for("draw_figures"),
     output:
-        [
-            report(
-                FILES.figure(name),
-                caption=FIGURES[name].caption_file,
-                category=FIGURES[name].part,
-                labels={"figure": name.replace("_", " ")},
-            )
-            for name in figures()
-        ],
+        [report_figure(name) for name in figures_of("draw_figures")],
     log:
         FILES.log("draw_figures"),
     conda:
-        "../envs/cpu.yaml"
+        ENVIRONMENT
     resources:
         cpus=1,
     params:
-        folder=FILES.root,
-    message:
-        "Drawing the figures"
+        code=triggers.code("draw_figures"),
+        names=figures_of("draw_figures"),
+        folder=experiment_folder,
     shell:
-        '"$EMOPROBE_PYTHON" -m scripts.draw_figures --config "$EMOPROBE_CONFIG" --experiment {params.folder} > {log} 2>&1'
+        '"$EMOPROBE_PYTHON" -m scripts.draw_figures --config "$EMOPROBE_PLAN/{wildcards.experiment}.json" --experiment {params.folder} {params.names} > {log} 2>&1'
+
+
+use rule draw_figures as draw_probe_figures with:
+    input:
+        tables_for("draw_probe_figures"),
+    output:
+        [report_figure(name) for name in figures_of("draw_probe_figures")],
+    log:
+        FILES.log("draw_probe_figures"),
+    params:
+        code=triggers.code("draw_figures"),
+        names=figures_of("draw_probe_figures"),
+        folder=experiment_folder,
 
 
 rule report_experiment:
     input:
-        tables(),
-        [FILES.figure(name) for name in figures()],
+        files_of("tables"),
+        files_of("figures"),
         FILES.metadata,
+        FILES.plan,
     output:
         report(
             FILES.report,
             caption="../emoprobe/report/captions/report.rst",
             category="Numbers",
-            labels={"figure": "headline numbers"},
+            labels={"figure": "headline numbers", "experiment": "{experiment}"},
         ),
         FILES.report_html,
     log:
         FILES.log("report_experiment"),
     conda:
-        "../envs/cpu.yaml"
+        ENVIRONMENT
     resources:
         cpus=1,
     params:
-        folder=FILES.root,
-    message:
-        "Writing the report"
+        code=triggers.code("report_experiment"),
+        folder=experiment_folder,
     shell:
-        '"$EMOPROBE_PYTHON" -m scripts.report_experiment --experiment {params.folder} > {log} 2>&1'
+        '"$EMOPROBE_PYTHON" -m scripts.report_experiment --config "$EMOPROBE_PLAN/{wildcards.experiment}.json" --experiment {params.folder} > {log} 2>&1'

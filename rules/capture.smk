@@ -1,36 +1,36 @@
 # One activation folder a trajectory, where they lie, and whether they are whole.
 
-if CAPTURE and not INLINE:
 
-    localrules:
-        capture,
+localrules:
+    capture,
 
-    rule capture:
-        input:
-            trajectory=FILES.pair("{variant}", "{sample}") / "agent_state.json",
-            model=FILES.model,
-        output:
-            [
-                FILES.activations("{variant}", "{sample}") / name
-                for name in ACTIVATION_FILES
-            ],
-        log:
-            FILES.log("capture", "{variant}", "{sample}"),
-        # As for generate: the pool tries the next server by itself.
-        retries: 0
-        conda:
-            "../envs/cpu.yaml"
-        params:
-            capture=TRIGGERS.capture,
-        message:
-            "Capturing {wildcards.variant}/{wildcards.sample}"
-        shell:
-            'source "$EMOPROBE_CLIENT" capture {wildcards.variant} {wildcards.sample} 2> {log}'
+
+rule capture:
+    wildcard_constraints:
+        experiment=experiments(lambda config: not config.captures_inline),
+    input:
+        FILES.pair("{variant}", "{sample}{draw}") / "agent_state.json",
+        FILES.model,
+    output:
+        [
+            FILES.activations("{variant}", "{sample}{draw}") / name
+            for name in ACTIVATION_FILES
+        ],
+    log:
+        FILES.log("capture", "{variant}", "{sample}{draw}"),
+    # As for generate: the pool tries the next server by itself.
+    retries: 0
+    conda:
+        ENVIRONMENT
+    params:
+        capture=trigger("capture"),
+    shell:
+        'source "$EMOPROBE_CLIENT" capture {wildcards.experiment} {wildcards.variant} {wildcards.sample}{wildcards.draw} 2> {log}'
 
 
 rule list_activations:
     input:
-        activations("metadata.json"),
+        files_of("activations", ["metadata.json"]),
     output:
         FILES.manifest,
     log:
@@ -38,21 +38,19 @@ rule list_activations:
     benchmark:
         FILES.benchmark("list_activations")
     conda:
-        "../envs/cpu.yaml"
+        ENVIRONMENT
     resources:
         cpus=1,
     params:
-        folder=FILES.root,
-    message:
-        "Listing all activations"
+        folder=experiment_folder,
     shell:
-        '"$EMOPROBE_PYTHON" -m scripts.list_activations --config "$EMOPROBE_CONFIG" --experiment {params.folder} > {log} 2>&1'
+        '"$EMOPROBE_PYTHON" -m scripts.list_activations --config "$EMOPROBE_PLAN/{wildcards.experiment}.json" --experiment {params.folder} > {log} 2>&1'
 
 
 rule verify:
     input:
-        trajectories(),
-        FILES.manifest if CAPTURE else [],
+        files_of("trajectories", ["trajectory.jsonl"]),
+        files_of("manifest"),
     output:
         FILES.verified,
     log:
@@ -61,12 +59,10 @@ rule verify:
         FILES.benchmark("verify")
     retries: 0
     conda:
-        "../envs/cpu.yaml"
+        ENVIRONMENT
     resources:
         cpus=1,
     params:
-        folder=FILES.root,
-    message:
-        "Checking every trajectory and activation folder"
+        folder=experiment_folder,
     shell:
-        '"$EMOPROBE_PYTHON" -m scripts.verify --config "$EMOPROBE_CONFIG" --experiment {params.folder} > {log} 2>&1'
+        '"$EMOPROBE_PYTHON" -m scripts.verify --config "$EMOPROBE_PLAN/{wildcards.experiment}.json" --experiment {params.folder} > {log} 2>&1'

@@ -1,183 +1,152 @@
-# Names that the rules share: the validated config, the layout of the results, and small lookups.
+# Names that the rules share: the validated plan of experiments, the layout of the results, and small lookups.
 
-import gc
 import os
-import signal
+import re
 import sys
-import threading
 import time
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
+from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake.utils import update_config
 
-# Transforms may lie where the workflow was started; the folder of the Snakefile is on the path already.
+# The library lies beside the Snakefile; transforms may also lie where the workflow was started.
+CODE = Path(workflow.current_basedir).parent
+sys.path[:0] = [str(CODE)] * (str(CODE) not in sys.path)
 sys.path.append(os.getcwd())
 
-from emoprobe.tasks import samples
-from emoprobe.workflow import triggers
 from emoprobe.config.errors import ConfigError
-from emoprobe.config.files import (
-    parse_config,
-    read_yaml,
-    resolved_path,
-    typed,
-    write_resolved,
-)
-from emoprobe.results.dates import end_future, files_below
-from emoprobe.workflow.failures import failure_text
+from emoprobe.config.files import read_yaml, study_of, typed
 from emoprobe.report.figures import FIGURES, figures_of
 from emoprobe.results.catalogue import tables_of
-from emoprobe.results.layout import ACTIVATION_FILES, MODELS, TRAJECTORY_FILES, Layout
+from emoprobe.results.layout import (
+    ACTIVATION_FILES,
+    MODELS,
+    RESULTS,
+    TRAJECTORY_FILES,
+    Layout,
+)
+from emoprobe.workflow import outcome, process, triggers
+from emoprobe.workflow.checks import check_study
+from emoprobe.workflow.targets import StudyTargets, Targets, budget
 from server.pool.run import job_environment
 
+# A prefix that another workflow gives to the results of this one moves outputs, and nothing else by itself.
+ROOT = Path(workflow.modifier.path_modifier.modify(str(RESULTS)))
+
+# The config of a module is given by the workflow that uses it, whose own files and options say nothing about it.
+IN_MODULE = workflow.modifier.namespace is not None
+CONFIG_FILES = [] if IN_MODULE else [Path(path) for path in workflow.configfiles]
+
 try:
-    for path in workflow.configfiles:
+    for path in CONFIG_FILES:
         read_yaml(path)
-    update_config(config, typed(dict(workflow.config_settings.config)))
-    CONFIG = parse_config(config)
+    if not IN_MODULE:
+        update_config(config, typed(dict(workflow.config_settings.config)))
+    STUDY = study_of(
+        config, folder=CONFIG_FILES[-1].parent if CONFIG_FILES else Path()
+    )
+    check_study(STUDY)
 except ConfigError as error:
-    raise WorkflowError("\n".join(["The configuration cannot be used:", *error.lines]))
+    # Not a WorkflowError: that would name the line of this file, which is not where the mistake is.
+    sys.exit("\n".join(["The configuration cannot be used:", *error.lines]))
+
+process.collect_garbage_less()
+JobScheduler.exit_gracefully = process.in_thread(JobScheduler.exit_gracefully)
 
 STARTED = time.time()
-FILES = Layout.of(CONFIG.experiment.name)
-SAMPLES = samples.sample_ids(CONFIG.dataset)
-TRIGGERS = triggers.Triggers.of(CONFIG)
 
-# The backend nnsight captures in the request that generates; with vllm, each trajectory is replayed.
-CAPTURE = CONFIG.capture.enabled
-INLINE = CAPTURE and CONFIG.generation.backend == "nnsight"
+# Rules name the files of one experiment by wildcard.
+FILES = Layout(RESULTS / "{experiment}")
+EXPERIMENTS = {
+    name: Targets(config, Layout.of(name)) for name, config in STUDY.configs.items()
+}
+TRIGGERS = {name: triggers.Triggers.of(each) for name, each in STUDY.configs.items()}
+ACROSS = StudyTargets(STUDY)
 
-# Probes need positions that all trajectories have.
-PROBES = CAPTURE and CONFIG.capture.positions != "all"
-
-RUN_CONFIG = resolved_path(CONFIG, Path(".snakemake/emoprobe"))
+ENVIRONMENT = f"../envs/{process.hardware()}.yaml"
+PLAN = process.plan_folder(STUDY, Path(".snakemake/emoprobe"))
 # Shell commands take these from the environment: in `params`, or in the command itself, a new process number or another
 # folder would make everything again.
-CODE = Path(workflow.basedir)
 IN_CONDA = workflow.deployment_settings.deployment_method
 os.environ.update(
-    job_environment(CONFIG, RUN_CONFIG, CODE, "python" if IN_CONDA else sys.executable)
+    job_environment(
+        STUDY.configs, PLAN, ROOT, CODE, "python" if IN_CONDA else sys.executable
+    )
 )
+if workflow.is_main_process:
+    process.write_plan(STUDY, PLAN)
+    print(budget(STUDY), file=sys.stderr)
 
-# A plan is hundreds of thousands of objects that all stay: collecting garbage less often makes it 15 % faster.
-gc.set_threshold(200_000, 20, 100)
+
+def one_of(names):
+    """A regular expression for some names; one that nothing matches where there are none."""
+    return "|".join(map(re.escape, names)) or "(?!)"
 
 
 wildcard_constraints:
+    experiment=one_of(EXPERIMENTS),
+    study=one_of([STUDY.name] if STUDY.name else []),
     variant="[A-Za-z0-9_-]+",
-    sample="[A-Za-z0-9_-]+",
+    sample="[A-Za-z0-9_-]+_[0-9]+",
+    draw="(?:-d[0-9]+)?",
 
 
-def pairs(path):
-    """A path with {variant} and {sample} for every pair of the experiment."""
-    return [
-        path.format(variant=variant, sample=sample)
-        for variant in CONFIG.variants
-        for sample in SAMPLES
-    ]
+def experiments(test):
+    """The experiments whose config passes a test, as a regular expression."""
+    return one_of([name for name, config in STUDY.configs.items() if test(config)])
 
 
-def trajectories(*names):
-    """Files of the trajectory of every pair; without names: those that vouch for the others."""
-    return [
-        path
-        for name in names or ["trajectory.jsonl"]
-        for path in pairs(str(FILES.pair("{variant}", "{sample}") / name))
-    ]
+def files_of(method, *arguments):
+    """An input function: some files of the experiment of a job."""
+    return lambda wildcards: getattr(EXPERIMENTS[wildcards.experiment], method)(
+        *arguments
+    )
 
 
-def activations(*names):
-    """Files of the activations of every pair."""
-    return [
-        path
-        for name in names
-        for path in pairs(str(FILES.activations("{variant}", "{sample}") / name))
-    ]
-
-
-def analysis_rules():
-    """The rules that make the experiment's tables."""
-    return [
-        "tabulate_trajectories",
-        "analyze_behaviour",
-        *(["probe_activations"] if PROBES else []),
-    ]
-
-
-def tables():
-    """Every table of the experiment."""
-    return [FILES.table(name) for rule in analysis_rules() for name in tables_of(rule)]
-
-
-def figures():
-    """The names of the experiment's figures."""
-    return figures_of(set(analysis_rules()))
+def trigger(name):
+    """A function for `params`: a digest of the experiment of a job."""
+    return lambda wildcards: getattr(TRIGGERS[wildcards.experiment], name)
 
 
 def variant_trigger(wildcards):
     """What the trajectories of one variant depend on."""
-    return TRIGGERS.variants[wildcards.variant]
+    return TRIGGERS[wildcards.experiment].trajectories[wildcards.variant]
 
 
-def experiment_files():
-    """Everything that a finished experiment has.
+def experiment_folder(wildcards):
+    """The folder of the experiment of a job."""
+    return str(ROOT / wildcards.experiment)
 
-    Every file is named: Snakemake does not make a lost one again for the sake of tables that are up to date.
-    """
-    files = [
-        FILES.resolved_yaml,
-        FILES.resolved_json,
-        FILES.metadata,
-        FILES.report,
-        FILES.report_html,
-        FILES.model,
-        FILES.verified,
-    ]
-    files += [
-        *tables(),
-        *(FILES.figure(name) for name in figures()),
-        *([FILES.directions()] if PROBES else []),
-    ]
-    files += [FILES.sample(sample) for sample in SAMPLES]
-    files += trajectories(*TRAJECTORY_FILES)
-    return files + (
-        [FILES.manifest, *activations(*ACTIVATION_FILES)] if CAPTURE else []
+
+def report_figure(name):
+    """A figure of an experiment, as an entry of Snakemake's own report."""
+    return report(
+        FILES.figure(name),
+        caption=FIGURES[name].caption_file,
+        category=FIGURES[name].part,
+        labels={"figure": name.replace("_", " "), "experiment": "{experiment}"},
     )
 
 
-def heed_sigterm():
-    """Run the handler of SIGTERM of Snakemake 9.27 in a thread.
-
-    It takes the scheduler's lock, which the code that it interrupts may hold: then a run would wait for itself, for ever.
-    """
-    handler = signal.getsignal(signal.SIGTERM)
-    if callable(handler):
-        signal.signal(
-            signal.SIGTERM,
-            lambda *arguments: threading.Thread(target=handler, args=arguments).start(),
-        )
+def tables_for(rule):
+    """The tables that the figures of one rule are drawn from."""
+    return sorted(
+        {FILES.table(table) for name in figures_of(rule) for table in FIGURES[name].tables}
+    )
 
 
-def print_summary():
-    """Show the headline numbers at the end of a run."""
-    # Here, as it brings pandas, which a plan does without.
-    from emoprobe.report.summary import summary_text
+def job_logs():
+    """Log → outputs of every rule, with their wildcards."""
+    return {
+        str(rule.log[0]): [str(path) for path in rule.output]
+        for rule in workflow.rules
+        if rule.log
+    }
 
-    if FILES.report.exists():
-        print(summary_text(FILES.report), file=sys.stderr)
 
-
-def print_failures():
-    """List what failed by its reason: Snakemake itself tells only which jobs did."""
-    logs = []
-    for job in workflow.rules:
-        if job.log and not job.has_wildcards():
-            log = Path(job.log[0])
-            begun = log.exists() and log.stat().st_mtime >= STARTED
-            if begun and not all(
-                Path(path).exists() and Path(path).stat().st_mtime >= STARTED
-                for path in job.output
-            ):
-                logs.append(log)
-    print(failure_text(FILES, logs, STARTED), file=sys.stderr)
+def everything():
+    """Every file of every experiment of the plan, and what is computed from all of them."""
+    return [
+        *(path for targets in EXPERIMENTS.values() for path in targets.everything()),
+        *ACROSS.everything(),
+    ]

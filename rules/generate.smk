@@ -1,36 +1,41 @@
 # One trajectory a job. The job is a thin client of the pool, which runs the model servers: no rule depends on one.
+# What such a job carries is paid for each trajectory, in the plan and in the run: no message, no resources.
 
 
 localrules:
     generate,
+    generate_and_capture,
 
 
 rule generate:
+    wildcard_constraints:
+        experiment=experiments(lambda config: not config.captures_inline),
     input:
-        sample=FILES.sample("{sample}"),
-        model=FILES.model,
+        FILES.sample("{sample}"),
+        FILES.model,
+        FILES.plan,
     output:
-        [FILES.pair("{variant}", "{sample}") / name for name in TRAJECTORY_FILES],
-        [
-            FILES.activations("{variant}", "{sample}") / name
-            for name in ACTIVATION_FILES
-            if INLINE
-        ],
+        [FILES.pair("{variant}", "{sample}{draw}") / name for name in TRAJECTORY_FILES],
     log:
-        FILES.log("generate", "{variant}", "{sample}"),
+        FILES.log("generate", "{variant}", "{sample}{draw}"),
     priority: 10
     # The pool itself gives a failed request to the next server; what it gives up is not worth another try.
     retries: 0
     conda:
-        "../envs/cpu.yaml"
+        ENVIRONMENT
     params:
-        model=TRIGGERS.model,
-        data=TRIGGERS.data,
-        prompt=TRIGGERS.prompt,
-        generation=TRIGGERS.generation,
-        variant=variant_trigger,
-        capture=TRIGGERS.capture if INLINE else None,
-    message:
-        "Generating {wildcards.variant}/{wildcards.sample}"
+        made_from=variant_trigger,
     shell:
-        'source "$EMOPROBE_CLIENT" generate {wildcards.variant} {wildcards.sample} 2> {log}'
+        'source "$EMOPROBE_CLIENT" generate {wildcards.experiment} {wildcards.variant} {wildcards.sample}{wildcards.draw} 2> {log}'
+
+
+# With the backend nnsight, one request generates and captures.
+use rule generate as generate_and_capture with:
+    wildcard_constraints:
+        experiment=experiments(lambda config: config.captures_inline),
+    output:
+        [FILES.pair("{variant}", "{sample}{draw}") / name for name in TRAJECTORY_FILES],
+        [
+            FILES.activations("{variant}", "{sample}{draw}") / name
+            for name in ACTIVATION_FILES
+        ],

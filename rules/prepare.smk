@@ -1,4 +1,4 @@
-# From the config to a model that can be loaded, and questions with gold answers.
+# From the config to a model that can be loaded, a plan of the analysis, and questions with gold answers.
 
 
 localrules:
@@ -15,16 +15,15 @@ rule prepare_model:
     # A wrong name stays wrong, and downloads are tried again by the hub's own library.
     retries: 0
     conda:
-        "../envs/cpu.yaml"
+        ENVIRONMENT
     resources:
         cpus=1,
     params:
-        model=TRIGGERS.model,
+        model=trigger("model"),
+        folder=experiment_folder,
         cache=MODELS,
-    message:
-        "Preparing the model {CONFIG.model.source}"
     shell:
-        '"$EMOPROBE_PYTHON" -m scripts.prepare_model --config "$EMOPROBE_CONFIG" --cache {params.cache} --output {output} > {log} 2>&1'
+        '"$EMOPROBE_PYTHON" -m scripts.prepare_model --config "$EMOPROBE_PLAN/{wildcards.experiment}.json" --cache {params.cache} --output {output} > {log} 2>&1'
 
 
 # A job a sample, so that drawing more concerns the new ones alone. The pool opens the data once for all of them.
@@ -36,18 +35,37 @@ rule prepare_sample:
     priority: 20
     retries: 0
     conda:
-        "../envs/cpu.yaml"
+        ENVIRONMENT
     params:
-        data=TRIGGERS.data,
-    message:
-        "Drawing {wildcards.sample}"
+        data=trigger("data"),
     shell:
-        'source "$EMOPROBE_CLIENT" sample questions {wildcards.sample} 2> {log}'
+        'source "$EMOPROBE_CLIENT" sample {wildcards.experiment} questions {wildcards.sample} 2> {log}'
+
+
+# Before the first answer: every trajectory waits for it. It is made again only where all answers are; what the analysis
+# does otherwise afterwards, the report lists.
+rule plan_analysis:
+    input:
+        FILES.model,
+    output:
+        FILES.plan,
+    log:
+        FILES.log("plan_analysis"),
+    priority: 30
+    conda:
+        ENVIRONMENT
+    resources:
+        cpus=1,
+    params:
+        answers=trigger("answers"),
+        folder=experiment_folder,
+    shell:
+        '"$EMOPROBE_PYTHON" -m scripts.plan_analysis --config "$EMOPROBE_PLAN/{wildcards.experiment}.json" --experiment {params.folder} > {log} 2>&1'
 
 
 rule describe_experiment:
     input:
-        model=FILES.model,
+        FILES.model,
     output:
         FILES.resolved_yaml,
         FILES.resolved_json,
@@ -55,13 +73,11 @@ rule describe_experiment:
     log:
         FILES.log("describe_experiment"),
     conda:
-        "../envs/cpu.yaml"
+        ENVIRONMENT
     resources:
         cpus=1,
     params:
-        experiment=TRIGGERS.experiment,
-        folder=FILES.root,
-    message:
-        "Writing down the experiment"
+        experiment=trigger("experiment"),
+        folder=experiment_folder,
     shell:
-        '"$EMOPROBE_PYTHON" -m scripts.describe_experiment --config "$EMOPROBE_CONFIG" --experiment {params.folder} > {log} 2>&1'
+        '"$EMOPROBE_PYTHON" -m scripts.describe_experiment --config "$EMOPROBE_PLAN/{wildcards.experiment}.json" --experiment {params.folder} > {log} 2>&1'

@@ -78,6 +78,16 @@ class Config(Section):
             raise ValueError("generation.backend nnsight uses workers.capture_endpoints, not workers.endpoints")
         return self
 
+    @property
+    def captures_inline(self) -> bool:
+        """Whether the request that generates also captures: the backend nnsight. With vllm, trajectories are replayed."""
+        return self.capture.enabled and self.generation.backend == "nnsight"
+
+    @property
+    def has_probes(self) -> bool:
+        """Whether probes are fitted: they need activations at positions that all trajectories have."""
+        return self.capture.enabled and self.capture.positions != "all"
+
     def resolved(self) -> dict[str, Any]:
         """Every key with its value, defaults written out, in plain JSON types."""
         return self.model_dump(mode="json")

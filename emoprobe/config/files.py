@@ -1,8 +1,7 @@
-"""Configurations as files: reading, validating, and the resolved copy that the jobs of a run work from."""
+"""Configurations and studies as files: reading and validating them."""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +11,7 @@ from pydantic import ValidationError
 from emoprobe.config.errors import ConfigError, describe
 from emoprobe.config.experiment import Config
 from emoprobe.config.moved import with_moved_keys
-from emoprobe.results import atomic
-
-
-def resolved_path(config: Config, folder: Path) -> Path:
-    """The absolute path at which `write_resolved` puts a config, which is named by its content."""
-    digest = hashlib.sha256(atomic.to_json(config.resolved()).encode()).hexdigest()[:16]
-    return (folder / f"{digest}.json").resolve()
-
-
-def write_resolved(config: Config, folder: Path) -> None:
-    """Write the resolved config for the jobs of a run; they may outlive a change of the user's file."""
-    atomic.write_json(resolved_path(config, folder), config.resolved())
+from emoprobe.config.study import Study, expand, is_study
 
 
 def typed(value: Any) -> Any:
@@ -97,3 +85,29 @@ def load_config(path: str | Path) -> Config:
     if Path(path).is_dir():
         return parse_config(with_moved_keys(read_yaml(Path(path) / "experiment.yaml")), str(path))
     return parse_config(read_yaml(path), str(path))
+
+
+def study_of(values: Any, source: str = "config", folder: Path = Path()) -> Study:
+    """The experiments of a plan: those of a study's plain values, or the one of a config's.
+
+    Args:
+        values: plain values of a study or a config.
+        source: what they are called in errors.
+        folder: where a study's `base` is looked for.
+
+    Raises:
+        ConfigError: as `parse_config` and `emoprobe.config.study.expand`.
+    """
+    if is_study(values):
+        return expand(values, lambda base: read_yaml(folder / Path(base).expanduser()), parse_config)
+    config = parse_config(values, source)
+    return Study(None, {config.experiment.name: config})
+
+
+def load_study(path: str | Path) -> Study:
+    """Read and validate the file of a study or of one experiment.
+
+    Raises:
+        ConfigError: as `read_yaml` and `study_of`.
+    """
+    return study_of(read_yaml(path), str(path), Path(path).parent)

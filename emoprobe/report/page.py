@@ -1,8 +1,7 @@
-"""The report to read: one page with every figure and table inside it, which needs nothing else."""
+"""The pages to read: an experiment's and a study's, each with every figure and table inside it."""
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,33 +10,56 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from emoprobe.report.figures import FIGURES
+from emoprobe.report.verdicts import MEANINGS
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.layout import Layout
+from emoprobe.results.record import read_json
 from emoprobe.results.tables import read_table
 
-TEMPLATE = Path(__file__).with_suffix(".html.j2")
+TEMPLATES = Path(__file__).with_name("templates")
 MAX_ROWS = 300
 
 
-def report_page(layout: Layout, report: dict[str, Any]) -> str:
-    """The page, from the tables and figures that the experiment has."""
+def experiment_page(layout: Layout, report: dict[str, Any]) -> str:
+    """The page of an experiment, from the tables and figures that it has.
+
+    Args:
+        layout: where they lie.
+        report: the content of `report.json`.
+    """
+    metadata = read_json(layout.metadata) if layout.metadata.exists() else None
+    return _render("experiment", layout, title=report["experiment"], report=report, metadata=metadata)
+
+
+def study_page(layout: Layout, report: dict[str, Any]) -> str:
+    """The page of a study, which links to each experiment's.
+
+    Args:
+        layout: where its tables and figures lie.
+        report: the content of its `report.json`.
+    """
+    return _render("study", layout, title=report["study"], **report)
+
+
+def _render(template: str, layout: Layout, **values: Any) -> str:
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATE.parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    names = [name for name in TABLES if name != "trajectories" and layout.table(name).exists()]
+    return environment.get_template(f"{template}.html.j2").render(
+        **values, meanings=MEANINGS, parts=_figures(layout), tables=[_table(layout, name) for name in names]
+    )
+
+
+def _figures(layout: Layout) -> dict[str, list[dict[str, str]]]:
+    """Heading → the figures that stand under it."""
     parts: dict[str, list[dict[str, str]]] = {}
     for name, figure in FIGURES.items():
-        if layout.figure(name).exists():
-            caption = figure.caption.replace("``", "")
-            parts.setdefault(figure.part, []).append(
-                {"name": name, "svg": _inline(layout.figure(name), name), "caption": caption}
-            )
-    names = [name for name in TABLES if name != "trajectories" and layout.table(name).exists()]
-    return environment.get_template(TEMPLATE.name).render(
-        report=report,
-        metadata=json.loads(layout.metadata.read_text(encoding="utf-8")),
-        parts=parts,
-        tables=[_table(layout, name) for name in names],
-    )
+        path = layout.figure(name)
+        if path.exists():
+            entry = {"name": name, "svg": _inline(path, name), "caption": figure.caption.replace("``", "")}
+            parts.setdefault(figure.part, []).append(entry)
+    return parts
 
 
 def _inline(path: Path, name: str) -> str:
@@ -52,12 +74,11 @@ def _inline(path: Path, name: str) -> str:
 
 def _table(layout: Layout, name: str) -> dict[str, Any]:
     table = read_table(layout.root, name)
-    meanings = {name: column.meaning for name, column in TABLES[name].columns.items()}
     return {
         "name": name,
         "total": len(table),
         "columns": list(table.columns),
-        "meanings": meanings,
+        "meanings": {name: column.meaning for name, column in TABLES[name].columns.items()},
         "rows": [[_cell(value) for value in row] for row in table.head(MAX_ROWS).itertuples(index=False)],
     }
 

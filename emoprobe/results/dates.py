@@ -11,7 +11,7 @@ from pathlib import Path
 TOLERANCE = 1.0  # seconds that file systems and clocks may differ by
 
 
-def end_future(paths: Iterable[Path]) -> int:
+def date_to_now(paths: Iterable[Path]) -> int:
     """Date files that are newer than now to now, and return how many there were.
 
     Snakemake fails a job, and removes what it made, where an input is newer than the output; it would do so until the

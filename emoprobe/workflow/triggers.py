@@ -1,7 +1,7 @@
 """What makes which file again: short digests that the rules carry as `params`.
 
-A digest covers exactly what a file depends on and nothing else, so that Snakemake plans what a change made stale
-and only that. It names its part of the config, so that a dry run says which part changed.
+A digest covers exactly what a file depends on and nothing else, so that Snakemake plans what a change made stale and only
+that. Where a file depends on several parts of the config, its digest names each, so that a dry run says which one changed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,16 @@ from typing import Any
 from emoprobe.config.experiment import Config
 from emoprobe.models import source as models
 from emoprobe.tasks import samples, variants
+from emoprobe.workflow.code import code_digest
+
+# Rule → the modules whose code decides what it computes.
+CODE = {
+    "tabulate_trajectories": ("emoprobe.analysis.trajectory_table",),
+    "analyze_behaviour": ("emoprobe.analysis.behaviour", "emoprobe.analysis.consistency"),
+    "probe_activations": ("emoprobe.analysis.probes",),
+    "draw_figures": ("emoprobe.report.figures",),
+    "report_experiment": ("emoprobe.report.summary", "emoprobe.report.page", "emoprobe.report.captions"),
+}
 
 
 def digest(value: Any) -> str:
@@ -23,15 +33,19 @@ def digest(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Triggers:
-    """The digests of one configuration, by the part of it that they stand for."""
+    """The digests of one configuration, by what they make again.
+
+    `trajectories` has one for each variant. `answers` changes
+    where all of them do. `labels` is what the analysis knows of the variants.
+    """
 
     model: str
     data: str
-    prompt: str
-    generation: str
-    variants: dict[str, str]
+    answers: str
+    trajectories: dict[str, str]
     capture: str
     probes: str
+    analysis: str
     labels: str
     experiment: str
 
@@ -40,14 +54,28 @@ class Triggers:
         """Compute the digests; reads local data, model metadata and transforms, downloads nothing."""
         described = config.resolved()
         del described["workers"]
+        model = digest([models.identity(config.model), config.model.dtype])
+        data = digest(samples.identity(config.dataset, config.experiment.seed))
+        prompt, generation = digest(config.prompt.content()), digest(config.generation.content())
+        shared = f"model {model} data {data} prompt {prompt} generation {generation}"
+        if config.captures_inline:
+            shared += f" capture {digest(config.capture.content())}"
         return cls(
-            model=digest([models.identity(config.model), config.model.dtype]),
-            data=digest(samples.identity(config.dataset, config.experiment.seed)),
-            prompt=digest(config.prompt.content()),
-            generation=digest(config.generation.content()),
-            variants={name: digest(variants.identity(variant)) for name, variant in config.variants.items()},
+            model=model,
+            data=data,
+            answers=shared,
+            trajectories={
+                name: f"{shared} variant {digest(variants.identity(variant))}"
+                for name, variant in config.variants.items()
+            },
             capture=digest(config.capture.content()),
             probes=digest(config.probes.content()),
+            analysis=digest(config.analysis.content()),
             labels=digest([list(config.variants), [variant.valence for variant in config.variants.values()]]),
             experiment=digest(described),
         )
+
+
+def code(rule: str) -> str:
+    """The digest of the code that decides what a rule computes."""
+    return code_digest(*CODE[rule])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from emoprobe.results.dates import end_future
+from emoprobe.results.dates import date_to_now
 from emoprobe.results.record import DamagedError
 from emoprobe.results.sample import Sample
 from emoprobe.results.trajectory import STATE, AgentState
@@ -52,7 +52,7 @@ async def generate(run: Run, fleet: Fleet, variant: str, sample_id: str) -> None
         check_response,
     )
     request.pop("ndif", None)
-    end_future([run.layout.sample(sample_id), run.layout.model])
+    date_to_now([run.layout.sample(sample_id), run.layout.model])
     trajectory = completed(config, variant, sample, request, response, delivery)
     await _write(trajectory.write, run.layout.pair(variant, sample_id))
 
@@ -81,7 +81,7 @@ async def capture(run: Run, fleet: Fleet, variant: str, sample_id: str) -> None:
         },
     }
     index = run.pair_index(variant, sample_index(sample_id))
-    end_future([path, run.layout.model])
+    date_to_now([path, run.layout.model])
     await fleet.request(index, "/v1/completions", request, run.config.workers.timeout, _check_breadcrumb)
 
 

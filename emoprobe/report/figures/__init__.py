@@ -35,6 +35,12 @@ class Figure:
     function: str
 
     @property
+    def rule(self) -> str:
+        """The Snakemake rule that draws it: that of the probes where it shows one of their tables."""
+        makers = {TABLES[table].rule for table in self.tables}
+        return "draw_probe_figures" if "probe_activations" in makers else "draw_figures"
+
+    @property
     def caption(self) -> str:
         """What it shows, in a few sentences of reStructuredText."""
         return self.caption_file.read_text(encoding="utf-8").strip()
@@ -65,6 +71,6 @@ FIGURES: dict[str, Figure] = {
 }
 
 
-def figures_of(rules: set[str]) -> list[str]:
-    """The names of the figures whose tables these rules make."""
-    return [figure.name for figure in FIGURES.values() if all(TABLES[table].rule in rules for table in figure.tables)]
+def figures_of(rule: str) -> list[str]:
+    """The names of the figures that one rule draws."""
+    return [figure.name for figure in FIGURES.values() if figure.rule == rule]

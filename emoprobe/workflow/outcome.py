@@ -1,0 +1,55 @@
+"""What a run says at its end, and what it does to the dates of its files at its beginning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from emoprobe.config.study import Study
+from emoprobe.results.dates import date_to_now, files_below
+from emoprobe.results.layout import Layout
+from emoprobe.workflow.failures import failure_text
+
+
+def date_future_files_to_now(study: Study, results: Path) -> None:
+    """Date every file of the plan that seems to come from the future to now; see `emoprobe.results.dates`."""
+    for name in study.configs:
+        date_to_now(files_below(results / name))
+
+
+def summaries(study: Study, results: Path) -> str:
+    """The headline numbers of each experiment that has a report."""
+    # Here, as it brings pandas, which a plan does without.
+    from emoprobe.report.summary import summary_text
+
+    reports = (Layout.of(name, results).report for name in study.configs)
+    return "\n".join(summary_text(report) for report in reports if report.exists())
+
+
+def failures(study: Study, results: Path, jobs: Mapping[str, list[str]], since: float) -> str:
+    """What failed in a run, by reason: Snakemake itself tells only which jobs did.
+
+    Args:
+        study: the plan.
+        results: the folder of the experiments.
+        jobs: log → outputs of every rule, with wildcards; those that name more than an experiment are left out.
+        since: when the run began, in seconds since the epoch.
+    """
+    texts = []
+    for name in study.configs:
+        logs = [log for log in _failed(jobs, name, since) if log.is_relative_to(results / name)]
+        texts.append(failure_text(Layout.of(name, results), logs, since))
+    return "\n".join(text for text in texts if text)
+
+
+def _failed(jobs: Mapping[str, list[str]], experiment: str, since: float) -> Iterator[Path]:
+    """Logs of the jobs of one experiment that began in this run and did not make all of their outputs."""
+    for template, outputs in jobs.items():
+        log = Path(template.replace("{experiment}", experiment))
+        made = [Path(path.replace("{experiment}", experiment)) for path in outputs]
+        if "{" not in str(log) and _since(log, since) and not all(_since(path, since) for path in made):
+            yield log
+
+
+def _since(path: Path, moment: float) -> bool:
+    return path.exists() and path.stat().st_mtime >= moment

@@ -1,0 +1,149 @@
+"""Which files a finished experiment has, and what a plan of experiments comes to.
+
+Every file is named: Snakemake does not make a lost one again for the sake of tables that are up to date.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from emoprobe.config.experiment import Config
+from emoprobe.config.study import Study
+from emoprobe.report.figures import figures_of
+from emoprobe.results.catalogue import tables_of
+from emoprobe.results.layout import ACTIVATION_FILES, TRAJECTORY_FILES, Layout
+from emoprobe.tasks.samples import captured_pairs, experiment_pairs, sample_ids
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The files of one experiment."""
+
+    config: Config
+    layout: Layout
+
+    @cached_property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Variant and folder of every trajectory."""
+        return experiment_pairs(self.config)
+
+    @cached_property
+    def captured(self) -> list[tuple[str, str]]:
+        """Those of the trajectories whose activations are captured."""
+        return captured_pairs(self.config)
+
+    def samples(self) -> list[Path]:
+        """The files of the questions."""
+        return [self.layout.sample(sample) for sample in sample_ids(self.config.dataset)]
+
+    def trajectories(self, names: Iterable[str] = TRAJECTORY_FILES) -> list[str]:
+        """Files of every trajectory."""
+        names = list(names)
+        return [f"{self.layout.root}/{variant}/{sample}/{name}" for variant, sample in self.pairs for name in names]
+
+    def activations(self, names: Iterable[str] = ACTIVATION_FILES) -> list[str]:
+        """Files of every activation folder."""
+        names = list(names)
+        folders = (self.layout.activations(variant, sample) for variant, sample in self.captured)
+        return [f"{folder}/{name}" for folder in folders for name in names]
+
+    @property
+    def rules(self) -> list[str]:
+        """The rules that make the experiment's tables."""
+        probes = ["probe_activations"] if self.config.has_probes else []
+        return ["tabulate_trajectories", "analyze_behaviour", *probes]
+
+    def tables(self) -> list[Path]:
+        """Every table of the experiment."""
+        return [self.layout.table(name) for rule in self.rules for name in tables_of(rule)]
+
+    def figures(self) -> list[Path]:
+        """Every figure of the experiment."""
+        rules = ["draw_figures", *(["draw_probe_figures"] if self.config.has_probes else [])]
+        return [self.layout.figure(name) for rule in rules for name in figures_of(rule)]
+
+    def manifest(self) -> list[Path]:
+        """The list of activation folders, where there are any."""
+        return [self.layout.manifest] if self.config.capture.enabled else []
+
+    def everything(self) -> list[Path | str]:
+        """Everything that a finished experiment has."""
+        layout = self.layout
+        described = [layout.resolved_yaml, layout.resolved_json, layout.metadata, layout.model]
+        concluded = [layout.plan, layout.report, layout.report_html, layout.verified]
+        captured = [*self.manifest(), *self.activations()]
+        directions = [layout.directions()] if self.config.has_probes else []
+        return [
+            *described,
+            *concluded,
+            *self.tables(),
+            *self.figures(),
+            *directions,
+            *self.samples(),
+            *self.trajectories(),
+            *captured,
+        ]
+
+
+@dataclass(frozen=True)
+class StudyTargets:
+    """The files that are computed from all experiments of a study; none for a single experiment."""
+
+    study: Study
+
+    @property
+    def layout(self) -> Layout | None:
+        """Where they lie; None where there is no study."""
+        return None if self.study.name is None else Layout.of(self.study.name)
+
+    def everything(self) -> list[Path]:
+        """Every file."""
+        layout = self.layout
+        if layout is None:
+            return []
+        tables = [layout.table(name) for name in tables_of("tabulate_study")]
+        figures = [layout.figure(name) for name in figures_of("draw_study")]
+        return [*tables, *figures, layout.report, layout.report_html]
+
+
+def budget(study: Study) -> str:
+    """What a whole plan comes to, in a line an experiment and one for all: trajectories, tokens at most, servers."""
+    lines = []
+    total = {"trajectories": 0, "tokens": 0, "activation folders": 0}
+    for name, config in study.configs.items():
+        targets = Targets(config, Layout.of(name))
+        counts = {
+            "trajectories": len(targets.pairs),
+            "tokens": len(targets.pairs) * config.generation.max_tokens,
+            "activation folders": len(targets.captured),
+        }
+        lines.append(f"  {name}: {_counted(counts)}")
+        total = {key: total[key] + counts[key] for key in total}
+    if len(lines) == 1:
+        return f"{lines[0].strip()}; {_servers(study)}"
+    head = f"{study.name}: {len(lines)} experiments, {_counted(total)}; {_servers(study)}"
+    return "\n".join(
+        [head, *(lines if len(lines) <= MAX_LINES else [*lines[:MAX_LINES], f"  … and {len(lines) - MAX_LINES} more"])]
+    )
+
+
+MAX_LINES = 24
+
+
+def _counted(counts: dict[str, int]) -> str:
+    captures = f", {counts['activation folders']:,} activation folders" if counts["activation folders"] else ""
+    return f"{counts['trajectories']:,} trajectories of at most {counts['tokens']:,} new tokens in all{captures}"
+
+
+def _servers(study: Study) -> str:
+    """How many servers stand at once, of how many models in turn."""
+    configs = list(study.configs.values())
+    models = len({config.model.source for config in configs})
+    turns = f", {models} models in turn" if models > 1 else ""
+    foreign = max(len(config.workers.endpoints) for config in configs)
+    count = max(config.workers.count for config in configs)
+    vllm = f"{foreign} endpoints" if foreign else f"{count} vLLM server{'s' if count > 1 else ''}"
+    return vllm + turns
