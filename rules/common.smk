@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
-from snakemake.utils import update_config
 
 # Transforms may lie where the workflow was started; the folder of the Snakefile is on the path already.
 sys.path.append(os.getcwd())
@@ -18,10 +17,12 @@ from emoprobe.tasks import samples
 from emoprobe.workflow import triggers
 from emoprobe.config.errors import ConfigError
 from emoprobe.config.files import (
+    merged,
     parse_config,
-    read_yaml,
+    read_config_values,
     resolved_path,
     typed,
+    with_includes,
     write_resolved,
 )
 from emoprobe.results.dates import end_future, files_below
@@ -32,10 +33,11 @@ from emoprobe.results.layout import ACTIVATION_FILES, MODELS, TRAJECTORY_FILES, 
 from server.pool.run import job_environment
 
 try:
+    values = {}
     for path in workflow.configfiles:
-        read_yaml(path)
-    update_config(config, typed(dict(workflow.config_settings.config)))
-    CONFIG = parse_config(config)
+        values = merged(values, read_config_values(path))
+    given = typed(dict(workflow.config_settings.config))
+    CONFIG = parse_config(merged(values, with_includes(given, Path.cwd())))
 except ConfigError as error:
     raise WorkflowError("\n".join(["The configuration cannot be used:", *error.lines]))
 
