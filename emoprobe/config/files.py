@@ -134,6 +134,8 @@ def _included(values: Any, folder: Path, readers: tuple[Path, ...]) -> Any:
         raise ConfigError([f"include = {paths!r}: must be a list of paths of YAML files"])
     result: dict[str, Any] = {}
     for path in paths:
+        if not (folder / path).is_file():
+            raise ConfigError([f"include: {folder / path} does not exist"])
         part = _read(folder / path, readers)
         if not isinstance(part, dict):
             raise ConfigError([f"{folder / path}: must be a mapping of sections, found {type(part).__name__}"])

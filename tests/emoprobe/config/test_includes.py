@@ -75,7 +75,7 @@ def test_merging_changes_neither_side() -> None:
 @pytest.mark.parametrize(
     ("files", "at_fault", "word"),
     [
-        ({"x.yaml": "include: [none.yaml]"}, "none.yaml", "No such file"),
+        ({"x.yaml": "include: [none.yaml]"}, "x.yaml", "none.yaml does not exist"),
         ({"x.yaml": "include: tones.yaml"}, "x.yaml", "list of paths"),
         ({"x.yaml": "include: [1]"}, "x.yaml", "list of paths"),
         ({"x.yaml": "include: null"}, "x.yaml", "list of paths"),
