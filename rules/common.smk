@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 from snakemake.scheduling.job_scheduler import JobScheduler
-from snakemake.utils import update_config
 
 # The library lies beside the Snakefile; transforms may also lie where the workflow was started.
 CODE = Path(workflow.current_basedir).parent
@@ -15,7 +14,9 @@ sys.path[:0] = [str(CODE)] * (str(CODE) not in sys.path)
 sys.path.append(os.getcwd())
 
 from emoprobe.config.errors import ConfigError
-from emoprobe.config.files import read_yaml, study_of, typed
+from emoprobe.config.files import study_of
+from emoprobe.config.inclusion import merged, read_config_values, with_includes
+from emoprobe.config.reading import typed
 from emoprobe.report.figures import FIGURES, figures_of
 from emoprobe.results.catalogue import tables_of
 from emoprobe.results.layout import (
@@ -38,12 +39,14 @@ IN_MODULE = workflow.modifier.namespace is not None
 CONFIG_FILES = [] if IN_MODULE else [Path(path) for path in workflow.configfiles]
 
 try:
+    values = with_includes(config, Path()) if IN_MODULE else {}
     for path in CONFIG_FILES:
-        read_yaml(path)
+        values = merged(values, read_config_values(path))
     if not IN_MODULE:
-        update_config(config, typed(dict(workflow.config_settings.config)))
+        given = typed(dict(workflow.config_settings.config))
+        values = merged(values, with_includes(given, Path()))
     STUDY = study_of(
-        config, folder=CONFIG_FILES[-1].parent if CONFIG_FILES else Path()
+        values, folder=CONFIG_FILES[-1].parent if CONFIG_FILES else Path()
     )
     check_study(STUDY)
 except ConfigError as error:

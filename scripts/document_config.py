@@ -14,12 +14,19 @@ from emoprobe.config.experiment import Config
 from emoprobe.results import atomic
 
 CONFIG = Path(__file__).parents[1] / "config"
+INCLUDE = {
+    "type": "array",
+    "items": {"type": "string"},
+    "description": "YAML files, relative to this one, that are read first; what this file says wins over them.",
+}
 BEGIN, END = "<!-- made by `make schema`: begin -->", "<!-- end -->"
 
 
 def schema() -> str:
     """The JSON schema, for editors."""
-    return atomic.to_json({"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()})
+    document = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
+    document["properties"] = {"include": INCLUDE, **document["properties"]}
+    return atomic.to_json(document)
 
 
 def tables() -> str:

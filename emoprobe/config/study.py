@@ -3,7 +3,7 @@
 A study's file has the sections `study`, `base` (a config's path, relative to the file, or its sections), `patch` (changes for
 every experiment), and `grid` or `experiments`. A grid has axes, each with named patches; every combination is an
 experiment called `STUDY-NAME-NAME…`. `experiments` lists named patches instead. In a patch a mapping is merged into what
-is there, anything else replaces it, and null removes it.
+is there, anything else replaces it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from emoprobe.config.errors import ConfigError, describe
 from emoprobe.config.experiment import Config
+from emoprobe.config.inclusion import merged
 from emoprobe.config.names import check_name
 from emoprobe.config.section import Section
 
@@ -95,24 +96,12 @@ def is_study(values: Any) -> bool:
     return isinstance(values, dict) and "study" in values
 
 
-def merged(base: Any, patch: Any) -> Any:
-    """A copy of `base` with a patch applied: mappings are merged, null removes a key, all else replaces."""
-    if not isinstance(base, dict) or not isinstance(patch, dict):
-        return patch
-    result = {key: value for key, value in base.items() if not (key in patch and patch[key] is None)}
-    for key, value in patch.items():
-        if value is not None:
-            below = base.get(key) if isinstance(base.get(key), dict) else {}
-            result[key] = merged(below, value) if isinstance(value, dict) else value
-    return result
-
-
-def expand(values: dict[str, Any], read_base: Callable[[str], Any], parse: Callable[[Any, str], Config]) -> Study:
+def expand(values: dict[str, Any], read_base: Callable[[Any], Any], parse: Callable[[Any, str], Config]) -> Study:
     """Make a study's experiments.
 
     Args:
         values: the study's file as plain values.
-        read_base: reads the plain values of a base by its path.
+        read_base: the plain values of a base: those at its path, or its own with what they include.
         parse: validates the plain values of one experiment; the second argument names it in errors.
 
     Raises:
@@ -122,7 +111,7 @@ def expand(values: dict[str, Any], read_base: Callable[[str], Any], parse: Calla
         file = StudyFile.model_validate(values)
     except ValidationError as error:
         raise ConfigError(describe(error, StudyFile)) from None
-    base = read_base(file.base) if isinstance(file.base, str) else file.base
+    base = read_base(file.base)
     if is_study(base):
         raise ConfigError(["base: names a study, not an experiment"])
     patches = file.patches()
