@@ -5,10 +5,14 @@ A tensor has the shape (n_layers, n_positions, d). The metadata names its layers
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
+from safetensors import serialize
+
+from emoprobe.results import atomic
 from emoprobe.results.layout import ACTIVATION_FILES
 from emoprobe.results.record import DamagedError, Record
 
@@ -44,7 +48,10 @@ class TokenSpans(Record):
 
 
 class ActivationMetadata(Record):
-    """`metadata.json` of an activation folder. `layers` and `positions` name the tensors' first two dimensions."""
+    """`metadata.json` of an activation folder. `layers` and `positions` name the tensors' first two dimensions.
+
+    `error` says why there are no activations: there is no layer, hook point or position then; null: there are.
+    """
 
     request_id: str | None = None
     model: str | None = None
@@ -58,6 +65,7 @@ class ActivationMetadata(Record):
     shapes: dict[str, list[int]]
     sha256: str
     bytes: int
+    error: str | None = None
 
     @property
     def n_positions(self) -> int:
@@ -93,3 +101,34 @@ class ActivationFolder:
             return cls(path, ActivationMetadata.read_file(path / METADATA))
         except DamagedError as error:
             raise ActivationError(str(error).replace("delete it and", "delete its folder and")) from None
+
+
+def write_failed(folder: Path, request_id: str, dtype: str, token_ids: list[int], error: str) -> None:
+    """Write the folder of a trajectory that has no activations: no tensor, and metadata that say why.
+
+    Args:
+        folder: where.
+        request_id: the capture's.
+        dtype: in which activations were asked for.
+        token_ids: the trajectory's tokens; empty where it has none.
+        error: why there are no activations.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    tensors: bytes = serialize({})
+    metadata = ActivationMetadata(
+        request_id=request_id,
+        dtype=dtype,
+        layers=[],
+        hook_points=[],
+        positions=[],
+        token_ids=token_ids,
+        shapes={},
+        sha256=hashlib.sha256(tensors).hexdigest(),
+        bytes=len(tensors),
+        error=error,
+    )
+    with atomic.directory(folder) as temporary:
+        (temporary / TENSORS).write_bytes(tensors)
+        (temporary / METADATA).write_text(atomic.to_json(metadata.values()), encoding="utf-8")
