@@ -85,7 +85,7 @@ class Fleet:
         self.kind, self.model, self.workers = kind, model, list[Worker]()
         self.experiments: set[str] = set()
         self._attempts, self._turns = attempts, turns
-        self._supervisors: list[asyncio.Task[None]] = []
+        self._supervisors: dict[Worker, asyncio.Task[None]] = {}
         self._room = asyncio.Event()
         self._without_room = 0
 
@@ -103,14 +103,15 @@ class Fleet:
         """Start every worker that has not failed; while they stand, a second call does nothing."""
         if not self._supervisors:
             able = [worker for worker in self.workers if worker.state != "failed"]
-            self._supervisors = [asyncio.create_task(worker.supervise()) for worker in able]
+            self._supervisors = {worker: asyncio.create_task(worker.supervise()) for worker in able}
 
     async def stop(self) -> None:
         """End every worker that is ours; `start` may follow."""
-        supervisors, self._supervisors = self._supervisors, []
-        for task in supervisors:
-            task.cancel()
-        await asyncio.gather(*supervisors, return_exceptions=True)
+        supervisors, self._supervisors = self._supervisors, {}
+        for worker, task in supervisors.items():
+            if worker.state != "failed":  # else it ends its server already, in which it must not be disturbed
+                task.cancel()
+        await asyncio.gather(*supervisors.values(), return_exceptions=True)
 
     def changed(self) -> None:
         """Wake the requests that wait for room."""

@@ -45,7 +45,10 @@ class Launcher(Protocol):
         ...
 
     async def stop(self) -> None:
-        """End the server and everything that it has started. Nothing of it is left when this returns."""
+        """End the server and everything that it has started. Nothing of it is left when this returns.
+
+        Where it is cancelled, it is called again.
+        """
         ...
 
     def log_lines(self, count: int) -> list[str]:

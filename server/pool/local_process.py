@@ -85,8 +85,8 @@ class LocalProcess:
         return self._exit(await self._process.wait())
 
     async def stop(self) -> None:
-        """End the whole process group: asked first, then without asking."""
-        process, self._process = self._process, None
+        """End the whole process group: asked first, then without asking. Where this is cancelled, call it again."""
+        process = self._process
         if process is None:
             return
         if process.returncode is None:
@@ -97,6 +97,7 @@ class LocalProcess:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
+        self._process = None
 
     def log_lines(self, count: int) -> list[str]:
         """The last lines of its output since it was started."""

@@ -114,15 +114,16 @@ class Turns:
         loop = asyncio.get_running_loop()
         if self.standing is None or (self._users == 0 and (self._closed or self.standing.is_down)):
             self._begin_switch()
-        elif self._users == 0:
+            return
+        if self._users == 0:
             self._linger = self._linger or loop.call_later(self._linger_seconds, self._begin_switch)
         self._longest = self._longest or loop.call_later(self._longest_seconds, self._close_turn)
 
     def _close_turn(self) -> None:
         """Take no more requests in this turn: others have waited long enough."""
-        if self._queue and self._switching is None:
-            self._closed = True
-            self._consider()
+        self._longest = None
+        self._closed = True
+        self._consider()
 
     def _begin_switch(self) -> None:
         self._cancel_timers()
