@@ -64,6 +64,7 @@ class Fleets:
     ) -> None:
         self._launcher = launcher
         self._fleets: dict[Hashable, Fleet] = {}
+        self._forgotten: list[Fleet] = []
         self._turns: dict[Kind, Turns] = defaultdict(turns)
         self._generating = 0
         self._no_generation = asyncio.Event()
@@ -92,6 +93,7 @@ class Fleets:
 
     def forget_failed(self) -> None:
         """Let the next workflow try again what could not be started."""
+        self._forgotten += [fleet for fleet in self._fleets.values() if fleet.is_down]
         self._fleets = {key: fleet for key, fleet in self._fleets.items() if not fleet.is_down}
 
     @contextmanager
@@ -117,7 +119,7 @@ class Fleets:
     async def stop(self) -> None:
         """End every server that was started."""
         await asyncio.gather(*(turns.close() for turns in self._turns.values()))
-        await asyncio.gather(*(fleet.stop() for fleet in self._fleets.values()))
+        await asyncio.gather(*(fleet.stop() for fleet in [*self._fleets.values(), *self._forgotten]))
 
     def _new(self, kind: Kind, experiment: Experiment, logs: Path) -> Fleet:
         workers = experiment.config.workers
