@@ -35,7 +35,7 @@ async def generate(run: Run, fleet: Fleet, variant: str, sample_id: str) -> None
 
     Raises:
         FleetDownError, GaveUpError, RefusedError: no server answered.
-        TransformError, DataError: the pair has no request.
+        VariantError, DataError: the pair has no request.
         OSError: the files could not be written.
     """
     config = run.config

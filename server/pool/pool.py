@@ -14,7 +14,7 @@ from pathlib import Path
 
 from emoprobe.results.record import DamagedError
 from emoprobe.tasks.samples import DataError
-from emoprobe.tasks.variants import TransformError
+from emoprobe.tasks.variants import VariantError
 from server.pool import jobs
 from server.pool.address import Address
 from server.pool.fleet import Fleet, FleetDownError, GaveUpError, RefusedError
@@ -141,9 +141,9 @@ class Pool:
         except FleetDownError as error:
             self._stop_owners()
             return f"{error}\n"
-        except (GaveUpError, RefusedError, TransformError, DataError, DamagedError) as error:
+        except (GaveUpError, RefusedError, VariantError, DataError, DamagedError) as error:
             message = f"{variant}/{sample}: {error}\n"
-            if isinstance(error, RefusedError | TransformError):
+            if isinstance(error, RefusedError | VariantError):
                 run.failed[key] = message
             log.error("%s", message.rstrip())
             return message

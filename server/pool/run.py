@@ -19,7 +19,7 @@ from emoprobe.models.source import ModelCard
 from emoprobe.results.layout import RESULTS, Layout
 from emoprobe.results.sample import Sample
 from emoprobe.tasks import variants
-from emoprobe.tasks.samples import Drawer, is_file
+from emoprobe.tasks.samples import Drawer, located
 
 
 @dataclass
@@ -51,10 +51,7 @@ class Run:
         """
         with self._opening:
             if self._drawer is None:
-                dataset = self.config.dataset
-                if is_file(dataset.source):  # the pool works elsewhere than the workflow
-                    source = str(self.directory / Path(dataset.source).expanduser())
-                    dataset = dataset.model_copy(update={"source": source})
+                dataset = located(self.config.dataset, self.directory)  # the pool works elsewhere than the workflow
                 self._drawer = Drawer(dataset, self.config.experiment.seed)
         return self._drawer.sample(index)
 
@@ -91,7 +88,7 @@ def address_path(config: Config, code: Path) -> Path:
         str(code),
         [str(source), models.identity(config.model), config.model.dtype],
         # A module is imported once, so a pool that is kept alive would go on with the old source of a transform.
-        [variants.identity(variant) for variant in config.variants.values() if variant.transform is not None],
+        [variants.identity(config, name) for name, variant in config.variants.items() if variant.transform is not None],
         config.workers.model_dump(mode="json"),
         config.generation.engine.model_dump(mode="json"),
     ]
