@@ -31,9 +31,7 @@ def check_trajectory(layout: Layout, variant: str, sample: str) -> tuple[list[st
         state = AgentState.read_file(folder / STATE)
         tokens = state.token_ids if state.error is None else []
         if state.error is not None and message_text(messages[-1]):
-            problems.append(
-                f"{folder}: {STATE} says that no server answered, but there is an answer; delete the folder"
-            )
+            problems.append(f"{folder}: has an answer, which {STATE} says it has not; delete the folder and run again")
         if tokens is None:
             raise DamagedError(folder / STATE, "it holds no token ids")
         opening = state.request.get("messages") or []

@@ -124,9 +124,13 @@ class Distinct:
 
 
 def _open(dataset: Dataset, seed: int, size: int) -> TaskRows:
-    import reasoning_gym
-    from reasoning_gym.factory import DATASETS
-
+    try:
+        import reasoning_gym
+        from reasoning_gym.factory import DATASETS
+    except ImportError as error:
+        raise DataError(
+            f"dataset.source = {dataset.source!r}: needs the package reasoning-gym ({error}); run make env"
+        ) from None
     task = task_of(dataset.source)
     if task not in DATASETS:
         near = difflib.get_close_matches(task, DATASETS, n=1)
