@@ -21,9 +21,11 @@ _EMPHASIS = re.compile(r"\*\*|__|`|\*(?=\S)|(?<=\S)\*")
 _BRACKET = re.compile(r"^\s*[\[({<]\s*([^\[\](){}<>]*?)\s*[\])}>]")
 _ASIDE = re.compile(r"\([^()]*\)")
 _MARKERS = (
-    # `Answer: 5`, `Final Answer - 5`, `ANSWER = 5`; not `the answer: is it …?`
-    re.compile(r"\banswer\s*(?:\([^)\n]{0,30}\)\s*)?[:=\-][ \t]*(?=(?P<rest>[^\n]*))", re.IGNORECASE),
+    # `Answer: 5`, `Final Answer - 5`, `ANSWER = 5`; not `2 points/answer = 48`
+    re.compile(r"(?<!/)(?<!per )\banswer\s*(?:\([^)\n]{0,30}\)\s*)?[:=\-][ \t]*(?=(?P<rest>[^\n]*))", re.IGNORECASE),
     re.compile(r"####[ \t]*(?=(?P<rest>[^\n]*))"),
+    # `A: 5` as the last line, the answer to a `Q:`
+    re.compile(r"^[ \t]*A:[ \t]*(?=(?P<rest>[^\n]*)\s*\Z)", re.MULTILINE),
     # `The answer is 5`, `the final answer to the problem would be: 5`
     re.compile(
         r"\banswer\b[^\n.:=]{0,60}?\b(?:is|are|was|would be|will be|equals|comes to)\b[ \t]*:?[ \t]*"
