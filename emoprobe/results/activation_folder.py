@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
-from safetensors import serialize
-
 from emoprobe.results import atomic
 from emoprobe.results.layout import ACTIVATION_FILES
 from emoprobe.results.record import DamagedError, Record
@@ -50,7 +48,8 @@ class TokenSpans(Record):
 class ActivationMetadata(Record):
     """`metadata.json` of an activation folder. `layers` and `positions` name the tensors' first two dimensions.
 
-    `error` says why there are no activations: there is no layer, hook point or position then; null: there are.
+    `error` says why there are no activations: then no layer, hook point or position is listed, and the file holds no
+    tensor.
     """
 
     request_id: str | None = None
@@ -91,6 +90,41 @@ class ActivationFolder:
         return self.path / TENSORS
 
     @classmethod
+    def write_failure(
+        cls, path: Path, error: str, request_id: str | None = None, token_ids: list[int] | None = None
+    ) -> Self:
+        """Write the folder of a trajectory that has no activations: no tensor, and metadata that say why.
+
+        Args:
+            path: the folder.
+            error: why there are none.
+            request_id: the capture's.
+            token_ids: the trajectory's tokens, where there is one that no server captured.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        from safetensors.numpy import save  # it brings NumPy, which the pool does without
+
+        content = save({})
+        metadata = ActivationMetadata(
+            request_id=request_id,
+            dtype="float32",
+            layers=[],
+            hook_points=[],
+            positions=[],
+            token_ids=token_ids or [],
+            shapes={},
+            sha256=hashlib.sha256(content).hexdigest(),
+            bytes=len(content),
+            error=error,
+        )
+        with atomic.directory(path) as folder:
+            (folder / TENSORS).write_bytes(content)
+            (folder / METADATA).write_text(atomic.to_json(metadata.values()), encoding="utf-8")
+        return cls(path, metadata)
+
+    @classmethod
     def read(cls, path: Path) -> Self:
         """Read a folder's metadata; its tensors are read when they are asked for.
 
@@ -101,34 +135,3 @@ class ActivationFolder:
             return cls(path, ActivationMetadata.read_file(path / METADATA))
         except DamagedError as error:
             raise ActivationError(str(error).replace("delete it and", "delete its folder and")) from None
-
-
-def write_failed(folder: Path, request_id: str, dtype: str, token_ids: list[int], error: str) -> None:
-    """Write the folder of a trajectory that has no activations: no tensor, and metadata that say why.
-
-    Args:
-        folder: where.
-        request_id: the capture's.
-        dtype: in which activations were asked for.
-        token_ids: the trajectory's tokens; empty where it has none.
-        error: why there are no activations.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    tensors: bytes = serialize({})
-    metadata = ActivationMetadata(
-        request_id=request_id,
-        dtype=dtype,
-        layers=[],
-        hook_points=[],
-        positions=[],
-        token_ids=token_ids,
-        shapes={},
-        sha256=hashlib.sha256(tensors).hexdigest(),
-        bytes=len(tensors),
-        error=error,
-    )
-    with atomic.directory(folder) as temporary:
-        (temporary / TENSORS).write_bytes(tensors)
-        (temporary / METADATA).write_text(atomic.to_json(metadata.values()), encoding="utf-8")

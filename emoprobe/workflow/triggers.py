@@ -45,7 +45,7 @@ class Triggers:
             data=digest(samples.identity(config.dataset, config.experiment.seed)),
             prompt=digest(config.prompt.content()),
             generation=digest(config.generation.content()),
-            variants={name: digest(variants.identity(variant)) for name, variant in config.variants.items()},
+            variants={name: digest(variants.identity(config, name)) for name in config.variants},
             capture=digest(config.capture.content()),
             probes=digest(config.probes.content()),
             labels=digest([list(config.variants), [variant.valence for variant in config.variants.values()]]),

@@ -10,8 +10,7 @@ from emoprobe.results.activation_folder import METADATA, ActivationError, Activa
 from emoprobe.results.layout import Layout
 from emoprobe.results.record import DamagedError
 from emoprobe.results.trajectory import STATE, AgentState
-from emoprobe.tasks.samples import sample_ids
-from server.pool.stand_ins import split_draw_id
+from emoprobe.tasks.samples import experiment_pairs
 
 Pair = tuple[str, str]
 
@@ -62,19 +61,12 @@ class Allowance:
 
     def _recorded(self) -> set[Pair]:
         """The pairs of this experiment whose files on the disk say that they failed."""
-        samples = set(sample_ids(self._config.dataset))
-        found = set()
-        for variant in self._config.variants:
-            for folder, failed in (
-                (self._layout.pair(variant, ""), _trajectory_failed),
-                (self._layout.activations(variant, ""), _capture_failed),
-            ):
-                for path in folder.iterdir() if folder.is_dir() else ():
-                    sample, draw = split_draw_id(path.name)
-                    counts = sample in samples and draw <= self._config.generation.draws
-                    if counts and failed(path):
-                        found.add((variant, path.name))
-        return found
+        return {
+            (variant, sample)
+            for variant, sample in experiment_pairs(self._config)
+            if _trajectory_failed(self._layout.pair(variant, sample))
+            or _capture_failed(self._layout.activations(variant, sample))
+        }
 
 
 def _trajectory_failed(folder: Path) -> bool:

@@ -7,10 +7,10 @@ from functools import cached_property
 from pathlib import Path
 
 from emoprobe.config.experiment import Config
-from emoprobe.models.source import ModelCard, is_local
+from emoprobe.models.source import ModelCard
 from emoprobe.results.layout import Layout
 from emoprobe.results.sample import Sample
-from emoprobe.tasks.samples import Drawer, is_file
+from emoprobe.tasks.samples import Drawer, located
 from server.pool.allowance import Allowance
 
 
@@ -39,10 +39,7 @@ class Experiment:
         """
         with self._opening:
             if self._drawer is None:
-                dataset = self.config.dataset
-                if is_file(dataset.source) or is_local(dataset.source):  # the pool works elsewhere than the workflow
-                    source = str(self._directory / Path(dataset.source).expanduser())
-                    dataset = dataset.model_copy(update={"source": source})
+                dataset = located(self.config.dataset, self._directory)  # the pool works elsewhere than the workflow
                 self._drawer = Drawer(dataset, self.config.experiment.seed)
         return self._drawer.sample(index)
 

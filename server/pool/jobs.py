@@ -6,17 +6,16 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from emoprobe.results import activation_folder
+from emoprobe.results.activation_folder import ActivationFolder
 from emoprobe.results.dates import end_future
 from emoprobe.results.record import DamagedError
 from emoprobe.results.sample import Sample
 from emoprobe.results.trajectory import STATE, AgentState
-from emoprobe.tasks.requests import message_spans
-from emoprobe.tasks.responses import ResponseError, check_response, completed
-from emoprobe.tasks.samples import sample_index
+from emoprobe.tasks.requests import chat_request, message_spans
+from emoprobe.tasks.responses import ResponseError, check_response, completed, failed
+from emoprobe.tasks.samples import sample_index, split_draw_id
 from server.pool.experiment import Experiment
 from server.pool.fleet import Fleet, Request, UnansweredError
-from server.pool.stand_ins import chat_request, failed, split_draw_id
 
 
 async def draw(experiment: Experiment, sample_id: str) -> None:
@@ -45,7 +44,7 @@ async def generate(experiment: Experiment, fleet: Fleet, variant: str, name: str
     Raises:
         FleetDownError: no server is left.
         GaveUpError, RefusedError: no server answered, and no more pairs may fail.
-        TransformError, DataError: the pair has no request.
+        VariantError, DataError: the pair has no request.
         OSError: the files could not be written.
     """
     config, layout = experiment.config, experiment.layout
@@ -63,12 +62,12 @@ async def generate(experiment: Experiment, fleet: Fleet, variant: str, name: str
         response, delivery = await fleet.deliver(asked)
     except UnansweredError as error:
         await _must_be_allowed(experiment, variant, name, error)
-        trajectory = failed(config, variant, sample, request, str(error), error.attempts)
+        trajectory = failed(config, variant, sample, request, str(error), error.attempts, draw=number)
         if inline:
             await _write_failed_capture(experiment, variant, name, str(error), [])
     else:
         experiment.allowance.answered(variant, name)
-        trajectory = completed(config, variant, sample, request, response, delivery)
+        trajectory = completed(config, variant, sample, request, response, delivery, draw=number)
     end_future([layout.sample(sample_id), layout.model])
     await _write(trajectory.write, layout.pair(variant, name))
 
@@ -105,8 +104,7 @@ async def capture(experiment: Experiment, fleet: Fleet, variant: str, name: str)
             "prompt_tokens": len(state.prompt_token_ids),
         },
     }
-    sample_id, number = split_draw_id(name)
-    index = experiment.pair_index(variant, sample_index(sample_id), number)
+    index = experiment.pair_index(variant, sample_index(name), split_draw_id(name)[1])
     asked = Request(index, "/v1/completions", request, experiment.config.workers.timeout, _check_breadcrumb)
     try:
         await fleet.deliver(asked)
@@ -131,9 +129,8 @@ async def _write_failed_capture(
     experiment: Experiment, variant: str, name: str, error: str, token_ids: list[int]
 ) -> None:
     """Write the activation folder of a pair that has no activations."""
-    folder, dtype = experiment.layout.activations(variant, name), experiment.config.capture.dtype
-    request_id = _request_id(experiment, variant, name)
-    await _write(activation_folder.write_failed, folder, request_id, dtype, token_ids, error)
+    folder, request_id = experiment.layout.activations(variant, name), _request_id(experiment, variant, name)
+    await _write(ActivationFolder.write_failure, folder, error, request_id, token_ids)
 
 
 def _request_id(experiment: Experiment, variant: str, name: str) -> str:
@@ -164,6 +161,6 @@ def _check_breadcrumb(answer: Any) -> dict[str, Any]:
     return dict(answer)
 
 
-async def _write(function: Callable[..., None], *arguments: Any) -> None:
+async def _write(function: Callable[..., object], *arguments: Any) -> None:
     """Write in a thread: waiting for the disk must not hold up the other requests."""
     await asyncio.to_thread(function, *arguments)

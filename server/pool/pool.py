@@ -14,7 +14,7 @@ from pathlib import Path
 
 from emoprobe.results.record import DamagedError
 from emoprobe.tasks.samples import DataError
-from emoprobe.tasks.variants import TransformError
+from emoprobe.tasks.variants import VariantError
 from server.pool import jobs
 from server.pool.address import Address
 from server.pool.fleet import FleetDownError, GaveUpError, RefusedError
@@ -155,9 +155,9 @@ class Pool:
             root = run.experiment(job.experiment).layout.root
             reason = f"a file of {root} cannot be read or written: {error.strerror or error}"
             return f"{job.pair}: {reason}\nWhat to do: make the folder writable, with room, then run again.\n"
-        if isinstance(error, GaveUpError | RefusedError | TransformError | DataError | DamagedError):
+        if isinstance(error, GaveUpError | RefusedError | VariantError | DataError | DamagedError):
             message = f"{job.pair}: {error}\n"
-            if isinstance(error, RefusedError | TransformError):
+            if isinstance(error, RefusedError | VariantError):
                 run.refused[job] = message
             log.error("%s/%s", job.experiment, message.rstrip())
             return message

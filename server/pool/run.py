@@ -99,7 +99,11 @@ def _distinct_servers(configs: Iterable[Config]) -> list[str]:
         entry: list[Any] = [
             [str(source), identities[model], config.model.dtype],
             # A module is imported once, so a pool that is kept alive would go on with the old source of a transform.
-            [variants.identity(variant) for variant in config.variants.values() if variant.transform is not None],
+            [
+                variants.identity(config, name)
+                for name, variant in config.variants.items()
+                if variant.transform is not None
+            ],
             config.workers.model_dump(mode="json"),
             config.generation.engine.model_dump(mode="json"),
         ]
