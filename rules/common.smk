@@ -48,7 +48,7 @@ try:
     STUDY = study_of(
         values, folder=CONFIG_FILES[-1].parent if CONFIG_FILES else Path()
     )
-    check_study(STUDY)
+    check_study(STUDY, cache=Path(".snakemake/emoprobe"))
 except ConfigError as error:
     # Not a WorkflowError: that would name the line of this file, which is not where the mistake is.
     sys.exit("\n".join(["The configuration cannot be used:", *error.lines]))
@@ -73,7 +73,12 @@ PLAN = process.plan_folder(STUDY, Path(".snakemake/emoprobe"))
 IN_CONDA = workflow.deployment_settings.deployment_method
 os.environ.update(
     job_environment(
-        STUDY.configs, PLAN, ROOT, CODE, "python" if IN_CONDA else sys.executable
+        PLAN,
+        ROOT,
+        CODE,
+        "python" if IN_CONDA else sys.executable,
+        STUDY.configs,
+        os.getpid(),
     )
 )
 if workflow.is_main_process:

@@ -1,7 +1,12 @@
-# Ask the pool to make one trajectory or one activation folder, and wait until its files are there.
+# Ask the pool to make one sample, one trajectory or one activation folder, and wait until its files are there.
 #
-# Usage: source ask_pool.sh KIND VARIANT SAMPLE, with EMOPROBE_POOL (the file with the pool's address), EMOPROBE_CONFIG,
-# EMOPROBE_OWNER (process number of the workflow) and EMOPROBE_PYTHON in the environment.
+# Usage: source ask_pool.sh KIND EXPERIMENT VARIANT SAMPLE, with these in the environment:
+#   EMOPROBE_POOL       the file with the pool's address
+#   EMOPROBE_PLAN       the folder with the resolved config of every experiment
+#   EMOPROBE_RESULTS    the folder of the experiments' folders
+#   EMOPROBE_DIRECTORY  where the workflow was started, which relative paths in a config start from
+#   EMOPROBE_OWNER      the process number of the workflow
+#   EMOPROBE_PYTHON     the interpreter that starts a pool
 #
 # This is all that a trajectory costs besides the model server and Snakemake. It is sourced by the shell that Snakemake
 # starts for the job anyway and uses nothing but bash's own commands: an interpreter of its own would cost several times
@@ -10,8 +15,8 @@
 emoprobe_ask() {
     local port token answer=""
     { read -r port token <"$EMOPROBE_POOL" && exec 3<>"/dev/tcp/127.0.0.1/$port"; } 2>/dev/null || return 2
-    printf '%s\t' "$token" "$EMOPROBE_CONFIG" "$PWD" "$EMOPROBE_OWNER" "$1" "$2" >&3 2>/dev/null || return 2
-    printf '%s\n' "$3" >&3 2>/dev/null || return 2
+    printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$token" "$EMOPROBE_PLAN" "$EMOPROBE_RESULTS" \
+        "$EMOPROBE_DIRECTORY" "$EMOPROBE_OWNER" "$1" "$2" "$3" "$4" >&3 2>/dev/null || return 2
     IFS= read -r -d '' answer <&3 || true # the pool ends its answer by closing
     exec 3>&-
     case $answer in
@@ -39,7 +44,8 @@ emoprobe_start() {
     emoprobe_owner_lives || return 1
     local port token
     { read -r port token <"$EMOPROBE_POOL" && exec 3<>"/dev/tcp/127.0.0.1/$port"; } 2>/dev/null && exec 3>&- && return 0
-    "$EMOPROBE_PYTHON" -m server.pool.start "$EMOPROBE_POOL" "$EMOPROBE_CONFIG" "$PWD" "$EMOPROBE_OWNER" 4>&-
+    "$EMOPROBE_PYTHON" -m server.pool.start "$EMOPROBE_POOL" "$EMOPROBE_PLAN" "$EMOPROBE_RESULTS" \
+        "$EMOPROBE_DIRECTORY" "$EMOPROBE_OWNER" 4>&-
 }
 
 for _ in 1 2 3 4; do
@@ -48,5 +54,5 @@ for _ in 1 2 3 4; do
     [ -d "${EMOPROBE_POOL%/*}" ] || mkdir -p -m 700 "${EMOPROBE_POOL%/*}"
     emoprobe_start 4>"$EMOPROBE_POOL.lock" || exit 1
 done
-printf 'The pool went away four times; see logs/pool.log of the experiment.\n' >&2
+printf 'The pool went away four times; see pool.log in the folder of the logs.\n' >&2
 exit 1

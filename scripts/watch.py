@@ -3,9 +3,8 @@
 import argparse
 import time
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -14,59 +13,112 @@ from rich.text import Text
 from emoprobe.config.errors import ConfigError
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_config
-from emoprobe.results.layout import Layout
-from emoprobe.workflow.progress import Progress, snapshot, token_rates
+from emoprobe.results.layout import RESULTS
+from emoprobe.workflow.progress import ExperimentProgress, Made, PlanProgress, snapshot, token_rates
 from server.pool.address import pool_status
 from server.pool.run import address_path
+from server.pool.status import FleetStatus, PoolStatus
 
 MAX_FAILURES = 6
+Bar = ProgressBar | str
 
 
-def frame(config: Config, progress: Progress, rates: dict[str, float], now: float) -> Group:
-    """One frame of the view."""
-    rows = Table(box=None, pad_edge=False)
-    for title, justify in (
-        ("variant", "left"),
-        ("trajectories", "right"),
-        ("", "left"),
-        ("captures", "right"),
-        ("", "left"),
-    ):
-        rows.add_column(title, justify=justify)  # type: ignore[arg-type]
-    for row in progress.variants:
-        bars = [ProgressBar(total=row.total, completed=done, width=18) for done in (row.trajectories, row.activations)]
-        captured = f"{row.activations}/{row.total}" if config.capture.enabled else "off"
-        rows.add_row(
-            row.variant, f"{row.trajectories}/{row.total}", bars[0], captured, bars[1] if config.capture.enabled else ""
-        )
-    eta = "unknown" if progress.eta is None else _duration(progress.eta)
-    last = "none yet" if progress.last_file is None else f"{_duration(now - progress.last_file)} ago"
-    state = "no pool answers: nothing runs now" if progress.pool is None else f"pool {progress.pool['pid']}"
-    head = Text(
-        f"{config.experiment.name}   {progress.trajectory_rate:.2f} trajectories/s   "
-        f"{progress.capture_rate:.2f} captures/s   ETA {eta}   last file {last}   {state}"
-    )
-    parts: list[Any] = [head, Text(), rows]
-    workers = progress.pool["workers"] if progress.pool else []
-    if workers:
-        table = Table(box=None, pad_edge=False)
-        for title in ("worker", "state", "in flight", "answered", "failed", "restarts", "tokens/s", "last error"):
-            table.add_column(title, justify="left" if title in ("worker", "state", "last error") else "right")
-        for worker in workers:
-            error = (worker["error"] or "").splitlines()[:1]
-            counts = [str(worker[key]) for key in ("in_flight", "served", "failures", "restarts")]
-            table.add_row(worker["name"], worker["state"], *counts, f"{rates.get(worker['name'], 0.0):.0f}", *error)
-        parts += [Text(), table]
-    if progress.failures:
-        parts.append(Text(f"\n{len(progress.failures)} failed, the last ones:"))
-        parts += [Text(f"  {name}: {reason}"[:200]) for name, reason in progress.failures[:MAX_FAILURES]]
+def frame(progress: PlanProgress, pool: PoolStatus | None, rates: dict[str, float]) -> Group:
+    """One frame of the view: how far everything is, what the servers do, what failed.
+
+    Args:
+        progress: the plan's files.
+        pool: what the pool says; None where none answers.
+        rates: generated tokens per second of each worker.
+    """
+    parts: list[RenderableType] = [_head(progress, pool), Text(), _files(progress)]
+    if pool is not None and pool["fleets"]:
+        parts += [Text(), _servers(pool["fleets"], rates)]
+    failures = [failure for experiment in progress.experiments for failure in _failures(experiment, progress)]
+    if failures:
+        parts.append(Text(f"\n{len(failures)} failed, the last ones:"))
+        parts += [Text(f"  {line}"[:200]) for line in failures[:MAX_FAILURES]]
     return Group(*parts)
+
+
+def _head(progress: PlanProgress, pool: PoolStatus | None) -> Text:
+    names = [experiment.name for experiment in progress.experiments]
+    eta = "unknown" if progress.eta is None else _duration(progress.eta)
+    last = "none yet" if progress.last_file is None else f"{_duration(progress.now - progress.last_file)} ago"
+    state = "no pool answers: nothing runs now" if pool is None else f"pool {pool['pid']}"
+    return Text(
+        f"{names[0] if len(names) == 1 else f'{len(names)} experiments'}   "
+        f"{progress.trajectory_rate:.2f} trajectories/s   {progress.capture_rate:.2f} captures/s   ETA {eta}   "
+        f"last file {last}   {state}"
+    )
+
+
+def _files(progress: PlanProgress) -> Table:
+    """A row a variant; with several experiments a row an experiment."""
+    several = len(progress.experiments) > 1
+    table = Table(box=None, pad_edge=False)
+    table.add_column("experiment" if several else "variant")
+    for title in ("trajectories", "captures"):
+        table.add_column(title, justify="right")
+        table.add_column("")
+    for experiment in progress.experiments:
+        if several:
+            table.add_row(experiment.name, *_bar(experiment.trajectories), *_bar(experiment.activations))
+            continue
+        for variant in experiment.variants:
+            table.add_row(variant.variant, *_bar(variant.trajectories), *_bar(variant.activations))
+    return table
+
+
+def _bar(made: Made) -> tuple[str, Bar]:
+    if not made.total:
+        return "off", ""
+    return f"{made.count}/{made.total}", ProgressBar(total=made.total, completed=made.count, width=18)
+
+
+def _servers(fleets: list[FleetStatus], rates: dict[str, float]) -> Table:
+    """A row a server, those that stand first; a row for each model that waits for its turn."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("server", "model", "what it does"):
+        table.add_column(title)
+    for title in ("in flight", "waiting", "answered", "failed", "restarts", "tokens/s"):
+        table.add_column(title, justify="right")
+    table.add_column("log")
+    for fleet in sorted(fleets, key=lambda fleet: not fleet["standing"]):
+        waiting = str(fleet["waiting_for_turn"] + fleet["waiting_for_room"])
+        if not fleet["standing"] and not any(worker["error"] for worker in fleet["workers"]):
+            table.add_row(fleet["kind"], fleet["model"], "waits for its turn", "", waiting)
+            continue
+        for worker in fleet["workers"]:
+            counts = [str(worker["served"]), str(worker["failures"]), str(worker["restarts"])]
+            rate = f"{rates.get(worker['name'], 0.0):.0f}" if fleet["standing"] else ""
+            note = worker["log_line"] or (worker["error"] or "").partition("\n")[0]
+            table.add_row(
+                worker["name"], fleet["model"], worker["phase"], str(worker["in_flight"]), waiting, *counts, rate, note
+            )
+            waiting = ""  # requests wait for any of them
+    return table
+
+
+def _failures(experiment: ExperimentProgress, progress: PlanProgress) -> list[str]:
+    prefix = f"{experiment.name}: " if len(progress.experiments) > 1 else ""
+    return [f"{prefix}{name}: {reason}" for name, reason in experiment.failures]
 
 
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(int(max(0.0, seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def load_plan(path: str) -> dict[str, Config]:
+    """The experiments of a configuration file, by name.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    config = load_config(path)
+    return {config.experiment.name: config}
 
 
 def main() -> None:
@@ -78,14 +130,14 @@ def main() -> None:
     arguments = parser.parse_args()
     console = Console()
     try:
-        config = load_config(arguments.config)
+        configs = load_plan(arguments.config)
     except ConfigError as error:
         parser.exit(2, f"{error}\n")
-    layout, path = Layout.of(config.experiment.name), address_path(config, Path(__file__).parents[1])
+    path = address_path(configs, Path(__file__).parents[1])
 
     def now_frame() -> Group:
         now = time.time()
-        return frame(config, snapshot(layout, config, pool_status(path), now), token_rates(layout, config, now), now)
+        return frame(snapshot(configs, RESULTS, now), pool_status(path), token_rates(configs, RESULTS, now))
 
     if arguments.once:
         console.print(now_frame())

@@ -1,7 +1,7 @@
 """A stand-in for a model server, for faults that no real one can be asked for, and for timing everything around it.
 
 Run it as `python -m tests.stub_server PORT`. It answers chat completions with text and token ids that follow from the
-request alone. `POST /faults` sets what goes wrong: a JSON list of faults, `{"kind": …, "times": n, "match": word}`, used
+request alone, and captures with a breadcrumb and no files. `POST /faults` sets what goes wrong: a JSON list of faults, `{"kind": …, "times": n, "match": word}`, used
 up in order; `match` limits a fault to requests that contain the word. `GET /log` tells what was asked.
 """
 
@@ -21,11 +21,10 @@ MODEL = "stub"
 class Stub:
     """The ASGI application."""
 
-    def __init__(self, delay: float = 0.0, api_key: str | None = None) -> None:
-        self.delay, self.api_key = delay, api_key
+    def __init__(self, delay: float = 0.0, api_key: str | None = None, model: str = MODEL) -> None:
+        self.delay, self.api_key, self.model = delay, api_key, model
         self.faults: list[dict[str, Any]] = []
         self.requests: list[dict[str, Any]] = []
-        self.model = MODEL
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request."""
@@ -97,6 +96,8 @@ class Stub:
 
 def completion(request: dict[str, Any]) -> dict[str, Any]:
     """An answer that follows from the messages and the sampling parameters alone."""
+    if "messages" not in request:
+        return {"id": "cmpl-stub", "object": "text_completion", "model": MODEL, "ndif": request["ndif"]}
     key = json.dumps([request["messages"], request.get("seed"), request.get("temperature")])
     digest = hashlib.sha256(key.encode()).digest()
     content = f"I think about it for a while.\nAnswer: {digest[0] % 10}"

@@ -1,7 +1,7 @@
 """The table of trajectories: one row for each folder in the trajectory contract.
 
 It reads any such folder, also one that another program made: `trajectory.jsonl` must be there; what a missing
-`agent_state.json` or `sample.json` would have said is null.
+`agent_state.json`, `sample.json` or `samples/{sample}.json` would have said is null.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_config
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.layout import Layout
+from emoprobe.results.sample import Sample
 from emoprobe.results.tables import frame
 from emoprobe.results.trajectory import MESSAGES, AgentState, Outcome, Trajectory
 from emoprobe.tasks import grading
-from emoprobe.tasks.numbers import canonical, parse_number
-from emoprobe.tasks.samples import sample_index
+from emoprobe.tasks.gold import gold_number, is_letter
+from emoprobe.tasks.numbers import canonical
+from emoprobe.tasks.samples import sample_index, split_draw_id
 from emoprobe.tasks.variants import paraphrase_index
 
 
@@ -52,13 +54,14 @@ def trajectory_table(root: Path, pairs: Iterable[tuple[str, str]], config: Confi
 
     Args:
         root: folder of the experiment.
-        pairs: variant and sample of each trajectory.
+        pairs: variant and folder name of each trajectory: its sample's id, with `-d2` and so on for further draws.
         config: adds valence and paraphrase where it knows the variant.
 
     Raises:
         DamagedError: a file is damaged or contradicts another; the message names it.
     """
-    rows = [_row(root / variant / sample, variant, sample, config) for variant, sample in pairs]
+    layout = Layout(root)
+    rows = [_row(layout, variant, name, config) for variant, name in pairs]
     return frame(TABLES["trajectories"], rows)
 
 
@@ -70,42 +73,79 @@ def count_steps(text: str) -> int:
     return len([part for part in re.split(r"(?<=[.!?])\s+", text.strip()) if part])
 
 
-def _row(folder: Path, variant: str, sample_id: str, config: Config | None) -> dict[str, Any]:
-    trajectory = Trajectory.read(folder)
+def _row(layout: Layout, variant: str, name: str, config: Config | None) -> dict[str, Any]:
+    trajectory = Trajectory.read(layout.pair(variant, name))
     state, outcome = trajectory.state or AgentState(), trajectory.outcome or Outcome()
-    completion, answer = trajectory.completion, outcome.sample_data.answer
-    gold = parse_number(str(answer)) if answer is not None else None
-    extracted, _ = grading.extract(completion)
+    sample_id, draw = split_draw_id(name)
+    path = layout.sample(sample_id)
+    sample = Sample.read(path) if path.exists() else None
     known = config.variants.get(variant) if config is not None else None
-    completion_tokens, max_tokens = state.usage.completion_tokens, state.request.get("max_tokens")
-    finish = state.finish_reason
-    mood = tone(grading.visible(completion))
+    gold = _gold(sample.answer if sample else outcome.sample_data.answer)
     return {
         "variant": variant,
         "sample_id": sample_id,
+        "draw": draw,
+        "group": sample.group if sample else None,
         "valence": known.valence if known else None,
-        "paraphrase": paraphrase_index(known, sample_index(sample_id)) if known else None,
-        "question": outcome.sample_data.question,
-        "gold": None if gold is None else canonical(gold),
-        "completion": completion,
-        "extracted": None if extracted is None else canonical(extracted),
-        # Graded anew where the gold answer is known, so that a better grader needs no new trajectories.
-        "correct": extracted == gold if gold is not None else _as_bool(outcome.metrics.correctness),
-        "compliant": grading.is_compliant(completion),
-        "efficiency": _efficiency(completion_tokens, max_tokens, outcome),
-        "truncated": None if finish is None else finish == "length",
-        "prompt_tokens": state.usage.prompt_tokens,
-        "completion_tokens": completion_tokens,
-        "characters": len(completion),
-        "steps": count_steps(grading.visible(completion)),
-        "polarity": mood.polarity,
-        "subjectivity": mood.subjectivity,
+        "paraphrase": _paraphrase(config, variant, sample_id, sample) if config is not None and known else None,
+        "question": sample.question if sample else outcome.sample_data.question,
+        "gold": gold,
+        **_answer(trajectory, state, outcome, gold, sample.choices if sample else None),
         "worker": state.worker_id or outcome.worker_id,
         "attempts": len(state.attempts) or None,
         "started": state.timing.started,
         "seconds": outcome.processing_time if state.timing.seconds is None else state.timing.seconds,
         "failed_attempts": json.dumps([attempt.values() for attempt in state.attempts if attempt.error]),
+        "failure": trajectory.failure,
     }
+
+
+def _answer(
+    trajectory: Trajectory, state: AgentState, outcome: Outcome, gold: str | None, choices: list[str] | None
+) -> dict[str, Any]:
+    """The columns that say what was answered, graded anew, so that a better grader needs no new trajectories."""
+    if trajectory.failure is not None:
+        return {}
+    completion, finish, usage = trajectory.completion, state.finish_reason, state.usage
+    text = grading.visible(completion)
+    mood = tone(text)
+    grades: dict[str, Any]
+    if gold is not None:
+        grade = grading.grade(completion, gold, finished=finish != "length", choices=choices)
+        grades = {"extracted": grade.answer, "correct": grade.correct, "lenient": grade.lenient}
+        grades |= {"extraction": grade.extraction, "compliant": grade.compliant}
+    else:  # what the folder says of its correctness is all there is
+        found, said = grading.extract(completion), _as_bool(outcome.metrics.correctness)
+        grades = {"extracted": found.notation, "correct": said, "lenient": said}
+        grades |= {"extraction": found.extraction, "compliant": grading.is_compliant(completion)}
+    return {
+        "completion": completion,
+        **grades,
+        "efficiency": _efficiency(usage.completion_tokens, state.request.get("max_tokens"), outcome),
+        "truncated": None if finish is None else finish == "length",
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "characters": len(completion),
+        "steps": count_steps(text),
+        "polarity": mood.polarity,
+        "subjectivity": mood.subjectivity,
+    }
+
+
+def _gold(answer: str | int | float | None) -> str | None:
+    """A gold answer in its canonical notation; None where it is not known or cannot be graded."""
+    if isinstance(answer, str) and is_letter(answer):
+        return answer
+    number = gold_number(answer)
+    return None if number is None else canonical(number)
+
+
+def _paraphrase(config: Config, variant: str, sample_id: str, sample: Sample | None) -> int | None:
+    """Which text a sample got, by its place in the permutation; None where a foreign name does not tell the place."""
+    try:
+        return paraphrase_index(config, variant, sample.index if sample else sample_index(sample_id))
+    except ValueError:
+        return None
 
 
 def _efficiency(completion_tokens: int | None, max_tokens: Any, outcome: Outcome) -> float | None:

@@ -87,3 +87,14 @@ def _model_of(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
             if found[0] is not None:
                 return found
     return None, False
+
+
+def lines_by_experiment(mistakes: dict[str, list[str]], *, several: bool) -> list[str]:
+    """Each mistake once, with the experiments that have it where there are `several`."""
+    if not several:
+        return list(mistakes)
+    lines = []
+    for line, names in mistakes.items():
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        lines.append(f"{line} (in {', '.join(names[:3])}{more})")
+    return lines

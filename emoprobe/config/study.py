@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from emoprobe.config.errors import ConfigError, describe
+from emoprobe.config.errors import ConfigError, describe, lines_by_experiment
 from emoprobe.config.experiment import Config
 from emoprobe.config.inclusion import merged
 from emoprobe.config.names import check_name
@@ -130,7 +130,7 @@ def expand(values: dict[str, Any], read_base: Callable[[Any], Any], parse: Calla
             for line in error.lines:
                 mistakes.setdefault(line, []).append(name)
     if mistakes:
-        raise ConfigError([f"{line} (in {_some(names)})" for line, names in mistakes.items()])
+        raise ConfigError(lines_by_experiment(mistakes, several=True))
     return Study(file.study.name, configs)
 
 
@@ -140,7 +140,3 @@ def _filled(patches: Any) -> Any:
         if isinstance(patches, dict)
         else patches
     )
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

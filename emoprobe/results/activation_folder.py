@@ -5,10 +5,12 @@ A tensor has the shape (n_layers, n_positions, d). The metadata names its layers
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
+from emoprobe.results import atomic
 from emoprobe.results.layout import ACTIVATION_FILES
 from emoprobe.results.record import DamagedError, Record
 
@@ -44,7 +46,11 @@ class TokenSpans(Record):
 
 
 class ActivationMetadata(Record):
-    """`metadata.json` of an activation folder. `layers` and `positions` name the tensors' first two dimensions."""
+    """`metadata.json` of an activation folder. `layers` and `positions` name the tensors' first two dimensions.
+
+    `error` says why there are no activations: then no layer, hook point or position is listed, and the file holds no
+    tensor.
+    """
 
     request_id: str | None = None
     model: str | None = None
@@ -58,6 +64,7 @@ class ActivationMetadata(Record):
     shapes: dict[str, list[int]]
     sha256: str
     bytes: int
+    error: str | None = None
 
     @property
     def n_positions(self) -> int:
@@ -81,6 +88,41 @@ class ActivationFolder:
     def tensors(self) -> Path:
         """The file with one tensor a hook point."""
         return self.path / TENSORS
+
+    @classmethod
+    def write_failure(
+        cls, path: Path, error: str, request_id: str | None = None, token_ids: list[int] | None = None
+    ) -> Self:
+        """Write the folder of a trajectory that has no activations: no tensor, and metadata that say why.
+
+        Args:
+            path: the folder.
+            error: why there are none.
+            request_id: the capture's.
+            token_ids: the trajectory's tokens, where there is one that no server captured.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        from safetensors.numpy import save  # it brings NumPy, which the pool does without
+
+        content = save({})
+        metadata = ActivationMetadata(
+            request_id=request_id,
+            dtype="float32",
+            layers=[],
+            hook_points=[],
+            positions=[],
+            token_ids=token_ids or [],
+            shapes={},
+            sha256=hashlib.sha256(content).hexdigest(),
+            bytes=len(content),
+            error=error,
+        )
+        with atomic.directory(path) as folder:
+            (folder / TENSORS).write_bytes(content)
+            (folder / METADATA).write_text(atomic.to_json(metadata.values()), encoding="utf-8")
+        return cls(path, metadata)
 
     @classmethod
     def read(cls, path: Path) -> Self:

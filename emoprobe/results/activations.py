@@ -81,7 +81,8 @@ def check(folder: Path, entry: ManifestEntry | None = None, token_ids: list[int]
     Args:
         folder: the activation folder.
         entry: its entry in the manifest, to compare hash and size with.
-        token_ids: the tokens of its trajectory, to compare with those that were captured.
+        token_ids: the tokens of its trajectory, to compare with those that were captured; an empty list where no
+            server answered.
     """
     path = folder / TENSORS
     try:
@@ -139,13 +140,15 @@ def load_activations(
 ) -> Activations:
     """Read the activations of any part of an experiment, and nothing else, from the disk.
 
+    Trajectories that no server answered have none and are left out.
+
     Args:
         experiment: folder of the experiment.
         hook_point: such as `input_layernorm.output`.
         position: a captured position by name (or index, as it was asked for); where all tokens were captured, an index,
             negative ones from the end.
         variants: which variants; default: all.
-        samples: which samples; default: all.
+        samples: which samples, by the names of their folders (`gsm8k_0001`, `gsm8k_0001-d2`); default: all.
         layers: which layers; default: all that were captured.
         dtype: of the array.
 
@@ -158,17 +161,19 @@ def load_activations(
         for variant, sample in find_pairs(layout)
         if (variants is None or variant in variants) and (samples is None or sample in samples)
     ]
-    if not pairs:
-        raise ActivationError(f"no activations in {layout.root} match")
     if variants is not None:
         order = {name: number for number, name in enumerate(variants)}
         pairs.sort(key=lambda pair: order[pair[0]])
-    first = ActivationFolder.read(layout.activations(*pairs[0]))
+    folders = {pair: ActivationFolder.read(layout.activations(*pair)) for pair in pairs}
+    pairs = [pair for pair in pairs if folders[pair].metadata.error is None]
+    if not pairs:
+        raise ActivationError(f"no activations in {layout.root} match")
+    first = folders[pairs[0]]
     chosen = list(first.metadata.layers) if layers is None else [int(layer) for layer in layers]
     values: np.ndarray | None = None
     rows = []
     for number, (variant, sample) in enumerate(pairs):
-        folder = first if number == 0 else ActivationFolder.read(layout.activations(variant, sample))
+        folder = folders[variant, sample]
         column, empty = _column(folder, position)
         block = _read(folder, hook_point, chosen, column)
         if values is None:

@@ -12,7 +12,8 @@ from emoprobe.results.record import Record
 class Sample(Record):
     """One question.
 
-    `answer` is the gold answer: a number in canonical notation, or a letter where there are `choices`. `index` is its
+    `question` is what is asked, options included where there are `choices`; `answer` is the gold answer: a number in
+    canonical notation, or the letter of a choice. `index` is its
     place in the permutation, `source` says where it came from. `group` names what it shares with other samples (its
     template or difficulty); null where it shares nothing, as in folders of the first version.
     """

@@ -68,7 +68,10 @@ class MessageSpans(Record):
 
 
 class AgentState(Record):
-    """`agent_state.json`: the full request and response. `error` says why no server answered; null: one did."""
+    """`agent_state.json`: the full request and response. `error` says why no server answered; null: one did.
+
+    `sample_id` is the name of the folder: the sample's id, with `-d2`, `-d3` … for further draws.
+    """
 
     experiment: str | None = None
     variant: str | None = None
@@ -103,7 +106,10 @@ class SampleData(Record):
 
 
 class Metrics(Record):
-    """The grade of a trajectory when it was generated: each in [0, 1]."""
+    """The grade of a trajectory when it was generated, each in [0, 1]: `correctness` is the strict reading.
+
+    All are null where no server answered.
+    """
 
     correctness: float | None = None
     format: float | None = None
@@ -111,7 +117,10 @@ class Metrics(Record):
 
 
 class Outcome(Record):
-    """`sample.json`: what was asked, what was answered, and how well."""
+    """`sample.json`: what was asked, what was answered, and how well.
+
+    `sample_id` is the name of the folder, that of `sample_data` the sample's own id.
+    """
 
     sample_data: SampleData = SampleData()
     sample_id: str | None = None
@@ -144,6 +153,11 @@ class Trajectory:
     def completion(self) -> str:
         """What the grader reads: the answer's content, or the separate reasoning where there is no content."""
         return message_text(self.messages[-1])
+
+    @property
+    def failure(self) -> str | None:
+        """Why no server answered, so that the assistant's message is empty; None for an answered request."""
+        return None if self.state is None else self.state.error
 
     @classmethod
     def read(cls, folder: Path) -> Self:

@@ -8,7 +8,7 @@ from emoprobe.results import activations
 from emoprobe.results.activations import Manifest
 from emoprobe.results.layout import Layout
 from emoprobe.results.record import DamagedError, Record
-from emoprobe.results.trajectory import MESSAGES, OUTCOME, STATE, AgentState, Outcome, read_messages
+from emoprobe.results.trajectory import MESSAGES, OUTCOME, STATE, AgentState, Outcome, message_text, read_messages
 
 
 class Verification(Record):
@@ -19,14 +19,19 @@ class Verification(Record):
 
 
 def check_trajectory(layout: Layout, variant: str, sample: str) -> tuple[list[str], list[int] | None]:
-    """What is wrong with a trajectory's files, and its token ids where they can be read."""
+    """What is wrong with a trajectory's files, and its token ids where they can be read.
+
+    A record of an error is whole as well: it has an empty answer and no tokens.
+    """
     folder = layout.pair(variant, sample)
     problems: list[str] = []
     tokens: list[int] | None = None
     try:
         messages = read_messages(folder / MESSAGES)
         state = AgentState.read_file(folder / STATE)
-        tokens = state.token_ids
+        tokens = state.token_ids if state.error is None else []
+        if state.error is not None and message_text(messages[-1]):
+            problems.append(f"{folder}: has an answer, which {STATE} says it has not; delete the folder and run again")
         if tokens is None:
             raise DamagedError(folder / STATE, "it holds no token ids")
         opening = state.request.get("messages") or []

@@ -11,16 +11,17 @@ from emoprobe.results.trajectory import Message, MessageSpans, Span
 from emoprobe.tasks.variants import base_messages, opening_messages
 
 
-def request_seed(seed: int, sample_id: str) -> int:
-    """The sampling seed of a sample, in [0, 2³¹), the same for all variants."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{sample_id}".encode()).digest()[:4], "big") >> 1
+def request_seed(seed: int, sample_id: str, draw: int = 1) -> int:
+    """The sampling seed of a draw (from 1) of a sample, in [0, 2³¹), the same for all variants."""
+    name = f"{seed}:{sample_id}" if draw == 1 else f"{seed}:{sample_id}:{draw}"
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") >> 1
 
 
-def chat_request(config: Config, model: str, variant: str, sample: Sample) -> dict[str, Any]:
-    """The body of the chat completion request of one pair.
+def chat_request(config: Config, model: str, variant: str, sample: Sample, draw: int = 1) -> dict[str, Any]:
+    """The body of the chat completion request of one draw (from 1) of one pair; draws differ in their seed alone.
 
     Raises:
-        TransformError: the variant's transform failed.
+        VariantError: the variant's transform failed, or its scramble names no variant with texts.
     """
     generation = config.generation
     body: dict[str, Any] = {
@@ -29,7 +30,7 @@ def chat_request(config: Config, model: str, variant: str, sample: Sample) -> di
         "max_tokens": generation.max_tokens,
         "temperature": generation.temperature,
         "top_p": generation.top_p,
-        "seed": request_seed(config.experiment.seed, sample.sample_id),
+        "seed": request_seed(config.experiment.seed, sample.sample_id, draw),
         "return_token_ids": True,
     }
     if generation.stop:
@@ -42,15 +43,19 @@ def chat_request(config: Config, model: str, variant: str, sample: Sample) -> di
 def message_spans(config: Config, messages: list[Message], question: str) -> MessageSpans:
     """Where system text, prefix and question stand in the opening messages.
 
-    Each is (message, start, end) in characters of that message's content, or None where there is none. The prefix is
-    what the variant added: the part of the first user or system message that is not in the message that every
-    variant starts from. A transform that rewrote a message beyond recognition has no prefix.
+    Each is (message, start, end) in characters of that message's content, or None where there is none. The question is
+    in the last user message that holds it; earlier ones are examples. The prefix is what the variant added: the part
+    of the system message, or of a user message, that is not in the message that every variant starts from. A transform
+    that rewrote a message beyond recognition has no prefix.
     """
     base = {message["role"]: message["content"] for message in base_messages(config.prompt, question)}
     spans: dict[str, Span | None] = {"system": None, "prefix": None, "question": None}
-    for number, message in enumerate(messages):
+    numbered = list(enumerate(messages))
+    system = [entry for entry in numbered if entry[1]["role"] == "system"]
+    user = [entry for entry in reversed(numbered) if entry[1]["role"] == "user"]
+    for number, message in system + user:
         role, content = message["role"], message["content"]
-        if role not in ("system", "user") or spans[{"system": "system", "user": "question"}[role]] is not None:
+        if spans[{"system": "system", "user": "question"}[role]] is not None:
             continue
         original = base.get(role, "")
         at = content.find(original) if original else -1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 from emoprobe.config.experiment import Config
@@ -21,6 +20,7 @@ from emoprobe.results.trajectory import (
 )
 from emoprobe.tasks import grading
 from emoprobe.tasks.requests import message_spans
+from emoprobe.tasks.samples import draw_id
 
 
 class ResponseError(ValueError):
@@ -62,42 +62,89 @@ def check_response(response: Any) -> dict[str, Any]:
 
 
 def completed(
-    config: Config, variant: str, sample: Sample, request: dict[str, Any], response: dict[str, Any], delivery: Delivery
+    config: Config,
+    variant: str,
+    sample: Sample,
+    request: dict[str, Any],
+    response: dict[str, Any],
+    delivery: Delivery,
+    *,
+    draw: int = 1,
 ) -> Trajectory:
     """Grade a response that `check_response` accepted, and put everything that is known of it together."""
     choice, usage = response["choices"][0], response["usage"]
     message = choice["message"]
-    grade = grading.grade(message_text(message), Fraction(sample.answer))
-    state = AgentState(
+    grade = grading.grade(
+        message_text(message), sample.answer, finished=choice["finish_reason"] != "length", choices=sample.choices
+    )
+    state = _state(config, variant, sample, request, delivery.attempts, draw).model_copy(
+        update={
+            "prompt_token_ids": response["prompt_token_ids"],
+            "completion_token_ids": choice["token_ids"],
+            "finish_reason": choice["finish_reason"],
+            "usage": Usage(**{key: usage[key] for key in Usage.model_fields}),
+            "response": {
+                **{key: value for key, value in response.items() if key not in ("prompt_token_ids", "choices")},
+                "choices": [{key: value for key, value in choice.items() if key != "token_ids"}],
+            },
+            "worker_id": delivery.worker_id,
+            "timing": Timing(started=delivery.started, seconds=round(delivery.seconds, 4)),
+        }
+    )
+    outcome = _outcome(variant, sample, draw).model_copy(
+        update={
+            "metrics": Metrics(
+                correctness=float(grade.correct),
+                format=float(grade.compliant),
+                efficiency=round(grading.efficiency(usage["completion_tokens"], config.generation.max_tokens), 6),
+            ),
+            "extracted_answer": grade.answer,
+            "worker_id": delivery.worker_id,
+            "processing_time": round(delivery.seconds, 4),
+        }
+    )
+    return Trajectory([*request["messages"], message], state, outcome)
+
+
+def failed(
+    config: Config,
+    variant: str,
+    sample: Sample,
+    request: dict[str, Any],
+    error: str,
+    attempts: list[Attempt],
+    *,
+    draw: int = 1,
+) -> Trajectory:
+    """The record of a request that no server answered.
+
+    The conversation ends with an empty message of the assistant and holds nothing that differs between runs;
+    `agent_state.json` has the error and every attempt, `sample.json` no metrics.
+    """
+    state = _state(config, variant, sample, request, attempts, draw).model_copy(update={"error": error})
+    return Trajectory(
+        [*request["messages"], {"role": "assistant", "content": ""}], state, _outcome(variant, sample, draw)
+    )
+
+
+def _state(
+    config: Config, variant: str, sample: Sample, request: dict[str, Any], attempts: list[Attempt], draw: int
+) -> AgentState:
+    """What is known of a request before its answer."""
+    return AgentState(
         experiment=config.experiment.name,
         variant=variant,
-        sample_id=sample.sample_id,
+        sample_id=draw_id(sample.sample_id, draw),
         backend=config.generation.backend,
         request=request,
         message_spans=message_spans(config, request["messages"], sample.question),
-        prompt_token_ids=response["prompt_token_ids"],
-        completion_token_ids=choice["token_ids"],
-        finish_reason=choice["finish_reason"],
-        usage=Usage(**{key: usage[key] for key in Usage.model_fields}),
-        response={
-            **{key: value for key, value in response.items() if key not in ("prompt_token_ids", "choices")},
-            "choices": [{key: value for key, value in choice.items() if key != "token_ids"}],
-        },
-        worker_id=delivery.worker_id,
-        attempts=delivery.attempts,
-        timing=Timing(started=delivery.started, seconds=round(delivery.seconds, 4)),
+        attempts=attempts,
     )
-    outcome = Outcome(
+
+
+def _outcome(variant: str, sample: Sample, draw: int) -> Outcome:
+    return Outcome(
         sample_data=SampleData(question=sample.question, answer=sample.answer, sample_id=sample.sample_id),
-        sample_id=sample.sample_id,
+        sample_id=draw_id(sample.sample_id, draw),
         variant=variant,
-        metrics=Metrics(
-            correctness=float(grade.correct),
-            format=float(grade.compliant),
-            efficiency=round(grading.efficiency(usage["completion_tokens"], config.generation.max_tokens), 6),
-        ),
-        extracted_answer=grade.answer,
-        worker_id=delivery.worker_id,
-        processing_time=round(delivery.seconds, 4),
     )
-    return Trajectory([*request["messages"], message], state, outcome)

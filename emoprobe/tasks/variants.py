@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import importlib.util
 import json
+import random
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -14,26 +15,72 @@ from typing import Any
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.prompt import Prompt
-from emoprobe.config.science.variants import Variant
 from emoprobe.results.trajectory import Message
+from emoprobe.tasks.gold import with_options
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 SEPARATOR = "\n\n"
 
 
-class TransformError(ValueError):
+class VariantError(ValueError):
+    """A variant that cannot open a conversation; the message names it and its key."""
+
+
+class TransformError(VariantError):
     """A transform that cannot be imported, raised, or returned something that is no list of messages."""
 
 
 def base_messages(prompt: Prompt, question: str) -> list[Message]:
-    """The messages that every variant starts from: the system message, if any, and the question."""
+    """The messages that every variant starts from: the system message, if any, the examples, and the question.
+
+    Examples are earlier turns; the template makes their questions what it makes of every other.
+    """
     messages = [] if prompt.system is None else [{"role": "system", "content": prompt.system}]
+    for example in prompt.examples:
+        asked = with_options(example.question, example.choices)
+        messages.append({"role": "user", "content": prompt.template.format(question=asked)})
+        messages.append({"role": "assistant", "content": example.answer})
     return [*messages, {"role": "user", "content": prompt.template.format(question=question)}]
 
 
-def paraphrase_index(variant: Variant, index: int) -> int | None:
-    """Which of a variant's texts the sample at `index` (from 0) of the permutation gets, None for no text."""
-    return index % len(variant.paraphrases) if variant.paraphrases else None
+def variant_texts(config: Config, name: str) -> list[str]:
+    """The texts of a variant, as they are placed; empty where it adds none.
+
+    Raises:
+        VariantError: it scrambles a variant that does not exist or has no texts.
+    """
+    variant = config.variants[name]
+    if variant.scramble is None:
+        return variant.paraphrases
+    source = config.variants.get(variant.scramble)
+    if source is None:
+        raise VariantError(
+            f"variants.{name}.scramble = {variant.scramble!r}: is no variant (there are: {', '.join(config.variants)})"
+        )
+    if not source.paraphrases:
+        raise VariantError(
+            f"variants.{name}.scramble = {variant.scramble!r}: has no text or texts of its own to scramble"
+        )
+    return [scrambled(text, config.experiment.seed) for text in source.paraphrases]
+
+
+def scrambled(text: str, seed: int) -> str:
+    """The words of a text in a random order that follows from seed and text; another order wherever there is one."""
+    words = text.split()
+    shuffled = list(words)
+    generator = random.Random(f"{seed}:{text}")
+    while len(set(words)) > 1 and shuffled == words:
+        generator.shuffle(shuffled)
+    return " ".join(shuffled)
+
+
+def paraphrase_index(config: Config, name: str, index: int) -> int | None:
+    """Which of a variant's texts the sample at `index` (from 0) of the permutation gets, None for no text.
+
+    All draws of a question get the same text.
+    """
+    texts = variant_texts(config, name)
+    return index % len(texts) if texts else None
 
 
 def opening_messages(config: Config, name: str, question: str, index: int) -> list[Message]:
@@ -46,24 +93,25 @@ def opening_messages(config: Config, name: str, question: str, index: int) -> li
         index: the sample's place in the permutation, from 0; it picks the paraphrase.
 
     Raises:
-        TransformError: the variant's transform failed.
+        VariantError: the variant's transform failed, or its scramble names no variant with texts.
     """
     variant = config.variants[name]
     messages = base_messages(config.prompt, question)
     if variant.transform is not None:
         return apply_transform(name, variant.transform, messages)
-    chosen = paraphrase_index(variant, index)
-    return messages if chosen is None else place(messages, variant.paraphrases[chosen], variant.placement)
+    texts = variant_texts(config, name)
+    return place(messages, texts[index % len(texts)], variant.placement) if texts else messages
 
 
 def place(messages: list[Message], text: str, placement: str) -> list[Message]:
-    """A copy of the messages with the text before or after the content of the first user or system message.
+    """A copy of the messages with the text before or after the content of the system message or the last user message.
 
-    Where there is no system message, one that holds the text alone is put first.
+    The last user message is the question; earlier ones are examples. Where there is no system message, one that holds
+    the text alone is put first.
     """
     role, _, side = placement.partition("_")
     placed = copy.deepcopy(messages)
-    target = next((message for message in placed if message["role"] == role), None)
+    target = next((message for message in reversed(placed) if message["role"] == role), None)
     if target is None:
         return [{"role": role, "content": text}, *placed]
     parts = [text, target["content"]] if side == "prefix" else [target["content"], text]
@@ -115,13 +163,19 @@ def load_transform(name: str, reference: str) -> Callable[[list[Message]], Any]:
     return function
 
 
-def identity(variant: Variant) -> str:
-    """What the variant's trajectories depend on: its texts and placement, or the source of its transform.
+def identity(config: Config, name: str) -> str:
+    """What a variant's trajectories depend on: its texts and placement, or the source of its transform.
 
-    The valence is left out: it is a label for the analysis.
+    The valence is left out: it is a label for the analysis. A scrambled variant has the texts that it places, so that
+    another text of its source, or another seed, makes it anew. What cannot be found is left to the checks of a plan.
     """
+    variant = config.variants[name]
     if variant.transform is None:
-        return json.dumps([variant.paraphrases, variant.placement if variant.paraphrases else None])
+        try:
+            texts = variant_texts(config, name)
+        except VariantError:
+            texts = [f"{variant.scramble}"]
+        return json.dumps([texts, variant.placement if texts else None])
     module = variant.transform.partition(":")[0]
     try:
         spec = importlib.util.find_spec(module)

@@ -1,106 +1,149 @@
-"""How far a run is, out of its files and its pool: what `watch` shows."""
+"""How far a plan is, out of the files of its experiments: what `watch` shows."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from emoprobe.config.experiment import Config
 from emoprobe.results.activation_folder import METADATA
 from emoprobe.results.layout import Layout
 from emoprobe.results.record import DamagedError
 from emoprobe.results.trajectory import MESSAGES, STATE, AgentState
-from emoprobe.tasks.samples import sample_ids
+from emoprobe.tasks.samples import experiment_pairs, sample_index
 
 WINDOW = 120.0  # seconds over which a rate is taken
 
 
 @dataclass(frozen=True)
-class VariantProgress:
-    """Files of one variant: how many there are, and how many there will be."""
+class Made:
+    """Files of one kind: when those that exist were made (seconds since the epoch), and how many there will be."""
 
-    variant: str
-    trajectories: int
-    activations: int
+    times: list[float]
     total: int
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.times)
+
+    @property
+    def left(self) -> int:
+        """How many are still to be made."""
+        return self.total - self.count
+
+    def rate(self, now: float) -> float:
+        """Files per second over the last minutes; 0 where there are too few to tell."""
+        recent = [stamp for stamp in self.times if now - stamp <= WINDOW]
+        return len(recent) / max(1.0, now - min(recent)) if len(recent) > 1 else 0.0
+
+
+def together(parts: Iterable[Made]) -> Made:
+    """Files of one kind in several places."""
+    found = list(parts)
+    return Made([stamp for part in found for stamp in part.times], sum(part.total for part in found))
 
 
 @dataclass(frozen=True)
-class Progress:
-    """A snapshot. Rates are files per second over the last minutes; `eta` is in seconds, None where it is unknown."""
+class VariantProgress:
+    """The files of one variant of one experiment."""
 
+    variant: str
+    trajectories: Made
+    activations: Made
+
+
+@dataclass(frozen=True)
+class ExperimentProgress:
+    """The files of one experiment, and its pairs whose last job failed, latest first, each with a reason."""
+
+    name: str
     variants: list[VariantProgress]
+    failures: list[tuple[str, str]]
+
+    @property
+    def trajectories(self) -> Made:
+        """Those of all variants."""
+        return together(variant.trajectories for variant in self.variants)
+
+    @property
+    def activations(self) -> Made:
+        """Those of all variants; none in all where nothing is captured."""
+        return together(variant.activations for variant in self.variants)
+
+
+@dataclass(frozen=True)
+class PlanProgress:
+    """A plan as it was at `now`. Rates are files per second; `eta` is in seconds, None where it is unknown."""
+
+    now: float
+    experiments: list[ExperimentProgress]
     trajectory_rate: float
     capture_rate: float
     eta: float | None
     last_file: float | None
-    failures: list[tuple[str, str]]
-    pool: dict[str, Any] | None
 
 
-def snapshot(layout: Layout, config: Config, pool: dict[str, Any] | None, now: float | None = None) -> Progress:
-    """Look at an experiment's files.
+def snapshot(configs: Mapping[str, Config], results: Path, now: float | None = None) -> PlanProgress:
+    """Look at the files of a plan.
 
     Args:
-        layout: the experiment.
-        config: its config.
-        pool: what the pool says of itself, None where none answers.
+        configs: its experiments by name.
+        results: the folder in which the experiments' folders lie.
         now: seconds since the epoch.
     """
     now = time.time() if now is None else now
-    samples = sample_ids(config.dataset)
-    variants: list[VariantProgress] = []
-    stamps: dict[str, list[float]] = {"generate": [], "capture": []}
-    for variant in config.variants:
-        made = _times(layout.root / variant, MESSAGES, samples)
-        captured = _times(layout.root / "activations" / variant, METADATA, samples)
-        stamps["generate"] += made
-        stamps["capture"] += captured
-        variants.append(VariantProgress(variant, len(made), len(captured), len(samples)))
-    rates = {kind: _rate(times, now) for kind, times in stamps.items()}
-    total = len(samples) * len(config.variants)
-    left = {"generate": total - len(stamps["generate"])}
-    left["capture"] = total - len(stamps["capture"]) if config.capture.enabled else 0
-    everything = stamps["generate"] + stamps["capture"]
-    return Progress(
-        variants=variants,
-        trajectory_rate=rates["generate"],
-        capture_rate=rates["capture"],
-        eta=_eta(left, rates),
-        last_file=max(everything) if everything else None,
-        failures=_failures(layout),
-        pool=pool,
+    experiments = [_experiment(config, Layout.of(name, results)) for name, config in configs.items()]
+    trajectories = together(experiment.trajectories for experiment in experiments)
+    activations = together(experiment.activations for experiment in experiments)
+    rates = trajectories.rate(now), activations.rate(now)
+    return PlanProgress(
+        now=now,
+        experiments=experiments,
+        trajectory_rate=rates[0],
+        capture_rate=rates[1],
+        # Nothing has been captured yet while trajectories are made: take it to go as fast.
+        eta=_eta([(trajectories.left, rates[0]), (activations.left, rates[1] or rates[0])]),
+        last_file=max([*trajectories.times, *activations.times], default=None),
     )
 
 
-def _times(folder: Path, name: str, samples: list[str]) -> list[float]:
+def _experiment(config: Config, layout: Layout) -> ExperimentProgress:
+    names = [name for variant, name in experiment_pairs(config) if variant == next(iter(config.variants))]
+    captured: list[str] = []
+    if config.capture.enabled:
+        first = config.dataset.samples if config.capture.samples is None else config.capture.samples
+        captured = [name for name in names if sample_index(name) < first]
+    variants = [
+        VariantProgress(
+            variant,
+            Made(_times(layout.root / variant, MESSAGES, names), len(names)),
+            Made(_times(layout.root / "activations" / variant, METADATA, captured), len(captured)),
+        )
+        for variant in config.variants
+    ]
+    return ExperimentProgress(layout.root.name, variants, _failures(layout))
+
+
+def _times(folder: Path, file: str, names: list[str]) -> list[float]:
     found = []
-    for sample in samples:
+    for name in names:
         try:
-            found.append((folder / sample / name).stat().st_mtime)
+            found.append((folder / name / file).stat().st_mtime)
         except OSError:
             continue
     return found
 
 
-def _rate(times: list[float], now: float) -> float:
-    recent = [stamp for stamp in times if now - stamp <= WINDOW]
-    if len(recent) < 2:
-        return 0.0
-    return len(recent) / max(1.0, now - min(recent))
-
-
-def _eta(left: dict[str, int], rates: dict[str, float]) -> float | None:
+def _eta(parts: Iterable[tuple[int, float]]) -> float | None:
+    """Seconds for so many files at such rates, one kind after the other."""
     seconds = 0.0
-    for kind, count in left.items():
-        if count:
-            # Nothing has been captured yet while trajectories are made: take it to go as fast.
-            rate = rates[kind] or (rates["generate"] if kind == "capture" else 0.0)
-            if not rate:
-                return None
-            seconds += count / rate
+    for left, rate in parts:
+        if left and not rate:
+            return None
+        seconds += left / rate if left else 0.0
     return seconds
 
 
@@ -118,20 +161,30 @@ def _failures(layout: Layout) -> list[tuple[str, str]]:
     return [(name, reason) for _, name, reason in sorted(found, reverse=True)]
 
 
-def token_rates(layout: Layout, config: Config, now: float) -> dict[str, float]:
+def token_rates(configs: Mapping[str, Config], results: Path, now: float) -> dict[str, float]:
     """Generated tokens per second of each worker, from the trajectories of the last minutes."""
     tokens: dict[str, int] = {}
     first: dict[str, float] = {}
-    for variant in config.variants:
-        for path in (layout.root / variant).glob(f"*/{STATE}"):
-            try:
-                if now - path.stat().st_mtime > WINDOW:
-                    continue
-                state, made = AgentState.read_file(path), path.stat().st_mtime
-            except (OSError, DamagedError):
-                continue
-            worker, seconds = state.worker_id, state.timing.seconds
-            if worker is not None and seconds is not None:
-                tokens[worker] = tokens.get(worker, 0) + (state.usage.completion_tokens or 0)
-                first[worker] = min(first.get(worker, now), made - seconds)
+    for path in _recent_states(configs, results, now):
+        try:
+            state, made = AgentState.read_file(path), path.stat().st_mtime
+        except (OSError, DamagedError):
+            continue
+        worker, seconds = state.worker_id, state.timing.seconds
+        if worker is not None and seconds is not None:
+            tokens[worker] = tokens.get(worker, 0) + (state.usage.completion_tokens or 0)
+            first[worker] = min(first.get(worker, now), made - seconds)
     return {worker: count / max(1.0, now - first[worker]) for worker, count in tokens.items()}
+
+
+def _recent_states(configs: Mapping[str, Config], results: Path, now: float) -> Iterable[Path]:
+    """The state of each trajectory that was made in the last minutes."""
+    for name, config in configs.items():
+        for variant in config.variants:
+            for path in Layout.of(name, results).pair(variant, "").glob(f"*/{STATE}"):
+                try:
+                    recent = now - path.stat().st_mtime <= WINDOW
+                except OSError:
+                    continue
+                if recent:
+                    yield path

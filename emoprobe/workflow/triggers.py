@@ -65,8 +65,7 @@ class Triggers:
             data=data,
             answers=shared,
             trajectories={
-                name: f"{shared} variant {digest(variants.identity(variant))}"
-                for name, variant in config.variants.items()
+                name: f"{shared} variant {digest(variants.identity(config, name))}" for name in config.variants
             },
             capture=digest(config.capture.content()),
             probes=digest(config.probes.content()),

@@ -11,9 +11,9 @@ import secrets
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from emoprobe.results import atomic
+from server.pool.status import PoolStatus
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Address:
             return None
 
 
-def pool_status(path: Path) -> dict[str, Any] | None:
+def pool_status(path: Path) -> PoolStatus | None:
     """What the pool at an address says of itself, None where none answers."""
     address = Address.read(path)
     connection = address.connect() if address is not None else None
@@ -63,7 +63,7 @@ def pool_status(path: Path) -> dict[str, Any] | None:
         try:
             connection.sendall(f"{address.token}\tstatus\n".encode())
             with connection.makefile() as answer:
-                found: dict[str, Any] = json.loads(answer.read())
+                found: PoolStatus = json.loads(answer.read())
         except (OSError, ValueError):
             return None
     return found

@@ -1,23 +1,28 @@
-"""Workers of one kind, and how requests are spread over them."""
+"""Servers of one model, and how requests are spread over them."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from emoprobe.results.trajectory import Attempt
 from emoprobe.tasks.responses import Delivery
+from server.pool.launch import Kind
 from server.pool.replies import RequestError
+from server.pool.status import FleetStatus, WorkerStatus
+from server.pool.turns import Turns
 from server.pool.worker import Worker
 
 log = logging.getLogger(__name__)
 
 BACKOFF_SECONDS = 0.5
-GAVE_UP = "What to do: run again for new attempts; logs/pool.log and logs/servers/ of the experiment tell more."
+GAVE_UP = "What to do: run again for new attempts; logs/pool.log and logs/servers/ tell more."
 REFUSED = (
     "What to do: change what is asked (the prompt, generation.max_tokens, generation.engine.max_model_len), "
     "then run again."
@@ -29,12 +34,38 @@ class FleetDownError(Exception):
     """No worker is left; the message says why, with the end of the server's log."""
 
 
-class GaveUpError(Exception):
-    """A request that no attempt answered; the message says what came back."""
+class UnansweredError(Exception):
+    """A request without an answer, though there are servers; the message says why.
+
+    `attempts` are the tries that were made.
+    """
+
+    def __init__(self, message: str, attempts: list[Attempt]) -> None:
+        super().__init__(message)
+        self.attempts = attempts
 
 
-class RefusedError(Exception):
-    """A request that no server would accept; the message says why."""
+class GaveUpError(UnansweredError):
+    """A request that no attempt answered."""
+
+
+class RefusedError(UnansweredError):
+    """A request that no server would accept."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a fleet.
+
+    `index` is the pair's, which picks the worker; `path` the route, such as `/v1/chat/completions`; `timeout` the
+    seconds for one attempt. `check` returns an answer that is good and raises ValueError for one that is not.
+    """
+
+    index: int
+    path: str
+    body: dict[str, Any]
+    timeout: float
+    check: Callable[[Any], dict[str, Any]]
 
 
 class Fleet:
@@ -42,81 +73,116 @@ class Fleet:
 
     A request has a home: the live worker at (pair index modulo their number). It goes elsewhere only where the home
     has no room, or has failed it before.
+
+    Args:
+        kind: what the servers are.
+        model: what they call their model.
+        attempts: tries of one request.
+        turns: with which fleets they share the machine; None: they stand elsewhere and need no turn.
     """
 
-    def __init__(self, workers: list[Worker], attempts: int) -> None:
-        self.workers = workers
-        self._attempts = attempts
-        self._supervisors: list[asyncio.Task[None]] = []
+    def __init__(self, kind: Kind, model: str, attempts: int, turns: Turns | None) -> None:
+        self.kind, self.model, self.workers = kind, model, list[Worker]()
+        self.experiments: set[str] = set()
+        self._attempts, self._turns = attempts, turns
+        self._supervisors: dict[Worker, asyncio.Task[None]] = {}
         self._room = asyncio.Event()
+        self._without_room = 0
+
+    @property
+    def is_local(self) -> bool:
+        """Whether its servers use this machine."""
+        return self._turns is not None
+
+    @property
+    def is_down(self) -> bool:
+        """Whether every worker has failed for good."""
+        return all(worker.state == "failed" for worker in self.workers)
 
     def start(self) -> None:
-        """Start every worker; a second call does nothing."""
+        """Start every worker that has not failed; while they stand, a second call does nothing."""
         if not self._supervisors:
-            self._supervisors = [asyncio.create_task(worker.supervise()) for worker in self.workers]
+            able = [worker for worker in self.workers if worker.state != "failed"]
+            self._supervisors = {worker: asyncio.create_task(worker.supervise()) for worker in able}
 
     async def stop(self) -> None:
-        """End every worker that is ours."""
-        for task in self._supervisors:
-            task.cancel()
-        await asyncio.gather(*self._supervisors, return_exceptions=True)
+        """End every worker that is ours; `start` may follow."""
+        supervisors, self._supervisors = self._supervisors, {}
+        for worker, task in supervisors.items():
+            if worker.state != "failed":  # else it ends its server already, in which it must not be disturbed
+                task.cancel()
+        await asyncio.gather(*supervisors.values(), return_exceptions=True)
 
     def changed(self) -> None:
         """Wake the requests that wait for room."""
         self._room.set()
 
-    async def request(
-        self, index: int, path: str, body: dict[str, Any], timeout: float, check: Callable[[Any], dict[str, Any]]
-    ) -> tuple[dict[str, Any], Delivery]:
-        """Have a request answered, by another worker where one fails.
-
-        Args:
-            index: the pair's index, which picks the worker.
-            path: the route, such as `/v1/chat/completions`.
-            body: the JSON body.
-            timeout: seconds for one attempt.
-            check: returns an answer that is good and raises ValueError for one that is not.
+    async def deliver(self, request: Request) -> tuple[dict[str, Any], Delivery]:
+        """Have a request answered, by another worker where one fails; where it is another model's turn, wait.
 
         Raises:
             FleetDownError: no worker is left.
             GaveUpError: every attempt failed.
             RefusedError: the request itself is bad, so that it was not tried again.
         """
+        if self.is_down:
+            raise FleetDownError(self.why_down())
+        async with self._turns.hold(self) if self._turns is not None else contextlib.nullcontext():
+            self.start()
+            return await self._try(request)
+
+    async def _try(self, request: Request) -> tuple[dict[str, Any], Delivery]:
+        """Try worker after worker."""
         attempts: list[Attempt] = []
         tried: list[Worker] = []
         while True:
-            worker = await self._acquire(index, tried)
-            started, clock = datetime.now(UTC), time.monotonic()
-            attempt = Attempt(worker=worker.name, started=started.isoformat(timespec="milliseconds"))
+            worker = await self._acquire(request.index, tried)
             try:
-                answer = check(await worker.post(path, body, timeout))
+                return await self._attempt(worker, request, attempts)
             except (RequestError, ValueError) as error:
-                worker.failures += 1
-                seconds = round(time.monotonic() - clock, 4)
-                attempts.append(attempt.model_copy(update={"seconds": seconds, "error": str(error)}))
-                log.warning("%s: attempt %d failed: %s", worker.name, len(attempts), error)
-                pause = error.pause if isinstance(error, RequestError) else 0.0
-                worker.paused_until = max(worker.paused_until, time.monotonic() + pause)
-                if isinstance(error, RequestError) and error.permanent:
-                    raise RefusedError(f"{worker.name} refused the request: {error}\n{REFUSED}") from None
-            else:
-                worker.served += 1
-                seconds = time.monotonic() - clock
-                attempts.append(attempt.model_copy(update={"seconds": round(seconds, 4)}))
-                return answer, Delivery(worker.name, attempts, started.isoformat(timespec="milliseconds"), seconds)
+                self._note_failure(worker, error, attempts)
             finally:
                 worker.in_flight -= 1
                 self.changed()
             if len(attempts) >= self._attempts:
                 lines = [f"  {number}. {entry.worker}: {entry.error}" for number, entry in enumerate(attempts, 1)]
-                raise GaveUpError("\n".join([f"all {len(attempts)} attempts failed:", *lines, GAVE_UP]))
+                raise GaveUpError("\n".join([f"all {len(attempts)} attempts failed:", *lines, GAVE_UP]), attempts)
             if len(self.workers) == 1 or worker in tried:
                 await asyncio.sleep(BACKOFF_SECONDS * 2 ** (len(attempts) - 1))
             tried.append(worker)
 
+    async def _attempt(
+        self, worker: Worker, request: Request, attempts: list[Attempt]
+    ) -> tuple[dict[str, Any], Delivery]:
+        """One try; it is added to the attempts, whatever comes of it."""
+        started, clock = datetime.now(UTC).isoformat(timespec="milliseconds"), time.monotonic()
+        error: str | None = None
+        try:
+            answer = request.check(await worker.post(request.path, request.body, request.timeout))
+        except (RequestError, ValueError) as problem:
+            error = str(problem)
+            raise
+        finally:
+            seconds = time.monotonic() - clock
+            attempts.append(Attempt(worker=worker.name, started=started, seconds=round(seconds, 4), error=error))
+        worker.served += 1
+        return answer, Delivery(worker.name, attempts, started, seconds)
+
+    def _note_failure(self, worker: Worker, error: RequestError | ValueError, attempts: list[Attempt]) -> None:
+        """Keep what a failed try says of the worker.
+
+        Raises:
+            RefusedError: another try would fail as well.
+        """
+        worker.failures += 1
+        log.warning("%s: attempt %d failed: %s", worker.name, len(attempts), error)
+        if isinstance(error, RequestError):
+            worker.paused_until = max(worker.paused_until, time.monotonic() + error.pause)
+            if error.permanent:
+                raise RefusedError(f"{worker.name} refused the request: {error}\n{REFUSED}", attempts) from None
+
     async def _acquire(self, index: int, tried: list[Worker]) -> Worker:
         """Wait for a worker with room and take a place there."""
-        self.start()
         while True:
             live = [worker for worker in self.workers if worker.state == "live"]
             fresh = [worker for worker in live if worker not in tried] or live
@@ -125,18 +191,51 @@ class Fleet:
                 if worker.has_room:
                     worker.in_flight += 1
                     return worker
-            if all(worker.state == "failed" for worker in self.workers):
+            if self.is_down:
                 raise FleetDownError(self.why_down())
-            self._room.clear()
-            paused = [worker.paused_until for worker in live if worker.paused_until > time.monotonic()]
-            timeout = max(0.01, min(paused) - time.monotonic()) if paused else None
-            try:
-                async with asyncio.timeout(timeout):
-                    await self._room.wait()
-            except TimeoutError:
-                pass
+            await self._wait_for_room(live)
+
+    async def _wait_for_room(self, live: list[Worker]) -> None:
+        """Wait until something has changed, or a worker that asked for a pause may be asked again."""
+        self._room.clear()
+        now = time.monotonic()
+        paused = [worker.paused_until - now for worker in live if worker.paused_until > now]
+        self._without_room += 1
+        try:
+            async with asyncio.timeout(max(0.01, min(paused)) if paused else None):
+                await self._room.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._without_room -= 1
 
     def why_down(self) -> str:
         """Why no worker is left: each different reason once."""
         reasons = list(dict.fromkeys(worker.error or worker.name for worker in self.workers))
         return "\n".join(["No model server is left.", *reasons, DOWN])
+
+    def status(self) -> FleetStatus:
+        """What a watcher wants to know: who is served, who waits, and what each worker does."""
+        return FleetStatus(
+            kind=self.kind,
+            model=self.model,
+            experiments=sorted(self.experiments),
+            standing=self._turns is None or self._turns.standing is self,
+            waiting_for_turn=self._turns.queued(self) if self._turns is not None else 0,
+            waiting_for_room=self._without_room,
+            workers=[
+                WorkerStatus(
+                    name=worker.name,
+                    url=worker.url,
+                    state=worker.state,
+                    phase=worker.phase(),
+                    log_line=worker.log_line(),
+                    in_flight=worker.in_flight,
+                    served=worker.served,
+                    failures=worker.failures,
+                    restarts=worker.restarts,
+                    error=worker.error,
+                )
+                for worker in self.workers
+            ],
+        )

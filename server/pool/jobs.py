@@ -1,78 +1,102 @@
-"""What the pool does for one job: a trajectory, or the activations of one."""
+"""What the pool does for one job: a sample, a trajectory, or the activations of one."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
+from emoprobe.results.activation_folder import ActivationFolder
 from emoprobe.results.dates import date_to_now
 from emoprobe.results.record import DamagedError
 from emoprobe.results.sample import Sample
 from emoprobe.results.trajectory import STATE, AgentState
 from emoprobe.tasks.requests import chat_request, message_spans
-from emoprobe.tasks.responses import ResponseError, check_response, completed
-from emoprobe.tasks.samples import sample_index
-from server.pool.fleet import Fleet
-from server.pool.run import Run
+from emoprobe.tasks.responses import ResponseError, check_response, completed, failed
+from emoprobe.tasks.samples import sample_index, split_draw_id
+from server.pool.experiment import Experiment
+from server.pool.fleet import Fleet, Request, UnansweredError
 
 
-async def draw(run: Run, sample_id: str) -> None:
+async def draw(experiment: Experiment, sample_id: str) -> None:
     """Draw one sample and write it.
 
     Raises:
-        DataError: it cannot be drawn. A data file's relative path is taken from the run's folder.
+        DataError: it cannot be drawn. A data file's relative path is taken from where the workflow was started.
     """
 
     def work() -> None:
-        sample = run.sample(sample_index(sample_id))
-        sample.write(run.layout.sample(sample_id))
+        sample = experiment.sample(sample_index(sample_id))
+        sample.write(experiment.layout.sample(sample_id))
 
     await _write(work)
 
 
-async def generate(run: Run, fleet: Fleet, variant: str, sample_id: str) -> None:
-    """Generate, grade and write one trajectory.
+async def generate(experiment: Experiment, fleet: Fleet, variant: str, name: str) -> None:
+    """Generate, grade and write one trajectory; within the allowed failures, a record of why there is none.
+
+    Args:
+        experiment: whose trajectory it is.
+        fleet: the servers that generate.
+        variant: the variant.
+        name: the sample's id, with the draw where it is not the first.
 
     Raises:
-        FleetDownError, GaveUpError, RefusedError: no server answered.
-        TransformError, DataError: the pair has no request.
+        FleetDownError: no server is left.
+        GaveUpError, RefusedError: no server answered, and no more pairs may fail.
+        VariantError, DataError: the pair has no request.
         OSError: the files could not be written.
     """
-    config = run.config
-    sample = Sample.read(run.layout.sample(sample_id))
-    request = chat_request(config, run.model_name, variant, sample)
-    if config.generation.backend == "nnsight" and config.capture.enabled:
+    config, layout = experiment.config, experiment.layout
+    sample_id, number = split_draw_id(name)
+    sample = Sample.read(layout.sample(sample_id))
+    request = chat_request(config, experiment.model_name, variant, sample, number)
+    inline = config.captures_inline
+    body = request
+    if inline:
         marks = message_spans(config, request["messages"], sample.question)
-        request["ndif"] = _wanted(run, variant, sample_id) | {"message_spans": marks.values()}
-    response, delivery = await fleet.request(
-        run.pair_index(variant, sample.index),
-        "/v1/chat/completions",
-        request,
-        config.workers.timeout,
-        check_response,
-    )
-    request.pop("ndif", None)
-    date_to_now([run.layout.sample(sample_id), run.layout.model])
-    trajectory = completed(config, variant, sample, request, response, delivery)
-    await _write(trajectory.write, run.layout.pair(variant, sample_id))
+        body = request | {"ndif": _wanted(experiment, variant, name) | {"message_spans": marks.values()}}
+    index = experiment.pair_index(variant, sample.index, number)
+    asked = Request(index, "/v1/chat/completions", body, config.workers.timeout, check_response)
+    try:
+        response, delivery = await fleet.deliver(asked)
+    except UnansweredError as error:
+        await _must_be_allowed(experiment, variant, name, error)
+        trajectory = failed(config, variant, sample, request, str(error), error.attempts, draw=number)
+        if inline:
+            await _write_failed_capture(experiment, variant, name, str(error), [])
+    else:
+        experiment.allowance.answered(variant, name)
+        trajectory = completed(config, variant, sample, request, response, delivery, draw=number)
+    date_to_now([layout.sample(sample_id), layout.model])
+    await _write(trajectory.write, layout.pair(variant, name))
 
 
-async def capture(run: Run, fleet: Fleet, variant: str, sample_id: str) -> None:
+async def capture(experiment: Experiment, fleet: Fleet, variant: str, name: str) -> None:
     """Capture the activations of one trajectory: its exact tokens once more, in one forward pass.
 
+    A trajectory that is the record of an error has none; its folder says so. So does, within the allowed failures,
+    that of a trajectory that no server captured.
+
     Raises:
-        FleetDownError, GaveUpError, RefusedError: no server answered.
+        FleetDownError: no server is left.
+        GaveUpError, RefusedError: no server answered, and no more pairs may fail.
         DamagedError: the trajectory cannot be read.
+        OSError: the record could not be written.
     """
-    path = run.layout.pair(variant, sample_id) / STATE
+    path = experiment.layout.pair(variant, name) / STATE
     state = AgentState.read_file(path)
+    date_to_now([path, experiment.layout.model])
+    if state.error is not None:
+        await _write_failed_capture(experiment, variant, name, state.error, [])
+        return
     if state.token_ids is None or state.prompt_token_ids is None:
         raise DamagedError(path, "it holds no token ids")
     request = {
-        "model": run.model_name,
+        "model": experiment.model_name,
         "prompt": state.token_ids,
         "max_tokens": 0,
-        "ndif": _wanted(run, variant, sample_id)
+        "ndif": _wanted(experiment, variant, name)
         | {
             "messages": state.request["messages"],
             "message_spans": state.message_spans and state.message_spans.values(),
@@ -80,17 +104,45 @@ async def capture(run: Run, fleet: Fleet, variant: str, sample_id: str) -> None:
             "prompt_tokens": len(state.prompt_token_ids),
         },
     }
-    index = run.pair_index(variant, sample_index(sample_id))
-    date_to_now([path, run.layout.model])
-    await fleet.request(index, "/v1/completions", request, run.config.workers.timeout, _check_breadcrumb)
+    index = experiment.pair_index(variant, sample_index(name), split_draw_id(name)[1])
+    asked = Request(index, "/v1/completions", request, experiment.config.workers.timeout, _check_breadcrumb)
+    try:
+        await fleet.deliver(asked)
+    except UnansweredError as error:
+        await _must_be_allowed(experiment, variant, name, error)
+        await _write_failed_capture(experiment, variant, name, str(error), state.token_ids)
+    else:
+        experiment.allowance.answered(variant, name)
 
 
-def _wanted(run: Run, variant: str, sample_id: str) -> dict[str, Any]:
-    """What every capture of a run asks for."""
-    settings = run.config.capture
+async def _must_be_allowed(experiment: Experiment, variant: str, name: str, error: UnansweredError) -> None:
+    """Let a pair fail, where so many may.
+
+    Raises:
+        GaveUpError, RefusedError: too many have failed; the message says how many and how many may.
+    """
+    if not await experiment.allowance.admits(variant, name):
+        raise type(error)(f"{error}\n{experiment.allowance.words()}", error.attempts) from None
+
+
+async def _write_failed_capture(
+    experiment: Experiment, variant: str, name: str, error: str, token_ids: list[int]
+) -> None:
+    """Write the activation folder of a pair that has no activations."""
+    folder, request_id = experiment.layout.activations(variant, name), _request_id(experiment, variant, name)
+    await _write(ActivationFolder.write_failure, folder, error, request_id, token_ids)
+
+
+def _request_id(experiment: Experiment, variant: str, name: str) -> str:
+    return f"{experiment.config.experiment.name}-{variant}-{name}"
+
+
+def _wanted(experiment: Experiment, variant: str, name: str) -> dict[str, Any]:
+    """What every capture of an experiment asks for."""
+    settings = experiment.config.capture
     return {
-        "save_dir": str(run.layout.activations(variant, sample_id).resolve()),
-        "request_id": f"{run.config.experiment.name}-{variant}-{sample_id}",
+        "save_dir": str(experiment.layout.activations(variant, name).resolve()),
+        "request_id": _request_id(experiment, variant, name),
         "layers": settings.layers,
         "hook_points": settings.hook_points,
         "positions": settings.positions,
@@ -109,6 +161,6 @@ def _check_breadcrumb(answer: Any) -> dict[str, Any]:
     return dict(answer)
 
 
-async def _write(function: Any, *arguments: Any) -> None:
+async def _write(function: Callable[..., object], *arguments: Any) -> None:
     """Write in a thread: waiting for the disk must not hold up the other requests."""
     await asyncio.to_thread(function, *arguments)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from emoprobe.config.experiment import Config
+from server.pool.launcher import LaunchError
 
 Kind = Literal["vllm", "nnsight"]
 CODE = Path(__file__).parents[2]
@@ -24,10 +25,6 @@ class Share:
 
     cores: list[int]
     gpus: list[str]
-
-
-class LaunchError(RuntimeError):
-    """The machine cannot hold the servers that were asked for."""
 
 
 @cache
@@ -91,17 +88,17 @@ def command(kind: Kind, config: Config, path: str, name: str, share: Share, port
         port: where it listens, on the loopback interface.
         root: the folder under which an NNsight server may write activations.
     """
-    owned = [sys.executable, "-m", "server.pool.owned"]
+    child = [sys.executable, "-m", "server.pool.child"]
     common = ["--model", path, "--served-model-name", name, "--dtype", config.model.dtype]
     common += ["--host", "127.0.0.1", "--port", str(port)]
     if kind == "nnsight":
         capture = ["--activation-root", str(root), "--batch-tokens", str(config.workers.batch_tokens)]
         capture += ["--memory-gib", str(config.workers.memory_gib), "--device", "cuda" if share.gpus else "cpu"]
-        return [*owned, "server", *common, *capture, "--log-level", config.workers.log_level]
+        return [*child, "server", *common, *capture, "--log-level", config.workers.log_level]
     workers, engine = config.workers, config.generation.engine
-    arguments = ["--max-num-seqs", str(workers.requests), "--seed", str(config.experiment.seed)]
-    # Sampling follows the request alone, not defaults that the model's authors recommend.
-    arguments += ["--generation-config", "vllm", "--disable-uvicorn-access-log"]
+    # Sampling follows the request alone, which has a seed of its own, not defaults that the model's authors recommend.
+    arguments = ["--max-num-seqs", str(workers.requests), "--generation-config", "vllm"]
+    arguments += ["--disable-uvicorn-access-log"]
     arguments += ["--uvicorn-log-level", workers.log_level]
     if engine.max_model_len is not None:
         arguments += ["--max-model-len", str(engine.max_model_len)]
@@ -115,7 +112,7 @@ def command(kind: Kind, config: Config, path: str, name: str, share: Share, port
         arguments += ["--no-enable-chunked-prefill", "--gpu-memory-utilization", "0.1"]
         if engine.max_model_len is not None:
             arguments += ["--max-num-batched-tokens", str(max(engine.max_model_len, 2048))]
-    return [*owned, "vllm.entrypoints.openai.api_server", *common, *arguments, *engine.extra_args]
+    return [*child, "vllm.entrypoints.openai.api_server", *common, *arguments, *engine.extra_args]
 
 
 def environment(config: Config, share: Share, api_key: str) -> dict[str, str]:

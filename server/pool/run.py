@@ -1,4 +1,4 @@
-"""One workflow run as the pool sees it: its configuration, folder and model."""
+"""One workflow run as the pool sees it, what its jobs find in their environment, and which pool it uses."""
 
 from __future__ import annotations
 
@@ -7,109 +7,133 @@ import json
 import os
 import socket
 import tempfile
-import threading
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from emoprobe.config.experiment import Config
-from emoprobe.config.files import load_config
+from emoprobe.config.files import parse_config
 from emoprobe.models import source as models
-from emoprobe.models.source import ModelCard
-from emoprobe.results.layout import RESULTS, Layout
-from emoprobe.results.sample import Sample
+from emoprobe.results.layout import Layout
 from emoprobe.tasks import variants
-from emoprobe.tasks.samples import Drawer, is_file
+from server.pool.experiment import Experiment
+from server.pool.protocol import Caller, Job
 
 
-@dataclass
+class PlanError(ValueError):
+    """A plan that does not hold what it is asked for; the message names the file."""
+
+
 class Run:
-    """What the jobs of one workflow run share."""
+    """The experiments of one workflow run, each read when it is first asked for."""
 
-    config: Config
-    directory: Path
-    failed: dict[tuple[str, str, str], str] = field(default_factory=dict)
-    _card: ModelCard | None = None
-    _drawer: Drawer | None = None
-    _opening: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self, caller: Caller) -> None:
+        self._plan, self._results, self._directory = map(Path, (caller.plan, caller.results, caller.directory))
+        self._experiments: dict[str, Experiment] = {}
+        self.names = sorted(path.stem for path in self._plan.glob("*.json"))
+        self.refused: dict[Job, str] = {}
+        self.down: set[str] = set()
+        """Experiments that no server is left for."""
 
-    @classmethod
-    def read(cls, config_file: str, directory: str) -> Run:
-        """A run of the resolved config in `config_file`, whose results lie under `directory`."""
-        return cls(load_config(config_file), Path(directory))
-
-    @property
-    def layout(self) -> Layout:
-        """Where its files lie."""
-        return Layout.of(self.config.experiment.name, self.directory / RESULTS)
-
-    def sample(self, index: int) -> Sample:
-        """One sample, drawn from the data set, which stays open for the others.
+    def experiment(self, name: str) -> Experiment:
+        """One experiment of the plan.
 
         Raises:
-            DataError: it cannot be drawn.
+            PlanError: the plan does not hold it.
         """
-        with self._opening:
-            if self._drawer is None:
-                dataset = self.config.dataset
-                if is_file(dataset.source):  # the pool works elsewhere than the workflow
-                    source = str(self.directory / Path(dataset.source).expanduser())
-                    dataset = dataset.model_copy(update={"source": source})
-                self._drawer = Drawer(dataset, self.config.experiment.seed)
-        return self._drawer.sample(index)
+        if name not in self._experiments:
+            path = self._plan / f"{name}.json"
+            try:
+                config = parse_config(json.loads(path.read_text(encoding="utf-8")), str(path))
+            except (OSError, ValueError) as error:
+                raise PlanError(f"{path} cannot be read ({error}); run again") from None
+            self._experiments[name] = Experiment(config, self._results, self._directory)
+        return self._experiments[name]
+
+    def experiments(self) -> list[Experiment]:
+        """All experiments of the plan.
+
+        Raises:
+            PlanError: one cannot be read, or there is none.
+        """
+        if not self.names:
+            raise PlanError(f"{self._plan} holds no experiment; run again")
+        return [self.experiment(name) for name in self.names]
 
     @property
-    def card(self) -> ModelCard:
-        """The model, from `model.json`, which the jobs of this run wait for."""
-        if self._card is None:
-            self._card = ModelCard.read(self.layout.model)
-        return self._card
-
-    @property
-    def model_name(self) -> str:
-        """What the servers call the model."""
-        return self.config.workers.model_name or self.config.model.source
-
-    def pair_index(self, variant: str, sample_index: int) -> int:
-        """The place of a pair among all pairs of the experiment, sample by sample: what round robin counts."""
-        names = list(self.config.variants)
-        return sample_index * len(names) + names.index(variant)
+    def logs(self) -> Path:
+        """The folder for the logs of pool and servers: the experiment's, or the results' where there are more."""
+        if len(self.names) == 1:
+            return Layout.of(self.names[0], self._results).root / "logs"
+        return self._results / "logs"
 
 
-def address_path(config: Config, code: Path) -> Path:
-    """The file that tells where the pool of a configuration listens.
+def address_path(configs: dict[str, Config], code: Path) -> Path:
+    """The file that tells where the pool of some experiments listens.
 
-    Runs share a pool only where host, scheduler job, code, model, transforms and all settings of the servers are the
-    same.
+    Runs share a pool only where host, scheduler job, code, models, transforms and all settings of the servers are the
+    same. How many experiments need the same servers makes no difference.
     """
-    # Another folder may have another model under the same relative path.
-    source = Path(config.model.source).expanduser().resolve() if models.is_local(config.model.source) else ""
-    key: list[Any] = [
+    key = [
         socket.gethostname(),
         os.environ.get("SLURM_JOB_ID"),
         os.environ.get("CUDA_VISIBLE_DEVICES"),
         str(code),
-        [str(source), models.identity(config.model), config.model.dtype],
-        # A module is imported once, so a pool that is kept alive would go on with the old source of a transform.
-        [variants.identity(variant) for variant in config.variants.values() if variant.transform is not None],
-        config.workers.model_dump(mode="json"),
-        config.generation.engine.model_dump(mode="json"),
+        *_distinct_servers(configs.values()),
     ]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     base = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
     return base / f"emoprobe-{os.getuid()}" / f"{digest}.address"
 
 
-def job_environment(config: Config, config_file: Path, code: Path, python: str) -> dict[str, str]:
+def _distinct_servers(configs: Iterable[Config]) -> list[str]:
+    """What the servers of each experiment depend on, each once, in alphabetical order."""
+    identities: dict[str, str] = {}
+    found = set()
+    for config in configs:
+        model = config.model.model_dump_json()
+        if model not in identities:
+            identities[model] = models.identity(config.model)
+        # Another folder may have another model under the same relative path.
+        source = Path(config.model.source).expanduser().resolve() if models.is_local(config.model.source) else ""
+        entry: list[Any] = [
+            [str(source), identities[model], config.model.dtype],
+            # A module is imported once, so a pool that is kept alive would go on with the old source of a transform.
+            [
+                variants.identity(config, name)
+                for name, variant in config.variants.items()
+                if variant.transform is not None
+            ],
+            config.workers.model_dump(mode="json"),
+            config.generation.engine.model_dump(mode="json"),
+        ]
+        found.add(json.dumps(entry))
+    return sorted(found)
+
+
+def job_environment(
+    plan_folder: Path, results: Path, code: Path, python: str, configs: dict[str, Config], owner: int
+) -> dict[str, str]:
     """What the commands of a run find in their environment.
 
     Transforms are imported from the folder in which the workflow was started, everything else from the code.
+
+    Args:
+        plan_folder: holds the resolved config of each experiment, as `{experiment}.json`.
+        results: the folder in which the experiments' folders lie.
+        code: the folder of the Snakefile.
+        python: the interpreter of the jobs.
+        configs: the experiments by name.
+        owner: the process number of the workflow.
     """
+    directory = os.getcwd()
     return {
         "EMOPROBE_PYTHON": python,
-        "EMOPROBE_CONFIG": str(config_file),
         "EMOPROBE_CLIENT": str(code / "scripts/ask_pool.sh"),
-        "EMOPROBE_POOL": str(address_path(config, code)),
-        "EMOPROBE_OWNER": str(os.getpid()),
-        "PYTHONPATH": os.pathsep.join([str(code), os.getcwd()]),
+        "EMOPROBE_POOL": str(address_path(configs, code)),
+        "EMOPROBE_OWNER": str(owner),
+        "EMOPROBE_PLAN": str(plan_folder.absolute()),
+        "EMOPROBE_RESULTS": str(results.absolute()),
+        "EMOPROBE_DIRECTORY": directory,
+        "PYTHONPATH": os.pathsep.join([str(code), directory]),
     }

@@ -14,7 +14,7 @@ START_SECONDS = 120.0
 
 
 def main() -> int:
-    """Command line: ADDRESS CONFIG DIRECTORY OWNER_PID. The caller holds the lock that lets one start at a time."""
+    """Command line: ADDRESS PLAN RESULTS DIRECTORY OWNER. The caller holds the lock that lets one start at a time."""
     path, *rest = sys.argv[1:]
     private_folder(Path(path).parent)
     log_path = Path(f"{path}.log")

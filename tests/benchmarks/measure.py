@@ -14,7 +14,7 @@ from typing import Any
 
 from emoprobe.config.science.model import Model
 from emoprobe.models import source as models
-from tests.workflow.pool import pool_status
+from tests.workflow.pool import pool_process, pool_status
 from tests.workspace import ROOT, Workspace
 
 SHARED_GSM8K = ROOT.parent / "shared/data/gsm8k/test.jsonl"
@@ -62,7 +62,7 @@ def timed_run(workspace: Workspace, *arguments: str) -> Iterator[dict[str, float
     workspace.run(*arguments)
     found["wall"] = time.monotonic() - started
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    pool = process_cpu(pool_status(workspace.config)["pid"]) - pool_before
+    pool = process_cpu(pool_process(workspace.config)) - pool_before
     found["cpu"] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime + pool
     found["cpu_pool"] = pool
     yield found

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from tests.chaos.scene import PAIRS, Fault, Scene, captures, nnsight_trajectories, stubs
-from tests.workflow.pool import pool_status
+from tests.workflow.pool import pool_process, workers
 from tests.workspace import Workspace, wait_for
 
 busy = partial(stubs, delay=1.0, requests=2)
@@ -71,7 +71,7 @@ def kill_pool(start: Callable[[Scene], subprocess.Popen[str]]) -> Callable[[Scen
 
     def inject(scene: Scene) -> str:
         process = start(scene)
-        os.kill(pool_status(scene.workspace.config)["pid"], signal.SIGKILL)
+        os.kill(pool_process(scene.workspace.config), signal.SIGKILL)
         scene.finish(process)
         return "complete, with a new pool"
 
@@ -105,7 +105,7 @@ def two_folders_one_pool(scene: Scene) -> str:
     scene.finish(first)
     assert second.wait(120) == 0, (other.folder / "snakemake.out").read_text()[-3000:]
     assert other.trajectories() == scene.workspace.trajectories()
-    assert sum(worker["served"] for worker in pool_status(scene.workspace.config)["workers"]) == 2 * PAIRS
+    assert sum(worker["served"] for worker in workers(scene.workspace.config)) == 2 * PAIRS
     return "both complete, one pool"
 
 

@@ -1,4 +1,4 @@
-"""Talking to the pool of a configuration."""
+"""Talking to the pool of a configuration, or of several experiments."""
 
 from __future__ import annotations
 
@@ -11,18 +11,33 @@ from typing import Any
 from emoprobe.config.files import parse_config
 from server.pool import address
 from server.pool.run import address_path
+from server.pool.status import PoolStatus, WorkerStatus
 from tests.workspace import ROOT, wait_for
 
 
-def pool_status(config: dict[str, Any]) -> Any:
-    """What the pool of a configuration says of itself; None where none listens."""
-    return address.pool_status(address_path(parse_config(config), ROOT))
+def pool_status(*configs: dict[str, Any]) -> PoolStatus | None:
+    """What the pool of a plan says of itself; None where none listens."""
+    parsed = [parse_config(config) for config in configs]
+    return address.pool_status(address_path({config.experiment.name: config for config in parsed}, ROOT))
+
+
+def pool_process(*configs: dict[str, Any]) -> int:
+    """The process number of the pool of a plan, which must listen."""
+    status = pool_status(*configs)
+    assert status is not None
+    return status["pid"]
+
+
+def workers(*configs: dict[str, Any]) -> list[WorkerStatus]:
+    """Every server of a plan, those that stand first."""
+    status = pool_status(*configs)
+    fleets = status["fleets"] if status else []
+    return [worker for fleet in sorted(fleets, key=lambda fleet: not fleet["standing"]) for worker in fleet["workers"]]
 
 
 def worker_status(config: dict[str, Any], name: str) -> dict[str, Any]:
     """What the pool says of one server; empty while it says nothing."""
-    status = pool_status(config)
-    return next((worker for worker in status["workers"] if worker["name"] == name), {}) if status else {}
+    return next((dict(worker) for worker in workers(config) if worker["name"] == name), {})
 
 
 def server_process(config: dict[str, Any], name: str) -> int | None:
@@ -35,9 +50,9 @@ def server_process(config: dict[str, Any], name: str) -> int | None:
     return None
 
 
-def end_pool(config: dict[str, Any]) -> None:
-    """End the pool of a configuration and wait until it is gone."""
-    status = pool_status(config)
+def end_pool(*configs: dict[str, Any]) -> None:
+    """End the pool of a plan and wait until it is gone."""
+    status = pool_status(*configs)
     if status is not None:
         os.kill(status["pid"], signal.SIGTERM)
-        wait_for(lambda: pool_status(config) is None, 20, "the end of the pool")
+        wait_for(lambda: pool_status(*configs) is None, 20, "the end of the pool")

@@ -13,7 +13,7 @@ import pytest
 
 from emoprobe.config.files import parse_config
 from tests.conftest import VARIANTS
-from tests.workflow.pool import end_pool, pool_status, server_process, worker_status
+from tests.workflow.pool import end_pool, server_process, worker_status, workers
 from tests.workspace import Workspace, wait_for
 
 WORKERS = {"count": 2, "keep_alive": 1800.0, "kv_cache_gib": 1, "max_model_len": 2048}
@@ -159,7 +159,7 @@ def test_a_killed_server_costs_and_changes_nothing(base: dict[str, Any], fresh: 
 
 
 def test_the_pool_says_what_it_runs(finished: Workspace) -> None:
-    first, second = pool_status(finished.config)["workers"]
+    first, second = workers(finished.config)
     assert first["state"] == "live"
     assert first["in_flight"] == second["in_flight"] == 0
     assert first["served"] >= 12

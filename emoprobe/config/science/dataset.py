@@ -15,22 +15,28 @@ class Dataset(Section):
 
     source: Text = Field(
         "gsm_symbolic",
-        description="`reasoning_gym:TASK` (embedded generators; `gsm_symbolic` is short for one of them), `gsm8k`, any "
-        "Hugging Face data set by its path (`OWNER/NAME`, or a local directory `./name`), or a `.jsonl` or `.parquet` "
-        "file.",
+        description="`reasoning_gym:TASK` (embedded generators with numbers as answers; no question twice), "
+        "`gsm_symbolic` (one of them, questions as they come), `gsm8k`, any Hugging Face data set by its path "
+        "(`OWNER/NAME`, or a local directory `./name`), or a `.jsonl` or `.parquet` file.",
     )
     arguments: dict[str, Any] = Field(
         default_factory=dict, description="Arguments of a `reasoning_gym` task, such as `max_terms: 2`."
     )
     config: Text | None = Field(None, description="Configuration of a Hugging Face data set; null: its only one.")
+    revision: Text | None = Field(
+        None, description="Branch, tag or commit of a Hugging Face data set; null: its newest."
+    )
     split: Text = Field("test", description="Split of a Hugging Face data set; other sources have one and ignore it.")
     samples: Annotated[int, Extent] = Field(
         8, ge=1, le=999_999, description="The first so many of one seeded permutation."
     )
-    question: Text = Field("question", description="Column of the question in a file or Hugging Face data set.")
+    question: Text = Field(
+        "question",
+        description="Column of the question in a file or Hugging Face data set; `a.b` is field b of column a.",
+    )
     answer: Text = Field("answer", description="Column of the answer there.")
     choices: Text | None = Field(
-        None, description="Column of a list of options: the question is multiple choice and a letter is its answer."
+        None, description="Column of a list of options: they are shown below the question, and a letter is its answer."
     )
     group: Text | None = Field(
         None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from string import Formatter
+from typing import Annotated
 
 from pydantic import Field, field_validator
 
@@ -14,6 +15,9 @@ class Example(Section):
 
     question: Text = Field(description="The question.")
     answer: Text = Field(description="What the assistant answered, word for word.")
+    choices: Annotated[list[Text], Field(min_length=2, max_length=26)] | None = Field(
+        None, description="Options of a multiple-choice question; shown as those of the data set."
+    )
 
 
 class Prompt(Section):
@@ -25,7 +29,7 @@ class Prompt(Section):
     )
     template: Text = Field(
         '{question}\n\nThink step by step, then write the final answer as "Answer: [number]".',
-        description="User message; `{question}` stands for the question, `{{` and `}}` for braces.",
+        description="User message; `{question}` stands for the question with its options, `{{` and `}}` for braces.",
     )
 
     examples: list[Example] = Field(

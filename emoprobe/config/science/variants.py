@@ -9,6 +9,8 @@ from pydantic import Field, field_validator, model_validator
 
 from emoprobe.config.section import Section, Text
 
+# The keys that say what a variant does; at most one is given.
+WAYS = ("text", "texts", "transform", "scramble")
 Placement = Literal["user_prefix", "user_suffix", "system_prefix", "system_suffix"]
 Valence = Literal["negative", "neutral", "positive"]
 
@@ -18,11 +20,15 @@ class Variant(Section):
 
     text: Text | None = Field(None, description="The emotional text.")
     texts: Annotated[list[Text], Field(min_length=1)] | None = Field(
-        None, description="Paraphrases of it, assigned by sample index in turn."
+        None, description="Paraphrases of it, assigned by sample index in turn; all draws of a question get the same."
     )
     placement: Placement = Field("user_prefix", description="Where the text goes.")
     transform: str | None = Field(
         None, description="`module:function` instead of a text: takes and returns a list of messages."
+    )
+    scramble: Text | None = Field(
+        None,
+        description="Name of another variant: its texts with their words in a seeded random order, a control for tone.",
     )
     valence: Valence | None = Field(None, description="Emotional valence of the text, a target of the probes.")
 
@@ -53,12 +59,12 @@ class Variant(Section):
 
     @model_validator(mode="after")
     def _one_way(self) -> Variant:
-        given = [key for key in ("text", "texts", "transform") if getattr(self, key) is not None]
+        given = [key for key in WAYS if getattr(self, key) is not None]
         if len(given) > 1:
-            raise ValueError(f"has {' and '.join(given)}; give one of text, texts, transform")
+            raise ValueError(f"has {' and '.join(given)}; give one of {', '.join(WAYS)}")
         return self
 
     @property
     def paraphrases(self) -> list[str]:
-        """The texts of this variant; empty where it adds none."""
+        """The texts that this variant names itself; empty where it adds none, or those of another."""
         return self.texts if self.texts is not None else [self.text] if self.text is not None else []

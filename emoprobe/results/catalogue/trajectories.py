@@ -10,14 +10,26 @@ TRAJECTORIES = Table(
     "tabulate_trajectories",
     {
         "variant": Column("string", "Variant."),
-        "sample_id": Column("string", "Sample; the same question for all variants."),
+        "sample_id": Column("string", "Sample; the same question for all variants and draws."),
+        "draw": Column(
+            "Int64", "Which completion of the pair, from 1; above 1 in folders that end in `-d2` and so on."
+        ),
+        "group": Column("string", "What the sample shares with others, such as its template; null where nothing."),
         "valence": Column("string", "Valence of the variant in the config; null where it has none."),
         "paraphrase": Column("Int64", "Which of the variant's texts, from 0; null where it has none."),
         "question": Column("string", "Question, without variant and template."),
-        "gold": Column("string", "Gold answer in canonical notation."),
-        "completion": Column("string", "What the model wrote, as the grader reads it."),
+        "gold": Column("string", "Gold answer: a number in canonical notation, or the letter of an option."),
+        "completion": Column("string", "What the model wrote, as the grader reads it; null where no server answered."),
         "extracted": Column("string", "Extracted answer in canonical notation; null: none found."),
-        "correct": Column("boolean", "Whether the extracted answer equals the gold answer."),
+        "correct": Column(
+            "boolean",
+            "Strict: whether an answer that is marked as final, in a finished completion and not within an unfinished "
+            "thought, equals the gold answer.",
+        ),
+        "lenient": Column("boolean", "Whether the extracted answer equals the gold answer, however it was found."),
+        "extraction": Column(
+            "string", "How the answer was found: marker, boxed, last_number, letter (the last one) or none."
+        ),
         "compliant": Column("boolean", "Whether the answer was given in the form that the prompt asks for."),
         "efficiency": Column("Float64", "Share of the token budget left unspent."),
         "truncated": Column("boolean", "Whether the completion was cut off at max_tokens."),
@@ -32,5 +44,8 @@ TRAJECTORIES = Table(
         "started": Column("string", "Start of the good attempt, UTC."),
         "seconds": Column("Float64", "Duration of the good attempt."),
         "failed_attempts": Column("string", "JSON list of the failed attempts: worker, started, seconds, error."),
+        "failure": Column(
+            "string", "Why no server answered, so that all columns of the answer are null; null where one did."
+        ),
     },
 )

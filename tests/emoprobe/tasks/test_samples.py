@@ -13,8 +13,15 @@ import pytest
 from emoprobe.config.science.dataset import Dataset
 from emoprobe.results.record import DamagedError
 from emoprobe.results.sample import Sample
-from emoprobe.tasks import samples
-from emoprobe.tasks.samples import DataError, draw, gold_answer, sample_id, sample_ids, sample_index
+from emoprobe.tasks.gold import gold_number
+from emoprobe.tasks.samples import (
+    DataError,
+    draw,
+    sample_id,
+    sample_ids,
+    sample_index,
+)
+from emoprobe.tasks.sources import hub
 from tests.workspace import ROOT
 
 SHARED_GSM8K = Path(__file__).parents[4] / "shared/data/gsm8k/test.jsonl"
@@ -54,7 +61,7 @@ def rows(count: int) -> list[dict[str, str]]:
     ],
 )
 def test_gold_answers(answer: Any, gold: Fraction | int | None) -> None:
-    assert gold_answer(answer) == gold
+    assert gold_number(answer) == gold
 
 
 def test_the_embedded_samples_stay_the_same_when_more_are_drawn() -> None:
@@ -168,7 +175,7 @@ def test_gsm8k_is_loaded_by_the_datasets_library(tmp_path: Path, monkeypatch: py
     (tmp_path / "gsm8k/README.md").write_text(
         "---\nconfigs:\n- config_name: main\n  data_files:\n  - split: test\n    path: test.jsonl\n---\n"
     )
-    monkeypatch.setattr(samples, "GSM8K_ID", str(tmp_path / "gsm8k"))
+    monkeypatch.setitem(hub.SHORT_NAMES, "gsm8k", (str(tmp_path / "gsm8k"), "main"))
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     found = list(draw(Dataset(source="gsm8k", samples=3), 5))
     assert [int(sample.answer) for sample in found] == [sample.source["row"] + 1 for sample in found]

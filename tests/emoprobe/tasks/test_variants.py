@@ -8,19 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emoprobe.config.errors import ConfigError
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.config.science.prompt import Prompt
-from emoprobe.config.science.variants import Variant
 from emoprobe.tasks.requests import message_spans
 from emoprobe.tasks.variants import (
     TransformError,
+    VariantError,
     apply_transform,
     base_messages,
     identity,
     load_transform,
     opening_messages,
+    paraphrase_index,
     place,
+    scrambled,
+    variant_texts,
 )
 
 PROMPT = Prompt(system="Solve.", template="Q: {question}\nA:")
@@ -137,15 +141,119 @@ def test_a_missing_transform_is_named(reference: str, word: str) -> None:
 
 
 def test_identity_covers_what_the_messages_depend_on(module: Path) -> None:
-    text = Variant(text="a", valence="negative")
-    assert identity(text) == identity(Variant(texts=["a"], valence="positive"))
-    assert identity(text) != identity(Variant(text="b"))
-    assert identity(text) != identity(Variant(text="a", placement="user_suffix"))
-    assert identity(Variant()) == identity(Variant(placement="user_suffix"))
+    def identity_of(**variant: Any) -> str:
+        return identity(config_with(**variant), "v")
+
+    text = identity_of(text="a", valence="negative")
+    assert text == identity_of(texts=["a"], valence="positive")
+    assert text != identity_of(text="b")
+    assert text != identity_of(text="a", placement="user_suffix")
+    assert identity_of() == identity_of(placement="user_suffix")
     module.write_text("def f(m): return m\n")
-    before = identity(Variant(transform="my_transforms:f"))
+    before = identity_of(transform="my_transforms:f")
     module.write_text("def f(m): return m[:1]\n")
-    assert identity(Variant(transform="my_transforms:f")) != before
+    assert identity_of(transform="my_transforms:f") != before
+
+
+def scrambling(seed: int = 42, source: str = "tone", placement: str = "user_prefix", **tone: Any) -> Config:
+    tone = tone or {"texts": ["one two three four", "five", "six six seven"]}
+    return parse_config(
+        {
+            "experiment": {"seed": seed},
+            "variants": {"control": {}, "tone": tone, "words": {"scramble": source, "placement": placement}},
+        }
+    )
+
+
+def test_scrambled_words_are_those_of_the_other_variant_text_by_text() -> None:
+    config = scrambling()
+    texts, originals = variant_texts(config, "words"), variant_texts(config, "tone")
+    assert [sorted(text.split()) for text in texts] == [sorted(text.split()) for text in originals]
+    assert texts[1] == "five"
+    assert texts[0] != originals[0]
+    assert texts[2] != originals[2]
+    assert variant_texts(config, "words") == texts
+    assert [paraphrase_index(config, "words", index) for index in range(4)] == [0, 1, 2, 0]
+    assert paraphrase_index(config, "control", 3) is None
+    messages = opening_messages(config, "words", "1?", 4)
+    assert messages[-1]["content"].startswith("five\n\n")
+    suffixed = opening_messages(scrambling(placement="user_suffix"), "words", "1?", 3)
+    assert suffixed[-1]["content"].endswith("\n\n" + texts[0])
+
+
+def test_the_identity_of_scrambled_words_covers_their_source() -> None:
+    before = identity(scrambling(), "words")
+    assert before == identity(scrambling(), "words")
+    assert before != identity(scrambling(texts=["one two three 4", "five", "six six seven"]), "words")
+    assert before != identity(scrambling(placement="user_suffix"), "words")
+    assert before != identity(scrambling(seed=43), "words")
+    assert before != identity(scrambling(), "tone")
+
+
+@pytest.mark.parametrize(
+    ("source", "tone", "words"),
+    [
+        ("tones", {"text": "a b"}, ["'tones'", "is no variant", "control, tone, words"]),
+        ("control", {"text": "a b"}, ["'control'", "has no text"]),
+        ("words", {"text": "a b"}, ["'words'", "has no text"]),
+        ("tone", {"transform": "os:getcwd"}, ["'tone'", "has no text"]),
+    ],
+)
+def test_what_cannot_be_scrambled_is_named(source: str, tone: dict[str, Any], words: list[str]) -> None:
+    config = scrambling(source=source, **tone)
+    with pytest.raises(VariantError) as caught:
+        variant_texts(config, "words")
+    for word in ["variants.words.scramble", *words]:
+        assert word in str(caught.value)
+    assert identity(config, "words")  # a digest is there all the same: the plan's checks say what is wrong
+
+
+def test_a_variant_goes_one_way_only() -> None:
+    with pytest.raises(ConfigError, match="text and scramble; give one of text, texts, transform, scramble"):
+        config_with(text="a", scramble="control")
+
+
+@given(st.text(alphabet="ab \n\tc", max_size=30), st.integers(0, 2**31 - 1))
+def test_scrambling_keeps_the_words_and_changes_their_order(text: str, seed: int) -> None:
+    words = text.split()
+    found = scrambled(text, seed)
+    assert sorted(found.split()) == sorted(words)
+    assert (found.split() != words) == (len(set(words)) > 1)
+    assert scrambled(text, seed) == found
+
+
+def test_examples_are_earlier_turns_by_the_same_template() -> None:
+    examples = [
+        {"question": "2 + 2?", "answer": "Answer: 4"},
+        {"question": "Which?", "answer": "Answer: B", "choices": ["x", "y"]},
+    ]
+    config = parse_config(
+        {
+            "prompt": {"system": "Solve.", "template": "Q: {question}\nA:", "examples": examples},
+            "variants": {"control": {}, "v": {"text": "Calm!"}, "s": {"text": "So!", "placement": "system_suffix"}},
+        }
+    )
+    assert [(message["role"], message["content"]) for message in opening_messages(config, "v", "2 + 2?", 0)] == [
+        ("system", "Solve."),
+        ("user", "Q: 2 + 2?\nA:"),
+        ("assistant", "Answer: 4"),
+        ("user", "Q: Which?\nA. x\nB. y\nA:"),
+        ("assistant", "Answer: B"),
+        ("user", "Calm!\n\nQ: 2 + 2?\nA:"),
+    ]
+    for name, place_of_prefix, text in (("v", 5, "Calm!"), ("s", 0, "So!")):
+        messages = opening_messages(config, name, "2 + 2?", 0)
+        spans = message_spans(config, messages, "2 + 2?")
+        assert spans.prefix is not None
+        assert spans.question is not None
+        assert spans.system is not None
+        for (number, start, end), place_of, expected in (
+            (spans.prefix, place_of_prefix, text),
+            (spans.question, 5, "2 + 2?"),
+            (spans.system, 0, "Solve."),
+        ):
+            assert (number, messages[number]["content"][start:end]) == (place_of, expected)
+    assert message_spans(config, opening_messages(config, "control", "2 + 2?", 0), "2 + 2?").prefix is None
 
 
 @given(st.text(min_size=1), st.text(min_size=1), st.sampled_from(["user_prefix", "user_suffix", "system_suffix"]))

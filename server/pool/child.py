@@ -1,6 +1,6 @@
 """Run a module as a process that cannot outlive the one that started it.
 
-Usage: python -m server.pool.owned MODULE [ARGUMENT ...]
+Usage: python -m server.pool.child MODULE [ARGUMENT ...]
 
 The kernel ends the process when its parent dies, whatever way that goes. Children that `multiprocessing` spawns
 import this module again as their main module, so the same holds for them, down to the last worker of an engine.

@@ -1,0 +1,87 @@
+"""Data sets of the Hugging Face hub, or in its formats in a local directory."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from emoprobe.config.science.dataset import Dataset
+from emoprobe.tasks.sources.source import DataError, Kind, Row, is_local, pick
+
+# Short name → data set and its configuration.
+SHORT_NAMES = {"gsm8k": ("openai/gsm8k", "main")}
+_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def matches(source: str) -> bool:
+    """Whether a source is a short name, a local directory or an id of the hub."""
+    return source in SHORT_NAMES or is_local(source) or _ID.fullmatch(source) is not None
+
+
+def paths(source: str) -> list[Path]:
+    """The files of a local directory."""
+    directory = Path(source).expanduser()
+    if not is_local(source) or not directory.is_dir():
+        return []
+    return sorted(path for path in directory.rglob("*") if path.is_file() and not path.name.startswith("."))
+
+
+def check(dataset: Dataset) -> list[str]:
+    """Whether a local directory exists and holds something; what the hub has is not asked."""
+    if not is_local(dataset.source):
+        return []
+    directory = Path(dataset.source).expanduser()
+    if not directory.is_dir():
+        return [f"dataset.source = {dataset.source!r}: the directory {directory} does not exist"]
+    if not paths(dataset.source):
+        return [f"dataset.source = {dataset.source!r}: the directory {directory} is empty; put a data set there"]
+    return []
+
+
+class HubRows:
+    """A data set that the `datasets` library loads: from the hub, the cache of an earlier download, or a directory."""
+
+    seeded = False
+
+    def __init__(self, dataset: Dataset, seed: int) -> None:
+        import datasets
+
+        path, name = SHORT_NAMES.get(dataset.source, (dataset.source, None))
+        local = is_local(path)
+        self._dataset = dataset
+        self._where = f"dataset.source: row {{}} of {path}"
+        try:
+            self._rows = datasets.load_dataset(
+                str(Path(path).expanduser()) if local else path,
+                dataset.config or name,
+                split=dataset.split,
+                revision=dataset.revision,
+            )
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            place = "could not be read" if local else "could not be had from the Hugging Face hub"
+            advice = (
+                "Check dataset.config and dataset.split."
+                if local
+                else "Without a network, give the path of a .jsonl or .parquet file."
+            )
+            settings = f"config {dataset.config}, " if dataset.config else ""
+            raise DataError(
+                f"dataset.source: {path}, {settings}split {dataset.split}, {place}: {reason} {advice}"
+            ) from error
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def row(self, position: int) -> Row:
+        """The row at a position, from 0."""
+        return pick(self._rows[position], self._dataset, self._where.format(position + 1))
+
+
+KIND = Kind(
+    "gsm8k, a data set of the Hugging Face hub (OWNER/NAME), a directory with one (./NAME)",
+    matches,
+    HubRows,
+    check,
+    paths,
+)

@@ -1,0 +1,161 @@
+"""Generated problems: the tasks of the package `reasoning_gym`, as many rows as one wants."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from emoprobe.config.science.dataset import Dataset
+from emoprobe.tasks.gold import gold_number
+from emoprobe.tasks.sources.source import DataError, Kind, Row, Source
+
+PREFIX = "reasoning_gym:"
+# Short for `reasoning_gym:gsm_symbolic` (GSM-Symbolic, arXiv:2410.05229), with questions that come up twice kept.
+SHORT_NAME = "gsm_symbolic"
+# What a task calls its kinds of question, where it has several.
+KIND_KEYS = ("task_type", "task", "problem_type")
+# Rows in a row that bring no new question before a task counts as used up.
+USED_UP = 5000
+
+
+def matches(source: str) -> bool:
+    """Whether a source is a task."""
+    return source == SHORT_NAME or source.startswith(PREFIX)
+
+
+def task_of(source: str) -> str:
+    """The name of the task."""
+    return source.removeprefix(PREFIX)
+
+
+def check(dataset: Dataset) -> list[str]:
+    """Whether there is such a task, with these arguments, and its answers are numbers.
+
+    The package takes a second to import.
+    """
+    try:
+        rows = _open(dataset, 0, 1)
+    except DataError as error:
+        return [str(error)]
+    return rows.check()
+
+
+def open_task(dataset: Dataset, seed: int) -> Source:
+    """Open a task.
+
+    Raises:
+        DataError: it is unknown, does not take the arguments, or has too few different questions.
+    """
+    rows = _open(dataset, seed, dataset.samples)
+    return rows if dataset.source == SHORT_NAME else Distinct(rows, dataset)
+
+
+class TaskRows:
+    """The rows of a task in its own order: each follows from the seed and its position alone."""
+
+    seeded = True
+
+    def __init__(self, task: str, rows: Any, size: int) -> None:
+        self._task, self._rows, self._size = task, rows, size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def row(self, position: int) -> Row:
+        """The problem at a position, from 0."""
+        row = self._rows[position]
+        metadata = row["metadata"]
+        solution = {"solution": metadata["answer_cot"]} if "answer_cot" in metadata else {}
+        return Row(row["question"], row["answer"], solution, self._group(position, metadata))
+
+    def _group(self, position: int, metadata: dict[str, Any]) -> str | None:
+        """Its template; else its kind of question and what its difficulty varies in; null where nothing varies."""
+        templates = getattr(self._rows, "task_indices", None)
+        if templates is not None:
+            return f"{self._task}:{templates[position]}"
+        parts = [str(metadata[key]) for key in KIND_KEYS if isinstance(metadata.get(key), str)]
+        difficulty = metadata.get("difficulty")
+        for key, extent in difficulty.items() if isinstance(difficulty, dict) else ():
+            varies = not isinstance(extent, tuple | list) or len(set(extent)) > 1
+            if varies and isinstance(metadata.get(key), int | float | str):
+                parts.append(f"{key}={metadata[key]}")
+        return " ".join(parts) or None
+
+    def check(self) -> list[str]:
+        """Whether the first rows have answers in the form that is graded."""
+        for position in range(3):
+            answer = self.row(position).answer
+            if gold_number(answer) is None:
+                return [f"dataset.source = {PREFIX}{self._task}: its answers are no numbers (found {answer!r:.60})"]
+        return []
+
+
+class Distinct:
+    """A task without the questions that came up before: copies would count one observation twice.
+
+    A row still follows from the seed and its place alone.
+    """
+
+    seeded = True
+
+    def __init__(self, rows: TaskRows, dataset: Dataset) -> None:
+        self._rows = rows
+        self._positions: list[int] = []
+        seen: set[str] = set()
+        position = 0
+        while len(self._positions) < dataset.samples:
+            if position - (self._positions[-1] if self._positions else 0) > USED_UP:
+                raise DataError(
+                    f"dataset.samples = {dataset.samples}: {dataset.source} has only {len(seen)} different questions "
+                    "with these dataset.arguments; ask for fewer, or for harder ones"
+                )
+            question = rows.row(position).question
+            if question not in seen:
+                seen.add(question)
+                self._positions.append(position)
+            position += 1
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def row(self, position: int) -> Row:
+        """The different question at a position, from 0."""
+        return self._rows.row(self._positions[position])
+
+
+def _open(dataset: Dataset, seed: int, size: int) -> TaskRows:
+    try:
+        import reasoning_gym
+        from reasoning_gym.factory import DATASETS
+    except ImportError as error:
+        raise DataError(
+            f"dataset.source = {dataset.source!r}: needs the package reasoning-gym ({error}); run make env"
+        ) from None
+    task = task_of(dataset.source)
+    if task not in DATASETS:
+        near = difflib.get_close_matches(task, DATASETS, n=1)
+        hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
+        raise DataError(f"dataset.source = {dataset.source!r}: reasoning_gym has no task {task!r}{hint}")
+    own = sorted({"seed", "size"} & set(dataset.arguments))
+    if own:
+        raise DataError(f"dataset.arguments.{own[0]}: is set by the experiment; remove the key")
+    known = [name for name in DATASETS[task][1].__dataclass_fields__ if name not in ("seed", "size")]
+    for name in dataset.arguments:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise DataError(
+                f"dataset.arguments.{name}: {task} has no such argument{hint} (known: {', '.join(known) or 'none'})"
+            )
+    try:
+        # Room to pass over questions that came up before; what a row holds does not depend on it.
+        rows = reasoning_gym.create_dataset(task, seed=seed, size=max(size, 1) + 1_000_000, **dataset.arguments)
+        rows[0]
+    except Exception as error:
+        raise DataError(
+            f"dataset.arguments = {dataset.arguments}: {task} does not take them ({type(error).__name__}: {error})"
+        ) from None
+    return TaskRows(task, rows, size)
+
+
+KIND = Kind(f"{SHORT_NAME}, {PREFIX}TASK", matches, open_task, check)

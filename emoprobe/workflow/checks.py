@@ -1,0 +1,222 @@
+"""What a plan can find wrong with a configuration: everything that shows without computing or downloading anything.
+
+Validation of single keys is the configuration's own; here they meet the files, packages and variants that they name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import TypeAdapter, ValidationError
+
+from emoprobe.config.errors import ConfigError, lines_by_experiment
+from emoprobe.config.experiment import Config
+from emoprobe.config.science.capture import Capture
+from emoprobe.config.science.dataset import Dataset
+from emoprobe.config.science.model import Model
+from emoprobe.config.study import Study
+from emoprobe.models import source as models
+from emoprobe.models.source import ModelError
+from emoprobe.results import atomic
+from emoprobe.results.layout import MODELS
+from emoprobe.tasks.sources import check_source, files, reasoning_gym
+from emoprobe.tasks.variants import VariantError, load_transform, variant_texts
+
+# Where the checks that take longer than a plan should are remembered, below the folder that the caller names.
+REMEMBERED = "checks.json"
+MAX_REMEMBERED = 100
+_ANSWERS = TypeAdapter(dict[str, list[str]])
+
+
+def check_config(config: Config, cache: Path | None = None, converted: Path = MODELS) -> list[str]:
+    """Everything that can be found wrong at once, one line a problem: `section.key = value: what is wrong, what to do`.
+
+    Args:
+        config: the experiment; relative paths are taken from the working directory.
+        cache: folder in which the answers of slow checks are remembered as long as nothing changes.
+        converted: folder with the embedded model, where it was converted already.
+    """
+    return [
+        *_data(config.dataset, cache),
+        *_variants(config),
+        *_references(config),
+        *_model(config, converted),
+        *_endpoints(config),
+    ]
+
+
+def check_study(study: Study, cache: Path | None = None, converted: Path = MODELS) -> None:
+    """Check every experiment of a plan, see `check_config`.
+
+    Raises:
+        ConfigError: with one line for each problem, which names the experiments that have it where there are several.
+    """
+    problems: dict[str, list[str]] = {}
+    for name, config in study.configs.items():
+        for line in check_config(config, cache, converted):
+            problems.setdefault(line, []).append(name)
+    if problems:
+        raise ConfigError(lines_by_experiment(problems, several=len(study.configs) > 1))
+
+
+def _data(dataset: Dataset, cache: Path | None) -> Iterator[str]:
+    task = reasoning_gym.matches(dataset.source)
+    if dataset.arguments and not task:
+        yield f"dataset.arguments = {dataset.arguments}: only the tasks of reasoning_gym take some; remove the key"
+    if dataset.choices is not None and task:
+        yield f"dataset.choices = {dataset.choices!r}: the tasks of reasoning_gym have no options; remove the key"
+    path = Path(dataset.source).expanduser()
+    if task and dataset.source == reasoning_gym.SHORT_NAME and not dataset.arguments:
+        return  # the default, which needs no second to find that it is there
+    if task:
+        about: list[Any] = [dataset.source, dataset.arguments, _version("reasoning-gym")]
+        yield from _remembered(cache, about, lambda: check_source(dataset))
+    elif path.suffix == ".parquet" and files.is_file(dataset.source) and path.is_file():
+        status = path.stat()
+        about = [dataset.model_dump(mode="json"), str(path.absolute()), status.st_size, status.st_mtime_ns]
+        yield from _remembered(cache, about, lambda: check_source(dataset))
+    else:
+        yield from check_source(dataset)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _remembered(cache: Path | None, about: Any, check: Callable[[], list[str]]) -> list[str]:
+    """The answer of a check, asked again only where something that it is about has changed."""
+    if cache is None:
+        return check()
+    path = cache / REMEMBERED
+    key = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    try:
+        known = _ANSWERS.validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        known = {}
+    if key in known:
+        return known[key]
+    found = check()
+    kept = dict(list(known.items())[-MAX_REMEMBERED + 1 :]) | {key: found}
+    with contextlib.suppress(OSError):  # a plan may be made where nothing can be written
+        atomic.write_json(path, kept)
+    return found
+
+
+def _variants(config: Config) -> Iterator[str]:
+    for name, variant in config.variants.items():
+        try:
+            if variant.transform is not None:
+                load_transform(name, variant.transform)
+            variant_texts(config, name)
+        except VariantError as error:
+            yield str(error)
+
+
+def _references(config: Config) -> Iterator[str]:
+    for name in config.analysis.references or []:
+        if name not in config.variants:
+            yield f"analysis.references = {name!r}: is no variant (there are: {', '.join(config.variants)})"
+
+
+def _model(config: Config, converted: Path) -> Iterator[str]:
+    directory = _directory(config.model, converted)
+    if directory is None:
+        return
+    if models.is_local(config.model.source):
+        try:
+            models.check_directory(directory)
+        except ModelError as error:
+            yield str(error)
+            return
+    if config.capture.enabled:
+        yield from _layers(config.capture, directory)
+        yield from _hook_points(config.capture, directory)
+
+
+def _directory(model: Model, converted: Path) -> Path | None:
+    """Where a model lies, if it is on this machine's disk and not in the cache of the hub."""
+    if models.is_local(model.source):
+        return Path(model.source).expanduser()
+    directory = converted / models.EMBEDDED
+    return directory if model.source == models.EMBEDDED and (directory / "config.json").is_file() else None
+
+
+def _layers(capture: Capture, directory: Path) -> Iterator[str]:
+    count = _layer_count(directory)
+    if count is None or capture.layers == "all":
+        return
+    for layer in capture.layers:
+        if not -count <= layer < count:
+            yield f"capture.layers = {layer}: the model in {directory} has {count} layers, 0 to {count - 1}"
+
+
+def _layer_count(directory: Path) -> int | None:
+    """Layers of a model by its config.json; None where it does not say."""
+    try:
+        values = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    values = values.get("text_config", values)
+    counts = (values.get(key) for key in ("num_hidden_layers", "n_layer", "num_layers", "n_layers"))
+    return next((count for count in counts if isinstance(count, int)), None)
+
+
+def _hook_points(capture: Capture, directory: Path) -> Iterator[str]:
+    """Slips in the names of modules, by the names of the weights.
+
+    Weights do not tell of every module, so that a name is refused here only if it nearly is another; the rest is
+    checked when the model is prepared.
+    """
+    known = _weighted_modules(directory)
+    for point in capture.hook_points:
+        module = point.rpartition(".")[0]
+        near = difflib.get_close_matches(module, known, n=1, cutoff=0.8) if module not in known else []
+        if module and near:
+            yield f"capture.hook_points = {point!r}: the model's layers have no {module}; did you mean {near[0]}?"
+
+
+def _weighted_modules(directory: Path) -> set[str]:
+    """Paths of the modules of a decoder layer that hold weights, or lie around one that does."""
+    index = directory / "model.safetensors.index.json"
+    try:
+        if index.is_file():
+            names = list(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+        else:
+            names = [name for path in directory.glob("*.safetensors") for name in _tensor_names(path)]
+    except (OSError, ValueError, KeyError):
+        return set()
+    found: set[str] = set()
+    for name in names:
+        before, _, inside = name.partition(".0.")
+        if inside and not before.endswith("experts"):
+            steps = inside.split(".")[:-1]
+            found |= {".".join(steps[:end]) for end in range(1, len(steps) + 1)}
+    return found
+
+
+def _tensor_names(path: Path) -> list[str]:
+    """Names of the tensors in a safetensors file, by its header."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    return [name for name in header if name != "__metadata__"]
+
+
+def _endpoints(config: Config) -> Iterator[str]:
+    for key in ("endpoints", "capture_endpoints"):
+        for url in getattr(config.workers, key):
+            try:
+                _ = urlsplit(url).port
+            except ValueError as error:
+                yield f"workers.{key} = {url!r}: is no URL of a server ({error})"

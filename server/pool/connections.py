@@ -1,0 +1,102 @@
+"""HTTP to one model server."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from functools import cache
+from typing import Any
+
+import httpx
+
+from server.pool.replies import RequestError, read_reply
+
+HEALTH_SECONDS = 5.0
+MODELS_SECONDS = 30.0
+# A gateway in front of a foreign server may not know /health; with one of these it answers at least.
+GATEWAY_ANSWERS = (401, 403, 404, 405)
+
+
+class Connections:
+    """The connections to one server.
+
+    Args:
+        url: base URL, without `/v1`.
+        api_key: sent with every request, where there is one.
+        foreign: the server is somebody else's, so that proxies of the environment hold.
+    """
+
+    def __init__(self, url: str, api_key: str | None, foreign: bool) -> None:
+        self.url = url
+        self._api_key, self._foreign = api_key, foreign
+        self._idle: list[httpx.AsyncClient] = []
+        self._control = self._new()
+
+    async def close(self) -> None:
+        """Close every connection that is not in use."""
+        clients, self._idle = [*self._idle, self._control], []
+        for client in clients:
+            await client.aclose()
+
+    async def post(self, path: str, body: dict[str, Any], timeout: float) -> dict[str, Any]:
+        """Send one request; return the JSON object that comes back.
+
+        Raises:
+            RequestError: there is no good answer.
+        """
+        # A client a request in flight: the connections of one client look at each other for every request.
+        client = self._idle.pop() if self._idle else self._new()
+        try:
+            async with asyncio.timeout(timeout):
+                response = await client.post(path, json=body)
+        except TimeoutError:
+            await client.aclose()
+            raise RequestError(f"no answer within {timeout:g} s") from None
+        except httpx.HTTPError as error:
+            await client.aclose()
+            raise RequestError(f"{type(error).__name__}: {str(error) or 'the connection broke'}") from None
+        except asyncio.CancelledError:
+            await client.aclose()
+            raise
+        self._idle.append(client)
+        return read_reply(response)
+
+    async def health(self) -> str:
+        """An empty string for a healthy server, else what is wrong."""
+        try:
+            response = await self._control.get("/health", timeout=HEALTH_SECONDS)
+        except httpx.HTTPError as error:
+            return f"{type(error).__name__} at /health"
+        healthy = response.status_code == 200 or (self._foreign and response.status_code in GATEWAY_ANSWERS)
+        return "" if healthy else f"status {response.status_code} at /health"
+
+    async def check_model(self, name: str) -> str:
+        """An empty string where the server has the model, else what it has."""
+        try:
+            response = await self._control.get("/v1/models", timeout=MODELS_SECONDS)
+            names = [str(entry["id"]) for entry in response.json()["data"]]
+        except (httpx.HTTPError, ValueError, KeyError, TypeError):
+            return (
+                f"{self.url}/v1/models gives no list of models (is it an OpenAI-compatible server? is the key right?)"
+            )
+        if name in names:
+            return ""
+        return f"{self.url} serves {', '.join(names) or 'no model'}, not {name}; see workers.model_name"
+
+    def _new(self) -> httpx.AsyncClient:
+        """A client for one request at a time."""
+        return httpx.AsyncClient(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {self._api_key}"} if self._api_key else {},
+            timeout=httpx.Timeout(None, connect=30.0),
+            # vLLM closes connections that were idle for 5 s; one that is closing loses the request that it is given.
+            limits=httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=3.0),
+            verify=_tls(),
+            trust_env=self._foreign,
+        )
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """One context for all connections: each takes 20 ms to make."""
+    return httpx.create_ssl_context()

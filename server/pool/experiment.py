@@ -1,0 +1,59 @@
+"""One experiment as the pool sees it: its config, files, data and model."""
+
+from __future__ import annotations
+
+import threading
+from functools import cached_property
+from pathlib import Path
+
+from emoprobe.config.experiment import Config
+from emoprobe.models.source import ModelCard
+from emoprobe.results.layout import Layout
+from emoprobe.results.sample import Sample
+from emoprobe.tasks.samples import Drawer, located
+from server.pool.allowance import Allowance
+
+
+class Experiment:
+    """What the jobs of one experiment of a run share.
+
+    Args:
+        config: its resolved config.
+        results: the folder in which the experiment's folder lies.
+        directory: where the workflow was started; relative paths of data start there.
+    """
+
+    def __init__(self, config: Config, results: Path, directory: Path) -> None:
+        self.config, self.results = config, results
+        self.layout = Layout.of(config.experiment.name, results)
+        self.allowance = Allowance(config, self.layout)
+        self._directory = directory
+        self._drawer: Drawer | None = None
+        self._opening = threading.Lock()
+
+    def sample(self, index: int) -> Sample:
+        """One sample, drawn from the data set, which stays open for the others.
+
+        Raises:
+            DataError: it cannot be drawn.
+        """
+        with self._opening:
+            if self._drawer is None:
+                dataset = located(self.config.dataset, self._directory)  # the pool works elsewhere than the workflow
+                self._drawer = Drawer(dataset, self.config.experiment.seed)
+        return self._drawer.sample(index)
+
+    @cached_property
+    def card(self) -> ModelCard:
+        """The model, from `model.json`, which the jobs of this experiment wait for."""
+        return ModelCard.read(self.layout.model)
+
+    @property
+    def model_name(self) -> str:
+        """What the servers call the model."""
+        return self.config.workers.model_name or self.config.model.source
+
+    def pair_index(self, variant: str, sample_index: int, draw: int) -> int:
+        """The place of a pair among all pairs of the experiment, sample by sample: what round robin counts."""
+        names = list(self.config.variants)
+        return sample_index * len(names) + names.index(variant) + draw - 1

@@ -1,0 +1,160 @@
+"""Every fleet of the pool, by what its servers are, and the turns in which those of this machine stand."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from server.pool.endpoint import Endpoint
+from server.pool.experiment import Experiment
+from server.pool.fleet import Fleet
+from server.pool.launch import Kind, Share, command, environment, free_port, shares, visible_gpus
+from server.pool.launcher import Launcher
+from server.pool.local_process import Command, LocalProcess
+from server.pool.turns import Turns
+from server.pool.worker import Worker, WorkerLimits
+
+
+@dataclass(frozen=True)
+class Place:
+    """A server's place on this machine: its number among those of its kind, what it may use, its key and its log."""
+
+    kind: Kind
+    number: int
+    share: Share
+    api_key: str
+    log_path: Path
+
+    @property
+    def name(self) -> str:
+        """What results call the worker."""
+        return f"{self.kind}-{self.number}"
+
+
+def local_process(experiment: Experiment, place: Place) -> Launcher:
+    """A server that is a process of the pool. It takes the first free port from its number on, see `workers.port`."""
+    config, share = experiment.config, place.share
+    first = config.workers.port + place.number if config.workers.port else 0
+
+    def make() -> Command:
+        port = free_port(first)
+        model, name = experiment.card.path, experiment.model_name
+        line = command(place.kind, config, model, name, share, port, experiment.results)
+        return Command(line, environment(config, share, place.api_key), share.cores, port)
+
+    return LocalProcess(place.name, make, place.log_path)
+
+
+class Fleets:
+    """Makes fleets on first use. Experiments that need the same servers share them, with the settings of the first.
+
+    Args:
+        launcher: how a server of this machine is started.
+        turns: makes what decides which fleet of a kind stands.
+    """
+
+    def __init__(
+        self, launcher: Callable[[Experiment, Place], Launcher] = local_process, turns: Callable[[], Turns] = Turns
+    ) -> None:
+        self._launcher = launcher
+        self._fleets: dict[Hashable, Fleet] = {}
+        self._forgotten: list[Fleet] = []
+        self._turns: dict[Kind, Turns] = defaultdict(turns)
+        self._generating = 0
+        self._no_generation = asyncio.Event()
+        self._no_generation.set()
+
+    def __iter__(self) -> Iterator[Fleet]:
+        return iter(self._fleets.values())
+
+    def of(self, kind: Kind, experiment: Experiment, logs: Path) -> Fleet:
+        """The fleet that serves an experiment.
+
+        Args:
+            kind: what is asked for.
+            experiment: who asks.
+            logs: the folder for the servers' logs, should they be started for it.
+
+        Raises:
+            LaunchError: the machine cannot hold them.
+        """
+        key = _identity(kind, experiment)
+        if key not in self._fleets:
+            self._fleets[key] = self._new(kind, experiment, logs)
+        fleet = self._fleets[key]
+        fleet.experiments.add(experiment.config.experiment.name)
+        return fleet
+
+    def forget_failed(self) -> None:
+        """Let the next workflow try again what could not be started."""
+        self._forgotten += [fleet for fleet in self._fleets.values() if fleet.is_down]
+        self._fleets = {key: fleet for key, fleet in self._fleets.items() if not fleet.is_down}
+
+    @contextmanager
+    def generating(self, fleet: Fleet) -> Iterator[None]:
+        """Captures of this machine wait while the block generates here."""
+        if not fleet.is_local:
+            yield
+            return
+        self._generating += 1
+        self._no_generation.clear()
+        try:
+            yield
+        finally:
+            self._generating -= 1
+            if not self._generating:
+                self._no_generation.set()
+
+    async def before_capture(self, fleet: Fleet) -> None:
+        """Wait for the end of generation, where both kinds of server share the cores: two at once take longer."""
+        if fleet.is_local and not visible_gpus():
+            await self._no_generation.wait()
+
+    async def stop(self) -> None:
+        """End every server that was started."""
+        await asyncio.gather(*(turns.close() for turns in self._turns.values()))
+        await asyncio.gather(*(fleet.stop() for fleet in [*self._fleets.values(), *self._forgotten]))
+
+    def _new(self, kind: Kind, experiment: Experiment, logs: Path) -> Fleet:
+        workers = experiment.config.workers
+        limits = WorkerLimits(workers.requests, workers.restarts, workers.start_timeout, workers.hang_timeout)
+        urls = _endpoints(kind, experiment)
+        fleet = Fleet(kind, experiment.model_name, workers.attempts, None if urls else self._turns[kind])
+        if urls:
+            api_key = os.environ.get(workers.api_key_env) if workers.api_key_env else None
+            launchers: dict[str, Launcher] = {f"endpoint-{number}": Endpoint(url) for number, url in enumerate(urls)}
+        else:
+            api_key, launchers = secrets.token_urlsafe(24), {}
+            for number, share in enumerate(shares(workers.count, experiment.config.generation.engine.tensor_parallel)):
+                log_path = logs / "servers" / f"{kind}-{number}.log"
+                place = Place(kind, number, share, api_key, log_path)
+                launchers[place.name] = self._launcher(experiment, place)
+        fleet.workers += [
+            Worker(name, fleet.model, api_key, limits, launcher, fleet.changed) for name, launcher in launchers.items()
+        ]
+        return fleet
+
+
+def _endpoints(kind: Kind, experiment: Experiment) -> list[str]:
+    """The servers that somebody else runs for an experiment."""
+    workers = experiment.config.workers
+    return workers.endpoints if kind == "vllm" else workers.capture_endpoints
+
+
+def _identity(kind: Kind, experiment: Experiment) -> Hashable:
+    """What the servers of an experiment are. Settings that only say how they are run are no part of it."""
+    config = experiment.config
+    urls = _endpoints(kind, experiment)
+    if urls:
+        return kind, tuple(urls), config.workers.api_key_env, experiment.model_name
+    card = experiment.card
+    model = (card.path, card.sha256, config.model.dtype, experiment.model_name)
+    # An NNsight server writes files, under one root only.
+    own = str(experiment.results) if kind == "nnsight" else config.generation.engine.model_dump_json()
+    return kind, *model, own

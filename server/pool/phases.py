@@ -1,0 +1,39 @@
+"""What a starting server is doing, in a few words, out of its log."""
+
+from __future__ import annotations
+
+import re
+
+WIDTH = 100
+# What vLLM writes when it begins with something. The last line of the log that holds one of these counts.
+_MARKS = (
+    ("Resolved architecture", "reading the configuration"),
+    ("LLM engine (", "starting the engine"),
+    ("Starting to load model", "loading the model"),
+    ("Loading safetensors", "loading the model"),
+    ("Loading weights took", "preparing the cache"),
+    ("torch.compile takes", "compiling"),
+    ("Capturing CUDA graphs", "capturing CUDA graphs"),
+    ("init engine (", "opening its port"),
+)
+_PREFIX = re.compile(
+    r"^(?:\([^)]*pid=\d+\)\s*)?(?:[A-Z]+ )?(?:\d{4}-)?\d\d-\d\d \d\d:\d\d:\d\d\S*\s+(?:[A-Z]+ )?(?:\[[^]]*\]\s*)?"
+)
+
+
+def phase_of(lines: list[str]) -> str:
+    """What a server that is not healthy yet does, as far as its log tells."""
+    for line in reversed(lines):
+        for mark, words in _MARKS:
+            if mark in line:
+                return words
+    return "loading its libraries"
+
+
+def last_line(lines: list[str]) -> str:
+    """The last line that says something, without date and process, shortened to be read beside others."""
+    for line in reversed(lines):
+        text = " ".join(_PREFIX.sub("", line).split())
+        if text:
+            return text if len(text) <= WIDTH else text[: WIDTH - 2] + " …"
+    return ""
