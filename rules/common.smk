@@ -60,6 +60,7 @@ STARTED = time.time()
 
 # Rules name the files of one experiment by wildcard.
 FILES = Layout(RESULTS / "{experiment}")
+STUDY_FILES = Layout(RESULTS / "{study}")
 EXPERIMENTS = {
     name: Targets(config, Layout.of(name)) for name, config in STUDY.configs.items()
 }

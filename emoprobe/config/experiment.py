@@ -80,7 +80,7 @@ class Config(Section):
 
     @property
     def captures_inline(self) -> bool:
-        """Whether the request that generates also captures: the backend nnsight. With vllm, trajectories are replayed."""
+        """Whether the request that generates also captures (backend nnsight); with vllm, trajectories are replayed."""
         return self.capture.enabled and self.generation.backend == "nnsight"
 
     @property

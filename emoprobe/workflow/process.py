@@ -18,8 +18,8 @@ from emoprobe.results import atomic
 def in_thread(handler: Callable[..., Any]) -> Callable[..., None]:
     """A signal handler that does its work in a thread of its own.
 
-    Snakemake 9.27's handler of SIGTERM takes the scheduler's lock, which the code that it interrupts may hold: then a run
-    would wait for itself, for ever.
+    Snakemake 9.27's handler of SIGTERM takes the scheduler's lock, which the code that it interrupts may hold: then a
+    run would wait for itself, for ever.
     """
     if getattr(handler, "runs_in_thread", False):
         return handler
@@ -52,7 +52,7 @@ def plan_folder(study: Study, parent: Path) -> Path:
 
 
 def write_plan(study: Study, folder: Path) -> None:
-    """Write each experiment's resolved config as `{experiment}.json`, for jobs that may outlive a change of the user's file.
+    """Write each experiment's resolved config as `{experiment}.json`: jobs may outlive a change of the user's file.
 
     A folder that is there holds the same already.
     """

@@ -74,7 +74,7 @@ class Targets:
         layout = self.layout
         described = [layout.resolved_yaml, layout.resolved_json, layout.metadata, layout.model]
         concluded = [layout.plan, layout.report, layout.report_html, layout.verified]
-        captured = [*self.manifest(), *self.activations()]
+        captured: list[Path | str] = [*self.manifest(), *self.activations()]
         directions = [layout.directions()] if self.config.has_probes else []
         return [
             *described,

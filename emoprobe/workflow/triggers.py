@@ -1,7 +1,8 @@
 """What makes which file again: short digests that the rules carry as `params`.
 
-A digest covers exactly what a file depends on and nothing else, so that Snakemake plans what a change made stale and only
-that. Where a file depends on several parts of the config, its digest names each, so that a dry run says which one changed.
+A digest covers exactly what a file depends on and nothing else, so that Snakemake plans what a change made stale and
+only that. Where a file depends on several parts of the config, its digest names each, so that a dry run says which one
+changed.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from tests.workspace import Workspace
 
 ANALYSIS = {"tabulate_trajectories": 1, "analyze_behaviour": 1, "draw_figures": 1, "report_experiment": 1}
 TABLES = {**ANALYSIS, "verify": 1}
+PLAN = {"plan_analysis": 1}
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +112,21 @@ def test_probe_settings_plan_the_report_only(after: Callable[..., Workspace]) ->
     assert "generate" not in after(probes={"folds": 3}).planned()
 
 
+def test_an_answer_is_never_older_than_the_plan(after: Callable[..., Workspace]) -> None:
+    workspace = after()
+    planned_at = workspace.layout.plan.stat().st_mtime
+    answers = workspace.layout.root.glob("*/*/trajectory.jsonl")
+    assert all(path.stat().st_mtime >= planned_at for path in answers)
+
+
+def test_another_margin_plans_the_tables_and_keeps_the_plan(after: Callable[..., Workspace]) -> None:
+    planned = after(analysis={"margin": 0.2}).planned()
+    assert planned == {
+        "describe_experiment": 1,
+        **{rule: count for rule, count in ANALYSIS.items() if rule != "tabulate_trajectories"},
+    }
+
+
 def test_one_target_is_made_alone(after: Callable[..., Workspace]) -> None:
     workspace = after()
     target = "results/tiny/calm/gsm8k_0003/trajectory.jsonl"
@@ -144,17 +160,17 @@ def test_every_file_of_a_trajectory_counts(after: Callable[..., Workspace], name
     ],
 )
 def test_generation_and_prompt_plan_every_trajectory(after: Callable[..., Workspace], change: dict[str, Any]) -> None:
-    assert after(**change).planned() == {"generate": 16, "describe_experiment": 1, **TABLES}
+    assert after(**change).planned() == {**PLAN, "generate": 16, "describe_experiment": 1, **TABLES}
 
 
 def test_the_model_plans_every_trajectory(after: Callable[..., Workspace]) -> None:
     planned = after(model={"dtype": "bfloat16"}).planned()
-    assert planned == {"prepare_model": 1, "generate": 16, "describe_experiment": 1, **TABLES}
+    assert planned == {**PLAN, "prepare_model": 1, "generate": 16, "describe_experiment": 1, **TABLES}
 
 
 def test_the_seed_plans_every_trajectory(after: Callable[..., Workspace]) -> None:
     planned = after(experiment={"seed": 7}).planned()
-    assert planned == {"prepare_sample": 4, "generate": 16, "describe_experiment": 1, **TABLES}
+    assert planned == {**PLAN, "prepare_sample": 4, "generate": 16, "describe_experiment": 1, **TABLES}
 
 
 def test_a_changed_data_file_plans_every_trajectory(after: Callable[..., Workspace]) -> None:
@@ -165,4 +181,4 @@ def test_a_changed_data_file_plans_every_trajectory(after: Callable[..., Workspa
     workspace.run()
     assert workspace.planned() == {}
     data.write_text('{"question": "1 + 2?", "answer": "3"}\n' * 4)
-    assert workspace.planned() == {"prepare_sample": 4, "generate": 16, **TABLES}
+    assert workspace.planned() == {**PLAN, "prepare_sample": 4, "generate": 16, **TABLES}
