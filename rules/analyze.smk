@@ -37,7 +37,8 @@ rule analyze_behaviour:
     resources:
         cpus=1,
     params:
-        bootstrap=CONFIG.analysis.bootstrap,
+        references=CONFIG.analysis.references,
+        margin=CONFIG.analysis.margin,
         folder=FILES.root,
     message:
         "Comparing the variants with control"

@@ -38,6 +38,11 @@ class Layout:
         return self.root / "metadata.json"
 
     @property
+    def plan(self) -> Path:
+        """What will be tested, written before the first answer."""
+        return self.root / "analysis_plan.json"
+
+    @property
     def model(self) -> Path:
         """The model card."""
         return self.root / "model.json"
