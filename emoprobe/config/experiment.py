@@ -78,6 +78,13 @@ class Config(Section):
             raise ValueError("generation.backend nnsight uses workers.capture_endpoints, not workers.endpoints")
         return self
 
+    @model_validator(mode="after")
+    def _known_references(self) -> Config:
+        unknown = [name for name in self.analysis.references or [] if name not in self.variants]
+        if unknown:
+            raise ValueError(f"analysis.references names {', '.join(unknown)}, which is no variant")
+        return self
+
     @property
     def captures_inline(self) -> bool:
         """Whether the request that generates also captures (backend nnsight); with vllm, trajectories are replayed."""

@@ -3,39 +3,65 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from emoprobe.analysis.plan import deviations
+from emoprobe.config.experiment import Config
+from emoprobe.config.files import load_config
+from emoprobe.report.statements import behaviour, data
 from emoprobe.results.layout import Layout
+from emoprobe.results.plan import AnalysisPlan
+from emoprobe.results.statement import Statement
 from emoprobe.results.tables import read_table
 
-CHANCE_MARGIN = 0.05  # an AUROC less than this above its permutations is not called found
+WIDTH = 110  # of the lines that a run ends with
 
 
 def report(layout: Layout) -> dict[str, Any]:
     """The content of `report.json`."""
-    names = ("accuracy", "paired_tests", "consistency", "workers")
+    names = ("trajectories", "accuracy", "paired_tests", "consistency", "workers")
     found = {name: read_table(layout.root, name) for name in names}
-    trajectories = read_table(layout.root, "trajectories")
+    trajectories = found["trajectories"]
     metadata = json.loads(layout.metadata.read_text(encoding="utf-8"))
     probes = read_table(layout.root, "probes") if layout.table("probes").exists() else None
     agreement = found["consistency"].iloc[0]
+    config = load_config(layout.root) if layout.resolved_yaml.exists() else Config()
+    plan = AnalysisPlan.read_file(layout.plan) if layout.plan.exists() else None
     return {
         "experiment": metadata["experiment_name"],
         "model": metadata["model"],
         "trajectories": len(trajectories),
         "samples": int(trajectories["sample_id"].nunique()),
         "truncated": _share(trajectories["truncated"]),
+        "plan_sha256": None if plan is None else plan.sha256,
         "accuracy": records(found["accuracy"]),
         "paired_tests": records(found["paired_tests"]),
         "all_solve": int(agreement["all_solve"]),
         "none_solves": int(agreement["none_solves"]),
         "workers": records(found["workers"]),
         "probes": [] if probes is None else best_probes(probes),
-        "statements": statements(found["accuracy"], found["paired_tests"], trajectories, probes),
+        "statements": [statement.values() for statement in statements(found, config, plan)],
     }
+
+
+def statements(found: dict[str, pd.DataFrame], config: Config, plan: AnalysisPlan | None) -> list[Statement]:
+    """What this experiment shows and what it cannot: comparisons, then what the data allow.
+
+    Args:
+        found: the tables by name.
+        config: the config of the analysis.
+        plan: what was planned before the run.
+    """
+    changed = [] if plan is None else deviations(plan, config, found["trajectories"])
+    tables = [found[name] for name in ("trajectories", "accuracy", "paired_tests", "consistency")]
+    return [
+        *behaviour.comparisons(found["paired_tests"], config.analysis.margin),
+        *data.notes(*tables, plan, changed),
+    ]
 
 
 def best_probes(probes: pd.DataFrame) -> list[dict[str, Any]]:
@@ -56,51 +82,6 @@ def best_probes(probes: pd.DataFrame) -> list[dict[str, Any]]:
     return best
 
 
-def statements(
-    accuracy: pd.DataFrame, tests: pd.DataFrame, trajectories: pd.DataFrame, probes: pd.DataFrame | None
-) -> list[str]:
-    """What this experiment shows and what it cannot, in plain sentences."""
-    lines = []
-    n = int(tests["n"].min()) if len(tests) else int(accuracy["n"].min())
-    if len(tests):
-        detectable = float(tests["detectable"].min())
-        lines.append(
-            f"With {n} samples and {len(tests)} comparisons, a difference to control of less than about "
-            f"{100 * detectable:.0f} percentage points would mostly go unnoticed."
-        )
-        clear = tests[tests["p_holm"] < 0.05]
-        if clear.empty:
-            lines.append("No variant differs from control in accuracy beyond chance (McNemar, Holm-corrected, 5 %).")
-        lines += [
-            f"{row['variant']} differs from control by {100 * row['difference']:+.1f} percentage points "
-            f"[{100 * row['low']:+.1f}, {100 * row['high']:+.1f}], corrected p = {row['p_holm']:.2g}."
-            for row in records(clear)
-        ]
-    if float(accuracy["correct"].sum()) == 0:
-        lines.append(
-            "No answer is correct: this model is too weak for these questions to tell tones apart by accuracy."
-        )
-    elif int(accuracy["correct"].sum()) == int(accuracy["n"].sum()):
-        lines.append("Every answer is correct: these questions are too easy to tell tones apart by accuracy.")
-    cut = _share(trajectories["truncated"])
-    if cut is not None and cut > 0.1:
-        lines.append(
-            f"{cut:.0%} of the completions were cut off at max_tokens, and an answer may have been cut off with them."
-        )
-    for probe in best_probes(probes) if probes is not None else []:
-        if "skipped" in probe:
-            lines.append(f"There is no probe for {probe['target']}: {probe['skipped']}.")
-        else:
-            baseline = probe["permutation_auroc_high"] or 0.5
-            verdict = "above" if probe["auroc_low"] > baseline + CHANCE_MARGIN else "not clearly above"
-            lines.append(
-                f"The best of {probe['cells']} probes for {probe['target']} outside of the prefix has AUROC "
-                f"{probe['auroc']:.2f} [{probe['auroc_low']:.2f}, {probe['auroc_high']:.2f}] "
-                f"(layer {probe['layer']}, {probe['position']}), {verdict} its permutation baseline of {baseline:.2f}."
-            )
-    return lines
-
-
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """A table as JSON objects, with null for what is missing."""
     return json.loads(table.to_json(orient="records", double_precision=6))  # type: ignore[no-any-return]
@@ -119,14 +100,17 @@ def summary_text(path: Path) -> str:
         "",
         f"{found['experiment']}: {found['trajectories']} trajectories of {found['model']['id']} "
         f"on {found['samples']} samples",
-        f"  {'variant':{width}}  correct  accuracy  95 % interval  difference",
+        f"  {'variant':{width}}  correct  accuracy  95 % interval  lenient",
     ]
     for row in found["accuracy"]:
-        interval = f"{row['low']:.3f}–{row['high']:.3f}"
-        difference = "" if row["difference"] is None else f"{row['difference']:+.3f}"
+        interval = "" if row["low"] is None else f"{row['low']:.3f}–{row['high']:.3f}"
         correct = f"{row['correct']}/{row['n']}"
-        accuracy = "" if row["accuracy"] is None else f"{row['accuracy']:.3f}"
-        lines.append(f"  {row['variant']:{width}}  {correct:>7}  {accuracy:>8}  {interval:>13}  {difference:>10}")
-    lines += ["", *(f"  {line}" for line in found.get("statements", []))]
+        accuracy, lenient = ("" if row[key] is None else f"{row[key]:.3f}" for key in ("accuracy", "lenient"))
+        lines.append(f"  {row['variant']:{width}}  {correct:>7}  {accuracy:>8}  {interval:>13}  {lenient:>7}")
+    lines.append("")
+    for statement in found["statements"]:
+        lines += textwrap.wrap(
+            f"{statement['verdict']}: {statement['text']}", WIDTH, initial_indent="  ", subsequent_indent="    "
+        )
     lines += ["", f"  to read: {path.with_name('report.html')}   tables: {path.parent / 'tables'}/"]
     return "\n".join(lines)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from emoprobe.config.section import Section
 
@@ -18,4 +18,17 @@ class Analysis(Section):
     margin: float = Field(
         0.10, gt=0.0, lt=1.0, description="A difference of accuracies within this on either side counts as equivalent."
     )
+    token_tolerance: float = Field(
+        0.15,
+        ge=0.0,
+        lt=1.0,
+        description="How far the mean tokens of a variant's texts may be from the primary reference's, as a share.",
+    )
     bootstrap: int = Field(1000, ge=100, description="Resamples of every bootstrap interval.")
+
+    @field_validator("references")
+    @classmethod
+    def _references(cls, references: list[str] | None) -> list[str] | None:
+        if references is not None and (not references or len(set(references)) < len(references)):
+            raise ValueError("must name at least one variant, and none twice")
+        return references

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from emoprobe.results.catalogue.table import Column, Table
 
+INTERVAL = "95 % interval over the variant's texts, or over questions where it has one text"
+
 ACCURACY = Table(
     "accuracy",
     "Accuracy of each variant.",
@@ -11,34 +13,66 @@ ACCURACY = Table(
     {
         "variant": Column("string", "Variant."),
         "valence": Column("string", "Its valence in the config."),
+        "texts": Column("Int64", "Texts that it is known through; 0 where it has none."),
         "n": Column("Int64", "Graded trajectories."),
-        "correct": Column("Int64", "Correct ones."),
+        "correct": Column("Int64", "Correct ones, graded strictly: a marked final answer in a finished completion."),
         "accuracy": Column("float64", "Share of correct ones."),
-        "low": Column("float64", "Lower end of the 95 % Wilson interval."),
-        "high": Column("float64", "Upper end of the 95 % Wilson interval."),
-        "difference": Column("float64", "Accuracy minus that of control, over the samples that both have."),
+        "low": Column("float64", f"Lower end of its {INTERVAL}; null below 8 questions."),
+        "high": Column("float64", "Upper end of the same."),
+        "lenient": Column("float64", "Share that is correct by the last number or letter, marked or not."),
+        "lenient_low": Column("float64", f"Lower end of its {INTERVAL}."),
+        "lenient_high": Column("float64", "Upper end of the same."),
         "compliance": Column("float64", "Share of answers in the form that the prompt asks for."),
+        "truncated": Column("float64", "Share that was cut off at max_tokens."),
+        "marker": Column("float64", "Share whose answer was read off after a marker such as `Answer:`."),
+        "boxed": Column("float64", "Share whose answer was read off a box."),
+        "letter": Column("float64", "Share whose answer is a letter."),
+        "last_number": Column("float64", "Share whose answer is the last number, for want of a marked one."),
+        "none": Column("float64", "Share with no answer to read off."),
+        "failures": Column("Int64", "Trajectories that no server answered; they are in no other column but the next."),
+        "if_failures_wrong": Column("float64", "Accuracy if all of those were wrong."),
+        "if_failures_right": Column("float64", "Accuracy if all of those were right."),
     },
 )
 
 PAIRED_TESTS = Table(
     "paired_tests",
-    "Each variant against control on the same samples.",
+    "Every variant against every reference on the same questions.",
     "analyze_behaviour",
     {
-        "variant": Column("string", "Variant that is compared with control."),
-        "n": Column("Int64", "Samples that both have a graded trajectory for."),
-        "both": Column("Int64", "Samples that both solve."),
-        "gained": Column("Int64", "Samples that only the variant solves."),
-        "lost": Column("Int64", "Samples that only control solves."),
-        "neither": Column("Int64", "Samples that neither solves."),
-        "difference": Column("float64", "Accuracy of the variant minus that of control."),
-        "low": Column("float64", "Lower end of its 95 % bootstrap interval over samples."),
+        "variant": Column("string", "Variant that is compared."),
+        "reference": Column("string", "Variant that it is compared with."),
+        "measure": Column(
+            "string",
+            "correct: strict grade; lenient: lenient grade; untruncated: strict grade of questions on which neither "
+            "completion was cut off.",
+        ),
+        "family": Column(
+            "string", "primary: strict grade against the primary reference; secondary: all else. Each is corrected alone."
+        ),
+        "unit": Column("string", "What the method counts: texts, or questions where neither side has several texts."),
+        "texts": Column("Int64", "Texts of the variant; with 1 the row speaks for this text, not for a tone; 0: it has none."),
+        "reference_texts": Column("Int64", "Texts of the reference."),
+        "n": Column("Int64", "Questions that both have a graded trajectory for."),
+        "both": Column("float64", "Questions that both solve; with several draws the mean over pairs of draws."),
+        "gained": Column("float64", "Questions that only the variant solves."),
+        "lost": Column("float64", "Questions that only the reference solves."),
+        "neither": Column("float64", "Questions that neither solves."),
+        "difference": Column("float64", "Accuracy of the variant minus that of the reference."),
+        "low": Column(
+            "float64",
+            "Lower end of its 95 % interval: t over texts; of one text Tango's score interval, with several draws t over "
+            "questions. Not corrected for the family.",
+        ),
         "high": Column("float64", "Upper end of the same."),
-        "odds_ratio": Column("float64", "gained / lost, the conditional odds ratio; null where lost is 0."),
-        "p": Column("float64", "Exact two-sided McNemar test."),
-        "p_holm": Column("float64", "The same, corrected over all variants (Holm)."),
-        "detectable": Column("float64", "Smallest difference that this n shows with 80 % power after the correction."),
+        "no_interval": Column("string", "Why there is none; null where there is one."),
+        "p": Column("float64", "Two-sided test of no difference, by the method of the interval (Tango's is McNemar's)."),
+        "p_holm": Column("float64", "The same, corrected over its family (Holm)."),
+        "p_equivalent": Column("float64", "Two one-sided tests of a difference beyond the margin, by the same method."),
+        "p_equivalent_holm": Column("float64", "The same, corrected over its family (Holm)."),
+        "verdict": Column(
+            "string", "different: p_holm < 0.05; else equivalent: p_equivalent_holm < 0.05; else undecided."
+        ),
     },
 )
 
@@ -48,19 +82,24 @@ CHARACTERISTICS = Table(
     "analyze_behaviour",
     {
         "variant": Column("string", "Variant."),
-        "measure": Column("string", "Column of the trajectories."),
-        "n": Column("Int64", "Trajectories with a value."),
-        "mean": Column("float64", "Mean."),
-        "low": Column("float64", "Lower end of its 95 % bootstrap interval over samples."),
+        "measure": Column(
+            "string",
+            "Column of the trajectories. Polarity and subjectivity are exploratory: a lexicon of single words knows "
+            "neither the task nor negation.",
+        ),
+        "n": Column("Int64", "Questions with a value."),
+        "mean": Column("float64", "Mean over questions."),
+        "low": Column("float64", f"Lower end of its {INTERVAL}; null below 8 questions or where nothing varies."),
         "high": Column("float64", "Upper end of the same."),
-        "difference": Column("float64", "Mean difference to control on the same samples."),
-        "difference_low": Column("float64", "Lower end of its 95 % bootstrap interval over samples."),
+        "reference": Column("string", "Variant that it is compared with; null: none."),
+        "difference": Column("float64", "Mean difference to the reference on the same questions."),
+        "difference_low": Column("float64", "Lower end of its 95 % t interval, over texts or questions as in the means."),
         "difference_high": Column("float64", "Upper end of the same."),
         "effect_size": Column(
-            "float64", "Mean difference over the standard deviation of the differences (Cohen's d_z)."
+            "float64", "Mean difference over the standard deviation of the questions' differences (Cohen's d_z)."
         ),
-        "p": Column("float64", "Two-sided Wilcoxon signed-rank test of the differences."),
-        "p_holm": Column("float64", "The same, corrected over all variants and measures (Holm)."),
+        "p": Column("float64", "Two-sided t test by the method of the interval."),
+        "p_holm": Column("float64", "The same, corrected over the table, one secondary family (Holm)."),
     },
 )
 
@@ -70,17 +109,22 @@ CONSISTENCY = Table(
     "analyze_behaviour",
     {
         "variant": Column("string", "Variant."),
-        "other": Column("string", "Another variant, or the same for what concerns one alone."),
-        "n": Column("Int64", "Samples that both have a graded trajectory for."),
-        "agreement": Column("float64", "Share of samples on which both are right or both are wrong."),
+        "other": Column("string", "Another variant, or the same: then different draws of it are compared."),
+        "n": Column("Int64", "Questions that both have a graded trajectory for."),
+        "agreement": Column("float64", "Share of questions on which both are right or both are wrong."),
         "kappa": Column("float64", "Cohen's κ of the same; null where both are constant."),
-        "gained": Column("Int64", "Samples that the variant solves and the other does not."),
-        "lost": Column("Int64", "Samples that the other solves and the variant does not."),
-        "alone": Column(
-            "Int64", "Samples that no other variant than this one solves (on the diagonal; null elsewhere)."
+        "own_agreement": Column(
+            "float64",
+            "Noise floor: agreement of different draws of one variant, mean of the two variants; null with one draw.",
         ),
-        "all_solve": Column("Int64", "Samples that every variant solves (the same in each row)."),
-        "none_solves": Column("Int64", "Samples that no variant solves (the same in each row)."),
+        "own_kappa": Column("float64", "Noise floor of κ, the same way."),
+        "gained": Column("float64", "Questions that the variant solves and the other does not, mean over pairs of draws."),
+        "lost": Column("float64", "Questions that the other solves and the variant does not, the same way."),
+        "alone": Column(
+            "Int64", "Questions that no other variant solves in the first draw (on the diagonal; null elsewhere)."
+        ),
+        "all_solve": Column("Int64", "Questions that every variant solves in the first draw (the same in each row)."),
+        "none_solves": Column("Int64", "Questions that no variant solves in the first draw (the same in each row)."),
     },
 )
 

@@ -1,0 +1,185 @@
+"""Means and paired differences with an interval and p values of one method each.
+
+A variant is known through its texts: text i is used on the questions i, i + T, i + 2T …, so a difference is a mean over
+texts, and its t interval has one unit a text. A variant of one text speaks for that text alone: then questions are the
+units. All functions work along the last axis, the questions, so that a simulation runs through the code of the pipeline.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from emoprobe.analysis.statistics import CONFIDENCE, clopper_pearson
+
+Floats = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
+
+MIN_QUESTIONS = 8  # below this no interval is given
+# Where a share p of n questions is flipped one way, none of them is with probability e^(-np): 6 % at np = 2.8. That is
+# how far from an estimate of no flips at all the truth may be.
+UNSEEN = 2.8
+BISECTIONS = 50
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """Estimates of one shape, NaN where too little is known.
+
+    `low` and `high` end the 95 % interval; `p` tests for a difference from 0 (two-sided); `p_equivalent` for one that
+    leaves the margin (two one-sided tests). All of an estimate come from one method.
+    """
+
+    value: Floats
+    low: Floats
+    high: Floats
+    p: Floats
+    p_equivalent: Floats
+
+    @property
+    def known(self) -> npt.NDArray[np.bool_]:
+        """Where there is an interval."""
+        known: npt.NDArray[np.bool_] = ~np.isnan(self.low)
+        return known
+
+
+def difference(
+    differences: Floats, own: Labels | None, other: Labels | None, margin: float, share: bool = True
+) -> Estimates:
+    """The mean of paired differences, one a question.
+
+    Args:
+        differences: shape (…, n): variant minus reference; NaN where the question is missing.
+        own: shape (n,): which of the variant's texts each question has; None where it has one text, or none.
+        other: the same of the reference.
+        margin: differences within it count as equivalent.
+        share: the values are shares of right answers, in [-1, 1].
+    """
+    differences = np.asarray(differences, dtype=float)
+    if own is None and other is None and share and np.isin(differences[~np.isnan(differences)], (-1, 0, 1)).all():
+        return _tango(differences, margin)
+    return _student(differences, own, other, margin, (-1.0, 1.0) if share else None)
+
+
+def mean(values: Floats, own: Labels | None, share: bool) -> Estimates:
+    """The mean of one variant's values, one a question; arguments as of `difference`, in [0, 1] if `share`.
+
+    The interval of a share of one text is Clopper and Pearson's (1934).
+    """
+    values = np.asarray(values, dtype=float)
+    if own is None and share and np.isin(values[~np.isnan(values)], (0, 1)).all():
+        known = (~np.isnan(values)).sum(axis=-1)
+        right = np.nansum(values, axis=-1)
+        low, high = clopper_pearson(right, known)
+        nothing = np.full(np.shape(right), np.nan)
+        few = known < MIN_QUESTIONS
+        return Estimates(
+            _ratio(right, known), np.where(few, np.nan, low), np.where(few, np.nan, high), nothing, nothing
+        )
+    return _student(values, own, None, np.nan, (0.0, 1.0) if share else None)
+
+
+def _student(
+    values: Floats, own: Labels | None, other: Labels | None, margin: float, limits: tuple[float, float] | None
+) -> Estimates:
+    """Student's t over texts, or over questions where neither side has several texts.
+
+    Where variant and reference have texts that are not in step, the variance is that of two-way clusters (Cameron,
+    Gelbach & Miller 2011), with the degrees of freedom of the fewer texts. Shares get a floor of the half width of
+    `UNSEEN` / n, added in squares: no flips do not mean that there are none.
+    """
+    here = ~np.isnan(values)
+    n = here.sum(axis=-1)
+    value = _ratio(np.nansum(values, axis=-1), n)
+    residuals = np.where(here, values - value[..., None], 0.0)
+    if own is None and other is None:
+        variance, units = _ratio((residuals**2).sum(axis=-1), n * (n - 1)), n
+    elif own is not None and other is not None:
+        parts = [_clustered(residuals, here, labels) for labels in (own, other, _pairs(own, other))]
+        (first, count), (second, other_count), (both, _) = parts
+        variance = np.maximum(first + second - both, np.maximum(first, second))
+        units = np.minimum(count, other_count)
+    else:
+        variance, units = _clustered(residuals, here, own if other is None else other)  # type: ignore[arg-type]
+    usable = (n >= MIN_QUESTIONS) & (units >= 2)
+    freedom = np.where(usable, units - 1, 1)
+    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, freedom)
+    if limits is not None:
+        variance = variance + (UNSEEN / (quantile * np.maximum(n, 1))) ** 2
+    error = np.sqrt(np.where(usable & (variance > 0), variance, np.nan))
+    low, high = value - quantile * error, value + quantile * error
+    if limits is not None:
+        low, high = np.clip(low, *limits), np.clip(high, *limits)
+    p = 2 * stats.t.sf(np.abs(value) / error, freedom)
+    p_equivalent = stats.t.sf((margin - np.abs(value)) / error, freedom)
+    return Estimates(value, low, high, p, p_equivalent)
+
+
+def _clustered(residuals: Floats, here: npt.NDArray[np.bool_], labels: Labels) -> tuple[Floats, Labels]:
+    """The variance of a mean whose units are clusters of questions, and how many clusters have a question."""
+    member = (labels[:, None] == np.unique(labels)[None, :]).astype(float)
+    sums = residuals @ member
+    count = ((here.astype(float) @ member) > 0).sum(axis=-1)
+    n = here.sum(axis=-1)
+    return _ratio((sums**2).sum(axis=-1) * count, n.astype(float) ** 2 * (count - 1)), count
+
+
+def _pairs(own: Labels, other: Labels) -> Labels:
+    """One label for each pair of texts that meet."""
+    pairs: Labels = np.unique(np.stack([own, other]), axis=1, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    return pairs
+
+
+def _tango(differences: Floats, margin: float) -> Estimates:
+    """Score interval and tests of the difference of two paired shares (Tango 1998); at 0 it is McNemar's test."""
+    n = (~np.isnan(differences)).sum(axis=-1).astype(float)
+    gained, lost = (differences == 1).sum(axis=-1).astype(float), (differences == -1).sum(axis=-1).astype(float)
+    value = _ratio(gained - lost, n)
+    quantile = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+    bounds = []
+    for side in (-1.0, 1.0):
+        inside, outside = value.copy(), np.full_like(value, side)
+        for _ in range(BISECTIONS):
+            middle = (inside + outside) / 2
+            within = np.abs(tango_score(gained, lost, n, middle)) <= quantile
+            inside, outside = np.where(within, middle, inside), np.where(within, outside, middle)
+        bounds.append(outside)
+    p = 2 * stats.norm.sf(np.abs(tango_score(gained, lost, n, np.zeros_like(value))))
+    below = stats.norm.sf(tango_score(gained, lost, n, np.full_like(value, -margin)))
+    above = stats.norm.cdf(tango_score(gained, lost, n, np.full_like(value, margin)))
+    few = n < MIN_QUESTIONS
+    low, high, p, p_equivalent = (
+        np.where(few, np.nan, found) for found in (bounds[0], bounds[1], p, np.maximum(below, above))
+    )
+    return Estimates(value, low, high, p, p_equivalent)
+
+
+def tango_score(gained: Floats, lost: Floats, n: Floats, supposed: Floats) -> Floats:
+    """The score statistic of a supposed difference of two paired shares (Tango 1998), standard normal if it is true.
+
+    Args:
+        gained: pairs that only the first solves.
+        lost: pairs that only the second solves.
+        n: all pairs.
+        supposed: the difference under test, in [-1, 1].
+    """
+    linear = -gained - lost + (2 * n - gained + lost) * supposed
+    constant = -lost * supposed * (1 - supposed)
+    share = _ratio(np.sqrt(np.maximum(linear**2 - 8 * n * constant, 0)) - linear, 4 * n)
+    variance = n * (2 * share + supposed * (1 - supposed))
+    distance = gained - lost - n * supposed
+    with np.errstate(divide="ignore", invalid="ignore"):
+        score = distance / np.sqrt(np.maximum(variance, 0))
+    certain = np.where(np.abs(distance) < 1e-9, 0.0, np.copysign(np.inf, distance))
+    found: Floats = np.where(variance > 1e-12, score, certain)
+    return found
+
+
+def _ratio(above: npt.ArrayLike, below: npt.ArrayLike) -> Floats:
+    """A quotient, NaN where it has none."""
+    above, below = np.asarray(above, dtype=float), np.asarray(below, dtype=float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(below > 0, above / below, np.nan)

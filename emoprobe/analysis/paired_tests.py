@@ -1,0 +1,109 @@
+"""Every variant against every reference on the same questions, corrected within two families, with a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from emoprobe.analysis.contrasts import MEASURES, Contrast, contrasts_of, references_of
+from emoprobe.analysis.estimates import MIN_QUESTIONS, Estimates, Floats, difference
+from emoprobe.analysis.questions import Questions
+from emoprobe.analysis.statistics import LEVEL, holm
+from emoprobe.results.catalogue import TABLES
+from emoprobe.results.tables import frame
+
+
+def paired_tests(table: pd.DataFrame, margin: float, references: Sequence[str] | None = None) -> pd.DataFrame:
+    """The table `paired_tests` of the catalogue.
+
+    A test holds however the unanswered pairs would have gone: where there are any, the interval is the hull of those
+    with the pairs left out, with every difference in the variant's favour and with every one against it, and the p
+    values are the largest of the three.
+
+    Args:
+        table: the trajectories.
+        margin: a difference of accuracies within it on either side counts as equivalent.
+        references: `analysis.references`.
+    """
+    questions = Questions(table)
+    rows = [
+        _row(questions, contrast, measure, margin)
+        for contrast in contrasts_of(questions.names, references_of(questions.names, references))
+        for measure in MEASURES
+    ]
+    found = pd.DataFrame(rows)
+    if rows:
+        for p in ("p", "p_equivalent"):
+            for family in found["family"].unique():
+                own = found["family"] == family
+                found.loc[own, f"{p}_holm"] = holm(found.loc[own, p])
+        found["verdict"] = [
+            verdict(*pair) for pair in zip(found["p_holm"], found["p_equivalent_holm"], strict=True)
+        ]
+    return frame(TABLES["paired_tests"], found.to_dict(orient="records"))  # type: ignore[arg-type]
+
+
+def verdict(p: float, p_equivalent: float) -> str:
+    """What two corrected p values say: a difference that is shown outranks that it is small."""
+    return "different" if p < LEVEL else "equivalent" if p_equivalent < LEVEL else "undecided"
+
+
+def _row(questions: Questions, contrast: Contrast, measure: str, margin: float) -> dict[str, Any]:
+    own, other = questions.texts(contrast.variant), questions.texts(contrast.reference)
+    places = questions.row(contrast.variant), questions.row(contrast.reference)
+
+    def pair(failed: tuple[float, float] | None = None) -> tuple[Floats, Floats]:
+        first, second = failed if failed is not None else (None, None)
+        return questions.values(measure, first)[places[0]], questions.values(measure, second)[places[1]]
+
+    ours, theirs = pair()
+    found = [difference(ours - theirs, own, other, margin)]
+    if questions.failures.any():
+        for extreme in ((1.0, 0.0), (0.0, 1.0)):
+            first, second = pair(extreme)
+            found.append(difference(first - second, own, other, margin))
+    low, high, p, p_equivalent = _whatever(found)
+    both = ~np.isnan(ours - theirs)
+    ours, theirs = ours[both], theirs[both]
+    return {
+        "variant": contrast.variant,
+        "reference": contrast.reference,
+        "measure": measure,
+        "family": contrast.family(measure),
+        "unit": "questions" if own is None and other is None else "texts",
+        "texts": questions.count(contrast.variant),
+        "reference_texts": questions.count(contrast.reference),
+        "n": int(both.sum()),
+        # With several draws of a question these are means over its pairs of draws.
+        "both": float((ours * theirs).sum()),
+        "gained": float((ours * (1 - theirs)).sum()),
+        "lost": float(((1 - ours) * theirs).sum()),
+        "neither": float(((1 - ours) * (1 - theirs)).sum()),
+        "difference": float(found[0].value),
+        "low": low,
+        "high": high,
+        "no_interval": _reason(int(both.sum()), low),
+        "p": p,
+        "p_equivalent": p_equivalent,
+    }
+
+
+def _whatever(found: list[Estimates]) -> tuple[float, float, float, float]:
+    """Interval and p values that hold for every one of these estimates."""
+    low, high = min(float(each.low) for each in found), max(float(each.high) for each in found)
+    values = [float(each.value) for each in found]
+    p = max(float(each.p) for each in found) if min(values) > 0 or max(values) < 0 else 1.0
+    if any(np.isnan(each.p) for each in found):
+        return float("nan"), float("nan"), float("nan"), float("nan")
+    return low, high, p, max(float(each.p_equivalent) for each in found)
+
+
+def _reason(n: int, low: float) -> str | None:
+    if not np.isnan(low):
+        return None
+    if n < MIN_QUESTIONS:
+        return f"fewer than {MIN_QUESTIONS} questions"
+    return "one text alone has questions"

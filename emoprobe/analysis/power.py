@@ -1,0 +1,142 @@
+"""Which differences of accuracy a design would show, by simulation of the test that will be made.
+
+The hardest case is assumed, so that the stated difference is shown at least as often as said: the reference solves half
+of the questions, and nothing is shared between variants on a question. Accuracies nearer to 0 or 1 and questions that
+differ in difficulty vary less.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import expit
+
+from emoprobe.analysis.estimates import MIN_QUESTIONS, Estimates, Floats, Labels, difference
+from emoprobe.analysis.statistics import LEVEL, POWER
+
+ACCURACY = 0.5  # of the reference
+TEXT_DEVIATIONS = (0.0, 0.3)  # how far the texts of one variant differ, standard deviation in logits
+RUNS = 600
+SIMULATION_ERROR = 0.02  # added to the wanted power: about one standard error of a share of 600 runs
+STEP = 0.005  # differences are stated in half points
+NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(41)
+
+
+@dataclass(frozen=True)
+class Design:
+    """One comparison: questions, draws of each, texts of either side (1: one text or none), tests of its family."""
+
+    questions: int
+    draws: int
+    texts: int
+    reference_texts: int
+    tests: int
+
+    def labels(self) -> tuple[Labels | None, Labels | None]:
+        """Which text each question has, of the variant and of the reference."""
+        index = np.arange(self.questions)
+        own, other = (
+            index % texts if texts > 1 else None for texts in (self.texts, self.reference_texts)
+        )
+        return own, other
+
+
+def marginal(centre: float, deviation: float) -> float:
+    """Mean accuracy over normal deviations from a centre, both in logits (Gauss-Hermite quadrature)."""
+    return float(WEIGHTS @ expit(centre + deviation * NODES) / WEIGHTS.sum())
+
+
+def centre_of(accuracy: float, deviation: float) -> float:
+    """The centre in logits whose mean accuracy over deviations is this: the inverse of `marginal`."""
+    return float(brentq(lambda centre: marginal(centre, deviation) - accuracy, -40.0, 40.0))
+
+
+class Simulation:
+    """Runs of one design that share their random numbers, so that power rises with the difference."""
+
+    def __init__(self, design: Design, deviation: float, seed: int = 0, runs: int = RUNS) -> None:
+        self.design = design
+        self.own, self.other = design.labels()
+        # One text has no texts to deviate from.
+        self.deviations = tuple(deviation if labels is not None else 0.0 for labels in (self.own, self.other))
+        generator = np.random.default_rng(seed)
+        shape = (runs, design.questions)
+        self.texts = tuple(generator.standard_normal((runs, count)) for count in (design.texts, design.reference_texts))
+        self.uniform = tuple(
+            generator.random((*shape, design.draws), dtype=np.float32) for _ in ("variant", "reference")
+        )
+        self.theirs = self._answers(1, ACCURACY)
+
+    def _answers(self, side: int, accuracy: float) -> Floats:
+        """Shape (runs, questions): share of draws that are right."""
+        deviation, labels = self.deviations[side], (self.own, self.other)[side]
+        level = expit(centre_of(accuracy, deviation) + deviation * self.texts[side]).astype(np.float32)
+        chance = level[:, labels] if labels is not None else level[:, :1]
+        return (self.uniform[side] < chance[..., None]).mean(axis=-1)
+
+    def estimates(self, effect: float, margin: float = math.nan) -> Estimates:
+        """What the test finds in each run where the variant's accuracy is higher by `effect`."""
+        return difference(self._answers(0, ACCURACY + effect) - self.theirs, self.own, self.other, margin)
+
+    def power(self, effect: float) -> float:
+        """Share of the runs in which the difference is shown after the correction for its family."""
+        return float((self.estimates(effect).p < LEVEL / self.design.tests).mean())
+
+    def equivalence(self, margin: float) -> float:
+        """Share of the runs without any difference in which the verdict is equivalent after the correction."""
+        return float((self.estimates(0.0, margin).p_equivalent < LEVEL / self.design.tests).mean())
+
+    def detectable(self) -> float | None:
+        """The smallest difference that is shown in 80 % of the runs; None where no difference is."""
+        if self.design.questions < MIN_QUESTIONS:
+            return None
+        reach = 1 - ACCURACY - STEP
+        below, above = 0, round(reach / STEP)
+        if self.power(reach) < POWER + SIMULATION_ERROR:
+            return None
+        while above - below > 1:
+            middle = (below + above) // 2
+            if self.power(middle * STEP) < POWER + SIMULATION_ERROR:
+                below = middle
+            else:
+                above = middle
+        return round(above * STEP, 4)
+
+
+def text_limit(design: Design, deviation: float) -> float | None:
+    """The difference that no number of questions would bring below: what the texts alone allow, by simulation.
+
+    Args:
+        design: its questions and draws do not matter.
+        deviation: how far texts differ, in logits; with 0, and for one text against one, the limit is 0.
+    """
+    sides = [texts for texts in (design.texts, design.reference_texts) if texts > 1]
+    if deviation == 0 or not sides:
+        return 0.0
+    # With no noise of questions the accuracies of the texts are known: one question for each pair of texts.
+    pairs = math.lcm(*sides)
+    repeats = -(-MIN_QUESTIONS // pairs)
+    index = np.arange(pairs * repeats)
+    generator = np.random.default_rng(0)
+    own, other = (index % texts if texts > 1 else None for texts in (design.texts, design.reference_texts))
+    levels = [generator.standard_normal((4 * RUNS, texts)) for texts in (design.texts, design.reference_texts)]
+
+    def accuracies(side: int, labels: Labels | None, accuracy: float) -> Floats:
+        own_deviation = deviation if labels is not None else 0.0
+        known = expit(centre_of(accuracy, own_deviation) + own_deviation * levels[side])
+        return known[:, labels] if labels is not None else known[:, np.zeros_like(index)]
+
+    theirs = accuracies(1, other, ACCURACY)
+
+    def power(effect: float) -> float:
+        # Not shares of single answers, so without the floor for flips that were not seen.
+        found = difference(accuracies(0, own, ACCURACY + effect) - theirs, own, other, math.nan, share=False)
+        return float((found.p < LEVEL / design.tests).mean())
+
+    for step in range(1, round((1 - ACCURACY) / STEP)):
+        if power(step * STEP) >= POWER:
+            return round(step * STEP, 4)
+    return None

@@ -1,0 +1,233 @@
+"""What the answers allow to conclude at all: power, truncation, floors and ceilings, failures, noise, the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from emoprobe.analysis.contrasts import PRIMARY_MEASURE
+from emoprobe.config.names import CONTROL
+from emoprobe.report.statements.behaviour import number, points
+from emoprobe.results.plan import AnalysisPlan, PowerRow
+from emoprobe.results.statement import Statement
+
+NOTEWORTHY = 0.1  # a share of answers from which it is told
+HEADROOM = 0.05  # an accuracy this near to 0 or 1 leaves little to see
+
+
+def notes(
+    trajectories: pd.DataFrame,
+    accuracy: pd.DataFrame,
+    tests: pd.DataFrame,
+    consistency: pd.DataFrame,
+    plan: AnalysisPlan | None,
+    deviations: Sequence[str] = (),
+) -> list[Statement]:
+    """Notes on the data, those that there is a reason for.
+
+    Args:
+        trajectories: the table `trajectories`, and so on.
+        accuracy: one row a variant.
+        tests: the table `paired_tests`.
+        consistency: one row a pair of variants.
+        plan: what was planned; None: there is no plan.
+        deviations: what differs from it.
+    """
+    found = [
+        *_plan(plan, deviations),
+        *([] if plan is None else _power(plan)),
+        *([] if plan is None else _token_match(plan)),
+        *_references(tests),
+        *_headroom(accuracy),
+        *_truncation(trajectories, accuracy),
+        *_extraction(accuracy),
+        *_lenient(tests),
+        *_failures(accuracy),
+        *_noise(consistency),
+    ]
+    return [Statement(about=f"data:{about}", verdict="note", text=text, estimate=value) for about, text, value in found]
+
+
+Note = tuple[str, str, float | None]
+
+
+def _plan(plan: AnalysisPlan | None, deviations: Sequence[str]) -> list[Note]:
+    if plan is None:
+        return [
+            ("plan", "There is no plan from before the run: comparisons follow the defaults, their power is unknown.", None)
+        ]
+    if not deviations:
+        return [("plan", f"The analysis follows the plan from before the run (sha256 {plan.sha256[:12]}).", None)]
+    return [
+        ("plan", f"The analysis deviates from its plan (sha256 {plan.sha256[:12]}): {'; '.join(deviations)}.", None)
+    ]
+
+
+def _power(plan: AnalysisPlan) -> list[Note]:
+    if not plan.power:
+        return []
+    first = plan.power[0]
+    subject = "a tone" if first.texts > 1 else "a single text"
+    texts = f"{first.texts} texts and " if first.texts > 1 else ""
+    found = [
+        (
+            "power",
+            f"Stated before the run: {texts}{first.questions} questions show a difference of {subject} to "
+            f"{first.reference} in at least {first.power:.0%} of runs, whatever the questions, "
+            f"{' and '.join(map(_reach, plan.power if first.texts > 1 else plan.power[:1]))}.",
+            first.detectable,
+        )
+    ]
+    if not any(row.reachable for row in plan.power):
+        found.append(
+            ("reach", f"Not reachable at this n: no difference is shown reliably with {first.questions} questions.", None)
+        )
+    if first.texts < 2:
+        found.append(("texts", "Needs more texts: with one text each, no sentence here speaks for a tone.", None))
+    else:
+        limited = [row for row in plan.power if row.needs_more_texts]
+        if limited:
+            row = limited[0]
+            limit = "no difference" if row.limit is None else f"no difference below {points(row.limit, False)} points"
+            found.append(
+                (
+                    "texts",
+                    f"Needs more texts: if texts of a tone differ by {row.text_deviation:g} logit, {limit} is shown "
+                    f"reliably with {row.texts} texts, however many questions there are.",
+                    row.limit,
+                )
+            )
+    return found
+
+
+def _reach(row: PowerRow) -> str:
+    what = f"from {points(row.detectable, False)} points on" if row.detectable is not None else "at no size"
+    if row.texts < 2:
+        return what
+    how = "do not differ" if row.text_deviation == 0 else f"differ by {row.text_deviation:g} logit"
+    return f"{what} if texts of one tone {how}"
+
+
+def _token_match(plan: AnalysisPlan) -> list[Note]:
+    unmatched = [row for row in plan.token_match if not row.matched]
+    if not unmatched:
+        return []
+    listed = ", ".join(f"{row.variant} {row.ratio:.2f}" for row in unmatched)
+    return [
+        (
+            "tokens",
+            f"Length is not held equal: mean tokens of texts relative to {plan.primary_reference} are {listed}, "
+            f"beyond the tolerance of {plan.token_tolerance:.0%}.",
+            None,
+        )
+    ]
+
+
+def _references(tests: pd.DataFrame) -> list[Note]:
+    primary = tests[tests["family"] == "primary"]
+    if primary.empty:
+        return [("references", "Nothing is compared: there is no variant besides the references.", None)]
+    if not (primary["reference"] == CONTROL).any():
+        return []
+    return [
+        (
+            "references",
+            "There is no filler of neutral texts, so a tone cannot be told from the effect of any added text.",
+            None,
+        )
+    ]
+
+
+def _headroom(accuracy: pd.DataFrame) -> list[Note]:
+    right, n = int(accuracy["correct"].sum()), int(accuracy["n"].sum())
+    if n == 0:
+        return [("floor", "No trajectory has a grade.", None)]
+    share = right / n
+    if right == 0:
+        text = "No answer is correct, so tones cannot be told apart by accuracy: equal scores here say nothing of them."
+    elif right == n:
+        text = "Every answer is correct, so tones cannot be told apart by accuracy: equal scores here say nothing of them."
+    elif share < HEADROOM or share > 1 - HEADROOM:
+        text = f"{share:.1%} of all answers are correct: there is little room for a difference of accuracies."
+    else:
+        return []
+    return [("floor" if share < 0.5 else "ceiling", text, number(share))]
+
+
+def _truncation(trajectories: pd.DataFrame, accuracy: pd.DataFrame) -> list[Note]:
+    known = trajectories["truncated"].dropna()
+    share = float(known.astype(float).mean()) if len(known) else 0.0
+    if share <= NOTEWORTHY and not (accuracy["truncated"] > NOTEWORTHY).any():
+        return []
+    most = accuracy.loc[accuracy["truncated"].idxmax()]
+    return [
+        (
+            "truncation",
+            f"{share:.0%} of the completions were cut off at max_tokens ({most['variant']} most, "
+            f"{most['truncated']:.0%}); a completion that was cut off counts as wrong. The rows `untruncated` of "
+            "paired_tests leave such questions out.",
+            number(share),
+        )
+    ]
+
+
+def _extraction(accuracy: pd.DataFrame) -> list[Note]:
+    unmarked = accuracy["last_number"]
+    if not (unmarked > NOTEWORTHY).any():
+        return []
+    most = accuracy.loc[unmarked.idxmax()]
+    return [
+        (
+            "extraction",
+            f"Up to {most['last_number']:.0%} of a variant's answers ({most['variant']}) are unmarked, a last number "
+            "alone; they are wrong strictly and graded by that number leniently.",
+            number(most["last_number"]),
+        )
+    ]
+
+
+def _lenient(tests: pd.DataFrame) -> list[Note]:
+    """Where the grade matters: the lenient difference lies outside of the strict one's interval."""
+    rows = tests.set_index(["variant", "reference", "measure"]).to_dict(orient="index")
+    apart = []
+    for (variant, reference, measure), row in rows.items():
+        lenient = rows[variant, reference, "lenient"]["difference"]
+        if measure == PRIMARY_MEASURE and row["family"] == "primary" and not row["low"] <= lenient <= row["high"]:
+            apart.append(f"{variant}-{reference} {points(lenient)} instead of {points(row['difference'])} points")
+    apart = [text for text in apart if "nan" not in text]
+    return [("lenient", f"Graded leniently, differences come out otherwise: {', '.join(apart)}.", None)] if apart else []
+
+
+def _failures(accuracy: pd.DataFrame) -> list[Note]:
+    failed = accuracy[accuracy["failures"] > 0]
+    if failed.empty:
+        return []
+    listed = ", ".join(
+        f"{row['variant']} {row['failures']} (accuracy between {row['if_failures_wrong']:.3f} and "
+        f"{row['if_failures_right']:.3f})"
+        for row in failed.to_dict(orient="records")
+    )
+    return [
+        (
+            "failures",
+            f"No server answered {int(failed['failures'].sum())} requests: {listed}. A verdict stands only if it holds "
+            "however those would have been answered.",
+            float(failed["failures"].sum()),
+        )
+    ]
+
+
+def _noise(consistency: pd.DataFrame) -> list[Note]:
+    own = consistency[consistency["variant"] == consistency["other"]]["own_agreement"].dropna()
+    if own.empty:
+        return []
+    noise = 1 - float(own.mean())
+    return [
+        (
+            "noise",
+            f"Two draws of one variant on one question disagree in {noise:.0%} of cases: sampling alone makes about "
+            "that many flips between variants that are alike.",
+            number(noise),
+        )
+    ]

@@ -1,0 +1,128 @@
+"""Tables of trajectories with a known truth.
+
+A question has a difficulty and each text of a variant a deviation, both normal in logits. A variant is given by the
+accuracy that it has over all questions and texts, so the true difference of two variants is exactly that of their
+accuracies. All other columns are drawn alike for every variant but what a scene says.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+
+from emoprobe.analysis.power import centre_of
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is planted.
+
+    Attributes:
+        questions: how many.
+        tones: accuracy of each tone, graded leniently and uncut.
+        filler: accuracy of the filler; None: there is no filler.
+        control: accuracy of control.
+        texts: of each tone; `filler_texts` of the filler.
+        text_deviation: of texts of one variant, in logits.
+        difficulty: deviation of questions, in logits.
+        interaction: deviation of each question and variant, in logits: a tone that helps here and harms there.
+        draws: of each question.
+        cut: share of completions cut off of every text; `control_cut` of control. They are strictly wrong.
+        unmarked: share of right answers with no marker, which the strict grade does not count.
+        failures: share of requests that no server answered.
+    """
+
+    questions: int
+    tones: tuple[float, ...] = (0.5,) * 4
+    filler: float | None = 0.5
+    control: float = 0.5
+    texts: int = 8
+    filler_texts: int | None = None
+    text_deviation: float = 0.0
+    difficulty: float = 1.0
+    interaction: float = 0.0
+    draws: int = 1
+    cut: float = 0.0
+    control_cut: float = 0.0
+    unmarked: float = 0.0
+    failures: float = 0.0
+    name: str = field(default="", compare=False)
+
+    @property
+    def accuracies(self) -> dict[str, float]:
+        """Lenient accuracy of every variant."""
+        found = {"control": self.control}
+        if self.filler is not None:
+            found["filler"] = self.filler
+        return found | {f"tone{number}": accuracy for number, accuracy in enumerate(self.tones)}
+
+    def texts_of(self, variant: str) -> int:
+        """How many texts a variant has; 0: none."""
+        if variant == "control":
+            return 0
+        return self.filler_texts or self.texts if variant == "filler" else self.texts
+
+    def strict(self, variant: str) -> float:
+        """The true strict accuracy of a variant."""
+        cut = self.control_cut if variant == "control" else self.cut
+        return self.accuracies[variant] * (1 - cut) * (1 - self.unmarked)
+
+    def truth(self, variant: str, other: str) -> float:
+        """The true difference of strict accuracies."""
+        return self.strict(variant) - self.strict(other)
+
+    def at(self, questions: int) -> Scene:
+        """The same with another number of questions."""
+        return replace(self, questions=questions)
+
+
+def simulate(scene: Scene, generator: np.random.Generator) -> pd.DataFrame:
+    """A table of trajectories with the columns that the analysis of behaviour reads."""
+    shape = (scene.questions, scene.draws)
+    difficulty = generator.normal(0, scene.difficulty, scene.questions)
+    index = np.arange(scene.questions)
+    blocks = []
+    for variant, accuracy in scene.accuracies.items():
+        texts = scene.texts_of(variant)
+        several = texts > 1
+        deviation = scene.text_deviation if several else 0.0
+        own = generator.normal(0, 1, max(1, texts))
+        text = index % max(1, texts)
+        spread = math.sqrt(scene.difficulty**2 + scene.interaction**2 + deviation**2)
+        level = centre_of(accuracy, spread) + difficulty + deviation * own[text]
+        level = level + generator.normal(0, scene.interaction, scene.questions) if scene.interaction else level
+        right = generator.random(shape) < expit(level)[:, None]
+        cut = generator.random(shape) < (scene.control_cut if variant == "control" else scene.cut)
+        unmarked = generator.random(shape) < scene.unmarked
+        failed = generator.random(shape) < scene.failures
+        length = np.exp(4 + 0.3 * difficulty[:, None] + deviation * own[text][:, None] + generator.normal(0, 0.3, shape))
+        blocks.append(
+            {
+                "variant": np.full(shape, variant),
+                "sample_id": np.broadcast_to(index[:, None], shape),
+                "draw": np.broadcast_to(np.arange(1, scene.draws + 1), shape),
+                "paraphrase": np.broadcast_to(text[:, None] if texts else np.nan, shape),
+                "correct": np.where(failed, np.nan, right & ~cut & ~unmarked),
+                "lenient": np.where(failed, np.nan, right),
+                "truncated": np.where(failed, np.nan, cut),
+                "compliant": np.where(failed, np.nan, ~unmarked),
+                "completion_tokens": np.where(failed, np.nan, np.round(length)),
+                "steps": np.where(failed, np.nan, generator.poisson(4, shape)),
+                "polarity": np.where(failed, np.nan, generator.normal(0, 0.2, shape) * (generator.random(shape) < 0.5)),
+                "subjectivity": np.where(failed, np.nan, generator.random(shape)),
+                "extraction": np.where(failed, "", np.where(unmarked, "last_number", "marker")),
+                "failure": np.where(failed, "no answer", ""),
+            }
+        )
+    columns = {name: np.concatenate([block[name].ravel() for block in blocks]) for name in blocks[0]}
+    table = pd.DataFrame(columns)
+    table["valence"] = pd.Series(pd.NA, index=table.index, dtype="string")
+    for name in ("extraction", "failure"):
+        table[name] = table[name].astype("string").replace("", pd.NA)
+    for name in ("correct", "lenient", "truncated", "compliant"):
+        table[name] = table[name].astype("boolean")
+    return table
