@@ -5,41 +5,39 @@ A rule of the workflow runs one of them, `analyze` runs them all in a folder tha
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-from safetensors.numpy import save
 
 from emoprobe.analysis import behaviour, consistency, paired_tests, workers
 from emoprobe.analysis.plan import analysis_plan
-from emoprobe.analysis.trajectory_table import find_pairs, trajectory_table
+from emoprobe.analysis.study import study_accuracy, study_paired_tests
+from emoprobe.analysis.trajectory_table import trajectory_table
 from emoprobe.config.experiment import Config
-from emoprobe.config.files import load_config
-from emoprobe.config.names import CONTROL
-from emoprobe.config.science.variants import Variant
 from emoprobe.models.source import ModelCard
-from emoprobe.report.figures import FIGURES
+from emoprobe.models.tokens import count_tokens
+from emoprobe.report.figures import FIGURES, figures_of
 from emoprobe.report.figures.style import save_figure
 from emoprobe.report.figures.view import View
-from emoprobe.report.page import experiment_page
+from emoprobe.report.page import experiment_page, study_page
+from emoprobe.report.study import study_report
 from emoprobe.report.summary import report
 from emoprobe.results import atomic
-from emoprobe.results.activations import find_pairs as find_captured
-from emoprobe.results.catalogue import TABLES
 from emoprobe.results.layout import Layout
-from emoprobe.results.tables import frame, read_table, write_table
+from emoprobe.results.tables import read_table, write_table
+from emoprobe.tasks.variants import variant_texts
 
 
 def write_plan(config: Config, layout: Layout) -> None:
     """Write what will be tested, before there is an answer."""
-    from emoprobe.analysis.probes.plan import probe_plan
-    from emoprobe.models.tokens import text_tokens
+    directory = Path(ModelCard.read(layout.model).path)
+    # A model that only others' servers hold has no tokenizer here.
+    lengths = _text_lengths(config, directory) if directory.is_dir() else None
+    atomic.write_json(layout.plan, analysis_plan(config, lengths).values())
 
-    card = ModelCard.read(layout.model)
-    lengths = text_tokens(config, Path(card.path)) if Path(card.path).is_dir() else None
-    probes = probe_plan(config).values() if config.has_probes else None
-    atomic.write_json(layout.plan, analysis_plan(config, lengths, probes).values())
+
+def _text_lengths(config: Config, model: Path) -> dict[str, list[int]]:
+    """Tokens of each text of each variant."""
+    return {name: count_tokens(texts, model) for name in config.variants if (texts := variant_texts(config, name))}
 
 
 def tabulate(config: Config, layout: Layout, pairs: Sequence[tuple[str, str]]) -> None:
@@ -74,4 +72,19 @@ def write_report(config: Config, layout: Layout) -> None:
     """Write the headline numbers and the page to read."""
     found = report(config, layout)
     atomic.write_text(layout.report_html, experiment_page(layout, found))
+    atomic.write_json(layout.report, found)
+
+
+def tabulate_study(configs: Mapping[str, Config], results: Path, layout: Layout) -> None:
+    """Write the tables across the experiments of a study."""
+    write_table(layout, "study_accuracy", study_accuracy(configs, results))
+    write_table(layout, "study_paired_tests", study_paired_tests(configs, results))
+
+
+def report_study(layout: Layout) -> None:
+    """Draw the figures of a study and write its page."""
+    for name in figures_of("report_study"):
+        save_figure(FIGURES[name].draw(View(layout)), layout.figure(name))
+    found = study_report(layout)
+    atomic.write_text(layout.report_html, study_page(layout, found))
     atomic.write_json(layout.report, found)

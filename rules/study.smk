@@ -3,11 +3,7 @@
 
 rule tabulate_study:
     input:
-        [
-            targets.layout.table(name)
-            for targets in EXPERIMENTS.values()
-            for name in ACROSS.sources
-        ],
+        ACROSS.sources(),
     output:
         [STUDY_FILES.table(name) for name in tables_of("tabulate_study")],
     log:
@@ -21,13 +17,13 @@ rule tabulate_study:
         code=triggers.code("tabulate_study"),
         results=str(ROOT),
     shell:
-        '"$EMOPROBE_PYTHON" -m scripts.tabulate_study --plan "$EMOPROBE_PLAN" --results {params.results} --study {wildcards.study} > {log} 2>&1'
+        '"$EMOPROBE_PYTHON" -m scripts.tabulate_study --plan "$EMOPROBE_PLAN" --results {params.results} --study {wildcards.study} {params.experiments} > {log} 2>&1'
 
 
 rule report_study:
     input:
         [STUDY_FILES.table(name) for name in tables_of("tabulate_study")],
-        [targets.layout.report for targets in EXPERIMENTS.values()],
+        ACROSS.reports(),
     output:
         [STUDY_FILES.figure(name) for name in figures_of("report_study")],
         STUDY_FILES.report,
@@ -42,4 +38,4 @@ rule report_study:
         code=triggers.code("report_study"),
         results=str(ROOT),
     shell:
-        '"$EMOPROBE_PYTHON" -m scripts.report_study --results {params.results} --study {wildcards.study} > {log} 2>&1'
+        '"$EMOPROBE_PYTHON" -m scripts.report_study --study {params.results}/{wildcards.study} > {log} 2>&1'

@@ -2,9 +2,8 @@
 
 import argparse
 
+from emoprobe.pipeline import draw
 from emoprobe.report.figures import FIGURES
-from emoprobe.report.figures.style import save_figure
-from emoprobe.report.figures.view import View
 from scripts.arguments import add_experiment, read_experiment
 
 
@@ -14,9 +13,7 @@ def main() -> None:
     add_experiment(parser)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(FIGURES)}")
     config, layout, arguments = read_experiment(parser)
-    drawable = [name for name, figure in FIGURES.items() if all(layout.table(each).exists() for each in figure.tables)]
-    for name in arguments.names or drawable:
-        save_figure(FIGURES[name].draw(View(layout, config)), layout.figure(name))
+    draw(config, layout, arguments.names)
 
 
 if __name__ == "__main__":

@@ -1,31 +1,20 @@
 """Gather all trajectories of an experiment into one table."""
 
-import argparse
 import sys
-from pathlib import Path
 
-from emoprobe.analysis.trajectory_table import find_pairs, trajectory_table
-from emoprobe.config.files import load_config
-from emoprobe.results.layout import Layout
+from emoprobe.pipeline import tabulate
 from emoprobe.results.record import DamagedError
-from emoprobe.results.tables import write_table
 from emoprobe.tasks.samples import experiment_pairs
+from scripts.arguments import experiment_arguments
 
 
 def main() -> None:
     """Command line; see --help."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", help="the experiment's configuration; without it: every trajectory there is")
-    parser.add_argument("--experiment", required=True, type=Path, help="folder of the experiment")
-    arguments = parser.parse_args()
-    layout = Layout(arguments.experiment)
-    config = load_config(arguments.config) if arguments.config else None
-    wanted = find_pairs(layout.root) if config is None else experiment_pairs(config)
+    config, layout = experiment_arguments(__doc__)
     try:
-        table = trajectory_table(layout.root, wanted, config)
+        tabulate(config, layout, experiment_pairs(config))
     except DamagedError as error:
         sys.exit(str(error))
-    write_table(layout, "trajectories", table)
 
 
 if __name__ == "__main__":

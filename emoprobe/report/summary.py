@@ -11,29 +11,28 @@ import pandas as pd
 
 from emoprobe.analysis.plan import deviations
 from emoprobe.config.experiment import Config
-from emoprobe.config.files import load_config
 from emoprobe.report.statements import behaviour, data
 from emoprobe.results.layout import Layout
 from emoprobe.results.plan import AnalysisPlan
+from emoprobe.results.record import read_json
 from emoprobe.results.statement import Statement
 from emoprobe.results.tables import read_table
 
 WIDTH = 110  # of the lines that a run ends with
 
 
-def report(layout: Layout) -> dict[str, Any]:
-    """The content of `report.json`."""
+def report(config: Config, layout: Layout) -> dict[str, Any]:
+    """The content of `report.json`; what a folder does not tell of itself is null."""
     names = ("trajectories", "accuracy", "paired_tests", "consistency", "workers")
     found = {name: read_table(layout.root, name) for name in names}
     trajectories = found["trajectories"]
-    metadata = json.loads(layout.metadata.read_text(encoding="utf-8"))
+    metadata = read_json(layout.metadata) if layout.metadata.exists() else {}
     probes = read_table(layout.root, "probes") if layout.table("probes").exists() else None
     agreement = found["consistency"].iloc[0]
-    config = load_config(layout.root) if layout.resolved_yaml.exists() else Config()
     plan = AnalysisPlan.read_file(layout.plan) if layout.plan.exists() else None
     return {
-        "experiment": metadata["experiment_name"],
-        "model": metadata["model"],
+        "experiment": config.experiment.name,
+        "model": metadata.get("model", {"id": config.model.source, "dtype": config.model.dtype, "revision": None}),
         "trajectories": len(trajectories),
         "samples": int(trajectories["sample_id"].nunique()),
         "truncated": _share(trajectories["truncated"]),

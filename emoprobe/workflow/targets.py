@@ -88,6 +88,10 @@ class Targets:
         ]
 
 
+# Tables of every experiment that a study's tables gather.
+STUDY_SOURCES = ("accuracy", "paired_tests")
+
+
 @dataclass(frozen=True)
 class StudyTargets:
     """The files that are computed from all experiments of a study; none for a single experiment."""
@@ -99,13 +103,21 @@ class StudyTargets:
         """Where they lie; None where there is no study."""
         return None if self.study.name is None else Layout.of(self.study.name)
 
+    def sources(self) -> list[Path]:
+        """The experiments' tables that the study's are made from."""
+        return [Layout.of(name).table(table) for name in self.study.configs for table in STUDY_SOURCES]
+
+    def reports(self) -> list[Path]:
+        """The experiments' reports, which the study's page links to."""
+        return [Layout.of(name).report for name in self.study.configs]
+
     def everything(self) -> list[Path]:
         """Every file."""
         layout = self.layout
         if layout is None:
             return []
         tables = [layout.table(name) for name in tables_of("tabulate_study")]
-        figures = [layout.figure(name) for name in figures_of("draw_study")]
+        figures = [layout.figure(name) for name in figures_of("report_study")]
         return [*tables, *figures, layout.report, layout.report_html]
 
 

@@ -23,6 +23,8 @@ CODE = {
     "analyze_behaviour": ("emoprobe.analysis.behaviour", "emoprobe.analysis.consistency"),
     "probe_activations": ("emoprobe.analysis.probes",),
     "draw_figures": ("emoprobe.report.figures",),
+    "tabulate_study": ("emoprobe.analysis.study",),
+    "report_study": ("emoprobe.report.study", "emoprobe.report.figures.study"),
     "report_experiment": ("emoprobe.report.summary", "emoprobe.report.page", "emoprobe.report.captions"),
 }
 

@@ -99,7 +99,9 @@ def simulate(scene: Scene, generator: np.random.Generator) -> pd.DataFrame:
         cut = generator.random(shape) < (scene.control_cut if variant == "control" else scene.cut)
         unmarked = generator.random(shape) < scene.unmarked
         failed = generator.random(shape) < scene.failures
-        length = np.exp(4 + 0.3 * difficulty[:, None] + deviation * own[text][:, None] + generator.normal(0, 0.3, shape))
+        length = np.exp(
+            4 + 0.3 * difficulty[:, None] + deviation * own[text][:, None] + generator.normal(0, 0.3, shape)
+        )
         blocks.append(
             {
                 "variant": np.full(shape, variant),

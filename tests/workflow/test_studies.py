@@ -48,7 +48,7 @@ def test_a_study_is_one_plan(study: Callable[..., Workspace], stub: Callable[...
     workspace.run()
     assert workspace.planned() == {}
     results = workspace.folder / "results"
-    contrasts = read_table(results / "s", "study_contrasts")
+    contrasts = read_table(results / "s", "study_paired_tests")
     assert set(contrasts["experiment"]) == {"s-llama-sums", "s-llama-words", "s-gpt2-sums", "s-gpt2-words"}
     assert set(contrasts["dataset"]) == {"reasoning_gym:chain_sum", "gsm_symbolic"}
     page = (results / "s/report.html").read_text()

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from emoprobe.report.figures.view import View
 
+# Rule that makes tables → rule that draws figures with them; all other figures are those of behaviour.
+DRAWING = {"probe_activations": "draw_probe_figures", "tabulate_study": "report_study"}
 CAPTIONS = Path(__file__).parents[1] / "captions"
 
 
@@ -36,9 +38,9 @@ class Figure:
 
     @property
     def rule(self) -> str:
-        """The Snakemake rule that draws it: that of the probes where it shows one of their tables."""
+        """The Snakemake rule that draws it, by where its tables come from."""
         makers = {TABLES[table].rule for table in self.tables}
-        return "draw_probe_figures" if "probe_activations" in makers else "draw_figures"
+        return next((DRAWING[maker] for maker in DRAWING if maker in makers), "draw_figures")
 
     @property
     def caption(self) -> str:
@@ -66,6 +68,7 @@ FIGURES: dict[str, Figure] = {
         Figure("consistency", "Behaviour", ("consistency",), "behaviour:consistency"),
         Figure("probe_auroc", "Probes", ("probes",), "probes:auroc"),
         Figure("direction_cosines", "Probes", ("direction_cosines",), "probes:cosines"),
+        Figure("study_forest", "Comparisons", ("study_paired_tests", "study_accuracy"), "study:forest"),
         Figure("variant_plane", "Probes", ("variant_plane",), "probes:plane"),
     )
 }

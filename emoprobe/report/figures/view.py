@@ -16,10 +16,16 @@ PREFERRED = ("response_mean", "last_prompt")
 
 @dataclass(frozen=True)
 class View:
-    """An experiment, as the functions that draw see it."""
+    """An experiment, or a study, which has no config of its own, as the functions that draw see it."""
 
     layout: Layout
-    config: Config
+    config: Config | None = None
+
+    @property
+    def _config(self) -> Config:
+        if self.config is None:
+            raise LookupError("a study has no config of its own")
+        return self.config
 
     def table(self, name: str) -> pd.DataFrame:
         """A table of the experiment.
@@ -32,10 +38,10 @@ class View:
     @property
     def valences(self) -> dict[str, str | None]:
         """The valence of each variant."""
-        return {name: variant.valence for name, variant in self.config.variants.items()}
+        return {name: variant.valence for name, variant in self._config.variants.items()}
 
     @property
     def position(self) -> str:
         """The captured position that figures with room for one show."""
-        captured = [str(position) for position in self.config.capture.positions]
+        captured = [str(position) for position in self._config.capture.positions]
         return next((name for name in PREFERRED if name in captured), captured[0])

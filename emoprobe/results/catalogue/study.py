@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from emoprobe.results.catalogue.behaviour import ACCURACY, CONTRASTS
+from emoprobe.results.catalogue.behaviour import ACCURACY, PAIRED_TESTS
 from emoprobe.results.catalogue.table import Column, Table
 
 WHERE = {
@@ -18,17 +18,15 @@ STUDY_ACCURACY = Table(
     {**WHERE, **ACCURACY.columns},
 )
 
-STUDY_CONTRASTS = Table(
-    "study_contrasts",
-    "Every contrast of every experiment.",
+STUDY_PAIRED_TESTS = Table(
+    "study_paired_tests",
+    "Every variant against every reference, in each experiment.",
     "tabulate_study",
     {
         **WHERE,
-        **CONTRASTS.columns,
-        "p_study": Column(
-            "float64",
-            "p, corrected over the same family in all experiments of the study (Holm).",
-        ),
-        "verdict_study": Column("string", "The verdict with that correction."),
+        **PAIRED_TESTS.columns,
+        "p_study": Column("float64", "p, corrected over the family in all experiments together (Holm)."),
+        "p_equivalent_study": Column("float64", "p_equivalent, corrected in the same way."),
+        "verdict_study": Column("string", "The verdict with these corrections."),
     },
 )

@@ -1,0 +1,51 @@
+"""Tables across the experiments of a study, with a correction over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from emoprobe.analysis.paired_tests import verdict
+from emoprobe.analysis.statistics import holm
+from emoprobe.config.experiment import Config
+from emoprobe.results.catalogue import TABLES
+from emoprobe.results.tables import frame, read_table
+
+
+def study_accuracy(configs: Mapping[str, Config], results: Path) -> pd.DataFrame:
+    """The accuracy of each variant in each experiment.
+
+    Args:
+        configs: the experiments by name.
+        results: the folder in which their folders lie.
+    """
+    return frame(TABLES["study_accuracy"], _gathered(configs, results, "accuracy").to_dict("records"))
+
+
+def study_paired_tests(configs: Mapping[str, Config], results: Path) -> pd.DataFrame:
+    """Every comparison of every experiment; each family is corrected over all experiments together.
+
+    Args:
+        configs: the experiments by name.
+        results: the folder in which their folders lie.
+    """
+    table = _gathered(configs, results, "paired_tests").reset_index(drop=True)
+    for p, corrected in (("p", "p_study"), ("p_equivalent", "p_equivalent_study")):
+        table[corrected] = float("nan")
+        for _, rows in table.groupby("family").groups.items():
+            table.loc[rows, corrected] = holm(table.loc[rows, p].to_numpy(dtype=float))
+    table["verdict_study"] = [
+        verdict(p, equivalent) for p, equivalent in zip(table["p_study"], table["p_equivalent_study"], strict=True)
+    ]
+    return frame(TABLES["study_paired_tests"], table.to_dict("records"))
+
+
+def _gathered(configs: Mapping[str, Config], results: Path, name: str) -> pd.DataFrame:
+    parts = []
+    for experiment, config in configs.items():
+        table = read_table(results / experiment, name)
+        where = {"experiment": experiment, "model": config.model.source, "dataset": config.dataset.source}
+        parts.append(table.assign(**where)[[*where, *table.columns]])
+    return pd.concat(parts)

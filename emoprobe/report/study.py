@@ -1,0 +1,81 @@
+"""The headline numbers of a study, and its sentences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from emoprobe.analysis.contrasts import PRIMARY_MEASURE
+from emoprobe.results.layout import Layout
+from emoprobe.results.statement import Statement
+from emoprobe.results.tables import read_table
+
+
+def study_report(layout: Layout) -> dict[str, Any]:
+    """The content of a study's `report.json`, from its tables.
+
+    Args:
+        layout: the study's folder.
+    """
+    accuracy, tests = (read_table(layout.root, name) for name in ("study_accuracy", "study_paired_tests"))
+    return {
+        "study": layout.root.name,
+        "trajectories": int(accuracy["n"].sum()),
+        "experiments": _experiments(accuracy),
+        "statements": [statement.values() for statement in study_statements(tests)],
+    }
+
+
+def study_statements(tests: pd.DataFrame) -> list[Statement]:
+    """One sentence for every comparison of the primary family that has a verdict, and one for those that have none."""
+    primary = tests[(tests["family"] == "primary") & (tests["measure"] == PRIMARY_MEASURE)]
+    found = [_statement(row) for row in primary.to_dict("records") if row["verdict_study"] != "undecided"]
+    undecided = primary[primary["verdict_study"] == "undecided"]
+    if len(undecided):
+        text = (
+            f"{len(undecided)} of the {len(primary)} primary comparisons are undecided after correction over the "
+            f"{primary['experiment'].nunique()} experiments."
+        )
+        found.append(Statement(about="data:study", verdict="note", text=text, n=len(undecided)))
+    return found
+
+
+def _statement(row: dict[str, Any]) -> Statement:
+    """A verdict in one experiment, with the correction over the study."""
+    low, high, difference = (100 * float(row[key]) for key in ("low", "high", "difference"))
+    different = row["verdict_study"] == "different"
+    words = "differs from" if different else "is equivalent to"
+    p = float(row["p_study"] if different else row["p_equivalent_study"])
+    text = (
+        f"{row['experiment']}: {row['variant']} {words} {row['reference']} in strict accuracy "
+        f"({difference:+.1f} percentage points [{low:+.1f}, {high:+.1f}], p = {p:.2g} corrected over the study)."
+    )
+    return Statement(
+        about=f"accuracy:{row['variant']}-{row['reference']}",
+        verdict=row["verdict_study"],
+        text=text,
+        estimate=float(row["difference"]),
+        low=float(row["low"]),
+        high=float(row["high"]),
+        p=p,
+        n=int(row["n"]),
+    )
+
+
+def _experiments(accuracy: pd.DataFrame) -> list[dict[str, Any]]:
+    """A row of the page's list for each experiment: accuracy is the mean over its trajectories."""
+    rows = []
+    for name, own in accuracy.groupby("experiment", sort=False):
+        n, correct = int(own["n"].sum()), int(own["correct"].sum())
+        rows.append(
+            {
+                "name": str(name),
+                "model": Path(str(own["model"].iloc[0])).name,
+                "dataset": str(own["dataset"].iloc[0]),
+                "trajectories": n,
+                "accuracy": f"{correct / n:.3f}" if n else "–",
+            }
+        )
+    return rows

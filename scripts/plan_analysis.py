@@ -1,0 +1,13 @@
+"""Write down what will be tested, before there is an answer."""
+
+from emoprobe.pipeline import write_plan
+from scripts.arguments import experiment_arguments
+
+
+def main() -> None:
+    """Command line; see --help."""
+    write_plan(*experiment_arguments(__doc__))
+
+
+if __name__ == "__main__":
+    main()
