@@ -1,6 +1,6 @@
 """Compute what the variants did: accuracy, paired tests, the shape of the answers, agreement, workers."""
 
-from emoprobe.pipeline import analyze_behaviour
+from emoprobe.stages.behaviour import analyze_behaviour
 from scripts.arguments import experiment_arguments
 
 

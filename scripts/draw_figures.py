@@ -2,8 +2,8 @@
 
 import argparse
 
-from emoprobe.pipeline import draw
 from emoprobe.report.figures import FIGURES
+from emoprobe.stages.figures import draw
 from scripts.arguments import add_experiment, read_experiment
 
 

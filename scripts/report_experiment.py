@@ -1,6 +1,6 @@
 """Write an experiment's headline numbers and the page to read."""
 
-from emoprobe.pipeline import write_report
+from emoprobe.stages.report import write_report
 from scripts.arguments import experiment_arguments
 
 

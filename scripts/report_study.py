@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from emoprobe.pipeline import report_study
 from emoprobe.results.layout import Layout
+from emoprobe.stages.study import report_study
 
 
 def main() -> None:

@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from emoprobe.config.files import load_config
-from emoprobe.pipeline import tabulate_study
 from emoprobe.results.layout import Layout
+from emoprobe.stages.study import tabulate_study
 
 
 def main() -> None:

@@ -2,8 +2,8 @@
 
 import sys
 
-from emoprobe.pipeline import tabulate
 from emoprobe.results.record import DamagedError
+from emoprobe.stages.trajectories import tabulate
 from emoprobe.tasks.samples import experiment_pairs
 from scripts.arguments import experiment_arguments
 

@@ -1,0 +1,68 @@
+"""Every stage in a folder in the trajectory contract, whoever made it; no model and no server is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from emoprobe.analysis.trajectory_table import find_pairs
+from emoprobe.config.experiment import Config
+from emoprobe.config.files import load_config
+from emoprobe.config.names import CONTROL
+from emoprobe.config.science.capture import Capture
+from emoprobe.config.science.dataset import Dataset
+from emoprobe.config.science.variants import Variant
+from emoprobe.results.activation_folder import ActivationFolder
+from emoprobe.results.activations import find_pairs as find_captured
+from emoprobe.results.layout import Layout
+from emoprobe.stages.behaviour import analyze_behaviour
+from emoprobe.stages.figures import draw
+from emoprobe.stages.report import write_report
+from emoprobe.stages.trajectories import tabulate
+from emoprobe.tasks.samples import split_draw_id
+
+
+class NothingThereError(ValueError):
+    """A folder without a single trajectory; the message says what one would look like."""
+
+
+def analyze_folder(folder: Path) -> Layout:
+    """Make tables, probes, figures and report inside a folder, from the trajectories and activations that are there.
+
+    What the folder does not tell has a default: without `experiment.yaml` every variant is known by its name alone.
+
+    Raises:
+        NothingThereError: it holds no trajectory.
+        ConfigError: its `experiment.yaml` cannot be used.
+        DamagedError, ActivationError: a file is damaged; the message names it.
+    """
+    layout = Layout(folder)
+    pairs = find_pairs(folder)
+    if not pairs:
+        raise NothingThereError(f"{folder} holds no trajectory: VARIANT/SAMPLE/trajectory.jsonl is looked for")
+    config = _config(layout, pairs)
+    tabulate(config, layout, pairs)
+    analyze_behaviour(config, layout)
+    if config.has_probes:
+        from emoprobe.stages.probes import probe
+
+        probe(config, layout)
+    draw(config, layout)
+    write_report(config, layout)
+    return layout
+
+
+def _config(layout: Layout, pairs: list[tuple[str, str]]) -> Config:
+    """The folder's config; what it says of captures gives way to what lies there."""
+    if layout.resolved_yaml.exists():
+        config = load_config(layout.root)
+    else:
+        variants = dict.fromkeys([CONTROL, *(variant for variant, _ in pairs)], Variant())
+        samples = len({split_draw_id(sample)[0] for _, sample in pairs})
+        config = Config(variants=variants, dataset=Dataset(samples=samples))
+    captured = find_captured(layout)
+    if not captured:
+        return config.model_copy(update={"capture": Capture(enabled=False)})
+    first = ActivationFolder.read(layout.activations(*captured[0])).metadata
+    positions = "all" if first.positions == "all" else first.position_names
+    found = config.capture.model_copy(update={"enabled": True, "positions": positions})
+    return config.model_copy(update={"capture": found})

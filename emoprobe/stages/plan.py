@@ -1,0 +1,26 @@
+"""Before there is an answer: what will be tested."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from emoprobe.analysis.plan import analysis_plan
+from emoprobe.config.experiment import Config
+from emoprobe.models.source import ModelCard
+from emoprobe.models.tokens import count_tokens
+from emoprobe.results import atomic
+from emoprobe.results.layout import Layout
+from emoprobe.tasks.variants import variant_texts
+
+
+def write_plan(config: Config, layout: Layout) -> None:
+    """Write `analysis_plan.json`; the model has been prepared."""
+    directory = Path(ModelCard.read(layout.model).path)
+    # A model that only others' servers hold has no tokenizer here.
+    lengths = _text_lengths(config, directory) if directory.is_dir() else None
+    atomic.write_json(layout.plan, analysis_plan(config, lengths).values())
+
+
+def _text_lengths(config: Config, model: Path) -> dict[str, list[int]]:
+    """Tokens of each text of each variant."""
+    return {name: count_tokens(texts, model) for name in config.variants if (texts := variant_texts(config, name))}
