@@ -49,8 +49,8 @@ class Source(Protocol):
 class Kind:
     """A kind of source: which names it answers to, how it is opened, and what a plan can find wrong with it.
 
-    Both get the experiment's seed. `open` raises DataError; `check` returns one line a problem and downloads nothing. `paths` lists
-    the local files whose content decides what is drawn.
+    Both functions get the experiment's seed. `open` raises DataError; `check` returns one line a problem and downloads
+    nothing. `paths` lists the local files whose content decides what is drawn.
     """
 
     accepted: str
