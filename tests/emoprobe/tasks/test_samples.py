@@ -279,7 +279,7 @@ def test_a_gold_answer_that_may_mean_two_options_is_none() -> None:
 def test_multiple_choice_shows_its_options_and_has_a_letter(tmp_path: Path) -> None:
     rows = [{"q": {"text": "Capital?"}, "options": {"text": ["Paris", "Rome"]}, "key": "B", "area": 7}]
     path = write_jsonl(tmp_path / "d.jsonl", rows)
-    columns = {"question": "q.text", "answer": "key", "choices": "options.text", "group": "area"}
+    columns: dict[str, Any] = {"question": "q.text", "answer": "key", "choices": "options.text", "group": "area"}
     (sample,) = draw(Dataset(source=str(path), samples=1, **columns), 0)
     assert sample.question == "Capital?\nA. Paris\nB. Rome"
     assert (sample.answer, sample.choices, sample.group) == ("B", ["Paris", "Rome"], "7")

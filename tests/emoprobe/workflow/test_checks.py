@@ -13,6 +13,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from emoprobe.config.files import parse_config
+from emoprobe.config.science.dataset import Dataset
+from emoprobe.tasks.sources import check_source
 from emoprobe.tasks.variants import load_transform
 from emoprobe.workflow import checks
 from emoprobe.workflow.checks import check_config
@@ -88,6 +90,25 @@ def test_a_good_configuration_has_no_problems(tmp_path: Path, model: Path) -> No
         )
         == []
     )
+
+
+@pytest.mark.parametrize(
+    ("content", "rows"),
+    [
+        (b'{"question": "a", "answer": 1}', 1),
+        (b'{"question": "a", "answer": 1}\n{}\n{}', 3),
+        (b'{"question": "a", "answer": 1}\r\n{}\r\n', 2),
+        (b'\xef\xbb\xbf{"question": "a", "answer": 1}\n\n{}\n', 2),
+        (b'\n\r\n{"question": "a", "answer": 1}\n  \n\t\n {}\n', 2),
+        (b'{"question": "a", "answer": 1}\n' * 100_000, 100_000),
+        (b'{"question": "a", "answer": 1}\n' * 100_000 + b"\n{}", 100_001),
+    ],
+)
+def test_rows_are_counted_as_they_are_drawn(tmp_path: Path, content: bytes, rows: int) -> None:
+    (tmp_path / "d.jsonl").write_bytes(content)
+    assert problems(tmp_path, dataset={"source": "d.jsonl", "samples": rows}) == []
+    (line,) = problems(tmp_path, dataset={"source": "d.jsonl", "samples": rows + 1})
+    assert f"has only {rows} rows" in line
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
@@ -232,10 +253,12 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
 
 def test_slow_checks_are_remembered_until_something_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    real = checks.check_source
-    monkeypatch.setattr(
-        checks, "check_source", lambda dataset, seed: asked.append(dataset.source) or real(dataset, seed)
-    )
+
+    def ask(dataset: Dataset, seed: int) -> list[str]:
+        asked.append(dataset.source)
+        return check_source(dataset, seed)
+
+    monkeypatch.setattr(checks, "check_source", ask)
     cache = tmp_path / "cache"
     task = {"source": "reasoning_gym:gcd", "arguments": {"x": 1}}
     first = problems(tmp_path, cache, dataset=task)
