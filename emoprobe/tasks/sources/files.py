@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from emoprobe.config.science.dataset import Dataset
 from emoprobe.tasks.sources.source import DataError, Kind, Row, Source, pick
@@ -63,25 +63,9 @@ def _count_lines(dataset: Dataset, path: Path) -> int:
             if first is None:
                 raise DataError(f"dataset.source: {path} is empty")
             _parse(dataset, path, first[0], first[1].removeprefix(BYTE_ORDER_MARK) if first[0] == 1 else first[1])
-            file.seek(0)
-            count = _count_newlines(file, dataset.samples)
-            if count is None:
-                file.seek(0)
-                count = sum(1 for _ in islice((line for line in file if line.strip()), dataset.samples))
-            return count
+            return 1 + sum(1 for _ in islice(lines, dataset.samples - 1))
     except OSError as error:
         raise DataError(f"dataset.source: {path}: {error.strerror or error}") from None
-
-
-def _count_newlines(file: BinaryIO, enough: int) -> int | None:
-    """Lines of a file, counted until there are enough of them; None where some may be blank, which are no rows."""
-    count, last = 0, b"\n"
-    while count < enough and (block := file.read(1 << 20)):
-        joined = last + block
-        if any(mark in joined for mark in (b"\n\n", b"\n\r", b"\n ", b"\n\t")):
-            return None
-        count, last = count + block.count(b"\n"), block[-1:]
-    return count + (last != b"\n")
 
 
 def _count_rows(dataset: Dataset, path: Path) -> int:
