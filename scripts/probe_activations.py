@@ -18,6 +18,7 @@ def main() -> None:
     """Command line; see --help."""
     config, layout = experiment_arguments(__doc__)
     table = read_table(layout.root, "trajectories")
+    table = table[table["failure"].isna()].reset_index(drop=True)  # what no server answered has no activations
     try:
         found = run_probes(table, folder_source(layout, table), config)
     except ActivationError as error:

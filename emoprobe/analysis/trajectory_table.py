@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,16 @@ def trajectory_table(root: Path, pairs: Iterable[tuple[str, str]], config: Confi
         DamagedError: a file is damaged or contradicts another; the message names it.
     """
     layout = Layout(root)
-    rows = [_row(layout, variant, name, config) for variant, name in pairs]
+
+    @cache
+    def sample(sample_id: str) -> Sample | None:
+        path = layout.sample(sample_id)
+        return Sample.read(path) if path.exists() else None
+
+    rows = [
+        _row(layout.pair(variant, name), variant, name, config, sample(split_draw_id(name)[0]))
+        for variant, name in pairs
+    ]
     return frame(TABLES["trajectories"], rows)
 
 
@@ -73,12 +83,10 @@ def count_steps(text: str) -> int:
     return len([part for part in re.split(r"(?<=[.!?])\s+", text.strip()) if part])
 
 
-def _row(layout: Layout, variant: str, name: str, config: Config | None) -> dict[str, Any]:
-    trajectory = Trajectory.read(layout.pair(variant, name))
+def _row(folder: Path, variant: str, name: str, config: Config | None, sample: Sample | None) -> dict[str, Any]:
+    trajectory = Trajectory.read(folder)
     state, outcome = trajectory.state or AgentState(), trajectory.outcome or Outcome()
     sample_id, draw = split_draw_id(name)
-    path = layout.sample(sample_id)
-    sample = Sample.read(path) if path.exists() else None
     known = config.variants.get(variant) if config is not None else None
     gold = _gold(sample.answer if sample else outcome.sample_data.answer)
     return {

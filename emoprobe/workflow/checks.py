@@ -45,7 +45,7 @@ def check_config(config: Config, cache: Path | None = None, converted: Path = MO
         converted: folder with the embedded model, where it was converted already.
     """
     return [
-        *_data(config.dataset, cache),
+        *_data(config.dataset, config.experiment.seed, cache),
         *_variants(config),
         *_references(config),
         *_model(config, converted),
@@ -67,7 +67,7 @@ def check_study(study: Study, cache: Path | None = None, converted: Path = MODEL
         raise ConfigError(lines_by_experiment(problems, several=len(study.configs) > 1))
 
 
-def _data(dataset: Dataset, cache: Path | None) -> Iterator[str]:
+def _data(dataset: Dataset, seed: int, cache: Path | None) -> Iterator[str]:
     task = reasoning_gym.matches(dataset.source)
     if dataset.arguments and not task:
         yield f"dataset.arguments = {dataset.arguments}: only the tasks of reasoning_gym take some; remove the key"
@@ -77,14 +77,14 @@ def _data(dataset: Dataset, cache: Path | None) -> Iterator[str]:
     if task and dataset.source == reasoning_gym.SHORT_NAME and not dataset.arguments:
         return  # the default, which needs no second to find that it is there
     if task:
-        about: list[Any] = [dataset.source, dataset.arguments, _version("reasoning-gym")]
-        yield from _remembered(cache, about, lambda: check_source(dataset))
+        about: list[Any] = [dataset.model_dump(mode="json"), seed, _version("reasoning-gym")]
+        yield from _remembered(cache, about, lambda: check_source(dataset, seed))
     elif path.suffix == ".parquet" and files.is_file(dataset.source) and path.is_file():
         status = path.stat()
         about = [dataset.model_dump(mode="json"), str(path.absolute()), status.st_size, status.st_mtime_ns]
-        yield from _remembered(cache, about, lambda: check_source(dataset))
+        yield from _remembered(cache, about, lambda: check_source(dataset, seed))
     else:
-        yield from check_source(dataset)
+        yield from check_source(dataset, seed)
 
 
 def _version(package: str) -> str | None:

@@ -9,6 +9,7 @@ from emoprobe.analysis.probes.experiment import Source
 from emoprobe.results.activation_folder import ActivationError, ActivationFolder, ActivationMetadata
 from emoprobe.results.activations import load_block
 from emoprobe.results.layout import Layout
+from emoprobe.tasks.samples import draw_id
 
 
 def folder_source(layout: Layout, table: pd.DataFrame) -> Source:
@@ -18,7 +19,8 @@ def folder_source(layout: Layout, table: pd.DataFrame) -> Source:
         ActivationError: a folder is missing, or holds other layers, hook points or positions than the first; or every
             token was captured, so that positions differ in number from one trajectory to the next.
     """
-    pairs = list(zip(table["variant"].astype(str), table["sample_id"].astype(str), strict=True))
+    names = map(draw_id, table["sample_id"].astype(str), table["draw"] if "draw" in table else [1] * len(table))
+    pairs = list(zip(table["variant"].astype(str), names, strict=True))
     found = [ActivationFolder.read(layout.activations(*pair)).metadata for pair in pairs]
     first = found[0]
     if first.positions == "all":

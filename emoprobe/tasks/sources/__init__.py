@@ -36,9 +36,9 @@ def open_source(dataset: Dataset, seed: int) -> Source:
     return kind_of(dataset.source).open(dataset, seed)
 
 
-def check_source(dataset: Dataset) -> list[str]:
+def check_source(dataset: Dataset, seed: int) -> list[str]:
     """What is wrong with a data set as far as it can be told at once and offline, one line each."""
     try:
-        return kind_of(dataset.source).check(dataset)
+        return kind_of(dataset.source).check(dataset, seed)
     except DataError as error:
         return [str(error)]

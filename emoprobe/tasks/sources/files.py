@@ -35,7 +35,7 @@ def open_file(dataset: Dataset, seed: int) -> Source:
     return JsonLines(dataset, path) if path.suffix == ".jsonl" else ParquetRows(dataset, path)
 
 
-def check(dataset: Dataset) -> list[str]:
+def check(dataset: Dataset, seed: int) -> list[str]:
     """Whether the file exists, has the columns and has rows enough; a million lines take a fraction of a second."""
     try:
         path = _existing(dataset)

@@ -26,7 +26,7 @@ def paths(source: str) -> list[Path]:
     return sorted(path for path in directory.rglob("*") if path.is_file() and not path.name.startswith("."))
 
 
-def check(dataset: Dataset) -> list[str]:
+def check(dataset: Dataset, seed: int) -> list[str]:
     """Whether a local directory exists and holds something; what the hub has is not asked."""
     if not is_local(dataset.source):
         return []

@@ -49,14 +49,14 @@ class Source(Protocol):
 class Kind:
     """A kind of source: which names it answers to, how it is opened, and what a plan can find wrong with it.
 
-    `open` raises DataError; `check` returns one line a problem, in milliseconds, and downloads nothing. `paths` lists
-    the local files whose content decides what is drawn.
+    Both functions get the experiment's seed. `open` raises DataError; `check` returns one line a problem and downloads
+    nothing. `paths` lists the local files whose content decides what is drawn.
     """
 
     accepted: str
     matches: Callable[[str], bool]
     open: Callable[[Dataset, int], Source]
-    check: Callable[[Dataset], list[str]]
+    check: Callable[[Dataset, int], list[str]]
     paths: Callable[[str], list[Path]] = lambda source: []
 
 

@@ -1,19 +1,26 @@
 """Requests, and the three files that a response becomes."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from emoprobe.analysis.trajectory_table import trajectory_table
 from emoprobe.config.files import parse_config
+from emoprobe.results import activations, atomic
+from emoprobe.results.activation_folder import ActivationError, ActivationFolder
 from emoprobe.results.layout import Layout
 from emoprobe.results.record import DamagedError
 from emoprobe.results.sample import Sample
-from emoprobe.results.trajectory import Attempt
+from emoprobe.results.trajectory import Attempt, Trajectory
+from emoprobe.results.verification import check_trajectory, verify
 from emoprobe.tasks.requests import chat_request, request_seed
-from emoprobe.tasks.responses import Delivery, ResponseError, check_response, completed
+from emoprobe.tasks.responses import Delivery, ResponseError, check_response, completed, failed
+from emoprobe.tasks.samples import draw_id
 
 CONFIG = parse_config(
     {"experiment": {"name": "tiny"}, "variants": {"control": {}, "calm": {"text": "Be calm.", "valence": "neutral"}}}
@@ -132,3 +139,155 @@ def test_damaged_trajectories_are_named(tmp_path: Path, content: str) -> None:
     path.write_bytes(content.encode("latin-1"))
     with pytest.raises(DamagedError, match=str(path)):
         trajectory_table(tmp_path, [("control", "q1")])
+
+
+def test_draws_differ_in_their_seed_alone() -> None:
+    first, second = (chat_request(CONFIG, "m", "calm", SAMPLE, draw) for draw in (1, 2))
+    assert first == chat_request(CONFIG, "m", "calm", SAMPLE)
+    assert first["seed"] == request_seed(42, "gsm8k_0001") == 999242597
+    assert {key for key in first if first[key] != second[key]} == {"seed"}
+    seeds = {request_seed(42, sample, draw) for sample in ("x_0001", "x_0002") for draw in range(1, 200)}
+    assert len(seeds) == 398
+
+
+def test_the_table_tells_draws_of_a_question_apart(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    sample = SAMPLE.model_copy(update={"group": "sums"})
+    sample.write(layout.sample("gsm8k_0001"))
+    for draw in (1, 2):
+        request = chat_request(CONFIG, "m", "calm", sample, draw)
+        answer = check_response(response(f"Answer: {draw}"))
+        completed(CONFIG, "calm", sample, request, answer, DELIVERY, draw=draw).write(
+            layout.pair("calm", draw_id("gsm8k_0001", draw))
+        )
+    assert check_trajectory(layout, "calm", "gsm8k_0001-d2")[0] == []
+    assert json.loads((layout.pair("calm", "gsm8k_0001-d2") / "sample.json").read_text())["sample_data"] == {
+        "question": "What is 1 + 1?",
+        "answer": "2",
+        "sample_id": "gsm8k_0001",
+    }
+    table = trajectory_table(tmp_path, [("calm", "gsm8k_0001"), ("calm", "gsm8k_0001-d2")], CONFIG)
+    assert table["sample_id"].tolist() == ["gsm8k_0001"] * 2
+    assert table["draw"].tolist() == [1, 2]
+    assert table["group"].tolist() == ["sums"] * 2
+    assert table["paraphrase"].tolist() == [0, 0]
+    assert table["correct"].tolist() == [False, True]
+    assert table["failure"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("content", "finish", "correct", "lenient", "extraction"),
+    [
+        ("Answer: 2", "stop", True, True, "marker"),
+        ("Answer: 2", "length", False, True, "marker"),
+        ("1 + 1 = 2", "stop", False, True, "last_number"),
+        ("<think>Answer: 2", "stop", False, True, "marker"),
+        ("who knows", "stop", False, False, "none"),
+    ],
+)
+def test_the_strict_grade_goes_into_the_files_and_both_into_the_table(
+    tmp_path: Path, content: str, finish: str, correct: bool, lenient: bool, extraction: str
+) -> None:
+    answer = response(content)
+    answer["choices"][0]["finish_reason"] = finish
+    folder = write(tmp_path, answer)
+    assert json.loads((folder / "sample.json").read_text())["metrics"]["correctness"] == float(correct)
+    row = trajectory_table(tmp_path / "tiny", [("calm", "gsm8k_0001")], CONFIG).iloc[0]
+    assert (row["correct"], row["lenient"], row["extraction"]) == (correct, lenient, extraction)
+    assert row["truncated"] == (finish == "length")
+
+
+def test_letters_are_graded_with_and_without_the_sample_file(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    sample = SAMPLE.model_copy(
+        update={"question": "Capital?\nA. Paris\nB. Rome", "answer": "B", "choices": ["Paris", "Rome"]}
+    )
+    request = chat_request(CONFIG, "m", "calm", sample)
+    for name, content in (("gsm8k_0001", "Answer: Rome"), ("gsm8k_0002", "Answer: B")):
+        completed(CONFIG, "calm", sample, request, check_response(response(content)), DELIVERY).write(
+            layout.pair("calm", name)
+        )
+    sample.write(layout.sample("gsm8k_0001"))
+    table = trajectory_table(tmp_path, [("calm", "gsm8k_0001"), ("calm", "gsm8k_0002")], CONFIG)
+    assert table["gold"].tolist() == table["extracted"].tolist() == ["B", "B"]
+    assert table["correct"].tolist() == [True, True]
+    assert json.loads((layout.pair("calm", "gsm8k_0001") / "sample.json").read_text())["extracted_answer"] == "B"
+
+
+def failure(layout: Layout) -> Trajectory:
+    request = chat_request(CONFIG, "m", "calm", SAMPLE)
+    attempts = [Attempt(worker="vllm-0", started="2026-01-01T00:00:00+00:00", seconds=1.0, error="status 500")] * 3
+    made = failed(CONFIG, "calm", SAMPLE, request, "no server answered: status 500", attempts)
+    made.write(layout.pair("calm", "gsm8k_0001"))
+    return made
+
+
+def test_a_pair_that_no_server_answers_is_a_record_of_its_error(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    made = failure(layout)
+    folder = layout.pair("calm", "gsm8k_0001")
+    assert Trajectory.read(folder) == made
+    assert made.failure == "no server answered: status 500"
+    lines = [json.loads(line) for line in (folder / "trajectory.jsonl").read_text().splitlines()]
+    assert lines[-1] == {"role": "assistant", "content": ""}
+    assert [line["role"] for line in lines] == ["system", "user", "assistant"]
+    outcome = json.loads((folder / "sample.json").read_text())
+    assert outcome["metrics"] == {"correctness": None, "format": None, "efficiency": None}
+    assert outcome["sample_data"]["answer"] == "2"
+    row = trajectory_table(tmp_path, [("calm", "gsm8k_0001")], CONFIG).iloc[0]
+    assert row["failure"] == made.failure
+    assert (row["question"], row["gold"], row["valence"], row["attempts"]) == ("What is 1 + 1?", "2", "neutral", 3)
+    assert len(json.loads(row["failed_attempts"])) == 3
+    unanswered = ["completion", "extracted", "correct", "lenient", "extraction", "compliant", "efficiency", "truncated"]
+    assert row[[*unanswered, "characters", "steps", "polarity", "worker", "seconds", "completion_tokens"]].isna().all()
+
+
+def captured(layout: Layout, token_ids: list[int]) -> None:
+    content = save({"input.output": np.ones((1, 1, 4), dtype=np.float32)})
+    folder = layout.activations("control", "gsm8k_0001")
+    atomic.write_bytes(folder / "activations.safetensors", content)
+    values = {
+        "dtype": "float32",
+        "layers": [0],
+        "hook_points": ["input.output"],
+        "positions": [{"name": "response_last", "span": [0, 1]}],
+        "token_ids": token_ids,
+        "shapes": {"input.output": [1, 1, 4]},
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "bytes": len(content),
+    }
+    atomic.write_json(folder / "metadata.json", values)
+
+
+def test_the_activations_of_a_failure_say_so_and_are_passed_over(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    made = failure(layout)
+    folder = ActivationFolder.write_failure(layout.activations("calm", "gsm8k_0001"), made.failure or "", "r-1")
+    assert ActivationFolder.read(folder.path) == folder
+    assert folder.metadata.error == made.failure
+    with pytest.raises(ActivationError, match="match"):
+        activations.load_activations(tmp_path, "input.output", "response_last")
+    completed(CONFIG, "control", SAMPLE, chat_request(CONFIG, "m", "control", SAMPLE), response(), DELIVERY).write(
+        layout.pair("control", "gsm8k_0001")
+    )
+    captured(layout, [1, 2, 3, 4, 5, 6, 2])
+    found = activations.load_activations(tmp_path, "input.output", "response_last")
+    assert found.index["variant"].tolist() == ["control"]
+    assert found.values.shape == (1, 1, 4)
+    pairs = [("control", "gsm8k_0001"), ("calm", "gsm8k_0001")]
+    atomic.write_json(layout.manifest, activations.manifest(layout, pairs).model_dump(mode="json"))
+    assert verify(layout, pairs, captured=True).problems == []
+
+
+def test_answers_and_failures_that_are_mixed_up_are_told(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    made = failure(layout)
+    folder = layout.pair("calm", "gsm8k_0001")
+    ActivationFolder.write_failure(layout.activations("control", "gsm8k_0001"), "gone")
+    assert (
+        "captured from other tokens" in activations.check(layout.activations("control", "gsm8k_0001"), None, [1, 2])[0]
+    )
+    captured(layout, [1, 2])
+    assert "captured from other tokens" in activations.check(layout.activations("control", "gsm8k_0001"), None, [])[0]
+    Trajectory([*made.opening, {"role": "assistant", "content": "7"}], made.state, made.outcome).write(folder)
+    assert "has an answer" in check_trajectory(layout, "calm", "gsm8k_0001")[0][0]

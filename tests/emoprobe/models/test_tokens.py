@@ -1,0 +1,26 @@
+"""Tokens of texts by a model's tokenizer."""
+
+from pathlib import Path
+
+import pytest
+
+from emoprobe.models.source import ModelError
+from emoprobe.models.tokens import count_tokens
+
+
+def test_tokens_are_those_of_the_models_tokenizer(smollm2: Path) -> None:
+    from transformers import AutoTokenizer
+
+    texts = ["", "Hello", "It is a quiet day, and all is still.", "ünïcödé 12,345"]
+    tokenizer = AutoTokenizer.from_pretrained(smollm2)
+    expected = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+    assert count_tokens(texts, smollm2) == expected
+    assert count_tokens([], smollm2) == []
+
+
+@pytest.mark.parametrize("content", [None, "{}"])
+def test_a_tokenizer_that_cannot_be_loaded_is_named(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(ModelError, match=r"model\.source: the tokenizer in .* cannot be loaded"):
+        count_tokens(["a"], tmp_path)
