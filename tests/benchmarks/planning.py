@@ -15,7 +15,7 @@ from tests.workspace import ROOT, Workspace
 
 def run() -> None:
     """Seven variants on 100 to 1,319 samples, generation alone and with captures."""
-    variants = load_config(ROOT / "config/config.yaml").resolved()["variants"]
+    variants = load_config(ROOT / "config/experiments/seven_variants.yaml").resolved()["variants"]
     for captured in (False, True):
         for samples in (100, 400, 1319):
             with tempfile.TemporaryDirectory() as folder:
