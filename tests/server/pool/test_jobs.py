@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,13 +13,13 @@ from emoprobe.results.layout import Layout
 from emoprobe.tasks.requests import request_seed
 from tests.server.pool.house import House, trajectory, until
 
-FAST = {"workers": {"attempts": 2}}
+FAST: Any = {"workers": {"attempts": 2}}
 REFUSAL = {"kind": "status", "status": 400, "times": 999}
 SAMPLES = [f"gsm8k_{number:04d}" for number in range(1, 5)]
 PAIRS = [(variant, sample) for sample in SAMPLES for variant in ("control", "calm")]
 
 
-def ask_all(house: House, jobs: list[tuple[str, ...]], fault: dict[str, Any] | None = None) -> list[str]:
+def ask_all(house: House, jobs: Sequence[tuple[str, ...]], fault: dict[str, Any] | None = None) -> list[str]:
     """One run that asks for jobs one after the other."""
 
     async def scenario() -> list[str]:
