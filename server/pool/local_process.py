@@ -47,6 +47,11 @@ class LocalProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._log_start = 0
 
+    @property
+    def process_id(self) -> int | None:
+        """The number of the process; None while there is none."""
+        return None if self._process is None else self._process.pid
+
     async def start(self) -> str:
         """Start the process; return the URL at which it will listen.
 

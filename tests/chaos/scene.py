@@ -157,8 +157,8 @@ def stubs(servers: int = 2, delay: float = 0.0, **workers: Any) -> Scene:
     """Trajectories from stub servers, without captures."""
     sections = {
         "model": {"source": str(embedded_model())},
-        "generation": {"max_tokens": 32, "timeout": 3.0},
-        "workers": {"start_timeout": 4.0, "hang_timeout": 6.0, **workers},
+        "generation": {"max_tokens": 32},
+        "workers": {"timeout": 3.0, "start_timeout": 4.0, "hang_timeout": 6.0, **workers},
         "capture": {"enabled": False},
     }
     return Scene(sections, ("--until", "generate"), servers, delay)
@@ -168,8 +168,8 @@ def nnsight(count: int = 2, **workers: Any) -> Scene:
     """Trajectories and their activations from real NNsight servers with a tiny model."""
     sections = {
         "model": {"source": str(tiny_model())},
-        "generation": {"backend": "nnsight", "max_tokens": 24, "timeout": 60.0},
-        "workers": {"count": count, "requests": 2, "hang_timeout": 6.0, **workers},
+        "generation": {"backend": "nnsight", "max_tokens": 24},
+        "workers": {"timeout": 60.0, "count": count, "requests": 2, "hang_timeout": 6.0, **workers},
         "capture": {"dtype": "float32"},
     }
     return Scene(sections, ("--until", "generate"))

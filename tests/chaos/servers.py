@@ -125,8 +125,8 @@ def vllm() -> Scene:
     """Trajectories from two real vLLM servers."""
     sections = {
         "model": {"source": str(embedded_model())},
-        "generation": {"max_tokens": 24},
-        "workers": {"count": 2, "requests": 1, "keep_alive": 60.0, "max_model_len": 1024, "kv_cache_gib": 1},
+        "generation": {"max_tokens": 24, "engine": {"max_model_len": 1024}},
+        "workers": {"count": 2, "requests": 1, "keep_alive": 60.0, "kv_cache_gib": 1},
         "capture": {"enabled": False},
     }
     return Scene(sections, ("--until", "generate"))

@@ -16,7 +16,7 @@ from tests.conftest import VARIANTS
 from tests.workflow.pool import end_pool, server_process, worker_status, workers
 from tests.workspace import Workspace, wait_for
 
-WORKERS = {"count": 2, "keep_alive": 1800.0, "kv_cache_gib": 1, "max_model_len": 2048}
+WORKERS = {"count": 2, "keep_alive": 1800.0, "kv_cache_gib": 1}
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def base(smollm2: Path) -> Iterator[dict[str, Any]]:
         "model": {"source": str(smollm2)},
         "dataset": {"samples": 4},
         "variants": VARIANTS,
-        "generation": {"max_tokens": 24},
+        "generation": {"max_tokens": 24, "engine": {"max_model_len": 2048}},
         "workers": WORKERS,
         "capture": {"enabled": False},
     }

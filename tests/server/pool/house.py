@@ -130,7 +130,7 @@ class House:
         }
         config = parse_config(values)
         atomic.write_json(self.plan / f"{name}.json", config.resolved())
-        layout = Layout.of(name, self.results)
+        layout = self.layout(name)
         atomic.write_json(layout.model, ModelCard(model, f"/models/{model}", None, f"hash of {model}", 64).to_json())
         for index in range(samples):
             sample = Sample(
@@ -138,6 +138,10 @@ class House:
             )
             sample.write(layout.sample(sample.sample_id))
         return layout
+
+    def layout(self, name: str) -> Layout:
+        """Where an experiment's files lie."""
+        return Layout.of(name, self.results)
 
     def stub(self, model: str) -> GatedStub:
         """The stub that answers for a model, however often it is started."""

@@ -165,6 +165,23 @@ def test_generation_and_capture_of_many_models(house: House) -> None:
     assert (house.most["vllm"], house.most["nnsight"]) == (1, 1)
 
 
+def test_generation_on_nnsight_beside_captures_of_another_model(house: House) -> None:
+    """Generation waits for the other model's turn, whose captures wait for the end of generation: nobody for ever."""
+    house.add("one", "a", capture={"enabled": True})
+    house.add("two", "b", capture={"enabled": True}, generation={"backend": "nnsight"})
+
+    async def scenario() -> list[str]:
+        async with house.pool():
+            answers = await in_slots(3, [house.ask("generate", "one", *pair) for pair in PAIRS])
+            captures = [house.ask("capture", "one", *pair) for pair in PAIRS]
+            others = [house.ask("generate", "two", *pair) for pair in PAIRS]
+            mixed = [job for jobs in zip(captures, others, strict=True) for job in jobs]
+            return answers + await in_slots(3, mixed)
+
+    assert set(asyncio.run(scenario())) == {"ok\n"}
+    assert house.most["nnsight"] == 1
+
+
 def test_a_model_that_cannot_be_served_fails_alone(house: House) -> None:
     house.add("one", "a")
     house.add("two", "b")

@@ -1,0 +1,63 @@
+"""How far a plan is, out of files alone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from emoprobe.config.files import parse_config
+from emoprobe.results.activation_folder import ActivationFolder
+from emoprobe.results.layout import Layout
+from emoprobe.results.trajectory import AgentState, Timing, Trajectory, Usage
+from emoprobe.workflow.progress import Made, snapshot, token_rates
+
+NOW = 1_000_000.0
+CONFIG: dict[str, Any] = {
+    "dataset": {"samples": 4},
+    "variants": {"control": {}, "calm": {"text": "It is quiet."}},
+    "generation": {"draws": 2, "temperature": 1.0},
+    "capture": {"samples": 1},
+}
+
+
+def make(layout: Layout, variant: str, name: str, age: float) -> None:
+    """A trajectory that was made some seconds before now, by a worker that took ten for 50 tokens."""
+    state = AgentState(worker_id="vllm-0", usage=Usage(completion_tokens=50), timing=Timing(seconds=10.0))
+    Trajectory([{"role": "assistant", "content": "4"}], state).write(layout.pair(variant, name))
+    for path in layout.pair(variant, name).iterdir():
+        os.utime(path, (NOW - age, NOW - age))
+
+
+def test_a_plan_is_counted_by_experiment_and_variant(tmp_path: Path) -> None:
+    configs = {name: parse_config({"experiment": {"name": name}, **CONFIG}) for name in ("one", "two")}
+    layout = Layout.of("one", tmp_path)
+    for name in ("gsm8k_0001", "gsm8k_0001-d2", "gsm8k_0002"):
+        make(layout, "calm", name, 10.0)
+    ActivationFolder.write_failure(layout.activations("calm", "gsm8k_0001-d2"), "no server answered")
+    (layout.root / "logs/generate/control").mkdir(parents=True)
+    (layout.root / "logs/generate/control/gsm8k_0003.log").write_text("control/gsm8k_0003: no\nmore\n")
+    (layout.root / "logs/generate/control/gsm8k_0004.log").touch()
+    progress = snapshot(configs, tmp_path, NOW)
+    one, two = progress.experiments
+    control, calm = one.variants
+    # Four samples in two draws; of the captures only the first sample's.
+    assert (control.trajectories.count, calm.trajectories.count, calm.trajectories.total) == (0, 3, 8)
+    assert (calm.activations.count, calm.activations.total) == (1, 2)
+    assert (one.trajectories.total, two.trajectories.count) == (16, 0)
+    assert one.failures == [("generate control/gsm8k_0003", "control/gsm8k_0003: no")]
+    assert progress.trajectory_rate == 0.3
+    assert progress.eta is not None
+    assert round(progress.eta) == round((32 - 3) / 0.3 + (8 - 1) / 0.3)
+    assert token_rates(configs, tmp_path, NOW) == {"vllm-0": 150 / 20}
+
+
+def test_a_plan_of_which_nothing_is_made_has_no_estimate(tmp_path: Path) -> None:
+    progress = snapshot({"one": parse_config({"experiment": {"name": "one"}, **CONFIG})}, tmp_path, NOW)
+    assert (progress.eta, progress.last_file, progress.trajectory_rate) == (None, None, 0.0)
+
+
+def test_old_files_tell_no_rate() -> None:
+    assert Made([0.0, 1.0, 2.0], 9).rate(1000.0) == 0.0
+    assert Made([999.0], 9).rate(1000.0) == 0.0
+    assert Made([990.0, 995.0], 9).rate(1000.0) == 0.2
