@@ -108,6 +108,7 @@ def job_environment(config: Config, config_file: Path, code: Path, python: str) 
     return {
         "EMOPROBE_PYTHON": python,
         "EMOPROBE_CONFIG": str(config_file),
+        "EMOPROBE_CODE": str(code),
         "EMOPROBE_CLIENT": str(code / "scripts/ask_pool.sh"),
         "EMOPROBE_POOL": str(address_path(config, code)),
         "EMOPROBE_OWNER": str(os.getpid()),
