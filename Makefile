@@ -48,7 +48,7 @@ env-dev: env .venv/installed-dev
 	envs/install.sh --python $(BIN)/python $<
 	touch $@
 
-# Editable, so that only a new version needs it again.
+# Editable, so that it is current and only a new version needs it again.
 .venv/installed-emoprobe-$(VERSION): pyproject.toml | .venv/installed-$(HARDWARE)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@

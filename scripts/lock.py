@@ -1,4 +1,4 @@
-"""Write the locks: every package with its version. `cpu` and `cuda` are what a run needs, `dev` what tests add to it."""
+"""Write the locks, each package with its version: `cpu` and `cuda` are what a run needs, `dev` what tests add to it."""
 
 import argparse
 import hashlib
@@ -12,8 +12,9 @@ PYTHON = "3.11"
 PLATFORM = "x86_64-manylinux_2_28"
 TORCH = "torch==2.13.0"
 CPU_BUILDS = ("--overrides", "envs/cpu-overrides.txt", "--excludes", "envs/cpu-excludes.txt")
-NEEDS = f"# Made by `make lock` for Python {PYTHON} on x86-64 Linux. Install with: envs/install.sh {{path}}\n"
-CONDA = """# Made by `make lock`: conda brings the interpreter; {name}.post-deploy.sh installs {name}.txt (SHA-256 {digest}).
+NEEDS = f"# Made by `make lock`, for Python {PYTHON} on x86-64 Linux. Install it with envs/install.sh {{path}}\n"
+CONDA = """# Made by `make lock`: conda brings the interpreter, {name}.post-deploy.sh installs {name}.txt, whose SHA-256 is
+# {digest}.
 channels:
   - conda-forge
 dependencies:
@@ -61,7 +62,7 @@ def write(name: str, lock: str) -> None:
 
 
 def conda_file(name: str) -> str:
-    """The conda environment of a lock. It names the lock's hash, as Snakemake renews an environment whose file changes."""
+    """The conda environment of a lock. It names the lock's hash: Snakemake renews an environment whose file changes."""
     digest = hashlib.sha256((ENVS / f"{name}.txt").read_bytes()).hexdigest()
     return CONDA.format(name=name, digest=digest, python=PYTHON)
 
@@ -69,7 +70,7 @@ def conda_file(name: str) -> str:
 def main() -> None:
     """Command line; see --help."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--upgrade", action="store_true", help="take new versions also where the present ones still fit")
+    parser.add_argument("--upgrade", action="store_true", help="take new versions where the present ones still fit")
     options = ["--upgrade"] if parser.parse_args().upgrade else []
     # The local version picks the CPU build; no index that uv knows has it, so it is named after resolving.
     cpu = compile_lock(["cpu"], previous("cpu").replace("+cpu", ""), *CPU_BUILDS, *options)
