@@ -1,50 +1,96 @@
-"""Write the locks: every package of the environment with its version, for a CPU and for CUDA."""
+"""Write the locks, each package with its version: `cpu` and `cuda` are what a run needs, `dev` what tests add to it."""
 
+import argparse
+import hashlib
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 ENVS = Path(__file__).parents[1] / "envs"
+PYTHON = "3.11"
+PLATFORM = "x86_64-manylinux_2_28"
 TORCH = "torch==2.13.0"
-YAML = """# Made by `make lock`: conda brings the interpreter, {name}.post-deploy.sh the packages of {name}.txt.
+CPU_BUILDS = ("--overrides", "envs/cpu-overrides.txt", "--excludes", "envs/cpu-excludes.txt")
+NEEDS = f"# Made by `make lock`, for Python {PYTHON} on x86-64 Linux. Install it with envs/install.sh {{path}}\n"
+CONDA = """# Made by `make lock`: conda brings the interpreter, {name}.post-deploy.sh installs {name}.txt, whose SHA-256 is
+# {digest}.
 channels:
   - conda-forge
 dependencies:
-  - python =3.11
+  - python ={python}
   - pip
 """
-SCRIPT = """#!/usr/bin/env bash
-# Made by `make lock`: installs the packages of {name}.txt into the conda environment.
-set -euo pipefail
-lock=$(mktemp)
-cat > "$lock" <<'LOCK'
-{lock}LOCK
-pip install --no-deps -r "$lock" || pip install --no-deps --extra-index-url {index} -r "$lock"
-rm "$lock"
-"""
-TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
-def compile_lock(name: str, *options: str) -> str:
-    """Resolve the project's dependencies with one extra."""
-    uv = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--upgrade", "pyproject.toml", "--extra", name]
-    common = ["--extra", "dev", "--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_28"]
-    shape = ["--no-annotate", "--no-header"]
-    done = subprocess.run(
-        [*uv, *common, *shape, *options], cwd=ENVS.parent, check=True, stdout=subprocess.PIPE, text=True
-    )
-    return done.stdout
+def compile_lock(extras: list[str], known: str, *options: str) -> str:
+    """Resolve the project's dependencies with some extras.
+
+    Args:
+        extras: which.
+        known: lines of versions to keep where they still fit.
+        options: further ones of `uv pip compile`.
+    """
+    output = ENVS / "resolving.txt"
+    output.write_text(known)
+    command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "pyproject.toml", "--output-file", str(output)]
+    command += [option for extra in extras for option in ("--extra", extra)]
+    command += ["--python-version", PYTHON, "--python-platform", PLATFORM, "--no-annotate", "--no-header", *options]
+    try:
+        subprocess.run(command, cwd=ENVS.parent, check=True, stdout=subprocess.DEVNULL)
+        return output.read_text()
+    finally:
+        output.unlink()
+
+
+def packages(lock: str) -> dict[str, str]:
+    """Name → its line in a lock."""
+    lines = [line for line in lock.splitlines() if line and not line.startswith("#")]
+    return {re.split("[=<>@ ]", line)[0]: line for line in lines}
+
+
+def previous(name: str) -> str:
+    """The lock as it is now; empty where there is none."""
+    path = ENVS / f"{name}.txt"
+    return path.read_text() if path.exists() else ""
+
+
+def write(name: str, lock: str) -> None:
+    """Write one lock, which says what it needs."""
+    path = ENVS / f"{name}.txt"
+    path.write_text(NEEDS.format(path=path.relative_to(ENVS.parent)) + lock)
+
+
+def conda_file(name: str) -> str:
+    """The conda environment of a lock. It names the lock's hash: Snakemake renews an environment whose file changes."""
+    digest = hashlib.sha256((ENVS / f"{name}.txt").read_bytes()).hexdigest()
+    return CONDA.format(name=name, digest=digest, python=PYTHON)
 
 
 def main() -> None:
-    """Write `envs/cpu.*` and `envs/cuda.*`."""
-    overrides = ["--overrides", "envs/cpu-overrides.txt", "--excludes", "envs/cpu-excludes.txt"]
+    """Command line; see --help."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--upgrade", action="store_true", help="take new versions where the present ones still fit")
+    options = ["--upgrade"] if parser.parse_args().upgrade else []
     # The local version picks the CPU build; no index that uv knows has it, so it is named after resolving.
-    cpu = compile_lock("cpu", *overrides).replace(f"{TORCH}\n", f"{TORCH}+cpu\n")
-    for name, lock in (("cpu", cpu), ("cuda", compile_lock("cuda"))):
-        (ENVS / f"{name}.txt").write_text(lock)
-        (ENVS / f"{name}.yaml").write_text(YAML.format(name=name))
-        (ENVS / f"{name}.post-deploy.sh").write_text(SCRIPT.format(name=name, lock=lock, index=TORCH_CPU_INDEX))
+    cpu = compile_lock(["cpu"], previous("cpu").replace("+cpu", ""), *CPU_BUILDS, *options)
+    cuda = compile_lock(["cuda"], previous("cuda"), *options)
+    # What tests add may change no version of a run, on either hardware.
+    fixed = {**packages(cuda), **packages(cpu)}
+    constraints = ENVS / "run-versions.txt"
+    constraints.write_text("\n".join(fixed.values()))
+    try:
+        everything = compile_lock(
+            ["cpu", "dev"], cpu + previous("dev"), *CPU_BUILDS, "--constraints", str(constraints), *options
+        )
+    finally:
+        constraints.unlink()
+    added = [line for name, line in packages(everything).items() if name not in packages(cpu)]
+    write("cpu", cpu.replace(f"{TORCH}\n", f"{TORCH}+cpu\n"))
+    write("cuda", cuda)
+    write("dev", "".join(f"{line}\n" for line in added))
+    for name in ("cpu", "cuda"):
+        (ENVS / f"{name}.yaml").write_text(conda_file(name))
 
 
 if __name__ == "__main__":

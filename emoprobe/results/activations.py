@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import ml_dtypes  # noqa: F401 (teaches NumPy bfloat16, which safetensors asks it for)
 import numpy as np
 import pandas as pd
 from pydantic import RootModel, ValidationError
@@ -108,16 +109,16 @@ def check(folder: Path, entry: ManifestEntry | None = None, token_ids: list[int]
 
 def _check_tensors(path: Path, found: ActivationMetadata) -> list[str]:
     problems = []
-    with safe_open(path, "pt") as file:
+    with safe_open(path, "np") as file:
         if sorted(file.keys()) != sorted(found.hook_points):
             problems.append(f"{path}: has {', '.join(file.keys())}, not {', '.join(found.hook_points)}")
         for point in file.keys():  # noqa: SIM118 (no mapping)
             tensor = file.get_tensor(point)
-            if tuple(tensor.shape[:2]) != (len(found.layers), found.n_positions) or tensor.dim() != 3:
-                problems.append(f"{path}: {point} has shape {tuple(tensor.shape)}")
-            if str(tensor.dtype) != f"torch.{found.dtype}":
+            if tensor.shape[:2] != (len(found.layers), found.n_positions) or tensor.ndim != 3:
+                problems.append(f"{path}: {point} has shape {tensor.shape}")
+            if str(tensor.dtype) != found.dtype:
                 problems.append(f"{path}: {point} has dtype {tensor.dtype}, not {found.dtype}")
-            if not bool(tensor.isfinite().all()):
+            if not np.isfinite(tensor).all():
                 problems.append(f"{path}: {point} has values that are not finite")
     return problems
 
@@ -204,9 +205,9 @@ def load_block(
     for number, pair in enumerate(pairs):
         path = layout.activations(*pair) / TENSORS
         try:
-            with safe_open(path, "pt") as file:
+            with safe_open(path, "np") as file:
                 found = file.get_slice(hook_point)[first:end]
-            values = found.numpy() if str(found.dtype) == "torch.float16" else found.float().numpy()
+            values = found if found.dtype == np.float16 else found.astype(np.float32)
             for column, position in enumerate(positions):
                 if position not in blocks:
                     blocks[position] = np.empty((len(pairs), *values[:, column].shape), dtype=values.dtype)
@@ -244,9 +245,9 @@ def _read(folder: ActivationFolder, hook_point: str, layers: list[int], column: 
     if missing:
         raise ActivationError(f"{folder.path}: layers {missing} were not captured (captured: {found.layers})")
     try:
-        with safe_open(folder.tensors, "pt") as file:
+        with safe_open(folder.tensors, "np") as file:
             block = file.get_slice(hook_point)[:, column]
     except (OSError, SafetensorError) as error:
         raise ActivationError(f"{folder.tensors} is damaged ({error}); delete its folder and run again") from None
-    result: np.ndarray = block[[places[layer] for layer in layers]].float().numpy()
+    result: np.ndarray = block[[places[layer] for layer in layers]].astype(np.float32)
     return result

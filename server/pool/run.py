@@ -129,6 +129,7 @@ def job_environment(
     directory = os.getcwd()
     return {
         "EMOPROBE_PYTHON": python,
+        "EMOPROBE_CODE": str(code),
         "EMOPROBE_CLIENT": str(code / "scripts/ask_pool.sh"),
         "EMOPROBE_POOL": str(address_path(configs, code)),
         "EMOPROBE_OWNER": str(owner),
