@@ -20,7 +20,7 @@ from server.capture.answers import (
     usage,
 )
 from server.capture.generation import Generation
-from server.capture.model import Scores
+from server.capture.model import TokenScores
 from server.capture.prompts import Prompt
 from server.capture.schema import ChatRequest, CompletionRequest
 from server.capture.service import BadRequestError, CapturePlan, Service
@@ -46,15 +46,16 @@ class Work:
     rows: list[Generation]
     identifier: str
     stepped: asyncio.Event
-    scores: list[Scores | None] = field(default_factory=list)
+    scores: list[TokenScores | None] = field(default_factory=list)
 
     @classmethod
     async def chat(cls, service: Service, request: ChatRequest) -> Work:
         """Check a chat request; tokenizing it holds up no other.
 
         Raises:
-            BadRequestError: it cannot be served.
+            UnknownModelError, BadRequestError: it cannot be served.
         """
+        service.check_model(request.model)
         limit = request.max_completion_tokens if request.max_completion_tokens is not None else request.max_tokens
         messages = [message.plain() for message in request.messages]
         template = request.chat_template_kwargs
@@ -67,8 +68,9 @@ class Work:
         """Check a text completion request; tokenizing it holds up no other.
 
         Raises:
-            BadRequestError: it cannot be served.
+            UnknownModelError, BadRequestError: it cannot be served.
         """
+        service.check_model(request.model)
         limit = DEFAULT_COMPLETION_TOKENS if request.max_tokens is None else request.max_tokens
 
         def tokenize() -> list[Prompt]:
