@@ -167,7 +167,9 @@ def _without_weights(config: PretrainedConfig) -> PreTrainedModel:
     config._experts_implementation = "batched_mm"
     try:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+            model = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+                config, attn_implementation="eager"
+            )
     except Exception as error:  # transformers raises whatever a configuration runs into
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UnsupportedModelError(

@@ -63,11 +63,11 @@ class Made:
     mixes_tokens: bool
 
 
-class Operations(TorchDispatchMode):
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records the operations that run inside of it, and keeps their results so that none takes another's identity."""
 
     def __init__(self, tokens: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._tokens = tokens
         self._made: dict[Key, Made] = {}
         self._kept: list[torch.Tensor] = []

@@ -196,7 +196,7 @@ class ServedModel:
     def _gather(
         self, wanted: Wanted, row: int, length: int, taken: dict[tuple[int, str], torch.Tensor], reduced: bool
     ) -> dict[str, torch.Tensor]:
-        """Hook point → (n_layers, n_positions, d) of one sequence; `reduced` says that positions are averaged already."""
+        """Hook point → (n_layers, n_positions, d) of one sequence; `reduced`: the positions are averaged already."""
 
         def at_positions(layer: int, site: str) -> torch.Tensor:
             values = taken[layer, site][row]

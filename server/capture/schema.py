@@ -109,7 +109,8 @@ class Sampling(Unserved):
     @classmethod
     def served_fields(cls) -> list[str]:
         """The fields that do something."""
-        unserved = {*Unserved.model_fields, *UnservedInChat.model_fields, *UnservedInText.model_fields}
+        bases = [base for base in (Unserved, UnservedInChat, UnservedInText) if issubclass(cls, base)]
+        unserved = {name for base in bases for name in base.model_fields}
         return [name for name in cls.model_fields if name not in unserved]
 
     @property

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from emoprobe.config.science.capture import Capture
+from emoprobe.models.architecture import HookPointError
 from emoprobe.models.positions import PositionError, resolve
 from emoprobe.results.activation_folder import Position, TokenSpans
-from emoprobe.models.architecture import HookPointError
 from server.capture.engine import Engine, Pass
 from server.capture.generation import Generation
 from server.capture.model import Captured, ServedModel, TokenScores, Wanted

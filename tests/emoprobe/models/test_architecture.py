@@ -21,7 +21,7 @@ TOLERANCE = 1e-5
 def random_model(family: str) -> Any:
     """A model whose weights are large enough to tell its parts apart."""
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config(family)).eval()
+    model = AutoModelForCausalLM.from_config(config(family)).eval()  # type: ignore[no-untyped-call]
     with torch.no_grad():
         for parameter in model.parameters():
             _ = parameter.normal_(0, 0.3) if parameter.dim() > 1 else parameter.uniform_(0.5, 1.5)
@@ -166,7 +166,7 @@ def test_what_a_model_lacks_is_said() -> None:
         architecture.hook_points(["resid_mid"])
     with pytest.raises(HookPointError, match=r"'nose.output' does not exist; accepted: resid_pre, attn_out"):
         architecture.hook_points(["nose.output"])
-    with pytest.raises(HookPointError, match="3 does not exist, the model has 3 layers; .* -3 to 2"):
+    with pytest.raises(HookPointError, match=r"3 does not exist, the model has 3 layers; .* -3 to 2"):
         architecture.layers([3])
     assert architecture.layers([-1, 0]) == [0, 2]
     assert architecture.hook_points(["output", "mlp.output", "resid_pre"]) == ["resid_pre", "mlp.output", ".output"]

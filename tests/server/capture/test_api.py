@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import openai
 import pytest
 import yaml
 from safetensors.torch import load_file
 
+from emoprobe.results.activations import check, load_activations
 from tests.nnsight_server import NNsightServer
 from tests.workspace import wait_for
 
@@ -173,6 +175,12 @@ def test_interventions_are_the_defaults(server: NNsightServer) -> None:
         ("/v1/chat/completions", {"messages": [{"role": "robot", "content": "x"}]}, ["messages.0.role"]),
         ("/v1/chat/completions", {"messages": "hi"}, ["messages"]),
         ("/v1/interventions", {"colour": "red"}, ["colour", "accepted: layers"]),
+        ("/v1/chat/completions", {**CHAT, "colour": "red"}, ["colour: is no known field", "accepted: model", "messages"]),
+        ("/v1/completions", {"prompt": "x", "maxtokens": 5}, ["maxtokens: is no known field", "max_tokens"]),
+        ("/v1/chat/completions", {**CHAT, "stream_options": {"usage": True}}, ["stream_options.usage", "include_usage"]),
+        ("/v1/chat/completions", {**CHAT, "top_logprobs": 2}, ["top_logprobs: only together with logprobs"]),
+        ("/v1/chat/completions", {**CHAT, "ndif": {"prompt_tokens": 2}}, ["ndif.prompt_tokens"]),
+        ("/v1/completions", {"prompt": [1, 2], "ndif": {"message_spans": {"prefix": None}}}, ["together with ndif.messages"]),
     ],
 )  # fmt: skip
 def test_bad_requests_say_what_is_accepted(server: NNsightServer, path: str, body: Any, words: list[str]) -> None:
@@ -184,8 +192,73 @@ def test_bad_requests_say_what_is_accepted(server: NNsightServer, path: str, bod
         assert word in answer.json()["error"]["message"]
 
 
-def test_unknown_fields_of_a_request_are_ignored(server: NNsightServer) -> None:
-    assert post(server, "/v1/chat/completions", {**CHAT, "colour": "red", "user": "me"}).status_code == 200
+def test_another_models_name_is_not_found(server: NNsightServer, client: openai.OpenAI) -> None:
+    for path, body in (("/v1/chat/completions", CHAT), ("/v1/completions", TEXT)):
+        answer = post(server, path, {**body, "model": "gpt-9"})
+        assert answer.status_code == 404
+        error = answer.json()["error"]
+        assert "`gpt-9` does not exist" in error["message"]
+        assert "`tiny`" in error["message"]
+        assert error["param"] == "model"
+        assert post(server, path, {**body, "model": "tiny"}).status_code == 200
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.create(model="gpt-9", **CHAT)
+
+
+def test_what_the_openai_client_sends_for_nothing_is_accepted(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model="tiny", **CHAT, user="me", metadata={"run": "1"}, store=False, tools=[], tool_choice="none",
+        parallel_tool_calls=True, logit_bias={}, presence_penalty=0, frequency_penalty=0.0, service_tier="auto",
+        response_format={"type": "text"}, top_logprobs=None, logprobs=False, n=1, modalities=["text"],
+        stream_options=None, prompt_cache_key="x", safety_identifier="y",
+        extra_body={"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "skip_special_tokens": True, "ndif": None},
+    )  # fmt: skip
+    assert answer.choices[0].message.content is not None
+    text = client.completions.create(model="tiny", **TEXT, best_of=1, suffix=None, user="me", logit_bias={})
+    assert text.choices[0].text
+
+
+def test_the_openai_client_sees_what_is_refused(client: openai.OpenAI) -> None:
+    tool: Any = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(model="tiny", **CHAT, tools=[tool])
+    assert caught.value.param == "tools"
+
+
+def test_parts_of_the_stream_are_captured_and_loaded_by_name(server: NNsightServer) -> None:
+    structure = httpx.get(f"{server.url}/v1/model/structure").json()
+    assert structure["residual_stream"] == {
+        "resid_pre": {"is": ".input", "why": None},
+        "attn_out": {"is": "self_attn.output", "why": None},
+        "resid_mid": {"is": "post_attention_layernorm.input", "why": None},
+        "mlp_out": {"is": "mlp.output", "why": None},
+        "resid_post": {"is": ".output", "why": None},
+    }
+    points = list(structure["residual_stream"])
+    wanted = {"layers": "all", "hook_points": [*points, ".output"], "positions": ["last_prompt", "response_mean"]}
+    body = {**CHAT, "ndif": {**wanted, "dtype": "float32", "save_dir": "named/activations/control/gsm8k_0001"}}
+    answer = post(server, "/v1/chat/completions", body)
+    assert answer.status_code == 200, answer.text
+    folder = server.root / "named"
+    part = {point: load_activations(folder, point, "last_prompt").values for point in [*points, ".output"]}
+    assert part["resid_mid"].shape == (1, 3, 48)
+    for total, before, gained in (("resid_mid", "resid_pre", "attn_out"), ("resid_post", "resid_mid", "mlp_out")):
+        difference = np.abs(part[total] - part[before] - part[gained]).max()
+        assert difference <= 1e-5 * np.abs(part[total]).max()
+    assert np.array_equal(part[".output"], part["resid_post"])
+    assert np.array_equal(part["resid_post"][:, :-1], part["resid_pre"][:, 1:])
+    assert check(folder / "activations/control/gsm8k_0001") == []
+
+
+def test_a_family_without_a_place_says_so(nnsight_server: Callable[[str], NNsightServer]) -> None:
+    server = nnsight_server("gpt_neox")
+    structure = httpx.get(f"{server.url}/v1/model/structure").json()
+    assert structure["residual_stream"]["resid_mid"]["is"] is None
+    assert "side by side" in structure["residual_stream"]["resid_mid"]["why"]
+    assert "resid_mid" not in {point["name"] for point in structure["hook_points"]}
+    answer = post(server, "/v1/completions", {**TEXT, "ndif": {"hook_points": ["resid_mid"]}})
+    assert answer.status_code == 400
+    assert "no resid_mid: attention and MLP stand side by side" in answer.json()["error"]["message"]
 
 
 def test_sixty_four_requests_at_once_are_not_mixed_up(server: NNsightServer) -> None:

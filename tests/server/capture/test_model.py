@@ -81,7 +81,8 @@ def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
 def test_parts_of_the_stream_equal_hooks_placed_by_hand(family: str, tmp_path: Path) -> None:
     folder = tiny_models.make_of_family(family, tmp_path)
     served = ServedModel(str(folder), "tiny", "float32", "cpu")
-    reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    reference: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    reference.eval()
     generator = random.Random(0)
     batch = [[generator.randrange(3, 190) for _ in range(length)] for length in (12, 5)]
     layers = list(range(LAYERS))

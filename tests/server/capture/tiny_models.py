@@ -12,6 +12,8 @@ from transformers import (
     AutoTokenizer,
     GPT2Config,
     GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -47,6 +49,8 @@ def make(architecture: str, tokenizer: Path, folder: Path) -> Path:
         model = LlamaForCausalLM(LlamaConfig(**size, **wide, num_key_value_heads=2))
     elif architecture == "qwen3":
         model = Qwen3ForCausalLM(Qwen3Config(**size, **wide, num_key_value_heads=2, head_dim=16))
+    elif architecture == "gpt_neox":
+        model = GPTNeoXForCausalLM(GPTNeoXConfig(**size, **wide))
     else:
         model = GPT2LMHeadModel(GPT2Config(**size, n_embd=48, n_layer=3, n_head=4, n_positions=2048))
     # Larger weights than the default's give every token a different next one.
@@ -63,7 +67,7 @@ def make_of_family(family: str, folder: Path) -> Path:
     """Save a random model of one of many families, with a tokenizer of its own whose words are numbers."""
     torch.manual_seed(0)
     settings = config(family)
-    model = AutoModelForCausalLM.from_config(settings)
+    model: Any = AutoModelForCausalLM.from_config(settings)
     with torch.no_grad():
         for parameter in model.parameters():
             _ = parameter.normal_(0, 0.3) if parameter.dim() > 1 else parameter.uniform_(0.5, 1.5)
