@@ -69,4 +69,4 @@ def test_errors_and_events_are_json() -> None:
     }  # fmt: skip
     assert answers.error_body("no", 500)["error"]["type"] == "server_error"
     assert json.loads(answers.event({"a": "é\n"}).removeprefix("data: ").strip()) == {"a": "é\n"}
-    assert json.loads(AsciiJSON({"quoted": "\ud800"}).body) == {"quoted": "\ud800"}
+    assert json.loads(bytes(AsciiJSON({"quoted": "\ud800"}).body)) == {"quoted": "\ud800"}
