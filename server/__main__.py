@@ -51,6 +51,7 @@ def main() -> None:
     import torch
     import uvicorn
 
+    from emoprobe.models.architecture import UnsupportedModelError
     from server.capture.app import create_app
     from server.capture.engine import Engine
     from server.capture.model import ServedModel
@@ -60,7 +61,10 @@ def main() -> None:
     # Two threads on two cores: as many as this process may use, not as many as the machine has.
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     name = arguments.served_model_name or arguments.model
-    model = ServedModel(arguments.model, name, arguments.dtype, arguments.device)
+    try:
+        model = ServedModel(arguments.model, name, arguments.dtype, arguments.device)
+    except (UnsupportedModelError, OSError, ValueError) as error:
+        sys.exit(f"--model {arguments.model}: {str(error).strip().splitlines()[0]}")
     engine = Engine(model, arguments.batch_tokens, int(arguments.memory_gib * 2**30))
     app = create_app(
         Service(model, engine, Storage(arguments.activation_root)),
@@ -75,4 +79,5 @@ def main() -> None:
     engine.close()
 
 
-main()
+if __name__ == "__main__":
+    main()

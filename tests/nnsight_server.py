@@ -17,9 +17,9 @@ class NNsightServer:
     """A server that was started by hand, with its activation root."""
 
     def __init__(self, model: Path, root: Path, *arguments: str, api_key: str | None = None) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            self.port = listener.getsockname()[1]
         self.url, self.root, self.model, self.log = (
             f"http://127.0.0.1:{self.port}",
             root,
@@ -31,7 +31,7 @@ class NNsightServer:
         env = {**os.environ, "EMOPROBE_API_KEY": api_key or ""}
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
-        wait_for(self.is_up, 120, "the NNsight server")
+        wait_for(self.is_up, 400, "the NNsight server")
 
     def is_up(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()[-3000:]
@@ -42,4 +42,4 @@ class NNsightServer:
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.wait(20)
+        self.process.wait(120)

@@ -122,6 +122,12 @@ def prepare(model: Model, cache: Path, *, weights: bool = True) -> ModelCard:
     return ModelCard(model.source, str(directory), revision, directory_sha256(directory), _max_length(directory))
 
 
+def local_directory(model: Model, cache: Path) -> Path | None:
+    """The directory of a model that is there already: a local one, or the embedded one after its conversion."""
+    directory = Path(model.source).expanduser() if is_local(model.source) else cache / model.source
+    return directory if (directory / "config.json").is_file() else None
+
+
 def check_directory(directory: Path) -> None:
     """Check that a local directory holds a model.
 
@@ -146,25 +152,24 @@ def check_directory(directory: Path) -> None:
 def check_capture(capture: Capture, directory: Path) -> None:
     """Check that the model has the layers and hook points to capture, before anything is generated.
 
-    Raises:
-        ModelError: it lacks one.
-    """
-    import torch
-    from transformers import AutoConfig, AutoModel
+    It reads the configuration, not the weights.
 
-    with torch.device("meta"):
-        model = AutoModel.from_config(AutoConfig.from_pretrained(directory))
-    stacks = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
-    stack = max(stacks, key=len)
-    for layer in capture.layers if isinstance(capture.layers, list) else []:
-        if not -len(stack) <= layer < len(stack):
-            raise ModelError(f"capture.layers: the model has {len(stack)} layers, {layer} is none of them")
-    paths = {name for name, _ in stack[0].named_modules()}
-    for point in capture.hook_points:
-        path = point.rpartition(".")[0]
-        if path not in paths:
-            known = ", ".join(sorted(name for name in paths if name))
-            raise ModelError(f"capture.hook_points: the model's layers have no module {path!r} (they have: {known})")
+    Raises:
+        ModelError: it lacks one, or is no model whose activations can be captured.
+    """
+    from transformers import AutoConfig
+
+    from emoprobe.models.architecture import Architecture, HookPointError, UnsupportedModelError
+
+    try:
+        architecture = Architecture.of(AutoConfig.from_pretrained(directory))
+    except (UnsupportedModelError, OSError, ValueError) as error:
+        raise ModelError(f"model.source: {directory}: {str(error).strip().splitlines()[0]}") from None
+    try:
+        architecture.layers(capture.layers)
+        architecture.hook_points(capture.hook_points)
+    except HookPointError as error:
+        raise ModelError(f"capture.{error}") from None
 
 
 def embedded_weights() -> Path:

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from server.capture.generation import Generation, Logprob
-from server.capture.model import Scores
+from server.capture.model import TokenScores
 from server.capture.prompts import Prompt, Tokens
 
 
@@ -64,7 +64,14 @@ def chat_logprobs(row: Generation, tokens: Tokens, begin: int) -> list[dict[str,
 
 
 def completion_choice(
-    index: int, row: Generation, prompt: Prompt, tokens: Tokens, scores: Scores | None, *, echo: bool, token_ids: bool
+    index: int,
+    row: Generation,
+    prompt: Prompt,
+    tokens: Tokens,
+    scores: TokenScores | None,
+    *,
+    echo: bool,
+    token_ids: bool,
 ) -> dict[str, Any]:
     """One choice of a text completion; with `echo`, the prompt stands before it."""
     ahead = tokens.decode(prompt.token_ids, special=True) if echo else ""

@@ -12,12 +12,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
+from emoprobe.config.science.capture import STREAM_POINTS
 from server.capture.answers import error_body
 from server.capture.completions import GenerationError, Work
-from server.capture.limits import Limits
+from server.capture.limits import RequestLimits
 from server.capture.responses import AsciiJSON
-from server.capture.schema import ChatRequest, CompletionRequest, Interventions, Ndif
-from server.capture.service import BadRequestError, Service
+from server.capture.schema import ChatRequest, CompletionRequest, Interventions, Ndif, StreamOptions
+from server.capture.service import BadRequestError, Service, UnknownModelError
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     for status, text in (
         (400, "The request cannot be served; the message says what is accepted."),
         (401, "The API key is missing or wrong."),
+        (404, "The model is not the one that is served."),
         (408, "It took longer than the server allows."),
         (413, "The body is too large."),
         (429, "Too many requests at once."),
@@ -40,7 +42,9 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 def create_app(service: Service, api_key: str | None, request_timeout: float) -> FastAPI:
     """The application. The service is ready when this is called, so `/health` has nothing to wait for."""
     app = FastAPI(title="Emoprobe NNsight server", default_response_class=AsciiJSON, responses=ERRORS)
-    app.add_middleware(Limits, api_key=api_key, max_body=MAX_BODY, max_bodies=MAX_BODIES, max_requests=MAX_REQUESTS)
+    app.add_middleware(
+        RequestLimits, api_key=api_key, max_body=MAX_BODY, max_bodies=MAX_BODIES, max_requests=MAX_REQUESTS
+    )
     _add_error_handlers(app)
 
     @app.get("/health")
@@ -66,7 +70,11 @@ def create_app(service: Service, api_key: str | None, request_timeout: float) ->
 
     @app.get("/v1/model/structure")
     async def structure() -> dict[str, Any]:
-        """What can be captured: every hook point with the shape of its tensor."""
+        """What can be captured: every hook point with the shape of its tensor.
+
+        `residual_stream` says what the names that mean the same in every family are in this one: a site, or a sum of
+        sites (a module path and its side, relative to a decoder layer); null, and why, where there is no such place.
+        """
         found = service.model.architecture
         return {
             "model": service.model.name,
@@ -77,8 +85,13 @@ def create_app(service: Service, api_key: str | None, request_timeout: float) ->
             "d_model": found.d_model,
             "max_model_len": service.model.max_length,
             "hook_points": [
-                {"name": name, "shape": ["n_layers", "n_positions", width]} for name, width in found.widths.items()
+                {"name": name, "shape": ["n_layers", "n_positions", found.width(name)]}
+                for name in [*found.places, *found.widths]
             ],
+            "residual_stream": {
+                name: {"is": str(found.places[name]) if name in found.places else None, "why": found.missing.get(name)}
+                for name in STREAM_POINTS
+            },
             "defaults": _fields(service),
         }
 
@@ -143,19 +156,22 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, dict[str, Any
 
 def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Response:
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
         first, *rest = error.errors()
         place = ".".join(str(part) for part in first["loc"] if part != "body")
         more = f" (and {len(rest)} more)" if rest else ""
         if first["type"] == "extra_forbidden":
-            known = Ndif.model_fields if "ndif" in first["loc"] else Interventions.model_fields
-            first["msg"] = f"is no known field; accepted: {', '.join(known)}"
+            first["msg"] = f"is no known field; accepted: {', '.join(_known(request.url.path, first['loc']))}"
         message = f"{place or 'body'}: {first['msg'].removeprefix('Value error, ')}{more}"
         return AsciiJSON(error_body(message, 400, place or None), 400)
 
     @app.exception_handler(BadRequestError)
     async def bad(_: Request, error: BadRequestError) -> Response:
         return AsciiJSON(error_body(str(error), 400, error.param), 400)
+
+    @app.exception_handler(UnknownModelError)
+    async def unknown(_: Request, error: UnknownModelError) -> Response:
+        return AsciiJSON(error_body(str(error), 404, "model"), 404)
 
     @app.exception_handler(HTTPException)
     async def refused(_: Request, error: HTTPException) -> Response:
@@ -169,3 +185,14 @@ def _add_error_handlers(app: FastAPI) -> None:
     async def disk(_: Request, error: OSError) -> Response:
         log.error("cannot write: %s", error)
         return AsciiJSON(error_body(f"cannot write: {error.strerror or error}", 507), 507)
+
+
+def _known(path: str, place: tuple[int | str, ...]) -> list[str]:
+    """The fields that are accepted at a place in the body of a request."""
+    if "ndif" in place:
+        return list(Ndif.model_fields)
+    if "stream_options" in place:
+        return list(StreamOptions.model_fields)
+    if path == "/v1/interventions":
+        return list(Interventions.model_fields)
+    return (ChatRequest if path == "/v1/chat/completions" else CompletionRequest).served_fields()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 from server.capture.answers import (
@@ -20,8 +20,8 @@ from server.capture.answers import (
     usage,
 )
 from server.capture.generation import Generation
-from server.capture.model import Scores
-from server.capture.prompts import Prompt
+from server.capture.model import TokenScores
+from server.capture.prompts import Decoder, Prompt
 from server.capture.schema import ChatRequest, CompletionRequest
 from server.capture.service import BadRequestError, CapturePlan, Service
 
@@ -46,15 +46,16 @@ class Work:
     rows: list[Generation]
     identifier: str
     stepped: asyncio.Event
-    scores: list[Scores | None] = field(default_factory=list)
+    scores: list[TokenScores | None] = field(default_factory=list)
 
     @classmethod
     async def chat(cls, service: Service, request: ChatRequest) -> Work:
         """Check a chat request; tokenizing it holds up no other.
 
         Raises:
-            BadRequestError: it cannot be served.
+            UnknownModelError, BadRequestError: it cannot be served.
         """
+        service.check_model(request.model)
         limit = request.max_completion_tokens if request.max_completion_tokens is not None else request.max_tokens
         messages = [message.plain() for message in request.messages]
         template = request.chat_template_kwargs
@@ -67,8 +68,9 @@ class Work:
         """Check a text completion request; tokenizing it holds up no other.
 
         Raises:
-            BadRequestError: it cannot be served.
+            UnknownModelError, BadRequestError: it cannot be served.
         """
+        service.check_model(request.model)
         limit = DEFAULT_COMPLETION_TOKENS if request.max_tokens is None else request.max_tokens
 
         def tokenize() -> list[Prompt]:
@@ -217,21 +219,14 @@ class Work:
         self.start()
         try:
             await in_time(self.score_prompts())
-            for index, _ in enumerate(self.rows):
-                if self.kind == "chat":
-                    yield event(
-                        head | {"choices": [_chat_chunk(index, {"role": "assistant", "content": ""}, None, None)]}
-                    )
-                elif self.echo:
-                    yield event(head | {"choices": [self._echoed(index)]})
+            for choice in self._openings():
+                yield event(head | {"choices": [choice]})
             given, closed = [0] * len(self.rows), [False] * len(self.rows)
             more = True
             while more:
                 more = await in_time(self.step())
-                for index, row in enumerate(self.rows):
-                    chunk = self._chunk(index, row, given, closed)
-                    if chunk is not None:
-                        yield event(head | {"choices": [chunk]})
+                for choice in self._news(given, closed):
+                    yield event(head | {"choices": [choice]})
             crumb = await in_time(self.breadcrumb())
             if crumb is not None:
                 yield event(head | {"choices": [], "ndif": crumb})
@@ -246,6 +241,18 @@ class Work:
         finally:
             self.cancel()
         yield DONE
+
+    def _openings(self) -> list[dict[str, Any]]:
+        """What stands before any generated token: the role, or the prompt where it is echoed."""
+        indices = range(len(self.rows))
+        if self.kind == "chat":
+            return [_chat_chunk(index, {"role": "assistant", "content": ""}, None, None) for index in indices]
+        return [self._echoed(index) for index in indices] if self.echo else []
+
+    def _news(self, given: list[int], closed: list[bool]) -> list[dict[str, Any]]:
+        """What is new of all choices."""
+        chunks = (self._chunk(index, row, given, closed) for index, row in enumerate(self.rows))
+        return [chunk for chunk in chunks if chunk is not None]
 
     def _chunk(self, index: int, row: Generation, given: list[int], closed: list[bool]) -> dict[str, Any] | None:
         """What is new of a choice, None where nothing is. `given` counts the tokens that earlier chunks told."""
@@ -271,19 +278,10 @@ class Work:
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish} | extra
 
     def _echoed(self, index: int) -> dict[str, Any]:
-        prompt, empty = self.prompt_of(index), self.rows[index]
-        bare = Generation(
-            [],
-            0,
-            0.0,
-            1.0,
-            None,
-            type(empty.decoder)(self.service.model.tokens, []),
-            lambda: None,
-            logprobs=empty.logprobs,
-        )
+        prompt, tokens = self.prompt_of(index), self.service.model.tokens
+        nothing = replace(self.rows[index], decoder=Decoder(tokens, []), token_ids=[], scores=[])
         scores = self.scores[index // (self.request.n or 1)]
-        choice = completion_choice(index, bare, prompt, self.service.model.tokens, scores, echo=True, token_ids=False)
+        choice = completion_choice(index, nothing, prompt, tokens, scores, echo=True, token_ids=False)
         return choice | {"finish_reason": None}
 
 

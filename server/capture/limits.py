@@ -14,7 +14,7 @@ from server.capture.responses import AsciiJSON
 OPEN_PATHS = frozenset({"/health"})
 
 
-class Limits:
+class RequestLimits:
     """ASGI middleware. Without a key, everybody who reaches the port is let in."""
 
     def __init__(self, app: ASGIApp, api_key: str | None, max_body: int, max_bodies: int, max_requests: int) -> None:
@@ -64,7 +64,7 @@ class Limits:
 class _Body:
     """The body of one request as it arrives."""
 
-    def __init__(self, limits: Limits, receive: Receive) -> None:
+    def __init__(self, limits: RequestLimits, receive: Receive) -> None:
         self._limits, self._receive = limits, receive
         self.size = 0
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import nnsight
 import torch
+from transformers import AutoConfig
 
-from server.capture.architecture import Architecture, tensor_of
+from emoprobe.models.architecture import Architecture, UnsupportedModelError, tensor_of
 from server.capture.prompts import Tokens
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Scores:
+class TokenScores:
     """Log-probabilities of a sequence's tokens given those before, from the second token on, and the likeliest ones."""
 
     token: list[float]
@@ -49,14 +50,22 @@ class Captured:
     """What a forward pass gave for one sequence: hook point → (n_layers, n_positions, d) on the CPU."""
 
     activations: dict[str, torch.Tensor]
-    scores: Scores | None
+    scores: TokenScores | None
 
 
 class ServedModel:
     """A causal language model with its tokenizer and architecture."""
 
     def __init__(self, path: str, name: str, dtype: str, device: str) -> None:
+        """Load a model.
+
+        Raises:
+            UnsupportedModelError: it is no decoder of attention layers.
+            OSError, ValueError: it is no model, or cannot be had.
+        """
         started = time.monotonic()
+        # Told by its configuration alone, so that nobody waits for weights that are of no use.
+        self.architecture = Architecture.of(AutoConfig.from_pretrained(path))
         wrapper = nnsight.TransformersModel(
             path,
             task="text-generation",
@@ -69,7 +78,6 @@ class ServedModel:
         self.causal = wrapper._module.eval()
         # Tracing the base model leaves out the head over the vocabulary, which capturing does not need.
         self._traced = nnsight.NNsight(self.causal.base_model)
-        self.architecture = Architecture.probe(self.causal.base_model)
         self.dtype = next(self.causal.parameters()).dtype
         config = self.causal.config.get_text_config()
         self.max_length = int(getattr(config, "max_position_embeddings", None) or 2048)
@@ -80,6 +88,7 @@ class ServedModel:
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.cache_bytes_per_token = 2 * self.architecture.n_layers * heads * width * self.dtype.itemsize
         self._warm_up()
+        self._verify_places()
         log.info("%s is ready after %.1f s", name, time.monotonic() - started)
 
     def _warm_up(self) -> None:
@@ -89,6 +98,34 @@ class ServedModel:
             points = list(self.architecture.widths)[:2]
             layers = list(range(self.architecture.n_layers))
             self.forward([Wanted([1] * 8, layers, points, weights, torch.float32, True)] * 2)
+
+    def _verify_places(self) -> None:
+        """Check with numbers what was read off the model without any: that the stream is the sum of its parts.
+
+        Raises:
+            UnsupportedModelError: it is not.
+        """
+        places = self.architecture.places
+        if "attn_out" not in places or "mlp_out" not in places:
+            return
+        ids = [token % self.vocabulary for token in range(3, 11)]
+        layers = list(range(self.architecture.n_layers))
+        (captured,) = self.forward([Wanted(ids, layers, list(places), None, torch.float32)])
+        found = captured.activations
+        between = found["resid_pre"] + found["attn_out"]
+        after = found.get("resid_mid", between) + found["mlp_out"]
+        for expected, name in ((between, "resid_mid"), (after, "resid_post")):
+            if name in found:
+                error = float((found[name] - expected).abs().max() / found[name].abs().max())
+                if not error <= 16 * torch.finfo(self.dtype).eps:
+                    raise UnsupportedModelError(
+                        f"{name} of this model is not the sum of its parts (off by {error:.1e})"
+                    )
+
+    def values_held(self, points: list[str]) -> int:
+        """How many numbers a pass holds for each token and layer, to give these hook points."""
+        sites = {site for point in points for _, site in self.architecture.terms(point)}
+        return sum(self.architecture.widths[site] for site in sites)
 
     @torch.inference_mode()
     def forward(self, batch: Sequence[Wanted]) -> list[Captured]:
@@ -117,25 +154,32 @@ class ServedModel:
             modules: Any = self._traced
             for part in self.architecture.layers_path.split("."):
                 modules = getattr(modules, part)
-            for layer, point in sites:
-                hidden = tensor_of(_value(modules[layer], point)).flatten(2)
-                taken.append(hidden if weights is None else torch.bmm(weights, hidden.float()))
+            for layer, site in sites:
+                hidden = tensor_of(_value(modules[layer], site)).reshape(len(batch), longest, -1)
+                # A copy: some layers add to what their modules gave, in place.
+                taken.append(hidden.clone() if weights is None else torch.bmm(weights, hidden.float()))
             last.append(self._traced.output.last_hidden_state)
             nnsight.save(taken)
             nnsight.save(last)
-        index = {site: number for number, site in enumerate(sites)}
+        found = dict(zip(sites, taken, strict=True))
         return [
             Captured(
-                self._gather(wanted, row, lengths[row], taken, index, weights is not None),
+                self._gather(wanted, row, lengths[row], found, weights is not None),
                 self._scores(wanted, last[0][row]) if wanted.score else None,
             )
             for row, wanted in enumerate(batch)
         ]
 
     def _sites(self, batch: Sequence[Wanted]) -> list[tuple[int, str]]:
-        """What any sequence of the batch asks for, in the order in which it fires."""
-        wanted = {(layer, point) for entry in batch for layer in entry.layers for point in entry.hook_points}
-        order = {point: number for number, point in enumerate(self.architecture.widths)}
+        """What has to be read for any sequence of the batch, in the order in which it fires."""
+        wanted = {
+            (layer, site)
+            for entry in batch
+            for point in entry.hook_points
+            for _, site in self.architecture.terms(point)
+            for layer in entry.layers
+        }
+        order = {site: number for number, site in enumerate(self.architecture.widths)}
         return sorted(wanted, key=lambda site: (site[0], order[site[1]]))
 
     def _weights(self, batch: Sequence[Wanted], longest: int) -> torch.Tensor | None:
@@ -150,26 +194,31 @@ class ServedModel:
         return weights.to(self.device)
 
     def _gather(
-        self, wanted: Wanted, row: int, length: int, taken: list[torch.Tensor], index: dict[Any, int], reduced: bool
+        self, wanted: Wanted, row: int, length: int, taken: dict[tuple[int, str], torch.Tensor], reduced: bool
     ) -> dict[str, torch.Tensor]:
-        gathered = {}
-        for point in wanted.hook_points:
-            layers = []
-            for layer in wanted.layers:
-                values = taken[index[layer, point]][row]
-                if reduced:
-                    assert wanted.weights is not None
-                    values = values[: wanted.weights.shape[0]]
-                elif wanted.weights is None:
-                    values = values[:length]
-                else:
-                    values = wanted.weights.to(self.device) @ values[:length].float()
-                layers.append(values.to(wanted.dtype))
-            gathered[point] = torch.stack(layers).cpu()
-        return gathered
+        """Hook point → (n_layers, n_positions, d) of one sequence; `reduced`: the positions are averaged already."""
 
-    def _scores(self, wanted: Wanted, hidden: torch.Tensor) -> Scores | None:
-        """Scores out of the last hidden states (n_tokens, d) of one sequence, a chunk of positions at a time."""
+        def at_positions(layer: int, site: str) -> torch.Tensor:
+            values = taken[layer, site][row]
+            if wanted.weights is None:
+                return values[:length]
+            if reduced:
+                return values[: wanted.weights.shape[0]]
+            return wanted.weights.to(self.device) @ values[:length].float()
+
+        def at_point(layer: int, point: str) -> torch.Tensor:
+            terms = self.architecture.terms(point)
+            if terms == ((1.0, terms[0][1]),):
+                return at_positions(layer, terms[0][1])
+            return torch.stack([factor * at_positions(layer, site).float() for factor, site in terms]).sum(0)
+
+        return {
+            point: torch.stack([at_point(layer, point).to(wanted.dtype) for layer in wanted.layers]).cpu()
+            for point in wanted.hook_points
+        }
+
+    def _scores(self, wanted: Wanted, hidden: torch.Tensor) -> TokenScores | None:
+        """TokenScores out of the last hidden states (n_tokens, d) of one sequence, a chunk of positions at a time."""
         if not wanted.score:
             return None
         token: list[float] = []
@@ -187,13 +236,13 @@ class ServedModel:
                     list(zip(ids, values, strict=True))
                     for ids, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
                 ]
-        return Scores(token, top)
+        return TokenScores(token, top)
 
 
-def _value(layer: Any, point: str) -> Any:
-    """The value at a hook point of a layer that is being traced."""
+def _value(layer: Any, site: str) -> Any:
+    """The value at a site of a layer that is being traced."""
     module = layer
-    *path, side = point.lstrip(".").split(".")
+    *path, side = site.lstrip(".").split(".")
     for part in path:
         module = module[int(part)] if part.isdigit() else getattr(module, part)
     return module.output if side == "output" else module.input

@@ -1,13 +1,19 @@
-"""The requests that the server accepts. Unknown fields of a request are ignored, those inside `ndif` are errors."""
+"""The requests that the server accepts; a field that it does not know is an error, wherever it stands.
+
+They are those of the OpenAI API with one extension, the field `ndif`. It is named after the National Deep Inference
+Fabric (NDIF, https://ndif.us), whose servers let researchers reach into the models that they run; here it says which
+activations of a request are kept, and where.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from emoprobe.config.science.capture import Capture
 from emoprobe.config.science.model import Dtype
+from server.capture.unserved import Unserved, UnservedInChat, UnservedInText
 
 MAX_CHOICES = 64
 MAX_PROMPTS = 1024
@@ -67,13 +73,18 @@ class Interventions(BaseModel):
 
 
 class StreamOptions(BaseModel):
-    """Options of a stream."""
+    """Options of a stream. Obfuscation, which pads chunks to hide their length, is not done; it changes no answer."""
+
+    model_config = ConfigDict(extra="forbid")
 
     include_usage: bool | None = False
+    include_obfuscation: bool | None = None
 
 
-class Sampling(BaseModel):
+class Sampling(Unserved):
     """What both completion routes share."""
+
+    model_config = ConfigDict(extra="forbid")
 
     model: str | None = None
     temperature: float | None = Field(None, ge=0.0, le=2.0, allow_inf_nan=False)
@@ -94,6 +105,13 @@ class Sampling(BaseModel):
         if len(stops) > MAX_STOPS:
             raise ValueError(f"at most {MAX_STOPS} stop strings are accepted")
         return [text for text in stops if text]
+
+    @classmethod
+    def served_fields(cls) -> list[str]:
+        """The fields that do something."""
+        bases = [base for base in (Unserved, UnservedInChat, UnservedInText) if issubclass(cls, base)]
+        unserved = {name for base in bases for name in base.model_fields}
+        return [name for name in cls.model_fields if name not in unserved]
 
     @property
     def stops(self) -> list[str]:
@@ -124,7 +142,7 @@ class ChatMessage(BaseModel):
         return {**(self.model_extra or {}), "role": self.role, "content": content or ""}
 
 
-class ChatRequest(Sampling):
+class ChatRequest(Sampling, UnservedInChat):
     """Body of `/v1/chat/completions`."""
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=4096)
@@ -134,8 +152,18 @@ class ChatRequest(Sampling):
     top_logprobs: int | None = Field(None, ge=0, le=20)
     chat_template_kwargs: dict[str, Any] | None = None
 
+    @model_validator(mode="after")
+    def _combinations(self) -> ChatRequest:
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("top_logprobs: only together with logprobs: true")
+        if self.ndif is not None:
+            for name in ("messages", "prompt_tokens", "chat_template_kwargs"):
+                if getattr(self.ndif, name) is not None:
+                    raise ValueError(f"ndif.{name}: only where the prompt is given as tokens, in /v1/completions")
+        return self
 
-class CompletionRequest(Sampling):
+
+class CompletionRequest(Sampling, UnservedInText):
     """Body of `/v1/completions`."""
 
     prompt: (
@@ -147,6 +175,14 @@ class CompletionRequest(Sampling):
     max_tokens: int | None = Field(None, ge=0)
     logprobs: int | None = Field(None, ge=0, le=20)
     echo: bool | None = False
+
+    @model_validator(mode="after")
+    def _combinations(self) -> CompletionRequest:
+        if self.ndif is not None and self.ndif.messages is None:
+            for name in ("message_spans", "chat_template_kwargs"):
+                if getattr(self.ndif, name) is not None:
+                    raise ValueError(f"ndif.{name}: only together with ndif.messages")
+        return self
 
     @property
     def prompts(self) -> list[str | list[int]]:

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 
 from emoprobe.config.science.capture import Capture
+from emoprobe.models.architecture import HookPointError
 from emoprobe.models.positions import PositionError, resolve
 from emoprobe.results.activation_folder import Position, TokenSpans
-from server.capture.architecture import HookPointError
 from server.capture.engine import Engine, Pass
 from server.capture.generation import Generation
-from server.capture.model import Captured, Scores, ServedModel, Wanted
+from server.capture.model import Captured, ServedModel, TokenScores, Wanted
 from server.capture.prompts import Decoder, Prompt, PromptError
 from server.capture.schema import Ndif, Sampling
 from server.capture.storage import OverflowedError, SaveDirError, Storage, Stored
@@ -40,6 +40,10 @@ class BadRequestError(ValueError):
         self.param = param
 
 
+class UnknownModelError(ValueError):
+    """A request for a model that is not the served one."""
+
+
 @dataclass(frozen=True)
 class CapturePlan:
     """A checked wish for activations: where they go and what they are."""
@@ -59,6 +63,15 @@ class Service:
         self.model, self.engine, self.storage = model, engine, storage
         self.defaults = DEFAULTS
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="writer")
+
+    def check_model(self, name: str | None) -> None:
+        """Check the name in a request; null stands for the served model.
+
+        Raises:
+            UnknownModelError: it is another model's.
+        """
+        if name is not None and name != self.model.name:
+            raise UnknownModelError(f"The model `{name}` does not exist; this server has `{self.model.name}`")
 
     def plan(self, ndif: Ndif | None) -> CapturePlan | None:
         """Check a request's `ndif` before anything is computed; None without one.
@@ -166,7 +179,7 @@ class Service:
             logprobs=logprobs,
         )
 
-    async def score(self, prompt: Prompt, top: int) -> Scores:
+    async def score(self, prompt: Prompt, top: int) -> TokenScores:
         """Log-probabilities of a prompt's own tokens."""
         wanted = Wanted(prompt.token_ids, [], [], None, torch.float32, True, top)
         item = Pass(wanted, 0)
@@ -192,8 +205,7 @@ class Service:
             raise BadRequestError(f"ndif.positions: {error}", "ndif") from None
         dtype = getattr(torch, plan.dtype)
         weights = None if plan.positions == "all" else _weights(positions, len(ids))
-        widths = self.model.architecture.widths
-        values = sum(widths[point] for point in plan.hook_points) * len(plan.layers)
+        values = self.model.values_held(plan.hook_points) * len(plan.layers)
         # While a pass runs, every token may be held in the model's own type, and the chosen ones in the stored one.
         size = values * (len(ids) * self.model.dtype.itemsize if weights is None else 0)
         size += values * len(positions) * (dtype.itemsize + 4)

@@ -11,7 +11,9 @@ from emoprobe.config.science.model import Dtype
 from emoprobe.config.section import Extent, Section
 
 NamedPosition = Literal["last_prompt", "prefix_mean", "response_first", "response_mean", "response_last"]
-HOOK_POINT = r"^(?:[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*)?\.?(?:input|output)$"
+# Parts of the residual stream, which mean the same in every family of models, in the order of a forward pass.
+STREAM_POINTS = ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
+MODULE_PATH = r"^(?:[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*)?\.?(?:input|output)$"
 
 
 class Capture(Section):
@@ -27,8 +29,9 @@ class Capture(Section):
     hook_points: list[str] = Field(
         ["input_layernorm.output", "post_attention_layernorm.output"],
         min_length=1,
-        description="Module path relative to a decoder layer plus `.input` or `.output`; "
-        "`.input` and `.output` alone are the layer's own (the residual stream).",
+        description="`resid_pre`, `attn_out`, `resid_mid`, `mlp_out`, `resid_post`, which mean the same in every family "
+        "of models; or a module path relative to a decoder layer plus `.input` or `.output`, `.input` and `.output` "
+        "alone being the layer's own.",
     )
     positions: Literal["all"] | list[int | str] = Field(
         ["last_prompt", "prefix_mean", "response_first", "response_mean", "response_last"],
@@ -56,8 +59,10 @@ class Capture(Section):
     @classmethod
     def _hook_points(cls, hook_points: list[str]) -> list[str]:
         for point in hook_points:
-            if not re.fullmatch(HOOK_POINT, point):
-                raise ValueError(f"{point!r} is no module path that ends in .input or .output")
+            if point not in STREAM_POINTS and not re.fullmatch(MODULE_PATH, point):
+                raise ValueError(
+                    f"{point!r} is no module path that ends in .input or .output, and none of {', '.join(STREAM_POINTS)}"
+                )
         if len(set(hook_points)) != len(hook_points):
             raise ValueError("names a hook point twice")
         return hook_points

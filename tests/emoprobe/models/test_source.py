@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from transformers import AutoConfig
 
 from emoprobe.config.science.capture import Capture
 from emoprobe.config.science.model import Model
-from emoprobe.models.source import ModelError, check_capture, directory_sha256, prepare
+from emoprobe.models.source import EMBEDDED, ModelError, check_capture, directory_sha256, local_directory, prepare
+from tests.emoprobe.models.families import config
 from tests.server.capture import tiny_models
 
 
@@ -74,9 +76,12 @@ def test_a_model_or_revision_that_does_not_exist(model: Model, words: list[str],
 @pytest.mark.parametrize(
     ("capture", "words"),
     [
-        (Capture(layers=[3]), ["capture.layers", "3 layers", "3 is none"]),
+        (Capture(layers=[3]), ["capture.layers", "3 layers", "3 does not exist"]),
         (Capture(layers=[-4]), ["capture.layers", "-4"]),
-        (Capture(hook_points=["nose.output"]), ["capture.hook_points", "'nose'", "self_attn"]),
+        (
+            Capture(hook_points=["nose.output"]),
+            ["capture.hook_points", "'nose.output'", "accepted: resid_pre", "self_attn.output"],
+        ),
     ],
 )
 def test_layers_and_hook_points_that_the_model_lacks(whole: Path, capture: Capture, words: list[str]) -> None:
@@ -84,6 +89,36 @@ def test_layers_and_hook_points_that_the_model_lacks(whole: Path, capture: Captu
         check_capture(capture, whole)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_parts_of_the_stream_that_a_family_lacks(tmp_path: Path) -> None:
+    config("gpt_neox_parallel").save_pretrained(tmp_path)
+    check_capture(Capture(hook_points=["resid_pre", "attn_out", "mlp_out", "resid_post", "attention.output"]), tmp_path)
+    with pytest.raises(ModelError, match=r"capture\.hook_points: this model has no resid_mid: attention and MLP stand"):
+        check_capture(Capture(hook_points=["resid_mid"]), tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["mamba", "t5"])
+def test_a_model_of_no_supported_kind_is_told_in_one_line(kind: str, tmp_path: Path) -> None:
+    AutoConfig.for_model(kind).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=rf"^model\.source: .*: a {kind} model is no decoder with attention layers.*$"):
+        check_capture(Capture(), tmp_path)
+
+
+def test_a_configuration_that_cannot_be_read_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "abacus"}')
+    with pytest.raises(ModelError, match=r"^model\.source: .*abacus.*$"):
+        check_capture(Capture(), tmp_path)
+
+
+def test_a_directory_is_known_before_anything_is_prepared(whole: Path, tmp_path: Path) -> None:
+    assert local_directory(Model(source=str(whole)), tmp_path) == whole
+    assert local_directory(Model(source=str(tmp_path)), tmp_path) is None
+    assert local_directory(Model(), tmp_path) is None
+    (tmp_path / EMBEDDED).mkdir()
+    (tmp_path / EMBEDDED / "config.json").write_text("{}")
+    assert local_directory(Model(), tmp_path) == tmp_path / EMBEDDED
+    assert local_directory(Model(source="nobody/nothing"), tmp_path) is None
 
 
 def test_another_checkpoint_of_the_same_shape_is_another_model(copied: Path) -> None:

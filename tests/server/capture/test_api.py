@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import openai
 import pytest
 import yaml
 from safetensors.torch import load_file
 
+from emoprobe.results.activations import check, load_activations
 from tests.nnsight_server import NNsightServer
 from tests.workspace import wait_for
+
+PATIENCE = 300.0  # seconds; no test takes as long, whatever the machine
 
 
 @pytest.fixture(scope="module")
@@ -26,15 +30,15 @@ def server(nnsight_server: Callable[[str], NNsightServer]) -> NNsightServer:
 
 @pytest.fixture(scope="module")
 def client(server: NNsightServer) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=PATIENCE)
 
 
-def post(server: NNsightServer, path: str, body: Any, timeout: float = 300.0) -> httpx.Response:
+def post(server: NNsightServer, path: str, body: Any, timeout: float = PATIENCE) -> httpx.Response:
     return httpx.post(f"{server.url}{path}", json=body, timeout=timeout)
 
 
 def running(server: NNsightServer) -> int:
-    found: int = httpx.get(f"{server.url}/health").json()["running"]
+    found: int = httpx.get(f"{server.url}/health", timeout=PATIENCE).json()["running"]
     return found
 
 
@@ -44,7 +48,7 @@ TEXT: dict[str, Any] = {"prompt": "One, two,", "max_tokens": 8, "temperature": 0
 
 def test_models_and_structure(server: NNsightServer, client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["tiny"]
-    found = httpx.get(f"{server.url}/v1/model/structure").json()
+    found = httpx.get(f"{server.url}/v1/model/structure", timeout=PATIENCE).json()
     assert (found["n_layers"], found["d_model"], found["architecture"]) == (3, 48, "LlamaForCausalLM")
     shapes = {point["name"]: point["shape"][2] for point in found["hook_points"]}
     assert shapes["input_layernorm.output"] == shapes["post_attention_layernorm.output"] == shapes[".output"] == 48
@@ -84,7 +88,7 @@ def test_the_openai_client_completes_and_streams_the_same(client: openai.OpenAI)
 
 def test_a_stream_ends_with_done_and_tells_where_activations_lie(server: NNsightServer) -> None:
     body = {**CHAT, "stream": True, "ndif": {"save_dir": "streamed"}}
-    with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body, timeout=60) as answer:
+    with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body, timeout=PATIENCE) as answer:
         lines = [line for line in answer.iter_lines() if line]
     assert lines[-1] == "data: [DONE]"
     events = [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
@@ -112,7 +116,9 @@ def test_stop_strings_cut_the_text(server: NNsightServer) -> None:
     cut = post(server, "/v1/completions", {**body, "stop": stop}).json()["choices"][0]
     assert cut["text"] == whole[: whole.index(stop)]
     assert cut["finish_reason"] == "stop"
-    with httpx.stream("POST", f"{server.url}/v1/completions", json={**body, "stop": [stop], "stream": True}) as answer:
+    with httpx.stream(
+        "POST", f"{server.url}/v1/completions", json={**body, "stop": [stop], "stream": True}, timeout=PATIENCE
+    ) as answer:
         events = [json.loads(line[6:]) for line in answer.iter_lines() if line.startswith("data: {")]
     assert "".join(event["choices"][0]["text"] for event in events) == cut["text"]
 
@@ -128,7 +134,7 @@ def test_batches_of_prompts_keep_their_order(server: NNsightServer) -> None:
 
 
 def test_interventions_are_the_defaults(server: NNsightServer) -> None:
-    before = httpx.get(f"{server.url}/v1/interventions").json()
+    before = httpx.get(f"{server.url}/v1/interventions", timeout=PATIENCE).json()
     try:
         changed = post(
             server, "/v1/interventions", {"layers": [1], "hook_points": ["mlp.output"], "dtype": "float32"}
@@ -149,7 +155,7 @@ def test_interventions_are_the_defaults(server: NNsightServer) -> None:
         ("/v1/completions", {"prompt": "x", "ndif": {"layerz": [1]}}, ["ndif.layerz", "accepted: save_dir", "layers"]),
         ("/v1/completions", {"prompt": "x", "ndif": {"layers": [3]}}, ["layers: 3", "-3 to 2"]),
         ("/v1/completions", {"prompt": "x", "ndif": {"layers": "some"}}, ["ndif.layers", "`all` or a list"]),
-        ("/v1/completions", {"prompt": "x", "ndif": {"hook_points": ["nose.output"]}}, ["nose.output", "accepted: .input"]),
+        ("/v1/completions", {"prompt": "x", "ndif": {"hook_points": ["nose.output"]}}, ["nose.output", "accepted: resid_pre", ".input"]),
         ("/v1/completions", {"prompt": "x", "ndif": {"positions": ["middle"]}}, ["ndif.positions", "last_prompt"]),
         ("/v1/completions", {"prompt": "x", "max_tokens": 0, "ndif": {"positions": [99]}}, ["position 99", "sequence of"]),
         ("/v1/completions", {"prompt": "x", "ndif": {"dtype": "int8"}}, ["ndif.dtype", "float16"]),
@@ -173,6 +179,12 @@ def test_interventions_are_the_defaults(server: NNsightServer) -> None:
         ("/v1/chat/completions", {"messages": [{"role": "robot", "content": "x"}]}, ["messages.0.role"]),
         ("/v1/chat/completions", {"messages": "hi"}, ["messages"]),
         ("/v1/interventions", {"colour": "red"}, ["colour", "accepted: layers"]),
+        ("/v1/chat/completions", {**CHAT, "colour": "red"}, ["colour: is no known field", "accepted: model", "messages"]),
+        ("/v1/completions", {"prompt": "x", "maxtokens": 5}, ["maxtokens: is no known field", "max_tokens"]),
+        ("/v1/chat/completions", {**CHAT, "stream_options": {"usage": True}}, ["stream_options.usage", "include_usage"]),
+        ("/v1/chat/completions", {**CHAT, "top_logprobs": 2}, ["top_logprobs: only together with logprobs"]),
+        ("/v1/chat/completions", {**CHAT, "ndif": {"prompt_tokens": 2}}, ["ndif.prompt_tokens"]),
+        ("/v1/completions", {"prompt": [1, 2], "ndif": {"message_spans": {"prefix": None}}}, ["together with ndif.messages"]),
     ],
 )  # fmt: skip
 def test_bad_requests_say_what_is_accepted(server: NNsightServer, path: str, body: Any, words: list[str]) -> None:
@@ -184,8 +196,73 @@ def test_bad_requests_say_what_is_accepted(server: NNsightServer, path: str, bod
         assert word in answer.json()["error"]["message"]
 
 
-def test_unknown_fields_of_a_request_are_ignored(server: NNsightServer) -> None:
-    assert post(server, "/v1/chat/completions", {**CHAT, "colour": "red", "user": "me"}).status_code == 200
+def test_another_models_name_is_not_found(server: NNsightServer, client: openai.OpenAI) -> None:
+    for path, body in (("/v1/chat/completions", CHAT), ("/v1/completions", TEXT)):
+        answer = post(server, path, {**body, "model": "gpt-9"})
+        assert answer.status_code == 404
+        error = answer.json()["error"]
+        assert "`gpt-9` does not exist" in error["message"]
+        assert "`tiny`" in error["message"]
+        assert error["param"] == "model"
+        assert post(server, path, {**body, "model": "tiny"}).status_code == 200
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.create(model="gpt-9", **CHAT)
+
+
+def test_what_the_openai_client_sends_for_nothing_is_accepted(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model="tiny", **CHAT, user="me", metadata={"run": "1"}, store=False, tools=[], tool_choice="none",
+        parallel_tool_calls=True, logit_bias={}, presence_penalty=0, frequency_penalty=0.0, service_tier="auto",
+        response_format={"type": "text"}, top_logprobs=None, logprobs=False, n=1, modalities=["text"],
+        stream_options=None, prompt_cache_key="x", safety_identifier="y",
+        extra_body={"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "skip_special_tokens": True, "ndif": None},
+    )  # fmt: skip
+    assert answer.choices[0].message.content is not None
+    text = client.completions.create(model="tiny", **TEXT, best_of=1, suffix=None, user="me", logit_bias={})
+    assert text.choices[0].text
+
+
+def test_the_openai_client_sees_what_is_refused(client: openai.OpenAI) -> None:
+    tool: Any = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(model="tiny", **CHAT, tools=[tool])
+    assert caught.value.param == "tools"
+
+
+def test_parts_of_the_stream_are_captured_and_loaded_by_name(server: NNsightServer) -> None:
+    structure = httpx.get(f"{server.url}/v1/model/structure", timeout=PATIENCE).json()
+    assert structure["residual_stream"] == {
+        "resid_pre": {"is": ".input", "why": None},
+        "attn_out": {"is": "self_attn.output", "why": None},
+        "resid_mid": {"is": "post_attention_layernorm.input", "why": None},
+        "mlp_out": {"is": "mlp.output", "why": None},
+        "resid_post": {"is": ".output", "why": None},
+    }
+    points = list(structure["residual_stream"])
+    wanted = {"layers": "all", "hook_points": [*points, ".output"], "positions": ["last_prompt", "response_mean"]}
+    body = {**CHAT, "ndif": {**wanted, "dtype": "float32", "save_dir": "named/activations/control/gsm8k_0001"}}
+    answer = post(server, "/v1/chat/completions", body)
+    assert answer.status_code == 200, answer.text
+    folder = server.root / "named"
+    part = {point: load_activations(folder, point, "last_prompt").values for point in [*points, ".output"]}
+    assert part["resid_mid"].shape == (1, 3, 48)
+    for total, before, gained in (("resid_mid", "resid_pre", "attn_out"), ("resid_post", "resid_mid", "mlp_out")):
+        difference = np.abs(part[total] - part[before] - part[gained]).max()
+        assert difference <= 1e-5 * np.abs(part[total]).max()
+    assert np.array_equal(part[".output"], part["resid_post"])
+    assert np.array_equal(part["resid_post"][:, :-1], part["resid_pre"][:, 1:])
+    assert check(folder / "activations/control/gsm8k_0001") == []
+
+
+def test_a_family_without_a_place_says_so(nnsight_server: Callable[[str], NNsightServer]) -> None:
+    server = nnsight_server("gpt_neox")
+    structure = httpx.get(f"{server.url}/v1/model/structure", timeout=PATIENCE).json()
+    assert structure["residual_stream"]["resid_mid"]["is"] is None
+    assert "side by side" in structure["residual_stream"]["resid_mid"]["why"]
+    assert "resid_mid" not in {point["name"] for point in structure["hook_points"]}
+    answer = post(server, "/v1/completions", {**TEXT, "ndif": {"hook_points": ["resid_mid"]}})
+    assert answer.status_code == 400
+    assert "no resid_mid: attention and MLP stand side by side" in answer.json()["error"]["message"]
 
 
 def test_sixty_four_requests_at_once_are_not_mixed_up(server: NNsightServer) -> None:
@@ -199,7 +276,7 @@ def test_sixty_four_requests_at_once_are_not_mixed_up(server: NNsightServer) -> 
         bodies.append(body)
 
     async def run() -> list[dict[str, Any]]:
-        async with httpx.AsyncClient(timeout=300, limits=httpx.Limits(max_connections=64)) as session:
+        async with httpx.AsyncClient(timeout=PATIENCE, limits=httpx.Limits(max_connections=64)) as session:
             answers = await asyncio.gather(
                 *(session.post(f"{server.url}/v1/completions", json=body) for body in bodies)
             )
@@ -221,15 +298,17 @@ def test_sixty_four_requests_at_once_are_not_mixed_up(server: NNsightServer) -> 
 
 
 def test_a_client_that_goes_away_frees_its_place(server: NNsightServer) -> None:
-    body = {"prompt": "endless", "max_tokens": 1900, "ignore_eos": True, "temperature": 0}
+    body = {"prompt": ["endless"] * 64, "max_tokens": 1900, "ignore_eos": True, "temperature": 0}
     with pytest.raises(httpx.ReadTimeout):
         post(server, "/v1/completions", body, timeout=1.0)
-    wait_for(lambda: running(server) == 0, 10, "an idle server")
-    with httpx.stream("POST", f"{server.url}/v1/completions", json={**body, "stream": True}) as answer:
+    wait_for(lambda: running(server) == 0, PATIENCE, "an idle server")
+    with httpx.stream(
+        "POST", f"{server.url}/v1/completions", json={**body, "stream": True}, timeout=PATIENCE
+    ) as answer:
         for number, _ in enumerate(answer.iter_lines()):
             if number > 3:
                 break
-    wait_for(lambda: running(server) == 0, 10, "an idle server")
+    wait_for(lambda: running(server) == 0, PATIENCE, "an idle server")
 
 
 def test_long_sequences_with_all_positions_stay_within_memory(server: NNsightServer) -> None:
@@ -237,7 +316,7 @@ def test_long_sequences_with_all_positions_stay_within_memory(server: NNsightSer
     body = {"prompt": ids, "max_tokens": 0, "ndif": {"positions": "all", "dtype": "float32", "save_dir": "long"}}
     answer = post(server, "/v1/completions", body).json()
     assert answer["ndif"]["shapes"]["input_layernorm.output"] == [3, 2000, 48]
-    assert httpx.get(f"{server.url}/health").json()["held_bytes"] == 0
+    assert httpx.get(f"{server.url}/health", timeout=PATIENCE).json()["held_bytes"] == 0
 
 
 def test_lm_eval_runs_against_the_server(server: NNsightServer, tmp_path: Path) -> None:

@@ -1,0 +1,139 @@
+"""How work is shared out into batches and cohorts, without a thread; and what a choice becomes, token by token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from server.capture.engine import Engine, Pass
+from server.capture.generation import Generation
+from server.capture.model import ServedModel, Wanted
+from server.capture.prompts import Decoder
+from tests.server.capture import tiny_models
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> ServedModel:
+    folder = tiny_models.make_of_family("llama", tmp_path_factory.mktemp("model"))
+    return ServedModel(str(folder), "tiny", "float32", "cpu")
+
+
+@pytest.fixture
+def engine(model: ServedModel) -> Engine:
+    """An engine whose thread has ended, so that its queues can be looked at."""
+    stopped = Engine(model, batch_tokens=100, memory=1000)
+    stopped.close()
+    return stopped
+
+
+def waiting(length: int, size: int = 0) -> Pass:
+    return Pass(Wanted([5] * length, [], [], None, torch.float32, True), size)
+
+
+def generation(model: ServedModel, prompt: list[int], count: int, **settings: Any) -> Generation:
+    values = {"temperature": 0.0, "top_p": 1.0, "seed": None} | settings
+    return Generation(prompt, count, decoder=Decoder(model.tokens, []), on_step=lambda: None, **values)
+
+
+def lengths(batch: list[Pass]) -> list[int]:
+    return [len(item.wanted.token_ids) for item in batch]
+
+
+def test_a_batch_holds_the_oldest_and_its_nearest_in_length(engine: Engine) -> None:
+    for length in (10, 90, 11, 40, 9, 50):
+        engine.submit_pass(waiting(length))
+    assert sorted(lengths(engine._take_batch())) == [9, 10, 11]
+    assert lengths(engine._take_batch()) == [90]
+    assert sorted(lengths(engine._take_batch())) == [40, 50]
+    assert engine._take_batch() == []
+
+
+def test_a_sequence_longer_than_the_budget_goes_alone(engine: Engine) -> None:
+    for length in (500, 500):
+        engine.submit_pass(waiting(length))
+    assert lengths(engine._take_batch()) == [500]
+
+
+def test_activations_in_flight_are_bounded(engine: Engine) -> None:
+    for size in (600, 300, 300):
+        engine.submit_pass(waiting(5, size))
+    assert [item.bytes for item in engine._take_batch()] == [600, 300]
+    assert engine.load["held_bytes"] == 900
+    assert engine._take_batch() == []
+    engine.release(900)
+    assert [item.bytes for item in engine._take_batch()] == [300]
+
+
+def test_one_that_is_larger_than_the_memory_is_let_in_alone(engine: Engine) -> None:
+    engine.submit_pass(waiting(5, 5000))
+    assert [item.bytes for item in engine._take_batch()] == [5000]
+
+
+def test_what_was_cancelled_is_not_run(engine: Engine, model: ServedModel) -> None:
+    items = [waiting(5) for _ in range(3)]
+    for item in items:
+        engine.submit_pass(item)
+    items[0].result.cancel()
+    batch = engine._take_batch()
+    assert len(batch) == 2
+    batch[0].result.cancel()
+    engine._forward(batch)
+    assert [item.result.cancelled() for item in items].count(True) == 2
+    assert items[2].result.done()
+    rows = [generation(model, [5], 1), generation(model, [6], 1)]
+    engine.submit_generations(rows)
+    rows[0].cancelled = True
+    assert engine._take_newcomers() == [rows[1]]
+
+
+def test_newcomers_share_the_token_budget(engine: Engine, model: ServedModel) -> None:
+    engine.memory = 10**9
+    rows = [generation(model, [5] * 40, 2) for _ in range(5)]
+    engine.submit_generations(rows)
+    assert [len(engine._take_newcomers()) for _ in range(3)] == [2, 2, 1]
+
+
+def test_a_failed_pass_tells_all_who_wait(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Any) -> Any:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(engine.model, "forward", fail)
+    items = [waiting(5, 10), waiting(5, 10)]
+    for item in items:
+        engine.submit_pass(item)
+    engine._forward(engine._take_batch())
+    assert [str(item.result.exception()) for item in items] == ["out of memory"] * 2
+    assert engine.load["held_bytes"] == 0
+
+
+@pytest.mark.parametrize(("top_p", "allowed"), [(1.0, {0, 1, 2, 3}), (0.6, {0, 1}), (0.45, {0}), (1e-9, {0})])
+def test_a_token_is_drawn_from_the_nucleus(model: ServedModel, top_p: float, allowed: set[int]) -> None:
+    logits = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05]))
+    row = generation(model, [5], 1, temperature=1.0, top_p=top_p, seed=3)
+    drawn = [row.choose(logits) for _ in range(400)]
+    assert set(drawn) == allowed
+    again = generation(model, [5], 1, temperature=1.0, top_p=top_p, seed=3)
+    assert [again.choose(logits) for _ in range(400)] == drawn
+
+
+def test_frequencies_are_the_probabilities(model: ServedModel) -> None:
+    probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05])
+    row = generation(model, [5], 1, temperature=1.0, seed=1)
+    counts = torch.bincount(torch.tensor([row.choose(probabilities.log()) for _ in range(4000)]), minlength=4)
+    assert torch.allclose(counts / 4000, probabilities, atol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "ignore", "finish"),
+    [([7, 2], False, "stop"), ([7, 2, 7, 7], True, "length"), ([7] * 4, False, "length")],
+)
+def test_a_choice_ends_at_the_end_token_or_the_limit(
+    model: ServedModel, tokens: list[int], ignore: bool, finish: str
+) -> None:
+    row = generation(model, [5], 4, ignore_eos=ignore)
+    for token in tokens:
+        assert row.finish is None
+        row.take(token, model.tokens.eos_ids)
+    assert (row.finish, row.token_ids) == (finish, tokens)
