@@ -23,11 +23,17 @@ def main() -> None:
     except ActivationError as error:
         sys.exit(str(error))
     directions = found.directions
-    names = {"variants": directions.variants, "layers": directions.layers, "classes": directions.classes}
+    names = {
+        "variants": directions.variants,
+        "reference": directions.reference,
+        "layers": directions.layers,
+        "classes": directions.classes,
+    }
     metadata = {name: json.dumps(value) for name, value in names.items()}
     atomic.write_bytes(layout.directions(), save(directions.tensors, metadata=metadata))
     for name, rows in (
         ("direction_cosines", directions.cosines),
+        ("probe_tests", found.tests),
         ("variant_plane", directions.plane),
         ("probe_transfer", found.transfer),
         ("probes", found.probes),
