@@ -103,7 +103,7 @@ def probe_added(cells: Cells, own: CorrectDesign, shrinkage: float) -> AddedResu
     x = cells.x[:, own.rows]
     x = x - basis @ (basis.T @ x)
     sets = len(design.left_out)
-    found = moments(x, design, np.zeros(len(design), dtype=int), shrinkage, cells.d, sets)
+    found = moments(x, design, np.zeros(len(design), dtype=int), shrinkage, cells.d, sets, 1)
     remainders = _tensor(own.remainders)
     statistic = torch.zeros((len(x), remainders.shape[1]))
     training = torch.from_numpy(design.in_training)
@@ -173,10 +173,9 @@ class CorrectResult:
 
 
 @torch.no_grad()
-def probe_correct(cells: Cells, own: CorrectDesign, shrinkage: float) -> CorrectResult:
-    """Train probes of correctness on activations alone; they are what the tables and figures show."""
+def probe_correct(cells: Cells, own: CorrectDesign, found: Moments) -> CorrectResult:
+    """Train probes of correctness on activations alone; `found` are the moments of all rows around their variants."""
     design, x = own.design, cells.x[:, own.rows]
-    found = moments(x, design, design.variant, shrinkage, cells.d, design.folds)
     dealt = torch.from_numpy(np.where(own.origin == NONE, NONE, own.labels[np.maximum(own.origin, 0)]))  # (p, n)
     areas, diff_means = np.full((2, len(x), design.folds), np.nan)
     permuted: list[torch.Tensor] = []

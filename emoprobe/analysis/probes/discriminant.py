@@ -72,8 +72,15 @@ class Moments:
         return torch.cholesky_solve(right, self.root)
 
 
+def variant_moments(cells: Cells, design: Design, shrinkage: float) -> Moments:
+    """Means of all variants, by their codes, and the covariance around them, in every training set."""
+    return moments(cells.x, design, design.variant, shrinkage, cells.d, len(design.left_out), len(design.variants))
+
+
 @torch.no_grad()
-def moments(x: torch.Tensor, design: Design, codes: np.ndarray, shrinkage: float, d: int, sets: int) -> Moments:
+def moments(
+    x: torch.Tensor, design: Design, codes: np.ndarray, shrinkage: float, d: int, sets: int, count: int
+) -> Moments:  # fmt: skip
     """The covariance of each training set around the means of its codes.
 
     Args:
@@ -83,9 +90,9 @@ def moments(x: torch.Tensor, design: Design, codes: np.ndarray, shrinkage: float
         shrinkage: γ in (0, 1].
         d: the number of raw features, over which the trace is spread.
         sets: how many training sets.
+        count: how many codes there are.
     """
     cells, _, r = x.shape
-    count = int(codes.max()) + 1
     place = torch.from_numpy(design.fold * count + codes)
     sums = x.new_zeros((cells, design.folds * count, r)).index_add_(1, place, x).view(cells, design.folds, -1)
     rows = torch.bincount(place, minlength=design.folds * count).view(design.folds, count).to(x.dtype)

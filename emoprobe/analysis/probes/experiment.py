@@ -14,8 +14,8 @@ from emoprobe.analysis.probes import transfer
 from emoprobe.analysis.probes.choice import Place
 from emoprobe.analysis.probes.design import Design
 from emoprobe.analysis.probes.directions import Directions
-from emoprobe.analysis.probes.discriminant import Cells
-from emoprobe.analysis.probes.position import Position
+from emoprobe.analysis.probes.discriminant import Cells, variant_moments
+from emoprobe.analysis.probes.position import Position, positions_of
 from emoprobe.analysis.probes.source import Source
 from emoprobe.analysis.probes.targets import CorrectTarget, ValenceTarget, VariantTarget
 from emoprobe.config.experiment import Config
@@ -48,11 +48,7 @@ def run_probes(
     table = table.iloc[source.rows].reset_index(drop=True)
     design, settings = Design.of(table, config), config.probes
     findings = Findings(Directions.empty(design.variants, config, source.layers, source.d))
-    positions = [
-        Position.of(name, table, design, source.empty[name], settings)
-        for name in source.positions
-        if not source.empty[name].all()
-    ]
+    positions = positions_of(table, design, source.empty, settings)
     valence = ValenceTarget(design, settings) if "valence" in settings.targets else None
     correct = CorrectTarget(design, settings) if "correct" in settings.targets else None
     variant = VariantTarget(design, settings) if "variant" in settings.targets else None
@@ -67,15 +63,16 @@ def run_probes(
             ]
             findings.directions.add(hook_point, position.name, begin, features, position.design)
             cells = Cells.of(features)
+            moments = variant_moments(cells, position.design, settings.shrinkage)
             if variant is not None and variant.reason is None:
-                raw = variant.add(cells, places, position)
+                raw = variant.add(cells, places, position, moments)
                 findings.directions.add_probe(
                     "variant", [design.variants[code] for code in np.unique(position.design.variant)],
                     hook_point, position.name, begin, raw,
                 )  # fmt: skip
             rows: transfer.Rows = [[] for _ in places]
             if valence is not None and position.valence is not None:
-                result = valence.add(cells, places, position)
+                result = valence.add(cells, places, position, moments)
                 raw = weights["valence"][position.name] = cells.raw(result.weights)
                 direction = (raw.mean(1) * torch.from_numpy(position.valence.signs).float()).sum(2, keepdim=True)
                 findings.directions.add_probe("valence", ["positive"], hook_point, position.name, begin, direction)
@@ -83,12 +80,13 @@ def run_probes(
                     _extend(rows, transfer.held_out_variants(result.by_pair, position.valence))
                     _extend(rows, transfer.held_out_texts(cells, position.valence, settings.shrinkage))
             if correct is not None and position.correct is not None:
-                raw = weights["correct"][position.name] = cells.raw(correct.add(cells, places, position).weights)
+                slopes = correct.add(cells, places, position, moments).weights
+                raw = weights["correct"][position.name] = cells.raw(slopes)
                 findings.directions.add_probe(
                     "correct", ["correct"], hook_point, position.name, begin, raw.mean(1)
                 )  # fmt: skip
                 if transfers:
-                    _extend(rows, transfer.correct_without_variant(cells, position.correct, settings.shrinkage))
+                    _extend(rows, transfer.correct_without_variant(cells, position.correct, moments))
             findings.transfer += [
                 {"hook_point": hook_point, "layer": at["layer"], "test": position.name} | row
                 for at, own in zip(places, rows, strict=True)

@@ -55,12 +55,16 @@ def block_permutations(design: Design, permutations: int) -> np.ndarray:
     row_at = np.full((int(design.question.max()) + 1, len(design.variants), draws), NONE)
     row_at[design.question, design.variant, design.draw] = np.arange(len(design))
     members = [np.unique(design.question[design.group == group]) for group in np.unique(design.group)]
+    alike = len({len(block) for block in members}) == 1
     found = np.empty((permutations + 1, len(design)), dtype=int)
     found[0] = np.arange(len(design))
     origin = np.arange(len(row_at))
     for number in range(1, permutations + 1):
-        for to, source in zip(members, generator.permutation(len(members)), strict=True):
-            block = generator.permutation(members[source])
-            origin[to] = np.resize(block, len(to))
+        dealt = generator.permutation(len(members))
+        if alike:
+            origin[np.concatenate(members)] = generator.permuted(np.stack(members)[dealt], axis=1).ravel()
+        else:
+            for to, source in zip(members, dealt, strict=True):
+                origin[to] = np.resize(generator.permutation(members[source]), len(to))
         found[number] = row_at[origin[design.question], design.variant, design.draw]
     return found

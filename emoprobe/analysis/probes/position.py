@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -10,9 +10,9 @@ import torch
 
 from emoprobe.analysis.probes.correct import CorrectDesign, has_both_classes
 from emoprobe.analysis.probes.design import Design
-from emoprobe.analysis.probes.discriminant import Cells
+from emoprobe.analysis.probes.discriminant import Cells, variant_moments
 from emoprobe.analysis.probes.nuisance import is_response, nuisance_features, with_variants
-from emoprobe.analysis.probes.valence import ValenceDesign, ValenceResult, probe_valence, valence_moments
+from emoprobe.analysis.probes.valence import ValenceDesign, ValenceResult, probe_valence
 from emoprobe.config.science.probes import Probes
 
 
@@ -50,7 +50,9 @@ class Position:
             else:
                 cells = Cells.of(torch.from_numpy(nuisance.astype(np.float32))[None])
                 real = ValenceDesign(valence.design, valence.rows, valence.signs, valence.splits[:1])
-                valence_nuisance = probe_valence(cells, real, valence_moments(cells, real, settings.shrinkage))
+                valence_nuisance = probe_valence(
+                    cells, real, variant_moments(cells, design, settings.shrinkage)
+                )
         if "correct" in settings.targets:
             features = with_variants(nuisance, design)
             known = np.flatnonzero(design.correct >= 0)
@@ -63,6 +65,20 @@ class Position:
                 if any_truncated and has_both_classes(design.take(finished), settings.min_per_class) is None:
                     untruncated = CorrectDesign.of(design, features, finished, settings.permutations)
         return cls(name, rows, design, valence, valence_nuisance, correct, untruncated, any_truncated, reasons)
+
+
+def positions_of(table: pd.DataFrame, design: Design, empty: dict[str, np.ndarray], settings: Probes) -> list[Position]:
+    """Every position that any row has; those with the same rows and nuisance features share what they are made of."""
+    made: dict[tuple[bytes, bool], Position] = {}
+    found = []
+    for name, missing in empty.items():
+        if missing.all():
+            continue
+        key = (missing.tobytes(), is_response(name))
+        if key not in made:
+            made[key] = Position.of(name, table, design, missing, settings)
+        found.append(replace(made[key], name=name))
+    return found
 
 
 def _why_no_valence(design: Design) -> str:

@@ -12,10 +12,10 @@ from emoprobe.analysis.probes.auroc import interval
 from emoprobe.analysis.probes.choice import Choice, Largest, Place
 from emoprobe.analysis.probes.correct import AddedResult, CorrectResult, probe_added, probe_correct
 from emoprobe.analysis.probes.design import Design
-from emoprobe.analysis.probes.discriminant import Cells
+from emoprobe.analysis.probes.discriminant import Cells, Moments
 from emoprobe.analysis.probes.plan import ALPHA, ProbeTest, correct_test, valence_test
 from emoprobe.analysis.probes.position import Position
-from emoprobe.analysis.probes.valence import ValenceResult, probe_valence, valence_moments
+from emoprobe.analysis.probes.valence import ValenceResult, probe_valence
 from emoprobe.analysis.probes.variant import VariantResult, probe_variant
 from emoprobe.config.science.probes import Probes
 
@@ -33,11 +33,11 @@ class ValenceTarget:
     found: list[dict[str, Any]] = field(default_factory=list)
     reason: str | None = None
 
-    def add(self, cells: Cells, places: list[Place], position: Position) -> ValenceResult:
+    def add(self, cells: Cells, places: list[Place], position: Position, moments: Moments) -> ValenceResult:
         """Probe some cells of a position."""
         own, nuisance = position.valence, position.valence_nuisance
         assert own is not None and nuisance is not None
-        result = probe_valence(cells, own, valence_moments(cells, own, self.settings.shrinkage))
+        result = probe_valence(cells, own, moments)
         self.largest.add(result.permuted)
         baseline = np.broadcast_to(nuisance.by_pair, result.by_pair.shape)
         self.choice.add(
@@ -105,11 +105,11 @@ class CorrectTarget:
     any_truncated: bool = False
     reasons: list[str] = field(default_factory=list)
 
-    def add(self, cells: Cells, places: list[Place], position: Position) -> CorrectResult:
+    def add(self, cells: Cells, places: list[Place], position: Position, moments: Moments) -> CorrectResult:
         """Probe some cells of a position."""
         own = position.correct
         assert own is not None
-        result = probe_correct(cells, own, self.settings.shrinkage)
+        result = probe_correct(cells, own, moments)
         added = probe_added(cells, own, self.settings.shrinkage)
         self.largest.add(added.statistic)
         nuisance = np.broadcast_to(own.nuisance_areas(), result.areas.shape)
@@ -145,8 +145,8 @@ class CorrectTarget:
                     "d": cells.d,
                     "classes": 2,
                     "auroc": area,
-                    "auroc_low": max(0.0, low),
-                    "auroc_high": min(1.0, high),
+                    "auroc_low": low,
+                    "auroc_high": high,
                     "null_high": float(np.nanquantile(result.permuted[number], NULL_QUANTILE)),
                     "diff_means_auroc": float(np.nanmean(result.diff_means[number])),
                     "nuisance_auroc": level,
@@ -184,7 +184,7 @@ class CorrectTarget:
         }
         for name, estimate, influence in (("auroc", "auroc", "influence"), ("added", "added", "added_influence")):
             low, high = interval(row[estimate], self._influence(influence, groups), self.design.folds)
-            row |= {f"{name}_low": max(low, -1.0), f"{name}_high": min(high, 1.0)}
+            row |= {f"{name}_low": low, f"{name}_high": high}
         if not plan.reachable:
             return row | {"verdict": "note"}
         if self.any_truncated and not np.isfinite(p_finished):
@@ -220,10 +220,10 @@ class VariantTarget:
             return "there is one variant only"
         return "fewer than three groups of questions" if self.design.folds < 3 else None
 
-    def add(self, cells: Cells, places: list[Place], position: Position) -> torch.Tensor:
+    def add(self, cells: Cells, places: list[Place], position: Position, moments: Moments) -> torch.Tensor:
         """Probe some cells of a position; returns weights for raw features, (cells, d, variants)."""
         design = position.design
-        result: VariantResult = probe_variant(cells, design, self.settings.shrinkage, self.settings.control_tasks)
+        result: VariantResult = probe_variant(cells, design, moments, self.settings.control_tasks)
         for number, place in enumerate(places):
             control = None if result.control_accuracy is None else float(result.control_accuracy[number])
             accuracy = float(result.accuracy[number])

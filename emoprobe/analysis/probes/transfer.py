@@ -10,7 +10,7 @@ import torch
 from emoprobe.analysis.probes.auroc import labelled_auroc
 from emoprobe.analysis.probes.correct import CorrectDesign, mean_differences
 from emoprobe.analysis.probes.design import NONE
-from emoprobe.analysis.probes.discriminant import Cells, moments
+from emoprobe.analysis.probes.discriminant import Cells, Moments, moments
 from emoprobe.analysis.probes.valence import Contrasts, ValenceDesign, pair_areas
 
 Rows = list[list[dict[str, Any]]]  # for each cell its rows of the table
@@ -81,7 +81,7 @@ def held_out_texts(cells: Cells, own: ValenceDesign, shrinkage: float) -> Rows:
     if len(np.unique(design.variant)) < len(own.signs):
         return rows
     x = cells.x[:, kept.rows]
-    found = moments(x, design, kept.codes, shrinkage, cells.d, design.folds)
+    found = moments(x, design, kept.codes, shrinkage, cells.d, design.folds, len(own.signs))
     weights = found.solve(found.means.mT)
     positive, negative = own.signs > 0, own.signs < 0
     whole = positive / positive.sum() - negative / negative.sum()
@@ -101,7 +101,7 @@ def held_out_texts(cells: Cells, own: ValenceDesign, shrinkage: float) -> Rows:
 
 
 @torch.no_grad()
-def correct_without_variant(cells: Cells, own: CorrectDesign, shrinkage: float) -> Rows:
+def correct_without_variant(cells: Cells, own: CorrectDesign, found: Moments) -> Rows:
     """Correctness of a variant's answers by probes that saw neither the variant nor the questions of the fold."""
     rows: Rows = [[] for _ in cells.x]
     design, x = own.design, cells.x[:, own.rows]
@@ -113,9 +113,6 @@ def correct_without_variant(cells: Cells, own: CorrectDesign, shrinkage: float) 
         theirs = design.variant == code
         if len(np.unique(own.labels[theirs])) < 2:
             continue
-        others = np.flatnonzero(~theirs)
-        rest = design.take(others)
-        found = moments(x[:, others], rest, rest.variant, shrinkage, cells.d, design.folds)
         areas = []
         for fold in range(design.folds):
             training = torch.from_numpy(~theirs & (design.fold != fold))

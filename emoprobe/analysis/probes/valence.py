@@ -15,7 +15,7 @@ import torch
 
 from emoprobe.analysis.probes.auroc import auroc
 from emoprobe.analysis.probes.design import NONE, Design
-from emoprobe.analysis.probes.discriminant import Cells, Moments, moments
+from emoprobe.analysis.probes.discriminant import Cells, Moments
 from emoprobe.analysis.probes.permutations import splits
 
 BUDGET = 1 << 24  # scores that are held at once
@@ -119,10 +119,10 @@ class ValenceResult:
 
 @torch.no_grad()
 def probe_valence(cells: Cells, own: ValenceDesign, found: Moments) -> ValenceResult:
-    """Test probes of valence in some cells; `found` are the moments of `own.design` around variants."""
+    """Test probes of valence in some cells; `found` are the moments of all rows around their variants."""
     x = cells.x[:, own.rows]
-    design = own.design
-    weights = found.solve(found.means.mT)
+    design, means = own.design, found.means[:, :, np.flatnonzero(own.design.valence)]
+    weights = found.solve(means.mT)
     whole, split_of = own.permuted
     real = own.real
     permuted = torch.zeros((len(x), len(whole.pairs)))
@@ -131,7 +131,7 @@ def probe_valence(cells: Cells, own: ValenceDesign, found: Moments) -> ValenceRe
         areas = pair_areas(x, weights[:, fold], *own.slots[fold], whole)
         permuted += areas / design.folds
         by_pair.append(areas[:, : len(real.pairs)])
-        diff_means.append(pair_areas(x, found.means[:, fold].mT, *own.slots[fold], real))
+        diff_means.append(pair_areas(x, means[:, fold].mT, *own.slots[fold], real))
     sums = torch.zeros((len(x), len(own.splits))).index_add_(1, torch.from_numpy(split_of), permuted)
     return ValenceResult(
         permuted=(sums / torch.from_numpy(np.bincount(split_of))).numpy(),
@@ -140,11 +140,6 @@ def probe_valence(cells: Cells, own: ValenceDesign, found: Moments) -> ValenceRe
         choice=_choice(x, own, weights),
         weights=weights[:, : design.folds],
     )
-
-
-def valence_moments(cells: Cells, own: ValenceDesign, shrinkage: float) -> Moments:
-    """Means of the variants and covariance around them in every training set."""
-    return moments(cells.x[:, own.rows], own.design, own.codes, shrinkage, cells.d, len(own.design.left_out))
 
 
 def pair_areas(

@@ -9,7 +9,7 @@ import torch
 
 from emoprobe.analysis.probes.auroc import labelled_auroc
 from emoprobe.analysis.probes.design import Design
-from emoprobe.analysis.probes.discriminant import Cells, moments
+from emoprobe.analysis.probes.discriminant import Cells, Moments
 
 
 @dataclass(frozen=True)
@@ -25,26 +25,26 @@ class VariantResult:
 
 
 @torch.no_grad()
-def probe_variant(cells: Cells, design: Design, shrinkage: float, tasks: int) -> VariantResult:
+def probe_variant(cells: Cells, design: Design, found: Moments, tasks: int) -> VariantResult:
     """Train on all folds but one and name the variants of the rows of that one.
 
     Args:
         cells: the features.
         design: the rows.
-        shrinkage: of the covariance.
+        found: its moments around variants.
         tasks: how many control tasks.
     """
     present = np.unique(design.variant)
     codes = np.searchsorted(present, design.variant)
     labels = torch.from_numpy(codes)
-    found = moments(cells.x, design, codes, shrinkage, cells.d, design.folds)
     controls = control_tasks(design, len(present), tasks)
     areas, diff_means, accuracy = (torch.zeros(len(cells.x)) for _ in range(3))
     control_accuracy = torch.zeros(len(cells.x))
-    weights = found.solve(found.means.mT)
+    centres = found.means[:, : design.folds, present]
+    weights = torch.cholesky_solve(centres.mT, found.root[:, : design.folds])
     for fold in range(design.folds):
         test = torch.from_numpy(design.fold == fold)
-        x, means, share = cells.x[:, test], found.means[:, fold], float(test.sum()) / len(design)
+        x, means, share = cells.x[:, test], centres[:, fold], float(test.sum()) / len(design)
         wanted = (labels[test] == torch.arange(len(present))[:, None]).to(torch.int64)
         scores = _scores(x, means, weights[:, fold])
         areas += labelled_auroc(scores.softmax(2).mT, wanted).nanmean(1) / design.folds
@@ -53,8 +53,8 @@ def probe_variant(cells: Cells, design: Design, shrinkage: float, tasks: int) ->
         accuracy += share * (scores.argmax(2) == labels[test]).to(x.dtype).mean(1)
         for task in controls if controls is not None else []:
             here = torch.from_numpy(task)
-            centres = _means(cells.x[:, ~test], here[~test], len(present))
-            guesses = _scores(x, centres, torch.cholesky_solve(centres.mT, found.root[:, fold])).argmax(2)
+            mixed = _means(cells.x[:, ~test], here[~test], len(present))
+            guesses = _scores(x, mixed, torch.cholesky_solve(mixed.mT, found.root[:, fold])).argmax(2)
             control_accuracy += share * (guesses == here[test]).to(x.dtype).mean(1) / tasks
     return VariantResult(
         areas.numpy(),
