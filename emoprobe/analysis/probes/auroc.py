@@ -37,7 +37,7 @@ def _wins(values: torch.Tensor, others: torch.Tensor, mask: torch.Tensor) -> tor
         difference = values[..., :, None] - others[..., None, :]
         counts = 0.5 * (torch.sign(difference) + 1.0) * mask[..., None, :].to(values.dtype)
         return counts.sum(-1)
-    far = torch.where(mask, others, torch.inf).sort(dim=-1).values
+    far = torch.where(mask, others, torch.inf).sort(dim=-1).values.contiguous()
     values = values.contiguous()
     below = torch.searchsorted(far, values, right=False)
     return 0.5 * (below + torch.searchsorted(far, values, right=True)).to(values.dtype)

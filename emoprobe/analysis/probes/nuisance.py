@@ -44,8 +44,9 @@ def with_variants(features: np.ndarray, design: Design) -> np.ndarray:
 def orthonormal(features: np.ndarray) -> np.ndarray:
     """An orthonormal basis (n, rank) of the columns and a constant."""
     whole = np.column_stack([np.ones(len(features)), features])
-    left, singular, _ = np.linalg.svd(whole, full_matrices=False)
-    basis: np.ndarray = left[:, singular > 1e-6 * singular[0]]
+    spectrum, axes = np.linalg.eigh(whole.T @ whole)
+    kept = spectrum > 1e-9 * spectrum[-1]
+    basis: np.ndarray = whole @ axes[:, kept] / np.sqrt(spectrum[kept])
     return basis
 
 
@@ -82,8 +83,9 @@ def _bag_of_words(texts: list[str], design: Design) -> np.ndarray:
         counts = np.log1p(vectors.fit_transform(texts).toarray().astype(float))
     except ValueError:  # no response has a word
         return np.zeros((len(texts), 0))
-    left, singular, _ = np.linalg.svd(counts - counts.mean(0), full_matrices=False)
-    found: np.ndarray = (left * singular)[:, :count]
+    centred = counts - counts.mean(0)
+    axes = np.linalg.eigh(centred.T @ centred)[1][:, ::-1]
+    found: np.ndarray = centred @ axes[:, :count]
     return found
 
 

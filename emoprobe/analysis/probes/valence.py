@@ -8,7 +8,7 @@ compared. A permutation deals the valences to the variants anew and does the sam
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -33,8 +33,10 @@ class Contrasts:
     weights: np.ndarray
 
 
-def contrasts(signs: np.ndarray, without: tuple[int, ...] = ()) -> Contrasts:
-    """Every pair of variants of opposite signs, and the contrast between all others but those `without`."""
+@lru_cache(maxsize=1 << 14)
+def contrasts(valences: tuple[int, ...], without: tuple[int, ...] = ()) -> Contrasts:
+    """Every pair of variants of opposite valences (−1, 1), and the contrast between all others but those `without`."""
+    signs = np.array(valences)
     pairs, weights = [], []
     for low in np.flatnonzero(signs < 0):
         for high in np.flatnonzero(signs > 0):
@@ -91,14 +93,14 @@ class ValenceDesign:
     @cached_property
     def permuted(self) -> tuple[Contrasts, np.ndarray]:
         """The contrasts of all splits, and to which split each belongs. Those of the real one come first."""
-        parts = [contrasts(split) for split in self.splits]
+        parts = [contrasts(tuple(split)) for split in self.splits.tolist()]
         whole = Contrasts(np.concatenate([p.pairs for p in parts]), np.concatenate([p.weights for p in parts]))
         return whole, np.repeat(np.arange(len(parts)), [len(part.pairs) for part in parts])
 
     @cached_property
     def real(self) -> Contrasts:
         """The contrasts of the real valences."""
-        return contrasts(self.signs)
+        return contrasts(tuple(self.signs.tolist()))
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ def pair_areas(
 def _choice(x: torch.Tensor, own: ValenceDesign, weights: torch.Tensor) -> np.ndarray:
     """How good each cell is inside of each training set: over the pairs and folds that are in it, (cells, pairs, folds)."""
     design, real = own.design, own.real
-    inner = [contrasts(own.signs, (low, high)) for low, high in real.pairs.tolist()]
+    inner = [contrasts(tuple(own.signs.tolist()), (low, high)) for low, high in real.pairs.tolist()]
     sizes = [len(part.pairs) for part in inner]
     if not all(sizes):
         return np.full((len(x), len(real.pairs), design.folds), np.nan)

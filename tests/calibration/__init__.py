@@ -1,0 +1,1 @@
+"""Simulations: no kind of sentence may be false too often."""
