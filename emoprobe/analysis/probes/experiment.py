@@ -51,6 +51,9 @@ def run_probes(
     positions = positions_of(table, design, source.empty, settings)
     valence = ValenceTarget(design, settings) if "valence" in settings.targets else None
     correct = CorrectTarget(design, settings) if "correct" in settings.targets else None
+    why = [position.reasons["correct"] for position in positions if "correct" in position.reasons]
+    if correct is not None and why:
+        correct.reason = why[0]
     variant = VariantTarget(design, settings) if "variant" in settings.targets else None
     for hook_point, begin, block in _batches(source, positions, settings.permutations, memory):
         place = {"hook_point": hook_point}

@@ -103,7 +103,7 @@ class CorrectTarget:
     largest_finished: Largest = field(default_factory=Largest)
     found: list[dict[str, Any]] = field(default_factory=list)
     any_truncated: bool = False
-    reasons: list[str] = field(default_factory=list)
+    reason: str = "no position has enough graded answers"
 
     def add(self, cells: Cells, places: list[Place], position: Position, moments: Moments) -> CorrectResult:
         """Probe some cells of a position."""
@@ -202,7 +202,7 @@ class CorrectTarget:
         return np.nan_to_num(found)
 
     def _why(self) -> str:
-        return self.reasons[0] if self.reasons else "no position has enough graded answers"
+        return self.reason
 
 
 @dataclass

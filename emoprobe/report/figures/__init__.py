@@ -59,6 +59,7 @@ FIGURES: dict[str, Figure] = {
         Figure("lengths", "Behaviour", ("trajectories",), "behaviour:lengths"),
         Figure("consistency", "Behaviour", ("consistency",), "behaviour:consistency"),
         Figure("probe_auroc", "Probes", ("probes",), "probes:auroc"),
+        Figure("probe_transfer", "Probes", ("probe_tests", "probe_transfer"), "probes:transfers"),
         Figure("direction_cosines", "Probes", ("direction_cosines",), "probes:cosines"),
         Figure("variant_plane", "Probes", ("variant_plane",), "probes:plane"),
     )
