@@ -1,39 +1,18 @@
 """Fit linear probes on the activations of an experiment, and find the directions of its variants."""
 
-import json
 import sys
 
-from safetensors.numpy import save
-
-from emoprobe.analysis.probes.experiment import run_probes
-from emoprobe.analysis.probes.source import folder_source
-from emoprobe.results import atomic
 from emoprobe.results.activation_folder import ActivationError
-from emoprobe.results.catalogue import TABLES
-from emoprobe.results.tables import frame, read_table, write_table
+from emoprobe.stages.probes import probe
 from scripts.arguments import experiment_arguments
 
 
 def main() -> None:
     """Command line; see --help."""
-    config, layout = experiment_arguments(__doc__)
-    table = read_table(layout.root, "trajectories")
-    table = table[table["failure"].isna()].reset_index(drop=True)  # what no server answered has no activations
     try:
-        found = run_probes(table, folder_source(layout, table), config)
+        probe(*experiment_arguments(__doc__))
     except ActivationError as error:
         sys.exit(str(error))
-    directions = found.directions
-    names = {"variants": directions.variants, "layers": directions.layers, "classes": directions.classes}
-    metadata = {name: json.dumps(value) for name, value in names.items()}
-    atomic.write_bytes(layout.directions(), save(directions.tensors, metadata=metadata))
-    for name, rows in (
-        ("direction_cosines", directions.cosines),
-        ("variant_plane", directions.plane),
-        ("probe_transfer", found.transfer),
-        ("probes", found.probes),
-    ):
-        write_table(layout, name, frame(TABLES[name], rows))
 
 
 if __name__ == "__main__":

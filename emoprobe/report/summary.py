@@ -11,7 +11,7 @@ import pandas as pd
 
 from emoprobe.analysis.plan import deviations
 from emoprobe.config.experiment import Config
-from emoprobe.report.statements import behaviour, data
+from emoprobe.report.statements import behaviour, data, probes
 from emoprobe.results.layout import Layout
 from emoprobe.results.plan import AnalysisPlan
 from emoprobe.results.record import read_json
@@ -27,7 +27,9 @@ def report(config: Config, layout: Layout) -> dict[str, Any]:
     found = {name: read_table(layout.root, name) for name in names}
     trajectories = found["trajectories"]
     metadata = read_json(layout.metadata) if layout.metadata.exists() else {}
-    probes = read_table(layout.root, "probes") if layout.table("probes").exists() else None
+    for name in ("probe_tests", "probe_transfer"):
+        if layout.table(name).exists():
+            found[name] = read_table(layout.root, name)
     agreement = found["consistency"].iloc[0]
     plan = AnalysisPlan.read_file(layout.plan) if layout.plan.exists() else None
     return {
@@ -42,7 +44,7 @@ def report(config: Config, layout: Layout) -> dict[str, Any]:
         "all_solve": int(agreement["all_solve"]),
         "none_solves": int(agreement["none_solves"]),
         "workers": records(found["workers"]),
-        "probes": [] if probes is None else best_probes(probes),
+        "probes": records(found["probe_tests"]) if "probe_tests" in found else [],
         "statements": [statement.values() for statement in statements(found, config, plan)],
     }
 
@@ -59,26 +61,9 @@ def statements(found: dict[str, pd.DataFrame], config: Config, plan: AnalysisPla
     tables = [found[name] for name in ("trajectories", "accuracy", "paired_tests", "consistency")]
     return [
         *behaviour.comparisons(found["paired_tests"], config.analysis.margin),
+        *(probes.statements(found["probe_tests"], found["probe_transfer"]) if "probe_tests" in found else []),
         *data.notes(*tables, plan, changed),
     ]
-
-
-def best_probes(probes: pd.DataFrame) -> list[dict[str, Any]]:
-    """For each target its best cell, or why there is none. The best of many is optimistic; the table has them all.
-
-    The mean over the variant's own text is left out: to tell variants apart by their words is no finding.
-    """
-    best = []
-    probes = probes[probes["position"] != "prefix_mean"]
-    for target, own in probes.groupby("target", sort=False):
-        fitted = own[own["skipped"].isna()]
-        if fitted.empty:
-            best.append({"target": target, "skipped": own["skipped"].iloc[0]})
-            continue
-        columns = ["hook_point", "position", "layer", "auroc", "auroc_low", "auroc_high", "majority", "accuracy"]
-        top = fitted.sort_values("auroc", ascending=False).iloc[:1][[*columns, "permutation_auroc_high", "selectivity"]]
-        best.append({"target": target, "cells": len(fitted), **records(top)[0]})
-    return best
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from emoprobe.analysis.plan import analysis_plan
+from emoprobe.analysis.probes.plan import probe_plan
 from emoprobe.config.experiment import Config
 from emoprobe.models.source import ModelCard
 from emoprobe.models.tokens import count_tokens
@@ -18,7 +19,8 @@ def write_plan(config: Config, layout: Layout) -> None:
     directory = Path(ModelCard.read(layout.model).path)
     # A model that only others' servers hold has no tokenizer here.
     lengths = _text_lengths(config, directory) if directory.is_dir() else None
-    atomic.write_json(layout.plan, analysis_plan(config, lengths).values())
+    probes = probe_plan(config)
+    atomic.write_json(layout.plan, analysis_plan(config, lengths, None if probes is None else probes.values()).values())
 
 
 def _text_lengths(config: Config, model: Path) -> dict[str, list[int]]:

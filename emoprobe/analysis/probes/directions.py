@@ -1,110 +1,151 @@
-"""Directions of the variants: differences of means, probe weights, their cosines, and the plane the variants span."""
+"""Directions of the variants: differences of means to the reference, their cosines, and the plane the variants span.
+
+Two differences to the same reference share its noise, and alone for that have a cosine of about ½. So cosines are taken
+between differences over disjoint halves of the questions: of pure noise they are about 0.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
+from scipy import stats
 
-from emoprobe.analysis.probes.targets import Target
+from emoprobe.analysis.probes.auroc import LEAST_UNITS
+from emoprobe.analysis.probes.design import Design
+from emoprobe.analysis.probes.plan import ALPHA
+from emoprobe.config.experiment import Config
 from emoprobe.config.names import CONTROL
 
-if TYPE_CHECKING:
-    from emoprobe.analysis.probes.experiment import Source
+FILLER = "filler"
+LEAST_BLOCKS = 4  # two halves of two
+HALVINGS = 10
+
+
+def primary_reference(config: Config, variants: list[str]) -> str | None:
+    """The last of the references that is there: by default a filler, else control."""
+    names = config.analysis.references or [CONTROL, FILLER]
+    return next((name for name in reversed(names) if name in variants), None)
 
 
 @dataclass
 class Directions:
     """Gathers directions cell by cell.
 
-    `tensors` maps `diff_means/{hook point}/{position}` to (n_variants without control, n_layers, d) and
-    `probe/{target}/{hook point}/{position}` to (n_classes, n_layers, d), all of unit length (0 where there is none).
+    `tensors` maps, each with zeros where there is nothing,
+    `diff_means/{hook point}/{position}` to (n_variants without the reference, n_layers, d) of unit length,
+    `valence/{hook point}/{position}` to (n_layers, d), from negative to positive, of unit length,
+    `probe/{target}/{hook point}/{position}` to (n_columns, n_layers, d) of unit length, and
+    `norm/{hook point}/{position}` to (n_layers), the median length of the activations.
     """
 
-    variants: list[str]
-    rows: dict[str, dict[str, int]]
-    shape: tuple[int, int]
+    names: list[str]
+    reference: str | None
     layers: list[int]
+    d: int
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
     classes: dict[str, list[str]] = field(default_factory=dict)
     cosines: list[dict[str, Any]] = field(default_factory=list)
     plane: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
-    def empty(cls, table: pd.DataFrame, source: Source) -> Directions:
-        """Nothing gathered yet, for the rows of a table."""
-        rows = {
-            str(variant): dict(zip(group["sample_id"], group.index.to_numpy(), strict=True))
-            for variant, group in table.reset_index(drop=True).groupby("variant", sort=False)
-        }
-        others = [variant for variant in rows if variant != CONTROL]
-        return cls(others, rows, (len(source.layers), source.d), source.layers)
+    def empty(cls, names: list[str], config: Config, layers: list[int], d: int) -> Directions:
+        """Nothing gathered yet, for variants in their order."""
+        return cls(names, primary_reference(config, names), layers, d)
 
-    def add(self, hook_point: str, number: int, here: dict[str, torch.Tensor], empty: dict[str, np.ndarray]) -> None:
-        """Take in one layer: position → (n, d)."""
-        if CONTROL not in self.rows:
+    @property
+    def variants(self) -> list[str]:
+        """All but the reference."""
+        return [name for name in self.names if name != self.reference]
+
+    def add(self, hook_point: str, position: str, begin: int, features: torch.Tensor, design: Design) -> None:
+        """Take in some layers from `begin` on: features (layers, n, d) of the rows of a design, stand-ins left out."""
+        end = begin + len(features)
+        places = [{"hook_point": hook_point, "position": position, "layer": layer} for layer in self.layers[begin:end]]
+        norms = features.norm(dim=2).median(1).values.numpy()
+        self._slot(f"norm/{hook_point}/{position}", ())[begin:end] = norms
+        for number, place in enumerate(places):
+            self._add_plane(place, features[number], design)
+        if self.reference is None:
             return
-        for position, features in here.items():
-            place = {"hook_point": hook_point, "position": position, "layer": self.layers[number]}
-            means = np.zeros((len(self.variants), self.shape[1]), dtype=np.float32)
-            explained = []
-            for index, variant in enumerate(self.variants):
-                shared = [sample for sample in self.rows[variant] if sample in self.rows[CONTROL]]
-                ours = torch.tensor([self.rows[variant][sample] for sample in shared])
-                theirs = torch.tensor([self.rows[CONTROL][sample] for sample in shared])
-                differences = (features[ours] - features[theirs]).numpy() if shared else means[:1]
-                means[index] = differences.mean(0)
-                total = float((differences**2).sum())
-                direction = _unit(means[index][None])[0]
-                explained.append(float(((differences @ direction) ** 2).sum()) / total if total > 0 else float("nan"))
-            unit = _unit(means)
-            self._slot(f"diff_means/{hook_point}/{position}", len(self.variants))[:, number] = unit
-            self._add_cosines(place, unit, means, explained)
-            self._add_plane(place, features)
+        pairs = [_pairs(design, self.names.index(name), self.names.index(self.reference)) for name in self.variants]
+        if not any(len(ours) for ours, _ in pairs):
+            return
+        means = torch.zeros((len(features), len(pairs), self.d))
+        explained = np.full((len(features), len(pairs)), np.nan)
+        block, count = _blocks(design)
+        sums = torch.zeros((len(features), count, len(pairs), self.d))
+        for number, (ours, theirs) in enumerate(pairs):
+            if not len(ours):
+                continue
+            differences = features[:, ours] - features[:, theirs]
+            means[:, number] = differences.mean(1)
+            sums[:, :, number].index_add_(1, torch.from_numpy(block[ours]), differences)
+            along = (differences @ _unit(means[:, number])[..., None]).square().sum((1, 2))
+            explained[:, number] = (along / differences.square().sum((1, 2)).clamp(min=1e-12)).numpy()
+        name = f"diff_means/{hook_point}/{position}"
+        self._slot(name, (len(pairs),))[:, begin:end] = _unit(means).transpose(0, 1).numpy()
+        self._add_valence(hook_point, position, begin, means, pairs, design)
+        cosine, low, high = cross_fitted_cosines(sums, len(np.unique(design.group)), design.seed)
+        there = [number for number, (ours, _) in enumerate(pairs) if len(ours)]
+        for layer, place in enumerate(places):
+            for row in there:
+                for column in there:
+                    own = row == column
+                    self.cosines.append(
+                        place
+                        | {
+                            "variant": self.variants[row],
+                            "other": self.variants[column],
+                            "cosine": float(cosine[layer, row, column]),
+                            "low": float(low[layer, row, column]),
+                            "high": float(high[layer, row, column]),
+                            "norm": float(means[layer, row].norm()) if own else None,
+                            "explained": float(explained[layer, row]) if own else None,
+                        }
+                    )
 
-    def add_probe(self, target: Target, hook_point: str, number: int, position: str, weights: np.ndarray) -> None:
-        """Take in the weights of a probe, (columns, d); of two classes the second one has the only column."""
-        name = f"probe/{target.name}/{hook_point}/{position}"
-        self.classes[target.name] = target.classes if len(weights) > 1 else target.classes[1:]
-        self._slot(name, len(weights))[:, number] = _unit(weights)
+    def add_probe(
+        self, target: str, classes: list[str], hook_point: str, position: str, begin: int, weights: torch.Tensor
+    ) -> None:
+        """Take in the weights of some layers' probes for raw features, (layers, d, columns)."""
+        name = f"probe/{target}/{hook_point}/{position}"
+        self.classes[target] = classes
+        columns = _unit(weights.mT).transpose(0, 1).numpy()
+        self._slot(name, (len(columns),))[:, begin : begin + len(weights)] = columns
 
-    def _slot(self, name: str, count: int) -> np.ndarray:
+    def _add_valence(
+        self, hook_point: str, position: str, begin: int, means: torch.Tensor,
+        pairs: list[tuple[np.ndarray, np.ndarray]], design: Design,
+    ) -> None:  # fmt: skip
+        signs = np.array([design.valence[self.names.index(name)] for name in self.variants])
+        there = np.array([len(ours) > 0 for ours, _ in pairs])
+        positive, negative = (torch.from_numpy((signs == sign) & there) for sign in (1, -1))
+        if positive.any() and negative.any():
+            direction = _unit(means[:, positive].mean(1) - means[:, negative].mean(1)).numpy()
+            slot = self._slot(f"valence/{hook_point}/{position}", (), wide=True)
+            slot[begin : begin + len(means)] = direction
+
+    def _slot(self, name: str, leading: tuple[int, ...], wide: bool = False) -> np.ndarray:
         if name not in self.tensors:
-            self.tensors[name] = np.zeros((count, *self.shape), dtype=np.float32)
+            last = (self.d,) if leading or wide else ()
+            self.tensors[name] = np.zeros((*leading, len(self.layers), *last), dtype=np.float32)
         return self.tensors[name]
 
-    def _add_cosines(self, place: dict[str, Any], unit: np.ndarray, means: np.ndarray, explained: list[float]) -> None:
-        found = unit @ unit.T
-        norms = np.linalg.norm(means, axis=1)
-        for row, variant in enumerate(self.variants):
-            for column, other in enumerate(self.variants):
-                own = row == column
-                self.cosines.append(
-                    place
-                    | {
-                        "variant": variant,
-                        "other": other,
-                        "cosine": float(found[row, column]),
-                        "norm": float(norms[row]) if own else None,
-                        "explained": explained[row] if own else None,
-                    }
-                )
-
-    def _add_plane(self, place: dict[str, Any], features: torch.Tensor) -> None:
-        names = list(self.rows)
-        means = np.stack([features[torch.tensor(list(self.rows[name].values()))].mean(0).numpy() for name in names])
-        centred = means - means.mean(0)
-        left, singular, _ = np.linalg.svd(centred, full_matrices=False)
+    def _add_plane(self, place: dict[str, Any], features: torch.Tensor, design: Design) -> None:
+        codes = np.unique(design.variant)
+        names = [self.names[code] for code in codes]
+        means = np.stack([features[torch.from_numpy(design.variant == code)].mean(0).numpy() for code in codes])
+        left, singular, _ = np.linalg.svd(means - means.mean(0), full_matrices=False)
         coordinates = left * singular
         total = float((singular**2).sum())
         share = singular**2 / total if total > 0 else np.full(len(singular), np.nan)
         # The sign of an axis is arbitrary: control is put on the left of the first and below the second.
-        signs = np.where(coordinates[names.index(CONTROL)] > 0, -1.0, 1.0)
-        for row, name in enumerate(names):
-            point = coordinates[row] * signs
+        first = names.index(CONTROL) if CONTROL in names else 0
+        coordinates = coordinates * np.where(coordinates[first] > 0, -1.0, 1.0)
+        for name, point in zip(names, coordinates, strict=True):
             self.plane.append(
                 place
                 | {
@@ -117,8 +158,77 @@ class Directions:
             )
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    """Rows of unit length; rows of zeros stay."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    found: np.ndarray = vectors / np.where(norms > 0, norms, 1.0)
+def cross_fitted_cosines(sums: torch.Tensor, groups: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cosines between directions over disjoint halves of blocks, mean over halvings, with 95 % jackknife intervals.
+
+    Args:
+        sums: sums of each variant's differences over each block of questions, (cells, blocks, variants, d).
+        groups: how many independent groups of questions there are; below 20 there are no intervals.
+        seed: of the halvings.
+
+    Returns:
+        cosine, low and high, each (cells, variants, variants); the diagonal is how well the two halves agree on one
+        direction.
+    """
+    cells, blocks, variants, _ = sums.shape
+    if blocks < LEAST_BLOCKS:
+        nothing = np.full((cells, variants, variants), np.nan)
+        return nothing, nothing, nothing
+    generator = np.random.default_rng(seed)
+    halves = np.stack([generator.permutation(np.arange(blocks) % 2) for _ in range(HALVINGS)])
+    flat = sums.reshape(cells, blocks * variants, -1).double()
+    inner = (flat @ flat.mT).numpy().reshape(cells, blocks, variants, blocks, variants)
+    cosine = _cosines(inner, halves[None])[:, 0]
+    if groups < LEAST_UNITS:
+        nothing = np.full_like(cosine, np.nan)
+        return cosine, nothing, nothing
+    without = np.repeat(halves[None], blocks, axis=0)
+    without[np.arange(blocks), :, np.arange(blocks)] = -1
+    left_out = _cosines(inner, without)
+    spread = (left_out - left_out.mean(1, keepdims=True)) ** 2
+    error = np.sqrt((blocks - 1) / blocks * spread.sum(1)) * stats.t.ppf(1 - ALPHA / 2, blocks - 1)
+    return cosine, np.maximum(cosine - error, -1.0), np.minimum(cosine + error, 1.0)
+
+
+def _cosines(inner: np.ndarray, halves: np.ndarray) -> np.ndarray:
+    """(cells, sets, variants, variants), for the half of each block, (sets, halvings, blocks): 0, 1, or −1 for none."""
+    first, second = (halves == 0).astype(float), (halves == 1).astype(float)
+    rows = {name: np.einsum("shb,cbuex->cshuex", mask, inner, optimize=True) for name, mask in
+            (("first", first), ("second", second))}  # fmt: skip
+    across = np.einsum("cshuex,she->cshux", rows["first"], second, optimize=True)
+    sizes = [
+        np.sqrt(np.maximum(np.einsum("cshueu,she->cshu", rows[name], mask, optimize=True), 1e-24))
+        for name, mask in (("first", first), ("second", second))
+    ]
+    one_way = across / (sizes[0][..., :, None] * sizes[1][..., None, :])
+    found: np.ndarray = (0.5 * (one_way + np.swapaxes(one_way, -1, -2))).mean(2)
     return found
+
+
+def _pairs(design: Design, variant: int, reference: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of a variant and of the reference on the same question and draw."""
+    theirs = {
+        (design.question[row], design.draw[row]): row for row in np.flatnonzero(design.variant == reference)
+    }  # fmt: skip
+    ours = [
+        row
+        for row in np.flatnonzero(design.variant == variant)
+        if (design.question[row], design.draw[row]) in theirs
+    ]  # fmt: skip
+    return (
+        np.array(ours, dtype=int),
+        np.array([theirs[design.question[row], design.draw[row]] for row in ours], dtype=int),
+    )
+
+
+def _blocks(design: Design) -> tuple[np.ndarray, int]:
+    """Groups of questions dealt to at most 20 blocks: the block of each row, and how many there are."""
+    groups, places = np.unique(design.group, return_inverse=True)
+    count = min(LEAST_UNITS, len(groups))
+    dealt = np.random.default_rng(design.seed).permutation(np.arange(len(groups)) % count)
+    return dealt[places], count
+
+
+def _unit(vectors: torch.Tensor) -> torch.Tensor:
+    """Vectors along the last dimension, of unit length; zeros stay."""
+    return vectors / vectors.norm(dim=-1, keepdim=True).clamp(min=1e-12)

@@ -1,9 +1,8 @@
-"""All probes of an experiment: cells in turn, a few layers in memory at a time."""
+"""All probes of an experiment: a few layers in memory at a time, the layers of a position as one problem."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,40 +10,26 @@ import numpy as np
 import pandas as pd
 import torch
 
-from emoprobe.analysis.probes.cell import Design, FoldModel, ProbeResult, run_cell
+from emoprobe.analysis.probes import transfer
+from emoprobe.analysis.probes.choice import Place
+from emoprobe.analysis.probes.design import Design
 from emoprobe.analysis.probes.directions import Directions
-from emoprobe.analysis.probes.logistic import Basis
-from emoprobe.analysis.probes.scores import bootstrap_counts
-from emoprobe.analysis.probes.targets import Target, control_task, make_folds, make_target
-from emoprobe.analysis.probes.transfer import Material, held_out_text, held_out_variant, position_transfer
+from emoprobe.analysis.probes.discriminant import Cells, variant_moments
+from emoprobe.analysis.probes.position import Position, positions_of
+from emoprobe.analysis.probes.source import Source
+from emoprobe.analysis.probes.targets import CorrectTarget, ValenceTarget, VariantTarget
 from emoprobe.config.experiment import Config
 
-THREADED_ROWS = 400
-# (first layer, end, hook point) → {position: (n, layers, d) float16}
-Load = Callable[[int, int, str], dict[str, np.ndarray]]
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where the activations come from.
-
-    `load` reads a few layers; `empty` tells for each position which rows a neighbour stands in for.
-    """
-
-    layers: list[int]
-    hook_points: list[str]
-    positions: list[str]
-    d: int
-    load: Load
-    empty: dict[str, np.ndarray]
+BATCH = 1 << 25  # floats that one batch of cells may take
 
 
 @dataclass
 class Findings:
-    """Rows of the two tables, and the directions."""
+    """Rows of the tables `probes`, `probe_tests` and `probe_transfer`, and the directions."""
 
     directions: Directions
     probes: list[dict[str, Any]] = field(default_factory=list)
+    tests: list[dict[str, Any]] = field(default_factory=list)
     transfer: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -54,117 +39,125 @@ def run_probes(
     """Run every probe of an experiment.
 
     Args:
-        table: the trajectories, one row for each row of the activations.
-        source: the activations.
+        table: the trajectories.
+        source: the activations of those rows of the table that have any.
         config: the experiment.
         memory: bytes of activations that may be held at once; at least one layer is.
         transfers: whether to test probes on texts, variants and positions that they were not trained on.
     """
-    settings = config.probes
-    everything = [make_target(name, table, config) for name in settings.targets]
-    targets = [target for target in everything if target.skipped is None]
-    findings = Findings(Directions.empty(table, source))
-    for target in everything:
-        if target.skipped is not None:
-            findings.probes.append({"target": target.name, "skipped": target.skipped, "n": int(target.known.sum())})
-    design = make_design(table, targets, config)
-    per_layer = max(1, 2 * len(table) * len(source.positions) * source.d)
-    chunk = max(1, memory // per_layer)
-    threads = torch.get_num_threads()
-    # One cell a core goes further than all cores on one cell: most of its matrices are small. With few rows they are
-    # so small that threads would wait for the interpreter, not for the matrices.
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(threads if len(table) >= THREADED_ROWS else 1) as pool:
-            for hook_point in source.hook_points:
-                for begin in range(0, len(source.layers), chunk):
-                    end = min(begin + chunk, len(source.layers))
-                    block = source.load(begin, end, hook_point)
-                    for number in range(begin, end):
-                        here = {
-                            position: torch.from_numpy(values[:, number - begin].astype(np.float32))
-                            for position, values in block.items()
-                        }
-                        findings.directions.add(hook_point, number, here, source.empty)
-                        if design is not None:
-                            _probe_layer(
-                                findings,
-                                hook_point,
-                                source.layers[number],
-                                number,
-                                here,
-                                source,
-                                table,
-                                design,
-                                pool,
-                                transfers,
-                            )
-    finally:
-        torch.set_num_threads(threads)
+    table = table.iloc[source.rows].reset_index(drop=True)
+    design, settings = Design.of(table, config), config.probes
+    findings = Findings(Directions.empty(design.variants, config, source.layers, source.d))
+    positions = positions_of(table, design, source.empty, settings)
+    valence = ValenceTarget(design, settings) if "valence" in settings.targets else None
+    correct = CorrectTarget(design, settings) if "correct" in settings.targets else None
+    why = [position.reasons["correct"] for position in positions if "correct" in position.reasons]
+    if correct is not None and why:
+        correct.reason = why[0]
+    variant = VariantTarget(design, settings) if "variant" in settings.targets else None
+    for hook_point, begin, block in _batches(source, positions, settings.permutations, memory):
+        place = {"hook_point": hook_point}
+        weights: dict[str, dict[str, torch.Tensor]] = {"valence": {}, "correct": {}}
+        for position in positions:
+            features = block[position.name]
+            places: list[Place] = [
+                place | {"position": position.name, "layer": layer}
+                for layer in source.layers[begin : begin + len(features)]
+            ]
+            findings.directions.add(hook_point, position.name, begin, features, position.design)
+            cells = Cells.of(features)
+            moments = variant_moments(cells, position.design, settings.shrinkage)
+            if variant is not None and variant.reason is None:
+                raw = variant.add(cells, places, position, moments)
+                findings.directions.add_probe(
+                    "variant", [design.variants[code] for code in np.unique(position.design.variant)],
+                    hook_point, position.name, begin, raw,
+                )  # fmt: skip
+            rows: transfer.Rows = [[] for _ in places]
+            if valence is not None and position.valence is not None:
+                result = valence.add(cells, places, position, moments)
+                raw = weights["valence"][position.name] = cells.raw(result.weights)
+                direction = (raw.mean(1) * torch.from_numpy(position.valence.signs).float()).sum(2, keepdim=True)
+                findings.directions.add_probe("valence", ["positive"], hook_point, position.name, begin, direction)
+                if transfers:
+                    _extend(rows, transfer.held_out_variants(result.by_pair, position.valence))
+                    _extend(rows, transfer.held_out_texts(cells, position.valence, settings.shrinkage))
+            if correct is not None and position.correct is not None:
+                slopes = correct.add(cells, places, position, moments).weights
+                raw = weights["correct"][position.name] = cells.raw(slopes)
+                findings.directions.add_probe(
+                    "correct", ["correct"], hook_point, position.name, begin, raw.mean(1)
+                )  # fmt: skip
+                if transfers:
+                    _extend(rows, transfer.correct_without_variant(cells, position.correct, moments))
+            findings.transfer += [
+                {"hook_point": hook_point, "layer": at["layer"], "test": position.name} | row
+                for at, own in zip(places, rows, strict=True)
+                for row in own
+            ]
+        if transfers:
+            layers = source.layers[begin : begin + len(block[positions[0].name])]
+            findings.transfer += _between_positions(hook_point, layers, positions, block, weights)
+    for target in (variant, valence, correct):
+        if target is not None:
+            findings.probes += target.rows()
+            findings.tests.append(target.test())
     return findings
 
 
-def make_design(table: pd.DataFrame, targets: list[Target], config: Config) -> Design | None:
-    """What all cells share; None without a target."""
-    if not targets:
-        return None
-    settings, seed = config.probes, config.experiment.seed
-    groups = table["sample_id"].to_numpy()
-    correct = next((target.labels for target in targets if target.name == "correct"), np.zeros(len(table), dtype=int))
-    folds = make_folds(correct, groups, settings.folds, seed)
-    counts = bootstrap_counts(groups, folds, config.analysis.bootstrap, seed)
-    controls = [control_task(target, table, seed) for target in targets]
-    return Design.make(targets, controls, correct, groups, counts, folds, settings, seed)
+def _batches(
+    source: Source, positions: list[Position], permutations: int, memory: int
+) -> Iterator[tuple[str, int, dict[str, torch.Tensor]]]:
+    """Hook point, first layer and, for each position, the features (layers, n, d) of its rows."""
+    n, d = len(source.rows), source.d
+    held = max(1, memory // max(1, 2 * n * len(source.positions) * d))
+    size = max(1, BATCH // (n * d + 40 * min(n, d) ** 2 + 3 * n * permutations))
+    for hook_point in source.hook_points:
+        for first in range(0, len(source.layers), held):
+            block = source.load(first, min(first + held, len(source.layers)), hook_point)
+            for begin in range(0, len(block[positions[0].name][0]), size):
+                yield (
+                    hook_point,
+                    first + begin,
+                    {
+                        position.name: torch.from_numpy(
+                            block[position.name][position.rows, begin : begin + size]
+                            .swapaxes(0, 1)
+                            .astype(np.float32, order="C")
+                        )
+                        for position in positions
+                    },
+                )
 
 
-def _probe_layer(
-    findings: Findings, hook_point: str, layer: int, number: int, here: dict[str, torch.Tensor], source: Source,
-    table: pd.DataFrame, design: Design, pool: ThreadPoolExecutor, transfers: bool,
-) -> None:  # fmt: skip
-    """Every position of one layer and hook point, and the transfers between them."""
-    place = {"hook_point": hook_point, "layer": layer}
-
-    def one(position: str) -> tuple[list[ProbeResult], list[FoldModel], list[dict[str, Any]]]:
-        features, rows = here[position], ~source.empty[position]
-        if min(len(np.unique(target.labels[rows & target.known])) for target in design.targets) < 2:
-            rows = np.ones(len(table), dtype=bool)  # all of a class is empty here: its stand-ins have to do
-        basis = Basis.of(features[torch.from_numpy(rows)])
-        results, models = run_cell(features, basis, rows, design)
-        if not transfers:
-            return results, models, []
-        strengths = {result.target: result.strength for result in results}
-        material = Material(features, basis, rows, table, design, strengths)
-        return results, models, [*held_out_text(material), *held_out_variant(material)]
-
-    found = dict(zip(here, pool.map(one, here), strict=True))
-    for position, (results, _, held_out) in found.items():
-        for result, target in zip(results, design.targets, strict=True):
-            findings.directions.add_probe(target, hook_point, number, position, result.weights)
-            findings.probes.append(
-                place | {"position": position, "skipped": None, "d": source.d} | _columns(result, target)
-            )
-        findings.transfer += [place | {"test": position} | row for row in held_out]
-    models = {position: models for position, (_, models, _) in found.items()}
-    if transfers:
-        findings.transfer += [place | row for row in position_transfer(here, models, source.empty, design)]
+def _between_positions(
+    hook_point: str, layers: list[int], positions: list[Position], block: dict[str, torch.Tensor],
+    weights: dict[str, dict[str, torch.Tensor]],
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """Train at one position, test at another, on the questions that the fold holds out."""
+    for train in positions:
+        for test in positions:
+            for target, own in (("valence", test.valence), ("correct", test.correct)):
+                if own is None or train.name not in weights[target]:
+                    continue
+                features, raw = block[test.name][:, own.rows], weights[target][train.name]
+                if target == "valence":
+                    areas = transfer.valence_at(features, raw, own)  # type: ignore[arg-type]
+                else:
+                    areas = transfer.correct_at(features, raw, own)  # type: ignore[arg-type]
+                for layer, area in zip(layers, areas.tolist(), strict=True):
+                    yield {
+                        "kind": "position",
+                        "target": target,
+                        "hook_point": hook_point,
+                        "layer": layer,
+                        "train": train.name,
+                        "test": test.name,
+                        "n": len(own.rows),
+                        "auroc": area,
+                    }
 
 
-def _columns(result: ProbeResult, target: Target) -> dict[str, Any]:
-    """A probe as a row of the table."""
-    return {
-        "target": result.target,
-        "n": result.n,
-        "samples": result.samples,
-        "classes": len(target.classes),
-        "accuracy": result.scores.accuracy,
-        "balanced_accuracy": result.scores.balanced_accuracy,
-        "auroc": result.scores.auroc,
-        "auroc_low": result.low,
-        "auroc_high": result.high,
-        "majority": result.majority,
-        "permutation_auroc": result.permutation_auroc,
-        "permutation_auroc_high": result.permutation_high,
-        "control_accuracy": result.control_accuracy,
-        "selectivity": result.scores.accuracy - result.control_accuracy,
-        "strength": result.strength,
-    }
+def _extend(rows: transfer.Rows, more: transfer.Rows) -> None:
+    for own, other in zip(rows, more, strict=True):
+        own += other

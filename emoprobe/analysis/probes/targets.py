@@ -1,102 +1,289 @@
-"""What the probes read off: a class for every trajectory, its control task, and the folds."""
+"""What is read off the activations: each target gathers its cells and ends in one test."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold
+import torch
 
-from emoprobe.config.experiment import Config
+from emoprobe.analysis.probes.auroc import interval
+from emoprobe.analysis.probes.choice import Choice, Largest, Place
+from emoprobe.analysis.probes.correct import CorrectResult, probe_added, probe_correct
+from emoprobe.analysis.probes.design import Design
+from emoprobe.analysis.probes.discriminant import Cells, Moments
+from emoprobe.analysis.probes.plan import ALPHA, ProbeTest, correct_test, valence_test
+from emoprobe.analysis.probes.position import Position
+from emoprobe.analysis.probes.valence import ValenceResult, probe_valence
+from emoprobe.analysis.probes.variant import VariantResult, probe_variant
+from emoprobe.config.science.probes import Probes
+
+NULL_QUANTILE = 1 - ALPHA
 
 
-@dataclass(frozen=True)
-class Target:
-    """A target: `labels` holds a class index for each row, −1 where it has none; `skipped` why it has no probe."""
+@dataclass
+class ValenceTarget:
+    """Negative against positive; see `valence`."""
 
-    name: str
-    classes: list[str]
-    labels: np.ndarray
-    skipped: str | None = None
+    design: Design
+    settings: Probes
+    choice: Choice = field(default_factory=Choice)
+    largest: Largest = field(default_factory=Largest)
+    found: list[dict[str, Any]] = field(default_factory=list)
+    reason: str | None = None
+
+    def add(self, cells: Cells, places: list[Place], position: Position, moments: Moments) -> ValenceResult:
+        """Probe some cells of a position."""
+        own, nuisance = position.valence, position.valence_nuisance
+        assert own is not None and nuisance is not None
+        result = probe_valence(cells, own, moments)
+        self.largest.add(result.permuted)
+        baseline = np.broadcast_to(nuisance.by_pair, result.by_pair.shape)
+        self.choice.add(
+            places,
+            result.choice,
+            {"auroc": result.by_pair, "nuisance": baseline, "diff_means": result.diff_means},
+        )
+        level = float(nuisance.by_pair.mean())
+        for number, place in enumerate(places):
+            area = float(result.permuted[number, 0])
+            self.found.append(
+                place
+                | {
+                    "target": "valence",
+                    "n": len(own.rows),
+                    "samples": len(np.unique(own.design.question)),
+                    "d": cells.d,
+                    "classes": 2,
+                    "auroc": area,
+                    "null_high": float(np.quantile(result.permuted[number], NULL_QUANTILE)),
+                    "diff_means_auroc": float(result.diff_means[number].mean()),
+                    "nuisance_auroc": level,
+                    "gain": area - level,
+                    "p": area,
+                }
+            )
+        return result
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Rows of the table `probes`."""
+        if not self.found:
+            return [{"target": "valence", "skipped": self._why()}]
+        return [row | {"p": self.largest.p(row["p"])} for row in self.found]
+
+    def test(self) -> dict[str, Any]:
+        """The row of the table `probe_tests`."""
+        plan = self._plan
+        row: dict[str, Any] = _planned(plan) | {"cells": len(self.found)}
+        if not self.found:
+            return row | {"verdict": "note", "reason": plan.reason or self._why()}
+        p = self.largest.p()
+        verdict = "note" if not plan.reachable else "found" if p <= ALPHA else "not_found"
+        return row | _chosen(self.choice) | {"verdict": verdict, "p": p, "n": self.found[0]["n"]}
 
     @property
-    def known(self) -> np.ndarray:
-        """Rows with a class."""
-        found: np.ndarray = self.labels >= 0
-        return found
+    def _plan(self) -> ProbeTest:
+        negative, positive = int((self.design.valence < 0).sum()), int((self.design.valence > 0).sum())
+        return valence_test(negative, positive, self.settings.permutations)
 
-    def masked(self, rows: np.ndarray) -> Target:
-        """The same with the other rows left out."""
-        return Target(self.name, self.classes, np.where(rows, self.labels, -1), self.skipped)
+    def _why(self) -> str:
+        return self._plan.reason or self.reason or "a variant has no activations, or there are too few questions"
 
 
-def make_target(name: str, table: pd.DataFrame, config: Config) -> Target:
-    """The target `variant`, `valence` or `correct` for the rows of the trajectory table.
+@dataclass
+class CorrectTarget:
+    """Right against wrong answers; see `correct`."""
 
-    It is skipped where fewer than two classes have examples in `probes.min_per_class` samples.
-    """
-    column = table[name]
-    if name == "correct":
-        values = column.map(lambda value: None if pd.isna(value) else ("wrong", "correct")[int(value)])
-        order = ["wrong", "correct"]
-    elif name == "valence":
-        values, order = column, ["negative", "neutral", "positive"]
-    else:
-        values, order = column, list(table["variant"].unique())
-    settings = config.probes
-    samples = table["sample_id"]
-    counts = {value: samples[(values == value).fillna(False).to_numpy(dtype=bool)].nunique() for value in order}
-    present = [value for value in order if counts[value] > 0]
-    index = {value: number for number, value in enumerate(present)}
-    labels = np.array([index.get(value, -1) if isinstance(value, str) else -1 for value in values], dtype=int)
-    reason = None
-    few = [f"{value} in {counts[value]}" for value in present if counts[value] < settings.min_per_class]
-    if len(present) < 2:
-        reason = f"only one class has examples ({', '.join(present) or 'none at all'})"
-    elif few:
-        reason = f"too few samples (probes.min_per_class = {settings.min_per_class}): {', '.join(few)}"
-    elif samples.nunique() < settings.folds:
-        reason = f"{samples.nunique()} samples cannot be divided into {settings.folds} folds"
-    return Target(name, present, labels, reason)
+    design: Design
+    settings: Probes
+    choice: Choice = field(default_factory=Choice)
+    largest: Largest = field(default_factory=Largest)
+    finished: Choice = field(default_factory=Choice)
+    largest_finished: Largest = field(default_factory=Largest)
+    found: list[dict[str, Any]] = field(default_factory=list)
+    any_truncated: bool = False
+    reason: str = "no position has enough graded answers"
+
+    def add(self, cells: Cells, places: list[Place], position: Position, moments: Moments) -> CorrectResult:
+        """Probe some cells of a position."""
+        own = position.correct
+        assert own is not None
+        result = probe_correct(cells, own, moments)
+        added = probe_added(cells, own, self.settings.shrinkage)
+        self.largest.add(added.statistic)
+        nuisance = np.broadcast_to(own.nuisance_areas(), result.areas.shape)
+        shape = (*result.areas.shape, own.design.groups)
+        self.choice.add(
+            places,
+            added.choice,
+            {
+                "auroc": result.areas,
+                "nuisance": nuisance,
+                "diff_means": result.diff_means,
+                "added": added.added,
+                "influence": np.broadcast_to(result.influence[:, None], shape),
+                "added_influence": np.broadcast_to(added.influence[:, None], shape),
+            },
+        )
+        self.any_truncated |= position.any_truncated
+        if position.untruncated is not None:
+            rest = probe_added(cells, position.untruncated, self.settings.shrinkage)
+            self.largest_finished.add(rest.statistic)
+            self.finished.add(places, rest.choice, {"added": rest.added})
+        groups = np.unique(own.design.group)
+        for number, place in enumerate(places):
+            area = float(np.nanmean(result.areas[number]))
+            low, high = interval(area, result.influence[number, groups], own.design.folds)
+            level = float(np.nanmean(nuisance[number]))
+            self.found.append(
+                place
+                | {
+                    "target": "correct",
+                    "n": len(own.rows),
+                    "samples": len(np.unique(own.design.question)),
+                    "d": cells.d,
+                    "classes": 2,
+                    "auroc": area,
+                    "auroc_low": low,
+                    "auroc_high": high,
+                    "null_high": float(np.nanquantile(result.permuted[number], NULL_QUANTILE)),
+                    "diff_means_auroc": float(np.nanmean(result.diff_means[number])),
+                    "nuisance_auroc": level,
+                    "gain": area - level,
+                    "added": float(np.nanmean(added.added[number])),
+                    "p": float(added.statistic[number, 0]),
+                }
+            )
+        return result
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Rows of the table `probes`."""
+        if not self.found:
+            return [{"target": "correct", "skipped": self._why()}]
+        return [row | {"p": self.largest.p(row["p"])} for row in self.found]
+
+    def test(self) -> dict[str, Any]:
+        """The row of the table `probe_tests`."""
+        known = self.design.correct >= 0
+        groups = np.unique(self.design.group[known])
+        plan = correct_test(len(groups), self.settings.permutations, self.design.folds)
+        row: dict[str, Any] = _planned(plan) | {
+            "cells": len(self.found),
+            "classes": f"{int((self.design.correct == 0).sum())} wrong, {int((self.design.correct == 1).sum())} correct",
+        }
+        if not self.found:
+            return row | {"verdict": "note", "reason": self._why()}
+        p, p_finished = self.largest.p(), self.largest_finished.p()
+        row |= _chosen(self.choice) | {
+            "p": p,
+            "p_untruncated": p_finished,
+            "added": self.choice.mean("added"),
+            "added_untruncated": self.finished.mean("added"),
+            "n": self.found[0]["n"],
+        }
+        for name, estimate, influence in (("auroc", "auroc", "influence"), ("added", "added", "added_influence")):
+            low, high = interval(row[estimate], self._influence(influence, groups), self.design.folds)
+            row |= {f"{name}_low": low, f"{name}_high": high}
+        if not plan.reachable:
+            return row | {"verdict": "note"}
+        if self.any_truncated and not np.isfinite(p_finished):
+            return row | {"verdict": "note", "reason": "the answers that were not cut off have too few of one class"}
+        gained = p <= ALPHA and row["added"] > 0
+        if self.any_truncated:
+            gained = gained and p_finished <= ALPHA and row["added_untruncated"] > 0
+        return row | {"verdict": "found" if gained else "not_found"}
+
+    def _influence(self, name: str, groups: np.ndarray) -> np.ndarray:
+        """The influence of each group, from the cell that was chosen without its fold."""
+        fold_of = np.zeros(self.design.groups, dtype=int)
+        fold_of[self.design.group] = self.design.fold
+        found: np.ndarray = self.choice.values[name][fold_of[groups], groups]
+        return np.nan_to_num(found)
+
+    def _why(self) -> str:
+        return self.reason
 
 
-def control_task(target: Target, table: pd.DataFrame, seed: int) -> Target:
-    """Labels that depend on the text alone, at random (Hewitt & Liang 2019).
+@dataclass
+class VariantTarget:
+    """Which variant it is: a manipulation check without a test; see `variant`."""
 
-    Each text of each variant (each sample, for control and transforms) gets a class, classes in the proportions of the
-    target. A probe that does as well here reads which text it was, and nothing that texts of a class share.
-    """
-    paraphrases = table["paraphrase"].astype("string").fillna(table["sample_id"])
-    kinds = (table["variant"].astype(str) + "/" + paraphrases.astype(str)).to_numpy()
-    generator = np.random.default_rng(seed)
-    names = sorted(set(kinds[target.known]))
-    pool = np.sort(target.labels[target.known])
-    drawn = generator.permutation(pool[np.linspace(0, len(pool) - 1, len(names)).astype(int)])
-    chosen = dict(zip(names, drawn.tolist(), strict=True))
-    labels = np.array([chosen.get(kind, -1) for kind in kinds], dtype=int)
-    return Target(f"{target.name}:control", target.classes, np.where(target.known, labels, -1))
+    design: Design
+    settings: Probes
+    found: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def reason(self) -> str | None:
+        """Why there is no probe; None where there is one."""
+        if len(self.design.variants) < 2:
+            return "there is one variant only"
+        return "fewer than three groups of questions" if self.design.folds < 3 else None
+
+    def add(self, cells: Cells, places: list[Place], position: Position, moments: Moments) -> torch.Tensor:
+        """Probe some cells of a position; returns weights for raw features, (cells, d, variants)."""
+        design = position.design
+        result: VariantResult = probe_variant(cells, design, moments, self.settings.control_tasks)
+        for number, place in enumerate(places):
+            control = None if result.control_accuracy is None else float(result.control_accuracy[number])
+            accuracy = float(result.accuracy[number])
+            self.found.append(
+                place
+                | {
+                    "target": "variant",
+                    "n": len(design),
+                    "samples": len(np.unique(design.question)),
+                    "d": cells.d,
+                    "classes": len(np.unique(design.variant)),
+                    "auroc": float(result.areas[number]),
+                    "diff_means_auroc": float(result.diff_means[number]),
+                    "accuracy": accuracy,
+                    "control_accuracy": control,
+                    "selectivity": None if control is None else accuracy - control,
+                }
+            )
+        return cells.raw(result.weights).mean(1)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Rows of the table `probes`."""
+        return self.found or [{"target": "variant", "skipped": self.reason}]
+
+    def test(self) -> dict[str, Any]:
+        """The row of the table `probe_tests`: the best cell, for what it is worth."""
+        row: dict[str, Any] = {
+            "target": "variant",
+            "verdict": "note",
+            "reason": self.reason or "a manipulation check: prompts that differ are bound to be told apart",
+            "unit": "question",
+            "units": len(np.unique(self.design.group)),
+            "cells": len(self.found),
+        }
+        if self.found:
+            best = max(self.found, key=lambda cell: float(cell["auroc"]))
+            row |= {name: best[name] for name in ("hook_point", "position", "layer", "auroc", "diff_means_auroc", "n")}
+        return row
 
 
-def permuted(target: Target, groups: np.ndarray, generator: np.random.Generator) -> Target:
-    """The target with its labels dealt out anew: among the rows of a sample, then among samples of the same size.
+def _planned(plan: ProbeTest) -> dict[str, Any]:
+    classes = plan.classes and ", ".join(f"{count} {name}" for name, count in plan.classes.items())
+    return {
+        "target": plan.target,
+        "reason": plan.reason,
+        "unit": plan.unit,
+        "units": plan.units,
+        "classes": classes,
+        "permutations": plan.permutations,
+        "exact": plan.exact,
+        "smallest_p": plan.smallest_p,
+    }
 
-    So a permutation keeps what the real labels have, that rows of one sample belong together.
-    """
-    labels = target.labels.copy()
-    rows_of = [np.flatnonzero((groups == group) & target.known) for group in np.unique(groups)]
-    blocks = [generator.permutation(labels[rows]) for rows in rows_of]
-    for size in {len(rows) for rows in rows_of}:
-        same = [number for number, rows in enumerate(rows_of) if len(rows) == size]
-        for to, origin in zip(same, generator.permutation(same), strict=True):
-            labels[rows_of[to]] = blocks[int(origin)]
-    return Target(target.name, target.classes, labels)
 
-
-def make_folds(strata: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """The fold of each row: rows of one sample stay together, strata are spread evenly."""
-    found = np.zeros(len(groups), dtype=int)
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    for number, (_, test) in enumerate(splitter.split(np.zeros(len(groups)), strata, groups)):
-        found[test] = number
-    return found
+def _chosen(choice: Choice) -> dict[str, Any]:
+    auroc, nuisance = choice.mean("auroc"), choice.mean("nuisance")
+    return choice.commonest | {
+        "agreement": choice.agreement,
+        "auroc": auroc,
+        "nuisance_auroc": nuisance,
+        "gain": auroc - nuisance,
+        "diff_means_auroc": choice.mean("diff_means"),
+    }

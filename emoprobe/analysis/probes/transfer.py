@@ -1,119 +1,126 @@
-"""Whether a probe reads a state or only words: tests on texts, variants and positions that it was not trained on."""
+"""Whether a probe reads a state or only words: tests at positions, on texts and on variants it was not trained on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
-from emoprobe.analysis.probes.cell import SEARCH, Design, FoldModel
-from emoprobe.analysis.probes.logistic import Basis, Problem, fit, probabilities, standardise
-from emoprobe.analysis.probes.scores import scores
-from emoprobe.analysis.probes.targets import Target
+from emoprobe.analysis.probes.auroc import labelled_auroc
+from emoprobe.analysis.probes.correct import CorrectDesign, mean_differences
+from emoprobe.analysis.probes.design import NONE
+from emoprobe.analysis.probes.discriminant import Cells, Moments, moments
+from emoprobe.analysis.probes.valence import Contrasts, ValenceDesign, pair_areas
+
+Rows = list[list[dict[str, Any]]]  # for each cell its rows of the table
 
 
-def position_transfer(
-    here: dict[str, torch.Tensor], models: dict[str, list[FoldModel]], empty: dict[str, np.ndarray], design: Design
-) -> Iterator[dict[str, Any]]:
-    """Train at one position, test at another, on the samples that the fold holds out."""
-    for train, fold_models in models.items():
-        for test, features in here.items():
-            chances = [np.zeros((len(features), len(target.classes))) for target in design.targets]
-            for fold, model in enumerate(fold_models):
-                rows = torch.from_numpy(design.folds == fold)
-                found = probabilities(features[rows], model.weights, model.problems)
-                for number, part in enumerate(found):
-                    chances[number][rows.numpy()] = part.numpy()
-            for number, target in enumerate(design.targets):
-                labels = np.where(empty[test], -1, target.labels)
-                yield _row("position", target, train, chances[number], labels, design.folds) | {"test": test}
+@torch.no_grad()
+def valence_at(features: torch.Tensor, weights: torch.Tensor, own: ValenceDesign) -> np.ndarray:
+    """Areas (cells) at one position of probes that were trained at another.
 
-
-@dataclass(frozen=True)
-class Material:
-    """What the probes of one layer, hook point and position are trained and tested on.
-
-    `features` is (n, d), `rows` says which of them count, `table` has a row for each; `strengths` are those that the
-    cross-validated probes of the same cell chose, by target.
+    Args:
+        features: raw, (cells, n, d), of the rows of `own.design`.
+        weights: of the other position's probes for raw features, (cells, folds, d, variants).
+        own: the design at this position.
     """
-
-    features: torch.Tensor
-    basis: Basis
-    rows: np.ndarray
-    table: pd.DataFrame
-    design: Design
-    strengths: dict[str, float]
+    areas = [
+        pair_areas(features, weights[:, fold], *own.slots[fold], own.real).mean(1) for fold in range(own.design.folds)
+    ]
+    found: np.ndarray = torch.stack(areas).mean(0).numpy()
+    return found
 
 
-def held_out_text(material: Material) -> Iterator[dict[str, Any]]:
-    """Train on all paraphrases but one, test on that one; texts go by sample, so the samples differ, too."""
-    table, rows = material.table, material.rows
-    paraphrases = table["paraphrase"].astype("Int64")
-    known = paraphrases.notna().to_numpy()
-    texts = sorted(int(value) for value in paraphrases.dropna().unique())
+@torch.no_grad()
+def correct_at(features: torch.Tensor, weights: torch.Tensor, own: CorrectDesign) -> np.ndarray:
+    """The same for correctness; weights are (cells, folds, d, 1)."""
+    areas = []
+    for fold in range(own.design.folds):
+        test = torch.from_numpy(own.design.fold == fold)
+        scores = (features[:, test] @ weights[:, fold])[..., 0]
+        areas.append(labelled_auroc(scores, torch.from_numpy(own.labels)[test]))
+    found: np.ndarray = torch.stack(areas).nanmean(0).numpy()
+    return found
+
+
+def held_out_variants(by_pair: np.ndarray, own: ValenceDesign) -> Rows:
+    """For each variant how well it is told from those of the other valence, it and they left out of the training.
+
+    `by_pair` holds areas (cells, pairs, folds) of the real valences.
+    """
+    rows: Rows = [[] for _ in by_pair]
+    codes = np.unique(own.design.variant)
+    for number, code in enumerate(codes):
+        pairs = (own.real.pairs == number).any(1)
+        entry = {
+            "kind": "variant",
+            "target": "valence",
+            "train": own.design.variants[code],
+            "n": int((own.design.variant == code).sum()),
+        }
+        for cell, areas in enumerate(by_pair[:, pairs].mean((1, 2))):
+            rows[cell].append(entry | {"auroc": float(areas)})
+    return rows
+
+
+@torch.no_grad()
+def held_out_texts(cells: Cells, own: ValenceDesign, shrinkage: float) -> Rows:
+    """Valence on texts that were left out, of variants that were not: training leaves out one text of every variant.
+
+    Texts go by question, so that the questions differ as well.
+    """
+    rows: Rows = [[] for _ in cells.x]
+    known = own.design.paraphrase != NONE
+    texts = np.unique(own.design.paraphrase[known])
     if len(texts) < 2:
-        return
-    # A variant without texts is in both halves by the paraphrase that its sample would have got.
-    by_sample = table.assign(p=paraphrases).groupby("sample_id")["p"].max()
-    own = table["sample_id"].map(by_sample).astype("Int64")
-    for text in texts:
-        test = ((own == text).fillna(False).to_numpy(dtype=bool)) & rows
-        training = ((own != text).fillna(False).to_numpy(dtype=bool)) & rows
-        if known[test].any() and training.any():
-            yield from _trained(material, training, test, "text", f"paraphrase {text}")
+        return rows
+    places = np.flatnonzero(known)
+    design = own.design.take(places).with_folds(np.searchsorted(texts, own.design.paraphrase[places]))
+    kept = ValenceDesign(design, own.rows[places], own.signs, own.splits[:1])
+    if len(np.unique(design.variant)) < len(own.signs):
+        return rows
+    x = cells.x[:, kept.rows]
+    found = moments(x, design, kept.codes, shrinkage, cells.d, design.folds, len(own.signs))
+    weights = found.solve(found.means.mT)
+    positive, negative = own.signs > 0, own.signs < 0
+    whole = positive / positive.sum() - negative / negative.sum()
+    pairs = np.array([(low, high) for low in np.flatnonzero(negative) for high in np.flatnonzero(positive)])
+    tested = Contrasts(pairs, np.tile(whole, (len(pairs), 1)))
+    for fold, text in enumerate(texts):
+        areas = pair_areas(x, weights[:, fold], *kept.slots[fold], tested).mean(1)
+        entry = {
+            "kind": "text",
+            "target": "valence",
+            "train": f"text {text}",
+            "n": int((design.fold == fold).sum()),
+        }
+        for cell, area in enumerate(areas.tolist()):
+            rows[cell].append(entry | {"auroc": area})
+    return rows
 
 
-def held_out_variant(material: Material) -> Iterator[dict[str, Any]]:
-    """Train valence (and correctness) without one variant, test on it, on samples that were held out as well."""
-    rows, design = material.rows, material.design
-    targets = [target for target in design.targets if target.name != "variant"]
-    variants = material.table["variant"].to_numpy()
-    if len(np.unique(variants)) < 3 or not targets:
-        return
-    test_samples = design.folds == 0
-    for variant in dict.fromkeys(variants):
-        own = variants == variant
-        training, test = rows & ~own & ~test_samples, rows & own & test_samples
-        yield from _trained(material, training, test, "variant", str(variant), [target.name for target in targets])
-
-
-def _trained(
-    material: Material, training: np.ndarray, test: np.ndarray, kind: str, name: str, names: list[str] | None = None
-) -> Iterator[dict[str, Any]]:
-    targets = [
-        target
-        for target in material.design.targets
-        if (names is None or target.name in names)
-        and len(np.unique(target.labels[training & target.known])) == len(target.classes)
-        and (test & target.known).any()
-    ]
-    if not targets:
-        return
-    inside, outside = torch.from_numpy(training), torch.from_numpy(test)
-    rotated = standardise(material.features, material.features[inside]) @ material.basis.rotation
-    problems = [
-        Problem(torch.from_numpy(target.labels[training]), len(target.classes), material.strengths[target.name])
-        for target in targets
-    ]
-    weights = fit(rotated[inside], material.basis.spectrum, problems, *SEARCH)
-    for target, part in zip(targets, probabilities(rotated[outside], weights, problems), strict=True):
-        labels = target.labels[test]
-        yield _row(kind, target, name, part.numpy(), labels, np.zeros(len(labels)))
-
-
-def _row(
-    kind: str, target: Target, train: str, chances: np.ndarray, labels: np.ndarray, folds: np.ndarray
-) -> dict[str, Any]:
-    found = scores(chances, labels, folds)
-    return {
-        "kind": kind,
-        "target": target.name,
-        "train": train,
-        "n": int((labels >= 0).sum()),
-        "accuracy": found.accuracy,
-        "auroc": found.auroc,
-    }
+@torch.no_grad()
+def correct_without_variant(cells: Cells, own: CorrectDesign, found: Moments) -> Rows:
+    """Correctness of a variant's answers by probes that saw neither the variant nor the questions of the fold."""
+    rows: Rows = [[] for _ in cells.x]
+    design, x = own.design, cells.x[:, own.rows]
+    labels = torch.from_numpy(own.labels)
+    codes = np.unique(design.variant)
+    if len(codes) < 3:
+        return rows
+    for code in codes:
+        theirs = design.variant == code
+        if len(np.unique(own.labels[theirs])) < 2:
+            continue
+        areas = []
+        for fold in range(design.folds):
+            training = torch.from_numpy(~theirs & (design.fold != fold))
+            test = torch.from_numpy(theirs & (design.fold == fold))
+            delta = mean_differences(x[:, training], labels[training][None])
+            scores = x[:, test] @ torch.cholesky_solve(delta, found.root[:, fold])
+            areas.append(labelled_auroc(scores[..., 0], labels[test]))
+        entry = {"kind": "variant", "target": "correct", "train": design.variants[code], "n": int(theirs.sum())}
+        for cell, area in enumerate(torch.stack(areas).nanmean(0).tolist()):
+            rows[cell].append(entry | {"auroc": area})
+    return rows

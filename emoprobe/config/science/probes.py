@@ -4,30 +4,29 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from emoprobe.config.section import Section
+
+ProbeTarget = Literal["variant", "valence", "correct"]
 
 
 class Probes(Section):
     """The linear probes."""
 
-    targets: list[Literal["variant", "valence", "correct"]] = Field(
+    targets: list[ProbeTarget] = Field(
         ["variant", "valence", "correct"], min_length=1, description="What is read off the activations."
     )
-    folds: int = Field(5, ge=2, le=100, description="Outer folds, stratified, grouped by sample.")
-    inner_folds: int = Field(3, ge=2, le=100, description="Folds inside a training set that choose the strength.")
-    strengths: list[float] = Field(
-        [1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0],
-        min_length=1,
-        description="Inverse strengths of the L2 penalty (`C`) to choose from.",
+    folds: int = Field(5, ge=3, le=100, description="Folds of questions; questions of one group stay together.")
+    shrinkage: float = Field(
+        0.1,
+        gt=0.0,
+        le=1.0,
+        description="How far the covariance of the discriminant is drawn to a multiple of the identity; at 1 the probe "
+        "is a difference of means.",
     )
-    permutations: int = Field(10, ge=0, description="Label permutations of the permutation baseline.")
-    min_per_class: int = Field(4, ge=2, description="Samples that each class needs, or the target is skipped.")
-
-    @field_validator("strengths")
-    @classmethod
-    def _strengths(cls, strengths: list[float]) -> list[float]:
-        if any(strength <= 0 for strength in strengths):
-            raise ValueError("every strength must be greater than 0")
-        return sorted(strengths)
+    permutations: int = Field(
+        199, ge=19, description="Permutations of the labels, where there are not fewer in all: then it is every one."
+    )
+    control_tasks: int = Field(10, ge=10, description="Control tasks that selectivity is the mean over.")
+    min_per_class: int = Field(4, ge=2, description="Questions that each class needs, or the target is skipped.")

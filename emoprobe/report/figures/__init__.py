@@ -67,6 +67,7 @@ FIGURES: dict[str, Figure] = {
         Figure("lengths", "Behaviour", ("trajectories",), "behaviour:lengths"),
         Figure("consistency", "Behaviour", ("consistency",), "behaviour:consistency"),
         Figure("probe_auroc", "Probes", ("probes",), "probes:auroc"),
+        Figure("probe_transfer", "Probes", ("probe_tests", "probe_transfer"), "probes:transfers"),
         Figure("direction_cosines", "Probes", ("direction_cosines",), "probes:cosines"),
         Figure("study_forest", "Comparisons", ("study_paired_tests", "study_accuracy"), "study:forest"),
         Figure("variant_plane", "Probes", ("variant_plane",), "probes:plane"),

@@ -1,26 +1,33 @@
-"""What the probes found: AUROC by layer and position, cosines of directions, the plane of the variants."""
+"""What the probes found: areas by layer and position, transfers, cosines of directions, the plane of the variants."""
 
 from __future__ import annotations
 
 import textwrap
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
-from emoprobe.report.figures.style import DIVERGING, INK, SEQUENTIAL, colour_of, empty_figure, new_figure
+from emoprobe.report.figures.style import DIVERGING, FAINT, INK, colour_of, empty_figure, new_figure
 from emoprobe.report.figures.view import View
 
 MAX_TICKS = 12
 KEY_WIDTH = 110  # characters that fit under a figure
 MIN_ASPECT = 0.2
 MANY = 8  # variants
+# Of positions: Okabe & Ito's palette, without the colours of the valences.
+LINES = ("#0072B2", "#E69F00", "#CC79A7", "#000000", "#F0E442", "#56B4E9", "#D55E00")
 
 
 def auroc(view: View) -> Figure:
-    """AUROC of every probe: a panel for each target and hook point, layers across, positions down.
+    """Area of every probe by layer: a panel for each target and hook point, a line for each position.
 
-    A dot marks a cell whose interval includes the best permutation of the labels: it is no better than its baseline.
+    The grey band reaches from ½ to the 95 % quantile of permuted labels, at the position where that is highest; dashes
+    are the nuisance features. A ring marks cells whose p, corrected over all cells, is at most 0.05.
     """
     probes = view.table("probes")
     fitted = probes[probes["skipped"].isna()]
@@ -30,41 +37,143 @@ def auroc(view: View) -> Figure:
     targets, points = list(fitted["target"].unique()), list(fitted["hook_point"].unique())
     positions = list(fitted["position"].unique())
     figure, axes = new_figure(
-        (0.22 * len(positions) + 0.75) * len(targets) + 0.5, columns=len(points), rows=len(targets), width=8.0
+        2.1 * len(targets) + 1.0, columns=len(points), rows=len(targets), width=8.0, sharey=True, sharex="col"
     )
     for row, target in enumerate(targets):
         for column, point in enumerate(points):
             axis = axes[row, column]
             own = fitted[(fitted["target"] == target) & (fitted["hook_point"] == point)]
-            grid = own.pivot(index="position", columns="layer", values="auroc").loc[positions]
-            baseline = (
-                own.assign(b=own["permutation_auroc_high"].fillna(0.5))
-                .pivot(index="position", columns="layer", values="b")
-                .loc[positions]
-            )
-            low = own.pivot(index="position", columns="layer", values="auroc_low").loc[positions]
-            image = axis.imshow(grid.to_numpy(dtype=float), vmin=0.5, vmax=1.0, cmap=SEQUENTIAL, aspect="auto")
-            weak = np.argwhere(~(low.to_numpy(dtype=float) > baseline.to_numpy(dtype=float)))
-            axis.plot(weak[:, 1], weak[:, 0], ".", color="white", markersize=3)
-            layers = list(grid.columns)
-            every = max(1, -(-len(layers) // MAX_TICKS))
-            axis.set_xticks(range(0, len(layers), every), [str(int(layer)) for layer in layers[::every]])
-            axis.set_yticks(range(len(positions)), positions if column == 0 else [])
-            best = float(np.nanmax(grid.to_numpy(dtype=float)))
-            title = f"{target}, best {best:.2f}"
+            _areas(axis, own, positions)
+            title = "variant (manipulation check)" if target == "variant" else target
             axis.set_title(f"{title}\n{point}" if row == 0 else title, fontsize=9)
             if row == len(targets) - 1:
                 axis.set_xlabel("layer")
-    figure.colorbar(image, ax=axes, shrink=0.6, label="AUROC (white dot: not above baseline)")
+            if column == 0:
+                axis.set_ylabel("AUROC")
+    values = fitted[["auroc", "nuisance_auroc", "null_high"]].to_numpy(dtype=float)
+    axes[0, 0].set_ylim(min(0.4, float(np.nanmin(values)) - 0.02), 1.02)
+    handles: list[Any] = [Line2D([], [], color=LINES[n % len(LINES)], label=name) for n, name in enumerate(positions)]
+    handles += [
+        Line2D([], [], color=INK, linestyle=(0, (2, 2)), linewidth=0.9, label="nuisance features"),
+        Line2D([], [], marker="o", linestyle="", markerfacecolor="none", color=INK, label="p ≤ 0.05 over all cells"),
+        Patch(color=FAINT, alpha=0.5, linewidth=0, label="permuted labels, 95 %"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
     return figure
 
 
+def _areas(axis: Axes, own: pd.DataFrame, positions: list[str]) -> None:
+    """One panel: a line for each position, its nuisance features, the null's band."""
+    layers = sorted(own["layer"].unique())
+    places = {layer: number for number, layer in enumerate(layers)}
+    band = own.groupby("layer")["null_high"].max().reindex(layers).to_numpy(dtype=float)
+    if np.isfinite(band).any():
+        x = np.arange(len(layers), dtype=float)
+        if len(x) == 1:
+            x, band = np.array([-0.4, 0.4]), np.repeat(band, 2)
+        axis.fill_between(x, 0.5, band, color=FAINT, alpha=0.5, linewidth=0)
+    axis.axhline(0.5, color=FAINT, linewidth=0.8, zorder=0)
+    for number, position in enumerate(positions):
+        line = own[own["position"] == position].sort_values("layer")
+        if line.empty:
+            continue
+        colour = LINES[number % len(LINES)]
+        at = [places[layer] for layer in line["layer"]]
+        axis.plot(at, line["auroc"], color=colour, linewidth=1.3, marker="." if len(layers) < 4 else None)
+        if line["nuisance_auroc"].notna().any():
+            ends = [at[0] - 0.4, at[0] + 0.4] if len(at) == 1 else at
+            level = float(line["nuisance_auroc"].iloc[0])
+            axis.plot(ends, [level] * len(ends), color=colour, linestyle=(0, (2, 2)), linewidth=0.9)
+        clear = line[line["p"] <= 0.05]
+        axis.plot(
+            [places[layer] for layer in clear["layer"]], clear["auroc"], "o", markerfacecolor="none", color=colour,
+            markersize=4, clip_on=False,
+        )  # fmt: skip
+    every = max(1, -(-len(layers) // MAX_TICKS))
+    axis.set_xticks(range(0, len(layers), every), [str(int(layer)) for layer in layers[::every]])
+    axis.set_xlim(-0.5, len(layers) - 0.5)
+
+
+def transfers(view: View) -> Figure:
+    """Whether probes of valence and correctness hold elsewhere: by position, by held-out text and by held-out variant."""
+    table = view.table("probe_transfer")
+    chosen = _cells(view, table)
+    if not chosen:
+        return empty_figure("There is no probe of valence or correctness to test elsewhere.")
+    most = max(len(_lines(table, cell)) for cell in chosen)
+    figure, axes = new_figure(0.9 + max(1.9, 0.2 * most), columns=2, rows=len(chosen), width=8.0)
+    figure.set_figheight(len(chosen) * figure.get_figheight())
+    for row, cell in enumerate(chosen):
+        _position_matrix(figure, axes[row, 0], table, cell)
+        _held_out(axes[row, 1], _lines(table, cell), view.valences)
+        axes[row, 0].set_title(f"{cell['target']}, layer {int(cell['layer'])}\n{cell['hook_point']}", fontsize=9)
+        axes[row, 1].set_title(f"left out at {cell['position']}", fontsize=9)
+    return figure
+
+
+def _cells(view: View, table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The cell that most training sets choose, for each target that has transfers."""
+    tests = view.table("probe_tests")
+    known = tests[tests["layer"].notna() & tests["target"].isin(table["target"])]
+    return [{str(key): value for key, value in row.items()} for row in known.to_dict("records")]
+
+
+def _own(table: pd.DataFrame, cell: dict[str, Any]) -> pd.DataFrame:
+    return table[
+        (table["target"] == cell["target"])
+        & (table["hook_point"] == cell["hook_point"])
+        & (table["layer"] == cell["layer"])
+    ]
+
+
+def _lines(table: pd.DataFrame, cell: dict[str, Any]) -> pd.DataFrame:
+    """What was held out in a cell, with its area."""
+    own = _own(table, cell)
+    return own[(own["kind"] != "position") & (own["test"] == cell["position"]) & own["auroc"].notna()]
+
+
+def _position_matrix(figure: Figure, axis: Axes, table: pd.DataFrame, cell: dict[str, Any]) -> None:
+    own = _own(table, cell)
+    own = own[own["kind"] == "position"]
+    names = list(dict.fromkeys(own["train"]))
+    grid = own.pivot(index="train", columns="test", values="auroc").loc[names, names].to_numpy(dtype=float)
+    image = axis.imshow(grid, vmin=0.0, vmax=1.0, cmap=DIVERGING, aspect="auto")
+    axis.set_xticks(range(len(names)), names, rotation=30, ha="right", rotation_mode="anchor")
+    axis.set_yticks(range(len(names)), names)
+    axis.set_xlabel("tested at")
+    axis.set_ylabel("trained at")
+    for row in range(len(names)):
+        for column in range(len(names)):
+            value = grid[row, column]
+            colour = "white" if abs(value - 0.5) > 0.3 else INK
+            axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
+    figure.colorbar(image, ax=axis, shrink=0.8, label="AUROC")
+
+
+def _held_out(axis: Axes, lines: pd.DataFrame, valences: dict[str, str | None]) -> None:
+    places = np.arange(len(lines))[::-1]
+    for place, entry in zip(places, lines.itertuples(), strict=True):
+        colour = colour_of(entry.train, valences.get(str(entry.train))) if entry.kind == "variant" else INK
+        axis.plot([0.5, entry.auroc], [place, place], color=colour, linewidth=1)
+        axis.plot(
+            entry.auroc, place, "o" if entry.kind == "variant" else "D", color=colour, markersize=4, clip_on=False
+        )
+    axis.axvline(0.5, color=INK, linewidth=0.8)
+    axis.set_yticks(places, list(lines["train"]), fontsize=8)
+    axis.set_ylim(-0.6, len(lines) - 0.4)
+    axis.set_xlim(0.0, 1.0)
+    axis.set_xlabel("AUROC on what was left out")
+
+
 def cosines(view: View) -> Figure:
-    """Cosines between the variants' mean differences to control, in the middle and at the end of the model."""
+    """Cosines between the variants' directions over disjoint halves of the questions, at depths of the model.
+
+    A star marks an interval that excludes 0; the diagonal shows how well two halves agree on one direction.
+    """
     table, position = view.table("direction_cosines"), view.position
     own = table[table["position"] == position]
     if own.empty:
-        return empty_figure("There is no variant besides control.")
+        return empty_figure(f"There is no variant besides the reference at {position}.")
     names = list(own["variant"].unique())
     point = list(own["hook_point"].unique())[-1]
     layers = sorted(own["layer"].unique())
@@ -76,23 +185,27 @@ def cosines(view: View) -> Figure:
     for number, layer in enumerate(chosen):
         axis = axes[0, number]
         cell = own[(own["layer"] == layer) & (own["hook_point"] == point)]
-        matrix = cell.pivot(index="variant", columns="other", values="cosine").loc[names, names].to_numpy(dtype=float)
-        image = axis.imshow(matrix, vmin=-1, vmax=1, cmap=DIVERGING)
+        grids = {
+            column: cell.pivot(index="variant", columns="other", values=column).loc[names, names].to_numpy(dtype=float)
+            for column in ("cosine", "low", "high")
+        }
+        image = axis.imshow(grids["cosine"], vmin=-1, vmax=1, cmap=DIVERGING)
         axis.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
         axis.set_yticks(range(len(names)), names if number == 0 else [])
         axis.set_title(f"layer {layer}")
         for row in range(len(names)):
             for column in range(len(names)):
-                value = matrix[row, column]
+                value = grids["cosine"][row, column]
+                away = grids["low"][row, column] > 0 or grids["high"][row, column] < 0
+                text = "–" if np.isnan(value) else f"{value:.1f}" + ("*" if away else "")
                 colour = "white" if abs(value) > 0.6 else INK
-                axis.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7, color=colour)
+                axis.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
     figure.colorbar(image, ax=axes, shrink=0.7, label=f"cosine at {position}")
     return figure
 
 
-def plane(view: View) -> Figure:
+def plane(table: pd.DataFrame, position: str, valences: dict[str, str | None]) -> Figure:
     """The variants' mean activations in their principal plane, for a few layers."""
-    table, position, valences = view.table("variant_plane"), view.position, view.valences
     own = table[table["position"] == position]
     if own.empty:
         return empty_figure("There are no variants to compare.")

@@ -20,6 +20,7 @@ TABLES: dict[str, Table] = {
         behaviour.CONSISTENCY,
         behaviour.WORKERS,
         probes.PROBES,
+        probes.PROBE_TESTS,
         probes.PROBE_TRANSFER,
         probes.DIRECTION_COSINES,
         probes.VARIANT_PLANE,

@@ -9,28 +9,90 @@ PROBES = Table(
     "Every probe: a row for each target, hook point, position and layer.",
     "probe_activations",
     {
-        "target": Column("string", "What is read off: variant, valence or correct."),
+        "target": Column(
+            "string",
+            "What is read off: valence (negative against positive variants, judged on variants that were left out), correct, "
+            "or variant, which is a manipulation check.",
+        ),
         "hook_point": Column("string", "Hook point."),
         "position": Column("string", "Position."),
         "layer": Column("Int64", "Layer."),
         "skipped": Column("string", "Why there is no probe; null where there is one."),
         "n": Column("Int64", "Trajectories."),
-        "samples": Column("Int64", "Samples that they come from."),
+        "samples": Column("Int64", "Questions that they come from."),
         "d": Column("Int64", "Features."),
         "classes": Column("Int64", "Classes."),
-        "accuracy": Column("float64", "Held-out accuracy; rows of one sample are never on both sides."),
-        "balanced_accuracy": Column("float64", "Mean recall over classes."),
-        "auroc": Column("float64", "Area under the ROC curve, one class against the rest, mean over folds."),
-        "auroc_low": Column("float64", "Lower end of its 95 % bootstrap interval over samples."),
+        "auroc": Column(
+            "float64", "Held-out area under the ROC curve, mean over folds; of variant: one against the rest, mean."
+        ),
+        "auroc_low": Column(
+            "float64",
+            "Lower end of its 95 % interval over groups of questions; null below 20 and for variants as units.",
+        ),
         "auroc_high": Column("float64", "Upper end of the same."),
-        "majority": Column("float64", "Accuracy of always guessing the commonest class."),
-        "permutation_auroc": Column("float64", "Mean AUROC of the same probe on permuted labels."),
-        "permutation_auroc_high": Column("float64", "Largest of the same."),
+        "null_high": Column(
+            "float64", "95 % quantile of the same probe's area under permuted labels, at this cell alone."
+        ),
+        "p": Column(
+            "float64",
+            "Permutation test, corrected over all cells of the target by their largest: of the area for valence, of what "
+            "activations add to the nuisance features for correct.",
+        ),
+        "diff_means_auroc": Column("float64", "Area of a plain difference of means on the same folds."),
+        "nuisance_auroc": Column(
+            "float64",
+            "Area of length, truncation and format, at response positions also the words, on the same folds.",
+        ),
+        "gain": Column("float64", "auroc minus nuisance_auroc."),
+        "added": Column(
+            "float64", "Of correct: area of nuisance features and activations together minus nuisance_auroc; else null."
+        ),
+        "accuracy": Column("float64", "Of variant: share of held-out rows whose variant is named; else null."),
         "control_accuracy": Column(
-            "float64", "Accuracy on the control task: labels that depend on the text alone, at random."
+            "float64",
+            "The same on control tasks, mean: each text has a class at random. Null where a variant has one text.",
         ),
         "selectivity": Column("float64", "accuracy minus control_accuracy (Hewitt & Liang 2019)."),
-        "strength": Column("float64", "Inverse strength C of the penalty, median over folds."),
+    },
+)
+
+PROBE_TESTS = Table(
+    "probe_tests",
+    "The test of each target: one row, one p value, not corrected across targets.",
+    "probe_activations",
+    {
+        "target": Column("string", "What is read off."),
+        "verdict": Column("string", "found, not_found, or note where no verdict can be reached."),
+        "reason": Column("string", "Why there is no verdict; null where there is one."),
+        "unit": Column("string", "What is independent, and permuted: variants for valence, questions for correct."),
+        "units": Column("Int64", "How many there are; groups count where questions have any."),
+        "classes": Column("string", "Units of each class, or rows for correct."),
+        "permutations": Column("Int64", "Permutations, the real labels among them."),
+        "exact": Column("boolean", "Whether these are all there are."),
+        "smallest_p": Column("float64", "Smallest p that they allow."),
+        "cells": Column("Int64", "Cells that were tested: layers × positions × hook points."),
+        "p": Column("float64", "Share of the permutations whose largest cell reaches the largest of the real labels."),
+        "p_untruncated": Column(
+            "float64", "The same for answers that were not cut off; null where none was, and for other targets."
+        ),
+        "hook_point": Column("string", "Of the cell that most training sets choose (of variant: the largest)."),
+        "position": Column("string", "Its position."),
+        "layer": Column("Int64", "Its layer."),
+        "agreement": Column("float64", "Share of the training sets that choose this cell."),
+        "n": Column("Int64", "Trajectories."),
+        "auroc": Column(
+            "float64",
+            "Area on what each training set leaves out, of the cell chosen inside of it (of variant: the largest).",
+        ),
+        "auroc_low": Column("float64", "Lower end of its 95 % interval over groups of questions; null below 20."),
+        "auroc_high": Column("float64", "Upper end of the same."),
+        "nuisance_auroc": Column("float64", "Area of the nuisance features on the same folds."),
+        "gain": Column("float64", "auroc minus nuisance_auroc."),
+        "diff_means_auroc": Column("float64", "Area of a plain difference of means in the same cells."),
+        "added": Column("float64", "Of correct: what activations add to the area of the nuisance features."),
+        "added_low": Column("float64", "Lower end of its 95 % interval over groups of questions; null below 20."),
+        "added_high": Column("float64", "Upper end of the same."),
+        "added_untruncated": Column("float64", "added, on answers that were not cut off."),
     },
 )
 
@@ -41,8 +103,8 @@ PROBE_TRANSFER = Table(
     {
         "kind": Column(
             "string",
-            "position: trained at one position, tested at another; text: tested on a "
-            "paraphrase that was held out; variant: tested on a variant that was held out.",
+            "position: trained at one position, tested at another; text: tested on a text of each variant that was left "
+            "out; variant: tested on a variant that was left out (valence: against those of the other valence).",
         ),
         "target": Column("string", "What is read off."),
         "hook_point": Column("string", "Hook point."),
@@ -50,8 +112,9 @@ PROBE_TRANSFER = Table(
         "train": Column("string", "Position that it was trained at, or what was held out."),
         "test": Column("string", "Position that it was tested at."),
         "n": Column("Int64", "Held-out trajectories."),
-        "accuracy": Column("float64", "Held-out accuracy."),
-        "auroc": Column("float64", "Held-out AUROC; null where the held-out rows have one class only."),
+        "auroc": Column(
+            "float64", "Held-out area under the ROC curve; null where the held-out rows have one class only."
+        ),
     },
 )
 
@@ -65,13 +128,21 @@ DIRECTION_COSINES = Table(
         "layer": Column("Int64", "Layer."),
         "variant": Column("string", "Variant."),
         "other": Column("string", "Another variant, or the same."),
-        "cosine": Column("float64", "Cosine between their mean differences to control."),
+        "cosine": Column(
+            "float64",
+            "Cosine between their mean differences to the reference over disjoint halves of the questions, mean over ten "
+            "halvings; on the diagonal, how well the halves agree on one direction.",
+        ),
+        "low": Column(
+            "float64", "Lower end of its 95 % jackknife interval over questions; null below 20 groups of them."
+        ),
+        "high": Column("float64", "Upper end of the same."),
         "norm": Column(
-            "float64", "Length of the variant's mean difference to control (on the diagonal; null elsewhere)."
+            "float64", "Length of the variant's mean difference to the reference (on the diagonal; null elsewhere)."
         ),
         "explained": Column(
             "float64",
-            "Share of the variance of the differences to control that lies along their "
+            "Share of the variance of the differences to the reference that lies along their "
             "mean direction (on the diagonal; null elsewhere).",
         ),
     },

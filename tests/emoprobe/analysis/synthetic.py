@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from emoprobe.analysis.probes.experiment import Source
+from emoprobe.analysis.probes.source import Source
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 
@@ -25,18 +25,25 @@ VALENCES = {
     "collaborative": "positive",
     "matter_of_fact": "neutral",
 }
+# Four of each valence, beside control and a filler.
+BALANCED = {
+    "control": None,
+    "filler": None,
+    **dict.fromkeys(("anger", "fear", "impatience", "disappointment"), "negative"),
+    **dict.fromkeys(("joy", "hope", "encouragement", "collaborative"), "positive"),
+}
 
 
-def config(variants: int = 7, **probes: object) -> Config:
-    """A config with that many variants, two paraphrases each."""
-    names = list(VALENCES)[:variants]
+def config(variants: int | dict[str, str | None] = 7, **probes: object) -> Config:
+    """A config with that many variants, or these, two texts each."""
+    chosen = dict(list(VALENCES.items())[:variants]) if isinstance(variants, int) else variants
     return parse_config(
         {
             "variants": {
-                name: {} if name == "control" else {"texts": [f"{name} a", f"{name} b"], "valence": VALENCES[name]}
-                for name in names
+                name: {} if name == "control" else {"texts": [f"{name} a", f"{name} b"], "valence": valence}
+                for name, valence in chosen.items()
             },
-            "probes": {"permutations": 0, **probes},
+            "probes": {"permutations": 19, **probes},
             "analysis": {"bootstrap": 200},
         }
     )
@@ -83,4 +90,4 @@ def source(
         return found
 
     empty = {position: np.zeros(n, dtype=bool) for position in positions}
-    return Source(list(range(layers)), list(hook_points), list(positions), d, load, empty)
+    return Source(np.arange(n), list(range(layers)), list(hook_points), list(positions), d, load, empty)

@@ -1,0 +1,79 @@
+"""Areas under ROC curves, many at once, with the influence of each row."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from scipy import stats
+
+from emoprobe.analysis.probes.plan import ALPHA
+
+LEAST_UNITS = 20  # fewer groups give no interval: it would not cover
+PAIRWISE = 32  # rows up to which comparing every pair is faster than sorting
+
+
+def auroc(
+    positive: torch.Tensor, negative: torch.Tensor, positive_mask: torch.Tensor, negative_mask: torch.Tensor
+) -> torch.Tensor:
+    """P(positive > negative) + ½ P(equal), over the last dimension; NaN where a side is empty.
+
+    Args:
+        positive: scores (…, a).
+        negative: scores (…, b).
+        positive_mask: which of them count, (…, a) or fewer leading dimensions.
+        negative_mask: likewise (…, b).
+    """
+    wins = _wins(positive, negative, negative_mask)
+    weight = positive_mask.to(wins.dtype)
+    pairs = weight.sum(-1) * negative_mask.to(wins.dtype).sum(-1)
+    return torch.where(pairs > 0, (wins * weight).sum(-1) / pairs.clamp(min=1.0), torch.nan)
+
+
+def _wins(values: torch.Tensor, others: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """For each value how many others lie below it, ties counted half."""
+    if others.shape[-1] <= PAIRWISE:
+        difference = values[..., :, None] - others[..., None, :]
+        counts = 0.5 * (torch.sign(difference) + 1.0) * mask[..., None, :].to(values.dtype)
+        return counts.sum(-1)
+    far = torch.where(mask, others, torch.inf).sort(dim=-1).values.contiguous()
+    values = values.contiguous()
+    below = torch.searchsorted(far, values, right=False)
+    return 0.5 * (below + torch.searchsorted(far, values, right=True)).to(values.dtype)
+
+
+def labelled_auroc(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """`auroc` of scores (…, n) by labels of 0, 1 and −1 (left out), of the same shape or fewer leading dimensions."""
+    return auroc(scores, scores, (labels == 1).expand(scores.shape), (labels == 0).expand(scores.shape))
+
+
+def influences(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """How much each row contributes to the error of the area (the placements of DeLong et al. 1988), (…, n).
+
+    Scores are (…, n); labels (n) are 0 or 1, and both occur. The sum of squares over independent groups of rows is the
+    variance of the area (Obuchowski 1997).
+    """
+    one, zero = labels == 1, labels == 0
+    total = torch.zeros_like(scores)
+    above = _wins(scores[..., one], scores[..., zero], torch.ones_like(scores[..., zero], dtype=torch.bool))
+    below = _wins(-scores[..., zero], -scores[..., one], torch.ones_like(scores[..., one], dtype=torch.bool))
+    n_one, n_zero = int(one.sum()), int(zero.sum())
+    area = above.mean(-1, keepdim=True) / n_zero
+    total[..., one] = (above / n_zero - area) / n_one
+    total[..., zero] = (below / n_one - area) / n_zero
+    return total
+
+
+def interval(estimate: float, by_group: np.ndarray, folds: int) -> tuple[float, float]:
+    """The 95 % interval of a cross-validated mean, from the influence of each group on it; NaN below 20 groups.
+
+    Probes of different folds share most of their training rows, so their errors go together: the variance is widened
+    for k folds by the correction of Nadeau & Bengio (2003), 1 + k / (k − 1).
+    """
+    count = len(by_group)
+    if count < LEAST_UNITS or not math.isfinite(estimate):
+        return math.nan, math.nan
+    variance = count / (count - 1) * float((by_group**2).sum()) * (1 + folds / (folds - 1))
+    reach = float(stats.t.ppf(1 - ALPHA / 2, count - 1)) * math.sqrt(variance)
+    return estimate - reach, estimate + reach

@@ -1,0 +1,217 @@
+"""Probes of correctness: whether activations tell more of it than length, truncation, format and words do.
+
+The area of a probe alone says little: an activation that knows the answer was cut off knows that it is wrong. So what is
+tested is what the activations add. Correctness is fitted on the nuisance features; a probe is trained on what that
+leaves over, on activations with the nuisance taken out, and its score is correlated with what is left over on the fold
+that is held out. The null deals blocks of questions of that remainder anew and takes the nuisance out of it again
+(Freedman & Lane 1983), so that it keeps how rows of a question go together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from emoprobe.analysis.probes.auroc import influences, labelled_auroc
+from emoprobe.analysis.probes.design import NONE, Design
+from emoprobe.analysis.probes.discriminant import Cells, Moments, moments
+from emoprobe.analysis.probes.nuisance import fitted, orthonormal
+from emoprobe.analysis.probes.permutations import block_permutations
+
+
+@dataclass(frozen=True)
+class CorrectDesign:
+    """The rows whose answers are graded, `rows` among those of the position.
+
+    `nuisance` (n, k) are their nuisance features, `basis` an orthonormal basis of them, `remainders` (n, permutations)
+    what they leave over of the labels, the real one first; `origin` (permutations, n) tells where labels come from.
+    `predictions` (training sets, n) are the labels as fitted on each training set.
+    """
+
+    design: Design
+    rows: np.ndarray
+    labels: np.ndarray
+    nuisance: np.ndarray
+    basis: np.ndarray
+    origin: np.ndarray
+    remainders: np.ndarray
+    predictions: np.ndarray
+
+    @classmethod
+    def of(cls, design: Design, nuisance: np.ndarray, rows: np.ndarray, permutations: int) -> CorrectDesign:
+        """For `rows` of a design that are graded; `nuisance` has a row for each row of the design."""
+        own, features = design.take(rows), nuisance[rows]
+        labels = own.correct.astype(float)
+        basis = orthonormal(features)
+        origin = block_permutations(own, permutations)
+        first = labels - basis @ (basis.T @ labels)
+        dealt = np.where(origin == NONE, 0.0, first[np.maximum(origin, 0)]).T
+        return cls(
+            own,
+            rows,
+            labels,
+            features,
+            basis,
+            origin,
+            dealt - basis @ (basis.T @ dealt),
+            np.stack([fitted(features, labels, training) for training in own.in_training]),
+        )
+
+    def nuisance_areas(self) -> np.ndarray:
+        """The area of the nuisance features alone on each fold that is held out, (folds); NaN where it has one class."""
+        return np.array(
+            [
+                float(labelled_auroc(_tensor(self.predictions[fold, test]), torch.from_numpy(self.labels[test])))
+                for fold, test in ((fold, self.design.fold == fold) for fold in range(self.design.folds))
+            ]
+        )
+
+
+def has_both_classes(design: Design, least: int) -> str | None:
+    """Why there is no probe of correctness for these rows; None where there is one."""
+    for value, name in ((1, "correct"), (0, "wrong")):
+        questions = len(np.unique(design.question[design.correct == value]))
+        if questions < least:
+            return f"{name} answers in {questions} questions; {least} are needed"
+    folds = [np.unique(design.correct[(design.fold == fold) & (design.correct >= 0)]) for fold in range(design.folds)]
+    if design.folds < 3 or sum(len(each) == 2 for each in folds) < 2:
+        return "too few questions or groups of them to be divided into folds with both classes"
+    return None
+
+
+@dataclass(frozen=True)
+class AddedResult:
+    """What activations add to the nuisance features in some cells.
+
+    `statistic` (cells, permutations) is the mean correlation on held-out folds, the real one first; `choice`
+    (cells, folds) the same inside of each training set; `added` (cells, folds) how much larger the area is with
+    activations than without; `influence` (cells, groups) the influence of each group on the mean of that.
+    """
+
+    statistic: np.ndarray
+    choice: np.ndarray
+    added: np.ndarray
+    influence: np.ndarray
+
+
+@torch.no_grad()
+def probe_added(cells: Cells, own: CorrectDesign, shrinkage: float) -> AddedResult:
+    """Train and test probes on what the nuisance features leave over."""
+    design, basis = own.design, _tensor(own.basis)
+    x = cells.x[:, own.rows]
+    x = x - basis @ (basis.T @ x)
+    sets = len(design.left_out)
+    found = moments(x, design, np.zeros(len(design), dtype=int), shrinkage, cells.d, sets, 1)
+    remainders = _tensor(own.remainders)
+    statistic = torch.zeros((len(x), remainders.shape[1]))
+    training = torch.from_numpy(design.in_training)
+    for fold in range(design.folds):
+        weights = _slopes(x, remainders, found, training[fold], fold)
+        test = design.fold == fold
+        statistic += _correlation(x[:, test] @ weights, remainders[test]) / design.folds
+    left = _tensor(own.labels - own.predictions).T
+    slopes = torch.stack([_slopes(x, left[:, [s]], found, training[s], s)[..., 0] for s in range(sets)], 1)
+    choice = torch.zeros((len(x), design.folds))
+    for fold in range(design.folds):
+        for other in set(range(design.folds)) - {fold}:
+            number, test = design.training_set(fold, other), design.fold == other
+            scores = x[:, test] @ slopes[:, number, :, None]
+            choice[:, fold] += _correlation(scores, left[test][:, [number]])[:, 0] / (design.folds - 1)
+    scores = x @ slopes[:, : design.folds].mT  # (cells, n, folds)
+    added, influence = _gains(scores, own)
+    return AddedResult(statistic.numpy(), choice.numpy(), added, influence)
+
+
+def _slopes(x: torch.Tensor, left: torch.Tensor, found: Moments, training: torch.Tensor, number: int) -> torch.Tensor:
+    """S⁻¹ times the covariance of features and remainders (n, k) in one training set, (cells, r, k)."""
+    own = left[training]
+    right = x[:, training].mT @ (own - own.mean(0)) / len(own)
+    return torch.cholesky_solve(right, found.root[:, number])
+
+
+def _correlation(scores: torch.Tensor, left: torch.Tensor) -> torch.Tensor:
+    """Of scores (cells, n, k) with remainders (n, k), (cells, k); 0 where one of them is constant."""
+    scores, left = scores - scores.mean(1, keepdim=True), left - left.mean(0)
+    size = scores.square().sum(1).sqrt() * left.square().sum(0).sqrt()
+    return torch.where(size > 0, (scores * left).sum(1) / size.clamp(min=torch.finfo(size.dtype).tiny), 0.0)
+
+
+def _gains(scores: torch.Tensor, own: CorrectDesign) -> tuple[np.ndarray, np.ndarray]:
+    """The gain in area on each fold (cells, folds), and the influence of each group on its mean (cells, groups)."""
+    design, labels = own.design, torch.from_numpy(own.labels)
+    places = torch.from_numpy(design.group)
+    gains = np.full((len(scores), design.folds), np.nan)
+    influence = torch.zeros((len(scores), design.groups))
+    valid = 0
+    for fold in range(design.folds):
+        test = torch.from_numpy(design.fold == fold)
+        truth, alone = labels[test], _tensor(own.predictions[fold])[test]
+        if len(truth.unique()) < 2:
+            continue
+        both = alone + scores[:, test, fold]
+        gains[:, fold] = (labelled_auroc(both, truth) - labelled_auroc(alone, truth)).numpy()
+        influence.index_add_(1, places[test], influences(both, truth) - influences(alone[None], truth))
+        valid += 1
+    return gains, (influence / max(1, valid)).numpy()
+
+
+@dataclass(frozen=True)
+class CorrectResult:
+    """Probes on activations alone: areas and their null, influences, and the weights of each fold.
+
+    `areas` and `diff_means` are (cells, folds), `permuted` (cells, permutations), `influence` (cells, groups), `weights`
+    (cells, folds, r, 1).
+    """
+
+    areas: np.ndarray
+    diff_means: np.ndarray
+    permuted: np.ndarray
+    influence: np.ndarray
+    weights: torch.Tensor
+
+
+@torch.no_grad()
+def probe_correct(cells: Cells, own: CorrectDesign, found: Moments) -> CorrectResult:
+    """Train probes of correctness on activations alone; `found` are the moments of all rows around their variants."""
+    design, x = own.design, cells.x[:, own.rows]
+    dealt = torch.from_numpy(np.where(own.origin == NONE, NONE, own.labels[np.maximum(own.origin, 0)]))  # (p, n)
+    areas, diff_means = np.full((2, len(x), design.folds), np.nan)
+    permuted: list[torch.Tensor] = []
+    places = torch.from_numpy(design.group)
+    influence = torch.zeros((len(x), design.groups))
+    weights = []
+    for fold in range(design.folds):
+        test = torch.from_numpy(design.fold == fold)
+        delta = mean_differences(x[:, ~test], dealt[:, ~test])
+        slopes = torch.cholesky_solve(delta, found.root[:, fold])
+        weights.append(slopes[..., :1])
+        every = labelled_auroc((x[:, test] @ slopes).mT, dealt[:, test])
+        permuted.append(every)
+        areas[:, fold] = every[:, 0].numpy()
+        raw = x[:, test] @ delta[..., :1]
+        truth = dealt[0, test]
+        diff_means[:, fold] = labelled_auroc(raw[..., 0], truth).numpy()
+        if len(truth.unique()) == 2:
+            scores = (x[:, test] @ slopes[..., :1])[..., 0]
+            influence.index_add_(1, places[test], influences(scores, truth))
+    valid = max(1, int(np.isfinite(areas[:1]).sum()))
+    return CorrectResult(
+        areas,
+        diff_means,
+        torch.stack(permuted, 2).nanmean(2).numpy(),
+        (influence / valid).numpy(),
+        torch.stack(weights, 1),
+    )
+
+
+def mean_differences(x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Means of the rows labelled 1 minus those labelled 0, (cells, r, k), for labels (k, n)."""
+    one, zero = (labels == 1).to(x.dtype), (labels == 0).to(x.dtype)
+    mixing = one / one.sum(1, keepdim=True).clamp(min=1.0) - zero / zero.sum(1, keepdim=True).clamp(min=1.0)
+    return x.mT @ mixing.T
+
+
+def _tensor(values: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))

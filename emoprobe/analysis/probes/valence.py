@@ -1,0 +1,191 @@
+"""Probes of valence: negative against positive variants, judged on a variant of each that they were not trained on.
+
+A variant is the unit: all its rows have one label. For every pair of a negative and a positive variant and every fold
+of questions a probe is trained on the other variants and questions, and its scores of the pair's rows on that fold are
+compared. A permutation deals the valences to the variants anew and does the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+import torch
+
+from emoprobe.analysis.probes.auroc import auroc
+from emoprobe.analysis.probes.design import NONE, Design
+from emoprobe.analysis.probes.discriminant import Cells, Moments
+from emoprobe.analysis.probes.permutations import splits
+
+BUDGET = 1 << 24  # scores that are held at once
+LEAST_TO_TRAIN = 2  # variants of each valence: one to train on, one to test on
+
+
+@dataclass(frozen=True)
+class Contrasts:
+    """Probes to test: `pairs` (L, 2) are the negative and the positive variant that are left out.
+
+    `weights` (L, variants) are those of the variants' means in δ: 1/n of the positive ones, −1/n of the negative ones.
+    """
+
+    pairs: np.ndarray
+    weights: np.ndarray
+
+
+@lru_cache(maxsize=1 << 14)
+def contrasts(valences: tuple[int, ...], without: tuple[int, ...] = ()) -> Contrasts:
+    """Every pair of variants of opposite valences (−1, 1), and the contrast between all others but those `without`."""
+    signs = np.array(valences)
+    pairs, weights = [], []
+    for low in np.flatnonzero(signs < 0):
+        for high in np.flatnonzero(signs > 0):
+            if low in without or high in without:
+                continue
+            kept = ~np.isin(np.arange(len(signs)), [low, high, *without])
+            positive, negative = kept & (signs > 0), kept & (signs < 0)
+            if positive.any() and negative.any():
+                pairs.append((low, high))
+                weights.append(positive / positive.sum() - negative / negative.sum())
+    return Contrasts(np.array(pairs).reshape(-1, 2), np.array(weights).reshape(-1, len(signs)))
+
+
+@dataclass(frozen=True)
+class ValenceDesign:
+    """The rows of the variants with a valence, and how valences are dealt to them.
+
+    `rows` are their places among the rows of the position; codes of `design.variant` go from 0 over these variants.
+    """
+
+    design: Design
+    rows: np.ndarray
+    signs: np.ndarray
+    splits: np.ndarray
+
+    @classmethod
+    def of(cls, design: Design, permutations: int) -> ValenceDesign | None:
+        """None where a valence has too few variants, or one of them no rows here."""
+        chosen = np.flatnonzero(design.valence)
+        signs = design.valence[chosen]
+        if min((signs < 0).sum(), (signs > 0).sum()) < LEAST_TO_TRAIN or not np.isin(chosen, design.variant).all():
+            return None
+        rows = np.flatnonzero(np.isin(design.variant, chosen))
+        return cls(design.take(rows), rows, signs, splits(signs, permutations, design.seed))
+
+    @cached_property
+    def codes(self) -> np.ndarray:
+        """The variant of each row, from 0 over those with a valence."""
+        return np.searchsorted(np.unique(self.design.variant), self.design.variant)
+
+    @cached_property
+    def slots(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """For each fold the rows of each variant, (variants, most rows), and which of them there are."""
+        found = []
+        for fold in range(self.design.folds):
+            own = [np.flatnonzero((self.codes == code) & (self.design.fold == fold)) for code in range(len(self.signs))]
+            width = max(len(rows) for rows in own)
+            table = np.full((len(own), width), NONE)
+            for code, rows in enumerate(own):
+                table[code, : len(rows)] = rows
+            found.append((torch.from_numpy(np.maximum(table, 0)), torch.from_numpy(table != NONE)))
+        return found
+
+    @cached_property
+    def permuted(self) -> tuple[Contrasts, np.ndarray]:
+        """The contrasts of all splits, and to which split each belongs. Those of the real one come first."""
+        parts = [contrasts(tuple(split)) for split in self.splits.tolist()]
+        whole = Contrasts(np.concatenate([p.pairs for p in parts]), np.concatenate([p.weights for p in parts]))
+        return whole, np.repeat(np.arange(len(parts)), [len(part.pairs) for part in parts])
+
+    @cached_property
+    def real(self) -> Contrasts:
+        """The contrasts of the real valences."""
+        return contrasts(tuple(self.signs.tolist()))
+
+
+@dataclass(frozen=True)
+class ValenceResult:
+    """Areas of some cells.
+
+    `permuted` is (cells, splits), the real one first; `by_pair` and `diff_means` are (cells, pairs, folds), and
+    `choice` (cells, pairs, folds) is the area inside of each training set. `weights` (cells, folds, r, variants) are
+    S⁻¹ times the variants' means.
+    """
+
+    permuted: np.ndarray
+    by_pair: np.ndarray
+    diff_means: np.ndarray
+    choice: np.ndarray
+    weights: torch.Tensor
+
+
+@torch.no_grad()
+def probe_valence(cells: Cells, own: ValenceDesign, found: Moments) -> ValenceResult:
+    """Test probes of valence in some cells; `found` are the moments of all rows around their variants."""
+    x = cells.x[:, own.rows]
+    design, means = own.design, found.means[:, :, np.flatnonzero(own.design.valence)]
+    weights = found.solve(means.mT)
+    whole, split_of = own.permuted
+    real = own.real
+    permuted = torch.zeros((len(x), len(whole.pairs)))
+    by_pair, diff_means = [], []
+    for fold in range(design.folds):
+        areas = pair_areas(x, weights[:, fold], *own.slots[fold], whole)
+        permuted += areas / design.folds
+        by_pair.append(areas[:, : len(real.pairs)])
+        diff_means.append(pair_areas(x, means[:, fold].mT, *own.slots[fold], real))
+    sums = torch.zeros((len(x), len(own.splits))).index_add_(1, torch.from_numpy(split_of), permuted)
+    return ValenceResult(
+        permuted=(sums / torch.from_numpy(np.bincount(split_of))).numpy(),
+        by_pair=torch.stack(by_pair, 2).numpy(),
+        diff_means=torch.stack(diff_means, 2).numpy(),
+        choice=_choice(x, own, weights),
+        weights=weights[:, : design.folds],
+    )
+
+
+def pair_areas(
+    x: torch.Tensor, weights: torch.Tensor, slots: torch.Tensor, there: torch.Tensor, tested: Contrasts
+) -> torch.Tensor:
+    """The area of each contrast on its own pair's rows of one fold, (cells, contrasts).
+
+    Args:
+        x: features (cells, n, r).
+        weights: a column for each variant, (cells, r, variants).
+        slots: rows of each variant, (variants, m).
+        there: which of them there are.
+        tested: the contrasts.
+    """
+    by_variant = (x[:, slots.reshape(-1)] @ weights).view(len(x), *slots.shape, -1)
+    pairs, mixing = torch.from_numpy(tested.pairs), torch.from_numpy(tested.weights).to(x.dtype)
+    step = max(1, BUDGET // max(1, len(x) * slots.shape[1] * max(mixing.shape[1], min(slots.shape[1], 32))))
+    areas = []
+    for begin in range(0, len(pairs), step):
+        low, high = pairs[begin : begin + step].T
+        mix = mixing[begin : begin + step]
+        negative, positive = (torch.einsum("clmv,lv->clm", by_variant[:, side], mix) for side in (low, high))
+        areas.append(auroc(positive, negative, there[high], there[low]))
+    found = torch.cat(areas, 1)
+    # A pair without rows on this fold says nothing: it counts as neither way.
+    return torch.nan_to_num(found, nan=0.5)
+
+
+def _choice(x: torch.Tensor, own: ValenceDesign, weights: torch.Tensor) -> np.ndarray:
+    """How good each cell is inside of each training set: over the pairs and folds that are in it, (cells, pairs, folds)."""
+    design, real = own.design, own.real
+    inner = [contrasts(tuple(own.signs.tolist()), (low, high)) for low, high in real.pairs.tolist()]
+    sizes = [len(part.pairs) for part in inner]
+    if not all(sizes):
+        return np.full((len(x), len(real.pairs), design.folds), np.nan)
+    whole = Contrasts(np.concatenate([p.pairs for p in inner]), np.concatenate([p.weights for p in inner]))
+    outer = torch.from_numpy(np.repeat(np.arange(len(inner)), sizes))
+    found = torch.zeros((len(x), len(inner), design.folds))
+    for fold in range(design.folds):
+        total = torch.zeros((len(x), len(whole.pairs)))
+        for other in range(design.folds):
+            if other != fold:
+                these = weights[:, design.training_set(fold, other)]
+                total += pair_areas(x, these, *own.slots[other], whole)
+        found[:, :, fold] = torch.zeros((len(x), len(inner))).index_add_(1, outer, total)
+    result: np.ndarray = (found / torch.tensor(sizes)[:, None] / (design.folds - 1)).numpy()
+    return result

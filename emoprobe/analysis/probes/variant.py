@@ -1,0 +1,91 @@
+"""Probes of the variant itself: a manipulation check, as prompts that differ are bound to be told apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from emoprobe.analysis.probes.auroc import labelled_auroc
+from emoprobe.analysis.probes.design import Design
+from emoprobe.analysis.probes.discriminant import Cells, Moments
+
+
+@dataclass(frozen=True)
+class VariantResult:
+    """Of some cells, each (cells): areas (one variant against the rest, mean), of a probe and of differences of means,
+    the share of rows whose variant is named, and the same on the control tasks (None where there are none).
+    """
+
+    areas: np.ndarray
+    diff_means: np.ndarray
+    accuracy: np.ndarray
+    control_accuracy: np.ndarray | None
+    weights: torch.Tensor
+
+
+@torch.no_grad()
+def probe_variant(cells: Cells, design: Design, found: Moments, tasks: int) -> VariantResult:
+    """Train on all folds but one and name the variants of the rows of that one.
+
+    Args:
+        cells: the features.
+        design: the rows.
+        found: its moments around variants.
+        tasks: how many control tasks.
+    """
+    present = np.unique(design.variant)
+    codes = np.searchsorted(present, design.variant)
+    labels = torch.from_numpy(codes)
+    controls = control_tasks(design, len(present), tasks)
+    areas, diff_means, accuracy = (torch.zeros(len(cells.x)) for _ in range(3))
+    control_accuracy = torch.zeros(len(cells.x))
+    centres = found.means[:, : design.folds, present]
+    weights = torch.cholesky_solve(centres.mT, found.root[:, : design.folds])
+    for fold in range(design.folds):
+        test = torch.from_numpy(design.fold == fold)
+        x, means, share = cells.x[:, test], centres[:, fold], float(test.sum()) / len(design)
+        wanted = (labels[test] == torch.arange(len(present))[:, None]).to(torch.int64)
+        scores = _scores(x, means, weights[:, fold])
+        areas += labelled_auroc(scores.softmax(2).mT, wanted).nanmean(1) / design.folds
+        plain = _scores(x, means, means.mT)
+        diff_means += labelled_auroc(plain.softmax(2).mT, wanted).nanmean(1) / design.folds
+        accuracy += share * (scores.argmax(2) == labels[test]).to(x.dtype).mean(1)
+        for task in controls if controls is not None else []:
+            here = torch.from_numpy(task)
+            mixed = _means(cells.x[:, ~test], here[~test], len(present))
+            guesses = _scores(x, mixed, torch.cholesky_solve(mixed.mT, found.root[:, fold])).argmax(2)
+            control_accuracy += share * (guesses == here[test]).to(x.dtype).mean(1) / tasks
+    return VariantResult(
+        areas.numpy(),
+        diff_means.numpy(),
+        accuracy.numpy(),
+        None if controls is None else control_accuracy.numpy(),
+        weights,
+    )
+
+
+def control_tasks(design: Design, classes: int, tasks: int) -> np.ndarray | None:
+    """Labels that depend on the text alone, at random (Hewitt & Liang 2019), (tasks, n).
+
+    Each text of each variant gets a class, all classes equally often. None where variants have one text each: then a
+    control task is the task itself under other names, and selectivity is not defined.
+    """
+    texts = np.unique(np.stack([design.variant, design.paraphrase]), axis=1, return_inverse=True)[1].reshape(-1)
+    count = int(texts.max()) + 1
+    if count < 2 * classes - 1:
+        return None
+    generator = np.random.default_rng(design.seed)
+    return np.stack([generator.permutation(np.arange(count) % classes)[texts] for _ in range(tasks)])
+
+
+def _scores(x: torch.Tensor, means: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Discriminant scores (cells, n, classes): x′S⁻¹m − ½ m′S⁻¹m."""
+    return x @ weights - 0.5 * (means * weights.mT).sum(2)[:, None]
+
+
+def _means(x: torch.Tensor, labels: torch.Tensor, classes: int) -> torch.Tensor:
+    """Means of each class, (cells, classes, r)."""
+    sums = x.new_zeros((len(x), classes, x.shape[2])).index_add_(1, labels, x)
+    return sums / torch.bincount(labels, minlength=classes).clamp(min=1).to(x.dtype)[:, None]

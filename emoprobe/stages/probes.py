@@ -1,0 +1,42 @@
+"""From activations to probes and directions."""
+
+from __future__ import annotations
+
+import json
+
+from safetensors.numpy import save
+
+from emoprobe.analysis.probes.experiment import run_probes
+from emoprobe.analysis.probes.source import folder_source
+from emoprobe.config.experiment import Config
+from emoprobe.results import atomic
+from emoprobe.results.catalogue import TABLES
+from emoprobe.results.layout import Layout
+from emoprobe.results.tables import frame, read_table, write_table
+
+
+def probe(config: Config, layout: Layout) -> None:
+    """Fit every probe on the activations that are there; write the directions, then the tables.
+
+    Raises:
+        ActivationError: a folder is damaged, or none has activations.
+    """
+    table = read_table(layout.root, "trajectories")
+    found = run_probes(table, folder_source(layout, table), config)
+    directions = found.directions
+    names = {
+        "variants": directions.variants,
+        "reference": directions.reference,
+        "layers": directions.layers,
+        "classes": directions.classes,
+    }
+    metadata = {name: json.dumps(value) for name, value in names.items()}
+    atomic.write_bytes(layout.directions(), save(directions.tensors, metadata=metadata))
+    for name, rows in (
+        ("direction_cosines", directions.cosines),
+        ("probe_tests", found.tests),
+        ("variant_plane", directions.plane),
+        ("probe_transfer", found.transfer),
+        ("probes", found.probes),
+    ):
+        write_table(layout, name, frame(TABLES[name], rows))

@@ -1,0 +1,240 @@
+"""How often the probes are wrong where nothing is there, and right where something is: python -m tests.calibration.probes.
+
+Each world plants what activations and correctness hold. Its runs end in the same tests as an experiment's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from emoprobe.analysis.probes.experiment import run_probes
+from emoprobe.analysis.probes.source import Source
+from tests.emoprobe.analysis import synthetic
+
+LAYERS, D = 3, 12
+POSITIONS = ("last_prompt", "response_mean")
+RUNS = 400
+LIMIT = 0.05
+
+
+@dataclass
+class Draw:
+    """One simulated experiment: a table, and what is added to each row's activations, (n, D)."""
+
+    generator: np.random.Generator
+    table: pd.DataFrame
+    planted: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+    def direction(self) -> np.ndarray:
+        """A random direction of length √D, so that its entries are about 1."""
+        return self.generator.normal(size=D)
+
+    def codes(self, *columns: str) -> np.ndarray:
+        """A code for each row, equal where all columns are."""
+        found: np.ndarray = self.table.groupby(list(columns), sort=False, dropna=False).ngroup().to_numpy()
+        return found
+
+    def by(self, *columns: str, scale: float = 1.0) -> np.ndarray:
+        """A random vector for each value of some columns, (n, D)."""
+        codes = self.codes(*columns)
+        found: np.ndarray = scale * self.generator.normal(size=(codes.max() + 1, D))[codes]
+        return found
+
+    def level(self, *columns: str) -> np.ndarray:
+        """A random number for each value of some columns, (n)."""
+        codes = self.codes(*columns)
+        found: np.ndarray = self.generator.normal(size=codes.max() + 1)[codes]
+        return found
+
+    def answer(self, logit: np.ndarray) -> None:
+        """Draw correctness."""
+        chance = 1 / (1 + np.exp(-logit))
+        self.table["correct"] = pd.array(self.generator.random(len(chance)) < chance, dtype="boolean")
+
+
+def start(generator: np.random.Generator, samples: int) -> Draw:
+    """Ten variants on some questions: lengths that differ by variant and question, few answers cut off."""
+    settings = synthetic.config(synthetic.BALANCED)
+    table = synthetic.table(settings, samples, int(generator.integers(1 << 30)))
+    draw = Draw(generator, table)
+    length = 3.4 + 0.3 * draw.level("sample_id") + 0.1 * draw.level("variant") + 0.3 * generator.normal(size=len(table))
+    table["completion_tokens"] = pd.array(np.minimum(np.exp(length), 64).round().astype(int), dtype="Int64")
+    table["truncated"] = pd.array(table["completion_tokens"] >= 64, dtype="boolean")
+    table["compliant"] = pd.array(generator.random(len(table)) < 0.9, dtype="boolean")
+    table["completion"] = [" ".join(generator.choice(list("abcdefgh"), 6)) for _ in range(len(table))]
+    draw.planted = np.zeros((len(table), D))
+    draw.answer(0.8 * draw.level("sample_id"))
+    return draw
+
+
+def nothing(draw: Draw) -> None:
+    """Noise alone."""
+
+
+def text_identity(draw: Draw) -> None:
+    """Activations hold which text it was."""
+    draw.planted += draw.by("variant", "paraphrase", scale=2.0)
+
+
+def variant_identity(draw: Draw) -> None:
+    """Activations hold which variant it was; accuracy differs by variant."""
+    draw.planted += draw.by("variant", scale=2.0)
+    draw.answer(0.8 * draw.level("sample_id") + 0.5 * draw.level("variant"))
+
+
+def question_identity(draw: Draw) -> None:
+    """Activations hold which question it was, and questions differ in difficulty."""
+    draw.planted += draw.by("sample_id", scale=2.0)
+
+
+def template(draw: Draw) -> None:
+    """Questions of a template share activations and difficulty; templates have one to four questions."""
+    number = int(draw.table["sample_id"].nunique())
+    sizes = draw.generator.integers(1, 5, number)
+    names = np.repeat(np.arange(number), sizes)[:number]
+    of = dict(zip(draw.table["sample_id"].unique(), [f"t{name}" for name in names], strict=True))
+    draw.table["group"] = draw.table["sample_id"].map(of).astype("string")
+    draw.planted += draw.by("group", scale=2.0)
+    draw.answer(1.5 * draw.level("group"))
+
+
+def cut_off(draw: Draw) -> None:
+    """Activations hold whether the answer was cut off; then it is mostly wrong."""
+    lengths = draw.table["completion_tokens"].astype(float).to_numpy()
+    limit = np.quantile(lengths, 0.7)
+    draw.table["truncated"] = pd.array(lengths >= limit, dtype="boolean")
+    draw.table["completion_tokens"] = pd.array(np.minimum(lengths, limit).round().astype(int), dtype="Int64")
+    off = draw.table["truncated"].to_numpy(dtype=float)
+    draw.planted += 2.0 * np.outer(off, draw.direction())
+    draw.answer(0.7 - 3.0 * off + 0.5 * draw.level("sample_id"))
+
+
+def length_only(draw: Draw) -> None:
+    """Activations hold the length of the answer; long ones are wrong more often."""
+    length = np.log(draw.table["completion_tokens"].astype(float).to_numpy())
+    length = (length - length.mean()) / length.std()
+    draw.planted += np.outer(length, draw.direction()) + 0.5 * np.outer(length**2, draw.direction())
+    draw.answer(-1.0 * length + 0.5 * draw.level("sample_id"))
+
+
+def everything(draw: Draw) -> None:
+    """Texts, variants, templates, length and truncation at once."""
+    template(draw)
+    kept = draw.planted.copy()
+    length = np.log(draw.table["completion_tokens"].astype(float).to_numpy())
+    length = (length - length.mean()) / length.std()
+    off = draw.table["truncated"].to_numpy(dtype=float)
+    draw.planted = kept + draw.by("variant", scale=1.5) + draw.by("variant", "paraphrase", scale=1.0)
+    draw.planted += np.outer(length, draw.direction()) + np.outer(off, draw.direction())
+    draw.answer(0.8 * draw.level("group") - 0.8 * length - 1.0 * off + 0.4 * draw.level("variant"))
+
+
+def valence_effect(draw: Draw) -> None:
+    """Variants differ, and valence shifts all of them along one direction."""
+    draw.planted += draw.by("variant", scale=0.5)
+    sign = draw.table["valence"].map({"negative": -1.0, "positive": 1.0}).astype(float).fillna(0.0).to_numpy()
+    draw.planted += 1.2 * np.outer(sign, draw.direction())
+
+
+def correct_effect(draw: Draw) -> None:
+    """Activations hold more of correctness than length does."""
+    length_only(draw)
+    right = draw.table["correct"].to_numpy(dtype=float) - 0.5
+    draw.planted += 0.9 * np.outer(right, draw.direction())
+
+
+@dataclass(frozen=True)
+class World:
+    """What is planted, on how many questions, and which targets have an effect."""
+
+    plant: Callable[[Draw], None]
+    samples: int
+    effects: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """As it is reported."""
+        return f"{self.plant.__name__}, {self.samples} questions"
+
+
+NULLS = (nothing, text_identity, variant_identity, question_identity, template, cut_off, length_only, everything)
+WORLDS = [
+    *(World(plant, samples) for plant in NULLS for samples in (8, 24, 60)),
+    *(World(plant, 200) for plant in (template, cut_off, length_only, everything)),
+    World(valence_effect, 24, ("valence",)),
+    World(correct_effect, 60, ("correct",)),
+]
+
+
+def simulate(world: World, runs: int, seed: int = 0, permutations: int = 19) -> Iterator[dict[str, Any]]:
+    """The tests of each run by target, and its cosines."""
+    settings = synthetic.config(synthetic.BALANCED, targets=["valence", "correct"], permutations=permutations)
+    for run in range(runs):
+        generator = np.random.default_rng([seed, world.samples, run])
+        draw = start(generator, world.samples)
+        world.plant(draw)
+        noise = generator.normal(size=(len(POSITIONS), len(draw.table), LAYERS, D))
+        # The signal fades over the layers, so that cells differ.
+        block = {
+            name: (noise[number] + draw.planted[:, None] * np.linspace(1.0, 0.3, LAYERS)[:, None]).astype(np.float32)
+            for number, name in enumerate(POSITIONS)
+        }
+        n = len(draw.table)
+        source = Source(
+            np.arange(n), list(range(LAYERS)), ["layer.output"], list(POSITIONS), D,
+            lambda begin, end, _hook, block=block: {name: values[:, begin:end] for name, values in block.items()},
+            {name: np.zeros(n, dtype=bool) for name in POSITIONS},
+        )  # fmt: skip
+        found = run_probes(draw.table, source, settings, transfers=False)
+        cosines = pd.DataFrame(found.directions.cosines)
+        yield {row["target"]: row for row in found.tests} | {"cosines": cosines[cosines["variant"] < cosines["other"]]}
+
+
+def summary(world: World, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Rates of each verdict, coverage of the intervals of correctness, and the mean cosine."""
+    result: dict[str, Any] = {"world": world.name, "runs": len(runs)}
+    for target in ("valence", "correct"):
+        verdicts = [run[target]["verdict"] for run in runs]
+        result[f"{target}_found"] = float(np.mean([verdict == "found" for verdict in verdicts]))
+        result[f"{target}_note"] = float(np.mean([verdict == "note" for verdict in verdicts]))
+    for name in ("auroc", "added"):
+        known = [run["correct"] for run in runs if np.isfinite(run["correct"].get(f"{name}_low", np.nan))]
+        if known:
+            truth = float(np.mean([row[name] for row in known]))
+            inside = [row[f"{name}_low"] <= truth <= row[f"{name}_high"] for row in known]
+            result[f"{name}_mean"], result[f"{name}_covered"] = truth, float(np.mean(inside))
+    if world.plant is nothing:
+        cosines = pd.concat([run["cosines"] for run in runs])
+        result["cosine_mean"] = float(cosines["cosine"].mean())
+        if cosines["low"].notna().any():
+            result["cosine_covered"] = float(((cosines["low"] <= 0) & (cosines["high"] >= 0)).mean())
+    return result
+
+
+def allowed(runs: int, limit: float = LIMIT) -> float:
+    """The largest share that so many runs of a rate of `limit` stay below in 99.9 % of the cases."""
+    return limit + 3.1 * float(np.sqrt(limit * (1 - limit) / runs))
+
+
+def main() -> None:
+    """Command line; see --help."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=RUNS)
+    parser.add_argument("--only", help="worlds whose name begins like this")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    for world in WORLDS:
+        if arguments.only is None or world.name.startswith(arguments.only):
+            print(json.dumps(summary(world, list(simulate(world, arguments.runs)))), flush=True)
+
+
+if __name__ == "__main__":
+    main()

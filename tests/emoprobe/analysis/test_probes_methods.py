@@ -1,0 +1,188 @@
+"""The parts of the probes against references: areas, discriminants, folds, permutations, cosines, the plan."""
+
+from __future__ import annotations
+
+from math import comb
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.covariance import shrunk_covariance
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import StandardScaler
+
+from emoprobe.analysis.probes.auroc import auroc, influences, interval, labelled_auroc
+from emoprobe.analysis.probes.correct import mean_differences
+from emoprobe.analysis.probes.design import Design, deal_folds
+from emoprobe.analysis.probes.directions import cross_fitted_cosines
+from emoprobe.analysis.probes.discriminant import Cells, variant_moments
+from emoprobe.analysis.probes.nuisance import nuisance_features, orthonormal
+from emoprobe.analysis.probes.permutations import block_permutations, splits
+from emoprobe.analysis.probes.plan import probe_plan, valence_test
+from emoprobe.config.files import parse_config
+from tests.emoprobe.analysis import synthetic
+
+
+class Given(BaseEstimator):  # type: ignore[misc]
+    """A covariance estimator for scikit-learn that was fitted elsewhere."""
+
+    def __init__(self, covariance: np.ndarray) -> None:
+        self.covariance = covariance
+
+    def fit(self, _features: np.ndarray) -> Given:
+        self.covariance_ = self.covariance
+        return self
+
+
+@pytest.mark.parametrize(("samples", "d"), [(12, 100), (60, 20)])
+@pytest.mark.parametrize("shrinkage", [0.02, 0.3, 1.0])
+def test_the_discriminant_is_scikit_learns(samples: int, d: int, shrinkage: float) -> None:
+    settings = synthetic.config(4)
+    table = synthetic.table(settings, samples, 0)
+    design = Design.of(table, settings)
+    features = (
+        synthetic.source(table, 1, d, 0).load(0, 1, "input_layernorm.output")["last_prompt"][:, 0].astype(np.float32)
+    )
+    cells = Cells.of(torch.from_numpy(features)[None])
+    found = variant_moments(cells, design, shrinkage)
+    standard = StandardScaler().fit_transform(features.astype(float))
+    for fold in range(design.folds):
+        training, test = design.fold != fold, design.fold == fold
+        labels = design.correct
+        delta = mean_differences(cells.x[:, training], torch.from_numpy(labels[training])[None])
+        ours = (cells.x[0, test] @ torch.cholesky_solve(delta, found.root[:, fold])[0])[:, 0].numpy()
+        centred = standard[training].copy()
+        for code in np.unique(design.variant):
+            centred[design.variant[training] == code] -= centred[design.variant[training] == code].mean(0)
+        covariance = shrunk_covariance(centred.T @ centred / len(centred), shrinkage)
+        model = LinearDiscriminantAnalysis(solver="lsqr", covariance_estimator=Given(covariance))
+        theirs = model.fit(standard[training], labels[training]).decision_function(standard[test])
+        assert np.corrcoef(ours, theirs)[0, 1] > 0.9999
+        assert abs(roc_auc_score(labels[test], ours) - roc_auc_score(labels[test], theirs)) <= 0.001
+        raw = features @ cells.raw(torch.cholesky_solve(delta, found.root[:, fold]))[0].numpy()
+        assert np.corrcoef(raw[test, 0], theirs)[0, 1] > 0.999
+
+
+@pytest.mark.parametrize("n", [20, 300])
+def test_areas_are_scikit_learns_with_ties_and_rows_left_out(n: int) -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(10):
+        labels = generator.integers(-1, 2, n)
+        scores = np.round(generator.normal(size=n) + labels * generator.uniform(0, 1.5), 1)
+        known = labels >= 0
+        expected = roc_auc_score(labels[known], scores[known])
+        tensor, truth = torch.from_numpy(scores), torch.from_numpy(labels)
+        assert float(labelled_auroc(tensor, truth)) == pytest.approx(expected)
+        whole = (
+            torch.ones(int((labels == 1).sum()), dtype=torch.bool),
+            torch.ones(int((labels == 0).sum()), dtype=torch.bool),
+        )
+        assert float(auroc(tensor[truth == 1], tensor[truth == 0], *whole)) == pytest.approx(expected)
+    constant = torch.zeros(n)
+    assert float(labelled_auroc(constant, truth)) == 0.5
+    assert torch.isnan(labelled_auroc(constant, torch.zeros(n)))
+
+
+def test_influences_give_the_variance_of_the_area() -> None:
+    generator = np.random.default_rng(0)
+    labels = torch.from_numpy(np.repeat([0, 1], 60))
+    scores = torch.from_numpy(generator.normal(size=(400, 120)) + 0.8 * labels.numpy())
+    areas = labelled_auroc(scores, labels.expand(scores.shape))
+    predicted = influences(scores, labels).square().sum(1).mean().sqrt()
+    assert float(predicted) == pytest.approx(float(areas.std()), rel=0.1)
+    assert all(np.isnan(interval(0.7, np.ones(19), 5)))
+    assert all(np.isfinite(interval(0.7, np.ones(20) / 100, 5)))
+
+
+def test_a_group_is_never_on_both_sides() -> None:
+    groups = np.repeat(np.arange(30), np.random.default_rng(0).integers(1, 6, 30))
+    folds = deal_folds(groups, 5, 0)
+    assert all(len(set(folds[groups == group])) == 1 for group in set(groups))
+    assert sorted(set(folds)) == [0, 1, 2, 3, 4]
+    settings = synthetic.config(4)
+    table = synthetic.table(settings, 20, 0)
+    table["group"] = pd.array(["a" if sample < "s_0005" else None for sample in table["sample_id"]], dtype="string")
+    design = Design.of(table, settings)
+    assert len(np.unique(design.group)) == 16
+    assert len(np.unique(design.fold[(table["group"] == "a").fillna(False).to_numpy(dtype=bool)])) == 1
+
+
+@pytest.mark.parametrize(("negative", "positive", "ways"), [(4, 4, 35), (3, 4, 35), (5, 5, 126), (2, 2, 3)])
+def test_all_ways_to_deal_valences_are_listed_once(negative: int, positive: int, ways: int) -> None:
+    signs = np.array([1, *[-1] * negative, *[1] * (positive - 1)])
+    found = splits(signs, 199, 0)
+    assert len(found) == ways
+    assert len({tuple(row) for row in found.tolist()}) == ways
+    assert ((found > 0).sum(1) == positive).all()
+    assert tuple(found[0]) in {tuple(signs), tuple(-signs)}
+
+
+def test_many_ways_are_sampled_without_repeats() -> None:
+    found = splits(np.repeat([-1, 1], 8), 199, 0)
+    assert comb(16, 8) // 2 > len(found) == 200
+    assert len({tuple(row) for row in found.tolist()}) == 200
+
+
+def test_permuted_questions_keep_their_variants_and_groups() -> None:
+    settings = synthetic.config(3)
+    table = synthetic.table(settings, 12, 0)
+    design = Design.of(table, settings)
+    for origin in block_permutations(design, 20)[1:]:
+        assert sorted(origin) == list(range(len(design)))
+        assert (design.variant[origin] == design.variant).all()
+        assert (pd.Series(design.question[origin]).groupby(design.question).nunique() == 1).all()
+    table["group"] = pd.array([f"t{int(sample[-2:]) // 4}" for sample in table["sample_id"]], dtype="string")
+    design = Design.of(table, settings)
+    for origin in block_permutations(design, 20):
+        assert (pd.Series(design.group[origin]).groupby(design.group).nunique() == 1).all()
+
+
+def test_differences_to_a_shared_reference_have_no_cosine_in_noise() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ours = torch.randn((40, 60, 4, 64), generator=generator)
+    reference = torch.randn((40, 60, 1, 64), generator=generator)
+    means = torch.nn.functional.normalize((ours - reference).mean(1), dim=-1)
+    naive = (means @ means.mT).numpy()
+    off = ~np.eye(4, dtype=bool)
+    assert naive[:, off].mean() > 0.4
+    sums = (ours - reference).view(40, 20, 3, 4, 64).sum(2)
+    cosine, low, high = cross_fitted_cosines(sums, 60, 0)
+    assert abs(cosine[:, off].mean()) < 0.03
+    assert ((low <= 0) & (high >= 0))[:, off].mean() > 0.9
+    shared = sums + 3 * torch.randn((1, 1, 1, 64), generator=generator)
+    strong, *_ = cross_fitted_cosines(shared, 60, 0)
+    assert strong.min() > 0.8
+    assert np.isnan(cross_fitted_cosines(sums, 19, 0)[1]).all()
+
+
+def test_nuisance_features_are_what_the_table_has() -> None:
+    settings = synthetic.config(4)
+    table = synthetic.table(settings, 30, 0)
+    design = Design.of(table, settings)
+    assert nuisance_features(table, design, words=True).shape == (120, 1)
+    table["completion_tokens"] = pd.array(np.arange(120) % 50, dtype="Int64")
+    table["extraction"] = pd.array(["boxed", "none", None] * 40, dtype="string")
+    table["completion"] = ["so the answer is", "no idea"] * 60
+    lean = nuisance_features(table, design, words=False)
+    assert nuisance_features(table, design, words=True).shape[1] > lean.shape[1]
+    assert np.allclose(lean.std(0), 1)
+    basis = orthonormal(lean)
+    assert np.allclose(basis.T @ basis, np.eye(basis.shape[1]), atol=1e-6)
+
+
+def test_the_plan_says_what_can_be_reached() -> None:
+    plan = probe_plan(synthetic.config(synthetic.BALANCED, permutations=199))
+    assert plan is not None
+    tests = {test.target: test for test in plan.tests}
+    assert tests["valence"].exact
+    assert tests["valence"].smallest_p == pytest.approx(1 / 35)
+    assert tests["valence"].reachable
+    assert not tests["variant"].reachable
+    assert tests["correct"].smallest_p == pytest.approx(1 / 200)
+    few = valence_test(3, 4, 199)
+    assert not few.reachable
+    assert "at least 4 of each" in str(few.reason)
+    assert probe_plan(parse_config({"capture": {"enabled": False}})) is None
