@@ -34,7 +34,7 @@ def study_paired_tests(configs: Mapping[str, Config], results: Path) -> pd.DataF
     table = _gathered(configs, results, "paired_tests").reset_index(drop=True)
     for p, corrected in (("p", "p_study"), ("p_equivalent", "p_equivalent_study")):
         table[corrected] = float("nan")
-        for _, rows in table.groupby("family").groups.items():
+        for rows in table.groupby("family").groups.values():
             table.loc[rows, corrected] = holm(table.loc[rows, p].to_numpy(dtype=float))
     table["verdict_study"] = [
         verdict(p, equivalent) for p, equivalent in zip(table["p_study"], table["p_equivalent_study"], strict=True)
