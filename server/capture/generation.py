@@ -15,7 +15,7 @@ from server.capture.prompts import Decoder
 Logprob = tuple[float, list[tuple[int, float]]]
 
 
-@dataclass
+@dataclass(eq=False)
 class Generation:
     """One choice that is being generated.
 
