@@ -13,7 +13,7 @@ PLATFORM = "x86_64-manylinux_2_28"
 TORCH = "torch==2.13.0"
 CPU_BUILDS = ("--overrides", "envs/cpu-overrides.txt", "--excludes", "envs/cpu-excludes.txt")
 NEEDS = f"# Made by `make lock`, for Python {PYTHON} on x86-64 Linux. Install it with envs/install.sh {{path}}\n"
-CONDA = """# Made by `make lock`: conda brings the interpreter, {name}.post-deploy.sh installs {name}.txt, whose SHA-256 is
+CONDA = """# Made by `make lock`: conda brings the interpreter, {name}.post-deploy.sh installs {name}.txt, of SHA-256
 # {digest}.
 channels:
   - conda-forge

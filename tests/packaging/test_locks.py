@@ -69,7 +69,7 @@ def test_conda_installs_the_lock_itself(tmp_path: Path, name: str) -> None:
 
 def test_pytorch_s_own_index_is_asked_only_where_the_others_do_not_have_it(tmp_path: Path) -> None:
     record = fake_python(tmp_path / "bin", 1)
-    install = [ENVS / "install.sh", "--python", tmp_path / "bin/python", ENVS / "cpu.txt"]
+    install = [str(ENVS / "install.sh"), "--python", str(tmp_path / "bin/python"), str(ENVS / "cpu.txt")]
     subprocess.run(install, check=True)
     first, second = record.read_text().splitlines()
     assert "download.pytorch.org" not in first

@@ -102,7 +102,7 @@ def test_it_reads_a_finished_folder_in_an_empty_environment(wheel: Path, tmp_pat
     python = tmp_path / "empty/bin/python"
     made = run(*UV, "venv", "--quiet", "--python", interpreter(version), tmp_path / "empty", cwd=tmp_path)
     assert made.returncode == 0, made.stderr
-    installed = run(*UV, "pip", "install", "--quiet", "--python", python, wheel, cwd=tmp_path)
+    installed = run(*UV, "pip", "install", "--quiet", "--link-mode", "symlink", "--python", python, wheel, cwd=tmp_path)
     assert installed.returncode == 0, installed.stderr
     read = run(python, "-c", READ, FOLDER, cwd=tmp_path)
     assert read.returncode == 0, read.stderr
