@@ -24,6 +24,7 @@ from server.capture.model import TokenScores
 from server.capture.prompts import Decoder, Prompt
 from server.capture.schema import ChatRequest, CompletionRequest
 from server.capture.service import BadRequestError, CapturePlan, Service
+from server.capture.steering import LayerEdit
 
 T = TypeVar("T")
 MAX_ROWS = 1024
@@ -46,6 +47,7 @@ class Work:
     rows: list[Generation]
     identifier: str
     stepped: asyncio.Event
+    edits: tuple[LayerEdit, ...] = ()
     scores: list[TokenScores | None] = field(default_factory=list)
 
     @classmethod
@@ -97,6 +99,7 @@ class Work:
         plan = service.plan(request.ndif)
         if plan is not None and (len(prompts) > 1 or count > 1):
             raise BadRequestError("ndif: activations are captured for one prompt with n = 1", "ndif")
+        edits = service.edits(request.ndif)
         stepped, loop = asyncio.Event(), asyncio.get_running_loop()
 
         def on_step() -> None:
@@ -104,13 +107,14 @@ class Work:
                 loop.call_soon_threadsafe(stepped.set)
 
         rows = [
-            service.generation(prompt, request, limit, choice, logprobs, on_step)
+            service.generation(prompt, request, limit, choice, logprobs, on_step, edits)
             for prompt in prompts
             for choice in range(count)
         ]
-        name = plan.request_id if plan is not None else uuid.uuid4().hex
+        name = request.ndif.request_id if request.ndif is not None and request.ndif.request_id else uuid.uuid4().hex
+        name = plan.request_id if plan is not None else name
         identifier = f"{'chatcmpl' if kind == 'chat' else 'cmpl'}-{name}"
-        return cls(service, kind, request, plan, prompts, rows, identifier, stepped)
+        return cls(service, kind, request, plan, prompts, rows, identifier, stepped, edits)
 
     def prompt_of(self, index: int) -> Prompt:
         """The prompt of a choice."""
@@ -150,15 +154,26 @@ class Work:
         """Scores of the prompts, where they are echoed with log-probabilities."""
         top = self.rows[0].logprobs
         if self.echo and top is not None:
-            self.scores = list(await asyncio.gather(*(self.service.score(prompt, top) for prompt in self.prompts)))
+            scoring = (self.service.score(prompt, top, self.edits) for prompt in self.prompts)
+            self.scores = list(await asyncio.gather(*scoring))
         else:
             self.scores = [None] * len(self.prompts)
 
     async def breadcrumb(self) -> dict[str, Any] | None:
-        """Capture what was asked for; where it lies."""
-        if self.plan is None:
+        """Capture what was asked for; what was done, and where it lies."""
+        if self.request.ndif is None:
             return None
-        return await self.service.capture(self.plan, self.prompts[0], self.rows[0].token_ids)
+        crumb: dict[str, Any] = {"request_id": self.identifier.partition("-")[2]}
+        if self.request.ndif.steering:
+            edits = [edit.model_dump(exclude={"values"}) for edit in self.request.ndif.steering]
+            # For each edit, the tokens of each choice that it was applied to while that was generated.
+            counts = [row.steering.tokens for row in self.rows if row.steering is not None]
+            crumb["steering"] = [
+                edit | {"tokens": [count[number] for count in counts]} for number, edit in enumerate(edits)
+            ]
+        if self.plan is not None:
+            crumb |= await self.service.capture(self.plan, self.prompts[0], self.rows[0].token_ids)
+        return crumb
 
     def usage(self) -> dict[str, int]:
         """Token counts of all prompts and choices."""

@@ -11,6 +11,7 @@ from transformers import DynamicCache
 
 from server.capture.model import ServedModel
 from server.capture.prompts import Decoder
+from server.capture.steering import Steering
 
 Logprob = tuple[float, list[tuple[int, float]]]
 
@@ -31,6 +32,7 @@ class Generation:
     on_step: Callable[[], None]
     ignore_eos: bool = False
     logprobs: int | None = None
+    steering: Steering | None = None
     token_ids: list[int] = field(default_factory=list)
     scores: list[Logprob] = field(default_factory=list)
     finish: str | None = None
@@ -97,14 +99,16 @@ class Cohort:
             return
         device = self._model.device
         positions = (self._mask.cumsum(1) - 1).clamp(min=0)[:, -self._next.shape[1] :]
-        output = self._model.causal(
-            input_ids=self._next.to(device),
-            attention_mask=self._mask.to(device),
-            position_ids=positions.to(device),
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        held = self._mask[:, -self._next.shape[1] :].bool()
+        with self._model.steered([row.steering for row in self.rows], torch.where(held, positions, -1)):
+            output = self._model.causal(
+                input_ids=self._next.to(device),
+                attention_mask=self._mask.to(device),
+                position_ids=positions.to(device),
+                past_key_values=self._cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
         logits = output.logits[:, -1].float().cpu()
         chosen = []
         for row, scores in zip(self.rows, logits, strict=True):

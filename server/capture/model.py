@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from transformers import AutoConfig
 
 from emoprobe.models.architecture import Architecture, UnsupportedModelError, tensor_of
 from server.capture.prompts import Tokens
+from server.capture.steering import SteeredRows, Steering
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +27,7 @@ class Wanted:
     """What one sequence asks of a forward pass.
 
     `weights` (n_positions, n_tokens) turns the hidden states of its tokens into those at its positions; None stands for
-    every token. `score` asks for the log-probabilities of its own tokens.
+    every token. `score` asks for the log-probabilities of its own tokens. `steering` edits the stream in this pass.
     """
 
     token_ids: list[int]
@@ -35,6 +37,7 @@ class Wanted:
     dtype: torch.dtype
     score: bool = False
     top: int = 0
+    steering: Steering | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,9 @@ class ServedModel:
         )
         self.name, self.path, self.device = name, path, torch.device(device)
         self.causal = wrapper._module.eval()
+        self._steered: SteeredRows | None = None
+        for number, layer in enumerate(self.causal.base_model.get_submodule(self.architecture.layers_path)):
+            layer.register_forward_hook(self._edit_at(number))
         # Tracing the base model leaves out the head over the vocabulary, which capturing does not need.
         self._traced = nnsight.NNsight(self.causal.base_model)
         self.dtype = next(self.causal.parameters()).dtype
@@ -122,6 +128,32 @@ class ServedModel:
                         f"{name} of this model is not the sum of its parts (off by {error:.1e})"
                     )
 
+    @contextmanager
+    def steered(self, rows: Sequence[Steering | None], positions: torch.Tensor) -> Iterator[None]:
+        """Edit the residual stream of what runs inside; see `SteeredRows`.
+
+        Raises:
+            RuntimeError: an edit was not made.
+        """
+        if not any(rows):
+            yield
+            return
+        self._steered = SteeredRows(rows, positions)
+        try:
+            yield
+            self._steered.finish()
+        finally:
+            self._steered = None
+
+    def _edit_at(self, number: int) -> Any:
+        def edit(_module: Any, _args: Any, output: Any) -> Any:
+            if self._steered is None:
+                return None
+            hidden = self._steered.apply(number, tensor_of(output))
+            return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+        return edit
+
     def values_held(self, points: list[str]) -> int:
         """How many numbers a pass holds for each token and layer, to give these hook points."""
         sites = {site for point in points for _, site in self.architecture.terms(point)}
@@ -143,7 +175,12 @@ class ServedModel:
         inputs: dict[str, Any] = {"input_ids": ids.to(self.device), "use_cache": False}
         if min(lengths) != longest:
             inputs["attention_mask"] = mask.to(self.device)
-        sites = self._sites(batch)
+        positions = torch.where(mask.bool(), torch.arange(longest), -1)
+        with self.steered([wanted.steering for wanted in batch], positions):
+            return self._run(batch, inputs, lengths)
+
+    def _run(self, batch: Sequence[Wanted], inputs: dict[str, Any], lengths: list[int]) -> list[Captured]:
+        longest, sites = max(lengths), self._sites(batch)
         if not sites:
             hidden = self.causal.base_model(**inputs).last_hidden_state
             return [Captured({}, self._scores(batch[row], hidden[row])) for row in range(len(batch))]
@@ -156,6 +193,8 @@ class ServedModel:
                 modules = getattr(modules, part)
             for layer, site in sites:
                 hidden = tensor_of(_value(modules[layer], site)).reshape(len(batch), longest, -1)
+                if site == ".output" and self._steered is not None:
+                    hidden = self._steered.apply(layer, hidden)  # nnsight reads it before the layer's hook edits it
                 # A copy: some layers add to what their modules gave, in place.
                 taken.append(hidden.clone() if weights is None else torch.bmm(weights, hidden.float()))
             last.append(self._traced.output.last_hidden_state)
@@ -228,7 +267,7 @@ class ServedModel:
         head = self.causal.get_output_embeddings()
         for begin in range(0, length - 1, LOGIT_CHUNK):
             end = min(begin + LOGIT_CHUNK, length - 1)
-            logs = torch.log_softmax(head(hidden[begin:end]).float(), dim=-1)
+            logs = torch.log_softmax(self._finished(head(hidden[begin:end]).float()), dim=-1)
             token += logs.gather(1, targets[begin:end, None])[:, 0].tolist()
             if wanted.top:
                 best = logs.topk(wanted.top, dim=-1)
@@ -237,6 +276,15 @@ class ServedModel:
                     for ids, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
                 ]
         return TokenScores(token, top)
+
+    def _finished(self, logits: torch.Tensor) -> torch.Tensor:
+        """What some families do to the logits after the head: Granite and Cohere scale them, Gemma 2 bends them."""
+        config = self.causal.config.get_text_config()
+        logits = (
+            logits / (getattr(config, "logits_scaling", None) or 1.0) * (getattr(config, "logit_scale", None) or 1.0)
+        )
+        cap = getattr(config, "final_logit_softcapping", None)
+        return torch.tanh(logits / cap) * cap if cap else logits
 
 
 def _value(layer: Any, site: str) -> Any:

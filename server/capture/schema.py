@@ -22,12 +22,50 @@ RequestId = Annotated[str, Field(max_length=200, pattern=r"^[\x21-\x7e]+$")]
 TokenId = Annotated[int, Field(ge=0, strict=True)]
 
 
+class Edit(BaseModel):
+    """One edit of the residual stream at the output of decoder layers, while the model runs.
+
+    The direction is given as `values`, or as the tensor `key` of a safetensors file below the server's root: one for
+    all layers, or a row for each. It is measured in the length `{key}.norm` of that file (such as the median norm of
+    the stream), or else in its own.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    file: str | None = Field(None, min_length=1, max_length=4096, pattern=r"^[^\x00]+$")
+    key: str | None = Field(None, max_length=1000)
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    values: list[Annotated[float, Field(allow_inf_nan=False)]] | None = Field(None, min_length=1, max_length=1 << 17)
+    layers: Literal["all"] | list[int]
+    operation: Literal["add", "ablate"]
+    dose: float = Field(1.0, allow_inf_nan=False)
+    phase: Literal["prompt", "generation", "all"] = "all"
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _layers(cls, layers: Any) -> Any:
+        return Capture.check_layers(layers)
+
+    @model_validator(mode="after")
+    def _one_direction(self) -> Edit:
+        if (self.file is None) == (self.values is None):
+            raise ValueError("takes either file or values")
+        if (self.file is None) != (self.key is None) or (self.file is None and self.sha256 is not None):
+            raise ValueError("a file needs a key; key and sha256 are those of a file")
+        if self.operation == "ablate" and self.dose != 1:
+            raise ValueError("ablate takes the whole direction away: dose is 1")
+        return self
+
+
 class Ndif(BaseModel):
     """What to capture, for one request; a field that is left out has the server's default.
 
-    `save_dir` is a folder under the server's activation root, relative to it or absolute. The last four fields tell
-    named positions where the parts of a conversation are: in a chat request the server knows the messages, in a
-    request with token ids it is told them, and how many of the tokens are the prompt.
+    `save_dir` is a folder under the server's activation root, relative to it or absolute. The fields from `messages` to
+    `prompt_tokens` tell named positions where the parts of a conversation are: in a chat request the server knows the
+    messages, in a request with token ids it is told them, and how many of the tokens are the prompt.
+
+    `steering` edits the stream while the completion is generated and while activations are captured. Next to it, they
+    are only captured if one of the fields from `save_dir` to `dtype`, but for `request_id`, is there.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -42,6 +80,13 @@ class Ndif(BaseModel):
     message_spans: dict[str, tuple[int, int, int] | None] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     prompt_tokens: int | None = Field(None, ge=1)
+    steering: list[Edit] = Field([], max_length=64)
+
+    @property
+    def captures(self) -> bool:
+        """Whether activations are to be captured."""
+        asked = {"save_dir", "layers", "hook_points", "positions", "dtype"} & self.model_fields_set
+        return bool(asked) or not self.steering
 
     @field_validator("layers", mode="before")
     @classmethod

@@ -21,6 +21,7 @@ from server.capture.generation import Generation
 from server.capture.model import Captured, ServedModel, TokenScores, Wanted
 from server.capture.prompts import Decoder, Prompt, PromptError
 from server.capture.schema import Ndif, Sampling
+from server.capture.steering import LayerEdit, Steering, SteeringError, layer_edits
 from server.capture.storage import OverflowedError, SaveDirError, Storage, Stored
 
 DEFAULTS = Ndif(
@@ -54,6 +55,7 @@ class CapturePlan:
     hook_points: list[str]
     positions: Any
     dtype: str
+    edits: tuple[LayerEdit, ...] = ()
 
 
 class Service:
@@ -74,12 +76,12 @@ class Service:
             raise UnknownModelError(f"The model `{name}` does not exist; this server has `{self.model.name}`")
 
     def plan(self, ndif: Ndif | None) -> CapturePlan | None:
-        """Check a request's `ndif` before anything is computed; None without one.
+        """Check what a request's `ndif` wants captured, before anything is computed; None where it is nothing.
 
         Raises:
             BadRequestError: it asks for a layer, hook point or folder that cannot be had.
         """
-        if ndif is None:
+        if ndif is None or not ndif.captures:
             return None
         wanted = ndif.over(self.defaults)
         request_id = wanted.request_id or uuid.uuid4().hex
@@ -91,6 +93,7 @@ class Service:
                 hook_points=self.model.architecture.hook_points(wanted.hook_points or []),
                 positions=wanted.positions,
                 dtype=wanted.dtype or "float16",
+                edits=self.edits(ndif),
             )
         except (HookPointError, SaveDirError) as error:
             raise BadRequestError(f"ndif: {error}", "ndif") from None
@@ -154,6 +157,7 @@ class Service:
         choice: int,
         logprobs: int | None,
         on_step: Callable[[], None],
+        edits: tuple[LayerEdit, ...] = (),
     ) -> Generation:
         """One choice of a request, not yet submitted.
 
@@ -177,11 +181,24 @@ class Service:
             on_step=on_step,
             ignore_eos=bool(request.ignore_eos),
             logprobs=logprobs,
+            steering=steering_of(edits, prompt),
         )
 
-    async def score(self, prompt: Prompt, top: int) -> TokenScores:
+    def edits(self, ndif: Ndif | None) -> tuple[LayerEdit, ...]:
+        """The edits that a request asks for.
+
+        Raises:
+            BadRequestError: one of them cannot be made.
+        """
+        try:
+            return layer_edits(ndif.steering, self.storage.root, self.model.architecture) if ndif else ()
+        except (HookPointError, SteeringError, OSError) as error:
+            raise BadRequestError(f"ndif.steering: {error}", "ndif") from None
+
+    async def score(self, prompt: Prompt, top: int, edits: tuple[LayerEdit, ...]) -> TokenScores:
         """Log-probabilities of a prompt's own tokens."""
-        wanted = Wanted(prompt.token_ids, [], [], None, torch.float32, True, top)
+        steering = steering_of(edits, prompt)
+        wanted = Wanted(prompt.token_ids, [], [], None, torch.float32, True, top, steering)
         item = Pass(wanted, 0)
         self.engine.submit_pass(item)
         captured: Captured = await _await(item.result)
@@ -226,7 +243,8 @@ class Service:
             "token_ids": ids,
             "spans": spans.values(),
         }
-        item = Pass(Wanted(ids, plan.layers, plan.hook_points, weights, dtype), size)
+        steering = steering_of(plan.edits, prompt)
+        item = Pass(Wanted(ids, plan.layers, plan.hook_points, weights, dtype, steering=steering), size)
         stored: Future[Stored] = Future()
 
         def store(captured: Future[Captured]) -> None:
@@ -245,7 +263,6 @@ class Service:
         except OverflowedError as error:
             raise BadRequestError(f"ndif.dtype: {error}", "ndif") from None
         return {
-            "request_id": plan.request_id,
             "save_dir": found.save_dir,
             "shapes": found.shapes,
             "dtype": plan.dtype,
@@ -269,6 +286,11 @@ class Service:
         finally:
             if failure is None:
                 self.engine.release(size)
+
+
+def steering_of(edits: tuple[LayerEdit, ...], prompt: Prompt) -> Steering | None:
+    """The edits of a sequence that begins with this prompt."""
+    return Steering(edits, prompt.spans.response[0]) if edits else None
 
 
 async def _await(future: Future[Any]) -> Any:

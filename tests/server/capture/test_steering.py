@@ -1,0 +1,267 @@
+"""Edits of the residual stream equal hooks placed by hand, in any company, with and without a cache."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
+
+from emoprobe.models.architecture import HookPointError
+from server.capture.generation import Cohort, Generation
+from server.capture.model import ServedModel, Wanted
+from server.capture.prompts import Decoder
+from server.capture.schema import Edit, Ndif
+from server.capture.steering import LayerEdit, SteeredRows, Steering, SteeringError, layer_edits
+from tests.emoprobe.models.families import LAYERS, WIDTH
+from tests.server.capture import tiny_models
+
+TOLERANCE = 1e-5
+Pair = tuple[ServedModel, Any]
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2", "gemma2", "falcon", "bloom"])
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    folder = tiny_models.make_of_family(request.param, tmp_path_factory.mktemp(request.param))
+    reference: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return ServedModel(str(folder), "tiny", "float32", "cpu"), reference.eval()
+
+
+def direction(seed: int) -> list[float]:
+    generator = random.Random(seed)
+    return [generator.gauss(0, 1) for _ in range(WIDTH)]
+
+
+def edits(served: ServedModel, *wanted: dict[str, Any]) -> tuple[LayerEdit, ...]:
+    return layer_edits([Edit(**entry) for entry in wanted], Path("/nowhere"), served.architecture)
+
+
+def some(served: ServedModel) -> list[tuple[LayerEdit, ...]]:
+    """Edits of several kinds, and none."""
+    add: dict[str, Any] = {"values": direction(1), "layers": [1], "operation": "add", "dose": 8.0}
+    ablate: dict[str, Any] = {"values": direction(2), "layers": "all", "operation": "ablate"}
+    return [
+        edits(served, add), (), edits(served, ablate), edits(served, {**add, "phase": "prompt"}),
+        edits(served, {**ablate, "phase": "generation"}), edits(served, add, ablate, {**add, "phase": "generation", "dose": -1.0}),
+    ]  # fmt: skip
+
+
+def keep(seen: list[torch.Tensor], _module: Any, _args: Any, out: Any) -> None:
+    seen.append((out[0] if isinstance(out, tuple) else out)[0])
+
+
+@contextmanager
+def by_hand(served: ServedModel, reference: Any, wanted: tuple[LayerEdit, ...], prompt: int) -> Iterator[None]:
+    """Hooks on Hugging Face's model, for one sequence without a cache."""
+    handles = []
+    for number, layer in enumerate(reference.base_model.get_submodule(served.architecture.layers_path)):
+
+        def hook(_m: Any, _a: Any, out: Any, number: int = number) -> Any:
+            hidden = (out[0] if isinstance(out, tuple) else out).clone()
+            for edit in wanted:
+                if edit.layer != number:
+                    continue
+                for token in range(hidden.shape[1]):
+                    if edit.phase == "all" or (edit.phase == "prompt") == (token < prompt):
+                        h = hidden[0, token]
+                        v = edit.direction
+                        hidden[0, token] = h - (h @ v) * v if edit.amount is None else h + edit.amount * v
+            return (hidden, *out[1:]) if isinstance(out, tuple) else hidden
+
+        handles.append(layer.register_forward_hook(hook))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def generate(
+    served: ServedModel, prompts: list[list[int]], wanted: list[tuple[LayerEdit, ...]], count: int
+) -> list[Generation]:
+    rows = [
+        Generation(
+            prompt, count + number % 3, 0.0, 1.0, None, Decoder(served.tokens, []), lambda: None, True,
+            steering=Steering(own, len(prompt)) if own else None,
+        )
+        for number, (prompt, own) in enumerate(zip(prompts, wanted, strict=True))
+    ]  # fmt: skip
+    cohort = Cohort(served, list(rows))
+    while cohort.rows:
+        cohort.step()
+    return rows
+
+
+def prompts(count: int) -> list[list[int]]:
+    generator = random.Random(4)
+    return [[generator.randrange(3, 190) for _ in range(generator.randrange(2, 14))] for _ in range(count)]
+
+
+def test_cached_decoding_equals_hooks_without_a_cache(pair: Pair) -> None:
+    served, reference = pair
+    wanted = some(served)
+    rows = generate(served, prompts(len(wanted)), wanted, 6)
+    for row, own in zip(rows, wanted, strict=True):
+        ids = list(row.prompt_ids)
+        with by_hand(served, reference, own, len(row.prompt_ids)), torch.inference_mode():
+            for _ in row.token_ids:
+                ids.append(int(reference(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()))
+        assert row.token_ids == ids[len(row.prompt_ids) :]
+
+
+def test_edits_change_what_is_likely(pair: Pair) -> None:
+    served, _ = pair
+    wanted = [Steering(own, 4) if own else None for own in some(served)]
+    ids = [5, 6, 7, 8, 9, 10]
+    found = served.forward([Wanted(ids, [], [], None, torch.float32, True, steering=own) for own in wanted])
+    plain = found[1].scores
+    assert plain is not None
+    for captured, own in zip(found, wanted, strict=True):
+        assert captured.scores is not None
+        assert (captured.scores.token == plain.token) == (own is None)
+
+
+def test_captures_equal_hooks_placed_by_hand(pair: Pair) -> None:
+    served, reference = pair
+    wanted = some(served)
+    layers = list(range(LAYERS))
+    batch = [ids + [7, 8, 9] for ids in prompts(len(wanted))]
+    asked = [
+        Wanted(ids, layers, ["resid_post"], None, torch.float32, True, 0, Steering(own, len(ids) - 3) if own else None)
+        for ids, own in zip(batch, wanted, strict=True)
+    ]
+    for entry, found, own in zip(asked, served.forward(asked), wanted, strict=True):
+        seen: list[torch.Tensor] = []
+        with by_hand(served, reference, own, len(entry.token_ids) - 3), torch.inference_mode():
+            layers_by_hand = reference.base_model.get_submodule(served.architecture.layers_path)
+            handles = [layer.register_forward_hook(partial(keep, seen)) for layer in layers_by_hand]
+            logits = reference(torch.tensor([entry.token_ids]), use_cache=False).logits[0]
+            for handle in handles:
+                handle.remove()
+        expected = torch.stack(seen)
+        error = (found.activations["resid_post"] - expected).abs() / expected.abs().amax(dim=(1, 2), keepdim=True)
+        assert float(error.max()) <= TOLERANCE
+        logs = torch.log_softmax(logits, -1)
+        gold = [float(logs[place, token]) for place, token in enumerate(entry.token_ids[1:])]
+        assert found.scores is not None
+        assert torch.allclose(torch.tensor(found.scores.token), torch.tensor(gold), atol=1e-3)
+
+
+def test_a_dose_of_nothing_changes_no_bit(pair: Pair) -> None:
+    served, _ = pair
+    nothing = edits(served, {"values": direction(1), "layers": "all", "operation": "add", "dose": 0.0})
+    ids = prompts(1)[0]
+
+    def captured(own: tuple[LayerEdit, ...]) -> torch.Tensor:
+        steering = Steering(own, 2) if own else None
+        (found,) = served.forward([Wanted(ids, [0, 2], ["resid_post"], None, torch.float32, steering=steering)])
+        return found.activations["resid_post"].view(torch.int32)
+
+    assert torch.equal(captured(nothing), captured(()))
+    assert generate(served, [ids], [nothing], 8)[0].token_ids == generate(served, [ids], [()], 8)[0].token_ids
+
+
+def test_a_mixed_batch_equals_single_requests(pair: Pair) -> None:
+    served, _ = pair
+    wanted = some(served)
+    together = generate(served, prompts(len(wanted)), wanted, 7)
+    for number, (row, prompt, own) in enumerate(zip(together, prompts(len(wanted)), wanted, strict=True)):
+        (alone,) = generate(served, [prompt], [own], 7 + number % 3)
+        assert row.token_ids == alone.token_ids
+
+
+def test_tokens_are_counted_and_no_padding(pair: Pair) -> None:
+    served, _ = pair
+    wanted = some(served)
+    rows = generate(served, prompts(len(wanted)), wanted, 5)
+    for row, own in zip(rows, wanted, strict=True):
+        for edit in own:
+            # The last token is never put in again, so it is not edited.
+            fed = len(row.token_ids) - 1
+            expected = {"all": len(row.prompt_ids) + fed, "prompt": len(row.prompt_ids), "generation": fed}[edit.phase]
+            assert row.steering is not None
+            assert row.steering.tokens[edit.number] == expected
+
+
+def test_an_edit_that_is_not_made_is_an_error() -> None:
+    steering = Steering((LayerEdit(0, 1, torch.ones(4) / 2, 1.0, "all"),), 1)
+    rows = SteeredRows([steering], torch.zeros((1, 1), dtype=torch.long))
+    rows.apply(0, torch.zeros((1, 1, 4)))
+    with pytest.raises(RuntimeError, match=r"no edit was made at layers \[1\]"):
+        rows.finish()
+
+
+def test_directions_of_a_file_have_a_length_of_their_own(pair: Pair, tmp_path: Path) -> None:
+    served, _ = pair
+    vectors = torch.randn(LAYERS, WIDTH)
+    save_file(
+        {"joy": vectors, "joy.norm": torch.tensor([1.0, 2.0, 4.0]), "one": vectors[0].clone()},
+        tmp_path / "d.safetensors",
+    )
+    digest = hashlib.sha256((tmp_path / "d.safetensors").read_bytes()).hexdigest()
+    edit = Edit(file="d.safetensors", key="joy", sha256=digest, layers=[1, -1], operation="add", dose=-3.0)
+    found = layer_edits([edit], tmp_path, served.architecture)
+    assert [(entry.layer, entry.amount) for entry in found] == [(1, -6.0), (2, -12.0)]
+    assert torch.allclose(found[0].direction, vectors[1] / vectors[1].norm())
+    (own,) = layer_edits(
+        [Edit(file="d.safetensors", key="one", layers=[2], operation="add")], tmp_path, served.architecture
+    )
+    assert own.amount == pytest.approx(float(vectors[0].norm()))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"file": "../outside.safetensors"}, "below the server's root"), ({"file": "/etc/passwd"}, "below the server's root"),
+        ({"file": "link.safetensors"}, "below the server's root"), ({"file": "none.safetensors"}, "below the server's root"),
+        ({"file": "text.safetensors"}, "holds no safetensors"), ({"key": "rage"}, "no tensor 'rage'"),
+        ({"sha256": "0" * 64}, "another sha256"), ({"key": "narrow"}, "the direction has 7 values"),
+        ({"key": "zero"}, "zero, or not finite"), ({"key": "rows"}, "shape"), ({"layers": [3]}, "3 does not exist"),
+    ],
+)  # fmt: skip
+def test_edits_that_cannot_be_made_are_refused(pair: Pair, tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    served, _ = pair
+    root = (tmp_path / "root").resolve()
+    root.mkdir()
+    tensors = {
+        "joy": torch.ones(WIDTH),
+        "narrow": torch.ones(7),
+        "zero": torch.zeros(WIDTH),
+        "rows": torch.ones(2, WIDTH),
+    }
+    save_file(tensors, root / "d.safetensors")
+    save_file(tensors, tmp_path / "outside.safetensors")
+    (root / "link.safetensors").symlink_to(tmp_path / "outside.safetensors")
+    (root / "text.safetensors").write_text("no tensors at all")
+    edit = Edit(**({"file": "d.safetensors", "key": "joy", "layers": [0], "operation": "add"} | change))
+    with pytest.raises((SteeringError, HookPointError), match=words):
+        layer_edits([edit], root, served.architecture)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"values": None}, {"file": "x", "key": "y"}, {"values": None, "file": "x"}, {"key": "y"}, {"sha256": "0" * 64},
+        {"dose": float("nan")}, {"values": [float("inf")]}, {"phase": "later"}, {"operation": "multiply"}, {"layers": []},
+        {"strength": 3}, {"operation": "ablate", "dose": 2.0},
+    ],
+)  # fmt: skip
+def test_edits_that_make_no_sense_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Edit(**({"values": [1.0], "layers": [0], "operation": "add"} | change))
+
+
+def test_an_edit_alone_captures_nothing() -> None:
+    edit = Edit(values=[1.0], layers=[0], operation="add")
+    assert not Ndif(steering=[edit], request_id="x").captures
+    assert Ndif(steering=[edit], save_dir="x").captures
+    assert Ndif().captures
