@@ -8,10 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from emoprobe.report.statements.probes import statements as probe_statements
 from emoprobe.results.layout import Layout
 from emoprobe.results.tables import read_table
-
-CHANCE_MARGIN = 0.05  # an AUROC less than this above its permutations is not called found
 
 
 def report(layout: Layout) -> dict[str, Any]:
@@ -20,7 +19,9 @@ def report(layout: Layout) -> dict[str, Any]:
     found = {name: read_table(layout.root, name) for name in names}
     trajectories = read_table(layout.root, "trajectories")
     metadata = json.loads(layout.metadata.read_text(encoding="utf-8"))
-    probes = read_table(layout.root, "probes") if layout.table("probes").exists() else None
+    probed = layout.table("probe_tests").exists()
+    tests = read_table(layout.root, "probe_tests") if probed else None
+    said = probe_statements(tests, read_table(layout.root, "probe_transfer")) if tests is not None else []
     agreement = found["consistency"].iloc[0]
     return {
         "experiment": metadata["experiment_name"],
@@ -33,32 +34,15 @@ def report(layout: Layout) -> dict[str, Any]:
         "all_solve": int(agreement["all_solve"]),
         "none_solves": int(agreement["none_solves"]),
         "workers": records(found["workers"]),
-        "probes": [] if probes is None else best_probes(probes),
-        "statements": statements(found["accuracy"], found["paired_tests"], trajectories, probes),
+        "probes": [] if tests is None else records(tests),
+        "statements": [
+            *statements(found["accuracy"], found["paired_tests"], trajectories),
+            *(statement.text for statement in said),
+        ],
     }
 
 
-def best_probes(probes: pd.DataFrame) -> list[dict[str, Any]]:
-    """For each target its best cell, or why there is none. The best of many is optimistic; the table has them all.
-
-    The mean over the variant's own text is left out: to tell variants apart by their words is no finding.
-    """
-    best = []
-    probes = probes[probes["position"] != "prefix_mean"]
-    for target, own in probes.groupby("target", sort=False):
-        fitted = own[own["skipped"].isna()]
-        if fitted.empty:
-            best.append({"target": target, "skipped": own["skipped"].iloc[0]})
-            continue
-        columns = ["hook_point", "position", "layer", "auroc", "auroc_low", "auroc_high", "majority", "accuracy"]
-        top = fitted.sort_values("auroc", ascending=False).iloc[:1][[*columns, "permutation_auroc_high", "selectivity"]]
-        best.append({"target": target, "cells": len(fitted), **records(top)[0]})
-    return best
-
-
-def statements(
-    accuracy: pd.DataFrame, tests: pd.DataFrame, trajectories: pd.DataFrame, probes: pd.DataFrame | None
-) -> list[str]:
+def statements(accuracy: pd.DataFrame, tests: pd.DataFrame, trajectories: pd.DataFrame) -> list[str]:
     """What this experiment shows and what it cannot, in plain sentences."""
     lines = []
     n = int(tests["n"].min()) if len(tests) else int(accuracy["n"].min())
@@ -87,17 +71,6 @@ def statements(
         lines.append(
             f"{cut:.0%} of the completions were cut off at max_tokens, and an answer may have been cut off with them."
         )
-    for probe in best_probes(probes) if probes is not None else []:
-        if "skipped" in probe:
-            lines.append(f"There is no probe for {probe['target']}: {probe['skipped']}.")
-        else:
-            baseline = probe["permutation_auroc_high"] or 0.5
-            verdict = "above" if probe["auroc_low"] > baseline + CHANCE_MARGIN else "not clearly above"
-            lines.append(
-                f"The best of {probe['cells']} probes for {probe['target']} outside of the prefix has AUROC "
-                f"{probe['auroc']:.2f} [{probe['auroc_low']:.2f}, {probe['auroc_high']:.2f}] "
-                f"(layer {probe['layer']}, {probe['position']}), {verdict} its permutation baseline of {baseline:.2f}."
-            )
     return lines
 
 

@@ -63,9 +63,7 @@ class Directions:
     def add(self, hook_point: str, position: str, begin: int, features: torch.Tensor, design: Design) -> None:
         """Take in some layers from `begin` on: features (layers, n, d) of the rows of a design, stand-ins left out."""
         end = begin + len(features)
-        places = [
-            {"hook_point": hook_point, "position": position, "layer": layer} for layer in self.layers[begin:end]
-        ]
+        places = [{"hook_point": hook_point, "position": position, "layer": layer} for layer in self.layers[begin:end]]
         norms = features.norm(dim=2).median(1).values.numpy()
         self._slot(f"norm/{hook_point}/{position}", ())[begin:end] = norms
         for number, place in enumerate(places):

@@ -50,9 +50,7 @@ class Position:
             else:
                 cells = Cells.of(torch.from_numpy(nuisance.astype(np.float32))[None])
                 real = ValenceDesign(valence.design, valence.rows, valence.signs, valence.splits[:1])
-                valence_nuisance = probe_valence(
-                    cells, real, variant_moments(cells, design, settings.shrinkage)
-                )
+                valence_nuisance = probe_valence(cells, real, variant_moments(cells, design, settings.shrinkage))
         if "correct" in settings.targets:
             features = with_variants(nuisance, design)
             known = np.flatnonzero(design.correct >= 0)

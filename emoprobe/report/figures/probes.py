@@ -155,7 +155,9 @@ def _held_out(axis: Axes, lines: pd.DataFrame, valences: dict[str, str | None]) 
     for place, entry in zip(places, lines.itertuples(), strict=True):
         colour = colour_of(entry.train, valences.get(str(entry.train))) if entry.kind == "variant" else INK
         axis.plot([0.5, entry.auroc], [place, place], color=colour, linewidth=1)
-        axis.plot(entry.auroc, place, "o" if entry.kind == "variant" else "D", color=colour, markersize=4, clip_on=False)
+        axis.plot(
+            entry.auroc, place, "o" if entry.kind == "variant" else "D", color=colour, markersize=4, clip_on=False
+        )
     axis.axvline(0.5, color=INK, linewidth=0.8)
     axis.set_yticks(places, list(lines["train"]), fontsize=8)
     axis.set_ylim(-0.6, len(lines) - 0.4)

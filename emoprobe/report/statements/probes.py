@@ -47,7 +47,9 @@ def _valence(row: dict[str, Any]) -> Statement:
         f"{row['cells']} cells, p = {row['p']:.2g}."
     )
     if row["verdict"] == "note":
-        return _statement(row, "note", f"{title}: a verdict is not reachable ({row['reason']}). For the record, {level}.")
+        return _statement(
+            row, "note", f"{title}: a verdict is not reachable ({row['reason']}). For the record, {level}."
+        )
     verdict = "can be read off" if row["verdict"] == "found" else "is not shown to be readable from"
     ending = f" (mostly {_cell(row)})" if row["verdict"] == "found" else ""
     return _statement(row, row["verdict"], f"{title} {verdict} the activations{ending}: {level}. {test}")
@@ -68,9 +70,13 @@ def _correct(row: dict[str, Any]) -> Statement:
     if row["p_untruncated"] is not None:
         test += f"; on answers that were not cut off p = {row['p_untruncated']:.2g}"
     if row["verdict"] == "note":
-        return _statement(row, "note", f"{title}: a verdict is not reachable ({row['reason']}). For the record, {gain}.")
+        return _statement(
+            row, "note", f"{title}: a verdict is not reachable ({row['reason']}). For the record, {gain}."
+        )
     if row["verdict"] == "found":
-        text = f"{title} can be read off the activations better than off the answer's shape (mostly {_cell(row)}): {gain}."
+        text = (
+            f"{title} can be read off the activations better than off the answer's shape (mostly {_cell(row)}): {gain}."
+        )
     else:
         text = f"{title} is not shown to be readable from the activations beyond the answer's shape: {gain}."
     return _statement(row, row["verdict"], f"{text} {test}.")
@@ -104,14 +110,18 @@ def _transfers(tests: pd.DataFrame, transfer: pd.DataFrame) -> list[Statement]:
         parts.append(f"on texts that were left out {texts.mean():.2f} (lowest of {len(texts)}: {texts.min():.2f})")
     if len(variants):
         least = variants.loc[variants["auroc"].idxmin()]
-        parts.append(f"by variant left out from {least['auroc']:.2f} ({least['train']}) to {variants['auroc'].max():.2f}")
+        parts.append(
+            f"by variant left out from {least['auroc']:.2f} ({least['train']}) to {variants['auroc'].max():.2f}"
+        )
     moved = own[(own["kind"] == "position") & (own["train"] == cell["position"]) & (own["test"] != cell["position"])]
     if len(moved):
         best = moved.loc[moved["auroc"].idxmax()]
         parts.append(f"at other positions at best {best['auroc']:.2f} ({best['test']})")
     if not parts:
         return []
-    text = f"The probe of valence at {_cell(dict(cell))}: AUROC {'; '.join(parts)}. These are descriptions without a test."
+    text = (
+        f"The probe of valence at {_cell(dict(cell))}: AUROC {'; '.join(parts)}. These are descriptions without a test."
+    )
     return [Statement(about="probe:valence", verdict="note", text=text)]
 
 

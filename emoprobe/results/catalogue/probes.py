@@ -26,10 +26,13 @@ PROBES = Table(
             "float64", "Held-out area under the ROC curve, mean over folds; of variant: one against the rest, mean."
         ),
         "auroc_low": Column(
-            "float64", "Lower end of its 95 % interval over groups of questions; null below 20 and for variants as units."
+            "float64",
+            "Lower end of its 95 % interval over groups of questions; null below 20 and for variants as units.",
         ),
         "auroc_high": Column("float64", "Upper end of the same."),
-        "null_high": Column("float64", "95 % quantile of the same probe's area under permuted labels, at this cell alone."),
+        "null_high": Column(
+            "float64", "95 % quantile of the same probe's area under permuted labels, at this cell alone."
+        ),
         "p": Column(
             "float64",
             "Permutation test, corrected over all cells of the target by their largest: of the area for valence, of what "
@@ -78,7 +81,8 @@ PROBE_TESTS = Table(
         "agreement": Column("float64", "Share of the training sets that choose this cell."),
         "n": Column("Int64", "Trajectories."),
         "auroc": Column(
-            "float64", "Area on what each training set leaves out, of the cell chosen inside of it (of variant: the largest)."
+            "float64",
+            "Area on what each training set leaves out, of the cell chosen inside of it (of variant: the largest).",
         ),
         "auroc_low": Column("float64", "Lower end of its 95 % interval over groups of questions; null below 20."),
         "auroc_high": Column("float64", "Upper end of the same."),
@@ -108,7 +112,9 @@ PROBE_TRANSFER = Table(
         "train": Column("string", "Position that it was trained at, or what was held out."),
         "test": Column("string", "Position that it was tested at."),
         "n": Column("Int64", "Held-out trajectories."),
-        "auroc": Column("float64", "Held-out area under the ROC curve; null where the held-out rows have one class only."),
+        "auroc": Column(
+            "float64", "Held-out area under the ROC curve; null where the held-out rows have one class only."
+        ),
     },
 )
 
@@ -127,7 +133,9 @@ DIRECTION_COSINES = Table(
             "Cosine between their mean differences to the reference over disjoint halves of the questions, mean over ten "
             "halvings; on the diagonal, how well the halves agree on one direction.",
         ),
-        "low": Column("float64", "Lower end of its 95 % jackknife interval over questions; null below 20 groups of them."),
+        "low": Column(
+            "float64", "Lower end of its 95 % jackknife interval over questions; null below 20 groups of them."
+        ),
         "high": Column("float64", "Upper end of the same."),
         "norm": Column(
             "float64", "Length of the variant's mean difference to the reference (on the diagonal; null elsewhere)."

@@ -43,7 +43,9 @@ def test_the_discriminant_is_scikit_learns(samples: int, d: int, shrinkage: floa
     settings = synthetic.config(4)
     table = synthetic.table(settings, samples, 0)
     design = Design.of(table, settings)
-    features = synthetic.source(table, 1, d, 0).load(0, 1, "input_layernorm.output")["last_prompt"][:, 0].astype(np.float32)
+    features = (
+        synthetic.source(table, 1, d, 0).load(0, 1, "input_layernorm.output")["last_prompt"][:, 0].astype(np.float32)
+    )
     cells = Cells.of(torch.from_numpy(features)[None])
     found = variant_moments(cells, design, shrinkage)
     standard = StandardScaler().fit_transform(features.astype(float))
@@ -74,7 +76,10 @@ def test_areas_are_scikit_learns_with_ties_and_rows_left_out(n: int) -> None:
         expected = roc_auc_score(labels[known], scores[known])
         tensor, truth = torch.from_numpy(scores), torch.from_numpy(labels)
         assert float(labelled_auroc(tensor, truth)) == pytest.approx(expected)
-        whole = torch.ones(int((labels == 1).sum()), dtype=torch.bool), torch.ones(int((labels == 0).sum()), dtype=torch.bool)
+        whole = (
+            torch.ones(int((labels == 1).sum()), dtype=torch.bool),
+            torch.ones(int((labels == 0).sum()), dtype=torch.bool),
+        )
         assert float(auroc(tensor[truth == 1], tensor[truth == 0], *whole)) == pytest.approx(expected)
     constant = torch.zeros(n)
     assert float(labelled_auroc(constant, truth)) == 0.5
