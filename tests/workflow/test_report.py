@@ -19,7 +19,9 @@ from emoprobe.analysis.probes.experiment import run_probes
 from emoprobe.report.figures import FIGURES
 from emoprobe.report.figures.style import save_figure
 from emoprobe.report.figures.view import View
+from emoprobe.results.catalogue import TABLES
 from emoprobe.results.layout import Layout
+from emoprobe.results.tables import frame
 from tests.conftest import StubServer
 from tests.emoprobe.analysis import synthetic
 from tests.workspace import ROOT, Workspace
@@ -110,21 +112,24 @@ class InMemory(View):
 
 @pytest.mark.parametrize("count", [2, 7, 12])
 def test_figures_are_legible_pictures(count: int, tmp_path: Path) -> None:
-    settings = synthetic.config(count, strengths=[0.1])
-    frame = synthetic.table(settings, 20, 0)
-    found = run_probes(frame, synthetic.source(frame, 6, 16, 0), settings)
+    settings = synthetic.config(count)
+    table = synthetic.table(settings, 20, 0)
+    found = run_probes(table, synthetic.source(table, 6, 16, 0), settings)
     view = InMemory(
         Layout(tmp_path),
         settings,
         {
-            "probes": pd.DataFrame(found.probes),
-            "direction_cosines": pd.DataFrame(found.directions.cosines),
-            "variant_plane": pd.DataFrame(found.directions.plane),
-            "trajectories": frame.assign(completion_tokens=range(len(frame))),
+            "probes": frame(TABLES["probes"], found.probes),
+            "probe_tests": frame(TABLES["probe_tests"], found.tests),
+            "probe_transfer": frame(TABLES["probe_transfer"], found.transfer),
+            "direction_cosines": frame(TABLES["direction_cosines"], found.directions.cosines),
+            "variant_plane": frame(TABLES["variant_plane"], found.directions.plane),
+            "trajectories": table.assign(completion_tokens=range(len(table))),
         },
     )
     figures = {
-        name: FIGURES[name].draw(view) for name in ("probe_auroc", "direction_cosines", "variant_plane", "lengths")
+        name: FIGURES[name].draw(view)
+        for name in ("probe_auroc", "probe_transfer", "direction_cosines", "variant_plane", "lengths")
     }
     for name, figure in figures.items():
         width, height = figure.get_size_inches()

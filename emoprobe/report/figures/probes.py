@@ -19,8 +19,8 @@ MAX_TICKS = 12
 KEY_WIDTH = 110  # characters that fit under a figure
 MIN_ASPECT = 0.2
 MANY = 8  # variants
-# Of positions: Okabe & Ito's palette, without the colours of the valences.
-LINES = ("#0072B2", "#E69F00", "#CC79A7", "#000000", "#F0E442", "#56B4E9", "#D55E00")
+# Of positions: mostly Okabe & Ito (2008).
+LINES = ("#0072B2", "#E69F00", "#CC79A7", "#000000", "#8A6D3B", "#56B4E9", "#D55E00")
 
 
 def auroc(view: View) -> Figure:
@@ -87,7 +87,7 @@ def _areas(axis: Axes, own: pd.DataFrame, positions: list[str]) -> None:
         clear = line[line["p"] <= 0.05]
         axis.plot(
             [places[layer] for layer in clear["layer"]], clear["auroc"], "o", markerfacecolor="none", color=colour,
-            markersize=4, clip_on=False,
+            markersize=4,
         )  # fmt: skip
     every = max(1, -(-len(layers) // MAX_TICKS))
     axis.set_xticks(range(0, len(layers), every), [str(int(layer)) for layer in layers[::every]])
@@ -97,7 +97,7 @@ def _areas(axis: Axes, own: pd.DataFrame, positions: list[str]) -> None:
 def transfers(view: View) -> Figure:
     """Whether probes of valence and correctness hold elsewhere: by position, by held-out text and by held-out variant."""
     table = view.table("probe_transfer")
-    chosen = _cells(view, table)
+    chosen = [cell for cell in _cells(view) if cell["target"] in set(table["target"])]
     if not chosen:
         return empty_figure("There is no probe of valence or correctness to test elsewhere.")
     most = max(len(_lines(table, cell)) for cell in chosen)
@@ -111,10 +111,10 @@ def transfers(view: View) -> Figure:
     return figure
 
 
-def _cells(view: View, table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The cell that most training sets choose, for each target that has transfers."""
+def _cells(view: View) -> list[dict[str, Any]]:
+    """The cell that most training sets choose, for each target that has one."""
     tests = view.table("probe_tests")
-    known = tests[tests["layer"].notna() & tests["target"].isin(table["target"])]
+    known = tests[tests["layer"].notna()]
     return [{str(key): value for key, value in row.items()} for row in known.to_dict("records")]
 
 
@@ -197,15 +197,17 @@ def cosines(view: View) -> Figure:
             for column in range(len(names)):
                 value = grids["cosine"][row, column]
                 away = grids["low"][row, column] > 0 or grids["high"][row, column] < 0
-                text = "–" if np.isnan(value) else f"{value:.1f}" + ("*" if away else "")
+                # Without a minus before a zero.
+                text = "–" if np.isnan(value) else f"{round(value, 1) + 0.0:.1f}" + ("*" if away else "")
                 colour = "white" if abs(value) > 0.6 else INK
                 axis.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
     figure.colorbar(image, ax=axes, shrink=0.7, label=f"cosine at {position}")
     return figure
 
 
-def plane(table: pd.DataFrame, position: str, valences: dict[str, str | None]) -> Figure:
+def plane(view: View) -> Figure:
     """The variants' mean activations in their principal plane, for a few layers."""
+    table, position, valences = view.table("variant_plane"), view.position, view.valences
     own = table[table["position"] == position]
     if own.empty:
         return empty_figure("There are no variants to compare.")

@@ -11,6 +11,9 @@ from emoprobe.analysis.probes.source import Source
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 
+# (layer, position, noise) → what is added to it, (n, d)
+Signal = Callable[[int, str, np.ndarray], np.ndarray]
+
 VALENCES = {
     "control": None,
     "anger": "negative",
@@ -71,7 +74,7 @@ def table(settings: Config, samples: int, seed: int) -> pd.DataFrame:
 
 
 def source(
-    frame: pd.DataFrame, layers: int, d: int, seed: int, signal: Callable[[int, str, np.ndarray], np.ndarray] | None = None,
+    frame: pd.DataFrame, layers: int, d: int, seed: int, signal: Signal | None = None,
     positions: tuple[str, ...] = ("last_prompt", "response_mean"), hook_points: tuple[str, ...] = ("input_layernorm.output",),
 ) -> Source:  # fmt: skip
     """Activations of correlated noise; `signal(layer, position, noise)` adds what is planted, (n, d)."""

@@ -152,9 +152,9 @@ MALFORMED: list[tuple[Any, list[str]]] = [
     ({"capture": {"dtype": "int8"}}, ["capture.dtype", "float16"]),
     ({"probes": {"targets": ["mood"]}}, ["probes.targets.0 = 'mood'", "valence"]),
     ({"probes": {"targets": []}}, ["probes.targets", "at least 1 item"]),
-    ({"probes": {"folds": 1}}, ["probes.folds = 1", "greater than or equal to 2"]),
-    ({"probes": {"strengths": [0.0]}}, ["probes.strengths", "greater than 0"]),
-    ({"probes": {"strengths": ["a"]}}, ["probes.strengths.0", "number"]),
+    ({"probes": {"folds": 2}}, ["probes.folds = 2", "greater than or equal to 3"]),
+    ({"probes": {"shrinkage": 0.0}}, ["probes.shrinkage", "greater than 0"]),
+    ({"probes": {"shrinkage": "a"}}, ["probes.shrinkage", "number"]),
     (
         {"generation": {"backend": "nnsight"}, "workers": {"endpoints": ["http://a"]}},
         ["nnsight", "workers.capture_endpoints"],
