@@ -19,6 +19,8 @@ Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 
 MIN_QUESTIONS = 8  # below this no interval is given
+# Two texts that happen to agree say nothing of their spread: intervals over two cover 91 % where answers are few.
+MIN_TEXTS = 3
 # Where a share p of n questions is flipped one way, none of them is with probability e^(-np): 6 % at np = 2.8. That is
 # how far from an estimate of no flips at all the truth may be.
 UNSEEN = 2.8
@@ -95,7 +97,9 @@ def _student(
     n = here.sum(axis=-1)
     value = _ratio(np.nansum(values, axis=-1), n)
     residuals = np.where(here, values - value[..., None], 0.0)
+    least = MIN_TEXTS
     if own is None and other is None:
+        least = 2
         variance, units = _ratio((residuals**2).sum(axis=-1), n * (n - 1)), n
     elif own is not None and other is not None:
         parts = [_clustered(residuals, here, labels) for labels in (own, other, _pairs(own, other))]
@@ -104,7 +108,7 @@ def _student(
         units = np.minimum(count, other_count)
     else:
         variance, units = _clustered(residuals, here, own if other is None else other)  # type: ignore[arg-type]
-    usable = (n >= MIN_QUESTIONS) & (units >= 2)
+    usable = (n >= MIN_QUESTIONS) & (units >= least)
     freedom = np.where(usable, units - 1, 1)
     quantile = stats.t.ppf((1 + CONFIDENCE) / 2, freedom)
     if limits is not None:
