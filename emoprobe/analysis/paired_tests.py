@@ -40,9 +40,7 @@ def paired_tests(table: pd.DataFrame, margin: float, references: Sequence[str] |
             for family in found["family"].unique():
                 own = found["family"] == family
                 found.loc[own, f"{p}_holm"] = holm(found.loc[own, p])
-        found["verdict"] = [
-            verdict(*pair) for pair in zip(found["p_holm"], found["p_equivalent_holm"], strict=True)
-        ]
+        found["verdict"] = [verdict(*pair) for pair in zip(found["p_holm"], found["p_equivalent_holm"], strict=True)]
     return frame(TABLES["paired_tests"], found.to_dict(orient="records"))  # type: ignore[arg-type]
 
 

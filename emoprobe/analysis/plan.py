@@ -180,9 +180,7 @@ def _power(config: Config, primary: list[Contrast]) -> list[PowerRow]:
     return rows
 
 
-def _token_match(
-    config: Config, references: Sequence[str], lengths: Mapping[str, Sequence[int]]
-) -> list[TokenMatch]:
+def _token_match(config: Config, references: Sequence[str], lengths: Mapping[str, Sequence[int]]) -> list[TokenMatch]:
     """Each tone's mean tokens beside those of the primary reference, where that one has texts."""
     if not references or not lengths.get(references[-1]):
         return []

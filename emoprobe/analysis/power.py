@@ -38,9 +38,7 @@ class Design:
     def labels(self) -> tuple[Labels | None, Labels | None]:
         """Which text each question has, of the variant and of the reference."""
         index = np.arange(self.questions)
-        own, other = (
-            index % texts if texts > 1 else None for texts in (self.texts, self.reference_texts)
-        )
+        own, other = (index % texts if texts > 1 else None for texts in (self.texts, self.reference_texts))
         return own, other
 
 

@@ -55,7 +55,11 @@ Note = tuple[str, str, float | None]
 def _plan(plan: AnalysisPlan | None, deviations: Sequence[str]) -> list[Note]:
     if plan is None:
         return [
-            ("plan", "There is no plan from before the run: comparisons follow the defaults, their power is unknown.", None)
+            (
+                "plan",
+                "There is no plan from before the run: comparisons follow the defaults, their power is unknown.",
+                None,
+            )
         ]
     if not deviations:
         return [("plan", f"The analysis follows the plan from before the run (sha256 {plan.sha256[:12]}).", None)]
@@ -81,7 +85,11 @@ def _power(plan: AnalysisPlan) -> list[Note]:
     ]
     if not any(row.reachable for row in plan.power):
         found.append(
-            ("reach", f"Not reachable at this n: no difference is shown reliably with {first.questions} questions.", None)
+            (
+                "reach",
+                f"Not reachable at this n: no difference is shown reliably with {first.questions} questions.",
+                None,
+            )
         )
     if first.texts < 2:
         found.append(("texts", "Needs more texts: with one text each, no sentence here speaks for a tone.", None))
@@ -147,7 +155,9 @@ def _headroom(accuracy: pd.DataFrame) -> list[Note]:
     if right == 0:
         text = "No answer is correct, so tones cannot be told apart by accuracy: equal scores here say nothing of them."
     elif right == n:
-        text = "Every answer is correct, so tones cannot be told apart by accuracy: equal scores here say nothing of them."
+        text = (
+            "Every answer is correct, so tones cannot be told apart by accuracy: equal scores here say nothing of them."
+        )
     elif share < HEADROOM or share > 1 - HEADROOM:
         text = f"{share:.1%} of all answers are correct: there is little room for a difference of accuracies."
     else:
@@ -196,7 +206,9 @@ def _lenient(tests: pd.DataFrame) -> list[Note]:
         if measure == PRIMARY_MEASURE and row["family"] == "primary" and not row["low"] <= lenient <= row["high"]:
             apart.append(f"{variant}-{reference} {points(lenient)} instead of {points(row['difference'])} points")
     apart = [text for text in apart if "nan" not in text]
-    return [("lenient", f"Graded leniently, differences come out otherwise: {', '.join(apart)}.", None)] if apart else []
+    return (
+        [("lenient", f"Graded leniently, differences come out otherwise: {', '.join(apart)}.", None)] if apart else []
+    )
 
 
 def _failures(accuracy: pd.DataFrame) -> list[Note]:

@@ -48,10 +48,13 @@ PAIRED_TESTS = Table(
             "completion was cut off.",
         ),
         "family": Column(
-            "string", "primary: strict grade against the primary reference; secondary: all else. Each is corrected alone."
+            "string",
+            "primary: strict grade against the primary reference; secondary: all else. Each is corrected alone.",
         ),
         "unit": Column("string", "What the method counts: texts, or questions where neither side has several texts."),
-        "texts": Column("Int64", "Texts of the variant; with 1 the row speaks for this text, not for a tone; 0: it has none."),
+        "texts": Column(
+            "Int64", "Texts of the variant; 1: the row speaks for this text, not for a tone; 0: it has none."
+        ),
         "reference_texts": Column("Int64", "Texts of the reference."),
         "n": Column("Int64", "Questions that both have a graded trajectory for."),
         "both": Column("float64", "Questions that both solve; with several draws the mean over pairs of draws."),
@@ -66,7 +69,9 @@ PAIRED_TESTS = Table(
         ),
         "high": Column("float64", "Upper end of the same."),
         "no_interval": Column("string", "Why there is none; null where there is one."),
-        "p": Column("float64", "Two-sided test of no difference, by the method of the interval (Tango's is McNemar's)."),
+        "p": Column(
+            "float64", "Two-sided test of no difference, by the method of the interval (Tango's is McNemar's)."
+        ),
         "p_holm": Column("float64", "The same, corrected over its family (Holm)."),
         "p_equivalent": Column("float64", "Two one-sided tests of a difference beyond the margin, by the same method."),
         "p_equivalent_holm": Column("float64", "The same, corrected over its family (Holm)."),
@@ -93,7 +98,9 @@ CHARACTERISTICS = Table(
         "high": Column("float64", "Upper end of the same."),
         "reference": Column("string", "Variant that it is compared with; null: none."),
         "difference": Column("float64", "Mean difference to the reference on the same questions."),
-        "difference_low": Column("float64", "Lower end of its 95 % t interval, over texts or questions as in the means."),
+        "difference_low": Column(
+            "float64", "Lower end of its 95 % t interval, over texts or questions as in the means."
+        ),
         "difference_high": Column("float64", "Upper end of the same."),
         "effect_size": Column(
             "float64", "Mean difference over the standard deviation of the questions' differences (Cohen's d_z)."
@@ -118,7 +125,9 @@ CONSISTENCY = Table(
             "Noise floor: agreement of different draws of one variant, mean of the two variants; null with one draw.",
         ),
         "own_kappa": Column("float64", "Noise floor of κ, the same way."),
-        "gained": Column("float64", "Questions that the variant solves and the other does not, mean over pairs of draws."),
+        "gained": Column(
+            "float64", "Questions that the variant solves and the other does not, mean over pairs of draws."
+        ),
         "lost": Column("float64", "Questions that the other solves and the variant does not, the same way."),
         "alone": Column(
             "Int64", "Questions that no other variant solves in the first draw (on the diagonal; null elsewhere)."
