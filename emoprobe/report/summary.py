@@ -57,11 +57,10 @@ def statements(found: dict[str, pd.DataFrame], config: Config, plan: AnalysisPla
         plan: what was planned before the run.
     """
     changed = [] if plan is None else deviations(plan, config, found["trajectories"])
-    tables = [found[name] for name in ("trajectories", "accuracy", "paired_tests", "consistency")]
-    return [
-        *behaviour.comparisons(found["paired_tests"], config.analysis.margin),
-        *data.notes(*tables, plan, changed),
-    ]
+    notes = data.notes(
+        found["trajectories"], found["accuracy"], found["paired_tests"], found["consistency"], plan, changed
+    )
+    return [*behaviour.comparisons(found["paired_tests"], config.analysis.margin), *notes]
 
 
 def best_probes(probes: pd.DataFrame) -> list[dict[str, Any]]:

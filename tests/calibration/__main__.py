@@ -41,9 +41,9 @@ def main() -> int:
         grids = [pool.submit(_cells, part, 5 * arguments.runs) for part in parts]
         for part, future_cells in zip(parts, grids, strict=True):
             cells = future_cells.result()
-            covered = np.array([cell.covered for cell in cells])
-            least = cells[int(covered.argmin())]
-            print(f"  {part:20} {len(cells)} cells: mean {covered.mean():.3f}, least {covered.min():.3f} at {least}")
+            shares = np.array([cell.covered for cell in cells])
+            least = cells[int(shares.argmin())]
+            print(f"  {part:20} {len(cells)} cells: mean {shares.mean():.3f}, least {shares.min():.3f} at {least}")
         print("Power at the stated difference (80 % stated)")
         checks = pool.submit(behaviour.power_checks, arguments.runs, 3)
         for check in checks.result():

@@ -61,7 +61,7 @@ def accuracy(view: View) -> Figure:
 
 
 def paired_differences(view: View) -> Figure:
-    """Forest plot: each comparison of strict accuracy with its interval and verdict, the primary ones in full colour."""
+    """Forest plot: each comparison of strict accuracy with interval and verdict, the primary in full colour."""
     tests, valences = view.table("paired_tests"), view.valences
     tests = tests[tests["measure"] == PRIMARY_MEASURE]
     if tests.empty:
@@ -77,17 +77,18 @@ def paired_differences(view: View) -> Figure:
     for row, entry in zip(rows, tests.itertuples(), strict=True):
         colour = colour_of(entry.variant, valences.get(str(entry.variant)))
         alpha = 1.0 if entry.family == "primary" else 0.45
+        mark, p_value = VERDICT_MARKS[str(entry.verdict)], float(str(entry.p_holm))
         axis.plot([entry.low, entry.high], [row, row], color=colour, linewidth=2, alpha=alpha, solid_capstyle="butt")
         axis.plot(
             entry.difference,
             row,
-            VERDICT_MARKS[entry.verdict],
+            mark,
             color=colour,
             alpha=alpha,
             markersize=7,
             markeredgewidth=2,
         )
-        p = "" if np.isnan(entry.p_holm) else f"   p = {entry.p_holm:.2g}"
+        p = "" if np.isnan(p_value) else f"   p = {p_value:.2g}"
         _margin_text(axis, row, f"{entry.verdict}{p}")
     axis.axvline(0.0, color=INK, linewidth=0.8)
     ends = tests[["low", "high", "difference"]].to_numpy(dtype=float)

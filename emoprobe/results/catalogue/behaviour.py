@@ -64,7 +64,7 @@ PAIRED_TESTS = Table(
         "difference": Column("float64", "Accuracy of the variant minus that of the reference."),
         "low": Column(
             "float64",
-            "Lower end of its 95 % interval: t over texts; of one text Tango's score interval, with several draws t over "
+            "Lower end of its 95 % interval: t over texts; of one text Tango's score interval, of its draws t over "
             "questions. Not corrected for the family.",
         ),
         "high": Column("float64", "Upper end of the same."),
