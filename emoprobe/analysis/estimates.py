@@ -2,7 +2,7 @@
 
 A variant is known through its texts: text i is used on the questions i, i + T, i + 2T …, so a difference is a mean over
 texts, and its t interval has one unit a text. A variant of one text speaks for that text alone: then questions are
-the units. All functions work along the last axis, the questions, so that a simulation runs through the code of the pipeline.
+the units. All functions work along the last axis, the questions, so that a simulation runs through the pipeline's code.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ def simulate(scene: Scene, generator: np.random.Generator) -> pd.DataFrame:
     table = pd.DataFrame(columns)
     table["valence"] = pd.Series(pd.NA, index=table.index, dtype="string")
     for name in ("extraction", "failure"):
-        table[name] = table[name].astype("string").replace("", pd.NA)
+        table[name] = table[name].astype("string").mask(table[name] == "")
     for name in ("correct", "lenient", "truncated", "compliant"):
         table[name] = table[name].astype("boolean")
     return table
