@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations, islice
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,7 +31,7 @@ def consistency(table: pd.DataFrame) -> pd.DataFrame:
     first = solved[:, :, 0]
     complete = ~np.isnan(first).any(axis=0)
     counts = first[:, complete].sum(axis=0)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for place, variant in enumerate(questions.names):
         for other_place, other in enumerate(questions.names):
             found = [_agreement(solved[place, :, one], solved[other_place, :, two]) for one, two in pairs]
@@ -52,7 +53,7 @@ def consistency(table: pd.DataFrame) -> pd.DataFrame:
     by_pair = {(row["variant"], row["other"]): row for row in rows}
     for row in rows:
         for measure in ("agreement", "kappa"):
-            own = [by_pair[row[side], row[side]][measure] for side in ("variant", "other")]
+            own = [float(by_pair[row[side], row[side]][measure]) for side in ("variant", "other")]
             row[f"own_{measure}"] = float(np.mean(own)) if draws > 1 else float("nan")
     return frame(TABLES["consistency"], rows)
 

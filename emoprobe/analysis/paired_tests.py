@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from emoprobe.analysis.contrasts import MEASURES, Contrast, contrasts_of, references_of
-from emoprobe.analysis.estimates import MIN_QUESTIONS, Estimates, Floats, difference
+from emoprobe.analysis.estimates import MIN_QUESTIONS, MIN_TEXTS, Estimates, Floats, difference
 from emoprobe.analysis.questions import Questions
 from emoprobe.analysis.statistics import LEVEL, holm
 from emoprobe.results.catalogue import TABLES
@@ -104,4 +104,4 @@ def _reason(n: int, low: float) -> str | None:
         return None
     if n < MIN_QUESTIONS:
         return f"fewer than {MIN_QUESTIONS} questions"
-    return "one text alone has questions"
+    return f"fewer than {MIN_TEXTS} texts have questions"

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from emoprobe.analysis.contrasts import MEASURES, PRIMARY_MEASURE, Contrast, contrasts_of, references_of
+from emoprobe.analysis.estimates import MIN_TEXTS
 from emoprobe.analysis.power import ACCURACY, TEXT_DEVIATIONS, Design, Simulation, text_limit
 from emoprobe.analysis.statistics import LEVEL, POWER
 from emoprobe.config.experiment import Config
@@ -173,7 +174,7 @@ def _power(config: Config, primary: list[Contrast]) -> list[PowerRow]:
                 equivalence_power=round(simulation.equivalence(margin), 3),
                 reachable=detectable is not None,
                 # One text alone never speaks for a tone.
-                needs_more_texts=design.texts < 2 or limit is None or limit > margin,
+                needs_more_texts=design.texts < MIN_TEXTS or limit is None or limit > margin,
             )
         )
     return rows

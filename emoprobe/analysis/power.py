@@ -73,7 +73,8 @@ class Simulation:
         deviation, labels = self.deviations[side], (self.own, self.other)[side]
         level = expit(centre_of(accuracy, deviation) + deviation * self.texts[side]).astype(np.float32)
         chance = level[:, labels] if labels is not None else level[:, :1]
-        return (self.uniform[side] < chance[..., None]).mean(axis=-1)
+        shares: Floats = (self.uniform[side] < chance[..., None]).mean(axis=-1)
+        return shares
 
     def estimates(self, effect: float, margin: float = math.nan) -> Estimates:
         """What the test finds in each run where the variant's accuracy is higher by `effect`."""
@@ -125,7 +126,8 @@ def text_limit(design: Design, deviation: float) -> float | None:
     def accuracies(side: int, labels: Labels | None, accuracy: float) -> Floats:
         own_deviation = deviation if labels is not None else 0.0
         known = expit(centre_of(accuracy, own_deviation) + own_deviation * levels[side])
-        return known[:, labels] if labels is not None else known[:, np.zeros_like(index)]
+        found: Floats = known[:, labels if labels is not None else np.zeros_like(index)]
+        return found
 
     theirs = accuracies(1, other, ACCURACY)
 

@@ -24,6 +24,7 @@ class Questions:
     ids: list[str] = field(init=False)
     _variant: Labels = field(init=False)
     _question: Labels = field(init=False)
+    _known: dict[tuple[str, float | None], Floats] = field(init=False, default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         variant, names = pd.factorize(self.table["variant"])
@@ -43,6 +44,11 @@ class Questions:
             measure: a column of the trajectories; `untruncated` is `correct` where the completion was not cut off.
             failed: the value of trajectories that no server answered; None: they have none.
         """
+        if (measure, failed) not in self._known:
+            self._known[measure, failed] = self._values(measure, failed)
+        return self._known[measure, failed]
+
+    def _values(self, measure: str, failed: float | None) -> Floats:
         column = _floats(self.table["correct" if measure == "untruncated" else measure])
         if measure == "untruncated":
             column = np.where(_floats(self.table["truncated"]) == 1, np.nan, column)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -21,7 +22,7 @@ def study_accuracy(configs: Mapping[str, Config], results: Path) -> pd.DataFrame
         configs: the experiments by name.
         results: the folder in which their folders lie.
     """
-    return frame(TABLES["study_accuracy"], _gathered(configs, results, "accuracy").to_dict("records"))
+    return frame(TABLES["study_accuracy"], _rows(_gathered(configs, results, "accuracy")))
 
 
 def study_paired_tests(configs: Mapping[str, Config], results: Path) -> pd.DataFrame:
@@ -39,7 +40,7 @@ def study_paired_tests(configs: Mapping[str, Config], results: Path) -> pd.DataF
     table["verdict_study"] = [
         verdict(p, equivalent) for p, equivalent in zip(table["p_study"], table["p_equivalent_study"], strict=True)
     ]
-    return frame(TABLES["study_paired_tests"], table.to_dict("records"))
+    return frame(TABLES["study_paired_tests"], _rows(table))
 
 
 def _gathered(configs: Mapping[str, Config], results: Path, name: str) -> pd.DataFrame:
@@ -49,3 +50,7 @@ def _gathered(configs: Mapping[str, Config], results: Path, name: str) -> pd.Dat
         where = {"experiment": experiment, "model": config.model.source, "dataset": config.dataset.source}
         parts.append(table.assign(**where)[[*where, *table.columns]])
     return pd.concat(parts)
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [dict(zip(table.columns, row, strict=True)) for row in table.itertuples(index=False)]

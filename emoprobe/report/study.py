@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from emoprobe.analysis.contrasts import PRIMARY_MEASURE
+from emoprobe.report.summary import records
 from emoprobe.results.layout import Layout
 from emoprobe.results.statement import Statement
 from emoprobe.results.tables import read_table
@@ -31,7 +32,7 @@ def study_report(layout: Layout) -> dict[str, Any]:
 def study_statements(tests: pd.DataFrame) -> list[Statement]:
     """One sentence for every comparison of the primary family that has a verdict, and one for those that have none."""
     primary = tests[(tests["family"] == "primary") & (tests["measure"] == PRIMARY_MEASURE)]
-    found = [_statement(row) for row in primary.to_dict("records") if row["verdict_study"] != "undecided"]
+    found = [_statement(row) for row in records(primary) if row["verdict_study"] != "undecided"]
     undecided = primary[primary["verdict_study"] == "undecided"]
     if len(undecided):
         text = (

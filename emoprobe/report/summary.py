@@ -58,12 +58,11 @@ def statements(found: dict[str, pd.DataFrame], config: Config, plan: AnalysisPla
         plan: what was planned before the run.
     """
     changed = [] if plan is None else deviations(plan, config, found["trajectories"])
-    tables = [found[name] for name in ("trajectories", "accuracy", "paired_tests", "consistency")]
-    return [
-        *behaviour.comparisons(found["paired_tests"], config.analysis.margin),
-        *(probes.statements(found["probe_tests"], found["probe_transfer"]) if "probe_tests" in found else []),
-        *data.notes(*tables, plan, changed),
-    ]
+    said = probes.statements(found["probe_tests"], found["probe_transfer"]) if "probe_tests" in found else []
+    notes = data.notes(
+        found["trajectories"], found["accuracy"], found["paired_tests"], found["consistency"], plan, changed
+    )
+    return [*behaviour.comparisons(found["paired_tests"], config.analysis.margin), *said, *notes]
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -99,9 +99,9 @@ def simulate(scene: Scene, generator: np.random.Generator) -> pd.DataFrame:
         cut = generator.random(shape) < (scene.control_cut if variant == "control" else scene.cut)
         unmarked = generator.random(shape) < scene.unmarked
         failed = generator.random(shape) < scene.failures
-        length = np.exp(
-            4 + 0.3 * difficulty[:, None] + deviation * own[text][:, None] + generator.normal(0, 0.3, shape)
-        )
+        # A text without deviation has the mean length of the others: E exp(dz) = exp(d²/2).
+        own_length = deviation * own[text] if several else np.full(scene.questions, scene.text_deviation**2 / 2)
+        length = np.exp(4 + 0.3 * difficulty[:, None] + own_length[:, None] + generator.normal(0, 0.3, shape))
         blocks.append(
             {
                 "variant": np.full(shape, variant),
@@ -112,7 +112,7 @@ def simulate(scene: Scene, generator: np.random.Generator) -> pd.DataFrame:
                 "lenient": np.where(failed, np.nan, right),
                 "truncated": np.where(failed, np.nan, cut),
                 "compliant": np.where(failed, np.nan, ~unmarked),
-                "completion_tokens": np.where(failed, np.nan, np.round(length)),
+                "completion_tokens": np.where(failed, np.nan, length),
                 "steps": np.where(failed, np.nan, generator.poisson(4, shape)),
                 "polarity": np.where(failed, np.nan, generator.normal(0, 0.2, shape) * (generator.random(shape) < 0.5)),
                 "subjectivity": np.where(failed, np.nan, generator.random(shape)),
@@ -124,7 +124,7 @@ def simulate(scene: Scene, generator: np.random.Generator) -> pd.DataFrame:
     table = pd.DataFrame(columns)
     table["valence"] = pd.Series(pd.NA, index=table.index, dtype="string")
     for name in ("extraction", "failure"):
-        table[name] = table[name].astype("string").replace("", pd.NA)
+        table[name] = table[name].astype("string").mask(table[name] == "")
     for name in ("correct", "lenient", "truncated", "compliant"):
         table[name] = table[name].astype("boolean")
     return table

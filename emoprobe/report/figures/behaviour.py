@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure
 
+from emoprobe.analysis.contrasts import PRIMARY_MEASURE
 from emoprobe.config.names import CONTROL
 from emoprobe.report.figures.style import (
     DIVERGING,
@@ -12,6 +15,7 @@ from emoprobe.report.figures.style import (
     INK,
     ROW,
     SEQUENTIAL,
+    WIDTH,
     colour_of,
     empty_figure,
     new_figure,
@@ -19,60 +23,90 @@ from emoprobe.report.figures.style import (
 )
 from emoprobe.report.figures.view import View
 
+VERDICT_MARKS = {"different": "s", "equivalent": "o", "undecided": "|"}
+
 
 def accuracy(view: View) -> Figure:
-    """Accuracy of each variant with its Wilson interval; control's is drawn through."""
+    """Strict accuracy of each variant with its interval, and the lenient one as a ring; control's is drawn through."""
     table = view.table("accuracy")
-    figure, axes = new_figure(0.9 + ROW * len(table))
+    figure, axes = new_figure(1.2 + ROW * len(table))
     axis = axes[0, 0]
     rows = np.arange(len(table))[::-1]
     for row, entry in zip(rows, table.itertuples(), strict=True):
         colour = colour_of(entry.variant, entry.valence)
         axis.plot([entry.low, entry.high], [row, row], color=colour, linewidth=2, solid_capstyle="butt")
         # An accuracy of 0 or 1 stands on the edge: its mark is not cut there.
-        axis.plot(entry.accuracy, row, "o", color=colour, markersize=6, clip_on=False, zorder=3)
-        axis.annotate(
-            f"{entry.correct}/{entry.n}", (1.0, row), xycoords=("axes fraction", "data"), xytext=(4, 0),
-            textcoords="offset points", va="center", fontsize=8, color=INK,
-        )  # fmt: skip
+        axis.plot(
+            entry.lenient,
+            row,
+            "o",
+            markeredgecolor=colour,
+            markerfacecolor="none",
+            markersize=9,
+            clip_on=False,
+            zorder=2,
+        )
+        axis.plot(entry.accuracy, row, "o", color=colour, markersize=5, clip_on=False, zorder=3)
+        _margin_text(axis, row, f"{entry.correct}/{entry.n}")
     control = table.loc[table["variant"] == CONTROL, "accuracy"]
     if len(control):
         axis.axvline(float(control.iloc[0]), color=FAINT, linewidth=1, zorder=0)
     axis.set_yticks(rows, table["variant"])
-    axis.set_xlim(0, min(1.0, max(0.05, float(table["high"].max()) * 1.05)))
+    reach = float(np.nanmax(table[["accuracy", "high", "lenient"]].to_numpy(dtype=float), initial=0.0))
+    axis.set_xlim(0, min(1.0, max(0.05, reach * 1.05)))
     axis.set_ylim(-0.6, len(table) - 0.4)
-    axis.set_xlabel("accuracy, 95 % Wilson interval")
+    axis.set_xlabel("accuracy with 95 % interval (dot: strict, ring: lenient; right: strictly correct)")
     valence_legend(axis, table["valence"].tolist())
     return figure
 
 
 def paired_differences(view: View) -> Figure:
-    """Forest plot: each variant's accuracy minus control's on the same samples."""
+    """Forest plot: each comparison of strict accuracy with interval and verdict, the primary in full colour."""
     tests, valences = view.table("paired_tests"), view.valences
+    tests = tests[tests["measure"] == PRIMARY_MEASURE]
     if tests.empty:
-        return empty_figure("There is no variant besides control.")
-    figure, axes = new_figure(0.9 + ROW * len(tests))
+        return empty_figure("There is no variant besides the references.")
+    labels = [f"{entry.variant} − {entry.reference}" for entry in tests.itertuples()]
+    # Long names get a wider picture, so that the axis keeps its width.
+    longest = max(map(len, labels))
+    figure, axes = new_figure(1.2 + ROW * len(tests), width=WIDTH + 0.06 * max(0, longest - 16))
     axis = axes[0, 0]
     rows = np.arange(len(tests))[::-1]
+    margin = view.config.analysis.margin
+    axis.axvspan(-margin, margin, color=FAINT, alpha=0.25, linewidth=0, zorder=0)
     for row, entry in zip(rows, tests.itertuples(), strict=True):
         colour = colour_of(entry.variant, valences.get(str(entry.variant)))
-        axis.plot([entry.low, entry.high], [row, row], color=colour, linewidth=2, solid_capstyle="butt")
-        axis.plot(entry.difference, row, "s", color=colour, markersize=6)
-        label = f"+{entry.gained} −{entry.lost}   p = {entry.p_holm:.2g}"
-        axis.annotate(
-            label, (1.0, row), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
-            va="center", fontsize=8, color=INK,
-        )  # fmt: skip
+        alpha = 1.0 if entry.family == "primary" else 0.45
+        mark, p_value = VERDICT_MARKS[str(entry.verdict)], float(str(entry.p_holm))
+        axis.plot([entry.low, entry.high], [row, row], color=colour, linewidth=2, alpha=alpha, solid_capstyle="butt")
+        axis.plot(
+            entry.difference,
+            row,
+            mark,
+            color=colour,
+            alpha=alpha,
+            markersize=7,
+            markeredgewidth=2,
+        )
+        p = "" if np.isnan(p_value) else f"   p = {p_value:.2g}"
+        _margin_text(axis, row, f"{entry.verdict}{p}")
     axis.axvline(0.0, color=INK, linewidth=0.8)
-    reach = max(0.05, float(np.nanmax(np.abs(tests[["low", "high"]].to_numpy()), initial=0.0)) * 1.1)
+    ends = tests[["low", "high", "difference"]].to_numpy(dtype=float)
+    reach = max(0.05, 1.2 * margin, float(np.nanmax(np.abs(ends), initial=0.0)) * 1.1)
     axis.set_xlim(-reach, reach)
     axis.set_ylim(-0.6, len(tests) - 0.4)
-    axis.set_yticks(rows, tests["variant"])
-    axis.set_xlabel(
-        "accuracy minus control, 95 % bootstrap interval\n(right: flips to right, to wrong; McNemar, Holm-corrected)"
-    )
+    axis.set_yticks(rows, labels)
+    axis.set_xlabel("difference of strict accuracies with 95 % interval (band: equivalent; pale: secondary)")
     valence_legend(axis, list(valences.values()))
     return figure
+
+
+def _margin_text(axis: Any, row: float, text: str) -> None:
+    """A text to the right of a row of the axis."""
+    axis.annotate(
+        text, (1.0, row), xycoords=("axes fraction", "data"), xytext=(6, 0), textcoords="offset points", va="center",
+        fontsize=8, color=INK,
+    )  # fmt: skip
 
 
 def lengths(view: View) -> Figure:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any, cast
 
 import pandas as pd
@@ -25,7 +26,7 @@ def comparisons(tests: pd.DataFrame, margin: float) -> list[Statement]:
     return [_comparison(row, margin) for row in strict.to_dict(orient="records")]
 
 
-def subject(row: dict[str, Any]) -> str:
+def subject(row: dict[Hashable, Any]) -> str:
     """Who a comparison speaks of: a tone where it has several texts, this text of it where it has one."""
     return _called(str(row["variant"]), row["texts"])
 
@@ -37,7 +38,7 @@ def points(value: float, sign: bool = True) -> str:
     return f"{rounded:+.1f}" if sign else f"{rounded:.1f}"
 
 
-def _comparison(row: dict[str, Any], margin: float) -> Statement:
+def _comparison(row: dict[Hashable, Any], margin: float) -> Statement:
     verdict = cast(Verdict, row["verdict"])
     who, whom = subject(row), _object(row)
     known = not pd.isna(row["low"])
@@ -70,7 +71,7 @@ def _comparison(row: dict[str, Any], margin: float) -> Statement:
     )
 
 
-def _object(row: dict[str, Any]) -> str:
+def _object(row: dict[Hashable, Any]) -> str:
     # Against control every difference holds the effect of any added text: the sentence says so.
     name = str(row["reference"])
     return f"no added text ({CONTROL})" if name == CONTROL else _called(name, row["reference_texts"])
@@ -80,7 +81,7 @@ def _called(name: str, texts: int) -> str:
     return f"this text of {name}" if texts == 1 else name
 
 
-def _basis(row: dict[str, Any]) -> str:
+def _basis(row: dict[Hashable, Any]) -> str:
     """What the method counted."""
     questions = f"{row['n']} question{'' if row['n'] == 1 else 's'}"
     texts = max(row["texts"], row["reference_texts"]) if row["unit"] == "texts" else 1

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import Any
 
 import pandas as pd
 
-from emoprobe.analysis.contrasts import PRIMARY_MEASURE
 from emoprobe.config.names import CONTROL
 from emoprobe.report.statements.behaviour import number, points
 from emoprobe.results.plan import AnalysisPlan, PowerRow
@@ -170,7 +170,7 @@ def _truncation(trajectories: pd.DataFrame, accuracy: pd.DataFrame) -> list[Note
     share = float(known.astype(float).mean()) if len(known) else 0.0
     if share <= NOTEWORTHY and not (accuracy["truncated"] > NOTEWORTHY).any():
         return []
-    most = accuracy.loc[accuracy["truncated"].idxmax()]
+    most = _most(accuracy, "truncated")
     return [
         (
             "truncation",
@@ -186,7 +186,7 @@ def _extraction(accuracy: pd.DataFrame) -> list[Note]:
     unmarked = accuracy["last_number"]
     if not (unmarked > NOTEWORTHY).any():
         return []
-    most = accuracy.loc[unmarked.idxmax()]
+    most = _most(accuracy, "last_number")
     return [
         (
             "extraction",
@@ -199,16 +199,24 @@ def _extraction(accuracy: pd.DataFrame) -> list[Note]:
 
 def _lenient(tests: pd.DataFrame) -> list[Note]:
     """Where the grade matters: the lenient difference lies outside of the strict one's interval."""
-    rows = tests.set_index(["variant", "reference", "measure"]).to_dict(orient="index")
-    apart = []
-    for (variant, reference, measure), row in rows.items():
-        lenient = rows[variant, reference, "lenient"]["difference"]
-        if measure == PRIMARY_MEASURE and row["family"] == "primary" and not row["low"] <= lenient <= row["high"]:
-            apart.append(f"{variant}-{reference} {points(lenient)} instead of {points(row['difference'])} points")
-    apart = [text for text in apart if "nan" not in text]
+    rows = tests.to_dict(orient="records")
+    lenient = {(row["variant"], row["reference"]): row["difference"] for row in rows if row["measure"] == "lenient"}
+    apart = [
+        f"{row['variant']}-{row['reference']} {points(other)} instead of {points(row['difference'])} points"
+        for row in rows
+        if row["family"] == "primary" and not pd.isna(row["low"])
+        # A lenient difference is there wherever a strict one is.
+        if not row["low"] <= (other := lenient[row["variant"], row["reference"]]) <= row["high"]
+    ]
     return (
         [("lenient", f"Graded leniently, differences come out otherwise: {', '.join(apart)}.", None)] if apart else []
     )
+
+
+def _most(accuracy: pd.DataFrame, column: str) -> dict[Hashable, Any]:
+    """The row of the variant with the largest value."""
+    rows = accuracy.dropna(subset=[column]).to_dict(orient="records")
+    return max(rows, key=lambda row: float(row[column]))
 
 
 def _failures(accuracy: pd.DataFrame) -> list[Note]:

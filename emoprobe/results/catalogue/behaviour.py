@@ -53,7 +53,7 @@ PAIRED_TESTS = Table(
         ),
         "unit": Column("string", "What the method counts: texts, or questions where neither side has several texts."),
         "texts": Column(
-            "Int64", "Texts of the variant; with 1 the row speaks for this text, not for a tone; 0: it has none."
+            "Int64", "Texts of the variant; 1: the row speaks for this text, not for a tone; 0: it has none."
         ),
         "reference_texts": Column("Int64", "Texts of the reference."),
         "n": Column("Int64", "Questions that both have a graded trajectory for."),
@@ -64,7 +64,7 @@ PAIRED_TESTS = Table(
         "difference": Column("float64", "Accuracy of the variant minus that of the reference."),
         "low": Column(
             "float64",
-            "Lower end of its 95 % interval: t over texts; of one text Tango's score interval, with several draws t over "
+            "Lower end of its 95 % interval: t over texts; of one text Tango's score interval, of its draws t over "
             "questions. Not corrected for the family.",
         ),
         "high": Column("float64", "Upper end of the same."),

@@ -1,4 +1,4 @@
-"""Statistics agree with formulas written out by hand, on random tables."""
+"""Statistics agree with formulas written out by hand, and with other libraries."""
 
 from __future__ import annotations
 
@@ -9,49 +9,111 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import optimize, stats
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 
 from emoprobe.analysis import behaviour, consistency
-from emoprobe.analysis.statistics import (
-    detectable_difference,
-    exact_mcnemar,
-    holm,
-    kappa,
-    mean_interval,
-    wilcoxon,
-    wilson,
-)
+from emoprobe.analysis.estimates import UNSEEN, difference, mean, tango_score
+from emoprobe.analysis.paired_tests import paired_tests
+from emoprobe.analysis.statistics import clopper_pearson, holm, kappa
 
 SEEDS = range(60)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_wilson_is_its_formula(seed: int) -> None:
+def test_clopper_pearson_is_that_of_statsmodels(seed: int) -> None:
     generator = np.random.default_rng(seed)
     n = int(generator.integers(1, 400))
     k = int(generator.integers(0, n + 1))
-    z = stats.norm.ppf(0.975)
-    centre = (k / n + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * math.sqrt(k / n * (1 - k / n) / n + z**2 / (4 * n**2))
-    assert wilson(k, n) == pytest.approx((max(0.0, centre - half), min(1.0, centre + half)), abs=1e-12)
+    low, high = clopper_pearson(k, n)
+    assert (float(low), float(high)) == pytest.approx(proportion_confint(k, n, method="beta"))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_mcnemar_is_the_binomial_test(seed: int) -> None:
+def test_of_one_text_p_is_mcnemars(seed: int) -> None:
     generator = np.random.default_rng(seed)
-    gained, lost = (int(value) for value in generator.integers(0, 40, 2))
-    expected = stats.binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
-    assert exact_mcnemar(gained, lost) == pytest.approx(min(1.0, expected))
+    flips = generator.choice([-1.0, 0.0, 1.0], size=int(generator.integers(8, 200)), p=[0.2, 0.6, 0.2])
+    gained, lost = int((flips == 1).sum()), int((flips == -1).sum())
+    expected = mcnemar([[0, gained], [lost, 0]], exact=False, correction=False).pvalue if gained + lost else 1.0
+    assert float(difference(flips, None, None, 0.1).p) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_tangos_score_has_the_likeliest_share_under_the_supposed_difference(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    gained, lost, alike = generator.integers(1, 30, 3)
+    n, supposed = gained + lost + alike, float(generator.uniform(-0.5, 0.5))
+
+    def unlikely(share: float) -> float:
+        return -float(
+            gained * np.log(share + supposed) + lost * np.log(share) + alike * np.log(1 - 2 * share - supposed)
+        )
+
+    limits = (max(0.0, -supposed) + 1e-9, (1 - supposed) / 2 - 1e-9)
+    share = optimize.minimize_scalar(unlikely, bounds=limits, method="bounded", options={"xatol": 1e-12}).x
+    expected = (gained - lost - n * supposed) / math.sqrt(n * (2 * share + supposed * (1 - supposed)))
+    found = tango_score(*(np.array(float(value)) for value in (gained, lost, n, supposed)))
+    assert float(found) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_over_texts_it_is_students_t(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    values, texts = generator.normal(0.3, 1.0, 96), np.arange(96) % 8
+    found = difference(values, texts, texts, math.nan, share=False)
+    means = values.reshape(12, 8).mean(axis=0)
+    assert float(found.p) == pytest.approx(stats.ttest_1samp(means, 0).pvalue)
+    low, high = stats.ttest_1samp(means, 0).confidence_interval()
+    assert (float(found.low), float(found.high)) == pytest.approx((low, high))
+
+
+def test_interval_and_p_agree() -> None:
+    generator = np.random.default_rng(0)
+    flips = generator.choice([-1.0, 0.0, 1.0], size=(400, 64), p=[0.1, 0.65, 0.25])
+    texts = np.arange(64) % 8
+    for labels in (None, texts):
+        found = difference(flips, labels, labels, 0.1)
+        excluded = (found.low > 0) | (found.high < 0)
+        assert ((found.p < 0.05) == excluded).all()
+        assert 0.1 < excluded.mean() < 0.99
+
+
+def test_no_flips_leave_room_for_some() -> None:
+    texts = np.arange(40) % 8
+    found = difference(np.zeros(40), texts, texts, 0.1)
+    assert (float(found.low), float(found.high)) == pytest.approx((-UNSEEN / 40, UNSEEN / 40))
+    assert float(found.p) == 1.0
+    one = difference(np.zeros(40), None, None, 0.1)
+    assert float(one.low) < -0.05
+    assert float(one.high) > 0.05
+
+
+def test_too_little_gives_no_interval() -> None:
+    assert np.isnan(difference(np.ones(7), None, None, 0.1).low)
+    two = np.arange(40) % 2
+    assert np.isnan(difference(np.ones(40), two, two, 0.1).low)
+    assert np.isnan(mean(np.full(7, 1.0), None, True).low)
+    assert np.isnan(difference(np.full(20, np.nan), None, None, 0.1).p)
+    same = mean(np.full(20, 3.0), None, False)
+    assert float(same.value) == 3.0
+    assert np.isnan(same.low)
+
+
+def test_texts_out_of_step_count_both_sides() -> None:
+    """Filler texts that differ are noise of the comparison, however many questions there are."""
+    index = np.arange(4000)
+    own, other = index % 8, index % 3
+    values = np.array([0.3, -0.3, 0.0])[other]
+    crossed = difference(values, own, other, math.nan, share=False)
+    assert float(crossed.high - crossed.low) > 1.0
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_holm_is_its_definition(seed: int) -> None:
+def test_holm_is_that_of_statsmodels(seed: int) -> None:
     p = np.random.default_rng(seed).uniform(0, 0.2, 7)
-    order, running, expected = np.argsort(p), 0.0, np.empty(7)
-    for rank, place in enumerate(order):
-        running = max(running, min(1.0, float(p[place]) * (7 - rank)))
-        expected[place] = running
-    assert holm(p.tolist()) == pytest.approx(expected.tolist())
+    assert holm(p) == pytest.approx(multipletests(p, method="holm")[1])
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -63,86 +125,146 @@ def test_kappa_is_its_formula(seed: int) -> None:
     assert kappa(first, second) == pytest.approx((observed - chance) / (1 - chance))
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_bootstrap_agrees_with_the_t_interval_within_its_error(seed: int) -> None:
-    values = np.random.default_rng(seed).normal(0.3, 1.0, 200)
-    found = mean_interval(values, 4000, seed)
-    low, high = stats.t.interval(0.95, 199, values.mean(), values.std(ddof=1) / math.sqrt(200))
-    assert found.value == pytest.approx(values.mean())
-    assert found.low == pytest.approx(low, abs=0.02)
-    assert found.high == pytest.approx(high, abs=0.02)
-
-
 def test_awkward_inputs() -> None:
-    assert wilson(0, 0) == (0.0, 1.0)
-    assert exact_mcnemar(0, 0) == 1.0
+    assert clopper_pearson(0, 0) == (0.0, 1.0)
     assert math.isnan(kappa(np.ones(5), np.ones(5)))
     assert math.isnan(kappa(np.array([]), np.array([])))
-    assert math.isnan(mean_interval(np.array([]), 100, 0).value)
-    assert mean_interval(np.array([2.0]), 100, 0).value == 2.0
-    assert mean_interval(np.full(5, 2.0), 100, 0) == mean_interval(np.full(5, 2.0), 100, 1)
-    assert wilcoxon(np.zeros(5)) == 1.0
     corrected = holm([0.01, math.nan, 0.02])
     assert corrected[0] == pytest.approx(0.02)
     assert math.isnan(corrected[1])
+    assert len(holm([])) == 0
 
 
-def test_the_detectable_difference_has_the_power_it_names() -> None:
-    generator = np.random.default_rng(0)
-    n, discordant = 400, 0.3
-    difference = detectable_difference(n, discordant, 1)
-    gained, lost = (discordant + difference) / 2, (discordant - difference) / 2
-    draws = generator.multinomial(n, [gained, lost, 1 - discordant], size=800)
-    power = np.mean([exact_mcnemar(int(a), int(b)) < 0.05 for a, b, _ in draws])
-    assert 0.72 < power < 0.88
-    assert detectable_difference(1600, discordant, 1) < difference < detectable_difference(n, discordant, 6)
-
-
-@given(st.integers(1, 500), st.data())
+@given(st.integers(8, 300), st.data())
 def test_intervals_hold_their_estimate(n: int, data: st.DataObject) -> None:
-    k = data.draw(st.integers(0, n))
-    low, high = wilson(k, n)
-    assert -1e-12 <= low <= k / n + 1e-12 <= high + 2e-12 <= 1 + 3e-12
+    gained = data.draw(st.integers(0, n))
+    lost = data.draw(st.integers(0, n - gained))
+    flips = np.array([1.0] * gained + [-1.0] * lost + [0.0] * (n - gained - lost))
+    for labels in (None, np.arange(n) % 8):
+        found = difference(flips, labels, labels, 0.1)
+        assert -1 <= float(found.low) <= float(found.value) + 1e-9
+        assert float(found.value) - 1e-9 <= float(found.high) <= 1
 
 
-def table(solved: dict[str, list[bool | None]]) -> pd.DataFrame:
+def table(solved: dict[str, list[list[bool | None]]], texts: int = 0) -> pd.DataFrame:
+    """Variants with their questions' draws; `texts` of every variant but control."""
     rows = [
         {
-            "variant": variant, "sample_id": f"s{number}", "valence": None, "correct": value, "compliant": True,
-            "completion_tokens": 10 + number, "characters": 5, "steps": 2, "truncated": False, "efficiency": 0.5,
-            "polarity": 0.0, "subjectivity": 0.0,
+            "variant": variant,
+            "sample_id": f"s{number}",
+            "draw": draw,
+            "valence": None,
+            "paraphrase": number % texts if texts and variant != "control" else None,
+            "correct": value,
+            "lenient": value,
+            "compliant": True,
+            "truncated": False,
+            "completion_tokens": 10 + number,
+            "steps": 2,
+            "polarity": 0.0,
+            "subjectivity": 0.0,
+            "extraction": None if value is None else "marker",
+            "failure": "no answer" if value is None else None,
         }
-        for variant, values in solved.items()
-        for number, value in enumerate(values)
-    ]  # fmt: skip
-    return pd.DataFrame(rows).astype({"correct": "boolean", "variant": "string"})
+        for variant, questions in solved.items()
+        for number, draws in enumerate(questions)
+        for draw, value in enumerate(draws, 1)
+    ]
+    return pd.DataFrame(rows).astype(
+        {"correct": "boolean", "lenient": "boolean", "variant": "string", "paraphrase": "Int64", "failure": "string"}
+    )
 
 
-SOLVED = table({"control": [True, True, False, False, None], "a": [True, False, True, True, True], "b": [False] * 5})
+def single(**solved: list[bool | None]) -> pd.DataFrame:
+    return table({variant: [[value] for value in values] for variant, values in solved.items()})
 
 
-def test_paired_tests_use_the_samples_that_both_have() -> None:
-    found = behaviour.paired_tests(SOLVED, 500, 0).set_index("variant")
-    assert found.loc["a", ["n", "both", "gained", "lost", "neither"]].tolist() == [4, 1, 2, 1, 0]
-    assert found.loc["a", "difference"] == pytest.approx(0.25)
-    assert found.loc["b", ["gained", "lost"]].tolist() == [0, 2]
+SOLVED = single(control=[True, True, False, False, True] * 2, a=[True, False, True, True, True] * 2, b=[False] * 10)
+
+
+def test_paired_tests_use_the_questions_that_both_have() -> None:
+    answers = SOLVED[~((SOLVED["variant"] == "control") & (SOLVED["sample_id"] == "s9"))]
+    found = paired_tests(answers, 0.1).set_index(["variant", "measure"])
+    assert found.loc[("a", "correct"), ["n", "both", "gained", "lost", "neither"]].tolist() == [9, 3, 4, 2, 0]
+    assert found.loc[("a", "correct"), "difference"] == pytest.approx(2 / 9)
     assert (found["p_holm"] >= found["p"]).all()
+    assert found["family"].tolist() == ["primary", "secondary", "secondary"] * 2
+
+
+def test_every_variant_meets_every_reference() -> None:
+    answers = single(control=[True] * 8, filler=[True] * 8, joy=[False] * 8, fear=[True] * 8)
+    found = paired_tests(answers, 0.1)
+    strict = found[found["measure"] == "correct"]
+    pairs = [f"{row.variant}-{row.reference} {row.family}" for row in strict.itertuples()]
+    assert pairs == [
+        "joy-filler primary", "fear-filler primary", "joy-control secondary", "fear-control secondary",
+        "filler-control secondary",
+    ]  # fmt: skip
+    other = paired_tests(answers, 0.1, ["filler", "control"])
+    assert other[other["family"] == "primary"]["reference"].unique().tolist() == ["control"]
+    assert paired_tests(single(control=[True] * 8), 0.1).empty
+
+
+def test_a_verdict_holds_however_failures_would_have_gone() -> None:
+    right, wrong = [True] * 20, [False] * 20
+    clear = paired_tests(single(control=right, a=wrong), 0.1).iloc[0]
+    assert clear["verdict"] == "different"
+    # Of the 12 questions that control does not solve, the variant may have solved every one.
+    missing = paired_tests(single(control=[*right[:8], *wrong[:12]], a=[*wrong[:8], *[None] * 12]), 0.1).iloc[0]
+    assert missing["n"] == 8
+    assert missing["verdict"] == "undecided"
+    assert missing["low"] <= -0.9 <= 0 <= missing["high"]
+
+
+def test_draws_are_no_questions() -> None:
+    """Copies of one answer add nothing to what is known of the questions."""
+    generator = np.random.default_rng(0)
+    answers = {name: generator.integers(0, 2, 24).astype(bool).tolist() for name in ("control", "a")}
+    found = [
+        paired_tests(table({name: [[value] * draws for value in own] for name, own in answers.items()}), 0.1).iloc[0]
+        for draws in (1, 5)
+    ]
+    assert found[0]["n"] == found[1]["n"] == 24
+    assert found[1]["low"] == pytest.approx(found[0]["low"], abs=0.05)
 
 
 def test_consistency_counts_who_solves_what() -> None:
     found = consistency.consistency(SOLVED).set_index(["variant", "other"])
     assert found["all_solve"].eq(0).all()
     assert found["none_solves"].eq(0).all()
-    assert found.loc[("a", "a"), "alone"] == 2
-    assert found.loc[("control", "control"), "alone"] == 1
-    assert found.loc[("a", "control"), ["gained", "lost"]].tolist() == [2, 1]
-    assert found.loc[("a", "control"), "agreement"] == pytest.approx(0.25)
+    assert found.loc[("a", "a"), "alone"] == 4
+    assert found.loc[("control", "control"), "alone"] == 2
+    assert found.loc[("a", "control"), ["gained", "lost"]].tolist() == [4, 2]
+    assert found.loc[("a", "control"), "agreement"] == pytest.approx(0.4)
+    assert found["own_agreement"].isna().all()
+
+
+def test_draws_give_flips_their_noise_floor() -> None:
+    generator = np.random.default_rng(1)
+    answers = {name: generator.integers(0, 2, (400, 3)).astype(bool).tolist() for name in ("control", "a")}
+    found = consistency.consistency(table(answers)).set_index(["variant", "other"])
+    assert found.loc[("a", "a"), "agreement"] == pytest.approx(0.5, abs=0.06)
+    assert found.loc[("a", "control"), "own_agreement"] == pytest.approx(0.5, abs=0.06)
+    assert found.loc[("a", "a"), "kappa"] == pytest.approx(0, abs=0.12)
+    steady = {name: [[True] * 3, [False] * 3] * 10 for name in ("control", "a")}
+    assert consistency.consistency(table(steady))["own_agreement"].eq(1).all()
 
 
 def test_accuracy_and_characteristics_cover_every_variant() -> None:
     accuracy = behaviour.accuracy(SOLVED).set_index("variant")
-    assert accuracy["n"].tolist() == [4, 5, 5]
-    assert accuracy.loc["control", "difference"] == 0
-    found = behaviour.characteristics(SOLVED, 200, 0)
+    assert accuracy["n"].tolist() == [10, 10, 10]
+    assert accuracy.loc["control", "marker"] == 1
+    found = behaviour.characteristics(SOLVED)
     assert len(found) == 3 * len(behaviour.CHARACTERISTICS_OF)
     assert found.loc[found["variant"] == "control", "p"].isna().all()
+    assert found.loc[found["variant"] == "a", "reference"].eq("control").all()
+
+
+def test_failures_bound_the_accuracy() -> None:
+    found = behaviour.accuracy(single(control=[True] * 6 + [False] * 2 + [None] * 2)).iloc[0]
+    assert (found["n"], found["failures"]) == (8, 2)
+    assert (found["if_failures_wrong"], found["accuracy"], found["if_failures_right"]) == (0.6, 0.75, 0.8)
+
+
+def test_no_measure_is_tested_twice() -> None:
+    assert {"efficiency", "characters"}.isdisjoint(behaviour.CHARACTERISTICS_OF)

@@ -1,0 +1,212 @@
+"""How often the sentences on accuracy are false, and how often a difference of the stated size is seen.
+
+Every run goes the way of the pipeline: a table of trajectories, the tables of the analysis, the statements.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from emoprobe.analysis.behaviour import characteristics
+from emoprobe.analysis.paired_tests import paired_tests
+from emoprobe.analysis.power import ACCURACY, Design, Simulation
+from emoprobe.analysis.statistics import LEVEL, POWER
+from emoprobe.report.statements.behaviour import comparisons
+from tests.calibration.trajectories import Scene, simulate
+
+MARGIN = 0.1
+ERRORS = 3.0  # standard errors of a simulated share that are allowed for
+SIZES = (8, 20, 64, 1319)
+FULL_RUNS = 400
+
+DIFFERENT, EQUIVALENT = "different", "equivalent"
+
+
+def null_scenes() -> dict[str, Scene]:
+    """No tone differs from the filler, or from control where there is none; what else there is differs."""
+    scenes = {
+        f"null, 8 texts that differ by {deviation:g}, n = {n}": Scene(n, text_deviation=deviation)
+        for deviation in (0.0, 0.3, 0.5)
+        for n in SIZES
+    }
+    scenes |= {f"null, one text, n = {n}": Scene(n, texts=1) for n in SIZES}
+    scenes |= {f"null, 3 texts, n = {n}": Scene(n, texts=3, text_deviation=0.3) for n in (64, 1319)}
+    scenes |= {
+        "null, one tone of one text, n = 12": Scene(12, (0.5,), None, texts=1, difficulty=0.0),
+        "null, one tone of one text, n = 50": Scene(50, (0.5,), None, texts=1, difficulty=0.0),
+        "null, one tone, n = 20": Scene(20, (0.5,), text_deviation=0.3),
+        "null, one tone, n = 400": Scene(400, (0.5,), text_deviation=0.3),
+        "null, control alone, n = 400": Scene(400, filler=None, text_deviation=0.3),
+        "null, 8 texts and 4 of the filler, n = 400": Scene(400, filler_texts=4, text_deviation=0.3),
+        "null, 8 texts and 3 of the filler, n = 400": Scene(400, filler_texts=3, text_deviation=0.5),
+        "any text helps, n = 64": Scene(64, (0.7,) * 4, 0.7, 0.4, text_deviation=0.3),
+        "any text helps, n = 1319": Scene(1319, (0.7,) * 4, 0.7, 0.4, text_deviation=0.3),
+        "texts are cut off, n = 400": Scene(400, cut=0.25, text_deviation=0.3),
+        "unmarked answers, n = 64": Scene(64, unmarked=0.3),
+        "4 draws, n = 20": Scene(20, draws=4, text_deviation=0.3, difficulty=2.0),
+        "4 draws of one text, n = 20": Scene(20, draws=4, texts=1, difficulty=2.0),
+        "4 draws, n = 400": Scene(400, draws=4, text_deviation=0.3, interaction=1.0),
+        "failures, n = 200": Scene(200, failures=0.02, text_deviation=0.3),
+        "near the floor, n = 64": Scene(64, (0.03,) * 4, 0.03, 0.03),
+        "near the floor, n = 1319": Scene(1319, (0.01,) * 4, 0.01, 0.01, text_deviation=0.3),
+        "near the ceiling, one text, n = 200": Scene(200, (0.98,) * 4, 0.98, 0.98, texts=1),
+        "helps here and harms there, n = 400": Scene(400, interaction=1.5, text_deviation=0.3),
+        "one of 4 tones harms, n = 400": Scene(400, (0.2, 0.5, 0.5, 0.5), text_deviation=0.3),
+        "8 tones, n = 128": Scene(128, (0.6,) * 8, 0.6, 0.6, text_deviation=0.3),
+    }
+    everything = Scene(
+        64, (0.6,) * 4, 0.6, 0.5, text_deviation=0.5, draws=2, cut=0.1, unmarked=0.1, failures=0.005, interaction=0.5
+    )
+    return scenes | {f"all at once, n = {n}": everything.at(n) for n in (20, 64, 400)}
+
+
+def margin_scenes() -> dict[str, Scene]:
+    """Every tone differs from its reference by the margin exactly: none is equivalent."""
+    low, high = (0.5,) * 4, (0.6,) * 4
+    return {
+        "at the margin, 8 texts, n = 64": Scene(64, low, 0.6, 0.6),
+        "at the margin, 8 texts, n = 400": Scene(400, high, 0.5, 0.5),
+        "at the margin, 8 texts, n = 1319": Scene(1319, low, 0.6, 0.6),
+        "at the margin, texts differ by 0.3, n = 1319": Scene(1319, low, 0.6, 0.6, text_deviation=0.3),
+        "at the margin, one tone, n = 1319": Scene(1319, (0.6,), 0.5, 0.5, text_deviation=0.3, difficulty=2.0),
+        "at the margin, one tone of one text, n = 400": Scene(400, (0.6,), None, texts=1),
+        "at the margin, one text, n = 1319": Scene(1319, high, 0.5, 0.5, texts=1),
+        "at the margin near the ceiling, n = 64": Scene(64, (0.895,) * 4, 0.995, 0.995),
+        "at the margin near the ceiling, one text, n = 64": Scene(64, (0.895,), 0.995, 0.995, texts=1),
+        "at the margin near the floor, n = 200": Scene(200, (0.105,), 0.005, 0.005),
+        "at the margin, 4 draws, n = 400": Scene(400, low, 0.6, 0.6, draws=4, difficulty=3.0),
+    }
+
+
+@dataclass
+class Tally:
+    """What one scene showed in all of its runs.
+
+    Attributes:
+        runs: how many there were.
+        false: kind of sentence → runs with a false one; `shape` counts the table of characteristics.
+        said: kind of sentence → runs with any.
+        covered: intervals of primary comparisons that hold the truth, out of `intervals`.
+    """
+
+    runs: int = 0
+    false: Counter[str] = field(default_factory=Counter)
+    said: Counter[str] = field(default_factory=Counter)
+    covered: int = 0
+    intervals: int = 0
+
+    def worst(self) -> float:
+        """The largest share of runs in which one kind of sentence is false."""
+        return max((count / self.runs for count in self.false.values()), default=0.0)
+
+
+def allowed(runs: int, share: float = LEVEL, errors: float = ERRORS) -> float:
+    """The largest simulated share that does not contradict a true share, some standard errors above it."""
+    return share + errors * math.sqrt(share * (1 - share) / runs)
+
+
+def run_scene(scene: Scene, runs: int, seed: int) -> Tally:
+    """Simulate, analyse and read the statements, `runs` times."""
+    generator = np.random.default_rng(seed)
+    tally = Tally(runs)
+    for _ in range(runs):
+        table = simulate(scene, generator)
+        tests = paired_tests(table, MARGIN)
+        said, false = set(), set()
+        rows = tests[tests["measure"] == "correct"].to_dict(orient="records")
+        for statement, row in zip(comparisons(tests, MARGIN), rows, strict=True):
+            truth = scene.truth(row["variant"], row["reference"])
+            kind = f"{row['family']} {statement.verdict}"
+            said.add(kind)
+            if is_false(statement.verdict, row["difference"], truth):
+                false.add(kind)
+            if row["family"] == "primary" and statement.low is not None and statement.high is not None:
+                tally.intervals += 1
+                tally.covered += statement.low - 1e-6 <= truth <= statement.high + 1e-6
+        if any(row["p_holm"] < LEVEL and not _unlike(scene, row) for row in characteristics(table).to_dict("records")):
+            false.add("shape")
+        tally.said.update(said)
+        tally.false.update(false)
+    return tally
+
+
+def _unlike(scene: Scene, row: dict[Hashable, Any]) -> bool:
+    """Whether a row of the characteristics compares what truly differs: completions cut off with control's."""
+    return bool(row["measure"] == "truncated" and row["reference"] == "control" and scene.cut != scene.control_cut)
+
+
+def is_false(verdict: str, estimate: float, truth: float) -> bool:
+    """Whether a verdict contradicts the truth; `undecided` never does."""
+    if verdict == DIFFERENT:
+        return abs(truth) < 1e-9 or estimate * truth < 0
+    return verdict == EQUIVALENT and abs(truth) >= MARGIN - 1e-9
+
+
+@dataclass(frozen=True)
+class PowerCheck:
+    """A stated detectable difference, and how often a difference of that size is called different."""
+
+    design: Design
+    deviation: float
+    accuracy: float
+    difficulty: float
+    detectable: float | None
+    seen: float | None
+
+
+DESIGNS = (
+    (Design(64, 1, 8, 8, 4), 0.0),
+    (Design(128, 1, 8, 8, 4), 0.3),
+    (Design(400, 1, 8, 8, 4), 0.0),
+    (Design(1319, 1, 8, 8, 8), 0.0),
+    (Design(1319, 1, 8, 8, 8), 0.3),
+    (Design(64, 1, 1, 1, 3), 0.0),
+    (Design(400, 1, 1, 1, 3), 0.0),
+    (Design(64, 4, 8, 8, 4), 0.3),
+)
+
+
+def power_checks(runs: int, seed: int, designs: Iterable[tuple[Design, float]] = DESIGNS) -> list[PowerCheck]:
+    """Plant the stated difference in one tone, by the pipeline's own way, upwards and downwards, hard and easy."""
+    found = []
+    for design, deviation in designs:
+        detectable = Simulation(design, deviation).detectable()
+        for accuracy, difficulty in ((ACCURACY, 0.0), (ACCURACY, 1.5), (0.7, 1.0)):
+            seen = None
+            if detectable is not None:
+                one = accuracy - detectable if accuracy > ACCURACY else accuracy + detectable
+                tones = (one, *(accuracy,) * (design.tests - 1))
+                scene = Scene(
+                    design.questions,
+                    tones,
+                    accuracy,
+                    accuracy,
+                    texts=design.texts,
+                    text_deviation=deviation,
+                    difficulty=difficulty,
+                    draws=design.draws,
+                )
+                seen = share_seen(scene, runs, seed)
+            found.append(PowerCheck(design, deviation, accuracy, difficulty, detectable, seen))
+    return found
+
+
+def share_seen(scene: Scene, runs: int, seed: int) -> float:
+    """Share of runs in which the first tone is called different from the primary reference."""
+    generator = np.random.default_rng(seed)
+    seen = 0
+    for _ in range(runs):
+        first = comparisons(paired_tests(simulate(scene, generator), MARGIN), MARGIN)[0]
+        seen += first.verdict == DIFFERENT
+    return seen / runs
+
+
+def least_power(runs: int) -> float:
+    """The smallest simulated power that does not contradict the stated one."""
+    return POWER - ERRORS * math.sqrt(POWER * (1 - POWER) / runs)

@@ -1,0 +1,88 @@
+"""How often the 95 % intervals hold the truth, on a grid of sizes, discordance, imbalance and texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import expit
+
+from emoprobe.analysis.estimates import difference, mean
+from emoprobe.analysis.power import centre_of
+
+SIZES = (8, 12, 20, 32, 64, 128, 256, 512, 1319)
+TEXTS = (1, 3, 8)
+DISCORDANCE = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
+IMBALANCE = (0.0, 0.5, 1.0)  # (gained − lost) / discordance
+ACCURACIES = (0.002, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99, 0.998)
+DEVIATIONS = (0.3, 0.5)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One place of the grid: what is estimated, over how many questions and texts, and the share covered."""
+
+    kind: str
+    questions: int
+    texts: int
+    place: str
+    covered: float
+
+
+def _labels(questions: int, texts: int) -> np.ndarray | None:
+    return np.arange(questions) % texts if texts > 1 else None
+
+
+def discordance_cells(runs: int, seed: int, sizes: Sequence[int] = SIZES) -> Iterator[Cell]:
+    """Paired differences with independent flips."""
+    generator = np.random.default_rng(seed)
+    for n in sizes:
+        for discordance in DISCORDANCE:
+            for imbalance in IMBALANCE:
+                gained, lost = discordance * (1 + imbalance) / 2, discordance * (1 - imbalance) / 2
+                draws = generator.random((runs, n))
+                flips = np.where(draws < gained, 1.0, np.where(draws > 1 - lost, -1.0, 0.0))
+                for texts in TEXTS:
+                    labels = _labels(n, texts)
+                    found = difference(flips, labels, labels, 0.1)
+                    covered = _share(found.low, found.high, gained - lost)
+                    yield Cell("difference", n, texts, f"discordance {discordance:g}, {imbalance:g}", covered)
+
+
+def text_cells(runs: int, seed: int, sizes: Sequence[int] = SIZES) -> Iterator[Cell]:
+    """Paired differences of a tone and a filler whose texts differ, over questions that differ."""
+    generator = np.random.default_rng(seed)
+    for n in sizes:
+        for deviation in DEVIATIONS:
+            for accuracy, other in ((0.5, 0.5), (0.8, 0.6), (0.95, 0.95), (0.1, 0.02)):
+                difficulty = generator.normal(0, 1, (runs, n))
+                for texts in TEXTS[1:]:
+                    labels = np.arange(n) % texts
+                    sides = []
+                    for level in (accuracy, other):
+                        centre = centre_of(level, float(np.hypot(1, deviation)))
+                        own = generator.normal(0, deviation, (runs, texts))[:, labels]
+                        sides.append((generator.random((runs, n)) < expit(centre + difficulty + own)).astype(float))
+                    found = difference(sides[0] - sides[1], labels, labels, 0.1)
+                    covered = _share(found.low, found.high, accuracy - other)
+                    yield Cell("difference", n, texts, f"texts {deviation:g}, {accuracy:g} − {other:g}", covered)
+
+
+def accuracy_cells(runs: int, seed: int, sizes: Sequence[int] = SIZES) -> Iterator[Cell]:
+    """Accuracies of one variant, also near 0 and 1."""
+    generator = np.random.default_rng(seed)
+    for n in sizes:
+        for accuracy in ACCURACIES:
+            right = (generator.random((runs, n)) < accuracy).astype(float)
+            for texts in TEXTS:
+                found = mean(right, _labels(n, texts), True)
+                yield Cell("accuracy", n, texts, f"{accuracy:g}", _share(found.low, found.high, accuracy))
+
+
+def _share(low: np.ndarray, high: np.ndarray, truth: float) -> float:
+    """Share of the intervals that hold the truth; NaN where there is none."""
+    known = ~np.isnan(low)
+    if not known.any():
+        return float("nan")
+    return float(((low[known] - 1e-9 <= truth) & (truth <= high[known] + 1e-9)).mean())

@@ -1,0 +1,101 @@
+"""A small part of the calibration suite; `python -m tests.calibration` runs all of it.
+
+Seeds are fixed, and what is allowed grows with the error of so few runs, so that no test fails by chance.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from emoprobe.analysis.power import Design, Simulation, centre_of, marginal
+from emoprobe.analysis.statistics import LEVEL
+from tests.calibration import coverage
+from tests.calibration.behaviour import (
+    allowed,
+    is_false,
+    least_power,
+    margin_scenes,
+    null_scenes,
+    power_checks,
+    run_scene,
+)
+from tests.calibration.trajectories import Scene, simulate
+
+RUNS = 30
+SCENES = (
+    "null, 8 texts that differ by 0.5, n = 64",
+    "null, one text, n = 20",
+    "null, 8 texts and 3 of the filler, n = 400",
+    "any text helps, n = 64",
+    "4 draws of one text, n = 20",
+    "failures, n = 200",
+    "near the floor, n = 64",
+    "one of 4 tones harms, n = 400",
+    "all at once, n = 64",
+    "at the margin, 8 texts, n = 400",
+    "at the margin near the ceiling, one text, n = 64",
+)
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_few_sentences_are_false(name: str) -> None:
+    scene = (null_scenes() | margin_scenes())[name]
+    tally = run_scene(scene, RUNS, seed=1)
+    assert tally.worst() <= allowed(RUNS), dict(tally.false)
+
+
+def test_texts_that_differ_do_not_make_a_tone() -> None:
+    """At full size, McNemar over questions rejects this null in a third of the runs."""
+    tally = run_scene(Scene(1319, text_deviation=0.5), RUNS, seed=1)
+    assert tally.worst() <= allowed(RUNS)
+    assert tally.covered / tally.intervals >= 0.9
+
+
+def test_intervals_cover_on_a_grid() -> None:
+    runs, sizes = 800, (8, 20, 128)
+    for part in (coverage.discordance_cells, coverage.text_cells, coverage.accuracy_cells):
+        shares = np.array([cell.covered for cell in part(runs, 2, sizes)])
+        assert shares.min() >= 0.93 - 4 * np.sqrt(0.93 * 0.07 / runs)
+        assert 0.93 <= shares.mean() <= 0.99
+
+
+@pytest.mark.parametrize(("design", "deviation"), [(Design(64, 1, 8, 8, 2), 0.3), (Design(64, 1, 1, 1, 2), 0.0)])
+def test_a_difference_of_the_stated_size_is_seen(design: Design, deviation: float) -> None:
+    for check in power_checks(RUNS, 3, [(design, deviation)]):
+        assert check.seen is not None
+        assert check.seen >= least_power(RUNS), check
+
+
+def test_more_of_anything_shows_smaller_differences() -> None:
+    base = Simulation(Design(64, 1, 8, 8, 4), 0.0).detectable()
+    assert base is not None
+    for design, deviation, smaller in (
+        (Design(256, 1, 8, 8, 4), 0.0, True),
+        (Design(64, 4, 8, 8, 4), 0.0, True),
+        (Design(64, 1, 8, 8, 1), 0.0, True),
+        (Design(64, 1, 8, 8, 4), 0.5, False),
+    ):
+        found = Simulation(design, deviation).detectable()
+        assert found is not None
+        assert (found < base) is smaller
+    assert Simulation(Design(8, 1, 8, 8, 8), 0.0).detectable() is None
+
+
+def test_the_truth_of_a_scene_is_what_it_says() -> None:
+    assert marginal(centre_of(0.7, 1.5), 1.5) == pytest.approx(0.7)
+    scene = Scene(4000, (0.7, 0.4), 0.5, texts=400, text_deviation=0.5, cut=0.2, unmarked=0.1)
+    table = simulate(scene, np.random.default_rng(0))
+    shares = table.groupby("variant")["correct"].mean()
+    assert shares["tone0"] - shares["filler"] == pytest.approx(scene.truth("tone0", "filler"), abs=0.04)
+    assert shares["control"] == pytest.approx(scene.strict("control"), abs=0.04)
+
+
+def test_what_counts_as_false() -> None:
+    assert is_false("different", 0.2, 0.0)
+    assert is_false("different", 0.2, -0.1)
+    assert not is_false("different", 0.2, 0.01)
+    assert is_false("equivalent", 0.0, 0.1)
+    assert not is_false("equivalent", 0.05, 0.09)
+    assert not is_false("undecided", 0.2, 0.0)
+    assert allowed(400) > LEVEL
