@@ -1,7 +1,7 @@
 """Studies: many experiments from one base and the patches to it.
 
-A study's file has the sections `study`, `base` (a config's path, relative to the file, or its sections), `patch` (what
-changes for every experiment), and `grid` or `experiments`. A grid has axes, each with named patches; every combination is an
+A study's file has the sections `study`, `base` (a config's path, relative to the file, or its sections), `patch` (for
+every experiment), and `grid` or `experiments`. A grid has axes, each with named patches; every combination is an
 experiment called `STUDY-NAME-NAME…`. `experiments` lists named patches instead. In a patch a mapping is merged into
 what is there, anything else replaces it.
 """

@@ -18,7 +18,7 @@ import pytest
 from emoprobe.analysis.probes.experiment import run_probes
 from emoprobe.report.figures import FIGURES
 from emoprobe.report.figures.style import save_figure
-from emoprobe.report.figures.view import View
+from emoprobe.report.figures.view import ExperimentView
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.layout import Layout
 from emoprobe.results.tables import frame
@@ -101,7 +101,7 @@ def test_the_view_prints_one_frame(finished: Workspace) -> None:
 
 
 @dataclass(frozen=True)
-class InMemory(View):
+class InMemory(ExperimentView):
     """An experiment whose tables are not on the disk."""
 
     frames: dict[str, pd.DataFrame] = field(default_factory=dict)

@@ -21,12 +21,12 @@ from emoprobe.report.figures.style import (
     new_figure,
     valence_legend,
 )
-from emoprobe.report.figures.view import View
+from emoprobe.report.figures.view import ExperimentView
 
 VERDICT_MARKS = {"different": "s", "equivalent": "o", "undecided": "|"}
 
 
-def accuracy(view: View) -> Figure:
+def accuracy(view: ExperimentView) -> Figure:
     """Strict accuracy of each variant with its interval, and the lenient one as a ring; control's is drawn through."""
     table = view.table("accuracy")
     figure, axes = new_figure(1.2 + ROW * len(table))
@@ -60,7 +60,7 @@ def accuracy(view: View) -> Figure:
     return figure
 
 
-def paired_differences(view: View) -> Figure:
+def paired_differences(view: ExperimentView) -> Figure:
     """Forest plot: each comparison of strict accuracy with interval and verdict, the primary in full colour."""
     tests, valences = view.table("paired_tests"), view.valences
     tests = tests[tests["measure"] == PRIMARY_MEASURE]
@@ -109,7 +109,7 @@ def _margin_text(axis: Any, row: float, text: str) -> None:
     )  # fmt: skip
 
 
-def lengths(view: View) -> Figure:
+def lengths(view: ExperimentView) -> Figure:
     """Completion tokens of each variant: every trajectory, and the quartiles."""
     known = view.table("trajectories").dropna(subset=["completion_tokens"])
     if known.empty:
@@ -145,7 +145,7 @@ def lengths(view: View) -> Figure:
     return figure
 
 
-def consistency(view: View) -> Figure:
+def consistency(view: ExperimentView) -> Figure:
     """Who solves what together: agreement and κ of every pair of variants."""
     table = view.table("consistency")
     names = list(table["variant"].unique())

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from emoprobe.report.figures.style import DIVERGING, FAINT, INK, colour_of, empty_figure, new_figure
-from emoprobe.report.figures.view import View
+from emoprobe.report.figures.view import ExperimentView
 
 MAX_TICKS = 12
 KEY_WIDTH = 110  # characters that fit under a figure
@@ -23,7 +23,7 @@ MANY = 8  # variants
 LINES = ("#0072B2", "#E69F00", "#CC79A7", "#000000", "#8A6D3B", "#56B4E9", "#D55E00")
 
 
-def auroc(view: View) -> Figure:
+def auroc(view: ExperimentView) -> Figure:
     """Area of every probe by layer: a panel for each target and hook point, a line for each position.
 
     The grey band reaches from ½ to the 95 % quantile of permuted labels, at the position where that is highest; dashes
@@ -94,7 +94,7 @@ def _areas(axis: Axes, own: pd.DataFrame, positions: list[str]) -> None:
     axis.set_xlim(-0.5, len(layers) - 0.5)
 
 
-def transfers(view: View) -> Figure:
+def transfers(view: ExperimentView) -> Figure:
     """Whether probes of valence and correctness hold elsewhere: by position, by held-out text and by held-out variant."""
     table = view.table("probe_transfer")
     chosen = [cell for cell in _cells(view) if cell["target"] in set(table["target"])]
@@ -111,7 +111,7 @@ def transfers(view: View) -> Figure:
     return figure
 
 
-def _cells(view: View) -> list[dict[str, Any]]:
+def _cells(view: ExperimentView) -> list[dict[str, Any]]:
     """The cell that most training sets choose, for each target that has one."""
     tests = view.table("probe_tests")
     known = tests[tests["layer"].notna()]
@@ -165,7 +165,7 @@ def _held_out(axis: Axes, lines: pd.DataFrame, valences: dict[str, str | None]) 
     axis.set_xlabel("AUROC on what was left out")
 
 
-def cosines(view: View) -> Figure:
+def cosines(view: ExperimentView) -> Figure:
     """Cosines between the variants' directions over disjoint halves of the questions, at depths of the model.
 
     A star marks an interval that excludes 0; the diagonal shows how well two halves agree on one direction.
@@ -205,7 +205,7 @@ def cosines(view: View) -> Figure:
     return figure
 
 
-def plane(view: View) -> Figure:
+def plane(view: ExperimentView) -> Figure:
     """The variants' mean activations in their principal plane, for a few layers."""
     table, position, valences = view.table("variant_plane"), view.position, view.valences
     own = table[table["position"] == position]

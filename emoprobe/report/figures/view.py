@@ -1,4 +1,4 @@
-"""What a figure is drawn from: the tables of an experiment and a little of its config."""
+"""What a figure is drawn from: the tables of an experiment or study, and a little of an experiment's config."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ PREFERRED = ("response_mean", "last_prompt")
 
 @dataclass(frozen=True)
 class View:
-    """An experiment, or a study, which has no config of its own, as the functions that draw see it."""
+    """The tables of a study, or of an experiment."""
 
     layout: Layout
-    config: Config | None = None
-
-    @property
-    def _config(self) -> Config:
-        if self.config is None:
-            raise LookupError("a study has no config of its own")
-        return self.config
 
     def table(self, name: str) -> pd.DataFrame:
-        """A table of the experiment.
+        """A table by its name.
 
         Raises:
-            FileNotFoundError: it does not have one of that name.
+            FileNotFoundError: there is none of that name.
         """
         return read_table(self.layout.root, name)
+
+
+@dataclass(frozen=True)
+class ExperimentView(View):
+    """An experiment, as the functions that draw see it."""
+
+    config: Config
 
     @property
     def valences(self) -> dict[str, str | None]:
         """The valence of each variant."""
-        return {name: variant.valence for name, variant in self._config.variants.items()}
+        return {name: variant.valence for name, variant in self.config.variants.items()}
 
     @property
     def position(self) -> str:
         """The captured position that figures with room for one show."""
-        captured = [str(position) for position in self._config.capture.positions]
+        captured = [str(position) for position in self.config.capture.positions]
         return next((name for name in PREFERRED if name in captured), captured[0])
