@@ -160,8 +160,9 @@ class SteeredRows:
         if self._fired != self._layers:
             raise RuntimeError(f"no edit was made at layers {sorted(self._layers - self._fired)}")
         for number, row in enumerate(self._rows):
-            for edit in {edit.number: edit for edit in row.edits}.values() if row is not None else ():
-                row.tokens[edit.number] += int(self._where(number, edit).sum())
+            if row is not None:
+                for edit in {edit.number: edit for edit in row.edits}.values():
+                    row.tokens[edit.number] += int(self._where(number, edit).sum())
 
     def _where(self, number: int, edit: LayerEdit) -> torch.Tensor:
         """The tokens of a sequence that an edit is for; padding is none of them."""
