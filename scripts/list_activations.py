@@ -5,7 +5,7 @@ import sys
 from emoprobe.results import atomic
 from emoprobe.results.activation_folder import ActivationError
 from emoprobe.results.activations import manifest
-from emoprobe.tasks.samples import experiment_pairs
+from emoprobe.tasks.samples import captured_pairs
 from scripts.arguments import experiment_arguments
 
 
@@ -13,7 +13,7 @@ def main() -> None:
     """Command line; see --help."""
     config, layout = experiment_arguments(__doc__)
     try:
-        entries = manifest(layout, experiment_pairs(config))
+        entries = manifest(layout, captured_pairs(config))
     except ActivationError as error:
         sys.exit(str(error))
     atomic.write_json(layout.manifest, entries.model_dump(mode="json"))

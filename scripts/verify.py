@@ -4,14 +4,14 @@ import sys
 
 from emoprobe.results import atomic
 from emoprobe.results.verification import verify
-from emoprobe.tasks.samples import experiment_pairs
+from emoprobe.tasks.samples import captured_pairs, experiment_pairs
 from scripts.arguments import experiment_arguments
 
 
 def main() -> None:
     """Command line; see --help."""
     config, layout = experiment_arguments(__doc__)
-    found = verify(layout, experiment_pairs(config), captured=config.capture.enabled)
+    found = verify(layout, experiment_pairs(config), captured_pairs(config))
     if found.problems:
         sys.exit("\n".join([f"{len(found.problems)} problems in {found.checked} pairs:", *found.problems]))
     atomic.write_json(layout.verified, found.values())

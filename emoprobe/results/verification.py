@@ -48,11 +48,12 @@ def check_trajectory(layout: Layout, variant: str, sample: str) -> tuple[list[st
     return problems, tokens
 
 
-def verify(layout: Layout, pairs: Iterable[tuple[str, str]], *, captured: bool) -> Verification:
-    """Check every pair, and its activations where they were `captured`."""
+def verify(layout: Layout, pairs: Iterable[tuple[str, str]], captured: Iterable[tuple[str, str]]) -> Verification:
+    """Check every pair, and the activations of those that were `captured`."""
+    with_activations = set(captured)
     entries = {}
     problems: list[str] = []
-    if captured:
+    if with_activations:
         try:
             entries = Manifest.read(layout.manifest).root
         except DamagedError as error:
@@ -62,7 +63,7 @@ def verify(layout: Layout, pairs: Iterable[tuple[str, str]], *, captured: bool) 
         checked += 1
         found, tokens = check_trajectory(layout, variant, sample)
         problems += found
-        if captured:
+        if (variant, sample) in with_activations:
             folder, entry = layout.activations(variant, sample), entries.get(f"{variant}/{sample}")
             if entry is None and entries:
                 problems.append(f"{layout.manifest}: has no entry for {variant}/{sample}; delete it and run again")
