@@ -15,7 +15,8 @@ from emoprobe.analysis.probes.discriminant import Cells, Moments
 @dataclass(frozen=True)
 class VariantResult:
     """Of some cells, each (cells): areas (one variant against the rest, mean), of a probe and of differences of means,
-    the share of rows whose variant is named, and the same on the control tasks (None where there are none)."""
+    the share of rows whose variant is named, and the same on the control tasks (None where there are none).
+    """
 
     areas: np.ndarray
     diff_means: np.ndarray

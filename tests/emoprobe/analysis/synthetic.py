@@ -32,8 +32,8 @@ VALENCES = {
 BALANCED = {
     "control": None,
     "filler": None,
-    **{name: "negative" for name in ("anger", "fear", "impatience", "disappointment")},
-    **{name: "positive" for name in ("joy", "hope", "encouragement", "collaborative")},
+    **dict.fromkeys(("anger", "fear", "impatience", "disappointment"), "negative"),
+    **dict.fromkeys(("joy", "hope", "encouragement", "collaborative"), "positive"),
 }
 
 
