@@ -59,7 +59,7 @@ class Draw:
     def answer(self, logit: np.ndarray) -> None:
         """Draw correctness."""
         chance = 1 / (1 + np.exp(-logit))
-        right: list[bool] = (self.generator.random(len(chance)) < chance).tolist()
+        right = [bool(value) for value in self.generator.random(len(chance)) < chance]
         self.table["correct"] = pd.array(right, dtype="boolean")
 
 

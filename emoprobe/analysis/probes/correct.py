@@ -154,7 +154,7 @@ def _gains(scores: torch.Tensor, own: CorrectDesign) -> tuple[np.ndarray, np.nda
         gains[:, fold] = (labelled_auroc(both, truth) - labelled_auroc(alone, truth)).numpy()
         influence.index_add_(1, places[test], influences(both, truth) - influences(alone[None], truth))
         valid += 1
-    return gains, (influence / max(1, valid)).numpy()
+    return gains, (influence / max(1, valid)).numpy() * design.leverage
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def probe_correct(cells: Cells, own: CorrectDesign, found: Moments) -> CorrectRe
         areas,
         diff_means,
         torch.stack(permuted, 2).nanmean(2).numpy(),
-        (influence / valid).numpy(),
+        (influence / valid).numpy() * design.leverage,
         torch.stack(weights, 1),
     )
 
