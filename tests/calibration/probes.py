@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from emoprobe.analysis.probes.experiment import run_probes
-from emoprobe.analysis.probes.source import Source
+from emoprobe.analysis.probes.source import Load, Source
 from tests.emoprobe.analysis import synthetic
 
 LAYERS, D = 3, 12
@@ -34,8 +34,10 @@ class Draw:
     planted: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     def direction(self) -> np.ndarray:
-        """A random direction of length √D, so that its entries are about 1."""
-        return self.generator.normal(size=D)
+        """A random direction of length √D, so that its entries are about 1 and an effect has one size in all runs."""
+        found = self.generator.normal(size=D)
+        scaled: np.ndarray = found * np.sqrt(D) / np.linalg.norm(found)
+        return scaled
 
     def codes(self, *columns: str) -> np.ndarray:
         """A code for each row, equal where all columns are."""
@@ -57,7 +59,8 @@ class Draw:
     def answer(self, logit: np.ndarray) -> None:
         """Draw correctness."""
         chance = 1 / (1 + np.exp(-logit))
-        self.table["correct"] = pd.array(self.generator.random(len(chance)) < chance, dtype="boolean")
+        right = [bool(value) for value in self.generator.random(len(chance)) < chance]
+        self.table["correct"] = pd.array(right, dtype="boolean")
 
 
 def start(generator: np.random.Generator, samples: int) -> Draw:
@@ -138,17 +141,17 @@ def everything(draw: Draw) -> None:
 
 
 def valence_effect(draw: Draw) -> None:
-    """Variants differ, and valence shifts all of them along one direction."""
+    """Variants differ by half a standard deviation, and valences lie 3.5 of them apart along one direction."""
     draw.planted += draw.by("variant", scale=0.5)
     sign = draw.table["valence"].map({"negative": -1.0, "positive": 1.0}).astype(float).fillna(0.0).to_numpy()
-    draw.planted += 1.2 * np.outer(sign, draw.direction())
+    draw.planted += 0.5 * np.outer(sign, draw.direction())
 
 
 def correct_effect(draw: Draw) -> None:
-    """Activations hold more of correctness than length does."""
+    """Activations hold length, and right answers lie 1.4 standard deviations from wrong ones along a direction."""
     length_only(draw)
     right = draw.table["correct"].to_numpy(dtype=float) - 0.5
-    draw.planted += 0.9 * np.outer(right, draw.direction())
+    draw.planted += 0.4 * np.outer(right, draw.direction())
 
 
 @dataclass(frozen=True)
@@ -188,14 +191,20 @@ def simulate(world: World, runs: int, seed: int = 0, permutations: int = 19) -> 
             for number, name in enumerate(POSITIONS)
         }
         n = len(draw.table)
-        source = Source(
-            np.arange(n), list(range(LAYERS)), ["layer.output"], list(POSITIONS), D,
-            lambda begin, end, _hook, block=block: {name: values[:, begin:end] for name, values in block.items()},
-            {name: np.zeros(n, dtype=bool) for name in POSITIONS},
-        )  # fmt: skip
+        empty = {name: np.zeros(n, dtype=bool) for name in POSITIONS}
+        source = Source(np.arange(n), list(range(LAYERS)), ["layer.output"], list(POSITIONS), D, _load(block), empty)
         found = run_probes(draw.table, source, settings, transfers=False)
         cosines = pd.DataFrame(found.directions.cosines)
         yield {row["target"]: row for row in found.tests} | {"cosines": cosines[cosines["variant"] < cosines["other"]]}
+
+
+def _load(block: dict[str, np.ndarray]) -> Load:
+    """Activations that are in memory, as a source gives them."""
+
+    def load(begin: int, end: int, _hook_point: str) -> dict[str, np.ndarray]:
+        return {name: values[:, begin:end] for name, values in block.items()}
+
+    return load
 
 
 def summary(world: World, runs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -147,7 +147,7 @@ def test_verify_names_damage(after: Callable[..., Workspace], path: str, damage:
     else:
         damage(target)
     pairs = [(variant, f"gsm8k_000{number}") for variant in VARIANTS for number in (1, 2, 3)]
-    found = verify(workspace.layout, pairs, captured=True)
+    found = verify(workspace.layout, pairs, pairs)
     assert found.checked == 9
     assert any(word in problem and "calm/gsm8k_0001" in problem for problem in found.problems)
     assert all("calm/gsm8k_0001" in problem for problem in found.problems)

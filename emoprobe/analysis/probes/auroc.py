@@ -66,7 +66,7 @@ def influences(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def interval(estimate: float, by_group: np.ndarray, folds: int) -> tuple[float, float]:
-    """The 95 % interval of a cross-validated mean, from the influence of each group on it; NaN below 20 groups.
+    """The 95 % interval of a cross-validated mean, from the jackknifed influence of each group; NaN below 20 groups.
 
     Probes of different folds share most of their training rows, so their errors go together: the variance is widened
     for k folds by the correction of Nadeau & Bengio (2003), 1 + k / (k − 1).
@@ -74,6 +74,6 @@ def interval(estimate: float, by_group: np.ndarray, folds: int) -> tuple[float, 
     count = len(by_group)
     if count < LEAST_UNITS or not math.isfinite(estimate):
         return math.nan, math.nan
-    variance = count / (count - 1) * float((by_group**2).sum()) * (1 + folds / (folds - 1))
-    reach = float(stats.t.ppf(1 - ALPHA / 2, count - 1)) * math.sqrt(variance)
+    variance = float((by_group**2).sum()) * (1 + folds / (folds - 1))
+    reach = float(stats.t.ppf(1 - ALPHA / 2, count - folds)) * math.sqrt(variance)
     return estimate - reach, estimate + reach

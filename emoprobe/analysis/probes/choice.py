@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,11 +52,8 @@ class Choice:
     @property
     def commonest(self) -> Place:
         """The cell that most training sets choose; empty where none did."""
-        counts: dict[tuple[Any, ...], int] = {}
-        for place in self.places.values():
-            key = tuple(place.items())
-            counts[key] = counts.get(key, 0) + 1
-        return dict(max(counts, key=lambda key: counts[key])) if counts else {}
+        counts = Counter(tuple(place.items()) for place in self.places.values())
+        return dict(counts.most_common(1)[0][0]) if counts else {}
 
     @property
     def agreement(self) -> float:

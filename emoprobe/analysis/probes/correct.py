@@ -1,7 +1,7 @@
 """Probes of correctness: whether activations tell more of it than length, truncation, format and words do.
 
-The area of a probe alone says little: an activation that knows the answer was cut off knows that it is wrong. So what is
-tested is what the activations add. Correctness is fitted on the nuisance features; a probe is trained on what that
+The area of a probe alone says little: an activation that knows the answer was cut off knows that it is wrong. So what
+is tested is what the activations add. Correctness is fitted on the nuisance features; a probe is trained on what that
 leaves over, on activations with the nuisance taken out, and its score is correlated with what is left over on the fold
 that is held out. The null deals blocks of questions of that remainder anew and takes the nuisance out of it again
 (Freedman & Lane 1983), so that it keeps how rows of a question go together.
@@ -60,7 +60,7 @@ class CorrectDesign:
         )
 
     def nuisance_areas(self) -> np.ndarray:
-        """The area of the nuisance features alone on each fold that is held out, (folds); NaN where it has one class."""
+        """The area of the nuisance features alone on each held-out fold, (folds); NaN where it has one class."""
         return np.array(
             [
                 float(labelled_auroc(_tensor(self.predictions[fold, test]), torch.from_numpy(self.labels[test])))
@@ -148,21 +148,21 @@ def _gains(scores: torch.Tensor, own: CorrectDesign) -> tuple[np.ndarray, np.nda
     for fold in range(design.folds):
         test = torch.from_numpy(design.fold == fold)
         truth, alone = labels[test], _tensor(own.predictions[fold])[test]
-        if len(truth.unique()) < 2:
+        if not 0 < int(truth.sum()) < len(truth):
             continue
         both = alone + scores[:, test, fold]
         gains[:, fold] = (labelled_auroc(both, truth) - labelled_auroc(alone, truth)).numpy()
         influence.index_add_(1, places[test], influences(both, truth) - influences(alone[None], truth))
         valid += 1
-    return gains, (influence / max(1, valid)).numpy()
+    return gains, (influence / max(1, valid)).numpy() * design.leverage
 
 
 @dataclass(frozen=True)
 class CorrectResult:
     """Probes on activations alone: areas and their null, influences, and the weights of each fold.
 
-    `areas` and `diff_means` are (cells, folds), `permuted` (cells, permutations), `influence` (cells, groups), `weights`
-    (cells, folds, r, 1).
+    `areas` and `diff_means` are (cells, folds), `permuted` (cells, permutations), `influence` (cells, groups), and
+    `weights` (cells, folds, r, 1).
     """
 
     areas: np.ndarray
@@ -193,7 +193,7 @@ def probe_correct(cells: Cells, own: CorrectDesign, found: Moments) -> CorrectRe
         raw = x[:, test] @ delta[..., :1]
         truth = dealt[0, test]
         diff_means[:, fold] = labelled_auroc(raw[..., 0], truth).numpy()
-        if len(truth.unique()) == 2:
+        if 0 < int(truth.sum()) < len(truth):
             scores = (x[:, test] @ slopes[..., :1])[..., 0]
             influence.index_add_(1, places[test], influences(scores, truth))
     valid = max(1, int(np.isfinite(areas[:1]).sum()))
@@ -201,7 +201,7 @@ def probe_correct(cells: Cells, own: CorrectDesign, found: Moments) -> CorrectRe
         areas,
         diff_means,
         torch.stack(permuted, 2).nanmean(2).numpy(),
-        (influence / valid).numpy(),
+        (influence / valid).numpy() * design.leverage,
         torch.stack(weights, 1),
     )
 

@@ -84,6 +84,19 @@ class Design:
         )  # fmt: skip
 
     @property
+    def leverage(self) -> np.ndarray:
+        """(groups): how much more the error of a mean over a group's fold shows when the group is left out of it.
+
+        1 / (1 − its share of the fold's rows), as of the jackknife; the larger the share, the more the mean follows it.
+        """
+        rows = np.bincount(self.group, minlength=self.groups)
+        fold = np.zeros(self.groups, dtype=int)
+        fold[self.group] = self.fold
+        share = rows / np.maximum(1, np.bincount(self.fold, minlength=self.folds))[fold]
+        found: np.ndarray = 1 / np.maximum(1 - share, 0.5)
+        return found
+
+    @property
     def left_out(self) -> list[tuple[int, ...]]:
         """The folds that each training set leaves out: one for a test, two for a choice inside of a training set."""
         return [(fold,) for fold in range(self.folds)] + list(combinations(range(self.folds), 2))

@@ -231,4 +231,5 @@ def _blocks(design: Design) -> tuple[np.ndarray, int]:
 
 def _unit(vectors: torch.Tensor) -> torch.Tensor:
     """Vectors along the last dimension, of unit length; zeros stay."""
-    return vectors / vectors.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    found: torch.Tensor = vectors / torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp(min=1e-12)
+    return found

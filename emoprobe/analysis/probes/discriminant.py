@@ -42,7 +42,8 @@ class Cells:
         n, d = x.shape[1:]
         if n >= d:
             return cls(x, d, scale[:, 0], None)
-        gram = (x @ x.mT).double()
+        wide = x.double()  # in single precision rounding alone can make the Gram matrix indefinite
+        gram = wide @ wide.mT
         level = gram.diagonal(dim1=1, dim2=2).mean(1).clamp(min=JITTER)
         root = torch.linalg.cholesky(gram + JITTER * level[:, None, None] * torch.eye(n, dtype=gram.dtype))
         basis = torch.linalg.solve_triangular(root.float(), x, upper=False).mT

@@ -20,6 +20,7 @@ from emoprobe.analysis.probes.source import Source
 from emoprobe.analysis.probes.targets import CorrectTarget, ValenceTarget, VariantTarget
 from emoprobe.config.experiment import Config
 
+THREADED_ROWS = 1000
 BATCH = 1 << 25  # floats that one batch of cells may take
 
 
@@ -45,6 +46,16 @@ def run_probes(
         memory: bytes of activations that may be held at once; at least one layer is.
         transfers: whether to test probes on texts, variants and positions that they were not trained on.
     """
+    threads = torch.get_num_threads()
+    # Matrices of few rows are so small that threads would wait for each other most of the time.
+    torch.set_num_threads(threads if len(source.rows) >= THREADED_ROWS else 1)
+    try:
+        return _run(table, source, config, memory, transfers)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _run(table: pd.DataFrame, source: Source, config: Config, memory: int, transfers: bool) -> Findings:
     table = table.iloc[source.rows].reset_index(drop=True)
     design, settings = Design.of(table, config), config.probes
     findings = Findings(Directions.empty(design.variants, config, source.layers, source.d))

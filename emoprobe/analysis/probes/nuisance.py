@@ -78,7 +78,7 @@ def _dummies(table: pd.DataFrame, name: str) -> np.ndarray:
 
 def _bag_of_words(texts: list[str], design: Design) -> np.ndarray:
     count = min(MOST_COMPONENTS, len(np.unique(design.group)) // GROUPS_A_COMPONENT)
-    vectors = CountVectorizer(max_features=WORDS, token_pattern=r"(?u)\b\w+\b")
+    vectors = CountVectorizer(max_features=WORDS, token_pattern=r"(?u)\b\w+\b")  # noqa: S106 (no password)
     try:
         counts = np.log1p(vectors.fit_transform(texts).toarray().astype(float))
     except ValueError:  # no response has a word

@@ -36,7 +36,8 @@ class ValenceTarget:
     def add(self, cells: Cells, places: list[Place], position: Position, moments: Moments) -> ValenceResult:
         """Probe some cells of a position."""
         own, nuisance = position.valence, position.valence_nuisance
-        assert own is not None and nuisance is not None
+        assert own is not None
+        assert nuisance is not None
         result = probe_valence(cells, own, moments)
         self.largest.add(result.permuted)
         baseline = np.broadcast_to(nuisance.by_pair, result.by_pair.shape)
@@ -170,7 +171,7 @@ class CorrectTarget:
         plan = correct_test(len(groups), self.settings.permutations, self.design.folds)
         row: dict[str, Any] = _planned(plan) | {
             "cells": len(self.found),
-            "classes": f"{int((self.design.correct == 0).sum())} wrong, {int((self.design.correct == 1).sum())} correct",
+            "classes": f"{(self.design.correct == 0).sum()} wrong, {(self.design.correct == 1).sum()} correct",
         }
         if not self.found:
             return row | {"verdict": "note", "reason": self._why()}
@@ -198,8 +199,8 @@ class CorrectTarget:
         """The influence of each group, from the cell that was chosen without its fold."""
         fold_of = np.zeros(self.design.groups, dtype=int)
         fold_of[self.design.group] = self.design.fold
-        found: np.ndarray = self.choice.values[name][fold_of[groups], groups]
-        return np.nan_to_num(found)
+        found: np.ndarray = np.nan_to_num(self.choice.values[name][fold_of[groups], groups])
+        return found
 
     def _why(self) -> str:
         return self.reason

@@ -171,7 +171,7 @@ def pair_areas(
 
 
 def _choice(x: torch.Tensor, own: ValenceDesign, weights: torch.Tensor) -> np.ndarray:
-    """How good each cell is inside of each training set: over the pairs and folds that are in it, (cells, pairs, folds)."""
+    """The area of each cell inside of each training set, over its own pairs and folds, (cells, pairs, folds)."""
     design, real = own.design, own.real
     inner = [contrasts(tuple(own.signs.tolist()), (low, high)) for low, high in real.pairs.tolist()]
     sizes = [len(part.pairs) for part in inner]

@@ -94,8 +94,13 @@ def _areas(axis: Axes, own: pd.DataFrame, positions: list[str]) -> None:
     axis.set_xlim(-0.5, len(layers) - 0.5)
 
 
+<<<<<<< HEAD
 def transfers(view: ExperimentView) -> Figure:
     """Whether probes of valence and correctness hold elsewhere: by position, by held-out text and by held-out variant."""
+=======
+def transfers(view: View) -> Figure:
+    """Whether probes of valence and correctness hold at other positions, on held-out texts and on held-out variants."""
+>>>>>>> probes
     table = view.table("probe_transfer")
     chosen = [cell for cell in _cells(view) if cell["target"] in set(table["target"])]
     if not chosen:
@@ -119,17 +124,18 @@ def _cells(view: ExperimentView) -> list[dict[str, Any]]:
 
 
 def _own(table: pd.DataFrame, cell: dict[str, Any]) -> pd.DataFrame:
-    return table[
-        (table["target"] == cell["target"])
-        & (table["hook_point"] == cell["hook_point"])
-        & (table["layer"] == cell["layer"])
-    ]
+    here = (table["hook_point"] == cell["hook_point"]) & (table["layer"] == cell["layer"])
+    found: pd.DataFrame = table.loc[here & (table["target"] == cell["target"])]
+    return found
 
 
 def _lines(table: pd.DataFrame, cell: dict[str, Any]) -> pd.DataFrame:
     """What was held out in a cell, with its area."""
     own = _own(table, cell)
-    return own[(own["kind"] != "position") & (own["test"] == cell["position"]) & own["auroc"].notna()]
+    found: pd.DataFrame = own.loc[
+        (own["kind"] != "position") & (own["test"] == cell["position"]) & own["auroc"].notna()
+    ]
+    return found
 
 
 def _position_matrix(figure: Figure, axis: Axes, table: pd.DataFrame, cell: dict[str, Any]) -> None:
@@ -152,11 +158,11 @@ def _position_matrix(figure: Figure, axis: Axes, table: pd.DataFrame, cell: dict
 
 def _held_out(axis: Axes, lines: pd.DataFrame, valences: dict[str, str | None]) -> None:
     places = np.arange(len(lines))[::-1]
-    for place, entry in zip(places, lines.itertuples(), strict=True):
-        colour = colour_of(entry.train, valences.get(str(entry.train))) if entry.kind == "variant" else INK
-        axis.plot([0.5, entry.auroc], [place, place], color=colour, linewidth=1)
+    for place, entry in zip(places.tolist(), lines.to_dict("records"), strict=True):
+        colour = colour_of(entry["train"], valences.get(str(entry["train"]))) if entry["kind"] == "variant" else INK
+        axis.plot([0.5, entry["auroc"]], [place, place], color=colour, linewidth=1)
         axis.plot(
-            entry.auroc, place, "o" if entry.kind == "variant" else "D", color=colour, markersize=4, clip_on=False
+            entry["auroc"], place, "o" if entry["kind"] == "variant" else "D", color=colour, markersize=4, clip_on=False
         )
     axis.axvline(0.5, color=INK, linewidth=0.8)
     axis.set_yticks(places, list(lines["train"]), fontsize=8)

@@ -25,10 +25,15 @@ def statements(tests: pd.DataFrame, transfer: pd.DataFrame) -> list[Statement]:
         transfer: the table `probe_transfer`.
     """
     found = [
-        {"valence": _valence, "correct": _correct, "variant": _variant}[row["target"]](row)
-        for row in tests.astype(object).where(tests.notna(), None).to_dict("records")
+        {"valence": _valence, "correct": _correct, "variant": _variant}[row["target"]](row) for row in _records(tests)
     ]
     return found + _transfers(tests, transfer)
+
+
+def _records(tests: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows with None for what is missing."""
+    values = tests.astype(object).where(tests.notna(), None)
+    return [{str(name): value for name, value in row.items()} for row in values.to_dict("records")]
 
 
 def _valence(row: dict[str, Any]) -> Statement:

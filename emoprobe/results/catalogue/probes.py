@@ -11,8 +11,8 @@ PROBES = Table(
     {
         "target": Column(
             "string",
-            "What is read off: valence (negative against positive variants, judged on variants that were left out), correct, "
-            "or variant, which is a manipulation check.",
+            "What is read off: valence (negative against positive variants, judged on variants that were left out), "
+            "correct, or variant, which is a manipulation check.",
         ),
         "hook_point": Column("string", "Hook point."),
         "position": Column("string", "Position."),
@@ -35,8 +35,8 @@ PROBES = Table(
         ),
         "p": Column(
             "float64",
-            "Permutation test, corrected over all cells of the target by their largest: of the area for valence, of what "
-            "activations add to the nuisance features for correct.",
+            "Permutation test, corrected over all cells of the target by their largest: of the area for valence, of "
+            "what activations add to the nuisance features for correct.",
         ),
         "diff_means_auroc": Column("float64", "Area of a plain difference of means on the same folds."),
         "nuisance_auroc": Column(
@@ -103,8 +103,8 @@ PROBE_TRANSFER = Table(
     {
         "kind": Column(
             "string",
-            "position: trained at one position, tested at another; text: tested on a text of each variant that was left "
-            "out; variant: tested on a variant that was left out (valence: against those of the other valence).",
+            "position: trained at one position, tested at another; text: tested on a text of each variant that was "
+            "left out; variant: tested on a variant that was left out (valence: against those of the other valence).",
         ),
         "target": Column("string", "What is read off."),
         "hook_point": Column("string", "Hook point."),
@@ -130,8 +130,8 @@ DIRECTION_COSINES = Table(
         "other": Column("string", "Another variant, or the same."),
         "cosine": Column(
             "float64",
-            "Cosine between their mean differences to the reference over disjoint halves of the questions, mean over ten "
-            "halvings; on the diagonal, how well the halves agree on one direction.",
+            "Cosine between their mean differences to the reference over disjoint halves of the questions, mean over "
+            "ten halvings; on the diagonal, how well the halves agree on one direction.",
         ),
         "low": Column(
             "float64", "Lower end of its 95 % jackknife interval over questions; null below 20 groups of them."

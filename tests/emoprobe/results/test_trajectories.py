@@ -276,7 +276,7 @@ def test_the_activations_of_a_failure_say_so_and_are_passed_over(tmp_path: Path)
     assert found.values.shape == (1, 1, 4)
     pairs = [("control", "gsm8k_0001"), ("calm", "gsm8k_0001")]
     atomic.write_json(layout.manifest, activations.manifest(layout, pairs).model_dump(mode="json"))
-    assert verify(layout, pairs, captured=True).problems == []
+    assert verify(layout, pairs, pairs).problems == []
 
 
 def test_answers_and_failures_that_are_mixed_up_are_told(tmp_path: Path) -> None:
