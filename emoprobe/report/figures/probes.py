@@ -94,13 +94,8 @@ def _areas(axis: Axes, own: pd.DataFrame, positions: list[str]) -> None:
     axis.set_xlim(-0.5, len(layers) - 0.5)
 
 
-<<<<<<< HEAD
 def transfers(view: ExperimentView) -> Figure:
-    """Whether probes of valence and correctness hold elsewhere: by position, by held-out text and by held-out variant."""
-=======
-def transfers(view: View) -> Figure:
     """Whether probes of valence and correctness hold at other positions, on held-out texts and on held-out variants."""
->>>>>>> probes
     table = view.table("probe_transfer")
     chosen = [cell for cell in _cells(view) if cell["target"] in set(table["target"])]
     if not chosen:
