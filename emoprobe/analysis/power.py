@@ -19,8 +19,9 @@ from emoprobe.analysis.statistics import LEVEL, POWER
 
 ACCURACY = 0.5  # of the reference
 TEXT_DEVIATIONS = (0.0, 0.3)  # how far the texts of one variant differ, standard deviation in logits
-RUNS = 600
-SIMULATION_ERROR = 0.02  # added to the wanted power: about one standard error of a share of 600 runs
+RUNS = (600, 4000)  # fewest and most runs of a design
+ANSWERS = 1_000_000  # of one side of all runs, which bounds time and memory in between
+SIMULATION_ERROR = 0.02  # added to the wanted power: more than a standard error of a share of 600 runs
 STEP = 0.005  # differences are stated in half points
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(41)
 
@@ -55,12 +56,13 @@ def centre_of(accuracy: float, deviation: float) -> float:
 class Simulation:
     """Runs of one design that share their random numbers, so that power rises with the difference."""
 
-    def __init__(self, design: Design, deviation: float, seed: int = 0, runs: int = RUNS) -> None:
+    def __init__(self, design: Design, deviation: float, seed: int = 0) -> None:
         self.design = design
         self.own, self.other = design.labels()
         # One text has no texts to deviate from.
         self.deviations = tuple(deviation if labels is not None else 0.0 for labels in (self.own, self.other))
         generator = np.random.default_rng(seed)
+        runs = int(np.clip(ANSWERS // (design.questions * design.draws), *RUNS))
         shape = (runs, design.questions)
         self.texts = tuple(generator.standard_normal((runs, count)) for count in (design.texts, design.reference_texts))
         self.uniform = tuple(
@@ -121,7 +123,7 @@ def text_limit(design: Design, deviation: float) -> float | None:
     index = np.arange(pairs * repeats)
     generator = np.random.default_rng(0)
     own, other = (index % texts if texts > 1 else None for texts in (design.texts, design.reference_texts))
-    levels = [generator.standard_normal((4 * RUNS, texts)) for texts in (design.texts, design.reference_texts)]
+    levels = [generator.standard_normal((RUNS[1], texts)) for texts in (design.texts, design.reference_texts)]
 
     def accuracies(side: int, labels: Labels | None, accuracy: float) -> Floats:
         own_deviation = deviation if labels is not None else 0.0

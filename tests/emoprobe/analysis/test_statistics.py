@@ -126,7 +126,7 @@ def test_kappa_is_its_formula(seed: int) -> None:
 
 
 def test_awkward_inputs() -> None:
-    assert clopper_pearson(0, 0) == (0.0, 1.0)
+    assert [float(end) for end in clopper_pearson(0, 0)] == [0.0, 1.0]
     assert math.isnan(kappa(np.ones(5), np.ones(5)))
     assert math.isnan(kappa(np.array([]), np.array([])))
     corrected = holm([0.01, math.nan, 0.02])

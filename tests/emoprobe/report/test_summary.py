@@ -1,0 +1,51 @@
+"""The headline numbers of a folder that has its tables."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from emoprobe.analysis.behaviour import accuracy
+from emoprobe.analysis.consistency import consistency
+from emoprobe.analysis.paired_tests import paired_tests
+from emoprobe.analysis.plan import analysis_plan
+from emoprobe.config.experiment import Config
+from emoprobe.report.summary import report, summary_text
+from emoprobe.results import atomic
+from emoprobe.results.layout import Layout
+from emoprobe.results.statement import Statement
+from tests.calibration.trajectories import Scene, simulate
+
+
+def test_a_report_holds_statements_with_their_numbers(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    table = simulate(Scene(64, (0.95, 0.5), 0.3), np.random.default_rng(0))
+    table["sample_id"] = table["sample_id"].astype("string")
+    layout.table("accuracy").parent.mkdir(parents=True)
+    tables = {
+        "trajectories": table,
+        "accuracy": accuracy(table),
+        "paired_tests": paired_tests(table, 0.1),
+        "consistency": consistency(table),
+        "workers": table.iloc[:0][["variant"]],
+    }
+    for name, content in tables.items():
+        content.to_parquet(layout.table(name))
+    layout.metadata.write_text(json.dumps({"experiment_name": "here", "model": {"id": "tiny"}}))
+    found = report(layout)
+    said = [Statement.model_validate(entry) for entry in found["statements"]]
+    assert said[0].about == "accuracy:tone0-filler"
+    assert said[0].verdict == "different"
+    assert any(entry.about == "data:plan" and "no plan" in entry.text for entry in said)
+    assert found["plan_sha256"] is None
+    atomic.write_json(layout.report, found)
+    text = summary_text(layout.report)
+    assert "different: tone0 raises strict accuracy" in " ".join(text.split())
+
+    plan = analysis_plan(Config())
+    atomic.write_json(layout.plan, plan.values())
+    again = report(layout)
+    assert again["plan_sha256"] == plan.sha256
+    assert any("deviates from its plan" in entry["text"] for entry in again["statements"])
