@@ -45,7 +45,7 @@ class Design:
         place = {name: number for number, name in enumerate(variants)}
         valence = dict(zip(table["variant"].astype(str), table["valence"], strict=True))
         question = pd.factorize(table["sample_id"])[0]
-        group = _groups(table)
+        group = _groups(table, config.probes.folds)
         count = min(config.probes.folds, len(np.unique(group)))
         return cls(
             variants=variants,
@@ -121,13 +121,24 @@ def deal_folds(group: np.ndarray, folds: int, seed: int) -> np.ndarray:
     return found
 
 
-def _groups(table: pd.DataFrame) -> np.ndarray:
-    """Codes of the groups; a question without one is its own."""
-    names = table["sample_id"].astype("string").radd("question ")
-    if "group" in table:
-        names = table["group"].astype("string").radd("group ").fillna(names)
+def folds_by_group(table: pd.DataFrame, folds: int) -> bool:
+    """Whether there are groups enough to keep each in one fold.
+
+    A handful of groups, such as two levels of difficulty, cannot be divided: then folds go by question, and the group
+    is one of the nuisance features that a probe has to beat.
+    """
+    return "group" in table and _group_names(table).nunique() >= folds
+
+
+def _groups(table: pd.DataFrame, folds: int) -> np.ndarray:
+    """Codes of the groups; a question without one is its own, as every question is where there are too few groups."""
+    names = _group_names(table) if folds_by_group(table, folds) else table["sample_id"]
     found: np.ndarray = pd.factorize(names)[0]
     return found
+
+
+def _group_names(table: pd.DataFrame) -> pd.Series:
+    return table["group"].astype("string").radd("group ").fillna(table["sample_id"].astype("string").radd("question "))
 
 
 def _column(table: pd.DataFrame, name: str, missing: int) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from sklearn.feature_extraction.text import CountVectorizer
 
-from emoprobe.analysis.probes.design import Design
+from emoprobe.analysis.probes.design import Design, folds_by_group
 
 WORDS = 500  # the commonest words of the responses
 MOST_COMPONENTS, GROUPS_A_COMPONENT = 16, 5
@@ -23,14 +23,16 @@ def nuisance_features(table: pd.DataFrame, design: Design, words: bool) -> np.nd
     """Length, truncation and format of each response, and its bag of words where asked for: (n, k), unit variance.
 
     Length enters as a curve (logarithm, its square and cube, quintiles). The bag of words enters by its first principal
-    components, at most one for five groups of questions, so that it can be fitted to them. Columns that a table lacks
-    are left out.
+    components, at most one for five groups of questions, so that it can be fitted to them. The group of a question
+    enters where folds divide groups. Columns that a table lacks are left out.
     """
     columns = [
         *_lengths(table, "completion_tokens"),
         *_lengths(table, "characters"),
         *(_dummies(table, name) for name in ("truncated", "compliant", "extraction") if name in table),
     ]
+    if "group" in table and not folds_by_group(table, design.folds):
+        columns.append(_dummies(table, "group"))
     if words and "completion" in table:
         columns.append(_bag_of_words(table["completion"].fillna("").astype(str).tolist(), design))
     return _scaled(np.column_stack([np.zeros(len(table)), *columns]))

@@ -61,7 +61,7 @@ class Capture(Section):
         for point in hook_points:
             if point not in STREAM_POINTS and not re.fullmatch(MODULE_PATH, point):
                 raise ValueError(
-                    f"{point!r} is no module path that ends in .input or .output, and none of {', '.join(STREAM_POINTS)}"
+                    f"{point!r} is none of {', '.join(STREAM_POINTS)}, and no module path that ends in .input or .output"
                 )
         if len(set(hook_points)) != len(hook_points):
             raise ValueError("names a hook point twice")
