@@ -59,8 +59,7 @@ class Draw:
     def answer(self, logit: np.ndarray) -> None:
         """Draw correctness."""
         chance = 1 / (1 + np.exp(-logit))
-        right = [bool(value) for value in self.generator.random(len(chance)) < chance]
-        self.table["correct"] = pd.array(right, dtype="boolean")
+        self.table["correct"] = pd.Series(self.generator.random(len(chance)) < chance).astype("boolean").to_numpy()
 
 
 def start(generator: np.random.Generator, samples: int) -> Draw:
@@ -70,7 +69,7 @@ def start(generator: np.random.Generator, samples: int) -> Draw:
     draw = Draw(generator, table)
     length = 3.4 + 0.3 * draw.level("sample_id") + 0.1 * draw.level("variant") + 0.3 * generator.normal(size=len(table))
     table["completion_tokens"] = pd.array(np.minimum(np.exp(length), 64).round().astype(int), dtype="Int64")
-    table["truncated"] = pd.array(table["completion_tokens"] >= 64, dtype="boolean")
+    table["truncated"] = (table["completion_tokens"] >= 64).astype("boolean")
     table["compliant"] = pd.array(generator.random(len(table)) < 0.9, dtype="boolean")
     table["completion"] = [" ".join(generator.choice(list("abcdefgh"), 6)) for _ in range(len(table))]
     draw.planted = np.zeros((len(table), D))

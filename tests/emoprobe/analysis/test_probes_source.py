@@ -58,7 +58,7 @@ def experiment(tmp_path: Path) -> tuple[Layout, pd.DataFrame]:
     for row in table.itertuples():
         name = f"{row.sample_id}-d2" if row.draw == 2 else str(row.sample_id)
         if name < "s_0010":
-            write_folder(layout.activations(str(row.variant), name), generator, empty=row.variant == "control")
+            write_folder(layout.activations(str(row.variant), name), generator, empty=str(row.variant) == "control")
     return layout, table
 
 
