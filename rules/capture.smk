@@ -6,8 +6,6 @@ localrules:
 
 
 rule capture:
-    wildcard_constraints:
-        experiment=experiments(lambda config: not config.captures_inline),
     input:
         FILES.pair("{variant}", "{sample}{draw}") / "agent_state.json",
         FILES.model,
@@ -18,6 +16,8 @@ rule capture:
         ],
     log:
         FILES.log("capture", "{variant}", "{sample}{draw}"),
+    wildcard_constraints:
+        experiment=experiments(lambda config: not config.captures_inline),
     # As for generate: the pool tries the next server by itself.
     retries: 0
     conda:

@@ -45,9 +45,7 @@ try:
     if not IN_MODULE:
         given = typed(dict(workflow.config_settings.config))
         values = merged(values, with_includes(given, Path()))
-    STUDY = study_of(
-        values, folder=CONFIG_FILES[-1].parent if CONFIG_FILES else Path()
-    )
+    STUDY = study_of(values, folder=CONFIG_FILES[-1].parent if CONFIG_FILES else Path())
     check_study(STUDY, cache=Path(".snakemake/emoprobe"))
 except ConfigError as error:
     # Not a WorkflowError: that would name the line of this file, which is not where the mistake is.
@@ -140,7 +138,11 @@ def report_figure(name):
 def tables_for(rule):
     """The tables that the figures of one rule are drawn from."""
     return sorted(
-        {FILES.table(table) for name in figures_of(rule) for table in FIGURES[name].tables}
+        {
+            FILES.table(table)
+            for name in figures_of(rule)
+            for table in FIGURES[name].tables
+        }
     )
 
 

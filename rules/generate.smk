@@ -8,8 +8,6 @@ localrules:
 
 
 rule generate:
-    wildcard_constraints:
-        experiment=experiments(lambda config: not config.captures_inline),
     input:
         FILES.sample("{sample}"),
         FILES.model,
@@ -18,6 +16,8 @@ rule generate:
         [FILES.pair("{variant}", "{sample}{draw}") / name for name in TRAJECTORY_FILES],
     log:
         FILES.log("generate", "{variant}", "{sample}{draw}"),
+    wildcard_constraints:
+        experiment=experiments(lambda config: not config.captures_inline),
     priority: 10
     # The pool itself gives a failed request to the next server; what it gives up is not worth another try.
     retries: 0
@@ -31,11 +31,11 @@ rule generate:
 
 # With the backend nnsight, one request generates and captures.
 use rule generate as generate_and_capture with:
-    wildcard_constraints:
-        experiment=experiments(lambda config: config.captures_inline),
     output:
         [FILES.pair("{variant}", "{sample}{draw}") / name for name in TRAJECTORY_FILES],
         [
             FILES.activations("{variant}", "{sample}{draw}") / name
             for name in ACTIVATION_FILES
         ],
+    wildcard_constraints:
+        experiment=experiments(lambda config: config.captures_inline),

@@ -5,7 +5,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from emoprobe.config.files import read_yaml
+from emoprobe.config.reading import read_yaml
 from scripts import document_config
 
 ROOT = Path(__file__).parents[1]

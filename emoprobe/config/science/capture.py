@@ -29,8 +29,8 @@ class Capture(Section):
     hook_points: list[str] = Field(
         ["input_layernorm.output", "post_attention_layernorm.output"],
         min_length=1,
-        description="`resid_pre`, `attn_out`, `resid_mid`, `mlp_out`, `resid_post`, which mean the same in every family "
-        "of models; or a module path relative to a decoder layer plus `.input` or `.output`, `.input` and `.output` "
+        description="`resid_pre`, `attn_out`, `resid_mid`, `mlp_out`, `resid_post`, which mean the same in every "
+        "family of models; or a module path relative to a decoder layer plus `.input` or `.output`, `.input` and `.output` "
         "alone being the layer's own.",
     )
     positions: Literal["all"] | list[int | str] = Field(
@@ -61,7 +61,7 @@ class Capture(Section):
         for point in hook_points:
             if point not in STREAM_POINTS and not re.fullmatch(MODULE_PATH, point):
                 raise ValueError(
-                    f"{point!r} is none of {', '.join(STREAM_POINTS)}, and no module path that ends in .input or .output"
+                    f"{point!r} is none of {', '.join(STREAM_POINTS)} and no module path that ends in .input or .output"
                 )
         if len(set(hook_points)) != len(hook_points):
             raise ValueError("names a hook point twice")

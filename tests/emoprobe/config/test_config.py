@@ -7,7 +7,9 @@ import pytest
 
 from emoprobe.config.errors import ConfigError
 from emoprobe.config.experiment import Config
-from emoprobe.config.files import load_config, parse_config, read_yaml, resolved_path, write_resolved
+from emoprobe.config.files import load_config, parse_config, study_of
+from emoprobe.config.reading import read_yaml
+from emoprobe.workflow.process import plan_folder, write_plan
 
 ROOT = Path(__file__).parents[3]
 CONFIGS = sorted([ROOT / "config/config.yaml", *(ROOT / "config/experiments").glob("*.yaml")])
@@ -183,8 +185,10 @@ def test_shipped_configs_are_valid(path: Path) -> None:
 
 def test_a_resolved_config_is_the_same_config(tmp_path: Path) -> None:
     config = load_config(ROOT / "config/config.yaml")
-    write_resolved(config, tmp_path)
-    assert load_config(resolved_path(config, tmp_path)) == config
+    study = study_of(config.resolved())
+    folder = plan_folder(study, tmp_path)
+    write_plan(study, folder)
+    assert load_config(folder / "pilot.json") == config
 
 
 def test_an_empty_variant_may_be_left_blank() -> None:

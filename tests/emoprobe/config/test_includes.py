@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from emoprobe.config.errors import ConfigError
-from emoprobe.config.files import load_config, merged, read_config_values, with_includes
+from emoprobe.config.files import load_config
+from emoprobe.config.inclusion import merged, read_config_values, with_includes
 
 TONES = "variants:\n  control: {}\n  calm: {text: All is quiet., valence: neutral}\n"
 

@@ -10,7 +10,7 @@ import yaml
 
 from emoprobe.config.errors import ConfigError
 from emoprobe.config.files import load_study, study_of
-from emoprobe.config.study import merged
+from emoprobe.config.inclusion import merged
 
 BASE = {"dataset": {"samples": 4}, "variants": {"control": {}, "calm": {"text": "All is still."}}}
 GRID = {
@@ -27,6 +27,7 @@ def test_every_combination_is_an_experiment_of_its_own() -> None:
     assert found.configs["s-sums-terse"].dataset.source == "gsm8k"
     assert found.configs["s-sums-terse"].dataset.samples == 4
     assert found.configs["s-sums-terse"].prompt.template == "{question}"
+    assert found.configs["s-sums-terse"].prompt.system is None
     assert found.configs["s-words-plain"].prompt.system is not None
 
 
@@ -44,10 +45,11 @@ def test_one_experiment_is_a_plan_of_one() -> None:
 
 def test_a_base_is_found_beside_the_study(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(BASE))
-    study = {"study": {"name": "s"}, "base": "base.yaml", "patch": {"variants": {"calm": None}}, "grid": GRID}
+    study = {"study": {"name": "s"}, "base": "base.yaml", "patch": {"dataset": {"samples": 3}}, "grid": GRID}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
     found = load_study(tmp_path / "study.yaml")
-    assert all(list(config.variants) == ["control"] for config in found.configs.values())
+    assert all(list(config.variants) == ["control", "calm"] for config in found.configs.values())
+    assert all(config.dataset.samples == 3 for config in found.configs.values())
 
 
 @pytest.mark.parametrize(
@@ -55,11 +57,11 @@ def test_a_base_is_found_beside_the_study(tmp_path: Path) -> None:
     [
         ({"a": 1}, {"b": 2}, {"a": 1, "b": 2}),
         ({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}}, {"a": {"b": 3, "c": 2}}),
-        ({"a": {"b": 1}}, {"a": None}, {}),
-        ({"a": {"b": 1}}, {"a": {"b": None}}, {"a": {}}),
+        ({"a": {"b": 1}}, {"a": None}, {"a": None}),
+        ({"a": {"b": 1}}, {"a": {"b": None}}, {"a": {"b": None}}),
         ({"a": [1, 2]}, {"a": [3]}, {"a": [3]}),
         ({"a": 1}, {"a": {"b": 1}}, {"a": {"b": 1}}),
-        ({}, {"a": {"b": None, "c": 1}}, {"a": {"c": 1}}),
+        ({}, {"a": {"b": 1}}, {"a": {"b": 1}}),
     ],
 )
 def test_patches(base: Any, patch: Any, expected: Any) -> None:

@@ -34,7 +34,7 @@ def test_a_report_holds_statements_with_their_numbers(tmp_path: Path) -> None:
     for name, content in tables.items():
         content.to_parquet(layout.table(name))
     layout.metadata.write_text(json.dumps({"experiment_name": "here", "model": {"id": "tiny"}}))
-    found = report(layout)
+    found = report(Config(), layout)
     said = [Statement.model_validate(entry) for entry in found["statements"]]
     assert said[0].about == "accuracy:tone0-filler"
     assert said[0].verdict == "different"
@@ -46,6 +46,6 @@ def test_a_report_holds_statements_with_their_numbers(tmp_path: Path) -> None:
 
     plan = analysis_plan(Config())
     atomic.write_json(layout.plan, plan.values())
-    again = report(layout)
+    again = report(Config(), layout)
     assert again["plan_sha256"] == plan.sha256
     assert any("deviates from its plan" in entry["text"] for entry in again["statements"])
