@@ -30,8 +30,8 @@ class Capture(Section):
         ["input_layernorm.output", "post_attention_layernorm.output"],
         min_length=1,
         description="`resid_pre`, `attn_out`, `resid_mid`, `mlp_out`, `resid_post`, which mean the same in every "
-        "family of models; or a module path relative to a decoder layer plus `.input` or `.output`, `.input` and `.output` "
-        "alone being the layer's own.",
+        "family of models; or a module path relative to a decoder layer plus `.input` or `.output`, `.input` and "
+        "`.output` alone being the layer's own.",
     )
     positions: Literal["all"] | list[int | str] = Field(
         ["last_prompt", "prefix_mean", "response_first", "response_mean", "response_last"],
