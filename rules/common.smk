@@ -29,6 +29,7 @@ from emoprobe.results.layout import (
 from emoprobe.workflow import outcome, process, triggers
 from emoprobe.workflow.checks import check_study
 from emoprobe.workflow.targets import StudyTargets, Targets, budget
+from server.pool.address import pool_status
 from server.pool.run import job_environment
 
 # A prefix that another workflow gives to the results of this one moves outputs, and nothing else by itself.
@@ -153,6 +154,11 @@ def job_logs():
         for rule in workflow.rules
         if rule.log
     }
+
+
+def pool_now():
+    """What the pool says of its servers; None where none answers."""
+    return pool_status(Path(os.environ["EMOPROBE_POOL"]))
 
 
 def everything():
