@@ -66,11 +66,12 @@ EXPERIMENTS = {
 TRIGGERS = {name: triggers.Triggers.of(each) for name, each in STUDY.configs.items()}
 ACROSS = StudyTargets(STUDY)
 
-ENVIRONMENT = f"../envs/{process.hardware()}.yaml"
+IN_CONDA = workflow.deployment_settings.deployment_method
+# Without conda no job carries an environment: looking at one costs every job of a plan.
+ENVIRONMENT = f"../envs/{process.hardware()}.yaml" if IN_CONDA else None
 PLAN = process.plan_folder(STUDY, Path(".snakemake/emoprobe"))
 # Shell commands take these from the environment: in `params`, or in the command itself, a new process number or another
 # folder would make everything again.
-IN_CONDA = workflow.deployment_settings.deployment_method
 os.environ.update(
     job_environment(
         PLAN,
