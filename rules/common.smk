@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from snakemake.scheduling.job_scheduler import JobScheduler
+from snakemake_scheduler_plugin_emoprobe import Scheduler
 
 # The library lies beside the Snakefile; transforms may also lie where the workflow was started.
 CODE = Path(workflow.current_basedir).parent
@@ -28,7 +29,7 @@ from emoprobe.results.layout import (
 )
 from emoprobe.workflow import outcome, process, triggers
 from emoprobe.workflow.checks import check_study
-from emoprobe.workflow.targets import StudyTargets, Targets, budget
+from emoprobe.workflow.targets import StudyTargets, Targets, budget, turns
 from server.pool.address import pool_status
 from server.pool.run import job_environment
 
@@ -56,6 +57,8 @@ process.collect_garbage_less()
 JobScheduler.exit_gracefully = process.in_thread(JobScheduler.exit_gracefully)
 
 STARTED = time.time()
+
+Scheduler.turns = turns(STUDY)
 
 # Rules name the files of one experiment by wildcard.
 FILES = Layout(RESULTS / "{experiment}")

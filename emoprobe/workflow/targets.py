@@ -121,6 +121,17 @@ class StudyTargets:
         return [*tables, *figures, layout.report, layout.report_html]
 
 
+def turns(study: Study) -> dict[str, tuple[int, int]]:
+    """Experiment → (the turn of its model, its own place): models in the order in which the study first names them."""
+    models: dict[str, int] = {}
+    for config in study.configs.values():
+        models.setdefault(config.model.model_dump_json(), len(models))
+    return {
+        name: (models[config.model.model_dump_json()], place)
+        for place, (name, config) in enumerate(study.configs.items())
+    }
+
+
 def budget(study: Study) -> str:
     """What a whole plan comes to, in a line an experiment and one for all: trajectories, tokens at most, servers."""
     lines = []
