@@ -1,8 +1,8 @@
 """Snakemake's scheduler for plans of many experiments: jobs in the order in which the pool can serve them.
 
 Model servers come one model after the other, so all jobs of a model's experiments are handed out before those of the
-next; a job of another model would hold a slot and wait. Jobs are taken first fit; ready jobs are not weighed against each
-other. Chosen with `scheduler: emoprobe` in a profile; Snakemake finds the plugin by the name of this package.
+next; a job of another model would hold a slot and wait. Jobs are taken first fit; ready jobs are not weighed against
+each other. Chosen with `scheduler: emoprobe` in a profile; Snakemake finds the plugin by the name of this package.
 """
 
 from __future__ import annotations
