@@ -111,13 +111,13 @@ def moments(
     means = (kept @ sums).view(cells, sets, count, r) / counts.clamp(min=1.0)[..., None]
     weighted = means * counts.sqrt()[..., None]
     # One set at a time and in place: fresh memory for all of them would take longer to come by than to fill.
-    scatter = torch.empty_like(inner[0])
+    whole, scatter = torch.stack(inner).sum(0), torch.empty_like(inner[0])
     roots = []
     for number, total in enumerate(counts.sum(1).clamp(min=1.0).tolist()):
-        scatter.zero_()
-        for fold, own in enumerate(inner):
-            if fold not in design.left_out[number]:
-                scatter += own
+        first, *others = design.left_out[number]
+        torch.sub(whole, inner[first], out=scatter)
+        for fold in others:
+            scatter -= inner[fold]
         scatter.baddbmm_(weighted[:, number].mT, weighted[:, number], alpha=-1)
         diagonal = scatter.diagonal(dim1=1, dim2=2)
         level = diagonal.sum(1, keepdim=True) / (total * d)
