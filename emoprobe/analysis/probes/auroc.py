@@ -45,7 +45,20 @@ def _wins(values: torch.Tensor, others: torch.Tensor, mask: torch.Tensor) -> tor
 
 def labelled_auroc(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """`auroc` of scores (…, n) by labels of 0, 1 and −1 (left out), of the same shape or fewer leading dimensions."""
-    return auroc(scores, scores, (labels == 1).expand(scores.shape), (labels == 0).expand(scores.shape))
+    values, order = scores.sort(dim=-1)
+    found = labels.expand(scores.shape).gather(-1, order)
+    one, zero = (found == 1).to(scores.dtype), (found == 0).to(scores.dtype)
+    first = torch.ones_like(values, dtype=torch.bool)  # of those that are equal
+    first[..., 1:] = values[..., 1:] != values[..., :-1]
+    above = (one * _before(zero, first)).sum(-1)
+    below = (zero * _before(one, first)).sum(-1)
+    pairs = one.sum(-1) * zero.sum(-1)
+    return torch.where(pairs > 0, 0.5 + 0.5 * (above - below) / pairs.clamp(min=1.0), torch.nan)
+
+
+def _before(counted: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+    """How many were counted before each place, those equal to it left out; `first` marks where equal ones begin."""
+    return torch.where(first, counted.cumsum(-1) - counted, 0.0).cummax(-1).values
 
 
 def influences(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

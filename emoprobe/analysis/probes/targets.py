@@ -243,7 +243,7 @@ class VariantTarget:
                     "selectivity": None if control is None else accuracy - control,
                 }
             )
-        return cells.raw(result.weights).mean(1)
+        return cells.raw(result.weights.mean(1))
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows of the table `probes`."""
