@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -78,15 +79,24 @@ def influences(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return total
 
 
-def interval(estimate: float, by_group: np.ndarray, folds: int) -> tuple[float, float]:
-    """The 95 % interval of a cross-validated mean, from the jackknifed influence of each group; NaN below 20 groups.
+class Interval(NamedTuple):
+    """The 95 % interval of an estimate, and the two-sided p of its being 0; NaN where there is none."""
+
+    low: float
+    high: float
+    p: float
+
+
+def interval(estimate: float, by_group: np.ndarray, folds: int) -> Interval:
+    """For a cross-validated mean, from the jackknifed influence of each group; NaN below 20 groups.
 
     Probes of different folds share most of their training rows, so their errors go together: the variance is widened
     for k folds by the correction of Nadeau & Bengio (2003), 1 + k / (k − 1).
     """
     count = len(by_group)
     if count < LEAST_UNITS or not math.isfinite(estimate):
-        return math.nan, math.nan
-    variance = float((by_group**2).sum()) * (1 + folds / (folds - 1))
-    reach = float(stats.t.ppf(1 - ALPHA / 2, count - folds)) * math.sqrt(variance)
-    return estimate - reach, estimate + reach
+        return Interval(math.nan, math.nan, math.nan)
+    error = math.sqrt(float((by_group**2).sum()) * (1 + folds / (folds - 1)))
+    reach = float(stats.t.ppf(1 - ALPHA / 2, count - folds)) * error
+    p = 2 * float(stats.t.sf(abs(estimate) / error, count - folds)) if error > 0 else float(estimate == 0)
+    return Interval(estimate - reach, estimate + reach, p)
