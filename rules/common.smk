@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+from snakemake.io import strip_wildcard_constraints
 from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake_scheduler_plugin_emoprobe import Scheduler
 
@@ -154,7 +155,9 @@ def tables_for(rule):
 def job_logs():
     """Log → outputs of every rule, with their wildcards."""
     return {
-        str(rule.log[0]): [str(path) for path in rule.output]
+        strip_wildcard_constraints(rule.log[0]): [
+            strip_wildcard_constraints(path) for path in rule.output
+        ]
         for rule in workflow.rules
         if rule.log
     }

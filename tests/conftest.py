@@ -21,6 +21,9 @@ from tests.workspace import ROOT, Workspace, wait_for
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+# How long anything may take before a test fails; nothing is measured by it.
+PATIENCE = 300.0
+
 VARIANTS = {
     "control": {},
     "frustration": {"text": "You keep getting this wrong.", "valence": "negative"},
@@ -52,19 +55,19 @@ class StubServer:
             *([api_key] if api_key else []),
         ]
         self.process = subprocess.Popen(command, cwd=ROOT)
-        wait_for(self.is_up, 30, "the stub server")
+        wait_for(self.is_up, PATIENCE, "the stub server")
 
     def is_up(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/health").status_code == 200
+            return httpx.get(f"{self.url}/health", timeout=PATIENCE).status_code == 200
         except httpx.HTTPError:
             return False
 
     def set_faults(self, *faults: dict[str, Any]) -> None:
-        httpx.post(f"{self.url}/faults", json=faults, headers=self._headers)
+        httpx.post(f"{self.url}/faults", json=faults, headers=self._headers, timeout=PATIENCE)
 
     def requests(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = httpx.get(f"{self.url}/log", headers=self._headers).json()
+        found: list[dict[str, Any]] = httpx.get(f"{self.url}/log", headers=self._headers, timeout=PATIENCE).json()
         return found
 
     def stop(self) -> None:

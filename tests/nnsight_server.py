@@ -36,7 +36,7 @@ class NNsightServer:
     def is_up(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()[-3000:]
         try:
-            return httpx.get(f"{self.url}/health", timeout=5).status_code == 200
+            return httpx.get(f"{self.url}/health", timeout=400).status_code == 200
         except httpx.HTTPError:
             return False
 

@@ -103,7 +103,7 @@ class Workspace:
         return json.loads(self.layout.root.joinpath(*parts).read_text())
 
 
-def wait_for(condition: Any, seconds: float = 60.0, what: str = "the condition") -> None:
+def wait_for(condition: Any, seconds: float = 300.0, what: str = "the condition") -> None:
     """Wait until a condition holds.
 
     Raises:

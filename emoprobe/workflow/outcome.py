@@ -32,22 +32,26 @@ def failures(study: Study, results: Path, jobs: Mapping[str, list[str]], since: 
     Args:
         study: the plan.
         results: the folder of the experiments.
-        jobs: log → outputs of every rule, with wildcards; those that name more than an experiment are left out.
+        jobs: log → outputs of every rule, with wildcards and without their constraints; those that name more than an
+            experiment or a study are left out.
         since: when the run began, in seconds since the epoch.
     """
-    texts = []
-    for name in study.configs:
-        logs = [log for log in _failed(jobs, name, since) if log.is_relative_to(results / name)]
-        texts.append(failure_text(Layout.of(name, results), logs, since))
+    names = [("{experiment}", name) for name in study.configs]
+    if study.name is not None:
+        names.append(("{study}", study.name))
+    texts = (
+        failure_text(Layout.of(name, results), _failed(jobs, wildcard, name, since), since) for wildcard, name in names
+    )
     return "\n".join(text for text in texts if text)
 
 
-def _failed(jobs: Mapping[str, list[str]], experiment: str, since: float) -> Iterator[Path]:
-    """Logs of the jobs of one experiment that began in this run and did not make all of their outputs."""
+def _failed(jobs: Mapping[str, list[str]], wildcard: str, name: str, since: float) -> Iterator[Path]:
+    """Logs of the jobs of one experiment or study that began in this run and did not make all of their outputs."""
     for template, outputs in jobs.items():
-        log = Path(template.replace("{experiment}", experiment))
-        made = [Path(path.replace("{experiment}", experiment)) for path in outputs]
-        if "{" not in str(log) and _since(log, since) and not all(_since(path, since) for path in made):
+        log = Path(template.replace(wildcard, name))
+        made = [Path(path.replace(wildcard, name)) for path in outputs]
+        mine = wildcard in template and "{" not in str(log)
+        if mine and _since(log, since) and not all(_since(path, since) for path in made):
             yield log
 
 

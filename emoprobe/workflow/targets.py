@@ -168,5 +168,5 @@ def _servers(study: Study) -> str:
     turns = f", {models} models in turn" if models > 1 else ""
     foreign = max(len(config.workers.endpoints) for config in configs)
     count = max(config.workers.count for config in configs)
-    vllm = f"{foreign} endpoints" if foreign else f"{count} vLLM server{'s' if count > 1 else ''}"
-    return vllm + turns
+    number, thing = (foreign, "endpoint") if foreign else (count, "vLLM server")
+    return f"{number} {thing}{'s' if number > 1 else ''}{turns}"

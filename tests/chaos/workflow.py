@@ -10,18 +10,19 @@ from collections.abc import Callable
 from functools import partial
 
 from tests.chaos.scene import PAIRS, Fault, Scene, captures, nnsight_trajectories, stubs
+from tests.conftest import PATIENCE
 from tests.workflow.pool import pool_process, workers
 from tests.workspace import Workspace, wait_for
 
 busy = partial(stubs, delay=1.0, requests=2)
-RESUMED = "nothing half-written, no process left after 5 s, a plain re-run finishes"
+RESUMED = "nothing half-written, no process left, a plain re-run finishes"
 
 
 def start_capturing(scene: Scene) -> subprocess.Popen[str]:
     """Start the workflow, a job or two at a time, and return when there are first activations."""
     process = scene.start("--cores", "2")
     root = scene.workspace.layout.root
-    wait_for(lambda: any(root.glob("activations/*/*/metadata.json")), 120, "first activations")
+    wait_for(lambda: any(root.glob("activations/*/*/metadata.json")), PATIENCE, "first activations")
     return process
 
 
@@ -33,7 +34,7 @@ def end_snakemake(
     def inject(scene: Scene) -> str:
         process = start(scene)
         os.kill(process.pid, number)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while process.poll() is None:  # after SIGTERM it finishes the jobs that run
             assert time.monotonic() < deadline, scene.printed()[-3000:]
             if number is signal.SIGTERM:  # comes again and again, to meet it at every moment
@@ -53,7 +54,7 @@ def kill_everything(start: Callable[[Scene], subprocess.Popen[str]]) -> Callable
         process = start(scene)
         for line in scene.left_over():
             os.kill(int(line.split(":")[0]), signal.SIGKILL)
-        process.wait(30)
+        process.wait(PATIENCE)
         return rerun(scene).removeprefix(", ")
 
     return inject
@@ -82,7 +83,7 @@ def kill_client(scene: Scene) -> str:
     process = scene.start_busy()
     clients = [line for line in scene.left_over() if "ask_pool" in line or "EMOPROBE_CLIENT" in line]
     os.kill(int(clients[0].split(":")[0]), signal.SIGKILL)
-    assert process.wait(120) == 1
+    assert process.wait(PATIENCE) == 1
     kept = len(scene.workspace.trajectories())
     assert kept == PAIRS - 1
     scene.run()
@@ -98,12 +99,12 @@ def two_workflows_one_folder(scene: Scene) -> str:
 
 
 def two_folders_one_pool(scene: Scene) -> str:
-    scene.workers["keep_alive"] = 20.0
+    scene.workers["keep_alive"] = PATIENCE
     other = Workspace(scene.folder / "other", scene.workspace.config)
     other.folder.mkdir()
     first, second = scene.start(), other.start(*scene.goal)
     scene.finish(first)
-    assert second.wait(120) == 0, (other.folder / "snakemake.out").read_text()[-3000:]
+    assert second.wait(PATIENCE) == 0, (other.folder / "snakemake.out").read_text()[-3000:]
     assert other.trajectories() == scene.workspace.trajectories()
     assert sum(worker["served"] for worker in workers(scene.workspace.config)) == 2 * PAIRS
     return "both complete, one pool"

@@ -55,4 +55,4 @@ def end_pool(*configs: dict[str, Any]) -> None:
     status = pool_status(*configs)
     if status is not None:
         os.kill(status["pid"], signal.SIGTERM)
-        wait_for(lambda: pool_status(*configs) is None, 20, "the end of the pool")
+        wait_for(lambda: pool_status(*configs) is None, 300, "the end of the pool")

@@ -22,7 +22,7 @@ from emoprobe.report.figures.view import ExperimentView
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.layout import Layout
 from emoprobe.results.tables import frame
-from tests.conftest import StubServer
+from tests.conftest import PATIENCE, StubServer
 from tests.emoprobe.analysis import synthetic
 from tests.workspace import ROOT, Workspace
 
@@ -73,7 +73,7 @@ def test_the_page_needs_nothing_else_and_opens_without_errors(finished: Workspac
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
     assert "What this shows" in done.stdout
     assert "CONSOLE" not in done.stderr
@@ -91,7 +91,7 @@ def test_the_view_prints_one_frame(finished: Workspace) -> None:
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "COLUMNS": "150"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     assert "3/4" in done.stdout

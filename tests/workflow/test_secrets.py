@@ -9,7 +9,7 @@ from typing import Any
 
 from emoprobe.config.files import parse_config
 from server.pool.launch import Share, command, environment
-from tests.conftest import StubServer
+from tests.conftest import PATIENCE, StubServer
 from tests.workflow.pool import end_pool
 from tests.workspace import Workspace, wait_for
 
@@ -35,9 +35,9 @@ def test_the_key_of_an_endpoint_is_nowhere_to_be_read(
     os.environ["SOME_KEY"] = KEY
     try:
         process = run.start()
-        wait_for(lambda: len(server.requests()) > 0, 60, "a request")
+        wait_for(lambda: len(server.requests()) > 0, PATIENCE, "a request")
         assert KEY not in command_lines()
-        assert process.wait(120) == 0
+        assert process.wait(PATIENCE) == 0
     finally:
         del os.environ["SOME_KEY"]
         end_pool(run.config)

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from emoprobe.config.files import parse_config
-from tests.conftest import VARIANTS
+from tests.conftest import PATIENCE, VARIANTS
 from tests.workflow.pool import end_pool, server_process, worker_status, workers
 from tests.workspace import Workspace, wait_for
 
@@ -140,14 +140,14 @@ def test_a_prompt_that_is_too_long_fails_alone_with_its_reason(fresh: Callable[.
 
 
 def test_a_killed_server_costs_and_changes_nothing(base: dict[str, Any], fresh: Callable[..., Workspace]) -> None:
-    wait_for(lambda: worker_status(base, "vllm-1")["state"] == "live", 200, "a second server")
+    wait_for(lambda: worker_status(base, "vllm-1")["state"] == "live", PATIENCE, "a second server")
     workspace = fresh(experiment={"name": "killed"}, generation={"max_tokens": 120})
     process = workspace.start("--until", "analyze_behaviour")
-    wait_for(lambda: worker_status(base, "vllm-1")["in_flight"] > 0, 60, "requests at the second server")
+    wait_for(lambda: worker_status(base, "vllm-1")["in_flight"] > 0, PATIENCE, "requests at the second server")
     server = server_process(base, "vllm-1")
     assert server is not None
     os.kill(server, signal.SIGKILL)
-    assert process.wait(200) == 0, (workspace.folder / "snakemake.out").read_text()[-3000:]
+    assert process.wait(PATIENCE) == 0, (workspace.folder / "snakemake.out").read_text()[-3000:]
     workers = pd.read_parquet(workspace.layout.table("workers")).set_index("worker")
     assert int(workers["failures"]["vllm-1"]) >= 1
     made = workspace.trajectories()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from server.capture.engine import Engine, Pass
 from server.capture.generation import Generation
 from server.capture.model import ServedModel, Wanted
 from server.capture.prompts import Decoder
+from tests.conftest import PATIENCE
 from tests.server.capture import tiny_models
 
 
@@ -86,6 +88,36 @@ def test_what_was_cancelled_is_not_run(engine: Engine, model: ServedModel) -> No
     engine.submit_generations(rows)
     rows[0].cancelled = True
     assert engine._take_newcomers() == [rows[1]]
+
+
+def test_two_of_equal_tokens_are_two(model: ServedModel) -> None:
+    engine = Engine(model, batch_tokens=100, memory=1000)
+    try:
+        passes = [waiting(5, 10) for _ in range(4)]
+        for item in passes:
+            engine.submit_pass(item)
+        for _ in range(3):
+            rows = [generation(model, [5, 6], 2) for _ in range(2)]
+            done = [threading.Event() for _ in rows]
+            for row, event in zip(rows, done, strict=True):
+                row.on_step = lambda row=row, event=event: event.set() if row.finish else None  # type: ignore[misc]
+            engine.submit_generations(rows)
+            assert all(event.wait(PATIENCE) for event in done)
+            assert rows[0].token_ids == rows[1].token_ids
+        assert all(item.result.result(PATIENCE) for item in passes)
+    finally:
+        engine.close()
+
+
+def test_of_two_of_equal_tokens_one_is_cancelled(engine: Engine) -> None:
+    items = [waiting(5, 10), waiting(5, 10)]
+    for item in items:
+        engine.submit_pass(item)
+    batch = engine._take_batch()
+    items[0].result.cancel()
+    engine._forward(batch)
+    assert items[1].result.done()
+    assert engine.load["held_bytes"] == 10  # that of the other, until it is written
 
 
 def test_newcomers_share_the_token_budget(engine: Engine, model: ServedModel) -> None:

@@ -74,7 +74,7 @@ def sequences(count: int, seed: int = 0) -> list[list[int]]:
 def capture(
     server: NNsightServer, ids: list[int], name: str, **ndif: Any
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    body = {"prompt": ids, "max_tokens": 0, "ndif": {"save_dir": name, "dtype": "float32", **ndif}}
+    body = {"prompt": ids, "max_tokens": 0, "ndif": {"save_dir": f"equality/{name}", "dtype": "float32", **ndif}}
     answer = httpx.post(f"{server.url}/v1/completions", json=body, timeout=300)
     assert answer.status_code == 200, answer.text
     folder = Path(answer.json()["ndif"]["save_dir"])
@@ -188,7 +188,7 @@ def test_replay_equals_inline(pair: tuple[NNsightServer, Reference]) -> None:
         "max_tokens": 12,
         "temperature": 0,
         "return_token_ids": True,
-        "ndif": {**wanted, "save_dir": "inline"},
+        "ndif": {**wanted, "save_dir": "equality/inline"},
     }
     answer = httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=300).json()
     inline = load_file(Path(answer["ndif"]["save_dir"]) / "activations.safetensors")

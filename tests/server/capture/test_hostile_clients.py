@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.conftest import PATIENCE
 from tests.nnsight_server import NNsightServer
 from tests.workspace import ROOT, wait_for
 
@@ -24,7 +25,6 @@ KEY = "not-for-everybodys-eyes"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
 FUZZED = 2000
 REQUESTS, CONNECTIONS = 1000, 128
-PATIENCE = 300.0  # seconds; no test takes as long, whatever the machine
 GROWTH = 64 * 2**20  # bytes that allocators may keep, over all that this module sends
 
 

@@ -14,7 +14,7 @@ from emoprobe.config.files import parse_config
 from server.pool.address import pool_status
 from server.pool.run import job_environment
 from tests.conftest import StubServer
-from tests.server.pool.house import House, trajectory
+from tests.server.pool.house import SECONDS, House, trajectory
 from tests.workspace import ROOT, wait_for
 
 Client = Callable[..., "subprocess.Popen[str]"]
@@ -42,13 +42,13 @@ def client(house: House, stub: Callable[..., StubServer], monkeypatch: pytest.Mo
     yield start
     house.owner.kill()
     house.owner.wait()
-    wait_for(lambda: pool_status(house.address) is None, 60, "the end of the pool")
+    wait_for(lambda: pool_status(house.address) is None, SECONDS, "the end of the pool")
 
 
 def test_clients_share_one_pool_that_ends_with_its_owner(house: House, client: Client) -> None:
     clients = [client("generate", name, "calm", "gsm8k_0001") for name in ("one", "two", "one")]
     for process in clients:
-        _, words = process.communicate(timeout=120)
+        _, words = process.communicate(timeout=SECONDS)
         assert (process.returncode, words) == (0, "")
     status = pool_status(house.address)
     assert status is not None
@@ -61,13 +61,13 @@ def test_clients_share_one_pool_that_ends_with_its_owner(house: House, client: C
     assert house.address.parent.stat().st_mode & 0o077 == 0
     house.owner.kill()
     house.owner.wait()
-    wait_for(lambda: not Path(f"/proc/{status['pid']}").exists(), 60, "the end of the pool's process")
+    wait_for(lambda: not Path(f"/proc/{status['pid']}").exists(), SECONDS, "the end of the pool's process")
     assert not house.address.exists()
 
 
 def test_a_client_tells_why_a_job_failed(client: Client) -> None:
     process = client("generate", "one", "calm", "gsm8k_0099")
-    _, words = process.communicate(timeout=120)
+    _, words = process.communicate(timeout=SECONDS)
     assert process.returncode == 1
     assert "gsm8k_0099.json is damaged" in words
 
@@ -75,6 +75,6 @@ def test_a_client_tells_why_a_job_failed(client: Client) -> None:
 def test_a_client_of_a_workflow_that_is_gone_starts_no_pool(house: House, client: Client) -> None:
     house.owner.kill()
     process = client("generate", "one", "calm", "gsm8k_0001")  # its owner is a zombie now
-    process.communicate(timeout=120)
+    process.communicate(timeout=SECONDS)
     assert process.returncode == 1
     assert not house.address.exists()

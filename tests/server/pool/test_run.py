@@ -51,6 +51,7 @@ def test_the_environment_of_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     environment = job_environment(Path("plan"), Path("results"), CODE, "python", configs, 7)
     assert environment == {
         "EMOPROBE_PYTHON": "python",
+        "EMOPROBE_CODE": "/code",
         "EMOPROBE_CLIENT": "/code/scripts/ask_pool.sh",
         "EMOPROBE_POOL": str(address_path(configs, CODE)),
         "EMOPROBE_OWNER": "7",
