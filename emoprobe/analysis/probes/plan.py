@@ -38,7 +38,10 @@ class ProbeTest(Record):
 
 
 class ProbePlan(Record):
-    """All tests of the probes, how the cell of each is chosen, and when something is found. P values are not corrected across targets."""
+    """All tests of the probes, how the cell of each is chosen, and when something is found.
+
+    P values are not corrected across targets.
+    """
 
     alpha: float = ALPHA
     cell_rule: str = CELL_RULE
