@@ -166,7 +166,15 @@ def _servers(study: Study) -> str:
     configs = list(study.configs.values())
     models = len({config.model.source for config in configs})
     turns = f", {models} models in turn" if models > 1 else ""
-    foreign = max(len(config.workers.endpoints) for config in configs)
+    if foreign := max(len(config.workers.endpoints) for config in configs):
+        return _plural(foreign, "endpoint") + turns
+    kinds = {
+        "vLLM server": any(config.generation.backend == "vllm" for config in configs),
+        "NNsight server": any(config.capture.enabled or config.generation.backend == "nnsight" for config in configs),
+    }
     count = max(config.workers.count for config in configs)
-    number, thing = (foreign, "endpoint") if foreign else (count, "vLLM server")
-    return f"{number} {thing}{'s' if number > 1 else ''}{turns}"
+    return " and ".join(_plural(count, kind) for kind, used in kinds.items() if used) + turns
+
+
+def _plural(count: int, thing: str) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}"
