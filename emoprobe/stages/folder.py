@@ -28,7 +28,14 @@ class NothingThereError(ValueError):
 def analyze_folder(folder: Path) -> Layout:
     """Make tables, probes, figures and report inside a folder, from the trajectories and activations that are there.
 
-    What the folder does not tell has a default: without `experiment.yaml` every variant is known by its name alone.
+    Those that the folder has are written over. What it does not tell has a default: without `experiment.yaml` every
+    variant is known by its name alone. Probes, where there are activations, need PyTorch.
+
+    Args:
+        folder: holds `VARIANT/SAMPLE/trajectory.jsonl`; further files of an experiment are used where they are there.
+
+    Returns:
+        where everything lies now.
 
     Raises:
         NothingThereError: it holds no trajectory.
@@ -38,7 +45,7 @@ def analyze_folder(folder: Path) -> Layout:
     layout = Layout(folder)
     pairs = find_pairs(folder)
     if not pairs:
-        raise NothingThereError(f"{folder} holds no trajectory: VARIANT/SAMPLE/trajectory.jsonl is looked for")
+        raise NothingThereError(f"{folder} holds no trajectory (VARIANT/SAMPLE/trajectory.jsonl)")
     config = _config(layout, pairs)
     tabulate(config, layout, pairs)
     analyze_behaviour(config, layout)
