@@ -66,6 +66,9 @@ def _config(layout: Layout, pairs: list[tuple[str, str]]) -> Config:
         variants = dict.fromkeys([CONTROL, *(variant for variant, _ in pairs)], Variant())
         samples = len({split_draw_id(sample)[0] for _, sample in pairs})
         config = Config(variants=variants, dataset=Dataset(samples=samples))
+        # A folder may have a name that no experiment could be given.
+        named = config.experiment.model_copy(update={"name": layout.root.resolve().name})
+        config = config.model_copy(update={"experiment": named})
     captured = (ActivationFolder.read(layout.activations(*pair)).metadata for pair in find_captured(layout))
     first = next((metadata for metadata in captured if metadata.error is None), None)
     if first is None:
