@@ -13,8 +13,8 @@ from emoprobe.analysis.estimates import MIN_TEXTS
 from emoprobe.analysis.power import ACCURACY, TEXT_DEVIATIONS, Design, Simulation, text_limit
 from emoprobe.analysis.statistics import LEVEL, POWER
 from emoprobe.config.experiment import Config
-from emoprobe.config.science.variants import Variant
 from emoprobe.results.plan import AnalysisPlan, PlannedContrast, PlannedEstimator, PowerRow, TokenMatch
+from emoprobe.tasks.variants import variant_texts
 
 # What a deviation is called. The power and the token counts follow from these and from the model's tokenizer.
 COMPARED = {
@@ -62,7 +62,7 @@ def analysis_plan(
         questions=config.dataset.samples,
         draws=config.generation.draws,
         allowed_failures=config.generation.allowed_failures,
-        estimators=[_estimator(name, variant, config.dataset.samples) for name, variant in config.variants.items()],
+        estimators=[_estimator(config, name) for name in config.variants],
         power=_power(config, [one for one in contrasts if one.primary]),
         token_tolerance=config.analysis.token_tolerance,
         token_match=_token_match(config, references, token_lengths or {}),
@@ -116,27 +116,26 @@ def _settings(config: Config, plan: AnalysisPlan) -> dict[str, Any]:
             "questions": config.dataset.samples,
             "draws": config.generation.draws,
             "allowed_failures": config.generation.allowed_failures,
-            "estimators": [
-                _estimator(name, variant, config.dataset.samples) for name, variant in config.variants.items()
-            ],
+            "estimators": [_estimator(config, name) for name in config.variants],
         }
     )
     return now.values()
 
 
-def _estimator(name: str, variant: Variant, questions: int) -> PlannedEstimator:
-    texts = _texts(variant, questions)
+def _estimator(config: Config, name: str) -> PlannedEstimator:
+    texts = _texts(config, name)
+    adds = config.variants[name].transform or variant_texts(config, name)
     return PlannedEstimator(
         variant=name,
-        unit="texts" if texts > 1 else "this text" if variant.paraphrases or variant.transform else "no text",
+        unit="texts" if texts > 1 else "this text" if adds else "no text",
         texts=texts,
-        questions_per_text=questions // texts,
+        questions_per_text=config.dataset.samples // texts,
     )
 
 
-def _texts(variant: Variant, questions: int) -> int:
-    """Texts that get a question, at least 1."""
-    return max(1, min(len(variant.paraphrases), questions))
+def _texts(config: Config, name: str) -> int:
+    """Texts of a variant that get a question, scrambled ones of another included; at least 1."""
+    return max(1, min(len(variant_texts(config, name)), config.dataset.samples))
 
 
 def _power(config: Config, primary: list[Contrast]) -> list[PowerRow]:
@@ -146,7 +145,7 @@ def _power(config: Config, primary: list[Contrast]) -> list[PowerRow]:
     questions, margin = config.dataset.samples, config.analysis.margin
 
     def texts_of(name: str) -> int:
-        return _texts(config.variants[name], questions)
+        return _texts(config, name)
 
     tones = [one for one in primary if texts_of(one.variant) > 1] or primary
     worst = min(tones, key=lambda one: texts_of(one.variant))

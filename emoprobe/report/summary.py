@@ -34,7 +34,7 @@ def report(config: Config, layout: Layout) -> dict[str, Any]:
     plan = AnalysisPlan.read_file(layout.plan) if layout.plan.exists() else None
     return {
         "experiment": config.experiment.name,
-        "model": metadata.get("model", {"id": config.model.source, "dtype": config.model.dtype, "revision": None}),
+        "model": _model(config, layout, metadata),
         "trajectories": len(trajectories),
         "samples": int(trajectories["sample_id"].nunique()),
         "truncated": _share(trajectories["truncated"]),
@@ -70,6 +70,15 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return json.loads(table.to_json(orient="records", double_precision=6))  # type: ignore[no-any-return]
 
 
+def _model(config: Config, layout: Layout, metadata: dict[str, Any]) -> dict[str, Any]:
+    """The model as the folder tells it; where it holds no config, it tells nothing."""
+    if "model" in metadata:
+        return dict(metadata["model"])
+    if layout.resolved_yaml.exists():
+        return {"id": config.model.source, "dtype": config.model.dtype, "revision": None}
+    return dict.fromkeys(("id", "dtype", "revision"))
+
+
 def _share(values: pd.Series) -> float | None:
     known = values.dropna()
     return round(float(known.astype(float).mean()), 6) if len(known) else None
@@ -81,7 +90,7 @@ def summary_text(path: Path) -> str:
     width = max(len(row["variant"]) for row in found["accuracy"])
     lines = [
         "",
-        f"{found['experiment']}: {found['trajectories']} trajectories of {found['model']['id']} "
+        f"{found['experiment']}: {found['trajectories']} trajectories of {found['model']['id'] or 'an unknown model'} "
         f"on {found['samples']} samples",
         f"  {'variant':{width}}  correct  accuracy  95 % interval  lenient",
     ]

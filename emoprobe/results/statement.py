@@ -12,9 +12,9 @@ Verdict = Literal["different", "equivalent", "undecided", "found", "not_found", 
 class Statement(Record):
     """What is said, about what, and how sure.
 
-    `about` is `accuracy:VARIANT-REFERENCE`, `probe:TARGET`, `steering:DIRECTION`, `feature:…` or `data:…`. `estimate`,
-    with its 95 % interval from `low` to `high`, comes from the method that gives `p`; numbers are null where there are
-    none.
+    `about` is `accuracy:VARIANT-REFERENCE`, `probe:TARGET` or `data:…`. `estimate` has its 95 % interval from `low` to
+    `high`. Of an accuracy they come from the method that gives `p`; of a probe they are those of the cells that were
+    chosen inside of the training sets, and `p` is that of the largest cell. Numbers are null where there are none.
     """
 
     about: str

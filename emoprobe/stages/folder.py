@@ -28,7 +28,14 @@ class NothingThereError(ValueError):
 def analyze_folder(folder: Path) -> Layout:
     """Make tables, probes, figures and report inside a folder, from the trajectories and activations that are there.
 
-    What the folder does not tell has a default: without `experiment.yaml` every variant is known by its name alone.
+    Those that the folder has are written over. What it does not tell has a default: without `experiment.yaml` every
+    variant is known by its name alone. Probes, where there are activations, need PyTorch.
+
+    Args:
+        folder: holds `VARIANT/SAMPLE/trajectory.jsonl`; further files of an experiment are used where they are there.
+
+    Returns:
+        where everything lies now.
 
     Raises:
         NothingThereError: it holds no trajectory.
@@ -38,7 +45,7 @@ def analyze_folder(folder: Path) -> Layout:
     layout = Layout(folder)
     pairs = find_pairs(folder)
     if not pairs:
-        raise NothingThereError(f"{folder} holds no trajectory: VARIANT/SAMPLE/trajectory.jsonl is looked for")
+        raise NothingThereError(f"{folder} holds no trajectory (VARIANT/SAMPLE/trajectory.jsonl)")
     config = _config(layout, pairs)
     tabulate(config, layout, pairs)
     analyze_behaviour(config, layout)
@@ -59,6 +66,9 @@ def _config(layout: Layout, pairs: list[tuple[str, str]]) -> Config:
         variants = dict.fromkeys([CONTROL, *(variant for variant, _ in pairs)], Variant())
         samples = len({split_draw_id(sample)[0] for _, sample in pairs})
         config = Config(variants=variants, dataset=Dataset(samples=samples))
+        # A folder may have a name that no experiment could be given.
+        named = config.experiment.model_copy(update={"name": layout.root.resolve().name})
+        config = config.model_copy(update={"experiment": named})
     captured = (ActivationFolder.read(layout.activations(*pair)).metadata for pair in find_captured(layout))
     first = next((metadata for metadata in captured if metadata.error is None), None)
     if first is None:

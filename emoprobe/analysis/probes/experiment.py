@@ -37,14 +37,17 @@ class Findings:
 def run_probes(
     table: pd.DataFrame, source: Source, config: Config, *, memory: int = 1 << 30, transfers: bool = True
 ) -> Findings:
-    """Run every probe of an experiment.
+    """Run every probe of an experiment: each target at each layer, hook point and position.
 
     Args:
-        table: the trajectories.
-        source: the activations of those rows of the table that have any.
-        config: the experiment.
+        table: the table `trajectories`.
+        source: the activations of those rows of the table that have any, such as `folder_source` gives.
+        config: the experiment; its `probes`, `analysis.references` and seed count.
         memory: bytes of activations that may be held at once; at least one layer is.
         transfers: whether to test probes on texts, variants and positions that they were not trained on.
+
+    Raises:
+        ActivationError: a file of the source is damaged.
     """
     threads = torch.get_num_threads()
     # Matrices of few rows are so small that threads would wait for each other most of the time.

@@ -41,10 +41,9 @@ def _valence(row: dict[str, Any]) -> Statement:
     if row["auroc"] is None:
         return _statement(row, "note", f"{title}: a verdict is not reachable ({row['reason']}).")
     level = (
-        f"the probe, its cell chosen inside of each training set, orders the rows of a negative and a positive variant "
-        f"that it was not trained on, and questions likewise, with AUROC {row['auroc']:.2f}; "
-        f"length, truncation and format reach {row['nuisance_auroc']:.2f}, a difference of means "
-        f"{row['diff_means_auroc']:.2f}"
+        "on variants and questions that it was not trained on, a probe whose cell is chosen inside of each training "
+        f"set tells negative from positive with AUROC {row['auroc']:.2f}; length, truncation and format reach "
+        f"{row['nuisance_auroc']:.2f}, a difference of means {row['diff_means_auroc']:.2f}"
     )
     ways = "all" if row["exact"] else "random"
     test = (

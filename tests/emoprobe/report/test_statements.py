@@ -103,6 +103,13 @@ def test_the_plan_follows_from_the_config_alone() -> None:
     assert analysis_plan(parse_config({"variants": {"control": {}}})).power == []
 
 
+def test_scrambled_texts_are_texts() -> None:
+    plan = analysis_plan(
+        parse_config({"variants": {"control": {}, "a": {"texts": ["One.", "Two."]}, "b": {"scramble": "a"}}})
+    )
+    assert {entry.variant: (entry.unit, entry.texts) for entry in plan.estimators}["b"] == ("texts", 2)
+
+
 def test_the_plan_says_what_is_out_of_reach() -> None:
     few = noted(Scene(8), analysis_plan(config(8)))
     assert "Not reachable at this n" in few["data:reach"]
