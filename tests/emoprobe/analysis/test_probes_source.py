@@ -83,7 +83,7 @@ def test_the_script_writes_every_table_of_its_rule(
     settings = synthetic.config(synthetic.BALANCED)
     config = tmp_path / "config.yaml"
     config.write_text(settings.model_dump_json(), encoding="utf-8")
-    monkeypatch.setattr("scripts.probe_activations.read_table", lambda *_: table)
+    monkeypatch.setattr("emoprobe.stages.probes.read_table", lambda *_: table)
     monkeypatch.setattr(sys, "argv", ["", "--config", str(config), "--experiment", str(tmp_path)])
     probe_activations.main()
     for name in tables_of("probe_activations"):
