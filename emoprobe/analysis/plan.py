@@ -11,6 +11,7 @@ import pandas as pd
 from emoprobe.analysis.contrasts import MEASURES, PRIMARY_MEASURE, Contrast, contrasts_of, references_of
 from emoprobe.analysis.estimates import MIN_TEXTS
 from emoprobe.analysis.power import ACCURACY, TEXT_DEVIATIONS, Design, Simulation, text_limit
+from emoprobe.analysis.probes.plan import probe_plan
 from emoprobe.analysis.statistics import LEVEL, POWER
 from emoprobe.config.experiment import Config
 from emoprobe.results.plan import AnalysisPlan, PlannedContrast, PlannedEstimator, PowerRow, TokenMatch
@@ -29,7 +30,6 @@ COMPARED = {
     "draws": "the draws of each question",
     "allowed_failures": "the allowed share of failures",
     "estimators": "the texts",
-    "probes": "the section on probes",
 }
 
 
@@ -85,6 +85,13 @@ def deviations(plan: AnalysisPlan, config: Config, table: pd.DataFrame | None = 
         for key, called in COMPARED.items()
         if key in now and then[key] != now[key]
     ]
+    planned_probes, now_probes = plan.probes, probe_plan(config)
+    if planned_probes and planned_probes != (now_probes.values() if now_probes is not None else None):
+        found.append(
+            "there are no activations to probe"
+            if now_probes is None
+            else "the probes' targets, units, permutations or rules are not the planned ones"
+        )
     if table is not None:
         here, draws = table["sample_id"].nunique(), table["draw"].max()
         if here != plan.questions and now["questions"] == plan.questions:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from emoprobe.analysis.plan import deviations
 from emoprobe.config.experiment import Config
-from emoprobe.report.statements import behaviour, data, probes
+from emoprobe.report.statements import behaviour, data, folder, probes
 from emoprobe.results.layout import Layout
 from emoprobe.results.plan import AnalysisPlan
 from emoprobe.results.record import read_json
@@ -45,24 +45,31 @@ def report(config: Config, layout: Layout) -> dict[str, Any]:
         "none_solves": int(agreement["none_solves"]),
         "workers": records(found["workers"]),
         "probes": records(found["probe_tests"]) if "probe_tests" in found else [],
-        "statements": [statement.values() for statement in statements(found, config, plan)],
+        "statements": [statement.values() for statement in statements(found, config, plan, layout)],
     }
 
 
-def statements(found: dict[str, pd.DataFrame], config: Config, plan: AnalysisPlan | None) -> list[Statement]:
-    """What this experiment shows and what it cannot: comparisons, then what the data allow.
+def statements(
+    found: dict[str, pd.DataFrame], config: Config, plan: AnalysisPlan | None, layout: Layout
+) -> list[Statement]:
+    """What this experiment shows and what it cannot: comparisons, probes, what the data allow; secondary ones last.
 
     Args:
         found: the tables by name.
         config: the config of the analysis.
         plan: what was planned before the run.
+        layout: the experiment's folder, whose files may be missing.
     """
     changed = [] if plan is None else deviations(plan, config, found["trajectories"])
     said = probes.statements(found["probe_tests"], found["probe_transfer"]) if "probe_tests" in found else []
     notes = data.notes(
         found["trajectories"], found["accuracy"], found["paired_tests"], found["consistency"], plan, changed
     )
-    return [*behaviour.comparisons(found["paired_tests"], config.analysis.margin), *said, *notes]
+    tests, margin = found["paired_tests"], config.analysis.margin
+    primary, secondary = (
+        behaviour.comparisons(tests[tests["family"].eq("primary") == first], margin) for first in (True, False)
+    )
+    return [*primary, *said, *notes, *folder.notes(layout, found["trajectories"]), *secondary]
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -100,9 +107,19 @@ def summary_text(path: Path) -> str:
         accuracy, lenient = ("" if row[key] is None else f"{row[key]:.3f}" for key in ("accuracy", "lenient"))
         lines.append(f"  {row['variant']:{width}}  {correct:>7}  {accuracy:>8}  {interval:>13}  {lenient:>7}")
     lines.append("")
+    primary = {
+        f"accuracy:{row['variant']}-{row['reference']}" for row in found["paired_tests"] if row["family"] == "primary"
+    }
+    hidden = 0
     for statement in found["statements"]:
+        about = statement["about"]
+        if statement["verdict"] == "undecided" and about.startswith("accuracy:") and about not in primary:
+            hidden += 1
+            continue
         lines += textwrap.wrap(
             f"{statement['verdict']}: {statement['text']}", WIDTH, initial_indent="  ", subsequent_indent="    "
         )
+    if hidden:
+        lines.append(f"  undecided: {hidden} secondary comparison{'' if hidden == 1 else 's'}, told in the report.")
     lines += ["", f"  to read: {path.with_name('report.html')}   tables: {path.parent / 'tables'}/"]
     return "\n".join(lines)

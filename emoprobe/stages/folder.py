@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from emoprobe.analysis.trajectory_table import find_pairs
-from emoprobe.config.experiment import Config
+from emoprobe.config.experiment import Config, Experiment
 from emoprobe.config.files import load_config
-from emoprobe.config.names import CONTROL
+from emoprobe.config.names import CONTROL, FILLER
 from emoprobe.config.science.capture import Capture
 from emoprobe.config.science.dataset import Dataset
 from emoprobe.config.science.variants import Variant
@@ -28,14 +28,7 @@ class NothingThereError(ValueError):
 def analyze_folder(folder: Path) -> Layout:
     """Make tables, probes, figures and report inside a folder, from the trajectories and activations that are there.
 
-    Those that the folder has are written over. What it does not tell has a default: without `experiment.yaml` every
-    variant is known by its name alone. Probes, where there are activations, need PyTorch.
-
-    Args:
-        folder: holds `VARIANT/SAMPLE/trajectory.jsonl`; further files of an experiment are used where they are there.
-
-    Returns:
-        where everything lies now.
+    What the folder does not tell has a default: without `experiment.yaml` every variant is known by its name alone.
 
     Raises:
         NothingThereError: it holds no trajectory.
@@ -45,8 +38,10 @@ def analyze_folder(folder: Path) -> Layout:
     layout = Layout(folder)
     pairs = find_pairs(folder)
     if not pairs:
-        raise NothingThereError(f"{folder} holds no trajectory (VARIANT/SAMPLE/trajectory.jsonl)")
+        raise NothingThereError(f"{folder} holds no trajectory: VARIANT/SAMPLE/trajectory.jsonl is looked for")
     config = _config(layout, pairs)
+    places = {variant: place for place, variant in enumerate(config.variants)}
+    pairs.sort(key=lambda pair: (places.get(pair[0], len(places)), pair))
     tabulate(config, layout, pairs)
     analyze_behaviour(config, layout)
     if config.has_probes:
@@ -63,14 +58,22 @@ def _config(layout: Layout, pairs: list[tuple[str, str]]) -> Config:
     if layout.resolved_yaml.exists():
         config = load_config(layout.root)
     else:
-        variants = dict.fromkeys([CONTROL, *(variant for variant, _ in pairs)], Variant())
+        there = {variant for variant, _ in pairs}
+        names = [*(name for name in (CONTROL, FILLER) if name in there), *sorted(there - {CONTROL, FILLER})]
         samples = len({split_draw_id(sample)[0] for _, sample in pairs})
-        config = Config(variants=variants, dataset=Dataset(samples=samples))
-        # A folder may have a name that no experiment could be given.
-        named = config.experiment.model_copy(update={"name": layout.root.resolve().name})
-        config = config.model_copy(update={"experiment": named})
-    captured = (ActivationFolder.read(layout.activations(*pair)).metadata for pair in find_captured(layout))
-    first = next((metadata for metadata in captured if metadata.error is None), None)
+        # Not validated: whoever made the folder need not name variants as the workflow would, nor have a control.
+        config = Config().model_copy(
+            update={
+                "experiment": Experiment.model_construct(name=layout.root.resolve().name),
+                "variants": dict.fromkeys(names, Variant()),
+                "dataset": Dataset.model_construct(samples=samples),
+            }
+        )
+    captured = find_captured(layout)
+    if not captured:
+        return config.model_copy(update={"capture": Capture(enabled=False)})
+    read = (ActivationFolder.read(layout.activations(*pair)).metadata for pair in captured)
+    first = next((metadata for metadata in read if metadata.error is None), None)
     if first is None:
         return config.model_copy(update={"capture": Capture(enabled=False)})
     positions = "all" if first.positions == "all" else first.position_names

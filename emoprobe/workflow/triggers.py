@@ -24,7 +24,12 @@ CODE = {
     "probe_activations": ("emoprobe.analysis.probes",),
     "draw_figures": ("emoprobe.report.figures",),
     "tabulate_study": ("emoprobe.analysis.study",),
-    "report_study": ("emoprobe.report.study", "emoprobe.report.figures.study"),
+    "report_study": (
+        "emoprobe.report.study",
+        "emoprobe.report.page",
+        "emoprobe.report.figures.study",
+        "emoprobe.report.templates",
+    ),
     "report_experiment": ("emoprobe.report.summary", "emoprobe.report.page", "emoprobe.report.captions"),
 }
 

@@ -75,9 +75,10 @@ class ValenceTarget:
         row: dict[str, Any] = _planned(plan) | {"cells": len(self.found)}
         if not self.found:
             return row | {"verdict": "note", "reason": plan.reason or self._why()}
-        p = self.largest.p()
-        verdict = "note" if not plan.reachable else "found" if p <= ALPHA else "not_found"
-        return row | _chosen(self.choice) | {"verdict": verdict, "p": p, "p_permuted": p, "n": self.found[0]["n"]}
+        p, chosen = self.largest.p(), _chosen(self.choice)
+        found = p <= ALPHA and chosen["gain"] > 0
+        verdict = "note" if not plan.reachable else "found" if found else "not_found"
+        return row | chosen | {"verdict": verdict, "p": p, "p_permuted": p, "n": self.found[0]["n"]}
 
     @property
     def _plan(self) -> ProbeTest:
@@ -185,7 +186,7 @@ class CorrectTarget:
             return row | {"verdict": "note"}
         if self.any_truncated and not np.isfinite(p_finished):
             return row | {"verdict": "note", "reason": "the answers that were not cut off have too few of one class"}
-        # All of these tests have to reject, so that nothing is found whose interval holds 0.
+        # All of these tests have to reject, so that nothing is found whose interval includes 0.
         tests, gains = [p, gain.p], [row["added"]]
         if self.any_truncated:
             tests.append(p_finished)

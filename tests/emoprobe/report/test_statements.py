@@ -57,7 +57,7 @@ def test_each_verdict_has_its_words_and_numbers() -> None:
     found = {statement.about: statement for statement in said(Scene(1319, (0.2, 0.5, 0.55), 0.5, difficulty=3.0))}
     lowered, alike = found["accuracy:tone0-filler"], found["accuracy:tone1-filler"]
     assert lowered.verdict == "different"
-    assert "tone0 lowers strict accuracy" in lowered.text
+    assert "Tone0 lowers strict accuracy" in lowered.text
     assert alike.verdict == "equivalent"
     assert "within 10.0 points" in alike.text
     for statement in found.values():
