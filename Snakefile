@@ -33,6 +33,10 @@ rule all:
 
 onstart:
     outcome.date_future_files_to_now(STUDY, ROOT)
+    # Here, as it brings rich, which a plan does without.
+    from emoprobe.workflow.live_servers import show_servers
+
+    show_servers(workflow.logger_manager.plugin_handlers, pool_now)
 
 
 onsuccess:

@@ -8,7 +8,6 @@ localrules:
 rule capture:
     input:
         FILES.pair("{variant}", "{sample}{draw}") / "agent_state.json",
-        FILES.model,
     output:
         [
             FILES.activations("{variant}", "{sample}{draw}") / name

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from snakemake.io import strip_wildcard_constraints
 from snakemake.scheduling.job_scheduler import JobScheduler
+from snakemake_scheduler_plugin_emoprobe import Scheduler
 
 # The library lies beside the Snakefile; transforms may also lie where the workflow was started.
 CODE = Path(workflow.current_basedir).parent
@@ -29,7 +30,8 @@ from emoprobe.results.layout import (
 )
 from emoprobe.workflow import outcome, process, triggers
 from emoprobe.workflow.checks import check_study
-from emoprobe.workflow.targets import StudyTargets, Targets, budget
+from emoprobe.workflow.targets import StudyTargets, Targets, budget, turns
+from server.pool.address import pool_status
 from server.pool.run import job_environment
 
 # A prefix that another workflow gives to the results of this one moves outputs, and nothing else by itself.
@@ -57,6 +59,8 @@ JobScheduler.exit_gracefully = process.in_thread(JobScheduler.exit_gracefully)
 
 STARTED = time.time()
 
+Scheduler.turns = turns(STUDY)
+
 # Rules name the files of one experiment by wildcard.
 FILES = Layout(RESULTS / "{experiment}")
 STUDY_FILES = Layout(RESULTS / "{study}")
@@ -66,11 +70,12 @@ EXPERIMENTS = {
 TRIGGERS = {name: triggers.Triggers.of(each) for name, each in STUDY.configs.items()}
 ACROSS = StudyTargets(STUDY)
 
-ENVIRONMENT = f"../envs/{process.hardware()}.yaml"
+IN_CONDA = workflow.deployment_settings.deployment_method
+# Without conda no job carries an environment: looking at one costs every job of a plan.
+ENVIRONMENT = f"../envs/{process.hardware()}.yaml" if IN_CONDA else None
 PLAN = process.plan_folder(STUDY, Path(".snakemake/emoprobe"))
 # Shell commands take these from the environment: in `params`, or in the command itself, a new process number or another
 # folder would make everything again.
-IN_CONDA = workflow.deployment_settings.deployment_method
 os.environ.update(
     job_environment(
         PLAN,
@@ -156,6 +161,11 @@ def job_logs():
         for rule in workflow.rules
         if rule.log
     }
+
+
+def pool_now():
+    """What the pool says of its servers; None where none answers."""
+    return pool_status(Path(os.environ["EMOPROBE_POOL"]))
 
 
 def everything():

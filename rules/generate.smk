@@ -10,7 +10,7 @@ localrules:
 rule generate:
     input:
         FILES.sample("{sample}"),
-        FILES.model,
+        # The plan needs the model, so that is there as well.
         FILES.plan,
     output:
         [FILES.pair("{variant}", "{sample}{draw}") / name for name in TRAJECTORY_FILES],

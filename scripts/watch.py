@@ -12,7 +12,7 @@ from rich.text import Text
 
 from emoprobe.config.errors import ConfigError
 from emoprobe.config.experiment import Config
-from emoprobe.config.files import load_config
+from emoprobe.config.files import load_study
 from emoprobe.results.layout import RESULTS
 from emoprobe.workflow.progress import ExperimentProgress, Made, PlanProgress, snapshot, token_rates
 from server.pool.address import pool_status
@@ -112,19 +112,18 @@ def _duration(seconds: float) -> str:
 
 
 def load_plan(path: str) -> dict[str, Config]:
-    """The experiments of a configuration file, by name.
+    """The experiments of the file of a study or of one experiment, by name.
 
     Raises:
         ConfigError: the file cannot be read.
     """
-    config = load_config(path)
-    return {config.experiment.name: config}
+    return load_study(path).configs
 
 
 def main() -> None:
     """Command line; see --help."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", default="config/config.yaml", help="the experiment's configuration")
+    parser.add_argument("--config", default="config/config.yaml", help="file of the experiment or study")
     parser.add_argument("--once", action="store_true", help="print one frame and end")
     parser.add_argument("--seconds", type=float, default=2.0, help="between two frames")
     arguments = parser.parse_args()

@@ -40,7 +40,7 @@ def accuracy(table: pd.DataFrame) -> pd.DataFrame:
         graded, failures = own["correct"].dropna(), int(own["failure"].notna().sum())
         right, known = int(graded.sum()), len(graded)
         texts = questions.texts(name)
-        found, kind = mean(strict[place], texts, True), mean(lenient[place], texts, True)
+        found, kind = (mean(values[place], texts, True, questions.groups) for values in (strict, lenient))
         rows.append(
             {
                 "variant": name,
@@ -82,7 +82,7 @@ def characteristics(table: pd.DataFrame, references: Sequence[str] | None = None
         share = measure in SHARES
         for place, name in enumerate(questions.names):
             own, texts = values[place], questions.texts(name)
-            found = mean(own, texts, share)
+            found = mean(own, texts, share, questions.groups)
             row: dict[str, Any] = {
                 "variant": name,
                 "measure": measure,
@@ -95,7 +95,7 @@ def characteristics(table: pd.DataFrame, references: Sequence[str] | None = None
             if reference is not None:
                 pairs = own - values[questions.row(reference)]
                 row |= {"reference": reference} | _compared(
-                    difference(pairs, texts, questions.texts(reference), NAN, share), pairs
+                    difference(pairs, texts, questions.texts(reference), NAN, share, questions.groups), pairs
                 )
             rows.append(row)
     order = {name: place for place, name in enumerate(questions.names)}

@@ -2,7 +2,9 @@
 
 A variant is known through its texts: text i is used on the questions i, i + T, i + 2T …, so a difference is a mean over
 texts, and its t interval has one unit a text. A variant of one text speaks for that text alone: then questions are
-the units. All functions work along the last axis, the questions, so that a simulation runs through the pipeline's code.
+the units. Questions of one group, such as a template, share what a tone does to it, so where there are groups enough
+what they share widens every interval. All functions work along the last axis, the questions, so that a simulation runs
+through the pipeline's code.
 """
 
 from __future__ import annotations
@@ -25,6 +27,9 @@ MIN_TEXTS = 3
 # how far from an estimate of no flips at all the truth may be.
 UNSEEN = 2.8
 BISECTIONS = 30
+# Flips are counted in whole ones. Half of one taken off keeps the size of the test at 5 % or below (4.8 % at most for n
+# from 8 to 512 and discordance up to 0.9, by enumeration; 5.6 % without it).
+CONTINUITY = 0.5
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,12 @@ class Estimates:
 
 
 def difference(
-    differences: Floats, own: Labels | None, other: Labels | None, margin: float, share: bool = True
+    differences: Floats,
+    own: Labels | None,
+    other: Labels | None,
+    margin: float,
+    share: bool = True,
+    groups: Labels | None = None,
 ) -> Estimates:
     """The mean of paired differences, one a question.
 
@@ -59,20 +69,22 @@ def difference(
         other: the same of the reference.
         margin: differences within it count as equivalent.
         share: the values are shares of right answers, in [-1, 1].
+        groups: shape (n,): the group of each question; None where each stands for itself.
     """
     differences = np.asarray(differences, dtype=float)
-    if own is None and other is None and share and np.isin(differences[~np.isnan(differences)], (-1, 0, 1)).all():
+    one_text = own is None and other is None and groups is None
+    if one_text and share and np.isin(differences[~np.isnan(differences)], (-1, 0, 1)).all():
         return _tango(differences, margin)
-    return _student(differences, own, other, margin, (-1.0, 1.0) if share else None)
+    return _student(differences, own, other, groups, margin, (-1.0, 1.0) if share else None)
 
 
-def mean(values: Floats, own: Labels | None, share: bool) -> Estimates:
+def mean(values: Floats, own: Labels | None, share: bool, groups: Labels | None = None) -> Estimates:
     """The mean of one variant's values, one a question; arguments as of `difference`, in [0, 1] if `share`.
 
     The interval of a share of one text is Clopper and Pearson's (1934).
     """
     values = np.asarray(values, dtype=float)
-    if own is None and share and np.isin(values[~np.isnan(values)], (0, 1)).all():
+    if own is None and groups is None and share and np.isin(values[~np.isnan(values)], (0, 1)).all():
         known = (~np.isnan(values)).sum(axis=-1)
         right = np.nansum(values, axis=-1)
         low, high = clopper_pearson(right, known)
@@ -81,16 +93,22 @@ def mean(values: Floats, own: Labels | None, share: bool) -> Estimates:
         return Estimates(
             _ratio(right, known), np.where(few, np.nan, low), np.where(few, np.nan, high), nothing, nothing
         )
-    return _student(values, own, None, np.nan, (0.0, 1.0) if share else None)
+    return _student(values, own, None, groups, np.nan, (0.0, 1.0) if share else None)
 
 
 def _student(
-    values: Floats, own: Labels | None, other: Labels | None, margin: float, limits: tuple[float, float] | None
+    values: Floats,
+    own: Labels | None,
+    other: Labels | None,
+    groups: Labels | None,
+    margin: float,
+    limits: tuple[float, float] | None,
 ) -> Estimates:
-    """Student's t over texts, or over questions where neither side has several texts.
+    """Student's t over texts, or over questions or groups of them where neither side has several texts.
 
     Where variant and reference have texts that are not in step, the variance is that of two-way clusters (Cameron,
-    Gelbach & Miller 2011), with the degrees of freedom of the fewer texts. Shares get a floor of the half width of
+    Gelbach & Miller 2011), with the degrees of freedom of the fewer texts. Groups of questions are crossed with texts
+    in the same way, with the variance over texts as the least that it can be. Shares get a floor of the half width of
     `UNSEEN` / n, added in squares: no flips do not mean that there are none.
     """
     here = ~np.isnan(values)
@@ -100,14 +118,23 @@ def _student(
     least = MIN_TEXTS
     if own is None and other is None:
         least = 2
-        variance, units = _ratio((residuals**2).sum(axis=-1), n * (n - 1)), n
+        if groups is None:
+            variance, units = _ratio((residuals**2).sum(axis=-1), n * (n - 1)), n
+        else:
+            variance, units = _clustered(residuals, here, groups)
     elif own is not None and other is not None:
-        parts = [_clustered(residuals, here, labels) for labels in (own, other, _pairs(own, other))]
+        parts = [_clustered(residuals, here, labels) for labels in (own, other, _crossed(own, other))]
         (first, count), (second, other_count), (both, _) = parts
         variance = np.maximum(first + second - both, np.maximum(first, second))
         units = np.minimum(count, other_count)
     else:
         variance, units = _clustered(residuals, here, own if other is None else other)  # type: ignore[arg-type]
+    if groups is not None:
+        units = np.minimum(units, _alike(here, groups))
+        if own is not None or other is not None:
+            crossed = _crossed(groups, *(labels for labels in (own, other) if labels is not None))
+            shared = _clustered(residuals, here, groups)[0] - _clustered(residuals, here, crossed)[0]
+            variance = variance + np.maximum(shared, 0)
     usable = (n >= MIN_QUESTIONS) & (units >= least)
     freedom = np.where(usable, units - 1, 1)
     quantile = stats.t.ppf((1 + CONFIDENCE) / 2, freedom)
@@ -124,21 +151,39 @@ def _student(
 
 def _clustered(residuals: Floats, here: npt.NDArray[np.bool_], labels: Labels) -> tuple[Floats, Labels]:
     """The variance of a mean whose units are clusters of questions, and how many clusters have a question."""
-    member = (labels[:, None] == np.unique(labels)[None, :]).astype(float)
-    sums = residuals @ member
-    count = ((here.astype(float) @ member) > 0).sum(axis=-1)
+    sums = _sums(residuals, labels)
+    count = (_sums(here.astype(float), labels) > 0).sum(axis=-1)
     n = here.sum(axis=-1)
     return _ratio((sums**2).sum(axis=-1) * count, n.astype(float) ** 2 * (count - 1)), count
 
 
-def _pairs(own: Labels, other: Labels) -> Labels:
-    """One label for each pair of texts that meet."""
-    pairs: Labels = np.unique(np.stack([own, other]), axis=1, return_inverse=True)[1].reshape(-1).astype(np.int64)
-    return pairs
+def _sums(values: Floats, labels: Labels) -> Floats:
+    """Sums over the questions of each label, shape (…, labels)."""
+    order = np.argsort(labels, kind="stable")
+    starts = np.flatnonzero(np.diff(labels[order], prepend=labels[order[0]] - 1)) if len(labels) else order
+    sums: Floats = np.add.reduceat(values[..., order], starts, axis=-1)
+    return sums
+
+
+def _alike(here: npt.NDArray[np.bool_], labels: Labels) -> Labels:
+    """How many clusters of equal size are worth as much as these: n² / Σ n_g² (Kish 1965), rounded down."""
+    sizes = _sums(here.astype(float), labels)
+    # Equal sizes give a whole number, which rounding errors must not make one less.
+    found: Labels = np.nan_to_num(_ratio(sizes.sum(axis=-1) ** 2, (sizes**2).sum(axis=-1)) + 1e-9).astype(np.int64)
+    return found
+
+
+def _crossed(*labels: Labels) -> Labels:
+    """One label for each combination that occurs."""
+    found: Labels = np.unique(np.stack(labels), axis=1, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    return found
 
 
 def _tango(differences: Floats, margin: float) -> Estimates:
-    """Score interval and tests of the difference of two paired shares (Tango 1998); at 0 it is McNemar's test."""
+    """Score interval and tests of the difference of two paired shares (Tango 1998); at 0 it is McNemar's test.
+
+    Both have the same correction for continuity, so that interval and p agree.
+    """
     n = (~np.isnan(differences)).sum(axis=-1).astype(float)
     gained, lost = (differences == 1).sum(axis=-1).astype(float), (differences == -1).sum(axis=-1).astype(float)
     value = _ratio(gained - lost, n)
@@ -147,11 +192,11 @@ def _tango(differences: Floats, margin: float) -> Estimates:
     inside, outside = np.stack([value, value]), np.stack([np.full_like(value, -1), np.full_like(value, 1)])
     for _ in range(BISECTIONS):
         middle = (inside + outside) / 2
-        within = np.abs(tango_score(gained, lost, n, middle)) <= quantile
+        within = np.abs(tango_score(gained, lost, n, middle, CONTINUITY)) <= quantile
         inside, outside = np.where(within, middle, inside), np.where(within, outside, middle)
-    p = 2 * stats.norm.sf(np.abs(tango_score(gained, lost, n, np.zeros_like(value))))
-    below = stats.norm.sf(tango_score(gained, lost, n, np.full_like(value, -margin)))
-    above = stats.norm.cdf(tango_score(gained, lost, n, np.full_like(value, margin)))
+    p = 2 * stats.norm.sf(np.abs(tango_score(gained, lost, n, np.zeros_like(value), CONTINUITY)))
+    below = stats.norm.sf(tango_score(gained, lost, n, np.full_like(value, -margin), CONTINUITY))
+    above = stats.norm.cdf(tango_score(gained, lost, n, np.full_like(value, margin), CONTINUITY))
     few = n < MIN_QUESTIONS
     low, high, p, p_equivalent = (
         np.where(few, np.nan, found) for found in (outside[0], outside[1], p, np.maximum(below, above))
@@ -159,7 +204,7 @@ def _tango(differences: Floats, margin: float) -> Estimates:
     return Estimates(value, low, high, p, p_equivalent)
 
 
-def tango_score(gained: Floats, lost: Floats, n: Floats, supposed: Floats) -> Floats:
+def tango_score(gained: Floats, lost: Floats, n: Floats, supposed: Floats, continuity: float = 0.0) -> Floats:
     """The score statistic of a supposed difference of two paired shares (Tango 1998), standard normal if it is true.
 
     Args:
@@ -167,12 +212,14 @@ def tango_score(gained: Floats, lost: Floats, n: Floats, supposed: Floats) -> Fl
         lost: pairs that only the second solves.
         n: all pairs.
         supposed: the difference under test, in [-1, 1].
+        continuity: pairs by which the distance from what is supposed is shortened.
     """
     linear = -gained - lost + (2 * n - gained + lost) * supposed
     constant = -lost * supposed * (1 - supposed)
     share = _ratio(np.sqrt(np.maximum(linear**2 - 8 * n * constant, 0)) - linear, 4 * n)
     variance = n * (2 * share + supposed * (1 - supposed))
     distance = gained - lost - n * supposed
+    distance = np.copysign(np.maximum(np.abs(distance) - continuity, 0), distance)
     with np.errstate(divide="ignore", invalid="ignore"):
         score = distance / np.sqrt(np.maximum(variance, 0))
     certain = np.where(np.abs(distance) < 1e-9, 0.0, np.copysign(np.inf, distance))

@@ -58,22 +58,25 @@ def _row(questions: Questions, contrast: Contrast, measure: str, margin: float) 
         return questions.values(measure, first)[places[0]], questions.values(measure, second)[places[1]]
 
     ours, theirs = pair()
-    found = [difference(ours - theirs, own, other, margin)]
+    found = [difference(ours - theirs, own, other, margin, groups=questions.groups)]
     if questions.failures.any():
         for extreme in ((1.0, 0.0), (0.0, 1.0)):
             first, second = pair(extreme)
-            found.append(difference(first - second, own, other, margin))
+            found.append(difference(first - second, own, other, margin, groups=questions.groups))
     low, high, p, p_equivalent = _whatever(found)
     both = ~np.isnan(ours - theirs)
+    groups = None if questions.groups is None else len(np.unique(questions.groups[both]))
+    alone = "questions" if groups is None else "groups"
     ours, theirs = ours[both], theirs[both]
     return {
         "variant": contrast.variant,
         "reference": contrast.reference,
         "measure": measure,
         "family": contrast.family(measure),
-        "unit": "questions" if own is None and other is None else "texts",
+        "unit": alone if own is None and other is None else "texts",
         "texts": questions.count(contrast.variant),
         "reference_texts": questions.count(contrast.reference),
+        "groups": groups,
         "n": int(both.sum()),
         # With several draws of a question these are means over its pairs of draws.
         "both": float((ours * theirs).sum()),
@@ -83,7 +86,7 @@ def _row(questions: Questions, contrast: Contrast, measure: str, margin: float) 
         "difference": float(found[0].value),
         "low": low,
         "high": high,
-        "no_interval": _reason(int(both.sum()), low),
+        "no_interval": _reason(int(both.sum()), low, alone if own is None and other is None else "texts"),
         "p": p,
         "p_equivalent": p_equivalent,
     }
@@ -99,9 +102,11 @@ def _whatever(found: list[Estimates]) -> tuple[float, float, float, float]:
     return low, high, p, max(float(each.p_equivalent) for each in found)
 
 
-def _reason(n: int, low: float) -> str | None:
+def _reason(n: int, low: float, unit: str) -> str | None:
     if not np.isnan(low):
         return None
     if n < MIN_QUESTIONS:
         return f"fewer than {MIN_QUESTIONS} questions"
+    if unit == "groups":
+        return "most questions are of one group"
     return f"fewer than {MIN_TEXTS} texts have questions"

@@ -11,6 +11,9 @@ import pandas as pd
 
 from emoprobe.analysis.estimates import Floats, Labels
 
+# With fewer groups, such as levels of difficulty, conclusions are about questions of these groups.
+MIN_GROUPS = 8
+
 
 @dataclass(frozen=True)
 class Questions:
@@ -83,6 +86,21 @@ class Questions:
         labels = np.full(len(self.ids), -1, dtype=np.int64)
         labels[self._question[own]] = _floats(self.table["paraphrase"])[own].astype(np.int64)
         return labels
+
+    @cached_property
+    def groups(self) -> Labels | None:
+        """Shape (questions,): the group of each question; None where none is shared, or there are too few of them."""
+        if "group" not in self.table:
+            return None
+        own = np.full(len(self.ids), None, dtype=object)
+        own[self._question] = self.table["group"].astype(object).where(self.table["group"].notna(), None)
+        names = [
+            ("question", one) if group is None else ("group", group) for one, group in zip(self.ids, own, strict=True)
+        ]
+        places = {name: place for place, name in enumerate(dict.fromkeys(names))}
+        if not MIN_GROUPS <= len(places) < len(names):
+            return None
+        return np.array([places[name] for name in names], dtype=np.int64)
 
     def count(self, name: str) -> int:
         """How many texts of the variant have a question; 0 where it has no text, or not every one is known."""

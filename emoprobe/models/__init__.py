@@ -1,4 +1,4 @@
-"""Models: where they come from, where their layers are, and positions in their token sequences.
+"""Models: where they come from, where their layers and residual stream are, positions in their token sequences.
 
 It imports `config` and `results`.
 """

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.util
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -106,9 +109,10 @@ def prepare(model: Model, cache: Path, *, weights: bool = True) -> ModelCard:
         if model.revision is not None:
             raise ModelError(f"model.revision: the embedded {EMBEDDED} has no revisions; remove the key")
         directory = cache / EMBEDDED
-        if not (directory / "config.json").is_file():
-            with atomic.directory(directory) as temporary:
-                _dequantise(embedded_weights(), temporary)
+        with _one_at_a_time(cache):
+            if not (directory / "config.json").is_file():
+                with atomic.directory(directory) as temporary:
+                    _dequantise(embedded_weights(), temporary)
         revision: str | None = EMBEDDED_REVISION
     elif is_local(model.source):
         directory, revision = Path(model.source).expanduser(), None
@@ -170,6 +174,15 @@ def check_capture(capture: Capture, directory: Path) -> None:
         architecture.hook_points(capture.hook_points)
     except HookPointError as error:
         raise ModelError(f"capture.{error}") from None
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Hold a lock of a folder: the experiments of a study ask for the same model at once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def embedded_weights() -> Path:

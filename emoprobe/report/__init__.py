@@ -1,4 +1,4 @@
-"""What a person reads: figures, statements, the page.
+"""What a person reads: figures, statements with their verdicts, the pages of experiments and studies.
 
-It imports `analysis` and what lies below it.
+It imports `analysis`, `results` and `config`.
 """

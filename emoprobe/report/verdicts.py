@@ -12,9 +12,8 @@ MEANINGS: dict[Verdict, str] = {
     "there is no difference.",
     "undecided": "Neither of the two: the data exclude neither no difference nor one beyond the margin. It is not "
     "evidence of no effect; more questions, texts or draws may decide.",
-    "found": "What was looked for exceeds what comes by chance, on data that did not take part in choosing where "
-    "to look, and exceeds what simpler explanations reach. It says nothing about cause.",
-    "not_found": "It was looked for and does not exceed chance or a simpler explanation, with this much data. It may "
-    "still be there.",
+    "found": "What was looked for exceeds what comes by chance, wherever in the model one looks for it; of correctness "
+    "also what simpler explanations reach. It says nothing about cause.",
+    "not_found": "It was looked for and does not exceed that, with this much data. It may still be there.",
     "note": "Something about the data that limits what can be concluded.",
 }

@@ -1,4 +1,4 @@
 """The files of an experiment: where they lie, and one record each that reads, writes and checks them.
 
-It imports `config` for names only; tables are declared in `catalogue`.
+It imports nothing else of the library; tables are declared in `catalogue`.
 """

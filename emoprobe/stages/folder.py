@@ -59,10 +59,10 @@ def _config(layout: Layout, pairs: list[tuple[str, str]]) -> Config:
         variants = dict.fromkeys([CONTROL, *(variant for variant, _ in pairs)], Variant())
         samples = len({split_draw_id(sample)[0] for _, sample in pairs})
         config = Config(variants=variants, dataset=Dataset(samples=samples))
-    captured = find_captured(layout)
-    if not captured:
+    captured = (ActivationFolder.read(layout.activations(*pair)).metadata for pair in find_captured(layout))
+    first = next((metadata for metadata in captured if metadata.error is None), None)
+    if first is None:
         return config.model_copy(update={"capture": Capture(enabled=False)})
-    first = ActivationFolder.read(layout.activations(*captured[0])).metadata
     positions = "all" if first.positions == "all" else first.position_names
     found = config.capture.model_copy(update={"enabled": True, "positions": positions})
     return config.model_copy(update={"capture": found})

@@ -1,4 +1,5 @@
-"""What a workflow asks of the library: digests, checks before a run, provenance, progress, failures.
+"""What a workflow asks of the library: targets, digests, checks before a run, provenance, progress, failures.
 
-It imports every other part of the library but `analysis` and `report`; it knows nothing of Snakemake.
+It imports `config`, `results`, `tasks` and `models`, and of `report` the list of figures and the closing summary. It
+knows nothing of Snakemake.
 """

@@ -121,6 +121,17 @@ class StudyTargets:
         return [*tables, *figures, layout.report, layout.report_html]
 
 
+def turns(study: Study) -> dict[str, tuple[int, int]]:
+    """Experiment → (the turn of its model, its own place): models in the order in which the study first names them."""
+    models: dict[str, int] = {}
+    for config in study.configs.values():
+        models.setdefault(config.model.model_dump_json(), len(models))
+    return {
+        name: (models[config.model.model_dump_json()], place)
+        for place, (name, config) in enumerate(study.configs.items())
+    }
+
+
 def budget(study: Study) -> str:
     """What a whole plan comes to, in a line an experiment and one for all: trajectories, tokens at most, servers."""
     lines = []
@@ -155,7 +166,15 @@ def _servers(study: Study) -> str:
     configs = list(study.configs.values())
     models = len({config.model.source for config in configs})
     turns = f", {models} models in turn" if models > 1 else ""
-    foreign = max(len(config.workers.endpoints) for config in configs)
+    if foreign := max(len(config.workers.endpoints) for config in configs):
+        return _plural(foreign, "endpoint") + turns
+    kinds = {
+        "vLLM server": any(config.generation.backend == "vllm" for config in configs),
+        "NNsight server": any(config.capture.enabled or config.generation.backend == "nnsight" for config in configs),
+    }
     count = max(config.workers.count for config in configs)
-    number, thing = (foreign, "endpoint") if foreign else (count, "vLLM server")
-    return f"{number} {thing}{'s' if number > 1 else ''}{turns}"
+    return " and ".join(_plural(count, kind) for kind, used in kinds.items() if used) + turns
+
+
+def _plural(count: int, thing: str) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}"

@@ -49,6 +49,15 @@ def null_scenes() -> dict[str, Scene]:
         "any text helps, n = 1319": Scene(1319, (0.7,) * 4, 0.7, 0.4, text_deviation=0.3),
         "texts are cut off, n = 400": Scene(400, cut=0.25, text_deviation=0.3),
         "unmarked answers, n = 64": Scene(64, unmarked=0.3),
+        "templates, 100 questions of 60": Scene(100, groups=60, group_interaction=0.7, text_deviation=0.3),
+        "templates, 400 questions of 20": Scene(400, groups=20, group_interaction=0.7, text_deviation=0.3),
+        "templates, 1319 questions of 100": Scene(1319, groups=100, group_interaction=0.5),
+        "templates, one text, 100 questions of 60": Scene(100, texts=1, groups=60, group_interaction=0.7),
+        "templates, one text, 400 questions of 20": Scene(400, texts=1, groups=20, group_interaction=0.7),
+        "templates, one text, 64 questions of 10": Scene(64, texts=1, groups=10, group_interaction=0.7),
+        "templates and 3 texts of the filler, n = 400": Scene(
+            400, filler_texts=3, groups=60, group_interaction=0.7, text_deviation=0.3
+        ),
         "4 draws, n = 20": Scene(20, draws=4, text_deviation=0.3, difficulty=2.0),
         "4 draws of one text, n = 20": Scene(20, draws=4, texts=1, difficulty=2.0),
         "4 draws, n = 400": Scene(400, draws=4, text_deviation=0.3, interaction=1.0),
@@ -61,7 +70,18 @@ def null_scenes() -> dict[str, Scene]:
         "8 tones, n = 128": Scene(128, (0.6,) * 8, 0.6, 0.6, text_deviation=0.3),
     }
     everything = Scene(
-        64, (0.6,) * 4, 0.6, 0.5, text_deviation=0.5, draws=2, cut=0.1, unmarked=0.1, failures=0.005, interaction=0.5
+        64,
+        (0.6,) * 4,
+        0.6,
+        0.5,
+        text_deviation=0.5,
+        draws=2,
+        cut=0.1,
+        unmarked=0.1,
+        failures=0.005,
+        interaction=0.5,
+        groups=40,
+        group_interaction=0.5,
     )
     return scenes | {f"all at once, n = {n}": everything.at(n) for n in (20, 64, 400)}
 

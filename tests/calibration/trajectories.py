@@ -30,6 +30,8 @@ class Scene:
         text_deviation: of texts of one variant, in logits.
         difficulty: deviation of questions, in logits.
         interaction: deviation of each question and variant, in logits: a tone that helps here and harms there.
+        groups: how many groups, such as templates, the questions are dealt to at random; None: each stands for itself.
+        group_interaction: deviation of each group and variant, in logits: a tone that helps with one template alone.
         draws: of each question.
         cut: share of completions cut off of every text; `control_cut` of control. They are strictly wrong.
         unmarked: share of right answers with no marker, which the strict grade does not count.
@@ -45,6 +47,8 @@ class Scene:
     text_deviation: float = 0.0
     difficulty: float = 1.0
     interaction: float = 0.0
+    groups: int | None = None
+    group_interaction: float = 0.0
     draws: int = 1
     cut: float = 0.0
     control_cut: float = 0.0
@@ -85,6 +89,7 @@ def simulate(scene: Scene, generator: np.random.Generator) -> pd.DataFrame:
     shape = (scene.questions, scene.draws)
     difficulty = generator.normal(0, scene.difficulty, scene.questions)
     index = np.arange(scene.questions)
+    group = index if scene.groups is None else generator.integers(0, scene.groups, scene.questions)
     blocks = []
     for variant, accuracy in scene.accuracies.items():
         texts = scene.texts_of(variant)
@@ -92,9 +97,11 @@ def simulate(scene: Scene, generator: np.random.Generator) -> pd.DataFrame:
         deviation = scene.text_deviation if several else 0.0
         own = generator.normal(0, 1, max(1, texts))
         text = index % max(1, texts)
-        spread = math.sqrt(scene.difficulty**2 + scene.interaction**2 + deviation**2)
+        spread = math.sqrt(scene.difficulty**2 + scene.interaction**2 + scene.group_interaction**2 + deviation**2)
         level = centre_of(accuracy, spread) + difficulty + deviation * own[text]
         level = level + generator.normal(0, scene.interaction, scene.questions) if scene.interaction else level
+        if scene.group_interaction:
+            level = level + generator.normal(0, scene.group_interaction, scene.groups or scene.questions)[group]
         right = generator.random(shape) < expit(level)[:, None]
         cut = generator.random(shape) < (scene.control_cut if variant == "control" else scene.cut)
         unmarked = generator.random(shape) < scene.unmarked
@@ -106,6 +113,7 @@ def simulate(scene: Scene, generator: np.random.Generator) -> pd.DataFrame:
             {
                 "variant": np.full(shape, variant),
                 "sample_id": np.broadcast_to(index[:, None], shape),
+                "group": np.broadcast_to(group[:, None] if scene.groups else np.nan, shape),
                 "draw": np.broadcast_to(np.arange(1, scene.draws + 1), shape),
                 "paraphrase": np.broadcast_to(text[:, None] if texts else np.nan, shape),
                 "correct": np.where(failed, np.nan, right & ~cut & ~unmarked),
@@ -125,6 +133,7 @@ def simulate(scene: Scene, generator: np.random.Generator) -> pd.DataFrame:
     table["valence"] = pd.Series(pd.NA, index=table.index, dtype="string")
     for name in ("extraction", "failure"):
         table[name] = table[name].astype("string").mask(table[name] == "")
+    table["group"] = table["group"].map("template {:.0f}".format, na_action="ignore").astype("string")
     for name in ("correct", "lenient", "truncated", "compliant"):
         table[name] = table[name].astype("boolean")
     return table

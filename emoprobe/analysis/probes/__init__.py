@@ -1,4 +1,6 @@
-"""Linear probes: what can be read off the activations, tested by the units that the labels belong to.
+"""Linear probes: what can be read off the activations, tested over the units that the labels belong to.
 
-It imports `config`, `results` and the libraries for arrays. One cell is a layer, hook point and position.
+A cell is one layer, hook point and position. In reading order: `source` and `design` say what the rows are,
+`experiment` goes through the cells, `targets` gather what `valence`, `correct` and `variant` find there, `directions`
+and `transfer` describe it. It imports `config`, `results`, the ids of `tasks`, and PyTorch.
 """

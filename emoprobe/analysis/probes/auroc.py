@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -45,7 +46,20 @@ def _wins(values: torch.Tensor, others: torch.Tensor, mask: torch.Tensor) -> tor
 
 def labelled_auroc(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """`auroc` of scores (…, n) by labels of 0, 1 and −1 (left out), of the same shape or fewer leading dimensions."""
-    return auroc(scores, scores, (labels == 1).expand(scores.shape), (labels == 0).expand(scores.shape))
+    values, order = scores.sort(dim=-1)
+    found = labels.expand(scores.shape).gather(-1, order)
+    one, zero = (found == 1).to(scores.dtype), (found == 0).to(scores.dtype)
+    first = torch.ones_like(values, dtype=torch.bool)  # of those that are equal
+    first[..., 1:] = values[..., 1:] != values[..., :-1]
+    above = (one * _before(zero, first)).sum(-1)
+    below = (zero * _before(one, first)).sum(-1)
+    pairs = one.sum(-1) * zero.sum(-1)
+    return torch.where(pairs > 0, 0.5 + 0.5 * (above - below) / pairs.clamp(min=1.0), torch.nan)
+
+
+def _before(counted: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+    """How many were counted before each place, those equal to it left out; `first` marks where equal ones begin."""
+    return torch.where(first, counted.cumsum(-1) - counted, 0.0).cummax(-1).values
 
 
 def influences(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -65,15 +79,24 @@ def influences(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return total
 
 
-def interval(estimate: float, by_group: np.ndarray, folds: int) -> tuple[float, float]:
-    """The 95 % interval of a cross-validated mean, from the jackknifed influence of each group; NaN below 20 groups.
+class Interval(NamedTuple):
+    """The 95 % interval of an estimate, and the two-sided p of its being 0; NaN where there is none."""
+
+    low: float
+    high: float
+    p: float
+
+
+def interval(estimate: float, by_group: np.ndarray, folds: int) -> Interval:
+    """For a cross-validated mean, from the jackknifed influence of each group; NaN below 20 groups.
 
     Probes of different folds share most of their training rows, so their errors go together: the variance is widened
     for k folds by the correction of Nadeau & Bengio (2003), 1 + k / (k − 1).
     """
     count = len(by_group)
     if count < LEAST_UNITS or not math.isfinite(estimate):
-        return math.nan, math.nan
-    variance = float((by_group**2).sum()) * (1 + folds / (folds - 1))
-    reach = float(stats.t.ppf(1 - ALPHA / 2, count - folds)) * math.sqrt(variance)
-    return estimate - reach, estimate + reach
+        return Interval(math.nan, math.nan, math.nan)
+    error = math.sqrt(float((by_group**2).sum()) * (1 + folds / (folds - 1)))
+    reach = float(stats.t.ppf(1 - ALPHA / 2, count - folds)) * error
+    p = 2 * float(stats.t.sf(abs(estimate) / error, count - folds)) if error > 0 else float(estimate == 0)
+    return Interval(estimate - reach, estimate + reach, p)

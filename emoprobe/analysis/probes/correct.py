@@ -106,13 +106,16 @@ def probe_added(cells: Cells, own: CorrectDesign, shrinkage: float) -> AddedResu
     found = moments(x, design, np.zeros(len(design), dtype=int), shrinkage, cells.d, sets, 1)
     remainders = _tensor(own.remainders)
     statistic = torch.zeros((len(x), remainders.shape[1]))
-    training = torch.from_numpy(design.in_training)
-    for fold in range(design.folds):
-        weights = _slopes(x, remainders, found, training[fold], fold)
-        test = design.fold == fold
-        statistic += _correlation(x[:, test] @ weights, remainders[test]) / design.folds
     left = _tensor(own.labels - own.predictions).T
-    slopes = torch.stack([_slopes(x, left[:, [s]], found, training[s], s)[..., 0] for s in range(sets)], 1)
+    slopes = torch.empty((len(x), sets, x.shape[2]))
+    for number, training in enumerate(torch.from_numpy(design.in_training)):
+        wanted = left[:, [number]]
+        if number < design.folds:
+            wanted = torch.cat([wanted, remainders], 1)
+        weights = _slopes(x, wanted, found, training, number)
+        slopes[:, number] = weights[..., 0]
+        if number < design.folds:
+            statistic += _correlation(x[:, ~training] @ weights[..., 1:], remainders[~training]) / design.folds
     choice = torch.zeros((len(x), design.folds))
     for fold in range(design.folds):
         for other in set(range(design.folds)) - {fold}:
@@ -128,7 +131,7 @@ def _slopes(x: torch.Tensor, left: torch.Tensor, found: Moments, training: torch
     """S⁻¹ times the covariance of features and remainders (n, k) in one training set, (cells, r, k)."""
     own = left[training]
     right = x[:, training].mT @ (own - own.mean(0)) / len(own)
-    return torch.cholesky_solve(right, found.root[:, number])
+    return found.solve(number, right)
 
 
 def _correlation(scores: torch.Tensor, left: torch.Tensor) -> torch.Tensor:
@@ -185,7 +188,7 @@ def probe_correct(cells: Cells, own: CorrectDesign, found: Moments) -> CorrectRe
     for fold in range(design.folds):
         test = torch.from_numpy(design.fold == fold)
         delta = mean_differences(x[:, ~test], dealt[:, ~test])
-        slopes = torch.cholesky_solve(delta, found.root[:, fold])
+        slopes = found.solve(fold, delta)
         weights.append(slopes[..., :1])
         every = labelled_auroc((x[:, test] @ slopes).mT, dealt[:, test])
         permuted.append(every)

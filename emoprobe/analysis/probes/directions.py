@@ -22,6 +22,7 @@ from emoprobe.config.names import CONTROL
 FILLER = "filler"
 LEAST_BLOCKS = 4  # two halves of two
 HALVINGS = 10
+ROUNDING = 1e-9  # of a squared length: what is left below that is the error of taking a block out of it
 
 
 def primary_reference(config: Config, variants: list[str]) -> str | None:
@@ -178,30 +179,48 @@ def cross_fitted_cosines(sums: torch.Tensor, groups: int, seed: int) -> tuple[np
     halves = np.stack([generator.permutation(np.arange(blocks) % 2) for _ in range(HALVINGS)])
     flat = sums.reshape(cells, blocks * variants, -1).double()
     inner = (flat @ flat.mT).numpy().reshape(cells, blocks, variants, blocks, variants)
-    cosine = _cosines(inner, halves[None])[:, 0]
+    cosine, left_out = _cosines(inner, halves)
     if groups < LEAST_UNITS:
         nothing = np.full_like(cosine, np.nan)
         return cosine, nothing, nothing
-    without = np.repeat(halves[None], blocks, axis=0)
-    without[np.arange(blocks), :, np.arange(blocks)] = -1
-    left_out = _cosines(inner, without)
     spread = (left_out - left_out.mean(1, keepdims=True)) ** 2
     error = np.sqrt((blocks - 1) / blocks * spread.sum(1)) * stats.t.ppf(1 - ALPHA / 2, blocks - 1)
     return cosine, np.maximum(cosine - error, -1.0), np.minimum(cosine + error, 1.0)
 
 
-def _cosines(inner: np.ndarray, halves: np.ndarray) -> np.ndarray:
-    """(cells, sets, variants, variants), for the half of each block, (sets, halvings, blocks): 0, 1, or −1 for none."""
-    first, second = (halves == 0).astype(float), (halves == 1).astype(float)
-    rows = {name: np.einsum("shb,cbuex->cshuex", mask, inner, optimize=True) for name, mask in
-            (("first", first), ("second", second))}  # fmt: skip
-    across = np.einsum("cshuex,she->cshux", rows["first"], second, optimize=True)
-    sizes = [
-        np.sqrt(np.maximum(np.einsum("cshueu,she->cshu", rows[name], mask, optimize=True), 1e-24))
-        for name, mask in (("first", first), ("second", second))
+def _cosines(inner: np.ndarray, halves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean cosines between the variants' sums over two halves of the blocks, and those without each block in turn.
+
+    Args:
+        inner: inner products (cells, blocks, variants, blocks, variants).
+        halves: the half of each block, 0 or 1, (halvings, blocks).
+
+    Returns:
+        (cells, variants, variants) and (cells, blocks, variants, variants).
+    """
+    masks = [(halves == half).astype(float) for half in (0, 1)]
+    # Of each half's sums with every block's: (cells, halvings, variants, blocks, variants).
+    first, second = (np.einsum("hb,cbuex->chuex", mask, inner, optimize=True) for mask in masks)
+    across = np.einsum("chuex,he->chux", first, masks[1], optimize=True)
+    squares = [np.einsum("chueu,he->chu", sums, mask) for sums, mask in zip((first, second), masks, strict=True)]
+    in_first, in_second = (mask.T[:, :, None] for mask in masks)  # (blocks, halvings, 1)
+    # A block leaves one of the halves, so only its own products with the other one go.
+    across_without = across[:, None] - (
+        in_first[..., None] * second.transpose(0, 3, 1, 4, 2) + in_second[..., None] * first.transpose(0, 3, 1, 2, 4)
+    )
+    own = np.einsum("cbubu->cbu", inner)[:, :, None]
+    squares_without = [
+        np.maximum(square[:, None] - member * (2 * np.einsum("chubu->cbhu", sums) - own), ROUNDING * square[:, None])
+        for square, member, sums in zip(squares, (in_first, in_second), (first, second), strict=True)
     ]
-    one_way = across / (sizes[0][..., :, None] * sizes[1][..., None, :])
-    found: np.ndarray = (0.5 * (one_way + np.swapaxes(one_way, -1, -2))).mean(2)
+    return _mean_cosine(across, *squares), _mean_cosine(across_without, *squares_without)
+
+
+def _mean_cosine(across: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """From inner products (…, halvings, variants, variants) and squared lengths (…, halvings, variants)."""
+    first, second = (np.sqrt(np.maximum(square, 1e-24)) for square in (first, second))
+    one_way = across / (first[..., :, None] * second[..., None, :])
+    found: np.ndarray = (0.5 * (one_way + np.swapaxes(one_way, -1, -2))).mean(-3)
     return found
 
 

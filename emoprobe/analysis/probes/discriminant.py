@@ -35,10 +35,12 @@ class Cells:
     @torch.no_grad()
     def of(cls, features: torch.Tensor) -> Cells:
         """Scale and rotate features (cells, n, d), float32. Neither sees a label."""
-        deviation, mean = torch.std_mean(features, dim=1, correction=0, keepdim=True)
+        mean = features.mean(1, keepdim=True)
+        x = features - mean
+        deviation = torch.linalg.vector_norm(x, dim=1, keepdim=True) / x.shape[1] ** 0.5
         flat = deviation <= FLAT * mean.abs().clamp(min=FLAT)
         scale = torch.where(flat, 0.0, 1.0 / deviation.clamp(min=torch.finfo(features.dtype).tiny))
-        x = (features - mean) * scale
+        x *= scale
         n, d = x.shape[1:]
         if n >= d:
             return cls(x, d, scale[:, 0], None)
@@ -51,26 +53,30 @@ class Cells:
 
     def raw(self, weights: torch.Tensor) -> torch.Tensor:
         """Weights (cells, …, r, k) for the raw features, (cells, …, d, k)."""
-        between = (1,) * (weights.dim() - 3)
-        if self.basis is not None:
-            weights = self.basis.view(len(weights), *between, *self.basis.shape[1:]) @ weights
-        return weights * self.scale.view(len(weights), *between, -1, 1)
+        columns = weights.movedim(-2, 1)
+        flat = columns.flatten(2)
+        raw = (flat if self.basis is None else self.basis @ flat) * self.scale[..., None]
+        return raw.view(len(raw), self.d, *columns.shape[2:]).movedim(1, -2)
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Covariances and means of training sets: `root` (cells, sets, r, r) is a Cholesky factor.
+    """Covariances and means of training sets: `roots` has a Cholesky factor (cells, r, r) for each set.
 
     `means` is (cells, sets, codes, r), and `counts` (sets, codes) the rows behind each; a mean of none is 0.
     """
 
-    root: torch.Tensor
+    roots: list[torch.Tensor]
     means: torch.Tensor
     counts: torch.Tensor
 
-    def solve(self, right: torch.Tensor) -> torch.Tensor:
-        """S⁻¹ times (cells, sets, r, k)."""
-        return torch.cholesky_solve(right, self.root)
+    def solve(self, number: int, right: torch.Tensor) -> torch.Tensor:
+        """S⁻¹ of one training set times (cells, r, k)."""
+        return torch.cholesky_solve(right, self.roots[number])
+
+    def weights(self, sets: int, codes: np.ndarray | slice = slice(None)) -> torch.Tensor:
+        """S⁻¹ times the means of some codes in the first training sets, (cells, sets, r, codes)."""
+        return torch.stack([self.solve(number, self.means[:, number, codes].mT) for number in range(sets)], 1)
 
 
 def variant_moments(cells: Cells, design: Design, shrinkage: float) -> Moments:
@@ -97,16 +103,25 @@ def moments(
     place = torch.from_numpy(design.fold * count + codes)
     sums = x.new_zeros((cells, design.folds * count, r)).index_add_(1, place, x).view(cells, design.folds, -1)
     rows = torch.bincount(place, minlength=design.folds * count).view(design.folds, count).to(x.dtype)
-    inner = torch.stack([x[:, design.fold == fold].mT @ x[:, design.fold == fold] for fold in range(design.folds)], 1)
+    inner = [x[:, design.fold == fold].mT @ x[:, design.fold == fold] for fold in range(design.folds)]
     kept = torch.tensor(
         [[float(fold not in out) for fold in range(design.folds)] for out in design.left_out[:sets]], dtype=x.dtype
     )
     counts = kept @ rows
     means = (kept @ sums).view(cells, sets, count, r) / counts.clamp(min=1.0)[..., None]
-    scatter = (kept @ inner.view(cells, design.folds, -1)).view(cells, sets, r, r)
-    scatter = scatter - (means * counts[..., None]).mT @ means
-    covariance = scatter / counts.sum(1).clamp(min=1.0)[:, None, None]
-    level = covariance.diagonal(dim1=2, dim2=3).sum(2) / d
-    identity = torch.eye(r, dtype=x.dtype)
-    shrunk = (1 - shrinkage) * covariance + (shrinkage * level.clamp(min=JITTER))[..., None, None] * identity
-    return Moments(torch.linalg.cholesky(shrunk), means, counts)
+    weighted = means * counts.sqrt()[..., None]
+    # One set at a time and in place: fresh memory for all of them would take longer to come by than to fill.
+    whole, scatter = torch.stack(inner).sum(0), torch.empty_like(inner[0])
+    roots = []
+    for number, total in enumerate(counts.sum(1).clamp(min=1.0).tolist()):
+        first, *others = design.left_out[number]
+        torch.sub(whole, inner[first], out=scatter)
+        for fold in others:
+            scatter -= inner[fold]
+        scatter.baddbmm_(weighted[:, number].mT, weighted[:, number], alpha=-1)
+        diagonal = scatter.diagonal(dim1=1, dim2=2)
+        level = diagonal.sum(1, keepdim=True) / (total * d)
+        scatter *= (1 - shrinkage) / total
+        diagonal += shrinkage * level.clamp(min=JITTER)
+        roots.append(torch.linalg.cholesky(scatter))
+    return Moments(roots, means, counts)

@@ -10,6 +10,11 @@ from emoprobe.results.record import Record
 
 ALPHA = 0.05
 LEAST_VARIANTS = 4  # of each valence: 35 ways to divide eight variants in halves, so the smallest p is 0.029
+FOUND_RULE = (
+    "found where p ≤ alpha; p is that of the permutations, and of correctness the largest of that, of the same on "
+    "answers that were not cut off and of the p by the interval of what the activations add, so that it lies above 0 "
+    "(below 20 groups of questions there is no interval, and permutations decide alone)"
+)
 CELL_RULE = "nested cross-validation over all layers, hook points and positions; p over the largest of all cells"
 
 
@@ -33,10 +38,14 @@ class ProbeTest(Record):
 
 
 class ProbePlan(Record):
-    """All tests of the probes, and how the cell of each is chosen. P values are not corrected across targets."""
+    """All tests of the probes, how the cell of each is chosen, and when something is found.
+
+    P values are not corrected across targets.
+    """
 
     alpha: float = ALPHA
     cell_rule: str = CELL_RULE
+    found_rule: str = FOUND_RULE
     tests: list[ProbeTest]
 
 

@@ -37,7 +37,7 @@ class Source:
 def folder_source(layout: Layout, table: pd.DataFrame) -> Source:
     """The activations of the trajectories in a table, read from their folders when they are needed.
 
-    Trajectories that failed, and those without an activation folder, are left out.
+    Trajectories that failed, those that no server captured, and those without an activation folder are left out.
 
     Raises:
         ActivationError: no trajectory has activations; a folder is damaged, or holds other layers, hook points or
@@ -57,6 +57,10 @@ def folder_source(layout: Layout, table: pd.DataFrame) -> Source:
         raise ActivationError(f"no trajectory of {layout.root} has activations")
     pairs = [pairs[row] for row in rows]
     found = [ActivationFolder.read(layout.activations(*pair)).metadata for pair in pairs]
+    captured = [number for number, metadata in enumerate(found) if metadata.error is None]
+    if not captured:
+        raise ActivationError(f"no trajectory of {layout.root} has activations")
+    rows, pairs, found = rows[captured], [pairs[at] for at in captured], [found[at] for at in captured]
     first = found[0]
     if first.positions == "all":
         raise ActivationError("probes need named positions: capture.positions is all; use load_activations instead")

@@ -81,7 +81,7 @@ class ValenceTarget:
             return row | {"verdict": "note", "reason": plan.reason or self._why()}
         p = self.largest.p()
         verdict = "note" if not plan.reachable else "found" if p <= ALPHA else "not_found"
-        return row | _chosen(self.choice) | {"verdict": verdict, "p": p, "n": self.found[0]["n"]}
+        return row | _chosen(self.choice) | {"verdict": verdict, "p": p, "p_permuted": p, "n": self.found[0]["n"]}
 
     @property
     def _plan(self) -> ProbeTest:
@@ -135,7 +135,7 @@ class CorrectTarget:
         groups = np.unique(own.design.group)
         for number, place in enumerate(places):
             area = float(np.nanmean(result.areas[number]))
-            low, high = interval(area, result.influence[number, groups], own.design.folds)
+            low, high, _ = interval(area, result.influence[number, groups], own.design.folds)
             level = float(np.nanmean(nuisance[number]))
             self.found.append(
                 place
@@ -177,23 +177,26 @@ class CorrectTarget:
             return row | {"verdict": "note", "reason": self._why()}
         p, p_finished = self.largest.p(), self.largest_finished.p()
         row |= _chosen(self.choice) | {
-            "p": p,
+            "p_permuted": p,
             "p_untruncated": p_finished,
             "added": self.choice.mean("added"),
             "added_untruncated": self.finished.mean("added"),
             "n": self.found[0]["n"],
         }
-        for name, estimate, influence in (("auroc", "auroc", "influence"), ("added", "added", "added_influence")):
-            low, high = interval(row[estimate], self._influence(influence, groups), self.design.folds)
-            row |= {f"{name}_low": low, f"{name}_high": high}
+        area = interval(row["auroc"], self._influence("influence", groups), self.design.folds)
+        gain = interval(row["added"], self._influence("added_influence", groups), self.design.folds)
+        row |= {"auroc_low": area.low, "auroc_high": area.high, "added_low": gain.low, "added_high": gain.high}
         if not plan.reachable:
             return row | {"verdict": "note"}
         if self.any_truncated and not np.isfinite(p_finished):
             return row | {"verdict": "note", "reason": "the answers that were not cut off have too few of one class"}
-        gained = p <= ALPHA and row["added"] > 0
+        # All of these tests have to reject, so that nothing is found whose interval holds 0.
+        tests, gains = [p, gain.p], [row["added"]]
         if self.any_truncated:
-            gained = gained and p_finished <= ALPHA and row["added_untruncated"] > 0
-        return row | {"verdict": "found" if gained else "not_found"}
+            tests.append(p_finished)
+            gains.append(row["added_untruncated"])
+        row["p"] = float(np.nanmax(tests)) if min(gains) > 0 else 1.0
+        return row | {"verdict": "found" if row["p"] <= ALPHA else "not_found"}
 
     def _influence(self, name: str, groups: np.ndarray) -> np.ndarray:
         """The influence of each group, from the cell that was chosen without its fold."""
@@ -243,7 +246,7 @@ class VariantTarget:
                     "selectivity": None if control is None else accuracy - control,
                 }
             )
-        return cells.raw(result.weights).mean(1)
+        return cells.raw(result.weights.mean(1))
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows of the table `probes`."""

@@ -82,7 +82,7 @@ def held_out_texts(cells: Cells, own: ValenceDesign, shrinkage: float) -> Rows:
         return rows
     x = cells.x[:, kept.rows]
     found = moments(x, design, kept.codes, shrinkage, cells.d, design.folds, len(own.signs))
-    weights = found.solve(found.means.mT)
+    weights = found.weights(design.folds)
     positive, negative = own.signs > 0, own.signs < 0
     whole = positive / positive.sum() - negative / negative.sum()
     pairs = np.array([(low, high) for low in np.flatnonzero(negative) for high in np.flatnonzero(positive)])
@@ -105,22 +105,29 @@ def correct_without_variant(cells: Cells, own: CorrectDesign, found: Moments) ->
     """Correctness of a variant's answers by probes that saw neither the variant nor the questions of the fold."""
     rows: Rows = [[] for _ in cells.x]
     design, x = own.design, cells.x[:, own.rows]
-    labels = torch.from_numpy(own.labels)
     codes = np.unique(design.variant)
     if len(codes) < 3:
         return rows
-    for code in codes:
-        theirs = design.variant == code
-        if len(np.unique(own.labels[theirs])) < 2:
-            continue
-        areas = []
-        for fold in range(design.folds):
-            training = torch.from_numpy(~theirs & (design.fold != fold))
-            test = torch.from_numpy(theirs & (design.fold == fold))
-            delta = mean_differences(x[:, training], labels[training][None])
-            scores = x[:, test] @ torch.cholesky_solve(delta, found.root[:, fold])
-            areas.append(labelled_auroc(scores[..., 0], labels[test]))
-        entry = {"kind": "variant", "target": "correct", "train": design.variants[code], "n": int(theirs.sum())}
-        for cell, area in enumerate(torch.stack(areas).nanmean(0).tolist()):
+    theirs = design.variant == codes[:, None]  # (codes, n)
+    codes, theirs = (each[[len(np.unique(own.labels[mine])) == 2 for mine in theirs]] for each in (codes, theirs))
+    if not len(codes):
+        return rows
+    trained, tested = (
+        torch.from_numpy(np.where(where, own.labels, NONE)) for where in (~theirs, theirs)
+    )  # fmt: skip
+    areas = []
+    for fold in range(design.folds):
+        test = torch.from_numpy(design.fold == fold)
+        slopes = found.solve(fold, mean_differences(x[:, ~test], trained[:, ~test]))
+        areas.append(labelled_auroc((x[:, test] @ slopes).mT, tested[:, test]))
+    by_variant = torch.stack(areas).nanmean(0)  # (cells, codes)
+    for number, code in enumerate(codes):
+        entry = {
+            "kind": "variant",
+            "target": "correct",
+            "train": design.variants[code],
+            "n": int(theirs[number].sum()),
+        }
+        for cell, area in enumerate(by_variant[:, number].tolist()):
             rows[cell].append(entry | {"auroc": area})
     return rows

@@ -124,7 +124,7 @@ def probe_valence(cells: Cells, own: ValenceDesign, found: Moments) -> ValenceRe
     """Test probes of valence in some cells; `found` are the moments of all rows around their variants."""
     x = cells.x[:, own.rows]
     design, means = own.design, found.means[:, :, np.flatnonzero(own.design.valence)]
-    weights = found.solve(means.mT)
+    weights = found.weights(len(design.left_out), np.flatnonzero(own.design.valence))
     whole, split_of = own.permuted
     real = own.real
     permuted = torch.zeros((len(x), len(whole.pairs)))

@@ -38,11 +38,12 @@ def probe_variant(cells: Cells, design: Design, found: Moments, tasks: int) -> V
     present = np.unique(design.variant)
     codes = np.searchsorted(present, design.variant)
     labels = torch.from_numpy(codes)
-    controls = control_tasks(design, len(present), tasks)
+    dealt = control_tasks(design, len(present), tasks)
+    controls = None if dealt is None else torch.from_numpy(dealt)
     areas, diff_means, accuracy = (torch.zeros(len(cells.x)) for _ in range(3))
     control_accuracy = torch.zeros(len(cells.x))
     centres = found.means[:, : design.folds, present]
-    weights = torch.cholesky_solve(centres.mT, found.root[:, : design.folds])
+    weights = found.weights(design.folds, present)
     for fold in range(design.folds):
         test = torch.from_numpy(design.fold == fold)
         x, means, share = cells.x[:, test], centres[:, fold], float(test.sum()) / len(design)
@@ -52,11 +53,10 @@ def probe_variant(cells: Cells, design: Design, found: Moments, tasks: int) -> V
         plain = _scores(x, means, means.mT)
         diff_means += labelled_auroc(plain.softmax(2).mT, wanted).nanmean(1) / design.folds
         accuracy += share * (scores.argmax(2) == labels[test]).to(x.dtype).mean(1)
-        for task in controls if controls is not None else []:
-            here = torch.from_numpy(task)
-            mixed = _means(cells.x[:, ~test], here[~test], len(present))
-            guesses = _scores(x, mixed, torch.cholesky_solve(mixed.mT, found.root[:, fold])).argmax(2)
-            control_accuracy += share * (guesses == here[test]).to(x.dtype).mean(1) / tasks
+        if controls is not None:
+            members = controls[:, None] == torch.arange(len(present))[:, None]
+            guesses = _guesses(x, cells.x[:, ~test], members[..., ~test].to(x.dtype), found, fold)
+            control_accuracy += share * (guesses == controls[:, test]).to(x.dtype).mean((1, 2))
     return VariantResult(
         areas.numpy(),
         diff_means.numpy(),
@@ -85,7 +85,11 @@ def _scores(x: torch.Tensor, means: torch.Tensor, weights: torch.Tensor) -> torc
     return x @ weights - 0.5 * (means * weights.mT).sum(2)[:, None]
 
 
-def _means(x: torch.Tensor, labels: torch.Tensor, classes: int) -> torch.Tensor:
-    """Means of each class, (cells, classes, r)."""
-    sums = x.new_zeros((len(x), classes, x.shape[2])).index_add_(1, labels, x)
-    return sums / torch.bincount(labels, minlength=classes).clamp(min=1).to(x.dtype)[:, None]
+def _guesses(x: torch.Tensor, training: torch.Tensor, members: torch.Tensor, found: Moments, fold: int) -> torch.Tensor:
+    """The classes of rows (cells, m, r) by the probes of all control tasks at once, (cells, tasks, m).
+
+    `members` (tasks, classes, n) is 1 where a row of `training` (cells, n, r) belongs to a class of a task.
+    """
+    means = (members / members.sum(2, keepdim=True).clamp(min=1.0)).flatten(0, 1) @ training
+    scores = _scores(x, means, found.solve(fold, means.mT))
+    return scores.view(*x.shape[:2], *members.shape[:2]).argmax(3).mT

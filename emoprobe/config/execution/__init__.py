@@ -1,4 +1,4 @@
-"""The sections of the configuration that change no result.
+"""The sections of the configuration that say how a run is carried out and change no result.
 
-They enter no digest, so no change here makes anything again.
+They are part of no digest, so no change here makes anything again.
 """

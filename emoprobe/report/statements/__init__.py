@@ -1,1 +1,1 @@
-"""The sentences of a report, each with the verdict and the numbers that it follows from; one module a subject."""
+"""The sentences of a report, each with its verdict and the numbers that it follows from; a module for each subject."""

@@ -84,6 +84,8 @@ def _called(name: str, texts: int) -> str:
 def _basis(row: dict[Hashable, Any]) -> str:
     """What the method counted."""
     questions = f"{row['n']} question{'' if row['n'] == 1 else 's'}"
+    if not pd.isna(row["groups"]):
+        questions += f" from {row['groups']} groups"
     texts = max(row["texts"], row["reference_texts"]) if row["unit"] == "texts" else 1
     whose = "" if row["texts"] > 1 or texts == 1 else f" of {row['reference']}"
     return f"{texts} texts{whose}, {questions}" if texts > 1 else questions

@@ -51,11 +51,18 @@ PAIRED_TESTS = Table(
             "string",
             "primary: strict grade against the primary reference; secondary: all else. Each is corrected alone.",
         ),
-        "unit": Column("string", "What the method counts: texts, or questions where neither side has several texts."),
+        "unit": Column(
+            "string", "What the method counts: texts; where neither side has several, questions, or groups of them."
+        ),
         "texts": Column(
             "Int64", "Texts of the variant; 1: the row speaks for this text, not for a tone; 0: it has none."
         ),
         "reference_texts": Column("Int64", "Texts of the reference."),
+        "groups": Column(
+            "Int64",
+            "Groups, such as templates, that these questions come from; what is shared in a group widens the interval. "
+            "Null where no group has two questions, or there are fewer than 8.",
+        ),
         "n": Column("Int64", "Questions that both have a graded trajectory for."),
         "both": Column("float64", "Questions that both solve; with several draws the mean over pairs of draws."),
         "gained": Column("float64", "Questions that only the variant solves."),
@@ -65,12 +72,14 @@ PAIRED_TESTS = Table(
         "low": Column(
             "float64",
             "Lower end of its 95 % interval: t over texts; of one text Tango's score interval, of its draws t over "
-            "questions. Not corrected for the family.",
+            "questions, and over groups where there are any. Not corrected for the family.",
         ),
         "high": Column("float64", "Upper end of the same."),
         "no_interval": Column("string", "Why there is none; null where there is one."),
         "p": Column(
-            "float64", "Two-sided test of no difference, by the method of the interval (Tango's is McNemar's)."
+            "float64",
+            "Two-sided test of no difference, by the method of the interval (Tango's is McNemar's, corrected "
+            "for continuity by half a question).",
         ),
         "p_holm": Column("float64", "The same, corrected over its family (Holm)."),
         "p_equivalent": Column("float64", "Two one-sided tests of a difference beyond the margin, by the same method."),
@@ -117,6 +126,11 @@ CONSISTENCY = Table(
     {
         "variant": Column("string", "Variant."),
         "other": Column("string", "Another variant, or the same: then different draws of it are compared."),
+        "groups": Column(
+            "Int64",
+            "Groups, such as templates, that these questions come from; what is shared in a group widens the interval. "
+            "Null where no group has two questions, or there are fewer than 8.",
+        ),
         "n": Column("Int64", "Questions that both have a graded trajectory for."),
         "agreement": Column("float64", "Share of questions on which both are right or both are wrong."),
         "kappa": Column("float64", "Cohen's κ of the same; null where both are constant."),

@@ -71,9 +71,16 @@ PROBE_TESTS = Table(
         "exact": Column("boolean", "Whether these are all there are."),
         "smallest_p": Column("float64", "Smallest p that they allow."),
         "cells": Column("Int64", "Cells that were tested: layers × positions × hook points."),
-        "p": Column("float64", "Share of the permutations whose largest cell reaches the largest of the real labels."),
+        "p": Column(
+            "float64",
+            "What the verdict follows from: p_permuted; of correct the largest of that, p_untruncated and the p by "
+            "the interval of added, so that nothing is found whose interval holds 0; 1 where nothing is added.",
+        ),
+        "p_permuted": Column(
+            "float64", "Share of the permutations whose largest cell reaches the largest of the real labels."
+        ),
         "p_untruncated": Column(
-            "float64", "The same for answers that were not cut off; null where none was, and for other targets."
+            "float64", "p_permuted of answers that were not cut off; null where none was, and for other targets."
         ),
         "hook_point": Column("string", "Of the cell that most training sets choose (of variant: the largest)."),
         "position": Column("string", "Its position."),

@@ -53,7 +53,7 @@ def test_the_discriminant_is_scikit_learns(samples: int, d: int, shrinkage: floa
         training, test = design.fold != fold, design.fold == fold
         labels = design.correct
         delta = mean_differences(cells.x[:, training], torch.from_numpy(labels[training])[None])
-        ours = (cells.x[0, test] @ torch.cholesky_solve(delta, found.root[:, fold])[0])[:, 0].numpy()
+        ours = (cells.x[0, test] @ found.solve(fold, delta)[0])[:, 0].numpy()
         centred = standard[training].copy()
         for code in np.unique(design.variant):
             centred[design.variant[training] == code] -= centred[design.variant[training] == code].mean(0)
@@ -62,7 +62,7 @@ def test_the_discriminant_is_scikit_learns(samples: int, d: int, shrinkage: floa
         theirs = model.fit(standard[training], labels[training]).decision_function(standard[test])
         assert np.corrcoef(ours, theirs)[0, 1] > 0.9999
         assert abs(roc_auc_score(labels[test], ours) - roc_auc_score(labels[test], theirs)) <= 0.001
-        raw = features @ cells.raw(torch.cholesky_solve(delta, found.root[:, fold]))[0].numpy()
+        raw = features @ cells.raw(found.solve(fold, delta))[0].numpy()
         assert np.corrcoef(raw[test, 0], theirs)[0, 1] > 0.999
 
 

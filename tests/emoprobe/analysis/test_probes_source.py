@@ -17,6 +17,7 @@ from emoprobe.results.activation_folder import (
     METADATA,
     TENSORS,
     ActivationError,
+    ActivationFolder,
     ActivationMetadata,
     Position,
     TokenSpans,
@@ -74,6 +75,16 @@ def test_rows_without_a_folder_are_left_out(experiment: tuple[Layout, pd.DataFra
     assert len(folder_source(layout, failed).rows) == 109
     with pytest.raises(ActivationError, match="has activations"):
         folder_source(layout, table[table["sample_id"] == "s_0011"])
+
+
+def test_rows_that_no_server_captured_are_left_out(experiment: tuple[Layout, pd.DataFrame]) -> None:
+    layout, table = experiment
+    for row in table.head(2).itertuples():
+        ActivationFolder.write_failure(layout.activations(str(row.variant), str(row.sample_id)), "no server is left")
+    source = folder_source(layout, table)
+    assert len(source.rows) == 108
+    assert not {0, 1} & set(source.rows)
+    assert source.load(0, 1, "layer.output")["response_mean"].shape == (108, 1, D)
 
 
 def test_the_script_writes_every_table_of_its_rule(

@@ -15,7 +15,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from emoprobe.analysis import behaviour, consistency
-from emoprobe.analysis.estimates import UNSEEN, difference, mean, tango_score
+from emoprobe.analysis.estimates import CONTINUITY, UNSEEN, difference, mean, tango_score
 from emoprobe.analysis.paired_tests import paired_tests
 from emoprobe.analysis.statistics import clopper_pearson, holm, kappa
 
@@ -36,8 +36,26 @@ def test_of_one_text_p_is_mcnemars(seed: int) -> None:
     generator = np.random.default_rng(seed)
     flips = generator.choice([-1.0, 0.0, 1.0], size=int(generator.integers(8, 200)), p=[0.2, 0.6, 0.2])
     gained, lost = int((flips == 1).sum()), int((flips == -1).sum())
+    n = len(flips)
+    score = tango_score(*(np.array(float(value)) for value in (gained, lost, n, 0.0)))
     expected = mcnemar([[0, gained], [lost, 0]], exact=False, correction=False).pvalue if gained + lost else 1.0
-    assert float(difference(flips, None, None, 0.1).p) == pytest.approx(expected)
+    assert 2 * stats.norm.sf(abs(float(score))) == pytest.approx(expected)
+    corrected = max(0.0, abs(gained - lost) - CONTINUITY) / math.sqrt(max(1, gained + lost))
+    assert float(difference(flips, None, None, 0.1).p) == pytest.approx(2 * stats.norm.sf(corrected))
+
+
+def test_of_one_text_the_test_keeps_its_size() -> None:
+    """The exact size, over all ways that so many flips can fall."""
+    for n in (8, 13, 20, 50):
+        counts = np.arange(n + 1)
+        for discordance in (0.05, 0.2, 0.5, 0.8):
+            size = 0.0
+            for flips, chance in zip(counts, stats.binom.pmf(counts, n, discordance), strict=True):
+                gained = np.arange(flips + 1)
+                score = tango_score(*(np.asarray(each, float) for each in (gained, flips - gained, n, 0.0)), CONTINUITY)
+                rejected = 2 * stats.norm.sf(np.abs(score)) < 0.05
+                size += chance * stats.binom.pmf(gained, flips, 0.5)[rejected].sum()
+            assert size <= 0.05, (n, discordance)
 
 
 @pytest.mark.parametrize("seed", range(20))
