@@ -19,23 +19,15 @@ import yaml
 from emoprobe.results.layout import Layout
 
 ROOT = Path(__file__).parents[1]
-SNAKEMAKE = [
-    sys.executable,
-    "-m",
-    "snakemake",
-    "--snakefile",
-    str(ROOT / "Snakefile"),
-    "--profile",
-    str(ROOT / "profiles/default"),
-]
 
 
 @dataclass
 class Workspace:
-    """A folder with a config; `config` is written before each run."""
+    """A folder with a config; `config` is written before each run. `code` is the folder of the Snakefile."""
 
     folder: Path
     config: dict[str, Any]
+    code: Path = ROOT
 
     @property
     def layout(self) -> Layout:
@@ -50,11 +42,20 @@ class Workspace:
 
     def command(self, *arguments: str) -> list[str]:
         """The command line of a run."""
-        return [*SNAKEMAKE, "--configfile", str(self.write_config()), "--directory", str(self.folder), *arguments]
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(self.code / "Snakefile")]
+        command += ["--profile", str(self.code / "profiles/default"), "--configfile", str(self.write_config())]
+        return [*command, "--directory", str(self.folder), *arguments]
 
     def run(self, *arguments: str, ok: bool = True, env: dict[str, str] | None = None) -> str:
         """Run snakemake to its end; return what it printed."""
-        done = subprocess.run(
+        done = self.finish(*arguments, env=env)
+        output = done.stdout + done.stderr
+        assert (done.returncode == 0) is ok, f"exit status {done.returncode}\n{output[-6000:]}"
+        return output
+
+    def finish(self, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """Run snakemake to its end, whatever that is."""
+        return subprocess.run(
             self.command(*arguments),
             capture_output=True,
             text=True,
@@ -62,9 +63,6 @@ class Workspace:
             cwd=self.folder,
             timeout=580,
         )
-        output = done.stdout + done.stderr
-        assert (done.returncode == 0) is ok, f"exit status {done.returncode}\n{output[-6000:]}"
-        return output
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start snakemake and return at once; it runs in a session of its own."""

@@ -47,7 +47,6 @@ def check_config(config: Config, cache: Path | None = None, converted: Path = MO
     return [
         *_data(config.dataset, config.experiment.seed, cache),
         *_variants(config),
-        *_references(config),
         *_model(config, converted),
         *_endpoints(config),
     ]
@@ -121,12 +120,6 @@ def _variants(config: Config) -> Iterator[str]:
             variant_texts(config, name)
         except VariantError as error:
             yield str(error)
-
-
-def _references(config: Config) -> Iterator[str]:
-    for name in config.analysis.references or []:
-        if name not in config.variants:
-            yield f"analysis.references = {name!r}: is no variant (there are: {', '.join(config.variants)})"
 
 
 def _model(config: Config, converted: Path) -> Iterator[str]:

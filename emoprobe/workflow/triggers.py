@@ -17,20 +17,16 @@ from emoprobe.models import source as models
 from emoprobe.tasks import samples, variants
 from emoprobe.workflow.code import code_digest
 
+PAGES = ("emoprobe.report.page", "emoprobe.report.captions", "emoprobe.report.templates")
 # Rule → the modules whose code decides what it computes.
 CODE = {
-    "tabulate_trajectories": ("emoprobe.analysis.trajectory_table",),
-    "analyze_behaviour": ("emoprobe.analysis.behaviour", "emoprobe.analysis.consistency"),
-    "probe_activations": ("emoprobe.analysis.probes",),
-    "draw_figures": ("emoprobe.report.figures",),
+    "tabulate_trajectories": ("emoprobe.stages.trajectories",),
+    "analyze_behaviour": ("emoprobe.stages.behaviour",),
+    "probe_activations": ("emoprobe.stages.probes",),
+    "draw_figures": ("emoprobe.stages.figures", "emoprobe.report.figures"),
     "tabulate_study": ("emoprobe.analysis.study",),
-    "report_study": (
-        "emoprobe.report.study",
-        "emoprobe.report.page",
-        "emoprobe.report.figures.study",
-        "emoprobe.report.templates",
-    ),
-    "report_experiment": ("emoprobe.report.summary", "emoprobe.report.page", "emoprobe.report.captions"),
+    "report_study": ("emoprobe.report.study", "emoprobe.report.figures.study", *PAGES),
+    "report_experiment": ("emoprobe.stages.report", *PAGES),
 }
 
 

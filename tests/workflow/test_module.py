@@ -27,12 +27,12 @@ use rule * from emoprobe as emoprobe_*
 rule all:
     default_target: True
     input:
+        rules.emoprobe_all.input,  # else a lost file would be made again only for a target that is stale
         "words.txt",
 
 rule count_words:
     input:
         "{results}/tiny/tables/trajectories.parquet",
-        rules.emoprobe_all.input,
     output:
         "words.txt",
     shell:

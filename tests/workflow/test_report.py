@@ -22,18 +22,11 @@ from emoprobe.report.figures.view import ExperimentView
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.layout import Layout
 from emoprobe.results.tables import frame
-from tests.conftest import PATIENCE, StubServer
+from tests.conftest import PATIENCE
 from tests.emoprobe.analysis import synthetic
 from tests.workspace import ROOT, Workspace
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
-@pytest.fixture
-def finished(workspace: Callable[..., Workspace], stub: Callable[..., StubServer]) -> Workspace:
-    made = workspace(stub())
-    made.run()
-    return made
 
 
 class Outside(HTMLParser):
@@ -81,7 +74,8 @@ def test_the_page_needs_nothing_else_and_opens_without_errors(finished: Workspac
     assert len(shown) >= 2
 
 
-def test_the_view_prints_one_frame(finished: Workspace) -> None:
+def test_the_view_prints_one_frame(after: Callable[..., Workspace]) -> None:
+    finished = after()
     (finished.layout.pair("calm", "gsm8k_0001") / "trajectory.jsonl").unlink()
     log = finished.layout.log("generate", "calm", "gsm8k_0001")
     log.write_text("calm/gsm8k_0001: all 3 attempts failed:\n  1. x\n")

@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import VARIANTS, StubServer
-from tests.workspace import Workspace
+from tests.workspace import ROOT, Workspace
 
 ANALYSIS = {"tabulate_trajectories": 1, "analyze_behaviour": 1, "draw_figures": 1, "report_experiment": 1}
 TABLES = {**ANALYSIS, "verify": 1}
 PLAN = {"plan_analysis": 1}
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> Iterator[Workspace]:
-    """An experiment of three variants on four samples that has been run to its end."""
-    server = StubServer()
-    folder = tmp_path_factory.mktemp("finished")
-    (folder / "nagging.py").write_text("def nag(m):\n    m[-1]['content'] += ' Now!'\n    return m\n")
-    config = {
-        "experiment": {"name": "tiny"},
-        "model": {"source": str(smollm2)},
-        "dataset": {"samples": 4},
-        "variants": {**VARIANTS, "nag": {"transform": "nagging:nag"}},
-        "generation": {"max_tokens": 32},
-        "workers": {"endpoints": [server.url], "model_name": "stub"},
-        "capture": {"enabled": False},
-    }
-    workspace = Workspace(folder, config)
-    workspace.run()
-    yield workspace
-    server.stop()
+DESCRIBED = {"describe_experiment": 1, "report_experiment": 1}
 
 
 def test_nothing_changed(after: Callable[..., Workspace]) -> None:
@@ -108,8 +88,47 @@ def test_several_changes_at_once_plan_all_that_each_makes_stale(after: Callable[
     assert planned["prepare_sample"] == 4
 
 
-def test_probe_settings_plan_the_report_only(after: Callable[..., Workspace]) -> None:
-    assert "generate" not in after(probes={"folds": 3}).planned()
+def test_more_draws_plan_the_new_ones(after: Callable[..., Workspace]) -> None:
+    planned = after(generation={"draws": 3}).planned()
+    assert planned == {"generate": 2 * 16, "describe_experiment": 1, **TABLES}
+
+
+def test_allowed_failures_plan_no_trajectory(after: Callable[..., Workspace]) -> None:
+    assert after(generation={"allowed_failures": 0.25}).planned() == DESCRIBED
+
+
+def test_probe_settings_without_captures_plan_only_the_description(after: Callable[..., Workspace]) -> None:
+    assert after(probes={"folds": 3}).planned() == DESCRIBED
+
+
+@pytest.mark.parametrize(
+    ("module", "planned"),
+    [
+        ("tasks/grading.py", ANALYSIS),
+        ("tasks/numbers.py", ANALYSIS),
+        ("analysis/paired_tests.py", {name: 1 for name in ANALYSIS if name != "tabulate_trajectories"}),
+        ("report/figures/behaviour.py", {"draw_figures": 1, "report_experiment": 1}),
+        ("report/statements/behaviour.py", {"report_experiment": 1}),
+        ("analysis/probes/auroc.py", {}),
+        ("results/atomic.py", {}),
+    ],
+)
+def test_changed_code_plans_what_it_computes(
+    after: Callable[..., Workspace], tmp_path: Path, module: str, planned: dict[str, int]
+) -> None:
+    code = tmp_path / "code"
+    for name in ("Snakefile", "rules", "emoprobe", "server", "scripts", "profiles", "envs", "config"):
+        place = ROOT / name
+        if place.is_dir():
+            shutil.copytree(place, code / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            code.mkdir(exist_ok=True)
+            shutil.copy(place, code / name)
+    workspace = after()
+    workspace.code = code
+    with open(code / "emoprobe" / module, "a") as file:
+        file.write("\nCHANGED = True\n")
+    assert workspace.planned() == planned
 
 
 def test_an_answer_is_never_older_than_the_plan(after: Callable[..., Workspace]) -> None:

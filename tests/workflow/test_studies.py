@@ -1,4 +1,4 @@
-"""Studies: many experiments in one plan, on stub servers and on real ones."""
+"""Studies: many experiments in one plan, on real servers."""
 
 from __future__ import annotations
 
@@ -9,71 +9,73 @@ from typing import Any
 import pytest
 
 from emoprobe import read_table
-from tests.conftest import VARIANTS, StubServer
+from tests.conftest import VARIANTS
 from tests.workspace import Workspace
 
-AXES = {
-    "model": {"llama": {}, "gpt2": {}},
-    "task": {
-        "sums": {"dataset": {"source": "reasoning_gym:chain_sum", "arguments": {"max_terms": 2, "max_digits": 1}}},
-        "words": {"dataset": {"source": "gsm_symbolic"}},
-    },
+TASKS = {
+    "sums": {"dataset": {"source": "reasoning_gym:chain_sum", "arguments": {"max_terms": 2, "max_digits": 1}}},
+    "words": {"dataset": {"source": "gsm_symbolic"}},
 }
 PER_EXPERIMENT = 2 * len(VARIANTS)
+EACH = ("prepare_model", "plan_analysis", "describe_experiment", "tabulate_trajectories", "report_experiment", "verify")
 
 
 @pytest.fixture
 def study(tmp_path: Path, tiny: Callable[[str], Path]) -> Callable[..., Workspace]:
-    """A study of tiny models on two data sets; keyword arguments are sections of its base."""
+    """A study of tiny models on some data sets, one server at a time."""
 
-    def make(models: tuple[str, ...] = ("llama", "gpt2"), **sections: Any) -> Workspace:
+    def make(models: tuple[str, ...], tasks: tuple[str, ...] = ("sums",)) -> Workspace:
         base: dict[str, Any] = {
             "dataset": {"samples": 2},
             "variants": VARIANTS,
-            "generation": {"max_tokens": 8},
+            "generation": {"max_tokens": 4, "backend": "nnsight"},
             "capture": {"enabled": False},
-            **sections,
         }
-        axes = {**AXES, "model": {name: {"model": {"source": str(tiny(name))}} for name in models}}
+        axes: dict[str, Any] = {
+            "model": {name: {"model": {"source": str(tiny(name))}} for name in models},
+            "task": {name: TASKS[name] for name in tasks},
+        }
         return Workspace(tmp_path, {"study": {"name": "s"}, "base": base, "grid": axes})
 
     return make
 
 
-def test_a_study_is_one_plan(study: Callable[..., Workspace], stub: Callable[..., StubServer]) -> None:
-    workers = {"endpoints": [stub().url], "model_name": "stub"}
-    workspace = study(workers=workers)
-    output = workspace.run("-n")
-    assert "s: 4 experiments, 24 trajectories of at most 192 new tokens in all; 1 endpoint" in output
+def test_a_study_is_one_plan(study: Callable[..., Workspace]) -> None:
+    workspace = study(("llama", "gpt2"), ("sums", "words"))
+    assert "s: 4 experiments, 24 trajectories of at most 96 new tokens in all; 1 " in workspace.run("-n", "--quiet")
+    planned = workspace.planned()
+    assert planned["generate"] == 4 * PER_EXPERIMENT
+    assert [planned[rule] for rule in EACH] == [4] * len(EACH)
+    assert planned["tabulate_study"] == planned["report_study"] == 1
+
+
+def test_a_study_on_real_servers_works_model_after_model(study: Callable[..., Workspace]) -> None:
+    workspace = study(("llama", "gpt2"))
     workspace.run()
     assert workspace.planned() == {}
     results = workspace.folder / "results"
+    made = {path: path.read_bytes() for path in results.glob("*/*/*/trajectory.jsonl")}
+    assert len(made) == 2 * PER_EXPERIMENT
     contrasts = read_table(results / "s", "study_paired_tests")
-    assert set(contrasts["experiment"]) == {"s-llama-sums", "s-llama-words", "s-gpt2-sums", "s-gpt2-words"}
-    assert set(contrasts["dataset"]) == {"reasoning_gym:chain_sum", "gsm_symbolic"}
+    assert set(contrasts["experiment"]) == {"s-llama-sums", "s-gpt2-sums"}
+    assert set(contrasts["dataset"]) == {"reasoning_gym:chain_sum"}
     page = (results / "s/report.html").read_text()
     assert all(f"../{name}/report.html" in page for name in set(contrasts["experiment"]))
 
     # One trajectory that was lost, and what follows from it.
-    lost = results / "s-gpt2-sums/calm/gsm8k_0002/trajectory.jsonl"
-    before = lost.read_bytes()
-    lost.unlink()
-    planned = workspace.planned()
-    assert planned["generate"] == 1
-    assert planned["tabulate_trajectories"] == 1
-    assert planned["tabulate_study"] == 1
+    (results / "s-gpt2-sums/calm/gsm8k_0002/trajectory.jsonl").unlink()
+    tables = ("tabulate_trajectories", "analyze_behaviour", "draw_figures", "report_experiment", "verify")
+    across = {"tabulate_study": 1, "report_study": 1}
+    assert workspace.planned() == {"generate": 1, **dict.fromkeys(tables, 1), **across}
     workspace.run()
-    assert lost.read_bytes() == before
+    assert {path: path.read_bytes() for path in made} == made
+    assert workspace.planned() == {}
 
-    # Another model plans its own experiments only.
-    more = study(("llama", "gpt2", "qwen3"), workers=workers)
-    planned = more.planned()
-    assert planned["generate"] == 2 * PER_EXPERIMENT
-    assert planned["prepare_model"] == planned["report_experiment"] == 2
-
-
-def test_a_study_on_real_servers_works_model_after_model(study: Callable[..., Workspace]) -> None:
-    workspace = study(generation={"max_tokens": 4, "backend": "nnsight"}, capture={"enabled": False})
-    workspace.run("--until", "generate", "generate_and_capture")
-    made = workspace.folder.glob("results/*/*/*/trajectory.jsonl")
-    assert len(list(made)) == 4 * PER_EXPERIMENT
+    # Another model plans its own experiment only.
+    planned = study(("llama", "gpt2", "qwen3")).planned()
+    assert planned == {
+        "generate": PER_EXPERIMENT,
+        **dict.fromkeys(("prepare_model", "plan_analysis", "describe_experiment", *tables), 1),
+        "prepare_sample": 2,
+        **across,
+    }

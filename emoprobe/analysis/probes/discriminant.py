@@ -14,6 +14,7 @@ import torch
 
 from emoprobe.analysis.probes.design import Design
 
+ROUNDING = 4 * torch.finfo(torch.float32).eps
 JITTER = 1e-6  # of the mean diagonal, so that a Gram matrix of rounding errors can be decomposed
 FLAT = 1e-6  # a column with a deviation below this share of its mean is constant up to rounding
 
@@ -122,6 +123,8 @@ def moments(
         diagonal = scatter.diagonal(dim1=1, dim2=2)
         level = diagonal.sum(1, keepdim=True) / (total * d)
         scatter *= (1 - shrinkage) / total
-        diagonal += shrinkage * level.clamp(min=JITTER)
+        # Where a training set hardly varies, what is left of the differences is rounding, which may be indefinite.
+        rounding = ROUNDING * whole.diagonal(dim1=1, dim2=2).sum(1, keepdim=True) / total
+        diagonal += torch.maximum(shrinkage * level.clamp(min=JITTER), rounding)
         roots.append(torch.linalg.cholesky(scatter))
     return Moments(roots, means, counts)

@@ -29,6 +29,7 @@ def variants(**others: Any) -> dict[str, Any]:
 
 # config → what its one error line must hold
 MALFORMED: list[tuple[Any, list[str]]] = [
+    ({"analysis": {"references": ["control", "filler"]}}, ["analysis.references", "filler", "no variant"]),
     ([], ["config", "mapping"]),
     (None, ["config", "mapping"]),
     ("text", ["config", "mapping"]),

@@ -181,11 +181,6 @@ def test_variants(tmp_path: Path, variant: dict[str, Any], words: list[str]) -> 
         assert word in line
 
 
-def test_references_that_are_no_variants(tmp_path: Path) -> None:
-    (line,) = problems(tmp_path, analysis={"references": ["control", "filler"]})
-    assert line == "analysis.references = 'filler': is no variant (there are: control)"
-
-
 @pytest.mark.parametrize(
     ("capture", "words"),
     [
@@ -239,14 +234,12 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
         tmp_path,
         dataset={"source": "nowhere.jsonl"},
         variants={"control": {}, "a": {"scramble": "x"}, "b": {"transform": "no_such:f"}},
-        analysis={"references": ["y"]},
         model={"source": "./nowhere"},
     )
     assert [line.split(" ")[0].rstrip(":") for line in found] == [
         "dataset.source",
         "variants.a.scramble",
         "variants.b.transform",
-        "analysis.references",
         "model.source",
     ]
 

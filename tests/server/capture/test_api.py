@@ -17,10 +17,9 @@ import yaml
 from safetensors.torch import load_file
 
 from emoprobe.results.activations import check, load_activations
+from tests.conftest import PATIENCE
 from tests.nnsight_server import NNsightServer
 from tests.workspace import wait_for
-
-PATIENCE = 300.0  # seconds; no test takes as long, whatever the machine
 
 
 @pytest.fixture(scope="module")

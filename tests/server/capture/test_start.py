@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from transformers import AutoConfig
 
+from server.__main__ import main
 from tests.workspace import ROOT
 
 
@@ -28,14 +30,24 @@ def missing(folder: Path) -> None:
     ("prepare", "words"),
     [(mamba, "a mamba model is no decoder with attention layers"), (unknown, "abacus"), (missing, "model")],
 )
-def test_a_model_that_cannot_be_served_is_one_line(tmp_path: Path, prepare: object, words: str) -> None:
+def test_a_model_that_cannot_be_served_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prepare: Callable[[Path], None], words: str
+) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
-    prepare(folder)  # type: ignore[operator]
-    command = [sys.executable, "-m", "server", "--model", str(folder), "--activation-root", str(tmp_path / "root")]
+    prepare(folder)
+    monkeypatch.setattr(sys, "argv", ["", "--model", str(folder), "--activation-root", str(tmp_path / "root")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    line = str(ended.value.code)
+    assert "\n" not in line
+    assert line.startswith(f"--model {folder}: ")
+    assert words in line
+
+
+def test_the_line_is_all_that_the_command_says(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "server", "--model", str(tmp_path), "--activation-root", str(tmp_path / "root")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr, done.stderr
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith(f"--model {folder}: ")
-    assert words in last
+    assert done.stderr.strip().splitlines()[-1].startswith(f"--model {tmp_path}: ")

@@ -1,0 +1,41 @@
+"""A dry run of a configuration with a mistake in it: what is wrong in a line each, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.workspace import Workspace
+
+ROWS = '{"question": "1 + 1?", "answer": 2}\n' * 3
+
+
+@pytest.mark.parametrize(
+    ("sections", "line"),
+    [
+        ({"generation": {"max_tokens": "many"}}, "generation.max_tokens = 'many': "),
+        ({"generation": {"max_token": 3}}, "generation.max_token: is no known key; did you mean 'max_tokens'?"),
+        ({"dataset": {"source": "nowhere.jsonl"}}, "dataset.source = 'nowhere.jsonl': "),
+        ({"dataset": {"source": "rows.jsonl", "question": "problem"}}, "no column 'problem'"),
+        ({"dataset": {"source": "rows.jsonl", "samples": 4}}, "has only 3 rows"),
+        ({"variants": {"control": {}, "odd": {"transform": "no_such_module:change"}}}, "variants.odd.transform"),
+        ({"capture": {"enabled": True, "layers": [0, 3]}}, "has 3 layers, 0 to 2"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_runs(
+    workspace: Callable[..., Workspace], tiny: Callable[[str], Path], sections: dict[str, Any], line: str
+) -> None:
+    run = workspace(model={"source": str(tiny("llama"))})
+    (run.folder / "rows.jsonl").write_text(ROWS)
+    run.config |= {name: {**run.config.get(name, {}), **values} for name, values in sections.items()}
+    done = run.finish("-n")
+    said = done.stderr.splitlines()
+    assert done.returncode == 1
+    start = said.index("The configuration cannot be used:")
+    assert len(said) == start + 2, said
+    assert line in said[-1]
+    assert not re.search(r"Traceback|SystemExit|WorkflowError|\.smk|, line \d", done.stdout + done.stderr)
