@@ -110,16 +110,28 @@ def summary_text(path: Path) -> str:
     primary = {
         f"accuracy:{row['variant']}-{row['reference']}" for row in found["paired_tests"] if row["family"] == "primary"
     }
-    hidden = 0
-    for statement in found["statements"]:
-        about = statement["about"]
-        if statement["verdict"] == "undecided" and about.startswith("accuracy:") and about not in primary:
-            hidden += 1
-            continue
-        lines += textwrap.wrap(
-            f"{statement['verdict']}: {statement['text']}", WIDTH, initial_indent="  ", subsequent_indent="    "
-        )
+    hidden = [
+        statement
+        for statement in found["statements"]
+        if statement["verdict"] == "undecided"
+        and statement["about"].startswith("accuracy:")
+        and statement["about"] not in primary
+    ]
+    lines += wrapped([statement for statement in found["statements"] if statement not in hidden])
     if hidden:
-        lines.append(f"  undecided: {hidden} secondary comparison{'' if hidden == 1 else 's'}, told in the report.")
+        lines.append(
+            f"  undecided: {len(hidden)} secondary comparison{'' if len(hidden) == 1 else 's'}, told in the report."
+        )
     lines += ["", f"  to read: {path.with_name('report.html')}   tables: {path.parent / 'tables'}/"]
     return "\n".join(lines)
+
+
+def wrapped(statements: list[dict[str, Any]]) -> list[str]:
+    """Statements of a `report.json` as lines for a terminal, each after its verdict."""
+    return [
+        line
+        for statement in statements
+        for line in textwrap.wrap(
+            f"{statement['verdict']}: {statement['text']}", WIDTH, initial_indent="  ", subsequent_indent="    "
+        )
+    ]
