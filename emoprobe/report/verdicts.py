@@ -8,12 +8,14 @@ MEANINGS: dict[Verdict, str] = {
     "different": "Were there no difference at all, data like these would come in less than 5 % of such experiments, "
     "over all contrasts of the family together. It does not say that the difference is large: the "
     "interval does.",
-    "equivalent": "Differences larger than the margin (analysis.margin) are excluded at 5 %. It does not say that "
-    "there is no difference.",
+    "equivalent": "Differences larger than the margin (analysis.margin) are excluded at 5 % on either side, which is "
+    "what the 90 % interval shows. It does not say that there is no difference.",
     "undecided": "Neither of the two: the data exclude neither no difference nor one beyond the margin. It is not "
     "evidence of no effect; more questions, texts or draws may decide.",
-    "found": "What was looked for exceeds what comes by chance, wherever in the model one looks for it; of correctness "
-    "also what simpler explanations reach. It says nothing about cause.",
-    "not_found": "It was looked for and does not exceed that, with this much data. It may still be there.",
+    "found": "What was looked for exceeds what comes by chance, wherever in the model one looks, and exceeds what "
+    "simpler explanations reach; an interval, where there is one, lies above 0. It says "
+    "nothing about cause.",
+    "not_found": "It was looked for and does not exceed chance or a simpler explanation, with this much data. It may "
+    "still be there.",
     "note": "Something about the data that limits what can be concluded.",
 }

@@ -79,7 +79,7 @@ PAIRED_TESTS = Table(
         "p": Column(
             "float64",
             "Two-sided test of no difference, by the method of the interval (Tango's is McNemar's, corrected "
-            "for continuity by half a question).",
+            "for continuity by a quarter of a question).",
         ),
         "p_holm": Column("float64", "The same, corrected over its family (Holm)."),
         "p_equivalent": Column("float64", "Two one-sided tests of a difference beyond the margin, by the same method."),

@@ -116,7 +116,7 @@ def test_the_plan_says_what_is_out_of_reach() -> None:
     assert "Needs more texts" in noted(Scene(64), analysis_plan(config()))["data:texts"]
     one = noted(Scene(64, texts=1), analysis_plan(config(texts=1)))
     assert "no sentence here speaks for a tone" in one["data:texts"]
-    assert "points on" in one["data:power"]
+    assert "between a single text and filler" in one["data:power"]
 
 
 def test_texts_of_another_length_are_told() -> None:
