@@ -37,7 +37,7 @@ def test_of_one_text_p_is_mcnemars(seed: int) -> None:
     flips = generator.choice([-1.0, 0.0, 1.0], size=int(generator.integers(8, 200)), p=[0.2, 0.6, 0.2])
     gained, lost = int((flips == 1).sum()), int((flips == -1).sum())
     n = len(flips)
-    score = tango_score(*(np.array(float(value)) for value in (gained, lost, n, 0.0)))
+    score = tango_score(np.array(float(gained)), np.array(float(lost)), np.array(float(n)), np.array(0.0))
     expected = mcnemar([[0, gained], [lost, 0]], exact=False, correction=False).pvalue if gained + lost else 1.0
     assert 2 * stats.norm.sf(abs(float(score))) == pytest.approx(expected)
     corrected = max(0.0, abs(gained - lost) - CONTINUITY) / math.sqrt(max(1, gained + lost))
@@ -52,8 +52,8 @@ def test_of_one_text_the_test_keeps_its_size() -> None:
             size = 0.0
             for flips, chance in zip(counts, stats.binom.pmf(counts, n, discordance), strict=True):
                 gained = np.arange(flips + 1)
-                ups, downs, count, none = (np.asarray(each, float) for each in (gained, flips - gained, n, 0.0))
-                score = tango_score(ups, downs, count, none, CONTINUITY)
+                pairs = [np.asarray(each, float) for each in (gained, flips - gained, n, 0.0)]
+                score = tango_score(pairs[0], pairs[1], pairs[2], pairs[3], CONTINUITY)
                 rejected = 2 * stats.norm.sf(np.abs(score)) < 0.05
                 size += chance * stats.binom.pmf(gained, flips, 0.5)[rejected].sum()
             assert size <= 0.05, (n, discordance)
