@@ -19,7 +19,7 @@ from tests.workflow.pool import end_pool
 from tests.workspace import Workspace
 
 TABLES = {"tabulate_trajectories": 1, "analyze_behaviour": 1, "draw_figures": 1, "report_experiment": 1}
-CAPTURED = {"list_activations": 1, "verify": 1, "probe_activations": 1}
+CAPTURED = {"list_activations": 1, "verify": 1, "probe_activations": 1, "draw_probe_figures": 1}
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +91,21 @@ def test_capture_settings_plan_no_trajectory(replayed: Workspace, capture: dict[
 
 def test_probe_settings_plan_probes_only(replayed: Workspace) -> None:
     workspace = Workspace(replayed.folder, {**replayed.config, "probes": {"folds": 3}})
+    probed = ("probe_activations", "draw_probe_figures", "report_experiment", "describe_experiment")
+    assert workspace.planned() == dict.fromkeys(probed, 1)
+
+
+def test_more_captured_samples_plan_the_new_ones(replayed: Workspace, tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "copy", copy.deepcopy(replayed.config))
+    shutil.copytree(replayed.folder, workspace.folder)
+    for variant in VARIANTS:
+        shutil.rmtree(workspace.layout.activations(variant, "gsm8k_0003"))
+    workspace.config["capture"]["samples"] = 2
+    assert not {"generate", "capture"} & workspace.planned().keys()
+    workspace.config["capture"]["samples"] = 3
     planned = workspace.planned()
-    assert planned["probe_activations"] == planned["draw_figures"] == planned["report_experiment"] == 1
-    assert not {"generate", "capture", "tabulate_trajectories", "list_activations"} & planned.keys()
+    assert planned["capture"] == len(VARIANTS)
+    assert "generate" not in planned
 
 
 def test_budgets_of_the_server_plan_nothing(replayed: Workspace) -> None:
