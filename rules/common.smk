@@ -99,7 +99,9 @@ def one_of(names):
 wildcard_constraints:
     experiment=one_of(EXPERIMENTS),
     study=one_of([STUDY.name] if STUDY.name else []),
-    variant="[A-Za-z0-9_-]+",
+    variant=one_of(
+        {name for config in STUDY.configs.values() for name in config.variants}
+    ),
     sample="[A-Za-z0-9_-]+_[0-9]+",
     draw="(?:-d[0-9]+)?",
 

@@ -11,10 +11,11 @@ import pandas as pd
 from emoprobe.analysis.contrasts import MEASURES, PRIMARY_MEASURE, Contrast, contrasts_of, references_of
 from emoprobe.analysis.estimates import MIN_TEXTS
 from emoprobe.analysis.power import ACCURACY, TEXT_DEVIATIONS, Design, Simulation, text_limit
+from emoprobe.analysis.probes.plan import probe_plan
 from emoprobe.analysis.statistics import LEVEL, POWER
 from emoprobe.config.experiment import Config
-from emoprobe.config.science.variants import Variant
 from emoprobe.results.plan import AnalysisPlan, PlannedContrast, PlannedEstimator, PowerRow, TokenMatch
+from emoprobe.tasks.variants import variant_texts
 
 # What a deviation is called. The power and the token counts follow from these and from the model's tokenizer.
 COMPARED = {
@@ -29,7 +30,6 @@ COMPARED = {
     "draws": "the draws of each question",
     "allowed_failures": "the allowed share of failures",
     "estimators": "the texts",
-    "probes": "the section on probes",
 }
 
 
@@ -62,7 +62,7 @@ def analysis_plan(
         questions=config.dataset.samples,
         draws=config.generation.draws,
         allowed_failures=config.generation.allowed_failures,
-        estimators=[_estimator(name, variant, config.dataset.samples) for name, variant in config.variants.items()],
+        estimators=[_estimator(config, name) for name in config.variants],
         power=_power(config, [one for one in contrasts if one.primary]),
         token_tolerance=config.analysis.token_tolerance,
         token_match=_token_match(config, references, token_lengths or {}),
@@ -85,6 +85,13 @@ def deviations(plan: AnalysisPlan, config: Config, table: pd.DataFrame | None = 
         for key, called in COMPARED.items()
         if key in now and then[key] != now[key]
     ]
+    planned_probes, now_probes = plan.probes, probe_plan(config)
+    if planned_probes and planned_probes != (now_probes.values() if now_probes is not None else None):
+        found.append(
+            "there are no activations to probe"
+            if now_probes is None
+            else "the probes' targets, units, permutations or rules are not the planned ones"
+        )
     if table is not None:
         here, draws = table["sample_id"].nunique(), table["draw"].max()
         if here != plan.questions and now["questions"] == plan.questions:
@@ -116,27 +123,26 @@ def _settings(config: Config, plan: AnalysisPlan) -> dict[str, Any]:
             "questions": config.dataset.samples,
             "draws": config.generation.draws,
             "allowed_failures": config.generation.allowed_failures,
-            "estimators": [
-                _estimator(name, variant, config.dataset.samples) for name, variant in config.variants.items()
-            ],
+            "estimators": [_estimator(config, name) for name in config.variants],
         }
     )
     return now.values()
 
 
-def _estimator(name: str, variant: Variant, questions: int) -> PlannedEstimator:
-    texts = _texts(variant, questions)
+def _estimator(config: Config, name: str) -> PlannedEstimator:
+    texts = _texts(config, name)
+    adds = config.variants[name].transform or variant_texts(config, name)
     return PlannedEstimator(
         variant=name,
-        unit="texts" if texts > 1 else "this text" if variant.paraphrases or variant.transform else "no text",
+        unit="texts" if texts > 1 else "this text" if adds else "no text",
         texts=texts,
-        questions_per_text=questions // texts,
+        questions_per_text=config.dataset.samples // texts,
     )
 
 
-def _texts(variant: Variant, questions: int) -> int:
-    """Texts that get a question, at least 1."""
-    return max(1, min(len(variant.paraphrases), questions))
+def _texts(config: Config, name: str) -> int:
+    """Texts of a variant that get a question, scrambled ones of another included; at least 1."""
+    return max(1, min(len(variant_texts(config, name)), config.dataset.samples))
 
 
 def _power(config: Config, primary: list[Contrast]) -> list[PowerRow]:
@@ -146,7 +152,7 @@ def _power(config: Config, primary: list[Contrast]) -> list[PowerRow]:
     questions, margin = config.dataset.samples, config.analysis.margin
 
     def texts_of(name: str) -> int:
-        return _texts(config.variants[name], questions)
+        return _texts(config, name)
 
     tones = [one for one in primary if texts_of(one.variant) > 1] or primary
     worst = min(tones, key=lambda one: texts_of(one.variant))

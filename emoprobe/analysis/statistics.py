@@ -7,7 +7,6 @@ import math
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
-from sklearn.metrics import cohen_kappa_score
 
 CONFIDENCE = 0.95
 LEVEL = 0.05  # of every family of tests
@@ -42,4 +41,6 @@ def kappa(first: np.ndarray, second: np.ndarray) -> float:
     first, second = np.asarray(first, dtype=int), np.asarray(second, dtype=int)
     if len(first) == 0 or len({*first.tolist(), *second.tolist()}) < 2:
         return math.nan
+    from sklearn.metrics import cohen_kappa_score  # takes longer to import than all else here together
+
     return float(cohen_kappa_score(first, second, labels=[0, 1]))

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from emoprobe.config.moved import MOVED
+from emoprobe.config.moved import GONE, MOVED
 
 
 class ConfigError(ValueError):
@@ -26,7 +26,7 @@ def describe(error: ValidationError, root: type[BaseModel]) -> list[str]:
     for item in error.errors(include_url=False):
         path, accepted_keys = _walk(root, item["loc"])
         if item["type"] == "extra_forbidden":
-            moved = f"has moved to {MOVED[path]}" if path in MOVED else None
+            moved = f"has moved to {MOVED[path]}" if path in MOVED else "is needed no longer" if path in GONE else None
             line = f"{path}: {moved or 'is no known key' + _nearest(str(item['loc'][-1]), accepted_keys)}"
         elif item["type"] == "missing":
             line = f"{path}: is missing"

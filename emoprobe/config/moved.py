@@ -1,4 +1,4 @@
-"""Keys of the first version that have another place now."""
+"""Keys of the first version that have another place now, or none, or another range."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ MOVED = {
     "generation.timeout": "workers.timeout",
     "capture.batch_tokens": "workers.batch_tokens",
     "capture.memory_gib": "workers.memory_gib",
-    "probes.bootstrap": "analysis.bootstrap",
 }
+# What is needed no longer: probes choose a cell and not a strength, and no interval is drawn from resamples.
+GONE = ("probes.inner_folds", "probes.strengths", "probes.bootstrap")
+# Least values that were lower once.
+LEAST = {"probes.permutations": 19}
 
 
 def with_moved_keys(values: Any) -> Any:
-    """A copy of plain values with every key of the first version at its present place."""
+    """A copy of plain values with every key of the first version at its present place and in its present range."""
     if not isinstance(values, dict):
         return values
     found = copy.deepcopy(values)
@@ -31,4 +34,12 @@ def with_moved_keys(values: Any) -> Any:
             for step in path:
                 place = place.setdefault(step, {})
             place.setdefault(last, value)
+    for name in (*GONE, *LEAST):
+        section, _, key = name.partition(".")
+        if not isinstance(found.get(section), dict) or key not in found[section]:
+            continue
+        if name in GONE:
+            del found[section][key]
+        elif isinstance(found[section][key], int):
+            found[section][key] = max(LEAST[name], found[section][key])
     return found

@@ -252,7 +252,7 @@ def _hub_message(model: Model, error: Exception) -> str:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
     return (
-        f"model.source: {model.source}{revision} could not be had from the Hugging Face hub{offline}: {reason} "
+        f"model.source: {model.source}{revision} could not be loaded from the Hugging Face hub{offline}: {reason} "
         f"Check the id and the revision, or give the path of a local directory (./name or /path/name)."
     )
 

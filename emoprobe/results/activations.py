@@ -139,9 +139,9 @@ def load_activations(
     layers: Sequence[int] | None = None,
     dtype: str = "float32",
 ) -> Activations:
-    """Read the activations of any part of an experiment, and nothing else, from the disk.
+    """Read activations of an experiment at one hook point and position; only what is asked for is read.
 
-    Trajectories that no server answered have none and are left out.
+    Trajectories that no server answered, or captured, have none and are left out.
 
     Args:
         experiment: folder of the experiment.

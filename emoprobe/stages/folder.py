@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from emoprobe.analysis.trajectory_table import find_pairs
-from emoprobe.config.experiment import Config
+from emoprobe.config.experiment import Config, Experiment
 from emoprobe.config.files import load_config
-from emoprobe.config.names import CONTROL
+from emoprobe.config.names import CONTROL, FILLER
 from emoprobe.config.science.capture import Capture
 from emoprobe.config.science.dataset import Dataset
 from emoprobe.config.science.variants import Variant
@@ -40,6 +40,8 @@ def analyze_folder(folder: Path) -> Layout:
     if not pairs:
         raise NothingThereError(f"{folder} holds no trajectory: VARIANT/SAMPLE/trajectory.jsonl is looked for")
     config = _config(layout, pairs)
+    places = {variant: place for place, variant in enumerate(config.variants)}
+    pairs.sort(key=lambda pair: (places.get(pair[0], len(places)), pair))
     tabulate(config, layout, pairs)
     analyze_behaviour(config, layout)
     if config.has_probes:
@@ -56,11 +58,22 @@ def _config(layout: Layout, pairs: list[tuple[str, str]]) -> Config:
     if layout.resolved_yaml.exists():
         config = load_config(layout.root)
     else:
-        variants = dict.fromkeys([CONTROL, *(variant for variant, _ in pairs)], Variant())
+        there = {variant for variant, _ in pairs}
+        names = [*(name for name in (CONTROL, FILLER) if name in there), *sorted(there - {CONTROL, FILLER})]
         samples = len({split_draw_id(sample)[0] for _, sample in pairs})
-        config = Config(variants=variants, dataset=Dataset(samples=samples))
-    captured = (ActivationFolder.read(layout.activations(*pair)).metadata for pair in find_captured(layout))
-    first = next((metadata for metadata in captured if metadata.error is None), None)
+        # Not validated: whoever made the folder need not name variants as the workflow would, nor have a control.
+        config = Config().model_copy(
+            update={
+                "experiment": Experiment.model_construct(name=layout.root.resolve().name),
+                "variants": dict.fromkeys(names, Variant()),
+                "dataset": Dataset.model_construct(samples=samples),
+            }
+        )
+    captured = find_captured(layout)
+    if not captured:
+        return config.model_copy(update={"capture": Capture(enabled=False)})
+    read = (ActivationFolder.read(layout.activations(*pair)).metadata for pair in captured)
+    first = next((metadata for metadata in read if metadata.error is None), None)
     if first is None:
         return config.model_copy(update={"capture": Capture(enabled=False)})
     positions = "all" if first.positions == "all" else first.position_names

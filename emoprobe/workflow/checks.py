@@ -69,7 +69,7 @@ def check_study(study: Study, cache: Path | None = None, converted: Path = MODEL
 def _data(dataset: Dataset, seed: int, cache: Path | None) -> Iterator[str]:
     task = reasoning_gym.matches(dataset.source)
     if dataset.arguments and not task:
-        yield f"dataset.arguments = {dataset.arguments}: only the tasks of reasoning_gym take some; remove the key"
+        yield f"dataset.arguments = {dataset.arguments}: only the tasks of reasoning_gym take arguments; remove the key"
     if dataset.choices is not None and task:
         yield f"dataset.choices = {dataset.choices!r}: the tasks of reasoning_gym have no options; remove the key"
     path = Path(dataset.source).expanduser()

@@ -18,10 +18,14 @@ def date_future_files_to_now(study: Study, results: Path) -> None:
 
 
 def summaries(study: Study, results: Path) -> str:
-    """The headline numbers of each experiment that has a report."""
-    # Here, as it brings pandas, which a plan does without.
+    """The headline numbers of a study, or of an experiment, that has a report."""
+    # Here, as they bring pandas, which a plan does without.
+    from emoprobe.report.study import study_text
     from emoprobe.report.summary import summary_text
 
+    if study.name is not None:
+        report = Layout.of(study.name, results).report
+        return study_text(report) if report.exists() else ""
     reports = (Layout.of(name, results).report for name in study.configs)
     return "\n".join(summary_text(report) for report in reports if report.exists())
 

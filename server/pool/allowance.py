@@ -52,7 +52,7 @@ class Allowance:
         """Why a failure became no record, in the same words for every pair."""
         share = self._config.generation.allowed_failures
         if not share:
-            return "generation.allowed_failures is 0, so that every pair needs an answer."
+            return "generation.allowed_failures is 0, so every pair needs an answer."
         recorded = len(self._failed or ())
         return (
             f"generation.allowed_failures = {share:g} allows {self.allowed} of {self.pairs} pairs to fail; "

@@ -162,7 +162,7 @@ class Pool:
             log.error("%s/%s", job.experiment, message.rstrip())
             return message
         log.error("%s", job, exc_info=error)
-        return f"{job.pair}: {type(error).__name__}: {error} (a defect; see the pool's log)\n"
+        return f"{job.pair}: {type(error).__name__}: {error} (a bug in Emoprobe; see logs/pool.log)\n"
 
     async def _do(self, run: Run, job: Job) -> None:
         experiment = run.experiment(job.experiment)

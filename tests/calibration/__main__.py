@@ -1,63 +1,82 @@
-"""Print how often sentences on behaviour are false, how well intervals cover, and whether stated power holds.
+"""Print how often each kind of sentence is false, how often a planted effect is told, and what intervals cover.
 
-`python -m tests.calibration [--runs 400] [--processes 2]`
+`python -m tests.calibration [--runs 400] [--only probes] [--processes 2]`. The exit status is 1 where a figure is beyond
+what simulation error allows.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import groupby
 
 import numpy as np
 
-from tests.calibration import behaviour, coverage
+from tests.calibration import behaviour, coverage, probes
+from tests.calibration.rows import Row
+
+GRIDS = ("discordance_cells", "text_cells", "accuracy_cells")
+SEED = 7
+HEADINGS = {
+    "false": "Share of runs with a false sentence of a kind (at most 5 %)",
+    "told": "Share of runs that tell a planted effect (at least 80 %)",
+    "covered": "Share of 95 % intervals that hold the truth (at least 93 % everywhere, 93–97 % in the mean)",
+}
+
+
+def jobs(runs: int) -> dict[str, Callable[[], list[Row]]]:
+    """Every simulation by its name."""
+    found: dict[str, Callable[[], list[Row]]] = {}
+    for name, scene in (behaviour.null_scenes() | behaviour.margin_scenes()).items():
+        found[f"accuracy: {name}"] = partial(behaviour.rows, name, scene, runs, SEED)
+    for number, (design, deviation) in enumerate(behaviour.DESIGNS):
+        found[f"power: design {number + 1}"] = partial(behaviour.power_rows, design, deviation, runs, SEED)
+    for world in probes.WORLDS:
+        found[f"probes: {world.name}"] = partial(probes.rows, world, runs)
+    for grid in GRIDS:
+        found[f"coverage: {grid}"] = partial(coverage.rows, grid, 5 * runs, SEED)
+    return found
+
+
+def run(names: dict[str, Callable[[], list[Row]]], processes: int) -> Iterator[Row]:
+    """The rows of some simulations in their order, as they come."""
+    with ProcessPoolExecutor(processes) as pool:
+        for future in [pool.submit(job) for job in names.values()]:
+            yield from future.result()
 
 
 def main() -> int:
-    """Run everything and print it; the exit status is 1 where a figure is beyond what simulation error allows."""
+    """Run everything and print it, then the worst of each kind."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=behaviour.FULL_RUNS, help="runs of each scene")
-    parser.add_argument("--processes", type=int, default=2, help="processes that share the scenes")
-    parser.add_argument("--only", default="", help="a part of the names of the scenes to run")
+    parser.add_argument("--runs", type=int, default=behaviour.FULL_RUNS, help="runs of each world")
+    parser.add_argument("--processes", type=int, default=2, help="processes that share the worlds")
+    parser.add_argument("--only", default="", help="a part of the names: accuracy, power, probes, coverage, a world")
     arguments = parser.parse_args()
-    bad = 0
-    scenes = behaviour.null_scenes() | behaviour.margin_scenes()
-    names = [name for name in scenes if arguments.only in name]
-    limit = behaviour.allowed(arguments.runs)
-    with ProcessPoolExecutor(arguments.processes) as pool:
-        tallies = [pool.submit(behaviour.run_scene, scenes[name], arguments.runs, 7) for name in names]
-        print(f"Share of {arguments.runs} runs with a false sentence of a kind (allowed: 0.05, simulated {limit:.3f})")
-        for name, future in zip(names, tallies, strict=True):
-            tally = future.result()
-            bad += tally.worst() > limit
-            kinds = ", ".join(f"{kind} {count / tally.runs:.3f}" for kind, count in sorted(tally.false.items()))
-            covered = tally.covered / tally.intervals if tally.intervals else float("nan")
-            print(f"  {name:54} worst {tally.worst():.3f}  intervals {covered:.3f}  {kinds or 'none'}", flush=True)
-        if arguments.only:
-            return int(bad > 0)
-        print("Coverage of 95 % intervals")
-        parts = ("discordance_cells", "text_cells", "accuracy_cells")
-        grids = [pool.submit(_cells, part, 5 * arguments.runs) for part in parts]
-        for part, future_cells in zip(parts, grids, strict=True):
-            cells = future_cells.result()
-            shares = np.array([cell.covered for cell in cells])
-            least = cells[int(shares.argmin())]
-            print(f"  {part:20} {len(cells)} cells: mean {shares.mean():.3f}, least {shares.min():.3f} at {least}")
-        print("Power at the stated difference (80 % stated)")
-        checks = pool.submit(behaviour.power_checks, arguments.runs, 3)
-        for check in checks.result():
-            bad += check.seen is not None and check.seen < behaviour.least_power(arguments.runs)
-            seen = "not reachable" if check.seen is None else f"{check.seen:.3f}"
+    chosen = {name: job for name, job in jobs(arguments.runs).items() if arguments.only in name}
+    rows = []
+    for row in run(chosen, arguments.processes):
+        rows.append(row)
+        print(row, flush=True)
+    for what, heading in HEADINGS.items():
+        own = sorted((row for row in rows if row.what == what), key=lambda row: row.kind)
+        print(f"\n{heading}" if own else "", flush=True)
+        for kind, of_kind in groupby(own, key=lambda row: row.kind):
+            group = list(of_kind)
+            shares = np.array([row.share for row in group])
+            worst = group[int(shares.argmax() if what == "false" else shares.argmin())]
             print(
-                f"  {check.design} texts {check.deviation:g}, accuracy {check.accuracy:g}, difficulty "
-                f"{check.difficulty:g}: {check.detectable} → {seen}"
+                f"  {kind:28} {len(group):4} worlds, mean {shares.mean():.3f}, {'largest' if what == 'false' else 'least'} "
+                f"{worst.share:.3f} ({worst.runs} runs; {'at most' if what == 'false' else 'at least'} "
+                f"{worst.limit:.3f}): {worst.world}"
             )
-    return int(bad > 0)
-
-
-def _cells(part: str, runs: int) -> list[coverage.Cell]:
-    return list(getattr(coverage, part)(runs, 1))
+    bad = [row for row in rows if not row.holds]
+    print(f"\n{len(bad)} of {len(rows)} figures are beyond what simulation error allows")
+    for row in bad:
+        print(row)
+    return int(bool(bad))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ Every run goes the way of the pipeline: a table of trajectories, the tables of t
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
@@ -16,12 +15,14 @@ import numpy as np
 from emoprobe.analysis.behaviour import characteristics
 from emoprobe.analysis.paired_tests import paired_tests
 from emoprobe.analysis.power import ACCURACY, Design, Simulation
-from emoprobe.analysis.statistics import LEVEL, POWER
+from emoprobe.analysis.statistics import LEVEL
 from emoprobe.report.statements.behaviour import comparisons
+from tests.calibration.allowance import least, most
+from tests.calibration.rows import Row
 from tests.calibration.trajectories import Scene, simulate
 
 MARGIN = 0.1
-ERRORS = 3.0  # standard errors of a simulated share that are allowed for
+COVERAGE = 0.93  # the least that is wanted of an interval
 SIZES = (8, 20, 64, 1319)
 FULL_RUNS = 400
 
@@ -126,9 +127,16 @@ class Tally:
         return max((count / self.runs for count in self.false.values()), default=0.0)
 
 
-def allowed(runs: int, share: float = LEVEL, errors: float = ERRORS) -> float:
-    """The largest simulated share that does not contradict a true share, some standard errors above it."""
-    return share + errors * math.sqrt(share * (1 - share) / runs)
+def rows(name: str, scene: Scene, runs: int, seed: int) -> list[Row]:
+    """What a scene showed: a row for each kind of sentence that its runs hold, and one for the intervals."""
+    tally = run_scene(scene, runs, seed)
+    limit = most(runs)
+    kinds = sorted({kind for kind in tally.said if not kind.endswith("undecided")} | set(tally.false) | {"shape"})
+    found = [Row("false", kind, name, runs, tally.false[kind] / runs, limit) for kind in kinds]
+    if tally.intervals:
+        share = tally.covered / tally.intervals
+        found.append(Row("covered", "primary comparisons", name, tally.intervals, share, least(runs, COVERAGE)))
+    return found
 
 
 def run_scene(scene: Scene, runs: int, seed: int) -> Tally:
@@ -227,6 +235,18 @@ def share_seen(scene: Scene, runs: int, seed: int) -> float:
     return seen / runs
 
 
-def least_power(runs: int) -> float:
-    """The smallest simulated power that does not contradict the stated one."""
-    return POWER - ERRORS * math.sqrt(POWER * (1 - POWER) / runs)
+def power_rows(design: Design, deviation: float, runs: int, seed: int) -> list[Row]:
+    """A row for each accuracy and difficulty at which the stated difference was planted; none if there is none."""
+    return [
+        Row(
+            "told",
+            "different",
+            f"{check.design}, texts {check.deviation:g}, accuracy {check.accuracy:g}, difficulty {check.difficulty:g}, "
+            f"{check.detectable} planted",
+            runs,
+            check.seen,
+            least(runs),
+        )
+        for check in power_checks(runs, seed, [(design, deviation)])
+        if check.seen is not None
+    ]

@@ -10,6 +10,8 @@ from scipy.special import expit
 
 from emoprobe.analysis.estimates import difference, mean
 from emoprobe.analysis.power import centre_of
+from tests.calibration.allowance import least
+from tests.calibration.rows import Row
 
 SIZES = (8, 12, 20, 32, 64, 128, 256, 512, 1319)
 TEXTS = (1, 3, 8)
@@ -17,6 +19,7 @@ DISCORDANCE = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
 IMBALANCE = (0.0, 0.5, 1.0)  # (gained − lost) / discordance
 ACCURACIES = (0.002, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99, 0.998)
 DEVIATIONS = (0.3, 0.5)
+EVERYWHERE = 0.93
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,26 @@ def accuracy_cells(runs: int, seed: int, sizes: Sequence[int] = SIZES) -> Iterat
             for texts in TEXTS:
                 found = mean(right, _labels(n, texts), True)
                 yield Cell("accuracy", n, texts, f"{accuracy:g}", _share(found.low, found.high, accuracy))
+
+
+def rows(grid: str, runs: int, seed: int) -> list[Row]:
+    """A row for each cell of a grid by its name, and one for the mean over all of them."""
+    cells = [cell for cell in globals()[grid](runs, seed) if not np.isnan(cell.covered)]
+    limit = least(runs, EVERYWHERE)
+    found = [
+        Row(
+            "covered",
+            f"{grid}, {cell.kind}",
+            f"n = {cell.questions}, {cell.texts} texts, {cell.place}",
+            runs,
+            cell.covered,
+            limit,
+        )
+        for cell in cells
+    ]
+    mean_share = float(np.mean([cell.covered for cell in cells]))
+    found.append(Row("covered", f"{grid}, mean", f"{len(cells)} cells", runs * len(cells), mean_share, EVERYWHERE))
+    return found
 
 
 def _share(low: np.ndarray, high: np.ndarray, truth: float) -> float:

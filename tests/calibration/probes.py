@@ -1,12 +1,10 @@
-"""How often the probes are wrong where nothing is there, and right where something is: python -m tests.calibration.probes.
+"""How often the probes are wrong where nothing is there, and right where something is.
 
 Each world plants what activations and correctness hold. Its runs end in the same tests as an experiment's.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,12 +15,13 @@ import torch
 
 from emoprobe.analysis.probes.experiment import run_probes
 from emoprobe.analysis.probes.source import Load, Source
+from tests.calibration.allowance import least, most
+from tests.calibration.rows import Row
 from tests.emoprobe.analysis import synthetic
 
 LAYERS, D = 3, 12
 POSITIONS = ("last_prompt", "response_mean")
-RUNS = 400
-LIMIT = 0.05
+COVERAGE = 0.93  # the least that is wanted of an interval
 
 
 @dataclass
@@ -173,6 +172,7 @@ WORLDS = [
     *(World(plant, 200) for plant in (template, cut_off, length_only, everything)),
     World(valence_effect, 24, ("valence",)),
     World(correct_effect, 60, ("correct",)),
+    World(correct_effect, 32, ("correct",)),
 ]
 
 
@@ -197,6 +197,35 @@ def simulate(world: World, runs: int, seed: int = 0, permutations: int = 19) -> 
         yield {row["target"]: row for row in found.tests} | {"cosines": cosines[cosines["variant"] < cosines["other"]]}
 
 
+def rows(world: World, runs: int) -> list[Row]:
+    """A row for each target: how often it was found, where it should be and where not; coverage of intervals."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    tests = list(simulate(world, runs))
+    torch.set_num_threads(threads)
+    found = []
+    for target in ("valence", "correct"):
+        share = float(np.mean([run[target]["verdict"] == "found" for run in tests]))
+        if target in world.effects:
+            found.append(Row("told", f"{target} found", world.name, runs, share, least(runs)))
+        else:
+            found.append(Row("false", f"{target} found", world.name, runs, share, most(runs)))
+    for name in ("auroc", "added"):
+        known = [run["correct"] for run in tests if np.isfinite(run["correct"].get(f"{name}_low", np.nan))]
+        if known:
+            # What probes of this size reach on average.
+            truth = float(np.mean([row[name] for row in known]))
+            share = float(np.mean([row[f"{name}_low"] <= truth <= row[f"{name}_high"] for row in known]))
+            found.append(Row("covered", f"correct, {name}", world.name, len(known), share, least(len(known), COVERAGE)))
+    if world.plant is nothing:
+        cosines = pd.concat([run["cosines"] for run in tests]).dropna(subset=["low"])
+        if len(cosines):
+            share = float(((cosines["low"] <= 0) & (cosines["high"] >= 0)).mean())
+            # Cosines of one run go together, so the runs count.
+            found.append(Row("covered", "cosines of directions", world.name, runs, share, least(runs, COVERAGE)))
+    return found
+
+
 def _load(block: dict[str, np.ndarray]) -> Load:
     """Activations that are in memory, as a source gives them."""
 
@@ -204,45 +233,3 @@ def _load(block: dict[str, np.ndarray]) -> Load:
         return {name: values[:, begin:end] for name, values in block.items()}
 
     return load
-
-
-def summary(world: World, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Rates of each verdict, coverage of the intervals of correctness, and the mean cosine."""
-    result: dict[str, Any] = {"world": world.name, "runs": len(runs)}
-    for target in ("valence", "correct"):
-        verdicts = [run[target]["verdict"] for run in runs]
-        result[f"{target}_found"] = float(np.mean([verdict == "found" for verdict in verdicts]))
-        result[f"{target}_note"] = float(np.mean([verdict == "note" for verdict in verdicts]))
-    for name in ("auroc", "added"):
-        known = [run["correct"] for run in runs if np.isfinite(run["correct"].get(f"{name}_low", np.nan))]
-        if known:
-            truth = float(np.mean([row[name] for row in known]))
-            inside = [row[f"{name}_low"] <= truth <= row[f"{name}_high"] for row in known]
-            result[f"{name}_mean"], result[f"{name}_covered"] = truth, float(np.mean(inside))
-    if world.plant is nothing:
-        cosines = pd.concat([run["cosines"] for run in runs])
-        result["cosine_mean"] = float(cosines["cosine"].mean())
-        if cosines["low"].notna().any():
-            result["cosine_covered"] = float(((cosines["low"] <= 0) & (cosines["high"] >= 0)).mean())
-    return result
-
-
-def allowed(runs: int, limit: float = LIMIT) -> float:
-    """The largest share that so many runs of a rate of `limit` stay below in 99.9 % of the cases."""
-    return limit + 3.1 * float(np.sqrt(limit * (1 - limit) / runs))
-
-
-def main() -> None:
-    """Command line; see --help."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=RUNS)
-    parser.add_argument("--only", help="worlds whose name begins like this")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    for world in WORLDS:
-        if arguments.only is None or world.name.startswith(arguments.only):
-            print(json.dumps(summary(world, list(simulate(world, arguments.runs)))), flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -37,7 +37,6 @@ def test_keys_that_have_moved() -> None:
     assert config.generation.engine.max_model_len == 1024
     assert config.workers.timeout == 300
     assert config.workers.batch_tokens == 2048
-    assert config.analysis.bootstrap == 500
 
 
 def test_tables() -> None:

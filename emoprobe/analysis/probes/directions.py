@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from scipy import stats
 
+from emoprobe.analysis.contrasts import references_of
 from emoprobe.analysis.probes.auroc import LEAST_UNITS
 from emoprobe.analysis.probes.design import Design
 from emoprobe.analysis.probes.plan import ALPHA
 from emoprobe.config.experiment import Config
 from emoprobe.config.names import CONTROL
 
-FILLER = "filler"
 LEAST_BLOCKS = 4  # two halves of two
 HALVINGS = 10
 ROUNDING = 1e-9  # of a squared length: what is left below that is the error of taking a block out of it
@@ -27,8 +27,8 @@ ROUNDING = 1e-9  # of a squared length: what is left below that is the error of 
 
 def primary_reference(config: Config, variants: list[str]) -> str | None:
     """The last of the references that is there: by default a filler, else control."""
-    names = config.analysis.references or [CONTROL, FILLER]
-    return next((name for name in reversed(names) if name in variants), None)
+    found = references_of(variants, config.analysis.references)
+    return found[-1] if found else None
 
 
 @dataclass

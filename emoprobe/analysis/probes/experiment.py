@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +16,8 @@ from emoprobe.analysis.probes import transfer
 from emoprobe.analysis.probes.choice import Place
 from emoprobe.analysis.probes.design import Design
 from emoprobe.analysis.probes.directions import Directions
-from emoprobe.analysis.probes.discriminant import Cells, variant_moments
 from emoprobe.analysis.probes.position import Position, positions_of
+from emoprobe.analysis.probes.probed import Probed, probe_position
 from emoprobe.analysis.probes.source import Source
 from emoprobe.analysis.probes.targets import CorrectTarget, ValenceTarget, VariantTarget
 from emoprobe.config.experiment import Config
@@ -37,25 +39,31 @@ class Findings:
 def run_probes(
     table: pd.DataFrame, source: Source, config: Config, *, memory: int = 1 << 30, transfers: bool = True
 ) -> Findings:
-    """Run every probe of an experiment.
+    """Run every probe of an experiment: each target at each layer, hook point and position.
 
     Args:
-        table: the trajectories.
-        source: the activations of those rows of the table that have any.
-        config: the experiment.
+        table: the table `trajectories`.
+        source: the activations of those rows of the table that have any, such as `folder_source` gives.
+        config: the experiment; its `probes`, `analysis.references` and seed count.
         memory: bytes of activations that may be held at once; at least one layer is.
         transfers: whether to test probes on texts, variants and positions that they were not trained on.
+
+    Raises:
+        ActivationError: a file of the source is damaged.
     """
     threads = torch.get_num_threads()
-    # Matrices of few rows are so small that threads would wait for each other most of the time.
-    torch.set_num_threads(threads if len(source.rows) >= THREADED_ROWS else 1)
+    # Matrices of few rows are so small that threads within them would wait for each other: positions share the threads.
+    small = len(source.rows) < THREADED_ROWS
+    torch.set_num_threads(1 if small else threads)
     try:
-        return _run(table, source, config, memory, transfers)
+        return _run(table, source, config, memory, transfers, workers=threads if small else 1)
     finally:
         torch.set_num_threads(threads)
 
 
-def _run(table: pd.DataFrame, source: Source, config: Config, memory: int, transfers: bool) -> Findings:
+def _run(
+    table: pd.DataFrame, source: Source, config: Config, memory: int, transfers: bool, workers: int
+) -> Findings:  # fmt: skip
     table = table.iloc[source.rows].reset_index(drop=True)
     design, settings = Design.of(table, config), config.probes
     findings = Findings(Directions.empty(design.variants, config, source.layers, source.d))
@@ -66,53 +74,54 @@ def _run(table: pd.DataFrame, source: Source, config: Config, memory: int, trans
     if correct is not None and why:
         correct.reason = why[0]
     variant = VariantTarget(design, settings) if "variant" in settings.targets else None
-    for hook_point, begin, block in _batches(source, positions, settings.permutations, memory):
-        place = {"hook_point": hook_point}
+    without = {"variant"} if variant is None or variant.reason is not None else set()
+    wanted = [target for target in settings.targets if target not in without]
+    waiting: deque[tuple[str, int, dict[str, torch.Tensor], list[Future[Probed]]]] = deque()
+
+    def gather() -> None:
+        """Take in the batch that has waited longest."""
+        hook_point, begin, block, futures = waiting.popleft()
+        layers = source.layers[begin : begin + len(block[positions[0].name])]
         weights: dict[str, dict[str, torch.Tensor]] = {"valence": {}, "correct": {}}
-        for position in positions:
-            features = block[position.name]
+        for position, future in zip(positions, futures, strict=True):
+            probed = future.result()
             places: list[Place] = [
-                place | {"position": position.name, "layer": layer}
-                for layer in source.layers[begin : begin + len(features)]
+                {"hook_point": hook_point, "position": position.name, "layer": layer} for layer in layers
             ]
-            findings.directions.add(hook_point, position.name, begin, features, position.design)
-            cells = Cells.of(features)
-            moments = variant_moments(cells, position.design, settings.shrinkage)
-            if variant is not None and variant.reason is None:
-                raw = variant.add(cells, places, position, moments)
-                findings.directions.add_probe(
-                    "variant", [design.variants[code] for code in np.unique(position.design.variant)],
-                    hook_point, position.name, begin, raw,
-                )  # fmt: skip
-            rows: transfer.Rows = [[] for _ in places]
-            if valence is not None and position.valence is not None:
-                result = valence.add(cells, places, position, moments)
-                raw = weights["valence"][position.name] = cells.raw(result.weights)
-                direction = (raw.mean(1) * torch.from_numpy(position.valence.signs).float()).sum(2, keepdim=True)
-                findings.directions.add_probe("valence", ["positive"], hook_point, position.name, begin, direction)
-                if transfers:
-                    _extend(rows, transfer.held_out_variants(result.by_pair, position.valence))
-                    _extend(rows, transfer.held_out_texts(cells, position.valence, settings.shrinkage))
-            if correct is not None and position.correct is not None:
-                slopes = correct.add(cells, places, position, moments).weights
-                raw = weights["correct"][position.name] = cells.raw(slopes)
-                findings.directions.add_probe(
-                    "correct", ["correct"], hook_point, position.name, begin, raw.mean(1)
-                )  # fmt: skip
-                if transfers:
-                    _extend(rows, transfer.correct_without_variant(cells, position.correct, moments))
+            findings.directions.add(hook_point, position.name, begin, block[position.name], position.design)
+            for target, (classes, directions) in probed.directions.items():
+                findings.directions.add_probe(target, classes, hook_point, position.name, begin, directions)
+            if variant is not None and probed.variant is not None:
+                variant.add(probed.variant, places, position, probed.d)
+            if valence is not None and probed.valence is not None:
+                valence.add(probed.valence, places, position, probed.d)
+            if correct is not None and probed.correct is not None and probed.added is not None:
+                correct.add(probed.correct, probed.added, probed.untruncated, places, position, probed.d)
+            for target, raw in probed.weights.items():
+                weights[target][position.name] = raw
             findings.transfer += [
-                {"hook_point": hook_point, "layer": at["layer"], "test": position.name} | row
-                for at, own in zip(places, rows, strict=True)
+                {"hook_point": hook_point, "layer": layer, "test": position.name} | row
+                for layer, own in zip(layers, probed.transfer, strict=True)
                 for row in own
             ]
         if transfers:
-            layers = source.layers[begin : begin + len(block[positions[0].name])]
             findings.transfer += _between_positions(hook_point, layers, positions, block, weights)
-    for target in (variant, valence, correct):
-        if target is not None:
-            findings.probes += target.rows()
-            findings.tests.append(target.test())
+
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),)) as pool:
+        for hook_point, begin, block in _batches(source, positions, settings.permutations, memory):
+            futures = [
+                pool.submit(probe_position, block[position.name], position, settings, wanted, transfers)
+                for position in positions
+            ]
+            waiting.append((hook_point, begin, block, futures))
+            if len(waiting) > 1:  # so that no thread is idle at the end of a batch
+                gather()
+        while waiting:
+            gather()
+    for found in (variant, valence, correct):
+        if found is not None:
+            findings.probes += found.rows()
+            findings.tests.append(found.test())
     return findings
 
 
@@ -167,8 +176,3 @@ def _between_positions(
                         "n": len(own.rows),
                         "auroc": area,
                     }
-
-
-def _extend(rows: transfer.Rows, more: transfer.Rows) -> None:
-    for own, other in zip(rows, more, strict=True):
-        own += other

@@ -11,7 +11,8 @@ from emoprobe.results.record import Record
 ALPHA = 0.05
 LEAST_VARIANTS = 4  # of each valence: 35 ways to divide eight variants in halves, so the smallest p is 0.029
 FOUND_RULE = (
-    "found where p ≤ alpha; p is that of the permutations, and of correctness the largest of that, of the same on "
+    "found where p ≤ alpha; p is that of the permutations, of valence also only where the probe reaches a larger area "
+    "than length, truncation and format; of correctness p is the largest of that, of the same on "
     "answers that were not cut off and of the p by the interval of what the activations add, so that it lies above 0 "
     "(below 20 groups of questions there is no interval, and permutations decide alone)"
 )
@@ -38,10 +39,7 @@ class ProbeTest(Record):
 
 
 class ProbePlan(Record):
-    """All tests of the probes, how the cell of each is chosen, and when something is found.
-
-    P values are not corrected across targets.
-    """
+    """All tests of the probes, how each one's cell is chosen and when it is found; not corrected across targets."""
 
     alpha: float = ALPHA
     cell_rule: str = CELL_RULE
@@ -74,7 +72,7 @@ def probe_plan(config: Config) -> ProbePlan | None:
 def count_splits(negative: int, positive: int) -> int:
     """Ways to divide variants into classes of these sizes, up to a change of sign where the sizes are equal."""
     ways = math.comb(negative + positive, negative)
-    return ways // 2 if negative == positive else ways
+    return max(1, ways // 2) if negative == positive else ways
 
 
 def valence_test(negative: int, positive: int, permutations: int) -> ProbeTest:

@@ -6,17 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
 from emoprobe.analysis.probes.auroc import interval
 from emoprobe.analysis.probes.choice import Choice, Largest, Place
-from emoprobe.analysis.probes.correct import CorrectResult, probe_added, probe_correct
+from emoprobe.analysis.probes.correct import AddedResult, CorrectResult
 from emoprobe.analysis.probes.design import Design
-from emoprobe.analysis.probes.discriminant import Cells, Moments
 from emoprobe.analysis.probes.plan import ALPHA, ProbeTest, correct_test, valence_test
 from emoprobe.analysis.probes.position import Position
-from emoprobe.analysis.probes.valence import ValenceResult, probe_valence
-from emoprobe.analysis.probes.variant import VariantResult, probe_variant
+from emoprobe.analysis.probes.valence import ValenceResult
+from emoprobe.analysis.probes.variant import VariantResult
 from emoprobe.config.science.probes import Probes
 
 NULL_QUANTILE = 1 - ALPHA
@@ -33,12 +31,11 @@ class ValenceTarget:
     found: list[dict[str, Any]] = field(default_factory=list)
     reason: str | None = None
 
-    def add(self, cells: Cells, places: list[Place], position: Position, moments: Moments) -> ValenceResult:
-        """Probe some cells of a position."""
+    def add(self, result: ValenceResult, places: list[Place], position: Position, d: int) -> None:
+        """Take in some cells of a position, of `d` features."""
         own, nuisance = position.valence, position.valence_nuisance
         assert own is not None
         assert nuisance is not None
-        result = probe_valence(cells, own, moments)
         self.largest.add(result.permuted)
         baseline = np.broadcast_to(nuisance.by_pair, result.by_pair.shape)
         self.choice.add(
@@ -55,7 +52,7 @@ class ValenceTarget:
                     "target": "valence",
                     "n": len(own.rows),
                     "samples": len(np.unique(own.design.question)),
-                    "d": cells.d,
+                    "d": d,
                     "classes": 2,
                     "auroc": area,
                     "null_high": float(np.quantile(result.permuted[number], NULL_QUANTILE)),
@@ -65,7 +62,6 @@ class ValenceTarget:
                     "p": area,
                 }
             )
-        return result
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows of the table `probes`."""
@@ -79,9 +75,10 @@ class ValenceTarget:
         row: dict[str, Any] = _planned(plan) | {"cells": len(self.found)}
         if not self.found:
             return row | {"verdict": "note", "reason": plan.reason or self._why()}
-        p = self.largest.p()
-        verdict = "note" if not plan.reachable else "found" if p <= ALPHA else "not_found"
-        return row | _chosen(self.choice) | {"verdict": verdict, "p": p, "p_permuted": p, "n": self.found[0]["n"]}
+        p, chosen = self.largest.p(), _chosen(self.choice)
+        found = p <= ALPHA and chosen["gain"] > 0
+        verdict = "note" if not plan.reachable else "found" if found else "not_found"
+        return row | chosen | {"verdict": verdict, "p": p, "p_permuted": p, "n": self.found[0]["n"]}
 
     @property
     def _plan(self) -> ProbeTest:
@@ -106,12 +103,13 @@ class CorrectTarget:
     any_truncated: bool = False
     reason: str = "no position has enough graded answers"
 
-    def add(self, cells: Cells, places: list[Place], position: Position, moments: Moments) -> CorrectResult:
-        """Probe some cells of a position."""
+    def add(
+        self, result: CorrectResult, added: AddedResult, untruncated: AddedResult | None,
+        places: list[Place], position: Position, d: int,
+    ) -> None:  # fmt: skip
+        """Take in some cells of a position, of `d` features."""
         own = position.correct
         assert own is not None
-        result = probe_correct(cells, own, moments)
-        added = probe_added(cells, own, self.settings.shrinkage)
         self.largest.add(added.statistic)
         nuisance = np.broadcast_to(own.nuisance_areas(), result.areas.shape)
         shape = (*result.areas.shape, own.design.groups)
@@ -128,10 +126,9 @@ class CorrectTarget:
             },
         )
         self.any_truncated |= position.any_truncated
-        if position.untruncated is not None:
-            rest = probe_added(cells, position.untruncated, self.settings.shrinkage)
-            self.largest_finished.add(rest.statistic)
-            self.finished.add(places, rest.choice, {"added": rest.added})
+        if untruncated is not None:
+            self.largest_finished.add(untruncated.statistic)
+            self.finished.add(places, untruncated.choice, {"added": untruncated.added})
         groups = np.unique(own.design.group)
         for number, place in enumerate(places):
             area = float(np.nanmean(result.areas[number]))
@@ -143,7 +140,7 @@ class CorrectTarget:
                     "target": "correct",
                     "n": len(own.rows),
                     "samples": len(np.unique(own.design.question)),
-                    "d": cells.d,
+                    "d": d,
                     "classes": 2,
                     "auroc": area,
                     "auroc_low": low,
@@ -156,7 +153,6 @@ class CorrectTarget:
                     "p": float(added.statistic[number, 0]),
                 }
             )
-        return result
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows of the table `probes`."""
@@ -190,7 +186,7 @@ class CorrectTarget:
             return row | {"verdict": "note"}
         if self.any_truncated and not np.isfinite(p_finished):
             return row | {"verdict": "note", "reason": "the answers that were not cut off have too few of one class"}
-        # All of these tests have to reject, so that nothing is found whose interval holds 0.
+        # All of these tests have to reject, so that nothing is found whose interval includes 0.
         tests, gains = [p, gain.p], [row["added"]]
         if self.any_truncated:
             tests.append(p_finished)
@@ -224,10 +220,9 @@ class VariantTarget:
             return "there is one variant only"
         return "fewer than three groups of questions" if self.design.folds < 3 else None
 
-    def add(self, cells: Cells, places: list[Place], position: Position, moments: Moments) -> torch.Tensor:
-        """Probe some cells of a position; returns weights for raw features, (cells, d, variants)."""
+    def add(self, result: VariantResult, places: list[Place], position: Position, d: int) -> None:
+        """Take in some cells of a position, of `d` features."""
         design = position.design
-        result: VariantResult = probe_variant(cells, design, moments, self.settings.control_tasks)
         for number, place in enumerate(places):
             control = None if result.control_accuracy is None else float(result.control_accuracy[number])
             accuracy = float(result.accuracy[number])
@@ -237,7 +232,7 @@ class VariantTarget:
                     "target": "variant",
                     "n": len(design),
                     "samples": len(np.unique(design.question)),
-                    "d": cells.d,
+                    "d": d,
                     "classes": len(np.unique(design.variant)),
                     "auroc": float(result.areas[number]),
                     "diff_means_auroc": float(result.diff_means[number]),
@@ -246,7 +241,6 @@ class VariantTarget:
                     "selectivity": None if control is None else accuracy - control,
                 }
             )
-        return cells.raw(result.weights.mean(1))
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows of the table `probes`."""

@@ -24,7 +24,6 @@ class Analysis(Section):
         lt=1.0,
         description="How far the mean tokens of a variant's texts may be from the primary reference's, as a share.",
     )
-    bootstrap: int = Field(1000, ge=100, description="Resamples of every bootstrap interval.")
 
     @field_validator("references")
     @classmethod

@@ -16,7 +16,7 @@ from emoprobe.results.statement import Statement, Verdict
 
 
 def comparisons(tests: pd.DataFrame, margin: float) -> list[Statement]:
-    """A sentence for each comparison of strict accuracy, the primary ones first.
+    """A sentence for each comparison of strict accuracy, in the order of the table: the primary ones first.
 
     Args:
         tests: the table `paired_tests`.
@@ -56,6 +56,9 @@ def _comparison(row: dict[Hashable, Any], margin: float) -> Statement:
     elif equivalent:
         bound = points(margin, sign=False)
         text = f"{who} and {whom} are equivalent in strict accuracy, within {bound} points either way ({basis})"
+        if known and not -margin < row["low"] <= row["high"] < margin:
+            # Two one-sided tests at 5 % go with the 90 % interval.
+            text += "; the 95 % interval reaches beyond that, the 90 % interval that the verdict follows from does not"
     else:
         text = f"whether {who} and {whom} differ in strict accuracy is undecided ({basis})"
     prefix = "" if row["family"] == "primary" else "Secondary: "
@@ -72,12 +75,16 @@ def _comparison(row: dict[Hashable, Any], margin: float) -> Statement:
 
 
 def _object(row: dict[Hashable, Any]) -> str:
-    # Against control every difference holds the effect of any added text: the sentence says so.
-    name = str(row["reference"])
-    return f"no added text ({CONTROL})" if name == CONTROL else _called(name, row["reference_texts"])
+    return _called(str(row["reference"]), row["reference_texts"])
 
 
 def _called(name: str, texts: int) -> str:
+    if name == CONTROL:
+        # Against it every difference holds the effect of any added text: the sentence says so.
+        return f"no added text ({CONTROL})"
+    if texts == 0:
+        # Which question had which text is not known, so that nothing is said of other texts.
+        return f"the text of {name} used here"
     return f"this text of {name}" if texts == 1 else name
 
 
@@ -96,9 +103,8 @@ def _p(value: float) -> str:
 
 
 def sentence(text: str) -> str:
-    """A sentence out of a clause; names of variants keep their case."""
-    first = text.split(" ", 1)[0]
-    opening = text[0].upper() + text[1:] if first in ("this", "whether") else text
+    """A sentence out of a clause."""
+    opening = text[0].upper() + text[1:]
     return opening if opening.endswith(".") else f"{opening}."
 
 

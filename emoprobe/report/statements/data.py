@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from emoprobe.config.names import CONTROL
+from emoprobe.config.names import CONTROL, FILLER
 from emoprobe.report.statements.behaviour import number, points
 from emoprobe.results.plan import AnalysisPlan, PowerRow
 from emoprobe.results.statement import Statement
@@ -38,7 +38,8 @@ def notes(
         *_plan(plan, deviations),
         *([] if plan is None else _power(plan)),
         *([] if plan is None else _token_match(plan)),
-        *_references(tests),
+        *_references(tests, [str(name) for name in accuracy["variant"]]),
+        *_groups(trajectories, tests),
         *_headroom(accuracy),
         *_truncation(trajectories, accuracy),
         *_extraction(accuracy),
@@ -57,7 +58,7 @@ def _plan(plan: AnalysisPlan | None, deviations: Sequence[str]) -> list[Note]:
         return [
             (
                 "plan",
-                "There is no plan from before the run: comparisons follow the defaults, their power is unknown.",
+                "There is no plan from before the run: comparisons follow the defaults, and their power is unknown.",
                 None,
             )
         ]
@@ -73,21 +74,25 @@ def _power(plan: AnalysisPlan) -> list[Note]:
         return []
     first = plan.power[0]
     subject = "a tone" if first.texts > 1 else "a single text"
-    texts = f"{first.texts} texts and " if first.texts > 1 else ""
-    found = [
-        (
-            "power",
-            f"Stated before the run: {texts}{first.questions} questions show a difference of {subject} to "
-            f"{first.reference} in at least {first.power:.0%} of runs, whatever the questions, "
-            f"{' and '.join(map(_reach, plan.power if first.texts > 1 else plan.power[:1]))}.",
-            first.detectable,
+    texts = f"{first.texts} texts a tone and " if first.texts > 1 else ""
+    rows = [row for row in (plan.power if first.texts > 1 else plan.power[:1]) if row.detectable is not None]
+    found: list[Note] = []
+    if rows:
+        found.append(
+            (
+                "power",
+                f"Stated before the run, for {texts}{first.questions} questions: a difference between {subject} and "
+                f"{first.reference} is noticed in at least {first.power:.0%} of runs if it is at least "
+                f"{', or '.join(map(_reach, rows))}. Smaller ones may well go unnoticed.",
+                first.detectable,
+            )
         )
-    ]
     if not any(row.reachable for row in plan.power):
         found.append(
             (
                 "reach",
-                f"Not reachable at this n: no difference is shown reliably with {first.questions} questions.",
+                f"Not reachable at this n: with {first.questions} questions no difference, however large, is noticed "
+                f"in {first.power:.0%} of runs.",
                 None,
             )
         )
@@ -101,8 +106,8 @@ def _power(plan: AnalysisPlan) -> list[Note]:
             found.append(
                 (
                     "texts",
-                    f"Needs more texts: if texts of a tone differ by {row.text_deviation:g} logit, {limit} is shown "
-                    f"reliably with {row.texts} texts, however many questions there are.",
+                    f"Needs more texts: where the texts of a tone differ by {row.text_deviation:g} logit, {limit} is "
+                    f"noticed in {row.power:.0%} of runs with {row.texts} texts, however many questions there are.",
                     row.limit,
                 )
             )
@@ -110,11 +115,13 @@ def _power(plan: AnalysisPlan) -> list[Note]:
 
 
 def _reach(row: PowerRow) -> str:
-    what = f"from {points(row.detectable, False)} points on" if row.detectable is not None else "at no size"
+    """The difference that is noticed; the row has one."""
+    what = "" if row.detectable is None else f"{points(row.detectable, False)} points"
     if row.texts < 2:
         return what
-    how = "do not differ" if row.text_deviation == 0 else f"differ by {row.text_deviation:g} logit"
-    return f"{what} if texts of one tone {how}"
+    return f"{what} where the texts of one tone " + (
+        "all have the same effect" if row.text_deviation == 0 else f"differ by {row.text_deviation:g} logit"
+    )
 
 
 def _token_match(plan: AnalysisPlan) -> list[Note]:
@@ -132,10 +139,11 @@ def _token_match(plan: AnalysisPlan) -> list[Note]:
     ]
 
 
-def _references(tests: pd.DataFrame) -> list[Note]:
+def _references(tests: pd.DataFrame, names: Sequence[str]) -> list[Note]:
     primary = tests[tests["family"] == "primary"]
     if primary.empty:
-        return [("references", "Nothing is compared: there is no variant besides the references.", None)]
+        lacking = f"one variant, {names[0]}" if len(names) == 1 else f"no variant to compare with ({CONTROL}, {FILLER})"
+        return [("references", f"Nothing is compared: there is {lacking}.", None)]
     if not (primary["reference"] == CONTROL).any():
         return []
     return [
@@ -145,6 +153,24 @@ def _references(tests: pd.DataFrame) -> list[Note]:
             None,
         )
     ]
+
+
+def _groups(trajectories: pd.DataFrame, tests: pd.DataFrame) -> list[Note]:
+    known = trajectories[["sample_id", "group"]].drop_duplicates().dropna() if "group" in trajectories else None
+    if known is None or not known["group"].duplicated().any():
+        return []
+    count = int(known["group"].nunique())
+    if tests["groups"].notna().any():
+        text = (
+            f"Questions come from {count} groups, such as templates. What a group shares widens every interval of "
+            "accuracy; the power that was stated before the run does not know of it and is that of separate questions."
+        )
+    else:
+        text = (
+            f"Questions come from {count} group{'s' if count > 1 else ''}: too few to speak for others, so comparisons "
+            "are about questions of these groups."
+        )
+    return [("groups", text, float(count))]
 
 
 def _headroom(accuracy: pd.DataFrame) -> list[Note]:

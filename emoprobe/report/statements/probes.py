@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from emoprobe.analysis.probes.plan import ALPHA
 from emoprobe.results.statement import Statement, Verdict
 
 TITLES = {
@@ -14,7 +15,8 @@ TITLES = {
     "correct": "Correctness of the answer",
     "variant": "The variant",
 }
-ADDED = "over length, truncation, format and variant, and at response positions the words of the response,"
+CELLS = "combinations of layer, position and hook point"
+CHANCE = "0.5 is chance, 1 is perfect"
 
 
 def statements(tests: pd.DataFrame, transfer: pd.DataFrame) -> list[Statement]:
@@ -41,22 +43,23 @@ def _valence(row: dict[str, Any]) -> Statement:
     if row["auroc"] is None:
         return _statement(row, "note", f"{title}: a verdict is not reachable ({row['reason']}).")
     level = (
-        f"the probe, its cell chosen inside of each training set, orders the rows of a negative and a positive variant "
-        f"that it was not trained on, and questions likewise, with AUROC {row['auroc']:.2f}; "
-        f"length, truncation and format reach {row['nuisance_auroc']:.2f}, a difference of means "
-        f"{row['diff_means_auroc']:.2f}"
+        f"on a negative and a positive variant and on questions that it was not trained on, a probe tells the two "
+        f"apart with AUROC {row['auroc']:.2f} ({CHANCE}); length, truncation and format reach "
+        f"{row['nuisance_auroc']:.2f}, a plain difference of means {row['diff_means_auroc']:.2f}"
     )
-    ways = "all" if row["exact"] else "random"
+    ways = f"all {row['permutations']}" if row["exact"] else f"{row['permutations']} random"
     test = (
-        f"Over {ways} {row['permutations']} ways to deal the valences to {row['units']} variants and the largest of "
-        f"{row['cells']} cells, p = {row['p']:.2g}."
+        f"Of {ways} ways to deal the valences to {row['units']} variants, {round(row['p'] * row['permutations'])}, "
+        f"the real one among them, do at least as well in the best of {row['cells']} {CELLS} (p = {row['p']:.2g})."
     )
+    if row["verdict"] == "not_found" and row["p"] <= ALPHA:
+        test += " But length, truncation and format do as well, so valence need not be what the probe reads."
     if row["verdict"] == "note":
         return _statement(
             row, "note", f"{title}: a verdict is not reachable ({row['reason']}). For the record, {level}."
         )
     verdict = "can be read off" if row["verdict"] == "found" else "is not shown to be readable from"
-    ending = f" (mostly {_cell(row)})" if row["verdict"] == "found" else ""
+    ending = f" (most often at {_cell(row)})" if row["verdict"] == "found" else ""
     return _statement(row, row["verdict"], f"{title} {verdict} the activations{ending}: {level}. {test}")
 
 
@@ -65,22 +68,27 @@ def _correct(row: dict[str, Any]) -> Statement:
     if row["auroc"] is None:
         return _statement(row, "note", f"{title}: a verdict is not reachable ({row['reason']}).")
     gain = (
-        f"the activations add {row['added']:+.2f}{_interval(row, 'added')} to an AUROC of {row['nuisance_auroc']:.2f} "
-        f"{ADDED} on questions that were held out; alone they reach {row['auroc']:.2f}{_interval(row, 'auroc')}"
+        f"on questions that were held out, length, truncation, format and variant, and after the prompt the words of "
+        f"the answer, reach AUROC {row['nuisance_auroc']:.2f} ({CHANCE}); the activations add "
+        f"{row['added']:+.2f}{_interval(row)}, and reach {row['auroc']:.2f} alone"
     )
     test = (
-        f"Permuting blocks of questions {row['permutations'] - 1} times, over the largest of {row['cells']} cells, "
-        f"p = {row['p']:.2g}"
+        f"Chance alone does as well in the best of {row['cells']} {CELLS} with p = {row['p_permuted']:.2g} "
+        f"(questions permuted {row['permutations'] - 1} times"
     )
     if row["p_untruncated"] is not None:
         test += f"; on answers that were not cut off p = {row['p_untruncated']:.2g}"
+    test += ")"
+    if row["verdict"] == "not_found" and row["p_permuted"] <= ALPHA:
+        test += f", but {_what_is_missing(row)}"
     if row["verdict"] == "note":
         return _statement(
             row, "note", f"{title}: a verdict is not reachable ({row['reason']}). For the record, {gain}."
         )
     if row["verdict"] == "found":
         text = (
-            f"{title} can be read off the activations better than off the answer's shape (mostly {_cell(row)}): {gain}."
+            f"{title} can be read off the activations better than off the answer's shape alone (most often at "
+            f"{_cell(row)}): {gain}."
         )
     else:
         text = f"{title} is not shown to be readable from the activations beyond the answer's shape: {gain}."
@@ -91,8 +99,9 @@ def _variant(row: dict[str, Any]) -> Statement:
     if row["auroc"] is None:
         return _statement(row, "note", f"{TITLES['variant']}: there is no probe ({row['reason']}).")
     text = (
-        f"Manipulation check: {TITLES['variant'].lower()} is told apart with AUROC {row['auroc']:.2f} in the best of "
-        f"{row['cells']} cells ({_cell(row)}). Prompts that differ are bound to be told apart, so this is no finding."
+        f"Check of the manipulation: which variant it was can be told with AUROC {row['auroc']:.2f} ({CHANCE}) at "
+        f"{_cell(row)}, the best of {row['cells']} {CELLS}. Prompts that differ are bound to be told apart, so this is "
+        "no finding."
     )
     return _statement(row, "note", text)
 
@@ -116,7 +125,8 @@ def _transfers(tests: pd.DataFrame, transfer: pd.DataFrame) -> list[Statement]:
     if len(variants):
         least = variants.loc[variants["auroc"].idxmin()]
         parts.append(
-            f"by variant left out from {least['auroc']:.2f} ({least['train']}) to {variants['auroc'].max():.2f}"
+            f"on variants that were left out from {least['auroc']:.2f} ({least['train']}) to "
+            f"{variants['auroc'].max():.2f}"
         )
     moved = own[(own["kind"] == "position") & (own["train"] == cell["position"]) & (own["test"] != cell["position"])]
     if len(moved):
@@ -125,7 +135,8 @@ def _transfers(tests: pd.DataFrame, transfer: pd.DataFrame) -> list[Statement]:
     if not parts:
         return []
     text = (
-        f"The probe of valence at {_cell(dict(cell))}: AUROC {'; '.join(parts)}. These are descriptions without a test."
+        f"The probe of valence at {_cell(dict(cell))} elsewhere: AUROC {'; '.join(parts)}. These numbers describe; "
+        "they are not tested."
     )
     return [Statement(about="probe:valence", verdict="note", text=text)]
 
@@ -150,9 +161,18 @@ def _cell(row: dict[str, Any]) -> str:
     return f"layer {int(row['layer'])}, {row['position']}, {row['hook_point']}"
 
 
-def _interval(row: dict[str, Any], name: str) -> str:
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
+def _interval(row: dict[str, Any]) -> str:
+    low, high = row["added_low"], row["added_high"]
+    return " (no interval below 20 groups of questions)" if low is None else f" [{low:.2f}, {high:.2f}]"
+
+
+def _what_is_missing(row: dict[str, Any]) -> str:
+    """Why there is no verdict although the permutations reject."""
+    if row["added"] <= 0 or (row["added_untruncated"] is not None and row["added_untruncated"] <= 0):
+        return "the area under the curve does not gain by it"
+    if row["added_low"] is not None and row["added_low"] <= 0:
+        return "the interval of the gain includes 0"
+    return "not on answers that were not cut off"
 
 
 def _value(value: Any) -> float | None:

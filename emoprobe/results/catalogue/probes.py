@@ -74,7 +74,7 @@ PROBE_TESTS = Table(
         "p": Column(
             "float64",
             "What the verdict follows from: p_permuted; of correct the largest of that, p_untruncated and the p by "
-            "the interval of added, so that nothing is found whose interval holds 0; 1 where nothing is added.",
+            "the interval of added, so that nothing is found whose interval includes 0; 1 where nothing is added.",
         ),
         "p_permuted": Column(
             "float64", "Share of the permutations whose largest cell reaches the largest of the real labels."

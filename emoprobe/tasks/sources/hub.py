@@ -59,7 +59,7 @@ class HubRows:
             )
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            place = "could not be read" if local else "could not be had from the Hugging Face hub"
+            place = "could not be read" if local else "could not be loaded from the Hugging Face hub"
             advice = (
                 "Check dataset.config and dataset.split."
                 if local

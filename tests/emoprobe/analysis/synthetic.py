@@ -47,7 +47,6 @@ def config(variants: int | dict[str, str | None] = 7, **probes: object) -> Confi
                 for name, valence in chosen.items()
             },
             "probes": {"permutations": 19, **probes},
-            "analysis": {"bootstrap": 200},
         }
     )
 

@@ -13,6 +13,7 @@ from emoprobe.results.catalogue import TABLES
 from emoprobe.results.statement import Statement
 from emoprobe.results.tables import frame
 from tests.calibration import probes as calibration
+from tests.calibration.allowance import most
 from tests.emoprobe.analysis import synthetic
 
 
@@ -32,22 +33,25 @@ def said(found: Findings) -> dict[str, Statement]:
     return first
 
 
-@pytest.mark.parametrize(
-    "world",
-    [world for world in calibration.WORLDS if not world.effects and world.samples == 24],
-    ids=lambda world: world.plant.__name__,
-)
-def test_what_is_not_there_is_rarely_found(world: calibration.World) -> None:
-    runs = list(calibration.simulate(world, 25))
-    found = calibration.summary(world, runs)
-    assert found["valence_found"] <= calibration.allowed(25)
-    assert found["correct_found"] <= calibration.allowed(25)
+def test_what_is_not_there_is_rarely_found() -> None:
+    """A few runs of every null world; no world and not all together beyond the error of so few."""
+    runs, worlds = 4, [world for world in calibration.WORLDS if not world.effects and world.samples == 24]
+    shares: dict[str, list[float]] = {}
+    for world in worlds:
+        for row in calibration.rows(world, runs):
+            if row.what == "false":
+                assert row.holds, row
+                shares.setdefault(row.kind, []).append(row.share)
+    assert set(shares) == {"valence found", "correct found"}
+    for kind, found in shares.items():
+        assert np.mean(found) <= most(runs * len(worlds)), kind
 
 
-@pytest.mark.parametrize("world", [w for w in calibration.WORLDS if w.effects], ids=lambda world: world.plant.__name__)
+@pytest.mark.parametrize("world", [w for w in calibration.WORLDS if w.effects], ids=lambda world: world.name)
 def test_what_is_there_is_mostly_found(world: calibration.World) -> None:
-    found = calibration.summary(world, list(calibration.simulate(world, 10)))
-    assert all(found[f"{target}_found"] >= 0.6 for target in world.effects)
+    told = [row for row in calibration.rows(world, 5) if row.what == "told"]
+    assert len(told) == len(world.effects)
+    assert all(row.holds for row in told), told
 
 
 def test_a_planted_valence_is_found_where_it_is() -> None:

@@ -52,7 +52,8 @@ def test_of_one_text_the_test_keeps_its_size() -> None:
             size = 0.0
             for flips, chance in zip(counts, stats.binom.pmf(counts, n, discordance), strict=True):
                 gained = np.arange(flips + 1)
-                score = tango_score(*(np.asarray(each, float) for each in (gained, flips - gained, n, 0.0)), CONTINUITY)
+                ups, downs, count, none = (np.asarray(each, float) for each in (gained, flips - gained, n, 0.0))
+                score = tango_score(ups, downs, count, none, CONTINUITY)
                 rejected = 2 * stats.norm.sf(np.abs(score)) < 0.05
                 size += chance * stats.binom.pmf(gained, flips, 0.5)[rejected].sum()
             assert size <= 0.05, (n, discordance)

@@ -57,7 +57,7 @@ def test_each_verdict_has_its_words_and_numbers() -> None:
     found = {statement.about: statement for statement in said(Scene(1319, (0.2, 0.5, 0.55), 0.5, difficulty=3.0))}
     lowered, alike = found["accuracy:tone0-filler"], found["accuracy:tone1-filler"]
     assert lowered.verdict == "different"
-    assert "tone0 lowers strict accuracy" in lowered.text
+    assert "Tone0 lowers strict accuracy" in lowered.text
     assert alike.verdict == "equivalent"
     assert "within 10.0 points" in alike.text
     for statement in found.values():
@@ -101,6 +101,13 @@ def test_the_plan_follows_from_the_config_alone() -> None:
     assert plan.sha256 != analysis_plan(config(analysis={"margin": 0.2})).sha256
     assert [row.text_deviation for row in plan.power] == [0.0, 0.3]
     assert analysis_plan(parse_config({"variants": {"control": {}}})).power == []
+
+
+def test_scrambled_texts_are_texts() -> None:
+    plan = analysis_plan(
+        parse_config({"variants": {"control": {}, "a": {"texts": ["One.", "Two."]}, "b": {"scramble": "a"}}})
+    )
+    assert {entry.variant: (entry.unit, entry.texts) for entry in plan.estimators}["b"] == ("texts", 2)
 
 
 def test_the_plan_says_what_is_out_of_reach() -> None:

@@ -42,7 +42,7 @@ def test_a_report_holds_statements_with_their_numbers(tmp_path: Path) -> None:
     assert found["plan_sha256"] is None
     atomic.write_json(layout.report, found)
     text = summary_text(layout.report)
-    assert "different: tone0 raises strict accuracy" in " ".join(text.split())
+    assert "different: Tone0 raises strict accuracy" in " ".join(text.split())
 
     plan = analysis_plan(Config())
     atomic.write_json(layout.plan, plan.values())

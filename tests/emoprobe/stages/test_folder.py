@@ -1,0 +1,174 @@
+"""A folder that anybody made, through the command that analyses it: what it shows, and what it lacks."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from emoprobe.results.activation_folder import ActivationFolder
+from emoprobe.results.statement import Statement
+from emoprobe.results.tables import read_table
+from emoprobe.results.trajectory import Trajectory
+from scripts import analyze_folder
+from tests.emoprobe.stages import folders
+from tests.workspace import ROOT
+
+KEYS = {"about", "verdict", "text", "estimate", "low", "high", "p", "n"}
+
+
+def analyze(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Statement]:
+    """Run the command; what its report says."""
+    monkeypatch.setattr(sys, "argv", ["analyze_folder", str(folder)])
+    analyze_folder.main()
+    entries: list[dict[str, Any]] = json.loads((folder / "report.json").read_text())["statements"]
+    assert (folder / "report.html").exists()
+    for entry in entries:
+        assert set(entry) == KEYS
+        assert not entry["text"][0].islower()
+        assert entry["text"].endswith(".")
+    return [Statement.model_validate(entry) for entry in entries]
+
+
+def about(said: list[Statement], subject: str) -> Statement:
+    return next(statement for statement in said if statement.about == subject)
+
+
+def notes(said: list[Statement]) -> dict[str, str]:
+    return {one.about.removeprefix("data:"): one.text for one in said if one.about.startswith("data:")}
+
+
+def chat(folder: Path, variant: str, sample: str, answer: str, gold: str | None = None) -> None:
+    """A trajectory of the conversation alone, with a grade file where the gold answer is known."""
+    Trajectory([{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]).write(
+        folder / variant / sample
+    )
+    if gold is not None:
+        values = {"sample_data": {"question": "?", "answer": gold, "sample_id": sample}, "sample_id": sample}
+        (folder / variant / sample / "sample.json").write_text(json.dumps(values))
+
+
+def test_where_nothing_is_planted_nothing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = folders.write(tmp_path, folders.Plant())
+    said = analyze(layout.root, monkeypatch)
+    assert not [one for one in said if one.verdict in ("different", "found")]
+    assert about(said, "probe:valence").verdict == "not_found"
+    assert about(said, "probe:correct").verdict == "not_found"
+    assert set(notes(said)) == {"plan"}
+    contrasts = [one.about for one in said if one.about.startswith("accuracy:")]
+    assert contrasts[:2] == ["accuracy:anger-filler", "accuracy:fear-filler"]
+    assert contrasts[-1] == "accuracy:filler-control"
+
+
+def test_what_is_planted_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant = folders.Plant(accuracy={"anger": 0.04, "joy": 0.97}, valence=1.5, correctness=3.0)
+    layout = folders.write(tmp_path, plant)
+    said = analyze(layout.root, monkeypatch)
+    anger, joy = about(said, "accuracy:anger-filler"), about(said, "accuracy:joy-filler")
+    assert (anger.verdict, joy.verdict) == ("different", "different")
+    assert "Anger lowers" in anger.text
+    assert "Joy raises" in joy.text
+    assert anger.high is not None
+    assert anger.high < 0
+    different = {one.about for one in said if one.verdict == "different" and one.about.endswith("-filler")}
+    assert different == {anger.about, joy.about}
+    for target in ("valence", "correct"):
+        found = about(said, f"probe:{target}")
+        assert found.verdict == "found"
+        assert found.p is not None
+        assert found.p <= 0.05
+    gain = about(said, "probe:correct")
+    assert gain.low is not None
+    assert gain.low > 0
+
+
+def test_conversations_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No config, no samples, no plan; foreign files beside them, and thoughts that never end."""
+    for number in range(12):
+        for variant, shown in (("control", "Answer: 7"), ("Angry tone", f"Answer: {7 if number < 2 else 8}")):
+            chat(tmp_path, variant, f"item{number}", shown, "7")
+    chat(tmp_path, "Angry tone", "item11", "<think>Let me see, Answer: 7", "7")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "readme.txt").write_text("mine")
+    (tmp_path / "Angry tone" / "prompt.txt").write_text("mine")
+    said = analyze(tmp_path, monkeypatch)
+    first = about(said, "accuracy:Angry tone-control")
+    assert first.verdict == "different"
+    assert "The text of Angry tone used here lowers" in first.text
+    assert {"plan", "config", "samples", "finish", "references"} <= set(notes(said))
+    assert "no filler" in notes(said)["references"]
+    table = read_table(tmp_path, "trajectories").set_index(["variant", "sample_id"])
+    assert not table.loc[("Angry tone", "item11"), "correct"]
+
+
+def test_without_a_reference_nothing_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variant in ("anger", "joy"):
+        for number in range(10):
+            chat(tmp_path, variant, f"q{number}", "Answer: 7", "7")
+    said = analyze(tmp_path, monkeypatch)
+    assert not [one for one in said if one.about.startswith("accuracy:")]
+    assert "no variant to compare with" in notes(said)["references"]
+
+
+def test_a_filler_is_a_reference_without_control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variant in ("anger", "filler"):
+        for number in range(10):
+            chat(tmp_path, variant, f"q{number}", "Answer: 7", "7")
+    assert about(analyze(tmp_path, monkeypatch), "accuracy:anger-filler").verdict == "undecided"
+
+
+def test_one_variant_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(10):
+        chat(tmp_path, "control", f"q{number}", "Answer: 7", "7" if number else None)
+    said = analyze(tmp_path, monkeypatch)
+    assert "one variant, control" in notes(said)["references"]
+    assert notes(said)["grades"].startswith("1 of 10 answers")
+
+
+def test_answers_without_any_gold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variant in ("control", "anger"):
+        chat(tmp_path, variant, "q1", "I do not know")
+    assert "No trajectory has a grade" in notes(analyze(tmp_path, monkeypatch))["floor"]
+
+
+def test_a_capture_that_failed_tells_nothing_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = folders.write(tmp_path, folders.Plant(questions=12, captured=12))
+    first = layout.activations("anger", "q_0001")
+    shutil.rmtree(first)
+    ActivationFolder.write_failure(first, "no server")
+    state = layout.pair("anger", "q_0001") / "agent_state.json"
+    values = json.loads(state.read_text()) | {"error": "no server"}
+    state.write_text(json.dumps(values))
+    said = analyze(layout.root, monkeypatch)
+    assert about(said, "probe:valence").n == 12 * 8 - 1
+    assert "No server answered 1 request" in notes(said)["failures"]
+
+
+def test_activations_without_a_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = folders.write(tmp_path, folders.Plant(questions=12, captured=12))
+    layout.resolved_yaml.unlink()
+    shutil.rmtree(layout.sample("any").parent)
+    said = analyze(layout.root, monkeypatch)
+    assert about(said, "probe:valence").verdict == "note"
+    assert {"config", "samples"} <= set(notes(said))
+
+
+def test_a_folder_of_the_first_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "first"
+    shutil.copytree(ROOT / "tests/fixtures/first_version", folder)
+    said = analyze(folder, monkeypatch)
+    assert {one.about for one in said} >= {"accuracy:frustration-control", "accuracy:encouragement-control"}
+    assert "plan" in notes(said)
+
+
+def test_a_folder_without_trajectories_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match="holds no trajectory"):
+        analyze(tmp_path, monkeypatch)
+    np.save(tmp_path / "values.npy", np.zeros(3))
+    with pytest.raises(SystemExit, match="holds no trajectory"):
+        analyze(tmp_path, monkeypatch)
