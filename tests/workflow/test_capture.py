@@ -109,9 +109,8 @@ def test_more_captured_samples_plan_the_new_ones(replayed: Workspace, tmp_path: 
 
 
 def test_budgets_of_the_server_plan_nothing(replayed: Workspace) -> None:
-    workspace = Workspace(
-        replayed.folder, {**replayed.config, "capture": {"dtype": "float32", "batch_tokens": 99, "memory_gib": 1.0}}
-    )
+    workers = {**replayed.config["workers"], "batch_tokens": 99, "memory_gib": 1.0}
+    workspace = Workspace(replayed.folder, {**replayed.config, "workers": workers})
     assert workspace.planned() == {}
 
 
@@ -131,7 +130,7 @@ def test_a_deleted_file_plans_its_capture_alone(after: Callable[..., Workspace],
     workspace = after()
     (workspace.layout.activations("calm", "gsm8k_0002") / name).unlink()
     planned = workspace.planned()
-    assert planned["generate"] == 1
+    assert planned["generate_and_capture"] == 1
     assert planned["list_activations"] == planned["verify"] == 1
 
 
@@ -171,7 +170,7 @@ def test_damage_is_put_right_by_deleting_just_that(finished: Workspace) -> None:
     folder = finished.layout.activations("calm", "gsm8k_0003")
     expected = load_file(folder / "activations.safetensors")
     shutil.rmtree(folder)
-    assert finished.planned()["generate"] == 1
+    assert finished.planned()["generate_and_capture"] == 1
     finished.run("--until", "verify")
     found = load_file(folder / "activations.safetensors")
     assert all((found[name] - expected[name]).abs().max() <= 1e-5 for name in expected)
@@ -211,5 +210,5 @@ def test_what_the_model_lacks_is_told_before_anything_is_generated(after: Callab
     workspace = after(capture={"hook_points": ["nose.output"]})
     shutil.rmtree(workspace.folder / "results")
     output = workspace.run(ok=False)
-    assert "no module 'nose'" in output
+    assert "'nose.output' does not exist" in output
     assert workspace.trajectories() == {}
