@@ -75,10 +75,15 @@ class Scene:
         """Start the workflow and return at once."""
         return self.workspace.start(*self.goal, *arguments)
 
+    def wait_for(self, process: subprocess.Popen[str], condition: Callable[[], bool], what: str) -> None:
+        """Wait until something holds of a started workflow, which must not end before."""
+        wait_for(lambda: condition() or process.poll() is not None, PATIENCE, what)
+        assert condition() or process.poll() is None, self.printed()[-3000:]
+
     def start_busy(self) -> subprocess.Popen[str]:
         """Start the workflow and return when stub servers have requests in flight."""
         process = self.start()
-        wait_for(lambda: sum(len(server.requests()) for server in self.servers) >= 2, PATIENCE, "requests in flight")
+        self.wait_for(process, lambda: sum(len(each.requests()) for each in self.servers) >= 2, "requests in flight")
         return process
 
     def finish(self, process: subprocess.Popen[str]) -> None:
@@ -171,7 +176,7 @@ def nnsight(count: int = 2, **workers: Any) -> Scene:
         "workers": {"count": count, "requests": 2, **workers},
         "capture": {"dtype": "float32"},
     }
-    return Scene(sections, ("--until", "generate"))
+    return Scene(sections, ("--until", "generate_and_capture"))
 
 
 def captures() -> Scene:

@@ -13,8 +13,6 @@ from typing import Any
 
 from tests.benchmarks.measure import embedded_model
 from tests.chaos.scene import Fault, Scene, nnsight, nnsight_trajectories
-from tests.conftest import PATIENCE
-from tests.workspace import wait_for
 
 # Long enough that a start without it would have been over.
 SLOW_SECONDS = 5
@@ -23,7 +21,7 @@ SLOW_SECONDS = 5
 def end_in_mid_run(scene: Scene, name: str, number: signal.Signals) -> str:
     """Send a signal to one of two servers as soon as both are at work, and let the run go on."""
     process = scene.start()
-    wait_for(lambda: scene.worker(name).get("in_flight", 0) > 0, PATIENCE, f"requests at {name}")
+    scene.wait_for(process, lambda: scene.worker(name).get("in_flight", 0) > 0, f"requests at {name}")
     server = scene.server_process(name)
     assert server is not None
     os.kill(server, number)
@@ -55,7 +53,7 @@ def killed_at_start(scene: Scene) -> str:
     """What the kernel does to a server for which there is no memory."""
     process = scene.start()
     os.kill(scene.wait_for_process("nnsight-0"), signal.SIGKILL)
-    wait_for(lambda: scene.worker("nnsight-0").get("restarts") == 1, PATIENCE, "a restart")
+    scene.wait_for(process, lambda: scene.worker("nnsight-0").get("restarts") == 1, "a restart")
     scene.finish(process)
     return "restarted once, complete"
 
@@ -105,7 +103,7 @@ def port_taken(scene: Scene) -> str:
         assert chosen != first.getsockname()[1]
         second.bind(("127.0.0.1", chosen))
         second.listen()
-        wait_for(lambda: scene.worker("nnsight-0").get("restarts") == 1, PATIENCE, "a restart")
+        scene.wait_for(process, lambda: scene.worker("nnsight-0").get("restarts") == 1, "a restart")
         scene.finish(process)
     return "the next port, restarted when that was taken as well, complete"
 
@@ -120,7 +118,7 @@ def slow_start(scene: Scene) -> str:
     process = scene.start()
     server = scene.wait_for_process("nnsight-0")
     os.kill(server, signal.SIGSTOP)
-    wait_for(lambda: seconds_of_start(scene.worker("nnsight-0")) > SLOW_SECONDS, PATIENCE, "a slow start")
+    scene.wait_for(process, lambda: seconds_of_start(scene.worker("nnsight-0")) > SLOW_SECONDS, "a slow start")
     assert process.poll() is None
     os.kill(server, signal.SIGCONT)
     scene.finish(process)

@@ -12,7 +12,7 @@ from functools import partial
 from tests.chaos.scene import PAIRS, Fault, Scene, captures, nnsight_trajectories, stubs
 from tests.conftest import PATIENCE
 from tests.workflow.pool import pool_process, workers
-from tests.workspace import Workspace, wait_for
+from tests.workspace import Workspace
 
 busy = partial(stubs, delay=1.0, requests=2)
 RESUMED = "nothing half-written, no process left, a plain re-run finishes"
@@ -22,7 +22,7 @@ def start_capturing(scene: Scene) -> subprocess.Popen[str]:
     """Start the workflow, a job or two at a time, and return when there are first activations."""
     process = scene.start("--cores", "2")
     root = scene.workspace.layout.root
-    wait_for(lambda: any(root.glob("activations/*/*/metadata.json")), PATIENCE, "first activations")
+    scene.wait_for(process, lambda: any(root.glob("activations/*/*/metadata.json")), "first activations")
     return process
 
 

@@ -19,7 +19,7 @@ from tests.workflow.pool import end_pool
 from tests.workspace import Workspace
 
 TABLES = {"tabulate_trajectories": 1, "analyze_behaviour": 1, "draw_figures": 1, "report_experiment": 1}
-CAPTURED = {"list_activations": 1, "verify": 1, "probe_activations": 1}
+CAPTURED = {"list_activations": 1, "verify": 1, "probe_activations": 1, "draw_probe_figures": 1}
 
 
 @pytest.fixture(scope="module")
@@ -91,15 +91,26 @@ def test_capture_settings_plan_no_trajectory(replayed: Workspace, capture: dict[
 
 def test_probe_settings_plan_probes_only(replayed: Workspace) -> None:
     workspace = Workspace(replayed.folder, {**replayed.config, "probes": {"folds": 3}})
+    probed = ("probe_activations", "draw_probe_figures", "report_experiment", "describe_experiment")
+    assert workspace.planned() == dict.fromkeys(probed, 1)
+
+
+def test_more_captured_samples_plan_the_new_ones(replayed: Workspace, tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "copy", copy.deepcopy(replayed.config))
+    shutil.copytree(replayed.folder, workspace.folder)
+    for variant in VARIANTS:
+        shutil.rmtree(workspace.layout.activations(variant, "gsm8k_0003"))
+    workspace.config["capture"]["samples"] = 2
+    assert not {"generate", "capture"} & workspace.planned().keys()
+    workspace.config["capture"]["samples"] = 3
     planned = workspace.planned()
-    assert planned["probe_activations"] == planned["draw_figures"] == planned["report_experiment"] == 1
-    assert not {"generate", "capture", "tabulate_trajectories", "list_activations"} & planned.keys()
+    assert planned["capture"] == len(VARIANTS)
+    assert "generate" not in planned
 
 
 def test_budgets_of_the_server_plan_nothing(replayed: Workspace) -> None:
-    workspace = Workspace(
-        replayed.folder, {**replayed.config, "capture": {"dtype": "float32", "batch_tokens": 99, "memory_gib": 1.0}}
-    )
+    workers = {**replayed.config["workers"], "batch_tokens": 99, "memory_gib": 1.0}
+    workspace = Workspace(replayed.folder, {**replayed.config, "workers": workers})
     assert workspace.planned() == {}
 
 
@@ -119,7 +130,7 @@ def test_a_deleted_file_plans_its_capture_alone(after: Callable[..., Workspace],
     workspace = after()
     (workspace.layout.activations("calm", "gsm8k_0002") / name).unlink()
     planned = workspace.planned()
-    assert planned["generate"] == 1
+    assert planned["generate_and_capture"] == 1
     assert planned["list_activations"] == planned["verify"] == 1
 
 
@@ -159,7 +170,7 @@ def test_damage_is_put_right_by_deleting_just_that(finished: Workspace) -> None:
     folder = finished.layout.activations("calm", "gsm8k_0003")
     expected = load_file(folder / "activations.safetensors")
     shutil.rmtree(folder)
-    assert finished.planned()["generate"] == 1
+    assert finished.planned()["generate_and_capture"] == 1
     finished.run("--until", "verify")
     found = load_file(folder / "activations.safetensors")
     assert all((found[name] - expected[name]).abs().max() <= 1e-5 for name in expected)
@@ -199,5 +210,5 @@ def test_what_the_model_lacks_is_told_before_anything_is_generated(after: Callab
     workspace = after(capture={"hook_points": ["nose.output"]})
     shutil.rmtree(workspace.folder / "results")
     output = workspace.run(ok=False)
-    assert "no module 'nose'" in output
+    assert "'nose.output' does not exist" in output
     assert workspace.trajectories() == {}
