@@ -89,8 +89,8 @@ def test_capture_settings_plan_no_trajectory(replayed: Workspace, capture: dict[
     assert planned["list_activations"] == planned["verify"] == 1
 
 
-def test_probe_settings_plan_probes_only(replayed: Workspace) -> None:
-    workspace = Workspace(replayed.folder, {**replayed.config, "probes": {"folds": 3}})
+def test_probe_settings_plan_probes_only(after: Callable[..., Workspace]) -> None:
+    workspace = after(probes={"folds": 3})
     probed = ("probe_activations", "draw_probe_figures", "report_experiment", "describe_experiment")
     assert workspace.planned() == dict.fromkeys(probed, 1)
 
