@@ -44,7 +44,7 @@ def test_one_experiment_is_a_plan_of_one() -> None:
 
 
 def test_a_base_is_found_beside_the_study(tmp_path: Path) -> None:
-    (tmp_path / "base.yaml").write_text(yaml.safe_dump(BASE))
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(BASE, sort_keys=False))
     study = {"study": {"name": "s"}, "base": "base.yaml", "patch": {"dataset": {"samples": 3}}, "grid": GRID}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
     found = load_study(tmp_path / "study.yaml")
