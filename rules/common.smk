@@ -8,7 +8,6 @@ from pathlib import Path
 
 from snakemake.io import strip_wildcard_constraints
 from snakemake.scheduling.job_scheduler import JobScheduler
-from snakemake_scheduler_plugin_emoprobe import Scheduler
 
 # The library lies beside the Snakefile; transforms may also lie where the workflow was started.
 CODE = Path(workflow.current_basedir).parent
@@ -33,6 +32,7 @@ from emoprobe.workflow.checks import check_study
 from emoprobe.workflow.targets import StudyTargets, Targets, budget, turns
 from server.pool.address import pool_status
 from server.pool.run import job_environment
+from snakemake_scheduler_plugin_emoprobe import Scheduler
 
 # A prefix that another workflow gives to the results of this one moves outputs, and nothing else by itself.
 ROOT = Path(workflow.modifier.path_modifier.modify(str(RESULTS)))
@@ -100,7 +100,9 @@ wildcard_constraints:
     experiment=one_of(EXPERIMENTS),
     study=one_of([STUDY.name] if STUDY.name else []),
     variant=one_of(
-        {name for config in STUDY.configs.values() for name in config.variants}
+        dict.fromkeys(
+            name for config in STUDY.configs.values() for name in config.variants
+        )
     ),
     sample="[A-Za-z0-9_-]+_[0-9]+",
     draw="(?:-d[0-9]+)?",
