@@ -71,21 +71,19 @@ TRIGGERS = {name: triggers.Triggers.of(each) for name, each in STUDY.configs.ite
 ACROSS = StudyTargets(STUDY)
 
 IN_CONDA = workflow.deployment_settings.deployment_method
-# Without conda no job carries an environment: looking at one costs every job of a plan.
-ENVIRONMENT = f"../envs/{process.hardware()}.yaml" if IN_CONDA else None
+ENVIRONMENT = f"../envs/{process.hardware()}.yaml"
 PLAN = process.plan_folder(STUDY, Path(".snakemake/emoprobe"))
 # Shell commands take these from the environment: in `params`, or in the command itself, a new process number or another
 # folder would make everything again.
-os.environ.update(
-    job_environment(
-        PLAN,
-        ROOT,
-        CODE,
-        "python" if IN_CONDA else sys.executable,
-        STUDY.configs,
-        os.getpid(),
-    )
+ENVIRON = job_environment(
+    PLAN,
+    ROOT,
+    CODE,
+    "python" if IN_CONDA else sys.executable,
+    STUDY.configs,
+    os.getpid(),
 )
+os.environ.update(ENVIRON)
 if workflow.is_main_process:
     process.write_plan(STUDY, PLAN)
     print(budget(STUDY), file=sys.stderr)
@@ -135,6 +133,16 @@ def experiment_folder(wildcards):
     return str(ROOT / wildcards.experiment)
 
 
+def study_folder(wildcards):
+    """The folder of the study of a job."""
+    return str(ROOT / wildcards.study)
+
+
+def results_folder(wildcards):
+    """The folder in which those of all experiments lie."""
+    return str(ROOT)
+
+
 def report_figure(name):
     """A figure of an experiment, as an entry of Snakemake's own report."""
     return report(
@@ -169,7 +177,7 @@ def job_logs():
 
 def pool_now():
     """What the pool says of its servers; None where none answers."""
-    return pool_status(Path(os.environ["EMOPROBE_POOL"]))
+    return pool_status(Path(ENVIRON["EMOPROBE_POOL"]))
 
 
 def everything():

@@ -15,7 +15,7 @@ rule tabulate_study:
     params:
         experiments=list(EXPERIMENTS),
         code=triggers.code("tabulate_study"),
-        results=str(ROOT),
+        results=results_folder,
     shell:
         '"$EMOPROBE_PYTHON" -m scripts.tabulate_study --plan "$EMOPROBE_PLAN" --results {params.results} --study {wildcards.study} {params.experiments} > {log} 2>&1'
 
@@ -36,6 +36,6 @@ rule report_study:
         cpus=1,
     params:
         code=triggers.code("report_study"),
-        results=str(ROOT),
+        folder=study_folder,
     shell:
-        '"$EMOPROBE_PYTHON" -m scripts.report_study --study {params.results}/{wildcards.study} > {log} 2>&1'
+        '"$EMOPROBE_PYTHON" -m scripts.report_study --study {params.folder} > {log} 2>&1'
