@@ -68,7 +68,7 @@ def _statement(row: dict[str, Any]) -> Statement:
         f"({difference:+.1f} percentage points [{low:+.1f}, {high:+.1f}], p = {p:.2g} corrected over the study)."
     )
     return Statement(
-        about=f"accuracy:{row['variant']}-{row['reference']}",
+        about=f"accuracy:{row['experiment']}/{row['variant']}-{row['reference']}",
         verdict=row["verdict_study"],
         text=text,
         estimate=float(row["difference"]),
