@@ -16,6 +16,13 @@ log = logging.getLogger(__name__)
 MAX_ROWS = 256
 
 
+class ModelError(RuntimeError):
+    """The model failed on a request."""
+
+    def __init__(self) -> None:
+        super().__init__("the model failed on this request; see the server's log")
+
+
 @dataclass(eq=False)  # two of equal tokens are still two
 class Pass:
     """A sequence that waits for its forward pass. `bytes` is what its activations come to, in memory."""
@@ -161,11 +168,11 @@ class Engine:
             return
         try:
             results = self.model.forward([item.wanted for item in batch])
-        except Exception as error:
+        except Exception:
             log.exception("a forward pass failed")
             for item in batch:
                 self.release(item.bytes)
-                item.result.set_exception(error)
+                item.result.set_exception(ModelError())
             return
         for item, captured in zip(batch, results, strict=True):
             item.result.set_result(captured)

@@ -77,6 +77,8 @@ def layer_edits(edits: Sequence[Edit], root: Path, architecture: Architecture) -
                 raise SteeringError("the direction is zero, or not finite")
             length = size if lengths is None else float(_of_layer(lengths, layer, architecture.n_layers, 0, "length"))
             amount = edit.dose * length if edit.operation == "add" else None
+            if not 0 < length < float("inf") or abs(amount or 0.0) > torch.finfo(torch.float32).max:
+                raise SteeringError(f"the length of the direction, {length:g}, or the dose times it is out of range")
             found.append(LayerEdit(number, layer, vector / size, amount, edit.phase))
     return tuple(found)
 
