@@ -100,11 +100,8 @@ class Engine:
                 newcomers = self._take_newcomers()
             if batch:
                 self._forward(batch)
-            if newcomers:
-                self._cohorts.append(Cohort(self.model, newcomers))
-            for cohort in self._cohorts:
-                self._step(cohort)
-            self._cohorts = [cohort for cohort in self._cohorts if cohort.rows]
+            self._admit(newcomers)
+            self._advance()
 
     def _next_pass(self) -> Pass | None:
         """The pass that is next in line, if there is memory for it."""
@@ -177,12 +174,45 @@ class Engine:
         for item, captured in zip(batch, results, strict=True):
             item.result.set_result(captured)
 
+    def _admit(self, newcomers: list[Generation]) -> None:
+        if newcomers:
+            self._cohorts.append(Cohort(self.model, newcomers))
+
+    def _advance(self) -> None:
+        """Give all that are being generated their next token."""
+        for cohort in self._cohorts:
+            self._step(cohort)
+        self._join()
+
     def _step(self, cohort: Cohort) -> None:
         try:
             cohort.step()
         except Exception:
             log.exception("a decoding step failed")
-            for row in cohort.rows:
-                row.finish = "error"
-                row.on_step()
-            cohort.rows = []
+            _fail(cohort)
+
+    def _join(self) -> None:
+        """Make one of cohorts that were admitted apart: two steps read all of the weights twice."""
+        joined: list[Cohort] = []
+        for cohort in self._cohorts:
+            if not cohort.rows:
+                continue
+            host = next((other for other in joined if other.takes(cohort, MAX_ROWS)), None)
+            if host is None:
+                joined.append(cohort)
+                continue
+            try:
+                host.join(cohort)
+            except Exception:
+                log.exception("two cohorts could not be joined")
+                _fail(cohort)
+                _fail(host)
+                joined.remove(host)
+        self._cohorts = joined
+
+
+def _fail(cohort: Cohort) -> None:
+    for row in cohort.rows:
+        row.finish = "error"
+        row.on_step()
+    cohort.rows = []
