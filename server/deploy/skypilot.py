@@ -90,14 +90,14 @@ def launch(cluster: str, deploy: Deploy, gpus: int, place: Path) -> float:
     atomic.write_text(path, yaml.safe_dump(task(cluster, deploy, gpus), sort_keys=False))
     _run("bin/sky", "launch", "--yes", "--detach-run", "--cluster", cluster, str(path))
     # SkyPilot holds the limit against its catalogue's price of the instance, and that of the GPU may come on top.
-    said = _run("bin/python", "-c", PRICE, cluster, shown=False)
-    price = float(said.strip().splitlines()[-1])
-    if price > deploy.max_price:
+    try:
+        price = float(_run("bin/python", "-c", PRICE, cluster, shown=False).strip().splitlines()[-1])
+    except (HostError, ValueError, IndexError):
+        price = None
+    if price is None or price > deploy.max_price:
         down(cluster)
-        raise HostError(
-            f"{cluster} costs ${price:.2f} an hour, more than deploy.max_price = {deploy.max_price:g}, so it was given "
-            "back"
-        )
+        costs = "does not tell its price" if price is None else f"costs ${price:.2f} an hour"
+        raise HostError(f"{cluster} {costs}; deploy.max_price allows ${deploy.max_price:g}, so it was given back")
     return price
 
 
