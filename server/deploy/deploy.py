@@ -22,8 +22,8 @@ from emoprobe.config.execution.deploy import Deploy
 from emoprobe.config.execution.workers import Workers
 from emoprobe.config.experiment import Config
 from emoprobe.models import source as models
+from emoprobe.models.hardware import QUERY, parse_gpus
 from emoprobe.results.layout import MODELS
-from emoprobe.workflow.hardware import QUERY, parse_gpus
 from server.deploy import processes, skypilot
 from server.deploy.deployment import DEPLOYED, KEY, TUNNEL, TUNNEL_LOG, DeployedServer, Deployment, place_of
 from server.deploy.host import Host, HostError, digest

@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.models import source as models
+from emoprobe.models.hardware import described, without_batch_invariance
 from emoprobe.results import atomic
 from emoprobe.results.layout import Layout
-from emoprobe.workflow.hardware import described, without_batch_invariance
 from server.deploy import processes
 from server.deploy.orders import ENVIRONMENT, KEY, ORDER, PROCESS, Order, ServerStatus, Status
 from server.deploy.relay import GoneError, Relay, Streams

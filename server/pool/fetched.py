@@ -6,16 +6,35 @@ import asyncio
 import contextlib
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote
 
 from emoprobe.results import atomic
 from emoprobe.results.activation_folder import METADATA, TENSORS
 from server.pool.replies import RequestError
-from server.pool.worker import Worker
 
 
-async def fetch_folder(folder: Path, save_dir: str, worker: Worker, answer: dict[str, Any]) -> None:
+class Files(Protocol):
+    """A server whose files can be fetched."""
+
+    async def get(self, path: str) -> bytes:
+        """The content at a path.
+
+        Raises:
+            RequestError: there is none.
+        """
+        ...
+
+    async def delete(self, path: str) -> None:
+        """Delete what is at a path.
+
+        Raises:
+            RequestError: it was not.
+        """
+        ...
+
+
+async def fetch_folder(folder: Path, save_dir: str, worker: Files, answer: dict[str, Any]) -> None:
     """Fetch a folder, check it, and put it into its place; the server's copy is deleted then.
 
     Args:

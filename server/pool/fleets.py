@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emoprobe.config.execution.workers import Workers
-from emoprobe.workflow.hardware import described, without_batch_invariance
+from emoprobe.models.hardware import described, without_batch_invariance
 from server.pool.endpoint import Endpoint
 from server.pool.experiment import Experiment
 from server.pool.fleet import Fleet

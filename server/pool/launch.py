@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from emoprobe.config.experiment import Config
-from emoprobe.workflow.hardware import without_batch_invariance
+from emoprobe.models.hardware import without_batch_invariance
 from server.pool.launcher import LaunchError
 
 Kind = Literal["vllm", "nnsight"]

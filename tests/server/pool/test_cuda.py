@@ -13,7 +13,7 @@ import pytest
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_study, parse_config
-from emoprobe.workflow import hardware
+from emoprobe.models import hardware
 from server.pool.launch import Share, command, environment
 from tests.workspace import ROOT
 

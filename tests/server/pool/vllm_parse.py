@@ -13,7 +13,7 @@ import vllm.platforms
 from vllm.platforms.interface import UnspecifiedPlatform
 
 
-class Cuda(UnspecifiedPlatform):
+class Cuda(UnspecifiedPlatform):  # type: ignore[misc]
     """vLLM's own class for it loads the driver, which is not there without a GPU."""
 
     device_type = "cuda"

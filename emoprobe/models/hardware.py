@@ -54,6 +54,12 @@ def gpus() -> list[Gpu]:
     return parse_gpus(listing.stdout) if listing.returncode == 0 else []
 
 
+def capability_of(hardware: str) -> tuple[int, int] | None:
+    """The least compute capability that a description names; None where it names none."""
+    found = [(int(major), int(minor)) for major, minor in re.findall(r"compute capability (\d+)\.(\d+)", hardware)]
+    return min(found, default=None)
+
+
 def processor() -> str:
     """The name of the processor of this machine."""
     try:
