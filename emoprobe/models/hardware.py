@@ -9,19 +9,24 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-QUERY = ["nvidia-smi", "--query-gpu=index,name,memory.total,compute_cap", "--format=csv,noheader,nounits"]
+QUERY = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.total,compute_cap", "--format=csv,noheader,nounits"]
 # vLLM's batch-invariant kernels need this compute capability.
 BATCH_INVARIANT = (8, 0)
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU: its index, the model's name, its memory in GB (10⁹ bytes), and its compute capability."""
+    """A GPU: its index and its UUID, either of which may name it, its model, its memory in GB, its compute capability."""
 
     index: str
+    uuid: str
     name: str
     memory_gb: float
     capability: tuple[int, int]
+
+    def has_one_of(self, ids: list[str]) -> bool:
+        """Whether one of these names it, as in CUDA_VISIBLE_DEVICES: its index, or the beginning of its UUID."""
+        return any(name == self.index or (name.startswith("GPU-") and self.uuid.startswith(name)) for name in ids)
 
     @property
     def batch_invariant(self) -> bool:
@@ -38,9 +43,10 @@ def parse_gpus(listing: str) -> list[Gpu]:
     found = []
     for line in listing.splitlines():
         fields = [field.strip() for field in line.split(",")]
-        if len(fields) == 4 and re.fullmatch(r"\d+\.\d+", fields[3]) and re.fullmatch(r"\d+(\.\d+)?", fields[2]):
-            major, _, minor = fields[3].partition(".")
-            found.append(Gpu(fields[0], fields[1], round(float(fields[2]) * 2**20 / 1e9, 1), (int(major), int(minor))))
+        if len(fields) == 5 and re.fullmatch(r"\d+\.\d+", fields[4]) and re.fullmatch(r"\d+(\.\d+)?", fields[3]):
+            index, uuid, name, memory, capability = fields
+            major, _, minor = capability.partition(".")
+            found.append(Gpu(index, uuid, name, round(float(memory) * 2**20 / 1e9, 1), (int(major), int(minor))))
     return found
 
 
@@ -70,17 +76,17 @@ def processor() -> str:
     return f"CPU {named[1].strip() if named else os.uname().machine}"
 
 
-def described(indices: list[str]) -> str:
+def described(ids: list[str]) -> str:
     """What a server that has these GPUs of this machine runs on; the processor where it has none.
 
     Different models are each named once, joined by ` + `.
     """
-    if not indices:
+    if not ids:
         return processor()
-    names = [str(gpu) for gpu in gpus() if gpu.index in indices]
+    names = [str(gpu) for gpu in gpus() if gpu.has_one_of(ids)]
     return " + ".join(dict.fromkeys(names)) or "unknown GPU"
 
 
-def without_batch_invariance(indices: list[str]) -> list[str]:
+def without_batch_invariance(ids: list[str]) -> list[str]:
     """Those of some GPUs of this machine that vLLM's batch-invariant kernels do not run on, each model once."""
-    return list(dict.fromkeys(str(gpu) for gpu in gpus() if gpu.index in indices and not gpu.batch_invariant))
+    return list(dict.fromkeys(str(gpu) for gpu in gpus() if gpu.has_one_of(ids) and not gpu.batch_invariant))

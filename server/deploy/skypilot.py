@@ -33,7 +33,7 @@ command -v python3.11 >/dev/null || {
 """
 WAIT = """\
 # The machine is needed as long as the keeper of the model servers lives.
-lives() {{ read -r number started < "$HOME/{folder}/run/{process}" && kill -0 "$number"; }} 2>/dev/null
+lives() {{ read -r number started < "{folder}/run/{process}" && kill -0 "$number"; }} 2>/dev/null
 left={first}
 while [ "$left" -gt 0 ]; do
   if lives; then left={later}; else left=$((left - 1)); fi
@@ -57,7 +57,7 @@ def task(name: str, deploy: Deploy, gpus: int) -> dict[str, Any]:
         deploy: what machine it shall be.
         gpus: how many GPUs it needs.
     """
-    folder = deploy.folder
+    folder = deploy.folder if deploy.folder.startswith("/") else f"$HOME/{deploy.folder}"
     return {
         "name": name,
         "resources": {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -288,6 +289,22 @@ def test_what_is_kept_is_taken_up_again_by_anybody(sshd: Sshd, tmp_path: Path) -
     site.remove(keep=True)
     assert {path.name for path in (tmp_path / "deployed").iterdir()} == {"code", "models", MARK}
     assert Site.claimed(host, str(tmp_path / "deployed"), "2").id == "2"
+
+
+def test_the_lock_is_installed_there_once(sshd: Sshd, tmp_path: Path) -> None:
+    site = Site.claimed(Host(sshd.name, str(sshd.client_config)), str(tmp_path / "deployed"), "1")
+    site.send_code()
+    python, asked = tmp_path / "deployed/code/.venv/bin/python", tmp_path / "asked"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\necho "$@" >> {asked}\n')
+    python.chmod(0o755)
+    assert site.install() == str(python)
+    first, second = asked.read_text().splitlines()
+    assert re.search(r"-m pip install .*-r envs/(cpu|cuda)\.txt$", first)
+    assert second.endswith("--no-deps --editable .")
+    site.send_code()
+    site.install()
+    assert len(asked.read_text().splitlines()) == 2
 
 
 def test_a_machine_that_cannot_be_reached_is_told(sshd: Sshd, tmp_path: Path) -> None:

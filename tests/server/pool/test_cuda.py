@@ -74,7 +74,7 @@ def test_its_own_parser_reads_every_line(cuda: Path) -> None:
         }
 
 
-OLD, NEW = hardware.parse_gpus("0, Tesla T4, 15360, 7.5\n1, NVIDIA H100 80GB HBM3, 81559, 9.0\n")
+OLD, NEW = hardware.parse_gpus("0, GPU-a1b2, Tesla T4, 15360, 7.5\n1, GPU-c3d4, NVIDIA H100 80GB HBM3, 81559, 9.0\n")
 
 
 def test_batch_invariance_is_asked_for_where_the_gpu_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +83,7 @@ def test_batch_invariance_is_asked_for_where_the_gpu_has_it(monkeypatch: pytest.
     with_it = environment(config, Share([0], ["1"]), "key")
     assert with_it["VLLM_BATCH_INVARIANT"] == "1"
     monkeypatch.delenv("VLLM_BATCH_INVARIANT", raising=False)
-    for gpus in (["0"], ["0", "1"]):
+    for gpus in (["0"], ["0", "1"], ["GPU-a1"]):
         assert "VLLM_BATCH_INVARIANT" not in environment(config, Share([0], gpus), "key")
     assert hardware.described(["0", "1"]) == f"{OLD} + {NEW}"
     assert hardware.described([]).startswith("CPU ")
@@ -92,4 +92,4 @@ def test_batch_invariance_is_asked_for_where_the_gpu_has_it(monkeypatch: pytest.
 def test_what_the_driver_says_is_read() -> None:
     assert (OLD.name, OLD.memory_gb, OLD.capability, OLD.batch_invariant) == ("Tesla T4", 16.1, (7, 5), False)
     assert (NEW.memory_gb, NEW.batch_invariant) == (85.5, True)
-    assert hardware.parse_gpus("No devices were found\n0, Old, [N/A], [N/A]\n") == []
+    assert hardware.parse_gpus("No devices were found\n0, GPU-e5, Old, [N/A], [N/A]\n") == []
