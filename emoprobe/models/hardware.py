@@ -16,7 +16,7 @@ BATCH_INVARIANT = (8, 0)
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU: its index and its UUID, either of which may name it, its model, its memory in GB, its compute capability."""
+    """A GPU: its index and its UUID, either of which names it, its model, its memory in GB, its compute capability."""
 
     index: str
     uuid: str
