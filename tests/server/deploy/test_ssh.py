@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from emoprobe.config.files import parse_config
 from server.deploy.deployment import DEPLOYED, KEY, TUNNEL, Deployment, place_of
@@ -123,26 +125,33 @@ def far(sshd: Sshd, tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPa
         workspace.call("undeploy")
 
 
-def made(workspace: Workspace) -> dict[str, bytes]:
-    """Every trajectory and every tensor."""
+def tensors(workspace: Workspace) -> dict[str, Any]:
+    """Every activation folder's tensor."""
     root = workspace.layout.root
-    tensors = {str(path.relative_to(root)): path.read_bytes() for path in root.glob("activations/**/*.safetensors")}
-    return workspace.trajectories() | tensors
+    paths = sorted(root.glob("activations/*/*/activations.safetensors"))
+    return {str(path.relative_to(root)): load_file(path)["resid_post"] for path in paths}
 
 
 def made_again(workspace: Workspace) -> dict[str, bytes]:
-    """The same after everything was lost and made anew."""
-    for path in made(workspace):
+    """Every trajectory, after they and their activations were lost and made anew."""
+    lost = [*workspace.trajectories(), *tensors(workspace)]
+    for path in lost:
         (workspace.layout.root / path).unlink()
     workspace.run("--until", "generate_and_capture")
-    return made(workspace)
+    assert sorted([*workspace.trajectories(), *tensors(workspace)]) == sorted(lost)
+    return workspace.trajectories()
 
 
 def test_the_same_is_made_there_as_here(far: Far, tmp_path: Path) -> None:
     near = Workspace(tmp_path, {**far.config, "deploy": {}})
     near.run("--until", "generate_and_capture")
-    assert len(made(near)) == 12
-    assert made(far) == made(near)
+    assert len(near.trajectories()) == 6
+    assert far.trajectories() == near.trajectories()
+    here, there = tensors(near), tensors(far)
+    assert set(here) == set(there)
+    assert len(here) == 6
+    for name, tensor in here.items():
+        np.testing.assert_allclose(there[name].astype(np.float32), tensor.astype(np.float32), rtol=2e-3, atol=2e-3)
     end_pool(near.config)
 
 
@@ -194,7 +203,7 @@ def test_others_do_not_get_in(far: Far) -> None:
 
 
 def test_a_tunnel_that_is_killed_comes_back(far: Far) -> None:
-    before = made(far)
+    before = far.trajectories()
     for path in before:
         (far.layout.root / path).unlink()
     [ssh] = children(far.tunnel.number)
@@ -203,12 +212,12 @@ def test_a_tunnel_that_is_killed_comes_back(far: Far) -> None:
     os.kill(ssh, signal.SIGKILL)
     assert run.wait(PATIENCE) == 0, (far.folder / "snakemake.out").read_text()[-3000:]
     wait_for(lambda: children(far.tunnel.number) not in ([], [ssh]), PATIENCE, "another ssh")
-    assert made(far) == before
+    assert far.trajectories() == before
     assert made_again(far) == before
 
 
 def test_a_server_that_is_killed_comes_back(far: Far) -> None:
-    before = made(far)
+    before = far.trajectories()
     keeper = far.keeper
     [server] = children(keeper.number)
     os.kill(server, signal.SIGKILL)
@@ -219,7 +228,7 @@ def test_a_server_that_is_killed_comes_back(far: Far) -> None:
 
 
 def test_after_everything_there_was_killed_it_is_deployed_again(far: Far) -> None:
-    before, record = made(far), far.record
+    before, record = far.trajectories(), far.record
     servers = children(far.keeper.number)
     os.kill(far.keeper.number, signal.SIGKILL)
     wait_for(lambda: all(Process.of(number) is None for number in servers), PATIENCE, "the end of the servers")
