@@ -12,7 +12,7 @@ BIN := .venv/bin
 LOGGER := $$(test -t 2 && echo --logger rich)
 SNAKEMAKE := $(BIN)/snakemake --profile profiles/$(PROFILE) --configfile $(CONFIG) $(LOGGER)
 
-.PHONY: run report watch test lint format env env-dev bench chaos calibrate lock schema clean
+.PHONY: run report watch deploy undeploy monitor test lint format env env-dev bench chaos calibrate lock schema clean
 
 run: env
 	$(SNAKEMAKE) $(ARGS)
@@ -23,6 +23,10 @@ report: env
 # A live view of a run, also from another shell.
 watch: env
 	$(BIN)/python -m scripts.watch --config $(CONFIG) $(ARGS)
+
+# Model servers on another machine, see docs/deploy.md: start them, end them, read along in their logs.
+deploy undeploy monitor: env
+	$(BIN)/python -m scripts.$@ --config $(CONFIG) $(ARGS)
 
 # What a run needs, and `emoprobe` itself.
 env: .venv/installed-$(HARDWARE) .venv/installed-emoprobe-$(VERSION)
@@ -89,4 +93,5 @@ schema: env
 	$(BIN)/python -m scripts.document_config
 
 clean:
+	@test ! -d .snakemake/emoprobe/deployed || { echo "Servers are deployed from here: run make undeploy first." >&2; exit 1; }
 	rm -rf .venv .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis results

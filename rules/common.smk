@@ -30,6 +30,7 @@ from emoprobe.results.layout import (
 from emoprobe.workflow import outcome, process, triggers
 from emoprobe.workflow.checks import check_study
 from emoprobe.workflow.targets import StudyTargets, Targets, budget, turns
+from server.deploy.deployment import follow
 from server.pool.address import pool_status
 from server.pool.run import job_environment
 from snakemake_scheduler_plugin_emoprobe import Scheduler
@@ -49,6 +50,7 @@ try:
         given = typed(dict(workflow.config_settings.config))
         values = merged(values, with_includes(given, Path()))
     STUDY = study_of(values, folder=CONFIG_FILES[-1].parent if CONFIG_FILES else Path())
+    STUDY = follow(STUDY)
     check_study(STUDY, cache=Path(".snakemake/emoprobe"))
 except ConfigError as error:
     # Not a WorkflowError: that would name the line of this file, which is not where the mistake is.

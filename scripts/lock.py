@@ -11,7 +11,8 @@ ENVS = Path(__file__).parents[1] / "envs"
 PYTHON = "3.11"
 PLATFORM = "x86_64-manylinux_2_28"
 TORCH = "torch==2.13.0"
-CPU_BUILDS = ("--overrides", "envs/cpu-overrides.txt", "--excludes", "envs/cpu-excludes.txt")
+UNUSED = ("--excludes", "envs/excludes.txt")
+CPU_BUILDS = (*UNUSED, "--overrides", "envs/cpu-overrides.txt", "--excludes", "envs/cpu-excludes.txt")
 NEEDS = f"# Made by `make lock`, for Python {PYTHON} on x86-64 Linux. Install it with envs/install.sh {{path}}\n"
 CONDA = """# Made by `make lock`: conda brings the interpreter, {name}.post-deploy.sh installs {name}.txt, of SHA-256
 # {digest}.
@@ -74,7 +75,7 @@ def main() -> None:
     options = ["--upgrade"] if parser.parse_args().upgrade else []
     # The local version picks the CPU build; no index that uv knows has it, so it is named after resolving.
     cpu = compile_lock(["cpu"], previous("cpu").replace("+cpu", ""), *CPU_BUILDS, *options)
-    cuda = compile_lock(["cuda"], previous("cuda"), *options)
+    cuda = compile_lock(["cuda"], previous("cuda"), *UNUSED, *options)
     # What tests add may change no version of a run, on either hardware.
     fixed = {**packages(cuda), **packages(cpu)}
     constraints = ENVS / "run-versions.txt"

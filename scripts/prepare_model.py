@@ -4,9 +4,17 @@ import argparse
 import sys
 from pathlib import Path
 
+from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_config
 from emoprobe.models.source import ModelError, check_capture, prepare
 from emoprobe.results import atomic
+
+
+def all_foreign(config: Config) -> bool:
+    """Whether only servers elsewhere need the weights: this machine's load none, and share no disk with them."""
+    if config.workers.capture_files == "fetch":
+        return True
+    return bool(config.workers.endpoints) and not config.capture.enabled
 
 
 def main() -> None:
@@ -17,10 +25,9 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, help="model.json")
     arguments = parser.parse_args()
     config = load_config(arguments.config)
-    foreign = bool(config.workers.endpoints) and not config.capture.enabled
     try:
-        card = prepare(config.model, arguments.cache, weights=not foreign)
-        if config.capture.enabled:
+        card = prepare(config.model, arguments.cache, weights=not all_foreign(config))
+        if config.capture.enabled and Path(card.path).is_dir():
             check_capture(config.capture, Path(card.path))
     except ModelError as error:
         sys.exit(str(error))

@@ -15,6 +15,7 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_study
 from emoprobe.results.layout import RESULTS
 from emoprobe.workflow.progress import ExperimentProgress, Made, PlanProgress, snapshot, token_rates
+from server.deploy.deployment import follow
 from server.pool.address import pool_status
 from server.pool.run import address_path
 from server.pool.status import FleetStatus, PoolStatus
@@ -117,7 +118,7 @@ def load_plan(path: str) -> dict[str, Config]:
     Raises:
         ConfigError: the file cannot be read.
     """
-    return load_study(path).configs
+    return follow(load_study(path)).configs
 
 
 def main() -> None:

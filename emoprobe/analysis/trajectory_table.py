@@ -100,6 +100,7 @@ def _row(folder: Path, variant: str, name: str, config: Config | None, sample: S
         "gold": gold,
         **_answer(trajectory, state, outcome, gold, sample.choices if sample else None),
         "worker": state.worker_id or outcome.worker_id,
+        "hardware": state.hardware,
         "attempts": len(state.attempts) or None,
         "started": state.timing.started,
         "seconds": outcome.processing_time if state.timing.seconds is None else state.timing.seconds,

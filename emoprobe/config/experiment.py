@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
+from emoprobe.config.execution.deploy import Deploy
 from emoprobe.config.execution.workers import Workers
 from emoprobe.config.names import CONTROL, check_name
 from emoprobe.config.science.analysis import Analysis
@@ -47,6 +48,7 @@ class Config(Section):
     )
     generation: Generation = Field(default_factory=Generation)
     workers: Workers = Field(default_factory=Workers)
+    deploy: Deploy = Field(default_factory=Deploy)
     capture: Capture = Field(default_factory=Capture)
     probes: Probes = Field(default_factory=Probes)
     analysis: Analysis = Field(default_factory=Analysis)

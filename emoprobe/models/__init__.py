@@ -1,4 +1,4 @@
-"""Models: where they come from, where their layers and residual stream are, positions in their token sequences.
+"""Models: where they come from, what they run on, where their layers and residual stream are, positions of tokens.
 
 It imports `config` and `results`.
 """

@@ -11,7 +11,7 @@ import pandas as pd
 
 from emoprobe.analysis.plan import deviations
 from emoprobe.config.experiment import Config
-from emoprobe.report.statements import behaviour, data, folder, probes
+from emoprobe.report.statements import behaviour, data, folder, hardware, probes
 from emoprobe.results.layout import Layout
 from emoprobe.results.plan import AnalysisPlan
 from emoprobe.results.record import read_json
@@ -69,6 +69,7 @@ def statements(
     primary, secondary = (
         behaviour.comparisons(tests[tests["family"].eq("primary") == first], margin) for first in (True, False)
     )
+    notes += hardware.notes(found["trajectories"])
     return [*primary, *said, *notes, *folder.notes(layout, found["trajectories"]), *secondary]
 
 

@@ -70,7 +70,8 @@ class MessageSpans(Record):
 class AgentState(Record):
     """`agent_state.json`: the full request and response. `error` says why no server answered; null: one did.
 
-    `sample_id` is the name of the folder: the sample's id, with `-d2`, `-d3` … for further draws.
+    `sample_id` is the name of the folder: the sample's id, with `-d2`, `-d3` … for further draws. `hardware` is what
+    the worker ran on.
     """
 
     experiment: str | None = None
@@ -85,6 +86,7 @@ class AgentState(Record):
     usage: Usage = Usage()
     response: dict[str, Any] = Field(default_factory=dict)
     worker_id: str | None = None
+    hardware: str | None = None
     attempts: list[Attempt] = Field(default_factory=list)
     timing: Timing = Timing()
     error: str | None = None

@@ -29,12 +29,13 @@ class ResponseError(ValueError):
 
 @dataclass(frozen=True)
 class Delivery:
-    """How a response came about: which worker gave it, after which attempts, in which time."""
+    """How a response came about: which worker gave it, after which attempts, in which time, on what hardware."""
 
     worker_id: str
     attempts: list[Attempt]
     started: str
     seconds: float
+    hardware: str | None = None
 
 
 def check_response(response: Any) -> dict[str, Any]:
@@ -88,6 +89,7 @@ def completed(
                 "choices": [{key: value for key, value in choice.items() if key != "token_ids"}],
             },
             "worker_id": delivery.worker_id,
+            "hardware": delivery.hardware,
             "timing": Timing(started=delivery.started, seconds=round(delivery.seconds, 4)),
         }
     )

@@ -207,6 +207,13 @@ def _tensor_names(path: Path) -> list[str]:
 
 
 def _endpoints(config: Config) -> Iterator[str]:
+    file = config.workers.api_key_file
+    if file is not None:
+        try:
+            if Path(file).stat().st_mode & 0o077:
+                yield f"workers.api_key_file = {file!r}: others may read it; run chmod 600"
+        except OSError as error:
+            yield f"workers.api_key_file = {file!r}: {error.strerror}"
     for key in ("endpoints", "capture_endpoints"):
         for url in getattr(config.workers, key):
             try:

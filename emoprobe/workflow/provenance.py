@@ -9,7 +9,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from emoprobe.config.execution.workers import Workers
 from emoprobe.config.experiment import Config
+from emoprobe.models import hardware
 from emoprobe.models.source import ModelCard
 from emoprobe.tasks.samples import sample_ids
 
@@ -40,6 +42,17 @@ def git_commit(directory: Path) -> str | None:
     return found.stdout.strip() or None if found.returncode == 0 else None
 
 
+def _hardware(workers: Workers) -> dict[str, str | None]:
+    """What each server runs on, as far as it is known before the first answer; `local` stands for this machine's.
+
+    What an answer was really computed on is in its `agent_state.json`.
+    """
+    endpoints = [*workers.endpoints, *workers.capture_endpoints]
+    if endpoints:
+        return {url: workers.hardware.get(url) for url in endpoints}
+    return {"local": hardware.described([gpu.index for gpu in hardware.gpus()])}
+
+
 def experiment_metadata(config: Config, card: ModelCard, code: Path) -> dict[str, Any]:
     """The content of `metadata.json`."""
     generation, workers = config.generation, config.workers
@@ -54,7 +67,11 @@ def experiment_metadata(config: Config, card: ModelCard, code: Path) -> dict[str
         },
         "samples": sample_ids(config.dataset),
         "variants": list(config.variants),
-        "workers": {"count": len(workers.endpoints) or workers.count, "endpoints": workers.endpoints},
+        "workers": {
+            "count": len(workers.endpoints) or workers.count,
+            "endpoints": workers.endpoints,
+            "hardware": _hardware(workers),
+        },
         "random_seed": config.experiment.seed,
         "vllm_config": {
             "dtype": config.model.dtype,

@@ -17,6 +17,7 @@ from emoprobe.models import source as models
 from emoprobe.tasks import samples, variants
 from emoprobe.workflow.code import code_digest
 
+EXECUTION = ("workers", "deploy")  # sections that change no result
 PAGES = ("emoprobe.report.page", "emoprobe.report.captions", "emoprobe.report.templates")
 # Rule → the modules whose code decides what it computes.
 CODE = {
@@ -56,8 +57,7 @@ class Triggers:
     @classmethod
     def of(cls, config: Config) -> Triggers:
         """Compute the digests; reads local data, model metadata and transforms, downloads nothing."""
-        described = config.resolved()
-        del described["workers"]
+        described = {name: value for name, value in config.resolved().items() if name not in EXECUTION}
         model = digest([models.identity(config.model), config.model.dtype])
         data = digest(samples.identity(config.dataset, config.experiment.seed))
         prompt, generation = digest(config.prompt.content()), digest(config.generation.content())

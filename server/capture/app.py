@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import FileResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from emoprobe.config.science.capture import STREAM_POINTS
@@ -119,6 +120,20 @@ def create_app(service: Service, api_key: str | None, request_timeout: float) ->
     async def text(body: CompletionRequest, request: Request) -> Response:
         """Continue a text, or look at one: token ids with `max_tokens` 0 are captured as they are."""
         return await _serve(await Work.text(service, body), request, request_timeout)
+
+    @app.get("/v1/activations/{save_dir:path}/{file}", response_class=FileResponse)
+    async def activation_file(save_dir: str, file: Literal["activations.safetensors", "metadata.json"]) -> Response:
+        """A file of a folder that was written, for clients that do not share the server's disk."""
+        path = service.folder(save_dir) / file
+        if not path.is_file():
+            raise HTTPException(404, f"there is no {file} in {save_dir}")
+        return FileResponse(path, media_type="application/octet-stream")
+
+    @app.delete("/v1/activations/{save_dir:path}")
+    async def delete_activations(save_dir: str) -> dict[str, Any]:
+        """Delete a folder that was written; one that is not there counts as deleted."""
+        await asyncio.to_thread(shutil.rmtree, service.folder(save_dir), ignore_errors=True)
+        return {"deleted": save_dir}
 
     return app
 

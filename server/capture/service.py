@@ -74,6 +74,17 @@ class Service:
         if name is not None and name != self.model.name:
             raise UnknownModelError(f"The model `{name}` does not exist; this server has `{self.model.name}`")
 
+    def folder(self, save_dir: str) -> Path:
+        """The activation folder that a client names.
+
+        Raises:
+            BadRequestError: it is none, or lies elsewhere.
+        """
+        try:
+            return self.storage.resolve(save_dir)
+        except SaveDirError as error:
+            raise BadRequestError(str(error), "save_dir") from None
+
     def plan(self, ndif: Ndif | None) -> CapturePlan | None:
         """Check what a request's `ndif` wants captured, before anything is computed; None where it is nothing.
 

@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from functools import cache
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -61,6 +62,33 @@ class Connections:
         self._idle.append(client)
         return read_reply(response)
 
+    async def get(self, path: str) -> bytes:
+        """The body that is at a path.
+
+        Raises:
+            RequestError: there is none, or the connection broke.
+        """
+        return (await self._file("GET", path)).content
+
+    async def delete(self, path: str) -> None:
+        """Have what is at a path deleted.
+
+        Raises:
+            RequestError: it was not.
+        """
+        await self._file("DELETE", path)
+
+    async def _file(self, method: str, path: str) -> httpx.Response:
+        async with self._new() as client:
+            try:
+                response = await client.request(method, path)
+            except httpx.HTTPError as error:
+                message = str(error) or "the connection broke"
+                raise RequestError(f"{method} {path}: {type(error).__name__}: {message}") from None
+        if response.status_code != 200:
+            raise RequestError(f"{method} {path}: status {response.status_code}: {response.text[:200]}")
+        return response
+
     async def health(self) -> str:
         """An empty string for a healthy server, else what is wrong."""
         try:
@@ -92,7 +120,8 @@ class Connections:
             # vLLM closes connections that were idle for 5 s; one that is closing loses the request that it is given.
             limits=httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=3.0),
             verify=_tls(),
-            trust_env=self._foreign,
+            # A tunnel ends on this machine, where no proxy is wanted.
+            trust_env=self._foreign and urlsplit(self.url).hostname not in ("127.0.0.1", "::1", "localhost"),
         )
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -58,7 +58,8 @@ class Request:
     """What is asked of a fleet.
 
     `index` is the pair's, which picks the worker; `path` the route, such as `/v1/chat/completions`; `timeout` the
-    seconds for one attempt. `check` returns an answer that is good and raises ValueError for one that is not.
+    seconds for one attempt. `check` returns an answer that is good and raises ValueError for one that is not. `fetch`
+    gets from the worker what an answer only names; where that fails, the attempt has failed.
     """
 
     index: int
@@ -66,6 +67,7 @@ class Request:
     body: dict[str, Any]
     timeout: float
     check: Callable[[Any], dict[str, Any]]
+    fetch: Callable[[Worker, dict[str, Any]], Awaitable[None]] | None = None
 
 
 class Fleet:
@@ -159,6 +161,12 @@ class Fleet:
         error: str | None = None
         try:
             answer = request.check(await worker.post(request.path, request.body, request.timeout))
+            if request.fetch is not None:
+                async with asyncio.timeout(request.timeout):
+                    await request.fetch(worker, answer)
+        except TimeoutError:
+            error = f"its files did not come within {request.timeout:g} s"
+            raise RequestError(error) from None
         except (RequestError, ValueError) as problem:
             error = str(problem)
             raise
@@ -166,7 +174,7 @@ class Fleet:
             seconds = time.monotonic() - clock
             attempts.append(Attempt(worker=worker.name, started=started, seconds=round(seconds, 4), error=error))
         worker.served += 1
-        return answer, Delivery(worker.name, attempts, started, seconds)
+        return answer, Delivery(worker.name, attempts, started, seconds, worker.hardware)
 
     def _note_failure(self, worker: Worker, error: RequestError | ValueError, attempts: list[Attempt]) -> None:
         """Keep what a failed try says of the worker.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 from collections import defaultdict
@@ -11,14 +12,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from emoprobe.config.execution.workers import Workers
+from emoprobe.models.hardware import described, without_batch_invariance
 from server.pool.endpoint import Endpoint
 from server.pool.experiment import Experiment
 from server.pool.fleet import Fleet
 from server.pool.launch import Kind, Share, command, environment, free_port, shares, visible_gpus
-from server.pool.launcher import Launcher
+from server.pool.launcher import Launcher, LaunchError
 from server.pool.local_process import Command, LocalProcess
 from server.pool.turns import Turns
 from server.pool.worker import Worker, WorkerLimits
+
+log = logging.getLogger(__name__)
+
+NOT_DEPLOYED = (
+    "deploy.backend is set, but nothing that serves this experiment is deployed: run `make deploy` with the same "
+    "CONFIG; or, to start servers here, set deploy: {backend: null}"
+)
+PER_BATCH = (
+    "%s has no batch invariance in vLLM, which needs compute capability 8.0: an answer can depend on what else was in "
+    "its batch, so answers are reproducible per batch and not alone"
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +80,7 @@ class Fleets:
         self._fleets: dict[Hashable, Fleet] = {}
         self._forgotten: list[Fleet] = []
         self._turns: dict[Kind, Turns] = defaultdict(turns)
+        self._told: set[str] = set()
         self._generating = 0
         self._no_generation = asyncio.Event()
         self._no_generation.set()
@@ -121,24 +136,51 @@ class Fleets:
         await asyncio.gather(*(turns.close() for turns in self._turns.values()))
         await asyncio.gather(*(fleet.stop() for fleet in [*self._fleets.values(), *self._forgotten]))
 
+    def _tell_of_batches(self, gpus: list[str]) -> None:
+        """Say once which GPUs make answers depend on the batch that they were computed in."""
+        for gpu in set(without_batch_invariance(gpus)) - self._told:
+            self._told.add(gpu)
+            log.warning(PER_BATCH, gpu)
+
     def _new(self, kind: Kind, experiment: Experiment, logs: Path) -> Fleet:
         workers = experiment.config.workers
         limits = WorkerLimits(workers.requests, workers.restarts, workers.start_timeout, workers.hang_timeout)
         urls = _endpoints(kind, experiment)
         fleet = Fleet(kind, experiment.model_name, workers.attempts, None if urls else self._turns[kind])
         if urls:
-            api_key = os.environ.get(workers.api_key_env) if workers.api_key_env else None
+            api_key = _endpoint_key(workers)
             launchers: dict[str, Launcher] = {f"endpoint-{number}": Endpoint(url) for number, url in enumerate(urls)}
+            hardware = [workers.hardware.get(url) for url in urls]
+        elif experiment.config.deploy.backend is not None:
+            raise LaunchError(NOT_DEPLOYED)
         else:
+            hardware = []
             api_key, launchers = secrets.token_urlsafe(24), {}
             for number, share in enumerate(shares(workers.count, experiment.config.generation.engine.tensor_parallel)):
                 log_path = logs / "servers" / f"{kind}-{number}.log"
                 place = Place(kind, number, share, api_key, log_path)
                 launchers[place.name] = self._launcher(experiment, place)
+                hardware.append(described(share.gpus))
+                self._tell_of_batches(share.gpus)
         fleet.workers += [
-            Worker(name, fleet.model, api_key, limits, launcher, fleet.changed) for name, launcher in launchers.items()
+            Worker(name, fleet.model, api_key, limits, launcher, fleet.changed, runs_on)
+            for (name, launcher), runs_on in zip(launchers.items(), hardware, strict=True)
         ]
         return fleet
+
+
+def _endpoint_key(workers: Workers) -> str | None:
+    """The key of the servers that somebody else runs.
+
+    Raises:
+        LaunchError: its file cannot be read.
+    """
+    if workers.api_key_file is not None:
+        try:
+            return Path(workers.api_key_file).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise LaunchError(f"workers.api_key_file = {workers.api_key_file}: {error.strerror or error}") from None
+    return os.environ.get(workers.api_key_env) if workers.api_key_env else None
 
 
 def _endpoints(kind: Kind, experiment: Experiment) -> list[str]:
@@ -152,7 +194,7 @@ def _identity(kind: Kind, experiment: Experiment) -> Hashable:
     config = experiment.config
     urls = _endpoints(kind, experiment)
     if urls:
-        return kind, tuple(urls), config.workers.api_key_env, experiment.model_name
+        return kind, tuple(urls), config.workers.api_key_env, config.workers.api_key_file, experiment.model_name
     card = experiment.card
     model = (card.path, card.sha256, config.model.dtype, experiment.model_name)
     # An NNsight server writes files, under one root only.

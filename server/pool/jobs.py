@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from emoprobe.results.activation_folder import ActivationFolder
@@ -15,7 +16,9 @@ from emoprobe.tasks.requests import chat_request, message_spans
 from emoprobe.tasks.responses import ResponseError, check_response, completed, failed
 from emoprobe.tasks.samples import sample_index, split_draw_id
 from server.pool.experiment import Experiment
+from server.pool.fetched import fetch_folder
 from server.pool.fleet import Fleet, Request, UnansweredError
+from server.pool.worker import Worker
 
 
 async def draw(experiment: Experiment, sample_id: str) -> None:
@@ -57,7 +60,8 @@ async def generate(experiment: Experiment, fleet: Fleet, variant: str, name: str
         marks = message_spans(config, request["messages"], sample.question)
         body = request | {"ndif": _wanted(experiment, variant, name) | {"message_spans": marks.values()}}
     index = experiment.pair_index(variant, sample.index, number)
-    asked = Request(index, "/v1/chat/completions", body, config.workers.timeout, check_response)
+    fetch = _fetcher(experiment, variant, name) if inline else None
+    asked = Request(index, "/v1/chat/completions", body, config.workers.timeout, check_response, fetch)
     try:
         response, delivery = await fleet.deliver(asked)
     except UnansweredError as error:
@@ -105,7 +109,8 @@ async def capture(experiment: Experiment, fleet: Fleet, variant: str, name: str)
         },
     }
     index = experiment.pair_index(variant, sample_index(name), split_draw_id(name)[1])
-    asked = Request(index, "/v1/completions", request, experiment.config.workers.timeout, _check_breadcrumb)
+    fetch = _fetcher(experiment, variant, name)
+    asked = Request(index, "/v1/completions", request, experiment.config.workers.timeout, _check_breadcrumb, fetch)
     try:
         await fleet.deliver(asked)
     except UnansweredError as error:
@@ -140,14 +145,24 @@ def _request_id(experiment: Experiment, variant: str, name: str) -> str:
 def _wanted(experiment: Experiment, variant: str, name: str) -> dict[str, Any]:
     """What every capture of an experiment asks for."""
     settings = experiment.config.capture
+    folder = experiment.layout.activations(variant, name)
+    remote = experiment.config.workers.capture_files == "fetch"
     return {
-        "save_dir": str(experiment.layout.activations(variant, name).resolve()),
+        "save_dir": str(folder.relative_to(experiment.results) if remote else folder.resolve()),
         "request_id": _request_id(experiment, variant, name),
         "layers": settings.layers,
         "hook_points": settings.hook_points,
         "positions": settings.positions,
         "dtype": settings.dtype,
     }
+
+
+def _fetcher(experiment: Experiment, variant: str, name: str) -> Callable[[Worker, dict[str, Any]], Any] | None:
+    """What brings an activation folder here; None where the server writes it to its place by itself."""
+    if experiment.config.workers.capture_files == "shared" or not experiment.config.workers.capture_endpoints:
+        return None
+    folder = experiment.layout.activations(variant, name)
+    return partial(fetch_folder, folder, str(folder.relative_to(experiment.results)))
 
 
 def _check_breadcrumb(answer: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from emoprobe.config.experiment import Config
+from emoprobe.models.hardware import without_batch_invariance
 from server.pool.launcher import LaunchError
 
 Kind = Literal["vllm", "nnsight"]
@@ -131,7 +132,8 @@ def environment(config: Config, share: Share, api_key: str) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
     }
     if share.gpus:
-        return env | {"CUDA_VISIBLE_DEVICES": ",".join(share.gpus), "VLLM_BATCH_INVARIANT": "1"}
+        visible = {"CUDA_VISIBLE_DEVICES": ",".join(share.gpus)}
+        return env | visible | ({} if without_batch_invariance(share.gpus) else {"VLLM_BATCH_INVARIANT": "1"})
     cores = ",".join(map(str, share.cores))
     return env | {
         "CUDA_VISIBLE_DEVICES": "",

@@ -45,6 +45,7 @@ class Worker:
         limits: see there.
         launcher: brings it up.
         changed: is called whenever requests may move: the server became live, failed, or has room again.
+        hardware: what it runs on, as far as that is known.
     """
 
     def __init__(
@@ -55,7 +56,9 @@ class Worker:
         limits: WorkerLimits,
         launcher: Launcher,
         changed: Callable[[], None],
+        hardware: str | None = None,
     ) -> None:
+        self.hardware = hardware
         self.name, self.model_name, self.limits, self.launcher = name, model_name, limits, launcher
         self.state: State = "waiting"
         self.url = ""
@@ -123,6 +126,25 @@ class Worker:
             raise
         finally:
             self._requests.discard(task)
+
+    async def get(self, path: str) -> bytes:
+        """The content at a path, such as a file that the server wrote.
+
+        Raises:
+            RequestError: there is none.
+        """
+        if self._connections is None:
+            raise RequestError("the server ended before its files were fetched")
+        return await self._connections.get(path)
+
+    async def delete(self, path: str) -> None:
+        """Have the server delete what is at a path.
+
+        Raises:
+            RequestError: it did not.
+        """
+        if self._connections is not None:
+            await self._connections.delete(path)
 
     async def _start(self) -> str:
         """Start the server and wait for its health.

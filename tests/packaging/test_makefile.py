@@ -89,6 +89,16 @@ def test_the_library_is_installed_again_when_its_version_changes(checkout: Path)
     assert install in make(checkout, "env", stdout=subprocess.PIPE).stdout
 
 
+def test_what_is_deployed_is_not_forgotten_by_cleaning(checkout: Path) -> None:
+    record = checkout / ".snakemake/emoprobe/deployed/host/deployment.json"
+    record.parent.mkdir(parents=True)
+    record.touch()
+    made = make(checkout, "clean", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert made.returncode
+    assert b"run make undeploy first" in made.stderr
+    assert record.exists()
+
+
 def test_bars_are_for_terminals(checkout: Path) -> None:
     installed(checkout)
     make(checkout, "env", stdout=subprocess.PIPE)

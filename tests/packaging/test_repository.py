@@ -56,5 +56,8 @@ def test_the_catalogue_of_workflows_finds_what_it_shows() -> None:
         "schema",
         "report",
         "watch",
+        "deploy",
+        "undeploy",
+        "monitor",
     ):
         assert re.search(rf"^{target}:", listed.stdout, re.MULTILINE), target

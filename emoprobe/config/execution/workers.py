@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from emoprobe.config.section import Section
 
@@ -41,6 +41,17 @@ class Workers(Section):
     api_key_env: str | None = Field(
         None, description="Environment variable that holds the API key of `endpoints`; the key itself never goes here."
     )
+    api_key_file: str | None = Field(
+        None, description="The same as a file that its user alone can read, instead of a variable."
+    )
+    capture_files: Literal["shared", "fetch"] = Field(
+        "shared",
+        description="Where `capture_endpoints` write: on a file system that is `shared` with this machine, or on one "
+        "of their own, from which each folder is fetched (`fetch`).",
+    )
+    hardware: dict[str, str] = Field(
+        default_factory=dict, description="What `endpoints` and `capture_endpoints` run on, by URL; results tell it."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Of the servers and the pool.")
 
     @field_validator("endpoints", "capture_endpoints")
@@ -52,3 +63,9 @@ class Workers(Section):
         if len({url.rstrip("/") for url in endpoints}) != len(endpoints):
             raise ValueError("names a server twice")
         return [url.rstrip("/") for url in endpoints]
+
+    @model_validator(mode="after")
+    def _one_key(self) -> Workers:
+        if self.api_key_env is not None and self.api_key_file is not None:
+            raise ValueError("has both api_key_env and api_key_file; keep one")
+        return self

@@ -40,6 +40,7 @@ TRAJECTORIES = Table(
         "polarity": Column("Float64", "Tone of the completion, -1 negative to 1 positive (TextBlob)."),
         "subjectivity": Column("Float64", "0 factual to 1 personal (TextBlob)."),
         "worker": Column("string", "Worker that answered."),
+        "hardware": Column("string", "What that worker ran on; null where that is not known."),
         "attempts": Column("Int64", "Attempts, the good one included."),
         "started": Column("string", "Start of the good attempt, UTC."),
         "seconds": Column("Float64", "Duration of the good attempt."),

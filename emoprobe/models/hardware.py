@@ -1,0 +1,92 @@
+"""What a machine computes on: its GPUs as NVIDIA's driver tells them, else its processor."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+QUERY = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.total,compute_cap", "--format=csv,noheader,nounits"]
+# vLLM's batch-invariant kernels need this compute capability.
+BATCH_INVARIANT = (8, 0)
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU: its index and its UUID, either of which names it, its model, its memory in GB, its compute capability."""
+
+    index: str
+    uuid: str
+    name: str
+    memory_gb: float
+    capability: tuple[int, int]
+
+    def has_one_of(self, ids: list[str]) -> bool:
+        """Whether one of these names it, as in CUDA_VISIBLE_DEVICES: its index, or the beginning of its UUID."""
+        return any(name == self.index or (name.startswith("GPU-") and self.uuid.startswith(name)) for name in ids)
+
+    @property
+    def batch_invariant(self) -> bool:
+        """Whether vLLM's answers on it can be independent of what else is in the batch."""
+        return self.capability >= BATCH_INVARIANT
+
+    def __str__(self) -> str:
+        major, minor = self.capability
+        return f"{self.name} (compute capability {major}.{minor})"
+
+
+def parse_gpus(listing: str) -> list[Gpu]:
+    """GPUs from the output of `QUERY`; lines that tell of none are passed over."""
+    found = []
+    for line in listing.splitlines():
+        fields = [field.strip() for field in line.split(",")]
+        if len(fields) == 5 and re.fullmatch(r"\d+\.\d+", fields[4]) and re.fullmatch(r"\d+(\.\d+)?", fields[3]):
+            index, uuid, name, memory, capability = fields
+            major, _, minor = capability.partition(".")
+            found.append(Gpu(index, uuid, name, round(float(memory) * 2**20 / 1e9, 1), (int(major), int(minor))))
+    return found
+
+
+@cache
+def gpus() -> list[Gpu]:
+    """The NVIDIA GPUs of this machine; none without a driver."""
+    try:
+        listing = subprocess.run(QUERY, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return parse_gpus(listing.stdout) if listing.returncode == 0 else []
+
+
+def capability_of(hardware: str) -> tuple[int, int] | None:
+    """The least compute capability that a description names; None where it names none."""
+    found = [(int(major), int(minor)) for major, minor in re.findall(r"compute capability (\d+)\.(\d+)", hardware)]
+    return min(found, default=None)
+
+
+def processor() -> str:
+    """The name of the processor of this machine."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    named = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return f"CPU {named[1].strip() if named else os.uname().machine}"
+
+
+def described(ids: list[str]) -> str:
+    """What a server that has these GPUs of this machine runs on; the processor where it has none.
+
+    Different models are each named once, joined by ` + `.
+    """
+    if not ids:
+        return processor()
+    names = [str(gpu) for gpu in gpus() if gpu.has_one_of(ids)]
+    return " + ".join(dict.fromkeys(names)) or "unknown GPU"
+
+
+def without_batch_invariance(ids: list[str]) -> list[str]:
+    """Those of some GPUs of this machine that vLLM's batch-invariant kernels do not run on, each model once."""
+    return list(dict.fromkeys(str(gpu) for gpu in gpus() if gpu.has_one_of(ids) and not gpu.batch_invariant))

@@ -1,0 +1,101 @@
+"""The record of what is deployed, kept where the workflow is started, and how a run follows it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from emoprobe.config.execution.deploy import Deploy
+from emoprobe.config.experiment import Config
+from emoprobe.config.study import Study
+from emoprobe.results import atomic
+from server.deploy.wanted import kinds_of, model_identity
+
+DEPLOYED = Path(".snakemake/emoprobe/deployed")
+RECORD, KEY, TUNNEL, TUNNEL_LOG = "deployment.json", "key", "tunnel.process", "tunnel.log"
+
+
+class DeployedServer(BaseModel):
+    """A server: its kind, the port of the loopback interface here and the socket there that lead to it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    kind: str
+    port: int
+    socket: str
+    hardware: str
+
+    @property
+    def url(self) -> str:
+        """Its address here."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+class Deployment(BaseModel):
+    """What is deployed. `cluster` is SkyPilot's name of a rented machine, `price` its price an hour in US dollars.
+
+    `folder` is the absolute path there; `servers` is empty until they stand.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    host: str
+    ssh_config: str | None
+    folder: str | None = None
+    cluster: str | None = None
+    price: float | None = None
+    model_identity: str
+    servers: list[DeployedServer] = []
+
+    @classmethod
+    def read(cls, place: Path) -> Deployment | None:
+        """The deployment that is recorded in a folder; None where there is none."""
+        try:
+            return cls.model_validate_json((place / RECORD).read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    def write(self, place: Path) -> None:
+        """Record it in a folder, which nobody else may enter."""
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        atomic.write_text(place / RECORD, self.model_dump_json(indent=2) + "\n")
+
+
+def place_of(deploy: Deploy, root: Path = DEPLOYED) -> Path:
+    """The folder of the record of what a section `deploy` asks for: a folder on a machine has one deployment."""
+    about = f"{deploy.backend} {deploy.host} {deploy.folder}"
+    return root / hashlib.sha256(about.encode()).hexdigest()[:12]
+
+
+def followed(config: Config, root: Path = DEPLOYED) -> Config:
+    """An experiment's config with the servers that are deployed for it as endpoints.
+
+    A config that deploys nothing, names endpoints of its own, or has nothing deployed that serves it, stays as it is.
+    """
+    named = config.workers.endpoints or config.workers.capture_endpoints
+    if config.deploy.backend is None or named:
+        return config
+    place = place_of(config.deploy, root)
+    found = Deployment.read(place)
+    if found is None or found.model_identity != model_identity(config):
+        return config
+    urls = {kind: [server.url for server in found.servers if server.kind == kind] for kind in kinds_of(config)}
+    if not all(urls.values()):
+        return config
+    update = {
+        "endpoints": urls.get("vllm", []),
+        "capture_endpoints": urls.get("nnsight", []),
+        "api_key_file": str((place / KEY).absolute()),
+        "capture_files": "fetch",
+        "hardware": {server.url: server.hardware for server in found.servers},
+    }
+    return config.model_copy(update={"workers": config.workers.model_copy(update=update)})
+
+
+def follow(study: Study, root: Path = DEPLOYED) -> Study:
+    """A plan whose experiments use what is deployed for them, see `followed`."""
+    return Study(study.name, {name: followed(config, root) for name, config in study.configs.items()})

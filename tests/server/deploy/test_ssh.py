@@ -1,0 +1,335 @@
+"""Servers that are deployed over a real ssh to this very machine: what a run makes there, what breaks, what is left."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from emoprobe.config.files import parse_config
+from server.deploy.deployment import DEPLOYED, KEY, TUNNEL, Deployment, place_of
+from server.deploy.host import Host, HostError
+from server.deploy.orders import PROCESS, Status
+from server.deploy.processes import Process
+from server.deploy.site import MARK, Site
+from tests.conftest import PATIENCE
+from tests.server.deploy.sshd import Sshd, UnavailableError
+from tests.workflow.pool import end_pool
+from tests.workspace import ROOT, Workspace, processes_of, wait_for
+
+
+@pytest.fixture(scope="module")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """A server of ssh on this machine."""
+    try:
+        server = Sshd(tmp_path_factory.mktemp("sshd"))
+    except UnavailableError as error:
+        pytest.skip(str(error))
+    yield server
+    server.stop()
+
+
+class Far(Workspace):
+    """A folder whose experiment has its servers on the machine `gpu`."""
+
+    host_folder: Path
+
+    def call(self, name: str, *arguments: str, ok: bool = True) -> str:
+        """What `make deploy` and its like call; return what it printed."""
+        command = [sys.executable, "-m", f"scripts.{name}", "--config", str(self.write_config()), *arguments]
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, timeout=580)
+        assert (done.returncode == 0) is ok, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    @property
+    def place(self) -> Path:
+        return self.folder / place_of(parse_config(self.config).deploy, DEPLOYED)
+
+    @property
+    def record(self) -> Deployment:
+        found = Deployment.read(self.place)
+        assert found is not None
+        return found
+
+    @property
+    def status(self) -> Status:
+        return Status.model_validate_json((self.host_folder / "run/status.json").read_bytes())
+
+    @property
+    def keeper(self) -> Process:
+        found = Process.read(self.host_folder / "run" / PROCESS)
+        assert found is not None
+        return found
+
+    @property
+    def tunnel(self) -> Process:
+        found = Process.read(self.place / TUNNEL)
+        assert found is not None
+        return found
+
+
+def children(number: int) -> list[int]:
+    """The processes that a process has started."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == number and fields[0] not in "ZX":
+            found.append(int(path.parent.name))
+    return found
+
+
+def settings(sshd: Sshd, model: Path, host_folder: Path) -> dict[str, Any]:
+    """One request an answer and its capture, by a model that is small enough to take no time."""
+    return {
+        "experiment": {"name": "far"},
+        "model": {"source": str(model)},
+        "dataset": {"samples": 3},
+        "variants": {"control": {}, "calm": {"text": "It is a quiet day."}},
+        "generation": {"backend": "nnsight", "max_tokens": 24, "temperature": 0.7},
+        "capture": {"hook_points": ["resid_post"], "positions": ["last_prompt", "response_mean"]},
+        "deploy": {
+            "backend": "ssh",
+            "host": sshd.name,
+            "ssh_config": str(sshd.client_config),
+            "folder": str(host_folder),
+            "python": sys.executable,
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def far(sshd: Sshd, tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Far]:
+    """A deployment that all tests of this module share, and a finished run on it."""
+    host_folder = tmp_path_factory.mktemp("gpu") / "deployed"
+    folder = tmp_path_factory.mktemp("far")
+    workspace = Far(folder, settings(sshd, tiny("llama"), host_folder))
+    workspace.host_folder = host_folder
+    try:
+        workspace.call("deploy")
+        workspace.run("--until", "generate_and_capture", "describe_experiment")
+        yield workspace
+    finally:
+        workspace.call("undeploy")
+
+
+def tensors(workspace: Workspace) -> dict[str, Any]:
+    """Every activation folder's tensor."""
+    root = workspace.layout.root
+    paths = sorted(root.glob("activations/*/*/activations.safetensors"))
+    return {str(path.relative_to(root)): load_file(path)["resid_post"] for path in paths}
+
+
+def made_again(workspace: Workspace) -> dict[str, bytes]:
+    """Every trajectory, after they and their activations were lost and made anew."""
+    lost = [*workspace.trajectories(), *tensors(workspace)]
+    for path in lost:
+        (workspace.layout.root / path).unlink()
+    workspace.run("--until", "generate_and_capture")
+    assert sorted([*workspace.trajectories(), *tensors(workspace)]) == sorted(lost)
+    return workspace.trajectories()
+
+
+def test_the_same_is_made_there_as_here(far: Far, tmp_path: Path) -> None:
+    near = Workspace(tmp_path, {**far.config, "deploy": {}})
+    near.run("--until", "generate_and_capture")
+    assert len(near.trajectories()) == 6
+    assert far.trajectories() == near.trajectories()
+    here, there = tensors(near), tensors(far)
+    assert set(here) == set(there)
+    assert len(here) == 6
+    for name, tensor in here.items():
+        np.testing.assert_allclose(there[name].astype(np.float32), tensor.astype(np.float32), rtol=2e-3, atol=2e-3)
+    end_pool(near.config)
+
+
+def test_results_tell_what_they_were_made_on(far: Far) -> None:
+    [server] = far.record.servers
+    assert server.hardware.startswith("CPU ")
+    assert far.json("control", "gsm8k_0001", "agent_state.json")["hardware"] == server.hardware
+    assert far.json("metadata.json")["workers"]["hardware"] == {server.url: server.hardware}
+
+
+def test_what_was_fetched_does_not_stay_there(far: Far) -> None:
+    assert not list(far.host_folder.glob("activations/**/*.safetensors"))
+
+
+def test_what_stands_is_left_alone(far: Far) -> None:
+    keeper, tunnel, record = far.keeper, far.tunnel, far.record
+    assert "stand already" in far.call("deploy")
+    assert (far.keeper, far.tunnel, far.record) == (keeper, tunnel, record)
+
+
+def test_the_logs_can_be_read_from_here(far: Far) -> None:
+    said = far.call("monitor", "--once")
+    assert "nnsight-0: live" in said
+    assert "is ready" in said
+
+
+def test_the_key_lies_in_files_of_its_own(far: Far) -> None:
+    key = (far.place / KEY).read_text()
+    assert (far.place / KEY).stat().st_mode & 0o777 == 0o600
+    assert (far.host_folder / "run/key").stat().st_mode & 0o777 == 0o600
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            assert key.encode() not in entry.read_bytes(), entry
+        except OSError:
+            continue
+    holders = {far.place / KEY, far.host_folder / "run/key"}
+    for folder in (far.folder, far.host_folder):
+        for path in folder.rglob("*"):
+            if path.is_file() and path not in holders:
+                assert key.encode() not in path.read_bytes(), path
+
+
+def test_others_do_not_get_in(far: Far) -> None:
+    import httpx
+
+    [server] = far.record.servers
+    assert httpx.get(f"{server.url}/v1/models", timeout=PATIENCE).status_code == 401
+    assert (far.host_folder / "run").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_tunnel_that_is_killed_comes_back(far: Far) -> None:
+    before = far.trajectories()
+    for path in before:
+        (far.layout.root / path).unlink()
+    [ssh] = children(far.tunnel.number)
+    run = far.start("--until", "generate_and_capture")
+    wait_for(lambda: list(far.layout.root.glob("*/*/trajectory.jsonl")) or run.poll() is not None, PATIENCE)
+    os.kill(ssh, signal.SIGKILL)
+    assert run.wait(PATIENCE) == 0, (far.folder / "snakemake.out").read_text()[-3000:]
+    wait_for(lambda: children(far.tunnel.number) not in ([], [ssh]), PATIENCE, "another ssh")
+    assert far.trajectories() == before
+    assert made_again(far) == before
+
+
+def test_a_server_that_is_killed_comes_back(far: Far) -> None:
+    before = far.trajectories()
+    keeper = far.keeper
+    [server] = children(keeper.number)
+    os.kill(server, signal.SIGKILL)
+    # Requests that come meanwhile wait.
+    assert made_again(far) == before
+    assert far.status.servers[0].restarts == 1
+    assert far.keeper == keeper
+
+
+def test_after_everything_there_was_killed_it_is_deployed_again(far: Far) -> None:
+    before, record = far.trajectories(), far.record
+    servers = children(far.keeper.number)
+    os.kill(far.keeper.number, signal.SIGKILL)
+    wait_for(lambda: all(Process.of(number) is None for number in servers), PATIENCE, "the end of the servers")
+    far.call("deploy")
+    assert far.record == record
+    assert made_again(far) == before
+
+
+def test_another_folder_gets_neither_the_servers_nor_their_place(far: Far, tmp_path: Path) -> None:
+    other = Far(tmp_path, far.config)
+    assert f"belongs to a deployment from {os.uname().nodename}:{far.folder}" in other.call("deploy", ok=False)
+    assert "nothing is deployed from here" in other.call("undeploy")
+    assert far.keeper.lives
+
+
+def test_what_needs_other_servers_does_not_get_these(far: Far) -> None:
+    # Longer sequences are a setting of the servers, which they were not started with.
+    changed = Far(far.folder, {**far.config, "experiment": {"name": "other"}})
+    changed.config["generation"] = {**far.config["generation"], "engine": {"max_model_len": 512}}
+    said = changed.run("--until", "generate_and_capture", ok=False)
+    assert "nothing that serves this experiment is deployed" in said
+    assert "make deploy" in said
+
+
+def test_idle_servers_end_and_nothing_is_left_in_the_end(
+    sshd: Sshd, tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    host_folder = tmp_path / "deployed"
+    workspace = Far(tmp_path / "far", settings(sshd, tiny("llama"), host_folder))
+    workspace.folder.mkdir()
+    workspace.host_folder = host_folder
+    workspace.config["deploy"]["idle_minutes"] = 0.05
+    # On a slow machine they may have ended before they were reached.
+    command = [sys.executable, "-m", "scripts.deploy", "--config", str(workspace.write_config())]
+    done = subprocess.run(
+        command, cwd=workspace.folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0 or "idle" in done.stderr, done.stderr
+    wait_for(lambda: workspace.status.ended is not None and not workspace_keeper(workspace), PATIENCE, "the end")
+    assert "deploy.idle_minutes" in (workspace.status.ended or "")
+    workspace.call("undeploy")
+    assert not host_folder.exists()
+    assert not workspace.place.exists()
+    wait_for(lambda: not [line for line in processes_of(tmp_path) if "sshd" not in line], PATIENCE, "the last process")
+
+
+def workspace_keeper(workspace: Far) -> bool:
+    """Whether a keeper still runs."""
+    found = Process.read(workspace.host_folder / "run" / PROCESS)
+    return found is not None and found.lives
+
+
+def test_a_folder_with_other_files_is_left_alone(sshd: Sshd, tmp_path: Path) -> None:
+    host = Host(sshd.name, str(sshd.client_config))
+    (tmp_path / "precious").write_text("mine")
+    with pytest.raises(HostError, match="has other files"):
+        Site.claimed(host, str(tmp_path), "1")
+    Site(host, str(tmp_path), "1").remove(keep=False)
+    assert (tmp_path / "precious").exists()
+
+
+def test_what_is_kept_is_taken_up_again_by_anybody(sshd: Sshd, tmp_path: Path) -> None:
+    host = Host(sshd.name, str(sshd.client_config))
+    site = Site.claimed(host, str(tmp_path / "deployed"), "1")
+    for name in ("code", "models", "run", "logs", "activations"):
+        (tmp_path / "deployed" / name).mkdir()
+    site.remove(keep=True)
+    assert {path.name for path in (tmp_path / "deployed").iterdir()} == {"code", "models", MARK}
+    assert Site.claimed(host, str(tmp_path / "deployed"), "2").id == "2"
+
+
+def test_the_lock_is_installed_there_once(sshd: Sshd, tmp_path: Path) -> None:
+    site = Site.claimed(Host(sshd.name, str(sshd.client_config)), str(tmp_path / "deployed"), "1")
+    site.send_code()
+    python, asked = tmp_path / "deployed/code/.venv/bin/python", tmp_path / "asked"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\necho "$@" >> {asked}\n')
+    python.chmod(0o755)
+    assert site.install() == str(python)
+    first, second = asked.read_text().splitlines()
+    assert re.search(r"-m pip install .*-r envs/(cpu|cuda)\.txt$", first)
+    assert second.endswith("--no-deps --editable .")
+    site.send_code()
+    site.install()
+    assert len(asked.read_text().splitlines()) == 2
+
+
+def test_a_machine_that_cannot_be_reached_is_told(sshd: Sshd, tmp_path: Path) -> None:
+    workspace = Far(tmp_path, settings(sshd, tmp_path, tmp_path / "deployed"))
+    workspace.config["deploy"]["host"] = "nowhere.invalid"
+    workspace.config["model"] = {}
+    said = workspace.call("deploy", ok=False)
+    assert "nowhere.invalid cannot be reached" in said
+    assert "works without asking for anything" in said
+
+
+def test_a_gpu_that_is_too_small_or_not_there_is_told(sshd: Sshd, tmp_path: Path) -> None:
+    if subprocess.run(["which", "nvidia-smi"], capture_output=True).returncode == 0:
+        pytest.skip("this machine has GPUs")
+    workspace = Far(tmp_path, settings(sshd, tmp_path, tmp_path / "deployed"))
+    workspace.config["deploy"]["min_vram"] = 24
+    workspace.config["model"] = {}
+    assert "has no NVIDIA GPU; deploy.min_vram asks for 24 GB" in workspace.call("deploy", ok=False)
+    assert not (tmp_path / "deployed").exists()

@@ -1,0 +1,95 @@
+"""The command lines that start vLLM on GPUs, read by the very vLLM that `envs/cuda.txt` installs. That takes no GPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emoprobe.config.experiment import Config
+from emoprobe.config.files import load_study, parse_config
+from emoprobe.models import hardware
+from server.pool.launch import Share, command, environment
+from tests.workspace import ROOT
+
+VARIABLE = "EMOPROBE_CUDA"  # the folder of an environment with envs/cuda.txt
+SHIPPED = [ROOT / "config/config.yaml", *sorted((ROOT / "config").glob("experiments/*.yaml"))]
+ENGINES: list[dict[str, Any]] = [
+    {},
+    {"max_model_len": None, "compile": False},
+    {"max_model_len": 16384, "tensor_parallel": 4, "compile": True},
+    {"extra_args": ["--quantization", "fp8", "--seed", "1", "--no-enable-prefix-caching"]},
+]
+SHARES = [Share([0, 1], ["0"]), Share([0, 1], ["0", "1", "2", "3"])]
+
+
+def line(config: Config, share: Share) -> list[str]:
+    """The arguments of a vLLM server."""
+    whole = command("vllm", config, "/models/m", config.model.source, share, 8123, Path("/results"))
+    assert whole[:4] == [sys.executable, "-m", "server.pool.child", "vllm.entrypoints.openai.api_server"]
+    return whole[4:]
+
+
+@pytest.fixture
+def cuda() -> Path:
+    """The interpreter of an environment with vLLM for CUDA."""
+    folder = os.environ.get(VARIABLE)
+    if not folder:
+        pytest.skip(f"{VARIABLE} names no environment with envs/cuda.txt; `envs/install.sh` makes one, of 9 GB")
+    return Path(folder).absolute() / "bin/python"
+
+
+def test_its_own_parser_reads_every_line(cuda: Path) -> None:
+    configs = [config for path in SHIPPED for config in load_study(path).configs.values()]
+    configs += [parse_config({"generation": {"engine": engine}}) for engine in ENGINES]
+    pairs = [(config, share) for config in configs for share in SHARES]
+    script = Path(__file__).with_name("vllm_parse.py")
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    asked = json.dumps([line(config, share) for config, share in pairs])
+    done = subprocess.run([str(cuda), str(script)], input=asked, capture_output=True, text=True, env=env, timeout=580)
+    assert done.returncode == 0, done.stderr[-3000:]
+    answer = json.loads(done.stdout.splitlines()[-1])
+    locked = dict(text.split("==") for text in (ROOT / "envs/cuda.txt").read_text().splitlines() if "==" in text)
+    assert answer["vllm"] == locked["vllm"]
+    assert answer["cuda"] is not None
+    assert len(answer["read"]) == len(pairs)
+    for (config, _), read in zip(pairs, answer["read"], strict=True):
+        engine = config.generation.engine
+        assert read == {
+            "model": "/models/m",
+            "name": [config.model.source],
+            "dtype": config.model.dtype,
+            "port": 8123,
+            "host": "127.0.0.1",
+            "max_num_seqs": config.workers.requests,
+            "max_model_len": engine.max_model_len,
+            "gpu_memory": config.workers.gpu_memory,
+            "tensor_parallel": engine.tensor_parallel,
+            "eager": engine.compile is False,
+        }
+
+
+OLD, NEW = hardware.parse_gpus("0, GPU-a1b2, Tesla T4, 15360, 7.5\n1, GPU-c3d4, NVIDIA H100 80GB HBM3, 81559, 9.0\n")
+
+
+def test_batch_invariance_is_asked_for_where_the_gpu_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "gpus", lambda: [OLD, NEW])
+    config = parse_config({})
+    with_it = environment(config, Share([0], ["1"]), "key")
+    assert with_it["VLLM_BATCH_INVARIANT"] == "1"
+    monkeypatch.delenv("VLLM_BATCH_INVARIANT", raising=False)
+    for gpus in (["0"], ["0", "1"], ["GPU-a1"]):
+        assert "VLLM_BATCH_INVARIANT" not in environment(config, Share([0], gpus), "key")
+    assert hardware.described(["0", "1"]) == f"{OLD} + {NEW}"
+    assert hardware.described([]).startswith("CPU ")
+
+
+def test_what_the_driver_says_is_read() -> None:
+    assert (OLD.name, OLD.memory_gb, OLD.capability, OLD.batch_invariant) == ("Tesla T4", 16.1, (7, 5), False)
+    assert (NEW.memory_gb, NEW.batch_invariant) == (85.5, True)
+    assert hardware.parse_gpus("No devices were found\n0, GPU-e5, Old, [N/A], [N/A]\n") == []
