@@ -53,6 +53,16 @@ class Layout:
         return self.root / "activations_manifest.json"
 
     @property
+    def pushed(self) -> Path:
+        """Which copy of the activations there is in object storage."""
+        return self.root / "activations_pushed.json"
+
+    @property
+    def pulled(self) -> Path:
+        """Which activations came back from object storage."""
+        return self.root / "activations_pulled.json"
+
+    @property
     def verified(self) -> Path:
         """What the check of every trajectory and activation folder found."""
         return self.root / "verified.json"

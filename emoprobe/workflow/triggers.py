@@ -57,7 +57,7 @@ class Triggers:
     def of(cls, config: Config) -> Triggers:
         """Compute the digests; reads local data, model metadata and transforms, downloads nothing."""
         described = config.resolved()
-        del described["workers"]
+        del described["workers"], described["storage"]
         model = digest([models.identity(config.model), config.model.dtype])
         data = digest(samples.identity(config.dataset, config.experiment.seed))
         prompt, generation = digest(config.prompt.content()), digest(config.generation.content())
