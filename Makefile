@@ -12,7 +12,7 @@ BIN := .venv/bin
 LOGGER := $$(test -t 2 && echo --logger rich)
 SNAKEMAKE := $(BIN)/snakemake --profile profiles/$(PROFILE) --configfile $(CONFIG) $(LOGGER)
 
-.PHONY: run report watch test lint format env env-dev bench chaos calibrate lock schema clean
+.PHONY: run report watch push pull test lint format env env-dev bench chaos calibrate lock schema clean
 
 run: env
 	$(SNAKEMAKE) $(ARGS)
@@ -23,6 +23,13 @@ report: env
 # A live view of a run, also from another shell.
 watch: env
 	$(BIN)/python -m scripts.watch --config $(CONFIG) $(ARGS)
+
+# Activations to object storage (storage.url), and back.
+push: env
+	$(BIN)/python -m scripts.push_activations --config $(CONFIG) $(ARGS)
+
+pull: env
+	$(BIN)/python -m scripts.pull_activations --config $(CONFIG) $(ARGS)
 
 # What a run needs, and `emoprobe` itself.
 env: .venv/installed-$(HARDWARE) .venv/installed-emoprobe-$(VERSION)

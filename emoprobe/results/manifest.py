@@ -71,3 +71,13 @@ def manifest(layout: Layout, pairs: Iterable[tuple[str, str]]) -> Manifest:
             entry = StoredEntry(**entry.values(), **found.stored.values())
         entries[f"{variant}/{sample}"] = entry
     return Manifest(entries)
+
+
+def stored_pairs(layout: Layout) -> list[tuple[str, str]]:
+    """Variant and sample of every folder that object storage has, by the manifest; none where that cannot be read."""
+    try:
+        rows = Manifest.read(layout.manifest).root
+    except DamagedError:
+        return []
+    names = [name.partition("/") for name, row in rows.items() if isinstance(row, StoredEntry)]
+    return [(variant, sample) for variant, _, sample in names]

@@ -172,23 +172,23 @@ class Bucket:
     @contextmanager
     def _explained(self, doing: str, key: str = "") -> Iterator[None]:
         """Turn what obstore raises into errors that say what to do."""
-        from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+        from obstore.exceptions import BaseError
 
         place = self.uri(key) if key else self.url
         try:
             yield
-        except (PermissionDeniedError, UnauthenticatedError) as error:
-            variables = VARIABLES.get(self.url.partition("://")[0], "")
-            hint = f" ({variables}, or the provider's own chain)" if variables else ""
-            raise StorageError(
-                f"{place}: may not {doing} ({_reason(error)}); renew the credentials in the environment{hint} and run "
-                "again: what is there already is not sent again"
-            ) from None
         except FileNotFoundError as error:
             if "NoSuchBucket" in str(error):
                 raise StorageError(f"{place}: there is no such bucket; make it, or correct storage.url") from None
             raise MissingObjectError(f"{place}: there is no such object") from None
         except (BaseError, OSError, ValueError) as error:
+            if _is_refusal(error):
+                variables = VARIABLES.get(self.url.partition("://")[0], "")
+                hint = f" ({variables}, or the provider's own chain)" if variables else ""
+                raise StorageError(
+                    f"{place}: may not {doing} ({_reason(error)}); renew the credentials in the environment{hint} and "
+                    "run again: what is there already is not sent again"
+                ) from None
             raise StorageError(
                 f"{place}: could not {doing} in {self.settings.attempts} attempts ({_reason(error)}); nothing that is "
                 "there was changed, run again"
@@ -214,6 +214,14 @@ def _open(url: str, settings: Storage) -> ObjectStore:
 
         own_chain["credential_provider"] = Boto3CredentialProvider()
     return from_url(url, client_options=options, retry_config=retry, **own_chain)  # type: ignore[arg-type]
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the store refuses the credentials. That of a list comes as a general error."""
+    from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
+
+    refused = isinstance(error, PermissionDeniedError | UnauthenticatedError | PermissionError)
+    return refused or re.search(r"status code: 40[13]\b", str(error)) is not None
 
 
 def _reason(error: Exception) -> str:

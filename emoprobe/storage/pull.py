@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from emoprobe.config.execution.storage import Storage
 from emoprobe.results import atomic
-from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationFolder
+from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationFolder, Stored
 from emoprobe.results.layout import Layout
 from emoprobe.results.manifest import StoredEntry
 from emoprobe.results.record import Record
 from emoprobe.storage.bucket import Bucket, StorageError
 from emoprobe.storage.parallel import in_parallel
-from emoprobe.storage.remote import experiment_bucket, fault_of, read_rows, read_shards
+from emoprobe.storage.remote import experiment_bucket, fault_of, named_shard, read_rows, read_shards
 from emoprobe.storage.shard import Shard
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,23 @@ def fetch(
         assert isinstance(shard, Shard)
         runs += [(shard, run) for run in shard.runs(set(names))]
     in_parallel(lambda run: _write_run(layout, *run), runs, bucket.settings.concurrency)
+
+
+def fetch_folder(path: Path, stored: Stored, settings: Storage) -> None:
+    """Fetch one folder, which its server has pushed, to its place here; its metadata say where it is there.
+
+    Raises:
+        StorageError: it cannot be read, or its shard is missing or corrupt.
+    """
+    name = f"{path.parent.name}/{path.name}"
+    shard = named_shard(stored, settings)
+    if name not in shard.index.folders or shard.stored(name) != stored:
+        raise StorageError(f"{stored.uri}: does not hold {name} where its server says")
+    content = shard.read_run([name])[name]
+    metadata = shard.index.folders[name].read_metadata(name).model_copy(update={"stored": stored})
+    with atomic.directory(path) as folder:
+        (folder / TENSORS).write_bytes(content)
+        (folder / METADATA).write_text(atomic.to_json(metadata.values()), encoding="utf-8")
 
 
 def _is_away(layout: Layout, name: str, row: StoredEntry) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable
+from pathlib import Path
 
 from emoprobe.config.execution.storage import Storage
 from emoprobe.results import atomic
-from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationError, ActivationMetadata
+from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationError, ActivationMetadata, Stored
 from emoprobe.results.layout import Layout
 from emoprobe.results.manifest import Manifest, ManifestEntry, StoredEntry
 from emoprobe.results.record import DamagedError, Record
@@ -61,7 +62,7 @@ def push(layout: Layout, pairs: Iterable[tuple[str, str]], settings: Storage) ->
         StorageError: the store cannot be used, or does not keep what it is given.
     """
     bucket = experiment_bucket(layout, settings)
-    folders = [_local_folder(layout, *pair) for pair in pairs]
+    folders = [_local_folder("/".join(pair), layout.activations(*pair)) for pair in pairs]
     there, shards = read_rows(bucket)
     own = {folder.name: row for folder in folders if (row := _own_row(layout, folder)) is not None}
     shards |= read_shards(bucket, [row for row in own.values() if row.uri not in shards])
@@ -97,6 +98,18 @@ def push(layout: Layout, pairs: Iterable[tuple[str, str]], settings: Storage) ->
     return pushed
 
 
+def push_folders(bucket: Bucket, paths: Iterable[Path]) -> dict[Path, Stored]:
+    """Push folders that somebody else will list: their shards alone, checked. They are named by their last two parts.
+
+    Raises:
+        ActivationError: a folder is damaged.
+        StorageError: the store cannot be used, or does not keep what it is given.
+    """
+    folders = {f"{path.parent.name}/{path.name}": path for path in paths}
+    shards = _send(bucket, [_local_folder(name, path) for name, path in sorted(folders.items())])
+    return {folders[name]: shard.stored(name) for shard in shards for name in shard.index.folders}
+
+
 def read_pushed(layout: Layout) -> Pushed | None:
     """What was pushed before; None where nothing was, or nobody knows."""
     try:
@@ -105,14 +118,13 @@ def read_pushed(layout: Layout) -> Pushed | None:
         return None
 
 
-def _local_folder(layout: Layout, variant: str, sample: str) -> LocalFolder:
-    path = layout.activations(variant, sample)
+def _local_folder(name: str, path: Path) -> LocalFolder:
     try:
         text = (path / METADATA).read_text(encoding="utf-8")
         metadata = ActivationMetadata.parse(path / METADATA, text)
     except (OSError, UnicodeDecodeError, DamagedError) as error:
         raise ActivationError(f"{path / METADATA}: cannot be read ({error}); delete its folder and run again") from None
-    return LocalFolder(f"{variant}/{sample}", path, text, metadata)
+    return LocalFolder(name, path, text, metadata)
 
 
 def _own_row(layout: Layout, folder: LocalFolder) -> StoredEntry | None:

@@ -14,19 +14,14 @@ from emoprobe.config.execution.storage import Storage
 from emoprobe.results.activation_folder import ActivationError, ActivationFolder, Stored
 from emoprobe.results.layout import Layout
 from emoprobe.results.manifest import Manifest, ManifestEntry, StoredEntry
-from emoprobe.results.record import DamagedError
 from emoprobe.storage.bucket import Bucket, CorruptError, StorageError
 from emoprobe.storage.parallel import in_parallel
-from emoprobe.storage.remote import fault_of, read_rows
-from emoprobe.storage.shard import FIRST_READ, READINGS, Shard, TensorPlace, read_shard, split_uri
+from emoprobe.storage.remote import fault_of, forget_shards, named_shard, read_rows, remember
+from emoprobe.storage.shard import READINGS, Shard, TensorPlace
 
 # Bytes between two pieces that are read along with them: less than what a request of its own costs in time.
 GAP = 64 << 10
 BATCH = 256 << 20  # bytes that are held at once
-
-
-# By address. A shard never changes, so its index is read once.
-_shards: dict[str, Shard] = {}
 
 
 @dataclass(frozen=True)
@@ -63,7 +58,7 @@ def stored_folders(url: str, wanted: Callable[[str, str], bool]) -> dict[tuple[s
             raise StorageError(fault)
         shard = shards[row.uri]
         assert isinstance(shard, Shard)
-        _shards[row.uri] = shard
+        remember(shard)
         metadata = shard.index.folders[name].read_metadata(name).model_copy(update={"stored": row.stored})
         variant, _, sample = name.partition("/")
         found[variant, sample] = ActivationFolder(Path(row.save_dir), metadata, here=False)
@@ -130,16 +125,8 @@ def read_layers(
                     dtype, shape = np.dtype(folders[piece.number].dtype), piece.place.shape[1:]
                     yield piece.number, piece.rows, np.frombuffer(content, dtype).reshape(-1, *shape)
     except StorageError:
-        _shards.clear()  # what it holds may be what failed, such as credentials that have been renewed since
+        forget_shards()  # what it holds may be what failed, such as credentials that have been renewed since
         raise
-
-
-def _read_shard(uri: str, guess: int) -> None:
-    try:
-        url, key = split_uri(uri)
-    except DamagedError as error:
-        raise StorageError(str(error)) from None
-    _shards[uri] = read_shard(Bucket(url), key, guess)
 
 
 def _neighbours(layers: Sequence[int]) -> list[tuple[int, list[int]]]:
@@ -154,14 +141,13 @@ def _neighbours(layers: Sequence[int]) -> list[tuple[int, list[int]]]:
 
 
 def _pieces(folders: Sequence[WantedTensors], hook_point: str) -> list[_Piece]:
-    first: dict[str, int] = {}
-    for folder in folders:
-        if (uri := folder.stored.uri) not in _shards:
-            first[uri] = min(first.get(uri, FIRST_READ), folder.stored.offset)
-    in_parallel(lambda item: _read_shard(*item), list(first.items()), Storage().concurrency)
+    settings = Storage()
+    ordered = sorted({folder.stored.uri: folder.stored for folder in folders[::-1]}.values(), key=lambda at: at.uri)
+    found = in_parallel(lambda stored: named_shard(stored, settings), ordered, settings.concurrency)
+    shards = {shard.uri: shard for shard in found}
     pieces = []
     for number, folder in enumerate(folders):
-        stored, shard = folder.stored, _shards[folder.stored.uri]
+        stored, shard = folder.stored, shards[folder.stored.uri]
         held = shard.index.folders.get(folder.name)
         if held is None or shard.stored(folder.name) != stored:
             raise StorageError(

@@ -118,6 +118,33 @@ def stored_entry(layout: Layout, name: str, metadata: ActivationMetadata, stored
     )
 
 
+# By address. A shard never changes, so that its index is read once by a process.
+_shards: dict[str, Shard] = {}
+
+
+def named_shard(stored: Stored, settings: Storage) -> Shard:
+    """The shard in which some tensors lie, wherever that is; read once, and remembered.
+
+    Raises:
+        MissingObjectError, CorruptError: it is not there, or not what its hash says.
+        StorageError: it cannot be read, or the address is none.
+    """
+    if stored.uri not in _shards:
+        url, key = split_uri(stored.uri)
+        remember(read_shard(Bucket(url, settings), key, min(stored.offset, FIRST_READ)))
+    return _shards[stored.uri]
+
+
+def remember(shard: Shard) -> None:
+    """Keep a shard's index."""
+    _shards[shard.uri] = shard
+
+
+def forget_shards() -> None:
+    """Forget all that is remembered, with the credentials that it was read with."""
+    _shards.clear()
+
+
 def read_rows(
     bucket: Bucket, wanted: Callable[[str], bool] = lambda name: True
 ) -> tuple[dict[str, StoredEntry], dict[str, Shard | StorageError]]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from pydantic import Field
 
 from emoprobe.results.activation_folder import METADATA, ActivationMetadata, Stored
-from emoprobe.results.record import DamagedError, Record
+from emoprobe.results.record import Record
 from emoprobe.storage.bucket import Bucket, CorruptError, Found, MissingObjectError, StorageError
 from emoprobe.storage.parallel import in_parallel
 
@@ -199,9 +199,9 @@ def split_uri(uri: str) -> tuple[str, str]:
     """The folder of a shard's address, and its key there.
 
     Raises:
-        DamagedError: it is no address of a shard.
+        StorageError: it is no address of a shard.
     """
     url, separator, name = uri.rpartition(f"/{PREFIX}/")
     if not separator:
-        raise DamagedError(Path(uri), "it is no address of a shard", "the folder that names it")
+        raise StorageError(f"{uri}: is no address of a shard; delete the folder that names it and run again")
     return url, f"{PREFIX}/{name}"

@@ -13,6 +13,7 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from emoprobe.config.science.capture import STREAM_POINTS
+from emoprobe.results.activation_folder import ActivationError
 from server.capture.answers import error_body
 from server.capture.completions import GenerationError, Work
 from server.capture.limits import RequestLimits
@@ -180,6 +181,11 @@ def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(GenerationError)
     async def failed(_: Request, error: GenerationError) -> Response:
         return AsciiJSON(error_body(str(error), 500), 500)
+
+    @app.exception_handler(ActivationError)
+    async def not_pushed(_: Request, error: ActivationError) -> Response:
+        log.error("cannot push: %s", error)
+        return AsciiJSON(error_body(str(error), 502), 502)
 
     @app.exception_handler(OSError)
     async def disk(_: Request, error: OSError) -> Response:

@@ -10,7 +10,7 @@ import pytest
 
 from emoprobe.config.execution.storage import Storage
 from emoprobe.results.layout import Layout
-from emoprobe.storage import reading
+from emoprobe.storage.remote import forget_shards
 from tests.faulty_proxy import FaultyProxy
 from tests.seaweed import BUCKET, SeaweedFS, environment
 
@@ -21,7 +21,7 @@ def proxy(seaweed: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fault
     proxy = FaultyProxy(seaweed.port)
     for name, value in environment(proxy.port).items():
         monkeypatch.setenv(name, value)
-    reading._shards.clear()
+    forget_shards()
     yield proxy
     proxy.stop()
 
