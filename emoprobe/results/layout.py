@@ -53,8 +53,13 @@ class Layout:
         return self.root / "activations_manifest.json"
 
     @property
+    def shards(self) -> Path:
+        """The shards in object storage that hold the activations. No rule makes it, so that no failed job removes it."""
+        return self.root / "activations_shards.json"
+
+    @property
     def pushed(self) -> Path:
-        """Which copy of the activations there is in object storage."""
+        """Which activations were pushed where."""
         return self.root / "activations_pushed.json"
 
     @property

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field, RootModel, ValidationError
 
-from emoprobe.results.activation_folder import ActivationFolder, Stored
+from emoprobe.results.activation_folder import ActivationError, ActivationFolder, Stored
 from emoprobe.results.layout import Layout
 from emoprobe.results.record import DamagedError, Record, read_json
 
@@ -73,11 +73,22 @@ def manifest(layout: Layout, pairs: Iterable[tuple[str, str]]) -> Manifest:
     return Manifest(entries)
 
 
-def stored_pairs(layout: Layout) -> list[tuple[str, str]]:
-    """Variant and sample of every folder that object storage has, by the manifest; none where that cannot be read."""
+def stored_pairs(layout: Layout, pairs: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Those of some pairs whose tensors object storage has, as the manifest says, or the metadata of their folder."""
     try:
         rows = Manifest.read(layout.manifest).root
     except DamagedError:
-        return []
-    names = [name.partition("/") for name, row in rows.items() if isinstance(row, StoredEntry)]
-    return [(variant, sample) for variant, _, sample in names]
+        rows = {}
+    return {
+        (variant, sample)
+        for variant, sample in pairs
+        if isinstance(rows.get(f"{variant}/{sample}"), StoredEntry)
+        or _names_a_place(layout.activations(variant, sample))
+    }
+
+
+def _names_a_place(folder: Path) -> bool:
+    try:
+        return ActivationFolder.read(folder).metadata.stored is not None
+    except ActivationError:
+        return False

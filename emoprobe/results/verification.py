@@ -72,7 +72,7 @@ def verify(layout: Layout, pairs: Iterable[tuple[str, str]], captured: Iterable[
             if entry is None and entries:
                 problems.append(f"{layout.manifest}: has no entry for {variant}/{sample}; delete it and run again")
             problems += activations.check(folder, entry, tokens)
-    if layout.pushed.exists():
+    if layout.shards.exists():
         from emoprobe.storage.checking import check_stored
 
         problems += check_stored(layout, entries)

@@ -9,7 +9,7 @@ from emoprobe.results.layout import Layout
 from emoprobe.results.manifest import ManifestEntry, StoredEntry
 from emoprobe.storage.bucket import Bucket, StorageError
 from emoprobe.storage.parallel import in_parallel, shares
-from emoprobe.storage.push import read_pushed
+from emoprobe.storage.push import checked_shards
 from emoprobe.storage.remote import fault_of, read_shards
 from emoprobe.storage.shard import Shard, split_uri
 
@@ -27,8 +27,7 @@ def check_stored(layout: Layout, entries: Mapping[str, ManifestEntry]) -> list[s
     if not rows:
         return []
     bucket = Bucket(split_uri(next(iter(rows.values())).uri)[0])
-    pushed = read_pushed(layout)
-    known = pushed.shards if pushed is not None else {}
+    known = checked_shards(layout)
     shards = read_shards(bucket, rows.values())
     problems = dict.fromkeys(fault for name, row in rows.items() if (fault := fault_of(name, row, shards)))
     away: dict[str, set[str]] = {}

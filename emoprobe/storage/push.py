@@ -7,12 +7,14 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
+from pydantic import RootModel, ValidationError
+
 from emoprobe.config.execution.storage import Storage
 from emoprobe.results import atomic
 from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationError, ActivationMetadata, Stored
 from emoprobe.results.layout import Layout
 from emoprobe.results.manifest import Manifest, ManifestEntry, StoredEntry
-from emoprobe.results.record import DamagedError, Record
+from emoprobe.results.record import DamagedError, Record, read_json
 from emoprobe.storage.bucket import Bucket, CorruptError, StorageError
 from emoprobe.storage.draft import Draft, LocalFolder, grouped
 from emoprobe.storage.parallel import in_parallel, shares
@@ -30,11 +32,15 @@ from emoprobe.storage.shard import PREFIX, READINGS, Shard, read_shard
 log = logging.getLogger(__name__)
 
 
-class PushedShard(Record):
+class CheckedShard(Record):
     """A shard as it was when it was checked. A store gives an object another `e_tag` when its bytes change."""
 
     bytes: int
     e_tag: str | None
+
+
+class CheckedShards(RootModel[dict[str, CheckedShard]]):
+    """`activations_shards.json`: address → the shard, of all that hold an experiment's activations."""
 
 
 class Pushed(Record):
@@ -43,7 +49,6 @@ class Pushed(Record):
     uri: str
     manifest_sha256: str
     folders: int
-    shards: dict[str, PushedShard]
 
 
 def push(layout: Layout, pairs: Iterable[tuple[str, str]], settings: Storage) -> Pushed:
@@ -67,7 +72,7 @@ def push(layout: Layout, pairs: Iterable[tuple[str, str]], settings: Storage) ->
     own = {folder.name: row for folder in folders if (row := _own_row(layout, folder)) is not None}
     shards |= read_shards(bucket, [row for row in own.values() if row.uri not in shards])
     claimed = there | own
-    whole = _whole_shards(bucket, shards, read_pushed(layout))
+    whole = _whole_shards(bucket, shards, checked_shards(layout))
     rows = {name: row for name, row in claimed.items() if row.uri in whole and agrees(name, row, whole[row.uri])}
     for name in sorted(there.keys() - rows.keys() - {folder.name for folder in folders}):
         log.warning("%s: %s is whole in the bucket no longer; its row is left out", bucket.url, name)
@@ -81,18 +86,16 @@ def push(layout: Layout, pairs: Iterable[tuple[str, str]], settings: Storage) ->
     text = manifest_text(rows)
     if rows != there:
         write_manifest(bucket, text)
+    named = sorted({row.uri for row in rows.values()})
+    checked = {uri: CheckedShard(bytes=whole[uri].size, e_tag=whole[uri].e_tag) for uri in named}
+    atomic.write_json(layout.shards, CheckedShards(checked).model_dump(mode="json"))
     _name_here(layout, rows)
     if not settings.keep_local:
         for folder in folders:
             _delete_tensors(folder, rows[folder.name])
         layout.pulled.unlink(missing_ok=True)
-    named = sorted({row.uri for row in rows.values()})
-    pushed = Pushed(
-        uri=bucket.url,
-        manifest_sha256=hashlib.sha256(text.encode()).hexdigest(),
-        folders=len(rows),
-        shards={uri: PushedShard(bytes=whole[uri].size, e_tag=whole[uri].e_tag) for uri in named},
-    )
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    pushed = Pushed(uri=bucket.url, manifest_sha256=digest, folders=len(rows))
     atomic.write_json(layout.pushed, pushed.values())
     log.info("%s: %d folders in %d shards; %d folders were sent", bucket.url, len(rows), len(named), len(missing))
     return pushed
@@ -110,12 +113,12 @@ def push_folders(bucket: Bucket, paths: Iterable[Path]) -> dict[Path, Stored]:
     return {folders[name]: shard.stored(name) for shard in shards for name in shard.index.folders}
 
 
-def read_pushed(layout: Layout) -> Pushed | None:
-    """What was pushed before; None where nothing was, or nobody knows."""
+def checked_shards(layout: Layout) -> dict[str, CheckedShard]:
+    """The shards that were checked when they were pushed; none where nobody knows."""
     try:
-        return Pushed.read_file(layout.pushed) if layout.pushed.exists() else None
-    except DamagedError:
-        return None
+        return CheckedShards.model_validate(read_json(layout.shards)).root if layout.shards.exists() else {}
+    except (DamagedError, ValidationError):
+        return {}
 
 
 def _local_folder(name: str, path: Path) -> LocalFolder:
@@ -146,11 +149,10 @@ def _must_have_tensors(folder: LocalFolder, shards: dict[str, Shard | StorageErr
 
 
 def _whole_shards(
-    bucket: Bucket, shards: dict[str, Shard | StorageError], before: Pushed | None
+    bucket: Bucket, shards: dict[str, Shard | StorageError], known: dict[str, CheckedShard]
 ) -> dict[str, Shard]:  # fmt: skip
     """Those that hold what they should. One that was checked before and has not changed is not read again."""
     found = [shard for shard in shards.values() if isinstance(shard, Shard)]
-    known = before.shards if before is not None else {}
 
     def is_whole(shard: Shard) -> bool:
         old = known.get(shard.uri)

@@ -67,11 +67,12 @@ class Targets:
     def _away(self) -> set[tuple[str, str]]:
         """Those of the captured pairs whose tensors are in object storage and not here."""
         layout = self.found or self.layout
-        if not layout.pushed.exists():
+        if not layout.shards.exists():
             return set()
         from emoprobe.results.manifest import stored_pairs
 
-        return {pair for pair in stored_pairs(layout) if not (layout.activations(*pair) / TENSORS).exists()}
+        missing = [pair for pair in self.captured if not (layout.activations(*pair) / TENSORS).exists()]
+        return stored_pairs(layout, missing)
 
     def copies(self) -> list[Path]:
         """What is to be done with object storage: activations that are pushed, and pulled where they are missing."""

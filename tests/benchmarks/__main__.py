@@ -1,15 +1,16 @@
-"""Run benchmarks: python -m tests.benchmarks [generation stub planning capture probes]."""
+"""Run benchmarks: python -m tests.benchmarks [generation stub planning capture probes storage]."""
 
 from __future__ import annotations
 
 import sys
 
-from tests.benchmarks import capture, generation, planning, probes, stub
+from tests.benchmarks import capture, generation, planning, probes, storage, stub
 
 ALL = {
     "stub": stub.run,
     "planning": planning.run,
     "probes": probes.run,
+    "storage": storage.run,
     "capture": capture.run,
     "generation": generation.run,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -13,15 +14,15 @@ import numpy as np
 import pytest
 
 from emoprobe import load_activations
-from tests.conftest import VARIANTS
+from tests.conftest import VARIANTS, StubServer
+from tests.emoprobe.storage import folders
 from tests.faulty_proxy import Fault, FaultyProxy
 from tests.nnsight_server import NNsightServer
 from tests.seaweed import BUCKET, SeaweedFS, environment
-from tests.workflow.pool import end_pool
 from tests.workspace import Workspace
 
 PUSH, PULL = {"push_activations": 1}, {"pull_activations": 1}
-MADE = ("generate_and_capture", "generate", "capture")
+MADE = ("generate", "capture")
 
 
 @pytest.fixture(scope="module")
@@ -37,23 +38,38 @@ def proxy(seaweed: SeaweedFS) -> Iterator[FaultyProxy]:
 
 @pytest.fixture(scope="module")
 def finished(
-    tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory, proxy: FaultyProxy
+    smollm2: Path, tmp_path_factory: pytest.TempPathFactory, proxy: FaultyProxy
 ) -> Iterator[Workspace]:  # fmt: skip
-    """An experiment that pushes what it captures, run to its end."""
+    """An experiment that pushes its activations, run to its end.
+
+    A stub answers, and the activations are random numbers: what becomes of them is the same, and no server is started.
+    """
+    server = StubServer()
     config: dict[str, Any] = {
         "experiment": {"name": "kept"},
-        "model": {"source": str(tiny("llama"))},
+        "model": {"source": str(smollm2)},
         "dataset": {"samples": 3},
         "variants": VARIANTS,
-        "generation": {"backend": "nnsight", "max_tokens": 8},
-        "workers": {"keep_alive": 900.0},
-        "capture": {"dtype": "float32"},
+        "generation": {"max_tokens": 8},
+        "workers": {"endpoints": [server.url], "capture_endpoints": [server.url], "model_name": "stub"},
+        "capture": {"enabled": True},
         "storage": {"url": f"s3://{BUCKET}/{uuid.uuid4().hex[:8]}", "attempts": 3},
     }
     workspace = Workspace(tmp_path_factory.mktemp("stored"), config)
+    workspace.run("--until", "tabulate_trajectories")
+    generator = np.random.default_rng(0)
+    for variant in VARIANTS:
+        for sample in ("gsm8k_0001", "gsm8k_0002", "gsm8k_0003"):
+            state = workspace.json(variant, sample, "agent_state.json")
+            content, metadata = folders.folder_files(generator, 32, f"{variant}-{sample}")
+            metadata["token_ids"] = state["prompt_token_ids"] + state["completion_token_ids"]
+            folder = workspace.layout.activations(variant, sample)
+            folder.mkdir(parents=True)
+            (folder / "activations.safetensors").write_bytes(content)
+            (folder / "metadata.json").write_text(json.dumps(metadata))
     workspace.run()
     yield workspace
-    end_pool(config)
+    server.stop()
 
 
 def changed(workspace: Workspace, folder: Path, **storage: Any) -> Workspace:
@@ -75,7 +91,7 @@ def test_a_run_pushes_what_it_captures(finished: Workspace, proxy: FaultyProxy) 
     for row in finished.json("activations_manifest.json").values():
         assert row["uri"].startswith(f"{url}/shards/")
         assert row["length"] == row["bytes"]
-    for point in ("input_layernorm.output", "post_attention_layernorm.output"):
+    for point in folders.POINTS:
         here = load_activations(finished.layout.root, point, "last_prompt")
         assert np.array_equal(load_activations(url, point, "last_prompt").values, here.values)
     with proxy.counting() as requests:
@@ -112,7 +128,7 @@ def test_what_is_not_kept_here_is_never_made_again(
     # A new sample is captured, and nothing else.
     workspace.config["dataset"]["samples"] = 4
     planned = workspace.planned()
-    assert planned["generate_and_capture"] == len(VARIANTS)
+    assert planned["capture"] == len(VARIANTS)
     assert planned["push_activations"] == 1
     workspace.config["dataset"]["samples"] = 3
     # To have them here again they are pulled, whether or not the store answers at that moment.
@@ -166,29 +182,34 @@ def test_what_a_person_removed_is_pulled(finished: Workspace, tmp_path: Path) ->
     assert tensors(workspace) == before
     # Without its metadata nothing says that the bucket has it, and it is captured once more.
     shutil.rmtree(workspace.layout.activations("calm", "gsm8k_0002"))
-    assert workspace.planned()["generate_and_capture"] == 1
+    assert workspace.planned()["capture"] == 1
 
 
 def test_a_server_on_another_host_pushes_what_it_captures(
-    finished: Workspace, tiny: Callable[[str], Path], tmp_path: Path
-) -> None:
+    proxy: FaultyProxy, tiny: Callable[[str], Path], tmp_path: Path
+) -> None:  # fmt: skip
     url = f"s3://{BUCKET}/{uuid.uuid4().hex[:8]}"
     server = NNsightServer(tiny("llama"), tmp_path / "its-own-disk", "--push", f"{url}/captured")
+    config: dict[str, Any] = {
+        "experiment": {"name": "remote"},
+        "model": {"source": str(tiny("llama"))},
+        "dataset": {"samples": 2},
+        "variants": VARIANTS,
+        "generation": {"backend": "nnsight", "max_tokens": 8},
+        "workers": {"capture_endpoints": [server.url], "model_name": "tiny"},
+        "capture": {"dtype": "float32"},
+        "storage": {"url": url, "remote_captures": True},
+    }
+    (tmp_path / "run").mkdir()
+    workspace = Workspace(tmp_path / "run", config)
     try:
-        config = copy.deepcopy(finished.config)
-        config["experiment"] = {"name": "remote"}
-        config["workers"] = {"capture_endpoints": [server.url], "model_name": "tiny"}
-        config["storage"] = {"url": url, "remote_captures": True}
-        (tmp_path / "run").mkdir()
-        workspace = Workspace(tmp_path / "run", config)
-        workspace.run()
+        workspace.run("--until", "push_activations")
     finally:
         server.stop()
-    assert workspace.planned() == {}
     rows = workspace.json("activations_manifest.json").values()
     assert {row["uri"].rpartition("/shards/")[0] for row in rows} == {f"{url}/captured"}
-    assert tensors(workspace) == tensors(finished)
-    there = load_activations(f"{url}/remote", "input_layernorm.output", "last_prompt")
-    assert np.array_equal(
-        there.values, load_activations(finished.layout.root, "input_layernorm.output", "last_prompt").values
-    )
+    there = {path.read_bytes() for path in (tmp_path / "its-own-disk").rglob("*.safetensors")}
+    assert set(tensors(workspace).values()) == there
+    for point in ("input_layernorm.output", "post_attention_layernorm.output"):
+        here = load_activations(workspace.layout.root, point, "last_prompt")
+        assert np.array_equal(load_activations(f"{url}/remote", point, "last_prompt").values, here.values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -69,5 +70,5 @@ def dates(folder: Path) -> dict[str, int]:
     return {
         str(path.relative_to(folder)): path.stat().st_mtime_ns
         for path in sorted(folder.rglob("*.json"))
-        if path.name not in ("activations_pushed.json", "activations_pulled.json")
+        if not re.fullmatch("activations_(pushed|pulled|shards).json", path.name)
     }
