@@ -54,7 +54,7 @@ class Layout:
 
     @property
     def shards(self) -> Path:
-        """The shards in object storage that hold the activations. No rule makes it, so that no failed job removes it."""
+        """The shards in object storage that hold the activations. No rule makes it, so no failed job removes it."""
         return self.root / "activations_shards.json"
 
     @property
