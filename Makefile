@@ -12,7 +12,7 @@ BIN := .venv/bin
 LOGGER := $$(test -t 2 && echo --logger rich)
 SNAKEMAKE := $(BIN)/snakemake --profile profiles/$(PROFILE) --configfile $(CONFIG) $(LOGGER)
 
-.PHONY: run report watch deploy undeploy monitor test lint format env env-dev bench chaos calibrate lock schema clean
+.PHONY: run report watch deploy undeploy monitor push pull test lint format env env-dev bench chaos calibrate lock schema clean
 
 run: env
 	$(SNAKEMAKE) $(ARGS)
@@ -27,6 +27,10 @@ watch: env
 # Model servers on another machine, see docs/deploy.md: start them, end them, read along in their logs.
 deploy undeploy monitor: env
 	$(BIN)/python -m scripts.$@ --config $(CONFIG) $(ARGS)
+
+# Activations to object storage (storage.url), and back.
+push pull: env
+	$(BIN)/python -m scripts.$@_activations --config $(CONFIG) $(ARGS)
 
 # What a run needs, and `emoprobe` itself.
 env: .venv/installed-$(HARDWARE) .venv/installed-emoprobe-$(VERSION)

@@ -67,7 +67,8 @@ Scheduler.turns = turns(STUDY)
 FILES = Layout(RESULTS / "{experiment}")
 STUDY_FILES = Layout(RESULTS / "{study}")
 EXPERIMENTS = {
-    name: Targets(config, Layout.of(name)) for name, config in STUDY.configs.items()
+    name: Targets(config, Layout.of(name), Layout.of(name, ROOT))
+    for name, config in STUDY.configs.items()
 }
 TRIGGERS = {name: triggers.Triggers.of(each) for name, each in STUDY.configs.items()}
 ACROSS = StudyTargets(STUDY)

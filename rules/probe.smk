@@ -4,7 +4,8 @@
 rule probe_activations:
     input:
         FILES.table("trajectories"),
-        files_of("activations"),
+        # The metadata are written in one step with the tensors, which may be in object storage.
+        files_of("activations", ["metadata.json"]),
     output:
         [FILES.table(name) for name in tables_of("probe_activations")],
         FILES.directions(),

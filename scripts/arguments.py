@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import sys
 from pathlib import Path
 
 from emoprobe.config.errors import ConfigError
 from emoprobe.config.experiment import Config
-from emoprobe.config.files import load_config
+from emoprobe.config.files import load_config, load_study, parse_config
 from emoprobe.results.layout import Layout
 
 
@@ -32,3 +34,31 @@ def experiment_arguments(description: str | None) -> tuple[Config, Layout]:
     add_experiment(parser)
     config, layout, _ = read_experiment(parser)
     return config, layout
+
+
+def stored_experiments(description: str | None) -> list[tuple[Config, Layout]]:
+    """The experiments of a script that copies activations: one, or all of a file, where they lie by default."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--config", required=True, help="the configuration of an experiment or study")
+    parser.add_argument("--experiment", type=Path, help="folder of the one experiment (default: below results/)")
+    parser.add_argument("--url", help="use this instead of the configuration's storage.url")
+    arguments = parser.parse_args()
+    try:
+        if arguments.experiment is not None:
+            found = [(load_config(arguments.config), Layout(arguments.experiment))]
+        else:
+            study = load_study(arguments.config)
+            found = [(config, Layout.of(name)) for name, config in study.configs.items() if config.capture.enabled]
+        if arguments.url is not None:
+            found = [(_with_url(config, arguments.url), layout) for config, layout in found]
+    except ConfigError as error:
+        parser.exit(2, f"{error}\n")
+    if not all(config.storage.url for config, _ in found):
+        parser.exit(2, "storage.url is not set: say in the configuration, or with --url, where the activations go\n")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    return found
+
+
+def _with_url(config: Config, url: str) -> Config:
+    values = config.resolved()
+    return parse_config({**values, "storage": {**values["storage"], "url": url}}, "--url")

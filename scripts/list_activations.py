@@ -4,7 +4,7 @@ import sys
 
 from emoprobe.results import atomic
 from emoprobe.results.activation_folder import ActivationError
-from emoprobe.results.activations import manifest
+from emoprobe.results.manifest import manifest
 from emoprobe.tasks.samples import captured_pairs
 from scripts.arguments import experiment_arguments
 

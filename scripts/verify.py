@@ -3,6 +3,7 @@
 import sys
 
 from emoprobe.results import atomic
+from emoprobe.results.activation_folder import ActivationError
 from emoprobe.results.verification import verify
 from emoprobe.tasks.samples import captured_pairs, experiment_pairs
 from scripts.arguments import experiment_arguments
@@ -11,7 +12,10 @@ from scripts.arguments import experiment_arguments
 def main() -> None:
     """Command line; see --help."""
     config, layout = experiment_arguments(__doc__)
-    found = verify(layout, experiment_pairs(config), captured_pairs(config))
+    try:
+        found = verify(layout, experiment_pairs(config), captured_pairs(config))
+    except ActivationError as error:
+        sys.exit(str(error))
     if found.problems:
         sys.exit("\n".join([f"{len(found.problems)} problems in {found.checked} pairs:", *found.problems]))
     atomic.write_json(layout.verified, found.values())

@@ -24,6 +24,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--activation-root", type=Path, default=Path("activations"), help="nothing is written elsewhere"
     )
+    parser.add_argument(
+        "--push", metavar="URL", help="push activations there as well (s3://bucket/prefix …), and say so in the answers"
+    )
     parser.add_argument("--batch-tokens", type=int, default=4096, help="tokens of one forward pass")
     parser.add_argument("--memory-gib", type=float, default=4.0, help="bound on activations in flight, and on caches")
     parser.add_argument("--request-timeout", type=float, default=3600.0, help="seconds that one request may take")
@@ -65,9 +68,18 @@ def main() -> None:
         model = ServedModel(arguments.model, name, arguments.dtype, arguments.device)
     except (UnsupportedModelError, OSError, ValueError) as error:
         sys.exit(f"--model {arguments.model}: {str(error).strip().splitlines()[0]}")
+    pusher = None
+    if arguments.push is not None:
+        from emoprobe.results.activation_folder import ActivationError
+        from server.capture.pushing import Pusher
+
+        try:
+            pusher = Pusher(arguments.push)
+        except ActivationError as error:
+            sys.exit(f"--push {error}")
     engine = Engine(model, arguments.batch_tokens, int(arguments.memory_gib * 2**30))
     app = create_app(
-        Service(model, engine, Storage(arguments.activation_root)),
+        Service(model, engine, Storage(arguments.activation_root), pusher),
         os.environ.get(KEY_VARIABLE) or None,
         arguments.request_timeout,
     )

@@ -16,6 +16,7 @@ import pytest
 from emoprobe.config.science.model import Model
 from emoprobe.models import source as models
 from tests.nnsight_server import NNsightServer
+from tests.seaweed import SeaweedFS
 from tests.server.capture import tiny_models
 from tests.workspace import ROOT, Workspace, wait_for
 
@@ -141,3 +142,11 @@ def nnsight_server(
     yield get
     for server in running.values():
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    """A real object store."""
+    store = SeaweedFS(tmp_path_factory.mktemp("seaweed"))
+    yield store
+    store.stop()

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from emoprobe.config.execution.deploy import Deploy
+from emoprobe.config.execution.storage import Storage
 from emoprobe.config.execution.workers import Workers
 from emoprobe.config.names import CONTROL, check_name
 from emoprobe.config.science.analysis import Analysis
@@ -52,6 +53,7 @@ class Config(Section):
     capture: Capture = Field(default_factory=Capture)
     probes: Probes = Field(default_factory=Probes)
     analysis: Analysis = Field(default_factory=Analysis)
+    storage: Storage = Field(default_factory=Storage)
 
     @field_validator("variants", mode="before")
     @classmethod
@@ -81,6 +83,12 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _remote_captures_need_servers(self) -> Config:
+        if self.storage.remote_captures and not self.workers.capture_endpoints:
+            raise ValueError("storage.remote_captures needs workers.capture_endpoints, the servers that push")
+        return self
+
+    @model_validator(mode="after")
     def _known_references(self) -> Config:
         unknown = [name for name in self.analysis.references or [] if name not in self.variants]
         if unknown:
@@ -96,6 +104,11 @@ class Config(Section):
     def has_probes(self) -> bool:
         """Whether probes are fitted: they need activations at positions that all trajectories have."""
         return self.capture.enabled and self.capture.positions != "all"
+
+    @property
+    def pushes(self) -> bool:
+        """Whether activations are copied to object storage."""
+        return self.capture.enabled and self.storage.url is not None
 
     def resolved(self) -> dict[str, Any]:
         """Every key with its value, defaults written out, in plain JSON types."""

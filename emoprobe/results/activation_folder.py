@@ -45,11 +45,19 @@ class TokenSpans(Record):
     response: TokenSpan
 
 
+class Stored(Record):
+    """Where a file of tensors lies in object storage: `length` bytes from `offset` on in the object at `uri`."""
+
+    uri: str
+    offset: int
+    length: int
+
+
 class ActivationMetadata(Record):
     """`metadata.json` of an activation folder. `layers` and `positions` name the tensors' first two dimensions.
 
     `error` says why there are no activations: then no layer, hook point or position is listed, and the file holds no
-    tensor.
+    tensor. `stored` says where the tensors are, once they are in object storage and no longer here.
     """
 
     request_id: str | None = None
@@ -65,6 +73,7 @@ class ActivationMetadata(Record):
     sha256: str
     bytes: int
     error: str | None = None
+    stored: Stored | None = None
 
     @property
     def n_positions(self) -> int:
@@ -79,10 +88,11 @@ class ActivationMetadata(Record):
 
 @dataclass(frozen=True)
 class ActivationFolder:
-    """A folder and what its metadata says."""
+    """A folder and what its metadata says. One that is not `here` is in object storage alone."""
 
     path: Path
     metadata: ActivationMetadata
+    here: bool = True
 
     @property
     def tensors(self) -> Path:
@@ -119,9 +129,10 @@ class ActivationFolder:
             bytes=len(content),
             error=error,
         )
+        written = metadata.model_dump(mode="json", exclude={"stored"})
         with atomic.directory(path) as folder:
             (folder / TENSORS).write_bytes(content)
-            (folder / METADATA).write_text(atomic.to_json(metadata.values()), encoding="utf-8")
+            (folder / METADATA).write_text(atomic.to_json(written), encoding="utf-8")
         return cls(path, metadata)
 
     @classmethod

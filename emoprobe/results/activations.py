@@ -1,21 +1,20 @@
-"""Activations of many trajectories: the manifest that lists their folders, the check of each, arrays for analysts."""
+"""Activations of many trajectories: the check of each folder, arrays for analysts."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import ml_dtypes  # noqa: F401 (teaches NumPy bfloat16, which safetensors asks it for)
 import numpy as np
 import pandas as pd
-from pydantic import RootModel, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationError, ActivationFolder, ActivationMetadata
 from emoprobe.results.layout import Layout
-from emoprobe.results.record import DamagedError, Record, read_json
+from emoprobe.results.manifest import ManifestEntry, StoredEntry
 
 
 @dataclass(frozen=True)
@@ -32,52 +31,10 @@ class Activations:
     layers: list[int]
 
 
-class ManifestEntry(Record):
-    """Where one activation folder lies, relative to the experiment, and what its tensors' file is."""
-
-    save_dir: str
-    request_id: str | None = None
-    sha256: str
-    bytes: int
-
-
-class Manifest(RootModel[dict[str, ManifestEntry]]):
-    """`activations_manifest.json`: `variant/sample` → its entry."""
-
-    @classmethod
-    def read(cls, path: Path) -> Manifest:
-        """Read the manifest.
-
-        Raises:
-            DamagedError: it is missing or damaged.
-        """
-        try:
-            return cls.model_validate(read_json(path))
-        except ValidationError as error:
-            raise DamagedError(path, error.errors(include_url=False)[0]["msg"]) from None
-
-
-def manifest(layout: Layout, pairs: Iterable[tuple[str, str]]) -> Manifest:
-    """List the activation folders of some pairs.
-
-    Raises:
-        ActivationError: one is missing or damaged.
-    """
-    entries = {}
-    for variant, sample in pairs:
-        folder = layout.activations(variant, sample)
-        found = ActivationFolder.read(folder).metadata
-        entries[f"{variant}/{sample}"] = ManifestEntry(
-            save_dir=str(folder.relative_to(layout.root)),
-            request_id=found.request_id,
-            sha256=found.sha256,
-            bytes=found.bytes,
-        )
-    return Manifest(entries)
-
-
 def check(folder: Path, entry: ManifestEntry | None = None, token_ids: list[int] | None = None) -> list[str]:
     """What is wrong with a folder, one line each; an empty list where all is well.
+
+    Tensors that are in object storage and not here are not looked at: `emoprobe.storage.checking` does that.
 
     Args:
         folder: the activation folder.
@@ -86,20 +43,24 @@ def check(folder: Path, entry: ManifestEntry | None = None, token_ids: list[int]
             server answered.
     """
     path = folder / TENSORS
+    content: bytes | None = None
     try:
         found = ActivationFolder.read(folder).metadata
         content = path.read_bytes()
     except ActivationError as error:
         return [str(error)]
     except OSError as error:
-        return [f"{path}: {error.strerror or error}; delete its folder and run again"]
+        if not (isinstance(error, FileNotFoundError) and (found.stored or isinstance(entry, StoredEntry))):
+            return [f"{path}: {error.strerror or error}; delete its folder and run again"]
     problems = []
-    digest = hashlib.sha256(content).hexdigest()
+    digest = (found.sha256, found.bytes) if content is None else (hashlib.sha256(content).hexdigest(), len(content))
     for source, expected in ((METADATA, found), ("the manifest", entry)):
-        if expected is not None and (expected.sha256, expected.bytes) != (digest, len(content)):
+        if expected is not None and (expected.sha256, expected.bytes) != digest:
             problems.append(f"{path}: hash or size is not what {source} says; delete its folder and run again")
     if token_ids is not None and found.token_ids != token_ids:
         problems.append(f"{folder}: was captured from other tokens than the trajectory's; delete it and run again")
+    if content is None:
+        return problems
     try:
         problems += _check_tensors(path, found)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -141,10 +102,11 @@ def load_activations(
 ) -> Activations:
     """Read activations of an experiment at one hook point and position; only what is asked for is read.
 
-    Trajectories that no server answered, or captured, have none and are left out.
+    Trajectories that no server answered, or captured, have none and are left out. Tensors that are in object storage,
+    and not here, are read there, a layer or a hook point at a time.
 
     Args:
-        experiment: folder of the experiment.
+        experiment: folder of the experiment, here or in object storage (`s3://bucket/prefix/experiment`).
         hook_point: such as `input_layernorm.output`.
         position: a captured position by name (or index, as it was asked for); where all tokens were captured, an index,
             negative ones from the end.
@@ -156,33 +118,54 @@ def load_activations(
     Raises:
         ActivationError: nothing matches, or a folder lacks the hook point, position or a layer.
     """
-    layout = Layout(Path(experiment))
-    pairs = [
-        (variant, sample)
-        for variant, sample in find_pairs(layout)
-        if (variants is None or variant in variants) and (samples is None or sample in samples)
-    ]
+    folders = _folders(
+        experiment,
+        lambda variant, sample: (variants is None or variant in variants) and (samples is None or sample in samples),
+    )
+    pairs = [pair for pair, folder in folders.items() if folder.metadata.error is None]
     if variants is not None:
         order = {name: number for number, name in enumerate(variants)}
         pairs.sort(key=lambda pair: order[pair[0]])
-    folders = {pair: ActivationFolder.read(layout.activations(*pair)) for pair in pairs}
-    pairs = [pair for pair in pairs if folders[pair].metadata.error is None]
     if not pairs:
-        raise ActivationError(f"no activations in {layout.root} match")
-    first = folders[pairs[0]]
-    chosen = list(first.metadata.layers) if layers is None else [int(layer) for layer in layers]
+        raise ActivationError(f"no activations in {experiment} match")
+    first = folders[pairs[0]].metadata
+    chosen = list(first.layers) if layers is None else [int(layer) for layer in layers]
     values: np.ndarray | None = None
-    rows = []
-    for number, (variant, sample) in enumerate(pairs):
-        folder = folders[variant, sample]
+    rows, columns, away = [], [], []
+    for number, pair in enumerate(pairs):
+        folder = folders[pair]
         column, empty = _column(folder, position)
-        block = _read(folder, hook_point, chosen, column)
+        places = _layer_rows(folder, hook_point, chosen)
         if values is None:
-            values = np.empty((len(pairs), *block.shape), dtype=dtype)
-        values[number] = block
-        rows.append((variant, sample, empty))
+            values = np.empty((len(pairs), len(chosen), folder.metadata.shapes[hook_point][2]), dtype=dtype)
+        if folder.here and (block := _read(folder, hook_point, column)) is not None:
+            values[number] = block[places].astype(np.float32)
+        else:
+            away.append((number, pair, folder, places))
+        rows.append((*pair, empty))
+        columns.append(column)
     assert values is not None
+    if away:
+        from emoprobe.storage.reading import read_layers, wanted_tensors
+
+        wanted = wanted_tensors(experiment, [(pair, folder, places) for _, pair, folder, places in away])
+        for at, some, block in read_layers(wanted, hook_point):
+            number = away[at][0]
+            values[number, some] = block[:, columns[number]].astype(np.float32)
     return Activations(values, pd.DataFrame(rows, columns=["variant", "sample_id", "empty"]), chosen)
+
+
+def _folders(
+    experiment: str | Path, wanted: Callable[[str, str], bool]
+) -> dict[tuple[str, str], ActivationFolder]:  # fmt: skip
+    """The activation folders of an experiment, here or in object storage."""
+    if "://" in str(experiment):
+        from emoprobe.storage.reading import stored_folders
+
+        return stored_folders(str(experiment), wanted)
+    layout = Layout(Path(experiment))
+    pairs = [pair for pair in find_pairs(layout) if wanted(*pair)]
+    return {pair: ActivationFolder.read(layout.activations(*pair)) for pair in pairs}
 
 
 def load_block(
@@ -202,18 +185,31 @@ def load_block(
         ActivationError: a folder is damaged or has another shape than the first.
     """
     blocks: dict[str, np.ndarray] = {}
+
+    def take(number: int, some: Sequence[int], found: np.ndarray) -> None:
+        values = found if found.dtype == np.float16 else found.astype(np.float32)
+        for column, position in enumerate(positions):
+            if position not in blocks:
+                blocks[position] = np.empty((len(pairs), end - first, *values.shape[2:]), dtype=values.dtype)
+            blocks[position][number, some] = values[:, column]
+
+    away = []
     for number, pair in enumerate(pairs):
         path = layout.activations(*pair) / TENSORS
         try:
             with safe_open(path, "np") as file:
-                found = file.get_slice(hook_point)[first:end]
-            values = found if found.dtype == np.float16 else found.astype(np.float32)
-            for column, position in enumerate(positions):
-                if position not in blocks:
-                    blocks[position] = np.empty((len(pairs), *values[:, column].shape), dtype=values.dtype)
-                blocks[position][number] = values[:, column]
+                take(number, range(end - first), file.get_slice(hook_point)[first:end])
+        except FileNotFoundError:
+            away.append(number)
         except (OSError, SafetensorError, ValueError, IndexError) as error:
             raise ActivationError(f"{path} is damaged ({error}); delete its folder and run again") from None
+    if away:
+        from emoprobe.storage.reading import read_layers, wanted_tensors
+
+        folders = [(pairs[number], ActivationFolder.read(layout.activations(*pairs[number]))) for number in away]
+        wanted = wanted_tensors(layout.root, [(pair, folder, list(range(first, end))) for pair, folder in folders])
+        for at, some, found in read_layers(wanted, hook_point):
+            take(away[at], some, found)
     return blocks
 
 
@@ -234,8 +230,8 @@ def _column(folder: ActivationFolder, position: str | int) -> tuple[int, bool]:
     raise ActivationError(f"{folder.path}: position {position!r} was not captured (captured: {names})")
 
 
-def _read(folder: ActivationFolder, hook_point: str, layers: list[int], column: int) -> np.ndarray:
-    """(n_layers, d) out of one folder; only the bytes of that position are read."""
+def _layer_rows(folder: ActivationFolder, hook_point: str, layers: list[int]) -> list[int]:
+    """Where some layers stand in a folder's tensors."""
     found = folder.metadata
     if hook_point not in found.hook_points:
         known = ", ".join(found.hook_points)
@@ -244,10 +240,16 @@ def _read(folder: ActivationFolder, hook_point: str, layers: list[int], column: 
     missing = [layer for layer in layers if layer not in places]
     if missing:
         raise ActivationError(f"{folder.path}: layers {missing} were not captured (captured: {found.layers})")
+    return [places[layer] for layer in layers]
+
+
+def _read(folder: ActivationFolder, hook_point: str, column: int) -> np.ndarray | None:
+    """(n_layers, d) out of one folder, of which only the bytes of that position are read; None where it is not here."""
     try:
         with safe_open(folder.tensors, "np") as file:
-            block = file.get_slice(hook_point)[:, column]
+            found: np.ndarray = file.get_slice(hook_point)[:, column]
+    except FileNotFoundError:
+        return None
     except (OSError, SafetensorError) as error:
         raise ActivationError(f"{folder.tensors} is damaged ({error}); delete its folder and run again") from None
-    result: np.ndarray = block[[places[layer] for layer in layers]].astype(np.float32)
-    return result
+    return found

@@ -36,6 +36,19 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def rewrite_text(path: Path, text: str) -> None:
+    """Replace the content of a file and keep its date: for a change that makes nothing else out of date."""
+    status = path.stat()
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        write_text(temporary, text)
+        os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
 def to_json(value: Any, indent: int | None = 2) -> str:
     """JSON as every file of an experiment has it: UTF-8, keys in the given order, a newline at the end.
 

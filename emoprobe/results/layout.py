@@ -53,6 +53,21 @@ class Layout:
         return self.root / "activations_manifest.json"
 
     @property
+    def shards(self) -> Path:
+        """The shards in object storage that hold the activations. No rule makes it, so no failed job removes it."""
+        return self.root / "activations_shards.json"
+
+    @property
+    def pushed(self) -> Path:
+        """Which activations were pushed where."""
+        return self.root / "activations_pushed.json"
+
+    @property
+    def pulled(self) -> Path:
+        """Which activations came back from object storage."""
+        return self.root / "activations_pulled.json"
+
+    @property
     def verified(self) -> Path:
         """What the check of every trajectory and activation folder found."""
         return self.root / "verified.json"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from emoprobe.results import activations
-from emoprobe.results.activations import Manifest
 from emoprobe.results.layout import Layout
+from emoprobe.results.manifest import Manifest
 from emoprobe.results.record import DamagedError, Record
 from emoprobe.results.trajectory import MESSAGES, OUTCOME, STATE, AgentState, Outcome, message_text, read_messages
 
@@ -49,7 +49,11 @@ def check_trajectory(layout: Layout, variant: str, sample: str) -> tuple[list[st
 
 
 def verify(layout: Layout, pairs: Iterable[tuple[str, str]], captured: Iterable[tuple[str, str]]) -> Verification:
-    """Check every pair, and the activations of those that were `captured`."""
+    """Check every pair, and the activations of those that were `captured`, here and in object storage.
+
+    Raises:
+        ActivationError: object storage cannot be reached.
+    """
     with_activations = set(captured)
     entries = {}
     problems: list[str] = []
@@ -68,4 +72,8 @@ def verify(layout: Layout, pairs: Iterable[tuple[str, str]], captured: Iterable[
             if entry is None and entries:
                 problems.append(f"{layout.manifest}: has no entry for {variant}/{sample}; delete it and run again")
             problems += activations.check(folder, entry, tokens)
+    if layout.shards.exists():
+        from emoprobe.storage.checking import check_stored
+
+        problems += check_stored(layout, entries)
     return Verification(checked=checked, problems=problems)

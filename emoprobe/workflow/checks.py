@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -49,6 +50,7 @@ def check_config(config: Config, cache: Path | None = None, converted: Path = MO
         *_variants(config),
         *_model(config, converted),
         *_endpoints(config),
+        *_storage(config),
     ]
 
 
@@ -220,3 +222,8 @@ def _endpoints(config: Config) -> Iterator[str]:
                 _ = urlsplit(url).port
             except ValueError as error:
                 yield f"workers.{key} = {url!r}: is no URL of a server ({error})"
+
+
+def _storage(config: Config) -> Iterator[str]:
+    if config.pushes and find_spec("obstore") is None:
+        yield f"storage.url = {config.storage.url!r}: object storage needs obstore; pip install 'emoprobe[storage]'"

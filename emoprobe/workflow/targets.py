@@ -17,13 +17,19 @@ from emoprobe.results.catalogue import tables_of
 from emoprobe.results.layout import ACTIVATION_FILES, TRAJECTORY_FILES, Layout
 from emoprobe.tasks.samples import captured_pairs, experiment_pairs, sample_ids
 
+TENSORS, METADATA = ACTIVATION_FILES
+
 
 @dataclass(frozen=True)
 class Targets:
-    """The files of one experiment."""
+    """The files of one experiment.
+
+    `layout` is where rules name them, `found` where they are looked for: another workflow may prefix the names.
+    """
 
     config: Config
     layout: Layout
+    found: Layout | None = None
 
     @cached_property
     def pairs(self) -> list[tuple[str, str]]:
@@ -50,6 +56,35 @@ class Targets:
         folders = (self.layout.activations(variant, sample) for variant, sample in self.captured)
         return [f"{folder}/{name}" for folder in folders for name in names]
 
+    def tensors(self) -> list[str]:
+        """The tensors of every activation folder that are to be here: those in object storage alone are no targets."""
+        if not self.config.storage.keep_local:
+            return []
+        files = zip(self.captured, self.activations([TENSORS]), strict=True)
+        return [path for pair, path in files if pair not in self._away]
+
+    @cached_property
+    def _away(self) -> set[tuple[str, str]]:
+        """Those of the captured pairs whose tensors are in object storage and not here."""
+        layout = self.found or self.layout
+        if not layout.shards.exists():
+            return set()
+        from emoprobe.results.manifest import stored_pairs
+
+        missing = [pair for pair in self.captured if not (layout.activations(*pair) / TENSORS).exists()]
+        return stored_pairs(layout, missing)
+
+    def copies(self) -> list[Path]:
+        """What is to be done with object storage: activations that are pushed, and pulled where they are missing."""
+        if not self.config.pushes:
+            return []
+        wanted = self.config.storage.keep_local and bool(self._away)
+        return [self.layout.pushed, *([self.layout.pulled] if wanted else [])]
+
+    def before_push(self) -> list[Path]:
+        """What is made of activations and says whether they are whole: they are read here rather than there."""
+        return [self.layout.verified, *([self.layout.directions()] if self.config.has_probes else [])]
+
     @property
     def rules(self) -> list[str]:
         """The rules that make the experiment's tables."""
@@ -74,7 +109,7 @@ class Targets:
         layout = self.layout
         described = [layout.resolved_yaml, layout.resolved_json, layout.metadata, layout.model]
         concluded = [layout.plan, layout.report, layout.report_html, layout.verified]
-        captured: list[Path | str] = [*self.manifest(), *self.activations()]
+        captured: list[Path | str] = [*self.manifest(), *self.activations([METADATA]), *self.tensors(), *self.copies()]
         directions = [layout.directions()] if self.config.has_probes else []
         return [
             *described,

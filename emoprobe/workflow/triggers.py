@@ -17,7 +17,7 @@ from emoprobe.models import source as models
 from emoprobe.tasks import samples, variants
 from emoprobe.workflow.code import code_digest
 
-EXECUTION = ("workers", "deploy")  # sections that change no result
+EXECUTION = ("workers", "deploy", "storage")  # sections that change no result
 PAGES = ("emoprobe.report.page", "emoprobe.report.captions", "emoprobe.report.templates")
 # Rule → the modules whose code decides what it computes.
 CODE = {

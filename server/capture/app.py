@@ -14,6 +14,7 @@ from fastapi.responses import FileResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from emoprobe.config.science.capture import STREAM_POINTS
+from emoprobe.results.activation_folder import ActivationError
 from server.capture.answers import error_body
 from server.capture.completions import Work
 from server.capture.engine import ModelError
@@ -196,6 +197,11 @@ def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(ModelError)
     async def failed(_: Request, error: ModelError) -> Response:
         return AsciiJSON(error_body(str(error), 500), 500)
+
+    @app.exception_handler(ActivationError)
+    async def not_pushed(_: Request, error: ActivationError) -> Response:
+        log.error("cannot push: %s", error)
+        return AsciiJSON(error_body(str(error), 502), 502)
 
     @app.exception_handler(OSError)
     async def disk(_: Request, error: OSError) -> Response:

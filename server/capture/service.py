@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -23,6 +23,9 @@ from server.capture.prompts import Decoder, Prompt, PromptError
 from server.capture.schema import Ndif, Sampling
 from server.capture.steering import LayerEdit, Steering, SteeringError, layer_edits
 from server.capture.storage import OverflowedError, SaveDirError, Storage, Stored
+
+if TYPE_CHECKING:
+    from server.capture.pushing import Pusher
 
 DEFAULTS = Ndif(
     layers="all",
@@ -60,8 +63,8 @@ class CapturePlan:
 class Service:
     """The model, its engine and its storage, as the routes use them."""
 
-    def __init__(self, model: ServedModel, engine: Engine, storage: Storage) -> None:
-        self.model, self.engine, self.storage = model, engine, storage
+    def __init__(self, model: ServedModel, engine: Engine, storage: Storage, pusher: Pusher | None = None) -> None:
+        self.model, self.engine, self.storage, self.pusher = model, engine, storage, pusher
         self.defaults = DEFAULTS
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="writer")
 
@@ -223,6 +226,7 @@ class Service:
             BadRequestError: positions that the sequence does not have, more than memory can hold, or values that the
                 stored type cannot.
             OSError: the folder cannot be written.
+            ActivationError: it cannot be pushed.
         """
         ids = prompt.token_ids + completion
         start, end = prompt.spans.response
@@ -272,7 +276,9 @@ class Service:
             raise
         except OverflowedError as error:
             raise BadRequestError(f"ndif.dtype: {error}", "ndif") from None
+        place = {} if self.pusher is None else await _await(self.pusher.push(plan.folder))
         return {
+            **place,
             "save_dir": found.save_dir,
             "shapes": found.shapes,
             "dtype": plan.dtype,

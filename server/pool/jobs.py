@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from emoprobe.results.activation_folder import ActivationFolder
+from emoprobe.results.activation_folder import ActivationFolder, Stored
 from emoprobe.results.dates import date_to_now
 from emoprobe.results.record import DamagedError
 from emoprobe.results.sample import Sample
@@ -59,9 +59,11 @@ async def generate(experiment: Experiment, fleet: Fleet, variant: str, name: str
     if inline:
         marks = message_spans(config, request["messages"], sample.question)
         body = request | {"ndif": _wanted(experiment, variant, name) | {"message_spans": marks.values()}}
+    remote = inline and config.storage.remote_captures
     index = experiment.pair_index(variant, sample.index, number)
     fetch = _fetcher(experiment, variant, name) if inline else None
-    asked = Request(index, "/v1/chat/completions", body, config.workers.timeout, check_response, fetch)
+    check = _check_remote if remote else check_response
+    asked = Request(index, "/v1/chat/completions", body, config.workers.timeout, check, fetch)
     try:
         response, delivery = await fleet.deliver(asked)
     except UnansweredError as error:
@@ -71,6 +73,8 @@ async def generate(experiment: Experiment, fleet: Fleet, variant: str, name: str
             await _write_failed_capture(experiment, variant, name, str(error), [])
     else:
         experiment.allowance.answered(variant, name)
+        if remote:
+            await _fetch(experiment, variant, name, response)
         trajectory = completed(config, variant, sample, request, response, delivery, draw=number)
     date_to_now([layout.sample(sample_id), layout.model])
     await _write(trajectory.write, layout.pair(variant, name))
@@ -110,14 +114,18 @@ async def capture(experiment: Experiment, fleet: Fleet, variant: str, name: str)
     }
     index = experiment.pair_index(variant, sample_index(name), split_draw_id(name)[1])
     fetch = _fetcher(experiment, variant, name)
-    asked = Request(index, "/v1/completions", request, experiment.config.workers.timeout, _check_breadcrumb, fetch)
+    remote = experiment.config.storage.remote_captures
+    check = _check_place if remote else _check_breadcrumb
+    asked = Request(index, "/v1/completions", request, experiment.config.workers.timeout, check, fetch)
     try:
-        await fleet.deliver(asked)
+        answer, _ = await fleet.deliver(asked)
     except UnansweredError as error:
         await _must_be_allowed(experiment, variant, name, error)
         await _write_failed_capture(experiment, variant, name, str(error), state.token_ids)
     else:
         experiment.allowance.answered(variant, name)
+        if remote:
+            await _fetch(experiment, variant, name, answer)
 
 
 async def _must_be_allowed(experiment: Experiment, variant: str, name: str, error: UnansweredError) -> None:
@@ -146,7 +154,8 @@ def _wanted(experiment: Experiment, variant: str, name: str) -> dict[str, Any]:
     """What every capture of an experiment asks for."""
     settings = experiment.config.capture
     folder = experiment.layout.activations(variant, name)
-    remote = experiment.config.workers.capture_files == "fetch"
+    # A host without this file system has another root: the path is taken from there.
+    remote = experiment.config.workers.capture_files == "fetch" or experiment.config.storage.remote_captures
     return {
         "save_dir": str(folder.relative_to(experiment.results) if remote else folder.resolve()),
         "request_id": _request_id(experiment, variant, name),
@@ -174,6 +183,39 @@ def _check_breadcrumb(answer: Any) -> dict[str, Any]:
     if not isinstance(answer.get("ndif"), dict) or "save_dir" not in answer["ndif"]:
         raise ResponseError(f"the answer has no ndif breadcrumb: {str(answer)[:200]}")
     return dict(answer)
+
+
+def _check_place(answer: Any) -> dict[str, Any]:
+    """Return the answer if it tells where the activations lie in object storage.
+
+    Raises:
+        ResponseError: it does not.
+    """
+    found = _check_breadcrumb(answer)
+    if "uri" not in found["ndif"]:
+        raise ResponseError("the answer names no uri (storage.remote_captures): start the server with --push URL")
+    return found
+
+
+def _check_remote(answer: Any) -> dict[str, Any]:
+    """Check an answer whose activations are elsewhere.
+
+    Raises:
+        ResponseError: it cannot be used.
+    """
+    return _check_place(check_response(answer))
+
+
+async def _fetch(experiment: Experiment, variant: str, name: str, answer: dict[str, Any]) -> None:
+    """Fetch activations from where their server has pushed them.
+
+    Raises:
+        StorageError: they cannot be had.
+    """
+    from emoprobe.storage.pull import fetch_folder
+
+    stored = Stored.model_validate({key: answer["ndif"].get(key) for key in Stored.model_fields})
+    await _write(fetch_folder, experiment.layout.activations(variant, name), stored, experiment.config.storage)
 
 
 async def _write(function: Callable[..., object], *arguments: Any) -> None:

@@ -12,6 +12,7 @@ import signal
 from collections import Counter
 from pathlib import Path
 
+from emoprobe.results.activation_folder import ActivationError
 from emoprobe.results.record import DamagedError
 from emoprobe.tasks.samples import DataError
 from emoprobe.tasks.variants import VariantError
@@ -155,7 +156,7 @@ class Pool:
             root = run.experiment(job.experiment).layout.root
             reason = f"a file of {root} cannot be read or written: {error.strerror or error}"
             return f"{job.pair}: {reason}\nWhat to do: make the folder writable, with room, then run again.\n"
-        if isinstance(error, GaveUpError | RefusedError | VariantError | DataError | DamagedError):
+        if isinstance(error, GaveUpError | RefusedError | VariantError | DataError | DamagedError | ActivationError):
             message = f"{job.pair}: {error}\n"
             if isinstance(error, RefusedError | VariantError):
                 run.refused[job] = message

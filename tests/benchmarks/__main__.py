@@ -1,15 +1,16 @@
-"""Run benchmarks: python -m tests.benchmarks [generation stub planning capture probes steering]."""
+"""Run benchmarks: python -m tests.benchmarks [generation stub planning capture probes steering storage]."""
 
 from __future__ import annotations
 
 import sys
 
-from tests.benchmarks import capture, generation, planning, probes, steering, stub
+from tests.benchmarks import capture, generation, planning, probes, steering, storage, stub
 
 ALL = {
     "stub": stub.run,
     "planning": planning.run,
     "probes": probes.run,
+    "storage": storage.run,
     "capture": capture.run,
     "steering": steering.run,
     "generation": generation.run,

@@ -14,6 +14,7 @@ from emoprobe.config.files import parse_config
 from emoprobe.results import activations, atomic
 from emoprobe.results.activation_folder import ActivationError, ActivationFolder
 from emoprobe.results.layout import Layout
+from emoprobe.results.manifest import manifest
 from emoprobe.results.record import DamagedError
 from emoprobe.results.sample import Sample
 from emoprobe.results.trajectory import Attempt, Trajectory
@@ -275,7 +276,7 @@ def test_the_activations_of_a_failure_say_so_and_are_passed_over(tmp_path: Path)
     assert found.index["variant"].tolist() == ["control"]
     assert found.values.shape == (1, 1, 4)
     pairs = [("control", "gsm8k_0001"), ("calm", "gsm8k_0001")]
-    atomic.write_json(layout.manifest, activations.manifest(layout, pairs).model_dump(mode="json"))
+    atomic.write_json(layout.manifest, manifest(layout, pairs).model_dump(mode="json"))
     assert verify(layout, pairs, pairs).problems == []
 
 

@@ -1,0 +1,94 @@
+"""`activations_manifest.json`: where the activations of every trajectory lie, with their hashes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, RootModel, ValidationError
+
+from emoprobe.results.activation_folder import ActivationError, ActivationFolder, Stored
+from emoprobe.results.layout import Layout
+from emoprobe.results.record import DamagedError, Record, read_json
+
+
+class ManifestEntry(Record):
+    """Where one activation folder lies, relative to the experiment, and what its tensors' file is."""
+
+    save_dir: str
+    request_id: str | None = None
+    sha256: str
+    bytes: int
+
+
+class StoredEntry(ManifestEntry):
+    """The entry of a folder whose tensors are in object storage as well, or there alone: see `Stored`."""
+
+    uri: str
+    offset: int
+    length: int
+
+    @property
+    def stored(self) -> Stored:
+        """Where its tensors lie."""
+        return Stored(uri=self.uri, offset=self.offset, length=self.length)
+
+
+class Manifest(RootModel[dict[str, Annotated[StoredEntry | ManifestEntry, Field(union_mode="left_to_right")]]]):
+    """`activations_manifest.json`: `variant/sample` → its entry."""
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        """Read the manifest.
+
+        Raises:
+            DamagedError: it is missing or damaged.
+        """
+        try:
+            return cls.model_validate(read_json(path))
+        except ValidationError as error:
+            raise DamagedError(path, error.errors(include_url=False)[0]["msg"]) from None
+
+
+def manifest(layout: Layout, pairs: Iterable[tuple[str, str]]) -> Manifest:
+    """List the activation folders of some pairs.
+
+    Raises:
+        ActivationError: one is missing or damaged.
+    """
+    entries = {}
+    for variant, sample in pairs:
+        folder = layout.activations(variant, sample)
+        found = ActivationFolder.read(folder).metadata
+        entry = ManifestEntry(
+            save_dir=str(folder.relative_to(layout.root)),
+            request_id=found.request_id,
+            sha256=found.sha256,
+            bytes=found.bytes,
+        )
+        if found.stored is not None:
+            entry = StoredEntry(**entry.values(), **found.stored.values())
+        entries[f"{variant}/{sample}"] = entry
+    return Manifest(entries)
+
+
+def stored_pairs(layout: Layout, pairs: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Those of some pairs whose tensors object storage has, as the manifest says, or the metadata of their folder."""
+    try:
+        rows = Manifest.read(layout.manifest).root
+    except DamagedError:
+        rows = {}
+    return {
+        (variant, sample)
+        for variant, sample in pairs
+        if isinstance(rows.get(f"{variant}/{sample}"), StoredEntry)
+        or _names_a_place(layout.activations(variant, sample))
+    }
+
+
+def _names_a_place(folder: Path) -> bool:
+    try:
+        return ActivationFolder.read(folder).metadata.stored is not None
+    except ActivationError:
+        return False

@@ -1,0 +1,48 @@
+"""Activations of a server on a host of its own: folders are pushed, many in one shard, before they are answered for."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from emoprobe.storage.bucket import Bucket
+from emoprobe.storage.push import push_folders
+
+QUIET_SECONDS = 0.25  # without another folder, after which those that wait are pushed
+MOST = 256
+
+
+class Pusher:
+    """Pushes the folders that it is given: those of requests that are answered at about the same time go together."""
+
+    def __init__(self, url: str) -> None:
+        self._bucket = Bucket(url)
+        self._waiting: queue.Queue[tuple[Path, Future[dict[str, Any]]]] = queue.Queue()
+        threading.Thread(target=self._run, name="pusher", daemon=True).start()
+
+    def push(self, folder: Path) -> Future[dict[str, Any]]:
+        """Push a folder; the result is what a breadcrumb says of it: `uri`, `offset`, `length`."""
+        pushed: Future[dict[str, Any]] = Future()
+        self._waiting.put((folder, pushed))
+        return pushed
+
+    def _run(self) -> None:
+        while True:
+            batch = [self._waiting.get()]
+            while len(batch) < MOST:
+                try:
+                    batch.append(self._waiting.get(timeout=QUIET_SECONDS))
+                except queue.Empty:
+                    break
+            # The same folder may have been captured twice; the last one lies there.
+            folders = list(dict.fromkeys(folder for folder, _ in batch))
+            try:
+                places = push_folders(self._bucket, folders)
+                for folder, pushed in batch:
+                    pushed.set_result(places[folder].values())
+            except Exception as error:
+                for _, pushed in batch:
+                    pushed.set_exception(error)

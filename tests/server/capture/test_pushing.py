@@ -1,0 +1,89 @@
+"""Folders that a server pushes itself: together, checked, and where the answer says."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emoprobe.config.execution.storage import Storage
+from emoprobe.results.activation_folder import ActivationFolder, Stored
+from emoprobe.results.layout import Layout
+from emoprobe.storage.bucket import Bucket, StorageError
+from emoprobe.storage.pull import fetch_folder
+from emoprobe.storage.push import push
+from server.capture.pushing import Pusher
+from tests.emoprobe.storage import folders
+from tests.faulty_proxy import Fault, FaultyProxy
+from tests.seaweed import BUCKET, SeaweedFS, environment
+
+
+@pytest.fixture
+def proxy(seaweed: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
+    proxy = FaultyProxy(seaweed.port)
+    for name, value in environment(proxy.port).items():
+        monkeypatch.setenv(name, value)
+    yield proxy
+    proxy.stop()
+
+
+@pytest.fixture
+def url() -> str:
+    return f"s3://{BUCKET}/{uuid.uuid4().hex[:8]}"
+
+
+def results(pushed: list[Future[dict[str, Any]]]) -> list[Stored]:
+    return [Stored.model_validate(each.result(120)) for each in pushed]
+
+
+def test_folders_of_one_moment_share_a_shard(tmp_path: Path, proxy: FaultyProxy, url: str) -> None:
+    there, here = Layout(tmp_path / "there" / "tiny"), Layout(tmp_path / "here" / "tiny")
+    there.root.mkdir(parents=True)
+    pairs = folders.write(there, variants=2, samples=32, d=8)
+    pusher = Pusher(url)
+    with proxy.counting() as requests:
+        places = results([pusher.push(there.activations(*pair)) for pair in pairs])
+    assert len({place.uri for place in places}) == 2  # a shard has one variant
+    assert sum(requests.values()) <= 0.2 * len(pairs)
+    settings = Storage(url=url)
+    for pair, place in zip(pairs, places, strict=True):
+        fetch_folder(here.activations(*pair), place, settings)
+        assert ActivationFolder.read(here.activations(*pair)).metadata.stored == place
+    named = {name: content for name, content in folders.files(there).items() if "safetensors" in name}
+    assert {name: content for name, content in folders.files(here).items() if "safetensors" in name} == named
+    # The push of the whole experiment finds them there.
+    with proxy.counting() as requests:
+        pushed = push(here, pairs, settings)
+    assert requests["PUT"] == 2  # the manifest
+    assert pushed.folders == len(pairs)
+    assert set(json.loads(here.shards.read_text())) == {place.uri for place in places}
+
+
+def test_what_is_not_as_the_answer_says_is_not_taken(tmp_path: Path, proxy: FaultyProxy, url: str) -> None:
+    there = Layout(tmp_path / "there" / "tiny")
+    there.root.mkdir(parents=True)
+    pairs = folders.write(there, variants=1, samples=2, d=8)
+    first, second = results([Pusher(url).push(there.activations(*pair)) for pair in pairs])
+    with pytest.raises(StorageError, match="does not hold v0/q_0001"):
+        fetch_folder(tmp_path / "here" / "v0" / "q_0001", second, Storage(url=url))
+    with pytest.raises(StorageError, match="the shard is missing"):
+        fetch_folder(tmp_path / "here" / "v0" / "q_0001", first.model_copy(update={"uri": f"{first.uri}x"}), Storage())
+    assert not (tmp_path / "here").exists()
+
+
+def test_a_push_that_fails_fails_its_request_and_no_later_one(tmp_path: Path, proxy: FaultyProxy, url: str) -> None:
+    there = Layout(tmp_path / "there" / "tiny")
+    there.root.mkdir(parents=True)
+    (pair,) = folders.write(there, variants=1, samples=1, d=8)
+    pusher = Pusher(url)
+    proxy.faults = [Fault("forbidden", times=1000)]
+    with pytest.raises(StorageError, match="renew the credentials"):
+        pusher.push(there.activations(*pair)).result(120)
+    proxy.faults = []
+    (place,) = results([pusher.push(there.activations(*pair))])
+    assert place.uri in [Bucket(url).uri(key) for key in Bucket(url).sizes("shards/")]
