@@ -98,7 +98,7 @@ def settings(sshd: Sshd, model: Path, host_folder: Path) -> dict[str, Any]:
         "model": {"source": str(model)},
         "dataset": {"samples": 3},
         "variants": {"control": {}, "calm": {"text": "It is a quiet day."}},
-        "generation": {"backend": "nnsight", "max_tokens": 24, "temperature": 0.7},
+        "generation": {"backend": "nnsight", "max_tokens": 24},
         "capture": {"hook_points": ["resid_post"], "positions": ["last_prompt", "response_mean"]},
         "deploy": {
             "backend": "ssh",
