@@ -9,6 +9,7 @@ import contextlib
 import difflib
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -49,6 +50,7 @@ def check_config(config: Config, cache: Path | None = None, converted: Path = MO
         *_variants(config),
         *_model(config, converted),
         *_endpoints(config),
+        *_slurm(config),
     ]
 
 
@@ -213,3 +215,14 @@ def _endpoints(config: Config) -> Iterator[str]:
                 _ = urlsplit(url).port
             except ValueError as error:
                 yield f"workers.{key} = {url!r}: is no URL of a server ({error})"
+
+
+def _slurm(config: Config) -> Iterator[str]:
+    if not config.workers.slurm:
+        return
+    if shutil.which("sbatch") is None:
+        yield "workers.slurm: sbatch is not on the path; run where SLURM's commands are, or remove the key"
+    wanted = config.generation.engine.tensor_parallel
+    for number, shape in enumerate(config.workers.slurm):
+        if wanted > 1 and shape.gpus < wanted:
+            yield f"workers.slurm.{number}.gres = {shape.gres!r}: generation.engine.tensor_parallel needs {wanted} GPUs"

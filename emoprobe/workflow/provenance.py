@@ -54,7 +54,7 @@ def experiment_metadata(config: Config, card: ModelCard, code: Path) -> dict[str
         },
         "samples": sample_ids(config.dataset),
         "variants": list(config.variants),
-        "workers": {"count": len(workers.endpoints) or workers.count, "endpoints": workers.endpoints},
+        "workers": {"count": len(workers.endpoints) or workers.started, "endpoints": workers.endpoints},
         "random_seed": config.experiment.seed,
         "vllm_config": {
             "dtype": config.model.dtype,

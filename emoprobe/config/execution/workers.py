@@ -59,3 +59,8 @@ class Workers(Section):
         if len({url.rstrip("/") for url in endpoints}) != len(endpoints):
             raise ValueError("names a server twice")
         return [url.rstrip("/") for url in endpoints]
+
+    @property
+    def started(self) -> int:
+        """How many servers of each kind are started, here or in SLURM jobs, unless endpoints take their place."""
+        return sum(shape.count for shape in self.slurm) or self.count
