@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -133,6 +134,10 @@ class Slurm:
         if number is signal.SIGKILL:
             self._daemons[daemon].wait()
 
+    def is_up(self, daemon: str) -> bool:
+        """Whether `slurmctld` or the slurmd of a node runs."""
+        return self._daemons[daemon].poll() is None
+
     def kill_node(self, name: str) -> None:
         """What a loss of power does to a node: its slurmd and everything that its jobs run are gone at once."""
         self.signal(name, signal.SIGKILL)
@@ -163,6 +168,10 @@ class Slurm:
         """The state of each job that has not ended, by its number."""
         lines = self.run("squeue", "--noheader", "--format=%i %T").splitlines()
         return {int(number): state for number, state in (line.split() for line in lines)}
+
+    def wait_until(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait for something that SLURM does."""
+        wait_for(condition, PATIENCE, what)
 
     def wait_until_empty(self) -> None:
         """Wait until no job is left in the queue."""

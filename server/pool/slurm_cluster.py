@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 10.0
 COMMAND_SECONDS = 30.0
-CANCEL_SECONDS = 15.0
+CANCEL_SECONDS = 5.0
 PENDING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"})
 STANDING = frozenset({"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"})
 # What sbatch says where another try may do better; everything else is a request that SLURM will not have.
@@ -28,6 +28,7 @@ _TRANSIENT = (
     "zero bytes were transmitted", "standby mode", "transport", "broken pipe", "connection reset", "munge",
     "authentication", "submit job limit", "maxsubmitjob", "pending submissions", "communication", "dns srv", "no route",
 )  # fmt: skip
+_NOTHING_TO_CANCEL = ("no active jobs", "invalid job id", "already completing", "already completed")
 # The environment of SLURM's commands, which sbatch hands on to the job: nothing else of the user's goes there.
 _COMMAND_VARIABLES = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "SLURM_CONF")
 # Sites and users set defaults of sbatch in such variables; these would change what the pool relies on.
@@ -153,10 +154,10 @@ class SlurmCluster:
         pause = 1.0
         while True:
             try:
-                status, _, error = await self._run(["scancel", "--me", "--quiet", what])
+                status, _, error = await self._run(["scancel", "--me", what])
             except UnreachableError as problem:
                 status, error = 1, str(problem)
-            if status == 0 or "invalid job id" in error.lower():
+            if status == 0 or any(words in error.lower() for words in _NOTHING_TO_CANCEL):
                 return
             log.warning("scancel %s: %s", what, error)
             await asyncio.sleep(pause)

@@ -1,10 +1,10 @@
-"""Run benchmarks: python -m tests.benchmarks [generation stub planning capture probes]."""
+"""Run benchmarks: python -m tests.benchmarks [generation stub planning capture probes slurm]."""
 
 from __future__ import annotations
 
 import sys
 
-from tests.benchmarks import capture, generation, planning, probes, stub
+from tests.benchmarks import capture, generation, planning, probes, slurm, stub
 
 ALL = {
     "stub": stub.run,
@@ -12,6 +12,7 @@ ALL = {
     "probes": probes.run,
     "capture": capture.run,
     "generation": generation.run,
+    "slurm": slurm.run,
 }
 
 

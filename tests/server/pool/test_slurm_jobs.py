@@ -8,29 +8,22 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from emoprobe.config.execution.slurm import SlurmShape
-from emoprobe.config.files import parse_config
 from server.pool.connections import Connections
-from server.pool.fleet import Fleet, FleetDownError, Request
-from server.pool.launch import environment_elsewhere
+from server.pool.fleet import FleetDownError
 from server.pool.slurm_cluster import JobState, SlurmCluster
 from server.pool.slurm_folder import FOLDER, JobFolder, PoolFolder
-from server.pool.slurm_job import JobCommand, SlurmJob
-from server.pool.worker import Worker, WorkerLimits
+from server.pool.slurm_job import SlurmJob
+from server.pool.worker import WorkerLimits
 from tests.conftest import StubServer
 from tests.server.pool.house import SECONDS, until
+from tests.server.pool.slurm_house import KEY, SMALL, Jobs, job_of, jobs, node_of, script, stub_command, urgent
 from tests.slurm import Slurm
 from tests.workspace import ROOT
-
-KEY = "sk-nobody-may-read-this"
-LIMITS = WorkerLimits(requests=4, restarts=1, start_timeout=SECONDS, hang_timeout=SECONDS, health_interval=0.5)
-SMALL = SlurmShape(cpus=1, memory="100M", time="10")
 
 
 @pytest.fixture(autouse=True)
@@ -38,80 +31,6 @@ def idle(slurm: Slurm) -> Iterator[None]:
     """Every test finds and leaves an idle cluster."""
     yield
     slurm.make_idle()
-
-
-def stub_command(delay: float = 0.0) -> JobCommand:
-    line = [sys.executable, "-m", "server.pool.child", "tests.guarded_stub", "{host}", "{port}", str(delay)]
-    return JobCommand(line, environment_elsewhere(parse_config({}), gpu=False), Path("/nonexistent"))
-
-
-def script(code: str) -> JobCommand:
-    """A server that is only this program, which finds host and port in its arguments."""
-    return JobCommand([sys.executable, "-c", code, "{host}", "{port}"], {"PYTHONPATH": str(ROOT)}, Path("/nonexistent"))
-
-
-class Jobs:
-    """A fleet of SLURM jobs."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.cluster = SlurmCluster(folder, poll=0.5)
-        self.fleet = Fleet("vllm", "stub", 3, None)
-
-    def add(
-        self,
-        make: Callable[[], JobCommand] = stub_command,
-        shape: SlurmShape = SMALL,
-        limits: WorkerLimits = LIMITS,
-        queue_timeout: float | None = None,
-    ) -> Worker:
-        name = f"vllm-{len(self.fleet.workers)}"
-        job = SlurmJob(name, shape, make, KEY, self.cluster, self.folder / f"{name}.log", queue_timeout)
-        self.fleet.workers.append(Worker(name, "stub", KEY, limits, job, self.fleet.changed))
-        return self.fleet.workers[-1]
-
-    async def live(self) -> None:
-        """Start the servers and wait until all answer."""
-        self.fleet.start()
-        await until(lambda: all(worker.state == "live" for worker in self.fleet.workers))
-
-    async def ask(self, index: int = 0) -> list[str | None]:
-        """Ask a question; return what became of each attempt."""
-        body = {"model": "stub", "messages": [{"role": "user", "content": "1 + 1?"}], "seed": index}
-        answer, delivery = await self.fleet.deliver(Request(index, "/v1/chat/completions", body, SECONDS, dict))
-        assert answer["choices"]
-        return [attempt.error for attempt in delivery.attempts]
-
-
-@asynccontextmanager
-async def jobs(folder: Path) -> AsyncIterator[Jobs]:
-    """Jobs that are ended in the end, and of which then nothing is left in the folder."""
-    made = Jobs(folder)
-    try:
-        async with asyncio.timeout(SECONDS):
-            yield made
-    finally:
-        await made.fleet.stop()
-        await made.cluster.close()
-        assert not list((folder / FOLDER).glob("*")) if (folder / FOLDER).exists() else True
-
-
-def job_of(worker: Worker) -> str:
-    assert isinstance(worker.launcher, SlurmJob)
-    assert worker.launcher.job is not None
-    return worker.launcher.job
-
-
-def node_of(slurm: Slurm, worker: Worker) -> str:
-    return slurm.run("squeue", "--noheader", f"--jobs={job_of(worker)}", "--format=%N").strip()
-
-
-def urgent(slurm: Slurm, *options: str) -> str:
-    """A job of somebody more important, for which all others have to go."""
-    options = options or ("--nodes=2", "--exclusive")
-    return slurm.run(
-        "sbatch", "--parsable", "--partition=urgent", "--output=/dev/null", *options, "--wrap=sleep 1000"
-    ).strip()
 
 
 def test_a_job_answers_and_is_ended(slurm: Slurm, tmp_path: Path) -> None:
@@ -183,18 +102,29 @@ def test_a_preempted_job_is_submitted_again_at_no_cost(slurm: Slurm, tmp_path: P
 def test_being_taken_away_never_uses_up_restarts_or_attempts(slurm: Slurm, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with jobs(tmp_path) as made:
-            worker = made.add(lambda: stub_command(3600.0 if worker_restarts(made) < 3 else 0.0))
+            delays = iter([3600.0] * 3)
+            worker = made.add(lambda: stub_command(next(delays, 0.0)))
             asked = asyncio.create_task(made.ask())
-            for number in range(3):
+            for number in range(1, 4):
                 await until(lambda: worker.in_flight == 1)
-                slurm.run("scontrol", "update", f"JobId={job_of(worker)}", "TimeLimit=1")  # the warning is due
-                await until(lambda number=number: worker.restarts == number + 1)  # type: ignore[misc]
+                slurm.run("scancel", "--batch", "--signal=TERM", job_of(worker))  # as SLURM warns
+                await until(lambda number=number: worker.restarts == number)  # type: ignore[misc]
             errors = await asked
             assert len(errors) == 4  # three of them failed, which is all that a request may, and cost nothing
             assert worker.state == "live"
 
-    def worker_restarts(made: Jobs) -> int:
-        return made.fleet.workers[0].restarts
+    asyncio.run(scenario())
+
+
+def test_a_job_whose_time_is_nearly_up_is_followed_by_the_next(slurm: Slurm, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with jobs(tmp_path) as made:
+            worker = made.add()
+            await made.live()
+            slurm.run("scontrol", "update", f"JobId={job_of(worker)}", "TimeLimit=1")  # so that the warning is due
+            await until(lambda: worker.restarts == 1 and worker.state == "live")
+            assert "SLURM wants" in (worker.error or "")
+            assert await made.ask() == [None]
 
     asyncio.run(scenario())
 
@@ -362,7 +292,7 @@ def test_a_dead_pools_jobs_are_cancelled_at_the_next_start(slurm: Slurm, tmp_pat
     code = f"""
 import asyncio, os, sys
 from pathlib import Path
-from tests.server.pool.test_slurm_jobs import Jobs
+from tests.server.pool.slurm_house import Jobs
 async def main():
     made = Jobs(Path({str(tmp_path)!r}))
     made.add()
