@@ -1,7 +1,8 @@
 """A watchdog for rules that run as SLURM jobs of their own: it ends a run that waits for a job that is no more.
 
 Snakemake's executor for SLURM asks for the states of its jobs, and may miss an answer: after an outage of the
-accounting it stops asking, and a job that was preempted and not queued again it follows for ever. Such a run would hang.
+accounting it stops asking, and it follows a job for ever that was preempted and not queued again. Such a run would
+hang.
 """
 
 from __future__ import annotations

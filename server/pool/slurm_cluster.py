@@ -9,8 +9,10 @@ import os
 import secrets
 import shutil
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from server.pool.launcher import LaunchError
 from server.pool.slurm_folder import RENEW_SECONDS, PoolFolder
@@ -198,8 +200,8 @@ class SlurmCluster:
             if not self._states[job].ended:
                 self._spawn(self._cancel(job))
 
-    def _spawn(self, work: asyncio._CoroutineLike[None]) -> asyncio.Task[None]:
-        task = asyncio.ensure_future(work)
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

@@ -120,7 +120,7 @@ class PoolFolder:
 
     def _lives(self, owner: dict[str, Any], path: Path) -> bool:
         if owner["host"] == socket.gethostname():
-            return _started(owner["pid"]) == owner["started"]
+            return _started(int(owner["pid"])) == str(owner["started"])
         # Compared with a file of this moment, as the clocks of two machines and of the file system may differ.
         try:
             with tempfile.NamedTemporaryFile(dir=self.path) as now:

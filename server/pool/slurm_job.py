@@ -165,9 +165,7 @@ class SlurmJob(Launcher):
         return str(self._tail.path)
 
     async def _pause(self) -> None:
-        """Wait a little longer each time that SLURM has taken the server away, unless it had stood for long."""
-        if self._since and time.monotonic() - self._since > STEADY_SECONDS:
-            self._taken = 0
+        """Wait a little longer each time that SLURM has taken the server away, see `_end`."""
         if self._taken:
             seconds = min(LONGEST_PAUSE, 2.0 ** (self._taken - 1))
             self._waits = f"is submitted again in {seconds:.0f} s"
@@ -299,10 +297,12 @@ class SlurmJob(Launcher):
         return Exit(reason, again=True)
 
     def _end(self, ended: Exit) -> Exit:
-        """The server is gone: let everybody know who waits for that."""
+        """The server is gone: let everybody know who waits for that. Where it had stood for long, count anew."""
         assert self._ended is not None
         if not self._ended.done():
-            self._taken += not ended.counts
+            stood = time.monotonic() - self._since if self._since else 0.0
+            self._taken = (0 if stood > STEADY_SECONDS else self._taken) + (not ended.counts)
+            self._since = 0.0
             self._ended.set_result(ended)
         return self._ended.result()
 

@@ -55,16 +55,14 @@ def run() -> None:
 
 
 def _starts(folder: Path) -> None:
-    for kind, compiled in (("nnsight", False), ("vllm", False), ("vllm", True)):
-        seconds: dict[str, list[float]] = {"local": [], "slurm": []}
+    servers: list[tuple[Kind, bool]] = [("nnsight", False), ("vllm", False), ("vllm", True)]
+    for kind, compiled in servers:
         for number in range(2):
-            for place in seconds:
-                workers: dict[str, Any] = {"kv_cache_gib": 1, "slurm": [SHAPE] if place == "slurm" else []}
+            for place, shapes in (("local", []), ("slurm", [SHAPE])):
+                workers: dict[str, Any] = {"kv_cache_gib": 1, "slurm": shapes}
                 engine = {"max_model_len": 512, "compile": compiled}
-                seconds[place].append(asyncio.run(_start(kind, folder / f"{place}{compiled:d}", workers, engine)))
-                report(
-                    "slurm_start", kind=kind, compile=compiled, place=place, round=number, seconds=seconds[place][-1]
-                )
+                seconds = asyncio.run(_start(kind, folder / f"{place}{compiled:d}", workers, engine))
+                report("slurm_start", kind=kind, compile=compiled, place=place, round=number, seconds=seconds)
 
 
 async def _start(kind: Kind, folder: Path, workers: dict[str, Any], engine: dict[str, Any]) -> float:
@@ -99,15 +97,22 @@ def _faults(slurm: Slurm, folder: Path) -> None:
 
 
 async def _fault(
-    slurm: Slurm, folder: Path, inject: Callable[..., Awaitable[None]], undo: Callable[..., None], moves: bool
+    slurm: Slurm,
+    folder: Path,
+    inject: Callable[..., Awaitable[None]],
+    undo: Callable[[Slurm, str], object],
+    moves: bool,
 ) -> dict[str, Any]:
     """Ask two servers without a pause; take the first one away, and see how long everything takes."""
     answers: list[float] = []
     failed: list[str] = []
+    asked = 0
     ended = asyncio.Event()
 
     async def client(made: Jobs, index: int) -> None:
+        nonlocal asked
         while not ended.is_set():
+            asked += 1
             for error in await made.ask(index):
                 failed.append(error) if error is not None else answers.append(time.monotonic())
 
@@ -142,7 +147,7 @@ async def _fault(
         "longest_pause_between_answers": max(pauses),
         "answered": len(times) - 1,
         "attempts_moved": len(failed),
-        "lost": 0,
+        "lost": asked - len(answers),
     }
 
 
