@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.conftest import PATIENCE
 from tests.slurm import Slurm
 from tests.workflow.pool import end_pool
-from tests.workspace import Workspace
+from tests.workflow.pool import workers as pool_workers
+from tests.workspace import Workspace, wait_for
 
 GOAL = ("--until", "generate_and_capture")
 
@@ -23,9 +26,15 @@ def test_servers_in_slurm_jobs_make_the_same_trajectories(
     )
     here.run(*GOAL)
     shape = {"cpus": 1, "memory": "2G", "time": "01:00:00", "count": 2}
-    there = Workspace(tmp_path / "there", {**here.config, "workers": {"requests": 2, "slurm": [shape]}})
+    workers = {"requests": 2, "slurm": [shape], "keep_alive": PATIENCE}
+    there = Workspace(tmp_path / "there", {**here.config, "workers": workers})
     there.folder.mkdir()
     try:
+        there.run(*GOAL)
+        assert there.trajectories() == here.trajectories()
+        # Once more, with both servers up from the beginning: each answers its part.
+        wait_for(lambda: states(there) == ["live", "live"], PATIENCE, "both servers")
+        shutil.rmtree(there.layout.root)
         there.run(*GOAL)
     finally:
         end_pool(there.config)
@@ -37,3 +46,8 @@ def test_servers_in_slurm_jobs_make_the_same_trajectories(
         assert (there.layout.root / path.relative_to(here.layout.root)).exists()
     slurm.wait_until_empty()
     assert list((there.folder / "results/.slurm").iterdir()) == []
+
+
+def states(workspace: Workspace) -> list[str]:
+    """The state of each server."""
+    return [worker["state"] for worker in pool_workers(workspace.config)]
