@@ -108,7 +108,8 @@ class Worker:
                 return
             restarts += ended.counts
             self.restarts += 1
-            log.warning("%s: %s; restart %d of %d", self.name, ended.reason, restarts, self.limits.restarts)
+            counted = f"restart {restarts} of {self.limits.restarts}" if ended.counts else "started again at no cost"
+            log.warning("%s: %s; %s", self.name, ended.reason, counted)
 
     async def post(self, path: str, body: dict[str, Any], timeout: float) -> dict[str, Any]:
         """Send one request; the caller has counted it in `in_flight`.
