@@ -13,7 +13,7 @@ from emoprobe.config.files import parse_config
 from server.pool.fleet import Fleet, Request
 from server.pool.launch import environment_elsewhere
 from server.pool.slurm_cluster import SlurmCluster
-from server.pool.slurm_folder import FOLDER
+from server.pool.slurm_folder import FOLDER, LEASE_SECONDS
 from server.pool.slurm_job import JobCommand, SlurmJob
 from server.pool.worker import Worker, WorkerLimits
 from tests.server.pool.house import SECONDS, until
@@ -49,9 +49,10 @@ class Jobs:
         shape: SlurmShape = SMALL,
         limits: WorkerLimits = LIMITS,
         queue_timeout: float | None = None,
+        lease: float = LEASE_SECONDS,
     ) -> Worker:
         name = f"vllm-{len(self.fleet.workers)}"
-        job = SlurmJob(name, shape, make, KEY, self.cluster, self.folder / f"{name}.log", queue_timeout)
+        job = SlurmJob(name, shape, make, KEY, self.cluster, self.folder / f"{name}.log", queue_timeout, lease)
         self.fleet.workers.append(Worker(name, "stub", KEY, limits, job, self.fleet.changed))
         return self.fleet.workers[-1]
 

@@ -284,25 +284,36 @@ def test_a_draining_node_goes_on(slurm: Slurm, tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_a_dead_pools_jobs_are_cancelled_at_the_next_start(slurm: Slurm, tmp_path: Path) -> None:
-    code = f"""
-import asyncio, os, sys
+# Longer than the pool takes to renew it, so that the job would stand for ever if the pool did.
+LEASE = 15.0
+POOL = """
+import asyncio, sys
 from pathlib import Path
 from tests.server.pool.slurm_house import Jobs
+
 async def main():
-    made = Jobs(Path({str(tmp_path)!r}))
-    made.add()
+    made = Jobs(Path(sys.argv[1]))
+    made.add(lease=float(sys.argv[2]))
     await made.live()
-    print('live', flush=True)
+    print("live", flush=True)
     await asyncio.sleep(1000)
+
 asyncio.run(main())
 """
-    pool = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)
+
+
+def dead_pool(folder: Path) -> None:
+    """A pool that had a server when it was killed."""
+    pool = subprocess.Popen([sys.executable, "-c", POOL, str(folder), str(LEASE)], cwd=ROOT, stdout=subprocess.PIPE)
     assert pool.stdout is not None
     assert pool.stdout.readline() == b"live\n"
-    (left,) = slurm.jobs()
     pool.kill()
     pool.wait()
+
+
+def test_a_dead_pools_jobs_are_cancelled_at_the_next_start(slurm: Slurm, tmp_path: Path) -> None:
+    dead_pool(tmp_path)
+    (left,) = slurm.jobs()
 
     async def scenario() -> None:
         async with jobs(tmp_path) as made:
@@ -311,3 +322,9 @@ asyncio.run(main())
             assert len(list((tmp_path / FOLDER).iterdir())) == 1
 
     asyncio.run(scenario())
+
+
+def test_a_dead_pools_jobs_end_with_their_lease(slurm: Slurm, tmp_path: Path) -> None:
+    dead_pool(tmp_path)
+    slurm.wait_until_empty()
+    assert f"has not renewed its lease for {LEASE:g} s" in (tmp_path / "vllm-0.log").read_text()
