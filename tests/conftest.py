@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,7 @@ from emoprobe.config.science.model import Model
 from emoprobe.models import source as models
 from tests.nnsight_server import NNsightServer
 from tests.server.capture import tiny_models
-from tests.slurm import Slurm
-from tests.slurm import why_not as slurm_missing
+from tests.slurm import Slurm, running
 from tests.workspace import ROOT, Workspace, wait_for
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -95,18 +93,8 @@ def stub() -> Iterator[Callable[..., StubServer]]:
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[Slurm]:
     """A real SLURM of two nodes, whose commands are on the path."""
-    if reason := slurm_missing():
-        pytest.skip(reason)
-    # Not below pytest's own folder, which others may not enter: munge would refuse its socket there.
-    with tempfile.TemporaryDirectory(prefix="slurm-") as folder, pytest.MonkeyPatch.context() as patch:
-        Path(folder).chmod(0o755)
-        cluster = Slurm(Path(folder))
-        try:
-            cluster.start()
-            patch.setenv("SLURM_CONF", str(cluster.config))
-            yield cluster
-        finally:
-            cluster.stop()
+    with running() as cluster:
+        yield cluster
 
 
 @pytest.fixture

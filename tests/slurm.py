@@ -11,14 +11,34 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Callable
-from contextlib import suppress
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import pytest
 
 from tests.workspace import wait_for
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
 PATIENCE = 120.0
+# What accounting adds: a database, and SLURM's own service before it.
+ACCOUNTING_PROGRAMS = ("slurmdbd", "mariadbd", "mariadb-install-db", "sacctmgr")
+DATABASE_CONFIG = """\
+DbdHost={host}
+DbdAddr=127.0.0.1
+DbdPort={port}
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge/socket
+SlurmUser=root
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={database_port}
+StorageUser=root
+StorageLoc=slurm
+PidFile={folder}/slurmdbd.pid
+LogFile={folder}/slurmdbd.log
+"""
 # Partitions: jobs of `urgent` end those of `normal`. Nothing that a node claims to have is looked at.
 CONFIG = """\
 ClusterName=tests
@@ -51,7 +71,7 @@ MinJobAge=300
 ReturnToService=2
 MpiDefault=none
 JobAcctGatherType=jobacct_gather/none
-AccountingStorageType=accounting_storage/none
+{accounting}
 MailProg=/bin/true
 {nodes}
 PartitionName=normal Nodes=ALL Default=YES PriorityTier=1 MaxTime=UNLIMITED
@@ -59,9 +79,10 @@ PartitionName=urgent Nodes=ALL PriorityTier=10 PreemptMode=off MaxTime=UNLIMITED
 """
 
 
-def why_not() -> str | None:
-    """Why no SLURM can be started here; None where one can."""
-    missing = [program for program in PROGRAMS if shutil.which(program, path=_path()) is None]
+def why_not(*, accounting: bool = False) -> str | None:
+    """Why no SLURM, or none with accounting, can be started here; None where one can."""
+    wanted = [*PROGRAMS, *(ACCOUNTING_PROGRAMS if accounting else ())]
+    missing = [program for program in wanted if shutil.which(program, path=_path()) is None]
     if missing:
         return f"SLURM is not installed: no {', '.join(missing)}"
     return None if os.getuid() == 0 else "slurmd needs the rights of root"
@@ -78,20 +99,23 @@ class Slurm:
         folder: where its state and logs lie.
         nodes: how many.
         node_timeout: seconds of silence after which SLURM takes a node for lost.
+        accounting: whether it keeps accounts, in a database of its own.
     """
 
-    def __init__(self, folder: Path, nodes: int = 2, node_timeout: int = 10) -> None:
+    def __init__(self, folder: Path, nodes: int = 2, node_timeout: int = 10, *, accounting: bool = False) -> None:
         self.folder = folder
         self.nodes = [f"n{number}" for number in range(1, nodes + 1)]
         self.config = folder / "slurm.conf"
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
-        ports = _free_ports(nodes + 1)
+        self._accounting = accounting
+        ports = _free_ports(nodes + 3)
+        self._database_ports = ports[nodes + 1 :]
         for name in ("state", "munge"):
             (folder / name).mkdir(parents=True, mode=0o755)
         lines = [
             f"NodeName={name} NodeHostname={socket.gethostname()} NodeAddr=127.0.0.1 Port={port} CPUs=4 "
             f"RealMemory=8000 Feature=tests State=UNKNOWN"
-            for name, port in zip(self.nodes, ports[1:], strict=True)
+            for name, port in zip(self.nodes, ports[1:], strict=False)
         ]
         self.config.write_text(
             CONFIG.format(
@@ -99,6 +123,11 @@ class Slurm:
                 folder=folder,
                 controller_port=ports[0],
                 node_timeout=node_timeout,
+                accounting=f"AccountingStorageType=accounting_storage/slurmdbd\nAccountingStorageHost=127.0.0.1\n"
+                f"AccountingStoragePass={folder}/munge/socket\n"
+                f"AccountingStoragePort={self._database_ports[0]}"
+                if accounting
+                else "AccountingStorageType=accounting_storage/none",
                 nodes="\n".join(lines),
             )
         )
@@ -115,10 +144,40 @@ class Slurm:
             f"--pid-file={munge}/pid", f"--log-file={munge}/log", f"--seed-file={munge}/seed",
         )  # fmt: skip
         wait_for((munge / "socket").exists, PATIENCE, "munge's socket")
+        if self._accounting:
+            self._start_accounting()
         self.start_controller()
         for name in self.nodes:
             self.start_node(name)
         wait_for(lambda: self.states().count("idle") == len(self.nodes), PATIENCE, "idle nodes")
+
+    def _start_accounting(self) -> None:
+        """Start a database and slurmdbd."""
+        port, database_port = self._database_ports
+        data = self.folder / "database"
+        installer = shutil.which("mariadb-install-db", path=_path()) or ""
+        subprocess.run(
+            [installer, "--no-defaults", "--user=root", f"--datadir={data}", "--auth-root-authentication-method=normal",
+             "--skip-test-db"],
+            check=True, capture_output=True, timeout=PATIENCE,
+        )  # fmt: skip
+        self._run_daemon(
+            "mariadbd", "--no-defaults", "--user=root", f"--datadir={data}", f"--socket={data}/socket",
+            f"--port={database_port}", "--bind-address=127.0.0.1", "--innodb-buffer-pool-size=16M",
+        )  # fmt: skip
+        wait_for((data / "socket").exists, PATIENCE, "the database")
+        config = self.folder / "slurmdbd.conf"
+        config.write_text(
+            DATABASE_CONFIG.format(
+                host=socket.gethostname(), folder=self.folder, port=port, database_port=database_port
+            )
+        )
+        config.chmod(0o600)
+        self._run_daemon("slurmdbd", "-D")
+        wait_for(lambda: self._answers("sacctmgr", "--noheader", "show", "cluster"), PATIENCE, "slurmdbd")
+
+    def _answers(self, *command: str) -> bool:
+        return subprocess.run(command, env=self.environment, capture_output=True, timeout=PATIENCE).returncode == 0
 
     def start_controller(self) -> None:
         """Start slurmctld."""
@@ -214,6 +273,23 @@ class Slurm:
             self._daemons[name] = subprocess.Popen(
                 [program, *command[1:]], env=self.environment, stdout=output, stderr=output, start_new_session=True
             )
+
+
+@contextmanager
+def running(*, accounting: bool = False) -> Iterator[Slurm]:
+    """A cluster whose commands are on the path while the block lasts; a test is skipped where none can be started."""
+    if reason := why_not(accounting=accounting):
+        pytest.skip(reason)
+    # Not below pytest's own folder, which others may not enter: munge would refuse its socket there.
+    with tempfile.TemporaryDirectory(prefix="slurm-") as folder, pytest.MonkeyPatch.context() as patch:
+        Path(folder).chmod(0o755)
+        cluster = Slurm(Path(folder), accounting=accounting)
+        try:
+            cluster.start()
+            patch.setenv("SLURM_CONF", str(cluster.config))
+            yield cluster
+        finally:
+            cluster.stop()
 
 
 def _free_ports(count: int) -> list[int]:
