@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import os
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -24,11 +25,14 @@ from emoprobe.results.layout import Layout
 from server.pool.experiment import Experiment
 from server.pool.fleet import Request
 from server.pool.fleets import Fleets
-from server.pool.launch import Kind
+from server.pool.launch import Kind, free_port
+from server.pool.local_process import Command, LocalProcess
+from server.pool.worker import Worker
 from tests.benchmarks.measure import embedded_model, report
 from tests.server.pool.house import until
-from tests.server.pool.slurm_house import SMALL, Jobs, job_of, jobs, node_of, stub_command
+from tests.server.pool.slurm_house import LIMITS, SMALL, Jobs, job_of, jobs, node_of, stub_command
 from tests.slurm import Slurm, why_not
+from tests.workspace import ROOT
 
 SHAPE = {"cpus": 2, "memory": "7G", "time": "01:00:00"}
 SECONDS = 600.0
@@ -54,7 +58,31 @@ def run() -> None:
             slurm.stop()
 
 
+async def _stub_start(folder: Path, place: str) -> float:
+    """The same of a stub, whose own start takes nothing: what is left is the way to it."""
+    async with jobs(folder) as made:
+        if place == "slurm":
+            made.add()
+        else:
+            local = LocalProcess("vllm-0", _local_stub, folder / "local.log")
+            made.fleet.workers.append(Worker("vllm-0", "stub", None, LIMITS, local, made.fleet.changed))
+        started = time.monotonic()
+        await made.ask()
+        return time.monotonic() - started
+
+
+def _local_stub() -> Command:
+    port = free_port(0)
+    line = [sys.executable, "-m", "server.pool.child", "tests.stub_server", str(port)]
+    return Command(line, {**os.environ, "PYTHONPATH": str(ROOT)}, [], port)
+
+
 def _starts(folder: Path) -> None:
+    for number in range(5):
+        for place in ("local", "slurm"):
+            (folder / f"stub-{place}-{number}").mkdir()
+            seconds = asyncio.run(_stub_start(folder / f"stub-{place}-{number}", place))
+            report("slurm_start", kind="stub", place=place, round=number, seconds=seconds)
     servers: list[tuple[Kind, bool]] = [("nnsight", False), ("vllm", False), ("vllm", True)]
     for kind, compiled in servers:
         for number in range(2):
