@@ -20,7 +20,7 @@ import pytest
 
 from tests.workspace import wait_for
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo", "setpriv")
 PATIENCE = 120.0
 # What accounting adds: a database, and SLURM's own service before it.
 ACCOUNTING_PROGRAMS = ("slurmdbd", "mariadbd", "mariadb-install-db", "sacctmgr")
@@ -131,7 +131,9 @@ class Slurm:
                 nodes="\n".join(lines),
             )
         )
-        self.environment = {**os.environ, "SLURM_CONF": str(self.config), "PATH": _path()}
+        # By EMOPROBE_TEST a fault's own processes are told from others.
+        inherited = {name: value for name, value in os.environ.items() if name != "EMOPROBE_TEST"}
+        self.environment = {**inherited, "SLURM_CONF": str(self.config), "PATH": _path()}
 
     def start(self) -> None:
         """Start every daemon and wait until all nodes are idle."""
@@ -271,7 +273,12 @@ class Slurm:
         name = key or command[0]
         with open(self.folder / f"{name}.out", "ab") as output:
             self._daemons[name] = subprocess.Popen(
-                [program, *command[1:]], env=self.environment, stdout=output, stderr=output, start_new_session=True
+                # No daemon outlives the tests, even where they are killed.
+                ["setpriv", "--pdeathsig", "KILL", program, *command[1:]],
+                env=self.environment,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
 
 
