@@ -36,8 +36,10 @@ onstart:
     outcome.date_future_files_to_now(STUDY, ROOT)
     # Here, as it brings rich, which a plan does without.
     from emoprobe.workflow.live_servers import show_servers
+    from emoprobe.workflow.lost_jobs import watch_jobs
 
     show_servers(workflow.logger_manager.plugin_handlers, pool_now)
+    watch_jobs(workflow.scheduler)
 
 
 onsuccess:

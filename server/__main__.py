@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-KEY_VARIABLE = "EMOPROBE_API_KEY"
+from server.guard import KEY_VARIABLE, NONCE_VARIABLE, Guard
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -62,7 +62,8 @@ def main() -> None:
     from server.capture.storage import Storage
 
     # Two threads on two cores: as many as this process may use, not as many as the machine has.
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    threads = len(os.sched_getaffinity(0))
+    torch.set_num_threads(min(threads, int(os.environ.get("OMP_NUM_THREADS", threads))))
     name = arguments.served_model_name or arguments.model
     try:
         model = ServedModel(arguments.model, name, arguments.dtype, arguments.device)
@@ -83,6 +84,8 @@ def main() -> None:
         os.environ.get(KEY_VARIABLE) or None,
         arguments.request_timeout,
     )
+    if os.environ.get(NONCE_VARIABLE):
+        app.add_middleware(Guard)
     # Clients keep connections for 5 s by default: a server that closes them as early closes some that are in use again.
     uvicorn.run(
         app, host=arguments.host, port=arguments.port, log_level="warning", access_log=False, backlog=4096,

@@ -18,6 +18,7 @@ from emoprobe.models import source as models
 from tests.nnsight_server import NNsightServer
 from tests.seaweed import SeaweedFS
 from tests.server.capture import tiny_models
+from tests.slurm import Slurm, running
 from tests.workspace import ROOT, Workspace, wait_for
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -88,6 +89,13 @@ def stub() -> Iterator[Callable[..., StubServer]]:
     yield start
     for server in started:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[Slurm]:
+    """A real SLURM of two nodes, whose commands are on the path."""
+    with running() as cluster:
+        yield cluster
 
 
 @pytest.fixture

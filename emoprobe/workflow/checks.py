@@ -9,6 +9,7 @@ import contextlib
 import difflib
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from importlib.util import find_spec
@@ -51,6 +52,7 @@ def check_config(config: Config, cache: Path | None = None, converted: Path = MO
         *_model(config, converted),
         *_endpoints(config),
         *_storage(config),
+        *_slurm(config),
     ]
 
 
@@ -227,3 +229,14 @@ def _endpoints(config: Config) -> Iterator[str]:
 def _storage(config: Config) -> Iterator[str]:
     if config.pushes and find_spec("obstore") is None:
         yield f"storage.url = {config.storage.url!r}: object storage needs obstore; pip install 'emoprobe[storage]'"
+
+
+def _slurm(config: Config) -> Iterator[str]:
+    if not config.workers.slurm:
+        return
+    if shutil.which("sbatch") is None:
+        yield "workers.slurm: sbatch is not on the path; run where SLURM's commands are, or remove the key"
+    wanted = config.generation.engine.tensor_parallel
+    for number, shape in enumerate(config.workers.slurm):
+        if wanted > 1 and shape.gpus < wanted:
+            yield f"workers.slurm.{number}.gres = {shape.gres!r}: generation.engine.tensor_parallel needs {wanted} GPUs"

@@ -68,7 +68,7 @@ def experiment_metadata(config: Config, card: ModelCard, code: Path) -> dict[str
         "samples": sample_ids(config.dataset),
         "variants": list(config.variants),
         "workers": {
-            "count": len(workers.endpoints) or workers.count,
+            "count": len(workers.endpoints) or workers.started,
             "endpoints": workers.endpoints,
             "hardware": _hardware(workers),
         },

@@ -207,8 +207,9 @@ def _servers(study: Study) -> str:
         "vLLM server": any(config.generation.backend == "vllm" for config in configs),
         "NNsight server": any(config.capture.enabled or config.generation.backend == "nnsight" for config in configs),
     }
-    count = max(config.workers.count for config in configs)
-    return " and ".join(_plural(count, kind) for kind, used in kinds.items() if used) + turns
+    count = max(config.workers.started for config in configs)
+    place = " in SLURM jobs" if any(config.workers.slurm for config in configs) else ""
+    return " and ".join(_plural(count, kind) for kind, used in kinds.items() if used) + place + turns
 
 
 def _plural(count: int, thing: str) -> str:

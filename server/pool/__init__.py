@@ -2,5 +2,6 @@
 
 From the outside in: `pool` listens to clients (`protocol`), `jobs` makes files, `fleets` knows which servers an
 experiment needs, `turns` lets one model after the other stand, a `fleet` spreads requests over `worker`s, and a
-`launcher` (`local_process`, `endpoint`) brings a server up. It imports the library, and nothing of the workflow.
+`launcher` (`local_process`, `slurm_job`, `endpoint`) brings a server up. It imports the library, and nothing of the
+workflow.
 """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
+import secrets
 import ssl
 from functools import cache
 from typing import Any
@@ -10,6 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from server.guard import CHALLENGE, PROOF, proof
 from server.pool.replies import RequestError, read_reply
 
 HEALTH_SECONDS = 5.0
@@ -25,11 +28,14 @@ class Connections:
         url: base URL, without `/v1`.
         api_key: sent with every request, where there is one.
         foreign: the server is somebody else's, so that proxies of the environment hold.
+        nonce: what the server has to prove that it knows, see `server.guard`; empty where its address is certain.
     """
 
-    def __init__(self, url: str, api_key: str | None, foreign: bool) -> None:
+    def __init__(self, url: str, api_key: str | None, foreign: bool, nonce: str = "") -> None:
         self.url = url
-        self._api_key, self._foreign = api_key, foreign
+        self.listening = True
+        """Whether the last look at its health found it at its port, whatever state it was in."""
+        self._api_key, self._foreign, self._nonce = api_key, foreign, nonce
         self._idle: list[httpx.AsyncClient] = []
         self._control = self._new()
 
@@ -55,7 +61,7 @@ class Connections:
             raise RequestError(f"no answer within {timeout:g} s") from None
         except httpx.HTTPError as error:
             await client.aclose()
-            raise RequestError(f"{type(error).__name__}: {str(error) or 'the connection broke'}") from None
+            raise RequestError(f"{type(error).__name__}: {str(error) or 'the connection broke'}", broken=True) from None
         except asyncio.CancelledError:
             await client.aclose()
             raise
@@ -91,10 +97,21 @@ class Connections:
 
     async def health(self) -> str:
         """An empty string for a healthy server, else what is wrong."""
+        challenge = secrets.token_hex(16) if self._nonce else ""
+        request = self._control.build_request("GET", "/health", timeout=HEALTH_SECONDS)
+        if challenge:  # the key is for nobody who has not proved to have it
+            request.headers[CHALLENGE] = challenge
+            request.headers.pop("Authorization", None)
         try:
-            response = await self._control.get("/health", timeout=HEALTH_SECONDS)
+            response = await self._control.send(request)
         except httpx.HTTPError as error:
+            self.listening = not isinstance(error, httpx.ConnectError)
             return f"{type(error).__name__} at /health"
+        self.listening = not challenge or hmac.compare_digest(
+            response.headers.get(PROOF, ""), proof(self._api_key or "", self._nonce, challenge)
+        )
+        if not self.listening:
+            return f"another server answers at {self.url}"
         healthy = response.status_code == 200 or (self._foreign and response.status_code in GATEWAY_ANSWERS)
         return "" if healthy else f"status {response.status_code} at /health"
 

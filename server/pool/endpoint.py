@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from server.pool.launcher import Exit
+from server.pool.launcher import Exit, Launcher
 
 
 @dataclass
-class Endpoint:
+class Endpoint(Launcher):
     """A launcher that starts nothing: it only knows the server's URL."""
 
     url: str

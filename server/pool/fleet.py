@@ -80,13 +80,14 @@ class Fleet:
         kind: what the servers are.
         model: what they call their model.
         attempts: tries of one request.
-        turns: with which fleets they share the machine; None: they stand elsewhere and need no turn.
+        turns: with which fleets they take turns; None: somebody else runs them.
+        elsewhere: they take turns, but on other machines than this one.
     """
 
-    def __init__(self, kind: Kind, model: str, attempts: int, turns: Turns | None) -> None:
+    def __init__(self, kind: Kind, model: str, attempts: int, turns: Turns | None, *, elsewhere: bool = False) -> None:
         self.kind, self.model, self.workers = kind, model, list[Worker]()
         self.experiments: set[str] = set()
-        self._attempts, self._turns = attempts, turns
+        self._attempts, self._turns, self._elsewhere = attempts, turns, elsewhere
         self._supervisors: dict[Worker, asyncio.Task[None]] = {}
         self._room = asyncio.Event()
         self._without_room = 0
@@ -94,7 +95,7 @@ class Fleet:
     @property
     def is_local(self) -> bool:
         """Whether its servers use this machine."""
-        return self._turns is not None
+        return self._turns is not None and not self._elsewhere
 
     @property
     def is_down(self) -> bool:
@@ -137,20 +138,23 @@ class Fleet:
         """Try worker after worker."""
         attempts: list[Attempt] = []
         tried: list[Worker] = []
+        spared = 0
         while True:
             worker = await self._acquire(request.index, tried)
             try:
                 return await self._attempt(worker, request, attempts)
             except (RequestError, ValueError) as error:
                 self._note_failure(worker, error, attempts)
+                spared += isinstance(error, RequestError) and error.spared
             finally:
                 worker.in_flight -= 1
                 self.changed()
-            if len(attempts) >= self._attempts:
+            paid = len(attempts) - spared
+            if paid >= self._attempts:
                 lines = [f"  {number}. {entry.worker}: {entry.error}" for number, entry in enumerate(attempts, 1)]
                 raise GaveUpError("\n".join([f"all {len(attempts)} attempts failed:", *lines, GAVE_UP]), attempts)
             if len(self.workers) == 1 or worker in tried:
-                await asyncio.sleep(BACKOFF_SECONDS * 2 ** (len(attempts) - 1))
+                await asyncio.sleep(BACKOFF_SECONDS * 2 ** max(0, paid - 1))
             tried.append(worker)
 
     async def _attempt(

@@ -9,17 +9,30 @@ import secrets
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+from emoprobe.config.execution.slurm import SlurmShape
 from emoprobe.config.execution.workers import Workers
 from emoprobe.models.hardware import described, without_batch_invariance
 from server.pool.endpoint import Endpoint
 from server.pool.experiment import Experiment
 from server.pool.fleet import Fleet
-from server.pool.launch import Kind, Share, command, environment, free_port, shares, visible_gpus
+from server.pool.launch import (
+    Kind,
+    Share,
+    command,
+    environment,
+    environment_elsewhere,
+    free_port,
+    shares,
+    visible_gpus,
+)
 from server.pool.launcher import Launcher, LaunchError
 from server.pool.local_process import Command, LocalProcess
+from server.pool.slurm_cluster import SlurmCluster
+from server.pool.slurm_job import JobCommand, SlurmJob
 from server.pool.turns import Turns
 from server.pool.worker import Worker, WorkerLimits
 
@@ -33,6 +46,10 @@ PER_BATCH = (
     "%s has no batch invariance in vLLM, which needs compute capability 8.0: an answer can depend on what else was in "
     "its batch, so answers are reproducible per batch and not alone"
 )
+# A server on another machine is lost in more ways, so it is looked at more often.
+SLURM_HEALTH_SECONDS = 2.0
+# What servers compile, below the results: the file system that all nodes share.
+COMPILED = ".compiled"
 
 
 @dataclass(frozen=True)
@@ -65,6 +82,15 @@ def local_process(experiment: Experiment, place: Place) -> Launcher:
     return LocalProcess(place.name, make, place.log_path)
 
 
+def slurm_command(experiment: Experiment, kind: Kind, shape: SlurmShape) -> JobCommand:
+    """What a SLURM job of an experiment runs."""
+    share = Share([], [str(number) for number in range(shape.gpus)])
+    model, name = experiment.card.path, experiment.model_name
+    line = command(kind, experiment.config, model, name, share, "{port}", experiment.results, "{host}")
+    env = environment_elsewhere(experiment.config, gpu=bool(shape.gpus))
+    return JobCommand(line, env, experiment.results / COMPILED)
+
+
 class Fleets:
     """Makes fleets on first use. Experiments that need the same servers share them, with the settings of the first.
 
@@ -81,6 +107,7 @@ class Fleets:
         self._forgotten: list[Fleet] = []
         self._turns: dict[Kind, Turns] = defaultdict(turns)
         self._told: set[str] = set()
+        self._clusters: dict[Path, SlurmCluster] = {}
         self._generating = 0
         self._no_generation = asyncio.Event()
         self._no_generation.set()
@@ -135,6 +162,7 @@ class Fleets:
         """End every server that was started."""
         await asyncio.gather(*(turns.close() for turns in self._turns.values()))
         await asyncio.gather(*(fleet.stop() for fleet in [*self._fleets.values(), *self._forgotten]))
+        await asyncio.gather(*(cluster.close() for cluster in self._clusters.values()))
 
     def _tell_of_batches(self, gpus: list[str]) -> None:
         """Say once which GPUs make answers depend on the batch that they were computed in."""
@@ -143,22 +171,25 @@ class Fleets:
             log.warning(PER_BATCH, gpu)
 
     def _new(self, kind: Kind, experiment: Experiment, logs: Path) -> Fleet:
-        workers = experiment.config.workers
+        workers, urls = experiment.config.workers, _endpoints(kind, experiment)
         limits = WorkerLimits(workers.requests, workers.restarts, workers.start_timeout, workers.hang_timeout)
-        urls = _endpoints(kind, experiment)
-        fleet = Fleet(kind, experiment.model_name, workers.attempts, None if urls else self._turns[kind])
+        turns = None if urls else self._turns[kind]
+        fleet = Fleet(kind, experiment.model_name, workers.attempts, turns, elsewhere=bool(workers.slurm) and not urls)
+        api_key: str | None = secrets.token_urlsafe(24)
         if urls:
             api_key = _endpoint_key(workers)
             launchers: dict[str, Launcher] = {f"endpoint-{number}": Endpoint(url) for number, url in enumerate(urls)}
             hardware = [workers.hardware.get(url) for url in urls]
         elif experiment.config.deploy.backend is not None:
             raise LaunchError(NOT_DEPLOYED)
+        elif workers.slurm:
+            limits = replace(limits, health_interval=SLURM_HEALTH_SECONDS)
+            launchers = self._slurm_jobs(kind, experiment, logs, api_key or "")
+            hardware = [None] * len(launchers)  # known on the node alone
         else:
-            hardware = []
-            api_key, launchers = secrets.token_urlsafe(24), {}
+            launchers, hardware = {}, []
             for number, share in enumerate(shares(workers.count, experiment.config.generation.engine.tensor_parallel)):
-                log_path = logs / "servers" / f"{kind}-{number}.log"
-                place = Place(kind, number, share, api_key, log_path)
+                place = Place(kind, number, share, api_key or "", logs / "servers" / f"{kind}-{number}.log")
                 launchers[place.name] = self._launcher(experiment, place)
                 hardware.append(described(share.gpus))
                 self._tell_of_batches(share.gpus)
@@ -167,6 +198,24 @@ class Fleets:
             for (name, launcher), runs_on in zip(launchers.items(), hardware, strict=True)
         ]
         return fleet
+
+    def _slurm_jobs(self, kind: Kind, experiment: Experiment, logs: Path, api_key: str) -> dict[str, Launcher]:
+        """A launcher for each job of an experiment's shapes, by the worker's name."""
+        workers = experiment.config.workers
+        cluster = self._clusters.setdefault(experiment.results, SlurmCluster(experiment.results))
+        shapes = [shape for shape in workers.slurm for _ in range(shape.count)]
+        return {
+            f"{kind}-{number}": SlurmJob(
+                f"{kind}-{number}",
+                shape,
+                partial(slurm_command, experiment, kind, shape),
+                api_key,
+                cluster,
+                logs / "servers" / f"{kind}-{number}.log",
+                workers.queue_timeout,
+            )
+            for number, shape in enumerate(shapes)
+        }
 
 
 def _endpoint_key(workers: Workers) -> str | None:

@@ -18,6 +18,13 @@ from server.pool.launcher import LaunchError
 
 Kind = Literal["vllm", "nnsight"]
 CODE = Path(__file__).parents[2]
+LOOPBACK = "127.0.0.1"
+BATCH_INVARIANT = {"VLLM_BATCH_INVARIANT": "1"}
+# What a server elsewhere is given of the pool's environment; the rest may be secret, or mean nothing there.
+FORWARDED = (
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_HOME", "HF_HOME",
+    "HF_HUB_CACHE", "NVIDIA_DRIVER_CAPABILITIES",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,9 @@ def free_port(first: int) -> int:
     raise LaunchError(f"no port is free from {first} on")
 
 
-def command(kind: Kind, config: Config, path: str, name: str, share: Share, port: int, root: Path) -> list[str]:
+def command(
+    kind: Kind, config: Config, path: str, name: str, share: Share, port: int | str, root: Path, host: str = LOOPBACK
+) -> list[str]:
     """The command line of a server; it holds no secret.
 
     Args:
@@ -86,12 +95,13 @@ def command(kind: Kind, config: Config, path: str, name: str, share: Share, port
         path: directory of the model.
         name: what the server calls the model.
         share: its part of the machine.
-        port: where it listens, on the loopback interface.
+        port: where it listens.
         root: the folder under which an NNsight server may write activations.
+        host: the address where it listens; one that others can reach is guarded, see `server.guard`.
     """
     child = [sys.executable, "-m", "server.pool.child"]
     common = ["--model", path, "--served-model-name", name, "--dtype", config.model.dtype]
-    common += ["--host", "127.0.0.1", "--port", str(port)]
+    common += ["--host", host, "--port", str(port)]
     if kind == "nnsight":
         capture = ["--activation-root", str(root), "--batch-tokens", str(config.workers.batch_tokens)]
         capture += ["--memory-gib", str(config.workers.memory_gib), "--device", "cuda" if share.gpus else "cpu"]
@@ -100,6 +110,8 @@ def command(kind: Kind, config: Config, path: str, name: str, share: Share, port
     # Sampling follows the request alone, which has a seed of its own, not defaults that the model's authors recommend.
     arguments = ["--max-num-seqs", str(workers.requests), "--generation-config", "vllm"]
     arguments += ["--disable-uvicorn-access-log"]
+    if host != LOOPBACK:
+        arguments += ["--middleware", "server.guard.Guard"]
     arguments += ["--uvicorn-log-level", workers.log_level]
     if engine.max_model_len is not None:
         arguments += ["--max-model-len", str(engine.max_model_len)]
@@ -113,30 +125,35 @@ def command(kind: Kind, config: Config, path: str, name: str, share: Share, port
         arguments += ["--no-enable-chunked-prefill", "--gpu-memory-utilization", "0.1"]
         if engine.max_model_len is not None:
             arguments += ["--max-num-batched-tokens", str(max(engine.max_model_len, 2048))]
-        # Only whole blocks of a prompt are shared with others. By default one has 128 tokens on a CPU, which is more than
-        # what variants of a short question have in common.
+        # Only whole blocks of a prompt are shared with others. By default one has 128 tokens on a CPU, more than what
+        # variants of a short question have in common.
         arguments += ["--block-size", "32"]
     return [*child, "vllm.entrypoints.openai.api_server", *common, *arguments, *engine.extra_args]
 
 
 def environment(config: Config, share: Share, api_key: str) -> dict[str, str]:
-    """The environment of a server: its cores or GPUs, no network, reproducible arithmetic, and its API key."""
+    """The environment of a server here: its cores or GPUs, no network, reproducible arithmetic, and its API key."""
     env = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "LD_PRELOAD")}
-    env |= {
+    env |= _settings(config, bool(share.gpus))
+    env |= {"EMOPROBE_PARENT": str(os.getpid()), "EMOPROBE_API_KEY": api_key, "VLLM_API_KEY": api_key}
+    if share.gpus:
+        visible = {"CUDA_VISIBLE_DEVICES": ",".join(share.gpus)}
+        return env | visible | ({} if without_batch_invariance(share.gpus) else BATCH_INVARIANT)
+    return env | {"CUDA_VISIBLE_DEVICES": "", "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, share.cores))}
+
+
+def environment_elsewhere(config: Config, *, gpu: bool) -> dict[str, str]:
+    """The environment of a server on another machine, without what is known there only, and without its key."""
+    given = {name: os.environ[name] for name in FORWARDED if name in os.environ}
+    return given | _settings(config, gpu) | (BATCH_INVARIANT if gpu else {})
+
+
+def _settings(config: Config, gpu: bool) -> dict[str, str]:
+    """What every server is told, wherever it stands."""
+    settings = {
         "PYTHONPATH": str(CODE),
-        "EMOPROBE_PARENT": str(os.getpid()),
-        "EMOPROBE_API_KEY": api_key,
-        "VLLM_API_KEY": api_key,
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": config.workers.log_level.upper(),
         "HF_HUB_OFFLINE": "1",
     }
-    if share.gpus:
-        visible = {"CUDA_VISIBLE_DEVICES": ",".join(share.gpus)}
-        return env | visible | ({} if without_batch_invariance(share.gpus) else {"VLLM_BATCH_INVARIANT": "1"})
-    cores = ",".join(map(str, share.cores))
-    return env | {
-        "CUDA_VISIBLE_DEVICES": "",
-        "VLLM_CPU_OMP_THREADS_BIND": cores,
-        "VLLM_CPU_KVCACHE_SPACE": str(config.workers.kv_cache_gib),
-    }
+    return settings if gpu else settings | {"VLLM_CPU_KVCACHE_SPACE": str(config.workers.kv_cache_gib)}

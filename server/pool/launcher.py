@@ -1,7 +1,7 @@
 """How a model server comes to stand and goes: what every kind of worker has in common.
 
-A local process (`local_process`) and a server that somebody else runs (`endpoint`) are the kinds that there are. A new
-kind is one new module with a class that follows `Launcher`.
+A local process (`local_process`), a SLURM job (`slurm_job`) and a server that somebody else runs (`endpoint`) are the
+kinds that there are. A new kind is one new module with a class that follows `Launcher`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,23 @@ class LaunchError(RuntimeError):
 
 @dataclass(frozen=True)
 class Exit:
-    """How a server ended. `again`: another start may do better, as it was killed or lost its port."""
+    """How a server ended.
+
+    `again`: another start may do better, as it was killed or lost its port. `counts`: that start is one of
+    `workers.restarts`; a server that was taken away through no fault of its own costs none.
+    """
 
     reason: str
     again: bool
+    counts: bool = True
+
+
+class EndedError(Exception):
+    """A server that ended before it had an address."""
+
+    def __init__(self, ended: Exit) -> None:
+        super().__init__(ended.reason)
+        self.ended = ended
 
 
 class Launcher(Protocol):
@@ -33,6 +46,7 @@ class Launcher(Protocol):
 
         Raises:
             LaunchError: it cannot be started.
+            EndedError: it ended before it had a URL.
         """
         ...
 
@@ -58,3 +72,16 @@ class Launcher(Protocol):
     def log_name(self) -> str:
         """Where those lines lie, for a person."""
         ...
+
+    @property
+    def nonce(self) -> str:
+        """What the server must prove to know before it is believed; empty where its address is certain."""
+        return ""
+
+    def waits(self) -> str:
+        """What `start` waits for, in words for a person; empty while it waits for nothing."""
+        return ""
+
+    async def lost(self, reason: str, *, listening: bool) -> Exit:
+        """What became of a server that has stopped to answer, and whether anything still `listening` is at its port."""
+        return Exit(reason, again=True)

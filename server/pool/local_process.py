@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from server.pool.launcher import Exit
+from server.pool.launcher import Exit, Launcher
+from server.pool.log_tail import LogTail
 
 log = logging.getLogger(__name__)
 
 STOP_SECONDS = 5.0
-TAIL_BYTES = 65536
 PORT_TAKEN = f"[Errno {errno.EADDRINUSE}]"
 
 
@@ -31,7 +31,7 @@ class Command:
     port: int
 
 
-class LocalProcess:
+class LocalProcess(Launcher):
     """Starts a server as a process group of its own, whose output is appended to a log.
 
     Args:
@@ -43,9 +43,8 @@ class LocalProcess:
     foreign = False
 
     def __init__(self, name: str, make: Callable[[], Command], log_path: Path) -> None:
-        self._name, self._make, self._log_path = name, make, log_path
+        self._name, self._make, self._tail = name, make, LogTail(log_path)
         self._process: asyncio.subprocess.Process | None = None
-        self._log_start = 0
 
     @property
     def process_id(self) -> int | None:
@@ -60,9 +59,8 @@ class LocalProcess:
             OSError: the log cannot be written, or the command cannot be run.
         """
         command = self._make()
-        self._log_path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self._log_path, "ab") as output:
-            self._log_start = output.tell()
+        self._tail.begin()
+        with open(self._tail.path, "ab") as output:
             self._process = await asyncio.create_subprocess_exec(
                 *command.line,
                 env=command.env,
@@ -106,17 +104,11 @@ class LocalProcess:
 
     def log_lines(self, count: int) -> list[str]:
         """The last lines of its output since it was started."""
-        try:
-            with open(self._log_path, "rb") as file:
-                end = file.seek(0, os.SEEK_END)
-                file.seek(max(self._log_start, end - TAIL_BYTES))
-                return file.read().decode(errors="replace").splitlines()[-count:]
-        except OSError:
-            return []
+        return self._tail.lines(count)
 
     def log_name(self) -> str:
         """The path of its log."""
-        return str(self._log_path)
+        return str(self._tail.path)
 
     def _exit(self, status: int) -> Exit:
         words = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"

@@ -8,12 +8,23 @@ import httpx
 
 
 class RequestError(Exception):
-    """An attempt that failed. `permanent`: another server would refuse it as well. `pause`: seconds to leave be."""
+    """An attempt that failed.
 
-    def __init__(self, message: str, *, permanent: bool = False, pause: float = 0.0) -> None:
+    `permanent`: another server would refuse it as well. `pause`: seconds to leave the server be. `broken`: it was the
+    connection that failed. `spared`: the server was taken away, which costs the request none of its attempts.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        permanent: bool = False,
+        pause: float = 0.0,
+        broken: bool = False,
+        spared: bool = False,
+    ) -> None:
         super().__init__(message)
-        self.permanent = permanent
-        self.pause = pause
+        self.permanent, self.pause, self.broken, self.spared = permanent, pause, broken, spared
 
 
 def read_reply(response: httpx.Response) -> dict[str, Any]:

@@ -6,11 +6,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from server.pool.connections import Connections
-from server.pool.launcher import Exit, Launcher, LaunchError
+from server.pool.launcher import EndedError, Exit, Launcher, LaunchError
 from server.pool.phases import last_line, phase_of
 from server.pool.replies import RequestError
 
@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 State = Literal["waiting", "starting", "live", "failed"]
 TAIL_LINES = 25
+RECHECK_SECONDS = 1.0
 STARTING_LINES = 200
 
 
@@ -69,6 +70,9 @@ class Worker:
         self._connections: Connections | None = None
         self._requests: set[asyncio.Task[Any]] = set()
         self._since = 0.0
+        self._ended: Exit | None = None
+        self._doubt = asyncio.Event()
+        self._doubters: list[asyncio.Future[bool]] = []
 
     @property
     def has_room(self) -> bool:
@@ -89,24 +93,26 @@ class Worker:
         finally:
             if self.state != "failed":
                 self.state = "waiting"
+            self._settle(taken=False)
             await self.launcher.stop()
             await self._disconnect()
 
     async def _keep_up(self) -> None:
         restarts = 0
         while True:
-            reason = await self._start()
+            ended = await self._start()
             if self.state == "failed":
                 return
-            reason = reason or await self._watch()
-            self._leave_live(reason)
+            ended = ended or await self._watch()
+            self._leave_live(ended)
             await self.launcher.stop()
-            if restarts >= self.limits.restarts:
-                self._fail(f"{reason}; it was restarted {restarts} times, as workers.restarts allows")
+            if ended.counts and restarts >= self.limits.restarts:
+                self._fail(f"{ended.reason}; it was restarted {restarts} times, as workers.restarts allows")
                 return
-            restarts += 1
+            restarts += ended.counts
             self.restarts += 1
-            log.warning("%s: %s; restart %d of %d", self.name, reason, restarts, self.limits.restarts)
+            counted = f"restart {restarts} of {self.limits.restarts}" if ended.counts else "started again at no cost"
+            log.warning("%s: %s; %s", self.name, ended.reason, counted)
 
     async def post(self, path: str, body: dict[str, Any], timeout: float) -> dict[str, Any]:
         """Send one request; the caller has counted it in `in_flight`.
@@ -121,8 +127,12 @@ class Worker:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             if task.cancelled():  # the server went away, not the caller
-                raise RequestError("the server ended before it answered") from None
+                spared = self._ended is not None and not self._ended.counts
+                raise RequestError("the server ended before it answered", spared=spared) from None
             task.cancel()
+            raise
+        except RequestError as error:
+            error.spared = error.broken and await self._was_taken()
             raise
         finally:
             self._requests.discard(task)
@@ -146,33 +156,50 @@ class Worker:
         if self._connections is not None:
             await self._connections.delete(path)
 
-    async def _start(self) -> str:
+    async def _was_taken(self) -> bool:
+        """Look at once whether a broken connection was the end of a server that was taken away."""
+        if self.launcher.foreign or self.state != "live":
+            return self._ended is not None and not self._ended.counts
+        doubter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._doubters.append(doubter)
+        self._doubt.set()
+        return await doubter
+
+    async def _start(self) -> Exit | None:
         """Start the server and wait for its health.
 
-        Returns a reason where it ended meanwhile in a way that the next start may do better; what ends by itself would
-        end again.
+        Returns how it ended where it did so meanwhile in a way that the next start may do better; what ends by itself
+        would end again.
         """
-        self.state, self._since = "starting", time.monotonic()
-        self.url = await self.launcher.start()
+        self.state, self._since, self._ended = "starting", time.monotonic(), None
+        try:
+            self.url = await self.launcher.start()
+        except EndedError as error:
+            return self._ended_at_start(error.ended)
         started = self._since = time.monotonic()
         await self._disconnect()
-        connections = self._connections = Connections(self.url, self._api_key, self.launcher.foreign)
+        foreign = self.launcher.foreign
+        connections = self._connections = Connections(self.url, self._api_key, foreign, self.launcher.nonce)
         reason = "it did not answer"
         while time.monotonic() - started < self.limits.start_timeout:
             ended = self.launcher.exited()
             if ended is not None:
-                reason = f"it ended while it started ({ended.reason})"
-                if ended.again:
-                    return reason
-                self._fail(reason)
-                return ""
+                return self._ended_at_start(ended)
             reason = await connections.health()
             if not reason:
                 await self._go_live(connections)
-                return ""
-            await asyncio.sleep(1.0 if self.launcher.foreign else 0.25)
+                return None
+            await asyncio.sleep(1.0 if foreign else 0.25)
         self._fail(f"it was not healthy within {self.limits.start_timeout:g} s (workers.start_timeout): {reason}")
-        return ""
+        return None
+
+    def _ended_at_start(self, ended: Exit) -> Exit | None:
+        """What follows from an end before it was live."""
+        reason = f"it ended while it started ({ended.reason})"
+        if ended.again:
+            return replace(ended, reason=reason)
+        self._fail(reason)
+        return None
 
     async def _go_live(self, connections: Connections) -> None:
         """Take requests, unless the server has another model."""
@@ -184,32 +211,54 @@ class Worker:
         log.info("%s: live after %.1f s", self.name, time.monotonic() - self._since)
         self._changed()
 
-    async def _watch(self) -> str:
-        """Return the reason as soon as the server has died or hangs."""
+    async def _watch(self) -> Exit:
+        """Return how it ended as soon as the server has died or hangs."""
         assert self._connections is not None
         exited: asyncio.Task[Exit] = asyncio.ensure_future(self.launcher.wait())
-        healthy = time.monotonic()
+        healthy, absent = time.monotonic(), False
         try:
             while True:
-                done, _ = await asyncio.wait({exited}, timeout=self.limits.health_interval)
-                if done:
-                    return f"it died ({exited.result().reason})"
+                await self._until_next_look(exited, RECHECK_SECONDS if absent else self.limits.health_interval)
+                if exited.done():
+                    return replace(exited.result(), reason=f"it died ({exited.result().reason})")
                 reason = await self._connections.health()
+                was_absent, absent = absent, not (self._connections.listening or self.launcher.foreign)
                 if not reason:
                     healthy = time.monotonic()
+                elif absent and was_absent:
+                    return await self.launcher.lost(f"it is gone: {reason}", listening=False)
                 elif time.monotonic() - healthy >= self.limits.hang_timeout:
-                    return f"it hangs: {reason} for {self.limits.hang_timeout:g} s (workers.hang_timeout)"
+                    words = f"it hangs: {reason} for {self.limits.hang_timeout:g} s (workers.hang_timeout)"
+                    return await self.launcher.lost(words, listening=not absent)
+                if not absent:
+                    self._settle(taken=False)
         finally:
             exited.cancel()
+
+    async def _until_next_look(self, exited: asyncio.Task[Exit], seconds: float) -> None:
+        """Wait for a while, or until the server ends or a request doubts it."""
+        doubt = asyncio.ensure_future(self._doubt.wait())
+        try:
+            await asyncio.wait({exited, doubt}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            doubt.cancel()
+            self._doubt.clear()
+
+    def _settle(self, *, taken: bool) -> None:
+        """Tell the requests whose connection broke whether the server was taken away."""
+        doubters, self._doubters = self._doubters, []
+        for doubter in doubters:
+            if not doubter.done():
+                doubter.set_result(taken)
 
     async def _disconnect(self) -> None:
         connections, self._connections = self._connections, None
         if connections is not None:
             await connections.close()
 
-    def _leave_live(self, reason: str) -> None:
-        self.state = "starting"
-        self.error = reason
+    def _leave_live(self, ended: Exit) -> None:
+        self.state, self.error, self._ended = "starting", ended.reason, ended
+        self._settle(taken=not ended.counts)
         for task in list(self._requests):
             task.cancel()
         self._changed()
@@ -225,7 +274,10 @@ class Worker:
     def phase(self) -> str:
         """What it does now, in words for a person."""
         if self.state == "starting":
-            words = [f"starting for {time.monotonic() - self._since:.0f} s"]
+            seconds = f"{time.monotonic() - self._since:.0f} s"
+            if self.launcher.waits():
+                return f"{self.launcher.waits()}, {seconds}"
+            words = [f"starting for {seconds}"]
             if not self.launcher.foreign:
                 words.append(phase_of(self.launcher.log_lines(STARTING_LINES)))
             return ", ".join(words)

@@ -1,10 +1,10 @@
-"""Run benchmarks: python -m tests.benchmarks [generation stub planning capture probes steering storage]."""
+"""Run benchmarks: python -m tests.benchmarks [generation stub planning capture probes steering storage slurm]."""
 
 from __future__ import annotations
 
 import sys
 
-from tests.benchmarks import capture, generation, planning, probes, steering, storage, stub
+from tests.benchmarks import capture, generation, planning, probes, slurm, steering, storage, stub
 
 ALL = {
     "stub": stub.run,
@@ -14,6 +14,7 @@ ALL = {
     "capture": capture.run,
     "steering": steering.run,
     "generation": generation.run,
+    "slurm": slurm.run,
 }
 
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.chaos import answers, disk, servers, workflow
+from tests.chaos import answers, disk, servers, slurm, workflow
 
-FAULTS = {**answers.FAULTS, **servers.FAULTS, **workflow.FAULTS, **disk.FAULTS}
+FAULTS = {**answers.FAULTS, **servers.FAULTS, **workflow.FAULTS, **disk.FAULTS, **slurm.FAULTS}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chaos import disk
+from tests.chaos import disk, slurm
 from tests.chaos.faults import FAULTS
 from tests.chaos.scene import survive
 
-# test_vllm.py does this one with the servers that it has.
-ELSEWHERE = {"vllm_sigkill"}
+# test_vllm.py does the first with the servers that it has, tests/server/pool/test_slurm_jobs.py the others with stubs.
+ELSEWHERE = {"vllm_sigkill", *slurm.FAULTS}
 
 
 @pytest.mark.parametrize("name", [name for name in FAULTS if name not in ELSEWHERE])

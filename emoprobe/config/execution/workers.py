@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from emoprobe.config.execution.slurm import SlurmShape
 from emoprobe.config.section import Section
 
 
@@ -14,6 +15,12 @@ class Workers(Section):
     """The model servers. Nothing here changes a result, so no change here makes anything again."""
 
     count: int = Field(1, ge=1, le=1024, description="Servers to start, on disjoint cores or GPUs.")
+    slurm: list[SlurmShape] = Field(
+        default_factory=list, description="SLURM jobs that hold the servers; then none is started on this machine."
+    )
+    queue_timeout: float | None = Field(
+        None, gt=0, description="Seconds that a server may wait in SLURM's queue; null: as long as it takes."
+    )
     endpoints: list[str] = Field(
         default_factory=list,
         description="Base URLs of servers that somebody else runs (`http://host:8000/v1`); then none is started.",
@@ -69,3 +76,8 @@ class Workers(Section):
         if self.api_key_env is not None and self.api_key_file is not None:
             raise ValueError("has both api_key_env and api_key_file; keep one")
         return self
+
+    @property
+    def started(self) -> int:
+        """How many servers of each kind are started, here or in SLURM jobs, unless endpoints take their place."""
+        return sum(shape.count for shape in self.slurm) or self.count

@@ -229,6 +229,17 @@ def test_endpoints(tmp_path: Path) -> None:
     assert line.startswith("workers.endpoints = 'http://host:99999/v1'")
 
 
+def test_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (line,) = problems(tmp_path, workers={"slurm": [{}]})
+    assert line.startswith("workers.slurm: sbatch is not on the path")
+    (tmp_path / "sbatch").touch(mode=0o755)
+    assert problems(tmp_path, workers={"slurm": [{}]}) == []
+    shapes = [{"gres": "gpu:2"}, {"gres": "gpu:1"}]
+    (line,) = problems(tmp_path, workers={"slurm": shapes}, generation={"engine": {"tensor_parallel": 2}})
+    assert line.startswith("workers.slurm.1.gres = 'gpu:1': generation.engine.tensor_parallel needs 2 GPUs")
+
+
 def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
     found = problems(
         tmp_path,

@@ -55,7 +55,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-class StubLauncher:
+class StubLauncher(Launcher):
     """Starts a stub in this process, and keeps a diary of it."""
 
     foreign = False

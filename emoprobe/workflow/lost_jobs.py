@@ -1,0 +1,101 @@
+"""A watchdog for rules that run as SLURM jobs of their own: it ends a run that waits for a job that is no more.
+
+Snakemake's executor for SLURM asks for the states of its jobs, and may miss an answer: after an outage of the
+accounting it stops asking, and it follows a job for ever that was preempted and not queued again. Such a run would
+hang.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+log = logging.getLogger("snakemake")
+
+INTERVAL_SECONDS = 60.0
+# Longer than the executor takes between two looks at its jobs, which grows to 180 s.
+PATIENCE_SECONDS = 600.0
+COMMAND_SECONDS = 60.0
+EXECUTOR = "snakemake_executor_plugin_slurm"
+_STANDING = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "REQUEUED", "RESIZING"}
+
+
+class LostJobs:
+    """Jobs that Snakemake waits for, and since when SLURM has said of them that they are over.
+
+    Args:
+        waiting: the rules' jobs that Snakemake waits for, by the number that SLURM gave them.
+        over: why a job is over; empty while it stands, or where SLURM does not answer.
+        patience: seconds that Snakemake may take to notice that a job is over.
+    """
+
+    def __init__(self, waiting: Callable[[], Mapping[str, str]], over: Callable[[str], str], patience: float) -> None:
+        self._waiting, self._over, self._patience = waiting, over, patience
+        self._since: dict[str, float] = {}
+
+    def look(self, now: float) -> str:
+        """Look once, at a time in seconds; a sentence about the first job that is lost, empty where none is."""
+        waiting = dict(self._waiting())
+        reasons = {number: self._over(number) for number in waiting}
+        self._since = {number: self._since.get(number, now) for number, reason in reasons.items() if reason}
+        for number, since in self._since.items():
+            if now - since >= self._patience:
+                return (
+                    f"Snakemake waits for SLURM job {number} ({waiting[number]}), but {reasons[number]} for "
+                    f"{now - since:.0f} s. The run ends; run again to go on where it was."
+                )
+        return ""
+
+
+def why_over(number: str) -> str:
+    """Why SLURM job `number` is over: forgotten, or in a final state; empty while it stands or nothing is known."""
+    try:
+        done = subprocess.run(
+            ["scontrol", "--oneliner", "show", "job", number], capture_output=True, text=True, timeout=COMMAND_SECONDS
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    if done.returncode != 0:
+        return "SLURM has not known it" if "Invalid job id" in done.stderr else ""
+    state = re.search(r"\bJobState=(\w+)", done.stdout)
+    return f"SLURM has called it {state[1]}" if state is not None and state[1] not in _STANDING else ""
+
+
+def watch_jobs(scheduler: Any, interval: float = INTERVAL_SECONDS, patience: float = PATIENCE_SECONDS) -> None:
+    """Watch the jobs of Snakemake's scheduler in a thread, where its executor is that for SLURM; else do nothing."""
+    executor = scheduler._executor
+    if not type(executor).__module__.startswith(EXECUTOR):
+        return
+    submitted: dict[str, Any] = {}
+    report = executor.report_job_submission
+
+    def remember(info: Any, *arguments: Any, **options: Any) -> None:
+        submitted[str(info.external_jobid)] = info.job
+        report(info, *arguments, **options)
+
+    executor.report_job_submission = remember
+
+    def waiting() -> dict[str, str]:
+        running = set(scheduler.running)
+        return {number: str(job) for number, job in list(submitted.items()) if job in running}
+
+    jobs = LostJobs(waiting, why_over, patience)
+
+    def follow() -> None:
+        while True:
+            time.sleep(interval)
+            sentence = jobs.look(time.monotonic())
+            if sentence:
+                log.error(sentence)
+                # After SIGTERM Snakemake would wait for the jobs that run, this one among them.
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+
+    threading.Thread(target=follow, name="lost-jobs", daemon=True).start()
