@@ -27,7 +27,7 @@ from emoprobe.results.layout import (
     TRAJECTORY_FILES,
     Layout,
 )
-from emoprobe.workflow import outcome, process, triggers
+from emoprobe.workflow import lighter, outcome, process, triggers
 from emoprobe.workflow.checks import check_study
 from emoprobe.workflow.targets import StudyTargets, Targets, budget, turns
 from server.pool.address import pool_status
@@ -55,6 +55,7 @@ except ConfigError as error:
     sys.exit("\n".join(["The configuration cannot be used:", *error.lines]))
 
 process.collect_garbage_less()
+lighter.lighten()
 JobScheduler.exit_gracefully = process.in_thread(JobScheduler.exit_gracefully)
 
 STARTED = time.time()
