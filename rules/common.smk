@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+from snakemake.exceptions import WorkflowError
 from snakemake.io import strip_wildcard_constraints
 from snakemake.scheduling.job_scheduler import JobScheduler
 
@@ -27,12 +28,13 @@ from emoprobe.results.layout import (
     TRAJECTORY_FILES,
     Layout,
 )
-from emoprobe.workflow import lighter, outcome, process, triggers
+from emoprobe.workflow import outcome, process, triggers
 from emoprobe.workflow.checks import check_study
 from emoprobe.workflow.targets import StudyTargets, Targets, budget, turns
 from server.pool.address import pool_status
 from server.pool.run import job_environment
 from snakemake_scheduler_plugin_emoprobe import Scheduler
+from snakemake_scheduler_plugin_emoprobe.lighter import lighten
 
 # A prefix that another workflow gives to the results of this one moves outputs, and nothing else by itself.
 ROOT = Path(workflow.modifier.path_modifier.modify(str(RESULTS)))
@@ -55,7 +57,7 @@ except ConfigError as error:
     sys.exit("\n".join(["The configuration cannot be used:", *error.lines]))
 
 process.collect_garbage_less()
-lighter.lighten()
+lighten()
 JobScheduler.exit_gracefully = process.in_thread(JobScheduler.exit_gracefully)
 
 STARTED = time.time()
@@ -126,7 +128,12 @@ def trigger(name):
 
 def variant_trigger(wildcards):
     """What the trajectories of one variant depend on."""
-    return TRIGGERS[wildcards.experiment].trajectories[wildcards.variant]
+    known = TRIGGERS[wildcards.experiment].trajectories
+    if wildcards.variant not in known:
+        raise WorkflowError(
+            f"{wildcards.experiment} has no variant {wildcards.variant}; it has {', '.join(known)}"
+        )
+    return known[wildcards.variant]
 
 
 def experiment_folder(wildcards):

@@ -18,11 +18,12 @@ from tests.workspace import ROOT, wait_for
 JOBS = 1500
 SECONDS = 300.0
 SNAKEFILE = """
-from emoprobe.workflow import lighter, process
+from emoprobe.workflow import process
+from snakemake_scheduler_plugin_emoprobe.lighter import lighten
 from snakemake.scheduling.job_scheduler import JobScheduler
 
 if config.get("lighter", 1):
-    lighter.lighten()
+    lighten()
 JobScheduler.exit_gracefully = process.in_thread(JobScheduler.exit_gracefully)
 JOBS = [f"g_{number:05d}" for number in range(config["jobs"])]
 

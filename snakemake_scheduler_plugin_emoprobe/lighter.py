@@ -1,7 +1,7 @@
 """What Snakemake 9.27 does more often than it needs to, done once: a plan here has thousands of jobs of milliseconds.
 
-Nothing that Snakemake decides or writes becomes another: `docs/upstream` has each of these as a report with a patch, and
-the tests compare the records. Another version than the one that this was written against runs as it is.
+Nothing that Snakemake decides or writes becomes another: `docs/upstream` has each of these as a report with a patch,
+and the tests compare the records. Another version than the one that this was written against runs as it is.
 """
 
 from __future__ import annotations
@@ -143,6 +143,8 @@ def _finished(original: Callable[..., Any]) -> Callable[..., Any]:
         settings = self.dag.workflow.execution_settings
         if not settings.keep_metadata or self.dag.workflow.exec_mode != ExecMode.DEFAULT:
             await original(self, job)
+            return
+        if not job.output:
             return
         self._clear_cache()
         now = time.time()
