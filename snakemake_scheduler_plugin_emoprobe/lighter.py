@@ -1,7 +1,7 @@
 """What Snakemake 9.27 does more often than it needs to, done once: a plan here has thousands of jobs of milliseconds.
 
-Nothing that Snakemake decides or writes becomes another: `docs/upstream` has each of these as a report with a patch,
-and the tests compare the records. Another version than the one that this was written against runs as it is.
+Nothing that Snakemake decides or writes becomes another: `docs/upstream` has reports with patches of most, and the
+tests compare the records. Another version than the one that this was written against runs as it is.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from snakemake.jobs import Job
 from snakemake.persistence import RECORD_FORMAT_VERSION, MetadataRecord, PersistenceBase
 from snakemake.persistence.file import FilePersistence
 from snakemake.scheduling.job_scheduler import JobScheduler
+from snakemake.settings.enums import Quietness
 from snakemake_interface_executor_plugins.settings import ExecMode
 
 VERSION = "9.27."
@@ -55,6 +56,7 @@ def lighten() -> None:
     JobScheduler._schedule_reevalutation = _schedule_once
     JobScheduler.update_input_sizes = _of_new_jobs(JobScheduler.update_input_sizes)
     JobScheduler.remaining_jobs = property(_remaining_jobs)
+    Job.log_info = _where_somebody_sees(Job.log_info)
     Job.shellcmd = property(_kept(Job.shellcmd.fget))
     PersistenceBase._serialize_param = property(_serializer(PersistenceBase._serialize_param.fget))
     FilePersistence._io_write = _io_write
@@ -99,6 +101,18 @@ def _of_new_jobs(original: Callable[..., Any]) -> Callable[..., Any]:
 def _remaining_jobs(self: Any) -> list[Any]:
     dag = self.workflow.dag
     return list(dag._needrun - dag._finished - self.running - self.failed)
+
+
+def _where_somebody_sees(original: Callable[..., None]) -> Callable[..., None]:
+    def log_info(self: Any, *arguments: Any, **named: Any) -> None:
+        """What a run or a plan that is quiet about rules would throw away is not put together."""
+        workflow = self.dag.workflow
+        settings = workflow.output_settings
+        thrown_away = Quietness.RULES in settings.quiet and not settings.verbose and not settings.printshellcmds
+        if not thrown_away or workflow.logger_manager.plugin_handlers or self.rule.is_checkpoint:
+            original(self, *arguments, **named)
+
+    return log_info
 
 
 def _kept(original: Callable[[Any], str | None]) -> Callable[[Any], str | None]:

@@ -1,4 +1,4 @@
-"""Show what the reports in this folder are about, on the installed Snakemake: python show.py looks|sigterm|records|shell.
+"""Show what the reports in this folder are about, on the installed Snakemake: show.py looks|sigterm|records|shell.
 
 Each runs a workflow of one rule in a temporary folder and prints one line.
 """
@@ -30,7 +30,7 @@ rule make:
 
 
 def looks() -> None:
-    """How often the scheduler looks for jobs to start while few end, and how many threads wait to cause another look."""
+    """How often the scheduler looks for jobs to start, and how many threads wait to cause another look."""
     from snakemake.scheduling.job_scheduler import JobScheduler
 
     counts = _counted(JobScheduler, "job_selector", "_schedule_reevalutation", "update_input_sizes")
@@ -47,9 +47,8 @@ def looks() -> None:
     _snakemake(command="sleep 1; touch")
     ended.set()
     watcher.join()
-    print(
-        f"{JOBS} jobs of a second, 50 at a time, {time.monotonic() - started:.1f} s: {json.dumps(counts)}; timers: {most}"
-    )
+    seconds = time.monotonic() - started
+    print(f"{JOBS} jobs of a second, 50 at a time, {seconds:.1f} s: {json.dumps(counts)}; timers: {most}")
 
 
 def sigterm() -> None:
