@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+from snakemake.exceptions import WorkflowError
 from snakemake.io import strip_wildcard_constraints
 from snakemake.scheduling.job_scheduler import JobScheduler
 
@@ -34,6 +35,7 @@ from server.deploy.deployment import follow
 from server.pool.address import pool_status
 from server.pool.run import job_environment
 from snakemake_scheduler_plugin_emoprobe import Scheduler
+from snakemake_scheduler_plugin_emoprobe.lighter import lighten
 
 # A prefix that another workflow gives to the results of this one moves outputs, and nothing else by itself.
 ROOT = Path(workflow.modifier.path_modifier.modify(str(RESULTS)))
@@ -57,6 +59,7 @@ except ConfigError as error:
     sys.exit("\n".join(["The configuration cannot be used:", *error.lines]))
 
 process.collect_garbage_less()
+lighten()
 JobScheduler.exit_gracefully = process.in_thread(JobScheduler.exit_gracefully)
 
 STARTED = time.time()
@@ -128,7 +131,12 @@ def trigger(name):
 
 def variant_trigger(wildcards):
     """What the trajectories of one variant depend on."""
-    return TRIGGERS[wildcards.experiment].trajectories[wildcards.variant]
+    known = TRIGGERS[wildcards.experiment].trajectories
+    if wildcards.variant not in known:
+        raise WorkflowError(
+            f"{wildcards.experiment} has no variant {wildcards.variant}; it has {', '.join(known)}"
+        )
+    return known[wildcards.variant]
 
 
 def experiment_folder(wildcards):

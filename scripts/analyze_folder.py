@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from emoprobe.config.errors import ConfigError
-from emoprobe.report.summary import summary_text
+from emoprobe.report.closing import summary_text
 from emoprobe.results.activation_folder import ActivationError
 from emoprobe.results.record import DamagedError
 from emoprobe.stages.folder import NothingThereError, analyze_folder

@@ -58,7 +58,7 @@ def _files(progress: PlanProgress) -> Table:
     """A row a variant; with several experiments a row an experiment."""
     several = len(progress.experiments) > 1
     table = Table(box=None, pad_edge=False)
-    table.add_column("experiment" if several else "variant")
+    table.add_column("experiment" if several else "variant", overflow="fold")  # a name is never cut off
     for title in ("trajectories", "captures"):
         table.add_column(title, justify="right")
         table.add_column("")

@@ -8,9 +8,8 @@ from typing import Any
 import pandas as pd
 
 from emoprobe.analysis.contrasts import PRIMARY_MEASURE
-from emoprobe.report.summary import records, wrapped
+from emoprobe.report.summary import records
 from emoprobe.results.layout import Layout
-from emoprobe.results.record import read_json
 from emoprobe.results.statement import Statement
 from emoprobe.results.tables import read_table
 
@@ -28,19 +27,6 @@ def study_report(layout: Layout) -> dict[str, Any]:
         "experiments": _experiments(accuracy),
         "statements": [statement.values() for statement in study_statements(tests)],
     }
-
-
-def study_text(path: Path) -> str:
-    """A finished study in a few lines, from its `report.json`: its experiments, and what it says of them."""
-    found = read_json(path)
-    width = max(len(entry["name"]) for entry in found["experiments"])
-    lines = ["", f"{found['study']}: {len(found['experiments'])} experiments, {found['trajectories']} trajectories"]
-    lines += [
-        f"  {entry['name']:{width}}  {entry['trajectories']:>6} trajectories  accuracy {entry['accuracy']}"
-        for entry in found["experiments"]
-    ]
-    lines += ["", *wrapped(found["statements"])]
-    return "\n".join([*lines, "", f"  to read: {path.with_name('report.html')}"])
 
 
 def study_statements(tests: pd.DataFrame) -> list[Statement]:

@@ -1,10 +1,8 @@
-"""The headline numbers of an experiment: `report.json`, and the few lines that a run ends with."""
+"""The headline numbers of an experiment: `report.json`."""
 
 from __future__ import annotations
 
 import json
-import textwrap
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -17,8 +15,6 @@ from emoprobe.results.plan import AnalysisPlan
 from emoprobe.results.record import read_json
 from emoprobe.results.statement import Statement
 from emoprobe.results.tables import read_table
-
-WIDTH = 110  # of the lines that a run ends with
 
 
 def report(config: Config, layout: Layout) -> dict[str, Any]:
@@ -90,49 +86,3 @@ def _model(config: Config, layout: Layout, metadata: dict[str, Any]) -> dict[str
 def _share(values: pd.Series) -> float | None:
     known = values.dropna()
     return round(float(known.astype(float).mean()), 6) if len(known) else None
-
-
-def summary_text(path: Path) -> str:
-    """A finished experiment in a few lines, from its `report.json`."""
-    found = json.loads(path.read_text(encoding="utf-8"))
-    width = max(len(row["variant"]) for row in found["accuracy"])
-    lines = [
-        "",
-        f"{found['experiment']}: {found['trajectories']} trajectories of {found['model']['id'] or 'an unknown model'} "
-        f"on {found['samples']} samples",
-        f"  {'variant':{width}}  correct  accuracy  95 % interval  lenient",
-    ]
-    for row in found["accuracy"]:
-        interval = "" if row["low"] is None else f"{row['low']:.3f}–{row['high']:.3f}"
-        correct = f"{row['correct']}/{row['n']}"
-        accuracy, lenient = ("" if row[key] is None else f"{row[key]:.3f}" for key in ("accuracy", "lenient"))
-        lines.append(f"  {row['variant']:{width}}  {correct:>7}  {accuracy:>8}  {interval:>13}  {lenient:>7}")
-    lines.append("")
-    primary = {
-        f"accuracy:{row['variant']}-{row['reference']}" for row in found["paired_tests"] if row["family"] == "primary"
-    }
-    hidden = [
-        statement
-        for statement in found["statements"]
-        if statement["verdict"] == "undecided"
-        and statement["about"].startswith("accuracy:")
-        and statement["about"] not in primary
-    ]
-    lines += wrapped([statement for statement in found["statements"] if statement not in hidden])
-    if hidden:
-        lines.append(
-            f"  undecided: {len(hidden)} secondary comparison{'' if len(hidden) == 1 else 's'}, told in the report."
-        )
-    lines += ["", f"  to read: {path.with_name('report.html')}   tables: {path.parent / 'tables'}/"]
-    return "\n".join(lines)
-
-
-def wrapped(statements: list[dict[str, Any]]) -> list[str]:
-    """Statements of a `report.json` as lines for a terminal, each after its verdict."""
-    return [
-        line
-        for statement in statements
-        for line in textwrap.wrap(
-            f"{statement['verdict']}: {statement['text']}", WIDTH, initial_indent="  ", subsequent_indent="    "
-        )
-    ]

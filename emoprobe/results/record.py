@@ -16,6 +16,20 @@ class DamagedError(ValueError):
         super().__init__(f"{path} is damaged ({reason}); delete {what} and run again")
 
 
+class MissingError(DamagedError):
+    """A result file that is not there; the message names it and says what makes it."""
+
+    def __init__(self, path: Path) -> None:
+        ValueError.__init__(self, f"{path} is missing; run Snakemake again, which makes what is missing")
+
+
+def unreadable(path: Path, error: Exception) -> DamagedError:
+    """What to raise where a result file cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return MissingError(path)
+    return DamagedError(path, getattr(error, "strerror", None) or error)
+
+
 class Record(BaseModel):
     """The content of a result file, or a part of it. Fields that a later version added are kept as they are."""
 
@@ -40,12 +54,12 @@ class Record(BaseModel):
         """Read a record from its file.
 
         Raises:
-            DamagedError: the file is missing or damaged.
+            DamagedError: the file is missing (`MissingError`) or damaged.
         """
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise DamagedError(path, error.strerror or error) from None
+            raise unreadable(path, error) from None
         return cls.parse(path, content)
 
     def values(self) -> dict[str, Any]:
@@ -57,9 +71,9 @@ def read_json(path: Path) -> Any:
     """Read a result file that has no record.
 
     Raises:
-        DamagedError: it is missing, or no JSON.
+        DamagedError: it is missing (`MissingError`), or no JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DamagedError(path, error) from None
+        raise unreadable(path, error) from None

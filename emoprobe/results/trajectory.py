@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field
 
 from emoprobe.results import atomic
 from emoprobe.results.layout import TRAJECTORY_FILES
-from emoprobe.results.record import DamagedError, Record
+from emoprobe.results.record import DamagedError, Record, unreadable
 
 MESSAGES, STATE, OUTCOME = TRAJECTORY_FILES
 Message = dict[str, Any]
@@ -213,7 +213,7 @@ def read_messages(path: Path) -> list[Message]:
     try:
         messages = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError) as error:
-        raise DamagedError(path, error) from None
+        raise unreadable(path, error) from None
     if not messages or not all(isinstance(message, dict) and "role" in message for message in messages):
         raise DamagedError(path, "a line is no message")
     if messages[-1]["role"] != "assistant":

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from emoprobe.config.study import Study
+from emoprobe.report.closing import study_text, summary_text
 from emoprobe.results.dates import date_to_now, files_below
 from emoprobe.results.layout import Layout
 from emoprobe.workflow.failures import failure_text
@@ -19,10 +20,6 @@ def date_future_files_to_now(study: Study, results: Path) -> None:
 
 def summaries(study: Study, results: Path) -> str:
     """The headline numbers of a study, or of an experiment, that has a report."""
-    # Here, as they bring pandas, which a plan does without.
-    from emoprobe.report.study import study_text
-    from emoprobe.report.summary import summary_text
-
     if study.name is not None:
         report = Layout.of(study.name, results).report
         return study_text(report) if report.exists() else ""

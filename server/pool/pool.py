@@ -22,11 +22,13 @@ from server.pool.fleet import FleetDownError, GaveUpError, RefusedError
 from server.pool.fleets import Fleets
 from server.pool.launcher import LaunchError
 from server.pool.owners import Owners
-from server.pool.protocol import Caller, Job, ProtocolError, parse
+from server.pool.protocol import STREAM, Caller, Job, ProtocolError, parse
 from server.pool.run import PlanError, Run
 from server.pool.status import PoolStatus
 
 log = logging.getLogger(__name__)
+
+OK = "ok\n"
 
 
 class Pool:
@@ -94,7 +96,11 @@ class Pool:
         self._tasks.add(task)
         try:
             token, _, line = (await reader.readline()).decode().rstrip("\n").partition("\t")
-            if secrets.compare_digest(token.encode(), self._token.encode()):
+            if not secrets.compare_digest(token.encode(), self._token.encode()):
+                pass
+            elif line == STREAM:
+                await self._stream(reader, writer)
+            else:
                 answer = json.dumps(self.status()) if line == "status" else await self._work(reader, line)
                 writer.write(answer.encode())
                 await writer.drain()
@@ -105,6 +111,26 @@ class Pool:
             writer.close()
             with contextlib.suppress(ConnectionError, asyncio.CancelledError):
                 await writer.wait_closed()
+
+    async def _stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Do what one client asks for, many jobs at a time, until it goes away."""
+        running: set[asyncio.Task[None]] = set()
+
+        async def answer(number: int, line: str) -> None:
+            found = await self._answer(line)
+            writer.write(f"{json.dumps([number, '' if found == OK else found])}\n".encode())
+            await writer.drain()
+
+        try:
+            while line := await reader.readline():
+                number, _, job = line.decode().rstrip("\n").partition("\t")
+                task = asyncio.create_task(answer(int(number), job))
+                running.add(task)
+                task.add_done_callback(running.discard)
+        finally:
+            for task in list(running):
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
 
     async def _work(self, reader: asyncio.StreamReader, line: str) -> str:
         """Do what a client asks for, unless it goes away: then its request makes room for others."""
@@ -144,7 +170,7 @@ class Pool:
             return self._reason(run, job, error)
         finally:
             self._running[job.kind] -= 1
-        return "ok\n"
+        return OK
 
     def _reason(self, run: Run, job: Job, error: Exception) -> str:
         """Why a job failed, for the person who runs the workflow."""

@@ -6,6 +6,9 @@ from typing import Literal, NamedTuple, cast, get_args
 
 JobKind = Literal["sample", "generate", "capture"]
 QUESTIONS = "questions"
+# Instead of a job: many jobs follow, each on a line that begins with a number and a tab. Each answer is a line of JSON,
+# the number and why the job failed, empty where it did not.
+STREAM = "jobs"
 
 
 class Caller(NamedTuple):
@@ -38,6 +41,11 @@ class Job(NamedTuple):
 
 class ProtocolError(ValueError):
     """A line that asks for nothing that the pool knows."""
+
+
+def line(caller: Caller, job: Job) -> str:
+    """What asks for a job, without the token."""
+    return "\t".join([caller.plan, caller.results, caller.directory, str(caller.owner), *job])
 
 
 def parse(line: str) -> tuple[Caller, Job]:

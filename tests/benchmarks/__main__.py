@@ -1,13 +1,14 @@
-"""Run benchmarks: python -m tests.benchmarks [generation stub planning capture probes steering storage slurm]."""
+"""Run benchmarks: python -m tests.benchmarks [NAME [OPTIONS OF THAT ONE] | NAME NAME …]."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
-from tests.benchmarks import capture, generation, planning, probes, slurm, steering, storage, stub
+from tests.benchmarks import capture, first, generation, planning, probes, scale, slurm, steering, storage
 
-ALL = {
-    "stub": stub.run,
+ALL: dict[str, Callable[[list[str]], None]] = {
+    "scale": scale.run,
     "planning": planning.run,
     "probes": probes.run,
     "storage": storage.run,
@@ -15,16 +16,18 @@ ALL = {
     "steering": steering.run,
     "generation": generation.run,
     "slurm": slurm.run,
+    "first": first.run,
 }
 
 
 def main() -> None:
-    """Run the named benchmarks, or all."""
-    unknown = [name for name in sys.argv[1:] if name not in ALL]
-    if unknown:
-        sys.exit(f"unknown benchmarks: {', '.join(unknown)} (known: {', '.join(ALL)})")
-    for name in sys.argv[1:] or list(ALL):
-        ALL[name]()
+    """Run the named benchmarks, or all. Options follow the name of a single one."""
+    names = [word for word in sys.argv[1:] if word in ALL] or list(ALL)
+    options = [word for word in sys.argv[1:] if word not in ALL]
+    if options and (len(names) > 1 or sys.argv[1] not in ALL):
+        sys.exit(f"unknown benchmarks: {', '.join(options)} (known: {', '.join(ALL)})")
+    for name in names:
+        ALL[name](options)
 
 
 main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import random
 import tempfile
@@ -12,22 +13,25 @@ from typing import Any
 import httpx
 import torch
 
-from tests.benchmarks.measure import embedded_model, report
+from tests.benchmarks.measure import embedded_model, process_peak, report
 from tests.nnsight_server import NNsightServer
 
-SEQUENCES, SHORTEST, LONGEST = 96, 150, 450
+SHORTEST, LONGEST = 150, 450
 BATCHES = (1, 2, 4, 8, 16)
 ONE_BY_ONE = 24
 
 
-def run() -> None:
+def run(arguments: list[str]) -> None:
     """All layers, two hook points, five positions, written to disk; SmolLM2 in float32 on this machine's cores."""
+    parser = argparse.ArgumentParser(prog="capture")
+    parser.add_argument("--sequences", type=int, default=96, help="how many, of 150 to 450 tokens")
+    count: int = parser.parse_args(arguments).sequences
     import nnsight  # here: the package `server` must be there first, which keeps it from patching every object
 
     model = embedded_model()
     generator = random.Random(0)
     sequences = [
-        [generator.randrange(5, 49000) for _ in range(generator.randrange(SHORTEST, LONGEST))] for _ in range(SEQUENCES)
+        [generator.randrange(5, 49000) for _ in range(generator.randrange(SHORTEST, LONGEST))] for _ in range(count)
     ]
     tokens = sum(map(len, sequences))
     with tempfile.TemporaryDirectory() as folder:
@@ -35,13 +39,7 @@ def run() -> None:
         try:
             asyncio.run(_through_server(running.url, sequences[:16], "warm"))
             seconds = [asyncio.run(_through_server(running.url, sequences, f"round{number}")) for number in range(2)]
-            peak = int(
-                next(
-                    line
-                    for line in Path(f"/proc/{running.process.pid}/status").read_text().splitlines()
-                    if line.startswith("VmHWM")
-                ).split()[1]
-            )
+            peak = process_peak(running.process.pid)
         finally:
             running.stop()
     wrapper = nnsight.TransformersModel(str(model), task="text-generation", dtype=torch.float32, dispatch=True)
@@ -52,9 +50,9 @@ def run() -> None:
     obvious = _one_by_one(wrapper, sequences[:ONE_BY_ONE])
     rate = tokens / min(seconds)
     report(
-        "capture", sequences=SEQUENCES, tokens=tokens, server_tokens_per_second=rate, rounds=[tokens / each for each in seconds],
+        "capture", sequences=count, tokens=tokens, server_tokens_per_second=rate, rounds=[tokens / each for each in seconds],
         bare_tokens_per_second=max(again, bare[best]), bare_batch=best, ratio_to_bare=rate / max(again, bare[best]),
-        one_by_one_tokens_per_second=obvious, ratio_to_one_by_one=rate / obvious, server_peak_gib=peak / 2**20,
+        one_by_one_tokens_per_second=obvious, ratio_to_one_by_one=rate / obvious, server_peak_gib=peak,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
@@ -22,19 +23,22 @@ from tests.benchmarks.measure import embedded_model, questions, report, timed_ru
 from tests.workflow.pool import end_pool
 from tests.workspace import ROOT, Workspace, wait_for
 
-SAMPLES, MAX_TOKENS, IN_FLIGHT = 256, 100, 64
+MAX_TOKENS, IN_FLIGHT = 100, 64
 KEY = "benchmark"
 ROUNDS = 2
 
 
-def run() -> None:
-    """256 trajectories of at most 100 tokens with the server up, the bare client before and after."""
+def run(arguments: list[str]) -> None:
+    """Trajectories of at most 100 tokens with the server up, the bare client before and after."""
+    parser = argparse.ArgumentParser(prog="generation")
+    parser.add_argument("--samples", type=int, default=256, help="trajectories")
+    samples: int = parser.parse_args(arguments).samples
     model = embedded_model()
     port = free_port(0)
     values: dict[str, Any] = {
         "experiment": {"name": "bench"},
         "model": {"source": str(model)},
-        "dataset": questions(SAMPLES),
+        "dataset": questions(samples),
         "variants": {"control": {}},
         "generation": {"max_tokens": MAX_TOKENS},
         "workers": {
@@ -59,7 +63,7 @@ def run() -> None:
         for _ in range(ROUNDS):
             seconds, tokens = asyncio.run(_bare(port, bodies))
             bare.append(seconds)
-            whole.append(_workflow(values))
+            whole.append(_workflow(values, samples))
         seconds, tokens = asyncio.run(_bare(port, bodies))
         bare.append(seconds)
     finally:
@@ -68,9 +72,9 @@ def run() -> None:
     best, middle = min(bare), sorted(bare)[len(bare) // 2]
     wall = sum(found["wall"] for found in whole) / len(whole)
     report(
-        "generation_workflow_vs_bare_client", trajectories=SAMPLES, tokens=tokens, bare_seconds=bare,
+        "generation_workflow_vs_bare_client", trajectories=samples, tokens=tokens, bare_seconds=bare,
         workflow_seconds=[found["wall"] for found in whole], ratio=middle / wall, ratio_to_best_bare=best / wall,
-        cpu_ms_per_trajectory=1000 * sum(found["cpu"] for found in whole) / len(whole) / SAMPLES,
+        cpu_ms_per_trajectory=1000 * sum(found["cpu"] for found in whole) / len(whole) / samples,
     )  # fmt: skip
     offline = _offline(model, bodies, environment(config, share, KEY))
     report(
@@ -98,7 +102,7 @@ async def _bare(port: int, bodies: list[dict[str, Any]]) -> tuple[float, int]:
     return seconds, sum(answer.json()["usage"]["completion_tokens"] for answer in answers)
 
 
-def _workflow(values: dict[str, Any]) -> dict[str, float]:
+def _workflow(values: dict[str, Any], samples: int) -> dict[str, float]:
     """The same through snakemake; the samples are drawn before the clock starts."""
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace(Path(folder), values)
@@ -107,7 +111,7 @@ def _workflow(values: dict[str, Any]) -> dict[str, float]:
             workspace.run("results/bench/control/gsm8k_0001/trajectory.jsonl")
             (workspace.layout.pair("control", "gsm8k_0001") / "trajectory.jsonl").unlink()
             with timed_run(workspace, "--until", "generate") as found:
-                assert len(workspace.trajectories()) == SAMPLES
+                assert len(workspace.trajectories()) == samples
             return found
         finally:
             end_pool(values)

@@ -48,6 +48,15 @@ def process_cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
+def process_peak(pid: int) -> float:
+    """The most memory that a running process has held, in GiB; 0 once it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 2**20 for line in lines if line.startswith("VmHWM")), 0.0)
+
+
 @contextmanager
 def timed_run(workspace: Workspace, *arguments: str) -> Iterator[dict[str, float]]:
     """Run snakemake to its end; afterwards the mapping holds wall and CPU seconds outside of the model server.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import argparse
 import resource
 import time
 
@@ -21,7 +21,7 @@ from tests.benchmarks.measure import report
 from tests.emoprobe.analysis import synthetic
 from tests.emoprobe.analysis.test_probes_methods import Given
 
-SAMPLES, LAYERS, D = 200, int(os.environ.get("LAYERS", "30")), 576
+SAMPLES, D = 200, 576
 POSITIONS = ("last_prompt", "response_mean", "response_last")
 HOOK_POINTS = ("input_layernorm.output", "post_attention_layernorm.output")
 SUBSET = 2  # cells that the plain loop runs; its time is scaled
@@ -29,22 +29,26 @@ PERMUTATIONS = 199
 FULL_SAMPLES, FULL_VARIANTS = 1319, 9
 
 
-def run() -> None:
+def run(arguments: list[str]) -> None:
     """2,000 trajectories, 30 layers, 2 hook points, 3 positions, d = 576; then a layer of the whole GSM8K's shape.
-    The environment variable LAYERS takes fewer of them.
 
     The plain loop fits valence and correctness once; ours does as well for every permutation, and what activations add.
     """
+    parser = argparse.ArgumentParser(prog="probes")
+    parser.add_argument("--layers", type=int, default=30, help="layers of the first part")
+    parser.add_argument("--no-full", action="store_true", help="leave the second part out")
+    options = parser.parse_args(arguments)
+    layers: int = options.layers
     settings = synthetic.config(synthetic.BALANCED, permutations=PERMUTATIONS, targets=["valence", "correct"])
     table = synthetic.table(settings, SAMPLES, 0)
-    source = synthetic.source(table, LAYERS, D, 0, _signal(table), POSITIONS, HOOK_POINTS)
-    cells = LAYERS * len(POSITIONS) * len(HOOK_POINTS)
+    source = synthetic.source(table, layers, D, 0, _signal(table), POSITIONS, HOOK_POINTS)
+    cells = layers * len(POSITIONS) * len(HOOK_POINTS)
     started, cpu = time.monotonic(), time.process_time()
     found = run_probes(table, source, settings, transfers=False)
     ours, ours_cpu = time.monotonic() - started, time.process_time() - cpu
     areas = {(row["layer"], row["position"], row["hook_point"], row["target"]): row["auroc"] for row in found.probes}
     plain, worst, logistic = 0.0, 0.0, []
-    for layer in np.linspace(0, LAYERS - 1, SUBSET).astype(int).tolist():
+    for layer in np.linspace(0, layers - 1, SUBSET).astype(int).tolist():
         features = source.load(layer, layer + 1, HOOK_POINTS[0])[POSITIONS[0]][:, 0].astype(np.float32)
         started = time.monotonic()
         loop = _plain_loop(features, table, settings)
@@ -59,7 +63,8 @@ def run() -> None:
         logistic_regression_better_by=float(np.mean(logistic)),
         peak_gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     )  # fmt: skip
-    full()
+    if not options.no_full:
+        full()
 
 
 def full() -> None:

@@ -40,7 +40,7 @@ OUTAGE_SECONDS = 60.0
 ANSWER_SECONDS = 0.05
 
 
-def run() -> None:
+def run(_options: list[str]) -> None:
     """Starts, then faults."""
     if reason := why_not():
         report("slurm", skipped=reason)

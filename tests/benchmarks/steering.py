@@ -29,7 +29,7 @@ ADD = {"values": [1.0] * WIDTH, "layers": [LAYER], "operation": "add", "dose": 0
 ABLATE = {"values": [1.0] * WIDTH, "layers": "all", "operation": "ablate"}
 
 
-def run() -> None:
+def run(_options: list[str]) -> None:
     """64 prompts of the default config at once, 32 tokens each; SmolLM2 in float32 on this machine's cores.
 
     Ratios are of the best of the rounds, which take turns; those of CPU time hold on a busy machine, too.

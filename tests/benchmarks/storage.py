@@ -35,7 +35,7 @@ rule make:
 """
 
 
-def run() -> None:
+def run(_options: list[str]) -> None:
     """Push 10,000 small folders, push them once more, read one hook point of them, pull them; then the plugin."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

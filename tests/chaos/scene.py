@@ -80,9 +80,9 @@ class Scene:
         wait_for(lambda: condition() or process.poll() is not None, PATIENCE, what)
         assert condition() or process.poll() is None, self.printed()[-3000:]
 
-    def start_busy(self) -> subprocess.Popen[str]:
+    def start_busy(self, *arguments: str) -> subprocess.Popen[str]:
         """Start the workflow and return when stub servers have requests in flight."""
-        process = self.start()
+        process = self.start(*arguments)
         self.wait_for(process, lambda: sum(len(each.requests()) for each in self.servers) >= 2, "requests in flight")
         return process
 

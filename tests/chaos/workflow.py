@@ -80,7 +80,7 @@ def kill_pool(start: Callable[[Scene], subprocess.Popen[str]]) -> Callable[[Scen
 
 
 def kill_client(scene: Scene) -> str:
-    process = scene.start_busy()
+    process = scene.start_busy("--executor", "local")  # whose jobs are clients in bash
     clients = [line for line in scene.left_over() if "ask_pool" in line or "EMOPROBE_CLIENT" in line]
     os.kill(int(clients[0].split(":")[0]), signal.SIGKILL)
     assert process.wait(PATIENCE) == 1

@@ -49,6 +49,18 @@ def test_a_study_is_one_plan(study: Callable[..., Workspace]) -> None:
     assert planned["tabulate_study"] == planned["report_study"] == 1
 
 
+def test_a_variant_of_another_experiment_is_told_in_a_line(study: Callable[..., Workspace]) -> None:
+    workspace = study(("llama",), ("sums", "words"))
+    for name in ("sums", "words"):
+        workspace.config["grid"]["task"][name] = {
+            **TASKS[name],
+            "variants": {"control": {}, f"of_{name}": {"text": "Oh."}},
+        }
+    output = workspace.run("results/s-llama-sums/of_words/reasoning_gym_0001/trajectory.jsonl", "-n", ok=False)
+    assert "s-llama-sums has no variant of_words; it has " in output, output[-2000:]
+    assert "KeyError" not in output
+
+
 def test_a_study_on_real_servers_works_model_after_model(study: Callable[..., Workspace]) -> None:
     workspace = study(("llama", "gpt2"))
     workspace.run()

@@ -12,7 +12,8 @@ from emoprobe.analysis.consistency import consistency
 from emoprobe.analysis.paired_tests import paired_tests
 from emoprobe.analysis.plan import analysis_plan
 from emoprobe.config.experiment import Config
-from emoprobe.report.summary import report, summary_text
+from emoprobe.report.closing import summary_text
+from emoprobe.report.summary import report
 from emoprobe.results import atomic
 from emoprobe.results.layout import Layout
 from emoprobe.results.statement import Statement

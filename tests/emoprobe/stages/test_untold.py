@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from emoprobe.report.summary import summary_text
+from emoprobe.report.closing import summary_text
 from emoprobe.stages.folder import NothingThereError, analyze_folder
 
 

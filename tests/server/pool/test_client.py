@@ -69,7 +69,7 @@ def test_a_client_tells_why_a_job_failed(client: Client) -> None:
     process = client("generate", "one", "calm", "gsm8k_0099")
     _, words = process.communicate(timeout=SECONDS)
     assert process.returncode == 1
-    assert "gsm8k_0099.json is damaged" in words
+    assert "gsm8k_0099.json is missing" in words
 
 
 def test_a_client_of_a_workflow_that_is_gone_starts_no_pool(house: House, client: Client) -> None:

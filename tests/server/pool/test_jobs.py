@@ -159,7 +159,7 @@ def test_samples_are_drawn_once_the_data_is_open(house: House) -> None:
         (("generate", "nobody", "control", "gsm8k_0001"), "nobody.json cannot be read"),
         (("dance", "one", "control", "gsm8k_0001"), "knows no job 'dance'"),
         (("generate", "one", "control"), "cannot read the request"),
-        (("generate", "one", "control", "gsm8k_0099"), "gsm8k_0099.json is damaged"),
+        (("generate", "one", "control", "gsm8k_0099"), "gsm8k_0099.json is missing"),
     ],
 )
 def test_what_cannot_be_done_is_told(house: House, job: tuple[str, ...], words: str) -> None:

@@ -1,0 +1,69 @@
+"""The few lines that a run ends with, out of a `report.json`; it imports nothing that takes time."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from pathlib import Path
+from typing import Any
+
+WIDTH = 110
+
+
+def summary_text(path: Path) -> str:
+    """A finished experiment in a few lines, from its `report.json`."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    width = max(len(row["variant"]) for row in found["accuracy"])
+    lines = [
+        "",
+        f"{found['experiment']}: {found['trajectories']} trajectories of {found['model']['id'] or 'an unknown model'} "
+        f"on {found['samples']} samples",
+        f"  {'variant':{width}}  correct  accuracy  95 % interval  lenient",
+    ]
+    for row in found["accuracy"]:
+        interval = "" if row["low"] is None else f"{row['low']:.3f}–{row['high']:.3f}"
+        correct = f"{row['correct']}/{row['n']}"
+        accuracy, lenient = ("" if row[key] is None else f"{row[key]:.3f}" for key in ("accuracy", "lenient"))
+        lines.append(f"  {row['variant']:{width}}  {correct:>7}  {accuracy:>8}  {interval:>13}  {lenient:>7}")
+    lines.append("")
+    primary = {
+        f"accuracy:{row['variant']}-{row['reference']}" for row in found["paired_tests"] if row["family"] == "primary"
+    }
+    hidden = [
+        statement
+        for statement in found["statements"]
+        if statement["verdict"] == "undecided"
+        and statement["about"].startswith("accuracy:")
+        and statement["about"] not in primary
+    ]
+    lines += wrapped([statement for statement in found["statements"] if statement not in hidden])
+    if hidden:
+        lines.append(
+            f"  undecided: {len(hidden)} secondary comparison{'' if len(hidden) == 1 else 's'}, told in the report."
+        )
+    lines += ["", f"  to read: {path.with_name('report.html')}   tables: {path.parent / 'tables'}/"]
+    return "\n".join(lines)
+
+
+def study_text(path: Path) -> str:
+    """A finished study in a few lines, from its `report.json`: its experiments, and what it says of them."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    width = max(len(entry["name"]) for entry in found["experiments"])
+    lines = ["", f"{found['study']}: {len(found['experiments'])} experiments, {found['trajectories']} trajectories"]
+    lines += [
+        f"  {entry['name']:{width}}  {entry['trajectories']:>6} trajectories  accuracy {entry['accuracy']}"
+        for entry in found["experiments"]
+    ]
+    lines += ["", *wrapped(found["statements"])]
+    return "\n".join([*lines, "", f"  to read: {path.with_name('report.html')}"])
+
+
+def wrapped(statements: list[dict[str, Any]]) -> list[str]:
+    """Statements of a `report.json` as lines for a terminal, each after its verdict."""
+    return [
+        line
+        for statement in statements
+        for line in textwrap.wrap(
+            f"{statement['verdict']}: {statement['text']}", WIDTH, initial_indent="  ", subsequent_indent="    "
+        )
+    ]

@@ -1,0 +1,191 @@
+"""Many jobs over one connection to the pool: what the workflow's own process uses in place of the client in bash."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from server.pool.address import Address
+from server.pool.protocol import STREAM, Caller, Job, line
+from server.pool.start import private_folder
+
+MAX_POOLS = 4
+CHUNK = 1 << 16
+AWAY = "The pool went away four times; see pool.log in the folder of the logs.\n"
+
+
+@dataclass
+class _Asked:
+    line: str
+    pools: int = 0
+    """How many pools were asked."""
+
+
+class PoolClient:
+    """Asks the pool for jobs and tells of each, exactly once, what came of it.
+
+    Whatever becomes of a connection or of a pool: a job leaves `_asked` when its answer is told, and only then. What is
+    still in it when a connection ends is asked again of the next pool, which is started where none answers.
+
+    Args:
+        address: the file with the pool's address.
+        caller: the workflow.
+        python: the interpreter that starts a pool.
+        answered: called in a thread of the client with the number of a job and why it failed, empty where it succeeded.
+    """
+
+    def __init__(self, address: Path, caller: Caller, python: str, answered: Callable[[int, str], None]) -> None:
+        self._address, self._caller, self._python, self._answered = address, caller, python, answered
+        self._lock = threading.Lock()
+        self._wanted = threading.Condition(self._lock)
+        self._asked: dict[int, _Asked] = {}
+        self._connection: socket.socket | None = None
+        self._closed = False
+        threading.Thread(target=self._work, name="pool-client", daemon=True).start()
+
+    def ask(self, number: int, job: Job) -> None:
+        """Have a job done; returns at once."""
+        with self._lock:
+            asked = self._asked[number] = _Asked(f"{number}\t{line(self._caller, job)}\n")
+            if self._connection is not None:
+                self._send(self._connection, [asked])
+            self._wanted.notify()
+
+    def close(self) -> None:
+        """Tell of no more jobs; the pool gives up what was asked of it and is not done."""
+        with self._lock:
+            self._closed = True
+            self._asked.clear()
+            self._hang_up()
+            self._wanted.notify()
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                self._wanted.wait_for(lambda: self._asked or self._closed)
+                if self._closed:
+                    return
+            reason = self._reach()
+            if reason:
+                self._fail(lambda _: True, reason)
+                continue
+            self._listen()
+            with self._lock:
+                self._hang_up()
+            self._fail(lambda asked: asked.pools >= MAX_POOLS, AWAY)
+
+    def _reach(self) -> str:
+        """Connect to the pool, which is started where none answers, and ask for all jobs; returns why that failed."""
+        connection, address = self._connected()
+        if connection is None:
+            try:
+                reason = self._start()
+            except OSError as error:
+                reason = f"The pool cannot be started: {error}\n"
+            if reason:
+                return reason
+            connection, address = self._connected()
+            if connection is None:
+                return f"The pool that was started does not answer; see {self._address}.log\n"
+        assert address is not None
+        with self._lock:
+            if self._closed:
+                connection.close()
+                return ""
+            self._connection = connection
+            with suppress(OSError):
+                connection.sendall(f"{address.token}\t{STREAM}\n".encode())
+            self._send(connection, list(self._asked.values()))
+        return ""
+
+    def _connected(self) -> tuple[socket.socket | None, Address | None]:
+        address = Address.read(self._address)
+        connection = address.connect() if address is not None else None
+        if connection is not None:
+            connection.settimeout(None)
+        return connection, address
+
+    def _start(self) -> str:
+        """Start a pool unless somebody else does at the same time; returns why that failed, empty where it did not."""
+        private_folder(self._address.parent)
+        with open(f"{self._address}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            connection, _ = self._connected()
+            if connection is not None:
+                connection.close()
+                return ""
+            caller = self._caller
+            command = [self._python, "-m", "server.pool.start", str(self._address)]
+            done = subprocess.run(
+                [*command, caller.plan, caller.results, caller.directory, str(caller.owner)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+            )
+        return "" if done.returncode == 0 else done.stderr or f"The pool did not start ({done.returncode}).\n"
+
+    def _send(self, connection: socket.socket, jobs: list[_Asked]) -> None:
+        """Ask for jobs; a connection that has ended is noticed where it is read. Holds the lock."""
+        for asked in jobs:
+            asked.pools += 1
+        with suppress(OSError):
+            connection.sendall("".join(asked.line for asked in jobs).encode())
+
+    def _listen(self) -> None:
+        """Tell of every job that the pool answers, until the connection ends."""
+        connection = self._connection
+        rest = b""
+        while connection is not None:
+            try:
+                chunk = connection.recv(CHUNK)
+            except OSError:
+                return
+            if not chunk:
+                return
+            *lines, rest = (rest + chunk).split(b"\n")
+            for each in lines:
+                number, answer = json.loads(each)
+                self._tell(number, answer)
+
+    def _fail(self, which: Callable[[_Asked], bool], reason: str) -> None:
+        with self._lock:
+            numbers = [number for number, asked in self._asked.items() if which(asked)]
+        for number in numbers:
+            self._tell(number, reason)
+
+    def _tell(self, number: int, reason: str) -> None:
+        with self._lock:
+            known = self._asked.pop(number, None)
+        # Without the lock: who is told may ask for the next job, or wait for somebody who does.
+        if known is not None:
+            self._answered(number, reason)
+
+    def _hang_up(self) -> None:
+        """Holds the lock."""
+        if self._connection is not None:
+            with suppress(OSError):
+                self._connection.shutdown(socket.SHUT_RDWR)
+            self._connection.close()
+            self._connection = None
+
+
+def client_of_environment(answered: Callable[[int, str], None]) -> PoolClient:
+    """A client for the workflow that its process's environment describes, see `server.pool.run.job_environment`."""
+    environ = os.environ
+    caller = Caller(
+        environ["EMOPROBE_PLAN"],
+        environ["EMOPROBE_RESULTS"],
+        environ["EMOPROBE_DIRECTORY"],
+        int(environ["EMOPROBE_OWNER"]),
+    )
+    return PoolClient(Path(environ["EMOPROBE_POOL"]), caller, environ["EMOPROBE_PYTHON"], answered)
