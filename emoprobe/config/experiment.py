@@ -18,6 +18,7 @@ from emoprobe.config.science.generation import Generation
 from emoprobe.config.science.model import Model
 from emoprobe.config.science.probes import Probes
 from emoprobe.config.science.prompt import Prompt
+from emoprobe.config.science.steering import Steering
 from emoprobe.config.science.variants import Variant
 from emoprobe.config.section import Extent, Section
 
@@ -50,6 +51,7 @@ class Config(Section):
     capture: Capture = Field(default_factory=Capture)
     probes: Probes = Field(default_factory=Probes)
     analysis: Analysis = Field(default_factory=Analysis)
+    steering: Steering = Field(default_factory=Steering)
 
     @field_validator("variants", mode="before")
     @classmethod
