@@ -7,8 +7,8 @@ import time
 from typing import Any
 
 from server.capture.generation import Generation, Logprob
-from server.capture.model import TokenScores
 from server.capture.prompts import Prompt, Tokens
+from server.capture.scoring import TokenScores
 
 
 def error_body(message: str, status: int, param: str | None = None) -> dict[str, Any]:

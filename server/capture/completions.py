@@ -20,11 +20,12 @@ from server.capture.answers import (
     usage,
 )
 from server.capture.generation import Generation
-from server.capture.model import TokenScores
+from server.capture.model import Captured
 from server.capture.prompts import Decoder, Prompt
 from server.capture.schema import ChatRequest, CompletionRequest
-from server.capture.service import BadRequestError, CapturePlan, Service
-from server.capture.steering import LayerEdit
+from server.capture.scoring import TokenScores
+from server.capture.service import BadRequestError, CapturePlan, Service, steering_of
+from server.capture.steering import LayerEdit, Steering
 
 T = TypeVar("T")
 MAX_ROWS = 1024
@@ -48,7 +49,7 @@ class Work:
     identifier: str
     stepped: asyncio.Event
     edits: tuple[LayerEdit, ...] = ()
-    scores: list[TokenScores | None] = field(default_factory=list)
+    scored: list[Captured] = field(default_factory=list)
 
     @classmethod
     async def chat(cls, service: Service, request: ChatRequest) -> Work:
@@ -116,9 +117,13 @@ class Work:
         identifier = f"{'chatcmpl' if kind == 'chat' else 'cmpl'}-{name}"
         return cls(service, kind, request, plan, prompts, rows, identifier, stepped, edits)
 
-    def prompt_of(self, index: int) -> Prompt:
-        """The prompt of a choice."""
-        return self.prompts[index // (self.request.n or 1)]
+    def _number(self, index: int) -> int:
+        """Which prompt a choice belongs to."""
+        return index // (self.request.n or 1)
+
+    def _scores(self, index: int) -> TokenScores | None:
+        """The scores of a choice's prompt, where it was scored."""
+        return self.scored[self._number(index)].scores if self.scored else None
 
     @property
     def echo(self) -> bool:
@@ -153,27 +158,39 @@ class Work:
     async def score_prompts(self) -> None:
         """Scores of the prompts, where they are echoed with log-probabilities."""
         top = self.rows[0].logprobs
-        if self.echo and top is not None:
-            scoring = (self.service.score(prompt, top, self.edits) for prompt in self.prompts)
-            self.scores = list(await asyncio.gather(*scoring))
-        else:
-            self.scores = [None] * len(self.prompts)
+        if not self.echo or top is None:
+            return
+        steering = [steering_of(self.edits, prompt) for prompt in self.prompts]
+        kl = (self.request.ndif.kl or 0) if self.request.ndif is not None else 0
+        scoring = (self.service.score(prompt, top, own, kl) for prompt, own in zip(self.prompts, steering, strict=True))
+        self.scored = list(await asyncio.gather(*scoring))
+        for index, row in enumerate(self.rows):
+            self._count(row, steering[self._number(index)])
 
     async def breadcrumb(self) -> dict[str, Any] | None:
         """Capture what was asked for; what was done, and where it lies."""
         if self.request.ndif is None:
             return None
         crumb: dict[str, Any] = {"request_id": self.identifier.partition("-")[2]}
-        if self.request.ndif.steering:
-            edits = [edit.model_dump(exclude={"values"}) for edit in self.request.ndif.steering]
-            # For each edit, the tokens of each choice that it was applied to while that was generated.
+        if self.plan is not None:
+            steering = steering_of(self.edits, self.prompts[0])
+            crumb |= await self.service.capture(self.plan, self.prompts[0], self.rows[0].token_ids, steering)
+            self._count(self.rows[0], steering)
+        if "steering" in self.request.ndif.model_fields_set:
             counts = [row.steering.tokens for row in self.rows if row.steering is not None]
             crumb["steering"] = [
-                edit | {"tokens": [count[number] for count in counts]} for number, edit in enumerate(edits)
+                edit.model_dump(exclude={"values"}) | {"tokens": [count[number] for count in counts]}
+                for number, edit in enumerate(self.request.ndif.steering)
             ]
-        if self.plan is not None:
-            crumb |= await self.service.capture(self.plan, self.prompts[0], self.rows[0].token_ids)
+        if self.request.ndif.kl is not None:
+            crumb["kl"] = self.scored[0].divergences
         return crumb
+
+    @staticmethod
+    def _count(row: Generation, steering: Steering | None) -> None:
+        """The edited tokens of a choice are those of its generation, or of its prompt where nothing is generated."""
+        if row.max_tokens == 0:
+            row.steering = steering
 
     def usage(self) -> dict[str, int]:
         """Token counts of all prompts and choices."""
@@ -186,14 +203,13 @@ class Work:
         tokens, with_ids = self.service.model.tokens, bool(self.request.return_token_ids)
         if self.kind == "chat":
             return [chat_choice(index, row, tokens, token_ids=with_ids) for index, row in enumerate(self.rows)]
-        each = self.request.n or 1
         return [
             completion_choice(
                 index,
                 row,
-                self.prompt_of(index),
+                self.prompts[self._number(index)],
                 tokens,
-                self.scores[index // each],
+                self._scores(index),
                 echo=self.echo,
                 token_ids=with_ids,
             )
@@ -293,10 +309,9 @@ class Work:
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish} | extra
 
     def _echoed(self, index: int) -> dict[str, Any]:
-        prompt, tokens = self.prompt_of(index), self.service.model.tokens
+        prompt, tokens = self.prompts[self._number(index)], self.service.model.tokens
         nothing = replace(self.rows[index], decoder=Decoder(tokens, []), token_ids=[], scores=[])
-        scores = self.scores[index // (self.request.n or 1)]
-        choice = completion_choice(index, nothing, prompt, tokens, scores, echo=True, token_ids=False)
+        choice = completion_choice(index, nothing, prompt, tokens, self._scores(index), echo=True, token_ids=False)
         return choice | {"finish_reason": None}
 
 

@@ -118,10 +118,11 @@ class Engine:
         length = len(first.wanted.token_ids)
         others = [item for item in self._passes if item is not first and not item.result.cancelled()]
         others.sort(key=lambda item: abs(len(item.wanted.token_ids) - length))
-        batch, longest, size = [first], length, first.bytes
+        batch, longest, size, rows = [first], length, first.bytes, first.wanted.rows
         for item in others:
             reach = max(longest, len(item.wanted.token_ids))
-            if reach * (len(batch) + 1) > self.batch_tokens or len(batch) >= MAX_ROWS:
+            rows += item.wanted.rows
+            if reach * rows > self.batch_tokens or rows > MAX_ROWS:
                 break
             if self._held + size + item.bytes > self.memory:
                 break

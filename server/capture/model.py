@@ -15,11 +15,10 @@ from transformers import AutoConfig
 
 from emoprobe.models.architecture import Architecture, UnsupportedModelError, tensor_of
 from server.capture.prompts import Tokens
+from server.capture.scoring import Scorer, TokenScores
 from server.capture.steering import SteeredRows, Steering
 
 log = logging.getLogger(__name__)
-
-LOGIT_CHUNK = 256  # positions whose logits are held at once
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,9 @@ class Wanted:
     """What one sequence asks of a forward pass.
 
     `weights` (n_positions, n_tokens) turns the hidden states of its tokens into those at its positions; None stands for
-    every token. `score` asks for the log-probabilities of its own tokens. `steering` edits the stream in this pass.
+    every token. `score` asks for the log-probabilities of its own tokens. `steering` edits the stream in this pass;
+    `divergences` is at how many tokens after the prompt to compare with the predictions without the edits, for which
+    the sequence runs twice.
     """
 
     token_ids: list[int]
@@ -38,14 +39,12 @@ class Wanted:
     score: bool = False
     top: int = 0
     steering: Steering | None = None
+    divergences: int = 0
 
-
-@dataclass(frozen=True)
-class TokenScores:
-    """Log-probabilities of a sequence's tokens given those before, from the second token on, and the likeliest ones."""
-
-    token: list[float]
-    top: list[list[tuple[int, float]]]
+    @property
+    def rows(self) -> int:
+        """How many rows of a batch it takes."""
+        return 2 if self.divergences else 1
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,7 @@ class Captured:
 
     activations: dict[str, torch.Tensor]
     scores: TokenScores | None
+    divergences: list[float] | None = None
 
 
 class ServedModel:
@@ -79,6 +79,7 @@ class ServedModel:
         )
         self.name, self.path, self.device = name, path, torch.device(device)
         self.causal = wrapper._module.eval()
+        self._scorer = Scorer(self.causal)
         self._steered: SteeredRows | None = None
         for number, layer in enumerate(self.causal.base_model.get_submodule(self.architecture.layers_path)):
             layer.register_forward_hook(self._edit_at(number))
@@ -165,6 +166,10 @@ class ServedModel:
 
         A padded batch gives what single sequences give, as no token sees the padding behind it.
         """
+        count = len(batch)
+        # Last, those that are compared with the edited ones among the others.
+        again = [row for row, wanted in enumerate(batch) if wanted.divergences]
+        batch = [*batch, *(Wanted(batch[row].token_ids, [], [], None, torch.float32) for row in again)]
         lengths = [len(wanted.token_ids) for wanted in batch]
         longest = max(lengths)
         ids = torch.zeros((len(batch), longest), dtype=torch.long)
@@ -177,13 +182,32 @@ class ServedModel:
             inputs["attention_mask"] = mask.to(self.device)
         positions = torch.where(mask.bool(), torch.arange(longest), -1)
         with self.steered([wanted.steering for wanted in batch], positions):
-            return self._run(batch, inputs, lengths)
+            activations, last = self._run(batch, inputs, lengths)
+        unedited = dict(zip(again, last[count:], strict=True))
+        return [
+            Captured(
+                activations[row],
+                self._scorer.scores(wanted.token_ids, wanted.top, last[row]) if wanted.score else None,
+                self._divergences(wanted, last[row], unedited[row]) if row in unedited else None,
+            )
+            for row, wanted in enumerate(batch[:count])
+        ]
 
-    def _run(self, batch: Sequence[Wanted], inputs: dict[str, Any], lengths: list[int]) -> list[Captured]:
+    def _divergences(self, wanted: Wanted, edited: torch.Tensor, unedited: torch.Tensor) -> list[float]:
+        """KL(edited ‖ unedited) of the predictions of the first tokens after the prompt, as many as there are."""
+        assert wanted.steering is not None
+        # The last token of the prompt predicts the first one after it.
+        begin, end = wanted.steering.prompt_tokens - 1, len(wanted.token_ids) - 1
+        places = slice(begin, min(begin + wanted.divergences, end))
+        return self._scorer.divergences(edited[places], unedited[places])
+
+    def _run(
+        self, batch: Sequence[Wanted], inputs: dict[str, Any], lengths: list[int]
+    ) -> tuple[list[dict[str, torch.Tensor]], torch.Tensor]:
+        """Activations of each sequence, and the last hidden states (n_sequences, n_tokens, d)."""
         longest, sites = max(lengths), self._sites(batch)
         if not sites:
-            hidden = self.causal.base_model(**inputs).last_hidden_state
-            return [Captured({}, self._scores(batch[row], hidden[row])) for row in range(len(batch))]
+            return [{} for _ in batch], self.causal.base_model(**inputs).last_hidden_state
         weights = self._weights(batch, longest)
         taken: list[torch.Tensor] = []
         last: list[torch.Tensor] = []
@@ -201,13 +225,9 @@ class ServedModel:
             nnsight.save(taken)
             nnsight.save(last)
         found = dict(zip(sites, taken, strict=True))
-        return [
-            Captured(
-                self._gather(wanted, row, lengths[row], found, weights is not None),
-                self._scores(wanted, last[0][row]) if wanted.score else None,
-            )
-            for row, wanted in enumerate(batch)
-        ]
+        reduced = weights is not None
+        activations = [self._gather(wanted, row, lengths[row], found, reduced) for row, wanted in enumerate(batch)]
+        return activations, last[0]
 
     def _sites(self, batch: Sequence[Wanted]) -> list[tuple[int, str]]:
         """What has to be read for any sequence of the batch, in the order in which it fires."""
@@ -255,36 +275,6 @@ class ServedModel:
             point: torch.stack([at_point(layer, point).to(wanted.dtype) for layer in wanted.layers]).cpu()
             for point in wanted.hook_points
         }
-
-    def _scores(self, wanted: Wanted, hidden: torch.Tensor) -> TokenScores | None:
-        """TokenScores out of the last hidden states (n_tokens, d) of one sequence, a chunk of positions at a time."""
-        if not wanted.score:
-            return None
-        token: list[float] = []
-        top: list[list[tuple[int, float]]] = []
-        length = len(wanted.token_ids)
-        targets = torch.tensor(wanted.token_ids[1:], device=self.device)
-        head = self.causal.get_output_embeddings()
-        for begin in range(0, length - 1, LOGIT_CHUNK):
-            end = min(begin + LOGIT_CHUNK, length - 1)
-            logs = torch.log_softmax(self._finished(head(hidden[begin:end]).float()), dim=-1)
-            token += logs.gather(1, targets[begin:end, None])[:, 0].tolist()
-            if wanted.top:
-                best = logs.topk(wanted.top, dim=-1)
-                top += [
-                    list(zip(ids, values, strict=True))
-                    for ids, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-                ]
-        return TokenScores(token, top)
-
-    def _finished(self, logits: torch.Tensor) -> torch.Tensor:
-        """What some families do to the logits after the head: Granite and Cohere scale them, Gemma 2 bends them."""
-        config = self.causal.config.get_text_config()
-        logits = (
-            logits / (getattr(config, "logits_scaling", None) or 1.0) * (getattr(config, "logit_scale", None) or 1.0)
-        )
-        cap = getattr(config, "final_logit_softcapping", None)
-        return torch.tanh(logits / cap) * cap if cap else logits
 
 
 def _value(layer: Any, site: str) -> Any:

@@ -64,8 +64,10 @@ class Ndif(BaseModel):
     `prompt_tokens` tell named positions where the parts of a conversation are: in a chat request the server knows the
     messages, in a request with token ids it is told them, and how many of the tokens are the prompt.
 
-    `steering` edits the stream while the completion is generated and while activations are captured. Next to it, they
-    are only captured if one of the fields from `save_dir` to `dtype`, but for `request_id`, is there.
+    `steering` edits the stream while the completion is generated, while a prompt is scored, and while activations are
+    captured. Next to it, also if it is an empty list, they are only captured if one of the fields from `save_dir` to
+    `dtype`, but for `request_id`, is there. `kl` is at how many tokens after the prompt to tell how far the edits move
+    what the model predicts: the Kullback-Leibler divergences KL(edited ‖ unedited), in nats.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -81,12 +83,19 @@ class Ndif(BaseModel):
     chat_template_kwargs: dict[str, Any] | None = None
     prompt_tokens: int | None = Field(None, ge=1)
     steering: list[Edit] = Field([], max_length=64)
+    kl: int | None = Field(None, ge=1)
 
     @property
     def captures(self) -> bool:
         """Whether activations are to be captured."""
         asked = {"save_dir", "layers", "hook_points", "positions", "dtype"} & self.model_fields_set
-        return bool(asked) or not self.steering
+        return bool(asked) or "steering" not in self.model_fields_set
+
+    @model_validator(mode="after")
+    def _divergence_of_edits(self) -> Ndif:
+        if self.kl is not None and (not self.steering or self.prompt_tokens is None):
+            raise ValueError("kl compares edits after a prompt: it takes steering and prompt_tokens")
+        return self
 
     @field_validator("layers", mode="before")
     @classmethod
@@ -205,6 +214,9 @@ class ChatRequest(Sampling, UnservedInChat):
             for name in ("messages", "prompt_tokens", "chat_template_kwargs"):
                 if getattr(self.ndif, name) is not None:
                     raise ValueError(f"ndif.{name}: only where the prompt is given as tokens, in /v1/completions")
+            limit = self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
+            if self.ndif.steering and limit == 0 and not self.ndif.captures:
+                raise ValueError("ndif.steering: with max_tokens 0 and nothing to capture, there is nothing to edit")
         return self
 
 
@@ -227,6 +239,17 @@ class CompletionRequest(Sampling, UnservedInText):
             for name in ("message_spans", "chat_template_kwargs"):
                 if getattr(self.ndif, name) is not None:
                     raise ValueError(f"ndif.{name}: only together with ndif.messages")
+        if self.ndif is not None and self.ndif.steering:
+            scored = self.echo and self.logprobs is not None
+            if self.max_tokens == 0 and not scored and not self.ndif.captures:
+                raise ValueError(
+                    "ndif.steering: with max_tokens 0 there is nothing to edit; score the prompt (echo, logprobs) or "
+                    "capture it"
+                )
+            if self.ndif.kl is not None and not (scored and self.max_tokens == 0):
+                raise ValueError("ndif.kl: only where a text is scored: with echo, logprobs and max_tokens 0")
+            if self.ndif.kl is not None and (len(self.prompts) > 1 or (self.n or 1) > 1):
+                raise ValueError("ndif.kl: only for one prompt with n = 1")
         return self
 
     @property

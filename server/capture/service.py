@@ -18,7 +18,7 @@ from emoprobe.models.positions import PositionError, resolve
 from emoprobe.results.activation_folder import Position, TokenSpans
 from server.capture.engine import Engine, Pass
 from server.capture.generation import Generation
-from server.capture.model import Captured, ServedModel, TokenScores, Wanted
+from server.capture.model import Captured, ServedModel, Wanted
 from server.capture.prompts import Decoder, Prompt, PromptError
 from server.capture.schema import Ndif, Sampling
 from server.capture.steering import LayerEdit, Steering, SteeringError, layer_edits
@@ -55,7 +55,6 @@ class CapturePlan:
     hook_points: list[str]
     positions: Any
     dtype: str
-    edits: tuple[LayerEdit, ...] = ()
 
 
 class Service:
@@ -93,7 +92,6 @@ class Service:
                 hook_points=self.model.architecture.hook_points(wanted.hook_points or []),
                 positions=wanted.positions,
                 dtype=wanted.dtype or "float16",
-                edits=self.edits(ndif),
             )
         except (HookPointError, SaveDirError) as error:
             raise BadRequestError(f"ndif: {error}", "ndif") from None
@@ -195,17 +193,18 @@ class Service:
         except (HookPointError, SteeringError, OSError) as error:
             raise BadRequestError(f"ndif.steering: {error}", "ndif") from None
 
-    async def score(self, prompt: Prompt, top: int, edits: tuple[LayerEdit, ...]) -> TokenScores:
-        """Log-probabilities of a prompt's own tokens."""
-        steering = steering_of(edits, prompt)
-        wanted = Wanted(prompt.token_ids, [], [], None, torch.float32, True, top, steering)
-        item = Pass(wanted, 0)
+    async def score(self, prompt: Prompt, top: int, steering: Steering | None, divergences: int) -> Captured:
+        """Log-probabilities of a prompt's own tokens, and how far its edits move the first predictions after it."""
+        item = Pass(
+            Wanted(prompt.token_ids, [], [], None, torch.float32, True, top, steering, divergences=divergences), 0
+        )
         self.engine.submit_pass(item)
         captured: Captured = await _await(item.result)
-        assert captured.scores is not None
-        return captured.scores
+        return captured
 
-    async def capture(self, plan: CapturePlan, prompt: Prompt, completion: list[int]) -> dict[str, Any]:
+    async def capture(
+        self, plan: CapturePlan, prompt: Prompt, completion: list[int], steering: Steering | None
+    ) -> dict[str, Any]:
         """Capture and store the activations of prompt and completion; return the breadcrumb.
 
         Raises:
@@ -243,7 +242,6 @@ class Service:
             "token_ids": ids,
             "spans": spans.values(),
         }
-        steering = steering_of(plan.edits, prompt)
         item = Pass(Wanted(ids, plan.layers, plan.hook_points, weights, dtype, steering=steering), size)
         stored: Future[Stored] = Future()
 

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from emoprobe.report.figures.view import View
 
 # Rule that makes tables → rule that draws figures with them; all other figures are those of behaviour.
-DRAWING = {"probe_activations": "draw_probe_figures", "tabulate_study": "report_study"}
+DRAWING = {
+    "probe_activations": "draw_probe_figures",
+    "analyze_steering": "draw_steering_figures",
+    "tabulate_study": "report_study",
+}
 CAPTIONS = Path(__file__).parents[1] / "captions"
 
 

@@ -12,9 +12,9 @@ from transformers import AutoTokenizer
 from emoprobe.results.activation_folder import TokenSpans
 from server.capture import answers
 from server.capture.generation import Generation
-from server.capture.model import TokenScores
 from server.capture.prompts import Decoder, Prompt, Tokens
 from server.capture.responses import AsciiJSON
+from server.capture.scoring import TokenScores
 
 
 @pytest.fixture(scope="module")

@@ -130,6 +130,29 @@ def test_edits_change_what_is_likely(pair: Pair) -> None:
         assert (captured.scores.token == plain.token) == (own is None)
 
 
+def test_divergences_compare_with_the_model_left_alone(pair: Pair) -> None:
+    served, reference = pair
+    wanted = [own for own in some(served) if own]
+    batch = [ids + [7, 8, 9, 10] for ids in prompts(len(wanted))]
+    asked = [
+        Wanted(ids, [], [], None, torch.float32, True, 0, Steering(own, len(ids) - 4), divergences=3 + 2 * (number % 2))
+        for number, (ids, own) in enumerate(zip(batch, wanted, strict=True))
+    ]
+    plain = Wanted(batch[0], [], [], None, torch.float32, True)
+    for entry, found, own in zip(asked, served.forward([plain, *asked])[1:], wanted, strict=True):
+        length = len(entry.token_ids)
+        ids = torch.tensor([entry.token_ids])
+        with torch.inference_mode():
+            without = reference(ids, use_cache=False).logits[0].log_softmax(-1)
+            with by_hand(served, reference, own, length - 4):
+                under = reference(ids, use_cache=False).logits[0].log_softmax(-1)
+        expected = (under.exp() * (under - without)).sum(-1)[length - 5 :][: min(entry.divergences, 4)]
+        assert found.divergences == pytest.approx(expected.tolist(), abs=1e-4)
+    nothing = edits(served, {"values": direction(1), "layers": "all", "operation": "add", "dose": 0.0})
+    still = Wanted(batch[0], [], [], None, torch.float32, steering=Steering(nothing, 2), divergences=2)
+    assert served.forward([plain, still])[1].divergences == [0.0, 0.0]
+
+
 def test_captures_equal_hooks_placed_by_hand(pair: Pair) -> None:
     served, reference = pair
     wanted = some(served)
