@@ -17,6 +17,7 @@ include: "rules/prepare.smk"
 include: "rules/generate.smk"
 include: "rules/capture.smk"
 include: "rules/probe.smk"
+include: "rules/steer.smk"
 include: "rules/analyze.smk"
 include: "rules/study.smk"
 

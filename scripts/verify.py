@@ -1,17 +1,19 @@
-"""Check every trajectory and activation folder of an experiment: present, readable, whole, and of the same tokens."""
+"""Check every trajectory, activation folder and score of an experiment: present, whole, and of the same tokens."""
 
 import sys
 
 from emoprobe.results import atomic
 from emoprobe.results.verification import verify
 from emoprobe.tasks.samples import captured_pairs, experiment_pairs
+from emoprobe.workflow.steered import steering_plan
 from scripts.arguments import experiment_arguments
 
 
 def main() -> None:
     """Command line; see --help."""
     config, layout = experiment_arguments(__doc__)
-    found = verify(layout, experiment_pairs(config), captured_pairs(config))
+    steered = steering_plan(config.model_dump_json(), None).trajectories if config.steering.enabled else ()
+    found = verify(layout, experiment_pairs(config), captured_pairs(config), steered)
     if found.problems:
         sys.exit("\n".join([f"{len(found.problems)} problems in {found.checked} pairs:", *found.problems]))
     atomic.write_json(layout.verified, found.values())

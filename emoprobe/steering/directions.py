@@ -60,7 +60,7 @@ def fit(plan: SteeringPlan, layout: Layout, name: str, folder: Path = Path()) ->
     stream = read_stream(plan, layout, [CONTROL])
     norms = np.median(np.linalg.norm(stream.values[CONTROL], axis=2), axis=0)
     depth = plan.n_layers or stream.layers[-1] + 1
-    if direction.family == "file":
+    if name in plan.config.steering.files:
         vectors = read_direction(plan.config.steering.files[name], folder, depth, stream.values[CONTROL].shape[2])
     else:
         if direction.tone is not None:
@@ -222,7 +222,9 @@ def read_direction(file: DirectionFile, folder: Path, n_layers: int | None, widt
     try:
         with safe_open(path, "np") as tensors:
             if file.key not in tensors.keys():  # noqa: SIM118 (no mapping)
-                raise DirectionError(f"{path} has no tensor {file.key!r} (it has {', '.join(tensors.keys()) or 'none'})")
+                raise DirectionError(
+                    f"{path} has no tensor {file.key!r} (it has {', '.join(tensors.keys()) or 'none'})"
+                )
             part = tensors.get_slice(file.key)
             shape = list(part.get_shape())
             if file.row is not None and (len(shape) != 2 or file.row >= shape[0]):

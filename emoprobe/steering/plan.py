@@ -19,11 +19,13 @@ from emoprobe.config.science.steering import MIDDLE, NONE, Operation, Phase
 from emoprobe.steering.questions import Halves, halves
 from emoprobe.tasks.samples import draw_id, sample_id
 
-Family = Literal["tone", "probe", "file", "random", "shuffled", "orthogonal"]
-# One that no tone, file or variant of it can be: what is not made for itself but for a comparison.
+Family = Literal["tone", "probe", "file", "feature", "random", "shuffled", "orthogonal"]
+# What is not made for itself but to be compared with.
 CONTROLS = ("random", "shuffled", "orthogonal")
 EDIT = r"(?:add|ablate)-(?:prompt|generation|all)/L\d+(?:\+\d+)*/d-?[0-9.]+"
-_CONDITION = re.compile(r"(?P<direction>[^/]+)/(?P<operation>\w+)-(?P<phase>\w+)/L(?P<layers>[0-9+]+)/d(?P<dose>[-0-9.]+)")
+_CONDITION = re.compile(
+    r"(?P<direction>[^/]+)/(?P<operation>\w+)-(?P<phase>\w+)/L(?P<layers>[0-9+]+)/d(?P<dose>[-0-9.]+)"
+)
 
 
 class UnknownConditionError(ValueError):
@@ -72,7 +74,9 @@ class Edit:
         if match is None:
             raise UnknownConditionError(f"{folder} is no folder of a condition")
         operation, phase = cast(Operation, match["operation"]), cast(Phase, match["phase"])
-        return cls(match["direction"], operation, phase, tuple(map(int, match["layers"].split("+"))), float(match["dose"]))
+        return cls(
+            match["direction"], operation, phase, tuple(map(int, match["layers"].split("+"))), float(match["dose"])
+        )
 
 
 class Steered(NamedTuple):
@@ -172,12 +176,16 @@ class SteeringPlan:
     def fitted_variants(self, name: str) -> list[str]:
         """The variants whose activations a direction is made of; `control` tells the length of the stream."""
         direction = self.directions[name]
-        if direction.family in ("random", "file"):
-            return [CONTROL]
-        return list(dict.fromkeys([cast(str, direction.tone), self.reference, CONTROL]))
+        return list(dict.fromkeys([*([] if direction.tone is None else [direction.tone, self.reference]), CONTROL]))
 
     def _ids(self, places: Sequence[int]) -> list[str]:
         return [sample_id(self.config.dataset, place) for place in places]
+
+
+def captured_questions(config: Config) -> int:
+    """How many questions are captured, the first ones: those that steering divides into two halves."""
+    samples, captured = config.dataset.samples, config.capture.samples
+    return samples if captured is None else min(samples, captured)
 
 
 def tones_of(config: Config) -> list[str]:
@@ -201,7 +209,7 @@ def directions_of(config: Config) -> list[Direction]:
         found += [Direction(tone, "tone", tone) for tone in tones]
     if "probe" in settings.methods:
         found += [Direction(f"probe-{tone}", "probe", tone) for tone in tones]
-    found += [Direction(name, "file") for name in settings.files]
+    found += [Direction(name, file.family) for name, file in settings.files.items()]
     controls = settings.controls
     # Without a reference that has a text there is nothing to be orthogonal to.
     if controls.orthogonal and references and references[-1] != CONTROL:

@@ -75,7 +75,7 @@ def check_scored(count: int, steering: list[dict[str, Any]], kl: int = 0) -> Che
             divergences = answer["ndif"]["kl"] if kl else []
         except (KeyError, IndexError, TypeError):
             raise ResponseError(f"the answer has no log-probabilities of its prompt: {str(answer)[:200]}") from None
-        if len(known) != count or not all(isinstance(value, float) and value <= 0 for value in known[1:]):
+        if len(known) != count or not all(isinstance(value, float) and math.isfinite(value) for value in known[1:]):
             raise ResponseError(f"the answer does not have the log-probabilities of {count} tokens")
         if len(divergences) != kl or not all(math.isfinite(value) for value in divergences):
             raise ResponseError(f"the answer does not have {kl} divergences: {str(divergences)[:200]}")
@@ -85,7 +85,9 @@ def check_scored(count: int, steering: list[dict[str, Any]], kl: int = 0) -> Che
     return check
 
 
-def score_body(model: str, ids: list[int], prompt_tokens: int, steering: list[dict[str, Any]], kl: int = 0) -> dict[str, Any]:
+def score_body(
+    model: str, ids: list[int], prompt_tokens: int, steering: list[dict[str, Any]], kl: int = 0
+) -> dict[str, Any]:
     """The body of a request for the log-probabilities of tokens, under some edits; `kl` of them are also compared."""
     body: dict[str, Any] = {"model": model, "prompt": ids, "max_tokens": 0, "echo": True, "logprobs": 0}
     if steering:

@@ -36,13 +36,14 @@ def check_config(config: Config, cache: Path | None = None, converted: Path = MO
         cache: folder in which the answers of slow checks are remembered as long as nothing changes.
         converted: folder with the embedded model, where it was converted already.
     """
-    return [
+    found = [
         *_data(config.dataset, config.experiment.seed, cache),
         *_variants(config),
         *_model(config, converted),
         *_endpoints(config),
-        *check_steering(config),
     ]
+    # Data that cannot be read would be told twice.
+    return found or check_steering(config, cache)
 
 
 def check_study(study: Study, cache: Path | None = None, converted: Path = MODELS) -> None:

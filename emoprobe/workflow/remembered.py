@@ -14,7 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from emoprobe.results import atomic
 
-# The file that holds them, below the folder that the caller names.
+# Where a plan keeps what it need not find out twice; relative to the working directory.
+CHECKS = Path(".snakemake/emoprobe")
+# The file that holds the answers, below the folder that the caller names.
 REMEMBERED = "checks.json"
 MAX_REMEMBERED = 100
 _ANSWERS = TypeAdapter(dict[str, list[str]])

@@ -10,17 +10,26 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.names import CONTROL
 from emoprobe.config.science.steering import MIDDLE, NONE
 from emoprobe.models.depth import known_size
-from emoprobe.steering.plan import directions_of, tones_of
+from emoprobe.steering.plan import captured_questions, directions_of, tones_of
+from emoprobe.tasks.sources import DataError, hub, kind_of
+from emoprobe.workflow.steered import question_groups
 
 HOOK_POINT = "resid_post"
 TAKEN = (NONE, "directions")
+LEAST_QUESTIONS = 4
 
 
-def check_steering(config: Config) -> list[str]:
-    """What is wrong, one line each: `section.key = value: what is wrong, what to do`; empty where nothing is steered."""
+def check_steering(config: Config, memory: Path | None = None) -> list[str]:
+    """What is wrong, one line each: `section.key = value: what is wrong, what to do`; empty where nothing is steered.
+
+    Args:
+        config: the experiment; relative paths are taken from the working directory.
+        memory: folder in which the groups of questions are kept as long as the data are the same.
+    """
     if not config.steering.enabled:
         return []
-    return [*_captures(config), *_variants(config), *_names(config), *_layers(config), *_questions(config), *_files(config)]
+    found = [*_captures(config), *_variants(config), *_names(config), *_layers(config), *_files(config)]
+    return found or list(_questions(config, memory))
 
 
 def _captures(config: Config) -> Iterator[str]:
@@ -30,8 +39,8 @@ def _captures(config: Config) -> Iterator[str]:
         return
     if HOOK_POINT not in capture.hook_points:
         yield (
-            f"capture.hook_points = {capture.hook_points}: directions are fitted at {HOOK_POINT}, which steering.enabled "
-            "needs; add it"
+            f"capture.hook_points = {capture.hook_points}: directions are fitted at {HOOK_POINT}; add it, or set "
+            "steering.enabled: false"
         )
     if capture.positions == "all" or position not in capture.positions:
         yield (
@@ -41,8 +50,8 @@ def _captures(config: Config) -> Iterator[str]:
     reference = references_of(config.variants, config.analysis.references)[-1]
     if position == "prefix_mean" and (reference == CONTROL or config.steering.controls.orthogonal):
         yield (
-            "steering.fit.position = 'prefix_mean': control has no prefix to be compared with; take a primary reference "
-            "with a text (analysis.references) and set steering.controls.orthogonal: false"
+            "steering.fit.position = 'prefix_mean': control has no prefix to be compared with; take a primary "
+            "reference with a text (analysis.references) and set steering.controls.orthogonal: false"
         )
 
 
@@ -58,8 +67,8 @@ def _variants(config: Config) -> Iterator[str]:
     tones = tones_of(config)
     if not tones and not settings.files:
         yield (
-            "steering.tones: no variant has a valence of negative or positive, so there is nothing to steer along; name "
-            "tones or files"
+            "steering.tones: no variant has a valence of negative or positive, so there is nothing to steer along; "
+            "name tones or files"
         )
     if "ablate" in settings.operations and "diff_means" not in settings.methods:
         yield "steering.operations = 'ablate': takes directions of diff_means away; add it to steering.methods"
@@ -94,13 +103,23 @@ def _layers(config: Config) -> Iterator[str]:
             yield f"steering.layers = {layer}: is not captured; add it to capture.layers (now {captured})"
 
 
-def _questions(config: Config) -> Iterator[str]:
-    captured = min(config.dataset.samples, config.capture.samples or config.dataset.samples)
-    if captured < 4:
+def _questions(config: Config, memory: Path | None) -> Iterator[str]:
+    captured, dataset = captured_questions(config), config.dataset
+    if captured < LEAST_QUESTIONS:
         yield (
-            f"dataset.samples, capture.samples: {captured} questions are captured; steering divides them into two halves "
-            "and needs at least 4"
+            f"dataset.samples, capture.samples: {captured} questions are captured; steering divides them into two "
+            f"halves and needs at least {LEAST_QUESTIONS}"
         )
+    elif dataset.group is not None and kind_of(dataset.source) is hub.KIND:
+        yield (
+            f"dataset.group = {dataset.group!r}: steering divides questions by group, which cannot be read from "
+            f"{dataset.source} for a plan; save the data as a .jsonl or .parquet file"
+        )
+    else:
+        try:
+            question_groups(config, memory)
+        except DataError as error:
+            yield str(error)
 
 
 def _files(config: Config) -> Iterator[str]:

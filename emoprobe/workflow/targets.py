@@ -5,7 +5,7 @@ Every file is named: Snakemake does not make a lost one again for the sake of ta
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,16 +14,21 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.study import Study
 from emoprobe.report.figures import figures_of
 from emoprobe.results.catalogue import tables_of
-from emoprobe.results.layout import ACTIVATION_FILES, TRAJECTORY_FILES, Layout
+from emoprobe.results.layout import ACTIVATION_FILES, SCORES, TRAJECTORY_FILES, Layout
 from emoprobe.tasks.samples import captured_pairs, experiment_pairs, sample_ids
+from emoprobe.workflow.steered import SteeredTargets
 
 
 @dataclass(frozen=True)
 class Targets:
-    """The files of one experiment."""
+    """The files of one experiment.
+
+    `memory` is a folder in which answers of slow questions to the data are kept.
+    """
 
     config: Config
     layout: Layout
+    memory: Path | None = None
 
     @cached_property
     def pairs(self) -> list[tuple[str, str]]:
@@ -34,6 +39,15 @@ class Targets:
     def captured(self) -> list[tuple[str, str]]:
         """Those of the trajectories whose activations are captured."""
         return captured_pairs(self.config)
+
+    @cached_property
+    def steering(self) -> SteeredTargets | None:
+        """What is steered; None where nothing is."""
+        return SteeredTargets.of(self.config, self.layout, self.memory) if self.config.steering.enabled else None
+
+    def steered(self, names: Iterable[str] = (*TRAJECTORY_FILES, SCORES)) -> list[str]:
+        """Files of every steered trajectory."""
+        return self.steering.trajectories(names) if self.steering is not None else []
 
     def samples(self) -> list[Path]:
         """The files of the questions."""
@@ -54,7 +68,8 @@ class Targets:
     def rules(self) -> list[str]:
         """The rules that make the experiment's tables."""
         probes = ["probe_activations"] if self.config.has_probes else []
-        return ["tabulate_trajectories", "analyze_behaviour", *probes]
+        steering = ["tabulate_steering"] if self.config.steering.enabled else []
+        return ["tabulate_trajectories", "analyze_behaviour", *probes, *steering]
 
     def tables(self) -> list[Path]:
         """Every table of the experiment."""
@@ -76,6 +91,7 @@ class Targets:
         concluded = [layout.plan, layout.report, layout.report_html, layout.verified]
         captured: list[Path | str] = [*self.manifest(), *self.activations()]
         directions = [layout.directions()] if self.config.has_probes else []
+        steered = [] if self.steering is None else [*self.steering.directions(), *self.steered()]
         return [
             *described,
             *concluded,
@@ -85,6 +101,7 @@ class Targets:
             *self.samples(),
             *self.trajectories(),
             *captured,
+            *steered,
         ]
 
 
@@ -132,15 +149,17 @@ def turns(study: Study) -> dict[str, tuple[int, int]]:
     }
 
 
-def budget(study: Study) -> str:
+def budget(study: Study, experiments: Mapping[str, Targets]) -> str:
     """What a whole plan comes to, in a line an experiment and one for all: trajectories, tokens at most, servers."""
     lines = []
-    total = {"trajectories": 0, "tokens": 0, "activation folders": 0}
+    total = {"trajectories": 0, "steered trajectories": 0, "tokens": 0, "activation folders": 0}
     for name, config in study.configs.items():
-        targets = Targets(config, Layout.of(name))
+        targets = experiments[name]
+        steered = 0 if targets.steering is None else len(targets.steering.plan.trajectories)
         counts = {
             "trajectories": len(targets.pairs),
-            "tokens": len(targets.pairs) * config.generation.max_tokens,
+            "steered trajectories": steered,
+            "tokens": (len(targets.pairs) + steered) * config.generation.max_tokens,
             "activation folders": len(targets.captured),
         }
         lines.append(f"  {name}: {_counted(counts)}")
@@ -158,7 +177,10 @@ MAX_LINES = 24
 
 def _counted(counts: dict[str, int]) -> str:
     captures = f", {counts['activation folders']:,} activation folders" if counts["activation folders"] else ""
-    return f"{counts['trajectories']:,} trajectories of at most {counts['tokens']:,} new tokens in all{captures}"
+    steered = f" and {counts['steered trajectories']:,} steered ones" if counts["steered trajectories"] else ""
+    return (
+        f"{counts['trajectories']:,} trajectories{steered} of at most {counts['tokens']:,} new tokens in all{captures}"
+    )
 
 
 def _servers(study: Study) -> str:

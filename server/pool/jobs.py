@@ -29,7 +29,7 @@ async def draw(experiment: Experiment, sample_id: str) -> None:
         sample = experiment.sample(sample_index(sample_id))
         sample.write(experiment.layout.sample(sample_id))
 
-    await _write(work)
+    await write(work)
 
 
 async def generate(experiment: Experiment, fleet: Fleet, variant: str, name: str) -> None:
@@ -61,7 +61,7 @@ async def generate(experiment: Experiment, fleet: Fleet, variant: str, name: str
     try:
         response, delivery = await fleet.deliver(asked)
     except UnansweredError as error:
-        await _must_be_allowed(experiment, variant, name, error)
+        await experiment.allowance.must_admit(variant, name, error)
         trajectory = failed(config, variant, sample, request, str(error), error.attempts, draw=number)
         if inline:
             await _write_failed_capture(experiment, variant, name, str(error), [])
@@ -69,7 +69,7 @@ async def generate(experiment: Experiment, fleet: Fleet, variant: str, name: str
         experiment.allowance.answered(variant, name)
         trajectory = completed(config, variant, sample, request, response, delivery, draw=number)
     date_to_now([layout.sample(sample_id), layout.model])
-    await _write(trajectory.write, layout.pair(variant, name))
+    await write(trajectory.write, layout.pair(variant, name))
 
 
 async def capture(experiment: Experiment, fleet: Fleet, variant: str, name: str) -> None:
@@ -109,20 +109,10 @@ async def capture(experiment: Experiment, fleet: Fleet, variant: str, name: str)
     try:
         await fleet.deliver(asked)
     except UnansweredError as error:
-        await _must_be_allowed(experiment, variant, name, error)
+        await experiment.allowance.must_admit(variant, name, error)
         await _write_failed_capture(experiment, variant, name, str(error), state.token_ids)
     else:
         experiment.allowance.answered(variant, name)
-
-
-async def _must_be_allowed(experiment: Experiment, variant: str, name: str, error: UnansweredError) -> None:
-    """Let a pair fail, where so many may.
-
-    Raises:
-        GaveUpError, RefusedError: too many have failed; the message says how many and how many may.
-    """
-    if not await experiment.allowance.admits(variant, name):
-        raise type(error)(f"{error}\n{experiment.allowance.words()}", error.attempts) from None
 
 
 async def _write_failed_capture(
@@ -130,7 +120,7 @@ async def _write_failed_capture(
 ) -> None:
     """Write the activation folder of a pair that has no activations."""
     folder, request_id = experiment.layout.activations(variant, name), _request_id(experiment, variant, name)
-    await _write(ActivationFolder.write_failure, folder, error, request_id, token_ids)
+    await write(ActivationFolder.write_failure, folder, error, request_id, token_ids)
 
 
 def _request_id(experiment: Experiment, variant: str, name: str) -> str:
@@ -161,6 +151,6 @@ def _check_breadcrumb(answer: Any) -> dict[str, Any]:
     return dict(answer)
 
 
-async def _write(function: Callable[..., object], *arguments: Any) -> None:
+async def write(function: Callable[..., object], *arguments: Any) -> None:
     """Write in a thread: waiting for the disk must not hold up the other requests."""
     await asyncio.to_thread(function, *arguments)

@@ -34,6 +34,9 @@ class DirectionFile(Section):
 
     path: Text = Field(description="The file; a relative path is taken from where the workflow is started.")
     key: Text = Field("direction", description="Tensor: a vector for all layers, or a row for each layer.")
+    family: Literal["file", "feature"] = Field(
+        "file", description="What the tables call it; verdicts are corrected within a family."
+    )
     row: int | None = Field(
         None, ge=0, description="Where the tensor holds many vectors, such as a decoder's features: which of them."
     )
@@ -118,8 +121,8 @@ class Steering(Section):
     )
     layers: Annotated[Literal["middle"] | list[int | list[int]], Extent] = Field(
         "middle",
-        description="Layers, each steered alone, or several at once where a list stands for one; `middle` is the one at "
-        "half depth.",
+        description="Layers, each steered alone, or several at once where a list stands for one; `middle` is the one "
+        "at half depth.",
     )
     doses: Annotated[list[float], Extent] = Field(
         [-0.4, -0.2, 0.0, 0.2, 0.4],
