@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple, cast
 from emoprobe.analysis.contrasts import references_of
 from emoprobe.config.experiment import Config
 from emoprobe.config.names import CONTROL
-from emoprobe.config.science.steering import MIDDLE, NONE, Operation, Phase
+from emoprobe.config.science.steering import MIDDLE, NONE, Operation, Phase, layer_sets
 from emoprobe.steering.questions import Halves, halves
 from emoprobe.tasks.samples import draw_id, sample_id
 
@@ -135,11 +135,11 @@ class SteeringPlan:
     def layers(self) -> list[tuple[int, ...]]:
         """The sets of layers that are edited at once."""
         wanted = self.config.steering.layers
-        if wanted == MIDDLE:
-            if self.n_layers is None:
-                raise ValueError("steering.layers = 'middle': the depth of the model is not known")
-            return [(self.n_layers // 2,)]
-        return [tuple(entry) if isinstance(entry, list) else (entry,) for entry in wanted]
+        if wanted != MIDDLE:
+            return layer_sets(wanted)
+        if self.n_layers is None:
+            raise ValueError("steering.layers = 'middle': the depth of the model is not known")
+        return [(self.n_layers // 2,)]
 
     @cached_property
     def conditions(self) -> list[tuple[str, str, list[str]]]:
