@@ -145,16 +145,18 @@ class SteeringPlan:
     def conditions(self) -> list[tuple[str, str, list[str]]]:
         """Every condition's folder with a variant and the samples that are steered, those without an edit first."""
         settings, samples = self.config.steering, self.steered
-        few = samples if settings.controls.questions is None else samples[: settings.controls.questions]
+        few = samples[: settings.controls.questions]
+        few_doses = settings.doses if settings.controls.doses is None else settings.controls.doses
         added = settings.variants if "add" in settings.operations else []
         ablated = {tone: [tone, self.reference] for tone in self.tones} if "ablate" in settings.operations else {}
         unsteered = dict.fromkeys([*added, *(variant for variants in ablated.values() for variant in variants)])
         found = [(NONE, variant, samples) for variant in unsteered]
         for direction in self.directions.values():
-            asked = few if direction.family in CONTROLS else samples
+            control = direction.family in CONTROLS
+            asked, doses = (few, few_doses) if control else (samples, settings.doses)
             for phase in settings.phases:
                 for layers in self.layers:
-                    edits = [Edit(direction.name, "add", phase, layers, dose) for dose in settings.doses if dose]
+                    edits = [Edit(direction.name, "add", phase, layers, dose) for dose in doses if dose]
                     found += [(edit.folder, variant, asked) for edit in edits for variant in added]
                     if direction.family == "tone":
                         folder = Edit(direction.name, "ablate", phase, layers, 1.0).folder

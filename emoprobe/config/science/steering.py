@@ -55,7 +55,12 @@ class Controls(Section):
         True, description="Each tone's direction without its part along what any text adds (`filler` to `control`)."
     )
     questions: Annotated[int | None, Extent] = Field(
-        None, ge=1, description="Only the first so many steered questions; null: as many as the others."
+        None,
+        ge=1,
+        description="Only the first so many steered questions; null: all. Below 8 there is no verdict.",
+    )
+    doses: Annotated[list[float] | None, Extent] = Field(
+        None, min_length=1, description="Only these of the doses; null: all. A verdict is on doses that controls have."
     )
 
 
@@ -168,6 +173,13 @@ class Steering(Section):
     @classmethod
     def _different(cls, values: Any) -> Any:
         return _once(values)
+
+    @model_validator(mode="after")
+    def _doses_of_controls(self) -> Steering:
+        more = [dose for dose in self.controls.doses or [] if dose not in self.doses]
+        if more:
+            raise ValueError(f"controls.doses names {', '.join(map(str, more))}, which is none of the doses")
+        return self
 
     @model_validator(mode="after")
     def _something(self) -> Steering:

@@ -58,6 +58,15 @@ def test_every_direction_meets_every_condition() -> None:
     assert len(found.trajectories) == len(set(found.trajectories.values()))
 
 
+def test_controls_may_have_fewer_doses() -> None:
+    found = plan(doses=[-0.5, 0.5], controls={"random": 1, "doses": [0.5]})
+    doses = {
+        name: {folder.rpartition("/d")[2] for folder, _, _ in found.conditions if folder.startswith(name)}
+        for name in ("random", "joy/add")
+    }
+    assert doses == {"random": {"0.5"}, "joy/add": {"-0.5", "0.5"}}
+
+
 def test_draws_are_steered_as_well() -> None:
     found = plan(draws=2, questions=1, operations=["ablate"], controls={"random": 0}, tones=["joy"])
     assert {steered.name[-3:] for steered in found.trajectories} == {found.steered[0][-3:], "-d2"}

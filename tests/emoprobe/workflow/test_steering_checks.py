@@ -92,6 +92,7 @@ def test_groups_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ({"doses": [0.5, 0.5]}, ["steering.doses", "twice"]),
         ({"doses": [1e-9]}, ["steering.doses", "six digits"]),
         ({"doses": []}, ["steering.doses", "at least 1"]),
+        ({"controls": {"doses": [3.0]}}, ["steering", "controls.doses names 3.0", "none of the doses"]),
         ({"layers": "all"}, ["steering.layers = 'all'", "middle"]),
         ({"layers": [-1]}, ["steering.layers", "from 0"]),
         ({"layers": [[5, 3]]}, ["steering.layers", "ascending"]),
