@@ -137,7 +137,8 @@ def unit(vectors: np.ndarray, name: str, layers: list[int]) -> np.ndarray:
 
 def _tone(plan: SteeringPlan, direction: Direction, stream: Stream) -> np.ndarray:
     """Difference of means between tone and reference, (layers, d)."""
-    return _differences(plan, direction, stream).mean(0)
+    found: np.ndarray = _differences(plan, direction, stream).mean(0)
+    return found
 
 
 def _probe(plan: SteeringPlan, direction: Direction, stream: Stream) -> np.ndarray:
@@ -178,7 +179,8 @@ def _shuffled(plan: SteeringPlan, direction: Direction, stream: Stream) -> np.nd
     differences = _differences(plan, direction, stream)
     signs = np.where(np.arange(len(differences)) % 2, -1.0, 1.0)
     _generator(plan, direction).shuffle(signs)
-    return (differences * signs[:, None, None]).mean(0)
+    found: np.ndarray = (differences * signs[:, None, None]).mean(0)
+    return found
 
 
 def _random(plan: SteeringPlan, direction: Direction, stream: Stream) -> np.ndarray:
@@ -197,7 +199,8 @@ MAKERS: dict[str, Callable[[SteeringPlan, Direction, Stream], np.ndarray]] = {
 
 def _differences(plan: SteeringPlan, direction: Direction, stream: Stream) -> np.ndarray:
     """Tone minus reference, (n, layers, d)."""
-    return stream.values[str(direction.tone)] - stream.values[plan.reference]
+    found: np.ndarray = stream.values[str(direction.tone)] - stream.values[plan.reference]
+    return found
 
 
 def _generator(plan: SteeringPlan, direction: Direction) -> np.random.Generator:

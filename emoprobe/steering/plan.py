@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple, cast
 from emoprobe.analysis.contrasts import references_of
 from emoprobe.config.experiment import Config
 from emoprobe.config.names import CONTROL
-from emoprobe.config.science.steering import MIDDLE, NONE, Operation, Phase
+from emoprobe.config.science.steering import MIDDLE, NONE, Operation, Phase, layer_sets
 from emoprobe.steering.questions import Halves, halves
 from emoprobe.tasks.samples import draw_id, sample_id
 
@@ -135,26 +135,28 @@ class SteeringPlan:
     def layers(self) -> list[tuple[int, ...]]:
         """The sets of layers that are edited at once."""
         wanted = self.config.steering.layers
-        if wanted == MIDDLE:
-            if self.n_layers is None:
-                raise ValueError("steering.layers = 'middle': the depth of the model is not known")
-            return [(self.n_layers // 2,)]
-        return [tuple(entry) if isinstance(entry, list) else (entry,) for entry in wanted]
+        if wanted != MIDDLE:
+            return layer_sets(wanted)
+        if self.n_layers is None:
+            raise ValueError("steering.layers = 'middle': the depth of the model is not known")
+        return [(self.n_layers // 2,)]
 
     @cached_property
     def conditions(self) -> list[tuple[str, str, list[str]]]:
         """Every condition's folder with a variant and the samples that are steered, those without an edit first."""
         settings, samples = self.config.steering, self.steered
-        few = samples if settings.controls.questions is None else samples[: settings.controls.questions]
+        few = samples[: settings.controls.questions]
+        few_doses = settings.doses if settings.controls.doses is None else settings.controls.doses
         added = settings.variants if "add" in settings.operations else []
         ablated = {tone: [tone, self.reference] for tone in self.tones} if "ablate" in settings.operations else {}
         unsteered = dict.fromkeys([*added, *(variant for variants in ablated.values() for variant in variants)])
         found = [(NONE, variant, samples) for variant in unsteered]
         for direction in self.directions.values():
-            asked = few if direction.family in CONTROLS else samples
+            control = direction.family in CONTROLS
+            asked, doses = (few, few_doses) if control else (samples, settings.doses)
             for phase in settings.phases:
                 for layers in self.layers:
-                    edits = [Edit(direction.name, "add", phase, layers, dose) for dose in settings.doses if dose]
+                    edits = [Edit(direction.name, "add", phase, layers, dose) for dose in doses if dose]
                     found += [(edit.folder, variant, asked) for edit in edits for variant in added]
                     if direction.family == "tone":
                         folder = Edit(direction.name, "ablate", phase, layers, 1.0).folder

@@ -8,7 +8,7 @@ from pathlib import Path
 from emoprobe.analysis.contrasts import references_of
 from emoprobe.config.experiment import Config
 from emoprobe.config.names import CONTROL
-from emoprobe.config.science.steering import MIDDLE, NONE
+from emoprobe.config.science.steering import MIDDLE, NONE, layer_sets
 from emoprobe.models.depth import known_size
 from emoprobe.steering.plan import captured_questions, directions_of, tones_of
 from emoprobe.tasks.sources import DataError, hub, kind_of
@@ -95,7 +95,7 @@ def _layers(config: Config) -> Iterator[str]:
             return
         wanted = [count // 2]
     else:
-        wanted = [layer for entry in layers for layer in (entry if isinstance(entry, list) else [entry])]
+        wanted = [layer for together in layer_sets(layers) for layer in together]
     for layer in dict.fromkeys(wanted):
         if count is not None and layer >= count:
             yield f"steering.layers = {layer}: the model has {count} layers, 0 to {count - 1}"

@@ -93,7 +93,7 @@ class Targets:
         concluded = [layout.plan, layout.report, layout.report_html, layout.verified]
         captured: list[Path | str] = [*self.manifest(), *self.activations()]
         directions = [layout.directions()] if self.config.has_probes else []
-        steered = [] if self.steering is None else [*self.steering.directions(), *self.steered()]
+        steered: list[Path | str] = [] if self.steering is None else [*self.steering.directions(), *self.steered()]
         return [
             *described,
             *concluded,

@@ -55,7 +55,12 @@ class Controls(Section):
         True, description="Each tone's direction without its part along what any text adds (`filler` to `control`)."
     )
     questions: Annotated[int | None, Extent] = Field(
-        None, ge=1, description="Only the first so many steered questions; null: as many as the others."
+        None,
+        ge=1,
+        description="Only the first so many steered questions; null: all. Below 8 there is no verdict.",
+    )
+    doses: Annotated[list[float] | None, Extent] = Field(
+        None, min_length=1, description="Only these of the doses; null: all. A verdict is on doses that controls have."
     )
 
 
@@ -149,10 +154,10 @@ class Steering(Section):
     @field_validator("layers")
     @classmethod
     def _layers(cls, layers: Any) -> Any:
-        if layers == MIDDLE:
-            return layers
-        sets = [tuple(entry) if isinstance(entry, list) else (entry,) for entry in layers]
-        if not sets or not all(found and list(found) == sorted(set(found)) and found[0] >= 0 for found in sets):
+        sets = layer_sets(layers)
+        if layers != MIDDLE and not sets:
+            raise ValueError("must be `middle`, or name a layer")
+        if not all(found and list(found) == sorted(set(found)) and found[0] >= 0 for found in sets):
             raise ValueError("must be `middle`, or a list of layers from 0 and of ascending lists of them")
         return _once(layers)
 
@@ -162,7 +167,7 @@ class Steering(Section):
         for dose in doses:
             if not (dose == 0 or 0.001 <= abs(dose) <= 1000) or float(f"{dose:g}") != dose:
                 raise ValueError(f"{dose!r} must be 0, or from 0.001 to 1000 on either side with at most six digits")
-        return _once(doses)
+        return list(_once(doses))
 
     @field_validator("tones", "methods", "operations", "phases", "variants")
     @classmethod
@@ -170,10 +175,23 @@ class Steering(Section):
         return _once(values)
 
     @model_validator(mode="after")
+    def _doses_of_controls(self) -> Steering:
+        more = [dose for dose in self.controls.doses or [] if dose not in self.doses]
+        if more:
+            raise ValueError(f"controls.doses names {', '.join(map(str, more))}, which is none of the doses")
+        return self
+
+    @model_validator(mode="after")
     def _something(self) -> Steering:
         if self.tones == [] and not self.files:
             raise ValueError("has neither tones nor files, so nothing to steer along")
         return self
+
+
+def layer_sets(layers: Literal["middle"] | list[int | list[int]]) -> list[tuple[int, ...]]:
+    """The layers that are edited together, one entry a condition; none where the depth of the model decides."""
+    entries = [] if isinstance(layers, str) else layers
+    return [tuple(entry) if isinstance(entry, list) else (entry,) for entry in entries]
 
 
 def _once(values: Any) -> Any:
