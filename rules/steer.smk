@@ -86,3 +86,27 @@ rule tabulate_steering:
         folder=experiment_folder,
     shell:
         '"$EMOPROBE_PYTHON" -m scripts.tabulate_steering --config "$EMOPROBE_PLAN/{wildcards.experiment}.json" --experiment {params.folder} > {log} 2>&1'
+
+
+rule analyze_steering:
+    input:
+        FILES.table("steering"),
+        FILES.table("trajectories"),
+        FILES.table("paired_tests"),
+    output:
+        [FILES.table(name) for name in tables_of("analyze_steering")],
+    log:
+        FILES.log("analyze_steering"),
+    benchmark:
+        FILES.benchmark("analyze_steering")
+    conda:
+        ENVIRONMENT
+    resources:
+        cpus=1,
+    params:
+        analysis=trigger("analysis"),
+        coherence=trigger("coherence"),
+        code=triggers.code("analyze_steering"),
+        folder=experiment_folder,
+    shell:
+        '"$EMOPROBE_PYTHON" -m scripts.analyze_steering --config "$EMOPROBE_PLAN/{wildcards.experiment}.json" --experiment {params.folder} > {log} 2>&1'

@@ -68,7 +68,7 @@ class Targets:
     def rules(self) -> list[str]:
         """The rules that make the experiment's tables."""
         probes = ["probe_activations"] if self.config.has_probes else []
-        steering = ["tabulate_steering"] if self.config.steering.enabled else []
+        steering = ["tabulate_steering", "analyze_steering"] if self.config.steering.enabled else []
         return ["tabulate_trajectories", "analyze_behaviour", *probes, *steering]
 
     def tables(self) -> list[Path]:
@@ -77,7 +77,9 @@ class Targets:
 
     def figures(self) -> list[Path]:
         """Every figure of the experiment."""
-        rules = ["draw_figures", *(["draw_probe_figures"] if self.config.has_probes else [])]
+        probes = ["draw_probe_figures"] if self.config.has_probes else []
+        steering = ["draw_steering_figures"] if self.config.steering.enabled else []
+        rules = ["draw_figures", *probes, *steering]
         return [self.layout.figure(name) for rule in rules for name in figures_of(rule)]
 
     def manifest(self) -> list[Path]:

@@ -24,6 +24,7 @@ CODE = {
     "analyze_behaviour": ("emoprobe.stages.behaviour",),
     "probe_activations": ("emoprobe.stages.probes",),
     "tabulate_steering": ("emoprobe.stages.steering_table",),
+    "analyze_steering": ("emoprobe.stages.steering",),
     "draw_figures": ("emoprobe.stages.figures", "emoprobe.report.figures"),
     "tabulate_study": ("emoprobe.analysis.study",),
     "report_study": ("emoprobe.report.study", "emoprobe.report.figures.study", *PAGES),
@@ -53,6 +54,7 @@ class Triggers:
     capture: str
     probes: str
     analysis: str
+    coherence: str
     labels: str
     experiment: str
 
@@ -78,6 +80,7 @@ class Triggers:
             capture=digest(config.capture.content()),
             probes=digest(config.probes.content()),
             analysis=digest(config.analysis.content()),
+            coherence=digest(config.steering.coherence.content()),
             labels=digest([list(config.variants), [variant.valence for variant in config.variants.values()]]),
             experiment=digest(described),
         )

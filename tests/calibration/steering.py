@@ -5,13 +5,13 @@ A world draws what each direction does to each question. Its runs end in the tab
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from emoprobe.analysis.steering.coherence import Limits, coherent
-from emoprobe.analysis.steering.direction_tests import tested, tested_rows
+from emoprobe.analysis.steering.direction_tests import candidates, direction_rows
 from emoprobe.analysis.steering.effects import effect_rows
 from emoprobe.analysis.steering.experiment import steering_tests
 from emoprobe.analysis.steering.grid import PRIMARY_OUTCOME, Grid
@@ -129,9 +129,9 @@ def draw(world: World, generator: np.random.Generator) -> Draw:
     few = world.control_questions or world.questions
     lost[world.tones :, :, :, few:] = True
     log_ratio = world.breaking * doses**2 * np.exp(0.4 * generator.normal(size=shape))
+    names, families, owners = ([entry[place] for entry in directions] for place in range(3))
     return Draw(
-        *(list(column) for column in zip(*directions, strict=True)),  # type: ignore[arg-type]
-        truth, changes, generator.normal(-3, 1, (world.questions, world.draws)), strength, log_ratio,
+        names, families, owners, truth, changes, generator.normal(-3, 1, (world.questions, world.draws)), strength, log_ratio,
         [f"g{number}" for number in group] if world.groups else None, lost,
     )  # fmt: skip
 
@@ -199,8 +199,8 @@ def run(world: World, runs: int, seed: int, power: bool = True) -> Tally:
         drawn = draw(world, generator)
         grid = Grid(table(world, drawn, generator))
         flags = coherent(grid, LIMITS)
-        rankings = {number: rank(grid, number, LIMITS) for number in tested(grid)}
-        rows = tested_rows(grid, flags, rankings)
+        rankings = {number: rank(grid, number, LIMITS) for number in candidates(grid)}
+        rows = direction_rows(grid, flags, rankings)
         tally.false += any(row["verdict"] == "found" for row in rows)
         for row in rows:
             if row.get("low") is not None and not np.isnan(row["low"]):
@@ -244,8 +244,3 @@ def rows(world: World, runs: int, seed: int) -> list[Row]:
         if count:
             found.append(Row("covered", kind, world.name, count, covered / count, least(runs, COVERAGE)))
     return found
-
-
-def small(world: World) -> World:
-    """The same with less to compute."""
-    return replace(world, random=min(world.random, 39))

@@ -8,7 +8,7 @@ import pandas as pd
 
 from emoprobe.analysis.contrasts import references_of
 from emoprobe.analysis.steering.coherence import Limits, coherent
-from emoprobe.analysis.steering.direction_tests import tested, tested_rows
+from emoprobe.analysis.steering.direction_tests import candidates, direction_rows
 from emoprobe.analysis.steering.effects import effect_rows
 from emoprobe.analysis.steering.grid import Grid
 from emoprobe.analysis.steering.mediation import Texts, mediation_rows
@@ -25,8 +25,8 @@ def steering_tests(table: pd.DataFrame, limits: Limits) -> pd.DataFrame:
         limits: of coherent text.
     """
     grid = Grid(table)
-    rankings = {number: rank(grid, number, limits) for number in tested(grid)}
-    return frame(TABLES["steering_tests"], tested_rows(grid, coherent(grid, limits), rankings))
+    rankings = {number: rank(grid, number, limits) for number in candidates(grid)}
+    return frame(TABLES["steering_tests"], direction_rows(grid, coherent(grid, limits), rankings))
 
 
 def analyze(
@@ -46,12 +46,12 @@ def analyze(
         references: `analysis.references`.
     """
     grid = Grid(table)
-    rankings = {number: rank(grid, number, limits) for number in tested(grid)}
+    rankings = {number: rank(grid, number, limits) for number in candidates(grid)}
     flags = coherent(grid, limits)
     names = references_of(trajectories["variant"].unique(), references)
     rows = {
         "steering_effects": effect_rows(grid, flags, rankings),
-        "steering_tests": tested_rows(grid, flags, rankings),
+        "steering_tests": direction_rows(grid, flags, rankings),
         "steering_mediation": mediation_rows(grid, Texts.of(trajectories, grid.ids), names, paired_tests),
     }
     return {name: frame(TABLES[name], entries) for name, entries in rows.items()}

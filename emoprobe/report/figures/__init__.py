@@ -73,6 +73,13 @@ FIGURES: dict[str, Figure] = {
         Figure("probe_auroc", "Probes", ("probes",), "probes:auroc"),
         Figure("probe_transfer", "Probes", ("probe_tests", "probe_transfer"), "probes:transfers"),
         Figure("direction_cosines", "Probes", ("direction_cosines",), "probes:cosines"),
+        Figure(
+            "steering_dose_response",
+            "Steering",
+            ("steering_effects", "steering_tests"),
+            "steering:dose_response",
+        ),
+        Figure("steering_cost", "Steering", ("steering_effects",), "steering:cost"),
         Figure("study_forest", "Comparisons", ("study_paired_tests", "study_accuracy"), "study:forest"),
         Figure("variant_plane", "Probes", ("variant_plane",), "probes:plane"),
     )
