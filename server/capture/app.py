@@ -14,7 +14,8 @@ from starlette.exceptions import HTTPException
 
 from emoprobe.config.science.capture import STREAM_POINTS
 from server.capture.answers import error_body
-from server.capture.completions import GenerationError, Work
+from server.capture.completions import Work
+from server.capture.engine import ModelError
 from server.capture.limits import RequestLimits
 from server.capture.responses import AsciiJSON
 from server.capture.schema import ChatRequest, CompletionRequest, Interventions, Ndif, StreamOptions
@@ -177,8 +178,8 @@ def _add_error_handlers(app: FastAPI) -> None:
     async def refused(_: Request, error: HTTPException) -> Response:
         return AsciiJSON(error_body(str(error.detail), error.status_code), error.status_code, error.headers)
 
-    @app.exception_handler(GenerationError)
-    async def failed(_: Request, error: GenerationError) -> Response:
+    @app.exception_handler(ModelError)
+    async def failed(_: Request, error: ModelError) -> Response:
         return AsciiJSON(error_body(str(error), 500), 500)
 
     @app.exception_handler(OSError)

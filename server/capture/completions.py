@@ -19,6 +19,7 @@ from server.capture.answers import (
     event,
     usage,
 )
+from server.capture.engine import ModelError
 from server.capture.generation import Generation
 from server.capture.model import Captured
 from server.capture.prompts import Decoder, Prompt
@@ -30,10 +31,6 @@ from server.capture.steering import LayerEdit, Steering
 T = TypeVar("T")
 MAX_ROWS = 1024
 DEFAULT_COMPLETION_TOKENS = 16  # what the OpenAI API gives a text completion that asks for nothing
-
-
-class GenerationError(RuntimeError):
-    """The engine failed in the middle of a generation."""
 
 
 @dataclass
@@ -146,13 +143,13 @@ class Work:
         """Wait for news of any choice; False when all are done.
 
         Raises:
-            GenerationError: the engine failed.
+            ModelError: the engine failed.
         """
         if any(row.finish is None for row in self.rows):
             await self.stepped.wait()
             self.stepped.clear()
         if any(row.finish == "error" for row in self.rows):
-            raise GenerationError("the model failed on this request; see the server's log")
+            raise ModelError()
         return any(row.finish is None for row in self.rows)
 
     async def score_prompts(self) -> None:
@@ -220,7 +217,7 @@ class Work:
         """The whole answer.
 
         Raises:
-            BadRequestError, GenerationError: there is none.
+            BadRequestError, ModelError: there is none.
         """
         self.start()
         try:
@@ -267,7 +264,7 @@ class Work:
             yield event(error_body(str(error), 400, error.param))
         except TimeoutError:
             yield event(error_body(f"not done within {timeout:g} s", 408))
-        except (GenerationError, OSError) as error:
+        except (ModelError, OSError) as error:
             yield event(error_body(str(error), 500))
         finally:
             self.cancel()

@@ -16,6 +16,13 @@ log = logging.getLogger(__name__)
 MAX_ROWS = 256
 
 
+class ModelError(RuntimeError):
+    """The model failed on a request."""
+
+    def __init__(self) -> None:
+        super().__init__("the model failed on this request; see the server's log")
+
+
 @dataclass(eq=False)  # two of equal tokens are still two
 class Pass:
     """A sequence that waits for its forward pass. `bytes` is what its activations come to, in memory."""
@@ -93,11 +100,8 @@ class Engine:
                 newcomers = self._take_newcomers()
             if batch:
                 self._forward(batch)
-            if newcomers:
-                self._cohorts.append(Cohort(self.model, newcomers))
-            for cohort in self._cohorts:
-                self._step(cohort)
-            self._cohorts = [cohort for cohort in self._cohorts if cohort.rows]
+            self._admit(newcomers)
+            self._advance()
 
     def _next_pass(self) -> Pass | None:
         """The pass that is next in line, if there is memory for it."""
@@ -161,21 +165,54 @@ class Engine:
             return
         try:
             results = self.model.forward([item.wanted for item in batch])
-        except Exception as error:
+        except Exception:
             log.exception("a forward pass failed")
             for item in batch:
                 self.release(item.bytes)
-                item.result.set_exception(error)
+                item.result.set_exception(ModelError())
             return
         for item, captured in zip(batch, results, strict=True):
             item.result.set_result(captured)
+
+    def _admit(self, newcomers: list[Generation]) -> None:
+        if newcomers:
+            self._cohorts.append(Cohort(self.model, newcomers))
+
+    def _advance(self) -> None:
+        """Give all that are being generated their next token."""
+        for cohort in self._cohorts:
+            self._step(cohort)
+        self._join()
 
     def _step(self, cohort: Cohort) -> None:
         try:
             cohort.step()
         except Exception:
             log.exception("a decoding step failed")
-            for row in cohort.rows:
-                row.finish = "error"
-                row.on_step()
-            cohort.rows = []
+            _fail(cohort)
+
+    def _join(self) -> None:
+        """Make one of cohorts that were admitted apart: two steps read all of the weights twice."""
+        joined: list[Cohort] = []
+        for cohort in self._cohorts:
+            if not cohort.rows:
+                continue
+            host = next((other for other in joined if other.takes(cohort, MAX_ROWS)), None)
+            if host is None:
+                joined.append(cohort)
+                continue
+            try:
+                host.join(cohort)
+            except Exception:
+                log.exception("two cohorts could not be joined")
+                _fail(cohort)
+                _fail(host)
+                joined.remove(host)
+        self._cohorts = joined
+
+
+def _fail(cohort: Cohort) -> None:
+    for row in cohort.rows:
+        row.finish = "error"
+        row.on_step()
+    cohort.rows = []

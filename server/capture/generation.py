@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
-from transformers import DynamicCache
 
+from server.capture.cache import batch_cache, join_caches, joinable, places
 from server.capture.model import ServedModel
 from server.capture.prompts import Decoder
 from server.capture.steering import Steering
 
 Logprob = tuple[float, list[tuple[int, float]]]
+MORE_PADDING = 1.25  # how much larger two cohorts may become by being one
 
 
 @dataclass(eq=False)
 class Generation:
     """One choice that is being generated.
 
-    `on_step` is called after every token, and once more at the end, when `finish` is set.
+    `on_step` is called when `finish` is set, and before, where the choice is `live`, after every token.
     """
 
     prompt_ids: list[int]
@@ -31,6 +31,7 @@ class Generation:
     decoder: Decoder
     on_step: Callable[[], None]
     ignore_eos: bool = False
+    live: bool = True
     logprobs: int | None = None
     steering: Steering | None = None
     token_ids: list[int] = field(default_factory=list)
@@ -44,9 +45,14 @@ class Generation:
         """Tokens that it may come to hold in the cache."""
         return len(self.prompt_ids) + self.max_tokens
 
+    @property
+    def greedy(self) -> bool:
+        """Whether the next token is always the likeliest."""
+        return self.temperature < 1e-5
+
     def choose(self, logits: torch.Tensor) -> int:
         """The next token: the likeliest, or one drawn from the nucleus (Holtzman et al. 2020) with its own seed."""
-        if self.temperature < 1e-5:
+        if self.greedy:
             return int(logits.argmax())
         if self._generator is None:
             self._generator = torch.Generator()
@@ -72,12 +78,13 @@ class Generation:
 
 
 class Cohort:
-    """Requests that were admitted together; a padded batch with a cache of its own."""
+    """Requests that take their steps together; a padded batch with a cache of its own."""
 
     def __init__(self, model: ServedModel, rows: list[Generation]) -> None:
         self._model = model
         self.rows = rows
-        self._cache: Any = DynamicCache(config=model.causal.config)
+        self._cache = batch_cache(model.causal.config)
+        self._steered = model.steered_rows([row.steering for row in rows])
         longest = max(len(row.prompt_ids) for row in rows)
         # Padding goes to the left, so that every next token stands in the same column.
         self._mask = torch.zeros((len(rows), longest), dtype=torch.long)
@@ -87,9 +94,35 @@ class Cohort:
             self._next[number, longest - len(row.prompt_ids) :] = torch.tensor(row.prompt_ids)
 
     @property
+    def width(self) -> int:
+        """Tokens that a row may come to take in the cache, padding included."""
+        return self._mask.shape[1] + max((row.max_tokens - len(row.token_ids) for row in self.rows), default=0)
+
+    @property
     def size(self) -> int:
         """Tokens that its cache may come to hold."""
-        return len(self.rows) * max((row.size for row in self.rows), default=0)
+        return max(len(self.rows), places(self._cache)) * self.width
+
+    def takes(self, other: Cohort, most: int) -> bool:
+        """Whether a step of both as one, of at most `most` rows, costs less than a step of each."""
+        count = len(self.rows) + len(other.rows)
+        fits = count <= most and count * max(self.width, other.width) <= MORE_PADDING * (self.size + other.size)
+        return fits and joinable(self._cache) and joinable(other._cache)
+
+    def join(self, other: Cohort) -> None:
+        """Take in the rows of another cohort, which has taken a step, as has this one."""
+        masks = []
+        lengths = []
+        for cohort in (self, other):
+            padding = int(cohort._mask.amax(0).argmax())  # columns in which no row has a token
+            masks.append(cohort._mask[:, padding:])
+            lengths.append(padding)
+        join_caches(self._cache, other._cache, *lengths)
+        longest = max(mask.shape[1] for mask in masks)
+        self._mask = torch.cat([torch.nn.functional.pad(mask, (longest - mask.shape[1], 0)) for mask in masks])
+        self._next = torch.cat([self._next, other._next])
+        self.rows = self.rows + other.rows
+        self._steered = self._model.steered_rows([row.steering for row in self.rows])
 
     @torch.inference_mode()
     def step(self) -> None:
@@ -100,7 +133,7 @@ class Cohort:
         device = self._model.device
         positions = (self._mask.cumsum(1) - 1).clamp(min=0)[:, -self._next.shape[1] :]
         held = self._mask[:, -self._next.shape[1] :].bool()
-        with self._model.steered([row.steering for row in self.rows], torch.where(held, positions, -1)):
+        with self._model.steered(self._steered, torch.where(held, positions, -1)):
             output = self._model.causal(
                 input_ids=self._next.to(device),
                 attention_mask=self._mask.to(device),
@@ -109,27 +142,41 @@ class Cohort:
                 use_cache=True,
                 logits_to_keep=1,
             )
-        logits = output.logits[:, -1].float().cpu()
-        chosen = []
-        for row, scores in zip(self.rows, logits, strict=True):
-            token = row.choose(scores)
-            if row.logprobs is not None:
-                logs = torch.log_softmax(scores, dim=-1)
-                best = logs.topk(row.logprobs) if row.logprobs else None
-                top = [] if best is None else list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
-                row.scores.append((float(logs[token]), top))
+        chosen = self._choose(output.logits[:, -1].float())
+        for row, token in zip(self.rows, chosen, strict=True):
             row.take(token, self._model.tokens.eos_ids)
-            chosen.append(token)
-            row.on_step()
+            if row.live or row.finish is not None:
+                row.on_step()
         self._next = torch.tensor(chosen)[:, None]
-        self._mask = torch.cat([self._mask, torch.ones((len(chosen), 1), dtype=torch.long)], dim=1)
+        self._mask = torch.nn.functional.pad(self._mask, (0, 1), value=1)
         self._drop_finished()
 
+    def _choose(self, logits: torch.Tensor) -> list[int]:
+        """The next token of every row, out of its logits (n_rows, vocabulary)."""
+        chosen: list[int] = logits.argmax(-1).tolist()
+        for number, row in enumerate(self.rows):
+            if not row.greedy:
+                chosen[number] = row.choose(logits[number].cpu())
+        scored = [number for number, row in enumerate(self.rows) if row.logprobs is not None]
+        if scored:
+            logs = torch.log_softmax(logits[scored], dim=-1)
+            best = logs.topk(max(self.rows[number].logprobs or 0 for number in scored))
+            likeliest = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            for number, own, (ids, values) in zip(scored, logs, likeliest, strict=True):
+                row = self.rows[number]
+                top = list(zip(ids, values, strict=True))[: row.logprobs or 0]
+                row.scores.append((float(own[chosen[number]]), top))
+        return chosen
+
     def _drop_finished(self) -> None:
-        keep = [number for number, row in enumerate(self.rows) if row.finish is None and not row.cancelled]
+        keep = {number for number, row in enumerate(self.rows) if row.finish is None and not row.cancelled}
         if len(keep) == len(self.rows):
             return
-        self.rows = [self.rows[number] for number in keep]
-        self._mask, self._next = self._mask[keep], self._next[keep]
-        if keep and self._cache.get_seq_length():
-            self._cache.batch_select_indices(torch.tensor(keep, device=self._model.device))
+        # The last ones take the places that are left, so that no other has to move in the cache.
+        movers = [number for number in sorted(keep) if number >= len(keep)]
+        order = [number if number in keep else movers.pop() for number in range(len(keep))]
+        self.rows = [self.rows[number] for number in order]
+        self._mask, self._next = self._mask[order], self._next[order]
+        if order and self._cache.get_seq_length():
+            self._cache.batch_select_indices(torch.tensor(order, device=self._model.device))
+        self._steered = self._model.steered_rows([row.steering for row in self.rows])

@@ -14,6 +14,7 @@ import torch
 from transformers import AutoConfig
 
 from emoprobe.models.architecture import Architecture, UnsupportedModelError, tensor_of
+from server.capture.attention import share_heads
 from server.capture.prompts import Tokens
 from server.capture.scoring import Scorer, TokenScores
 from server.capture.steering import SteeredRows, Steering
@@ -79,6 +80,7 @@ class ServedModel:
         )
         self.name, self.path, self.device = name, path, torch.device(device)
         self.causal = wrapper._module.eval()
+        share_heads(self.causal)
         self._scorer = Scorer(self.causal)
         self._steered: SteeredRows | None = None
         for number, layer in enumerate(self.causal.base_model.get_submodule(self.architecture.layers_path)):
@@ -130,21 +132,26 @@ class ServedModel:
                     )
 
     @contextmanager
-    def steered(self, rows: Sequence[Steering | None], positions: torch.Tensor) -> Iterator[None]:
-        """Edit the residual stream of what runs inside; see `SteeredRows`.
+    def steered(self, rows: SteeredRows | None, places: torch.Tensor) -> Iterator[None]:
+        """Edit the residual stream of the pass that runs inside; see `SteeredRows.begin`.
 
         Raises:
             RuntimeError: an edit was not made.
         """
-        if not any(rows):
+        if rows is None:
             yield
             return
-        self._steered = SteeredRows(rows, positions)
+        rows.begin(places)
+        self._steered = rows
         try:
             yield
-            self._steered.finish()
+            rows.finish()
         finally:
             self._steered = None
+
+    def steered_rows(self, rows: Sequence[Steering | None]) -> SteeredRows | None:
+        """The edits of a batch, None where there are none."""
+        return SteeredRows(rows, self.device) if any(rows) else None
 
     def _edit_at(self, number: int) -> Any:
         def edit(_module: Any, _args: Any, output: Any) -> Any:
@@ -181,7 +188,7 @@ class ServedModel:
         if min(lengths) != longest:
             inputs["attention_mask"] = mask.to(self.device)
         positions = torch.where(mask.bool(), torch.arange(longest), -1)
-        with self.steered([wanted.steering for wanted in batch], positions):
+        with self.steered(self.steered_rows([wanted.steering for wanted in batch]), positions):
             activations, last = self._run(batch, inputs, lengths)
         unedited = dict(zip(again, last[count:], strict=True))
         return [

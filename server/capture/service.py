@@ -178,6 +178,7 @@ class Service:
             decoder=Decoder(self.model.tokens, request.stops),
             on_step=on_step,
             ignore_eos=bool(request.ignore_eos),
+            live=bool(request.stream),
             logprobs=logprobs,
             steering=steering_of(edits, prompt),
         )

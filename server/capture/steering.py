@@ -22,6 +22,7 @@ from emoprobe.models.architecture import Architecture
 from server.capture.schema import Edit
 
 MAX_FILE = 256 << 20
+ENDLESS = 1 << 62
 
 
 class SteeringError(ValueError):
@@ -77,6 +78,8 @@ def layer_edits(edits: Sequence[Edit], root: Path, architecture: Architecture) -
                 raise SteeringError("the direction is zero, or not finite")
             length = size if lengths is None else float(_of_layer(lengths, layer, architecture.n_layers, 0, "length"))
             amount = edit.dose * length if edit.operation == "add" else None
+            if not 0 < length < float("inf") or abs(amount or 0.0) > torch.finfo(torch.float32).max:
+                raise SteeringError(f"the length of the direction, {length:g}, or the dose times it is out of range")
             found.append(LayerEdit(number, layer, vector / size, amount, edit.phase))
     return tuple(found)
 
@@ -114,60 +117,99 @@ def _of_layer(values: torch.Tensor, layer: int, layers: int, dimensions: int, na
 
 
 class SteeredRows:
-    """The edits of a batch at the tokens of one pass.
+    """The edits of a batch, made ready once for all the passes that it goes through.
 
     Args:
         rows: the edits of each sequence, None for none.
-        positions: (n_sequences, n_tokens), each token's place in its sequence, -1 for padding.
+        device: where the model is.
     """
 
-    def __init__(self, rows: Sequence[Steering | None], positions: torch.Tensor) -> None:
-        self._rows, self._positions = rows, positions
+    def __init__(self, rows: Sequence[Steering | None], device: torch.device) -> None:
+        edits = [(row, steering, edit) for row, steering in enumerate(rows) if steering for edit in steering.edits]
+        self._layers = {edit.layer for _, _, edit in edits}
         self._fired: set[int] = set()
-        self._layers = {edit.layer for row in rows if row is not None for edit in row.edits}
+        self._places = torch.empty((len(rows), 0), dtype=torch.long)
+        self._turns: dict[int, list[_Turn]] = {}
+        for layer in sorted(self._layers):
+            own: list[list[tuple[int, LayerEdit, tuple[int, int]]]] = [[] for _ in rows]
+            for row, steering, edit in edits:
+                if edit.layer == layer and edit.amount != 0:  # a dose of nothing leaves every bit as it is
+                    own[row].append((row, edit, _span(edit, steering)))
+            # The first edit of every sequence together, then the second: those of one sequence follow one another.
+            turns = ([entry for entry in turn if entry is not None] for turn in zip_longest(*own))
+            self._turns[layer] = [_Turn(turn, len(rows), device) for turn in turns]
+        # What is counted: an edit of a request once, at however many layers it acts.
+        counted = {(row, edit.number): (steering, _span(edit, steering)) for row, steering, edit in edits}
+        self._counted = [(steering.tokens, number) for (_, number), (steering, _) in counted.items()]
+        self._rows = torch.tensor([row for row, _ in counted], dtype=torch.long)
+        self._spans = torch.tensor([span for _, span in counted.values()], dtype=torch.long).reshape(-1, 2)
+
+    def begin(self, places: torch.Tensor) -> None:
+        """Begin a pass; `places` (n_sequences, n_tokens): each token's place in its sequence, -1 for padding."""
+        self._places = places
+        self._fired = set()
 
     def apply(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
         """A layer's output (n_sequences, n_tokens, d) after its edits; what none is for stays as it is, bit by bit."""
-        if layer not in self._layers:
-            return hidden
-        self._fired.add(layer)
-        own = [[edit for edit in row.edits if edit.layer == layer] if row else [] for row in self._rows]
-        # The first edit of every sequence together, then the second: those of one sequence follow one another.
-        for turn in zip_longest(*own):
-            chosen = {number: edit for number, edit in enumerate(turn) if edit is not None}
-            hidden = self._turn(chosen, hidden)
+        if layer in self._layers:
+            self._fired.add(layer)
+            for turn in self._turns[layer]:
+                hidden = turn.apply(hidden, self._places)
         return hidden
 
-    def _turn(self, edits: dict[int, LayerEdit], hidden: torch.Tensor) -> torch.Tensor:
-        """One edit for each of some sequences, computed in float32."""
-        device, rows = hidden.device, list(edits)
-        where = torch.stack([self._where(row, edit) & (edit.amount != 0) for row, edit in edits.items()]).to(device)
-        directions = torch.stack([edit.direction for edit in edits.values()]).to(device)[:, None]
-        amounts = torch.tensor([edit.amount or 0.0 for edit in edits.values()], device=device)[:, None]
-        ablated = torch.tensor([edit.amount is None for edit in edits.values()], device=device)[:, None]
-        before = hidden[rows]
-        values = before.float()
-        factors = torch.where(ablated, -(values * directions).sum(-1), amounts)
-        after = (values + factors[..., None] * directions).to(hidden.dtype)
-        return hidden.index_copy(0, torch.tensor(rows, device=device), torch.where(where[..., None], after, before))
-
     def finish(self) -> None:
-        """Count what was edited.
+        """End a pass: count what was edited.
 
         Raises:
             RuntimeError: a layer with edits did not run.
         """
         if self._fired != self._layers:
             raise RuntimeError(f"no edit was made at layers {sorted(self._layers - self._fired)}")
-        for number, row in enumerate(self._rows):
-            if row is not None:
-                for edit in {edit.number: edit for edit in row.edits}.values():
-                    row.tokens[edit.number] += int(self._where(number, edit).sum())
+        found = _inside(self._places[self._rows], self._spans).sum(1).tolist()
+        for (tokens, number), count in zip(self._counted, found, strict=True):
+            tokens[number] += count
 
-    def _where(self, number: int, edit: LayerEdit) -> torch.Tensor:
-        """The tokens of a sequence that an edit is for; padding is none of them."""
-        row, places = self._rows[number], self._positions[number]
-        assert row is not None
-        if edit.phase == "prompt":
-            return (places >= 0) & (places < row.prompt_tokens)
-        return places >= (row.prompt_tokens if edit.phase == "generation" else 0)
+
+class _Turn:
+    """An edit each of some sequences at one layer, with the span of places that it is for; computed in float32."""
+
+    def __init__(
+        self, entries: Sequence[tuple[int, LayerEdit, tuple[int, int]]], count: int, device: torch.device
+    ) -> None:
+        rows = [row for row, _, _ in entries]
+        edits = [edit for _, edit, _ in entries]
+        self._rows = torch.tensor(rows)
+        self._all = rows == list(range(count))
+        self._spans = torch.tensor([span for _, _, span in entries])
+        self._index = self._rows.to(device)
+        self._directions = torch.stack([edit.direction for edit in edits]).to(device)[:, None]  # (k, 1, d)
+        amounts = torch.tensor([edit.amount or 0.0 for edit in edits], device=device)[:, None, None]
+        self._shifts = amounts * self._directions
+        self._ablated = torch.tensor([edit.amount is None for edit in edits], device=device)[:, None, None]
+        self._ablates = any(edit.amount is None for edit in edits)
+
+    def apply(self, hidden: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """The output of the layer after these edits."""
+        where = _inside(places if self._all else places[self._rows], self._spans)
+        if not bool(where.any()):
+            return hidden
+        before = hidden if self._all else hidden[self._index]
+        values, shifts = before.float(), self._shifts
+        if self._ablates:
+            parts = values @ self._directions.transpose(1, 2)  # (k, n_tokens, 1), the parts along the directions
+            shifts = torch.where(self._ablated, -parts * self._directions, shifts)
+        after = (values + shifts).to(hidden.dtype)
+        if not bool(where.all()):
+            after = torch.where(where.to(hidden.device)[..., None], after, before)
+        return after if self._all else hidden.index_copy(0, self._index, after)
+
+
+def _span(edit: LayerEdit, steering: Steering) -> tuple[int, int]:
+    """The places in a sequence that an edit is for: from the first, to before the second; padding is none of them."""
+    prompt = steering.prompt_tokens
+    return {"prompt": (0, prompt), "generation": (prompt, ENDLESS), "all": (0, ENDLESS)}[edit.phase]
+
+
+def _inside(places: torch.Tensor, spans: torch.Tensor) -> torch.Tensor:
+    """Which places (k, n_tokens) lie in their row's span (k, 2)."""
+    return (places >= spans[:, :1]) & (places < spans[:, 1:])

@@ -1,16 +1,17 @@
-"""Run benchmarks: python -m tests.benchmarks [generation stub planning capture probes]."""
+"""Run benchmarks: python -m tests.benchmarks [generation stub planning capture probes steering]."""
 
 from __future__ import annotations
 
 import sys
 
-from tests.benchmarks import capture, generation, planning, probes, stub
+from tests.benchmarks import capture, generation, planning, probes, steering, stub
 
 ALL = {
     "stub": stub.run,
     "planning": planning.run,
     "probes": probes.run,
     "capture": capture.run,
+    "steering": steering.run,
     "generation": generation.run,
 }
 

@@ -185,6 +185,7 @@ def test_nothing_that_was_steered_is_lost_with_the_workflow(after: Callable[...,
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     before = made(workspace)
+    workspace.run("--unlock")
     workspace.run()
     found = made(workspace)
     assert found.keys() == expected.keys()

@@ -154,10 +154,10 @@ class Steering(Section):
     @field_validator("layers")
     @classmethod
     def _layers(cls, layers: Any) -> Any:
+        if layers == MIDDLE:
+            return layers
         sets = layer_sets(layers)
-        if layers != MIDDLE and not sets:
-            raise ValueError("must be `middle`, or name a layer")
-        if not all(found and list(found) == sorted(set(found)) and found[0] >= 0 for found in sets):
+        if not sets or not all(found and list(found) == sorted(set(found)) and found[0] >= 0 for found in sets):
             raise ValueError("must be `middle`, or a list of layers from 0 and of ascending lists of them")
         return _once(layers)
 

@@ -32,6 +32,7 @@ def problems(**sections: Any) -> list[str]:
 
 def test_a_good_one_has_no_problems() -> None:
     assert problems() == []
+    assert problems(steering={"layers": "middle"}) == []
     assert check_steering(parse_config({"variants": {"control": {}}})) == []
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from server.capture.engine import Engine, Pass
+from server.capture.engine import Engine, ModelError, Pass
 from server.capture.generation import Generation
 from server.capture.model import ServedModel, Wanted
 from server.capture.prompts import Decoder
@@ -136,7 +136,7 @@ def test_a_failed_pass_tells_all_who_wait(engine: Engine, monkeypatch: pytest.Mo
     for item in items:
         engine.submit_pass(item)
     engine._forward(engine._take_batch())
-    assert [str(item.result.exception()) for item in items] == ["out of memory"] * 2
+    assert [type(item.result.exception()) for item in items] == [ModelError] * 2
     assert engine.load["held_bytes"] == 0
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +15,15 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 from emoprobe.models.architecture import HookPointError
+from server.capture.engine import Engine, ModelError, Pass
 from server.capture.generation import Cohort, Generation
 from server.capture.model import ServedModel, Wanted
 from server.capture.prompts import Decoder
 from server.capture.schema import Edit, Ndif
 from server.capture.steering import LayerEdit, SteeredRows, Steering, SteeringError, layer_edits
+from tests.conftest import PATIENCE
 from tests.emoprobe.models.families import LAYERS, WIDTH
-from tests.server.capture import tiny_models
+from tests.server.capture import steering_by_hand, tiny_models
 
 TOLERANCE = 1e-5
 Pair = tuple[ServedModel, Any]
@@ -55,34 +55,16 @@ def some(served: ServedModel) -> list[tuple[LayerEdit, ...]]:
     ]  # fmt: skip
 
 
-def keep(seen: list[torch.Tensor], _module: Any, _args: Any, out: Any) -> None:
-    seen.append((out[0] if isinstance(out, tuple) else out)[0])
-
-
-@contextmanager
-def by_hand(served: ServedModel, reference: Any, wanted: tuple[LayerEdit, ...], prompt: int) -> Iterator[None]:
-    """Hooks on Hugging Face's model, for one sequence without a cache."""
-    handles = []
-    for number, layer in enumerate(reference.base_model.get_submodule(served.architecture.layers_path)):
-
-        def hook(_m: Any, _a: Any, out: Any, number: int = number) -> Any:
-            hidden = (out[0] if isinstance(out, tuple) else out).clone()
-            for edit in wanted:
-                if edit.layer != number:
-                    continue
-                for token in range(hidden.shape[1]):
-                    if edit.phase == "all" or (edit.phase == "prompt") == (token < prompt):
-                        h = hidden[0, token]
-                        v = edit.direction
-                        hidden[0, token] = h - (h @ v) * v if edit.amount is None else h + edit.amount * v
-            return (hidden, *out[1:]) if isinstance(out, tuple) else hidden
-
-        handles.append(layer.register_forward_hook(hook))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+def as_asked(wanted: tuple[LayerEdit, ...]) -> list[steering_by_hand.Edit]:
+    """Edits as a request asks for them, a layer each."""
+    return [
+        {
+            "values": (edit.direction * (1.0 if edit.amount is None else edit.amount)).tolist(),
+            "layers": [edit.layer], "dose": 1.0, "phase": edit.phase,
+            "operation": "ablate" if edit.amount is None else "add",
+        }
+        for edit in wanted
+    ]  # fmt: skip
 
 
 def generate(
@@ -111,11 +93,8 @@ def test_cached_decoding_equals_hooks_without_a_cache(pair: Pair) -> None:
     wanted = some(served)
     rows = generate(served, prompts(len(wanted)), wanted, 6)
     for row, own in zip(rows, wanted, strict=True):
-        ids = list(row.prompt_ids)
-        with by_hand(served, reference, own, len(row.prompt_ids)), torch.inference_mode():
-            for _ in row.token_ids:
-                ids.append(int(reference(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()))
-        assert row.token_ids == ids[len(row.prompt_ids) :]
+        expected = steering_by_hand.without_cache(reference, row.prompt_ids, as_asked(own), len(row.token_ids))
+        assert row.token_ids == expected
 
 
 def test_edits_change_what_is_likely(pair: Pair) -> None:
@@ -141,11 +120,10 @@ def test_divergences_compare_with_the_model_left_alone(pair: Pair) -> None:
     plain = Wanted(batch[0], [], [], None, torch.float32, True)
     for entry, found, own in zip(asked, served.forward([plain, *asked])[1:], wanted, strict=True):
         length = len(entry.token_ids)
-        ids = torch.tensor([entry.token_ids])
-        with torch.inference_mode():
-            without = reference(ids, use_cache=False).logits[0].log_softmax(-1)
-            with by_hand(served, reference, own, length - 4):
-                under = reference(ids, use_cache=False).logits[0].log_softmax(-1)
+        under, without = (
+            steering_by_hand.logits(reference, entry.token_ids, each, length - 4).log_softmax(-1)
+            for each in (as_asked(own), [])
+        )
         expected = (under.exp() * (under - without)).sum(-1)[length - 5 :][: min(entry.divergences, 4)]
         assert found.divergences == pytest.approx(expected.tolist(), abs=1e-4)
     nothing = edits(served, {"values": direction(1), "layers": "all", "operation": "add", "dose": 0.0})
@@ -163,17 +141,11 @@ def test_captures_equal_hooks_placed_by_hand(pair: Pair) -> None:
         for ids, own in zip(batch, wanted, strict=True)
     ]
     for entry, found, own in zip(asked, served.forward(asked), wanted, strict=True):
-        seen: list[torch.Tensor] = []
-        with by_hand(served, reference, own, len(entry.token_ids) - 3), torch.inference_mode():
-            layers_by_hand = reference.base_model.get_submodule(served.architecture.layers_path)
-            handles = [layer.register_forward_hook(partial(keep, seen)) for layer in layers_by_hand]
-            logits = reference(torch.tensor([entry.token_ids]), use_cache=False).logits[0]
-            for handle in handles:
-                handle.remove()
-        expected = torch.stack(seen)
+        given: Any = (reference, entry.token_ids, as_asked(own), len(entry.token_ids) - 3)
+        expected = steering_by_hand.streams(*given)
         error = (found.activations["resid_post"] - expected).abs() / expected.abs().amax(dim=(1, 2), keepdim=True)
         assert float(error.max()) <= TOLERANCE
-        logs = torch.log_softmax(logits, -1)
+        logs = steering_by_hand.logits(*given).log_softmax(-1)
         gold = [float(logs[place, token]) for place, token in enumerate(entry.token_ids[1:])]
         assert found.scores is not None
         assert torch.allclose(torch.tensor(found.scores.token), torch.tensor(gold), atol=1e-3)
@@ -217,10 +189,34 @@ def test_tokens_are_counted_and_no_padding(pair: Pair) -> None:
 
 def test_an_edit_that_is_not_made_is_an_error() -> None:
     steering = Steering((LayerEdit(0, 1, torch.ones(4) / 2, 1.0, "all"),), 1)
-    rows = SteeredRows([steering], torch.zeros((1, 1), dtype=torch.long))
+    rows = SteeredRows([steering], torch.device("cpu"))
+    rows.begin(torch.zeros((1, 1), dtype=torch.long))
     rows.apply(0, torch.zeros((1, 1, 4)))
     with pytest.raises(RuntimeError, match=r"no edit was made at layers \[1\]"):
         rows.finish()
+
+
+def test_a_hook_that_never_fires_fails_the_request(tmp_path: Path) -> None:
+    served = ServedModel(str(tiny_models.make_of_family("llama", tmp_path)), "tiny", "float32", "cpu")
+    served.causal.base_model.get_submodule(served.architecture.layers_path)[1]._forward_hooks.clear()
+    add = {"values": direction(1), "operation": "add"}
+    engine = Engine(served, batch_tokens=100, memory=10**6)
+    done = threading.Event()
+    try:
+        for layer, finish in ((0, "length"), (1, "error"), (2, "length")):
+            done.clear()
+            own = edits(served, {**add, "layers": [layer]})
+            row = Generation([5, 6], 2, 0.0, 1.0, None, Decoder(served.tokens, []), lambda: None, True)
+            row.steering = Steering(own, 2)
+            row.on_step = lambda row=row: done.set() if row.finish else None  # type: ignore[misc]
+            item = Pass(Wanted([5, 6], [], [], None, torch.float32, True, steering=Steering(own, 2)), 0)
+            engine.submit_pass(item)
+            engine.submit_generations([row])
+            assert done.wait(PATIENCE)
+            assert row.finish == finish
+            assert isinstance(item.result.exception(PATIENCE), ModelError) == (finish == "error")
+    finally:
+        engine.close()
 
 
 def test_directions_of_a_file_have_a_length_of_their_own(pair: Pair, tmp_path: Path) -> None:
