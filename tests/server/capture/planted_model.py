@@ -44,7 +44,8 @@ def make(folder: Path) -> Path:
         vocab_size=vocabulary, hidden_size=WIDTH, intermediate_size=4, num_hidden_layers=LAYERS, num_attention_heads=2,
         bos_token_id=1, eos_token_id=2, pad_token_id=0, max_position_embeddings=128, tie_word_embeddings=False,
     )  # fmt: skip
-    model: Any = LlamaForCausalLM(settings)
+    build: Any = LlamaForCausalLM
+    model = build(settings)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
@@ -67,7 +68,8 @@ def make(folder: Path) -> Path:
     model.save_pretrained(folder)
     words = Tokenizer(models.WordLevel({str(number): number for number in range(vocabulary)}, unk_token="0"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokens = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="0", bos_token="1", eos_token="2", unk_token="0")
+    fast: Any = PreTrainedTokenizerFast
+    tokens = fast(tokenizer_object=words, pad_token="0", bos_token="1", eos_token="2", unk_token="0")
     tokens.save_pretrained(folder)
     return folder
 

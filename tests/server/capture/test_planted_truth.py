@@ -158,11 +158,12 @@ def test_random_directions_are_not(steered: pd.DataFrame) -> None:
 def test_ablation_undoes_the_tone(steered: pd.DataFrame) -> None:
     trajectories = steered[steered["family"] == "none"].assign(paraphrase=pd.array([None], dtype="Int64")[0])
     told = pd.DataFrame([{"variant": "anger", "reference": "control", "measure": "correct", "verdict": "different"}])
-    rows = analyze(steered, LIMITS, trajectories, told)["steering_mediation"].set_index(["outcome", "layers"])
-    at, before = rows.loc[("correct", str(FLIPPED_AT))], rows.loc[("correct", "0")]
+    table = analyze(steered, LIMITS, trajectories, told)["steering_mediation"]
+    rows: dict[Any, Any] = {(row["outcome"], row["layers"]): row for row in table.to_dict("records")}
+    at, before = rows["correct", str(FLIPPED_AT)], rows["correct", "0"]
     assert (at["effect"], at["ablated"], at["change"]) == (-1.0, 0.0, 1.0)
     assert at["low"] > 0.5
     assert (before["ablated"], before["change"]) == (-1.0, 0.0)
-    log_p = rows.loc[("log_p_gold", str(FLIPPED_AT))]
+    log_p = rows["log_p_gold", str(FLIPPED_AT)]
     assert log_p["share"] == pytest.approx(1.0, abs=0.1)
     assert log_p["share_low"] <= log_p["share"] <= log_p["share_high"]
