@@ -12,7 +12,7 @@ Verdict = Literal["different", "equivalent", "undecided", "found", "not_found", 
 class Statement(Record):
     """What is said, about what, and how sure.
 
-    `about` is `accuracy:VARIANT-REFERENCE`, `probe:TARGET` or `data:…`. `estimate`,
+    `about` is `accuracy:VARIANT-REFERENCE`, `probe:TARGET`, `steering:DIRECTION` or `data:…`. `estimate`,
     with its 95 % interval from `low` to `high`, agrees with `p`, which is that of the verdict: nothing is `different`
     or `found` whose interval includes 0. Of accuracies one method gives all of them, with `p` corrected over the
     family; of probes `p` is the largest of those of the permutations and of the interval. Numbers are null where there
