@@ -15,7 +15,7 @@ from emoprobe.results.layout import SCORES, Layout
 from emoprobe.results.sample import Sample
 from emoprobe.results.scores import Scores
 from emoprobe.results.tables import frame
-from emoprobe.results.trajectory import AgentState, Trajectory
+from emoprobe.results.trajectory import MESSAGES, AgentState, Trajectory
 from emoprobe.steering.plan import Direction, Edit
 from emoprobe.steering.requests import edited_tokens
 from emoprobe.tasks import grading
@@ -57,6 +57,13 @@ def steering_table(
             | {"error": trajectory.failure or scores.error}
         )
     return frame(TABLES["steering"], rows)
+
+
+def find_steered(layout: Layout) -> list[tuple[str, str, str]]:
+    """Condition, variant and folder name of every trajectory below `steering/` that is there and scored."""
+    root = layout.root / "steering"
+    found = (path.relative_to(root).parent.parts for path in root.rglob(SCORES) if (path.parent / MESSAGES).exists())
+    return sorted(("/".join(parts[:-2]), parts[-2], parts[-1]) for parts in found if len(parts) in (3, 6))
 
 
 def repetition(tokens: Sequence[int]) -> float:

@@ -7,7 +7,7 @@ without an edit is `none`.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple, cast
@@ -26,6 +26,8 @@ EDIT = r"(?:add|ablate)-(?:prompt|generation|all)/L\d+(?:\+\d+)*/d-?[0-9.]+"
 _CONDITION = re.compile(
     r"(?P<direction>[^/]+)/(?P<operation>\w+)-(?P<phase>\w+)/L(?P<layers>[0-9+]+)/d(?P<dose>[-0-9.]+)"
 )
+
+_NAMED = re.compile(r"random-\d+|(?P<family>shuffled)-(?P<tone>.+)-\d+|(?P<other>probe|orthogonal)-(?P<of>.+)")
 
 
 class UnknownConditionError(ValueError):
@@ -223,3 +225,18 @@ def directions_of(config: Config) -> list[Direction]:
     ]
     found += [Direction(f"random-{number:02d}", "random") for number in range(1, controls.random + 1)]
     return found
+
+
+def named_direction(name: str, variants: Iterable[str]) -> Direction:
+    """What a direction is by its name alone, in a folder whose config does not tell.
+
+    Args:
+        name: of the direction.
+        variants: of the folder: a direction that is called like one is its difference of means.
+    """
+    if name in set(variants):
+        return Direction(name, "tone", name)
+    match = _NAMED.fullmatch(name)
+    if match is None:
+        return Direction(name, "file")
+    return Direction(name, cast(Family, match["family"] or match["other"] or "random"), match["tone"] or match["of"])

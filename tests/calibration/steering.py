@@ -129,9 +129,9 @@ def draw(world: World, generator: np.random.Generator) -> Draw:
     few = world.control_questions or world.questions
     lost[world.tones :, :, :, few:] = True
     log_ratio = world.breaking * doses**2 * np.exp(0.4 * generator.normal(size=shape))
-    names, families, owners = ([entry[place] for entry in directions] for place in range(3))
     return Draw(
-        names, families, owners, truth, changes, generator.normal(-3, 1, (world.questions, world.draws)), strength, log_ratio,
+        [name for name, _, _ in directions], [family for _, family, _ in directions], [tone for _, _, tone in directions],
+        truth, changes, generator.normal(-3, 1, (world.questions, world.draws)), strength, log_ratio,
         [f"g{number}" for number in group] if world.groups else None, lost,
     )  # fmt: skip
 

@@ -88,7 +88,10 @@ class Coherence(Section):
     """Up to where a steered text counts as coherent: only there can an effect be a finding."""
 
     max_perplexity: float = Field(
-        2.0, gt=1.0, description="Most that the median perplexity may be, as a multiple of the unsteered texts'."
+        2.0,
+        gt=1.0,
+        description="Most that the perplexity may be, as a multiple of the unsteered text's: geometric mean over "
+        "questions.",
     )
     max_repetition: float = Field(
         0.1, ge=0.0, lt=1.0, description="Most that the mean repetition may exceed that of the unsteered texts."

@@ -51,10 +51,12 @@ def dose_response(view: ExperimentView) -> Figure:
             axis.axhline(0.0, color=INK, linewidth=0.6, zorder=1)
             axis.axvline(0.0, color=FAINT, linewidth=0.6, zorder=0)
             if row == 0:
-                axis.set_title(f"layers {layers}" + (f", {phase}" if len(phases) > 1 else ""), fontsize=9)
+                title = f"layers {layers}" if "+" in layers else f"layer {layers}"
+                axis.set_title(title + (f", {phase}" if len(phases) > 1 else ""), fontsize=9)
+            if row == len(names) - 1:
+                axis.set_xlabel("dose (median norms)", fontsize=8)
             if column == 0:
                 axis.set_ylabel(_broken(name), fontsize=8)
-    figure.supxlabel("dose (median norms of the residual stream)", fontsize=9)
     figure.supylabel("change of log p(gold), nats", fontsize=9)
     handles = [
         Line2D([], [], color=INK, marker="o", markersize=4, linewidth=1.3, label="effect, 95 % interval"),
@@ -152,7 +154,8 @@ def cost(view: ExperimentView) -> Figure:
     valence_legend(axis, [view.valences.get(str(tone)) for tone in tones])
     legend = axis.get_legend()
     handles = [handle for handle in legend.legend_handles if handle.get_label() != "control"]
-    handles.append(Line2D([], [], marker="o", linestyle="", color=INK, label="other directions"))
+    if both.loc[~both["family"].isin(CONTROLS), "tone"].isna().any():
+        handles.append(Line2D([], [], marker="o", linestyle="", color=INK, label="of no tone"))
     handles.append(Line2D([], [], marker="o", linestyle="", color=FAINT, label="random and shuffled"))
     axis.legend(handles=handles, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=5, handletextpad=0.1, fontsize=8)
     return figure
@@ -161,7 +164,7 @@ def cost(view: ExperimentView) -> Figure:
 def _ratio_ticks(axis: Axes) -> None:
     """Plain numbers where a logarithmic axis would have powers of ten."""
     low, high = axis.get_xlim()
-    steps = [0.25, 0.5, 0.7, 1, 1.4, 2, 3, 5, 10, 30, 100, 1000]
+    steps = [0.2, 0.5, 1, 2, 5, 10, 30, 100, 1000]
     ticks = [step for step in steps if low <= step <= high]
     axis.set_xticks(ticks, [f"{step:g}×" for step in ticks])
     axis.minorticks_off()

@@ -51,14 +51,20 @@ def _tested(row: dict[str, Any], tests: pd.DataFrame) -> Statement:
 
 
 def _effect(row: dict[str, Any]) -> str:
-    where = f"layer {row['layers']}" if "+" not in row["layers"] else f"layers {row['layers'].replace('+', ' and ')}"
-    cells = f"{row['cells']} cells" if row["cells"] > 1 else "one cell"
-    interval = "no interval" if row["low"] is None else f"[{row['low']:.2f}, {row['high']:.2f}], which holds for all of"
-    interval = "with no interval, out of" if row["low"] is None else interval
+    cells = f"all {row['cells']} cells" if row["cells"] > 1 else "the one cell"
+    interval = (
+        "(no interval)"
+        if row["low"] is None
+        else f"[{row['low']:+.2f}, {row['high']:+.2f}], an interval for {cells} with coherent text,"
+    )
     return (
-        f"{row['estimate']:+.2f} nats {interval} {cells} with coherent text, in {row['variant']} at {where}, "
+        f"{row['estimate']:+.2f} nats {interval} in {row['variant']} at {_layers(row['layers'])}, "
         f"dose {row['dose']:+g}, on {row['n']} held-out questions, of which {row['wrong_way']:.0%} move the other way."
     )
+
+
+def _layers(layers: str) -> str:
+    return f"layers {layers.replace('+', ' and ')}" if "+" in layers else f"layer {layers}"
 
 
 def _rank(row: dict[str, Any], family: int) -> str:
@@ -91,13 +97,13 @@ def _power(row: dict[str, Any]) -> str:
     if row["detectable"] is None:
         return " What effect would have been noticed cannot be told."
     return (
-        f" An effect of {row['detectable']:.2f} nats at layers {row['detectable_layers']}, dose "
+        f" An effect of {row['detectable']:.2f} nats at {_layers(row['detectable_layers'])}, dose "
         f"{row['detectable_dose']:+g}, would have been found with 80 %."
     )
 
 
 def _mediated(row: dict[str, Any]) -> Statement:
-    head = f"Ablating {row['direction']} at layers {row['layers']}"
+    head = f"Ablating {row['direction']} at {_layers(row['layers'])}"
     if row["n"] == 0:
         return _note(row, f"{head}: no question has all of the trajectories that a comparison needs.")
     both = "in both" if row["reference_ablated"] else f"in {row['tone']} alone"

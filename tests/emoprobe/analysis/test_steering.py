@@ -57,8 +57,8 @@ def test_a_planted_effect_is_found_where_it_is() -> None:
     assert test["p_holm"] == pytest.approx(2 / 40)
     assert found["steering_tests"].set_index("direction").loc["tone1", "verdict"] == "not_found"
     effects = found["steering_effects"]
-    row = effects[(effects["direction"] == "tone0") & (effects["layers"] == "1") & (effects["dose"] == 0.5)]
-    row = row.set_index("outcome").loc["log_p_gold"]
+    cell = effects[(effects["direction"] == "tone0") & (effects["layers"] == "1") & (effects["dose"] == 0.5)]
+    row = cell.set_index("outcome").loc["log_p_gold"]
     assert row["estimate"] < row["control_low"]
     assert row["p_corrected"] == pytest.approx(1 / 40)
     assert effects.loc[effects["family"] == "random", "p"].isna().all()
@@ -140,7 +140,7 @@ def test_the_rank_does_not_depend_on_which_direction_is_asked() -> None:
         renamed = steered.assign(direction=steered["direction"].map(lambda own: swapped.get(own, own)))  # noqa: B023
         own = renamed["direction"] == "tone0"
         family = np.where(own, "tone", np.where(renamed["family"] == "none", "none", "random"))
-        grid = Grid(renamed.assign(family=family, tone=np.where(own, "tone0", None)))
+        grid = Grid(renamed.assign(family=family, tone=renamed["direction"].where(own, None)))
         ranking = rank(grid, candidates(grid)[0], LIMITS)
         ranks.append(ranking.p(float(ranking.largest[0])))
     assert sorted(ranks) == pytest.approx(np.arange(1, 41) / 40)
