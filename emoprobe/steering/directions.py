@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes  # noqa: F401 (teaches NumPy bfloat16, which safetensors asks it for)
 import numpy as np
@@ -21,7 +24,7 @@ from safetensors.numpy import save
 from emoprobe.config.names import CONTROL
 from emoprobe.config.science.steering import DirectionFile
 from emoprobe.results import atomic
-from emoprobe.results.activation_folder import ActivationError, ActivationFolder, ActivationMetadata
+from emoprobe.results.activation_folder import METADATA, ActivationError, ActivationFolder, ActivationMetadata
 from emoprobe.results.activations import load_block
 from emoprobe.results.layout import Layout
 from emoprobe.steering.plan import Direction, SteeringPlan
@@ -43,6 +46,19 @@ class Stream:
     samples: list[str]
 
 
+@dataclass(frozen=True)
+class Lengths:
+    """How long the stream is in `control`: its median norm at each of the captured layers, and its width."""
+
+    layers: list[int]
+    norms: np.ndarray
+    width: int
+
+
+# Every direction of an experiment needs the same lengths, and many are made at once.
+_one_at_a_time = threading.Lock()
+
+
 def fit(plan: SteeringPlan, layout: Layout, name: str, folder: Path = Path()) -> None:
     """Make one direction of an experiment and write its file.
 
@@ -56,45 +72,59 @@ def fit(plan: SteeringPlan, layout: Layout, name: str, folder: Path = Path()) ->
         DirectionError: the activations, or the file, do not give one.
         ActivationError: an activation folder is missing or damaged.
     """
-    direction = plan.directions[name]
-    stream = read_stream(plan, layout, [CONTROL])
-    norms = np.median(np.linalg.norm(stream.values[CONTROL], axis=2), axis=0)
-    depth = plan.n_layers or stream.layers[-1] + 1
+    direction, position = plan.directions[name], plan.config.steering.fit.position
+    made: dict[str, Any] = {"family": direction.family, "tone": direction.tone}
+    lengths = stream_lengths(layout, plan.fitted, position)
+    depth = plan.n_layers or lengths.layers[-1] + 1
+    vectors = np.zeros((depth, lengths.width))
     if name in plan.config.steering.files:
-        vectors = read_direction(plan.config.steering.files[name], folder, depth, stream.values[CONTROL].shape[2])
+        vectors = read_direction(plan.config.steering.files[name], folder, depth, lengths.width)
+    elif direction.family == "random":
+        vectors[lengths.layers] = _generator(plan, direction).standard_normal((len(lengths.layers), lengths.width))
     else:
-        if direction.tone is not None:
-            compared = [direction.tone, plan.reference, *([CONTROL] if direction.family == "orthogonal" else [])]
-            stream = read_stream(plan, layout, compared)
-        raw = MAKERS[direction.family](plan, direction, stream)
-        vectors = np.zeros((depth, raw.shape[1]))
-        vectors[stream.layers] = raw
-    lengths = np.zeros(depth, dtype=np.float32)
-    lengths[stream.layers] = norms
-    metadata = {
-        "family": direction.family,
-        "tone": direction.tone,
-        "reference": plan.reference,
-        "position": plan.config.steering.fit.position,
-        "samples": stream.samples,
-    }
-    tensors = {KEY: unit(vectors, name, stream.layers), f"{KEY}.norm": lengths}
-    content = save(tensors, metadata={key: json.dumps(value) for key, value in metadata.items()})
-    atomic.write_bytes(layout.direction(name), content)
+        third = [CONTROL] if direction.family == "orthogonal" else []
+        stream = read_stream(layout, [str(direction.tone), plan.reference, *third], plan.fitted, position)
+        vectors[stream.layers] = MAKERS[direction.family](plan, direction, stream)
+        made |= {"reference": plan.reference, "position": position, "samples": stream.samples}
+    norms = np.zeros(depth, dtype=np.float32)
+    norms[lengths.layers] = lengths.norms
+    tensors = {KEY: unit(vectors, name, lengths.layers), f"{KEY}.norm": norms}
+    # In one entry: safetensors writes several in an order that is another every time.
+    atomic.write_bytes(layout.direction(name), save(tensors, metadata={KEY: json.dumps(made)}))
 
 
-def read_stream(plan: SteeringPlan, layout: Layout, variants: list[str]) -> Stream:
-    """The stream of some variants at the fitted position, in the samples of the fitting half that all of them have.
+def stream_lengths(layout: Layout, samples: Sequence[str], position: str) -> Lengths:
+    """The lengths of the stream in some samples, remembered as long as their activations are the same files.
+
+    Raises:
+        DirectionError, ActivationError: as `read_stream`.
+    """
+    try:
+        dates = tuple((layout.activations(CONTROL, sample) / METADATA).stat().st_mtime_ns for sample in samples)
+    except OSError as error:
+        raise ActivationError(f"{error.filename}: {error.strerror}; run again") from None
+    with _one_at_a_time:
+        return _stream_lengths(layout, tuple(samples), position, dates)
+
+
+@lru_cache(maxsize=4)
+def _stream_lengths(layout: Layout, samples: tuple[str, ...], position: str, dates: tuple[int, ...]) -> Lengths:
+    stream = read_stream(layout, [CONTROL], samples, position)
+    values = stream.values[CONTROL]
+    return Lengths(stream.layers, np.median(np.linalg.norm(values, axis=2), axis=0), values.shape[2])
+
+
+def read_stream(layout: Layout, variants: list[str], samples: Sequence[str], wanted: str) -> Stream:
+    """The stream of some variants at a position, in those of some samples that all of them have.
 
     Raises:
         DirectionError: there is no such sample.
         ActivationError: an activation folder is missing, damaged, or without the hook point or position.
     """
-    wanted = plan.config.steering.fit.position
     kept: list[str] = []
     layers: list[int] = []
     names: list[str] = []
-    for sample in plan.fitted:
+    for sample in samples:
         found = [ActivationFolder.read(layout.activations(variant, sample)).metadata for variant in variants]
         if any(metadata.error is not None for metadata in found):
             continue
@@ -183,17 +213,11 @@ def _shuffled(plan: SteeringPlan, direction: Direction, stream: Stream) -> np.nd
     return found
 
 
-def _random(plan: SteeringPlan, direction: Direction, stream: Stream) -> np.ndarray:
-    """A direction that any other is as likely as, at each layer, (layers, d)."""
-    return _generator(plan, direction).standard_normal(stream.values[CONTROL].shape[1:])
-
-
 MAKERS: dict[str, Callable[[SteeringPlan, Direction, Stream], np.ndarray]] = {
     "tone": _tone,
     "probe": _probe,
     "orthogonal": _orthogonal,
     "shuffled": _shuffled,
-    "random": _random,
 }
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 
-from server.capture.cache import batch_cache, join_caches, joinable, places
+from server.capture.cache import ROOM, batch_cache, join_caches, joinable, places
 from server.capture.model import ServedModel
 from server.capture.prompts import Decoder
 from server.capture.steering import Steering
+
+log = logging.getLogger(__name__)
 
 Logprob = tuple[float, list[tuple[int, float]]]
 MORE_PADDING = 1.25  # how much larger two cohorts may become by being one
@@ -100,13 +103,14 @@ class Cohort:
 
     @property
     def size(self) -> int:
-        """Tokens that its cache may come to hold."""
-        return max(len(self.rows), places(self._cache)) * self.width
+        """Tokens that there may come to be memory for in its cache."""
+        return max(len(self.rows), places(self._cache)) * (self.width + ROOM)
 
     def takes(self, other: Cohort, most: int) -> bool:
         """Whether a step of both as one, of at most `most` rows, costs less than a step of each."""
         count = len(self.rows) + len(other.rows)
-        fits = count <= most and count * max(self.width, other.width) <= MORE_PADDING * (self.size + other.size)
+        apart = len(self.rows) * self.width + len(other.rows) * other.width
+        fits = count <= most and count * max(self.width, other.width) <= MORE_PADDING * apart
         return fits and joinable(self._cache) and joinable(other._cache)
 
     def join(self, other: Cohort) -> None:
@@ -144,7 +148,8 @@ class Cohort:
             )
         chosen = self._choose(output.logits[:, -1].float())
         for row, token in zip(self.rows, chosen, strict=True):
-            row.take(token, self._model.tokens.eos_ids)
+            if row.finish is None:
+                row.take(token, self._model.tokens.eos_ids)
             if row.live or row.finish is not None:
                 row.on_step()
         self._next = torch.tensor(chosen)[:, None]
@@ -152,17 +157,21 @@ class Cohort:
         self._drop_finished()
 
     def _choose(self, logits: torch.Tensor) -> list[int]:
-        """The next token of every row, out of its logits (n_rows, vocabulary)."""
-        chosen: list[int] = logits.argmax(-1).tolist()
-        for number, row in enumerate(self.rows):
-            if not row.greedy:
+        """The next token of every row, out of its logits (n_rows, vocabulary); a row without finite ones has failed."""
+        highest, likeliest = logits.max(-1)
+        chosen: list[int] = likeliest.tolist()
+        for number, (row, finite) in enumerate(zip(self.rows, highest.isfinite().tolist(), strict=True)):
+            if not finite:
+                log.error("the logits of a sequence are not finite, which an edit of a high dose can do")
+                row.finish = "error"
+            elif not row.greedy:
                 chosen[number] = row.choose(logits[number].cpu())
         scored = [number for number, row in enumerate(self.rows) if row.logprobs is not None]
         if scored:
             logs = torch.log_softmax(logits[scored], dim=-1)
             best = logs.topk(max(self.rows[number].logprobs or 0 for number in scored))
-            likeliest = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-            for number, own, (ids, values) in zip(scored, logs, likeliest, strict=True):
+            ranked = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            for number, own, (ids, values) in zip(scored, logs, ranked, strict=True):
                 row = self.rows[number]
                 top = list(zip(ids, values, strict=True))[: row.logprobs or 0]
                 row.scores.append((float(own[chosen[number]]), top))

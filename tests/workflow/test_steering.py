@@ -12,10 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 
 from emoprobe.results.activations import load_activations
+from emoprobe.results.scores import Scores
 from emoprobe.results.tables import read_table
+from emoprobe.results.trajectory import AgentState
 from tests.workflow.pool import end_pool
 from tests.workspace import Workspace, wait_for
 
@@ -113,6 +116,51 @@ def test_a_direction_is_fitted_on_questions_that_are_not_steered(finished: Works
     assert np.allclose(tensors["direction"], expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-5)
     assert np.allclose(tensors["direction.norm"], np.median(np.linalg.norm(control, axis=2), axis=0), rtol=1e-5)
     assert np.allclose(load_file(finished.layout.direction("random-01"))["direction.norm"], tensors["direction.norm"])
+
+
+def by_hand(
+    model: Any, ids: list[int], first: int, edit: Callable[[torch.Tensor], torch.Tensor] | None
+) -> torch.Tensor:
+    """Log-probabilities of all next tokens from the last one of the prompt on, with an edit of layer 1's output."""
+
+    def hook(module: Any, inputs: Any, output: Any) -> Any:
+        return edit(output) if edit is not None else output
+
+    handle = model.model.layers[1].register_forward_hook(hook)
+    try:
+        with torch.no_grad():
+            return torch.log_softmax(model(torch.tensor([ids])).logits[0, first - 1 :], -1)
+    finally:
+        handle.remove()
+
+
+def test_scores_are_those_of_hooks_placed_by_hand(finished: Workspace, smollm2: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(finished.config["model"]["source"])
+    tokenizer = AutoTokenizer.from_pretrained(smollm2)
+    tensors = load_file(finished.layout.direction("joy"))
+    vector, length = torch.tensor(tensors["direction"][1]), float(tensors["direction.norm"][1])
+    edits = {
+        "add-all/L1/d0.5/control": lambda hidden: hidden + 0.5 * length * vector,
+        "ablate-all/L1/d1/joy": lambda hidden: hidden - (hidden @ vector)[..., None] * vector,
+    }
+    for condition, edit in edits.items():
+        folder = sorted((finished.layout.root / "steering/joy" / condition).iterdir())[0]
+        state = AgentState.read_file(folder / "agent_state.json")
+        scores = Scores.read_file(folder / "scores.json")
+        prompt, text = state.prompt_token_ids or [], state.completion_token_ids or []
+        gold = tokenizer(scores.gold, add_special_tokens=False)["input_ids"]
+        logs = by_hand(model, prompt + gold, len(prompt), edit)
+        assert scores.log_p_gold == pytest.approx(
+            float(sum(logs[at, token] for at, token in enumerate(gold))), abs=1e-3
+        )
+        plain = by_hand(model, prompt + text, len(prompt), None)
+        mean = float(torch.stack([plain[at, token] for at, token in enumerate(text)]).mean())
+        assert scores.perplexity == pytest.approx(np.exp(-mean), rel=1e-3)
+        steered = by_hand(model, prompt + text, len(prompt), edit)
+        expected = (steered.exp() * (steered - plain)).sum(-1)[: len(text)]
+        assert scores.kl == pytest.approx(expected.tolist(), abs=1e-3)
 
 
 def test_another_dose_plans_that_dose(after: Callable[..., Workspace]) -> None:

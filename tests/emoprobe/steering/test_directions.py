@@ -115,7 +115,9 @@ def test_the_orthogonal_control_has_nothing_of_what_any_text_adds(planted: Any) 
 
 def test_controls_follow_from_seed_and_name(planted: Any) -> None:
     first, second, shuffled = (made(planted, name) for name in ("random-01", "random-02", "shuffled-joy-01"))
+    content = planted[1].direction("random-01").read_bytes()
     assert np.array_equal(first, made(planted, "random-01"))
+    assert planted[1].direction("random-01").read_bytes() == content
     assert np.abs((first * second).sum(1)).max() < 0.99
     # With as many questions exchanged as not, nothing of the tone is left but noise.
     assert np.abs((shuffled * made(planted, "joy")).sum(1)).max() < 0.99

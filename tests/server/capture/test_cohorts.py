@@ -17,7 +17,7 @@ from server.capture.generation import Cohort, Generation
 from server.capture.model import ServedModel
 from server.capture.prompts import Decoder
 from server.capture.schema import Edit
-from server.capture.steering import Steering, layer_edits
+from server.capture.steering import LayerEdit, Steering, layer_edits
 from tests.emoprobe.models.families import WIDTH
 from tests.server.capture import tiny_models
 
@@ -72,6 +72,16 @@ def test_rows_that_leave_change_nothing_for_those_that_stay(model: ServedModel) 
     to_the_end(Cohort(model, list(rows)))
     for number, each in enumerate(rows):
         same_alone(model, lambda number=number: make(number), each)  # type: ignore[misc]
+
+
+def test_a_sequence_of_no_numbers_fails_alone(model: ServedModel) -> None:
+    rows = [row(model, number, 5, 6) for number in range(3)]
+    endless = LayerEdit(0, 1, torch.ones(WIDTH) / WIDTH**0.5, float("inf"), "generation")
+    rows[1].steering = Steering((endless,), 6)
+    to_the_end(Cohort(model, list(rows)))
+    assert [each.finish for each in rows] == ["length", "error", "length"]
+    assert len(rows[1].token_ids) == 1
+    same_alone(model, lambda: row(model, 2, 5, 6), rows[2])
 
 
 def test_joined_batches_give_what_each_gives(model: ServedModel) -> None:
