@@ -8,12 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from emoprobe.analysis.plan import analysis_plan, deviations
 from emoprobe.analysis.steering.coherence import Limits, coherent, unbroken, within
 from emoprobe.analysis.steering.direction_tests import candidates
 from emoprobe.analysis.steering.experiment import analyze, steering_tests
 from emoprobe.analysis.steering.grid import Grid, Place
-from emoprobe.analysis.steering.plan import MIN_CONTROLS, controls_needed
+from emoprobe.analysis.steering.plan import MIN_CONTROLS, controls_needed, planned_tests
 from emoprobe.analysis.steering.ranking import rank
+from emoprobe.config.experiment import Config
+from emoprobe.config.files import parse_config
 from emoprobe.report.statements.steering import statements
 from tests.calibration.allowance import least, most
 from tests.calibration.steering import LIMITS, PLAIN, WORLDS, World, draw, run, table
@@ -233,3 +236,20 @@ def test_nothing_but_unsteered_trajectories_gives_empty_tables() -> None:
     steered = planted(PLAIN, -3.0)
     found = analyzed(steered[steered["family"] == "none"])
     assert all(table.empty for table in found.values())
+
+
+def test_the_plan_says_what_a_verdict_takes() -> None:
+    assert planned_tests(Config()) is None
+    tones = {name: {"texts": ["Hm."], "valence": "negative"} for name in ("anger", "fear", "sorrow")}
+    settings = {"variants": {"control": {}, **tones}, "steering": {"enabled": True}}
+    planned = planned_tests(parse_config(settings))
+    assert planned is not None
+    assert (planned.directions, planned.controls_needed, planned.reachable) == (
+        {"tone": 3},
+        {"tone": 59},
+        {"tone": False},
+    )
+    plan = analysis_plan(parse_config(settings), steering=planned.values())
+    assert deviations(plan, parse_config(settings)) == []
+    other = parse_config(settings | {"steering": {"enabled": True, "coherence": {"max_perplexity": 9.0}}})
+    assert "the directions that are steered along" in deviations(plan, other)[0]
