@@ -55,8 +55,8 @@ def planned_tests(config: Config) -> SteeringTests | None:
     """The tests that follow from a configuration; None where nothing is steered."""
     if not config.steering.enabled:
         return None
-    counts = Counter(direction.family for direction in directions_of(config))
-    tested = {str(family): count for family, count in counts.items() if family not in CONTROLS}
+    counts: Counter[str] = Counter(direction.family for direction in directions_of(config))
+    tested = {family: count for family, count in counts.items() if family not in CONTROLS}
     needed = {family: controls_needed(count) for family, count in tested.items()}
     return SteeringTests(
         secondary_outcomes=[outcome for outcome in OUTCOMES if outcome != PRIMARY_OUTCOME],
