@@ -75,6 +75,19 @@ use rule draw_figures as draw_probe_figures with:
         folder=experiment_folder,
 
 
+use rule draw_figures as draw_steering_figures with:
+    input:
+        tables_for("draw_steering_figures"),
+    output:
+        [report_figure(name) for name in figures_of("draw_steering_figures")],
+    log:
+        FILES.log("draw_steering_figures"),
+    params:
+        code=triggers.code("draw_figures"),
+        names=figures_of("draw_steering_figures"),
+        folder=experiment_folder,
+
+
 rule report_experiment:
     input:
         files_of("tables"),

@@ -50,6 +50,7 @@ rule verify:
     input:
         files_of("trajectories", ["trajectory.jsonl"]),
         files_of("manifest"),
+        files_of("steered", ["trajectory.jsonl", SCORES]),
     output:
         FILES.verified,
     log:

@@ -25,11 +25,14 @@ from emoprobe.results.layout import (
     ACTIVATION_FILES,
     MODELS,
     RESULTS,
+    SCORES,
     TRAJECTORY_FILES,
     Layout,
 )
+from emoprobe.steering.plan import EDIT
 from emoprobe.workflow import outcome, process, triggers
 from emoprobe.workflow.checks import check_study
+from emoprobe.workflow.remembered import CHECKS
 from emoprobe.workflow.targets import StudyTargets, Targets, budget, turns
 from server.deploy.deployment import follow
 from server.pool.address import pool_status
@@ -53,7 +56,7 @@ try:
         values = merged(values, with_includes(given, Path()))
     STUDY = study_of(values, folder=CONFIG_FILES[-1].parent if CONFIG_FILES else Path())
     STUDY = follow(STUDY)
-    check_study(STUDY, cache=Path(".snakemake/emoprobe"))
+    check_study(STUDY, cache=CHECKS)
 except ConfigError as error:
     # Not a WorkflowError: that would name the line of this file, which is not where the mistake is.
     sys.exit("\n".join(["The configuration cannot be used:", *error.lines]))
@@ -70,7 +73,7 @@ Scheduler.turns = turns(STUDY)
 FILES = Layout(RESULTS / "{experiment}")
 STUDY_FILES = Layout(RESULTS / "{study}")
 EXPERIMENTS = {
-    name: Targets(config, Layout.of(name), Layout.of(name, ROOT))
+    name: Targets(config, Layout.of(name), Layout.of(name, ROOT), CHECKS)
     for name, config in STUDY.configs.items()
 }
 TRIGGERS = {name: triggers.Triggers.of(each) for name, each in STUDY.configs.items()}
@@ -78,7 +81,7 @@ ACROSS = StudyTargets(STUDY)
 
 IN_CONDA = workflow.deployment_settings.deployment_method
 ENVIRONMENT = f"../envs/{process.hardware()}.yaml"
-PLAN = process.plan_folder(STUDY, Path(".snakemake/emoprobe"))
+PLAN = process.plan_folder(STUDY, CHECKS)
 # Shell commands take these from the environment: in `params`, or in the command itself, a new process number or another
 # folder would make everything again.
 ENVIRON = job_environment(
@@ -92,7 +95,7 @@ ENVIRON = job_environment(
 os.environ.update(ENVIRON)
 if workflow.is_main_process:
     process.write_plan(STUDY, PLAN)
-    print(budget(STUDY), file=sys.stderr)
+    print(budget(STUDY, EXPERIMENTS), file=sys.stderr)
 
 
 def one_of(names):
@@ -110,6 +113,7 @@ wildcard_constraints:
     ),
     sample="[A-Za-z0-9_-]+_[0-9]+",
     draw="(?:-d[0-9]+)?",
+    condition=f"none|[A-Za-z0-9_-]+/{EDIT}",
 
 
 def experiments(test):
@@ -137,6 +141,30 @@ def variant_trigger(wildcards):
             f"{wildcards.experiment} has no variant {wildcards.variant}; it has {', '.join(known)}"
         )
     return known[wildcards.variant]
+
+
+def direction_of(wildcards):
+    """The file of the direction that a trajectory is steered along; none without an edit."""
+    if wildcards.condition == "none":
+        return []
+    return Layout(RESULTS / wildcards.experiment).direction(
+        wildcards.condition.partition("/")[0]
+    )
+
+
+def fitted_on(wildcards):
+    """The activations that a direction is fitted on."""
+    return EXPERIMENTS[wildcards.experiment].steering.fitted_on(wildcards.direction)
+
+
+def direction_trigger(wildcards):
+    """What a direction depends on besides activations."""
+    return EXPERIMENTS[wildcards.experiment].steering.made_from[wildcards.direction]
+
+
+def steered_trigger(wildcards):
+    """What the steered trajectories of one variant depend on besides their direction."""
+    return TRIGGERS[wildcards.experiment].steered[wildcards.variant]
 
 
 def experiment_folder(wildcards):

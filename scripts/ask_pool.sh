@@ -1,4 +1,4 @@
-# Ask the pool to make one sample, one trajectory or one activation folder, and wait until its files are there.
+# Ask the pool to make one sample, trajectory, activation folder, direction or score, and wait until it is there.
 #
 # Usage: source ask_pool.sh KIND EXPERIMENT VARIANT SAMPLE, with these in the environment:
 #   EMOPROBE_POOL       the file with the pool's address

@@ -1,4 +1,4 @@
-"""Check every trajectory and activation folder of an experiment: present, readable, whole, and of the same tokens."""
+"""Check every trajectory, activation folder and score of an experiment: present, whole, and of the same tokens."""
 
 import sys
 
@@ -6,14 +6,16 @@ from emoprobe.results import atomic
 from emoprobe.results.activation_folder import ActivationError
 from emoprobe.results.verification import verify
 from emoprobe.tasks.samples import captured_pairs, experiment_pairs
+from emoprobe.workflow.steered import steering_plan
 from scripts.arguments import experiment_arguments
 
 
 def main() -> None:
     """Command line; see --help."""
     config, layout = experiment_arguments(__doc__)
+    steered = steering_plan(config.model_dump_json(), None).trajectories if config.steering.enabled else ()
     try:
-        found = verify(layout, experiment_pairs(config), captured_pairs(config))
+        found = verify(layout, experiment_pairs(config), captured_pairs(config), steered)
     except ActivationError as error:
         sys.exit(str(error))
     if found.problems:

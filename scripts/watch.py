@@ -33,6 +33,8 @@ def frame(progress: PlanProgress, pool: PoolStatus | None, rates: dict[str, floa
         rates: generated tokens per second of each worker.
     """
     parts: list[RenderableType] = [_head(progress, pool), Text(), _files(progress)]
+    if any(experiment.steered.total for experiment in progress.experiments):
+        parts += [Text(), _steered(progress)]
     if pool is not None and pool["fleets"]:
         parts += [Text(), _servers(pool["fleets"], rates)]
     failures = [failure for experiment in progress.experiments for failure in _failures(experiment, progress)]
@@ -68,6 +70,19 @@ def _files(progress: PlanProgress) -> Table:
             continue
         for variant in experiment.variants:
             table.add_row(variant.variant, *_bar(variant.trajectories), *_bar(variant.activations))
+    return table
+
+
+def _steered(progress: PlanProgress) -> Table:
+    """A row an experiment that steers."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("steering")
+    for title in ("trajectories", "scores"):
+        table.add_column(title, justify="right")
+        table.add_column("")
+    for experiment in progress.experiments:
+        if experiment.steered.total:
+            table.add_row(experiment.name, *_bar(experiment.steered), *_bar(experiment.scores))
     return table
 
 

@@ -1,8 +1,9 @@
 """A stand-in for a model server, for faults that no real one can be asked for, and for timing everything around it.
 
 Run it as `python -m tests.stub_server PORT`. It answers chat completions with text and token ids that follow from the
-request alone, and captures with a breadcrumb and no files. `POST /faults` sets what goes wrong: a JSON list of faults, `{"kind": …, "times": n, "match": word}`, used
-up in order; `match` limits a fault to requests that contain the word. `GET /log` tells what was asked.
+request alone, captures with a breadcrumb and no files, and echoes edits without making them. `POST /faults` sets what
+goes wrong: a JSON list of faults, `{"kind": …, "times": n, "match": word}`, used up in order; `match` limits a fault to
+requests that contain the word. `GET /log` tells what was asked.
 """
 
 from __future__ import annotations
@@ -86,6 +87,11 @@ class Stub:
                 answer["choices"][0].update(message={"role": "assistant", "content": ""}, token_ids=[])
                 await reply(send, 200, answer)
                 return
+            elif kind == "deaf":  # as a server that knows no edits
+                answer = completion(request)
+                answer.pop("ndif", None)
+                await reply(send, 200, answer)
+                return
             elif kind == "nonsense":
                 await reply(send, 200, ["not", "a", "completion"])
                 return
@@ -96,6 +102,16 @@ class Stub:
 
 def completion(request: dict[str, Any]) -> dict[str, Any]:
     """An answer that follows from the messages and the sampling parameters alone."""
+    asked = request.get("ndif") or {}
+    echo = (
+        {"ndif": asked | {"steering": [edit | {"tokens": [7]} for edit in asked["steering"]]}}
+        if "steering" in asked
+        else {}
+    )
+    if request.get("echo"):
+        logs = [None, *([-0.5] * (len(request["prompt"]) - 1))]
+        crumb = {"ndif": echo["ndif"] | {"kl": [0.25] * asked["kl"]}} if "kl" in asked else echo
+        return {"choices": [{"index": 0, "logprobs": {"token_logprobs": logs}}], **crumb}
     if "messages" not in request:
         return {"id": "cmpl-stub", "object": "text_completion", "model": MODEL, "ndif": request["ndif"]}
     key = json.dumps([request["messages"], request.get("seed"), request.get("temperature")])
@@ -115,6 +131,7 @@ def completion(request: dict[str, Any]) -> dict[str, Any]:
         ],
         "usage": {"prompt_tokens": 3, "completion_tokens": 32, "total_tokens": 35},
         "prompt_token_ids": [1, 2, 3],
+        **echo,
     }
 
 

@@ -36,8 +36,8 @@ CONTINUITY = 0.25
 class Estimates:
     """Estimates of one shape, NaN where too little is known.
 
-    `low` and `high` end the 95 % interval; `p` tests for a difference from 0 (two-sided); `p_equivalent` for one that
-    leaves the margin (two one-sided tests). All of an estimate come from one method.
+    `low` and `high` end the interval, of 95 % unless asked otherwise; `p` tests for a difference from 0 (two-sided);
+    `p_equivalent` for one that leaves the margin (two one-sided tests). All of an estimate come from one method.
     """
 
     value: Floats
@@ -60,6 +60,8 @@ def difference(
     margin: float,
     share: bool = True,
     groups: Labels | None = None,
+    confidence: float = CONFIDENCE,
+    skewed: bool = False,
 ) -> Estimates:
     """The mean of paired differences, one a question.
 
@@ -70,12 +72,16 @@ def difference(
         margin: differences within it count as equivalent.
         share: the values are shares of right answers, in [-1, 1].
         groups: shape (n,): the group of each question; None where each stands for itself.
+        confidence: of the interval.
+        skewed: a t interval is widened to hold Hall's as well, which covers where few questions make up most of a mean;
+            p values stay those of t.
     """
     differences = np.asarray(differences, dtype=float)
     one_text = own is None and other is None and groups is None
     if one_text and share and np.isin(differences[~np.isnan(differences)], (-1, 0, 1)).all():
-        return _tango(differences, margin)
-    return _student(differences, own, other, groups, margin, (-1.0, 1.0) if share else None)
+        return _tango(differences, margin, confidence)
+    limits = (-1.0, 1.0) if share else None
+    return _student(differences, own, other, groups, margin, limits, confidence, skewed)
 
 
 def mean(values: Floats, own: Labels | None, share: bool, groups: Labels | None = None) -> Estimates:
@@ -103,6 +109,8 @@ def _student(
     groups: Labels | None,
     margin: float,
     limits: tuple[float, float] | None,
+    confidence: float = CONFIDENCE,
+    skewed: bool = False,
 ) -> Estimates:
     """Student's t over texts, or over questions or groups of them where neither side has several texts.
 
@@ -137,16 +145,35 @@ def _student(
             variance = variance + np.maximum(shared, 0)
     usable = (n >= MIN_QUESTIONS) & (units >= least)
     freedom = np.where(usable, units - 1, 1)
-    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, freedom)
+    quantile = stats.t.ppf((1 + confidence) / 2, freedom)
     if limits is not None:
         variance = variance + (UNSEEN / (quantile * np.maximum(n, 1))) ** 2
     error = np.sqrt(np.where(usable & (variance > 0), variance, np.nan))
     low, high = value - quantile * error, value + quantile * error
+    if skewed:
+        scores = residuals if groups is None else _sums(residuals, groups)
+        ends = _hall(scores, units, quantile)
+        low, high = np.minimum(low, value - error * ends[1]), np.maximum(high, value - error * ends[0])
     if limits is not None:
         low, high = np.clip(low, *limits), np.clip(high, *limits)
     p = 2 * stats.t.sf(np.abs(value) / error, freedom)
     p_equivalent = stats.t.sf((margin - np.abs(value)) / error, freedom)
     return Estimates(value, low, high, p, p_equivalent)
+
+
+def _hall(scores: Floats, units: Labels, quantile: Floats) -> tuple[Floats, Floats]:
+    """What a studentised mean lies between, given its scores' skewness: a cubic of it is symmetric (Hall 1992)."""
+    n = np.maximum(units, 1).astype(float)
+    skewness = _ratio((scores**3).sum(axis=-1) / n, ((scores**2).sum(axis=-1) / n) ** 1.5)
+    flat = ~(np.abs(skewness) > 1e-6)
+    slope = np.where(flat, 1.0, skewness)
+
+    def inverse(bound: Floats) -> Floats:
+        cubic = 1 + slope * (bound / np.sqrt(n) - slope / (6 * n))
+        found: Floats = np.where(flat, bound, np.sqrt(n) * 3 * (np.cbrt(cubic) - 1) / slope)
+        return found
+
+    return inverse(-quantile), inverse(quantile)
 
 
 def _clustered(residuals: Floats, here: npt.NDArray[np.bool_], labels: Labels) -> tuple[Floats, Labels]:
@@ -179,7 +206,7 @@ def _crossed(*labels: Labels) -> Labels:
     return found
 
 
-def _tango(differences: Floats, margin: float) -> Estimates:
+def _tango(differences: Floats, margin: float, confidence: float) -> Estimates:
     """Score interval and tests of the difference of two paired shares (Tango 1998); at 0 it is McNemar's test.
 
     Both have the same correction for continuity, so that interval and p agree.
@@ -187,7 +214,7 @@ def _tango(differences: Floats, margin: float) -> Estimates:
     n = (~np.isnan(differences)).sum(axis=-1).astype(float)
     gained, lost = (differences == 1).sum(axis=-1).astype(float), (differences == -1).sum(axis=-1).astype(float)
     value = _ratio(gained - lost, n)
-    quantile = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+    quantile = float(stats.norm.ppf((1 + confidence) / 2))
     # Both ends at once: what is inside the interval, and what is outside of it.
     inside, outside = np.stack([value, value]), np.stack([np.full_like(value, -1), np.full_like(value, 1)])
     for _ in range(BISECTIONS):

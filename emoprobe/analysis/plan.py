@@ -13,6 +13,7 @@ from emoprobe.analysis.estimates import MIN_TEXTS
 from emoprobe.analysis.power import ACCURACY, TEXT_DEVIATIONS, Design, Simulation, text_limit
 from emoprobe.analysis.probes.plan import probe_plan
 from emoprobe.analysis.statistics import LEVEL, POWER
+from emoprobe.analysis.steering.plan import planned_tests
 from emoprobe.config.experiment import Config
 from emoprobe.results.plan import AnalysisPlan, PlannedContrast, PlannedEstimator, PowerRow, TokenMatch
 from emoprobe.tasks.variants import variant_texts
@@ -37,6 +38,7 @@ def analysis_plan(
     config: Config,
     token_lengths: Mapping[str, Sequence[int]] | None = None,
     probes: Mapping[str, Any] | None = None,
+    steering: Mapping[str, Any] | None = None,
 ) -> AnalysisPlan:
     """What will be tested, from the config alone.
 
@@ -44,6 +46,7 @@ def analysis_plan(
         config: the experiment.
         token_lengths: tokens of each text of each variant, by the model's tokenizer; None: not known yet.
         probes: the section on probes.
+        steering: the section on steering.
     """
     names = list(config.variants)
     references = references_of(names, config.analysis.references)
@@ -67,6 +70,7 @@ def analysis_plan(
         token_tolerance=config.analysis.token_tolerance,
         token_match=_token_match(config, references, token_lengths or {}),
         probes=dict(probes or {}),
+        steering=dict(steering or {}),
     )
 
 
@@ -92,6 +96,9 @@ def deviations(plan: AnalysisPlan, config: Config, table: pd.DataFrame | None = 
             if now_probes is None
             else "the probes' targets, units, permutations or rules are not the planned ones"
         )
+    steering = planned_tests(config)
+    if plan.steering != (steering.values() if steering is not None else {}):
+        found.append("the directions that are steered along, their doses or rules are not the planned ones")
     if table is not None:
         here, draws = table["sample_id"].nunique(), table["draw"].max()
         if here != plan.questions and now["questions"] == plan.questions:

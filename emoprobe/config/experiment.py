@@ -20,6 +20,7 @@ from emoprobe.config.science.generation import Generation
 from emoprobe.config.science.model import Model
 from emoprobe.config.science.probes import Probes
 from emoprobe.config.science.prompt import Prompt
+from emoprobe.config.science.steering import Steering
 from emoprobe.config.science.variants import Variant
 from emoprobe.config.section import Extent, Section
 
@@ -53,6 +54,7 @@ class Config(Section):
     capture: Capture = Field(default_factory=Capture)
     probes: Probes = Field(default_factory=Probes)
     analysis: Analysis = Field(default_factory=Analysis)
+    steering: Steering = Field(default_factory=Steering)
     storage: Storage = Field(default_factory=Storage)
 
     @field_validator("variants", mode="before")

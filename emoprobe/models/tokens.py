@@ -1,15 +1,19 @@
-"""How long texts are for a model."""
+"""How a model cuts texts into tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from emoprobe.models.source import ModelError
 
+Encode = Callable[[Sequence[str]], list[list[int]]]
 
-def count_tokens(texts: Sequence[str], directory: Path) -> list[int]:
-    """Tokens of each text by the tokenizer in a model's directory, no special tokens counted.
+
+def encoder(directory: Path) -> Encode:
+    """A function from texts to their token ids by the tokenizer in a model's directory.
+
+    It adds no special tokens; those that a text writes out are read as such.
 
     Raises:
         ModelError: the directory has no tokenizer that can be loaded.
@@ -21,10 +25,23 @@ def count_tokens(texts: Sequence[str], directory: Path) -> list[int]:
             tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
             tokenizer.no_truncation()
             tokenizer.no_padding()
-            return [len(found.ids) for found in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+            return lambda texts: [found.ids for found in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
         from transformers import AutoTokenizer
 
         slow = AutoTokenizer.from_pretrained(directory)
-        return [len(slow(text, add_special_tokens=False)["input_ids"]) for text in texts]
+        return lambda texts: [list(slow(text, add_special_tokens=False)["input_ids"]) for text in texts]
     except Exception as error:  # the libraries raise kinds of their own, and bare ones
         raise ModelError(f"model.source: the tokenizer in {directory} cannot be loaded ({error})") from error
+
+
+def count_tokens(texts: Sequence[str], directory: Path) -> list[int]:
+    """Tokens of each text, see `encoder`.
+
+    Raises:
+        ModelError: the directory has no tokenizer that can be loaded, or it cannot read a text.
+    """
+    encode = encoder(directory)
+    try:
+        return [len(ids) for ids in encode(texts)]
+    except Exception as error:
+        raise ModelError(f"model.source: the tokenizer in {directory} cannot be used ({error})") from error

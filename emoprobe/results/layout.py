@@ -7,6 +7,7 @@ from pathlib import Path
 
 TRAJECTORY_FILES = ("trajectory.jsonl", "agent_state.json", "sample.json")
 ACTIVATION_FILES = ("activations.safetensors", "metadata.json")
+SCORES = "scores.json"
 RESULTS = Path("results")
 MODELS = RESULTS / "models"
 
@@ -93,6 +94,14 @@ class Layout:
     def activations(self, variant: str, sample: str) -> Path:
         """The folder of one trajectory's activations."""
         return self.root / "activations" / variant / sample
+
+    def direction(self, name: str) -> Path:
+        """A direction that trajectories are steered along."""
+        return self.root / "steering" / "directions" / f"{name}.safetensors"
+
+    def steered(self, condition: str, variant: str, sample: str) -> Path:
+        """The folder of one steered trajectory; `condition` is `{direction}/{operation}-{phase}/L{layers}/d{dose}`."""
+        return self.root / "steering" / condition / variant / sample
 
     def table(self, name: str) -> Path:
         """A Parquet table."""

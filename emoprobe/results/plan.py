@@ -67,7 +67,7 @@ class TokenMatch(Record):
 
 
 class AnalysisPlan(Record):
-    """The plan: contrasts, families, margin, estimators, power, and what the probes are judged by."""
+    """The plan: contrasts, families, margin, estimators, power, and what probes and directions are judged by."""
 
     references: list[str]
     primary_reference: str | None
@@ -85,6 +85,7 @@ class AnalysisPlan(Record):
     token_tolerance: float
     token_match: list[TokenMatch] = Field(default_factory=list)
     probes: dict[str, Any] = Field(default_factory=dict)
+    steering: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def sha256(self) -> str:

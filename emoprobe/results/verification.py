@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from emoprobe.results import activations
-from emoprobe.results.layout import Layout
+from emoprobe.results.layout import SCORES, Layout
 from emoprobe.results.manifest import Manifest
 from emoprobe.results.record import DamagedError, Record
+from emoprobe.results.scores import Scores
 from emoprobe.results.trajectory import MESSAGES, OUTCOME, STATE, AgentState, Outcome, message_text, read_messages
 
 
@@ -18,12 +20,11 @@ class Verification(Record):
     problems: list[str]
 
 
-def check_trajectory(layout: Layout, variant: str, sample: str) -> tuple[list[str], list[int] | None]:
+def check_trajectory(folder: Path, variant: str, sample: str) -> tuple[list[str], list[int] | None]:
     """What is wrong with a trajectory's files, and its token ids where they can be read.
 
     A record of an error is whole as well: it has an empty answer and no tokens.
     """
-    folder = layout.pair(variant, sample)
     problems: list[str] = []
     tokens: list[int] | None = None
     try:
@@ -48,8 +49,27 @@ def check_trajectory(layout: Layout, variant: str, sample: str) -> tuple[list[st
     return problems, tokens
 
 
-def verify(layout: Layout, pairs: Iterable[tuple[str, str]], captured: Iterable[tuple[str, str]]) -> Verification:
-    """Check every pair, and the activations of those that were `captured`, here and in object storage.
+def check_scores(folder: Path) -> list[str]:
+    """What is wrong with the scores of a steered trajectory, and with what it says of its edits."""
+    try:
+        scores, state = Scores.read_file(folder / SCORES), AgentState.read_file(folder / STATE)
+    except DamagedError as error:
+        return [str(error)]
+    if scores.error is None and scores.tokens != len(state.completion_token_ids or []):
+        return [f"{folder / SCORES}: was made from another answer than the folder's; delete it and run again"]
+    return []
+
+
+def verify(
+    layout: Layout,
+    pairs: Iterable[tuple[str, str]],
+    captured: Iterable[tuple[str, str]],
+    steered: Iterable[tuple[str, str, str]] = (),
+) -> Verification:
+    """Check every pair, the activations of those that were `captured`, here and in object storage, and every `steered`
+    trajectory.
+
+    A steered one is named by its condition, variant and folder.
 
     Raises:
         ActivationError: object storage cannot be reached.
@@ -65,7 +85,7 @@ def verify(layout: Layout, pairs: Iterable[tuple[str, str]], captured: Iterable[
     checked = 0
     for variant, sample in pairs:
         checked += 1
-        found, tokens = check_trajectory(layout, variant, sample)
+        found, tokens = check_trajectory(layout.pair(variant, sample), variant, sample)
         problems += found
         if (variant, sample) in with_activations:
             folder, entry = layout.activations(variant, sample), entries.get(f"{variant}/{sample}")
@@ -76,4 +96,8 @@ def verify(layout: Layout, pairs: Iterable[tuple[str, str]], captured: Iterable[
         from emoprobe.storage.checking import check_stored
 
         problems += check_stored(layout, entries)
+    for condition, variant, name in steered:
+        checked += 1
+        folder = layout.steered(condition, variant, name)
+        problems += [*check_trajectory(folder, variant, name)[0], *check_scores(folder)]
     return Verification(checked=checked, problems=problems)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from emoprobe.analysis.steering_table import find_steered, steering_table
 from emoprobe.analysis.trajectory_table import find_pairs
 from emoprobe.config.experiment import Config, Experiment
 from emoprobe.config.files import load_config
@@ -14,10 +15,13 @@ from emoprobe.config.science.variants import Variant
 from emoprobe.results.activation_folder import ActivationFolder
 from emoprobe.results.activations import find_pairs as find_captured
 from emoprobe.results.layout import Layout
+from emoprobe.results.tables import write_table
 from emoprobe.stages.behaviour import analyze_behaviour
 from emoprobe.stages.figures import draw
 from emoprobe.stages.report import write_report
+from emoprobe.stages.steering import analyze_steering
 from emoprobe.stages.trajectories import tabulate
+from emoprobe.steering.plan import directions_of, named_direction
 from emoprobe.tasks.samples import split_draw_id
 
 
@@ -48,9 +52,24 @@ def analyze_folder(folder: Path) -> Layout:
         from emoprobe.stages.probes import probe
 
         probe(config, layout)
+    _steering(config, layout)
     draw(config, layout)
     write_report(config, layout)
     return layout
+
+
+def _steering(config: Config, layout: Layout) -> None:
+    """The tables of steered trajectories, where there are any that are scored; the samples tell their gold answers."""
+    steered = find_steered(layout)
+    if not steered or not layout.sample("any").parent.is_dir():
+        return
+    directions = {direction.name: direction for direction in directions_of(config)}
+    for condition, _, _ in steered:
+        name = condition.split("/")[0]
+        if name not in directions:
+            directions[name] = named_direction(name, config.variants)
+    write_table(layout, "steering", steering_table(layout, steered, directions))
+    analyze_steering(config, layout)
 
 
 def _config(layout: Layout, pairs: list[tuple[str, str]]) -> Config:

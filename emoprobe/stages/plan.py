@@ -6,6 +6,7 @@ from pathlib import Path
 
 from emoprobe.analysis.plan import analysis_plan
 from emoprobe.analysis.probes.plan import probe_plan
+from emoprobe.analysis.steering.plan import planned_tests
 from emoprobe.config.experiment import Config
 from emoprobe.models.source import ModelCard
 from emoprobe.models.tokens import count_tokens
@@ -19,8 +20,14 @@ def write_plan(config: Config, layout: Layout) -> None:
     directory = Path(ModelCard.read(layout.model).path)
     # A model that only others' servers hold has no tokenizer here.
     lengths = _text_lengths(config, directory) if directory.is_dir() else None
-    probes = probe_plan(config)
-    atomic.write_json(layout.plan, analysis_plan(config, lengths, None if probes is None else probes.values()).values())
+    probes, steering = probe_plan(config), planned_tests(config)
+    plan = analysis_plan(
+        config,
+        lengths,
+        None if probes is None else probes.values(),
+        None if steering is None else steering.values(),
+    )
+    atomic.write_json(layout.plan, plan.values())
 
 
 def _text_lengths(config: Config, model: Path) -> dict[str, list[int]]:

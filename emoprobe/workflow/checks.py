@@ -5,19 +5,14 @@ Validation of single keys is the configuration's own; here they meet the files, 
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from importlib import metadata
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-
-from pydantic import TypeAdapter, ValidationError
 
 from emoprobe.config.errors import ConfigError, lines_by_experiment
 from emoprobe.config.experiment import Config
@@ -26,16 +21,13 @@ from emoprobe.config.science.dataset import Dataset
 from emoprobe.config.science.model import Model
 from emoprobe.config.study import Study
 from emoprobe.models import source as models
+from emoprobe.models.depth import layer_count
 from emoprobe.models.source import ModelError
-from emoprobe.results import atomic
 from emoprobe.results.layout import MODELS
 from emoprobe.tasks.sources import check_source, files, reasoning_gym
 from emoprobe.tasks.variants import VariantError, load_transform, variant_texts
-
-# Where the checks that take longer than a plan should are remembered, below the folder that the caller names.
-REMEMBERED = "checks.json"
-MAX_REMEMBERED = 100
-_ANSWERS = TypeAdapter(dict[str, list[str]])
+from emoprobe.workflow.remembered import remembered, version
+from emoprobe.workflow.steering_checks import check_steering
 
 
 def check_config(config: Config, cache: Path | None = None, converted: Path = MODELS) -> list[str]:
@@ -46,7 +38,7 @@ def check_config(config: Config, cache: Path | None = None, converted: Path = MO
         cache: folder in which the answers of slow checks are remembered as long as nothing changes.
         converted: folder with the embedded model, where it was converted already.
     """
-    return [
+    found = [
         *_data(config.dataset, config.experiment.seed, cache),
         *_variants(config),
         *_model(config, converted),
@@ -54,6 +46,8 @@ def check_config(config: Config, cache: Path | None = None, converted: Path = MO
         *_storage(config),
         *_slurm(config),
     ]
+    # Data that cannot be read would be told twice.
+    return found or check_steering(config, cache)
 
 
 def check_study(study: Study, cache: Path | None = None, converted: Path = MODELS) -> None:
@@ -80,40 +74,14 @@ def _data(dataset: Dataset, seed: int, cache: Path | None) -> Iterator[str]:
     if task and dataset.source == reasoning_gym.SHORT_NAME and not dataset.arguments:
         return  # the default, which needs no second to find that it is there
     if task:
-        about: list[Any] = [dataset.model_dump(mode="json"), seed, _version("reasoning-gym")]
-        yield from _remembered(cache, about, lambda: check_source(dataset, seed))
+        about: list[Any] = [dataset.model_dump(mode="json"), seed, version("reasoning-gym")]
+        yield from remembered(cache, about, lambda: check_source(dataset, seed))
     elif path.suffix == ".parquet" and files.is_file(dataset.source) and path.is_file():
         status = path.stat()
         about = [dataset.model_dump(mode="json"), str(path.absolute()), status.st_size, status.st_mtime_ns]
-        yield from _remembered(cache, about, lambda: check_source(dataset, seed))
+        yield from remembered(cache, about, lambda: check_source(dataset, seed))
     else:
         yield from check_source(dataset, seed)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _remembered(cache: Path | None, about: Any, check: Callable[[], list[str]]) -> list[str]:
-    """The answer of a check, asked again only where something that it is about has changed."""
-    if cache is None:
-        return check()
-    path = cache / REMEMBERED
-    key = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    try:
-        known = _ANSWERS.validate_json(path.read_bytes())
-    except (OSError, ValidationError):
-        known = {}
-    if key in known:
-        return known[key]
-    found = check()
-    kept = dict(list(known.items())[-MAX_REMEMBERED + 1 :]) | {key: found}
-    with contextlib.suppress(OSError):  # a plan may be made where nothing can be written
-        atomic.write_json(path, kept)
-    return found
 
 
 def _variants(config: Config) -> Iterator[str]:
@@ -150,23 +118,12 @@ def _directory(model: Model, converted: Path) -> Path | None:
 
 
 def _layers(capture: Capture, directory: Path) -> Iterator[str]:
-    count = _layer_count(directory)
+    count = layer_count(directory)
     if count is None or capture.layers == "all":
         return
     for layer in capture.layers:
         if not -count <= layer < count:
             yield f"capture.layers = {layer}: the model in {directory} has {count} layers, 0 to {count - 1}"
-
-
-def _layer_count(directory: Path) -> int | None:
-    """Layers of a model by its config.json; None where it does not say."""
-    try:
-        values = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    values = values.get("text_config", values)
-    counts = (values.get(key) for key in ("num_hidden_layers", "n_layer", "num_layers", "n_layers"))
-    return next((count for count in counts if isinstance(count, int)), None)
 
 
 def _hook_points(capture: Capture, directory: Path) -> Iterator[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 LIBRARY = Path(__file__).parents[1]
 # Only what decides a number or a sentence: how files are read and written is held to its contract by tests.
-DECIDING = ("emoprobe.tasks.", "emoprobe.analysis.", "emoprobe.report.")
+DECIDING = ("emoprobe.tasks.", "emoprobe.analysis.", "emoprobe.report.", "emoprobe.steering.")
 _IMPORT = re.compile(
     r"^\s*(?:from (emoprobe[\w.]*) import ([\w, ()\n]+?)(?=\n\S|\n\n|$)|import (emoprobe[\w.]+))", re.MULTILINE
 )

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from emoprobe.results.layout import Layout
 
+# The jobs of which there is one for each of many files; their logs lie in folders that are named like the files.
+KINDS = ("sample", "generate", "capture", "direction", "steer", "score")
 MAX_LINES = 40
 MAX_NAMES = 5
 
@@ -18,12 +20,13 @@ def pair_failures(layout: Layout, since: float) -> dict[str, list[str]]:
     The log of a trajectory or capture stays empty unless its job fails.
     """
     reasons: dict[str, list[str]] = defaultdict(list)
-    for kind in ("sample", "generate", "capture"):
-        for path in sorted((layout.root / "logs" / kind).glob("*/*.log")):
+    for kind in KINDS:
+        folder = layout.root / "logs" / kind
+        for path in sorted(folder.rglob("*.log")):
             status = path.stat()
             if not status.st_size or status.st_mtime < since:
                 continue
-            pair = f"{path.parent.name}/{path.stem}"
+            pair = str(path.relative_to(folder).with_suffix(""))
             text = path.read_text(encoding="utf-8", errors="replace").strip()
             reasons[text.removeprefix(f"{pair}: ")].append(f"{kind} {pair}")
     return reasons

@@ -9,10 +9,12 @@ from pathlib import Path
 
 from emoprobe.config.experiment import Config
 from emoprobe.results.activation_folder import METADATA
-from emoprobe.results.layout import Layout
+from emoprobe.results.layout import SCORES, Layout
 from emoprobe.results.record import DamagedError
 from emoprobe.results.trajectory import MESSAGES, STATE, AgentState
 from emoprobe.tasks.samples import experiment_pairs, sample_index
+from emoprobe.workflow.remembered import CHECKS
+from emoprobe.workflow.steered import SteeredTargets
 
 WINDOW = 120.0  # seconds over which a rate is taken
 
@@ -57,11 +59,16 @@ class VariantProgress:
 
 @dataclass(frozen=True)
 class ExperimentProgress:
-    """The files of one experiment, and its pairs whose last job failed, latest first, each with a reason."""
+    """The files of one experiment, and its pairs whose last job failed, latest first, each with a reason.
+
+    `steered` and `scores` are of the steered trajectories; none in all where nothing is steered.
+    """
 
     name: str
     variants: list[VariantProgress]
     failures: list[tuple[str, str]]
+    steered: Made = Made([], 0)
+    scores: Made = Made([], 0)
 
     @property
     def trajectories(self) -> Made:
@@ -98,15 +105,26 @@ def snapshot(configs: Mapping[str, Config], results: Path, now: float | None = N
     experiments = [_experiment(config, Layout.of(name, results)) for name, config in configs.items()]
     trajectories = together(experiment.trajectories for experiment in experiments)
     activations = together(experiment.activations for experiment in experiments)
+    steered = together(experiment.steered for experiment in experiments)
+    scores = together(experiment.scores for experiment in experiments)
     rates = trajectories.rate(now), activations.rate(now)
+    # Nothing has been captured yet while trajectories are made: take it to go as fast, and steering as well.
+    captures = rates[1] or rates[0]
+    steering = steered.rate(now) or captures
     return PlanProgress(
         now=now,
         experiments=experiments,
         trajectory_rate=rates[0],
         capture_rate=rates[1],
-        # Nothing has been captured yet while trajectories are made: take it to go as fast.
-        eta=_eta([(trajectories.left, rates[0]), (activations.left, rates[1] or rates[0])]),
-        last_file=max([*trajectories.times, *activations.times], default=None),
+        eta=_eta(
+            [
+                (trajectories.left, rates[0]),
+                (activations.left, captures),
+                (steered.left, steering),
+                (scores.left, scores.rate(now) or steering),
+            ]
+        ),
+        last_file=max([*trajectories.times, *activations.times, *steered.times, *scores.times], default=None),
     )
 
 
@@ -124,7 +142,22 @@ def _experiment(config: Config, layout: Layout) -> ExperimentProgress:
         )
         for variant in config.variants
     ]
-    return ExperimentProgress(layout.root.name, variants, _failures(layout))
+    steered = _steered(config, layout)
+    return ExperimentProgress(
+        layout.root.name,
+        variants,
+        _failures(layout),
+        Made(_times(layout.root / "steering", MESSAGES, steered), len(steered)),
+        Made(_times(layout.root / "steering", SCORES, steered), len(steered)),
+    )
+
+
+def _steered(config: Config, layout: Layout) -> list[str]:
+    """The folders of an experiment's steered trajectories, below that of all of them."""
+    if not config.steering.enabled:
+        return []
+    targets = SteeredTargets.of(config, layout, CHECKS)
+    return ["/".join(steered) for steered in targets.plan.trajectories]
 
 
 def _times(folder: Path, file: str, names: list[str]) -> list[float]:
@@ -149,15 +182,23 @@ def _eta(parts: Iterable[tuple[int, float]]) -> float | None:
 
 def _failures(layout: Layout) -> list[tuple[str, str]]:
     """The pairs whose last job failed, latest first, with the first line of the reason."""
+    places = {
+        "generate": (layout.root, MESSAGES),
+        "capture": (layout.root / "activations", METADATA),
+        "direction": (layout.root / "steering", None),
+        "steer": (layout.root / "steering", MESSAGES),
+        "score": (layout.root / "steering", SCORES),
+    }
     found = []
-    for kind, made in (("generate", MESSAGES), ("capture", METADATA)):
-        for path in (layout.root / "logs" / kind).glob("*/*.log"):
-            variant, sample = path.parent.name, path.stem
-            base = layout.pair(variant, sample) if kind == "generate" else layout.activations(variant, sample)
+    for kind, (base, file) in places.items():
+        logs = layout.root / "logs" / kind
+        for path in logs.rglob("*.log"):
+            name = path.relative_to(logs).with_suffix("")
+            made = base / name / file if file else (base / name).with_suffix(".safetensors")
             status = path.stat()
-            if status.st_size and not (base / made).exists():
+            if status.st_size and not made.exists():
                 reason = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()[0]
-                found.append((status.st_mtime, f"{kind} {variant}/{sample}", reason))
+                found.append((status.st_mtime, f"{kind} {name}", reason))
     return [(name, reason) for _, name, reason in sorted(found, reverse=True)]
 
 

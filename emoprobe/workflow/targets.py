@@ -5,7 +5,7 @@ Every file is named: Snakemake does not make a lost one again for the sake of ta
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +14,9 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.study import Study
 from emoprobe.report.figures import figures_of
 from emoprobe.results.catalogue import tables_of
-from emoprobe.results.layout import ACTIVATION_FILES, TRAJECTORY_FILES, Layout
+from emoprobe.results.layout import ACTIVATION_FILES, SCORES, TRAJECTORY_FILES, Layout
 from emoprobe.tasks.samples import captured_pairs, experiment_pairs, sample_ids
+from emoprobe.workflow.steered import SteeredTargets
 
 TENSORS, METADATA = ACTIVATION_FILES
 
@@ -24,12 +25,14 @@ TENSORS, METADATA = ACTIVATION_FILES
 class Targets:
     """The files of one experiment.
 
-    `layout` is where rules name them, `found` where they are looked for: another workflow may prefix the names.
+    `layout` is where rules name them, `found` where they are looked for: another workflow may prefix the names. `memory`
+    is a folder in which answers of slow questions to the data are kept.
     """
 
     config: Config
     layout: Layout
     found: Layout | None = None
+    memory: Path | None = None
 
     @cached_property
     def pairs(self) -> list[tuple[str, str]]:
@@ -40,6 +43,15 @@ class Targets:
     def captured(self) -> list[tuple[str, str]]:
         """Those of the trajectories whose activations are captured."""
         return captured_pairs(self.config)
+
+    @cached_property
+    def steering(self) -> SteeredTargets | None:
+        """What is steered; None where nothing is."""
+        return SteeredTargets.of(self.config, self.layout, self.memory) if self.config.steering.enabled else None
+
+    def steered(self, names: Iterable[str] = (*TRAJECTORY_FILES, SCORES)) -> list[str]:
+        """Files of every steered trajectory."""
+        return self.steering.trajectories(names) if self.steering is not None else []
 
     def samples(self) -> list[Path]:
         """The files of the questions."""
@@ -83,13 +95,15 @@ class Targets:
 
     def before_push(self) -> list[Path]:
         """What is made of activations and says whether they are whole: they are read here rather than there."""
-        return [self.layout.verified, *([self.layout.directions()] if self.config.has_probes else [])]
+        steering = [] if self.steering is None else [Path(path) for path in self.steering.directions()]
+        return [self.layout.verified, *([self.layout.directions()] if self.config.has_probes else []), *steering]
 
     @property
     def rules(self) -> list[str]:
         """The rules that make the experiment's tables."""
         probes = ["probe_activations"] if self.config.has_probes else []
-        return ["tabulate_trajectories", "analyze_behaviour", *probes]
+        steering = ["tabulate_steering", "analyze_steering"] if self.config.steering.enabled else []
+        return ["tabulate_trajectories", "analyze_behaviour", *probes, *steering]
 
     def tables(self) -> list[Path]:
         """Every table of the experiment."""
@@ -97,7 +111,9 @@ class Targets:
 
     def figures(self) -> list[Path]:
         """Every figure of the experiment."""
-        rules = ["draw_figures", *(["draw_probe_figures"] if self.config.has_probes else [])]
+        probes = ["draw_probe_figures"] if self.config.has_probes else []
+        steering = ["draw_steering_figures"] if self.config.steering.enabled else []
+        rules = ["draw_figures", *probes, *steering]
         return [self.layout.figure(name) for rule in rules for name in figures_of(rule)]
 
     def manifest(self) -> list[Path]:
@@ -111,6 +127,7 @@ class Targets:
         concluded = [layout.plan, layout.report, layout.report_html, layout.verified]
         captured: list[Path | str] = [*self.manifest(), *self.activations([METADATA]), *self.tensors(), *self.copies()]
         directions = [layout.directions()] if self.config.has_probes else []
+        steered: list[Path | str] = [] if self.steering is None else [*self.steering.directions(), *self.steered()]
         return [
             *described,
             *concluded,
@@ -120,6 +137,7 @@ class Targets:
             *self.samples(),
             *self.trajectories(),
             *captured,
+            *steered,
         ]
 
 
@@ -167,15 +185,17 @@ def turns(study: Study) -> dict[str, tuple[int, int]]:
     }
 
 
-def budget(study: Study) -> str:
+def budget(study: Study, experiments: Mapping[str, Targets]) -> str:
     """What a whole plan comes to, in a line an experiment and one for all: trajectories, tokens at most, servers."""
     lines = []
-    total = {"trajectories": 0, "tokens": 0, "activation folders": 0}
+    total = {"trajectories": 0, "steered trajectories": 0, "tokens": 0, "activation folders": 0}
     for name, config in study.configs.items():
-        targets = Targets(config, Layout.of(name))
+        targets = experiments[name]
+        steered = 0 if targets.steering is None else len(targets.steering.plan.trajectories)
         counts = {
             "trajectories": len(targets.pairs),
-            "tokens": len(targets.pairs) * config.generation.max_tokens,
+            "steered trajectories": steered,
+            "tokens": (len(targets.pairs) + steered) * config.generation.max_tokens,
             "activation folders": len(targets.captured),
         }
         lines.append(f"  {name}: {_counted(counts)}")
@@ -193,7 +213,10 @@ MAX_LINES = 24
 
 def _counted(counts: dict[str, int]) -> str:
     captures = f", {counts['activation folders']:,} activation folders" if counts["activation folders"] else ""
-    return f"{counts['trajectories']:,} trajectories of at most {counts['tokens']:,} new tokens in all{captures}"
+    steered = f" and {counts['steered trajectories']:,} steered ones" if counts["steered trajectories"] else ""
+    return (
+        f"{counts['trajectories']:,} trajectories{steered} of at most {counts['tokens']:,} new tokens in all{captures}"
+    )
 
 
 def _servers(study: Study) -> str:

@@ -24,6 +24,8 @@ CODE = {
     "tabulate_trajectories": ("emoprobe.stages.trajectories",),
     "analyze_behaviour": ("emoprobe.stages.behaviour",),
     "probe_activations": ("emoprobe.stages.probes",),
+    "tabulate_steering": ("emoprobe.stages.steering_table",),
+    "analyze_steering": ("emoprobe.stages.steering",),
     "draw_figures": ("emoprobe.stages.figures", "emoprobe.report.figures"),
     "tabulate_study": ("emoprobe.analysis.study",),
     "report_study": ("emoprobe.report.study", "emoprobe.report.figures.study", *PAGES),
@@ -40,17 +42,20 @@ def digest(value: Any) -> str:
 class Triggers:
     """The digests of one configuration, by what they make again.
 
-    `trajectories` has one for each variant. `answers` changes
-    where all of them do. `labels` is what the analysis knows of the variants.
+    `trajectories` has one for each variant, `steered` the same without what is captured along with an answer. `answers`
+    changes where all of them do. `labels` is what the analysis knows of the variants.
     """
 
     model: str
     data: str
     answers: str
     trajectories: dict[str, str]
+    steered: dict[str, str]
+    scores: str
     capture: str
     probes: str
     analysis: str
+    coherence: str
     labels: str
     experiment: str
 
@@ -61,19 +66,21 @@ class Triggers:
         model = digest([models.identity(config.model), config.model.dtype])
         data = digest(samples.identity(config.dataset, config.experiment.seed))
         prompt, generation = digest(config.prompt.content()), digest(config.generation.content())
-        shared = f"model {model} data {data} prompt {prompt} generation {generation}"
+        plain = shared = f"model {model} data {data} prompt {prompt} generation {generation}"
         if config.captures_inline:
             shared += f" capture {digest(config.capture.content())}"
+        own = {name: f"variant {digest(variants.identity(config, name))}" for name in config.variants}
         return cls(
             model=model,
             data=data,
             answers=shared,
-            trajectories={
-                name: f"{shared} variant {digest(variants.identity(config, name))}" for name in config.variants
-            },
+            trajectories={name: f"{shared} {variant}" for name, variant in own.items()},
+            steered={name: f"{plain} {variant}" for name, variant in own.items()},
+            scores=digest(config.steering.scores.content()),
             capture=digest(config.capture.content()),
             probes=digest(config.probes.content()),
             analysis=digest(config.analysis.content()),
+            coherence=digest(config.steering.coherence.content()),
             labels=digest([list(config.variants), [variant.valence for variant in config.variants.values()]]),
             experiment=digest(described),
         )

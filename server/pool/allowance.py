@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from emoprobe.config.experiment import Config
 from emoprobe.results.activation_folder import METADATA, ActivationError, ActivationFolder
-from emoprobe.results.layout import Layout
+from emoprobe.results.layout import SCORES, Layout
 from emoprobe.results.record import DamagedError
+from emoprobe.results.scores import Scores
 from emoprobe.results.trajectory import STATE, AgentState
 from emoprobe.tasks.samples import experiment_pairs
+from server.pool.fleet import UnansweredError
 
 Pair = tuple[str, str]
 
@@ -20,13 +23,17 @@ class Allowance:
 
     A pair without trajectory and the same pair without activations count once. The records of earlier runs are read
     when the first pair fails, so a run in which all goes well reads none.
+
+    Args:
+        share: how many of them may fail, `generation.allowed_failures`.
+        pairs: how many there are.
+        recorded: finds those whose files on the disk say that they failed.
     """
 
-    def __init__(self, config: Config, layout: Layout) -> None:
-        self._config, self._layout = config, layout
-        self.pairs = len(config.variants) * config.dataset.samples * config.generation.draws
+    def __init__(self, share: float, pairs: int, recorded: Callable[[], set[Pair]]) -> None:
+        self._share, self.pairs, self._recorded = share, pairs, recorded
         # A share such as 0.3 of 10 pairs must not lose one by rounding.
-        self.allowed = int(config.generation.allowed_failures * self.pairs + 1e-9)
+        self.allowed = int(share * pairs + 1e-9)
         self._failed: set[Pair] | None = None
         self._reading = asyncio.Lock()
 
@@ -50,23 +57,50 @@ class Allowance:
 
     def words(self) -> str:
         """Why a failure became no record, in the same words for every pair."""
-        share = self._config.generation.allowed_failures
-        if not share:
+        if not self._share:
             return "generation.allowed_failures is 0, so every pair needs an answer."
         recorded = len(self._failed or ())
         return (
-            f"generation.allowed_failures = {share:g} allows {self.allowed} of {self.pairs} pairs to fail; "
+            f"generation.allowed_failures = {self._share:g} allows {self.allowed} of {self.pairs} pairs to fail; "
             f"{recorded} have been recorded as failed already."
         )
 
-    def _recorded(self) -> set[Pair]:
-        """The pairs of this experiment whose files on the disk say that they failed."""
+    async def must_admit(self, variant: str, sample: str, error: UnansweredError) -> None:
+        """Let a pair fail, where so many may.
+
+        Raises:
+            GaveUpError, RefusedError: too many have failed; the message says how many and how many may.
+        """
+        if not await self.admits(variant, sample):
+            raise type(error)(f"{error}\n{self.words()}", error.attempts) from None
+
+
+def pair_allowance(config: Config, layout: Layout) -> Allowance:
+    """That of the trajectories and captures of an experiment."""
+
+    def recorded() -> set[Pair]:
         return {
             (variant, sample)
-            for variant, sample in experiment_pairs(self._config)
-            if _trajectory_failed(self._layout.pair(variant, sample))
-            or _capture_failed(self._layout.activations(variant, sample))
+            for variant, sample in experiment_pairs(config)
+            if _trajectory_failed(layout.pair(variant, sample)) or _capture_failed(layout.activations(variant, sample))
         }
+
+    pairs = len(config.variants) * config.dataset.samples * config.generation.draws
+    return Allowance(config.generation.allowed_failures, pairs, recorded)
+
+
+def steering_allowance(config: Config, layout: Layout, steered: Iterable[tuple[str, str, str]]) -> Allowance:
+    """That of the steered trajectories of an experiment and their scores, each a condition, a variant and a name.
+
+    Its pairs have `{condition}/{variant}` for a variant.
+    """
+    known = list(steered)
+
+    def recorded() -> set[Pair]:
+        folders = ((f"{where}/{variant}", name, layout.steered(where, variant, name)) for where, variant, name in known)
+        return {(place, name) for place, name, folder in folders if _trajectory_failed(folder) or _score_failed(folder)}
+
+    return Allowance(config.generation.allowed_failures, len(known), recorded)
 
 
 def _trajectory_failed(folder: Path) -> bool:
@@ -86,4 +120,14 @@ def _capture_failed(folder: Path) -> bool:
     try:
         return ActivationFolder.read(folder).metadata.error is not None
     except ActivationError:
+        return False
+
+
+def _score_failed(folder: Path) -> bool:
+    """Whether the scores of a steered trajectory are a record of their error."""
+    if not (folder / SCORES).exists():
+        return False
+    try:
+        return Scores.read_file(folder / SCORES).error is not None
+    except DamagedError:
         return False

@@ -7,11 +7,14 @@ from functools import cached_property
 from pathlib import Path
 
 from emoprobe.config.experiment import Config
+from emoprobe.models.depth import known_size, layer_count
 from emoprobe.models.source import ModelCard
+from emoprobe.models.tokens import Encode, encoder
 from emoprobe.results.layout import Layout
 from emoprobe.results.sample import Sample
+from emoprobe.steering.plan import SteeringPlan, captured_questions
 from emoprobe.tasks.samples import Drawer, located
-from server.pool.allowance import Allowance
+from server.pool.allowance import Allowance, pair_allowance, steering_allowance
 
 
 class Experiment:
@@ -26,8 +29,8 @@ class Experiment:
     def __init__(self, config: Config, results: Path, directory: Path) -> None:
         self.config, self.results = config, results
         self.layout = Layout.of(config.experiment.name, results)
-        self.allowance = Allowance(config, self.layout)
-        self._directory = directory
+        self.allowance = pair_allowance(config, self.layout)
+        self.directory = directory
         self._drawer: Drawer | None = None
         self._opening = threading.Lock()
 
@@ -39,7 +42,7 @@ class Experiment:
         """
         with self._opening:
             if self._drawer is None:
-                dataset = located(self.config.dataset, self._directory)  # the pool works elsewhere than the workflow
+                dataset = located(self.config.dataset, self.directory)  # the pool works elsewhere than the workflow
                 self._drawer = Drawer(dataset, self.config.experiment.seed)
         return self._drawer.sample(index)
 
@@ -47,6 +50,31 @@ class Experiment:
     def card(self) -> ModelCard:
         """The model, from `model.json`, which the jobs of this experiment wait for."""
         return ModelCard.read(self.layout.model)
+
+    @cached_property
+    def steering(self) -> SteeringPlan:
+        """What is steered; the data are opened for it.
+
+        Raises:
+            DataError: they cannot be.
+        """
+        groups = tuple(self.sample(place).group for place in range(captured_questions(self.config)))
+        depth = layer_count(Path(self.card.path)) or known_size(self.config.model)[0]
+        return SteeringPlan(self.config, groups, depth)
+
+    @cached_property
+    def steering_allowance(self) -> Allowance:
+        """How many steered trajectories may go without an answer."""
+        return steering_allowance(self.config, self.layout, self.steering.trajectories)
+
+    @cached_property
+    def encode(self) -> Encode:
+        """The model's tokenizer.
+
+        Raises:
+            ModelError: it cannot be loaded.
+        """
+        return encoder(Path(self.card.path))
 
     @property
     def model_name(self) -> str:

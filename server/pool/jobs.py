@@ -32,7 +32,7 @@ async def draw(experiment: Experiment, sample_id: str) -> None:
         sample = experiment.sample(sample_index(sample_id))
         sample.write(experiment.layout.sample(sample_id))
 
-    await _write(work)
+    await write(work)
 
 
 async def generate(experiment: Experiment, fleet: Fleet, variant: str, name: str) -> None:
@@ -67,7 +67,7 @@ async def generate(experiment: Experiment, fleet: Fleet, variant: str, name: str
     try:
         response, delivery = await fleet.deliver(asked)
     except UnansweredError as error:
-        await _must_be_allowed(experiment, variant, name, error)
+        await experiment.allowance.must_admit(variant, name, error)
         trajectory = failed(config, variant, sample, request, str(error), error.attempts, draw=number)
         if inline:
             await _write_failed_capture(experiment, variant, name, str(error), [])
@@ -77,7 +77,7 @@ async def generate(experiment: Experiment, fleet: Fleet, variant: str, name: str
             await _fetch(experiment, variant, name, response)
         trajectory = completed(config, variant, sample, request, response, delivery, draw=number)
     date_to_now([layout.sample(sample_id), layout.model])
-    await _write(trajectory.write, layout.pair(variant, name))
+    await write(trajectory.write, layout.pair(variant, name))
 
 
 async def capture(experiment: Experiment, fleet: Fleet, variant: str, name: str) -> None:
@@ -120,7 +120,7 @@ async def capture(experiment: Experiment, fleet: Fleet, variant: str, name: str)
     try:
         answer, _ = await fleet.deliver(asked)
     except UnansweredError as error:
-        await _must_be_allowed(experiment, variant, name, error)
+        await experiment.allowance.must_admit(variant, name, error)
         await _write_failed_capture(experiment, variant, name, str(error), state.token_ids)
     else:
         experiment.allowance.answered(variant, name)
@@ -128,22 +128,12 @@ async def capture(experiment: Experiment, fleet: Fleet, variant: str, name: str)
             await _fetch(experiment, variant, name, answer)
 
 
-async def _must_be_allowed(experiment: Experiment, variant: str, name: str, error: UnansweredError) -> None:
-    """Let a pair fail, where so many may.
-
-    Raises:
-        GaveUpError, RefusedError: too many have failed; the message says how many and how many may.
-    """
-    if not await experiment.allowance.admits(variant, name):
-        raise type(error)(f"{error}\n{experiment.allowance.words()}", error.attempts) from None
-
-
 async def _write_failed_capture(
     experiment: Experiment, variant: str, name: str, error: str, token_ids: list[int]
 ) -> None:
     """Write the activation folder of a pair that has no activations."""
     folder, request_id = experiment.layout.activations(variant, name), _request_id(experiment, variant, name)
-    await _write(ActivationFolder.write_failure, folder, error, request_id, token_ids)
+    await write(ActivationFolder.write_failure, folder, error, request_id, token_ids)
 
 
 def _request_id(experiment: Experiment, variant: str, name: str) -> str:
@@ -215,9 +205,9 @@ async def _fetch(experiment: Experiment, variant: str, name: str, answer: dict[s
     from emoprobe.storage.pull import fetch_folder
 
     stored = Stored.model_validate({key: answer["ndif"].get(key) for key in Stored.model_fields})
-    await _write(fetch_folder, experiment.layout.activations(variant, name), stored, experiment.config.storage)
+    await write(fetch_folder, experiment.layout.activations(variant, name), stored, experiment.config.storage)
 
 
-async def _write(function: Callable[..., object], *arguments: Any) -> None:
+async def write(function: Callable[..., object], *arguments: Any) -> None:
     """Write in a thread: waiting for the disk must not hold up the other requests."""
     await asyncio.to_thread(function, *arguments)

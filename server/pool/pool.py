@@ -16,7 +16,7 @@ from emoprobe.results.activation_folder import ActivationError
 from emoprobe.results.record import DamagedError
 from emoprobe.tasks.samples import DataError
 from emoprobe.tasks.variants import VariantError
-from server.pool import jobs
+from server.pool import jobs, steering
 from server.pool.address import Address
 from server.pool.fleet import FleetDownError, GaveUpError, RefusedError
 from server.pool.fleets import Fleets
@@ -25,6 +25,7 @@ from server.pool.owners import Owners
 from server.pool.protocol import STREAM, Caller, Job, ProtocolError, parse
 from server.pool.run import PlanError, Run
 from server.pool.status import PoolStatus
+from server.pool.steering import SteeringError
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +183,8 @@ class Pool:
             root = run.experiment(job.experiment).layout.root
             reason = f"a file of {root} cannot be read or written: {error.strerror or error}"
             return f"{job.pair}: {reason}\nWhat to do: make the folder writable, with room, then run again.\n"
-        if isinstance(error, GaveUpError | RefusedError | VariantError | DataError | DamagedError | ActivationError):
+        told = (GaveUpError, RefusedError, VariantError, DataError, DamagedError, ActivationError, SteeringError)
+        if isinstance(error, told):
             message = f"{job.pair}: {error}\n"
             if isinstance(error, RefusedError | VariantError):
                 run.refused[job] = message
@@ -199,10 +201,13 @@ class Pool:
             fleet = self._fleets.of(experiment.config.generation.backend, experiment, run.logs)
             with self._fleets.generating(fleet):
                 await jobs.generate(experiment, fleet, job.variant, job.sample)
+        elif job.kind == "direction":
+            await steering.fit_direction(experiment, job.sample)
         else:
             fleet = self._fleets.of("nnsight", experiment, run.logs)
             await self._fleets.before_capture(fleet)
-            await jobs.capture(experiment, fleet, job.variant, job.sample)
+            do = {"capture": jobs.capture, "steer": steering.steer, "score": steering.score}[job.kind]
+            await do(experiment, fleet, job.variant, job.sample)
 
     def status(self) -> PoolStatus:
         """What a watcher wants to know: who is served, and by what."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple, cast, get_args
 
-JobKind = Literal["sample", "generate", "capture"]
+JobKind = Literal["sample", "generate", "capture", "direction", "steer", "score"]
 QUESTIONS = "questions"
 # Instead of a job: many jobs follow, each on a line that begins with a number and a tab. Each answer is a line of JSON,
 # the number and why the job failed, empty where it did not.
@@ -26,7 +26,11 @@ class Caller(NamedTuple):
 
 
 class Job(NamedTuple):
-    """What is to be made. The variant of a `sample` is `questions`; a sample may end in a draw, such as `-d2`."""
+    """What is to be made. The variant of a `sample` is `questions`; a sample may end in a draw, such as `-d2`.
+
+    That of a steered trajectory has its condition before it, such as `joy/add-all/L14/d0.4/control`; that of a
+    direction is `directions`, and its name is in the place of the sample.
+    """
 
     kind: JobKind
     experiment: str

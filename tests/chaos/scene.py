@@ -100,7 +100,7 @@ class Scene:
         captured = self.workspace.config["capture"].get("enabled", True)
         for variant in VARIANTS:
             for sample in (f"gsm8k_{number:04d}" for number in range(1, SAMPLES + 1)):
-                wrong, tokens = check_trajectory(layout, variant, sample)
+                wrong, tokens = check_trajectory(layout.pair(variant, sample), variant, sample)
                 found += wrong
                 if captured:
                     found += activations.check(layout.activations(variant, sample), None, tokens)

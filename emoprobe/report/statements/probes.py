@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pandas as pd
 
 from emoprobe.analysis.probes.plan import ALPHA
+from emoprobe.report.statements.rows import finite, plain_rows
 from emoprobe.results.statement import Statement, Verdict
 
 TITLES = {
@@ -27,15 +27,9 @@ def statements(tests: pd.DataFrame, transfer: pd.DataFrame) -> list[Statement]:
         transfer: the table `probe_transfer`.
     """
     found = [
-        {"valence": _valence, "correct": _correct, "variant": _variant}[row["target"]](row) for row in _records(tests)
+        {"valence": _valence, "correct": _correct, "variant": _variant}[row["target"]](row) for row in plain_rows(tests)
     ]
     return found + _transfers(tests, transfer)
-
-
-def _records(tests: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows with None for what is missing."""
-    values = tests.astype(object).where(tests.notna(), None)
-    return [{str(name): value for name, value in row.items()} for row in values.to_dict("records")]
 
 
 def _valence(row: dict[str, Any]) -> Statement:
@@ -149,10 +143,10 @@ def _statement(row: dict[str, Any], verdict: Verdict, text: str) -> Statement:
         about=about,
         verdict=verdict,
         text=text,
-        estimate=_value(row[estimate]),
-        low=_value(row["added_low"]) if estimate == "added" else None,
-        high=_value(row["added_high"]) if estimate == "added" else None,
-        p=_value(row["p"]) if tested else None,
+        estimate=finite(row[estimate]),
+        low=finite(row["added_low"]) if estimate == "added" else None,
+        high=finite(row["added_high"]) if estimate == "added" else None,
+        p=finite(row["p"]) if tested else None,
         n=n,
     )
 
@@ -173,10 +167,6 @@ def _what_is_missing(row: dict[str, Any]) -> str:
     if row["added_low"] is not None and row["added_low"] <= 0:
         return "the interval of the gain includes 0"
     return "not on answers that were not cut off"
-
-
-def _value(value: Any) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(value)
 
 
 def _number(value: Any) -> int | None:

@@ -161,7 +161,7 @@ def test_the_table_tells_draws_of_a_question_apart(tmp_path: Path) -> None:
         completed(CONFIG, "calm", sample, request, answer, DELIVERY, draw=draw).write(
             layout.pair("calm", draw_id("gsm8k_0001", draw))
         )
-    assert check_trajectory(layout, "calm", "gsm8k_0001-d2")[0] == []
+    assert check_trajectory(layout.pair("calm", "gsm8k_0001-d2"), "calm", "gsm8k_0001-d2")[0] == []
     assert json.loads((layout.pair("calm", "gsm8k_0001-d2") / "sample.json").read_text())["sample_data"] == {
         "question": "What is 1 + 1?",
         "answer": "2",
@@ -291,4 +291,4 @@ def test_answers_and_failures_that_are_mixed_up_are_told(tmp_path: Path) -> None
     captured(layout, [1, 2])
     assert "captured from other tokens" in activations.check(layout.activations("control", "gsm8k_0001"), None, [])[0]
     Trajectory([*made.opening, {"role": "assistant", "content": "7"}], made.state, made.outcome).write(folder)
-    assert "has an answer" in check_trajectory(layout, "calm", "gsm8k_0001")[0][0]
+    assert "has an answer" in check_trajectory(layout.pair("calm", "gsm8k_0001"), "calm", "gsm8k_0001")[0][0]

@@ -14,8 +14,9 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.results import atomic
 from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationMetadata, Position, TokenSpans
-from emoprobe.results.layout import Layout
+from emoprobe.results.layout import SCORES, Layout
 from emoprobe.results.sample import Sample
+from emoprobe.results.scores import Scores
 from emoprobe.results.trajectory import AgentState, Outcome, SampleData, Trajectory, Usage
 
 LAYERS, D, TEXTS = 2, 8, 8
@@ -123,3 +124,23 @@ def activations(path: Path, values: np.ndarray, **changes: Any) -> None:
         bytes=0,
     )
     atomic.write_text(path / METADATA, metadata.model_copy(update=changes).model_dump_json())
+
+
+def steer(layout: Layout, effect: float, questions: int = 10, random: int = 39) -> None:
+    """Add trajectories under edits to a folder: anger has an effect on log p(gold) at dose 0.2, random ones have none."""
+    generator = np.random.default_rng(1)
+    base = generator.normal(-2, 1, questions)
+    edits: dict[str, list[tuple[str, float]]] = {"none": [("control", 0.0), ("filler", 0.0), ("anger", effect)]}
+    edits["anger/add-all/L1/d0.2"] = [("control", effect)]
+    edits["anger/ablate-all/L1/d1"] = [("anger", 0.0), ("filler", 0.0)]
+    edits |= {f"random-{number:02d}/add-all/L1/d0.2": [("control", 0.0)] for number in range(1, random + 1)}
+    for condition, cells in edits.items():
+        for variant, moved in cells:
+            for number in range(questions):
+                name, gold = f"q_{number + 1:04d}", str(number + 3)
+                folder = layout.steered(condition, variant, name)
+                question = f"What is {number} + 3?"
+                trajectory(question, f"Answer: {gold}", gold, variant, name, True).write(folder)
+                noise = 0.0 if condition == "none" else generator.normal(0, 0.1)
+                scores = Scores(log_p_gold=base[number] + moved + noise, perplexity=1.5, kl=[0.1, 0.0], tokens=4)
+                scores.write(folder / SCORES)

@@ -87,6 +87,34 @@ def test_what_is_planted_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert gain.low > 0
 
 
+def test_steered_trajectories_are_judged_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the config does not know of them, and some were not scored."""
+    layout = folders.write(tmp_path, folders.Plant(questions=12, captured=0))
+    folders.steer(layout, effect=-2.0)
+    layout.steered("anger/add-all/L1/d0.4", "control", "q_0001").mkdir(parents=True)
+    said = [one for one in analyze(layout.root, monkeypatch) if one.about == "steering:anger"]
+    assert [one.verdict for one in said] == ["found", "note"]
+    found, mediated = said
+    assert found.p == pytest.approx(1 / 40)
+    assert found.high is not None
+    assert found.high < 0
+    assert "lowers log p(gold) more than random directions" in found.text
+    assert "changes the effect of anger on log p(gold), against filler, from -2.00" in mediated.text
+    for name in ("steering_dose_response", "steering_cost"):
+        assert layout.figure(name).exists()
+    table = read_table(layout.root, "steering")
+    assert table["family"].value_counts().to_dict() == {"none": 30, "tone": 30, "random": 390}
+
+
+def test_a_push_that_does_nothing_is_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = folders.write(tmp_path, folders.Plant(questions=12, captured=0))
+    folders.steer(layout, effect=0.0)
+    said = [one for one in analyze(layout.root, monkeypatch) if one.about == "steering:anger"]
+    assert [one.verdict for one in said] == ["not_found", "note"]
+    assert "would have been found with 80 %" in said[0].text
+    assert "No share is told" in said[1].text
+
+
 def test_conversations_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No config, no samples, no plan; foreign files beside them, and thoughts that never end."""
     for number in range(12):

@@ -9,6 +9,7 @@ from typing import Any
 from emoprobe.config.files import parse_config
 from emoprobe.results.activation_folder import ActivationFolder
 from emoprobe.results.layout import Layout
+from emoprobe.results.scores import Scores
 from emoprobe.results.trajectory import AgentState, Timing, Trajectory, Usage
 from emoprobe.workflow.progress import Made, snapshot, token_rates
 
@@ -50,6 +51,28 @@ def test_a_plan_is_counted_by_experiment_and_variant(tmp_path: Path) -> None:
     assert progress.eta is not None
     assert round(progress.eta) == round((32 - 3) / 0.3 + (8 - 1) / 0.3)
     assert token_rates(configs, tmp_path, NOW) == {"vllm-0": 150 / 20}
+
+
+def test_steered_trajectories_and_their_scores_are_counted(tmp_path: Path) -> None:
+    variants = {"control": {}, "joy": {"text": "Wonderful!", "valence": "positive"}}
+    steering = {"enabled": True, "layers": [1], "doses": [0.5], "operations": ["add"], "controls": {"random": 1}}
+    config = parse_config({**CONFIG, "variants": variants, "capture": {}, "steering": steering})
+    layout = Layout.of("one", tmp_path)
+    names = ("gsm8k_0001", "gsm8k_0002", "gsm8k_0003", "gsm8k_0004")
+    for name in names:
+        make(Layout(layout.root / "steering/joy/add-all/L1/d0.5"), "control", name, 10.0)
+        Scores(log_p_gold=-1.0).write(layout.steered("joy/add-all/L1/d0.5", "control", name) / "scores.json")
+    (layout.root / "logs/score/none/control").mkdir(parents=True)
+    (layout.root / "logs/score/none/control/gsm8k_0001.log").write_text("no\n")
+    (layout.root / "logs/direction/directions").mkdir(parents=True)
+    (layout.root / "logs/direction/directions/random-01.log").write_text("no activations\n")
+    (one,) = snapshot({"one": config}, tmp_path, NOW).experiments
+    # Two questions in two draws: without an edit, along joy, a shuffled one twice, and a random one; two are steered.
+    assert (one.steered.count, one.steered.total) == (one.scores.count, one.scores.total) == (2 * 1, 4 * 5)
+    assert sorted(name for name, _ in one.failures) == [
+        "direction directions/random-01",
+        "score none/control/gsm8k_0001",
+    ]
 
 
 def test_a_plan_of_which_nothing_is_made_has_no_estimate(tmp_path: Path) -> None:

@@ -1,0 +1,181 @@
+"""The table `steering_tests`: one test of each direction that is no control."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from emoprobe.analysis.estimates import MIN_QUESTIONS, difference
+from emoprobe.analysis.statistics import CONFIDENCE, LEVEL, holm
+from emoprobe.analysis.steering.coherence import Flags
+from emoprobe.analysis.steering.grid import CONTROLS, PRIMARY_OUTCOME, Grid
+from emoprobe.analysis.steering.plan import controls_needed
+from emoprobe.analysis.steering.ranking import Ranking
+
+FAR = 1e9
+# The noise is known from these questions alone: where the strong ones happen to be missing, both it and the effect look
+# small. Reckoned with 90 %, an effect is found with 80 % then as well.
+ASSURANCE = 0.9
+
+
+def candidates(grid: Grid) -> list[int]:
+    """The numbers of the directions that are no controls."""
+    return [number for number, direction in enumerate(grid.directions) if direction.family not in CONTROLS]
+
+
+def direction_rows(grid: Grid, flags: Flags, rankings: Mapping[int, Ranking]) -> list[dict[str, Any]]:
+    """Rows of the table, in the order of the directions.
+
+    Args:
+        grid: the trajectories.
+        flags: which cells are coherent, on all questions of a direction.
+        rankings: each tested direction beside its controls, by number.
+    """
+    family_sizes = Counter(grid.directions[number].family for number in rankings)
+    rows = [
+        _row(grid, number, _cells(grid, number, ranking, flags), ranking, family_sizes)
+        for number, ranking in rankings.items()
+    ]
+    for family in family_sizes:
+        own = [row for row in rows if row["family"] == family]
+        for row, corrected in zip(own, holm([row["p"] for row in own]), strict=True):
+            row["p_holm"] = float(corrected)
+            row["verdict"] = _verdict(row)
+    return rows
+
+
+def _cells(grid: Grid, number: int, ranking: Ranking, flags: Flags) -> np.ndarray:
+    """Which cells of a ranking are searched: coherent on the compared questions, and on all of the direction's own."""
+    own = [bool(flags[grid.held[number][place]]) for place in ranking.places]
+    found: np.ndarray = ranking.flags[0] & np.array(own, dtype=bool)
+    return found
+
+
+def _row(
+    grid: Grid, number: int, searched: np.ndarray, ranking: Ranking, family_sizes: Mapping[str, int]
+) -> dict[str, Any]:
+    direction = grid.directions[number]
+    needed = controls_needed(family_sizes[direction.family])
+    row: dict[str, Any] = {
+        "direction": direction.name,
+        "family": direction.family,
+        "tone": direction.tone,
+        "reason": _reason(grid, number, searched, ranking, needed),
+        "controls": ranking.controls,
+        "controls_needed": needed,
+        "shuffled": len(ranking.effects) - 1 - ranking.controls,
+        "questions": int(ranking.shared.sum(axis=-1).min()) if ranking.places else 0,
+        "cells": int(searched.sum()),
+        "p": math.nan,
+    }
+    if not ranking.places or not ranking.controls:
+        return row
+    sizes = np.where(searched, ranking.standardised[0], 0.0)
+    row["p"] = ranking.p(float(sizes.max(initial=0.0)))
+    if not searched.any():
+        return row
+    best = int(np.argmax(sizes))
+    place = ranking.places[best]
+    if row["shuffled"]:
+        row["exceeds_shuffled"] = bool(sizes[best] > ranking.largest[1 + ranking.controls :].max())
+    cell = grid.held[number][place]
+    changes = grid.changes(PRIMARY_OUTCOME)[cell]
+    # Of one cell alone it would not reach far enough where few questions make up most of a mean; that of many does.
+    together = 1 - (1 - CONFIDENCE) / row["cells"]
+    effect = difference(changes, None, None, np.nan, False, grid.groups, together, skewed=row["cells"] == 1)
+    correct = difference(grid.changes("correct")[cell], None, None, np.nan, True, grid.groups)
+    known = changes[~np.isnan(changes)]
+    line = [other for other in range(len(searched)) if searched[other] and ranking.places[other].line == place.line]
+    doses = [ranking.places[other].dose for other in line]
+    level = LEVEL / family_sizes[direction.family]
+    return row | {
+        **place._asdict(),
+        "n": len(known),
+        "estimate": float(effect.value),
+        "low": float(effect.low),
+        "high": float(effect.high),
+        "wrong_way": float((known * effect.value < 0).mean()),
+        "correct": float(correct.value),
+        "correct_low": float(correct.low),
+        "correct_high": float(correct.high),
+        "dose_low": min(0.0, *doses),
+        "dose_high": max(0.0, *doses),
+        **_detectable(grid, number, searched, ranking, level),
+    }
+
+
+def _reason(grid: Grid, number: int, searched: np.ndarray, ranking: Ranking, needed: int) -> str | None:
+    """Why no verdict can be reached."""
+    if not any(place.operation == "add" for place in grid.held[number]):
+        return "nothing was added along it"
+    if not ranking.controls:
+        return "no random direction ran the same grid"
+    if ranking.controls < needed:
+        return f"{needed} random directions are needed, {ranking.controls} ran the same grid"
+    if not ranking.places:
+        return f"the direction and the random ones share fewer than {MIN_QUESTIONS} questions"
+    return None if searched.any() else "the text is not coherent at any dose"
+
+
+def _verdict(row: Mapping[str, Any]) -> str:
+    if row["reason"] is not None:
+        return "note"
+    beyond = row["low"] > 0 or row["high"] < 0
+    found = row["p_holm"] <= LEVEL + 1e-9 and beyond and row.get("exceeds_shuffled", True)
+    return "found" if found else "not_found"
+
+
+def _detectable(grid: Grid, number: int, searched: np.ndarray, ranking: Ranking, level: float) -> dict[str, Any]:
+    """The least effect that would have been found with 80 %, and where.
+
+    What is observed of an effect D scatters about it by the questions' noise and, as questions answer more or less
+    strongly to anything, in proportion to D: by √(s² + k² D²). Both parts are
+    those of the random directions, so that the cell is not one where this direction's happen to look small. The effect
+    has to exceed what the random ones do, at the first step of the correction, and the width of its own interval.
+    """
+    rows = np.array([grid.held[number][place] for place in ranking.places])
+    random = ranking.changes[1 : 1 + ranking.controls]
+    # A direction with such an effect is the farthest, and the scale is that of all.
+    beside = replace(ranking, effects=np.vstack([np.full((1, len(rows)), FAR), ranking.effects[1:]]))
+    threshold = beside.critical(level) * beside.scale
+    own = (~np.isnan(grid.changes(PRIMARY_OUTCOME)[rows])).sum(axis=-1)
+    more = np.sqrt(ranking.shared.sum(axis=-1) / np.maximum(own, 1))
+    strength = np.sqrt((random**2).mean(axis=0))
+    typical = np.nanmean(strength, axis=-1)
+
+    def scatter(confidence: float, skewed: bool) -> tuple[np.ndarray, np.ndarray]:
+        return (
+            np.sqrt((_above(grid, random, confidence, skewed) ** 2).mean(axis=0)),
+            _above(grid, strength, confidence, skewed) / np.where(typical > 0, typical, 1.0),
+        )
+
+    noise, unequal = scatter(2 * ASSURANCE - 1, True)
+    wide, uneven = scatter(1 - (1 - CONFIDENCE) / max(1, int(searched.sum())), False)
+    alone = _reach(np.zeros_like(noise), (noise + wide) * more, (unequal + uneven) * more)
+    sizes = np.maximum(_reach(threshold, noise, unequal), alone)
+    sizes = np.where(searched & np.isfinite(sizes), sizes, np.inf)
+    best = int(np.argmin(sizes))
+    if not np.isfinite(sizes[best]):
+        return {"detectable": math.nan}
+    place = ranking.places[best]
+    return {"detectable": float(sizes[best]), "detectable_layers": place.layers, "detectable_dose": place.dose}
+
+
+def _above(grid: Grid, values: np.ndarray, confidence: float, skewed: bool) -> np.ndarray:
+    """How far above a mean over questions its interval reaches: by so much it falls short of the true one at most."""
+    found = difference(values, None, None, np.nan, False, grid.groups, confidence, skewed)
+    short: np.ndarray = np.nan_to_num(found.high - found.value)
+    return short
+
+
+def _reach(threshold: np.ndarray, noise: np.ndarray, unequal: np.ndarray) -> np.ndarray:
+    """The D for which D = threshold + √(noise² + unequal² D²); infinite where there is none."""
+    rest = np.where(unequal < 1, 1 - unequal**2, np.nan)
+    known = np.where(np.isfinite(threshold), threshold, np.nan)
+    found = (known + np.sqrt(known**2 - rest * (known**2 - noise**2))) / rest
+    return np.where(np.isnan(found), np.inf, found)

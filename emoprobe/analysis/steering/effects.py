@@ -1,0 +1,127 @@
+"""The table `steering_effects`: what each dose does to each outcome, beside the random directions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from emoprobe.analysis.estimates import MIN_QUESTIONS, Floats, difference
+from emoprobe.analysis.steering.coherence import Flags
+from emoprobe.analysis.steering.grid import CONTROLS, OUTCOMES, PRIMARY_OUTCOME, RANDOM, Grid
+from emoprobe.analysis.steering.ranking import Ranking
+
+BAND = (0.025, 0.975)
+SHARES = ("correct",)
+
+
+def effect_rows(grid: Grid, flags: Flags, rankings: Mapping[int, Ranking]) -> list[dict[str, Any]]:
+    """Rows of the table, tested directions first.
+
+    Args:
+        grid: the trajectories.
+        flags: which cells are coherent.
+        rankings: the tested directions beside their controls, by number.
+    """
+    order = sorted(range(len(grid.places)), key=lambda row: grid.directions[grid.owner[row]].family in CONTROLS)
+    found: list[dict[str, Any]] = [{} for _ in range(len(order) * len(OUTCOMES))]
+    for place, outcome in enumerate(OUTCOMES):
+        columns = _Columns.of(grid, outcome)
+        bands = _Bands(grid, outcome)
+        for number, row in enumerate(order):
+            direction = grid.directions[grid.owner[row]]
+            found[number * len(OUTCOMES) + place] = {
+                "direction": direction.name,
+                "family": direction.family,
+                "tone": direction.tone,
+                **grid.places[row]._asdict(),
+                "outcome": outcome,
+                **columns.at(row),
+                **bands.at(row),
+                **(_ranks(grid, rankings, row) if outcome == PRIMARY_OUTCOME else {}),
+                "coherent": bool(flags[row]),
+            }
+    return found
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Estimates of one outcome in every cell."""
+
+    values: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, grid: Grid, outcome: str) -> _Columns:
+        changes = grid.changes(outcome)
+        estimates = difference(changes, None, None, np.nan, outcome in SHARES, grid.groups, skewed=True)
+        n = (~np.isnan(changes)).sum(axis=-1)
+        centre = estimates.value
+        residuals = np.where(np.isnan(changes), 0.0, changes - centre[:, None])
+        deviation = np.sqrt((residuals**2).sum(axis=-1) / np.maximum(n - 1, 1))
+        against = (changes * centre[:, None] < 0).sum(axis=-1) / np.maximum(n, 1)
+        return cls(
+            {
+                "estimate": centre,
+                "low": estimates.low,
+                "high": estimates.high,
+                "n": n,
+                "deviation": np.where(n > 1, deviation, np.nan),
+                "wrong_way": np.where((n > 0) & (centre != 0) & (outcome != "kl"), against, np.nan),
+            }
+        )
+
+    def at(self, row: int) -> dict[str, Any]:
+        return {name: values[row].item() for name, values in self.values.items()}
+
+
+class _Bands:
+    """What the random directions do to one outcome, place by place."""
+
+    def __init__(self, grid: Grid, outcome: str) -> None:
+        self._grid, self._changes = grid, grid.changes(outcome)
+        random = set(grid.rows_of([RANDOM]))
+        self._rows: dict[Any, list[int]] = {}
+        for row, place in enumerate(grid.places):
+            if int(grid.owner[row]) in random:
+                self._rows.setdefault(place, []).append(row)
+        self._known: dict[Any, Flags] = {
+            place: np.asarray((~np.isnan(self._changes[rows])).all(axis=0)) for place, rows in self._rows.items()
+        }
+
+    def at(self, row: int) -> dict[str, Any]:
+        place = self._grid.places[row]
+        direction = self._grid.directions[self._grid.owner[row]]
+        rows = self._rows.get(place, [])
+        nothing: dict[str, Any] = {"controls": len(rows), "shared_n": None, "shared_estimate": math.nan}
+        nothing |= {"control_low": math.nan, "control_high": math.nan}
+        if not rows or direction.family == RANDOM:
+            return nothing
+        shared = self._known[place] & ~np.isnan(self._changes[row])
+        if shared.sum() < MIN_QUESTIONS:
+            return nothing | {"shared_n": int(shared.sum())}
+        others: Floats = self._changes[rows][:, shared].mean(axis=-1)
+        low, high = np.quantile(others, BAND)
+        return {
+            "controls": len(rows),
+            "shared_n": int(shared.sum()),
+            "shared_estimate": float(self._changes[row, shared].mean()),
+            "control_low": float(low),
+            "control_high": float(high),
+        }
+
+
+def _ranks(grid: Grid, rankings: Mapping[int, Ranking], row: int) -> dict[str, float]:
+    """Of a cell alone, and against the largest of each random direction."""
+    ranking = rankings.get(int(grid.owner[row]))
+    if ranking is None or not ranking.controls or grid.places[row] not in ranking.places:
+        return {}
+    cell = ranking.places.index(grid.places[row])
+    sizes = np.abs(ranking.effects[: 1 + ranking.controls, cell])
+    alone = float(np.sum(sizes >= sizes[0])) / (1 + ranking.controls)
+    return {
+        "p": alone,
+        "p_corrected": ranking.p(float(ranking.standardised[0, cell])) if ranking.flags[0, cell] else math.nan,
+    }

@@ -1,0 +1,181 @@
+"""The table `steering_mediation`: how a tone's effect changes when its direction is ablated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from emoprobe.analysis.contrasts import PRIMARY_MEASURE
+from emoprobe.analysis.estimates import BISECTIONS, Estimates, Floats, Labels, difference
+from emoprobe.analysis.questions import Questions
+from emoprobe.analysis.statistics import LEVEL
+from emoprobe.analysis.steering.effects import BAND, SHARES
+from emoprobe.analysis.steering.grid import CONTROLS, PRIMARY_OUTCOME, RANDOM, Grid, Place
+
+OUTCOMES = (PRIMARY_OUTCOME, "correct")
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Which text of a variant each question had: a tone is known through its texts, so they are the units.
+
+    `labels` has variants of several texts; those that are missing have one, or none.
+    """
+
+    labels: dict[str, Labels]
+
+    @classmethod
+    def of(cls, trajectories: pd.DataFrame, ids: Sequence[str]) -> Texts:
+        """Read them off the table of the trajectories, for some questions."""
+        questions = Questions(trajectories)
+        places = {name: place for place, name in enumerate(questions.ids)}
+        known = np.array([places.get(name, -1) for name in ids], dtype=np.int64)
+        found = {}
+        for variant in questions.names:
+            own = questions.texts(variant)
+            if own is not None:
+                labels = np.where(known >= 0, own[known], -1)
+                if len(np.unique(labels)) > 1:
+                    found[variant] = labels.astype(np.int64)
+        return cls(found)
+
+
+def mediation_rows(
+    grid: Grid, texts: Texts, references: Sequence[str], paired_tests: pd.DataFrame
+) -> list[dict[str, Any]]:
+    """Rows of the table.
+
+    Args:
+        grid: the trajectories.
+        texts: of the variants, on the grid's questions.
+        references: the experiment's, the primary one last; the last one that was run unsteered is taken.
+        paired_tests: the table of that name: only of a tone that is `different` a share is told.
+    """
+    there = [name for name in references if grid.unsteered(name, PRIMARY_OUTCOME) is not None]
+    if not there:
+        return []
+    reference = there[-1]
+    own = paired_tests[(paired_tests["measure"] == PRIMARY_MEASURE) & (paired_tests["reference"] == reference)]
+    different = set(own.loc[own["verdict"] == "different", "variant"])
+    return [
+        _row(grid, texts, number, place, reference, outcome, place.variant in different)
+        for number, place in _ablations(grid)
+        if place.variant != reference
+        for outcome in OUTCOMES
+    ]
+
+
+def _ablations(grid: Grid) -> Iterator[tuple[int, Place]]:
+    """Directions that were ablated in the prompts of their own tone."""
+    for number, direction in enumerate(grid.directions):
+        for place in grid.held[number]:
+            if place.operation == "ablate" and direction.family not in CONTROLS and direction.tone == place.variant:
+                yield number, place
+
+
+def _row(
+    grid: Grid, texts: Texts, number: int, place: Place, reference: str, outcome: str, different: bool
+) -> dict[str, Any]:
+    tone = place.variant
+    own, other = texts.labels.get(tone), texts.labels.get(reference)
+    share = outcome in SHARES
+    effect, ablated, both = _contrasts(grid, number, place, reference, outcome)
+    change = ablated - effect
+    known = ~np.isnan(change)
+    effect, ablated = np.where(known, effect, np.nan), np.where(known, ablated, np.nan)
+
+    def estimate(values: Floats) -> Estimates:
+        return difference(values, own, other, np.nan, share, grid.groups)
+
+    before, after = estimate(effect), estimate(ablated)
+    # Of shares a difference of differences lies in [-2, 2]: halved, it has the limits of one.
+    moved = estimate(change / 2)
+    controls = _control_changes(grid, place, reference, outcome, both, known)
+    row: dict[str, Any] = {
+        "tone": tone,
+        "reference": reference,
+        "direction": grid.directions[number].name,
+        "family": grid.directions[number].family,
+        "phase": place.phase,
+        "layers": place.layers,
+        "outcome": outcome,
+        "n": int(known.sum()),
+        "unit": "texts" if own is not None or other is not None else "questions" if grid.groups is None else "groups",
+        "effect": float(before.value),
+        "effect_low": float(before.low),
+        "effect_high": float(before.high),
+        "ablated": float(after.value),
+        "ablated_low": float(after.low),
+        "ablated_high": float(after.high),
+        "reference_ablated": both,
+        "change": 2 * float(moved.value),
+        "low": 2 * float(moved.low),
+        "high": 2 * float(moved.high),
+        "controls": len(controls),
+        "control_low": float(np.quantile(controls, BAND[0])) if controls else math.nan,
+        "control_high": float(np.quantile(controls, BAND[1])) if controls else math.nan,
+    }
+    if different and (row["effect_low"] > 0 or row["effect_high"] < 0):
+        row["share"], row["share_low"], row["share_high"] = _share(effect, change, own, other, grid.groups)
+    return row
+
+
+def _contrasts(grid: Grid, number: int, place: Place, reference: str, outcome: str) -> tuple[Floats, Floats, bool]:
+    """Tone minus reference by question, unsteered and with the direction ablated; whether it is in both."""
+    values = grid.values(outcome)
+    tone, base = grid.unsteered(place.variant, outcome), grid.unsteered(reference, outcome)
+    if tone is None or base is None:
+        nothing = np.full(len(grid.ids), np.nan)
+        return nothing, nothing, False
+    there = grid.held[number].get(place._replace(variant=reference))
+    ablated = values[grid.held[number][place]] - (base if there is None else values[there])
+    return tone - base, ablated, there is not None
+
+
+def _control_changes(
+    grid: Grid, place: Place, reference: str, outcome: str, both: bool, known: np.ndarray
+) -> list[float]:
+    """The mean change when each random direction is ablated that was, in the same prompts."""
+    found = []
+    for number in grid.rows_of([RANDOM]):
+        own = grid.held[number]
+        if place not in own or both != (place._replace(variant=reference) in own):
+            continue
+        effect, ablated, _ = _contrasts(grid, number, place, reference, outcome)
+        change = (ablated - effect)[known]
+        if not np.isnan(change).all():
+            found.append(float(np.nanmean(change)))
+    return found
+
+
+def _share(
+    effect: Floats, change: Floats, own: Labels | None, other: Labels | None, groups: Labels | None
+) -> tuple[float, float, float]:
+    """Minus change over effect, with the interval of ratios that the test does not reject (Fieller 1954)."""
+    ratio = -float(np.nanmean(change)) / float(np.nanmean(effect))
+
+    def rejected(supposed: float) -> bool:
+        left = difference(change + supposed * effect, own, other, np.nan, False, groups)
+        return bool(left.p < LEVEL)
+
+    ends = []
+    for sign in (-1.0, 1.0):
+        step = max(1.0, abs(ratio))
+        # The interval is finite where the effect's excludes 0, which may be by another method than this one.
+        for _ in range(BISECTIONS):
+            if rejected(ratio + sign * step):
+                break
+            step *= 2
+        else:
+            return ratio, math.nan, math.nan
+        inside, outside = 0.0, step
+        for _ in range(BISECTIONS):
+            middle = (inside + outside) / 2
+            inside, outside = (inside, middle) if rejected(ratio + sign * middle) else (middle, outside)
+        ends.append(ratio + sign * outside)
+    return ratio, ends[0], ends[1]

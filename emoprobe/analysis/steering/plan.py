@@ -1,0 +1,70 @@
+"""What will be tested of directions, known before anything is steered."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+from emoprobe.analysis.statistics import LEVEL
+from emoprobe.analysis.steering.grid import CONTROLS, OUTCOMES, PRIMARY_OUTCOME, RANDOM
+from emoprobe.config.experiment import Config
+from emoprobe.results.record import Record
+from emoprobe.steering.plan import directions_of
+
+# So that the smallest p, 1 / (1 + 39), is half of the level.
+MIN_CONTROLS = 39
+STATISTIC = (
+    "largest |effect| on the primary outcome over layers, doses and variants with coherent text, in each divided by "
+    "the median of the random directions' and its own; p by rank among the random directions, on the same cells and "
+    "questions"
+)
+FOUND_RULE = (
+    "found where p, corrected over the directions of a family (Holm), is at most the level, the interval over all "
+    "coherent cells together excludes 0, and every shuffled-label direction of the tone is exceeded"
+)
+
+
+class SteeringTests(Record):
+    """How directions are judged: what is compared, when one is found, and what that takes.
+
+    `directions` counts the tested ones of each family, `controls_needed` the random ones without which none of a family
+    can be found; `reachable` says whether there are so many.
+    """
+
+    primary_outcome: str = PRIMARY_OUTCOME
+    secondary_outcomes: list[str]
+    level: float = LEVEL
+    statistic: str = STATISTIC
+    found_rule: str = FOUND_RULE
+    coherence: dict[str, Any]
+    layers: Any
+    doses: list[float]
+    directions: dict[str, int]
+    random_directions: int
+    controls_needed: dict[str, int]
+    reachable: dict[str, bool]
+
+
+def controls_needed(directions: int) -> int:
+    """Random directions without which none of so many tested directions can be found, after the correction (Holm)."""
+    return max(MIN_CONTROLS, math.ceil(directions / LEVEL - 1e-9) - 1)
+
+
+def planned_tests(config: Config) -> SteeringTests | None:
+    """The tests that follow from a configuration; None where nothing is steered."""
+    if not config.steering.enabled:
+        return None
+    counts: Counter[str] = Counter(direction.family for direction in directions_of(config))
+    tested = {family: count for family, count in counts.items() if family not in CONTROLS}
+    needed = {family: controls_needed(count) for family, count in tested.items()}
+    return SteeringTests(
+        secondary_outcomes=[outcome for outcome in OUTCOMES if outcome != PRIMARY_OUTCOME],
+        coherence=config.steering.coherence.content(),
+        layers=config.steering.layers,
+        doses=config.steering.doses,
+        directions=tested,
+        random_directions=counts[RANDOM],
+        controls_needed=needed,
+        reachable={family: counts[RANDOM] >= count for family, count in needed.items()},
+    )

@@ -1,0 +1,157 @@
+"""What steering shows and what it cannot, in plain sentences."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from emoprobe.analysis.statistics import LEVEL
+from emoprobe.report.statements.rows import finite, plain_rows
+from emoprobe.results.statement import Statement, Verdict
+
+KINDS = {
+    "tone": "the difference of means between {tone} and the reference",
+    "probe": "the weights of a probe of {tone}",
+    "orthogonal": "the direction of {tone} without what it shares with the reference's text",
+    "feature": "a feature",
+    "file": "a direction from a file",
+}
+
+
+def statements(tests: pd.DataFrame, mediation: pd.DataFrame) -> list[Statement]:
+    """A statement for each tested direction, those of tones first, and a note on what its ablation takes away.
+
+    Args:
+        tests: the table `steering_tests`.
+        mediation: the table `steering_mediation`.
+    """
+    rows = sorted(plain_rows(tests), key=lambda row: bool(row["family"] != "tone"))
+    primary = [row for row in plain_rows(mediation) if row["outcome"] == "log_p_gold"]
+    return [*(_tested(row, tests) for row in rows), *(_mediated(row) for row in primary)]
+
+
+def _tested(row: dict[str, Any], tests: pd.DataFrame) -> Statement:
+    kind = KINDS.get(row["family"], row["family"]).format(tone=row["tone"])
+    title = f"Steering along {row['direction']} ({kind})"
+    family = int((tests["family"] == row["family"]).sum())
+    if row["estimate"] is None:
+        return _statement(row, "note", f"{title}: a verdict is not reachable ({row['reason']}).")
+    effect = f"{_effect(row)} {_rank(row, family)}"
+    if row["verdict"] == "note":
+        text = f"{title}: a verdict is not reachable ({row['reason']}). For the record, the largest effect: {effect}"
+        return _statement(row, "note", text)
+    if row["verdict"] == "found":
+        verb = "raises" if row["estimate"] > 0 else "lowers"
+        text = f"{title} {verb} log p(gold) more than random directions change it: {effect}{_accuracy(row)}"
+        return _statement(row, "found", text)
+    text = f"{title} is not shown to change log p(gold) more than random directions do; its largest effect: {effect}"
+    return _statement(row, "not_found", f"{text}{_missing(row)}{_power(row)}")
+
+
+def _effect(row: dict[str, Any]) -> str:
+    cells = f"all {row['cells']} cells" if row["cells"] > 1 else "the one cell"
+    interval = (
+        "(no interval)"
+        if row["low"] is None
+        else f"[{row['low']:+.2f}, {row['high']:+.2f}], an interval for {cells} with coherent text,"
+    )
+    return (
+        f"{row['estimate']:+.2f} nats {interval} in {row['variant']} at {_layers(row['layers'])}, "
+        f"dose {row['dose']:+g}, on {row['n']} held-out questions, of which {row['wrong_way']:.0%} move the other way."
+    )
+
+
+def _layers(layers: str) -> str:
+    return f"layers {layers.replace('+', ' and ')}" if "+" in layers else f"layer {layers}"
+
+
+def _rank(row: dict[str, Any], family: int) -> str:
+    above = round(row["p"] * (1 + row["controls"])) - 1
+    corrected = f", {row['p_holm']:.2g} corrected over {family} directions" if family > 1 else ""
+    return (
+        f"Of {row['controls']} random directions of the same norm {above if above else 'none'} "
+        f"{'reaches' if above == 1 else 'reach'} as far in {'its' if above == 1 else 'their'} best coherent cell, on "
+        f"the same questions (p = {row['p']:.2g}{corrected})."
+    )
+
+
+def _accuracy(row: dict[str, Any]) -> str:
+    if row["correct"] is None:
+        return ""
+    interval = "" if row["correct_low"] is None else f" [{row['correct_low']:+.2f}, {row['correct_high']:+.2f}]"
+    return f" Strict accuracy changes by {row['correct']:+.2f}{interval} there (secondary, not tested)."
+
+
+def _missing(row: dict[str, Any]) -> str:
+    """Why it is not found although its rank is high enough."""
+    if row["p_holm"] > LEVEL:
+        return ""
+    if row["exceeds_shuffled"] is False:
+        return f" But a direction with shuffled labels, of {row['shuffled']}, reaches as far."
+    return " But the interval includes 0."
+
+
+def _power(row: dict[str, Any]) -> str:
+    if row["detectable"] is None:
+        return " What effect would have been noticed cannot be told."
+    return (
+        f" An effect of {row['detectable']:.2f} nats at {_layers(row['detectable_layers'])}, dose "
+        f"{row['detectable_dose']:+g}, would have been found with 80 %."
+    )
+
+
+def _mediated(row: dict[str, Any]) -> Statement:
+    head = f"Ablating {row['direction']} at {_layers(row['layers'])}"
+    if row["n"] == 0:
+        return _note(row, f"{head}: no question has all of the trajectories that a comparison needs.")
+    both = "in both" if row["reference_ablated"] else f"in {row['tone']} alone"
+    text = (
+        f"{head} ({both}) changes the effect of {row['tone']} on log p(gold), against {row['reference']}, from "
+        f"{row['effect']:+.2f}{_ends(row['effect_low'], row['effect_high'])} to {row['ablated']:+.2f} nats, by "
+        f"{row['change']:+.2f}{_ends(row['low'], row['high'])}, on {row['n']} questions"
+    )
+    if row["controls"]:
+        text += (
+            f"; of {row['controls']} random directions 95 % change it by {row['control_low']:+.2f} to "
+            f"{row['control_high']:+.2f}"
+        )
+    if row["share"] is not None:
+        text += f". That is {row['share']:.0%}{_percent(row['share_low'], row['share_high'])} of the effect"
+    else:
+        text += ". No share is told, as the tone's own effect is not shown"
+    return _note(row, f"{text}. This is described, not tested.")
+
+
+def _ends(low: Any, high: Any) -> str:
+    return " (no interval)" if low is None else f" [{low:+.2f}, {high:+.2f}]"
+
+
+def _percent(low: Any, high: Any) -> str:
+    return " (no interval)" if low is None or not math.isfinite(high) else f" [{low:.0%}, {high:.0%}]"
+
+
+def _note(row: dict[str, Any], text: str) -> Statement:
+    return Statement(
+        about=f"steering:{row['direction']}",
+        verdict="note",
+        text=text,
+        estimate=finite(row["change"]),
+        low=finite(row["low"]),
+        high=finite(row["high"]),
+        n=row["n"],
+    )
+
+
+def _statement(row: dict[str, Any], verdict: Verdict, text: str) -> Statement:
+    return Statement(
+        about=f"steering:{row['direction']}",
+        verdict=verdict,
+        text=text,
+        estimate=finite(row["estimate"]),
+        low=finite(row["low"]),
+        high=finite(row["high"]),
+        p=None if verdict == "note" else finite(row["p_holm"]),
+        n=row["n"],
+    )

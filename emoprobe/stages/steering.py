@@ -1,0 +1,23 @@
+"""From the table of steered trajectories to what steering did."""
+
+from __future__ import annotations
+
+from emoprobe.analysis.steering.coherence import Limits
+from emoprobe.analysis.steering.experiment import analyze
+from emoprobe.config.experiment import Config
+from emoprobe.results.layout import Layout
+from emoprobe.results.tables import read_table, write_table
+
+
+def analyze_steering(config: Config, layout: Layout) -> None:
+    """Write the tables that follow from the table `steering`, beside those of the unsteered trajectories."""
+    coherence = config.steering.coherence
+    found = analyze(
+        read_table(layout.root, "steering"),
+        Limits(coherence.max_perplexity, coherence.max_repetition),
+        read_table(layout.root, "trajectories"),
+        read_table(layout.root, "paired_tests"),
+        config.analysis.references,
+    )
+    for name, table in found.items():
+        write_table(layout, name, table)

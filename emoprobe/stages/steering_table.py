@@ -1,0 +1,17 @@
+"""From steered trajectories and their scores to their table."""
+
+from __future__ import annotations
+
+from emoprobe.analysis.steering_table import steering_table
+from emoprobe.results.layout import Layout
+from emoprobe.results.tables import write_table
+from emoprobe.steering.plan import SteeringPlan
+
+
+def tabulate(plan: SteeringPlan, layout: Layout) -> None:
+    """Write the table of what an experiment steers.
+
+    Raises:
+        DamagedError: a file is damaged.
+    """
+    write_table(layout, "steering", steering_table(layout, plan.trajectories, plan.directions))

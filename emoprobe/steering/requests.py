@@ -1,0 +1,132 @@
+"""What a capture server is asked for a steered trajectory and for its scores, and how its answers are read."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from emoprobe.results.layout import Layout
+from emoprobe.results.trajectory import AgentState
+from emoprobe.steering.plan import Edit
+from emoprobe.tasks.responses import ResponseError, check_response
+
+KEY = "direction"
+Check = Callable[[Any], dict[str, Any]]
+
+
+def edit_body(edit: Edit, layout: Layout, root: Path) -> dict[str, Any]:
+    """An entry of `ndif.steering`. The hash of the direction's file goes along, so that no other one can be applied.
+
+    Args:
+        edit: what is done.
+        layout: where the direction lies.
+        root: the server's root, which the file's path is relative to.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    path = layout.direction(edit.direction)
+    return {
+        "file": str(path.relative_to(root)),
+        "key": KEY,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "layers": list(edit.layers),
+        "operation": edit.operation,
+        "dose": edit.dose,
+        "phase": edit.phase,
+    }
+
+
+def steering_of(state: AgentState) -> list[dict[str, Any]]:
+    """The edits that a trajectory was asked for."""
+    found: list[dict[str, Any]] = (state.request.get("ndif") or {}).get("steering") or []
+    return found
+
+
+def edited_tokens(state: AgentState) -> int | None:
+    """To how many tokens of a trajectory its edits were applied; None where no server answered."""
+    if state.error is not None:
+        return None
+    return sum(_tokens(entry) for entry in (state.response.get("ndif") or {}).get("steering") or [])
+
+
+def check_steered(steering: list[dict[str, Any]]) -> Check:
+    """A check of a completion that was asked for under some edits: it must echo each."""
+
+    def check(answer: Any) -> dict[str, Any]:
+        found = check_response(answer)
+        _check_echo(found, steering)
+        return found
+
+    return check
+
+
+def check_scored(count: int, steering: list[dict[str, Any]], kl: int = 0) -> Check:
+    """A check of scores: a log-probability for each of so many tokens but the first, an echo of each edit, and `kl`
+    divergences.
+    """
+
+    def check(answer: Any) -> dict[str, Any]:
+        try:
+            known = answer["choices"][0]["logprobs"]["token_logprobs"]
+            divergences = answer["ndif"]["kl"] if kl else []
+        except (KeyError, IndexError, TypeError):
+            raise ResponseError(f"the answer has no log-probabilities of its prompt: {str(answer)[:200]}") from None
+        if len(known) != count or not all(isinstance(value, float) and math.isfinite(value) for value in known[1:]):
+            raise ResponseError(f"the answer does not have the log-probabilities of {count} tokens")
+        if len(divergences) != kl or not all(math.isfinite(value) for value in divergences):
+            raise ResponseError(f"the answer does not have {kl} divergences: {str(divergences)[:200]}")
+        _check_echo(answer, steering)
+        return dict(answer)
+
+    return check
+
+
+def score_body(
+    model: str, ids: list[int], prompt_tokens: int, steering: list[dict[str, Any]], kl: int = 0
+) -> dict[str, Any]:
+    """The body of a request for the log-probabilities of tokens, under some edits; `kl` of them are also compared."""
+    body: dict[str, Any] = {"model": model, "prompt": ids, "max_tokens": 0, "echo": True, "logprobs": 0}
+    if steering:
+        body["ndif"] = {"steering": steering, "prompt_tokens": prompt_tokens} | ({"kl": kl} if kl else {})
+    return body
+
+
+def log_probabilities(answer: dict[str, Any], first: int) -> list[float]:
+    """Those of the tokens from `first` on, in nats, out of an answer that `check_scored` accepted."""
+    found: list[float] = answer["choices"][0]["logprobs"]["token_logprobs"][first:]
+    return found
+
+
+def perplexity(logs: list[float]) -> float:
+    """The perplexity of tokens with these log-probabilities."""
+    return math.exp(min(-sum(logs) / len(logs), 700.0))
+
+
+def _check_echo(answer: dict[str, Any], steering: list[dict[str, Any]]) -> None:
+    """Check that every edit was made.
+
+    Raises:
+        ResponseError: the answer does not say so. A server that knows no edits answers as if none had been asked for.
+    """
+    if not steering:
+        return
+    crumb = answer.get("ndif")
+    echoed = crumb.get("steering") if isinstance(crumb, dict) else None
+    if not isinstance(echoed, list) or len(echoed) != len(steering):
+        raise ResponseError("the answer does not tell that it was steered: its server may know no ndif.steering")
+    for asked, entry in zip(steering, echoed, strict=True):
+        wrong = [key for key, value in asked.items() if not isinstance(entry, dict) or entry.get(key) != value]
+        if wrong:
+            raise ResponseError(f"the answer was steered otherwise than asked for: {', '.join(wrong)} in {entry}")
+        if "tokens" not in entry:
+            raise ResponseError("the answer does not tell how many tokens were edited")
+
+
+def _tokens(entry: dict[str, Any]) -> int:
+    """The edited tokens of an echoed edit, which has one number for each choice, or one in all."""
+    tokens = entry["tokens"]
+    return sum(tokens) if isinstance(tokens, list) else int(tokens)

@@ -1,0 +1,106 @@
+"""The files of what an experiment steers, and what makes which of them again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from emoprobe.config.experiment import Config
+from emoprobe.models.depth import known_size
+from emoprobe.results.layout import ACTIVATION_FILES, SCORES, TRAJECTORY_FILES, Layout
+from emoprobe.steering.plan import SteeringPlan, captured_questions
+from emoprobe.tasks import samples
+from emoprobe.tasks.sources import hub, kind_of
+from emoprobe.tasks.sources.source import paths_sha256
+from emoprobe.workflow.remembered import remembered, version
+from emoprobe.workflow.triggers import digest
+
+
+@dataclass(frozen=True)
+class SteeredTargets:
+    """The files of one experiment's steering."""
+
+    plan: SteeringPlan
+    layout: Layout
+
+    @classmethod
+    def of(cls, config: Config, layout: Layout, memory: Path | None = None) -> SteeredTargets:
+        """Plan the steering of an experiment.
+
+        Args:
+            config: the experiment.
+            layout: its files.
+            memory: folder in which the groups of questions are kept as long as the data are the same.
+
+        Raises:
+            DataError: the data cannot be read.
+        """
+        return cls(steering_plan(config.model_dump_json(), memory), layout)
+
+    def directions(self) -> list[Path]:
+        """The files of all directions."""
+        return [self.layout.direction(name) for name in self.plan.directions]
+
+    def fitted_on(self, direction: str) -> list[str]:
+        """The activations that a direction is fitted on."""
+        variants = self.plan.fitted_variants(direction)
+        folders = (self.layout.activations(variant, sample) for variant in variants for sample in self.plan.fitted)
+        return [f"{folder}/{name}" for folder in folders for name in ACTIVATION_FILES]
+
+    def trajectories(self, names: Iterable[str] = (*TRAJECTORY_FILES, SCORES)) -> list[str]:
+        """Files of every steered trajectory."""
+        root, names = f"{self.layout.root}/steering", list(names)
+        return [
+            f"{root}/{steered.condition}/{steered.variant}/{steered.name}/{name}"
+            for steered in self.plan.trajectories
+            for name in names
+        ]
+
+    @cached_property
+    def made_from(self) -> dict[str, str]:
+        """Direction → a digest of what it depends on, besides the activations themselves."""
+        config, plan = self.plan.config, self.plan
+        shared = digest([config.steering.fit.content(), plan.fitted])
+        found = {}
+        for name, direction in plan.directions.items():
+            own: list[Any] = [direction.family, plan.fitted_variants(name)]
+            if direction.family == "probe":
+                own.append(config.probes.shrinkage)
+            if direction.family in ("random", "shuffled"):
+                own.append(config.experiment.seed)
+            if name in config.steering.files:
+                file = config.steering.files[name]
+                own += [file.key, file.row, paths_sha256([Path(file.path).expanduser()])]
+            found[name] = f"fit {shared} direction {digest(own)}"
+        return found
+
+
+@cache
+def steering_plan(config_json: str, memory: Path | None) -> SteeringPlan:
+    """The plan of a config, given as JSON."""
+    config = Config.model_validate_json(config_json)
+    return SteeringPlan(config, question_groups(config, memory), known_size(config.model)[0])
+
+
+def question_groups(config: Config, memory: Path | None = None) -> tuple[str | None, ...]:
+    """The group of each captured question, which says what may not be divided between the halves.
+
+    Data of the hub are not opened, as that may mean a download: without `dataset.group` they have no groups.
+
+    Raises:
+        DataError: the data cannot be read.
+    """
+    dataset, count = config.dataset, captured_questions(config)
+    if kind_of(dataset.source) is hub.KIND:
+        return (None,) * count
+
+    def ask() -> list[str]:
+        drawer = samples.Drawer(dataset, config.experiment.seed)
+        return [json.dumps(drawer.sample(place).group) for place in range(count)]
+
+    about = ["groups", samples.identity(dataset, config.experiment.seed), count, version("reasoning-gym")]
+    return tuple(json.loads(line) for line in remembered(memory, about, ask))

@@ -1,0 +1,137 @@
+"""What a plan can find wrong with the steering that a configuration asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from emoprobe.analysis.contrasts import references_of
+from emoprobe.config.experiment import Config
+from emoprobe.config.names import CONTROL
+from emoprobe.config.science.steering import MIDDLE, NONE, layer_sets
+from emoprobe.models.depth import known_size
+from emoprobe.steering.plan import captured_questions, directions_of, tones_of
+from emoprobe.tasks.sources import DataError, hub, kind_of
+from emoprobe.workflow.steered import question_groups
+
+HOOK_POINT = "resid_post"
+TAKEN = (NONE, "directions")
+LEAST_QUESTIONS = 4
+
+
+def check_steering(config: Config, memory: Path | None = None) -> list[str]:
+    """What is wrong, one line each: `section.key = value: what is wrong, what to do`; empty where nothing is steered.
+
+    Args:
+        config: the experiment; relative paths are taken from the working directory.
+        memory: folder in which the groups of questions are kept as long as the data are the same.
+    """
+    if not config.steering.enabled:
+        return []
+    found = [*_captures(config), *_variants(config), *_names(config), *_layers(config), *_files(config)]
+    return found or list(_questions(config, memory))
+
+
+def _captures(config: Config) -> Iterator[str]:
+    capture, position = config.capture, config.steering.fit.position
+    if not capture.enabled:
+        yield "steering.enabled = True: directions are fitted on activations; set capture.enabled: true"
+        return
+    if HOOK_POINT not in capture.hook_points:
+        yield (
+            f"capture.hook_points = {capture.hook_points}: directions are fitted at {HOOK_POINT}; add it, or set "
+            "steering.enabled: false"
+        )
+    if capture.positions == "all" or position not in capture.positions:
+        yield (
+            f"steering.fit.position = {position!r}: is not captured; name it in capture.positions "
+            f"(now {capture.positions})"
+        )
+    reference = references_of(config.variants, config.analysis.references)[-1]
+    if position == "prefix_mean" and (reference == CONTROL or config.steering.controls.orthogonal):
+        yield (
+            "steering.fit.position = 'prefix_mean': control has no prefix to be compared with; take a primary "
+            "reference with a text (analysis.references) and set steering.controls.orthogonal: false"
+        )
+
+
+def _variants(config: Config) -> Iterator[str]:
+    settings, references = config.steering, references_of(config.variants, config.analysis.references)
+    for key in ("tones", "variants"):
+        for name in getattr(settings, key) or []:
+            if name not in config.variants:
+                yield f"steering.{key} = {name!r}: is no variant (there are: {', '.join(config.variants)})"
+    for name in settings.tones or []:
+        if name in references:
+            yield f"steering.tones = {name!r}: is what the tones are compared with; remove it"
+    tones = tones_of(config)
+    if not tones and not settings.files:
+        yield (
+            "steering.tones: no variant has a valence of negative or positive, so there is nothing to steer along; "
+            "name tones or files"
+        )
+    if "ablate" in settings.operations and "diff_means" not in settings.methods:
+        yield "steering.operations = 'ablate': takes directions of diff_means away; add it to steering.methods"
+    if not ("add" in settings.operations and any(settings.doses)) and not ("ablate" in settings.operations and tones):
+        yield "steering.doses: holds nothing but 0, so that nothing would be steered"
+
+
+def _names(config: Config) -> Iterator[str]:
+    names = [direction.name for direction in directions_of(config)]
+    for name in dict.fromkeys(names):
+        if names.count(name) > 1 or name in TAKEN:
+            yield f"steering: two directions would be called {name!r}, or it is taken; rename the variant or the file"
+
+
+def _layers(config: Config) -> Iterator[str]:
+    layers, captured = config.steering.layers, config.capture.layers
+    count, _ = known_size(config.model)
+    if layers == MIDDLE:
+        if count is None:
+            yield (
+                f"steering.layers = 'middle': the depth of {config.model.source} is not known before it is downloaded; "
+                "give a list of layers"
+            )
+            return
+        wanted = [count // 2]
+    else:
+        wanted = [layer for together in layer_sets(layers) for layer in together]
+    for layer in dict.fromkeys(wanted):
+        if count is not None and layer >= count:
+            yield f"steering.layers = {layer}: the model has {count} layers, 0 to {count - 1}"
+        elif captured != "all" and layer not in captured and (count is None or layer - count not in captured):
+            yield f"steering.layers = {layer}: is not captured; add it to capture.layers (now {captured})"
+
+
+def _questions(config: Config, memory: Path | None) -> Iterator[str]:
+    captured, dataset = captured_questions(config), config.dataset
+    if captured < LEAST_QUESTIONS:
+        yield (
+            f"dataset.samples, capture.samples: {captured} questions are captured; steering divides them into two "
+            f"halves and needs at least {LEAST_QUESTIONS}"
+        )
+    elif dataset.group is not None and kind_of(dataset.source) is hub.KIND:
+        yield (
+            f"dataset.group = {dataset.group!r}: steering divides questions by group, which cannot be read from "
+            f"{dataset.source} for a plan; save the data as a .jsonl or .parquet file"
+        )
+    else:
+        try:
+            question_groups(config, memory)
+        except DataError as error:
+            yield str(error)
+
+
+def _files(config: Config) -> Iterator[str]:
+    if not config.steering.files:
+        return
+    # Here, as they bring NumPy, which a plan does without.
+    from emoprobe.steering.directions import DirectionError, read_direction, unit
+
+    n_layers, width = known_size(config.model)
+    for name, file in config.steering.files.items():
+        try:
+            rows = read_direction(file, Path(), n_layers, width)
+            unit(rows, name, list(range(len(rows))))
+        except DirectionError as error:
+            yield f"steering.files.{name}: {error}"

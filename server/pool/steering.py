@@ -1,0 +1,193 @@
+"""What the pool does for steering: a direction, a steered trajectory, or the scores of one."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from emoprobe.models.source import ModelError
+from emoprobe.results.dates import date_to_now
+from emoprobe.results.layout import SCORES
+from emoprobe.results.record import DamagedError
+from emoprobe.results.sample import Sample
+from emoprobe.results.scores import Scores
+from emoprobe.results.trajectory import STATE, AgentState, Trajectory
+from emoprobe.steering import requests
+from emoprobe.steering.plan import Edit, Steered, UnknownConditionError
+from emoprobe.tasks.requests import chat_request
+from emoprobe.tasks.responses import completed, failed
+from emoprobe.tasks.samples import split_draw_id
+from server.pool.experiment import Experiment
+from server.pool.fleet import Fleet, Request, UnansweredError
+from server.pool.jobs import write
+
+
+class SteeringError(ValueError):
+    """Something that cannot be made for steering; the message says why."""
+
+
+async def fit_direction(experiment: Experiment, name: str) -> None:
+    """Make one direction and write its file.
+
+    Raises:
+        SteeringError: the activations, or a file, do not give it.
+        DataError: the questions cannot be drawn.
+        OSError: it could not be written.
+    """
+
+    def work() -> None:
+        # Here, as they bring NumPy, which the pool otherwise does without.
+        from emoprobe.results.activation_folder import ActivationError
+        from emoprobe.steering.directions import DirectionError, fit
+
+        plan = experiment.steering
+        if name not in plan.directions:
+            raise SteeringError(f"the plan has no direction {name}; run again")
+        try:
+            fit(plan, experiment.layout, name, experiment.directory)
+        except (DirectionError, ActivationError) as error:
+            raise SteeringError(str(error)) from None
+
+    await write(work)
+
+
+async def steer(experiment: Experiment, fleet: Fleet, where: str, name: str) -> None:
+    """Generate, grade and write one trajectory under an edit; within the allowed failures, a record of its error.
+
+    Args:
+        experiment: whose trajectory it is.
+        fleet: the NNsight servers.
+        where: its condition and variant, such as `joy/add-all/L14/d0.4/control`.
+        name: the sample's id, with the draw where it is not the first.
+
+    Raises:
+        FleetDownError: no server is left.
+        GaveUpError, RefusedError: no server answered, or none did so under the edit, and no more pairs may fail.
+        SteeringError: the plan has no such trajectory.
+        VariantError, DataError: the pair has no request.
+        OSError: a file could not be read or written.
+    """
+    config, layout = experiment.config, experiment.layout
+    steered, place = await _planned(experiment, where, name)
+    edit = Edit.parse(steered.condition)
+    sample_id, number = split_draw_id(name)
+    sample = Sample.read(layout.sample(sample_id))
+    request = chat_request(config, experiment.model_name, steered.variant, sample, number)
+    sources = [layout.sample(sample_id), layout.model]
+    steering: list[dict[str, Any]] = []
+    if edit is not None:
+        steering = [requests.edit_body(edit, layout, experiment.results)]
+        request |= {"ndif": {"steering": steering}}
+        sources.append(layout.direction(edit.direction))
+    check = requests.check_steered(steering)
+    asked = Request(place, "/v1/chat/completions", request, config.workers.timeout, check)
+    try:
+        response, delivery = await fleet.deliver(asked)
+    except UnansweredError as error:
+        await experiment.steering_allowance.must_admit(where, name, error)
+        made = failed(config, steered.variant, sample, request, str(error), error.attempts, draw=number)
+    else:
+        experiment.steering_allowance.answered(where, name)
+        made = completed(config, steered.variant, sample, request, response, delivery, draw=number)
+    assert made.state is not None
+    # Whatever generates the other trajectories, these come from the server that can steer.
+    trajectory = Trajectory(made.messages, made.state.model_copy(update={"backend": "nnsight"}), made.outcome)
+    date_to_now(sources)
+    await write(trajectory.write, layout.steered(*steered))
+
+
+async def score(experiment: Experiment, fleet: Fleet, where: str, name: str) -> None:
+    """Score one steered trajectory by forward passes and write `scores.json`.
+
+    The gold answer is forced after the prompt under the trajectory's own edit; the first tokens of its answer are
+    compared with and without it; the whole answer is read by the unedited model. A trajectory that is the record of an
+    error has no scores; within the allowed failures, neither has one that no server scored.
+
+    Raises:
+        FleetDownError: no server is left.
+        GaveUpError, RefusedError: no server answered, and no more pairs may fail.
+        SteeringError: the plan has no such trajectory, or the model's tokenizer cannot be loaded.
+        DamagedError: the trajectory cannot be read.
+        OSError: the file could not be written.
+    """
+    layout = experiment.layout
+    steered, place = await _planned(experiment, where, name)
+    folder = layout.steered(*steered)
+    state = AgentState.read_file(folder / STATE)
+    date_to_now([folder / STATE])
+    if state.error is not None:
+        await write(Scores(error=state.error).write, folder / SCORES)
+        return
+    prompt, completion = state.prompt_token_ids, state.completion_token_ids
+    if not prompt or not completion:
+        raise DamagedError(folder / STATE, "it holds no token ids")
+    sample = Sample.read(layout.sample(split_draw_id(name)[0]))
+    gold = experiment.config.steering.scores.gold.replace("{answer}", sample.answer)
+    try:
+        (forced,) = await asyncio.to_thread(lambda: experiment.encode([gold]))
+    except ModelError as error:
+        raise SteeringError(str(error)) from None
+    asking = _Asking(experiment, fleet, place, prompt, requests.steering_of(state))
+    try:
+        found = await asking.scores(gold, forced, completion)
+    except UnansweredError as error:
+        await experiment.steering_allowance.must_admit(where, name, error)
+        found = Scores(error=str(error))
+    else:
+        experiment.steering_allowance.answered(where, name)
+    await write(found.write, folder / SCORES)
+
+
+class _Asking:
+    """The requests for the scores of one trajectory."""
+
+    def __init__(
+        self, experiment: Experiment, fleet: Fleet, place: int, prompt: list[int], steering: list[dict[str, Any]]
+    ) -> None:
+        self._experiment, self._fleet, self._place = experiment, fleet, place
+        self._prompt, self._steering = prompt, steering
+
+    async def scores(self, gold: str, forced: list[int], completion: list[int]) -> Scores:
+        """Ask for all of them, one after the other: others fill the server meanwhile."""
+        begin = len(self._prompt)
+        answer = await self._ask(forced, self._steering)
+        log_p_gold = sum(requests.log_probabilities(answer, begin))
+        logs = requests.log_probabilities(await self._ask(completion, []), begin)
+        first = completion[: self._experiment.config.steering.scores.kl_tokens]
+        divergences = [0.0] * len(first)
+        if self._steering:
+            divergences = (await self._ask(first, self._steering, len(first)))["ndif"]["kl"]
+        return Scores(
+            gold=gold,
+            gold_tokens=len(forced),
+            log_p_gold=log_p_gold,
+            tokens=len(completion),
+            perplexity=requests.perplexity(logs),
+            kl=divergences,
+        )
+
+    async def _ask(self, text: list[int], steering: list[dict[str, Any]], kl: int = 0) -> dict[str, Any]:
+        """The log-probabilities of the prompt and a text after it."""
+        ids = [*self._prompt, *text]
+        body = requests.score_body(self._experiment.model_name, ids, len(self._prompt), steering, kl)
+        check = requests.check_scored(len(ids), steering, kl)
+        timeout = self._experiment.config.workers.timeout
+        answer, _ = await self._fleet.deliver(Request(self._place, "/v1/completions", body, timeout, check))
+        return answer
+
+
+async def _planned(experiment: Experiment, where: str, name: str) -> tuple[Steered, int]:
+    """A trajectory of the plan and its place among all.
+
+    Raises:
+        SteeringError: it is none.
+        DataError: the questions cannot be drawn.
+    """
+    folder = Path(where)
+    steered = Steered(str(folder.parent), folder.name, name)
+    plan = await asyncio.to_thread(lambda: experiment.steering)
+    try:
+        return steered, plan.trajectories[steered]
+    except (KeyError, UnknownConditionError):
+        raise SteeringError(f"the plan has no steered trajectory {where}/{name}; run again") from None

@@ -1,0 +1,246 @@
+"""How often a direction that does what random ones do is called found, and how often one that does more is not.
+
+A world draws what each direction does to each question. Its runs end in the tables of the analysis, as an experiment's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from emoprobe.analysis.steering.coherence import Limits, coherent
+from emoprobe.analysis.steering.direction_tests import candidates, direction_rows
+from emoprobe.analysis.steering.effects import effect_rows
+from emoprobe.analysis.steering.experiment import steering_tests
+from emoprobe.analysis.steering.grid import PRIMARY_OUTCOME, Grid
+from emoprobe.analysis.steering.ranking import rank
+from tests.calibration.allowance import least, most
+from tests.calibration.rows import Row
+
+LIMITS = Limits(max_perplexity=2.0, max_repetition=0.1)
+COVERAGE = 0.93  # the least that is wanted of an interval
+
+
+@dataclass(frozen=True)
+class World:
+    """What directions do to log p(gold), in nats.
+
+    Attributes:
+        name: what it is.
+        questions: of the tones' directions.
+        control_questions: of the controls, the first so many; 0: all.
+        tones: directions that are tested.
+        random: random directions.
+        shuffled: shuffled-label directions of each tone.
+        layers: how many.
+        doses: that are added.
+        spread: standard deviation over directions of the effect of dose 1.
+        tails: degrees of freedom of what differs between directions and questions (Student's t).
+        unequal: standard deviation of the logarithm of how strongly a question answers to anything.
+        common: share of a direction's effect that is the same for all directions.
+        damage: what dose 1 takes from every question, growing with the square.
+        breaking: logarithm of the perplexity ratio of dose 1, growing with the square, other for each direction.
+        draws: of each question.
+        groups: of questions; 0: each stands for itself.
+        lost: share of the trajectories without a score.
+    """
+
+    name: str
+    questions: int = 24
+    control_questions: int = 0
+    tones: int = 2
+    random: int = 39
+    shuffled: int = 0
+    layers: int = 2
+    doses: tuple[float, ...] = (-1.0, -0.5, 0.5, 1.0)
+    spread: float = 0.3
+    tails: float = 30.0
+    unequal: float = 0.3
+    common: float = 0.0
+    damage: float = 0.0
+    breaking: float = 0.1
+    draws: int = 1
+    groups: int = 0
+    lost: float = 0.0
+
+
+PLAIN = World("plain")
+WORLDS = (
+    PLAIN,
+    World("few questions for controls", questions=48, control_questions=10),
+    World("heavy tails", tails=3.0, unequal=0.8),
+    World("heavy tails, few questions for controls", questions=64, control_questions=12, tails=3.0, unequal=0.8),
+    World("directions share most of what they do", common=0.8, damage=0.2),
+    World("any push harms", damage=1.0, spread=0.1),
+    World("large doses break the text, and harm", damage=0.5, breaking=0.8, doses=(-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)),
+    World("one tone, one layer, 8 questions", questions=8, tones=1, layers=1),
+    World("four tones, 79 controls", tones=4, random=79, control_questions=12),
+    World("many cells", layers=6, doses=(-2.0, -1.0, -0.5, -0.25, 0.25, 0.5, 1.0, 2.0), random=39, questions=16),
+    World("shuffled directions", shuffled=3),
+    World("draws and groups", questions=40, draws=2, groups=16, unequal=0.6),
+    World("lost answers", questions=32, lost=0.003),
+    World("nothing moves anything", spread=0.0),
+)  # fmt: skip
+
+
+@dataclass
+class Draw:
+    """What one experiment of a world does: mean effects (directions, layers, doses), and the table of it."""
+
+    names: list[str]
+    families: list[str]
+    tones: list[str | None]
+    truth: np.ndarray
+    changes: np.ndarray  # (directions, layers, doses, questions, draws)
+    base: np.ndarray  # (questions, draws)
+    strength: np.ndarray  # (questions)
+    log_ratio: np.ndarray  # (directions, layers, doses)
+    groups: list[str] | None
+    lost: np.ndarray  # as changes
+
+    def plant(self, layer: int, dose: int, effect: float) -> None:
+        """Let the first tone's direction have a mean effect in one cell."""
+        moved = effect - self.truth[0, layer, dose]
+        self.changes[0, layer, dose] += moved * self.strength[:, None]
+        self.truth[0, layer, dose] = effect
+
+
+def draw(world: World, generator: np.random.Generator) -> Draw:
+    """One experiment."""
+    tones = [f"tone{number}" for number in range(world.tones)]
+    directions: list[tuple[str, str, str | None]] = [(tone, "tone", tone) for tone in tones]
+    directions += [(f"shuffled-{tone}-{n:02d}", "shuffled", tone) for tone in tones for n in range(world.shuffled)]
+    directions += [(f"random-{number:03d}", "random", None) for number in range(world.random)]
+    count, doses = len(directions), np.array(world.doses)
+    shape = (count, world.layers, 1)
+    group = np.arange(world.questions) % world.groups if world.groups else np.arange(world.questions)
+    strength = np.exp(world.unequal * generator.normal(size=group.max() + 1) - world.unequal**2 / 2)[group]
+    own = generator.standard_t(world.tails, shape) * np.sqrt(1 - world.common)
+    own = own + generator.normal(size=(1, world.layers, 1)) * np.sqrt(world.common)
+    slope = world.spread * own
+    truth = slope * doses - world.damage * doses**2 * np.exp(0.2 * generator.normal(size=shape))
+    scatter = generator.standard_t(world.tails, (count, world.layers, 1, world.questions, 1)) * doses[:, None, None]
+    wobble = generator.standard_t(world.tails, (count, world.layers, len(doses), world.questions, world.draws))
+    noise = world.spread * (scatter + 0.5 * wobble)
+    changes = (truth[..., None, None] + noise) * strength[:, None]
+    lost = generator.random(changes.shape) < world.lost
+    few = world.control_questions or world.questions
+    lost[world.tones :, :, :, few:] = True
+    log_ratio = world.breaking * doses**2 * np.exp(0.4 * generator.normal(size=shape))
+    return Draw(
+        [name for name, _, _ in directions], [family for _, family, _ in directions], [tone for _, _, tone in directions],
+        truth, changes, generator.normal(-3, 1, (world.questions, world.draws)), strength, log_ratio,
+        [f"g{number}" for number in group] if world.groups else None, lost,
+    )  # fmt: skip
+
+
+def table(world: World, drawn: Draw, generator: np.random.Generator) -> pd.DataFrame:
+    """The table `steering` of an experiment."""
+    at = np.stack(np.meshgrid(*map(np.arange, drawn.changes.shape), indexing="ij"), axis=-1).reshape(-1, 5)
+    at = at[~drawn.lost.reshape(-1)]
+    direction, layer, dose, question, number = at.T
+    bare = np.stack(np.meshgrid(*map(np.arange, drawn.base.shape), indexing="ij"), axis=-1).reshape(-1, 2)
+    none = len(bare)
+
+    def column(values: list[str | None], codes: np.ndarray, unsteered: str | None) -> np.ndarray:
+        found: np.ndarray = np.array([*values, unsteered], dtype=object)[np.r_[codes, np.full(none, len(values))]]
+        return found
+
+    steered = len(direction)
+    questions, draws = np.r_[question, bare[:, 0]], np.r_[number, bare[:, 1]]
+    log_p = drawn.base[questions, draws]
+    log_p[:steered] += drawn.changes[tuple(at.T)]
+    log_ratio = np.zeros(len(questions))
+    log_ratio[:steered] = drawn.log_ratio[direction, layer, dose]
+    return pd.DataFrame(
+        {
+            "direction": column([*drawn.names], direction, "none"),
+            "family": column([*drawn.families], direction, "none"),
+            "tone": column(drawn.tones, direction, None),
+            "operation": column(["add"], np.zeros_like(layer), None),
+            "phase": column(["all"], np.zeros_like(layer), None),
+            "layers": column([str(place) for place in range(world.layers)], layer, None),
+            "dose": np.r_[np.array(world.doses)[dose], np.zeros(none)],
+            "variant": "control",
+            "sample_id": np.array([f"q_{place:04d}" for place in range(world.questions)], dtype=object)[questions],
+            "draw": draws + 1,
+            "group": np.array(drawn.groups, dtype=object)[questions] if drawn.groups else None,
+            "correct": pd.array(generator.random(len(questions)) < 0.5, dtype="boolean"),
+            "log_p_gold": log_p,
+            "completion_tokens": pd.array(np.full(len(questions), 20), dtype="Int64"),
+            "repetition": 0.1,
+            "perplexity": np.exp(0.5 + log_ratio + 0.1 * generator.normal(size=len(questions))),
+            "kl": 0.1,
+        }
+    )
+
+
+@dataclass
+class Tally:
+    """What the runs of a world showed."""
+
+    runs: int = 0
+    false: int = 0
+    told: int = 0
+    planted: int = 0
+    covered: int = 0
+    intervals: int = 0
+    chosen_covered: int = 0
+    chosen: int = 0
+
+
+def run(world: World, runs: int, seed: int, power: bool = True) -> Tally:
+    """Simulate and analyse a world; then plant the stated detectable effect, and analyse it again."""
+    generator = np.random.default_rng(seed)
+    tally = Tally(runs)
+    for _ in range(runs):
+        drawn = draw(world, generator)
+        grid = Grid(table(world, drawn, generator))
+        flags = coherent(grid, LIMITS)
+        rankings = {number: rank(grid, number, LIMITS) for number in candidates(grid)}
+        rows = direction_rows(grid, flags, rankings)
+        tally.false += any(row["verdict"] == "found" for row in rows)
+        for row in rows:
+            if row.get("low") is not None and not np.isnan(row["low"]):
+                truth = _truth(world, drawn, row)
+                tally.chosen += 1
+                tally.chosen_covered += row["low"] <= truth <= row["high"]
+        for row in effect_rows(grid, flags, rankings)[: 6 * world.layers * len(world.doses) * world.tones]:
+            if row["outcome"] == PRIMARY_OUTCOME and not np.isnan(row["low"]):
+                tally.intervals += 1
+                tally.covered += row["low"] <= _truth(world, drawn, row) <= row["high"]
+        first = rows[0]
+        if power and not np.isnan(first.get("detectable", np.nan)):
+            place = int(first["detectable_layers"]), world.doses.index(first["detectable_dose"])
+            drawn.plant(*place, first["detectable"] * generator.choice([-1.0, 1.0]))
+            again = steering_tests(table(world, drawn, generator), LIMITS)
+            tally.planted += 1
+            tally.told += again["verdict"].iloc[0] == "found"
+    return tally
+
+
+def _truth(world: World, drawn: Draw, row: dict[str, object]) -> float:
+    place = (
+        drawn.names.index(str(row["direction"])),
+        int(str(row["layers"])),
+        world.doses.index(float(str(row["dose"]))),
+    )
+    return float(drawn.truth[place])
+
+
+def rows(world: World, runs: int, seed: int) -> list[Row]:
+    """What a world showed: false findings, planted ones that are told, and intervals."""
+    tally = run(world, runs, seed)
+    found = [Row("false", "steering found", world.name, runs, tally.false / runs, most(runs))]
+    if tally.planted:
+        share = tally.told / tally.planted
+        found.append(Row("told", "steering, detectable effect", world.name, tally.planted, share, least(tally.planted)))
+    for kind, covered, count in (
+        ("steering effects", tally.covered, tally.intervals),
+        ("steering, chosen cell", tally.chosen_covered, tally.chosen),
+    ):
+        if count:
+            found.append(Row("covered", kind, world.name, count, covered / count, least(runs, COVERAGE)))
+    return found

@@ -1,0 +1,255 @@
+"""What steering did: effects, ranks among random directions, coherence, mediation, and what is said of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from emoprobe.analysis.plan import analysis_plan, deviations
+from emoprobe.analysis.steering.coherence import Limits, coherent, unbroken, within
+from emoprobe.analysis.steering.direction_tests import candidates
+from emoprobe.analysis.steering.experiment import analyze, steering_tests
+from emoprobe.analysis.steering.grid import Grid, Place
+from emoprobe.analysis.steering.plan import MIN_CONTROLS, controls_needed, planned_tests
+from emoprobe.analysis.steering.ranking import rank
+from emoprobe.config.experiment import Config
+from emoprobe.config.files import parse_config
+from emoprobe.report.statements.steering import statements
+from tests.calibration.allowance import least, most
+from tests.calibration.steering import LIMITS, PLAIN, WORLDS, World, draw, run, table
+
+RUNS = 12
+NAMES = ("plain", "heavy tails, few questions for controls", "large doses break the text, and harm")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_few_directions_are_found_that_do_nothing_special(name: str) -> None:
+    tally = run(next(world for world in WORLDS if world.name == name), RUNS, seed=1)
+    assert tally.false / RUNS <= most(RUNS)
+    assert tally.covered / tally.intervals >= 0.9
+    assert tally.chosen_covered / tally.chosen >= 0.9
+    assert tally.told / tally.planted >= least(tally.planted)
+
+
+def planted(world: World, effect: float, seed: int = 3) -> pd.DataFrame:
+    """A world in which the first tone has an effect at dose 0.5 of layer 1."""
+    generator = np.random.default_rng(seed)
+    drawn = draw(world, generator)
+    drawn.plant(1, world.doses.index(0.5), effect)
+    return table(world, drawn, generator)
+
+
+def empty_tests() -> pd.DataFrame:
+    return pd.DataFrame(columns=["variant", "reference", "measure", "verdict"])
+
+
+def analyzed(steered: pd.DataFrame, limits: Limits = LIMITS) -> dict[str, pd.DataFrame]:
+    trajectories = steered[steered["family"] == "none"].assign(paraphrase=pd.array([None], dtype="Int64")[0])
+    return analyze(steered, limits, trajectories, empty_tests())
+
+
+def test_a_planted_effect_is_found_where_it_is() -> None:
+    found = analyzed(planted(PLAIN, -3.0))
+    test = found["steering_tests"].set_index("direction").loc["tone0"]
+    assert (test["verdict"], test["layers"], test["dose"]) == ("found", "1", 0.5)
+    assert test["low"] < -3.0 < test["high"] < 0
+    assert test["p"] == pytest.approx(1 / 40)
+    assert test["p_holm"] == pytest.approx(2 / 40)
+    assert found["steering_tests"].set_index("direction").loc["tone1", "verdict"] == "not_found"
+    effects = found["steering_effects"]
+    cell = effects[(effects["direction"] == "tone0") & (effects["layers"] == "1") & (effects["dose"] == 0.5)]
+    row = cell.set_index("outcome").loc["log_p_gold"]
+    assert row["estimate"] < row["control_low"]
+    assert row["p_corrected"] == pytest.approx(1 / 40)
+    assert effects.loc[effects["family"] == "random", "p"].isna().all()
+    said = statements(found["steering_tests"], found["steering_mediation"])
+    assert [one.verdict for one in said] == ["found", "not_found"]
+    assert said[0].text.startswith(
+        "Steering along tone0 (the difference of means between tone0 and the reference) lowers"
+    )
+    assert "none reach as far" in said[0].text
+    assert "would have been found with 80 %" in said[1].text
+
+
+def test_what_is_not_coherent_is_not_found() -> None:
+    steered = planted(PLAIN, -3.0)
+    broken = (steered["direction"] == "tone0") & (steered["layers"] == "1") & (steered["dose"] == 0.5)
+    steered.loc[broken, "perplexity"] *= 3
+    test = steering_tests(steered, LIMITS).set_index("direction").loc["tone0"]
+    assert (test["layers"], test["dose"]) != ("1", 0.5)
+    assert test["cells"] == 6  # neither that dose nor the larger one
+    steered["perplexity"] *= np.where(steered["family"] == "none", 1.0, 9.0)
+    test = steering_tests(steered, LIMITS).iloc[0]
+    assert (test["verdict"], test["reason"]) == ("note", "the text is not coherent at any dose")
+    (said, _) = statements(steering_tests(steered, LIMITS), analyzed(steered)["steering_mediation"])
+    assert "not reachable" in said.text
+
+
+def test_too_few_controls_reach_no_verdict() -> None:
+    steered = planted(PLAIN, -3.0)
+    few = steered[~steered["direction"].isin(["random-000", "random-001"])]
+    test = steering_tests(few, LIMITS).iloc[0]
+    assert (test["verdict"], test["controls"]) == ("note", 37)
+    assert "39 random directions are needed, 37" in test["reason"]
+    none = steered[steered["family"] != "random"]
+    assert steering_tests(none, LIMITS)["reason"].iloc[0] == "no random direction ran the same grid"
+    said = statements(steering_tests(none, LIMITS), analyzed(none)["steering_mediation"])
+    assert {one.verdict for one in said} == {"note"}
+
+
+def test_the_correction_takes_more_controls_for_more_directions() -> None:
+    assert [controls_needed(count) for count in (1, 2, 3, 4)] == [MIN_CONTROLS, 39, 59, 79]
+    test = steering_tests(planted(World("three", tones=3), -3.0), LIMITS).iloc[0]
+    assert test["verdict"] == "note"
+    assert test["p_holm"] == pytest.approx(3 / 40)
+
+
+def test_shuffled_labels_have_to_be_exceeded() -> None:
+    world = World("shuffled", shuffled=2)
+    generator = np.random.default_rng(3)
+    drawn = draw(world, generator)
+    drawn.plant(1, 2, -3.0)
+    assert steering_tests(table(world, drawn, generator), LIMITS)["verdict"].iloc[0] == "found"
+    drawn.changes[drawn.names.index("shuffled-tone0-01"), 1, 2] -= 4.0
+    test = steering_tests(table(world, drawn, generator), LIMITS).iloc[0]
+    assert (test["verdict"], test["exceeds_shuffled"]) == ("not_found", False)
+
+
+def test_only_the_questions_of_the_controls_are_ranked() -> None:
+    """An effect on questions that no control was asked is estimated, and not ranked."""
+    world = World("few", questions=40, control_questions=12)
+    generator = np.random.default_rng(5)
+    drawn = draw(world, generator)
+    drawn.changes[0, :, :, 12:] -= 20.0
+    found = steering_tests(table(world, drawn, generator), LIMITS).iloc[0]
+    assert found["questions"] == 12
+    assert found["n"] == 40
+    assert found["verdict"] == "not_found"
+    assert found["estimate"] < -10
+
+
+def test_the_rank_does_not_depend_on_which_direction_is_asked() -> None:
+    """Any random direction in place of the tone has the rank that it should have: together they are all ranks."""
+    world = World("one", tones=1, random=39)
+    generator = np.random.default_rng(7)
+    drawn = draw(world, generator)
+    steered = table(world, drawn, generator)
+    ranks = []
+    for name in drawn.names:
+        swapped = {name: "tone0", "tone0": name}
+        renamed = steered.assign(direction=steered["direction"].map(lambda own: swapped.get(own, own)))  # noqa: B023
+        own = renamed["direction"] == "tone0"
+        family = np.where(own, "tone", np.where(renamed["family"] == "none", "none", "random"))
+        grid = Grid(renamed.assign(family=family, tone=renamed["direction"].where(own, None)))
+        ranking = rank(grid, candidates(grid)[0], LIMITS)
+        ranks.append(ranking.p(float(ranking.largest[0])))
+    assert sorted(ranks) == pytest.approx(np.arange(1, 41) / 40)
+
+
+def place(dose: float, layers: str = "1") -> Place:
+    return Place("add", "all", layers, dose, "control")
+
+
+def test_coherence_ends_at_the_first_dose_that_breaks_the_text() -> None:
+    places = [place(dose) for dose in (-1.0, 0.5, 1.0, 2.0)] + [place(2.0, "2")]
+    flags = np.array([True, True, False, True, True])
+    assert unbroken(places, flags).tolist() == [True, True, False, False, True]
+
+
+def test_what_counts_as_coherent() -> None:
+    asked = np.ones((4, 10), dtype=bool)
+    ratio = np.full((4, 10), np.log(1.9))
+    ratio[1] = np.log(2.1)
+    ratio[3, :2] = np.nan  # two texts of ten are empty
+    repetition = np.zeros((4, 10))
+    repetition[2] = 0.2
+    assert within(ratio, repetition, asked, LIMITS).tolist() == [True, False, False, False]
+
+
+def test_without_perplexities_nothing_is_known_to_be_coherent() -> None:
+    steered = planted(PLAIN, -3.0).assign(perplexity=np.nan)
+    assert not coherent(Grid(steered), LIMITS).any()
+
+
+def mediated(share: float, reference_too: bool, verdict: str = "different", shift: float = -2.0) -> dict[str, Any]:
+    """The row of log p(gold) where ablation takes a share of a tone's effect, and 0.5 nats anywhere."""
+    generator = np.random.default_rng(2)
+    rows: list[dict[str, Any]] = []
+    for number in range(32):
+        base = generator.normal(-3, 1)
+        effect = shift + generator.normal(0, 0.3)
+        cells = [("none", "filler", base), ("none", "anger", base + effect)]
+        cells.append(("anger", "anger", base + (1 - share) * effect - 0.5 + generator.normal(0, 0.1)))
+        if reference_too:
+            cells.append(("anger", "filler", base - 0.5))
+        for direction, variant, value in cells:
+            bare = direction == "none"
+            rows.append(
+                {
+                    "direction": direction, "family": "none" if bare else "tone", "tone": None if bare else "anger",
+                    "operation": None if bare else "ablate", "phase": None if bare else "all",
+                    "layers": None if bare else "3", "dose": 0.0 if bare else 1.0, "variant": variant,
+                    "sample_id": f"q_{number:02d}", "draw": 1, "group": None, "correct": True, "log_p_gold": value,
+                    "completion_tokens": 9, "repetition": 0.0, "perplexity": 1.5, "kl": 0.1,
+                }
+            )  # fmt: skip
+    steered = pd.DataFrame(rows).astype({"correct": "boolean", "completion_tokens": "Int64"})
+    trajectories = steered[steered["family"] == "none"].copy()
+    texts = trajectories["sample_id"].str[2:].astype(int) % 8
+    trajectories["paraphrase"] = texts.astype("Int64")
+    tests = pd.DataFrame([{"variant": "anger", "reference": "filler", "measure": "correct", "verdict": verdict}])
+    found = analyze(steered, LIMITS, trajectories, tests)
+    (row,) = found["steering_mediation"].query("outcome == 'log_p_gold'").to_dict("records")
+    said = statements(found["steering_tests"], found["steering_mediation"])
+    assert said[0].text.startswith("Steering along anger") or said[0].verdict == "note"
+    return {str(key): value for key, value in row.items()} | {"text": said[-1].text}
+
+
+def test_ablation_takes_away_what_the_direction_carries() -> None:
+    row = mediated(0.75, reference_too=True)
+    assert row["unit"] == "texts"
+    assert row["low"] < 1.5 < row["high"]
+    assert row["low"] > 1.0
+    assert row["share_low"] < 0.75 < row["share_high"]
+    assert row["share"] == pytest.approx(0.75, abs=0.05)
+    assert row["effect_high"] < 0
+    assert "in both" in row["text"]
+
+
+def test_without_the_reference_ablation_itself_is_in_the_change() -> None:
+    row = mediated(0.75, reference_too=False)
+    assert not row["reference_ablated"]
+    assert row["change"] == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_share_is_told_of_a_tone_that_differs_alone() -> None:
+    assert np.isnan(mediated(0.75, reference_too=True, verdict="undecided")["share"])
+    none = mediated(0.75, reference_too=True, shift=0.0)
+    assert np.isnan(none["share"])
+    assert "No share is told" in none["text"]
+
+
+def test_nothing_but_unsteered_trajectories_gives_empty_tables() -> None:
+    steered = planted(PLAIN, -3.0)
+    found = analyzed(steered[steered["family"] == "none"])
+    assert all(table.empty for table in found.values())
+
+
+def test_the_plan_says_what_a_verdict_takes() -> None:
+    assert planned_tests(Config()) is None
+    tones = {name: {"texts": ["Hm."], "valence": "negative"} for name in ("anger", "fear", "sorrow")}
+    settings = {"variants": {"control": {}, **tones}, "steering": {"enabled": True}}
+    planned = planned_tests(parse_config(settings))
+    assert planned is not None
+    assert (planned.directions, planned.controls_needed, planned.reachable) == (
+        {"tone": 3},
+        {"tone": 59},
+        {"tone": False},
+    )
+    plan = analysis_plan(parse_config(settings), steering=planned.values())
+    assert deviations(plan, parse_config(settings)) == []
+    other = parse_config(settings | {"steering": {"enabled": True, "coherence": {"max_perplexity": 9.0}}})
+    assert "the directions that are steered along" in deviations(plan, other)[0]
