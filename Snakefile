@@ -18,6 +18,7 @@ include: "rules/generate.smk"
 include: "rules/capture.smk"
 include: "rules/probe.smk"
 include: "rules/analyze.smk"
+include: "rules/features.smk"
 include: "rules/study.smk"
 
 

@@ -14,6 +14,7 @@ from emoprobe.config.names import CONTROL, check_name
 from emoprobe.config.science.analysis import Analysis
 from emoprobe.config.science.capture import Capture
 from emoprobe.config.science.dataset import Dataset
+from emoprobe.config.science.features import Features
 from emoprobe.config.science.generation import Generation
 from emoprobe.config.science.model import Model
 from emoprobe.config.science.probes import Probes
@@ -49,6 +50,7 @@ class Config(Section):
     workers: Workers = Field(default_factory=Workers)
     capture: Capture = Field(default_factory=Capture)
     probes: Probes = Field(default_factory=Probes)
+    features: Features = Field(default_factory=Features)
     analysis: Analysis = Field(default_factory=Analysis)
 
     @field_validator("variants", mode="before")

@@ -11,7 +11,7 @@ import pandas as pd
 
 from emoprobe.analysis.plan import deviations
 from emoprobe.config.experiment import Config
-from emoprobe.report.statements import behaviour, data, folder, probes
+from emoprobe.report.statements import behaviour, data, features, folder, probes
 from emoprobe.results.layout import Layout
 from emoprobe.results.plan import AnalysisPlan
 from emoprobe.results.record import read_json
@@ -27,7 +27,7 @@ def report(config: Config, layout: Layout) -> dict[str, Any]:
     found = {name: read_table(layout.root, name) for name in names}
     trajectories = found["trajectories"]
     metadata = read_json(layout.metadata) if layout.metadata.exists() else {}
-    for name in ("probe_tests", "probe_transfer"):
+    for name in ("probe_tests", "probe_transfer", "autoencoders", "features"):
         if layout.table(name).exists():
             found[name] = read_table(layout.root, name)
     agreement = found["consistency"].iloc[0]
@@ -45,6 +45,7 @@ def report(config: Config, layout: Layout) -> dict[str, Any]:
         "none_solves": int(agreement["none_solves"]),
         "workers": records(found["workers"]),
         "probes": records(found["probe_tests"]) if "probe_tests" in found else [],
+        "autoencoders": records(found["autoencoders"]) if "autoencoders" in found else [],
         "statements": [statement.values() for statement in statements(found, config, plan, layout)],
     }
 
@@ -62,6 +63,8 @@ def statements(
     """
     changed = [] if plan is None else deviations(plan, config, found["trajectories"])
     said = probes.statements(found["probe_tests"], found["probe_transfer"]) if "probe_tests" in found else []
+    if "features" in found:
+        said = [*said, *features.statements(found["autoencoders"], found["features"])]
     notes = data.notes(
         found["trajectories"], found["accuracy"], found["paired_tests"], found["consistency"], plan, changed
     )

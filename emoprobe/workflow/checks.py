@@ -9,7 +9,7 @@ import contextlib
 import difflib
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,14 @@ from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 
+from emoprobe.analysis.contrasts import contrasts_of, references_of
 from emoprobe.config.errors import ConfigError, lines_by_experiment
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.capture import Capture
 from emoprobe.config.science.dataset import Dataset
 from emoprobe.config.science.model import Model
 from emoprobe.config.study import Study
+from emoprobe.models import autoencoders
 from emoprobe.models import source as models
 from emoprobe.models.source import ModelError
 from emoprobe.results import atomic
@@ -48,6 +50,7 @@ def check_config(config: Config, cache: Path | None = None, converted: Path = MO
         *_data(config.dataset, config.experiment.seed, cache),
         *_variants(config),
         *_model(config, converted),
+        *_features(config, converted),
         *_endpoints(config),
     ]
 
@@ -137,6 +140,32 @@ def _model(config: Config, converted: Path) -> Iterator[str]:
         yield from _hook_points(config.capture, directory)
 
 
+def _features(config: Config, converted: Path) -> Iterator[str]:
+    features, settings = config.features, config.features.autoencoder
+    if not features.enabled or features.layer is None:
+        return
+    references = references_of(list(config.variants), config.analysis.references)
+    if not any(contrast.primary for contrast in contrasts_of(list(config.variants), references)):
+        yield "features.enabled = true: features are compared between tones and their reference; add a tone"
+    directory = _directory(config.model, converted)
+    count = None if directory is None else _layer_count(directory)
+    if count is not None and not -count <= features.layer < count:
+        yield f"features.layer = {features.layer}: the model in {directory} has {count} layers, 0 to {count - 1}"
+    if settings.source is None or not models.is_local(settings.source):
+        return
+    try:
+        width = autoencoders.input_width(autoencoders.local_folder(settings))
+    except autoencoders.AutoencoderError as error:
+        yield str(error)
+        return
+    own = None if directory is None else _stream_width(directory)
+    if own is not None and width != own:
+        yield (
+            f"features.autoencoder.source = {settings.source!r}: reads {width} values, and the model in {directory} "
+            f"has {own}: it is another model's"
+        )
+
+
 def _directory(model: Model, converted: Path) -> Path | None:
     """Where a model lies, if it is on this machine's disk and not in the cache of the hub."""
     if models.is_local(model.source):
@@ -156,12 +185,22 @@ def _layers(capture: Capture, directory: Path) -> Iterator[str]:
 
 def _layer_count(directory: Path) -> int | None:
     """Layers of a model by its config.json; None where it does not say."""
+    return _told(directory, ("num_hidden_layers", "n_layer", "num_layers", "n_layers"))
+
+
+def _stream_width(directory: Path) -> int | None:
+    """Values of the residual stream by a model's config.json; None where it does not say."""
+    return _told(directory, ("hidden_size", "n_embd", "d_model"))
+
+
+def _told(directory: Path, keys: Iterable[str]) -> int | None:
+    """The first of some numbers that a model's config.json gives."""
     try:
         values = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     values = values.get("text_config", values)
-    counts = (values.get(key) for key in ("num_hidden_layers", "n_layer", "num_layers", "n_layers"))
+    counts = (values.get(key) for key in keys)
     return next((count for count in counts if isinstance(count, int)), None)
 
 

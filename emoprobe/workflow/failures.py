@@ -18,7 +18,7 @@ def pair_failures(layout: Layout, since: float) -> dict[str, list[str]]:
     The log of a trajectory or capture stays empty unless its job fails.
     """
     reasons: dict[str, list[str]] = defaultdict(list)
-    for kind in ("sample", "generate", "capture"):
+    for kind in ("sample", "generate", "capture", "tokens"):
         for path in sorted((layout.root / "logs" / kind).glob("*/*.log")):
             status = path.stat()
             if not status.st_size or status.st_mtime < since:

@@ -14,8 +14,8 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.study import Study
 from emoprobe.report.figures import figures_of
 from emoprobe.results.catalogue import tables_of
-from emoprobe.results.layout import ACTIVATION_FILES, TRAJECTORY_FILES, Layout
-from emoprobe.tasks.samples import captured_pairs, experiment_pairs, sample_ids
+from emoprobe.results.layout import ACTIVATION_FILES, AUTOENCODER_FILES, TRAJECTORY_FILES, Layout
+from emoprobe.tasks.samples import captured_pairs, experiment_pairs, sample_ids, token_pairs
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,11 @@ class Targets:
         """Those of the trajectories whose activations are captured."""
         return captured_pairs(self.config)
 
+    @cached_property
+    def tokens_of(self) -> list[tuple[str, str]]:
+        """Those of the trajectories whose every token is captured."""
+        return token_pairs(self.config)
+
     def samples(self) -> list[Path]:
         """The files of the questions."""
         return [self.layout.sample(sample) for sample in sample_ids(self.config.dataset)]
@@ -50,11 +55,23 @@ class Targets:
         folders = (self.layout.activations(variant, sample) for variant, sample in self.captured)
         return [f"{folder}/{name}" for folder in folders for name in names]
 
+    def tokens(self, names: Iterable[str] = ACTIVATION_FILES) -> list[str]:
+        """Files of every folder of tokens."""
+        names = list(names)
+        folders = (self.layout.tokens(variant, sample) for variant, sample in self.tokens_of)
+        return [f"{folder}/{name}" for folder in folders for name in names]
+
+    def autoencoders(self) -> list[Path]:
+        """Files of every autoencoder that is trained."""
+        names = self.config.features.autoencoders
+        return [self.layout.autoencoder(name) / file for name in names for file in AUTOENCODER_FILES]
+
     @property
     def rules(self) -> list[str]:
         """The rules that make the experiment's tables."""
         probes = ["probe_activations"] if self.config.has_probes else []
-        return ["tabulate_trajectories", "analyze_behaviour", *probes]
+        features = ["measure_autoencoders", "analyze_features"] if self.config.features.enabled else []
+        return ["tabulate_trajectories", "analyze_behaviour", *probes, *features]
 
     def tables(self) -> list[Path]:
         """Every table of the experiment."""
@@ -63,6 +80,7 @@ class Targets:
     def figures(self) -> list[Path]:
         """Every figure of the experiment."""
         rules = ["draw_figures", *(["draw_probe_figures"] if self.config.has_probes else [])]
+        rules += ["draw_feature_figures"] if self.config.features.enabled else []
         return [self.layout.figure(name) for rule in rules for name in figures_of(rule)]
 
     def manifest(self) -> list[Path]:
@@ -76,6 +94,8 @@ class Targets:
         concluded = [layout.plan, layout.report, layout.report_html, layout.verified]
         captured: list[Path | str] = [*self.manifest(), *self.activations()]
         directions = [layout.directions()] if self.config.has_probes else []
+        featured: list[Path | str] = [*self.autoencoders(), *self.tokens()]
+        directions += [layout.feature_directions()] if self.config.features.enabled else []
         return [
             *described,
             *concluded,
@@ -85,6 +105,7 @@ class Targets:
             *self.samples(),
             *self.trajectories(),
             *captured,
+            *featured,
         ]
 
 
@@ -141,7 +162,7 @@ def budget(study: Study) -> str:
         counts = {
             "trajectories": len(targets.pairs),
             "tokens": len(targets.pairs) * config.generation.max_tokens,
-            "activation folders": len(targets.captured),
+            "activation folders": len(targets.captured) + len(targets.tokens_of),
         }
         lines.append(f"  {name}: {_counted(counts)}")
         total = {key: total[key] + counts[key] for key in total}
@@ -170,7 +191,10 @@ def _servers(study: Study) -> str:
         return _plural(foreign, "endpoint") + turns
     kinds = {
         "vLLM server": any(config.generation.backend == "vllm" for config in configs),
-        "NNsight server": any(config.capture.enabled or config.generation.backend == "nnsight" for config in configs),
+        "NNsight server": any(
+            config.capture.enabled or config.features.enabled or config.generation.backend == "nnsight"
+            for config in configs
+        ),
     }
     count = max(config.workers.count for config in configs)
     return " and ".join(_plural(count, kind) for kind, used in kinds.items() if used) + turns

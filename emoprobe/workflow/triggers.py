@@ -12,8 +12,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from emoprobe.analysis.contrasts import references_of
 from emoprobe.config.experiment import Config
 from emoprobe.models import source as models
+from emoprobe.models.autoencoders import identity as weights_identity
 from emoprobe.tasks import samples, variants
 from emoprobe.workflow.code import code_digest
 
@@ -23,6 +25,9 @@ CODE = {
     "tabulate_trajectories": ("emoprobe.stages.trajectories",),
     "analyze_behaviour": ("emoprobe.stages.behaviour",),
     "probe_activations": ("emoprobe.stages.probes",),
+    "train_autoencoder": ("emoprobe.stages.features.train",),
+    "measure_autoencoders": ("emoprobe.stages.features.measure",),
+    "analyze_features": ("emoprobe.stages.features.analyze",),
     "draw_figures": ("emoprobe.stages.figures", "emoprobe.report.figures"),
     "tabulate_study": ("emoprobe.analysis.study",),
     "report_study": ("emoprobe.report.study", "emoprobe.report.figures.study", *PAGES),
@@ -40,7 +45,9 @@ class Triggers:
     """The digests of one configuration, by what they make again.
 
     `trajectories` has one for each variant. `answers` changes
-    where all of them do. `labels` is what the analysis knows of the variants.
+    where all of them do. `labels` is what the analysis knows of the variants. `tokens` is what is captured for the
+    features, `autoencoder` what it is trained with or where it comes from, `evaluated` and `features` how it is
+    measured and which features are tested, against the primary one of `references`.
     """
 
     model: str
@@ -51,6 +58,11 @@ class Triggers:
     probes: str
     analysis: str
     labels: str
+    tokens: str
+    autoencoder: str
+    evaluated: str
+    features: str
+    references: str
     experiment: str
 
     @classmethod
@@ -75,6 +87,11 @@ class Triggers:
             probes=digest(config.probes.content()),
             analysis=digest(config.analysis.content()),
             labels=digest([list(config.variants), [variant.valence for variant in config.variants.values()]]),
+            tokens=digest([config.features.layer, config.features.dtype]),
+            autoencoder=digest([weights_identity(config.features.autoencoder), config.experiment.seed]),
+            evaluated=digest(config.features.evaluated),
+            features=digest([config.features.chosen, config.features.contexts]),
+            references=digest(references_of(list(config.variants), config.analysis.references)),
             experiment=digest(described),
         )
 

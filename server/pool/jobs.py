@@ -1,9 +1,10 @@
-"""What the pool does for one job: a sample, a trajectory, or the activations of one."""
+"""What the pool does for one job: a sample, a trajectory, or the activations of one, at positions or every token."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from emoprobe.results.activation_folder import ActivationFolder
@@ -64,7 +65,7 @@ async def generate(experiment: Experiment, fleet: Fleet, variant: str, name: str
         await _must_be_allowed(experiment, variant, name, error)
         trajectory = failed(config, variant, sample, request, str(error), error.attempts, draw=number)
         if inline:
-            await _write_failed_capture(experiment, variant, name, str(error), [])
+            await _write_failed_capture(_wanted(experiment, variant, name), str(error), [])
     else:
         experiment.allowance.answered(variant, name)
         trajectory = completed(config, variant, sample, request, response, delivery, draw=number)
@@ -84,11 +85,29 @@ async def capture(experiment: Experiment, fleet: Fleet, variant: str, name: str)
         DamagedError: the trajectory cannot be read.
         OSError: the record could not be written.
     """
+    await _replay(experiment, fleet, variant, name, _wanted(experiment, variant, name))
+
+
+async def capture_tokens(experiment: Experiment, fleet: Fleet, variant: str, name: str) -> None:
+    """Capture one layer of one trajectory at every token, for the features; else as `capture`."""
+    settings = experiment.config.features
+    wanted = {
+        "save_dir": str(experiment.layout.tokens(variant, name).resolve()),
+        "request_id": f"{_request_id(experiment, variant, name)}-tokens",
+        "layers": [settings.layer],
+        "hook_points": ["resid_post"],
+        "positions": "all",
+        "dtype": settings.dtype,
+    }
+    await _replay(experiment, fleet, variant, name, wanted)
+
+
+async def _replay(experiment: Experiment, fleet: Fleet, variant: str, name: str, wanted: dict[str, Any]) -> None:
     path = experiment.layout.pair(variant, name) / STATE
     state = AgentState.read_file(path)
     date_to_now([path, experiment.layout.model])
     if state.error is not None:
-        await _write_failed_capture(experiment, variant, name, state.error, [])
+        await _write_failed_capture(wanted, state.error, [])
         return
     if state.token_ids is None or state.prompt_token_ids is None:
         raise DamagedError(path, "it holds no token ids")
@@ -96,7 +115,7 @@ async def capture(experiment: Experiment, fleet: Fleet, variant: str, name: str)
         "model": experiment.model_name,
         "prompt": state.token_ids,
         "max_tokens": 0,
-        "ndif": _wanted(experiment, variant, name)
+        "ndif": wanted
         | {
             "messages": state.request["messages"],
             "message_spans": state.message_spans and state.message_spans.values(),
@@ -110,7 +129,7 @@ async def capture(experiment: Experiment, fleet: Fleet, variant: str, name: str)
         await fleet.deliver(asked)
     except UnansweredError as error:
         await _must_be_allowed(experiment, variant, name, error)
-        await _write_failed_capture(experiment, variant, name, str(error), state.token_ids)
+        await _write_failed_capture(wanted, str(error), state.token_ids)
     else:
         experiment.allowance.answered(variant, name)
 
@@ -125,11 +144,9 @@ async def _must_be_allowed(experiment: Experiment, variant: str, name: str, erro
         raise type(error)(f"{error}\n{experiment.allowance.words()}", error.attempts) from None
 
 
-async def _write_failed_capture(
-    experiment: Experiment, variant: str, name: str, error: str, token_ids: list[int]
-) -> None:
+async def _write_failed_capture(wanted: dict[str, Any], error: str, token_ids: list[int]) -> None:
     """Write the activation folder of a pair that has no activations."""
-    folder, request_id = experiment.layout.activations(variant, name), _request_id(experiment, variant, name)
+    folder, request_id = Path(wanted["save_dir"]), wanted["request_id"]
     await _write(ActivationFolder.write_failure, folder, error, request_id, token_ids)
 
 

@@ -175,7 +175,9 @@ class Pool:
         else:
             fleet = self._fleets.of("nnsight", experiment, run.logs)
             await self._fleets.before_capture(fleet)
-            await jobs.capture(experiment, fleet, job.variant, job.sample)
+            await (jobs.capture if job.kind == "capture" else jobs.capture_tokens)(
+                experiment, fleet, job.variant, job.sample
+            )
 
     def status(self) -> PoolStatus:
         """What a watcher wants to know: who is served, and by what."""

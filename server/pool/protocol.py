@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple, cast, get_args
 
-JobKind = Literal["sample", "generate", "capture"]
+JobKind = Literal["sample", "generate", "capture", "tokens"]
 QUESTIONS = "questions"
 
 

@@ -15,7 +15,7 @@ from itertools import groupby
 
 import numpy as np
 
-from tests.calibration import behaviour, coverage, probes
+from tests.calibration import behaviour, coverage, features, probes
 from tests.calibration.rows import Row
 
 GRIDS = ("discordance_cells", "text_cells", "accuracy_cells")
@@ -36,6 +36,8 @@ def jobs(runs: int) -> dict[str, Callable[[], list[Row]]]:
         found[f"power: design {number + 1}"] = partial(behaviour.power_rows, design, deviation, runs, SEED)
     for world in probes.WORLDS:
         found[f"probes: {world.name}"] = partial(probes.rows, world, runs)
+    for own in features.WORLDS:
+        found[f"features: {own.name}"] = partial(features.rows, own, runs)
     for grid in GRIDS:
         found[f"coverage: {grid}"] = partial(coverage.rows, grid, 5 * runs, SEED)
     return found
@@ -53,7 +55,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=behaviour.FULL_RUNS, help="runs of each world")
     parser.add_argument("--processes", type=int, default=2, help="processes that share the worlds")
-    parser.add_argument("--only", default="", help="a part of the names: accuracy, power, probes, coverage, a world")
+    parser.add_argument(
+        "--only", default="", help="a part of the names: accuracy, power, probes, features, coverage, a world"
+    )
     arguments = parser.parse_args()
     chosen = {name: job for name, job in jobs(arguments.runs).items() if arguments.only in name}
     rows = []

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from emoprobe.report.figures.view import View
 
 # Rule that makes tables → rule that draws figures with them; all other figures are those of behaviour.
-DRAWING = {"probe_activations": "draw_probe_figures", "tabulate_study": "report_study"}
+DRAWING = {
+    "probe_activations": "draw_probe_figures",
+    "analyze_features": "draw_feature_figures",
+    "tabulate_study": "report_study",
+}
 CAPTIONS = Path(__file__).parents[1] / "captions"
 
 
@@ -69,6 +73,8 @@ FIGURES: dict[str, Figure] = {
         Figure("probe_auroc", "Probes", ("probes",), "probes:auroc"),
         Figure("probe_transfer", "Probes", ("probe_tests", "probe_transfer"), "probes:transfers"),
         Figure("direction_cosines", "Probes", ("direction_cosines",), "probes:cosines"),
+        Figure("feature_effects", "Features", ("features",), "features:effects"),
+        Figure("feature_baselines", "Features", ("features",), "features:baselines"),
         Figure("study_forest", "Comparisons", ("study_paired_tests", "study_accuracy"), "study:forest"),
         Figure("variant_plane", "Probes", ("variant_plane",), "probes:plane"),
     )

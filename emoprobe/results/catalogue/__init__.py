@@ -5,7 +5,7 @@ A new table is one entry here; `results.tables` writes it, the rules and the pag
 
 from __future__ import annotations
 
-from emoprobe.results.catalogue import behaviour, probes, study, trajectories
+from emoprobe.results.catalogue import behaviour, features, probes, study, trajectories
 from emoprobe.results.catalogue.table import Column, Kind, Table
 
 __all__ = ["TABLES", "Column", "Kind", "Table", "tables_of"]
@@ -24,6 +24,9 @@ TABLES: dict[str, Table] = {
         probes.PROBE_TRANSFER,
         probes.DIRECTION_COSINES,
         probes.VARIANT_PLANE,
+        features.AUTOENCODERS,
+        features.FEATURES,
+        features.FEATURE_CONTEXTS,
         study.STUDY_ACCURACY,
         study.STUDY_PAIRED_TESTS,
     )

@@ -1,0 +1,7 @@
+"""Features: directions that a sparse autoencoder finds in the residual stream, and which of them differ with the tone.
+
+In reading order: `tokens` gives the captured tokens in shards and divides them in halves, `autoencoder` is what reads
+and gives them back, `formats` and `training` say where one comes from, `quality` and `splicing` how good it is,
+`differences` which features differ, beside `baselines`, and `contexts` where they are active. It imports `config`,
+`results`, `models`, the ids of `tasks`, and PyTorch; `splicing` runs the model itself.
+"""
