@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from emoprobe.analysis.features.differences import Block, Ranking, corrected, test_choices
+from emoprobe.analysis.features.differences import corrected, tested
 from emoprobe.analysis.features.halves import halves
+from emoprobe.analysis.features.ranking import Block, Ranking
 from emoprobe.report.statements.features import statements
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.statement import Statement
@@ -104,7 +105,7 @@ def template(draw: Draw) -> None:
 def one_differs(draw: Draw) -> None:
     """Anger moves many features, the other tones none."""
     own = draw.table["variant"].eq("anger").to_numpy(dtype=float)[:, None]
-    draw.add(own * (np.arange(WIDTH) < WIDTH // 2) * 2.0 + draw.by("variant", "paraphrase", scale=0.3))
+    draw.add(own * (np.arange(WIDTH) < WIDTH // 2) * 4.0 + draw.by("variant", "paraphrase", scale=0.3))
 
 
 def some_differ(draw: Draw) -> None:
@@ -112,7 +113,7 @@ def some_differ(draw: Draw) -> None:
     for number, tone in enumerate(TONES):
         own = draw.table["variant"].eq(tone).to_numpy(dtype=float)[:, None]
         moved = np.isin(np.arange(WIDTH), np.arange(PLANTED) + PLANTED * number)
-        draw.add(own * moved * 1.5)
+        draw.add(own * moved * 4.0)
     draw.add(draw.by("variant", "paraphrase", scale=0.2))
 
 
@@ -173,19 +174,19 @@ AUTOENCODER |= {"architecture": "topk", "tokens": 9, "fvu": 0.5, "l0": 3.0, "dea
 
 
 def _tested(method: str, draw: Draw, values: dict[str, Values]) -> list[dict[str, object]]:
-    ranking = Ranking(TONES, "filler", draw.table["variant"].to_numpy(dtype=object))
+    ranking = Ranking(TONES, "filler", draw.table)
     for block in _blocks(draw, values, "fit"):
         ranking.add(block)
     choices = ranking.choose(CHOSEN)
     columns = [choice.feature for choice in choices]
     chosen = {part: own[:, columns] for part, own in values.items()}
-    rows = corrected(test_choices(draw.table, "filler", choices, _blocks(draw, chosen, "test")))
+    rows = corrected(tested(draw.table, "filler", choices, _blocks(draw, chosen, "test")))
     return [{"method": method, "layer": 1} | row for row in rows]
 
 
 def _blocks(draw: Draw, values: dict[str, Values], half: str) -> Iterator[Block]:
     own = draw.table["half"].eq(half).fillna(False).to_numpy(dtype=bool)
-    for _, rows in draw.table[own].groupby("sample_id", sort=False).groups.items():
+    for rows in draw.table[own].groupby("sample_id", sort=False).groups.values():
         places = np.asarray(rows, dtype=np.int64)
         yield places, {part: each[places] for part, each in values.items()}
 

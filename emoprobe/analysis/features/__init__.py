@@ -2,6 +2,7 @@
 
 In reading order: `tokens` gives the captured tokens in shards and divides them in halves, `autoencoder` is what reads
 and gives them back, `formats` and `training` say where one comes from, `quality` and `splicing` how good it is,
-`differences` which features differ, beside `baselines`, and `contexts` where they are active. It imports `config`,
+`ranking` puts features up and
+`differences` tests them, beside `baselines`, and `contexts` shows where they are active. It imports `config`,
 `results`, `models`, the ids of `tasks`, and PyTorch; `splicing` runs the model itself.
 """

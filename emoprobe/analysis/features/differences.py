@@ -1,14 +1,12 @@
-"""Which features differ between a tone and its reference: put up on one half of the trajectories, tested on the other.
+"""Whether features that were put up on one half of the trajectories differ on the other.
 
-What is compared is a feature's mean activation over the tokens of the question, or of the response, of a trajectory.
-The prefix's own tokens are left out: they are other words, so nearly any feature differs there. Tone and reference are
-paired by question; what is independent are the tone's texts, as in every other comparison.
+Tone and reference are paired by question; what is independent are the tone's texts, as in every other comparison.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,83 +15,12 @@ import pandas as pd
 from scipy import stats
 
 from emoprobe.analysis.estimates import Floats, Labels, difference
+from emoprobe.analysis.features.ranking import Block, Choice
 from emoprobe.analysis.questions import Questions
 from emoprobe.analysis.statistics import LEVEL, holm
 
-# Rows of one question with their means of features: places in the table, part → (rows, width), NaN without tokens.
-Block = tuple[npt.NDArray[np.int64], dict[str, Floats]]
 
-
-@dataclass(frozen=True)
-class Choice:
-    """A feature that is put up for a test: of which tone, over which part, and how it differed on the fitting half."""
-
-    variant: str
-    part: str
-    feature: int
-    rank: int
-    fitted: float
-
-
-@dataclass
-class Ranking:
-    """Paired differences of every feature on the fitting half, summed up question by question.
-
-    Args:
-        tones: the variants that are compared.
-        reference: what with.
-        variants: the variant of each row of the table.
-    """
-
-    tones: Sequence[str]
-    reference: str
-    variants: npt.NDArray[np.object_]
-    _sums: dict[str, Floats] = field(default_factory=dict)
-
-    def add(self, block: Block) -> None:
-        """Take in one question."""
-        rows, means = block
-        for part, values in means.items():
-            sums = self._sums.setdefault(part, np.zeros((3, len(self.tones), values.shape[1])))
-            with np.errstate(invalid="ignore"):
-                theirs = _mean(values[self.variants[rows] == self.reference])
-                for number, tone in enumerate(self.tones):
-                    gap = _mean(values[self.variants[rows] == tone]) - theirs
-                    known = ~np.isnan(gap)
-                    gap = np.where(known, gap, 0.0)
-                    sums[:, number] += np.stack([known, gap, gap**2])
-
-    def mean(self, tone: str, part: str) -> Floats:
-        """(width,): the mean paired difference."""
-        count, total, _ = self._sums[part][:, list(self.tones).index(tone)]
-        mean: Floats = total / np.maximum(count, 1)
-        return mean
-
-    def standardized(self, tone: str, part: str) -> Floats:
-        """(width,): the mean paired difference in its standard deviations over questions; 0 where it never varies."""
-        count, total, squares = self._sums[part][:, list(self.tones).index(tone)]
-        mean = total / np.maximum(count, 1)
-        # Noise of rounding is no difference.
-        deviation = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 0))
-        usable = (count > 1) & (deviation > 1e-6 * np.maximum(np.sqrt(squares / np.maximum(count, 1)), 1e-12))
-        return np.where(usable, mean / np.where(usable, deviation, 1.0), 0.0)
-
-    def choose(self, count: int) -> list[Choice]:
-        """The features that differ most, for each tone and part, so many at most."""
-        found = []
-        for part in self._sums:
-            for tone in self.tones:
-                fitted = self.standardized(tone, part)
-                order = np.argsort(-np.abs(fitted), kind="stable")[:count]
-                found += [
-                    Choice(tone, part, int(feature), rank, float(fitted[feature]))
-                    for rank, feature in enumerate(order, 1)
-                    if fitted[feature] != 0
-                ]
-        return found
-
-
-def test_choices(
+def tested(
     table: pd.DataFrame, reference: str, choices: Sequence[Choice], blocks: Iterable[Block]
 ) -> list[dict[str, Any]]:
     """Test features on the other half: a row of the table `features` for each choice, uncorrected.
@@ -101,61 +28,100 @@ def test_choices(
     Args:
         table: all trajectories, see `Tokens.table`.
         reference: what the tones are compared with.
-        choices: n of them; column i of a block's values belongs to choice i, and is NaN for parts other than its own.
+        choices: n of them; column i of a block's values belongs to choice i.
         blocks: those of the testing half.
     """
-    values = np.full((len(table), len(choices)), np.nan)
+    values = np.full((len(choices), len(table)), np.nan)
+    in_part = {part: [at for at, choice in enumerate(choices) if choice.part == part] for part in _parts(choices)}
     for rows, means in blocks:
-        for number, choice in enumerate(choices):
-            values[rows, number] = means[choice.part][:, number]
+        for part, own in in_part.items():
+            values[np.ix_(own, rows)] = means[part][:, own].T
     questions = Questions(table)
-    found = []
-    for number, choice in enumerate(choices):
-        ours, own = _by_question(questions, choice.variant, values[:, number])
-        theirs, other = _by_question(questions, reference, values[:, number])
-        found.append(_row(questions, choice, reference, (ours, own), (theirs, other), values[:, number]))
-    return found
+    sides = {name: _Side.of(questions, name) for name in {reference, *(choice.variant for choice in choices)}}
+    found: dict[int, dict[str, Any]] = {}
+    for part, own in in_part.items():
+        for variant in dict.fromkeys(choices[at].variant for at in own):
+            together = [at for at in own if choices[at].variant == variant]
+            measured = _compare(questions, sides[variant], sides[reference], values[together])
+            for at, row in zip(together, measured, strict=True):
+                choice = choices[at]
+                found[at] = {
+                    "variant": variant,
+                    "reference": reference,
+                    "part": part,
+                    "feature": choice.feature,
+                    "rank": choice.rank,
+                    "fitted": choice.fitted,
+                } | row
+                if choice.fitted < 0 and "auroc" in row:
+                    found[at]["auroc"] = 1 - row["auroc"]
+    return [found[at] for at in range(len(choices))]
 
 
-test_choices.__test__ = False  # type: ignore[attr-defined]  # no test of pytest's
+@dataclass(frozen=True)
+class _Side:
+    """A variant: its rows, the question of each, and which text each question has, if there are several."""
+
+    rows: npt.NDArray[np.int64]
+    asked: npt.NDArray[np.int64]
+    texts: Labels | None
+    count: int
+
+    @classmethod
+    def of(cls, questions: Questions, name: str) -> _Side:
+        rows = np.flatnonzero(questions.table["variant"].eq(name))
+        asked = pd.Categorical(questions.table["sample_id"].iloc[rows], categories=questions.ids).codes
+        return cls(rows, asked.astype(np.int64), questions.texts(name), questions.count(name))
+
+    def by_question(self, values: Floats, questions: int) -> Floats:
+        """(k, questions): of values (k, rows of the table), the mean over the draws; NaN where there is none."""
+        total, count = np.zeros((len(values), questions)), np.zeros((len(values), questions))
+        for row, asked in zip(self.rows, self.asked, strict=True):
+            known = ~np.isnan(values[:, row])
+            total[known, asked] += values[known, row]
+            count[known, asked] += 1
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _row(
-    questions: Questions, choice: Choice, reference: str, tone: tuple[Floats, Labels | None],
-    other: tuple[Floats, Labels | None], values: Floats,
-) -> dict[str, Any]:  # fmt: skip
-    gap = tone[0] - other[0]
-    here = ~np.isnan(gap)
-    own, theirs = (labels if labels is None else labels[here] for labels in (tone[1], other[1]))
+def _compare(questions: Questions, tone: _Side, other: _Side, values: Floats) -> list[dict[str, Any]]:
+    """What the test says of k features over one part, whose values are (k, rows of the table)."""
+    ours, theirs = (side.by_question(values, len(questions.ids)) for side in (tone, other))
+    # Which questions there are depends on the part and not on the feature.
+    here = ~np.isnan(ours - theirs)[0]
+    ours, theirs = ours[:, here], theirs[:, here]
+    labels = [None if side.texts is None else side.texts[here] for side in (tone, other)]
     groups = None if questions.groups is None else questions.groups[here]
-    row: dict[str, Any] = {
-        "variant": choice.variant,
-        "reference": reference,
-        "part": choice.part,
-        "feature": choice.feature,
-        "rank": choice.rank,
-        "fitted": choice.fitted,
+    shared = {
         "n": int(here.sum()),
-        "texts": _count(questions, choice.variant, here),
-        "unit": "texts" if own is not None or theirs is not None else "questions" if groups is None else "groups",
+        "texts": min(1, tone.count) if labels[0] is None else len(np.unique(labels[0])),
+        "unit": "texts" if any(each is not None for each in labels) else "questions" if groups is None else "groups",
     }
     if not here.any():
-        return row
-    found = difference(gap[here], own, theirs, np.nan, share=False, groups=groups)
-    variant = questions.table["variant"].to_numpy(dtype=object)
-    ours, others = (values[(variant == name) & ~np.isnan(values)] for name in (choice.variant, reference))
-    spread = float(np.concatenate([ours, others]).std())
-    row |= {
-        "tone_mean": float(tone[0][here].mean()),
-        "reference_mean": float(other[0][here].mean()),
-        "difference": float(found.value),
-        "low": float(found.low),
-        "high": float(found.high),
-        "p": float(found.p),
-        "standardized": float(found.value) / spread if spread > 0 else None,
-        "auroc": auroc(ours, others) if choice.fitted >= 0 else 1 - auroc(ours, others),
-    }
-    return row
+        return [shared] * len(values)
+    found = difference(ours - theirs, labels[0], labels[1], np.nan, share=False, groups=groups)
+    rows = []
+    for at in range(len(values)):
+        single = [own[~np.isnan(own)] for own in (values[at, tone.rows], values[at, other.rows])]
+        spread = float(np.concatenate(single).std())
+        value = float(found.value[at])
+        rows.append(
+            shared
+            | {
+                "tone_mean": float(ours[at].mean()),
+                "reference_mean": float(theirs[at].mean()),
+                "difference": value,
+                "low": float(found.low[at]),
+                "high": float(found.high[at]),
+                "p": float(found.p[at]),
+                "standardized": value / spread if spread > 0 else None,
+                "auroc": auroc(*single),
+            }
+        )
+    return rows
+
+
+def _parts(choices: Sequence[Choice]) -> list[str]:
+    return list(dict.fromkeys(choice.part for choice in choices))
 
 
 def corrected(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -194,26 +160,3 @@ def auroc(ours: Floats, theirs: Floats) -> float:
         return float("nan")
     ranks = stats.rankdata(np.concatenate([ours, theirs]))
     return float((ranks[: len(ours)].sum() - len(ours) * (len(ours) + 1) / 2) / (len(ours) * len(theirs)))
-
-
-def _by_question(questions: Questions, variant: str, values: Floats) -> tuple[Floats, Labels | None]:
-    """(questions,): a variant's means over the draws, and which text each question has, if the variant has several."""
-    own = questions.table["variant"].eq(variant).to_numpy(dtype=bool) & ~np.isnan(values)
-    asked = pd.Categorical(questions.table["sample_id"], categories=questions.ids).codes[own]
-    total = np.bincount(asked, values[own], minlength=len(questions.ids))
-    count = np.bincount(asked, minlength=len(questions.ids))
-    with np.errstate(invalid="ignore"):
-        return np.where(count > 0, total / count, np.nan), questions.texts(variant)
-
-
-def _count(questions: Questions, variant: str, here: npt.NDArray[np.bool_]) -> int:
-    """How many texts of a variant there are among some questions."""
-    labels = questions.texts(variant)
-    return min(1, questions.count(variant)) if labels is None else len(np.unique(labels[here]))
-
-
-def _mean(values: Floats) -> Floats:
-    """Over rows that have a value; NaN where none has."""
-    known = ~np.isnan(values)
-    total = np.where(known, values, 0.0).sum(axis=0)
-    return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)

@@ -12,8 +12,9 @@ import torch
 
 from emoprobe.analysis.estimates import Floats
 from emoprobe.analysis.features.baselines import Coder, Projection, raw
-from emoprobe.analysis.features.differences import Block, Choice, Ranking, corrected, test_choices
+from emoprobe.analysis.features.differences import corrected, tested
 from emoprobe.analysis.features.halves import Half
+from emoprobe.analysis.features.ranking import Block, Choice, Ranking
 from emoprobe.analysis.features.tokens import PARTS, Tokens
 
 AUTOENCODER, DIFF_MEANS = "autoencoder", "diff_means"
@@ -54,12 +55,12 @@ def feature_differences(
             active[name].append((rows, shares))
     found = []
     for name, own in chosen.items():
-        tested = corrected(test_choices(tokens.table, reference, own.choices, blocks[name]))
-        said = _active(tokens, own.choices, active[name], reference) if name in SPARSE else [{}] * len(tested)
+        measured = corrected(tested(tokens.table, reference, own.choices, blocks[name]))
+        said = _active(tokens, own.choices, active[name], reference) if name in SPARSE else [{}] * len(measured)
         named: dict[str, Any] = {"feature": None} if name == DIFF_MEANS else {}
         found += [
             {"method": name, "layer": tokens.layer} | row | share | named
-            for row, share in zip(tested, said, strict=True)
+            for row, share in zip(measured, said, strict=True)
         ]
     return found
 
@@ -67,9 +68,8 @@ def feature_differences(
 def _choose(
     tokens: Tokens, coders: Mapping[str, Coder], tones: Sequence[str], reference: str, count: int
 ) -> dict[str, Chosen]:
-    variants = tokens.table["variant"].to_numpy(dtype=object)
     everything: dict[str, Coder] = {**coders, _RAW: raw(tokens.d)}
-    rankings = {name: Ranking(tones, reference, variants) for name in everything}
+    rankings = {name: Ranking(tones, reference, tokens.table) for name in everything}
     for rows, parts in _questions(tokens, "fit"):
         for name, coder in everything.items():
             rankings[name].add((rows, _summaries(parts, coder)[0]))

@@ -46,7 +46,7 @@ FEATURES = Table(
         "layer": Column("Int64", "Layer."),
         "feature": Column("Int64", "Number of the feature; of pca the component. Null for diff_means, which has one."),
         "rank": Column("Int64", "Place among those put up, from 1."),
-        "fitted": Column("float64", "Difference tone − reference on the half that put it up, in standard deviations."),
+        "fitted": Column("float64", "How clearly it differs on the half that put it up: a moderated t, signed."),
         "n": Column("Int64", "Questions of the test."),
         "texts": Column("Int64", "Texts of the tone in the test; 0 where it has none."),
         "unit": Column("string", "What is independent in the test: texts, groups or questions."),
