@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from emoprobe.analysis.features.differences import corrected, tested
+from emoprobe.analysis.features.differences import compared, corrected
 from emoprobe.analysis.features.halves import halves
 from emoprobe.analysis.features.ranking import Block, Ranking
 from emoprobe.report.statements.features import statements
@@ -180,7 +180,7 @@ def _tested(method: str, draw: Draw, values: dict[str, Values]) -> list[dict[str
     choices = ranking.choose(CHOSEN)
     columns = [choice.feature for choice in choices]
     chosen = {part: own[:, columns] for part, own in values.items()}
-    rows = corrected(tested(draw.table, "filler", choices, _blocks(draw, chosen, "test")))
+    rows = corrected(compared(draw.table, "filler", choices, _blocks(draw, chosen, "test")))
     return [{"method": method, "layer": 1} | row for row in rows]
 
 

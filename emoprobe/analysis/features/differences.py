@@ -20,7 +20,7 @@ from emoprobe.analysis.questions import Questions
 from emoprobe.analysis.statistics import LEVEL, holm
 
 
-def tested(
+def compared(
     table: pd.DataFrame, reference: str, choices: Sequence[Choice], blocks: Iterable[Block]
 ) -> list[dict[str, Any]]:
     """Test features on the other half: a row of the table `features` for each choice, uncorrected.

@@ -12,7 +12,7 @@ import torch
 
 from emoprobe.analysis.estimates import Floats
 from emoprobe.analysis.features.baselines import Coder, Projection, raw
-from emoprobe.analysis.features.differences import corrected, tested
+from emoprobe.analysis.features.differences import compared, corrected
 from emoprobe.analysis.features.halves import Half
 from emoprobe.analysis.features.ranking import Block, Choice, Ranking
 from emoprobe.analysis.features.tokens import PARTS, Tokens
@@ -55,7 +55,7 @@ def feature_differences(
             active[name].append((rows, shares))
     found = []
     for name, own in chosen.items():
-        measured = corrected(tested(tokens.table, reference, own.choices, blocks[name]))
+        measured = corrected(compared(tokens.table, reference, own.choices, blocks[name]))
         said = _active(tokens, own.choices, active[name], reference) if name in SPARSE else [{}] * len(measured)
         named: dict[str, Any] = {"feature": None} if name == DIFF_MEANS else {}
         found += [
