@@ -21,7 +21,7 @@ Half = Literal["fit", "test"]
 def halves(table: pd.DataFrame, seed: int) -> pd.Series:
     """The half of each trajectory; null where its text lies in one half and its question in the other.
 
-    Texts are dealt by the parity of their number, from 0 on the fitting half; a tone of four texts or fewer has too few
+    Texts are dealt by the parity of their number, the first to the testing half; a tone of four texts or fewer has too few
     of them in one half for an interval. Questions go with their texts where variants agree on how many there are, so
     that no trajectory is lost; questions of one group stay together where there are groups enough.
 
@@ -41,5 +41,5 @@ def halves(table: pd.DataFrame, seed: int) -> pd.Series:
         asked = (table["index"].to_numpy(dtype=int) % texts) % 2
     own = table["paraphrase"].astype("Int64").fillna(0).to_numpy(dtype=int) % 2
     told = table["variant"].map(lambda name: counts[name] > 1).to_numpy(dtype=bool)
-    found = pd.Series(np.where(asked == 0, "fit", "test"), index=table.index, dtype="string")
+    found = pd.Series(np.where(asked == 0, "test", "fit"), index=table.index, dtype="string")
     return found.mask(told & (own != asked))

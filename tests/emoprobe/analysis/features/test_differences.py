@@ -148,6 +148,16 @@ def test_too_few_texts_give_no_test() -> None:
     assert np.isnan(found[0]["p_corrected"])
 
 
+def test_five_texts_are_enough() -> None:
+    rows = table(40, {"filler": 5, "joy": 5})
+    own = rows[rows["half"] == "test"]
+    values = np.random.default_rng(0).normal(size=(len(rows), 1))
+    part = [block for block in blocks(rows, values) if block[0][0] in own.index]
+    (found,) = compared(rows, "filler", [Choice("joy", "question", 0, 1, 1.0)], part)
+    assert found["texts"] == 3
+    assert found["p"] > 0
+
+
 def test_the_correction_is_over_features_and_tones() -> None:
     def rows(**p: list[float]) -> list[dict[str, object]]:
         return [{"variant": tone, "p": value} for tone, values in p.items() for value in values]
