@@ -21,8 +21,8 @@ Half = Literal["fit", "test"]
 def halves(table: pd.DataFrame, seed: int) -> pd.Series:
     """The half of each trajectory; null where its text lies in one half and its question in the other.
 
-    Texts are dealt by the parity of their number, the first to the testing half; a tone of four texts or fewer has too few
-    of them in one half for an interval. Questions go with their texts where variants agree on how many there are, so
+    Texts are dealt by the parity of their number, the first to the testing half; a tone of four texts or fewer has
+    too few of them there for an interval. Questions go with their texts where variants agree on how many there are, so
     that no trajectory is lost; questions of one group stay together where there are groups enough.
 
     Args:
