@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from emoprobe.config.files import load_config
+from emoprobe.config.science.capture import Capture
 from emoprobe.models.source import ModelError, check_capture, prepare
 from emoprobe.results import atomic
 
@@ -17,11 +18,15 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, help="model.json")
     arguments = parser.parse_args()
     config = load_config(arguments.config)
-    foreign = bool(config.workers.endpoints) and not config.capture.enabled
+    captured = config.capture.enabled or config.features.enabled
+    foreign = bool(config.workers.endpoints) and not captured
     try:
         card = prepare(config.model, arguments.cache, weights=not foreign)
         if config.capture.enabled:
             check_capture(config.capture, Path(card.path))
+        if config.features.layer is not None and config.features.enabled:
+            wanted = Capture(layers=[config.features.layer], hook_points=["resid_post"])
+            check_capture(wanted, Path(card.path), "features: ")
     except ModelError as error:
         sys.exit(str(error))
     atomic.write_json(arguments.output, card.to_json())

@@ -38,8 +38,8 @@ def feature_contexts(layout: Layout) -> list[dict[str, Any]]:
 
 
 def _difference(row: dict[Any, Any]) -> str:
-    effect = "" if pd.isna(row["standardized"]) else f" {row['standardized']:+.2f} sd"
-    return f"{row['variant']}, {row['part']}:{effect}, {'differs' if row['found'] else 'not shown to differ'}"
+    effect = "not active" if pd.isna(row["standardized"]) else f"{row['standardized']:+.2f} sd"
+    return f"{row['variant']}, {row['part']}: {effect}, {'differs' if row['found'] else 'not shown to differ'}"
 
 
 def _context(row: dict[Any, Any]) -> dict[str, Any]:

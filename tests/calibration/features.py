@@ -105,7 +105,9 @@ def template(draw: Draw) -> None:
 def one_differs(draw: Draw) -> None:
     """Anger moves many features, the other tones none."""
     own = draw.table["variant"].eq("anger").to_numpy(dtype=float)[:, None]
-    draw.add(own * (np.arange(WIDTH) < WIDTH // 2) * 4.0 + draw.by("variant", "paraphrase", scale=0.3))
+    moved = (np.arange(WIDTH) < WIDTH // 2).astype(np.float64)
+    draw.add(4.0 * own * moved)
+    draw.add(draw.by("variant", "paraphrase", scale=0.3))
 
 
 def some_differ(draw: Draw) -> None:

@@ -35,7 +35,7 @@ def compared(
     in_part = {part: [at for at, choice in enumerate(choices) if choice.part == part] for part in _parts(choices)}
     for rows, means in blocks:
         for part, own in in_part.items():
-            values[np.ix_(own, rows)] = means[part][:, own].T
+            values[np.array(own)[:, None], rows] = means[part][:, own].T
     questions = Questions(table)
     sides = {name: _Side.of(questions, name) for name in {reference, *(choice.variant for choice in choices)}}
     found: dict[int, dict[str, Any]] = {}

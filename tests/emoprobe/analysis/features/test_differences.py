@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from emoprobe.analysis.features.autoencoder import SparseAutoencoder, random_autoencoder
-from emoprobe.analysis.features.baselines import Moments, Projection, principal_components
+from emoprobe.analysis.features.baselines import Coder, Moments, Projection, principal_components
 from emoprobe.analysis.features.differences import auroc, compared, corrected
 from emoprobe.analysis.features.experiment import feature_differences
 from emoprobe.analysis.features.ranking import Block, Choice, Ranking, Sums
@@ -48,7 +48,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Planted:
 
 def test_planted_features_are_those_reported(world: Planted) -> None:
     moments = Moments.of(world.tokens.half("fit"))
-    coders = {
+    coders: dict[str, Coder] = {
         "autoencoder": perfect(world),
         "random": random_autoencoder(FEATURES, 2, moments.mean, 0),
         "pca": principal_components(moments),
