@@ -103,19 +103,21 @@ def template(draw: Draw) -> None:
 
 
 def one_differs(draw: Draw) -> None:
-    """Anger moves many features, the other tones none."""
+    """Anger moves many features, the other tones none. Features are active on most trajectories."""
+    draw.rare = 0.9
     own = draw.table["variant"].eq("anger").to_numpy(dtype=float)[:, None]
-    moved = (np.arange(WIDTH) < WIDTH // 2).astype(np.float64)
-    draw.add(4.0 * own * moved)
+    moved: Values = (np.arange(WIDTH) < WIDTH // 2).astype(np.float64)
+    draw.add(np.asarray(4.0 * own * moved, dtype=np.float64))
     draw.add(draw.by("variant", "paraphrase", scale=0.3))
 
 
 def some_differ(draw: Draw) -> None:
-    """Each tone moves a few features by a standard deviation, and its texts differ."""
+    """Each tone moves a few features, and its texts differ. Features are active on most trajectories."""
+    draw.rare = 0.9
     for number, tone in enumerate(TONES):
         own = draw.table["variant"].eq(tone).to_numpy(dtype=float)[:, None]
-        moved = np.isin(np.arange(WIDTH), np.arange(PLANTED) + PLANTED * number)
-        draw.add(own * moved * 4.0)
+        moved: Values = np.isin(np.arange(WIDTH), np.arange(PLANTED) + PLANTED * number).astype(np.float64)
+        draw.add(np.asarray(4.0 * own * moved, dtype=np.float64))
     draw.add(draw.by("variant", "paraphrase", scale=0.2))
 
 

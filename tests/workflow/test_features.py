@@ -31,7 +31,12 @@ def finished(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFacto
     config: dict[str, Any] = {
         "experiment": {"name": "featured"},
         "model": {"source": str(tiny("llama"))},
-        "dataset": {"samples": 18},
+        "dataset": {
+            "source": "reasoning_gym:chain_sum",
+            "arguments": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2},
+            "samples": 18,
+            "id_prefix": "sum",
+        },
         "variants": {
             "control": {},
             "filler": {"texts": NEUTRAL},
@@ -66,9 +71,9 @@ def test_everything_is_there(finished: Workspace) -> None:
     root = finished.layout.root
     assert finished.planned() == {}
     for variant in finished.config["variants"]:
-        folder = finished.layout.tokens(variant, "gsm8k_0003")
+        folder = finished.layout.tokens(variant, "sum_0003")
         metadata = json.loads((folder / "metadata.json").read_text())
-        state = finished.json(variant, "gsm8k_0003", "agent_state.json")
+        state = finished.json(variant, "sum_0003", "agent_state.json")
         assert metadata["token_ids"] == state["prompt_token_ids"] + state["completion_token_ids"]
         assert metadata["layers"] == [1]
         assert {*load_file(folder / "activations.safetensors")} == {"resid_post"}
@@ -118,7 +123,7 @@ def test_what_a_change_plans(finished: Workspace, features: dict[str, Any], plan
 
 
 def test_lost_files_come_back_the_same(finished: Workspace) -> None:
-    tokens = finished.layout.tokens("joy", "gsm8k_0002") / "activations.safetensors"
+    tokens = finished.layout.tokens("joy", "sum_0002") / "activations.safetensors"
     weights = finished.layout.autoencoder("seed-2") / "sae_weights.safetensors"
     before = tokens.read_bytes(), weights.read_bytes(), tables(finished)
     shutil.rmtree(tokens.parent)

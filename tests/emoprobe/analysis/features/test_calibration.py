@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from tests.calibration.allowance import most
-from tests.calibration.features import WORLDS, World, rows
+from tests.calibration.features import WORLDS, World, nothing, rare, rows, template, text_identity
 
-RUNS = 8
+RUNS = 6
+CHOSEN = [
+    world
+    for world in WORLDS
+    if world.differing
+    or (world.plant, world.questions, world.texts)
+    in ((nothing, 24, 1), (rare, 32, 8), (text_identity, 96, 8), (template, 96, 8))
+]
 
 
-@pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.name)
-def test_few_sentences_are_false(world: World) -> None:
-    for row in rows(world, RUNS):
-        if row.what == "false":
-            assert row.share <= most(RUNS), row
-
-
-def test_planted_differences_are_told() -> None:
-    for world in WORLDS:
-        if world.differing:
-            (told,) = (row for row in rows(world, RUNS) if row.what == "told")
-            assert told.holds, told
+@pytest.mark.parametrize("world", CHOSEN, ids=lambda world: world.name)
+def test_few_sentences_are_false_and_planted_differences_are_told(world: World) -> None:
+    found = rows(world, RUNS)
+    assert {row.what for row in found} >= ({"told"} if world.differing else {"false"})
+    for row in found:
+        assert row.holds, row

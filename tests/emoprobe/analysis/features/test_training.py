@@ -24,7 +24,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Planted:
 
 def settings(**values: object) -> Autoencoder:
     return Autoencoder.model_validate(
-        {"width": 48, "k": 2, "steps": 600, "batch_tokens": 256, "learning_rate": 0.01, **values}
+        {"width": 48, "k": 2, "steps": 400, "batch_tokens": 256, "learning_rate": 0.01, **values}
     )
 
 
