@@ -20,6 +20,7 @@ include: "rules/store.smk"
 include: "rules/probe.smk"
 include: "rules/steer.smk"
 include: "rules/analyze.smk"
+include: "rules/features.smk"
 include: "rules/study.smk"
 
 

@@ -23,6 +23,7 @@ from emoprobe.report.figures import FIGURES, figures_of
 from emoprobe.results.catalogue import tables_of
 from emoprobe.results.layout import (
     ACTIVATION_FILES,
+    AUTOENCODER_FILES,
     MODELS,
     RESULTS,
     SCORES,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_config
+from emoprobe.config.science.capture import Capture
 from emoprobe.models.source import ModelError, check_capture, prepare
 from emoprobe.results import atomic
 
@@ -14,7 +15,7 @@ def all_foreign(config: Config) -> bool:
     """Whether only servers elsewhere need the weights: this machine's load none, and share no disk with them."""
     if config.workers.capture_files == "fetch":
         return True
-    return bool(config.workers.endpoints) and not config.capture.enabled
+    return bool(config.workers.endpoints) and not (config.capture.enabled or config.features.enabled)
 
 
 def main() -> None:
@@ -29,6 +30,9 @@ def main() -> None:
         card = prepare(config.model, arguments.cache, weights=not all_foreign(config))
         if config.capture.enabled and Path(card.path).is_dir():
             check_capture(config.capture, Path(card.path))
+        if config.features.layer is not None and config.features.enabled and Path(card.path).is_dir():
+            wanted = Capture(layers=[config.features.layer], hook_points=["resid_post"])
+            check_capture(wanted, Path(card.path), "features: ")
     except ModelError as error:
         sys.exit(str(error))
     atomic.write_json(arguments.output, card.to_json())

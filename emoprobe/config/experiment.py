@@ -16,6 +16,7 @@ from emoprobe.config.names import CONTROL, check_name
 from emoprobe.config.science.analysis import Analysis
 from emoprobe.config.science.capture import Capture
 from emoprobe.config.science.dataset import Dataset
+from emoprobe.config.science.features import Features
 from emoprobe.config.science.generation import Generation
 from emoprobe.config.science.model import Model
 from emoprobe.config.science.probes import Probes
@@ -53,6 +54,7 @@ class Config(Section):
     deploy: Deploy = Field(default_factory=Deploy)
     capture: Capture = Field(default_factory=Capture)
     probes: Probes = Field(default_factory=Probes)
+    features: Features = Field(default_factory=Features)
     analysis: Analysis = Field(default_factory=Analysis)
     steering: Steering = Field(default_factory=Steering)
     storage: Storage = Field(default_factory=Storage)

@@ -153,10 +153,15 @@ def check_directory(directory: Path) -> None:
             raise ModelError(f"model.source: {path} is damaged ({error}); copy or save it again") from None
 
 
-def check_capture(capture: Capture, directory: Path) -> None:
+def check_capture(capture: Capture, directory: Path, where: str = "capture.") -> None:
     """Check that the model has the layers and hook points to capture, before anything is generated.
 
     It reads the configuration, not the weights.
+
+    Args:
+        capture: the layers and hook points.
+        directory: of the model.
+        where: what the message begins with.
 
     Raises:
         ModelError: it lacks one, or is no model whose activations can be captured.
@@ -173,7 +178,7 @@ def check_capture(capture: Capture, directory: Path) -> None:
         architecture.layers(capture.layers)
         architecture.hook_points(capture.hook_points)
     except HookPointError as error:
-        raise ModelError(f"capture.{error}") from None
+        raise ModelError(f"{where}{error}") from None
 
 
 @contextmanager

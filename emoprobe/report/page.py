@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from emoprobe.report.contexts import feature_contexts
 from emoprobe.report.figures import FIGURES
 from emoprobe.report.verdicts import MEANINGS
 from emoprobe.results.catalogue import TABLES
@@ -28,7 +29,10 @@ def experiment_page(layout: Layout, report: dict[str, Any]) -> str:
         report: the content of `report.json`.
     """
     metadata = read_json(layout.metadata) if layout.metadata.exists() else None
-    return _render("experiment", layout, title=report["experiment"], report=report, metadata=metadata)
+    features = feature_contexts(layout)
+    return _render(
+        "experiment", layout, title=report["experiment"], report=report, metadata=metadata, features=features
+    )
 
 
 def study_page(layout: Layout, report: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from emoprobe.analysis.plan import deviations
 from emoprobe.config.experiment import Config
-from emoprobe.report.statements import behaviour, data, folder, hardware, probes, steering
+from emoprobe.report.statements import behaviour, data, features, folder, hardware, probes, steering
 from emoprobe.results.layout import Layout
 from emoprobe.results.plan import AnalysisPlan
 from emoprobe.results.record import read_json
@@ -23,7 +23,7 @@ def report(config: Config, layout: Layout) -> dict[str, Any]:
     found = {name: read_table(layout.root, name) for name in names}
     trajectories = found["trajectories"]
     metadata = read_json(layout.metadata) if layout.metadata.exists() else {}
-    for name in ("probe_tests", "probe_transfer", "steering_tests", "steering_mediation"):
+    for name in ("probe_tests", "probe_transfer", "steering_tests", "steering_mediation", "autoencoders", "features"):
         if layout.table(name).exists():
             found[name] = read_table(layout.root, name)
     agreement = found["consistency"].iloc[0]
@@ -43,6 +43,7 @@ def report(config: Config, layout: Layout) -> dict[str, Any]:
         "probes": records(found["probe_tests"]) if "probe_tests" in found else [],
         "steering": records(found["steering_tests"]) if "steering_tests" in found else [],
         "mediation": records(found["steering_mediation"]) if "steering_mediation" in found else [],
+        "autoencoders": records(found["autoencoders"]) if "autoencoders" in found else [],
         "statements": [statement.values() for statement in statements(found, config, plan, layout)],
     }
 
@@ -62,6 +63,8 @@ def statements(
     said = probes.statements(found["probe_tests"], found["probe_transfer"]) if "probe_tests" in found else []
     if "steering_tests" in found:
         said += steering.statements(found["steering_tests"], found["steering_mediation"])
+    if "features" in found:
+        said = [*said, *features.statements(found["autoencoders"], found["features"])]
     notes = data.notes(
         found["trajectories"], found["accuracy"], found["paired_tests"], found["consistency"], plan, changed
     )

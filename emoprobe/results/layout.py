@@ -8,6 +8,7 @@ from pathlib import Path
 TRAJECTORY_FILES = ("trajectory.jsonl", "agent_state.json", "sample.json")
 ACTIVATION_FILES = ("activations.safetensors", "metadata.json")
 SCORES = "scores.json"
+AUTOENCODER_FILES = ("cfg.json", "sae_weights.safetensors")
 RESULTS = Path("results")
 MODELS = RESULTS / "models"
 
@@ -102,6 +103,22 @@ class Layout:
     def steered(self, condition: str, variant: str, sample: str) -> Path:
         """The folder of one steered trajectory; `condition` is `{direction}/{operation}-{phase}/L{layers}/d{dose}`."""
         return self.root / "steering" / condition / variant / sample
+
+    def tokens(self, variant: str, sample: str) -> Path:
+        """The folder of one trajectory's activations at every token, at the layer of the features."""
+        return self.root / "features" / "tokens" / variant / sample
+
+    def autoencoder(self, name: str) -> Path:
+        """The folder of an autoencoder that was trained."""
+        return self.root / "features" / "autoencoders" / name
+
+    def checkpoint(self, name: str) -> Path:
+        """How far the training of an autoencoder is."""
+        return self.root / "features" / "checkpoints" / f"{name}.safetensors"
+
+    def feature_directions(self) -> Path:
+        """Decoder directions of the features that were tested."""
+        return self.root / "features" / "directions.safetensors"
 
     def table(self, name: str) -> Path:
         """A Parquet table."""

@@ -37,13 +37,19 @@ def experiment_pairs(config: Config) -> list[tuple[str, str]]:
 
 def captured_pairs(config: Config) -> list[tuple[str, str]]:
     """Those of the pairs whose activations are captured: every draw of the first `capture.samples` questions."""
-    if not config.capture.enabled:
-        return []
-    wanted = config.capture.samples
+    return _first_pairs(config, config.capture.samples) if config.capture.enabled else []
+
+
+def token_pairs(config: Config) -> list[tuple[str, str]]:
+    """Those of the pairs whose every token is captured: every draw of the first `features.samples` questions."""
+    return _first_pairs(config, config.features.samples) if config.features.enabled else []
+
+
+def _first_pairs(config: Config, samples: int | None) -> list[tuple[str, str]]:
     return [
         (variant, name)
         for variant, name in experiment_pairs(config)
-        if wanted is None or sample_index(split_draw_id(name)[0]) < wanted
+        if samples is None or sample_index(split_draw_id(name)[0]) < samples
     ]
 
 

@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from emoprobe.analysis.contrasts import contrasts_of, references_of
 from emoprobe.config.errors import ConfigError, lines_by_experiment
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.capture import Capture
 from emoprobe.config.science.dataset import Dataset
 from emoprobe.config.science.model import Model
 from emoprobe.config.study import Study
+from emoprobe.models import autoencoders
 from emoprobe.models import source as models
-from emoprobe.models.depth import layer_count
+from emoprobe.models.depth import layer_count, stream_width
 from emoprobe.models.source import ModelError
 from emoprobe.results.layout import MODELS
 from emoprobe.tasks.sources import check_source, files, reasoning_gym
@@ -42,6 +44,7 @@ def check_config(config: Config, cache: Path | None = None, converted: Path = MO
         *_data(config.dataset, config.experiment.seed, cache),
         *_variants(config),
         *_model(config, converted),
+        *_features(config, converted),
         *_endpoints(config),
         *_storage(config),
         *_slurm(config),
@@ -107,6 +110,34 @@ def _model(config: Config, converted: Path) -> Iterator[str]:
     if config.capture.enabled:
         yield from _layers(config.capture, directory)
         yield from _hook_points(config.capture, directory)
+
+
+def _features(config: Config, converted: Path) -> Iterator[str]:
+    features, settings = config.features, config.features.autoencoder
+    if not features.enabled or features.layer is None:
+        return
+    if config.storage.remote_captures:
+        yield "features.enabled = true: the tokens of storage.remote_captures are not fetched; capture on a shared file system"
+    references = references_of(list(config.variants), config.analysis.references)
+    if not any(contrast.primary for contrast in contrasts_of(list(config.variants), references)):
+        yield "features.enabled = true: features are compared between tones and their reference; add a tone"
+    directory = _directory(config.model, converted)
+    count = None if directory is None else layer_count(directory)
+    if count is not None and not -count <= features.layer < count:
+        yield f"features.layer = {features.layer}: the model in {directory} has {count} layers, 0 to {count - 1}"
+    if settings.source is None or not models.is_local(settings.source):
+        return
+    try:
+        width = autoencoders.input_width(autoencoders.local_folder(settings))
+    except autoencoders.AutoencoderError as error:
+        yield str(error)
+        return
+    own = None if directory is None else stream_width(directory)
+    if own is not None and width != own:
+        yield (
+            f"features.autoencoder.source = {settings.source!r}: reads {width} values, and the model in {directory} "
+            f"has {own}: it is another model's"
+        )
 
 
 def _directory(model: Model, converted: Path) -> Path | None:

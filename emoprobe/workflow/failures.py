@@ -9,7 +9,7 @@ from pathlib import Path
 from emoprobe.results.layout import Layout
 
 # The jobs of which there is one for each of many files; their logs lie in folders that are named like the files.
-KINDS = ("sample", "generate", "capture", "direction", "steer", "score")
+KINDS = ("sample", "generate", "capture", "tokens", "direction", "steer", "score")
 MAX_LINES = 40
 MAX_NAMES = 5
 

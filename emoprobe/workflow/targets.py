@@ -14,8 +14,8 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.study import Study
 from emoprobe.report.figures import figures_of
 from emoprobe.results.catalogue import tables_of
-from emoprobe.results.layout import ACTIVATION_FILES, SCORES, TRAJECTORY_FILES, Layout
-from emoprobe.tasks.samples import captured_pairs, experiment_pairs, sample_ids
+from emoprobe.results.layout import ACTIVATION_FILES, AUTOENCODER_FILES, SCORES, TRAJECTORY_FILES, Layout
+from emoprobe.tasks.samples import captured_pairs, experiment_pairs, sample_ids, token_pairs
 from emoprobe.workflow.steered import SteeredTargets
 
 TENSORS, METADATA = ACTIVATION_FILES
@@ -43,6 +43,11 @@ class Targets:
     def captured(self) -> list[tuple[str, str]]:
         """Those of the trajectories whose activations are captured."""
         return captured_pairs(self.config)
+
+    @cached_property
+    def tokens_of(self) -> list[tuple[str, str]]:
+        """Those of the trajectories whose every token is captured."""
+        return token_pairs(self.config)
 
     @cached_property
     def steering(self) -> SteeredTargets | None:
@@ -98,12 +103,24 @@ class Targets:
         steering = [] if self.steering is None else [Path(path) for path in self.steering.directions()]
         return [self.layout.verified, *([self.layout.directions()] if self.config.has_probes else []), *steering]
 
+    def tokens(self, names: Iterable[str] = ACTIVATION_FILES) -> list[str]:
+        """Files of every folder of tokens."""
+        names = list(names)
+        folders = (self.layout.tokens(variant, sample) for variant, sample in self.tokens_of)
+        return [f"{folder}/{name}" for folder in folders for name in names]
+
+    def autoencoders(self) -> list[Path]:
+        """Files of every autoencoder that is trained."""
+        names = self.config.features.autoencoders
+        return [self.layout.autoencoder(name) / file for name in names for file in AUTOENCODER_FILES]
+
     @property
     def rules(self) -> list[str]:
         """The rules that make the experiment's tables."""
         probes = ["probe_activations"] if self.config.has_probes else []
         steering = ["tabulate_steering", "analyze_steering"] if self.config.steering.enabled else []
-        return ["tabulate_trajectories", "analyze_behaviour", *probes, *steering]
+        features = ["measure_autoencoders", "analyze_features"] if self.config.features.enabled else []
+        return ["tabulate_trajectories", "analyze_behaviour", *probes, *steering, *features]
 
     def tables(self) -> list[Path]:
         """Every table of the experiment."""
@@ -113,7 +130,8 @@ class Targets:
         """Every figure of the experiment."""
         probes = ["draw_probe_figures"] if self.config.has_probes else []
         steering = ["draw_steering_figures"] if self.config.steering.enabled else []
-        rules = ["draw_figures", *probes, *steering]
+        features = ["draw_feature_figures"] if self.config.features.enabled else []
+        rules = ["draw_figures", *probes, *steering, *features]
         return [self.layout.figure(name) for rule in rules for name in figures_of(rule)]
 
     def manifest(self) -> list[Path]:
@@ -128,6 +146,8 @@ class Targets:
         captured: list[Path | str] = [*self.manifest(), *self.activations([METADATA]), *self.tensors(), *self.copies()]
         directions = [layout.directions()] if self.config.has_probes else []
         steered: list[Path | str] = [] if self.steering is None else [*self.steering.directions(), *self.steered()]
+        featured: list[Path | str] = [*self.autoencoders(), *self.tokens()]
+        directions += [layout.feature_directions()] if self.config.features.enabled else []
         return [
             *described,
             *concluded,
@@ -138,6 +158,7 @@ class Targets:
             *self.trajectories(),
             *captured,
             *steered,
+            *featured,
         ]
 
 
@@ -196,7 +217,7 @@ def budget(study: Study, experiments: Mapping[str, Targets]) -> str:
             "trajectories": len(targets.pairs),
             "steered trajectories": steered,
             "tokens": (len(targets.pairs) + steered) * config.generation.max_tokens,
-            "activation folders": len(targets.captured),
+            "activation folders": len(targets.captured) + len(targets.tokens_of),
         }
         lines.append(f"  {name}: {_counted(counts)}")
         total = {key: total[key] + counts[key] for key in total}
@@ -228,7 +249,10 @@ def _servers(study: Study) -> str:
         return _plural(foreign, "endpoint") + turns
     kinds = {
         "vLLM server": any(config.generation.backend == "vllm" for config in configs),
-        "NNsight server": any(config.capture.enabled or config.generation.backend == "nnsight" for config in configs),
+        "NNsight server": any(
+            config.capture.enabled or config.features.enabled or config.generation.backend == "nnsight"
+            for config in configs
+        ),
     }
     count = max(config.workers.started for config in configs)
     place = " in SLURM jobs" if any(config.workers.slurm for config in configs) else ""

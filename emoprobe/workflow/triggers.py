@@ -12,8 +12,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from emoprobe.analysis.contrasts import references_of
 from emoprobe.config.experiment import Config
 from emoprobe.models import source as models
+from emoprobe.models.autoencoders import identity as weights_identity
 from emoprobe.tasks import samples, variants
 from emoprobe.workflow.code import code_digest
 
@@ -26,6 +28,9 @@ CODE = {
     "probe_activations": ("emoprobe.stages.probes",),
     "tabulate_steering": ("emoprobe.stages.steering_table",),
     "analyze_steering": ("emoprobe.stages.steering",),
+    "train_autoencoder": ("emoprobe.stages.features.train",),
+    "measure_autoencoders": ("emoprobe.stages.features.measure",),
+    "analyze_features": ("emoprobe.stages.features.analyze",),
     "draw_figures": ("emoprobe.stages.figures", "emoprobe.report.figures"),
     "tabulate_study": ("emoprobe.analysis.study",),
     "report_study": ("emoprobe.report.study", "emoprobe.report.figures.study", *PAGES),
@@ -43,7 +48,9 @@ class Triggers:
     """The digests of one configuration, by what they make again.
 
     `trajectories` has one for each variant, `steered` the same without what is captured along with an answer. `answers`
-    changes where all of them do. `labels` is what the analysis knows of the variants.
+    changes where all of them do. `labels` is what the analysis knows of the variants. `tokens` is what is captured for
+    the features, `autoencoder` what it is trained with or where it comes from, `evaluated` and `features` how it is
+    measured and which features are tested, against the primary one of `references`.
     """
 
     model: str
@@ -57,6 +64,11 @@ class Triggers:
     analysis: str
     coherence: str
     labels: str
+    tokens: str
+    autoencoder: str
+    evaluated: str
+    features: str
+    references: str
     experiment: str
 
     @classmethod
@@ -82,6 +94,11 @@ class Triggers:
             analysis=digest(config.analysis.content()),
             coherence=digest(config.steering.coherence.content()),
             labels=digest([list(config.variants), [variant.valence for variant in config.variants.values()]]),
+            tokens=digest([config.features.layer, config.features.dtype]),
+            autoencoder=digest([weights_identity(config.features.autoencoder), config.experiment.seed]),
+            evaluated=digest(config.features.evaluated),
+            features=digest([config.features.chosen, config.features.contexts]),
+            references=digest(references_of(list(config.variants), config.analysis.references)),
             experiment=digest(described),
         )
 

@@ -1,10 +1,11 @@
-"""What the pool does for one job: a sample, a trajectory, or the activations of one."""
+"""What the pool does for one job: a sample, a trajectory, or the activations of one, at positions or every token."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from emoprobe.results.activation_folder import ActivationFolder, Stored
@@ -61,7 +62,7 @@ async def generate(experiment: Experiment, fleet: Fleet, variant: str, name: str
         body = request | {"ndif": _wanted(experiment, variant, name) | {"message_spans": marks.values()}}
     remote = inline and config.storage.remote_captures
     index = experiment.pair_index(variant, sample.index, number)
-    fetch = _fetcher(experiment, variant, name) if inline else None
+    fetch = _fetcher(experiment, _wanted(experiment, variant, name)) if inline else None
     check = _check_remote if remote else check_response
     asked = Request(index, "/v1/chat/completions", body, config.workers.timeout, check, fetch)
     try:
@@ -70,7 +71,7 @@ async def generate(experiment: Experiment, fleet: Fleet, variant: str, name: str
         await experiment.allowance.must_admit(variant, name, error)
         trajectory = failed(config, variant, sample, request, str(error), error.attempts, draw=number)
         if inline:
-            await _write_failed_capture(experiment, variant, name, str(error), [])
+            await _write_failed_capture(experiment, _wanted(experiment, variant, name), str(error), [])
     else:
         experiment.allowance.answered(variant, name)
         if remote:
@@ -92,11 +93,29 @@ async def capture(experiment: Experiment, fleet: Fleet, variant: str, name: str)
         DamagedError: the trajectory cannot be read.
         OSError: the record could not be written.
     """
+    await _replay(experiment, fleet, variant, name, _wanted(experiment, variant, name))
+
+
+async def capture_tokens(experiment: Experiment, fleet: Fleet, variant: str, name: str) -> None:
+    """Capture one layer of one trajectory at every token, for the features; else as `capture`."""
+    settings = experiment.config.features
+    wanted = {
+        "save_dir": _save_dir(experiment, experiment.layout.tokens(variant, name)),
+        "request_id": f"{_request_id(experiment, variant, name)}-tokens",
+        "layers": [settings.layer],
+        "hook_points": ["resid_post"],
+        "positions": "all",
+        "dtype": settings.dtype,
+    }
+    await _replay(experiment, fleet, variant, name, wanted)
+
+
+async def _replay(experiment: Experiment, fleet: Fleet, variant: str, name: str, wanted: dict[str, Any]) -> None:
     path = experiment.layout.pair(variant, name) / STATE
     state = AgentState.read_file(path)
     date_to_now([path, experiment.layout.model])
     if state.error is not None:
-        await _write_failed_capture(experiment, variant, name, state.error, [])
+        await _write_failed_capture(experiment, wanted, state.error, [])
         return
     if state.token_ids is None or state.prompt_token_ids is None:
         raise DamagedError(path, "it holds no token ids")
@@ -104,7 +123,7 @@ async def capture(experiment: Experiment, fleet: Fleet, variant: str, name: str)
         "model": experiment.model_name,
         "prompt": state.token_ids,
         "max_tokens": 0,
-        "ndif": _wanted(experiment, variant, name)
+        "ndif": wanted
         | {
             "messages": state.request["messages"],
             "message_spans": state.message_spans and state.message_spans.values(),
@@ -113,7 +132,7 @@ async def capture(experiment: Experiment, fleet: Fleet, variant: str, name: str)
         },
     }
     index = experiment.pair_index(variant, sample_index(name), split_draw_id(name)[1])
-    fetch = _fetcher(experiment, variant, name)
+    fetch = _fetcher(experiment, wanted)
     remote = experiment.config.storage.remote_captures
     check = _check_place if remote else _check_breadcrumb
     asked = Request(index, "/v1/completions", request, experiment.config.workers.timeout, check, fetch)
@@ -121,7 +140,7 @@ async def capture(experiment: Experiment, fleet: Fleet, variant: str, name: str)
         answer, _ = await fleet.deliver(asked)
     except UnansweredError as error:
         await experiment.allowance.must_admit(variant, name, error)
-        await _write_failed_capture(experiment, variant, name, str(error), state.token_ids)
+        await _write_failed_capture(experiment, wanted, str(error), state.token_ids)
     else:
         experiment.allowance.answered(variant, name)
         if remote:
@@ -129,11 +148,11 @@ async def capture(experiment: Experiment, fleet: Fleet, variant: str, name: str)
 
 
 async def _write_failed_capture(
-    experiment: Experiment, variant: str, name: str, error: str, token_ids: list[int]
+    experiment: Experiment, wanted: dict[str, Any], error: str, token_ids: list[int]
 ) -> None:
     """Write the activation folder of a pair that has no activations."""
-    folder, request_id = experiment.layout.activations(variant, name), _request_id(experiment, variant, name)
-    await write(ActivationFolder.write_failure, folder, error, request_id, token_ids)
+    folder = experiment.results / wanted["save_dir"]
+    await write(ActivationFolder.write_failure, folder, error, wanted["request_id"], token_ids)
 
 
 def _request_id(experiment: Experiment, variant: str, name: str) -> str:
@@ -143,11 +162,8 @@ def _request_id(experiment: Experiment, variant: str, name: str) -> str:
 def _wanted(experiment: Experiment, variant: str, name: str) -> dict[str, Any]:
     """What every capture of an experiment asks for."""
     settings = experiment.config.capture
-    folder = experiment.layout.activations(variant, name)
-    # A host without this file system has another root: the path is taken from there.
-    remote = experiment.config.workers.capture_files == "fetch" or experiment.config.storage.remote_captures
     return {
-        "save_dir": str(folder.relative_to(experiment.results) if remote else folder.resolve()),
+        "save_dir": _save_dir(experiment, experiment.layout.activations(variant, name)),
         "request_id": _request_id(experiment, variant, name),
         "layers": settings.layers,
         "hook_points": settings.hook_points,
@@ -156,12 +172,17 @@ def _wanted(experiment: Experiment, variant: str, name: str) -> dict[str, Any]:
     }
 
 
-def _fetcher(experiment: Experiment, variant: str, name: str) -> Callable[[Worker, dict[str, Any]], Any] | None:
+def _save_dir(experiment: Experiment, folder: Path) -> str:
+    """Where a server is to write a folder; one on a host without this file system has another root."""
+    remote = experiment.config.workers.capture_files == "fetch" or experiment.config.storage.remote_captures
+    return str(folder.relative_to(experiment.results) if remote else folder.resolve())
+
+
+def _fetcher(experiment: Experiment, wanted: dict[str, Any]) -> Callable[[Worker, dict[str, Any]], Any] | None:
     """What brings an activation folder here; None where the server writes it to its place by itself."""
     if experiment.config.workers.capture_files == "shared" or not experiment.config.workers.capture_endpoints:
         return None
-    folder = experiment.layout.activations(variant, name)
-    return partial(fetch_folder, folder, str(folder.relative_to(experiment.results)))
+    return partial(fetch_folder, experiment.results / wanted["save_dir"], wanted["save_dir"])
 
 
 def _check_breadcrumb(answer: Any) -> dict[str, Any]:

@@ -206,8 +206,13 @@ class Pool:
         else:
             fleet = self._fleets.of("nnsight", experiment, run.logs)
             await self._fleets.before_capture(fleet)
-            do = {"capture": jobs.capture, "steer": steering.steer, "score": steering.score}[job.kind]
-            await do(experiment, fleet, job.variant, job.sample)
+            kinds = {
+                "capture": jobs.capture,
+                "tokens": jobs.capture_tokens,
+                "steer": steering.steer,
+                "score": steering.score,
+            }
+            await kinds[job.kind](experiment, fleet, job.variant, job.sample)
 
     def status(self) -> PoolStatus:
         """What a watcher wants to know: who is served, and by what."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple, cast, get_args
 
-JobKind = Literal["sample", "generate", "capture", "direction", "steer", "score"]
+JobKind = Literal["sample", "generate", "capture", "tokens", "direction", "steer", "score"]
 QUESTIONS = "questions"
 # Instead of a job: many jobs follow, each on a line that begins with a number and a tab. Each answer is a line of JSON,
 # the number and why the job failed, empty where it did not.

@@ -15,7 +15,7 @@ from itertools import groupby
 
 import numpy as np
 
-from tests.calibration import behaviour, coverage, probes, steering
+from tests.calibration import behaviour, coverage, features, probes, steering
 from tests.calibration.rows import Row
 
 GRIDS = ("discordance_cells", "text_cells", "accuracy_cells")
@@ -38,6 +38,8 @@ def jobs(runs: int) -> dict[str, Callable[[], list[Row]]]:
         found[f"probes: {world.name}"] = partial(probes.rows, world, runs)
     for place in steering.WORLDS:
         found[f"steering: {place.name}"] = partial(steering.rows, place, runs, SEED)
+    for own in features.WORLDS:
+        found[f"features: {own.name}"] = partial(features.rows, own, runs)
     for grid in GRIDS:
         found[f"coverage: {grid}"] = partial(coverage.rows, grid, 5 * runs, SEED)
     return found
@@ -56,7 +58,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=behaviour.FULL_RUNS, help="runs of each world")
     parser.add_argument("--processes", type=int, default=2, help="processes that share the worlds")
     parser.add_argument(
-        "--only", default="", help="a part of the names: accuracy, power, probes, steering, coverage, a world"
+        "--only", default="", help="a part of the names: accuracy, power, probes, steering, features, coverage, a world"
     )
     arguments = parser.parse_args()
     chosen = {name: job for name, job in jobs(arguments.runs).items() if arguments.only in name}

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 DRAWING = {
     "probe_activations": "draw_probe_figures",
     "analyze_steering": "draw_steering_figures",
+    "analyze_features": "draw_feature_figures",
     "tabulate_study": "report_study",
 }
 CAPTIONS = Path(__file__).parents[1] / "captions"
@@ -80,6 +81,8 @@ FIGURES: dict[str, Figure] = {
             "steering:dose_response",
         ),
         Figure("steering_cost", "Steering", ("steering_effects",), "steering:cost"),
+        Figure("feature_effects", "Features", ("features",), "features:effects"),
+        Figure("feature_baselines", "Features", ("features",), "features:baselines"),
         Figure("study_forest", "Comparisons", ("study_paired_tests", "study_accuracy"), "study:forest"),
         Figure("variant_plane", "Probes", ("variant_plane",), "probes:plane"),
     )

@@ -5,7 +5,7 @@ A new table is one entry here; `results.tables` writes it, the rules and the pag
 
 from __future__ import annotations
 
-from emoprobe.results.catalogue import behaviour, probes, steering, study, trajectories
+from emoprobe.results.catalogue import behaviour, features, probes, steering, study, trajectories
 from emoprobe.results.catalogue.table import Column, Kind, Table
 
 __all__ = ["TABLES", "Column", "Kind", "Table", "tables_of"]
@@ -28,6 +28,9 @@ TABLES: dict[str, Table] = {
         steering.STEERING_EFFECTS,
         steering.STEERING_TESTS,
         steering.STEERING_MEDIATION,
+        features.AUTOENCODERS,
+        features.FEATURES,
+        features.FEATURE_CONTEXTS,
         study.STUDY_ACCURACY,
         study.STUDY_PAIRED_TESTS,
     )

@@ -30,6 +30,14 @@ def variants(**others: Any) -> dict[str, Any]:
 # config → what its one error line must hold
 MALFORMED: list[tuple[Any, list[str]]] = [
     ({"analysis": {"references": ["control", "filler"]}}, ["analysis.references", "filler", "no variant"]),
+    ({"features": {"enabled": True}}, ["features", "layer must be given"]),
+    (
+        {"features": {"autoencoder": {"k": 9, "width": 9}}},
+        ["features.autoencoder", "k = 9 must be smaller than width = 9"],
+    ),
+    ({"features": {"autoencoder": {"folder": "x"}}}, ["features.autoencoder", "are for a source"]),
+    ({"features": {"autoencoder": {"seeds": 2}}}, ["features.autoencoder.seeds = 2", "greater than or equal to 3"]),
+    ({"experiment": {"name": "features"}}, ["experiment.name", "folder of the results"]),
     ([], ["config", "mapping"]),
     (None, ["config", "mapping"]),
     ("text", ["config", "mapping"]),

@@ -211,6 +211,39 @@ def test_the_embedded_model_is_looked_at_where_it_was_converted(tmp_path: Path, 
     assert len(problems(tmp_path, capture={"layers": [99]})) == 1
 
 
+FEATURED = {"enabled": True, "layer": 1}
+TONES = {"control": {}, "joy": {"text": "How nice!"}}
+
+
+@pytest.mark.parametrize(
+    ("features", "words"),
+    [
+        ({"layer": 2}, []),
+        ({"layer": 3}, ["features.layer = 3", "has 3 layers"]),
+        ({"layer": -4}, ["features.layer = -4"]),
+        ({"enabled": False, "layer": 9}, []),
+        ({"autoencoder": {"source": "./sae"}}, []),
+        ({"autoencoder": {"source": "./sae", "folder": "layers.1"}}, ["features.autoencoder.folder"]),
+        ({"autoencoder": {"source": "./narrow"}}, ["reads 4 values", "another model's"]),
+        ({"autoencoder": {"source": "./nowhere"}}, ["needs cfg.json"]),
+    ],
+)
+def test_features(tmp_path: Path, model: Path, features: dict[str, Any], words: list[str]) -> None:
+    (model / "config.json").write_text(json.dumps({"num_hidden_layers": 3, "hidden_size": 8}))
+    for name, width in (("sae", 8), ("narrow", 4)):
+        (tmp_path / name).mkdir()
+        save_file({"b_dec": np.zeros(width, dtype=np.float32)}, tmp_path / name / "sae.safetensors")
+        (tmp_path / name / "cfg.json").write_text("{}")
+    found = problems(tmp_path, model={"source": str(model)}, variants=TONES, features={**FEATURED, **features})
+    assert len(found) == bool(words), found
+    assert all(word in found[0] for word in words)
+
+
+def test_features_need_a_tone(tmp_path: Path, model: Path) -> None:
+    (found,) = problems(tmp_path, model={"source": str(model)}, features=FEATURED)
+    assert "add a tone" in found
+
+
 @pytest.mark.parametrize(
     ("lost", "word"),
     [("config.json", "no config.json"), ("model.safetensors", "no *.safetensors"), ("tokenizer.json", "no tokenizer")],

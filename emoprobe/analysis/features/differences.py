@@ -1,0 +1,162 @@
+"""Whether features that were put up on one half of the trajectories differ on the other.
+
+Tone and reference are paired by question; what is independent are the tone's texts, as in every other comparison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import stats
+
+from emoprobe.analysis.estimates import Floats, Labels, difference
+from emoprobe.analysis.features.ranking import Block, Choice
+from emoprobe.analysis.questions import Questions
+from emoprobe.analysis.statistics import LEVEL, holm
+
+
+def compared(
+    table: pd.DataFrame, reference: str, choices: Sequence[Choice], blocks: Iterable[Block]
+) -> list[dict[str, Any]]:
+    """Test features on the other half: a row of the table `features` for each choice, uncorrected.
+
+    Args:
+        table: all trajectories, see `Tokens.table`.
+        reference: what the tones are compared with.
+        choices: n of them; column i of a block's values belongs to choice i.
+        blocks: those of the testing half.
+    """
+    values = np.full((len(choices), len(table)), np.nan)
+    in_part = {part: [at for at, choice in enumerate(choices) if choice.part == part] for part in _parts(choices)}
+    for rows, means in blocks:
+        for part, own in in_part.items():
+            values[np.array(own)[:, None], rows] = means[part][:, own].T
+    questions = Questions(table)
+    sides = {name: _Side.of(questions, name) for name in {reference, *(choice.variant for choice in choices)}}
+    found: dict[int, dict[str, Any]] = {}
+    for part, own in in_part.items():
+        for variant in dict.fromkeys(choices[at].variant for at in own):
+            together = [at for at in own if choices[at].variant == variant]
+            measured = _compare(questions, sides[variant], sides[reference], values[together])
+            for at, row in zip(together, measured, strict=True):
+                choice = choices[at]
+                found[at] = {
+                    "variant": variant,
+                    "reference": reference,
+                    "part": part,
+                    "feature": choice.feature,
+                    "rank": choice.rank,
+                    "fitted": choice.fitted,
+                } | row
+                if choice.fitted < 0 and "auroc" in row:
+                    found[at]["auroc"] = 1 - row["auroc"]
+    return [found[at] for at in range(len(choices))]
+
+
+@dataclass(frozen=True)
+class _Side:
+    """A variant: its rows, the question of each, and which text each question has, if there are several."""
+
+    rows: npt.NDArray[np.int64]
+    asked: npt.NDArray[np.int64]
+    texts: Labels | None
+    count: int
+
+    @classmethod
+    def of(cls, questions: Questions, name: str) -> _Side:
+        rows = np.flatnonzero(questions.table["variant"].eq(name))
+        asked = pd.Categorical(questions.table["sample_id"].iloc[rows], categories=questions.ids).codes
+        return cls(rows, asked.astype(np.int64), questions.texts(name), questions.count(name))
+
+    def by_question(self, values: Floats, questions: int) -> Floats:
+        """(k, questions): of values (k, rows of the table), the mean over the draws; NaN where there is none."""
+        total, count = np.zeros((len(values), questions)), np.zeros((len(values), questions))
+        for row, asked in zip(self.rows, self.asked, strict=True):
+            known = ~np.isnan(values[:, row])
+            total[known, asked] += values[known, row]
+            count[known, asked] += 1
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _compare(questions: Questions, tone: _Side, other: _Side, values: Floats) -> list[dict[str, Any]]:
+    """What the test says of k features over one part, whose values are (k, rows of the table)."""
+    ours, theirs = (side.by_question(values, len(questions.ids)) for side in (tone, other))
+    # Which questions there are depends on the part and not on the feature.
+    here = ~np.isnan(ours - theirs)[0]
+    ours, theirs = ours[:, here], theirs[:, here]
+    labels = [None if side.texts is None else side.texts[here] for side in (tone, other)]
+    groups = None if questions.groups is None else questions.groups[here]
+    shared = {
+        "n": int(here.sum()),
+        "texts": min(1, tone.count) if labels[0] is None else len(np.unique(labels[0])),
+        "unit": "texts" if any(each is not None for each in labels) else "questions" if groups is None else "groups",
+    }
+    if not here.any():
+        return [shared] * len(values)
+    found = difference(ours - theirs, labels[0], labels[1], np.nan, share=False, groups=groups)
+    rows = []
+    for at in range(len(values)):
+        single = [own[~np.isnan(own)] for own in (values[at, tone.rows], values[at, other.rows])]
+        spread = float(np.concatenate(single).std())
+        value = float(found.value[at])
+        rows.append(
+            shared
+            | {
+                "tone_mean": float(ours[at].mean()),
+                "reference_mean": float(theirs[at].mean()),
+                "difference": value,
+                "low": float(found.low[at]),
+                "high": float(found.high[at]),
+                "p": float(found.p[at]),
+                "standardized": value / spread if spread > 0 else None,
+                "auroc": auroc(*single),
+            }
+        )
+    return rows
+
+
+def _parts(choices: Sequence[Choice]) -> list[str]:
+    return list(dict.fromkeys(choice.part for choice in choices))
+
+
+def corrected(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of one method with `p_tone`, `p_corrected` and `differs`.
+
+    A tone differs if Simes's test over all its features (1986) does, by Holm over the tones; so a tone without any
+    difference is told to have one in at most 5 % of the experiments, whatever the others do. Its features are corrected
+    by Benjamini and Hochberg (1995), at a level that counts that the tone was selected (Benjamini & Bogomolov 2014).
+    """
+    tones = list(dict.fromkeys(row["variant"] for row in rows))
+    within: dict[str, Floats] = {}
+    for tone in tones:
+        p = np.array([row.get("p", np.nan) for row in rows if row["variant"] == tone], dtype=float)
+        known = ~np.isnan(p)
+        adjusted = np.full(len(p), np.nan)
+        if known.any():
+            adjusted[known] = stats.false_discovery_control(p[known], method="bh")
+        within[tone] = adjusted
+    # The least corrected p of a family is that of Simes's test.
+    simes = [float(np.nanmin(within[tone])) if not np.isnan(within[tone]).all() else np.nan for tone in tones]
+    of_tone = dict(zip(tones, holm(simes), strict=True))
+    differing = sum(p <= LEVEL for p in of_tone.values())
+    tested = sum(not np.isnan(p) for p in of_tone.values())
+    places = {tone: iter(within[tone]) for tone in tones}
+    found = []
+    for row in rows:
+        p, p_tone = next(places[row["variant"]]) * tested / max(1, differing), float(of_tone[row["variant"]])
+        differs = None if np.isnan(p) else bool(p_tone <= LEVEL and p <= LEVEL)
+        found.append(row | {"p_corrected": float(np.minimum(p, 1.0)), "p_tone": p_tone, "differs": differs})
+    return found
+
+
+def auroc(ours: Floats, theirs: Floats) -> float:
+    """How often a value of the first is the larger one, ties counted half; NaN where one side has none."""
+    if not len(ours) or not len(theirs):
+        return float("nan")
+    ranks = stats.rankdata(np.concatenate([ours, theirs]))
+    return float((ranks[: len(ours)].sum() - len(ours) * (len(ours) + 1) / 2) / (len(ours) * len(theirs)))

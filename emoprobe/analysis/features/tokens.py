@@ -1,0 +1,192 @@
+"""The captured tokens: one shard a trajectory, read when it is needed, so that no more than a few are in memory."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+
+from emoprobe.analysis.features.halves import Half, halves
+from emoprobe.config.experiment import Config
+from emoprobe.results.activation_folder import TENSORS, ActivationError, ActivationFolder, ActivationMetadata
+from emoprobe.results.layout import Layout
+from emoprobe.results.sample import Sample
+from emoprobe.tasks.samples import split_draw_id, token_pairs
+from emoprobe.tasks.variants import paraphrase_index
+
+POINT = "resid_post"
+PARTS = ("question", "response")
+BUFFER_TOKENS = 65536  # tokens that are shuffled together, and the most that training holds
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The activations of one trajectory at every token, at one layer."""
+
+    folder: Path
+    metadata: ActivationMetadata
+
+    @property
+    def start(self) -> int:
+        """The first token of the variant's text or the question; what stands before it is alike in all trajectories.
+
+        It is never the very first token, which attracts attention and whose activations are far from all others.
+        """
+        spans = self.metadata.spans
+        known = [span[0] for span in (spans.prefix, spans.question) if span] if spans else []
+        return max(1, min(known, default=1))
+
+    @property
+    def length(self) -> int:
+        """Tokens from `start` on."""
+        return len(self.metadata.token_ids) - self.start
+
+    def span(self, part: str) -> tuple[int, int]:
+        """The tokens of `question` or `response`; an empty span where there are none."""
+        spans = self.metadata.spans
+        found: tuple[int, int] | None = getattr(spans, part) if spans else None
+        return found or (0, 0)
+
+    def part_of(self, token: int) -> str:
+        """Which part a token belongs to: prefix, question, response, or other."""
+        spans = self.metadata.spans
+        for name in ("prefix", "question", "response"):
+            span = getattr(spans, name) if spans else None
+            if span and span[0] <= token < span[1]:
+                return name
+        return "other"
+
+    def read(self) -> torch.Tensor:
+        """(tokens, d), float32, from the first token of the sequence on.
+
+        Raises:
+            ActivationError: the file is damaged.
+        """
+        path = self.folder / TENSORS
+        try:
+            with safe_open(path, "pt") as file:
+                values: torch.Tensor = file.get_tensor(POINT)[0].float()
+        except (OSError, SafetensorError, IndexError) as error:
+            raise ActivationError(f"{path} is damaged ({error}); delete its folder and run again") from None
+        if len(values) != len(self.metadata.token_ids):
+            raise ActivationError(f"{path} has {len(values)} tokens, not those of its metadata; delete its folder")
+        return values
+
+    def tokens(self) -> torch.Tensor:
+        """(tokens, d) from `start` on."""
+        return self.read()[self.start :]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Trajectories whose every token was captured at one layer.
+
+    `table` has a row for each of `shards`: `variant`, `sample_id`, `index`, `draw`, `group`, `paraphrase` and `half`.
+    """
+
+    table: pd.DataFrame
+    shards: Sequence[Shard]
+    layer: int
+    d: int
+
+    def half(self, half: Half) -> list[Shard]:
+        """The shards of a half."""
+        return [self.shards[row] for row in np.flatnonzero(self.table["half"].eq(half).fillna(False))]
+
+
+def load_tokens(config: Config, layout: Layout) -> Tokens:
+    """The folders of tokens of an experiment; trajectories that failed, or that no server captured, are left out.
+
+    Raises:
+        ActivationError: there are none, or a folder was captured with other settings than the rest.
+    """
+    samples: dict[str, Sample] = {}
+    rows, shards = [], []
+    for variant, name in token_pairs(config):
+        folder = layout.tokens(variant, name)
+        metadata = ActivationFolder.read(folder).metadata
+        if metadata.error is not None:
+            continue
+        if metadata.positions != "all" or metadata.hook_points != [POINT] or len(metadata.layers) != 1:
+            raise ActivationError(f"{folder}: does not hold one layer's {POINT} at every token; delete it, run again")
+        sample_id, draw = split_draw_id(name)
+        if sample_id not in samples:
+            samples[sample_id] = Sample.read(layout.sample(sample_id))
+        sample = samples[sample_id]
+        rows.append(
+            {
+                "variant": variant,
+                "sample_id": sample_id,
+                "index": sample.index,
+                "draw": draw,
+                "group": sample.group,
+                "paraphrase": paraphrase_index(config, variant, sample.index),
+            }
+        )
+        shards.append(Shard(folder, metadata))
+    if not shards:
+        raise ActivationError(f"no trajectory of {layout.root} has activations at every token")
+    first = shards[0].metadata
+    for shard in shards:
+        if shard.metadata.layers != first.layers or shard.metadata.shapes[POINT][2] != first.shapes[POINT][2]:
+            raise ActivationError(f"{shard.folder}: was captured with other settings; delete it and run again")
+    table = pd.DataFrame(rows).astype({"paraphrase": "Int64", "group": "string"})
+    table["half"] = halves(table, config.experiment.seed)
+    return Tokens(table, shards, first.layers[0], first.shapes[POINT][2])
+
+
+@dataclass
+class Batches:
+    """An endless stream of batches of shuffled tokens, (batch_tokens, d), that can begin at any step.
+
+    Each round takes the shards in another order, a buffer of `buffer_tokens` after the other; what is left of a buffer
+    after its last whole batch is left out.
+    """
+
+    shards: Sequence[Shard]
+    batch_tokens: int
+    seed: int
+    buffer_tokens: int = BUFFER_TOKENS
+    _held: OrderedDict[tuple[int, ...], torch.Tensor] = field(default_factory=OrderedDict)
+
+    def start_at(self, step: int) -> Iterator[torch.Tensor]:
+        """The batches from a step on, counted from 0; buffers before it are not read."""
+        number = turn = 0
+        while True:
+            generator = np.random.default_rng([self.seed, turn])
+            for rows in self._buffers(generator):
+                size = sum(self.shards[row].length for row in rows)
+                batch = min(self.batch_tokens, size)
+                order = generator.permutation(size)
+                for begin in range(0, size - batch + 1, batch):
+                    if number >= step:
+                        yield self._buffer(rows)[torch.from_numpy(order[begin : begin + batch])]
+                    number += 1
+            turn += 1
+
+    def _buffers(self, generator: np.random.Generator) -> list[tuple[int, ...]]:
+        found, waiting, size = [], [], 0
+        for row in generator.permutation(len(self.shards)):
+            waiting.append(int(row))
+            size += self.shards[row].length
+            if size >= self.buffer_tokens:
+                found.append(tuple(sorted(waiting)))
+                waiting, size = [], 0
+        return [*found, tuple(sorted(waiting))] if size else found
+
+    def _buffer(self, rows: tuple[int, ...]) -> torch.Tensor:
+        if rows not in self._held:
+            self._held.clear()
+            self._held[rows] = torch.cat([self.shards[row].tokens() for row in rows])
+        return self._held[rows]
+
+
+def digest_of(shards: Sequence[Shard]) -> list[str]:
+    """What the shards hold, by the hash that each was written with."""
+    return [shard.metadata.sha256 for shard in shards]
