@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -88,7 +89,7 @@ class SeaweedFS:
         self.process.wait()
 
 
-def store_config(port: int) -> dict[str, str]:
+def store_config(port: int) -> Any:
     """The settings of a client of the gateway, or of a proxy before it."""
     return {
         "endpoint": f"http://127.0.0.1:{port}",

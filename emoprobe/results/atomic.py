@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Write a file under a temporary name beside its place, then move it there.
 
     A crash of the process leaves the old file or the new one. `fsync` makes that hold for a loss of power,

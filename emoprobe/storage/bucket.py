@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -213,7 +213,9 @@ def _open(url: str, settings: Storage) -> ObjectStore:
         from obstore.auth.boto3 import Boto3CredentialProvider
 
         own_chain["credential_provider"] = Boto3CredentialProvider()
-    return from_url(url, client_options=options, retry_config=retry, **own_chain)  # type: ignore[arg-type]
+    # The overloads tell apart which options belong to which provider; these are those that all have.
+    make: Callable[..., ObjectStore] = from_url
+    return make(url, client_options=options, retry_config=retry, **own_chain)
 
 
 def _is_refusal(error: Exception) -> bool:

@@ -36,12 +36,12 @@ def check_stored(layout: Layout, entries: Mapping[str, ManifestEntry]) -> list[s
         if not (layout.activations(variant, sample) / TENSORS).exists():
             away.setdefault(row.uri, set()).add(name)
 
-    def fault(shard: Shard) -> StorageError | None:
+    def find(shard: Shard) -> StorageError | None:
         before = known.get(shard.uri)
         changed = before is None or shard.e_tag is None or before.e_tag != shard.e_tag
         return shard.find_fault(None if changed else away.get(shard.uri, set()), in_flight)
 
     present = [shard for shard in shards.values() if isinstance(shard, Shard)]
     at_once, in_flight = shares(len(present), bucket.settings.concurrency)
-    faults = in_parallel(fault, present, at_once)
+    faults = in_parallel(find, present, at_once)
     return [*problems, *(str(found) for found in faults if found is not None)]

@@ -25,8 +25,8 @@ TENSORS, METADATA = ACTIVATION_FILES
 class Targets:
     """The files of one experiment.
 
-    `layout` is where rules name them, `found` where they are looked for: another workflow may prefix the names. `memory`
-    is a folder in which answers of slow questions to the data are kept.
+    `layout` is where rules name them, `found` where they are looked for: another workflow may prefix the names.
+    `memory` is a folder in which answers of slow questions to the data are kept.
     """
 
     config: Config

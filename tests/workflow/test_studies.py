@@ -12,7 +12,7 @@ from emoprobe import read_table
 from tests.conftest import VARIANTS
 from tests.workspace import Workspace
 
-TASKS = {
+TASKS: dict[str, dict[str, Any]] = {
     "sums": {"dataset": {"source": "reasoning_gym:chain_sum", "arguments": {"max_terms": 2, "max_digits": 1}}},
     "words": {"dataset": {"source": "gsm_symbolic"}},
 }
