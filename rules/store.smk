@@ -6,18 +6,6 @@ localrules:
     pull_activations,
 
 
-def before_push(wildcards):
-    """What reads the activations goes first, as a push may delete them here. No push is due because of it."""
-    paths = EXPERIMENTS[wildcards.experiment].before_push()
-    return [ancient(str(path)) for path in paths]
-
-
-def storage_of(wildcards):
-    """Where the activations of the experiment of a job are copied to."""
-    settings = STUDY.configs[wildcards.experiment].storage
-    return [settings.url, settings.keep_local]
-
-
 rule push_activations:
     input:
         FILES.manifest,

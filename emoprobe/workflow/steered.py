@@ -19,6 +19,8 @@ from emoprobe.tasks.sources.source import paths_sha256
 from emoprobe.workflow.remembered import remembered, version
 from emoprobe.workflow.triggers import digest
 
+_, METADATA = ACTIVATION_FILES
+
 
 @dataclass(frozen=True)
 class SteeredTargets:
@@ -46,10 +48,10 @@ class SteeredTargets:
         return [self.layout.direction(name) for name in self.plan.directions]
 
     def fitted_on(self, direction: str) -> list[str]:
-        """The activations that a direction is fitted on."""
+        """The activations that a direction is fitted on, by their metadata: the tensors may be in object storage."""
         variants = self.plan.fitted_variants(direction)
         folders = (self.layout.activations(variant, sample) for variant in variants for sample in self.plan.fitted)
-        return [f"{folder}/{name}" for folder in folders for name in ACTIVATION_FILES]
+        return [f"{folder}/{METADATA}" for folder in folders]
 
     def trajectories(self, names: Iterable[str] = (*TRAJECTORY_FILES, SCORES)) -> list[str]:
         """Files of every steered trajectory."""
