@@ -134,7 +134,7 @@ def _percent(low: Any, high: Any) -> str:
 
 def _note(row: dict[str, Any], text: str) -> Statement:
     return Statement(
-        about=f"steering:{row['direction']}",
+        about=f"mediation:{row['direction']}",
         verdict="note",
         text=text,
         estimate=finite(row["change"]),

@@ -92,8 +92,8 @@ def test_steered_trajectories_are_judged_as_well(tmp_path: Path, monkeypatch: py
     layout = folders.write(tmp_path, folders.Plant(questions=12, captured=0))
     folders.steer(layout, effect=-2.0)
     layout.steered("anger/add-all/L1/d0.4", "control", "q_0001").mkdir(parents=True)
-    said = [one for one in analyze(layout.root, monkeypatch) if one.about == "steering:anger"]
-    assert [one.verdict for one in said] == ["found", "note"]
+    said = [one for one in analyze(layout.root, monkeypatch) if one.about.endswith(":anger")]
+    assert [(one.about, one.verdict) for one in said] == [("steering:anger", "found"), ("mediation:anger", "note")]
     found, mediated = said
     assert found.p == pytest.approx(1 / 40)
     assert found.high is not None
@@ -109,8 +109,8 @@ def test_steered_trajectories_are_judged_as_well(tmp_path: Path, monkeypatch: py
 def test_a_push_that_does_nothing_is_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layout = folders.write(tmp_path, folders.Plant(questions=12, captured=0))
     folders.steer(layout, effect=0.0)
-    said = [one for one in analyze(layout.root, monkeypatch) if one.about == "steering:anger"]
-    assert [one.verdict for one in said] == ["not_found", "note"]
+    said = [one for one in analyze(layout.root, monkeypatch) if one.about.endswith(":anger")]
+    assert [(one.about, one.verdict) for one in said] == [("steering:anger", "not_found"), ("mediation:anger", "note")]
     assert "would have been found with 80 %" in said[0].text
     assert "No share is told" in said[1].text
 
