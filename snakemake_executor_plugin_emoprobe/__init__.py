@@ -34,6 +34,7 @@ class Executor(local.Executor):
         self._client: PoolClient | None = None
         self._numbers = count()
         self._asked: dict[int, SubmittedJobInfo] = {}
+        self._told: set[str] = set()
 
     def run_job(self, job: Any) -> None:
         """Hand a job to the pool, if that is all that it does; the local executor runs the others."""
@@ -68,9 +69,11 @@ class Executor(local.Executor):
             if not reason:
                 self.report_job_success(info)
                 return
-            # What Snakemake itself says of a failed job `quiet: rules` hides; on a full disk the log takes no text.
-            self.logger.error(f"{info.job.rule.name} failed: {reason.strip()}")
-            with suppress(OSError):
+            # What Snakemake itself says of a failed job `quiet: rules` hides. Thousands may fail for one reason.
+            if reason not in self._told:
+                self._told.add(reason)
+                self.logger.error(f"{info.job.rule.name} failed: {reason.strip()}")
+            with suppress(OSError):  # a full disk takes no text
                 Path(info.job.log[0]).write_text(reason, encoding="utf-8")
             self.report_job_error(info)
         except Exception as error:
