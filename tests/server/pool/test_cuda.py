@@ -28,9 +28,9 @@ ENGINES: list[dict[str, Any]] = [
 SHARES = [Share([0, 1], ["0"]), Share([0, 1], ["0", "1", "2", "3"])]
 
 
-def line(config: Config, share: Share) -> list[str]:
+def line(config: Config, share: Share, model: Path) -> list[str]:
     """The arguments of a vLLM server."""
-    whole = command("vllm", config, "/models/m", config.model.source, share, 8123, Path("/results"))
+    whole = command("vllm", config, str(model), config.model.source, share, 8123, Path("/results"))
     assert whole[:4] == [sys.executable, "-m", "server.pool.child", "vllm.entrypoints.openai.api_server"]
     return whole[4:]
 
@@ -44,13 +44,13 @@ def cuda() -> Path:
     return Path(folder).absolute() / "bin/python"
 
 
-def test_its_own_parser_reads_every_line(cuda: Path) -> None:
+def test_its_own_parser_reads_every_line(cuda: Path, tmp_path: Path) -> None:
     configs = [config for path in SHIPPED for config in load_study(path).configs.values()]
     configs += [parse_config({"generation": {"engine": engine}}) for engine in ENGINES]
     pairs = [(config, share) for config in configs for share in SHARES]
     script = Path(__file__).with_name("vllm_parse.py")
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    asked = json.dumps([line(config, share) for config, share in pairs])
+    asked = json.dumps([line(config, share, tmp_path) for config, share in pairs])
     done = subprocess.run([str(cuda), str(script)], input=asked, capture_output=True, text=True, env=env, timeout=580)
     assert done.returncode == 0, done.stderr[-3000:]
     answer = json.loads(done.stdout.splitlines()[-1])
@@ -61,7 +61,7 @@ def test_its_own_parser_reads_every_line(cuda: Path) -> None:
     for (config, _), read in zip(pairs, answer["read"], strict=True):
         engine = config.generation.engine
         assert read == {
-            "model": "/models/m",
+            "model": str(tmp_path),
             "name": [config.model.source],
             "dtype": config.model.dtype,
             "port": 8123,
