@@ -108,7 +108,7 @@ def _where_somebody_sees(original: Callable[..., None]) -> Callable[..., None]:
         """What a run or a plan that is quiet about rules would throw away is not put together."""
         workflow = self.dag.workflow
         settings = workflow.output_settings
-        thrown_away = Quietness.RULES in settings.quiet and not settings.verbose and not settings.printshellcmds
+        thrown_away = Quietness.RULES in (settings.quiet or ()) and not settings.verbose and not settings.printshellcmds
         if not thrown_away or workflow.logger_manager.plugin_handlers or self.rule.is_checkpoint:
             original(self, *arguments, **named)
 
