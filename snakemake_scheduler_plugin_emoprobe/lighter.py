@@ -11,11 +11,17 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from inspect import Parameter, isfunction, ismethod
 from typing import Any
 
 import snakemake
+import snakemake.common
+import snakemake.rules
+from snakemake.common.prefix_lookup import PrefixLookup
 from snakemake.jobs import Job
+from snakemake.output_index import OutputIndex
 from snakemake.persistence import RECORD_FORMAT_VERSION, MetadataRecord, PersistenceBase
 from snakemake.persistence.file import FilePersistence
 from snakemake.scheduling.job_scheduler import JobScheduler
@@ -56,6 +62,10 @@ def lighten() -> None:
     JobScheduler._schedule_reevalutation = _schedule_once
     JobScheduler.update_input_sizes = _of_new_jobs(JobScheduler.update_input_sizes)
     JobScheduler.remaining_jobs = property(_remaining_jobs)
+    OutputIndex.__init__ = _by_length(OutputIndex.__init__)
+    OutputIndex.match = _match
+    of_functions = _read_once(snakemake.common.get_function_params)
+    snakemake.common.get_function_params = snakemake.rules.get_function_params = of_functions
     Job.log_info = _where_somebody_sees(Job.log_info)
     Job.shellcmd = property(_kept(Job.shellcmd.fget))
     PersistenceBase._serialize_param = property(_serializer(PersistenceBase._serialize_param.fget))
@@ -101,6 +111,49 @@ def _of_new_jobs(original: Callable[..., Any]) -> Callable[..., Any]:
 def _remaining_jobs(self: Any) -> list[Any]:
     dag = self.workflow.dag
     return list(dag._needrun - dag._finished - self.running - self.failed)
+
+
+def _by_length(original: Callable[..., None]) -> Callable[..., None]:
+    def __init__(self: Any, rules: Iterable[Any]) -> None:  # noqa: N807
+        """Keep the rules of a prefix by their suffix, so that those of a file are looked up, not sought among all."""
+        original(self, rules)
+        prefixes: dict[str, dict[int, dict[str, set[Any]]]] = {}
+        for prefix, entries in self._lookup._entries:
+            suffixes = prefixes.setdefault(prefix, {})
+            for rule, suffix in entries:
+                suffixes.setdefault(len(suffix), {}).setdefault(suffix, set()).add(rule)
+        self._lookup = PrefixLookup(list(prefixes.items()))
+
+    return __init__
+
+
+def _match(self: Any, targetfile: str) -> set[Any]:
+    """The rules with an output that begins and ends as a file does."""
+    return {
+        rule
+        for _, suffixes in self._lookup.match_iter(targetfile)
+        for length, rules in suffixes.items()
+        for rule in rules.get(targetfile[len(targetfile) - length :], ())
+    }
+
+
+def _read_once(original: Callable[[Any], Mapping[str, Parameter]]) -> Callable[[Any], Mapping[str, Parameter]]:
+    @cache
+    def read(function: Any, is_bound: bool) -> Mapping[str, Parameter]:
+        parameters = list(original(function).items())
+        return dict(parameters[1:] if is_bound else parameters)
+
+    def get_function_params(func: Any) -> Mapping[str, Parameter]:
+        """A function or method has the same parameters for every job, unless it is said to have others."""
+        if hasattr(func, snakemake.common.FUNC_OVERWRITE_PARAMS_ATTR):
+            return original(func)
+        if isfunction(func):
+            return read(func, False)
+        if ismethod(func) and isfunction(func.__func__):
+            return read(func.__func__, True)
+        return original(func)
+
+    return get_function_params
 
 
 def _where_somebody_sees(original: Callable[..., None]) -> Callable[..., None]:

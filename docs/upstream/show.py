@@ -1,4 +1,4 @@
-"""Show what the reports in this folder are about, on the installed Snakemake: show.py looks|sigterm|records|shell.
+"""Show what the reports in this folder are about, on the installed Snakemake: show.py looks|sigterm|records|shell|plan.
 
 Each runs a workflow of one rule in a temporary folder and prints one line.
 """
@@ -86,6 +86,28 @@ def shell() -> None:
     print(f"{JOBS} jobs: {json.dumps(counts)}")
 
 
+def plan() -> None:
+    """What a plan asks again for every job and file: the parameters of functions, and every rule's suffix."""
+    from snakemake import common, output_index
+
+    counts = _counted(common.inspect, "signature")
+    compared = 0
+    original = output_index.PrefixLookup.match_iter
+
+    def match_iter(self: Any, query: str) -> Any:
+        nonlocal compared
+        for entry in original(self, query):
+            compared += 1
+            yield entry
+
+    output_index.PrefixLookup.match_iter = match_iter
+    others = [
+        f'rule other{number}:\n    output: "{{name}}.other{number}"\n    shell: "touch"\n' for number in range(100)
+    ]
+    _snakemake("    resources: cpus=lambda wildcards: 1", after="\n".join(others))
+    print(f"{JOBS} jobs, 101 rules: {json.dumps(counts)}; entries compared with a file: {compared:,}")
+
+
 def _counted(owner: Any, *names: str) -> dict[str, int]:
     counts = dict.fromkeys(names, 0)
 
@@ -103,12 +125,12 @@ def _counted(owner: Any, *names: str) -> dict[str, int]:
     return counts
 
 
-def _snakemake(more: str = "", command: str = "touch") -> None:
+def _snakemake(more: str = "", command: str = "touch", after: str = "") -> None:
     from snakemake.cli import main
 
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "Snakefile").write_text(
-            SNAKEFILE.replace("    params:", f"{more}\n    params:").replace("touch", command)
+            SNAKEFILE.replace("    params:", f"{more}\n    params:").replace("touch", command) + after
         )
         Path(folder, "in.txt").write_text("some input")
         os.chdir(folder)
@@ -121,7 +143,7 @@ def _snakemake(more: str = "", command: str = "touch") -> None:
 
 
 if __name__ == "__main__":
-    chosen = {"looks": looks, "sigterm": sigterm, "records": records, "shell": shell}
+    chosen = {"looks": looks, "sigterm": sigterm, "records": records, "shell": shell, "plan": plan}
     if sys.argv[1:] and sys.argv[1] in chosen:
         chosen[sys.argv[1]]()
     else:
