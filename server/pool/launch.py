@@ -10,13 +10,13 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
 from emoprobe.config.experiment import Config
+from emoprobe.config.science.generation import Backend
 from emoprobe.models.hardware import without_batch_invariance
 from server.pool.launcher import LaunchError
 
-Kind = Literal["vllm", "nnsight"]
+Kind = Backend
 CODE = Path(__file__).parents[2]
 LOOPBACK = "127.0.0.1"
 BATCH_INVARIANT = {"VLLM_BATCH_INVARIANT": "1"}
