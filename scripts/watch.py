@@ -34,7 +34,9 @@ def frame(progress: PlanProgress, pool: PoolStatus | None, rates: dict[str, floa
     """
     parts: list[RenderableType] = [_head(progress, pool), Text(), _files(progress)]
     if any(experiment.steered.total for experiment in progress.experiments):
-        parts += [Text(), _steered(progress)]
+        parts += [Text(), _by_experiment(progress, "steering", {"trajectories": "steered", "scores": "scores"})]
+    if any(experiment.tokens.total for experiment in progress.experiments):
+        parts += [Text(), _by_experiment(progress, "features", {"captures of every token": "tokens"})]
     if pool is not None and pool["fleets"]:
         parts += [Text(), _servers(pool["fleets"], rates)]
     failures = [failure for experiment in progress.experiments for failure in _failures(experiment, progress)]
@@ -73,16 +75,17 @@ def _files(progress: PlanProgress) -> Table:
     return table
 
 
-def _steered(progress: PlanProgress) -> Table:
-    """A row an experiment that steers."""
+def _by_experiment(progress: PlanProgress, title: str, columns: dict[str, str]) -> Table:
+    """A row an experiment that has such files; `columns` are titles, with the names of what they count."""
     table = Table(box=None, pad_edge=False)
-    table.add_column("steering")
-    for title in ("trajectories", "scores"):
-        table.add_column(title, justify="right")
+    table.add_column(title)
+    for column in columns:
+        table.add_column(column, justify="right")
         table.add_column("")
     for experiment in progress.experiments:
-        if experiment.steered.total:
-            table.add_row(experiment.name, *_bar(experiment.steered), *_bar(experiment.scores))
+        made = [getattr(experiment, name) for name in columns.values()]
+        if any(each.total for each in made):
+            table.add_row(experiment.name, *(cell for each in made for cell in _bar(each)))
     return table
 
 

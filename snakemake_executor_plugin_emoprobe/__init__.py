@@ -17,6 +17,7 @@ from snakemake.executors import local
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 
 if TYPE_CHECKING:
+    from emoprobe.results.layout import JobKind
     from server.pool.client import PoolClient
 
 common_settings = local.common_settings
@@ -43,13 +44,13 @@ class Executor(local.Executor):
             super().run_job(job)
             return
         # The package of the pool lies beside the Snakefile, which has been read by now.
-        from server.pool.protocol import Job, JobKind
+        from server.pool.protocol import Job
 
         self.workflow.async_run(job.prepare())
         number, info = next(self._numbers), SubmittedJobInfo(job=job)
         self._asked[number] = info
         self.report_job_submission(info)
-        self._pool().ask(number, Job(cast(JobKind, asks[1]), *asks.groups()[1:]))
+        self._pool().ask(number, Job(cast("JobKind", asks[1]), *asks.groups()[1:]))
 
     def _deploys(self) -> bool:
         """Whether jobs run in environments that Snakemake makes, where another interpreter starts the pool."""

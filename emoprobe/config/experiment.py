@@ -17,7 +17,7 @@ from emoprobe.config.science.analysis import Analysis
 from emoprobe.config.science.capture import Capture
 from emoprobe.config.science.dataset import Dataset
 from emoprobe.config.science.features import Features
-from emoprobe.config.science.generation import Generation
+from emoprobe.config.science.generation import Backend, Generation
 from emoprobe.config.science.model import Model
 from emoprobe.config.science.probes import Probes
 from emoprobe.config.science.prompt import Prompt
@@ -103,6 +103,14 @@ class Config(Section):
     def captures_inline(self) -> bool:
         """Whether the request that generates also captures (backend nnsight); with vllm, trajectories are replayed."""
         return self.capture.enabled and self.generation.backend == "nnsight"
+
+    @property
+    def server_kinds(self) -> list[Backend]:
+        """The kinds of model server that are needed: what generates, and NNsight for what looks inside or steers."""
+        if self.generation.backend == "nnsight":
+            return ["nnsight"]
+        inside = self.capture.enabled or self.features.enabled or self.steering.enabled
+        return ["vllm", "nnsight"] if inside else ["vllm"]
 
     @property
     def has_probes(self) -> bool:

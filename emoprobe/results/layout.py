@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 TRAJECTORY_FILES = ("trajectory.jsonl", "agent_state.json", "sample.json")
 ACTIVATION_FILES = ("activations.safetensors", "metadata.json")
 SCORES = "scores.json"
 AUTOENCODER_FILES = ("cfg.json", "sae_weights.safetensors")
+# The jobs of which there is one for each of many files; their logs lie in folders that are named like the files.
+JobKind = Literal["sample", "generate", "capture", "tokens", "direction", "steer", "score"]
+JOB_KINDS: tuple[JobKind, ...] = get_args(JobKind)
 RESULTS = Path("results")
 MODELS = RESULTS / "models"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, RootModel, ValidationError
+from pydantic import AfterValidator, Field, RootModel, ValidationError
 
 from emoprobe.results.activation_folder import ActivationError, ActivationFolder, Stored
 from emoprobe.results.layout import Layout
@@ -35,7 +35,19 @@ class StoredEntry(ManifestEntry):
         return Stored(uri=self.uri, offset=self.offset, length=self.length)
 
 
-class Manifest(RootModel[dict[str, Annotated[StoredEntry | ManifestEntry, Field(union_mode="left_to_right")]]]):
+def _pair_name(name: str) -> str:
+    # Folders are made after these names, and a manifest may come out of somebody else's bucket.
+    parts = name.split("/")
+    if len(parts) != 2 or any(part in ("", ".", "..") or "\0" in part for part in parts):
+        raise ValueError(f"{name!r} names no variant and sample")
+    return name
+
+
+PairName = Annotated[str, AfterValidator(_pair_name)]
+Entry = Annotated[StoredEntry | ManifestEntry, Field(union_mode="left_to_right")]
+
+
+class Manifest(RootModel[dict[PairName, Entry]]):
     """`activations_manifest.json`: `variant/sample` → its entry."""
 
     @classmethod

@@ -6,10 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from emoprobe.results.layout import Layout
+from emoprobe.results.layout import JOB_KINDS, Layout
 
-# The jobs of which there is one for each of many files; their logs lie in folders that are named like the files.
-KINDS = ("sample", "generate", "capture", "tokens", "direction", "steer", "score")
 MAX_LINES = 40
 MAX_NAMES = 5
 
@@ -20,7 +18,7 @@ def pair_failures(layout: Layout, since: float) -> dict[str, list[str]]:
     The log of a trajectory or capture stays empty unless its job fails.
     """
     reasons: dict[str, list[str]] = defaultdict(list)
-    for kind in KINDS:
+    for kind in JOB_KINDS:
         folder = layout.root / "logs" / kind
         for path in sorted(folder.rglob("*.log")):
             status = path.stat()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,10 +10,10 @@ from pathlib import Path
 
 from emoprobe.config.experiment import Config
 from emoprobe.results.activation_folder import METADATA
-from emoprobe.results.layout import SCORES, Layout
+from emoprobe.results.layout import JOB_KINDS, SCORES, JobKind, Layout
 from emoprobe.results.record import DamagedError
 from emoprobe.results.trajectory import MESSAGES, STATE, AgentState
-from emoprobe.tasks.samples import experiment_pairs, sample_index
+from emoprobe.tasks.samples import captured_pairs, experiment_pairs, token_pairs
 from emoprobe.workflow.remembered import CHECKS
 from emoprobe.workflow.steered import SteeredTargets
 
@@ -59,9 +60,10 @@ class VariantProgress:
 
 @dataclass(frozen=True)
 class ExperimentProgress:
-    """The files of one experiment, and its pairs whose last job failed, latest first, each with a reason.
+    """The files of one experiment, and what the last job failed to make, latest first, each with a reason.
 
-    `steered` and `scores` are of the steered trajectories; none in all where nothing is steered.
+    `steered` and `scores` are of the steered trajectories, `tokens` the captures of every token; none in all where
+    nothing is steered, or no features are looked for.
     """
 
     name: str
@@ -69,6 +71,7 @@ class ExperimentProgress:
     failures: list[tuple[str, str]]
     steered: Made = Made([], 0)
     scores: Made = Made([], 0)
+    tokens: Made = Made([], 0)
 
     @property
     def trajectories(self) -> Made:
@@ -107,6 +110,7 @@ def snapshot(configs: Mapping[str, Config], results: Path, now: float | None = N
     activations = together(experiment.activations for experiment in experiments)
     steered = together(experiment.steered for experiment in experiments)
     scores = together(experiment.scores for experiment in experiments)
+    tokens = together(experiment.tokens for experiment in experiments)
     rates = trajectories.rate(now), activations.rate(now)
     # Nothing has been captured yet while trajectories are made: take it to go as fast, and steering as well.
     captures = rates[1] or rates[0]
@@ -122,52 +126,50 @@ def snapshot(configs: Mapping[str, Config], results: Path, now: float | None = N
                 (activations.left, captures),
                 (steered.left, steering),
                 (scores.left, scores.rate(now) or steering),
+                (tokens.left, tokens.rate(now) or captures),
             ]
         ),
-        last_file=max([*trajectories.times, *activations.times, *steered.times, *scores.times], default=None),
+        last_file=max(
+            (stamp for made in (trajectories, activations, steered, scores, tokens) for stamp in made.times),
+            default=None,
+        ),
     )
 
 
 def _experiment(config: Config, layout: Layout) -> ExperimentProgress:
-    names = [name for variant, name in experiment_pairs(config) if variant == next(iter(config.variants))]
-    captured: list[str] = []
-    if config.capture.enabled:
-        first = config.dataset.samples if config.capture.samples is None else config.capture.samples
-        captured = [name for name in names if sample_index(name) < first]
+    pairs, captured = experiment_pairs(config), captured_pairs(config)
     variants = [
         VariantProgress(
             variant,
-            Made(_times(layout.root / variant, MESSAGES, names), len(names)),
-            Made(_times(layout.root / "activations" / variant, METADATA, captured), len(captured)),
+            _made([layout.pair(*pair) / MESSAGES for pair in pairs if pair[0] == variant]),
+            _made([layout.activations(*pair) / METADATA for pair in captured if pair[0] == variant]),
         )
         for variant in config.variants
     ]
-    steered = _steered(config, layout)
+    steered = [layout.steered(*each) for each in _steered(config, layout)]
     return ExperimentProgress(
         layout.root.name,
         variants,
         _failures(layout),
-        Made(_times(layout.root / "steering", MESSAGES, steered), len(steered)),
-        Made(_times(layout.root / "steering", SCORES, steered), len(steered)),
+        _made([folder / MESSAGES for folder in steered]),
+        _made([folder / SCORES for folder in steered]),
+        _made([layout.tokens(*pair) / METADATA for pair in token_pairs(config)]),
     )
 
 
-def _steered(config: Config, layout: Layout) -> list[str]:
-    """The folders of an experiment's steered trajectories, below that of all of them."""
-    if not config.steering.enabled:
-        return []
-    targets = SteeredTargets.of(config, layout, CHECKS)
-    return ["/".join(steered) for steered in targets.plan.trajectories]
+def _steered(config: Config, layout: Layout) -> Iterable[tuple[str, str, str]]:
+    """An experiment's steered trajectories."""
+    return SteeredTargets.of(config, layout, CHECKS).plan.trajectories if config.steering.enabled else ()
 
 
-def _times(folder: Path, file: str, names: list[str]) -> list[float]:
-    found = []
-    for name in names:
-        try:
-            found.append((folder / name / file).stat().st_mtime)
-        except OSError:
-            continue
-    return found
+def _made(paths: Iterable[Path]) -> Made:
+    """Files of one kind, by all that there will be."""
+    wanted = list(paths)
+    times = []
+    for path in wanted:
+        with contextlib.suppress(OSError):
+            times.append(path.stat().st_mtime)
+    return Made(times, len(wanted))
 
 
 def _eta(parts: Iterable[tuple[int, float]]) -> float | None:
@@ -181,25 +183,35 @@ def _eta(parts: Iterable[tuple[int, float]]) -> float | None:
 
 
 def _failures(layout: Layout) -> list[tuple[str, str]]:
-    """The pairs whose last job failed, latest first, with the first line of the reason."""
-    places = {
-        "generate": (layout.root, MESSAGES),
-        "capture": (layout.root / "activations", METADATA),
-        "direction": (layout.root / "steering", None),
-        "steer": (layout.root / "steering", MESSAGES),
-        "score": (layout.root / "steering", SCORES),
-    }
+    """What the last job of each kind failed to make, latest first, with the first line of the reason."""
     found = []
-    for kind, (base, file) in places.items():
+    for kind in JOB_KINDS:
         logs = layout.root / "logs" / kind
         for path in logs.rglob("*.log"):
             name = path.relative_to(logs).with_suffix("")
-            made = base / name / file if file else (base / name).with_suffix(".safetensors")
             status = path.stat()
-            if status.st_size and not made.exists():
+            if status.st_size and not _target(layout, kind, name).exists():
                 reason = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()[0]
                 found.append((status.st_mtime, f"{kind} {name}", reason))
     return [(name, reason) for _, name, reason in sorted(found, reverse=True)]
+
+
+def _target(layout: Layout, kind: JobKind, name: Path) -> Path:
+    """The file that a job makes last, by its kind and the name of its log."""
+    match kind:
+        case "sample":
+            return layout.sample(name.name)
+        case "generate":
+            return layout.pair(str(name.parent), name.name) / MESSAGES
+        case "capture":
+            return layout.activations(str(name.parent), name.name) / METADATA
+        case "tokens":
+            return layout.tokens(str(name.parent), name.name) / METADATA
+        case "direction":
+            return layout.direction(name.name)
+        case "steer" | "score":
+            folder = layout.steered(str(name.parent.parent), name.parent.name, name.name)
+            return folder / (MESSAGES if kind == "steer" else SCORES)
 
 
 def token_rates(configs: Mapping[str, Config], results: Path, now: float) -> dict[str, float]:

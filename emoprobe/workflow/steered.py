@@ -11,15 +11,14 @@ from typing import Any
 
 from emoprobe.config.experiment import Config
 from emoprobe.models.depth import known_size
-from emoprobe.results.layout import ACTIVATION_FILES, SCORES, TRAJECTORY_FILES, Layout
+from emoprobe.results.activation_folder import METADATA
+from emoprobe.results.layout import SCORES, TRAJECTORY_FILES, Layout
 from emoprobe.steering.plan import SteeringPlan, captured_questions
 from emoprobe.tasks import samples
 from emoprobe.tasks.sources import hub, kind_of
 from emoprobe.tasks.sources.source import paths_sha256
 from emoprobe.workflow.remembered import remembered, version
 from emoprobe.workflow.triggers import digest
-
-_, METADATA = ACTIVATION_FILES
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ from functools import cached_property
 from pathlib import Path
 
 from emoprobe.config.experiment import Config
+from emoprobe.config.science.generation import Backend
 from emoprobe.config.study import Study
 from emoprobe.report.figures import figures_of
+from emoprobe.results.activation_folder import METADATA, TENSORS
 from emoprobe.results.catalogue import tables_of
 from emoprobe.results.layout import ACTIVATION_FILES, AUTOENCODER_FILES, SCORES, TRAJECTORY_FILES, Layout
 from emoprobe.tasks.samples import captured_pairs, experiment_pairs, sample_ids, token_pairs
 from emoprobe.workflow.steered import SteeredTargets
-
-TENSORS, METADATA = ACTIVATION_FILES
 
 
 @dataclass(frozen=True)
@@ -230,6 +230,7 @@ def budget(study: Study, experiments: Mapping[str, Targets]) -> str:
 
 
 MAX_LINES = 24
+SERVERS: dict[Backend, str] = {"vllm": "vLLM server", "nnsight": "NNsight server"}
 
 
 def _counted(counts: dict[str, int]) -> str:
@@ -247,16 +248,11 @@ def _servers(study: Study) -> str:
     turns = f", {models} models in turn" if models > 1 else ""
     if foreign := max(len(config.workers.endpoints) for config in configs):
         return _plural(foreign, "endpoint") + turns
-    kinds = {
-        "vLLM server": any(config.generation.backend == "vllm" for config in configs),
-        "NNsight server": any(
-            config.capture.enabled or config.features.enabled or config.generation.backend == "nnsight"
-            for config in configs
-        ),
-    }
+    needed = {kind for config in configs for kind in config.server_kinds}
+    kinds = [name for kind, name in SERVERS.items() if kind in needed]
     count = max(config.workers.started for config in configs)
     place = " in SLURM jobs" if any(config.workers.slurm for config in configs) else ""
-    return " and ".join(_plural(count, kind) for kind, used in kinds.items() if used) + place + turns
+    return " and ".join(_plural(count, name) for name in kinds) + place + turns
 
 
 def _plural(count: int, thing: str) -> str:

@@ -13,13 +13,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from emoprobe.analysis.contrasts import references_of
+from emoprobe.config import execution
 from emoprobe.config.experiment import Config
 from emoprobe.models import source as models
 from emoprobe.models.autoencoders import identity as weights_identity
 from emoprobe.tasks import samples, variants
 from emoprobe.workflow.code import code_digest
 
-EXECUTION = ("workers", "deploy", "storage")  # sections that change no result
+# Sections that change no result, by where their classes live.
+EXECUTION = {
+    name
+    for name, field in Config.model_fields.items()
+    if getattr(field.annotation, "__module__", "").startswith(f"{execution.__name__}.")
+}
 PAGES = ("emoprobe.report.page", "emoprobe.report.captions", "emoprobe.report.templates")
 # Rule → the modules whose code decides what it computes.
 CODE = {

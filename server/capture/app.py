@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import shutil
 from collections.abc import Coroutine
 from typing import Any, Literal
@@ -14,16 +13,14 @@ from fastapi.responses import FileResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from emoprobe.config.science.capture import STREAM_POINTS
-from emoprobe.results.activation_folder import ActivationError
 from server.capture.answers import error_body
 from server.capture.completions import Work
-from server.capture.engine import ModelError
+from server.capture.errors import TOLD, told
 from server.capture.limits import RequestLimits
 from server.capture.responses import AsciiJSON
 from server.capture.schema import ChatRequest, CompletionRequest, Interventions, Ndif, StreamOptions
-from server.capture.service import BadRequestError, Service, UnknownModelError
-
-log = logging.getLogger(__name__)
+from server.capture.service import Service
+from server.capture.streaming import events
 
 MAX_BODY = 16 << 20
 MAX_BODIES = 256 << 20  # of all requests at once
@@ -145,7 +142,7 @@ def _fields(service: Service) -> dict[str, Any]:
 
 async def _serve(work: Work, request: Request, timeout: float) -> Response:
     if work.request.stream:
-        return StreamingResponse(work.stream(timeout), media_type="text/event-stream")
+        return StreamingResponse(events(work, timeout), media_type="text/event-stream")
     try:
         async with asyncio.timeout(timeout):
             answer = await _unless_gone(request, work.answer())
@@ -182,31 +179,16 @@ def _add_error_handlers(app: FastAPI) -> None:
         message = f"{place or 'body'}: {first['msg'].removeprefix('Value error, ')}{more}"
         return AsciiJSON(error_body(message, 400, place or None), 400)
 
-    @app.exception_handler(BadRequestError)
-    async def bad(_: Request, error: BadRequestError) -> Response:
-        return AsciiJSON(error_body(str(error), 400, error.param), 400)
-
-    @app.exception_handler(UnknownModelError)
-    async def unknown(_: Request, error: UnknownModelError) -> Response:
-        return AsciiJSON(error_body(str(error), 404, "model"), 404)
-
     @app.exception_handler(HTTPException)
     async def refused(_: Request, error: HTTPException) -> Response:
         return AsciiJSON(error_body(str(error.detail), error.status_code), error.status_code, error.headers)
 
-    @app.exception_handler(ModelError)
-    async def failed(_: Request, error: ModelError) -> Response:
-        return AsciiJSON(error_body(str(error), 500), 500)
+    async def failed(_: Request, error: Exception) -> Response:
+        status, body = told(error)
+        return AsciiJSON(body, status)
 
-    @app.exception_handler(ActivationError)
-    async def not_pushed(_: Request, error: ActivationError) -> Response:
-        log.error("cannot push: %s", error)
-        return AsciiJSON(error_body(str(error), 502), 502)
-
-    @app.exception_handler(OSError)
-    async def disk(_: Request, error: OSError) -> Response:
-        log.error("cannot write: %s", error)
-        return AsciiJSON(error_body(f"cannot write: {error.strerror or error}", 507), 507)
+    for kind in TOLD:
+        app.add_exception_handler(kind, failed)
 
 
 def _known(path: str, place: tuple[int | str, ...]) -> list[str]:

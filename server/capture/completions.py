@@ -1,34 +1,23 @@
-"""The two completion routes: generate, capture where asked to, and answer at once or as a stream."""
+"""The two completion routes: generate, score and capture where asked to, and answer; as a stream see `streaming`."""
 
 from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Coroutine
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from server.capture.answers import (
-    DONE,
-    chat_choice,
-    chat_logprobs,
-    completion_choice,
-    completion_logprobs,
-    envelope,
-    error_body,
-    event,
-    usage,
-)
+from server.capture.answers import chat_choice, completion_choice, envelope, usage
 from server.capture.engine import ModelError
+from server.capture.errors import BadRequestError
 from server.capture.generation import Generation
 from server.capture.model import Captured
-from server.capture.prompts import Decoder, Prompt
+from server.capture.prompts import Prompt
 from server.capture.schema import ChatRequest, CompletionRequest
 from server.capture.scoring import TokenScores
-from server.capture.service import BadRequestError, CapturePlan, Service, steering_of
+from server.capture.service import CapturePlan, Service, steering_of
 from server.capture.steering import LayerEdit, Steering
 
-T = TypeVar("T")
 MAX_ROWS = 1024
 DEFAULT_COMPLETION_TOKENS = 16  # what the OpenAI API gives a text completion that asks for nothing
 
@@ -114,13 +103,13 @@ class Work:
         identifier = f"{'chatcmpl' if kind == 'chat' else 'cmpl'}-{name}"
         return cls(service, kind, request, plan, prompts, rows, identifier, stepped, edits)
 
-    def _number(self, index: int) -> int:
+    def number(self, index: int) -> int:
         """Which prompt a choice belongs to."""
         return index // (self.request.n or 1)
 
-    def _scores(self, index: int) -> TokenScores | None:
+    def scores(self, index: int) -> TokenScores | None:
         """The scores of a choice's prompt, where it was scored."""
-        return self.scored[self._number(index)].scores if self.scored else None
+        return self.scored[self.number(index)].scores if self.scored else None
 
     @property
     def echo(self) -> bool:
@@ -162,7 +151,7 @@ class Work:
         scoring = (self.service.score(prompt, top, own, kl) for prompt, own in zip(self.prompts, steering, strict=True))
         self.scored = list(await asyncio.gather(*scoring))
         for index, row in enumerate(self.rows):
-            self._count(row, steering[self._number(index)])
+            self._count(row, steering[self.number(index)])
 
     async def breadcrumb(self) -> dict[str, Any] | None:
         """Capture what was asked for; what was done, and where it lies."""
@@ -204,9 +193,9 @@ class Work:
             completion_choice(
                 index,
                 row,
-                self.prompts[self._number(index)],
+                self.prompts[self.number(index)],
                 tokens,
-                self._scores(index),
+                self.scores(index),
                 echo=self.echo,
                 token_ids=with_ids,
             )
@@ -233,84 +222,3 @@ class Work:
         if self.kind == "chat" and self.request.return_token_ids:
             found["prompt_token_ids"] = self.prompts[0].token_ids
         return found | ({"ndif": crumb} if crumb is not None else {})
-
-    async def stream(self, timeout: float) -> AsyncIterator[str]:
-        """The answer as server-sent events, within `timeout` seconds; an error in mid-stream is an event, too."""
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + timeout
-
-        async def in_time(work: Coroutine[Any, Any, T]) -> T:
-            return await asyncio.wait_for(work, max(0.0, deadline - clock()))
-
-        kind = "chat.completion.chunk" if self.kind == "chat" else "text_completion"
-        head = envelope(self.identifier, kind, self.service.model.name)
-        self.start()
-        try:
-            await in_time(self.score_prompts())
-            for choice in self._openings():
-                yield event(head | {"choices": [choice]})
-            given, closed = [0] * len(self.rows), [False] * len(self.rows)
-            more = True
-            while more:
-                more = await in_time(self.step())
-                for choice in self._news(given, closed):
-                    yield event(head | {"choices": [choice]})
-            crumb = await in_time(self.breadcrumb())
-            if crumb is not None:
-                yield event(head | {"choices": [], "ndif": crumb})
-            if self.request.stream_options is not None and self.request.stream_options.include_usage:
-                yield event(head | {"choices": [], "usage": self.usage()})
-        except BadRequestError as error:
-            yield event(error_body(str(error), 400, error.param))
-        except TimeoutError:
-            yield event(error_body(f"not done within {timeout:g} s", 408))
-        except (ModelError, OSError) as error:
-            yield event(error_body(str(error), 500))
-        finally:
-            self.cancel()
-        yield DONE
-
-    def _openings(self) -> list[dict[str, Any]]:
-        """What stands before any generated token: the role, or the prompt where it is echoed."""
-        indices = range(len(self.rows))
-        if self.kind == "chat":
-            return [_chat_chunk(index, {"role": "assistant", "content": ""}, None, None) for index in indices]
-        return [self._echoed(index) for index in indices] if self.echo else []
-
-    def _news(self, given: list[int], closed: list[bool]) -> list[dict[str, Any]]:
-        """What is new of all choices."""
-        chunks = (self._chunk(index, row, given, closed) for index, row in enumerate(self.rows))
-        return [chunk for chunk in chunks if chunk is not None]
-
-    def _chunk(self, index: int, row: Generation, given: list[int], closed: list[bool]) -> dict[str, Any] | None:
-        """What is new of a choice, None where nothing is. `given` counts the tokens that earlier chunks told."""
-        if closed[index]:
-            return None
-        # The engine's thread goes on meanwhile: look at `finish` first, then at what is there.
-        finish = row.finish
-        count = len(row.token_ids) if row.logprobs is None else min(len(row.token_ids), len(row.scores))
-        text = row.decoder.delta(final=finish is not None)
-        if not text and finish is None:
-            return None
-        closed[index] = finish is not None
-        begin, given[index] = given[index], count
-        ids = row.token_ids[begin:count]
-        tokens = self.service.model.tokens
-        extra = {"token_ids": ids} if self.request.return_token_ids else {}
-        if self.kind == "chat":
-            scores = None if row.logprobs is None else {"content": chat_logprobs(row, tokens, begin)[: count - begin]}
-            return _chat_chunk(index, {"content": text}, scores, finish) | extra
-        logprobs = None
-        if row.logprobs is not None:
-            logprobs = completion_logprobs(ids, list(row.scores[begin:count]), tokens, 0)
-        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish} | extra
-
-    def _echoed(self, index: int) -> dict[str, Any]:
-        prompt, tokens = self.prompts[self._number(index)], self.service.model.tokens
-        nothing = replace(self.rows[index], decoder=Decoder(tokens, []), token_ids=[], scores=[])
-        choice = completion_choice(index, nothing, prompt, tokens, self._scores(index), echo=True, token_ids=False)
-        return choice | {"finish_reason": None}
-
-
-def _chat_chunk(index: int, delta: dict[str, Any], logprobs: Any, finish: str | None) -> dict[str, Any]:
-    return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}

@@ -37,6 +37,8 @@ class Pusher:
                     batch.append(self._waiting.get(timeout=QUIET_SECONDS))
                 except queue.Empty:
                     break
+            # A request that was given up while it waited has nobody left to tell.
+            batch = [(folder, pushed) for folder, pushed in batch if pushed.set_running_or_notify_cancel()]
             # The same folder may have been captured twice; the last one lies there.
             folders = list(dict.fromkeys(folder for folder, _ in batch))
             try:

@@ -17,6 +17,7 @@ from emoprobe.models.architecture import HookPointError
 from emoprobe.models.positions import PositionError, resolve
 from emoprobe.results.activation_folder import Position, TokenSpans
 from server.capture.engine import Engine, Pass
+from server.capture.errors import BadRequestError, UnknownModelError
 from server.capture.generation import Generation
 from server.capture.model import Captured, ServedModel, Wanted
 from server.capture.prompts import Decoder, Prompt, PromptError
@@ -34,18 +35,6 @@ DEFAULTS = Ndif(
     dtype=Capture().dtype,
 )
 WRITERS = 2
-
-
-class BadRequestError(ValueError):
-    """A request that cannot be served as it is; the message says what is accepted. `param` names the field."""
-
-    def __init__(self, message: str, param: str | None = None) -> None:
-        super().__init__(message)
-        self.param = param
-
-
-class UnknownModelError(ValueError):
-    """A request for a model that is not the served one."""
 
 
 @dataclass(frozen=True)

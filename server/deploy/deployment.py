@@ -11,7 +11,7 @@ from emoprobe.config.execution.deploy import Deploy
 from emoprobe.config.experiment import Config
 from emoprobe.config.study import Study
 from emoprobe.results import atomic
-from server.deploy.wanted import kinds_of, model_identity
+from server.deploy.wanted import model_identity
 
 DEPLOYED = Path(".snakemake/emoprobe/deployed")
 RECORD, KEY, TUNNEL, TUNNEL_LOG = "deployment.json", "key", "tunnel.process", "tunnel.log"
@@ -83,7 +83,7 @@ def followed(config: Config, root: Path = DEPLOYED) -> Config:
     found = Deployment.read(place)
     if found is None or found.model_identity != model_identity(config):
         return config
-    urls = {kind: [server.url for server in found.servers if server.kind == kind] for kind in kinds_of(config)}
+    urls = {kind: [server.url for server in found.servers if server.kind == kind] for kind in config.server_kinds}
     if not all(urls.values()):
         return config
     update = {

@@ -41,7 +41,7 @@ class Wanted:
                     "generation.engine, workers.model_name); deploy and run them one after the other"
                 ]
             )
-        kinds = dict.fromkeys(kind for config in configs for kind in kinds_of(config))
+        kinds = dict.fromkeys(kind for config in configs for kind in config.server_kinds)
         return cls(first, tuple(kinds))
 
     @property
@@ -58,15 +58,6 @@ class Wanted:
     def model_name(self) -> str:
         """What the servers call the model."""
         return self.config.workers.model_name or self.config.model.source
-
-
-def kinds_of(config: Config) -> list[Kind]:
-    """The kinds of server that an experiment needs."""
-    generates: Kind = "vllm" if config.generation.backend == "vllm" else "nnsight"
-    kinds: list[Kind] = [generates]
-    if config.capture.enabled and generates != "nnsight":
-        kinds.append("nnsight")
-    return kinds
 
 
 def model_identity(config: Config) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from emoprobe.config.experiment import Config
 from emoprobe.results.activation_folder import METADATA, ActivationError, ActivationFolder
@@ -13,7 +14,9 @@ from emoprobe.results.record import DamagedError
 from emoprobe.results.scores import Scores
 from emoprobe.results.trajectory import STATE, AgentState
 from emoprobe.tasks.samples import experiment_pairs
-from server.pool.fleet import UnansweredError
+
+if TYPE_CHECKING:
+    from server.pool.fleet import UnansweredError
 
 Pair = tuple[str, str]
 

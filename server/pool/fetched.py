@@ -50,7 +50,7 @@ async def fetch_folder(folder: Path, save_dir: str, worker: Files, answer: dict[
     path = f"/v1/activations/{quote(save_dir)}"
     tensors = await worker.get(f"{path}/{TENSORS}")
     metadata = await worker.get(f"{path}/{METADATA}")
-    if hashlib.sha256(tensors).hexdigest() != answer["ndif"]["sha256"]:
+    if hashlib.sha256(tensors).hexdigest() != (answer.get("ndif") or {}).get("sha256"):
         raise RequestError(f"the activations of {save_dir} did not come as they were written: their hash differs")
     await asyncio.to_thread(_write, folder, tensors, metadata)
     # What cannot be deleted now is written over by the next capture, or goes with the deployment.

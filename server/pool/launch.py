@@ -10,13 +10,14 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
 from emoprobe.config.experiment import Config
+from emoprobe.config.science.generation import Backend
 from emoprobe.models.hardware import without_batch_invariance
+from server.guard import KEY_VARIABLE
 from server.pool.launcher import LaunchError
 
-Kind = Literal["vllm", "nnsight"]
+Kind = Backend
 CODE = Path(__file__).parents[2]
 LOOPBACK = "127.0.0.1"
 BATCH_INVARIANT = {"VLLM_BATCH_INVARIANT": "1"}
@@ -135,7 +136,7 @@ def environment(config: Config, share: Share, api_key: str) -> dict[str, str]:
     """The environment of a server here: its cores or GPUs, no network, reproducible arithmetic, and its API key."""
     env = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "LD_PRELOAD")}
     env |= _settings(config, bool(share.gpus))
-    env |= {"EMOPROBE_PARENT": str(os.getpid()), "EMOPROBE_API_KEY": api_key, "VLLM_API_KEY": api_key}
+    env |= {"EMOPROBE_PARENT": str(os.getpid()), KEY_VARIABLE: api_key, "VLLM_API_KEY": api_key}
     if share.gpus:
         visible = {"CUDA_VISIBLE_DEVICES": ",".join(share.gpus)}
         return env | visible | ({} if without_batch_invariance(share.gpus) else BATCH_INVARIANT)

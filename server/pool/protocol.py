@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, cast, get_args
+from typing import NamedTuple, cast
 
-JobKind = Literal["sample", "generate", "capture", "tokens", "direction", "steer", "score"]
+from emoprobe.results.layout import JOB_KINDS, JobKind
+
 QUESTIONS = "questions"
 # Instead of a job: many jobs follow, each on a line that begins with a number and a tab. Each answer is a line of JSON,
 # the number and why the job failed, empty where it did not.
@@ -61,7 +62,7 @@ def parse(line: str) -> tuple[Caller, Job]:
     fields = line.split("\t")
     if len(fields) != 8 or not fields[3].isdecimal():
         raise ProtocolError(f"the pool cannot read the request {line!r}")
-    if fields[4] not in get_args(JobKind):
-        raise ProtocolError(f"the pool knows no job {fields[4]!r}; it knows {', '.join(get_args(JobKind))}")
+    if fields[4] not in JOB_KINDS:
+        raise ProtocolError(f"the pool knows no job {fields[4]!r}; it knows {', '.join(JOB_KINDS)}")
     plan, results, directory, owner, kind, *rest = fields
     return Caller(plan, results, directory, int(owner)), Job(cast(JobKind, kind), *rest)

@@ -42,12 +42,13 @@ class Engine(Section):
         return arguments
 
 
+Backend = Literal["vllm", "nnsight"]
+
+
 class Generation(Section):
     """How trajectories are generated."""
 
-    backend: Literal["vllm", "nnsight"] = Field(
-        "vllm", description="`nnsight` generates and captures in one request, slower."
-    )
+    backend: Backend = Field("vllm", description="`nnsight` generates and captures in one request, slower.")
     max_tokens: int = Field(256, ge=1, description="Longest completion, in tokens.")
     temperature: float = Field(0.0, ge=0.0, le=2.0, description="0 is greedy decoding.")
     top_p: float = Field(1.0, gt=0.0, le=1.0, description="Nucleus sampling; 1 keeps every token.")

@@ -208,6 +208,19 @@ def test_a_resolved_config_is_the_same_config(tmp_path: Path) -> None:
     assert load_config(folder / "pilot.json") == config
 
 
+@pytest.mark.parametrize(
+    ("sections", "kinds"),
+    [
+        ({"capture": {"enabled": False}}, ["vllm"]),
+        ({}, ["vllm", "nnsight"]),
+        ({"capture": {"enabled": False}, "features": {"enabled": True, "layer": 1}}, ["vllm", "nnsight"]),
+        ({"generation": {"backend": "nnsight"}}, ["nnsight"]),
+    ],
+)
+def test_an_experiment_needs_servers_of_some_kinds(sections: dict[str, Any], kinds: list[str]) -> None:
+    assert parse_config(sections).server_kinds == kinds
+
+
 def test_an_empty_variant_may_be_left_blank() -> None:
     assert parse_config({"variants": {"control": None}}) == Config()
 

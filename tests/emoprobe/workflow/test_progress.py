@@ -75,6 +75,22 @@ def test_steered_trajectories_and_their_scores_are_counted(tmp_path: Path) -> No
     ]
 
 
+def test_captures_of_every_token_are_counted(tmp_path: Path) -> None:
+    config = parse_config({**CONFIG, "capture": {"enabled": False}, "features": {"enabled": True, "layer": 1}})
+    layout = Layout.of("one", tmp_path)
+    ActivationFolder.write_failure(layout.tokens("calm", "gsm8k_0001-d2"), "no server answered")
+    for kind, name in (
+        ("tokens", "calm/gsm8k_0001"),
+        ("tokens", "calm/gsm8k_0001-d2"),
+        ("sample", "questions/gsm8k_0001"),
+    ):
+        (layout.root / "logs" / kind / name).parent.mkdir(parents=True, exist_ok=True)
+        (layout.root / "logs" / kind / f"{name}.log").write_text("no\n")
+    (one,) = snapshot({"one": config}, tmp_path, NOW).experiments
+    assert (one.tokens.count, one.tokens.total, one.activations.total) == (1, 2 * 4 * 2, 0)
+    assert sorted(one.failures) == [("sample questions/gsm8k_0001", "no"), ("tokens calm/gsm8k_0001", "no")]
+
+
 def test_a_plan_of_which_nothing_is_made_has_no_estimate(tmp_path: Path) -> None:
     progress = snapshot({"one": parse_config({"experiment": {"name": "one"}, **CONFIG})}, tmp_path, NOW)
     assert (progress.eta, progress.last_file, progress.trajectory_rate) == (None, None, 0.0)

@@ -76,6 +76,16 @@ def test_what_is_not_as_the_answer_says_is_not_taken(tmp_path: Path, proxy: Faul
     assert not (tmp_path / "here").exists()
 
 
+def test_a_request_that_is_given_up_stops_no_later_push(tmp_path: Path) -> None:
+    there = Layout(tmp_path / "there" / "tiny")
+    there.root.mkdir(parents=True)
+    first, second, third = folders.write(there, variants=1, samples=3, d=8)
+    pusher = Pusher(f"file://{tmp_path}/bucket")
+    given_up, kept = pusher.push(there.activations(*first)), pusher.push(there.activations(*second))
+    assert given_up.cancel()
+    assert all(place.length for place in results([kept, pusher.push(there.activations(*third))]))
+
+
 def test_a_push_that_fails_fails_its_request_and_no_later_one(tmp_path: Path, proxy: FaultyProxy, url: str) -> None:
     there = Layout(tmp_path / "there" / "tiny")
     there.root.mkdir(parents=True)

@@ -1,0 +1,45 @@
+"""What a client is told of a request that fails: as the answer, or as an event where its stream has begun."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from emoprobe.results.activation_folder import ActivationError
+from server.capture.answers import error_body
+from server.capture.engine import ModelError
+
+log = logging.getLogger(__name__)
+
+
+class BadRequestError(ValueError):
+    """A request that cannot be served as it is; the message says what is accepted. `param` names the field."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class UnknownModelError(ValueError):
+    """A request for a model that is not the served one."""
+
+
+TOLD = (BadRequestError, UnknownModelError, ModelError, ActivationError, OSError)
+
+
+def told(error: Exception) -> tuple[int, dict[str, Any]]:
+    """The status and the body for one of the errors that are `TOLD`."""
+    match error:
+        case BadRequestError():
+            status, message, param = 400, str(error), error.param
+        case UnknownModelError():
+            status, message, param = 404, str(error), "model"
+        case ActivationError():
+            log.error("cannot push: %s", error)
+            status, message, param = 502, str(error), None
+        case OSError():
+            log.error("cannot write: %s", error)
+            status, message, param = 507, f"cannot write: {error.strerror or error}", None
+        case _:
+            status, message, param = 500, str(error), None
+    return status, error_body(message, status, param)
