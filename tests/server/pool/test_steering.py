@@ -97,9 +97,9 @@ def test_scores_are_those_of_gold_answer_text_and_first_tokens(house: House, lay
     assert plain.kl == [0.0] * 4
     scoring = [request for request in house.stub("a").requests if request.get("echo")]
     assert [("ndif" in request, len(request["prompt"])) for request in scoring] == [
-        (True, 5), (False, 35), (True, 7), (False, 5), (False, 35),
+        (True, 35), (True, 5), (False, 35), (False, 5),
     ]  # fmt: skip
-    assert scoring[2]["ndif"]["prompt_tokens"] == 3
+    assert (scoring[0]["ndif"]["prompt_tokens"], scoring[0]["ndif"]["kl"]) == (3, 4)
 
 
 def test_a_server_that_does_not_tell_of_the_edit_is_an_error(house: House, layout: Layout) -> None:
