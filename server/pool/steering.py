@@ -101,8 +101,8 @@ async def score(experiment: Experiment, fleet: Fleet, where: str, name: str) -> 
     """Score one steered trajectory by forward passes and write `scores.json`.
 
     The answer is read with and without the trajectory's own edit, and the gold answer forced after the prompt under the
-    edit, unless the answer begins with it. A trajectory that is the record of an error has no scores; within the allowed
-    failures, neither has one that no server scored.
+    edit, unless the answer begins with it. A trajectory that is the record of an error has no scores; within the
+    allowed failures, neither has one that no server scored.
 
     Raises:
         FleetDownError: no server is left.
@@ -154,7 +154,9 @@ class _Asking:
         first = min(len(completion), self._experiment.config.steering.scores.kl_tokens)
         answer = await self._ask(completion, self._steering, first if self._steering else 0)
         read = requests.log_probabilities(answer, begin)
-        logs, divergences = (requests.unedited(answer), answer["ndif"]["kl"]) if self._steering else (read, [0.0] * first)
+        logs, divergences = read, [0.0] * first
+        if self._steering:
+            logs, divergences = requests.unedited(answer), answer["ndif"]["kl"]
         if completion[: len(forced)] == forced:
             read = read[: len(forced)]
         else:

@@ -135,8 +135,8 @@ def _detectable(grid: Grid, number: int, searched: np.ndarray, ranking: Ranking,
     """The least effect that would have been found with 80 %, and where.
 
     What is observed of an effect D scatters about it by the questions' noise and, as questions answer more or less
-    strongly to anything, in proportion to D: by √(s² + k² D²). Both parts are those of the controls, so that the cell is
-    not one where this direction's happen to look small. The effect has to exceed what the controls do, at the first
+    strongly to anything, in proportion to D: by √(s² + k² D²). Both parts are those of the controls, so that the cell
+    is not one where this direction's happen to look small. The effect has to exceed what the controls do, at the first
     step of the correction, and the width of its own interval.
     """
     rows = np.array([grid.held[number][place] for place in ranking.places])

@@ -78,7 +78,5 @@ def planned_tests(config: Config) -> SteeringTests | None:
         controls_needed=needed,
         shuffled_directions=counts[SHUFFLED],
         shuffled_needed=more,
-        reachable={
-            family: counts[RANDOM] >= needed[family] and counts[SHUFFLED] >= more[family] for family in tested
-        },
+        reachable={family: counts[RANDOM] >= needed[family] and counts[SHUFFLED] >= more[family] for family in tested},
     )

@@ -132,9 +132,7 @@ def rank(grid: Grid, number: int, limits: Limits) -> Ranking:
     random = [other for other in held if grid.directions[other].family == RANDOM]
     places, controls = _common(own, {other: held[other] for other in random})
     shuffled = [
-        other
-        for other in held
-        if fitted and grid.directions[other].family == SHUFFLED and held[other] >= set(places)
+        other for other in held if fitted and grid.directions[other].family == SHUFFLED and held[other] >= set(places)
     ]
     members = [number, *controls, *shuffled]
     rows = np.array([[grid.held[member][place] for place in places] for member in members], dtype=np.int64)

@@ -78,9 +78,7 @@ def _rank(row: dict[str, Any], family: int) -> str:
     if row["shuffled"]:
         text += f" and {_as_far(row['p_shuffled'], row['shuffled']).lower()} shuffled-label ones"
     verb = "reaches" if text.startswith("1 ") and not row["shuffled"] else "reach"
-    return (
-        f"{text} {verb} as far in their best coherent cells, on the same questions (p = {row['p']:.2g}{corrected})."
-    )
+    return f"{text} {verb} as far in their best coherent cells, on the same questions (p = {row['p']:.2g}{corrected})."
 
 
 def _as_far(p: float, others: int) -> str:
@@ -130,7 +128,7 @@ def _mediated(row: dict[str, Any]) -> Statement:
         text += f". That is {row['share']:.0%}{_percent(row['share_low'], row['share_high'])} of the effect"
     else:
         text += ". No share is told, as the tone's own effect is not shown"
-    return _note(row, f"{text}. This is described, not tested.")
+    return _note(row, f"{text}. This is described, not tested; the direction was fitted on the same texts.")
 
 
 def _ends(low: Any, high: Any) -> str:

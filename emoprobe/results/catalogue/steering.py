@@ -111,7 +111,7 @@ STEERING_TESTS = Table(
         "reason": Column("string", "Why there is no verdict; null where there is one."),
         "controls": Column("Int64", "Random directions that ran the same cells."),
         "controls_needed": Column("Int64", "How many the correction over the family's directions takes."),
-        "shuffled": Column("Int64", "Shuffled-label directions, of all tones, that ran the same; 0 if it is no tone's."),
+        "shuffled": Column("Int64", "Shuffled-label directions, of all tones, that did so; 0 if it is no tone's."),
         "shuffled_needed": Column("Int64", "How many of these the correction takes."),
         "questions": Column("Int64", "Least questions of a cell that the direction shares with the controls."),
         "cells": Column("Int64", "Cells that are coherent and searched: layers × doses × variants × phases."),

@@ -39,7 +39,10 @@ def test_a_good_one_has_no_problems() -> None:
 @pytest.mark.parametrize(
     ("controls", "words"),
     [
-        ({"random": 38}, ["the family tone or orthogonal: it takes", "39 random directions (there are 38)", "there are 20"]),
+        (
+            {"random": 38},
+            ["the family tone or orthogonal: it takes", "39 random directions (there are 38)", "there are 20"],
+        ),
         ({"shuffled": 18}, ["19 shuffled-label ones (there are 18)"]),
         ({"questions": 7}, ["with 7 questions", "it takes 8"]),
     ],
