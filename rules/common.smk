@@ -96,7 +96,12 @@ ENVIRON = job_environment(
 os.environ.update(ENVIRON)
 if workflow.is_main_process:
     process.write_plan(STUDY, PLAN)
-    print(budget(STUDY, EXPERIMENTS), *warnings(STUDY, EXPERIMENTS), sep="\n", file=sys.stderr)
+    print(
+        budget(STUDY, EXPERIMENTS),
+        *warnings(STUDY, EXPERIMENTS),
+        sep="\n",
+        file=sys.stderr,
+    )
 
 
 def one_of(names):
