@@ -34,7 +34,7 @@ from emoprobe.steering.plan import EDIT
 from emoprobe.workflow import outcome, process, triggers
 from emoprobe.workflow.checks import check_study
 from emoprobe.workflow.remembered import CHECKS
-from emoprobe.workflow.targets import StudyTargets, Targets, budget, turns
+from emoprobe.workflow.targets import StudyTargets, Targets, budget, turns, warnings
 from server.deploy.deployment import follow
 from server.pool.address import pool_status
 from server.pool.run import job_environment
@@ -96,7 +96,12 @@ ENVIRON = job_environment(
 os.environ.update(ENVIRON)
 if workflow.is_main_process:
     process.write_plan(STUDY, PLAN)
-    print(budget(STUDY, EXPERIMENTS), file=sys.stderr)
+    print(
+        budget(STUDY, EXPERIMENTS),
+        *warnings(STUDY, EXPERIMENTS),
+        sep="\n",
+        file=sys.stderr,
+    )
 
 
 def one_of(names):

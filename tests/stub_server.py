@@ -110,7 +110,8 @@ def completion(request: dict[str, Any]) -> dict[str, Any]:
     )
     if request.get("echo"):
         logs = [None, *([-0.5] * (len(request["prompt"]) - 1))]
-        crumb = {"ndif": echo["ndif"] | {"kl": [0.25] * asked["kl"]}} if "kl" in asked else echo
+        compared = {"kl": [0.25] * asked.get("kl", 0), "unedited": logs[asked.get("prompt_tokens", 0) :]}
+        crumb = {"ndif": echo["ndif"] | compared} if "kl" in asked else echo
         return {"choices": [{"index": 0, "logprobs": {"token_logprobs": logs}}], **crumb}
     if "messages" not in request:
         return {"id": "cmpl-stub", "object": "text_completion", "model": MODEL, "ndif": request["ndif"]}

@@ -65,20 +65,21 @@ def check_steered(steering: list[dict[str, Any]]) -> Check:
 
 
 def check_scored(count: int, steering: list[dict[str, Any]], kl: int = 0) -> Check:
-    """A check of scores: a log-probability for each of so many tokens but the first, an echo of each edit, and `kl`
-    divergences.
+    """A check of scores: a log-probability for each of so many tokens but the first and an echo of each edit; where
+    they are compared, `kl` divergences and log-probabilities without the edits.
     """
 
     def check(answer: Any) -> dict[str, Any]:
         try:
             known = answer["choices"][0]["logprobs"]["token_logprobs"]
             divergences = answer["ndif"]["kl"] if kl else []
+            without = answer["ndif"]["unedited"] if kl else []
         except (KeyError, IndexError, TypeError):
-            raise ResponseError(f"the answer has no log-probabilities of its prompt: {str(answer)[:200]}") from None
+            raise ResponseError(f"the answer lacks log-probabilities of its prompt: {str(answer)[:200]}") from None
         if len(known) != count or not all(isinstance(value, float) and math.isfinite(value) for value in known[1:]):
             raise ResponseError(f"the answer does not have the log-probabilities of {count} tokens")
-        if len(divergences) != kl or not all(math.isfinite(value) for value in divergences):
-            raise ResponseError(f"the answer does not have {kl} divergences: {str(divergences)[:200]}")
+        if len(divergences) != kl or not all(map(math.isfinite, [*divergences, *without])) or len(without) < kl:
+            raise ResponseError(f"the answer does not compare {kl} tokens: {str([divergences, without])[:200]}")
         _check_echo(answer, steering)
         return dict(answer)
 
@@ -98,6 +99,12 @@ def score_body(
 def log_probabilities(answer: dict[str, Any], first: int) -> list[float]:
     """Those of the tokens from `first` on, in nats, out of an answer that `check_scored` accepted."""
     found: list[float] = answer["choices"][0]["logprobs"]["token_logprobs"][first:]
+    return found
+
+
+def unedited(answer: dict[str, Any]) -> list[float]:
+    """Those of the tokens after the prompt without the edits, out of one in which `kl` tokens were compared."""
+    found: list[float] = answer["ndif"]["unedited"]
     return found
 
 

@@ -32,6 +32,37 @@ def check_steering(config: Config, memory: Path | None = None) -> list[str]:
     return found or list(_questions(config, memory))
 
 
+def unreachable(config: Config, steered: int) -> Iterator[str]:
+    """Why directions will get no verdict, one line each: no error, as trajectories and effects are made all the same.
+
+    Args:
+        config: the experiment, which steers.
+        steered: questions of the steered half.
+    """
+    # Here, as they bring NumPy, which a plan of anything else does without.
+    from emoprobe.analysis.estimates import MIN_QUESTIONS
+    from emoprobe.analysis.steering.plan import planned_tests
+
+    planned = planned_tests(config)
+    assert planned is not None
+    out_of_reach: dict[tuple[int, int], list[str]] = {}
+    for family in (name for name, reachable in planned.reachable.items() if not reachable):
+        needed = planned.controls_needed[family], planned.shuffled_needed[family]
+        out_of_reach.setdefault(needed, []).append(family)
+    for (random, more), families in out_of_reach.items():
+        shuffled = f" and {more} shuffled-label ones (there are {planned.shuffled_directions})" if more else ""
+        yield (
+            f"steering.controls: no verdict is within reach on directions of the family {' or '.join(families)}: it "
+            f"takes {random} random directions (there are {planned.random_directions}){shuffled}"
+        )
+    questions = min(steered, config.steering.controls.questions or steered)
+    if questions < MIN_QUESTIONS:
+        yield (
+            f"steering: no verdict is within reach with {questions} questions that directions and controls share: it "
+            f"takes {MIN_QUESTIONS} (steering.questions, steering.controls.questions, half of dataset.samples)"
+        )
+
+
 def _captures(config: Config) -> Iterator[str]:
     capture, position = config.capture, config.steering.fit.position
     if not capture.enabled:

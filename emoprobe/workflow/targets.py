@@ -19,6 +19,7 @@ from emoprobe.results.catalogue import tables_of
 from emoprobe.results.layout import ACTIVATION_FILES, AUTOENCODER_FILES, SCORES, TRAJECTORY_FILES, Layout
 from emoprobe.tasks.samples import captured_pairs, experiment_pairs, sample_ids, token_pairs
 from emoprobe.workflow.steered import SteeredTargets
+from emoprobe.workflow.steering_checks import unreachable
 
 
 @dataclass(frozen=True)
@@ -227,6 +228,16 @@ def budget(study: Study, experiments: Mapping[str, Targets]) -> str:
     return "\n".join(
         [head, *(lines if len(lines) <= MAX_LINES else [*lines[:MAX_LINES], f"  … and {len(lines) - MAX_LINES} more"])]
     )
+
+
+def warnings(study: Study, experiments: Mapping[str, Targets]) -> list[str]:
+    """What a plan can know to come to nothing, a line each, although it can be run."""
+    return [
+        f"{name}: {line}"
+        for name, config in study.configs.items()
+        if (steering := experiments[name].steering) is not None
+        for line in unreachable(config, len(steering.plan.steered))
+    ]
 
 
 MAX_LINES = 24

@@ -169,7 +169,7 @@ class Work:
                 for number, edit in enumerate(self.request.ndif.steering)
             ]
         if self.request.ndif.kl is not None:
-            crumb["kl"] = self.scored[0].divergences
+            crumb |= {"kl": self.scored[0].divergences, "unedited": self.scored[0].unedited}
         return crumb
 
     @staticmethod

@@ -50,11 +50,15 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Captured:
-    """What a forward pass gave for one sequence: hook point → (n_layers, n_positions, d) on the CPU."""
+    """What a forward pass gave for one sequence: hook point → (n_layers, n_positions, d) on the CPU.
+
+    Where it is compared, `unedited` has the log-probabilities of the tokens after the prompt without its edits.
+    """
 
     activations: dict[str, torch.Tensor]
     scores: TokenScores | None
     divergences: list[float] | None = None
+    unedited: list[float] | None = None
 
 
 class ServedModel:
@@ -195,18 +199,23 @@ class ServedModel:
             Captured(
                 activations[row],
                 self._scorer.scores(wanted.token_ids, wanted.top, last[row]) if wanted.score else None,
-                self._divergences(wanted, last[row], unedited[row]) if row in unedited else None,
+                *(self._compared(wanted, last[row], unedited[row]) if row in unedited else (None, None)),
             )
             for row, wanted in enumerate(batch[:count])
         ]
 
-    def _divergences(self, wanted: Wanted, edited: torch.Tensor, unedited: torch.Tensor) -> list[float]:
-        """KL(edited ‖ unedited) of the predictions of the first tokens after the prompt, as many as there are."""
+    def _compared(
+        self, wanted: Wanted, edited: torch.Tensor, unedited: torch.Tensor
+    ) -> tuple[list[float], list[float]]:
+        """KL(edited ‖ unedited) of the predictions of the first tokens after the prompt, as many as there are, and the
+        log-probabilities of all tokens after it without the edits.
+        """
         assert wanted.steering is not None
         # The last token of the prompt predicts the first one after it.
         begin, end = wanted.steering.prompt_tokens - 1, len(wanted.token_ids) - 1
         places = slice(begin, min(begin + wanted.divergences, end))
-        return self._scorer.divergences(edited[places], unedited[places])
+        without = self._scorer.scores(wanted.token_ids[begin:], 0, unedited[begin:])
+        return self._scorer.divergences(edited[places], unedited[places]), without.token
 
     def _run(
         self, batch: Sequence[Wanted], inputs: dict[str, Any], lengths: list[int]

@@ -67,7 +67,8 @@ class Ndif(BaseModel):
     `steering` edits the stream while the completion is generated, while a prompt is scored, and while activations are
     captured. Next to it, also if it is an empty list, they are only captured if one of the fields from `save_dir` to
     `dtype`, but for `request_id`, is there. `kl` is at how many tokens after the prompt to tell how far the edits move
-    what the model predicts: the Kullback-Leibler divergences KL(edited ‖ unedited), in nats.
+    what the model predicts: the Kullback-Leibler divergences KL(edited ‖ unedited), in nats. Beside them the answer
+    has, as `unedited`, the log-probabilities of all tokens after the prompt without the edits.
     """
 
     model_config = ConfigDict(extra="forbid")

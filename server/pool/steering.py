@@ -100,9 +100,9 @@ async def steer(experiment: Experiment, fleet: Fleet, where: str, name: str) -> 
 async def score(experiment: Experiment, fleet: Fleet, where: str, name: str) -> None:
     """Score one steered trajectory by forward passes and write `scores.json`.
 
-    The gold answer is forced after the prompt under the trajectory's own edit; the first tokens of its answer are
-    compared with and without it; the whole answer is read by the unedited model. A trajectory that is the record of an
-    error has no scores; within the allowed failures, neither has one that no server scored.
+    The answer is read with and without the trajectory's own edit, and the gold answer forced after the prompt under the
+    edit, unless the answer begins with it. A trajectory that is the record of an error has no scores; within the
+    allowed failures, neither has one that no server scored.
 
     Raises:
         FleetDownError: no server is left.
@@ -151,17 +151,20 @@ class _Asking:
     async def scores(self, gold: str, forced: list[int], completion: list[int]) -> Scores:
         """Ask for all of them, one after the other: others fill the server meanwhile."""
         begin = len(self._prompt)
-        answer = await self._ask(forced, self._steering)
-        log_p_gold = sum(requests.log_probabilities(answer, begin))
-        logs = requests.log_probabilities(await self._ask(completion, []), begin)
-        first = completion[: self._experiment.config.steering.scores.kl_tokens]
-        divergences = [0.0] * len(first)
+        first = min(len(completion), self._experiment.config.steering.scores.kl_tokens)
+        answer = await self._ask(completion, self._steering, first if self._steering else 0)
+        read = requests.log_probabilities(answer, begin)
+        logs, divergences = read, [0.0] * first
         if self._steering:
-            divergences = (await self._ask(first, self._steering, len(first)))["ndif"]["kl"]
+            logs, divergences = requests.unedited(answer), answer["ndif"]["kl"]
+        if completion[: len(forced)] == forced:
+            read = read[: len(forced)]
+        else:
+            read = requests.log_probabilities(await self._ask(forced, self._steering), begin)
         return Scores(
             gold=gold,
             gold_tokens=len(forced),
-            log_p_gold=log_p_gold,
+            log_p_gold=sum(read),
             tokens=len(completion),
             perplexity=requests.perplexity(logs),
             kl=divergences,

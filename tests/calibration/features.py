@@ -6,7 +6,7 @@ runs end in the same choice, tests and sentences as an experiment's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,22 +60,26 @@ class Draw:
         }
 
 
-def start(generator: np.random.Generator, questions: int, texts: int, groups: int = 0) -> Draw:
-    """A filler and four tones with so many texts each, and a control."""
-    counts = {"control": 0, "filler": texts, **dict.fromkeys(TONES, texts)}
+def trajectories(texts: Mapping[str, int], questions: int, groups: int = 0) -> pd.DataFrame:
+    """A row for each variant and question; `texts` says how many texts a variant has."""
     rows = [
         {
             "variant": variant,
-            "sample_id": f"s_{number:04d}",
+            "sample_id": f"s_{number + 1:04d}",
             "index": number,
             "draw": 1,
             "group": f"g{number % groups}" if groups else None,
             "paraphrase": number % count if count else None,
         }
-        for variant, count in counts.items()
+        for variant, count in texts.items()
         for number in range(questions)
     ]
-    table = pd.DataFrame(rows).astype({"paraphrase": "Int64", "group": "string"})
+    return pd.DataFrame(rows).astype({"paraphrase": "Int64", "group": "string"})
+
+
+def start(generator: np.random.Generator, questions: int, texts: int, groups: int = 0) -> Draw:
+    """A filler and four tones with so many texts each, and a control."""
+    table = trajectories({"control": 0, "filler": texts, **dict.fromkeys(TONES, texts)}, questions, groups)
     table["half"] = halves(table, int(generator.integers(1 << 30)))
     levels = {part: np.zeros((len(table), WIDTH)) for part in PARTS}
     draw = Draw(generator, table, levels)

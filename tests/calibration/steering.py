@@ -33,7 +33,8 @@ class World:
         control_questions: of the controls, the first so many; 0: all.
         tones: directions that are tested.
         random: random directions.
-        shuffled: shuffled-label directions of each tone.
+        shuffled: shuffled-label directions of each tone; 0: the tested directions are no tones' but from files.
+        fitted: how many times as much whatever was fitted to activations does, shuffled-label directions included.
         layers: how many.
         doses: that are added.
         spread: standard deviation over directions of the effect of dose 1.
@@ -53,6 +54,7 @@ class World:
     tones: int = 2
     random: int = 39
     shuffled: int = 0
+    fitted: float = 1.0
     layers: int = 2
     doses: tuple[float, ...] = (-1.0, -0.5, 0.5, 1.0)
     spread: float = 0.3
@@ -78,7 +80,9 @@ WORLDS = (
     World("one tone, one layer, 8 questions", questions=8, tones=1, layers=1),
     World("four tones, 79 controls", tones=4, random=79, control_questions=12),
     World("many cells", layers=6, doses=(-2.0, -1.0, -0.5, -0.25, 0.25, 0.5, 1.0, 2.0), random=39, questions=16),
-    World("shuffled directions", shuffled=3),
+    World("tones", shuffled=20),
+    World("tones, anything fitted does three times as much", shuffled=20, fitted=3.0),
+    World("one tone, 12 questions, 8 for controls", 12, 8, tones=1, shuffled=20, layers=1, fitted=2.0),
     World("draws and groups", questions=40, draws=2, groups=16, unequal=0.6),
     World("lost answers", questions=32, lost=0.003),
     World("nothing moves anything", spread=0.0),
@@ -110,7 +114,9 @@ class Draw:
 def draw(world: World, generator: np.random.Generator) -> Draw:
     """One experiment."""
     tones = [f"tone{number}" for number in range(world.tones)]
-    directions: list[tuple[str, str, str | None]] = [(tone, "tone", tone) for tone in tones]
+    directions: list[tuple[str, str, str | None]] = [
+        (tone, "tone", tone) if world.shuffled else (tone, "file", None) for tone in tones
+    ]
     directions += [(f"shuffled-{tone}-{n:02d}", "shuffled", tone) for tone in tones for n in range(world.shuffled)]
     directions += [(f"random-{number:03d}", "random", None) for number in range(world.random)]
     count, doses = len(directions), np.array(world.doses)
@@ -119,11 +125,13 @@ def draw(world: World, generator: np.random.Generator) -> Draw:
     strength = np.exp(world.unequal * generator.normal(size=group.max() + 1) - world.unequal**2 / 2)[group]
     own = generator.standard_t(world.tails, shape) * np.sqrt(1 - world.common)
     own = own + generator.normal(size=(1, world.layers, 1)) * np.sqrt(world.common)
-    slope = world.spread * own
+    spread = np.full(shape, world.spread)
+    spread[: count - world.random] *= world.fitted
+    slope = spread * own
     truth = slope * doses - world.damage * doses**2 * np.exp(0.2 * generator.normal(size=shape))
     scatter = generator.standard_t(world.tails, (count, world.layers, 1, world.questions, 1)) * doses[:, None, None]
     wobble = generator.standard_t(world.tails, (count, world.layers, len(doses), world.questions, world.draws))
-    noise = world.spread * (scatter + 0.5 * wobble)
+    noise = spread[..., None, None] * (scatter + 0.5 * wobble)
     changes = (truth[..., None, None] + noise) * strength[:, None]
     lost = generator.random(changes.shape) < world.lost
     few = world.control_questions or world.questions

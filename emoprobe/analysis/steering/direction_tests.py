@@ -14,7 +14,7 @@ from emoprobe.analysis.estimates import MIN_QUESTIONS, difference
 from emoprobe.analysis.statistics import CONFIDENCE, LEVEL, holm
 from emoprobe.analysis.steering.coherence import Flags
 from emoprobe.analysis.steering.grid import CONTROLS, PRIMARY_OUTCOME, Grid
-from emoprobe.analysis.steering.plan import controls_needed
+from emoprobe.analysis.steering.plan import controls_needed, shuffled_needed
 from emoprobe.analysis.steering.ranking import Ranking
 
 FAR = 1e9
@@ -60,15 +60,17 @@ def _row(
     grid: Grid, number: int, searched: np.ndarray, ranking: Ranking, family_sizes: Mapping[str, int]
 ) -> dict[str, Any]:
     direction = grid.directions[number]
-    needed = controls_needed(family_sizes[direction.family])
+    family = family_sizes[direction.family]
+    needed, more = controls_needed(family), 0 if direction.tone is None else shuffled_needed(family)
     row: dict[str, Any] = {
         "direction": direction.name,
         "family": direction.family,
         "tone": direction.tone,
-        "reason": _reason(grid, number, searched, ranking, needed),
+        "reason": _reason(grid, number, searched, ranking, needed, more),
         "controls": ranking.controls,
         "controls_needed": needed,
-        "shuffled": len(ranking.effects) - 1 - ranking.controls,
+        "shuffled": ranking.shuffled,
+        "shuffled_needed": more,
         "questions": int(ranking.shared.sum(axis=-1).min()) if ranking.places else 0,
         "cells": int(searched.sum()),
         "p": math.nan,
@@ -76,13 +78,12 @@ def _row(
     if not ranking.places or not ranking.controls:
         return row
     sizes = np.where(searched, ranking.standardised[0], 0.0)
-    row["p"] = ranking.p(float(sizes.max(initial=0.0)))
+    size = float(sizes.max(initial=0.0))
+    row |= {"p": ranking.p(size), "p_random": ranking.p_random(size), "p_shuffled": ranking.p_shuffled(size)}
     if not searched.any():
         return row
     best = int(np.argmax(sizes))
     place = ranking.places[best]
-    if row["shuffled"]:
-        row["exceeds_shuffled"] = bool(sizes[best] > ranking.largest[1 + ranking.controls :].max())
     cell = grid.held[number][place]
     changes = grid.changes(PRIMARY_OUTCOME)[cell]
     # Of one cell alone it would not reach far enough where few questions make up most of a mean; that of many does.
@@ -92,7 +93,6 @@ def _row(
     known = changes[~np.isnan(changes)]
     line = [other for other in range(len(searched)) if searched[other] and ranking.places[other].line == place.line]
     doses = [ranking.places[other].dose for other in line]
-    level = LEVEL / family_sizes[direction.family]
     return row | {
         **place._asdict(),
         "n": len(known),
@@ -105,11 +105,11 @@ def _row(
         "correct_high": float(correct.high),
         "dose_low": min(0.0, *doses),
         "dose_high": max(0.0, *doses),
-        **_detectable(grid, number, searched, ranking, level),
+        **_detectable(grid, number, searched, ranking, LEVEL / family),
     }
 
 
-def _reason(grid: Grid, number: int, searched: np.ndarray, ranking: Ranking, needed: int) -> str | None:
+def _reason(grid: Grid, number: int, searched: np.ndarray, ranking: Ranking, needed: int, more: int) -> str | None:
     """Why no verdict can be reached."""
     if not any(place.operation == "add" for place in grid.held[number]):
         return "nothing was added along it"
@@ -117,6 +117,8 @@ def _reason(grid: Grid, number: int, searched: np.ndarray, ranking: Ranking, nee
         return "no random direction ran the same grid"
     if ranking.controls < needed:
         return f"{needed} random directions are needed, {ranking.controls} ran the same grid"
+    if ranking.shuffled < more:
+        return f"{more} shuffled-label directions are needed, {ranking.shuffled} ran the same grid"
     if not ranking.places:
         return f"the direction and the random ones share fewer than {MIN_QUESTIONS} questions"
     return None if searched.any() else "the text is not coherent at any dose"
@@ -126,31 +128,30 @@ def _verdict(row: Mapping[str, Any]) -> str:
     if row["reason"] is not None:
         return "note"
     beyond = row["low"] > 0 or row["high"] < 0
-    found = row["p_holm"] <= LEVEL + 1e-9 and beyond and row.get("exceeds_shuffled", True)
-    return "found" if found else "not_found"
+    return "found" if row["p_holm"] <= LEVEL + 1e-9 and beyond else "not_found"
 
 
 def _detectable(grid: Grid, number: int, searched: np.ndarray, ranking: Ranking, level: float) -> dict[str, Any]:
     """The least effect that would have been found with 80 %, and where.
 
     What is observed of an effect D scatters about it by the questions' noise and, as questions answer more or less
-    strongly to anything, in proportion to D: by √(s² + k² D²). Both parts are
-    those of the random directions, so that the cell is not one where this direction's happen to look small. The effect
-    has to exceed what the random ones do, at the first step of the correction, and the width of its own interval.
+    strongly to anything, in proportion to D: by √(s² + k² D²). Both parts are those of the controls, so that the cell
+    is not one where this direction's happen to look small. The effect has to exceed what the controls do, at the first
+    step of the correction, and the width of its own interval.
     """
     rows = np.array([grid.held[number][place] for place in ranking.places])
-    random = ranking.changes[1 : 1 + ranking.controls]
+    others = ranking.changes[1:]
     # A direction with such an effect is the farthest, and the scale is that of all.
     beside = replace(ranking, effects=np.vstack([np.full((1, len(rows)), FAR), ranking.effects[1:]]))
     threshold = beside.critical(level) * beside.scale
     own = (~np.isnan(grid.changes(PRIMARY_OUTCOME)[rows])).sum(axis=-1)
     more = np.sqrt(ranking.shared.sum(axis=-1) / np.maximum(own, 1))
-    strength = np.sqrt((random**2).mean(axis=0))
+    strength = np.sqrt((others**2).mean(axis=0))
     typical = np.nanmean(strength, axis=-1)
 
     def scatter(confidence: float, skewed: bool) -> tuple[np.ndarray, np.ndarray]:
         return (
-            np.sqrt((_above(grid, random, confidence, skewed) ** 2).mean(axis=0)),
+            np.sqrt((_above(grid, others, confidence, skewed) ** 2).mean(axis=0)),
             _above(grid, strength, confidence, skewed) / np.where(typical > 0, typical, 1.0),
         )
 
@@ -158,7 +159,8 @@ def _detectable(grid: Grid, number: int, searched: np.ndarray, ranking: Ranking,
     wide, uneven = scatter(1 - (1 - CONFIDENCE) / max(1, int(searched.sum())), False)
     alone = _reach(np.zeros_like(noise), (noise + wide) * more, (unequal + uneven) * more)
     sizes = np.maximum(_reach(threshold, noise, unequal), alone)
-    sizes = np.where(searched & np.isfinite(sizes), sizes, np.inf)
+    # Where nothing scatters at all, nothing is known of what an effect would have to exceed.
+    sizes = np.where(searched & np.isfinite(sizes) & (sizes > 0), sizes, np.inf)
     best = int(np.argmin(sizes))
     if not np.isfinite(sizes[best]):
         return {"detectable": math.nan}

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 from emoprobe.analysis.statistics import LEVEL
-from emoprobe.analysis.steering.grid import CONTROLS, OUTCOMES, PRIMARY_OUTCOME, RANDOM
+from emoprobe.analysis.steering.grid import CONTROLS, OUTCOMES, PRIMARY_OUTCOME, RANDOM, SHUFFLED
 from emoprobe.config.experiment import Config
 from emoprobe.results.record import Record
 from emoprobe.steering.plan import directions_of
@@ -16,20 +16,20 @@ from emoprobe.steering.plan import directions_of
 MIN_CONTROLS = 39
 STATISTIC = (
     "largest |effect| on the primary outcome over layers, doses and variants with coherent text, in each divided by "
-    "the median of the random directions' and its own; p by rank among the random directions, on the same cells and "
-    "questions"
+    "the median of the compared directions' and its own; p by rank among the random directions and, for a tone's, by "
+    "that among the shuffled-label directions of all tones, whichever is larger, on the same cells and questions"
 )
 FOUND_RULE = (
-    "found where p, corrected over the directions of a family (Holm), is at most the level, the interval over all "
-    "coherent cells together excludes 0, and every shuffled-label direction of the tone is exceeded"
+    "found where p, corrected over the directions of a family (Holm), is at most the level and the interval over all "
+    "coherent cells together excludes 0"
 )
 
 
 class SteeringTests(Record):
     """How directions are judged: what is compared, when one is found, and what that takes.
 
-    `directions` counts the tested ones of each family, `controls_needed` the random ones without which none of a family
-    can be found; `reachable` says whether there are so many.
+    `directions` counts the tested ones of each family, `controls_needed` the random ones and `shuffled_needed` the
+    shuffled-label ones without which none of a family can be found; `reachable` says whether there are so many.
     """
 
     primary_outcome: str = PRIMARY_OUTCOME
@@ -43,6 +43,8 @@ class SteeringTests(Record):
     directions: dict[str, int]
     random_directions: int
     controls_needed: dict[str, int]
+    shuffled_directions: int
+    shuffled_needed: dict[str, int]
     reachable: dict[str, bool]
 
 
@@ -51,13 +53,21 @@ def controls_needed(directions: int) -> int:
     return max(MIN_CONTROLS, math.ceil(directions / LEVEL - 1e-9) - 1)
 
 
+def shuffled_needed(directions: int) -> int:
+    """Shuffled-label directions without which none of so many tested ones that belong to tones can be found."""
+    return math.ceil(directions / LEVEL - 1e-9) - 1
+
+
 def planned_tests(config: Config) -> SteeringTests | None:
     """The tests that follow from a configuration; None where nothing is steered."""
     if not config.steering.enabled:
         return None
-    counts: Counter[str] = Counter(direction.family for direction in directions_of(config))
+    directions = directions_of(config)
+    counts: Counter[str] = Counter(direction.family for direction in directions)
     tested = {family: count for family, count in counts.items() if family not in CONTROLS}
     needed = {family: controls_needed(count) for family, count in tested.items()}
+    of_tones = {direction.family for direction in directions if direction.tone is not None}
+    more = {family: shuffled_needed(count) if family in of_tones else 0 for family, count in tested.items()}
     return SteeringTests(
         secondary_outcomes=[outcome for outcome in OUTCOMES if outcome != PRIMARY_OUTCOME],
         coherence=config.steering.coherence.content(),
@@ -66,5 +76,7 @@ def planned_tests(config: Config) -> SteeringTests | None:
         directions=tested,
         random_directions=counts[RANDOM],
         controls_needed=needed,
-        reachable={family: counts[RANDOM] >= count for family, count in needed.items()},
+        shuffled_directions=counts[SHUFFLED],
+        shuffled_needed=more,
+        reachable={family: counts[RANDOM] >= needed[family] and counts[SHUFFLED] >= more[family] for family in tested},
     )

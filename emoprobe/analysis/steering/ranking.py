@@ -1,12 +1,17 @@
 """How far a direction moves the answers, ranked among control directions that ran the same grid.
 
-If a direction does what random ones do, it and they can change places: whatever is computed from all of them alike,
-its rank among n of them is uniform, so p = (1 + those at least as far) / (1 + n) is exact (Phipson & Smyth 2010). That
-needs the same cells and the same questions for all, which are chosen here by what there is, never by what it shows.
+If a direction does what others do, it and they can change places: whatever is computed from all of them alike, its rank
+among n of them is uniform, so p = (1 + those at least as far) / (1 + n) is exact (Phipson & Smyth 2010). That needs the
+same cells and the same questions for all, which are chosen here by what there is, never by what it shows.
+
+There are two ranks. Random directions point anywhere. A direction that was fitted to activations lies where these vary,
+and a push there may do more whatever the labels were: shuffled-label directions lie there as well. A tone's direction
+has to stand out among both, so its p is the larger of the two (an intersection-union test, Berger 1982).
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
@@ -34,7 +39,7 @@ class Ranking:
             where a question is not compared.
         effects: their means, (1 + controls + shuffled, cells).
         flags: whether the text is coherent on these questions, of the same shape.
-        controls: how many random directions there are; the rows after them are shuffled-label ones.
+        controls: how many random directions there are; the rows after them are shuffled-label ones, of any tone.
     """
 
     places: list[Place]
@@ -46,12 +51,12 @@ class Ranking:
 
     @property
     def scale(self) -> Floats:
-        """Shape (cells): the spread about 0 of the direction's and the random ones' effects where they are coherent.
+        """Shape (cells): the spread about 0 of all effects, the direction's among them, where they are coherent.
 
         By the median, so that a direction far off does not make itself small; by the root mean square where more than
         half have no effect at all. All take part alike, so that ranks stay exact.
         """
-        sizes = np.where(self.flags, np.abs(self.effects), np.nan)[: 1 + self.controls]
+        sizes = np.where(self.flags, np.abs(self.effects), np.nan)
         found = np.full(len(self.places), np.nan)
         for cell, column in enumerate(sizes.T):
             known = column[~np.isnan(column)]
@@ -73,26 +78,45 @@ class Ranking:
         found: Floats = self.standardised.max(axis=1, initial=0.0)
         return found
 
-    def p(self, size: float) -> float:
+    @property
+    def shuffled(self) -> int:
+        """How many shuffled-label directions there are."""
+        return len(self.effects) - 1 - self.controls
+
+    def p_random(self, size: float) -> float:
         """The p value of a standardised |effect| against the random directions' largest."""
-        others = self.largest[1 : 1 + self.controls]
-        return float(1 + np.sum(others >= size)) / (1 + self.controls)
+        return float(1 + np.sum(self.largest[1 : 1 + self.controls] >= size)) / (1 + self.controls)
+
+    def p_shuffled(self, size: float) -> float:
+        """The same against the shuffled-label directions' largest; NaN without any."""
+        others = self.largest[1 + self.controls :]
+        return float(1 + np.sum(others >= size)) / (1 + len(others)) if len(others) else math.nan
+
+    def p(self, size: float) -> float:
+        """The larger of the two, where there are two."""
+        return float(np.nanmax([self.p_random(size), self.p_shuffled(size)]))
 
     def critical(self, level: float) -> float:
-        """The standardised |effect| that has to be exceeded for a p of at most `level`, shuffled ones exceeded as well.
+        """The standardised |effect| that has to be exceeded for a p of at most `level`.
 
         Infinite where there are too few controls.
         """
-        above = int(np.floor(level * (1 + self.controls) + 1e-9)) - 1
-        if above < 0:
-            return float("inf")
-        others = np.sort(self.largest[1 : 1 + self.controls])[::-1]
-        shuffled = self.largest[1 + self.controls :]
-        return float(max(others[above] if above < len(others) else 0.0, shuffled.max(initial=0.0)))
+        largest = self.largest[1:]
+        return max(
+            _critical(others, level) for others in (largest[: self.controls], largest[self.controls :]) if len(others)
+        )
+
+
+def _critical(others: Floats, level: float) -> float:
+    """What has to be exceeded for a rank among these of at most `level`."""
+    above = int(np.floor(level * (1 + len(others)) + 1e-9)) - 1
+    if above < 0:
+        return math.inf
+    return float(np.sort(others)[::-1][above]) if above < len(others) else 0.0
 
 
 def rank(grid: Grid, number: int, limits: Limits) -> Ranking:
-    """A direction beside all random directions that ran its cells, and its tone's shuffled-label ones that did.
+    """A direction beside all random directions that ran its cells and, if it is a tone's, shuffled-label ones that did.
 
     Only added doses are compared: there the random ones are of the same length. What an ablation takes away is as large
     as the stream's component, which a random direction has next to none of.
@@ -104,15 +128,11 @@ def rank(grid: Grid, number: int, limits: Limits) -> Ranking:
     """
     own = [place for place in grid.held[number] if place.operation == "add"]
     held = {other: grid.held[other].keys() for other in grid.rows_of([RANDOM, SHUFFLED])}
-    tone = grid.directions[number].tone
+    fitted = grid.directions[number].tone is not None
     random = [other for other in held if grid.directions[other].family == RANDOM]
     places, controls = _common(own, {other: held[other] for other in random})
     shuffled = [
-        other
-        for other in held
-        if grid.directions[other].family == SHUFFLED
-        and grid.directions[other].tone == tone
-        and held[other] >= set(places)
+        other for other in held if fitted and grid.directions[other].family == SHUFFLED and held[other] >= set(places)
     ]
     members = [number, *controls, *shuffled]
     rows = np.array([[grid.held[member][place] for place in places] for member in members], dtype=np.int64)

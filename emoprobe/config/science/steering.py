@@ -49,7 +49,11 @@ class Controls(Section):
         39, ge=0, le=9999, description="Random directions, as long as the others; with 39 of them p can reach 0.025."
     )
     shuffled: Annotated[int, Extent] = Field(
-        2, ge=0, le=9999, description="Directions of each tone with tone and reference exchanged in half the questions."
+        20,
+        ge=0,
+        le=9999,
+        description="Directions of each tone with tone and reference exchanged in half the questions: what a push does "
+        "where activations vary. With 20 a verdict is within reach for any number of tones.",
     )
     orthogonal: Annotated[bool, Extent] = Field(
         True, description="Each tone's direction without its part along what any text adds (`filler` to `control`)."

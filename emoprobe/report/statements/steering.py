@@ -44,9 +44,9 @@ def _tested(row: dict[str, Any], tests: pd.DataFrame) -> Statement:
         return _statement(row, "note", text)
     if row["verdict"] == "found":
         verb = "raises" if row["estimate"] > 0 else "lowers"
-        text = f"{title} {verb} log p(gold) more than random directions change it: {effect}{_accuracy(row)}"
+        text = f"{title} {verb} log p(gold) more than {_others(row)} change it: {effect}{_accuracy(row)}"
         return _statement(row, "found", text)
-    text = f"{title} is not shown to change log p(gold) more than random directions do; its largest effect: {effect}"
+    text = f"{title} is not shown to change log p(gold) more than {_others(row)} do; its largest effect: {effect}"
     return _statement(row, "not_found", f"{text}{_missing(row)}{_power(row)}")
 
 
@@ -67,14 +67,23 @@ def _layers(layers: str) -> str:
     return f"layers {layers.replace('+', ' and ')}" if "+" in layers else f"layer {layers}"
 
 
+def _others(row: dict[str, Any]) -> str:
+    """What a direction is compared with."""
+    return "random and shuffled-label directions" if row["shuffled"] else "random directions"
+
+
 def _rank(row: dict[str, Any], family: int) -> str:
-    above = round(row["p"] * (1 + row["controls"])) - 1
     corrected = f", {row['p_holm']:.2g} corrected over {family} directions" if family > 1 else ""
-    return (
-        f"Of {row['controls']} random directions of the same norm {above if above else 'none'} "
-        f"{'reaches' if above == 1 else 'reach'} as far in {'its' if above == 1 else 'their'} best coherent cell, on "
-        f"the same questions (p = {row['p']:.2g}{corrected})."
-    )
+    text = f"{_as_far(row['p_random'], row['controls'])} random directions of the same norm"
+    if row["shuffled"]:
+        text += f" and {_as_far(row['p_shuffled'], row['shuffled']).lower()} shuffled-label ones"
+    verb = "reaches" if text.startswith("1 ") and not row["shuffled"] else "reach"
+    return f"{text} {verb} as far in their best coherent cells, on the same questions (p = {row['p']:.2g}{corrected})."
+
+
+def _as_far(p: float, others: int) -> str:
+    """How many of the others reach as far, by the rank among them."""
+    return f"{round(p * (1 + others)) - 1 or 'None'} of {others}"
 
 
 def _accuracy(row: dict[str, Any]) -> str:
@@ -88,8 +97,6 @@ def _missing(row: dict[str, Any]) -> str:
     """Why it is not found although its rank is high enough."""
     if row["p_holm"] > LEVEL:
         return ""
-    if row["exceeds_shuffled"] is False:
-        return f" But a direction with shuffled labels, of {row['shuffled']}, reaches as far."
     return " But the interval includes 0."
 
 
@@ -121,7 +128,7 @@ def _mediated(row: dict[str, Any]) -> Statement:
         text += f". That is {row['share']:.0%}{_percent(row['share_low'], row['share_high'])} of the effect"
     else:
         text += ". No share is told, as the tone's own effect is not shown"
-    return _note(row, f"{text}. This is described, not tested.")
+    return _note(row, f"{text}. This is described, not tested; the direction was fitted on the same texts.")
 
 
 def _ends(low: Any, high: Any) -> str:

@@ -91,8 +91,8 @@ STEERING_EFFECTS = Table(
             "directions', (1 + those as far) / (1 + all); of this cell alone."
         ),
         "p_corrected": Column(
-            "float64", "The same against each random direction's largest standardised distance in any coherent cell; "
-            "null where this one is not coherent. The least of a direction is its p in steering_tests."
+            "float64", "As p in steering_tests: against the largest standardised distance of each random and each "
+            "shuffled-label direction in any coherent cell; null where this one is not coherent."
         ),
         "coherent": Column(
             "boolean", "Whether perplexity and repetition stay within the limits of the config at this dose and at all "
@@ -111,17 +111,20 @@ STEERING_TESTS = Table(
         "reason": Column("string", "Why there is no verdict; null where there is one."),
         "controls": Column("Int64", "Random directions that ran the same cells."),
         "controls_needed": Column("Int64", "How many the correction over the family's directions takes."),
-        "shuffled": Column("Int64", "Shuffled-label directions of the tone, which it has to exceed as well."),
+        "shuffled": Column("Int64", "Shuffled-label directions, of all tones, that did so; 0 if it is no tone's."),
+        "shuffled_needed": Column("Int64", "How many of these the correction takes."),
         "questions": Column("Int64", "Least questions of a cell that the direction shares with the controls."),
         "cells": Column("Int64", "Cells that are coherent and searched: layers × doses × variants × phases."),
-        "p": Column(
+        "p": Column("float64", "The larger of the two below: it has to stand out among both kinds of controls."),
+        "p_random": Column(
             "float64", "Rank of the largest standardised |effect| on log_p_gold among that of the random directions on "
             "the same questions, each in its own coherent cells: (1 + those as large) / (1 + all)."
         ),
-        "p_holm": Column("float64", "The same, corrected over the tested directions of its family (Holm)."),
-        "exceeds_shuffled": Column(
-            "boolean", "Whether its largest exceeds that of every shuffled-label direction; null without any."
+        "p_shuffled": Column(
+            "float64", "The same among the shuffled-label directions, which lie where activations vary; null if it is "
+            "no tone's."
         ),
+        "p_holm": Column("float64", "p, corrected over the tested directions of its family (Holm)."),
         "operation": Column("string", "Of the cell with the largest; add, as lengths are equal there alone."),
         "phase": Column("string", "Its phase."),
         "layers": Column("string", "Its layers."),

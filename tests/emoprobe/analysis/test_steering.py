@@ -67,10 +67,8 @@ def test_a_planted_effect_is_found_where_it_is() -> None:
     assert effects.loc[effects["family"] == "random", "p"].isna().all()
     said = statements(found["steering_tests"], found["steering_mediation"])
     assert [one.verdict for one in said] == ["found", "not_found"]
-    assert said[0].text.startswith(
-        "Steering along tone0 (the difference of means between tone0 and the reference) lowers"
-    )
-    assert "none reach as far" in said[0].text
+    assert said[0].text.startswith("Steering along tone0 (a direction from a file) lowers")
+    assert "None of 39 random directions of the same norm reach as far" in said[0].text
     assert "would have been found with 80 %" in said[1].text
 
 
@@ -107,15 +105,32 @@ def test_the_correction_takes_more_controls_for_more_directions() -> None:
     assert test["p_holm"] == pytest.approx(3 / 40)
 
 
-def test_shuffled_labels_have_to_be_exceeded() -> None:
-    world = World("shuffled", shuffled=2)
+def test_a_tone_has_to_stand_out_among_shuffled_labels_too() -> None:
+    world = World("shuffled", shuffled=20)
     generator = np.random.default_rng(3)
     drawn = draw(world, generator)
     drawn.plant(1, 2, -3.0)
-    assert steering_tests(table(world, drawn, generator), LIMITS)["verdict"].iloc[0] == "found"
-    drawn.changes[drawn.names.index("shuffled-tone0-01"), 1, 2] -= 4.0
-    test = steering_tests(table(world, drawn, generator), LIMITS).iloc[0]
-    assert (test["verdict"], test["exceeds_shuffled"]) == ("not_found", False)
+    found = analyzed(table(world, drawn, generator))
+    test = found["steering_tests"].iloc[0]
+    assert (test["verdict"], test["shuffled"], test["shuffled_needed"]) == ("found", 40, 39)
+    assert (test["p_random"], test["p_shuffled"], test["p"]) == pytest.approx((1 / 40, 1 / 41, 1 / 40))
+    said, _ = statements(found["steering_tests"], found["steering_mediation"])
+    assert "None of 39 random directions of the same norm and none of 40 shuffled-label ones reach" in said.text
+    drawn.changes[drawn.names.index("shuffled-tone1-01"), 1, 2] -= 4.0
+    found = analyzed(table(world, drawn, generator))
+    test = found["steering_tests"].iloc[0]
+    assert (test["verdict"], test["p_random"]) == ("not_found", pytest.approx(1 / 40))
+    assert (test["p_shuffled"], test["p"]) == pytest.approx((2 / 41, 2 / 41))
+
+
+def test_too_few_shuffled_labels_reach_no_verdict() -> None:
+    world = World("few shuffled", shuffled=2)
+    generator = np.random.default_rng(3)
+    test = steering_tests(table(world, draw(world, generator), generator), LIMITS).iloc[0]
+    assert (test["verdict"], test["reason"]) == (
+        "note",
+        "39 shuffled-label directions are needed, 4 ran the same grid",
+    )
 
 
 def test_only_the_questions_of_the_controls_are_ranked() -> None:
@@ -142,8 +157,8 @@ def test_the_rank_does_not_depend_on_which_direction_is_asked() -> None:
         swapped = {name: "tone0", "tone0": name}
         renamed = steered.assign(direction=steered["direction"].map(lambda own: swapped.get(own, own)))  # noqa: B023
         own = renamed["direction"] == "tone0"
-        family = np.where(own, "tone", np.where(renamed["family"] == "none", "none", "random"))
-        grid = Grid(renamed.assign(family=family, tone=renamed["direction"].where(own, None)))
+        family = np.where(own, "file", np.where(renamed["family"] == "none", "none", "random"))
+        grid = Grid(renamed.assign(family=family, tone=None))
         ranking = rank(grid, candidates(grid)[0], LIMITS)
         ranks.append(ranking.p(float(ranking.largest[0])))
     assert sorted(ranks) == pytest.approx(np.arange(1, 41) / 40)
@@ -244,11 +259,17 @@ def test_the_plan_says_what_a_verdict_takes() -> None:
     settings = {"variants": {"control": {}, **tones}, "steering": {"enabled": True}}
     planned = planned_tests(parse_config(settings))
     assert planned is not None
-    assert (planned.directions, planned.controls_needed, planned.reachable) == (
-        {"tone": 3},
-        {"tone": 59},
-        {"tone": False},
-    )
+    assert (planned.directions, planned.reachable) == ({"tone": 3}, {"tone": False})
+    assert (planned.controls_needed, planned.random_directions) == ({"tone": 59}, 39)
+    assert (planned.shuffled_needed, planned.shuffled_directions) == ({"tone": 59}, 60)
+    with_random = settings | {"steering": {"enabled": True, "controls": {"random": 59}}}
+    enough = planned_tests(parse_config(with_random))
+    assert enough is not None
+    assert enough.reachable == {"tone": True}
+    fewer = with_random | {"steering": {"enabled": True, "controls": {"random": 59, "shuffled": 19}}}
+    unreachable = planned_tests(parse_config(fewer))
+    assert unreachable is not None
+    assert unreachable.reachable == {"tone": False}
     plan = analysis_plan(parse_config(settings), steering=planned.values())
     assert deviations(plan, parse_config(settings)) == []
     other = parse_config(settings | {"steering": {"enabled": True, "coherence": {"max_perplexity": 9.0}}})

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from emoprobe.config.errors import ConfigError
 from emoprobe.config.files import parse_config
 from emoprobe.workflow.steered import question_groups
-from emoprobe.workflow.steering_checks import check_steering
+from emoprobe.workflow.steering_checks import check_steering, unreachable
 
 VARIANTS: dict[str, Any] = {
     "control": {},
@@ -34,6 +34,27 @@ def test_a_good_one_has_no_problems() -> None:
     assert problems() == []
     assert problems(steering={"layers": "middle"}) == []
     assert check_steering(parse_config({"variants": {"control": {}}})) == []
+
+
+@pytest.mark.parametrize(
+    ("controls", "words"),
+    [
+        (
+            {"random": 38},
+            ["the family tone or orthogonal: it takes", "39 random directions (there are 38)", "there are 20"],
+        ),
+        ({"shuffled": 18}, ["19 shuffled-label ones (there are 18)"]),
+        ({"questions": 7}, ["with 7 questions", "it takes 8"]),
+    ],
+)
+def test_a_plan_tells_of_verdicts_out_of_reach(controls: dict[str, Any], words: list[str]) -> None:
+    def config(**own: int) -> Any:
+        steering = {"enabled": True, "layers": [1], "controls": own}
+        return parse_config({"variants": VARIANTS, "capture": CAPTURE, "steering": steering})
+
+    assert list(unreachable(config(), 12)) == []
+    (told,) = unreachable(config(**controls), 12)
+    assert all(word in told for word in words)
 
 
 @pytest.mark.parametrize(

@@ -35,15 +35,24 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> ServedModel:
 
 @pytest.fixture(scope="module")
 def steered(served: ServedModel) -> pd.DataFrame:
-    """The table `steering` of the direction that flips the answer and 39 random ones at every layer, and of ablations."""
+    """The table `steering` of the direction that flips the answer at every layer, beside 39 random ones and 20 with
+    shuffled labels, and of its ablations.
+    """
     stream = fitting_half(served)
     norm = stream["control"].norm(dim=2).median(dim=1).values
     generator = torch.Generator().manual_seed(1)
     tone = parts()[FLIP].expand(LAYERS, -1)
     directions = {f"random-{number:02d}": torch.randn(tone.shape, generator=generator) for number in range(1, 40)}
     found: list[tuple[tuple[Any, ...], tuple[LayerEdit, ...]]] = []
+    differences = stream["anger"] - stream["control"]
+    signs = torch.ones(FITTED)
+    signs[1::2] = -1.0
+    for number in range(1, 21):
+        order = torch.randperm(FITTED, generator=generator)
+        directions[f"shuffled-{number:02d}"] = (differences * signs[order][:, None]).mean(1)
     for name, vectors in {"anger": tone, **directions}.items():
-        family, owner = ("tone", "anger") if name == "anger" else ("random", None)
+        family, owner = ("random", None) if name.startswith("random") else (name.split("-")[0], "anger")
+        family = "tone" if name == "anger" else family
         for layer in range(LAYERS):
             for dose in DOSES:
                 found += cases((name, family, owner, "add", "all", str(layer), dose), "control",
@@ -132,7 +141,7 @@ def test_the_difference_of_means_is_the_direction(served: ServedModel) -> None:
 def test_the_direction_is_found_at_its_layer(steered: pd.DataFrame) -> None:
     test = steering_tests(steered, LIMITS).iloc[0]
     assert (test["direction"], test["verdict"], test["layers"]) == ("anger", "found", str(FLIPPED_AT))
-    assert test["p"] == pytest.approx(1 / 40)
+    assert (test["p_random"], test["p_shuffled"]) == pytest.approx((1 / 40, 1 / 21))
     assert test["high"] < 0 < test["dose"]
     assert test["correct"] == -1.0
 
@@ -150,7 +159,7 @@ def test_random_directions_are_not(steered: pd.DataFrame) -> None:
     found = []
     for name in names[:8]:
         own = without["direction"] == name
-        swapped = without.assign(family=without["family"].mask(own, "file"))
+        swapped = without.assign(family=without["family"].mask(own, "file"), tone=None)
         found.append(steering_tests(pd.concat([swapped, extra]), LIMITS)["verdict"].item())
     assert found.count("found") <= 1
 

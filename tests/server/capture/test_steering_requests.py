@@ -176,7 +176,9 @@ def test_scores_and_divergences_equal_hooks_placed_by_hand(server: NNsightServer
         if edits:
             expected = (under.exp() * (under - without)).sum(-1)[prompt - 1 : prompt + 1]
             assert answer["ndif"]["kl"] == pytest.approx(expected.tolist(), abs=1e-4)
-        assert set(answer["ndif"]) == {"request_id", "steering", *({"kl"} & ndif.keys())}
+            plain = [float(without[place, ids[place + 1]]) for place in range(prompt - 1, len(ids) - 1)]
+            assert answer["ndif"]["unedited"] == pytest.approx(plain, abs=1e-4)
+        assert set(answer["ndif"]) == {"request_id", "steering", *(("kl", "unedited") if edits else ())}
 
 
 def test_divergences_are_told_of_no_more_tokens_than_there_are(server: NNsightServer) -> None:

@@ -97,9 +97,24 @@ def test_scores_are_those_of_gold_answer_text_and_first_tokens(house: House, lay
     assert plain.kl == [0.0] * 4
     scoring = [request for request in house.stub("a").requests if request.get("echo")]
     assert [("ndif" in request, len(request["prompt"])) for request in scoring] == [
-        (True, 5), (False, 35), (True, 7), (False, 5), (False, 35),
+        (True, 35), (True, 5), (False, 35), (False, 5),
     ]  # fmt: skip
-    assert scoring[2]["ndif"]["prompt_tokens"] == 3
+    assert (scoring[0]["ndif"]["prompt_tokens"], scoring[0]["ndif"]["kl"]) == (3, 4)
+
+
+def test_an_answer_that_begins_with_the_gold_one_is_read_once(house: House, layout: Layout) -> None:
+    name = steered(house, layout)[0]
+    assert ask(house, ("steer", EDITED, name), ("score", EDITED, name)) == ["ok\n", "ok\n"]
+    *_, forced = (request for request in house.stub("a").requests if request.get("echo"))
+    path = layout.root / "steering" / EDITED / name / "agent_state.json"
+    state = json.loads(path.read_text())
+    state["completion_token_ids"] = [*forced["prompt"][3:], 9]
+    atomic.write_json(path, state)
+    before = len(house.stub("a").requests)
+    assert ask(house, ("score", EDITED, name)) == ["ok\n"]
+    assert [len(request["prompt"]) for request in house.stub("a").requests[before:]] == [6]
+    scores = Scores.read_file(path.parent / "scores.json")
+    assert (scores.gold_tokens, scores.log_p_gold, scores.tokens) == (2, -1.0, 3)
 
 
 def test_a_server_that_does_not_tell_of_the_edit_is_an_error(house: House, layout: Layout) -> None:

@@ -16,6 +16,7 @@ from emoprobe.analysis.features.halves import halves
 from emoprobe.analysis.features.tokens import POINT, Shard, Tokens
 from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationMetadata, TokenSpans
 from emoprobe.results.atomic import to_json
+from tests.calibration.features import trajectories
 
 SYSTEM, PREFIX, QUESTION, RESPONSE = 2, 3, 5, 4  # tokens of each part
 LENGTH = SYSTEM + PREFIX + QUESTION + RESPONSE
@@ -34,19 +35,7 @@ class Planted:
 
 def table(questions: int, texts: Mapping[str, int], groups: int = 0) -> pd.DataFrame:
     """A row for each variant and question; `texts` says how many texts a variant has."""
-    rows = [
-        {
-            "variant": variant,
-            "sample_id": f"s_{number + 1:04d}",
-            "index": number,
-            "draw": 1,
-            "group": f"g{number % groups}" if groups else None,
-            "paraphrase": number % count if count else None,
-        }
-        for variant, count in texts.items()
-        for number in range(questions)
-    ]
-    found = pd.DataFrame(rows).astype({"paraphrase": "Int64", "group": "string"})
+    found = trajectories(texts, questions, groups)
     found["half"] = halves(found, 0)
     return found
 
