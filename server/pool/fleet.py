@@ -108,6 +108,11 @@ class Fleet:
             able = [worker for worker in self.workers if worker.state != "failed"]
             self._supervisors = {worker: asyncio.create_task(worker.supervise()) for worker in able}
 
+    def start_early(self) -> None:
+        """Start the workers before the first request, where no other fleet has the turn or waits for it."""
+        if self._turns is not None and not self.is_down:
+            self._turns.start_early(self)
+
     async def stop(self) -> None:
         """End every worker that is ours; `start` may follow."""
         supervisors, self._supervisors = self._supervisors, {}

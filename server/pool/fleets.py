@@ -153,6 +153,19 @@ class Fleets:
             if not self._generating:
                 self._no_generation.set()
 
+    def start_capture_early(self, experiment: Experiment, logs: Path) -> None:
+        """Start what will capture an experiment's activations while vLLM starts, which leaves a core idle.
+
+        Not beside a GPU: vLLM measures how much of its memory is free.
+
+        Raises:
+            LaunchError: the machine cannot hold it.
+        """
+        if experiment.config.capture.enabled and not visible_gpus():
+            fleet = self.of("nnsight", experiment, logs)
+            if fleet.is_local:
+                fleet.start_early()
+
     async def before_capture(self, fleet: Fleet) -> None:
         """Wait for the end of generation, where both kinds of server share the cores: two at once take longer."""
         if fleet.is_local and not visible_gpus():

@@ -199,6 +199,8 @@ class Pool:
             await jobs.draw(experiment, job.sample)
         elif job.kind == "generate":
             fleet = self._fleets.of(experiment.config.generation.backend, experiment, run.logs)
+            if fleet.is_local and not experiment.config.captures_inline:
+                self._fleets.start_capture_early(experiment, run.logs)
             with self._fleets.generating(fleet):
                 await jobs.generate(experiment, fleet, job.variant, job.sample)
         elif job.kind == "direction":

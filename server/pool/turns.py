@@ -63,6 +63,12 @@ class Turns:
         finally:
             self._leave()
 
+    def start_early(self, fleet: Standing) -> None:
+        """Start a fleet before its first request, where none stands and none waits for its turn."""
+        if self.standing is None and self._switching is None and not self._queue:
+            self.standing = fleet
+            fleet.start()
+
     def queued(self, fleet: Standing) -> int:
         """How many requests wait for a fleet's turn."""
         return len(self._queue.get(fleet, []))

@@ -33,9 +33,9 @@ def run(arguments: list[str]) -> None:
         folder = Path(name)
         if options.environment:
             figures["environment_seconds"] = _environment(folder / "code")
-        values = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+        values: dict[str, Any] = {"include": [str(ROOT / "config/config.yaml")]}
         if options.samples:
-            values.setdefault("dataset", {})["samples"] = options.samples
+            values["dataset"] = {"samples": options.samples}
         (folder / "config.yaml").write_text(yaml.safe_dump(values))
         layout = Layout.of(load_config(folder / "config.yaml").experiment.name, folder / "results")
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
@@ -45,7 +45,7 @@ def run(arguments: list[str]) -> None:
             status = subprocess.run(command, cwd=folder, stdout=output, stderr=output).returncode
         figures["seconds"] = time.monotonic() - started
         assert status == 0, (folder / "out").read_text()[-3000:]
-        figures |= _stages(layout, began) | _servers(folder / "results/logs/pool.log")
+        figures |= _stages(layout, began) | _servers(layout.root / "logs/pool.log")
     report("first", samples=options.samples, **figures)
 
 

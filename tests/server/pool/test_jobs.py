@@ -124,7 +124,7 @@ def test_the_capture_of_a_failed_trajectory_says_so_and_asks_no_server(house: Ho
     found = ActivationFolder.read(layout.activations(*PAIRS[0])).metadata
     assert found.error == trajectory(layout, *PAIRS[0]).failure
     assert (found.layers, found.hook_points, found.token_ids) == ([], [], [])
-    assert "start nnsight a" not in house.diary
+    assert not any("prompt" in request for request in house.stub("a").requests)
 
 
 def test_a_capture_that_no_server_makes_counts_as_a_failed_pair(house: House) -> None:

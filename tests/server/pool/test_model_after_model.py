@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
+import pytest
+
 from tests.server.pool.house import House, trajectory, until
 
 SAMPLES = [f"gsm8k_{number:04d}" for number in range(1, 5)]
@@ -163,6 +165,29 @@ def test_generation_and_capture_of_many_models(house: House) -> None:
 
     assert set(asyncio.run(scenario())) == {"ok\nok\n"}
     assert (house.most["vllm"], house.most["nnsight"]) == (1, 1)
+
+
+@pytest.mark.parametrize("gpus", [[], ["0"]])
+def test_what_captures_starts_beside_what_generates(
+    house: House, gpus: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.pool.fleets.visible_gpus", lambda: gpus)
+    for name, model, enabled in (("one", "a", True), ("two", "b", True), ("three", "c", False)):
+        house.add(name, model, capture={"enabled": enabled})
+
+    async def scenario() -> None:
+        async with house.pool():
+            assert await house.ask("generate", "three", *PAIRS[0]) == "ok\n"
+            assert house.standing["nnsight"] == 0
+            assert await house.ask("generate", "one", *PAIRS[0]) == "ok\n"
+            assert ("start nnsight a" in house.diary) == (not gpus)
+            assert await house.ask("generate", "two", *PAIRS[0]) == "ok\n"
+            assert "start nnsight b" not in house.diary  # it is still the other one's turn
+            assert await house.ask("capture", "two", *PAIRS[0]) == "ok\n"
+
+    asyncio.run(scenario())
+    assert house.most["nnsight"] == 1
+    assert house.diary.count("start nnsight a") == (not gpus)
 
 
 def test_generation_on_nnsight_beside_captures_of_another_model(house: House) -> None:
