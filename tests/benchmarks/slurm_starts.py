@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from server.pool.fleets import COMPILED, Fleets
 from server.pool.launch import Kind, free_port
 from server.pool.local_process import Command, LocalProcess
 from server.pool.worker import Worker
-from tests.benchmarks.measure import embedded_model, report
+from tests.benchmarks.measure import TICKS, embedded_model, report
 from tests.conftest import VARIANTS
 from tests.server.pool.slurm_house import LIMITS, jobs
 from tests.workflow.pool import end_pool
@@ -31,7 +32,7 @@ from tests.workspace import ROOT, Workspace
 
 SHAPE = {"cpus": 2, "memory": "7G", "time": "01:00:00"}
 SECONDS = 600.0
-COMPILE_ROUNDS = 2
+COMPILE_ROUNDS = 1
 
 
 def small_starts(folder: Path) -> None:
@@ -42,22 +43,23 @@ def small_starts(folder: Path) -> None:
             report("slurm_start", kind="stub", place=place, round=number, seconds=seconds)
     for number in range(2):
         for place in ("local", "slurm"):
-            seconds = _start("nnsight", folder / "nnsight", place)
-            report("slurm_start", kind="nnsight", place=place, round=number, seconds=seconds)
+            seconds, cpu = _start("nnsight", folder / "nnsight", place)
+            report("slurm_start", kind="nnsight", place=place, round=number, seconds=seconds, cpu_seconds=cpu)
 
 
 def vllm_starts(folder: Path) -> None:
     """Starts of vLLM, and of vLLM that compiles: the first finds an empty cache, the second what the first compiled."""
     for place in ("local", "slurm"):
-        report("slurm_start", kind="vllm", compile=False, place=place, seconds=_start("vllm", folder / "eager", place))
+        seconds, cpu = _start("vllm", folder / "eager", place)
+        report("slurm_start", kind="vllm", compile=False, place=place, seconds=seconds, cpu_seconds=cpu)
     for number in range(COMPILE_ROUNDS):
         results = folder / f"compiled-{number}"
         for cache in ("empty", "filled"):
-            seconds = _start("vllm", results, "slurm", compiled=True)
+            seconds, cpu = _start("vllm", results, "slurm", compiled=True)
             size = sum(path.stat().st_size for path in (results / COMPILED).rglob("*") if path.is_file())
             report(
                 "slurm_start", kind="vllm", compile=True, place="slurm", round=number, cache=cache, seconds=seconds,
-                cached_mib=size / 2**20,
+                cpu_seconds=cpu, cached_mib=size / 2**20,
             )  # fmt: skip
 
 
@@ -100,8 +102,8 @@ def _local_stub() -> Command:
     return Command(line, {**os.environ, "PYTHONPATH": str(ROOT)}, [], port)
 
 
-def _start(kind: Kind, results: Path, place: str, *, compiled: bool = False) -> float:
-    """Seconds from the decision to start a server until its first token."""
+def _start(kind: Kind, results: Path, place: str, *, compiled: bool = False) -> tuple[float, float]:
+    """Seconds from the decision to start a server until its first token, and seconds of CPU that it took for that."""
     workers: dict[str, Any] = {"kv_cache_gib": 1, "slurm": [SHAPE] if place == "slurm" else []}
     engine = {"max_model_len": 512, "compile": compiled}
     config = parse_config({"experiment": {"name": "bench"}, "workers": workers, "generation": {"engine": engine}})
@@ -110,7 +112,7 @@ def _start(kind: Kind, results: Path, place: str, *, compiled: bool = False) -> 
     return asyncio.run(_first_token(kind, Experiment(config, results, results)))
 
 
-async def _first_token(kind: Kind, experiment: Experiment) -> float:
+async def _first_token(kind: Kind, experiment: Experiment) -> tuple[float, float]:
     body = {
         "model": experiment.model_name,
         "messages": [{"role": "user", "content": "1 + 1?"}],
@@ -122,9 +124,29 @@ async def _first_token(kind: Kind, experiment: Experiment) -> float:
     try:
         fleet = fleets.of(kind, experiment, experiment.results / "logs")
         await fleet.deliver(Request(0, "/v1/chat/completions", body, SECONDS, dict))
-        return time.monotonic() - started
+        seconds = time.monotonic() - started
+        return seconds, _cpu_of(fleet.workers[0].url)
     finally:
         await fleets.stop()
+
+
+def _cpu_of(url: str) -> float:
+    """CPU seconds of the server at a URL and of all that it has started; each server leads a session of its own."""
+    port = f"\0--port\0{url.rpartition(':')[2]}\0".encode()
+    stats = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            stats[entry] = (entry / "stat").read_text().rpartition(")")[2].split()
+    sessions = {fields[3] for entry, fields in stats.items() if port in _command_line(entry)}
+    ticks = sum(int(count) for fields in stats.values() if fields[3] in sessions for count in fields[11:15])
+    return ticks / TICKS
+
+
+def _command_line(entry: Path) -> bytes:
+    try:
+        return (entry / "cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def _trajectories(folder: Path, workers: dict[str, Any], compiled: bool) -> tuple[dict[str, bytes], int]:
