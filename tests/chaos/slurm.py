@@ -103,7 +103,8 @@ def stale_address(scene: SlurmScene) -> str:
 
 
 def port_taken(scene: SlurmScene) -> str:
-    """While the first server loads, another program takes its port."""
+    """While the only server loads, another program takes its port."""
+    scene.workers["slurm"] = [{**SHAPE, "count": 1}]
     process = scene.start()
     scene.wait_for(process, lambda: scene.address(NAMES[0]) is not None, "an address")
     address = scene.address(NAMES[0])
