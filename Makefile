@@ -10,7 +10,8 @@ VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' emoprobe/__init__.py)
 BIN := .venv/bin
 # Live bars on a terminal, lines elsewhere. Snakemake writes to standard error.
 LOGGER := $$(test -t 2 && echo --logger rich)
-SNAKEMAKE := $(BIN)/snakemake --profile profiles/$(PROFILE) --configfile $(CONFIG) $(LOGGER)
+# Beside a plain --profile Snakemake would read profiles/default as well, which then has the last word.
+SNAKEMAKE := $(BIN)/snakemake --workflow-profile profiles/$(PROFILE) --configfile $(CONFIG) $(LOGGER)
 
 .PHONY: run report watch deploy undeploy monitor push pull test lint format env env-dev bench chaos calibrate lock schema clean
 

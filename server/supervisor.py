@@ -8,8 +8,8 @@ SLURM wants the job to end, `ended.json` when the server has ended by itself.
 
 The server ends with the job, and the job with the pool: when FOLDER is gone, or when the pool's lease, a file beside
 FOLDER that it touches every few seconds, has been left alone for too long. Clocks are not compared, as those of two
-machines may differ: what counts is that the file's date changes. Only the standard library is used, so that the job
-starts at once.
+machines may differ: what counts is that the file's date changes. Only the standard library is used, and
+`emoprobe.models.hardware`, which uses nothing else: so the job starts at once.
 """
 
 from __future__ import annotations
@@ -24,6 +24,11 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+CODE = Path(__file__).parents[1]
+if str(CODE) not in sys.path:  # a job runs this file alone
+    sys.path.append(str(CODE))
+from emoprobe.models.hardware import described, visible, without_batch_invariance  # noqa: E402
 
 JOB, KEY, ADDRESS, LEAVING, ENDED, LEASE = "job.json", "key", "address.json", "leaving.json", "ended.json", "lease"
 LOOK_SECONDS = 0.25
@@ -96,9 +101,11 @@ class Supervisor:
             port = holder.getsockname()[1]
             places = {"{host}": host, "{port}": str(port)}
             line = [places.get(argument, argument) for argument in self._job["command"]]
-            server = subprocess.Popen(line, env=self._environment(), cwd="/", start_new_session=True)
+            gpus = visible(os.environ.get("CUDA_VISIBLE_DEVICES")) if self._job["gpus"] else []
+            server = subprocess.Popen(line, env=self._environment(gpus), cwd="/", start_new_session=True)
             node = os.environ.get("SLURMD_NODENAME", socket.gethostname())
-            self._tell(ADDRESS, {"host": host, "port": port, "nonce": self._job["nonce"], "node": node})
+            address = {"host": host, "port": port, "nonce": self._job["nonce"], "node": node}
+            self._tell(ADDRESS, {**address, "hardware": described(gpus)})
             try:
                 return self._follow(server)
             finally:
@@ -135,15 +142,15 @@ class Supervisor:
             time.sleep(LOOK_SECONDS)
         return 0
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, gpus: list[str]) -> dict[str, str]:
         given = {name: os.environ[name] for name in NODE_VARIABLES if name in os.environ}
         env = {**given, **self._job["env"], "EMOPROBE_PARENT": str(os.getpid())}
         env |= {"EMOPROBE_NONCE": self._job["nonce"], "EMOPROBE_API_KEY": self._key, "VLLM_API_KEY": self._key}
-        cache = Path(self._job["cache"]) / hardware()
+        cache = Path(self._job["cache"]) / fingerprint()
         for name in ("VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
             env[name] = str(cache / name.partition("_CACHE")[0].lower())
         if self._job["gpus"]:
-            return env
+            return env if without_batch_invariance(gpus) else env | self._job["batch_invariant"]
         env["CUDA_VISIBLE_DEVICES"] = ""
         cores, cpus = sorted(os.sched_getaffinity(0)), self._job["cpus"]
         env["OMP_NUM_THREADS"] = str(min(len(cores), cpus))
@@ -188,7 +195,7 @@ def reserved_port(host: str) -> socket.socket:
     return holder
 
 
-def hardware() -> str:
+def fingerprint() -> str:
     """A short name for this node's kind of processor and GPU: what is compiled for one may not run on another."""
     processor = _text(Path("/proc/cpuinfo")).split("\n\n")[0].splitlines()
     found = [line for line in processor if line.startswith(("model name", "flags", "Features", "CPU part"))]

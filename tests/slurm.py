@@ -181,9 +181,15 @@ class Slurm:
     def _answers(self, *command: str) -> bool:
         return subprocess.run(command, env=self.environment, capture_output=True, timeout=PATIENCE).returncode == 0
 
-    def start_controller(self) -> None:
+    def start_controller(self, *options: str) -> None:
         """Start slurmctld."""
-        self._run_daemon("slurmctld", "-D", "-i", "-f", str(self.config))
+        self._run_daemon("slurmctld", "-D", "-i", "-f", str(self.config), *options)
+
+    def forget(self) -> None:
+        """Make SLURM forget every job that it knows."""
+        self.signal("slurmctld", signal.SIGKILL)
+        self.start_controller("-c")
+        wait_for(lambda: self.states().count("idle") == len(self.nodes), PATIENCE, "idle nodes")
 
     def start_node(self, name: str) -> None:
         """Start the slurmd of a node."""

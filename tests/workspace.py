@@ -23,11 +23,16 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass
 class Workspace:
-    """A folder with a config; `config` is written before each run. `code` is the folder of the Snakefile."""
+    """A folder with a config; `config` is written before each run.
+
+    `code` is the folder of the Snakefile, `profile` one of its profiles, `python` the interpreter that has Snakemake.
+    """
 
     folder: Path
     config: dict[str, Any]
     code: Path = ROOT
+    profile: str = "default"
+    python: str = sys.executable
 
     @property
     def layout(self) -> Layout:
@@ -42,8 +47,9 @@ class Workspace:
 
     def command(self, *arguments: str) -> list[str]:
         """The command line of a run."""
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(self.code / "Snakefile")]
-        command += ["--profile", str(self.code / "profiles/default"), "--configfile", str(self.write_config())]
+        command = [self.python, "-m", "snakemake", "--snakefile", str(self.code / "Snakefile")]
+        command += ["--workflow-profile", str(self.code / "profiles" / self.profile)]
+        command += ["--configfile", str(self.write_config())]
         return [*command, "--directory", str(self.folder), *arguments]
 
     def run(self, *arguments: str, ok: bool = True, env: dict[str, str] | None = None) -> str:

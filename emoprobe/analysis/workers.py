@@ -31,6 +31,7 @@ def workers(table: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             {
                 "worker": worker,
+                "hardware": ", then ".join(answered.sort_values("started")["hardware"].dropna().unique()) or None,
                 "requests": len(answered) + len(own),
                 "answered": len(answered),
                 "failures": len(own),

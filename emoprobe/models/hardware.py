@@ -12,6 +12,7 @@ from pathlib import Path
 QUERY = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.total,compute_cap", "--format=csv,noheader,nounits"]
 # vLLM's batch-invariant kernels need this compute capability.
 BATCH_INVARIANT = (8, 0)
+JOINED = " + "
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,21 @@ def described(ids: list[str]) -> str:
     if not ids:
         return processor()
     names = [str(gpu) for gpu in gpus() if gpu.has_one_of(ids)]
-    return " + ".join(dict.fromkeys(names)) or "unknown GPU"
+    return JOINED.join(dict.fromkeys(names)) or "unknown GPU"
+
+
+def models_without_batch_invariance(description: str) -> list[str]:
+    """The models in a description, of this machine or another, that vLLM's batch-invariant kernels do not run on."""
+    return [name for name in description.split(JOINED) if (capability_of(name) or BATCH_INVARIANT) < BATCH_INVARIANT]
 
 
 def without_batch_invariance(ids: list[str]) -> list[str]:
     """Those of some GPUs of this machine that vLLM's batch-invariant kernels do not run on, each model once."""
-    return list(dict.fromkeys(str(gpu) for gpu in gpus() if gpu.has_one_of(ids) and not gpu.batch_invariant))
+    return models_without_batch_invariance(described(ids))
+
+
+def visible(chosen: str | None) -> list[str]:
+    """The GPUs of this machine that a value of CUDA_VISIBLE_DEVICES allows; None, no such variable: all of them."""
+    if chosen is not None:
+        return [name for name in chosen.split(",") if name]
+    return [gpu.index for gpu in gpus()]

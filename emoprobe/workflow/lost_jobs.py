@@ -68,8 +68,10 @@ def why_over(number: str) -> str:
     return f"SLURM has called it {state[1]}" if state is not None and state[1] not in _STANDING else ""
 
 
-def watch_jobs(scheduler: Any, interval: float = INTERVAL_SECONDS, patience: float = PATIENCE_SECONDS) -> None:
+def watch_jobs(scheduler: Any, interval: float | None = None, patience: float | None = None) -> None:
     """Watch the jobs of Snakemake's scheduler in a thread, where its executor is that for SLURM; else do nothing."""
+    interval = INTERVAL_SECONDS if interval is None else interval
+    patience = PATIENCE_SECONDS if patience is None else patience
     executor = scheduler._executor
     if not type(executor).__module__.startswith(EXECUTOR):
         return

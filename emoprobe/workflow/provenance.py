@@ -45,11 +45,14 @@ def git_commit(directory: Path) -> str | None:
 def _hardware(workers: Workers) -> dict[str, str | None]:
     """What each server runs on, as far as it is known before the first answer; `local` stands for this machine's.
 
-    What an answer was really computed on is in its `agent_state.json`.
+    What a SLURM job runs on is known once it stands. What an answer was really computed on is in its
+    `agent_state.json`, and in the tables `trajectories` and `workers`.
     """
     endpoints = [*workers.endpoints, *workers.capture_endpoints]
     if endpoints:
         return {url: workers.hardware.get(url) for url in endpoints}
+    if workers.slurm:
+        return {"slurm": None}
     return {"local": hardware.described([gpu.index for gpu in hardware.gpus()])}
 
 

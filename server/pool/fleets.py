@@ -15,11 +15,12 @@ from pathlib import Path
 
 from emoprobe.config.execution.slurm import SlurmShape
 from emoprobe.config.execution.workers import Workers
-from emoprobe.models.hardware import described, without_batch_invariance
+from emoprobe.models.hardware import described, models_without_batch_invariance
 from server.pool.endpoint import Endpoint
 from server.pool.experiment import Experiment
 from server.pool.fleet import Fleet
 from server.pool.launch import (
+    BATCH_INVARIANT,
     Kind,
     Share,
     command,
@@ -32,7 +33,8 @@ from server.pool.launch import (
 from server.pool.launcher import Launcher, LaunchError
 from server.pool.local_process import Command, LocalProcess
 from server.pool.slurm_cluster import SlurmCluster
-from server.pool.slurm_job import JobCommand, SlurmJob
+from server.pool.slurm_job import SlurmJob
+from server.pool.slurm_request import JobCommand
 from server.pool.turns import Turns
 from server.pool.worker import Worker, WorkerLimits
 
@@ -88,7 +90,7 @@ def slurm_command(experiment: Experiment, kind: Kind, shape: SlurmShape) -> JobC
     model, name = experiment.card.path, experiment.model_name
     line = command(kind, experiment.config, model, name, share, "{port}", experiment.results, "{host}")
     env = environment_elsewhere(experiment.config, gpu=bool(shape.gpus))
-    return JobCommand(line, env, experiment.results / COMPILED)
+    return JobCommand(line, env, experiment.results / COMPILED, BATCH_INVARIANT if shape.gpus else {})
 
 
 class Fleets:
@@ -177,9 +179,9 @@ class Fleets:
         await asyncio.gather(*(fleet.stop() for fleet in [*self._fleets.values(), *self._forgotten]))
         await asyncio.gather(*(cluster.close() for cluster in self._clusters.values()))
 
-    def _tell_of_batches(self, gpus: list[str]) -> None:
+    def _tell_of_batches(self, hardware: str) -> None:
         """Say once which GPUs make answers depend on the batch that they were computed in."""
-        for gpu in set(without_batch_invariance(gpus)) - self._told:
+        for gpu in set(models_without_batch_invariance(hardware)) - self._told:
             self._told.add(gpu)
             log.warning(PER_BATCH, gpu)
 
@@ -205,7 +207,7 @@ class Fleets:
                 place = Place(kind, number, share, api_key or "", logs / "servers" / f"{kind}-{number}.log")
                 launchers[place.name] = self._launcher(experiment, place)
                 hardware.append(described(share.gpus))
-                self._tell_of_batches(share.gpus)
+                self._tell_of_batches(described(share.gpus))
         fleet.workers += [
             Worker(name, fleet.model, api_key, limits, launcher, fleet.changed, runs_on)
             for (name, launcher), runs_on in zip(launchers.items(), hardware, strict=True)
@@ -226,6 +228,7 @@ class Fleets:
                 cluster,
                 logs / "servers" / f"{kind}-{number}.log",
                 workers.queue_timeout,
+                placed=self._tell_of_batches,
             )
             for number, shape in enumerate(shapes)
         }

@@ -144,9 +144,12 @@ def environment(config: Config, share: Share, api_key: str) -> dict[str, str]:
 
 
 def environment_elsewhere(config: Config, *, gpu: bool) -> dict[str, str]:
-    """The environment of a server on another machine, without what is known there only, and without its key."""
+    """The environment of a server on another machine, without what is known there only, and without its key.
+
+    Whether `BATCH_INVARIANT` belongs to it depends on the GPUs that it finds there.
+    """
     given = {name: os.environ[name] for name in FORWARDED if name in os.environ}
-    return given | _settings(config, gpu) | (BATCH_INVARIANT if gpu else {})
+    return given | _settings(config, gpu)
 
 
 def _settings(config: Config, gpu: bool) -> dict[str, str]:

@@ -78,6 +78,11 @@ class Launcher(Protocol):
         """What the server must prove to know before it is believed; empty where its address is certain."""
         return ""
 
+    @property
+    def hardware(self) -> str | None:
+        """What the server runs on, where that is known only once it stands."""
+        return None
+
     def waits(self) -> str:
         """What `start` waits for, in words for a person; empty while it waits for nothing."""
         return ""

@@ -29,12 +29,16 @@ LEASE_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Address:
-    """Where a job's server listens, as the job says: to be believed only once the server has proved its nonce."""
+    """Where a job's server listens, as the job says: to be believed only once the server has proved its nonce.
+
+    `hardware` is what it runs on, as `emoprobe.models.hardware` describes it.
+    """
 
     host: str
     port: int
     nonce: str
     node: str
+    hardware: str
 
     @property
     def url(self) -> str:

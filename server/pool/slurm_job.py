@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
-import shlex
-import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from emoprobe.config.execution.slurm import SlurmShape
 from server import supervisor
+from server.pool import slurm_ends
 from server.pool.launcher import EndedError, Exit, Launcher, LaunchError
-from server.pool.local_process import PORT_TAKEN
 from server.pool.log_tail import LogTail
 from server.pool.slurm_cluster import JobState, SlurmCluster, UnreachableError
 from server.pool.slurm_folder import LEASE_SECONDS, Address, JobFolder
+from server.pool.slurm_request import JobCommand, job_file, job_script, sbatch_options
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +25,7 @@ LOOK_SECONDS = 0.25
 NO_ADDRESS_SECONDS = 300.0
 LONGEST_PAUSE = 300.0
 STEADY_SECONDS = 600.0
-# SLURM took the job away: the server has done nothing wrong.
-_TAKEN = frozenset({"PREEMPTED", "TIMEOUT", "NODE_FAIL", "BOOT_FAIL", "DEADLINE", "REVOKED"})
+ERROR_LINES = 25
 # Why a job waits that no waiting helps.
 _NEVER = frozenset(
     {
@@ -37,18 +33,6 @@ _NEVER = frozenset(
         "DependencyNeverSatisfied", "PartitionTimeLimit", "PartitionNodeLimit",
     }
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class JobCommand:
-    """What a job starts: arguments, of which `{host}` and `{port}` are filled in there, and the whole environment.
-
-    `cache` is the folder for what servers compile.
-    """
-
-    line: list[str]
-    env: dict[str, str]
-    cache: Path
 
 
 class SlurmJob(Launcher):
@@ -63,6 +47,7 @@ class SlurmJob(Launcher):
         log_path: where its output goes.
         queue_timeout: seconds that it may wait in the queue; None: as long as it takes.
         lease: seconds without a sign of the pool after which the job ends itself.
+        placed: is told what each job runs on.
     """
 
     foreign = False
@@ -77,10 +62,11 @@ class SlurmJob(Launcher):
         log_path: Path,
         queue_timeout: float | None = None,
         lease: float = LEASE_SECONDS,
+        placed: Callable[[str], None] = lambda hardware: None,
     ) -> None:
         self._name, self._shape, self._make, self._api_key = name, shape, make, api_key
         self._cluster, self._tail = cluster, LogTail(log_path)
-        self._queue_timeout, self._lease = queue_timeout, lease
+        self._queue_timeout, self._lease, self._placed_on = queue_timeout, lease, placed
         self._starts = self._taken = 0
         self._since = 0.0
         self._waits = ""
@@ -96,6 +82,11 @@ class SlurmJob(Launcher):
         """What this job's server alone can prove to know."""
         return self._address.nonce if self._address is not None else ""
 
+    @property
+    def hardware(self) -> str | None:
+        """What the job runs on, as it says itself."""
+        return self._address.hardware if self._address is not None else None
+
     async def start(self) -> str:
         """Submit the job and wait until it runs and has a port; return its URL.
 
@@ -110,7 +101,9 @@ class SlurmJob(Launcher):
         log.info("%s: submitted as job %s", self._name, self.job)
         self._address = await self._placed(self.job)
         self._since, self._waits = time.monotonic(), ""
-        log.info("%s: job %s on %s at %s", self._name, self.job, self._address.node, self._address.url)
+        place = self._address
+        log.info("%s: job %s on %s (%s) at %s", self._name, self.job, place.node, place.hardware, place.url)
+        self._placed_on(place.hardware)
         self._follower = asyncio.create_task(self._follow(self.job))
         return self._address.url
 
@@ -174,24 +167,14 @@ class SlurmJob(Launcher):
     async def _submit(self) -> str:
         """Submit the job, as often as it takes until SLURM answers."""
         folder, pause = await self._cluster.open(), 2.0
-        options = self._options()
+        options = sbatch_options(self._shape, self._tail.path)
         while True:
             self._waits = "is submitted to SLURM"
             command, self._starts = self._make(), self._starts + 1
-            job = {
-                "command": command.line,
-                "env": command.env,
-                "cache": str(command.cache),
-                "cpus": self._shape.cpus,
-                "gpus": self._shape.gpus,
-                "nonce": secrets.token_hex(16),
-                "pool_host": socket.gethostname(),
-                "lease_seconds": self._lease,
-            }
             path = folder.path / f"{self._name}-{self._starts}"
+            job = job_file(command, self._shape, self._lease)
             self._folder = await asyncio.to_thread(JobFolder, path, job, self._api_key)
-            script = shlex.join([sys.executable, "-I", "-S", supervisor.__file__, str(path)])
-            self._submitting = asyncio.create_task(self._cluster.submit(options, f"#!/bin/sh\nexec {script}\n"))
+            self._submitting = asyncio.create_task(self._cluster.submit(options, job_script(path)))
             try:
                 return await asyncio.shield(self._submitting)
             except UnreachableError as error:
@@ -204,16 +187,6 @@ class SlurmJob(Launcher):
                     self._submitting = None
             await asyncio.sleep(pause)
             pause = min(30.0, 2 * pause)
-
-    def _options(self) -> list[str]:
-        """The options of sbatch. Nothing in them is secret: everybody can read them."""
-        shape, output = self._shape, str(self._tail.path).replace("%", "%%")
-        options = ["--nodes=1", "--ntasks=1", f"--cpus-per-task={shape.cpus}", f"--mem={shape.memory}"]
-        options += [f"--time={shape.time}", f"--output={output}", "--open-mode=append", "--chdir=/"]
-        for name in ("partition", "gres", "constraint"):
-            value = getattr(shape, name)
-            options += [f"--{name}={value}"] if value is not None else []
-        return [*options, *shape.extra]
 
     async def _placed(self, job: str) -> Address:
         """Wait until the job says where its server listens."""
@@ -269,9 +242,11 @@ class SlurmJob(Launcher):
                 await self._cluster.look()
                 state = self._cluster.state(job)
             if leaving is not None:
-                self._end(await self._judge_leaving(state))
+                cancelled = state is not None and state.state == "CANCELLED"
+                draining = cancelled and await self._cluster.node_is_draining(state.nodes)
+                self._end(slurm_ends.judge_leaving(job, state, draining=draining))
             elif ended is not None:
-                self._end(self._judge(state, f"job {job}: {_words(int(ended['status']))}"))
+                self._end(slurm_ends.judge_status(job, state, int(ended["status"]), self.log_lines(ERROR_LINES)))
             elif state is not None and state.ended:
                 self._end(self._judge(state, f"job {job}: {state.state}"))
             else:
@@ -279,22 +254,8 @@ class SlurmJob(Launcher):
                 continue
             return
 
-    async def _judge_leaving(self, state: JobState | None) -> Exit:
-        """SLURM has told the job to end. That costs nothing, unless somebody has cancelled it."""
-        if state is not None and state.state == "CANCELLED" and not await self._cluster.node_is_draining(state.nodes):
-            return Exit(f"job {self.job}: CANCELLED", again=True)
-        said = f" ({state.state})" if state is not None else ""
-        return Exit(f"SLURM wants job {self.job} to end{said}", again=True, counts=False)
-
     def _judge(self, state: JobState | None, reason: str) -> Exit:
-        """Whether the end of a job counts as a restart of its server."""
-        if state is not None and state.state in _TAKEN:
-            return Exit(f"job {self.job}: {state.state}", again=True, counts=False)
-        if state is not None and state.state == "OUT_OF_MEMORY":
-            return Exit(f"job {self.job}: OUT_OF_MEMORY; raise memory in workers.slurm", again=True)
-        if PORT_TAKEN in "\n".join(self.log_lines(25)):
-            return Exit(f"{reason}, as another program took its port", again=True, counts=False)
-        return Exit(reason, again=True)
+        return slurm_ends.judge(str(self.job), state, reason, self.log_lines(ERROR_LINES))
 
     def _end(self, ended: Exit) -> Exit:
         """The server is gone: let everybody know who waits for that. Where it had stood for long, count anew."""
@@ -308,8 +269,3 @@ class SlurmJob(Launcher):
 
     def _state(self) -> JobState | None:
         return self._cluster.state(self.job) if self.job is not None else None
-
-
-def _words(status: int) -> str:
-    """How a process ended."""
-    return f"its server ended by signal {-status}" if status < 0 else f"its server ended with exit status {status}"

@@ -46,7 +46,7 @@ class Worker:
         limits: see there.
         launcher: brings it up.
         changed: is called whenever requests may move: the server became live, failed, or has room again.
-        hardware: what it runs on, as far as that is known.
+        hardware: what it runs on, as far as that is known before it stands.
     """
 
     def __init__(
@@ -176,6 +176,7 @@ class Worker:
             self.url = await self.launcher.start()
         except EndedError as error:
             return self._ended_at_start(error.ended)
+        self.hardware = self.launcher.hardware or self.hardware
         started = self._since = time.monotonic()
         await self._disconnect()
         foreign = self.launcher.foreign

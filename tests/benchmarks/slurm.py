@@ -1,8 +1,8 @@
 """Servers in SLURM jobs: what a start costs beside a local one, and how fast each fault is answered.
 
-It starts a SLURM of two nodes on this machine, which takes the rights of root. Starts are of real servers, from the
-decision to start until the first token, with nothing else in the queue. Faults are injected into two stub servers that
-answer without a pause; seconds are counted from the fault on.
+It starts a SLURM of two nodes on this machine, which takes the rights of root. Faults are injected into two stub
+servers that answer without a pause; seconds are counted from the fault on. `slurm vllm` starts real vLLM servers: what
+the cache saves that they share, and whether they answer as a local one does.
 """
 
 from __future__ import annotations
@@ -18,30 +18,20 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from emoprobe.config.files import parse_config
-from emoprobe.models.source import ModelCard
-from emoprobe.results import atomic
-from emoprobe.results.layout import Layout
-from server.pool.experiment import Experiment
-from server.pool.fleet import Request
-from server.pool.fleets import Fleets
-from server.pool.launch import Kind, free_port
-from server.pool.local_process import Command, LocalProcess
-from server.pool.worker import Worker
-from tests.benchmarks.measure import embedded_model, report
+from tests.benchmarks import slurm_starts
+from tests.benchmarks.measure import report
 from tests.server.pool.house import until
-from tests.server.pool.slurm_house import LIMITS, SMALL, Jobs, job_of, jobs, node_of, stub_command
+from tests.server.pool.slurm_house import SMALL, Jobs, job_of, jobs, node_of, stub_command
 from tests.slurm import Slurm, why_not
-from tests.workspace import ROOT
 
-SHAPE = {"cpus": 2, "memory": "7G", "time": "01:00:00"}
-SECONDS = 600.0
 OUTAGE_SECONDS = 60.0
 ANSWER_SECONDS = 0.05
 
 
-def run(_options: list[str]) -> None:
-    """Starts, then faults."""
+def run(options: list[str]) -> None:
+    """The named parts; by default those that take no minutes."""
+    if unknown := set(options) - PARTS.keys():
+        sys.exit(f"unknown parts of slurm: {', '.join(sorted(unknown))} (known: {', '.join(PARTS)})")
     if reason := why_not():
         report("slurm", skipped=reason)
         return
@@ -51,68 +41,20 @@ def run(_options: list[str]) -> None:
         slurm.start()
         os.environ["SLURM_CONF"] = str(slurm.config)
         try:
-            _starts(Path(folder))
-            _faults(slurm, Path(folder))
+            for part in options or DEFAULT_PARTS:
+                PARTS[part](slurm, Path(folder))
         finally:
             os.environ.pop("SLURM_CONF")
             slurm.stop()
 
 
-async def _stub_start(folder: Path, place: str) -> float:
-    """The same of a stub, whose own start takes nothing: what is left is the way to it."""
-    async with jobs(folder) as made:
-        if place == "slurm":
-            made.add()
-        else:
-            local = LocalProcess("vllm-0", _local_stub, folder / "local.log")
-            made.fleet.workers.append(Worker("vllm-0", "stub", None, LIMITS, local, made.fleet.changed))
-        started = time.monotonic()
-        await made.ask()
-        return time.monotonic() - started
+def _starts(_slurm: Slurm, folder: Path) -> None:
+    slurm_starts.small_starts(folder)
 
 
-def _local_stub() -> Command:
-    port = free_port(0)
-    line = [sys.executable, "-m", "server.pool.child", "tests.stub_server", str(port)]
-    return Command(line, {**os.environ, "PYTHONPATH": str(ROOT)}, [], port)
-
-
-def _starts(folder: Path) -> None:
-    for number in range(5):
-        for place in ("local", "slurm"):
-            (folder / f"stub-{place}-{number}").mkdir()
-            seconds = asyncio.run(_stub_start(folder / f"stub-{place}-{number}", place))
-            report("slurm_start", kind="stub", place=place, round=number, seconds=seconds)
-    servers: list[tuple[Kind, bool]] = [("nnsight", False), ("vllm", False), ("vllm", True)]
-    for kind, compiled in servers:
-        for number in range(2):
-            for place, shapes in (("local", []), ("slurm", [SHAPE])):
-                workers: dict[str, Any] = {"kv_cache_gib": 1, "slurm": shapes}
-                engine = {"max_model_len": 512, "compile": compiled}
-                seconds = asyncio.run(_start(kind, folder / f"{place}{compiled:d}", workers, engine))
-                report("slurm_start", kind=kind, compile=compiled, place=place, round=number, seconds=seconds)
-
-
-async def _start(kind: Kind, folder: Path, workers: dict[str, Any], engine: dict[str, Any]) -> float:
-    """Seconds from the decision to start a server until its first token."""
-    config = parse_config({"experiment": {"name": "bench"}, "workers": workers, "generation": {"engine": engine}})
-    layout, model = Layout.of("bench", folder), embedded_model()
-    atomic.write_json(layout.model, ModelCard(str(model), str(model), None, "unused", 2048).to_json())
-    experiment = Experiment(config, folder, folder)
-    body = {
-        "model": experiment.model_name,
-        "messages": [{"role": "user", "content": "1 + 1?"}],
-        "max_tokens": 1,
-        "temperature": 0.0,
-    }
-    fleets = Fleets()
-    started = time.monotonic()
-    try:
-        fleet = fleets.of(kind, experiment, folder / "logs")
-        await fleet.deliver(Request(0, "/v1/chat/completions", body, SECONDS, dict))
-        return time.monotonic() - started
-    finally:
-        await fleets.stop()
+def _vllm(_slurm: Slurm, folder: Path) -> None:
+    slurm_starts.vllm_starts(folder)
+    slurm_starts.same_answers(folder)
 
 
 def _faults(slurm: Slurm, folder: Path) -> None:
@@ -224,3 +166,5 @@ FAULTS: dict[str, tuple[Callable[..., Awaitable[None]], Callable[[Slurm, str], o
     "slurmd_killed": (_kill_slurmd, lambda slurm, node: slurm.start_node(node), False),
     "slurmctld_stopped": (_stop_controller, lambda slurm, node: slurm.signal("slurmctld", signal.SIGCONT), False),
 }
+PARTS: dict[str, Callable[[Slurm, Path], None]] = {"starts": _starts, "faults": _faults, "vllm": _vllm}
+DEFAULT_PARTS = ("starts", "faults")

@@ -45,6 +45,8 @@ class Scene:
         self.folder = Path(tempfile.mkdtemp(prefix="chaos-"))
         os.environ["EMOPROBE_TEST"] = str(self.folder)
         self.goal = goal
+        self.measured: dict[str, float] = {}
+        """Seconds after the fault, by what happened then."""
         self.servers = [StubServer(delay) for _ in range(servers)]
         config: dict[str, Any] = {
             "experiment": {"name": "chaos"},
@@ -258,6 +260,7 @@ def survive(name: str, fault: Fault) -> dict[str, Any]:
             "fault": name,
             "expected": fault.expected,
             "happened": happened,
+            **scene.measured,
             "seconds": round(time.monotonic() - started, 1),
             "lost": PAIRS - len(wanted.keys() & made.keys()),
             "different": sum(made[path] != wanted[path] for path in made.keys() & wanted.keys()),

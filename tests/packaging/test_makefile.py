@@ -103,7 +103,7 @@ def test_bars_are_for_terminals(checkout: Path) -> None:
     installed(checkout)
     make(checkout, "env", stdout=subprocess.PIPE)
     plain = make(checkout, "--silent", "run", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert plain.stdout == b"snakemake --profile profiles/default --configfile config/config.yaml\n"
+    assert plain.stdout == b"snakemake --workflow-profile profiles/default --configfile config/config.yaml\n"
     ours, theirs = pty.openpty()
     drain = threading.Thread(target=_drain, args=(ours,))
     drain.start()

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from emoprobe.models.hardware import described
 from server import supervisor
 from server.guard import NONCE_VARIABLE
 from tests.conftest import PATIENCE
@@ -38,17 +39,18 @@ class Job:
         self.lease = self.folder.parent / supervisor.LEASE
         self.lease.touch()
         (self.folder / supervisor.KEY).write_text("the key")
+        self.environment: dict[str, str] = {}
         self.process: subprocess.Popen[str]
 
     def start(self, seconds: float = 1000.0, lease_seconds: float = 1000.0, **changes: Any) -> None:
         command = [sys.executable, "-c", SERVER, str(self.started), str(seconds), "{host}", "{port}"]
         job = {
             "command": command, "env": {"PATH": os.environ["PATH"], "LISTED": "yes"}, "cache": "/cache", "cpus": 1,
-            "gpus": 0, "nonce": "the nonce", "pool_host": "localhost", "lease_seconds": lease_seconds, **changes,
+            "gpus": 0, "batch_invariant": {"INVARIANT": "1"}, "nonce": "the nonce", "pool_host": "localhost", "lease_seconds": lease_seconds, **changes,
         }  # fmt: skip
         (self.folder / supervisor.JOB).write_text(json.dumps(job))
         line = [sys.executable, "-I", "-S", supervisor.__file__, str(self.folder)]
-        environment = {**os.environ, "UNLISTED": "secret", "SLURM_JOB_ID": "17"}
+        environment = {**os.environ, "UNLISTED": "secret", "SLURM_JOB_ID": "17", **self.environment}
         self.process = subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, text=True)
 
     def wait_for_server(self) -> tuple[dict[str, str], list[str]]:
@@ -102,12 +104,40 @@ def test_the_server_is_given_what_is_listed_and_the_pool_is_told_where_it_listen
     )
     assert "UNLISTED" not in environment
     assert environment["OMP_NUM_THREADS"] == "1"
-    assert environment["VLLM_CACHE_ROOT"] == f"/cache/{supervisor.hardware()}/vllm"
+    assert environment["VLLM_CACHE_ROOT"] == f"/cache/{supervisor.fingerprint()}/vllm"
     assert not (job.folder / supervisor.KEY).exists()
     wait_for((job.folder / supervisor.ADDRESS).exists, PATIENCE, "the address")
     address = job.note(supervisor.ADDRESS)
     assert (address["host"], str(address["port"]), address["nonce"]) == (host, port, "the nonce")
+    assert address["hardware"] == described([])
+    assert "INVARIANT" not in environment
     assert (job.folder / supervisor.ADDRESS).stat().st_mode & 0o077 == 0
+
+
+OLD, NEW = "0, GPU-a1b2, Tesla T4, 15360, 7.5", "1, GPU-c3d4, NVIDIA H100 80GB HBM3, 81559, 9.0"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "hardware", "invariant"),
+    [
+        ("0", "Tesla T4 (compute capability 7.5)", False),
+        ("GPU-c3d4", "NVIDIA H100 80GB HBM3 (compute capability 9.0)", True),
+        ("0,1", "Tesla T4 (compute capability 7.5) + NVIDIA H100 80GB HBM3 (compute capability 9.0)", False),
+    ],
+)
+def test_the_gpus_of_a_node_are_told_and_decide_about_batch_invariance(
+    job: Job, tmp_path: Path, gpus: str, hardware: str, invariant: bool
+) -> None:
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text(f"#!/bin/sh\nprintf '%s\\n' '{OLD}' '{NEW}'\n")
+    driver.chmod(0o755)
+    job.environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "CUDA_VISIBLE_DEVICES": gpus}
+    job.start(gpus=1)
+    environment, _ = job.wait_for_server()
+    assert environment.get("INVARIANT") == ("1" if invariant else None)
+    assert environment["CUDA_VISIBLE_DEVICES"] == gpus
+    wait_for((job.folder / supervisor.ADDRESS).exists, PATIENCE, "the address")
+    assert job.note(supervisor.ADDRESS)["hardware"] == hardware
 
 
 def test_a_server_that_ends_is_told_with_its_status(job: Job) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from emoprobe.models.hardware import BATCH_INVARIANT, capability_of
+from emoprobe.models.hardware import models_without_batch_invariance
 from emoprobe.results.statement import Statement
 
 
@@ -27,9 +27,7 @@ def notes(trajectories: pd.DataFrame) -> list[Statement]:
                 float(len(counts)),
             )
         )
-    older = {
-        name: count for name, count in counts.items() if (capability_of(name) or BATCH_INVARIANT) < BATCH_INVARIANT
-    }
+    older = {name: count for name, count in counts.items() if models_without_batch_invariance(name)}
     if older:
         found.append(
             (

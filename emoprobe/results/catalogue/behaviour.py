@@ -157,6 +157,7 @@ WORKERS = Table(
     "analyze_behaviour",
     {
         "worker": Column("string", "Worker."),
+        "hardware": Column("string", "What it ran on, one after the other; null where that is not known."),
         "requests": Column("Int64", "Attempts sent there."),
         "answered": Column("Int64", "Attempts that it answered well."),
         "failures": Column("Int64", "Attempts that failed."),

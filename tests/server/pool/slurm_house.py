@@ -14,7 +14,8 @@ from server.pool.fleet import Fleet, Request
 from server.pool.launch import environment_elsewhere
 from server.pool.slurm_cluster import SlurmCluster
 from server.pool.slurm_folder import FOLDER, LEASE_SECONDS
-from server.pool.slurm_job import JobCommand, SlurmJob
+from server.pool.slurm_job import SlurmJob
+from server.pool.slurm_request import JobCommand
 from server.pool.worker import Worker, WorkerLimits
 from tests.server.pool.house import SECONDS, until
 from tests.slurm import Slurm

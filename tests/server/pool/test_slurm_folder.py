@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from server.pool import slurm_ends
 from server.pool.connections import Connections
-from server.pool.slurm_cluster import JobState, SlurmCluster
+from server.pool.slurm_cluster import JobState
 from server.pool.slurm_folder import JobFolder, PoolFolder
-from server.pool.slurm_job import SlurmJob
 from tests.conftest import StubServer
-from tests.server.pool.slurm_house import KEY, SMALL, stub_command
+from tests.server.pool.slurm_house import KEY
 
 
 def test_a_living_pools_jobs_are_left_alone(tmp_path: Path) -> None:
@@ -26,10 +26,10 @@ def test_an_address_with_another_nonce_is_not_believed(tmp_path: Path) -> None:
     folder = JobFolder(tmp_path / "job", {"nonce": "right"}, KEY)
     assert folder.address() is None
     for content, believed in (
-        ('{"host": "h", "port": 1, "nonce": "wrong", "node": "n"}', False),
+        ('{"host": "h", "port": 1, "nonce": "wrong", "node": "n", "hardware": "CPU"}', False),
         ('{"host": "h", "po', False),
         ('{"host": "h"}', False),
-        ('{"host": "h", "port": 1, "nonce": "right", "node": "n"}', True),
+        ('{"host": "h", "port": 1, "nonce": "right", "node": "n", "hardware": "CPU"}', True),
     ):
         (folder.path / "address.json").write_text(content)
         assert (folder.address() is not None) is believed
@@ -57,7 +57,6 @@ def test_another_server_at_the_address_is_not_believed_and_not_given_the_key(stu
         ("FAILED", True), ("OUT_OF_MEMORY", True), ("COMPLETED", True),
     ],
 )  # fmt: skip
-def test_what_counts_as_a_restart(tmp_path: Path, state: str, counts: bool) -> None:
-    job = SlurmJob("vllm-0", SMALL, stub_command, KEY, SlurmCluster(tmp_path), tmp_path / "log")
-    ended = job._judge(JobState(state, "None", "n1"), "it ended")
+def test_what_counts_as_a_restart(state: str, counts: bool) -> None:
+    ended = slurm_ends.judge("7", JobState(state, "None", "n1"), "it ended", [])
     assert (ended.again, ended.counts) == (True, counts)
