@@ -52,6 +52,6 @@ def analyze(
     rows = {
         "steering_effects": effect_rows(grid, flags, rankings),
         "steering_tests": direction_rows(grid, flags, rankings),
-        "steering_mediation": mediation_rows(grid, Texts.of(trajectories, grid.ids), names, paired_tests),
+        "steering_mediation": mediation_rows(grid, flags, Texts.of(trajectories, grid.ids), names, paired_tests),
     }
     return {name: frame(TABLES[name], entries) for name, entries in rows.items()}

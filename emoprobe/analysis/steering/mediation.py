@@ -14,6 +14,7 @@ from emoprobe.analysis.contrasts import PRIMARY_MEASURE
 from emoprobe.analysis.estimates import BISECTIONS, Estimates, Floats, Labels, difference
 from emoprobe.analysis.questions import Questions
 from emoprobe.analysis.statistics import LEVEL
+from emoprobe.analysis.steering.coherence import Flags
 from emoprobe.analysis.steering.effects import BAND, SHARES
 from emoprobe.analysis.steering.grid import CONTROLS, PRIMARY_OUTCOME, RANDOM, Grid, Place
 
@@ -46,12 +47,13 @@ class Texts:
 
 
 def mediation_rows(
-    grid: Grid, texts: Texts, references: Sequence[str], paired_tests: pd.DataFrame
+    grid: Grid, flags: Flags, texts: Texts, references: Sequence[str], paired_tests: pd.DataFrame
 ) -> list[dict[str, Any]]:
     """Rows of the table.
 
     Args:
         grid: the trajectories.
+        flags: which cells are coherent.
         texts: of the variants, on the grid's questions.
         references: the experiment's, the primary one last; the last one that was run unsteered is taken.
         paired_tests: the table of that name: only of a tone that is `different` a share is told.
@@ -64,6 +66,7 @@ def mediation_rows(
     different = set(own.loc[own["verdict"] == "different", "variant"])
     return [
         _row(grid, texts, number, place, reference, outcome, place.variant in different)
+        | {"coherent": _coherent(grid, flags, number, place, reference)}
         for number, place in _ablations(grid)
         if place.variant != reference
         for outcome in OUTCOMES
@@ -76,6 +79,12 @@ def _ablations(grid: Grid) -> Iterator[tuple[int, Place]]:
         for place in grid.held[number]:
             if place.operation == "ablate" and direction.family not in CONTROLS and direction.tone == place.variant:
                 yield number, place
+
+
+def _coherent(grid: Grid, flags: Flags, number: int, place: Place, reference: str) -> bool:
+    """Whether the text under the ablation is coherent, in the reference as well where it is ablated there."""
+    held = grid.held[number]
+    return all(bool(flags[held[one]]) for one in (place, place._replace(variant=reference)) if one in held)
 
 
 def _row(

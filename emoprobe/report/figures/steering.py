@@ -164,7 +164,8 @@ def cost(view: ExperimentView) -> Figure:
 def _ratio_ticks(axis: Axes) -> None:
     """Plain numbers where a logarithmic axis would have powers of ten."""
     low, high = axis.get_xlim()
-    steps = [0.2, 0.5, 1, 2, 5, 10, 30, 100, 1000]
+    wide = [0.2, 0.5, 1, 2, 5, 10, 30, 100, 1000]
+    steps = wide if high / low > 4 else [0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.75, 2, 2.5, 3]
     ticks = [step for step in steps if low <= step <= high]
     axis.set_xticks(ticks, [f"{step:g}×" for step in ticks])
     axis.minorticks_off()

@@ -128,6 +128,8 @@ def _mediated(row: dict[str, Any]) -> Statement:
         text += f". That is {row['share']:.0%}{_percent(row['share_low'], row['share_high'])} of the effect"
     else:
         text += ". No share is told, as the tone's own effect is not shown"
+    if not row["coherent"]:
+        text += ". Under the ablation the text is not coherent, so what it takes away is more than a tone"
     return _note(row, f"{text}. This is described, not tested; the direction was fitted on the same texts.")
 
 

@@ -173,6 +173,10 @@ STEERING_MEDIATION = Table(
             "boolean", "Whether it is ablated in the reference too; if not, what it does to any prompt is part of "
             "the change."
         ),
+        "coherent": Column(
+            "boolean", "Whether the text under the ablation is within the limits of the config, in the reference as "
+            "well where it is ablated there."
+        ),
         "change": Column("float64", "ablated minus effect."),
         "low": Column("float64", "Lower end of its 95 % interval."),
         "high": Column("float64", "Upper end of the same."),

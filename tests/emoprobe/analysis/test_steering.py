@@ -189,7 +189,9 @@ def test_without_perplexities_nothing_is_known_to_be_coherent() -> None:
     assert not coherent(Grid(steered), LIMITS).any()
 
 
-def mediated(share: float, reference_too: bool, verdict: str = "different", shift: float = -2.0) -> dict[str, Any]:
+def mediated(
+    share: float, reference_too: bool, verdict: str = "different", shift: float = -2.0, ablated: float = 1.5
+) -> dict[str, Any]:
     """The row of log p(gold) where ablation takes a share of a tone's effect, and 0.5 nats anywhere."""
     generator = np.random.default_rng(2)
     rows: list[dict[str, Any]] = []
@@ -208,7 +210,7 @@ def mediated(share: float, reference_too: bool, verdict: str = "different", shif
                     "operation": None if bare else "ablate", "phase": None if bare else "all",
                     "layers": None if bare else "3", "dose": 0.0 if bare else 1.0, "variant": variant,
                     "sample_id": f"q_{number:02d}", "draw": 1, "group": None, "correct": True, "log_p_gold": value,
-                    "completion_tokens": 9, "repetition": 0.0, "perplexity": 1.5, "kl": 0.1,
+                    "completion_tokens": 9, "repetition": 0.0, "perplexity": 1.5 if bare else ablated, "kl": 0.1,
                 }
             )  # fmt: skip
     steered = pd.DataFrame(rows).astype({"correct": "boolean", "completion_tokens": "Int64"})
@@ -232,6 +234,14 @@ def test_ablation_takes_away_what_the_direction_carries() -> None:
     assert row["share"] == pytest.approx(0.75, abs=0.05)
     assert row["effect_high"] < 0
     assert "in both" in row["text"]
+    assert row["coherent"]
+    assert "not coherent" not in row["text"]
+
+
+def test_an_ablation_that_breaks_the_text_is_told() -> None:
+    row = mediated(0.75, reference_too=True, ablated=9.0)
+    assert not row["coherent"]
+    assert "Under the ablation the text is not coherent" in row["text"]
 
 
 def test_without_the_reference_ablation_itself_is_in_the_change() -> None:

@@ -126,14 +126,16 @@ def activations(path: Path, values: np.ndarray, **changes: Any) -> None:
     atomic.write_text(path / METADATA, metadata.model_copy(update=changes).model_dump_json())
 
 
-def steer(layout: Layout, effect: float, questions: int = 10, random: int = 39) -> None:
-    """Add trajectories under edits to a folder: anger has an effect on log p(gold) at dose 0.2, random ones have none."""
+def steer(layout: Layout, effect: float, questions: int = 10, random: int = 39, shuffled: int = 20) -> None:
+    """Add trajectories under edits to a folder: anger has an effect on log p(gold) at dose 0.2, controls have none."""
     generator = np.random.default_rng(1)
     base = generator.normal(-2, 1, questions)
     edits: dict[str, list[tuple[str, float]]] = {"none": [("control", 0.0), ("filler", 0.0), ("anger", effect)]}
     edits["anger/add-all/L1/d0.2"] = [("control", effect)]
     edits["anger/ablate-all/L1/d1"] = [("anger", 0.0), ("filler", 0.0)]
-    edits |= {f"random-{number:02d}/add-all/L1/d0.2": [("control", 0.0)] for number in range(1, random + 1)}
+    controls = [f"random-{number:02d}" for number in range(1, random + 1)]
+    controls += [f"shuffled-anger-{number:02d}" for number in range(1, shuffled + 1)]
+    edits |= {f"{name}/add-all/L1/d0.2": [("control", 0.0)] for name in controls}
     for condition, cells in edits.items():
         for variant, moved in cells:
             for number in range(questions):

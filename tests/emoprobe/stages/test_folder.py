@@ -95,15 +95,15 @@ def test_steered_trajectories_are_judged_as_well(tmp_path: Path, monkeypatch: py
     said = [one for one in analyze(layout.root, monkeypatch) if one.about.endswith(":anger")]
     assert [(one.about, one.verdict) for one in said] == [("steering:anger", "found"), ("mediation:anger", "note")]
     found, mediated = said
-    assert found.p == pytest.approx(1 / 40)
+    assert found.p == pytest.approx(1 / 21)
     assert found.high is not None
     assert found.high < 0
-    assert "lowers log p(gold) more than random directions" in found.text
+    assert "lowers log p(gold) more than random and shuffled-label directions" in found.text
     assert "changes the effect of anger on log p(gold), against filler, from -2.00" in mediated.text
     for name in ("steering_dose_response", "steering_cost"):
         assert layout.figure(name).exists()
     table = read_table(layout.root, "steering")
-    assert table["family"].value_counts().to_dict() == {"none": 30, "tone": 30, "random": 390}
+    assert table["family"].value_counts().to_dict() == {"none": 30, "tone": 30, "random": 390, "shuffled": 200}
 
 
 def test_a_push_that_does_nothing_is_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,7 +98,7 @@ def test_a_folder_that_is_no_condition_is_refused() -> None:
 
 def test_without_a_filler_nothing_is_orthogonal_to_it() -> None:
     config = parse_config(
-        {"variants": {"control": {}, "joy": VARIANTS["joy"]}, "steering": {"controls": {"random": 1}}}
+        {"variants": {"control": {}, "joy": VARIANTS["joy"]}, "steering": {"controls": {"random": 1, "shuffled": 2}}}
     )
     found = SteeringPlan(config, (None,) * 8, 30)
     assert found.reference == "control"
