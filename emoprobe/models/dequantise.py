@@ -1,6 +1,6 @@
 """From a GGUF file of a Llama model with a byte-level BPE tokenizer to a plain Hugging Face directory in float32.
 
-Transformers reads such a file as well, but takes ten times as long, most of it for imports and for reading the file
+Transformers reads such a file as well, but takes five times as long, most of it for imports and for reading the file
 three times. What is written here is byte for byte what it would save.
 """
 
