@@ -13,9 +13,10 @@ from emoprobe.results import atomic
 
 def all_foreign(config: Config) -> bool:
     """Whether only servers elsewhere need the weights: this machine's load none, and share no disk with them."""
-    if config.workers.capture_files == "fetch":
-        return True
-    return bool(config.workers.endpoints) and not (config.capture.enabled or config.features.enabled)
+    vllm = config.generation.backend == "vllm"
+    captures = config.capture.enabled or config.features.enabled or not vllm
+    vllm_here = vllm and not config.workers.endpoints
+    return not vllm_here and (config.workers.captures_elsewhere or not captures)
 
 
 def main() -> None:
