@@ -12,6 +12,7 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config, study_of
 from emoprobe.storage.bucket import portable_credentials
 from emoprobe.workflow.checks import check_config
+from scripts.prepare_model import all_foreign
 from server.deploy.deployment import KEY, DeployedServer, Deployment, followed, place_of
 from server.deploy.wanted import Wanted, model_identity
 
@@ -44,6 +45,15 @@ def test_a_run_follows(tmp_path: Path) -> None:
     assert workers.api_key_file == str(place_of(config().deploy, tmp_path) / KEY)
     inline = followed(config(generation={"backend": "nnsight"}), tmp_path).workers
     assert (inline.endpoints, inline.capture_endpoints) == ([], ["http://127.0.0.1:5001"])
+
+
+def test_only_servers_of_this_machine_want_the_weights(tmp_path: Path) -> None:
+    deployed(tmp_path, "vllm", "nnsight")
+    assert all_foreign(followed(config(), tmp_path))
+    assert not all_foreign(config())
+    fetched = {"capture_endpoints": ["http://gpu:8001"], "capture_files": "fetch"}
+    assert not all_foreign(config(deploy={}, workers=fetched))  # vLLM is started here
+    assert all_foreign(config(deploy={}, workers=fetched, generation={"backend": "nnsight"}))
 
 
 @pytest.mark.parametrize(
