@@ -37,7 +37,8 @@ class Deploy(Section):
     )
     environment: list[Variable] = Field(
         default_factory=list,
-        description="Names of variables that are handed to the machine with their values, such as `HF_TOKEN`.",
+        description="Names of variables that are handed to the machine with their values, such as `HF_TOKEN`. Those "
+        "that a push to `storage.url` needs are added.",
     )
     min_vram: int | None = Field(None, ge=1, description="Least memory of each GPU, GB (10⁹ bytes), as makers count.")
     max_price: float | None = Field(None, gt=0, description="Most that a rented machine may cost, US dollars an hour.")

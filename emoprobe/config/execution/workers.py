@@ -56,7 +56,7 @@ class Workers(Section):
         description="How activations come here from NNsight servers that run elsewhere. `shared`: they write to a file "
         "system of this machine; `fetch`: to a disk of their own, from which each folder is fetched; `push`: they push "
         "it to `storage.url`, from where it is taken. null: `shared` with `capture_endpoints`; from servers that are "
-        "deployed `push` where there is a `storage.url` that they can reach, else `fetch`.",
+        "deployed `push` where `storage.url` is set and no `file://`, else `fetch`.",
     )
     hardware: dict[str, str] = Field(
         default_factory=dict, description="What `endpoints` and `capture_endpoints` run on, by URL; results tell it."
