@@ -1,19 +1,15 @@
 """Find the features that differ between tones, the contexts in which they are active, and their directions."""
 
-import sys
-
 from emoprobe.models.autoencoders import AutoencoderError
 from emoprobe.results.activation_folder import ActivationError
 from emoprobe.stages.features.analyze import analyze_features
-from scripts.arguments import experiment_arguments
+from scripts.arguments import experiment_arguments, told
 
 
 def main() -> None:
     """Command line; see --help."""
-    try:
+    with told(ActivationError, AutoencoderError):
         analyze_features(*experiment_arguments(__doc__))
-    except (ActivationError, AutoencoderError) as error:
-        sys.exit(str(error))
 
 
 if __name__ == "__main__":

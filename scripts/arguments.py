@@ -5,12 +5,23 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from emoprobe.config.errors import ConfigError
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_config, load_study, parse_config
 from emoprobe.results.layout import Layout
+
+
+@contextmanager
+def told(*errors: type[Exception]) -> Iterator[None]:
+    """End the program with the message of an error of these types, which a person is meant to read."""
+    try:
+        yield
+    except errors as error:
+        sys.exit(str(error))
 
 
 def add_experiment(parser: argparse.ArgumentParser) -> None:

@@ -13,9 +13,8 @@ from emoprobe.results import atomic
 
 def all_foreign(config: Config) -> bool:
     """Whether only servers elsewhere need the weights: this machine's load none, and share no disk with them."""
-    if config.workers.capture_files == "fetch":
-        return True
-    return bool(config.workers.endpoints) and not (config.capture.enabled or config.features.enabled)
+    vllm_here = "vllm" in config.server_kinds and not config.workers.endpoints
+    return not vllm_here and (config.workers.captures_elsewhere or "nnsight" not in config.server_kinds)
 
 
 def surely_fits(config: Config) -> bool:

@@ -5,7 +5,7 @@ import sys
 from emoprobe.results.activation_folder import METADATA, ActivationError
 from emoprobe.storage.push import push
 from emoprobe.tasks.samples import captured_pairs
-from scripts.arguments import stored_experiments
+from scripts.arguments import stored_experiments, told
 
 
 def main() -> None:
@@ -14,10 +14,8 @@ def main() -> None:
         pairs = [pair for pair in captured_pairs(config) if (layout.activations(*pair) / METADATA).exists()]
         if not pairs:
             sys.exit(f"{layout.root}: has no activations to push; run the experiment first")
-        try:
+        with told(ActivationError):
             push(layout, pairs, config.storage)
-        except ActivationError as error:
-            sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
 """Train a sparse autoencoder on the tokens of an experiment; an interrupted training goes on where it was."""
 
 import argparse
-import sys
 
 from emoprobe.results.activation_folder import ActivationError
 from emoprobe.stages.features.train import train_autoencoder
-from scripts.arguments import add_experiment, read_experiment
+from scripts.arguments import add_experiment, read_experiment, told
 
 
 def main() -> None:
@@ -16,10 +15,8 @@ def main() -> None:
     config, layout, arguments = read_experiment(parser)
     if arguments.name not in config.features.autoencoders:
         parser.error(f"{arguments.name} is none of {', '.join(config.features.autoencoders) or 'no autoencoders'}")
-    try:
+    with told(ActivationError):
         train_autoencoder(config, layout, arguments.name)
-    except ActivationError as error:
-        sys.exit(str(error))
 
 
 if __name__ == "__main__":

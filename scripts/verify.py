@@ -7,17 +7,15 @@ from emoprobe.results.activation_folder import ActivationError
 from emoprobe.results.verification import verify
 from emoprobe.tasks.samples import captured_pairs, experiment_pairs
 from emoprobe.workflow.steered import steering_plan
-from scripts.arguments import experiment_arguments
+from scripts.arguments import experiment_arguments, told
 
 
 def main() -> None:
     """Command line; see --help."""
     config, layout = experiment_arguments(__doc__)
     steered = steering_plan(config.model_dump_json(), None).trajectories if config.steering.enabled else ()
-    try:
+    with told(ActivationError):
         found = verify(layout, experiment_pairs(config), captured_pairs(config), steered)
-    except ActivationError as error:
-        sys.exit(str(error))
     if found.problems:
         sys.exit("\n".join([f"{len(found.problems)} problems in {found.checked} pairs:", *found.problems]))
     atomic.write_json(layout.verified, found.values())

@@ -8,8 +8,12 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from server.guard import KEY_VARIABLE, NONCE_VARIABLE, Guard
+
+if TYPE_CHECKING:
+    from server.capture.pushing import Pusher
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -24,9 +28,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--activation-root", type=Path, default=Path("activations"), help="nothing is written elsewhere"
     )
-    parser.add_argument(
-        "--push", metavar="URL", help="push activations there as well (s3://bucket/prefix …), and say so in the answers"
-    )
+    parser.add_argument("--push", metavar="URL", help="where to push activations (s3://bucket/prefix …) if asked to")
+    parser.add_argument("--push-settings", metavar="JSON", default="{}", help="keys of the section storage: part_mib …")
     parser.add_argument("--batch-tokens", type=int, default=4096, help="tokens of one forward pass")
     parser.add_argument("--memory-gib", type=float, default=4.0, help="bound on activations in flight, and on caches")
     parser.add_argument("--request-timeout", type=float, default=3600.0, help="seconds that one request may take")
@@ -43,6 +46,19 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def make_pusher(arguments: argparse.Namespace) -> Pusher | None:
+    """What pushes activations; None where nothing does. A store that cannot be used ends the program."""
+    if arguments.push is None:
+        return None
+    from emoprobe.config.execution.storage import Storage
+    from server.capture.pushing import Pusher
+
+    try:
+        return Pusher(arguments.push, Storage.model_validate_json(arguments.push_settings))
+    except ValueError as error:
+        sys.exit(f"--push {error}")
 
 
 def main() -> None:
@@ -65,19 +81,11 @@ def main() -> None:
     threads = len(os.sched_getaffinity(0))
     torch.set_num_threads(min(threads, int(os.environ.get("OMP_NUM_THREADS", threads))))
     name = arguments.served_model_name or arguments.model
+    pusher = make_pusher(arguments)
     try:
         model = ServedModel(arguments.model, name, arguments.dtype, arguments.device)
     except (UnsupportedModelError, OSError, ValueError) as error:
         sys.exit(f"--model {arguments.model}: {str(error).strip().splitlines()[0]}")
-    pusher = None
-    if arguments.push is not None:
-        from emoprobe.results.activation_folder import ActivationError
-        from server.capture.pushing import Pusher
-
-        try:
-            pusher = Pusher(arguments.push)
-        except ActivationError as error:
-            sys.exit(f"--push {error}")
     engine = Engine(model, arguments.batch_tokens, int(arguments.memory_gib * 2**30))
     app = create_app(
         Service(model, engine, Storage(arguments.activation_root), pusher),

@@ -87,9 +87,15 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _remote_captures_need_servers(self) -> Config:
-        if self.storage.remote_captures and not self.workers.capture_endpoints:
-            raise ValueError("storage.remote_captures needs workers.capture_endpoints, the servers that push")
+    def _captures_come_from_somewhere(self) -> Config:
+        files, deployed = self.workers.capture_files, self.deploy.backend is not None
+        named = bool(self.workers.endpoints or self.workers.capture_endpoints)
+        if self.workers.captures_elsewhere and not (self.workers.capture_endpoints or deployed):
+            raise ValueError(f"workers.capture_files {files} is for workers.capture_endpoints, or servers to deploy")
+        if files == "push" and self.storage.url is None:
+            raise ValueError("workers.capture_files push needs storage.url, which the servers push to")
+        if files == "shared" and deployed and not named:
+            raise ValueError("workers.capture_files shared: servers that are deployed share no file system; remove it")
         return self
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import math
 from collections.abc import Callable
@@ -15,6 +16,10 @@ from emoprobe.tasks.responses import ResponseError, check_response
 
 KEY = "direction"
 Check = Callable[[Any], dict[str, Any]]
+
+
+class ChangedDirectionError(ValueError):
+    """A direction's file that has changed since it was asked for."""
 
 
 def edit_body(edit: Edit, layout: Layout, root: Path) -> dict[str, Any]:
@@ -37,6 +42,34 @@ def edit_body(edit: Edit, layout: Layout, root: Path) -> dict[str, Any]:
         "operation": edit.operation,
         "dose": edit.dose,
         "phase": edit.phase,
+    }
+
+
+def with_rows(steering: list[dict[str, Any]], root: Path) -> list[dict[str, Any]]:
+    """The same edits for a server that shares no disk: with what their files hold for their layers.
+
+    Args:
+        steering: edits as `edit_body` makes them.
+        root: the folder that their files' paths are relative to.
+
+    Raises:
+        OSError: a file cannot be read.
+        ChangedDirectionError: a file is no longer the one that is asked for.
+    """
+    return [edit | _rows(root / edit["file"], edit["sha256"], tuple(sorted(set(edit["layers"])))) for edit in steering]
+
+
+def _rows(path: Path, sha256: str, layers: tuple[int, ...]) -> dict[str, Any]:
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ChangedDirectionError(f"{path} is another direction than the trajectory was steered along; run again")
+    from safetensors.numpy import load  # it brings NumPy, which the pool does without
+
+    tensors = load(content)
+    rows, lengths = tensors[KEY][list(layers)], tensors[f"{KEY}.norm"][list(layers)]
+    return {
+        "rows": base64.b64encode(rows.astype("<f4").tobytes()).decode("ascii"),
+        "lengths": [float(length) for length in lengths],
     }
 
 

@@ -22,10 +22,14 @@ CONNECT_SECONDS = 20
 RETRY_SECONDS = 240
 ALLOW_HTTP = ("AWS_ALLOW_HTTP", "AZURE_ALLOW_HTTP")
 VARIABLES = {
-    "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_DEFAULT_REGION, AWS_ENDPOINT_URL",
-    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
-    "az": "AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY",
-}
+    "s3": (
+        "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION", "AWS_REGION",
+        "AWS_ENDPOINT_URL", "AWS_ALLOW_HTTP",
+    ),
+    "gs": ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_SERVICE_ACCOUNT_KEY"),
+    "az": ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_SAS_TOKEN"),
+}  # fmt: skip
+NAMES_A_FILE = "GOOGLE_APPLICATION_CREDENTIALS"
 
 
 class StorageError(ActivationError):
@@ -183,7 +187,7 @@ class Bucket:
             raise MissingObjectError(f"{place}: there is no such object") from None
         except (BaseError, OSError, ValueError) as error:
             if _is_refusal(error):
-                variables = VARIABLES.get(self.url.partition("://")[0], "")
+                variables = ", ".join(VARIABLES.get(scheme_of(self.url), ()))
                 hint = f" ({variables}, or the provider's own chain)" if variables else ""
                 raise StorageError(
                     f"{place}: may not {doing} ({_reason(error)}); renew the credentials in the environment{hint} and "
@@ -193,6 +197,17 @@ class Bucket:
                 f"{place}: could not {doing} in {self.settings.attempts} attempts ({_reason(error)}); nothing that is "
                 "there was changed, run again"
             ) from None
+
+
+def scheme_of(url: str) -> str:
+    """What kind of store an address is of: `s3`, `gs`, `az` or `file`."""
+    return url.partition("://")[0]
+
+
+def portable_credentials(url: str) -> dict[str, str]:
+    """The variables of this environment that reach a store from another machine as well: none that names a file."""
+    names = [name for name in VARIABLES.get(scheme_of(url), ()) if name != NAMES_A_FILE]
+    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def _open(url: str, settings: Storage) -> ObjectStore:

@@ -80,7 +80,7 @@ def fetch(
     in_parallel(lambda run: _write_run(layout, *run), runs, bucket.settings.concurrency)
 
 
-def fetch_folder(path: Path, stored: Stored, settings: Storage) -> None:
+def pull_folder(path: Path, stored: Stored, settings: Storage) -> None:
     """Fetch one folder, which its server has pushed, to its place here; its metadata say where it is there.
 
     Raises:

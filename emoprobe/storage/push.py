@@ -108,9 +108,15 @@ def push_folders(bucket: Bucket, paths: Iterable[Path]) -> dict[Path, Stored]:
         ActivationError: a folder is damaged.
         StorageError: the store cannot be used, or does not keep what it is given.
     """
-    folders = {f"{path.parent.name}/{path.name}": path for path in paths}
-    shards = _send(bucket, [_local_folder(name, path) for name, path in sorted(folders.items())])
-    return {folders[name]: shard.stored(name) for shard in shards for name in shard.index.folders}
+    # Folders of two experiments may have the same name, which a shard has once.
+    experiments: dict[Path, dict[str, Path]] = {}
+    for path in paths:
+        experiments.setdefault(path.parent.parent, {})[f"{path.parent.name}/{path.name}"] = path
+    found: dict[Path, Stored] = {}
+    for folders in experiments.values():
+        for shard in _send(bucket, [_local_folder(name, path) for name, path in sorted(folders.items())]):
+            found |= {folders[name]: shard.stored(name) for name in shard.index.folders}
+    return found
 
 
 def checked_shards(layout: Layout) -> dict[str, CheckedShard]:

@@ -116,8 +116,6 @@ def _features(config: Config, converted: Path) -> Iterator[str]:
     features, settings = config.features, config.features.autoencoder
     if not features.enabled or features.layer is None:
         return
-    if config.storage.remote_captures:
-        yield "features.enabled = true: storage.remote_captures fetches no tokens; capture on a shared file system"
     references = references_of(list(config.variants), config.analysis.references)
     if not any(contrast.primary for contrast in contrasts_of(list(config.variants), references)):
         yield "features.enabled = true: features are compared between tones and their reference; add a tone"

@@ -165,7 +165,7 @@ class Work:
         if "steering" in self.request.ndif.model_fields_set:
             counts = [row.steering.tokens for row in self.rows if row.steering is not None]
             crumb["steering"] = [
-                edit.model_dump(exclude={"values"}) | {"tokens": [count[number] for count in counts]}
+                edit.model_dump(exclude={"values", "rows", "lengths"}) | {"tokens": [count[number] for count in counts]}
                 for number, edit in enumerate(self.request.ndif.steering)
             ]
         if self.request.ndif.kl is not None:

@@ -8,18 +8,31 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+from emoprobe.config.execution.storage import Storage
 from emoprobe.storage.bucket import Bucket
 from emoprobe.storage.push import push_folders
+from emoprobe.storage.shard import PREFIX
 
 QUIET_SECONDS = 0.25  # without another folder, after which those that wait are pushed
 MOST = 256
+FIRST_ATTEMPTS = 3  # at a store that is not known to answer
 
 
 class Pusher:
-    """Pushes the folders that it is given: those of requests that are answered at about the same time go together."""
+    """Pushes the folders that it is given: those of requests that are answered at about the same time go together.
 
-    def __init__(self, url: str) -> None:
-        self._bucket = Bucket(url)
+    Args:
+        url: where to.
+        settings: how requests to the store are made.
+
+    Raises:
+        StorageError: the store cannot be used. It is asked at once, before anything is captured for it.
+    """
+
+    def __init__(self, url: str, settings: Storage | None = None) -> None:
+        settings = settings or Storage()
+        Bucket(url, settings.model_copy(update={"attempts": FIRST_ATTEMPTS})).sizes(f"{PREFIX}/none/")
+        self._bucket = Bucket(url, settings)
         self._waiting: queue.Queue[tuple[Path, Future[dict[str, Any]]]] = queue.Queue()
         threading.Thread(target=self._run, name="pusher", daemon=True).start()
 

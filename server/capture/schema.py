@@ -28,6 +28,10 @@ class Edit(BaseModel):
     The direction is given as `values`, or as the tensor `key` of a safetensors file below the server's root: one for
     all layers, or a row for each. It is measured in the length `{key}.norm` of that file (such as the median norm of
     the stream), or else in its own.
+
+    A client that shares no disk with the server sends along what the file holds for `layers`, in ascending order:
+    `rows`, base64 of little-endian float32 values, and `lengths`. The server does not look for the file then; it only
+    repeats its name in the answer.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -36,6 +40,8 @@ class Edit(BaseModel):
     key: str | None = Field(None, max_length=1000)
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     values: list[Annotated[float, Field(allow_inf_nan=False)]] | None = Field(None, min_length=1, max_length=1 << 17)
+    rows: str | None = Field(None, min_length=1)
+    lengths: list[float] | None = None
     layers: Literal["all"] | list[int]
     operation: Literal["add", "ablate"]
     dose: float = Field(1.0, allow_inf_nan=False)
@@ -52,6 +58,8 @@ class Edit(BaseModel):
             raise ValueError("takes either file or values")
         if (self.file is None) != (self.key is None) or (self.file is None and self.sha256 is not None):
             raise ValueError("a file needs a key; key and sha256 are those of a file")
+        if (self.rows is None) != (self.lengths is None) or (self.file is None and self.rows is not None):
+            raise ValueError("rows and lengths go together, and are those of a file")
         if self.operation == "ablate" and self.dose != 1:
             raise ValueError("ablate takes the whole direction away: dose is 1")
         return self
@@ -60,9 +68,10 @@ class Edit(BaseModel):
 class Ndif(BaseModel):
     """What to capture, for one request; a field that is left out has the server's default.
 
-    `save_dir` is a folder under the server's activation root, relative to it or absolute. The fields from `messages` to
-    `prompt_tokens` tell named positions where the parts of a conversation are: in a chat request the server knows the
-    messages, in a request with token ids it is told them, and how many of the tokens are the prompt.
+    `save_dir` is a folder under the server's activation root, relative to it or absolute. With `push` it is also pushed
+    to object storage, by a server that was started with `--push URL`. The fields from `messages` to `prompt_tokens`
+    tell named positions where the parts of a conversation are: in a chat request the server knows the messages, in a
+    request with token ids it is told them, and how many of the tokens are the prompt.
 
     `steering` edits the stream while the completion is generated, while a prompt is scored, and while activations are
     captured. Next to it, also if it is an empty list, they are only captured if one of the fields from `save_dir` to
@@ -74,6 +83,7 @@ class Ndif(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     save_dir: str | None = Field(None, max_length=4096)
+    push: bool = False
     request_id: RequestId | None = None
     layers: Literal["all"] | list[int] | None = None
     hook_points: list[str] | None = Field(None, min_length=1, max_length=1000)
@@ -89,7 +99,7 @@ class Ndif(BaseModel):
     @property
     def captures(self) -> bool:
         """Whether activations are to be captured."""
-        asked = {"save_dir", "layers", "hook_points", "positions", "dtype"} & self.model_fields_set
+        asked = {"save_dir", "push", "layers", "hook_points", "positions", "dtype"} & self.model_fields_set
         return bool(asked) or "steering" not in self.model_fields_set
 
     @model_validator(mode="after")

@@ -42,6 +42,7 @@ class CapturePlan:
     """A checked wish for activations: where they go and what they are."""
 
     folder: Path
+    push: bool
     request_id: str
     layers: list[int]
     hook_points: list[str]
@@ -86,10 +87,13 @@ class Service:
         if ndif is None or not ndif.captures:
             return None
         wanted = ndif.over(self.defaults)
+        if wanted.push and self.pusher is None:
+            raise BadRequestError("ndif.push: this server pushes nowhere; start it with --push URL", "ndif")
         request_id = wanted.request_id or uuid.uuid4().hex
         try:
             return CapturePlan(
                 folder=self.storage.resolve(wanted.save_dir if wanted.save_dir is not None else request_id),
+                push=wanted.push,
                 request_id=request_id,
                 layers=self.model.architecture.layers(wanted.layers or "all"),
                 hook_points=self.model.architecture.hook_points(wanted.hook_points or []),
@@ -265,7 +269,7 @@ class Service:
             raise
         except OverflowedError as error:
             raise BadRequestError(f"ndif.dtype: {error}", "ndif") from None
-        place = {} if self.pusher is None else await _await(self.pusher.push(plan.folder))
+        place = await _await(self.pusher.push(plan.folder)) if plan.push and self.pusher is not None else {}
         return {
             **place,
             "save_dir": found.save_dir,

@@ -8,6 +8,8 @@ makes h - (h·v) v.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -66,9 +68,8 @@ def layer_edits(edits: Sequence[Edit], root: Path, architecture: Architecture) -
     found = []
     for number, edit in enumerate(edits):
         layers = architecture.layers(edit.layers)
-        vectors, lengths = _direction(edit, root)
-        for layer in layers:
-            vector = _of_layer(vectors, layer, architecture.n_layers, 1, "direction")
+        rows = _file_rows(edit, root, layers, architecture.n_layers) if edit.rows is None else _sent_rows(edit, layers)
+        for layer, (vector, own) in zip(layers, rows, strict=True):
             if vector.shape != (architecture.d_model,):
                 raise SteeringError(
                     f"the direction has {vector.shape[-1]} values, the model's stream {architecture.d_model}"
@@ -76,12 +77,38 @@ def layer_edits(edits: Sequence[Edit], root: Path, architecture: Architecture) -
             size = float(vector.norm())
             if not 0 < size < float("inf"):
                 raise SteeringError("the direction is zero, or not finite")
-            length = size if lengths is None else float(_of_layer(lengths, layer, architecture.n_layers, 0, "length"))
+            length = size if own is None else own
             amount = edit.dose * length if edit.operation == "add" else None
             if not 0 < length < float("inf") or abs(amount or 0.0) > torch.finfo(torch.float32).max:
                 raise SteeringError(f"the length of the direction, {length:g}, or the dose times it is out of range")
             found.append(LayerEdit(number, layer, vector / size, amount, edit.phase))
     return tuple(found)
+
+
+def _file_rows(edit: Edit, root: Path, layers: list[int], n_layers: int) -> list[tuple[torch.Tensor, float | None]]:
+    """The direction at each of some layers, and the length that it is measured in there; None: its own."""
+    vectors, lengths = _direction(edit, root)
+    return [
+        (
+            _of_layer(vectors, layer, n_layers, 1, "direction"),
+            None if lengths is None else float(_of_layer(lengths, layer, n_layers, 0, "length")),
+        )
+        for layer in layers
+    ]
+
+
+def _sent_rows(edit: Edit, layers: list[int]) -> list[tuple[torch.Tensor, float | None]]:
+    """The same where the request has it itself."""
+    assert edit.rows is not None
+    assert edit.lengths is not None
+    try:
+        content = base64.b64decode(edit.rows, validate=True)
+    except binascii.Error as error:
+        raise SteeringError(f"rows are no base64: {error}") from None
+    if len(edit.lengths) != len(layers) or not content or len(content) % (4 * len(layers)):
+        raise SteeringError(f"rows and lengths must have as many rows of float32 as there are layers, {len(layers)}")
+    rows = torch.frombuffer(bytearray(content), dtype=torch.float32).reshape(len(layers), -1)
+    return list(zip(rows, edit.lengths, strict=True))
 
 
 def _direction(edit: Edit, root: Path) -> tuple[torch.Tensor, torch.Tensor | None]:

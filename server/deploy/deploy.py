@@ -27,7 +27,7 @@ from emoprobe.results.layout import MODELS
 from server.deploy import processes, skypilot
 from server.deploy.deployment import DEPLOYED, KEY, TUNNEL, TUNNEL_LOG, DeployedServer, Deployment, place_of
 from server.deploy.host import Host, HostError, digest
-from server.deploy.orders import Order, Status
+from server.deploy.orders import Order, Server, Status
 from server.deploy.site import SENT, Site, model_folder
 from server.deploy.wanted import Wanted, model_identity
 from server.pool.fleets import PER_BATCH
@@ -49,9 +49,7 @@ def deploy(wanted: Wanted, root: Path = DEPLOYED, out: TextIO = sys.stderr) -> D
         ConfigError: a variable that is to be handed on is not set.
     """
     settings, place = wanted.deploy, place_of(wanted.deploy, root)
-    missing = [name for name in settings.environment if name not in os.environ]
-    if missing:
-        raise ConfigError([f"deploy.environment: {', '.join(missing)} is not set here, so it cannot be handed on"])
+    environment = _environment(wanted)
     known = Deployment.read(place)
     found = _rented(wanted, place, known, out) if settings.backend == "skypilot" else _logged_in(settings, known)
     host = Host(found.host, found.ssh_config)
@@ -59,12 +57,12 @@ def deploy(wanted: Wanted, root: Path = DEPLOYED, out: TextIO = sys.stderr) -> D
     site = Site.claimed(host, settings.folder, found.id)
     identity = model_identity(wanted.config)
     ports = {server.name: server.port for server in found.servers}
-    # No run follows to servers of another model while these go and come.
-    servers = found.servers if found.model_identity == identity else []
+    # No run follows to servers of another model, or that push elsewhere, while these go and come.
+    servers = found.servers if (found.model_identity, found.push) == (identity, wanted.push) else []
     found = found.model_copy(update={"folder": site.folder, "model_identity": identity, "servers": servers})
     found.write(place)
-    status = _standing(wanted, site, place, out)
-    found = found.model_copy(update={"servers": _with_ports(status, ports)})
+    status = _standing(wanted, site, place, environment, out)
+    found = found.model_copy(update={"servers": _with_ports(status, ports), "push": wanted.push})
     if found != known:
         processes.end(place / TUNNEL)
         found.write(place)
@@ -141,9 +139,27 @@ def _check_gpus(settings: Deploy, host: Host, out: TextIO) -> None:
         print(PER_BATCH % gpu, file=out)
 
 
-def _standing(wanted: Wanted, site: Site, place: Path, out: TextIO) -> Status:
+def _environment(wanted: Wanted) -> dict[str, str]:
+    """The variables that are handed to the machine: those of `deploy.environment`, and what a push needs there.
+
+    Raises:
+        ConfigError: one is not set here.
+    """
+    names = wanted.deploy.environment
+    missing = [name for name in names if name not in os.environ]
+    if missing:
+        raise ConfigError([f"deploy.environment: {', '.join(missing)} is not set here, so it cannot be handed on"])
+    found = {name: os.environ[name] for name in names}
+    if wanted.push is not None:
+        from emoprobe.storage.bucket import portable_credentials
+
+        found |= portable_credentials(wanted.push)
+    return found
+
+
+def _standing(wanted: Wanted, site: Site, place: Path, environment: dict[str, str], out: TextIO) -> Status:
     """What stands on the machine, once it is what is wanted."""
-    order, host = _order(wanted, site), site.host
+    order, host = _order(wanted, site, environment), site.host
     status = site.status()
     stands = status is not None and status.digest == order.digest and status.ended is None and site.keeper_lives()
     if stands and (place / KEY).exists():
@@ -162,14 +178,17 @@ def _standing(wanted: Wanted, site: Site, place: Path, out: TextIO) -> Status:
             site.send_model(Path(source).expanduser(), model_folder(source))
         key = secrets.token_urlsafe(32)
         _write_private(place / KEY, key)
+        if wanted.push is not None:
+            handed = ", ".join(environment) or "what it has itself"
+            print(f"{host.name}: its servers push activations to {wanted.push}, with {handed}", file=out)
         print(f"{host.name}: starts {' and '.join(wanted.kinds)}", file=out)
-        site.start(order, key, {name: os.environ[name] for name in wanted.deploy.environment}, python)
+        site.start(order, key, environment, python)
     status = site.wait(order, out)
     _check_model(wanted.config, status)
     return status
 
 
-def _order(wanted: Wanted, site: Site) -> Order:
+def _order(wanted: Wanted, site: Site, environment: dict[str, str]) -> Order:
     """The order for the keeper: the first experiment, as that machine sees it."""
     config = wanted.config
     source = config.model.source
@@ -180,11 +199,15 @@ def _order(wanted: Wanted, site: Site) -> Order:
     workers = Workers(**config.workers.model_dump(exclude=others) | {"model_name": wanted.model_name})
     model = config.model.model_copy(update={"source": source})
     values = config.model_copy(update={"model": model, "workers": workers, "deploy": Deploy()}).resolved()
-    about = json.dumps([values, wanted.kinds, wanted.deploy.model_dump(mode="json"), digest(CODE, SENT)])
+    # With the variables' values, so that credentials that were renewed get there. Only that machine is told the hash.
+    about = json.dumps(
+        [values, wanted.kinds, wanted.push, wanted.deploy.model_dump(mode="json"), environment, digest(CODE, SENT)]
+    )
     return Order(
         digest=hashlib.sha256(about.encode()).hexdigest()[:16],
         config=values,
         kinds=list(wanted.kinds),
+        push=wanted.push,
         idle_minutes=wanted.deploy.idle_minutes,
     )
 
@@ -203,11 +226,7 @@ def _with_ports(status: Status, ports: dict[str, int]) -> list[DeployedServer]:
     """The servers, each with a port here: the one that it has had, or a free one."""
     return [
         DeployedServer(
-            name=server.name,
-            kind=server.kind,
-            port=ports.get(server.name) or free_port(0),
-            socket=server.socket,
-            hardware=server.hardware,
+            port=ports.get(server.name) or free_port(0), **server.model_dump(include=set(Server.model_fields))
         )
         for server in status.servers
     ]

@@ -11,22 +11,17 @@ from emoprobe.config.execution.deploy import Deploy
 from emoprobe.config.experiment import Config
 from emoprobe.config.study import Study
 from emoprobe.results import atomic
-from server.deploy.wanted import model_identity
+from server.deploy.orders import Server
+from server.deploy.wanted import model_identity, pushed_to
 
 DEPLOYED = Path(".snakemake/emoprobe/deployed")
 RECORD, KEY, TUNNEL, TUNNEL_LOG = "deployment.json", "key", "tunnel.process", "tunnel.log"
 
 
-class DeployedServer(BaseModel):
-    """A server: its kind, the port of the loopback interface here and the socket there that lead to it."""
+class DeployedServer(Server):
+    """A server, and the port of the loopback interface here that leads to it."""
 
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    kind: str
     port: int
-    socket: str
-    hardware: str
 
     @property
     def url(self) -> str:
@@ -37,7 +32,7 @@ class DeployedServer(BaseModel):
 class Deployment(BaseModel):
     """What is deployed. `cluster` is SkyPilot's name of a rented machine, `price` its price an hour in US dollars.
 
-    `folder` is the absolute path there; `servers` is empty until they stand.
+    `folder` is the absolute path there; `servers` is empty until they stand; `push` is where they push activations.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -50,6 +45,7 @@ class Deployment(BaseModel):
     price: float | None = None
     model_identity: str
     servers: list[DeployedServer] = []
+    push: str | None = None
 
     @classmethod
     def read(cls, place: Path) -> Deployment | None:
@@ -74,7 +70,8 @@ def place_of(deploy: Deploy, root: Path = DEPLOYED) -> Path:
 def followed(config: Config, root: Path = DEPLOYED) -> Config:
     """An experiment's config with the servers that are deployed for it as endpoints.
 
-    A config that deploys nothing, names endpoints of its own, or has nothing deployed that serves it, stays as it is.
+    Activations come through object storage where the servers push there, else they are fetched. A config that deploys
+    nothing, names endpoints of its own, or has nothing deployed that serves it, stays as it is.
     """
     named = config.workers.endpoints or config.workers.capture_endpoints
     if config.deploy.backend is None or named:
@@ -84,13 +81,14 @@ def followed(config: Config, root: Path = DEPLOYED) -> Config:
     if found is None or found.model_identity != model_identity(config):
         return config
     urls = {kind: [server.url for server in found.servers if server.kind == kind] for kind in config.server_kinds}
-    if not all(urls.values()):
+    pushes = found.push is not None and found.push == pushed_to(config)
+    if not all(urls.values()) or (config.workers.capture_files == "push" and not pushes):
         return config
     update = {
         "endpoints": urls.get("vllm", []),
         "capture_endpoints": urls.get("nnsight", []),
         "api_key_file": str((place / KEY).absolute()),
-        "capture_files": "fetch",
+        "capture_files": "push" if pushes else "fetch",
         "hardware": {server.url: server.hardware for server in found.servers},
     }
     return config.model_copy(update={"workers": config.workers.model_copy(update=update)})

@@ -97,7 +97,8 @@ class Keeper:
             log.warning(PER_BATCH, gpu)
         for kind in kinds:
             for number, share in enumerate(divided):
-                place = Place(kind, number, share, self._key, self._folder / "logs" / f"{kind}-{number}.log")
+                log_path = self._folder / "logs" / f"{kind}-{number}.log"
+                place = Place(kind, number, share, self._key, log_path, self._order.push)
                 launcher = local_process(experiment, place)
                 worker = Worker(
                     place.name, experiment.model_name, self._key, limits, launcher, lambda: None, described(share.gpus)
@@ -201,6 +202,7 @@ def main() -> None:
     for variable in CACHES:
         os.environ.setdefault(variable, str(folder / "cache" / variable.lower()))
     os.environ.update(json.loads((run / ENVIRONMENT).read_text(encoding="utf-8")))
+    (run / ENVIRONMENT).unlink()  # credentials may be in it, and nobody needs it again
     order = Order.model_validate_json((run / ORDER).read_bytes())
     asyncio.run(Keeper(folder, order, (run / KEY).read_text(encoding="utf-8").strip()).keep())
     (run / PROCESS).unlink(missing_ok=True)

@@ -13,29 +13,35 @@ ORDER, STATUS, KEY, ENVIRONMENT, PROCESS = "order.json", "status.json", "key", "
 
 
 class Order(BaseModel):
-    """The order to the keeper: which servers shall stand. `digest` stands for code and order."""
+    """The order to the keeper: which servers shall stand, and where they push activations. `digest` stands for all."""
 
     model_config = ConfigDict(frozen=True)
 
     digest: str
     config: dict[str, Any]
     kinds: list[str]
+    push: str | None
     idle_minutes: float | None
 
 
-class ServerStatus(BaseModel):
-    """One server: its state as the pool would call it, in words what it does, and the socket that leads to it."""
+class Server(BaseModel):
+    """A server that is deployed: its kind, the socket there that leads to it, and what it runs on."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     kind: str
+    socket: str
+    hardware: str
+
+
+class ServerStatus(Server):
+    """How one is: its state as the pool would call it, and in words what it does."""
+
     state: str
     phase: str
     error: str | None
     restarts: int
-    socket: str
-    hardware: str
 
 
 class Status(BaseModel):

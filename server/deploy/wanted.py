@@ -16,10 +16,14 @@ from server.pool.launch import Kind
 
 @dataclass(frozen=True)
 class Wanted:
-    """The first experiment stands for all; every other needs the same model, set up in the same way."""
+    """The first experiment stands for all; every other needs the same model, set up in the same way.
+
+    `push` is where in object storage the servers push activations.
+    """
 
     config: Config
     kinds: tuple[Kind, ...]
+    push: str | None = None
 
     @classmethod
     def of(cls, study: Study) -> Wanted:
@@ -41,8 +45,16 @@ class Wanted:
                     "generation.engine, workers.model_name); deploy and run them one after the other"
                 ]
             )
+        places = list(dict.fromkeys(place for config in configs if (place := pushed_to(config)) is not None))
+        if len(places) > 1:
+            raise ConfigError(
+                [
+                    "storage.url: the servers of a deployment push to one place, and the experiments of the study name "
+                    f"{len(places)}; keep it in `base`, or set workers.capture_files: fetch"
+                ]
+            )
         kinds = dict.fromkeys(kind for config in configs for kind in config.server_kinds)
-        return cls(first, tuple(kinds))
+        return cls(first, tuple(kinds), *places)
 
     @property
     def deploy(self) -> Deploy:
@@ -58,6 +70,15 @@ class Wanted:
     def model_name(self) -> str:
         """What the servers call the model."""
         return self.config.workers.model_name or self.config.model.source
+
+
+def pushed_to(config: Config) -> str | None:
+    """Where servers that are deployed push what they capture for an experiment; None where it is fetched from them."""
+    url, files = config.storage.url, config.workers.capture_files
+    # A folder of this machine is none of theirs, unless the config says that it is.
+    if url is None or not config.capture.enabled or files == "fetch" or (files is None and url.startswith("file:")):
+        return None
+    return f"{url}/captured"
 
 
 def model_identity(config: Config) -> str:

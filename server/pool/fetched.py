@@ -34,7 +34,7 @@ class Files(Protocol):
         ...
 
 
-async def fetch_folder(folder: Path, save_dir: str, worker: Files, answer: dict[str, Any]) -> None:
+async def fetch_from_server(folder: Path, save_dir: str, worker: Files, answer: dict[str, Any]) -> None:
     """Fetch a folder, check it, and put it into its place; the server's copy is deleted then.
 
     Args:
@@ -47,15 +47,24 @@ async def fetch_folder(folder: Path, save_dir: str, worker: Files, answer: dict[
         RequestError: it did not come, or not whole.
         OSError: it could not be written.
     """
-    path = f"/v1/activations/{quote(save_dir)}"
+    path = _path(save_dir)
     tensors = await worker.get(f"{path}/{TENSORS}")
     metadata = await worker.get(f"{path}/{METADATA}")
     if hashlib.sha256(tensors).hexdigest() != (answer.get("ndif") or {}).get("sha256"):
         raise RequestError(f"the activations of {save_dir} did not come as they were written: their hash differs")
     await asyncio.to_thread(_write, folder, tensors, metadata)
+    await delete_at_server(save_dir, worker)
+
+
+async def delete_at_server(save_dir: str, worker: Files) -> None:
+    """Delete the server's copy of a folder that is somewhere else by now."""
     # What cannot be deleted now is written over by the next capture, or goes with the deployment.
     with contextlib.suppress(RequestError):
-        await worker.delete(path)
+        await worker.delete(_path(save_dir))
+
+
+def _path(save_dir: str) -> str:
+    return f"/v1/activations/{quote(save_dir)}"
 
 
 def _write(folder: Path, tensors: bytes, metadata: bytes) -> None:

@@ -56,13 +56,17 @@ COMPILED = ".compiled"
 
 @dataclass(frozen=True)
 class Place:
-    """A server's place on this machine: its number among those of its kind, what it may use, its key and its log."""
+    """A server's place on this machine: its number among those of its kind, what it may use, its key and its log.
+
+    `push` is where an NNsight server pushes activations.
+    """
 
     kind: Kind
     number: int
     share: Share
     api_key: str
     log_path: Path
+    push: str | None = None
 
     @property
     def name(self) -> str:
@@ -78,7 +82,7 @@ def local_process(experiment: Experiment, place: Place) -> Launcher:
     def make() -> Command:
         port = free_port(first)
         model, name = experiment.card.path, experiment.model_name
-        line = command(place.kind, config, model, name, share, port, experiment.results)
+        line = command(place.kind, config, model, name, share, port, experiment.results, push=place.push)
         return Command(line, environment(config, share, place.api_key), share.cores, port)
 
     return LocalProcess(place.name, make, place.log_path)

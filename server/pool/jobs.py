@@ -14,12 +14,14 @@ from emoprobe.results.record import DamagedError
 from emoprobe.results.sample import Sample
 from emoprobe.results.trajectory import STATE, AgentState
 from emoprobe.tasks.requests import chat_request, message_spans
-from emoprobe.tasks.responses import ResponseError, check_response, completed, failed
+from emoprobe.tasks.responses import Delivery, ResponseError, check_response, completed, failed
 from emoprobe.tasks.samples import sample_index, split_draw_id
 from server.pool.experiment import Experiment
-from server.pool.fetched import fetch_folder
+from server.pool.fetched import delete_at_server, fetch_from_server
 from server.pool.fleet import Fleet, Request, UnansweredError
 from server.pool.worker import Worker
+
+Check = Callable[[Any], dict[str, Any]]
 
 
 async def draw(experiment: Experiment, sample_id: str) -> None:
@@ -55,27 +57,26 @@ async def generate(experiment: Experiment, fleet: Fleet, variant: str, name: str
     sample_id, number = split_draw_id(name)
     sample = Sample.read(layout.sample(sample_id))
     request = chat_request(config, experiment.model_name, variant, sample, number)
-    inline = config.captures_inline
-    body = request
-    if inline:
+    inline = _wanted(experiment, variant, name) if config.captures_inline else None
+    body, fetch = request, None
+    check: Check = check_response
+    if inline is not None:
         marks = message_spans(config, request["messages"], sample.question)
-        body = request | {"ndif": _wanted(experiment, variant, name) | {"message_spans": marks.values()}}
-    remote = inline and config.storage.remote_captures
+        body = request | {"ndif": inline | {"message_spans": marks.values()}}
+        check, fetch = _capture_check(inline, check_response), _fetcher(experiment, inline)
     index = experiment.pair_index(variant, sample.index, number)
-    fetch = _fetcher(experiment, _wanted(experiment, variant, name)) if inline else None
-    check = _check_remote if remote else check_response
     asked = Request(index, "/v1/chat/completions", body, config.workers.timeout, check, fetch)
     try:
         response, delivery = await fleet.deliver(asked)
     except UnansweredError as error:
         await experiment.allowance.must_admit(variant, name, error)
         trajectory = failed(config, variant, sample, request, str(error), error.attempts, draw=number)
-        if inline:
-            await _write_failed_capture(experiment, _wanted(experiment, variant, name), str(error), [])
+        if inline is not None:
+            await _write_failed_capture(experiment, inline, str(error), [])
     else:
         experiment.allowance.answered(variant, name)
-        if remote:
-            await _fetch(experiment, variant, name, response)
+        if inline is not None:
+            await _pull_pushed(experiment, fleet, inline, response, delivery)
         trajectory = completed(config, variant, sample, request, response, delivery, draw=number)
     date_to_now([layout.sample(sample_id), layout.model])
     await write(trajectory.write, layout.pair(variant, name))
@@ -132,19 +133,16 @@ async def _replay(experiment: Experiment, fleet: Fleet, variant: str, name: str,
         },
     }
     index = experiment.pair_index(variant, sample_index(name), split_draw_id(name)[1])
-    fetch = _fetcher(experiment, wanted)
-    remote = experiment.config.storage.remote_captures
-    check = _check_place if remote else _check_breadcrumb
+    check, fetch = _capture_check(wanted, dict), _fetcher(experiment, wanted)
     asked = Request(index, "/v1/completions", request, experiment.config.workers.timeout, check, fetch)
     try:
-        answer, _ = await fleet.deliver(asked)
+        answer, delivery = await fleet.deliver(asked)
     except UnansweredError as error:
         await experiment.allowance.must_admit(variant, name, error)
         await _write_failed_capture(experiment, wanted, str(error), state.token_ids)
     else:
         experiment.allowance.answered(variant, name)
-        if remote:
-            await _fetch(experiment, variant, name, answer)
+        await _pull_pushed(experiment, fleet, wanted, answer, delivery)
 
 
 async def _write_failed_capture(
@@ -162,6 +160,7 @@ def _request_id(experiment: Experiment, variant: str, name: str) -> str:
 def _wanted(experiment: Experiment, variant: str, name: str) -> dict[str, Any]:
     """What every capture of an experiment asks for."""
     settings = experiment.config.capture
+    push = {"push": True} if experiment.config.workers.capture_files == "push" else {}
     return {
         "save_dir": _save_dir(experiment, experiment.layout.activations(variant, name)),
         "request_id": _request_id(experiment, variant, name),
@@ -169,64 +168,55 @@ def _wanted(experiment: Experiment, variant: str, name: str) -> dict[str, Any]:
         "hook_points": settings.hook_points,
         "positions": settings.positions,
         "dtype": settings.dtype,
+        **push,
     }
 
 
 def _save_dir(experiment: Experiment, folder: Path) -> str:
     """Where a server is to write a folder; one on a host without this file system has another root."""
-    remote = experiment.config.workers.capture_files == "fetch" or experiment.config.storage.remote_captures
-    return str(folder.relative_to(experiment.results) if remote else folder.resolve())
+    elsewhere = experiment.config.workers.captures_elsewhere
+    return str(folder.relative_to(experiment.results) if elsewhere else folder.resolve())
 
 
 def _fetcher(experiment: Experiment, wanted: dict[str, Any]) -> Callable[[Worker, dict[str, Any]], Any] | None:
-    """What brings an activation folder here; None where the server writes it to its place by itself."""
-    if experiment.config.workers.capture_files == "shared" or not experiment.config.workers.capture_endpoints:
+    """What brings a folder here from its server's disk; None where it is written, or pushed, to where we find it."""
+    if not experiment.config.workers.captures_elsewhere or wanted.get("push"):
         return None
-    return partial(fetch_folder, experiment.results / wanted["save_dir"], wanted["save_dir"])
+    return partial(fetch_from_server, experiment.results / wanted["save_dir"], wanted["save_dir"])
 
 
-def _check_breadcrumb(answer: Any) -> dict[str, Any]:
-    """Return the answer if it tells where the activations lie.
+def _capture_check(wanted: dict[str, Any], check: Check) -> Check:
+    """A check that an answer is good, and tells where the activations that were wanted lie."""
 
-    Raises:
-        ResponseError: it does not.
-    """
-    if not isinstance(answer.get("ndif"), dict) or "save_dir" not in answer["ndif"]:
-        raise ResponseError(f"the answer has no ndif breadcrumb: {str(answer)[:200]}")
-    return dict(answer)
+    def checked(answer: Any) -> dict[str, Any]:
+        found = check(answer)
+        crumb = found.get("ndif")
+        if not isinstance(crumb, dict) or "save_dir" not in crumb:
+            raise ResponseError(f"the answer has no ndif breadcrumb: {str(answer)[:200]}")
+        if wanted.get("push") and not crumb.keys() >= Stored.model_fields.keys():
+            raise ResponseError(f"the answer does not tell where the activations were pushed to: {str(crumb)[:200]}")
+        return found
 
-
-def _check_place(answer: Any) -> dict[str, Any]:
-    """Return the answer if it tells where the activations lie in object storage.
-
-    Raises:
-        ResponseError: it does not.
-    """
-    found = _check_breadcrumb(answer)
-    if "uri" not in found["ndif"]:
-        raise ResponseError("the answer names no uri (storage.remote_captures): start the server with --push URL")
-    return found
+    return checked
 
 
-def _check_remote(answer: Any) -> dict[str, Any]:
-    """Check an answer whose activations are elsewhere.
-
-    Raises:
-        ResponseError: it cannot be used.
-    """
-    return _check_place(check_response(answer))
-
-
-async def _fetch(experiment: Experiment, variant: str, name: str, answer: dict[str, Any]) -> None:
-    """Fetch activations from where their server has pushed them.
+async def _pull_pushed(
+    experiment: Experiment, fleet: Fleet, wanted: dict[str, Any], answer: dict[str, Any], delivery: Delivery
+) -> None:
+    """Bring activations here that their server has pushed, where it was to; its own copy is deleted then.
 
     Raises:
         StorageError: they cannot be had.
     """
-    from emoprobe.storage.pull import fetch_folder
+    if not wanted.get("push"):
+        return
+    from emoprobe.storage.pull import pull_folder
 
-    stored = Stored.model_validate({key: answer["ndif"].get(key) for key in Stored.model_fields})
-    await write(fetch_folder, experiment.layout.activations(variant, name), stored, experiment.config.storage)
+    stored = Stored.model_validate({key: answer["ndif"][key] for key in Stored.model_fields})
+    await write(pull_folder, experiment.results / wanted["save_dir"], stored, experiment.config.storage)
+    for worker in fleet.workers:
+        if worker.name == delivery.worker_id:
+            await delete_at_server(wanted["save_dir"], worker)
 
 
 async def write(function: Callable[..., object], *arguments: Any) -> None:

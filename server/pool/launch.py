@@ -86,7 +86,15 @@ def free_port(first: int) -> int:
 
 
 def command(
-    kind: Kind, config: Config, path: str, name: str, share: Share, port: int | str, root: Path, host: str = LOOPBACK
+    kind: Kind,
+    config: Config,
+    path: str,
+    name: str,
+    share: Share,
+    port: int | str,
+    root: Path,
+    host: str = LOOPBACK,
+    push: str | None = None,
 ) -> list[str]:
     """The command line of a server; it holds no secret.
 
@@ -99,6 +107,7 @@ def command(
         port: where it listens.
         root: the folder under which an NNsight server may write activations.
         host: the address where it listens; one that others can reach is guarded, see `server.guard`.
+        push: where in object storage an NNsight server pushes activations if it is asked to.
     """
     child = [sys.executable, "-m", "server.pool.child"]
     common = ["--model", path, "--served-model-name", name, "--dtype", config.model.dtype]
@@ -106,6 +115,9 @@ def command(
     if kind == "nnsight":
         capture = ["--activation-root", str(root), "--batch-tokens", str(config.workers.batch_tokens)]
         capture += ["--memory-gib", str(config.workers.memory_gib), "--device", "cuda" if share.gpus else "cpu"]
+        if push is not None:
+            settings = config.storage.model_dump_json(exclude={"url", "keep_local"})
+            capture += ["--push", push, "--push-settings", settings]
         return [*child, "server", *common, *capture, "--log-level", config.workers.log_level]
     workers, engine = config.workers, config.generation.engine
     # Sampling follows the request alone, which has a seed of its own, not defaults that the model's authors recommend.

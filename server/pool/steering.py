@@ -81,7 +81,7 @@ async def steer(experiment: Experiment, fleet: Fleet, where: str, name: str) -> 
         request |= {"ndif": {"steering": steering}}
         sources.append(layout.direction(edit.direction))
     check = requests.check_steered(steering)
-    asked = Request(place, "/v1/chat/completions", request, config.workers.timeout, check)
+    asked = Request(place, "/v1/chat/completions", _sent(experiment, request), config.workers.timeout, check)
     try:
         response, delivery = await fleet.deliver(asked)
     except UnansweredError as error:
@@ -176,8 +176,24 @@ class _Asking:
         body = requests.score_body(self._experiment.model_name, ids, len(self._prompt), steering, kl)
         check = requests.check_scored(len(ids), steering, kl)
         timeout = self._experiment.config.workers.timeout
-        answer, _ = await self._fleet.deliver(Request(self._place, "/v1/completions", body, timeout, check))
+        sent = _sent(self._experiment, body)
+        answer, _ = await self._fleet.deliver(Request(self._place, "/v1/completions", sent, timeout, check))
         return answer
+
+
+def _sent(experiment: Experiment, body: dict[str, Any]) -> dict[str, Any]:
+    """A request as a server gets it: with the directions themselves, if it cannot read their files.
+
+    Raises:
+        SteeringError: one is another than the trajectory was steered along.
+    """
+    steering = body.get("ndif", {}).get("steering")
+    if not steering or not experiment.config.workers.captures_elsewhere:
+        return body
+    try:
+        return body | {"ndif": body["ndif"] | {"steering": requests.with_rows(steering, experiment.results)}}
+    except requests.ChangedDirectionError as error:
+        raise SteeringError(str(error)) from None
 
 
 async def _planned(experiment: Experiment, where: str, name: str) -> tuple[Steered, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import shutil
 import uuid
@@ -196,9 +197,9 @@ def test_a_server_on_another_host_pushes_what_it_captures(
         "dataset": {"samples": 2},
         "variants": VARIANTS,
         "generation": {"backend": "nnsight", "max_tokens": 8},
-        "workers": {"capture_endpoints": [server.url], "model_name": "tiny"},
+        "workers": {"capture_endpoints": [server.url], "model_name": "tiny", "capture_files": "push"},
         "capture": {"dtype": "float32"},
-        "storage": {"url": url, "remote_captures": True},
+        "storage": {"url": url},
     }
     (tmp_path / "run").mkdir()
     workspace = Workspace(tmp_path / "run", config)
@@ -208,8 +209,14 @@ def test_a_server_on_another_host_pushes_what_it_captures(
         server.stop()
     rows = workspace.json("activations_manifest.json").values()
     assert {row["uri"].rpartition("/shards/")[0] for row in rows} == {f"{url}/captured"}
-    there = {path.read_bytes() for path in (tmp_path / "its-own-disk").rglob("*.safetensors")}
-    assert set(tensors(workspace).values()) == there
+    said = {
+        f"{path.parent.relative_to(workspace.layout.root)}": json.loads(path.read_text())["response"]["ndif"]["sha256"]
+        for path in workspace.layout.root.glob("*/*/agent_state.json")
+    }
+    came = {str(Path(path).parent): hashlib.sha256(text).hexdigest() for path, text in tensors(workspace).items()}
+    assert len(came) == 2 * len(VARIANTS)
+    assert came == said
+    assert not list((tmp_path / "its-own-disk").rglob("*.safetensors"))
     for point in ("input_layernorm.output", "post_attention_layernorm.output"):
         here = load_activations(workspace.layout.root, point, "last_prompt")
         assert np.array_equal(load_activations(f"{url}/remote", point, "last_prompt").values, here.values)

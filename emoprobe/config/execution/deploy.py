@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from emoprobe.config.section import Section
+
+
+def _variable(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_]\w*", name):
+        raise ValueError(f"{name!r} is no name of a variable; values do not go here")
+    return name
+
+
+Variable = Annotated[str, AfterValidator(_variable)]
 
 
 class Deploy(Section):
@@ -26,9 +35,10 @@ class Deploy(Section):
         description="An interpreter on the machine that has what `envs/` lists; null: an environment is installed "
         "in `folder`.",
     )
-    environment: list[str] = Field(
+    environment: list[Variable] = Field(
         default_factory=list,
-        description="Names of variables that are handed to the machine with their values, such as `HF_TOKEN`.",
+        description="Names of variables that are handed to the machine with their values, such as `HF_TOKEN`. Those "
+        "that a push to `storage.url` needs are added.",
     )
     min_vram: int | None = Field(None, ge=1, description="Least memory of each GPU, GB (10⁹ bytes), as makers count.")
     max_price: float | None = Field(None, gt=0, description="Most that a rented machine may cost, US dollars an hour.")
@@ -51,14 +61,6 @@ class Deploy(Section):
         if not re.fullmatch(r"[\w./-]+", folder) or ".." in folder.split("/") or not folder.strip("./"):
             raise ValueError(f"{folder!r} is no path of letters, digits and . _ - / that leads to a folder of its own")
         return folder.rstrip("/")
-
-    @field_validator("environment")
-    @classmethod
-    def _environment(cls, names: list[str]) -> list[str]:
-        for name in names:
-            if not re.fullmatch(r"[A-Za-z_]\w*", name):
-                raise ValueError(f"{name!r} is no name of a variable; values do not go here")
-        return names
 
     @model_validator(mode="after")
     def _complete(self) -> Deploy:

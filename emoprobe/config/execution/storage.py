@@ -35,11 +35,6 @@ class Storage(Section):
     concurrency: int = Field(32, ge=1, le=256, description="Requests in flight.")
     attempts: int = Field(8, ge=1, le=20, description="Tries of one request; the waits between them grow to 15 s.")
     timeout: float = Field(300.0, gt=0, description="Seconds that one request may take.")
-    remote_captures: bool = Field(
-        False,
-        description="Whether `workers.capture_endpoints` run on hosts that share no file system with this one: they "
-        "push what they capture (`python -m server --push URL`), and it is pulled from there.",
-    )
 
     @field_validator("url")
     @classmethod
@@ -61,6 +56,4 @@ class Storage(Section):
     def _needs_url(self) -> Storage:
         if self.url is None and not self.keep_local:
             raise ValueError("keep_local: false needs a url to keep the activations at")
-        if self.url is None and self.remote_captures:
-            raise ValueError("remote_captures needs the url that the servers push to")
         return self

@@ -51,10 +51,12 @@ class Workers(Section):
     api_key_file: str | None = Field(
         None, description="The same as a file that its user alone can read, instead of a variable."
     )
-    capture_files: Literal["shared", "fetch"] = Field(
-        "shared",
-        description="Where `capture_endpoints` write: on a file system that is `shared` with this machine, or on one "
-        "of their own, from which each folder is fetched (`fetch`).",
+    capture_files: Literal["shared", "fetch", "push"] | None = Field(
+        None,
+        description="How activations come here from NNsight servers that run elsewhere. `shared`: they write to a file "
+        "system of this machine; `fetch`: to a disk of their own, from which each folder is fetched; `push`: they push "
+        "it to `storage.url`, from where it is taken. null: `shared` with `capture_endpoints`; from servers that are "
+        "deployed `push` where `storage.url` is set and no `file://`, else `fetch`.",
     )
     hardware: dict[str, str] = Field(
         default_factory=dict, description="What `endpoints` and `capture_endpoints` run on, by URL; results tell it."
@@ -76,6 +78,11 @@ class Workers(Section):
         if self.api_key_env is not None and self.api_key_file is not None:
             raise ValueError("has both api_key_env and api_key_file; keep one")
         return self
+
+    @property
+    def captures_elsewhere(self) -> bool:
+        """Whether the NNsight servers share no file system with this machine."""
+        return self.capture_files in ("fetch", "push")
 
     @property
     def started(self) -> int:

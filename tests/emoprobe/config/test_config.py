@@ -178,6 +178,15 @@ MALFORMED: list[tuple[Any, list[str]]] = [
         {"generation": {"backend": "nnsight"}, "workers": {"endpoints": ["http://a"]}},
         ["nnsight", "workers.capture_endpoints"],
     ),
+    ({"workers": {"capture_files": "fetch"}}, ["workers.capture_files fetch", "workers.capture_endpoints"]),
+    (
+        {"workers": {"capture_files": "push", "capture_endpoints": ["http://a"]}},
+        ["workers.capture_files push", "storage.url"],
+    ),
+    (
+        {"workers": {"capture_files": "shared"}, "deploy": {"backend": "ssh", "host": "gpu"}},
+        ["workers.capture_files shared", "remove it"],
+    ),
 ]
 
 

@@ -158,6 +158,7 @@ def test_interventions_are_the_defaults(server: NNsightServer) -> None:
         ("/v1/completions", {"prompt": "x", "ndif": {"positions": ["middle"]}}, ["ndif.positions", "last_prompt"]),
         ("/v1/completions", {"prompt": "x", "max_tokens": 0, "ndif": {"positions": [99]}}, ["position 99", "sequence of"]),
         ("/v1/completions", {"prompt": "x", "ndif": {"dtype": "int8"}}, ["ndif.dtype", "float16"]),
+        ("/v1/completions", {"prompt": "x", "ndif": {"push": True}}, ["ndif.push", "start it with --push URL"]),
         ("/v1/completions", {"prompt": "x", "ndif": {"request_id": "a b"}}, ["ndif.request_id"]),
         ("/v1/completions", {"prompt": ["x", "y"], "ndif": {}}, ["one prompt with n = 1"]),
         ("/v1/completions", {"prompt": [1, 2], "ndif": {"prompt_tokens": 3}}, ["ndif.prompt_tokens = 3"]),

@@ -15,7 +15,7 @@ from emoprobe.config.execution.storage import Storage
 from emoprobe.results.activation_folder import ActivationFolder, Stored
 from emoprobe.results.layout import Layout
 from emoprobe.storage.bucket import Bucket, StorageError
-from emoprobe.storage.pull import fetch_folder
+from emoprobe.storage.pull import pull_folder
 from emoprobe.storage.push import push
 from server.capture.pushing import Pusher
 from tests.emoprobe.storage import folders
@@ -52,7 +52,7 @@ def test_folders_of_one_moment_share_a_shard(tmp_path: Path, proxy: FaultyProxy,
     assert sum(requests.values()) <= 0.2 * len(pairs)
     settings = Storage(url=url)
     for pair, place in zip(pairs, places, strict=True):
-        fetch_folder(here.activations(*pair), place, settings)
+        pull_folder(here.activations(*pair), place, settings)
         assert ActivationFolder.read(here.activations(*pair)).metadata.stored == place
     named = {name: content for name, content in folders.files(there).items() if "safetensors" in name}
     assert {name: content for name, content in folders.files(here).items() if "safetensors" in name} == named
@@ -64,15 +64,35 @@ def test_folders_of_one_moment_share_a_shard(tmp_path: Path, proxy: FaultyProxy,
     assert set(json.loads(here.shards.read_text())) == {place.uri for place in places}
 
 
+def test_folders_of_two_experiments_may_have_the_same_name(tmp_path: Path, proxy: FaultyProxy, url: str) -> None:
+    pusher, pushed, paths = Pusher(url), [], []
+    for number, name in enumerate(("a", "b")):
+        there = Layout(tmp_path / name)
+        there.root.mkdir()
+        [pair] = folders.write(there, variants=1, samples=1, d=8 + number)
+        paths.append(there.activations(*pair))
+        pushed.append(pusher.push(paths[-1]))
+    for path, place in zip(paths, results(pushed), strict=True):
+        taken = tmp_path / "here" / path.parent.name / path.name
+        pull_folder(taken, place, Storage(url=url))
+        assert (taken / "activations.safetensors").read_bytes() == (path / "activations.safetensors").read_bytes()
+
+
+def test_a_store_that_refuses_is_told_at_once(proxy: FaultyProxy, url: str) -> None:
+    proxy.faults = [Fault("forbidden", times=1000)]
+    with pytest.raises(StorageError, match="renew the credentials"):
+        Pusher(url)
+
+
 def test_what_is_not_as_the_answer_says_is_not_taken(tmp_path: Path, proxy: FaultyProxy, url: str) -> None:
     there = Layout(tmp_path / "there" / "tiny")
     there.root.mkdir(parents=True)
     pairs = folders.write(there, variants=1, samples=2, d=8)
     first, second = results([Pusher(url).push(there.activations(*pair)) for pair in pairs])
     with pytest.raises(StorageError, match="does not hold v0/q_0001"):
-        fetch_folder(tmp_path / "here" / "v0" / "q_0001", second, Storage(url=url))
+        pull_folder(tmp_path / "here" / "v0" / "q_0001", second, Storage(url=url))
     with pytest.raises(StorageError, match="the shard is missing"):
-        fetch_folder(tmp_path / "here" / "v0" / "q_0001", first.model_copy(update={"uri": f"{first.uri}x"}), Storage())
+        pull_folder(tmp_path / "here" / "v0" / "q_0001", first.model_copy(update={"uri": f"{first.uri}x"}), Storage())
     assert not (tmp_path / "here").exists()
 
 

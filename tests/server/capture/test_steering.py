@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import random
 import threading
@@ -231,6 +232,12 @@ def test_directions_of_a_file_have_a_length_of_their_own(pair: Pair, tmp_path: P
     found = layer_edits([edit], tmp_path, served.architecture)
     assert [(entry.layer, entry.amount) for entry in found] == [(1, -6.0), (2, -12.0)]
     assert torch.allclose(found[0].direction, vectors[1] / vectors[1].norm())
+    # A server that cannot read the file is sent its rows, and does the same to the bit.
+    rows = base64.b64encode(vectors[1:].numpy().tobytes()).decode()
+    sent = edit.model_copy(update={"rows": rows, "lengths": [2.0, 4.0]})
+    for there, here in zip(layer_edits([sent], Path("/nowhere"), served.architecture), found, strict=True):
+        assert (there.layer, there.amount) == (here.layer, here.amount)
+        assert torch.equal(there.direction, here.direction)
     (own,) = layer_edits(
         [Edit(file="d.safetensors", key="one", layers=[2], operation="add")], tmp_path, served.architecture
     )
@@ -244,6 +251,8 @@ def test_directions_of_a_file_have_a_length_of_their_own(pair: Pair, tmp_path: P
         ({"file": "link.safetensors"}, "below the server's root"), ({"file": "none.safetensors"}, "below the server's root"),
         ({"file": "text.safetensors"}, "holds no safetensors"), ({"key": "rage"}, "no tensor 'rage'"),
         ({"sha256": "0" * 64}, "another sha256"), ({"key": "narrow"}, "the direction has 7 values"),
+        ({"rows": "?", "lengths": [1.0]}, "no base64"), ({"rows": "AAAA", "lengths": [1.0]}, "as many rows"),
+        ({"rows": "AACAPwAAgD8=", "lengths": [1.0, 1.0]}, "as many rows"), ({"rows": "AACAPwAAgD8=", "lengths": [1.0]}, "2 values"),
         ({"key": "zero"}, "zero, or not finite"), ({"key": "rows"}, "shape"), ({"layers": [3]}, "3 does not exist"),
     ],
 )  # fmt: skip
@@ -271,7 +280,9 @@ def test_edits_that_cannot_be_made_are_refused(pair: Pair, tmp_path: Path, chang
     [
         {"values": None}, {"file": "x", "key": "y"}, {"values": None, "file": "x"}, {"key": "y"}, {"sha256": "0" * 64},
         {"dose": float("nan")}, {"values": [float("inf")]}, {"phase": "later"}, {"operation": "multiply"}, {"layers": []},
-        {"strength": 3}, {"operation": "ablate", "dose": 2.0},
+        {"strength": 3}, {"operation": "ablate", "dose": 2.0}, {"rows": "AACAPw==", "lengths": [1.0]},
+        {"values": None, "file": "x", "key": "y", "rows": "AACAPw=="},
+        {"values": None, "file": "x", "key": "y", "lengths": [1.0]},
     ],
 )  # fmt: skip
 def test_edits_that_make_no_sense_are_refused(change: dict[str, Any]) -> None:

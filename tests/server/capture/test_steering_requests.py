@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import random
 from collections.abc import Callable
@@ -228,6 +229,13 @@ def test_the_answer_tells_what_was_applied(server: NNsightServer) -> None:
         edit_of(vectors[layer] / vectors[layer].norm() * lengths[layer], layer, edit) for layer in (1, LAYERS - 1)
     ]
     assert tokens(answer) == tokens(ask(server, body(ids, by_values))[0])
+    sent = edit | {"rows": base64.b64encode(vectors[1:].numpy().tobytes()).decode(), "lengths": [3.0, 4.0]}
+    (remote,) = ask(server, body(ids, [sent | {"file": "not/here.safetensors"}], ndif={"request_id": "me"}))
+    assert remote["ndif"] == {
+        "request_id": "me",
+        "steering": [{**edit, "file": "not/here.safetensors", "tokens": [5]}],
+    }
+    assert tokens(remote) == tokens(answer)
     (nothing,) = ask(server, body(ids, [], ndif={"request_id": "me"}))
     assert nothing["ndif"] == {"request_id": "me", "steering": []}
     assert tokens(nothing) == tokens(ask(server, body(ids, None))[0])

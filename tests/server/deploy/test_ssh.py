@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,10 +21,11 @@ from safetensors.numpy import load_file
 from emoprobe.config.files import parse_config
 from server.deploy.deployment import DEPLOYED, KEY, TUNNEL, Deployment, place_of
 from server.deploy.host import Host, HostError
-from server.deploy.orders import PROCESS, Status
+from server.deploy.orders import ENVIRONMENT, PROCESS, Status
 from server.deploy.processes import Process
 from server.deploy.site import MARK, Site
 from tests.conftest import PATIENCE
+from tests.seaweed import BUCKET, SECRET_KEY, SeaweedFS, environment
 from tests.server.deploy.sshd import Sshd, UnavailableError
 from tests.workflow.pool import end_pool
 from tests.workspace import ROOT, Workspace, processes_of, wait_for
@@ -111,18 +115,33 @@ def settings(sshd: Sshd, model: Path, host_folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def far(sshd: Sshd, tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Far]:
-    """A deployment that all tests of this module share, and a finished run on it."""
+def far(
+    sshd: Sshd, tiny: Callable[[str], Path], seaweed: SeaweedFS, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Far]:
+    """A deployment that all tests of this module share, whose servers push, and a finished run on it."""
     host_folder = tmp_path_factory.mktemp("gpu") / "deployed"
     folder = tmp_path_factory.mktemp("far")
-    workspace = Far(folder, settings(sshd, tiny("llama"), host_folder))
+    storage = {"storage": {"url": f"s3://{BUCKET}/{uuid.uuid4().hex[:8]}", "attempts": 3}}
+    workspace = Far(folder, {**settings(sshd, tiny("llama"), host_folder), **storage})
     workspace.host_folder = host_folder
-    try:
-        workspace.call("deploy")
-        workspace.run("--until", "generate_and_capture", "describe_experiment")
-        yield workspace
-    finally:
-        workspace.call("undeploy")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment(seaweed.port).items():
+            patch.setenv(name, value)
+        try:
+            said = workspace.call("deploy")
+            assert "AWS_SECRET_ACCESS_KEY" in said
+            assert SECRET_KEY not in said
+            workspace.run("--until", "generate_and_capture", "describe_experiment")
+            yield workspace
+        finally:
+            workspace.call("undeploy")
+
+
+def named(far: Far, name: str, **sections: Any) -> Far:
+    """Another experiment on the servers of the deployment."""
+    found = Far(far.folder, {**far.config, "experiment": {"name": name}, **sections})
+    found.host_folder = far.host_folder
+    return found
 
 
 def tensors(workspace: Workspace) -> dict[str, Any]:
@@ -143,7 +162,7 @@ def made_again(workspace: Workspace) -> dict[str, bytes]:
 
 
 def test_the_same_is_made_there_as_here(far: Far, tmp_path: Path) -> None:
-    near = Workspace(tmp_path, {**far.config, "deploy": {}})
+    near = Workspace(tmp_path, {**far.config, "deploy": {}, "storage": {}})
     near.run("--until", "generate_and_capture")
     assert len(near.trajectories()) == 6
     assert far.trajectories() == near.trajectories()
@@ -162,8 +181,108 @@ def test_results_tell_what_they_were_made_on(far: Far) -> None:
     assert far.json("metadata.json")["workers"]["hardware"] == {server.url: server.hardware}
 
 
-def test_what_was_fetched_does_not_stay_there(far: Far) -> None:
+def test_activations_come_through_the_bucket(far: Far) -> None:
+    from emoprobe.storage.bucket import Bucket
+
+    place = f"{far.config['storage']['url']}/captured"
+    assert far.record.push == place
+    shards = {f"{place}/{key}" for key in Bucket(place).sizes("shards/")}
+    uris = {far.json(str(Path(path).parent), "metadata.json")["stored"]["uri"] for path in tensors(far)}
+    assert uris
+    assert uris <= shards
+
+
+def test_without_a_bucket_they_are_fetched(far: Far) -> None:
+    fetched = named(far, "fetched", storage={})
+    fetched.run("--until", "generate_and_capture")
+    assert fetched.trajectories() == far.trajectories()
+    assert len(tensors(fetched)) == 6
+    assert "stored" not in fetched.json("activations/control/gsm8k_0001/metadata.json")
+
+
+def test_what_came_here_does_not_stay_there(far: Far) -> None:
+    assert list(far.host_folder.glob("activations"))
     assert not list(far.host_folder.glob("activations/**/*.safetensors"))
+
+
+def test_credentials_get_there_by_the_environment_alone(far: Far) -> None:
+    secret = SECRET_KEY.encode()
+    assert not (far.host_folder / "run" / ENVIRONMENT).exists()
+    for folder in (far.folder, far.host_folder):
+        for path in folder.rglob("*"):
+            assert not path.is_file() or secret not in path.read_bytes(), path
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            assert secret not in entry.read_bytes(), entry
+        except OSError:
+            continue
+    [server] = children(far.keeper.number)
+    assert secret in Path(f"/proc/{server}/environ").read_bytes()
+
+
+STEERED: dict[str, Any] = {
+    "dataset": {"samples": 4},
+    "variants": {"control": {}, "joy": {"text": "What a day!", "valence": "positive"}},
+    "capture": {"hook_points": ["resid_post"], "positions": ["last_prompt"], "dtype": "float32"},
+    "steering": {
+        "enabled": True,
+        "layers": [[0, 2]],
+        "doses": [2.0],
+        "controls": {"random": 1, "shuffled": 0, "orthogonal": False, "questions": 1},
+    },
+    "features": {"enabled": True, "layer": 1, "samples": 1, "dtype": "float32"},
+}
+STEERED_FILES = ("trajectory.jsonl", "scores.json")
+
+
+def steered(workspace: Workspace, name: str) -> dict[str, bytes]:
+    """A file of every steered trajectory."""
+    root = workspace.layout.root / "steering"
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob(name))}
+
+
+def test_steering_and_tokens_are_the_same_there_as_here(far: Far, tmp_path: Path) -> None:
+    near = Workspace(tmp_path, {**named(far, "steered", **STEERED).config, "deploy": {}, "storage": {}})
+    wanted = ("--until", "score", "capture_tokens")
+    near.run(*wanted)
+    before, scores = (steered(near, name) for name in STEERED_FILES)
+    edited = {path: text for path, text in before.items() if path.startswith("joy/add")}
+    assert edited
+    # Along the very directions that were fitted here.
+    there = named(far, "steered", **STEERED)
+    shutil.copytree(near.layout.root, there.layout.root)
+    for path in before:
+        shutil.rmtree((there.layout.root / "steering" / path).parent)
+    shutil.rmtree(there.layout.root / "features")
+    assert steered(there, "trajectory.jsonl") == {}
+    there.run(*wanted, "--rerun-triggers", "mtime")
+    assert steered(there, "trajectory.jsonl") == before
+    for path, text in steered(there, "scores.json").items():
+        assert_near(json.loads(text), json.loads(scores[path]))
+    state = next(path for path in there.layout.root.glob("steering/joy/add-*/**/agent_state.json"))
+    record = json.loads(state.read_text())
+    assert record["hardware"] == far.record.servers[0].hardware
+    assert "rows" not in state.read_text()
+    assert sum(record["response"]["ndif"]["steering"][0]["tokens"]) > 0
+    here, came = (
+        {path.parent.parent.name: load_file(path) for path in root.glob("features/tokens/*/*/activations.safetensors")}
+        for root in (near.layout.root, there.layout.root)
+    )
+    assert set(here) == set(came) == {"control", "joy"}
+    for variant, tokens in here.items():
+        np.testing.assert_allclose(came[variant]["resid_post"], tokens["resid_post"], rtol=1e-4, atol=1e-5)
+    assert not list(far.host_folder.glob("activations/**/*.safetensors"))
+    end_pool(near.config)
+
+
+def assert_near(here: dict[str, Any], there: dict[str, Any]) -> None:
+    """Two sets of scores are the same but for what batches do to the last digits."""
+    assert here.keys() == there.keys()
+    for key, value in here.items():
+        if isinstance(value, float | list):
+            np.testing.assert_allclose(value, there[key], rtol=1e-4, atol=1e-5)
+        else:
+            assert value == there[key], key
 
 
 def test_what_stands_is_left_alone(far: Far) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from emoprobe.results import activations
 from server.pool.connections import Connections
-from server.pool.fetched import fetch_folder
+from server.pool.fetched import fetch_from_server
 from server.pool.replies import RequestError
 from tests.conftest import PATIENCE
 from tests.nnsight_server import NNsightServer
@@ -36,7 +36,7 @@ def fetch(server: NNsightServer, folder: Path, save_dir: str, answer: dict[str, 
     async def run() -> None:
         connections = Connections(server.url, None, foreign=True)
         try:
-            await fetch_folder(folder, save_dir, connections, answer)
+            await fetch_from_server(folder, save_dir, connections, answer)
         finally:
             await connections.close()
 

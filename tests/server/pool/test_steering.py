@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from emoprobe.results import atomic
 from emoprobe.results.layout import Layout
 from emoprobe.results.scores import Scores
 from emoprobe.results.trajectory import Trajectory
+from tests.conftest import StubServer
 from tests.server.pool.house import House
 
 VARIANTS = {"control": {}, "joy": {"text": "Wonderful!", "valence": "positive"}}
@@ -80,6 +83,25 @@ def test_the_edit_and_the_hash_of_its_direction_go_along(house: House, layout: L
     assert found.state is not None
     assert found.state.backend == "nnsight"
     assert found.state.response["ndif"]["steering"] == [edit | {"tokens": [7]}]
+
+
+def test_a_server_that_shares_no_disk_is_sent_the_direction(
+    house: House, layout: Layout, stub: Callable[..., StubServer]
+) -> None:
+    server, name = stub(), steered(house, layout)[0]
+    path = house.plan / "one.json"
+    config = json.loads(path.read_text())
+    elsewhere = {"capture_endpoints": [server.url], "capture_files": "fetch", "model_name": "stub"}
+    path.write_text(json.dumps(config | {"workers": config["workers"] | elsewhere}))
+    assert ask(house, ("steer", EDITED, name), ("score", EDITED, name)) == ["ok\n", "ok\n"]
+    edits = [request["ndif"]["steering"][0] for request in server.requests() if "ndif" in request]
+    assert len(edits) == 3  # the answer, the gold answer and the first tokens
+    for edit in edits:
+        assert base64.b64decode(edit["rows"]) == np.ones(576, np.float32).tobytes()
+        assert edit["lengths"] == [1.0]
+    found = Trajectory.read(layout.steered("joy/add-all/L1/d0.5", "control", name))
+    assert found.state is not None
+    assert found.state.request["ndif"]["steering"][0].keys() & {"rows", "lengths"} == set()
 
 
 def test_scores_are_those_of_gold_answer_text_and_first_tokens(house: House, layout: Layout) -> None:
