@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,21 +15,73 @@ import pytest
 from emoprobe.config.science.model import Model
 from emoprobe.models import source as models
 from tests.nnsight_server import NNsightServer
+from tests.ports import free_port
 from tests.seaweed import SeaweedFS
-from tests.server.capture import tiny_models
 from tests.slurm import Slurm, running
 from tests.workspace import ROOT, Workspace, wait_for
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Tests run side by side, a few for each core: more threads would be in each other's way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # How long anything may take before a test fails; nothing is measured by it.
 PATIENCE = 300.0
+
+# Groups of tests by how long they take, the longest first, so that all workers end together; others follow as they come.
+LONGEST = (
+    "faults-of-captures",
+    "tests/workflow/test_features.py",
+    "slurm",
+    "faults-of-servers",
+    "tests/workflow/test_vllm.py",
+    "tests/workflow/test_storage.py",
+    "tests/workflow/test_steering.py",
+    "tests/server/deploy/test_ssh.py",
+    "tests/workflow/test_studies.py",
+    "nnsight",
+    "faults",
+    "tests/workflow/test_module.py",
+    "tests/packaging/test_wheel.py",
+    "finished",
+    "tests/workflow/test_capture.py",
+    "tests/workflow/test_many_jobs.py",
+    "tests/emoprobe/stages/test_folder.py",
+    "tests/workflow/test_secrets.py",
+    "tests/workflow/test_mistakes.py",
+    "tests/emoprobe/analysis/test_probes.py",
+    "tests/emoprobe/analysis/test_calibration.py",
+    "tests/emoprobe/analysis/features/test_calibration.py",
+)
 
 VARIANTS = {
     "control": {},
     "frustration": {"text": "You keep getting this wrong.", "valence": "negative"},
     "calm": {"texts": ["It is a quiet day.", "All is still."], "valence": "neutral"},
 }
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """How many workers `-n auto` starts: tests wait for servers half of the time, and a worker takes 1 GB."""
+    return min(2 * len(os.sched_getaffinity(0)), 12)
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the tests of a file on one worker of xdist, as they share fixtures; let the longest of all begin first."""
+    if not hasattr(config, "workerinput"):
+        return
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(group_of(item), len(places)))
+
+
+def group_of(item: pytest.Item) -> str:
+    """The tests that share a worker with this one: those of its file, or of its mark `xdist_group`."""
+    mark = item.get_closest_marker("xdist_group")
+    assert mark is not None
+    return str(mark.args[0])
 
 
 @pytest.fixture(scope="session")
@@ -43,9 +94,7 @@ class StubServer:
     """A stub server in a process of its own."""
 
     def __init__(self, delay: float = 0.0, api_key: str | None = None) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         command = [
@@ -127,6 +176,8 @@ def tiny(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[s
     made: dict[str, Path] = {}
 
     def get(architecture: str) -> Path:
+        from tests.server.capture import tiny_models  # costs seconds, and many tests want no model
+
         if architecture not in made:
             made[architecture] = tiny_models.make(architecture, smollm2, tmp_path_factory.mktemp(architecture))
         return made[architecture]

@@ -26,6 +26,8 @@ from tests.conftest import PATIENCE
 from tests.emoprobe.analysis import synthetic
 from tests.workspace import ROOT, Workspace
 
+pytestmark = pytest.mark.xdist_group("finished")
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
