@@ -62,7 +62,7 @@ env-dev: env .venv/installed-dev
 	touch $@
 
 test: env-dev
-	$(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n auto $(ARGS)
 
 lint: env-dev
 	$(BIN)/ruff check .

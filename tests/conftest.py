@@ -27,32 +27,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # How long anything may take before a test fails; nothing is measured by it.
 PATIENCE = 300.0
 
-# Groups of tests by how long they take, the longest first, so that all workers end together; others follow as they come.
-LONGEST = (
-    "faults-of-captures",
-    "tests/workflow/test_features.py",
-    "slurm",
-    "faults-of-servers",
-    "tests/workflow/test_vllm.py",
-    "tests/workflow/test_storage.py",
-    "tests/workflow/test_steering.py",
-    "tests/server/deploy/test_ssh.py",
-    "tests/workflow/test_studies.py",
-    "nnsight",
-    "faults",
-    "tests/workflow/test_module.py",
-    "tests/packaging/test_wheel.py",
-    "finished",
-    "tests/workflow/test_capture.py",
-    "tests/workflow/test_many_jobs.py",
-    "tests/emoprobe/stages/test_folder.py",
-    "tests/workflow/test_secrets.py",
-    "tests/workflow/test_mistakes.py",
-    "tests/emoprobe/analysis/test_probes.py",
-    "tests/emoprobe/analysis/test_calibration.py",
-    "tests/emoprobe/analysis/features/test_calibration.py",
-)
-
 VARIANTS = {
     "control": {},
     "frustration": {"text": "You keep getting this wrong.", "valence": "negative"},
@@ -60,28 +34,26 @@ VARIANTS = {
 }
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """How many workers `-n auto` starts: tests wait for servers half of the time, and a worker takes 1 GB."""
     return min(2 * len(os.sched_getaffinity(0)), 12)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep tests that share what is dear to make on one worker."""
+    from tests.schedule import Groups
+
+    return Groups(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the tests of a file on one worker of xdist, as they share fixtures; let the longest of all begin first."""
-    if not hasattr(config, "workerinput"):
-        return
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
-    places = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(group_of(item), len(places)))
+    """Let the longest begin first where there are several workers."""
+    if hasattr(config, "workerinput"):
+        from tests.schedule import sort
 
-
-def group_of(item: pytest.Item) -> str:
-    """The tests that share a worker with this one: those of its file, or of its mark `xdist_group`."""
-    mark = item.get_closest_marker("xdist_group")
-    assert mark is not None
-    return str(mark.args[0])
+        sort(items)
 
 
 @pytest.fixture(scope="session")

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
-
 from tests.conftest import StubServer
 from tests.workflow.pool import end_pool
 from tests.workspace import Workspace
-
-pytestmark = pytest.mark.xdist_group("finished")
 
 REFUSAL = {"kind": "status", "status": 400, "message": "the prompt is too long", "times": 99}
 

@@ -26,8 +26,6 @@ from tests.conftest import PATIENCE
 from tests.emoprobe.analysis import synthetic
 from tests.workspace import ROOT, Workspace
 
-pytestmark = pytest.mark.xdist_group("finished")
-
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 

@@ -11,8 +11,6 @@ import pytest
 
 from tests.workspace import ROOT, Workspace
 
-pytestmark = pytest.mark.xdist_group("finished")
-
 ANALYSIS = {"tabulate_trajectories": 1, "analyze_behaviour": 1, "draw_figures": 1, "report_experiment": 1}
 TABLES = {**ANALYSIS, "verify": 1}
 PLAN = {"plan_analysis": 1}

@@ -6,15 +6,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from tests.conftest import PATIENCE
 from tests.slurm import Slurm
 from tests.workflow.pool import end_pool
 from tests.workflow.pool import workers as pool_workers
 from tests.workspace import Workspace, wait_for
-
-pytestmark = pytest.mark.xdist_group("slurm")
 
 GOAL = ("--until", "generate_and_capture")
 

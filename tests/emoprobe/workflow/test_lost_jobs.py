@@ -14,8 +14,6 @@ from emoprobe.workflow.lost_jobs import LostJobs, watch_jobs, why_over
 from tests.conftest import PATIENCE
 from tests.slurm import Slurm
 
-pytestmark = pytest.mark.xdist_group("slurm")
-
 
 def test_a_job_that_stays_over_is_lost() -> None:
     over = {"7": "", "8": "SLURM has not known it"}

@@ -21,8 +21,6 @@ from tests.conftest import PATIENCE
 from tests.nnsight_server import NNsightServer
 from tests.workspace import wait_for
 
-pytestmark = pytest.mark.xdist_group("nnsight")
-
 
 @pytest.fixture(scope="module")
 def server(nnsight_server: Callable[[str], NNsightServer]) -> NNsightServer:

@@ -18,8 +18,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.nnsight_server import NNsightServer
 from tests.server.capture.tiny_models import ARCHITECTURES, NORMS
 
-pytestmark = pytest.mark.xdist_group("nnsight")
-
 TOLERANCE = 1e-5
 
 

@@ -21,8 +21,6 @@ from tests.conftest import PATIENCE
 from tests.nnsight_server import NNsightServer
 from tests.workspace import ROOT, wait_for
 
-pytestmark = pytest.mark.xdist_group("nnsight")
-
 KEY = "not-for-everybodys-eyes"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
 FUZZED = 2000

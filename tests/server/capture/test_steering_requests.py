@@ -21,8 +21,6 @@ from tests.server.capture import steering_by_hand
 from tests.server.capture.steering_by_hand import Edit
 from tests.server.capture.tiny_models import ARCHITECTURES
 
-pytestmark = pytest.mark.xdist_group("nnsight")
-
 WIDTH, LAYERS = 48, 3
 
 

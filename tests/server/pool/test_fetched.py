@@ -17,8 +17,6 @@ from server.pool.replies import RequestError
 from tests.conftest import PATIENCE
 from tests.nnsight_server import NNsightServer
 
-pytestmark = pytest.mark.xdist_group("nnsight")
-
 
 @pytest.fixture(scope="module")
 def server(nnsight_server: Callable[[str], NNsightServer]) -> NNsightServer:

@@ -21,8 +21,6 @@ from tests.server.pool.slurm_house import KEY, SMALL, Jobs, job_of, jobs, node_o
 from tests.slurm import Slurm
 from tests.workspace import ROOT
 
-pytestmark = pytest.mark.xdist_group("slurm")
-
 
 @pytest.fixture(autouse=True)
 def idle(slurm: Slurm) -> Iterator[None]:
