@@ -63,7 +63,7 @@ env-dev: env .venv/installed-dev
 	touch $@
 
 test: env-dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto $(ARGS)
 
 lint: env-dev
 	$(BIN)/ruff check .

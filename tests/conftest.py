@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,12 +15,14 @@ import pytest
 from emoprobe.config.science.model import Model
 from emoprobe.models import source as models
 from tests.nnsight_server import NNsightServer
+from tests.ports import free_port
 from tests.seaweed import SeaweedFS
-from tests.server.capture import tiny_models
 from tests.slurm import Slurm, running
 from tests.workspace import ROOT, Workspace, wait_for
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Tests run side by side, a few for each core: more threads would be in each other's way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # How long anything may take before a test fails; nothing is measured by it.
 PATIENCE = 300.0
@@ -31,6 +32,28 @@ VARIANTS = {
     "frustration": {"text": "You keep getting this wrong.", "valence": "negative"},
     "calm": {"texts": ["It is a quiet day.", "All is still."], "valence": "neutral"},
 }
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """How many workers `-n auto` starts: tests wait for servers half of the time, and a worker takes 1 GB."""
+    return min(2 * len(os.sched_getaffinity(0)), 12)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep tests that share what is dear to make on one worker."""
+    from tests.schedule import Groups
+
+    return Groups(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let the longest begin first where there are several workers."""
+    if hasattr(config, "workerinput"):
+        from tests.schedule import sort
+
+        sort(items)
 
 
 @pytest.fixture(scope="session")
@@ -43,9 +66,7 @@ class StubServer:
     """A stub server in a process of its own."""
 
     def __init__(self, delay: float = 0.0, api_key: str | None = None) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         command = [
@@ -127,6 +148,8 @@ def tiny(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[s
     made: dict[str, Path] = {}
 
     def get(architecture: str) -> Path:
+        from tests.server.capture import tiny_models  # costs seconds, and many tests want no model
+
         if architecture not in made:
             made[architecture] = tiny_models.make(architecture, smollm2, tmp_path_factory.mktemp(architecture))
         return made[architecture]

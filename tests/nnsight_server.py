@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import httpx
 
+from tests.ports import free_port
 from tests.workspace import ROOT, wait_for
 
 
@@ -17,9 +17,7 @@ class NNsightServer:
     """A server that was started by hand, with its activation root."""
 
     def __init__(self, model: Path, root: Path, *arguments: str, api_key: str | None = None) -> None:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            self.port = listener.getsockname()[1]
+        self.port = free_port()
         self.url, self.root, self.model, self.log = (
             f"http://127.0.0.1:{self.port}",
             root,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import httpx
 
+from tests.ports import free_port
 from tests.workspace import wait_for
 
 BUCKET = "activations"
@@ -22,17 +22,6 @@ def weed() -> str | None:
     """The program, which lies beside the interpreter or on the path."""
     beside = Path(sys.executable).parent / "weed"
     return str(beside) if beside.exists() else shutil.which("weed")
-
-
-def free_ports(count: int) -> list[int]:
-    """Some ports on the loopback interface that are free now."""
-    sockets = [socket.socket() for _ in range(count)]
-    for listener in sockets:
-        listener.bind(("127.0.0.1", 0))
-    ports = [int(listener.getsockname()[1]) for listener in sockets]
-    for listener in sockets:
-        listener.close()
-    return ports
 
 
 class SeaweedFS:
@@ -50,7 +39,7 @@ class SeaweedFS:
         (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
         names = ["master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port"]
         names += ["filer.port.grpc", "s3.port", "s3.port.grpc", "s3.port.iceberg", "s3.port.lance"]
-        ports = dict(zip(names, free_ports(len(names)), strict=True))
+        ports = {name: free_port() for name in names}
         self.port = ports["s3.port"]
         (folder / "data").mkdir(exist_ok=True)
         command = [program, "server", "-s3", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]

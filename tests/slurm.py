@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.workspace import wait_for
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo", "setpriv")
@@ -108,7 +109,7 @@ class Slurm:
         self.config = folder / "slurm.conf"
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
         self._accounting = accounting
-        ports = _free_ports(nodes + 3)
+        ports = [free_port() for _ in range(nodes + 3)]
         self._database_ports = ports[nodes + 1 :]
         for name in ("state", "munge"):
             (folder / name).mkdir(parents=True, mode=0o755)
@@ -303,15 +304,6 @@ def running(*, accounting: bool = False) -> Iterator[Slurm]:
             yield cluster
         finally:
             cluster.stop()
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 def _processes() -> list[Path]:

@@ -3,7 +3,8 @@
 Run it as `python -m tests.stub_server PORT`. It answers chat completions with text and token ids that follow from the
 request alone, captures with a breadcrumb and no files, and echoes edits without making them. `POST /faults` sets what
 goes wrong: a JSON list of faults, `{"kind": …, "times": n, "match": word}`, used up in order; `match` limits a fault to
-requests that contain the word. `GET /log` tells what was asked.
+requests that contain the word, and what `hold` holds back is answered when faults are set anew. `GET /log` tells what
+was asked.
 """
 
 from __future__ import annotations
@@ -65,7 +66,11 @@ class Stub:
             kind = fault["kind"]
             if kind == "hang":
                 await asyncio.sleep(3600)
-            if kind == "slow":
+            if kind == "hold":
+                held = self.faults
+                while self.faults is held:  # until other ones are set
+                    await asyncio.sleep(0.02)
+            elif kind == "slow":
                 await asyncio.sleep(fault["seconds"])
             elif kind == "status":
                 await reply(

@@ -13,6 +13,8 @@ from typing import Any
 
 from tests.benchmarks.measure import embedded_model
 from tests.chaos.scene import Fault, Scene, nnsight, nnsight_trajectories
+from tests.conftest import PATIENCE
+from tests.workspace import wait_for
 
 # Long enough that a start without it would have been over.
 SLOW_SECONDS = 5
@@ -20,6 +22,11 @@ SLOW_SECONDS = 5
 
 def end_in_mid_run(scene: Scene, name: str, number: signal.Signals) -> str:
     """Send a signal to one of two servers as soon as both are at work, and let the run go on."""
+    # Both stand before it: where one starts late, the other has answered everything by then.
+    scene.workers["keep_alive"] = PATIENCE
+    made = scene.workspace.layout.pair("calm", "gsm8k_0001") / "trajectory.jsonl"
+    scene.workspace.run(str(made.relative_to(scene.folder)))
+    wait_for(lambda: scene.worker(name).get("state") == "live", PATIENCE, f"a start of {name}")
     process = scene.start()
     scene.wait_for(process, lambda: scene.worker(name).get("in_flight", 0) > 0, f"requests at {name}")
     server = scene.server_process(name)

@@ -91,9 +91,13 @@ def kill_client(scene: Scene) -> str:
 
 
 def two_workflows_one_folder(scene: Scene) -> str:
+    for server in (0, 1):
+        scene.set_faults({"kind": "hold", "times": PAIRS}, server=server)
     process = scene.start_busy()
     output = scene.run(ok=False)
     assert "lock" in output.lower()
+    for server in (0, 1):
+        scene.set_faults(server=server)
     scene.finish(process)
     return "the second is told that the folder is locked, the first completes"
 

@@ -13,7 +13,7 @@ from tests.conftest import PATIENCE, StubServer
 from tests.workflow.pool import end_pool
 from tests.workspace import Workspace, wait_for
 
-KEY = "sk-nobody-may-read-this"
+KEY = "sk-an-endpoints-own-secret"
 
 
 def command_lines() -> str:

@@ -228,13 +228,18 @@ def test_nothing_that_was_steered_is_lost_with_the_workflow(after: Callable[...,
     for folder in (workspace.layout.root / "steering").iterdir():
         if folder.name != "directions":
             shutil.rmtree(folder)
-    process = workspace.start()
-    wait_for(lambda: len(made(workspace)) >= 3 or process.poll() is not None, what="some steered trajectories")
+    process = workspace.start("--until", "score")
+    printed = workspace.folder / "snakemake.out"
+    # A job counts for Snakemake when it says that it has finished, which is after its files are there.
+    wait_for(
+        lambda: printed.read_text().count("(Rule: steer)") >= 3 or process.poll() is not None,
+        what="some steered trajectories",
+    )
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     before = made(workspace)
     workspace.run("--unlock")
-    workspace.run()
+    workspace.run("--until", "score")
     found = made(workspace)
     assert found.keys() == expected.keys()
     kept = [name for name, entry in before.items() if found[name] == entry]

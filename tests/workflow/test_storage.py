@@ -136,7 +136,7 @@ def test_what_is_not_kept_here_is_never_made_again(
     workspace.config["storage"]["keep_local"] = True
     assert workspace.planned() == {**PULL, **PUSH}
     proxy.faults = [Fault("forbidden", times=1000)]
-    output = workspace.run(ok=False)
+    output = workspace.run("--retries", "0", ok=False)
     assert "renew the credentials" in output
     assert workspace.planned() == {**PULL, **PUSH}
     proxy.faults = []
@@ -150,7 +150,7 @@ def test_a_store_that_fails_costs_no_result(finished: Workspace, tmp_path: Path,
     before = tensors(workspace)
     for kind in ("unavailable", "forbidden", "reset upload"):
         proxy.faults = [Fault(kind, times=1000)]  # type: ignore[arg-type]
-        workspace.run(ok=False)
+        workspace.run("--retries", "1", ok=False)
         assert tensors(workspace) == before
         assert not set(MADE) & workspace.planned().keys()
     proxy.faults = []
@@ -169,7 +169,7 @@ def test_verify_names_a_shard_that_is_missing_or_corrupt(
     content = bucket.read_whole(first)
     bucket.write(first, iter([content[:-1] + b"x"]), len(content), 1)
     bucket.delete(second)
-    output = workspace.run("--forcerun", "verify", ok=False)
+    output = workspace.run("--forcerun", "verify", "--retries", "0", ok=False)
     assert f"{first}: the shard is corrupt" in output
     assert f"{second}: the shard is missing" in output
 

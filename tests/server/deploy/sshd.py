@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import getpass
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 
+from tests.ports import free_port
 from tests.workspace import wait_for
 
 
@@ -35,9 +35,7 @@ class Sshd:
             subprocess.run(
                 ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(folder / name)], check=True
             )
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         (folder / "authorized").write_text((folder / "user.pub").read_text())
         kind, key, _ = (folder / "host.pub").read_text().split()
         (folder / "known").write_text(f"[127.0.0.1]:{self.port} {kind} {key}\n")

@@ -25,10 +25,9 @@ class InstantPool:
         self.asked: Counter[Job] = Counter()
         self.connections = 0
         self._path, self._do = address, do
-        self._loop = asyncio.new_event_loop()
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._connections: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self._thread.start()
         self._ready.wait()
 
@@ -37,23 +36,25 @@ class InstantPool:
         self._loop.call_soon_threadsafe(self._drop)
 
     def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop.call_soon_threadsafe(self._ended.set)
         self._thread.join()
 
     def _drop(self) -> None:
-        for writer in list(self._writers):
+        for writer in list(self._connections):
             writer.transport.abort()
 
-    def _serve(self) -> None:
-        async def start() -> None:
-            server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-            address = Address.new(server.sockets[0].getsockname()[1])
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            address.write(self._path)
-            self._ready.set()
-
-        self._loop.run_until_complete(start())
-        self._loop.run_forever()
+    async def _serve(self) -> None:
+        self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        address = Address.new(server.sockets[0].getsockname()[1])
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        address.write(self._path)
+        self._ready.set()
+        await self._ended.wait()
+        server.close()
+        self._drop()
+        # Each ends by itself, as its connection is gone: no task is left to the end of the loop.
+        await asyncio.gather(*(task for task in self._connections.values() if task is not None))
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         first = (await reader.readline()).decode()
@@ -62,7 +63,7 @@ class InstantPool:
             return
         assert first.rstrip("\n").partition("\t")[2] == STREAM
         self.connections += 1
-        self._writers.add(writer)
+        self._connections[writer] = asyncio.current_task()
         try:
             while line := await reader.readline():
                 number, _, words = line.decode().rstrip("\n").partition("\t")
@@ -74,4 +75,4 @@ class InstantPool:
         except ConnectionError:
             pass
         finally:
-            self._writers.discard(writer)
+            del self._connections[writer]
