@@ -242,9 +242,7 @@ class SlurmJob(Launcher):
                 await self._cluster.look()
                 state = self._cluster.state(job)
             if leaving is not None:
-                cancelled = state is not None and state.state == "CANCELLED"
-                draining = cancelled and await self._cluster.node_is_draining(state.nodes)
-                self._end(slurm_ends.judge_leaving(job, state, draining=draining))
+                self._end(slurm_ends.judge_leaving(job, state, draining=await self._is_draining(state)))
             elif ended is not None:
                 self._end(slurm_ends.judge_status(job, state, int(ended["status"]), self.log_lines(ERROR_LINES)))
             elif state is not None and state.ended:
@@ -253,6 +251,12 @@ class SlurmJob(Launcher):
                 await asyncio.sleep(LOOK_SECONDS)
                 continue
             return
+
+    async def _is_draining(self, state: JobState | None) -> bool:
+        """Whether a job was cancelled on a node that is taken out of service."""
+        if state is None or state.state != "CANCELLED":
+            return False
+        return await self._cluster.node_is_draining(state.nodes)
 
     def _judge(self, state: JobState | None, reason: str) -> Exit:
         return slurm_ends.judge(str(self.job), state, reason, self.log_lines(ERROR_LINES))
