@@ -11,6 +11,7 @@ TOGETHER = {
     "tests/emoprobe/workflow/test_lost_jobs.py": "slurm",
     "tests/server/pool/test_slurm_jobs.py": "slurm",
     "tests/workflow/test_slurm.py": "slurm",
+    "tests/workflow/test_slurm_profile.py": "slurm",
     "tests/workflow/test_failures.py": "finished",
     "tests/workflow/test_report.py": "finished",
     "tests/workflow/test_reruns.py": "finished",
