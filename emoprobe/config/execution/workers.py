@@ -77,6 +77,10 @@ class Workers(Section):
             raise ValueError("has both api_key_env and api_key_file; keep one")
         return self
 
+    def endpoints_of(self, kind: str) -> list[str]:
+        """The servers of a kind that somebody else runs: `vllm`, or `nnsight`."""
+        return self.endpoints if kind == "vllm" else self.capture_endpoints
+
     @property
     def started(self) -> int:
         """How many servers of each kind are started, here or in SLURM jobs, unless endpoints take their place."""
