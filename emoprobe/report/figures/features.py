@@ -47,7 +47,8 @@ def effects(view: ExperimentView) -> Figure:
             scale = row["standardized"] / row["difference"] if row["difference"] else 0.0
             ends = [row["low"] * scale, row["high"] * scale]
             axis.plot(ends, [place, place], color=colour, linewidth=1.2)
-            axis.plot(row["standardized"], place, "o", color=colour, markerfacecolor=colour if row["found"] else "white")
+            face = colour if row["found"] else "white"
+            axis.plot(row["standardized"], place, "o", color=colour, markerfacecolor=face)
             labels.append(f"{row['feature']}, {row['part']}")
             ticks.append(place)
             place += 1
