@@ -255,8 +255,8 @@ def test_a_file_that_was_replaced_is_read_again(pair: Pair, tmp_path: Path) -> N
         ({"file": "link.safetensors"}, "below the server's root"), ({"file": "none.safetensors"}, "below the server's root"),
         ({"file": "text.safetensors"}, "holds no safetensors"), ({"key": "rage"}, "no tensor 'rage'"),
         ({"sha256": "0" * 64}, "another sha256"), ({"key": "narrow"}, "the direction has 7 values"),
-        ({"key": "complex"}, "complex numbers"), ({"file": "new.safetensors"}, "values of type 'F4'"),
         ({"key": "zero"}, "zero, or not finite"), ({"key": "rows"}, "shape"), ({"layers": [3]}, "3 does not exist"),
+        ({"key": "complex"}, "complex numbers"), ({"file": "new.safetensors"}, "values of type 'F4'"),
     ],
 )  # fmt: skip
 def test_edits_that_cannot_be_made_are_refused(pair: Pair, tmp_path: Path, change: dict[str, Any], words: str) -> None:
