@@ -7,10 +7,9 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from safetensors import SafetensorError, safe_open
-
 from emoprobe.config.science.features import Autoencoder
 from emoprobe.models.source import is_local
+from emoprobe.models.weights import shapes
 
 Format = Literal["saelens", "sparsify"]
 CONFIG = "cfg.json"
@@ -87,9 +86,8 @@ def input_width(folder: Path) -> int:
     path, known = weights_file(folder)
     try:
         json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        with safe_open(path, "numpy") as file:
-            return int(file.get_slice("b_dec").get_shape()[0])
-    except (OSError, ValueError, SafetensorError) as error:
+        return shapes(path)["b_dec"][0]
+    except (OSError, ValueError, LookupError) as error:
         raise AutoencoderError(
             f"features.autoencoder.source: {path} cannot be read as {known} ({error}); copy it again"
         ) from None

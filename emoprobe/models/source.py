@@ -13,10 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from emoprobe.config.science.capture import Capture
 from emoprobe.config.science.model import Model
+from emoprobe.models.weights import WeightsError, shapes
 from emoprobe.results import atomic
 
 EMBEDDED = "smollm2-135m-instruct"
@@ -150,8 +149,8 @@ def check_directory(directory: Path) -> None:
         raise ModelError(f"model.source: {directory} has no tokenizer; save it there with save_pretrained")
     for path in sorted(directory.glob("*.safetensors")):
         try:
-            safe_open(path, framework="numpy").keys()
-        except (OSError, SafetensorError) as error:
+            shapes(path)
+        except (OSError, WeightsError) as error:
             raise ModelError(f"model.source: {path} is damaged ({error}); copy or save it again") from None
 
 

@@ -13,7 +13,7 @@ WIDTH = 110
 def summary_text(path: Path) -> str:
     """A finished experiment in a few lines, from its `report.json`."""
     found = json.loads(path.read_text(encoding="utf-8"))
-    width = max(len(row["variant"]) for row in found["accuracy"])
+    width = max(len(name) for name in ("variant", *(row["variant"] for row in found["accuracy"])))
     lines = [
         "",
         f"{found['experiment']}: {found['trajectories']} trajectories of {found['model']['id'] or 'an unknown model'} "

@@ -30,6 +30,7 @@ from emoprobe.results.layout import Layout
 from emoprobe.steering.plan import Direction, SteeringPlan
 
 HOOK_POINT = "resid_post"
+FLOATS = ("F64", "F32", "F16", "BF16")
 KEY = "direction"
 
 
@@ -254,6 +255,10 @@ def read_direction(file: DirectionFile, folder: Path, n_layers: int | None, widt
                 )
             part = tensors.get_slice(file.key)
             shape = list(part.get_shape())
+            if part.get_dtype() not in FLOATS:
+                raise DirectionError(
+                    f"{path}: {file.key} has values of type {part.get_dtype()}; accepted: {', '.join(FLOATS)}"
+                )
             if file.row is not None and (len(shape) != 2 or file.row >= shape[0]):
                 raise DirectionError(f"{path}: {file.key} has the shape {shape}, so no row {file.row}")
             found = (part[:] if file.row is None else part[file.row]).astype(np.float64)

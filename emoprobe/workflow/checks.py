@@ -25,6 +25,7 @@ from emoprobe.models import autoencoders
 from emoprobe.models import source as models
 from emoprobe.models.depth import layer_count, stream_width
 from emoprobe.models.source import ModelError
+from emoprobe.models.weights import shapes
 from emoprobe.results.layout import MODELS
 from emoprobe.tasks.sources import check_source, files, reasoning_gym
 from emoprobe.tasks.variants import VariantError, load_transform, variant_texts
@@ -176,7 +177,7 @@ def _weighted_modules(directory: Path) -> set[str]:
         if index.is_file():
             names = list(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
         else:
-            names = [name for path in directory.glob("*.safetensors") for name in _tensor_names(path)]
+            names = [name for path in directory.glob("*.safetensors") for name in shapes(path)]
     except (OSError, ValueError, KeyError):
         return set()
     found: set[str] = set()
@@ -186,14 +187,6 @@ def _weighted_modules(directory: Path) -> set[str]:
             steps = inside.split(".")[:-1]
             found |= {".".join(steps[:end]) for end in range(1, len(steps) + 1)}
     return found
-
-
-def _tensor_names(path: Path) -> list[str]:
-    """Names of the tensors in a safetensors file, by its header."""
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-    return [name for name in header if name != "__metadata__"]
 
 
 def _endpoints(config: Config) -> Iterator[str]:

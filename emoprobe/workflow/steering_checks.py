@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from emoprobe.analysis.contrasts import references_of
 from emoprobe.config.experiment import Config
 from emoprobe.config.names import CONTROL
-from emoprobe.config.science.steering import MIDDLE, NONE, layer_sets
+from emoprobe.config.science.steering import MIDDLE, NONE, DirectionFile, layer_sets
 from emoprobe.models.depth import known_size
 from emoprobe.steering.plan import captured_questions, directions_of, tones_of
 from emoprobe.tasks.sources import DataError, hub, kind_of
+from emoprobe.workflow.remembered import remembered
 from emoprobe.workflow.steered import question_groups
 
 HOOK_POINT = "resid_post"
@@ -24,11 +26,11 @@ def check_steering(config: Config, memory: Path | None = None) -> list[str]:
 
     Args:
         config: the experiment; relative paths are taken from the working directory.
-        memory: folder in which the groups of questions are kept as long as the data are the same.
+        memory: folder in which answers that take long are kept as long as the files that they are about are the same.
     """
     if not config.steering.enabled:
         return []
-    found = [*_captures(config), *_variants(config), *_names(config), *_layers(config), *_files(config)]
+    found = [*_captures(config), *_variants(config), *_names(config), *_layers(config), *_files(config, memory)]
     return found or list(_questions(config, memory))
 
 
@@ -153,16 +155,25 @@ def _questions(config: Config, memory: Path | None) -> Iterator[str]:
             yield str(error)
 
 
-def _files(config: Config) -> Iterator[str]:
-    if not config.steering.files:
-        return
+def _files(config: Config, memory: Path | None) -> Iterator[str]:
+    size = known_size(config.model)
+    for name, file in config.steering.files.items():
+        try:
+            status = Path(file.path).expanduser().stat()
+        except OSError as error:
+            yield f"steering.files.{name}: {file.path} cannot be read ({error.strerror})"
+            continue
+        about = [name, file.model_dump(mode="json"), *size, str(Path().absolute()), status.st_size, status.st_mtime_ns]
+        yield from remembered(memory, about, partial(_file, name, file, *size))
+
+
+def _file(name: str, file: DirectionFile, n_layers: int | None, width: int | None) -> list[str]:
     # Here, as they bring NumPy, which a plan does without.
     from emoprobe.steering.directions import DirectionError, read_direction, unit
 
-    n_layers, width = known_size(config.model)
-    for name, file in config.steering.files.items():
-        try:
-            rows = read_direction(file, Path(), n_layers, width)
-            unit(rows, name, list(range(len(rows))))
-        except DirectionError as error:
-            yield f"steering.files.{name}: {error}"
+    try:
+        rows = read_direction(file, Path(), n_layers, width)
+        unit(rows, name, list(range(len(rows))))
+    except DirectionError as error:
+        return [f"steering.files.{name}: {error}"]
+    return []

@@ -257,13 +257,15 @@ def _servers(study: Study) -> str:
     configs = list(study.configs.values())
     models = len({config.model.source for config in configs})
     turns = f", {models} models in turn" if models > 1 else ""
-    if foreign := max(len(config.workers.endpoints) for config in configs):
-        return _plural(foreign, "endpoint") + turns
-    needed = {kind for config in configs for kind in config.server_kinds}
-    kinds = [name for kind, name in SERVERS.items() if kind in needed]
-    count = max(config.workers.started for config in configs)
-    place = " in SLURM jobs" if any(config.workers.slurm for config in configs) else ""
-    return " and ".join(_plural(count, name) for name in kinds) + place + turns
+    words = []
+    for kind, name in SERVERS.items():
+        workers = [config.workers for config in configs if kind in config.server_kinds]
+        if foreign := max((len(each.endpoints_of(kind)) for each in workers), default=0):
+            words.append(_plural(foreign, f"{name} endpoint"))
+        elif workers:
+            count = _plural(max(each.started for each in workers), name)
+            words.append(count + (" in SLURM jobs" if any(each.slurm for each in workers) else ""))
+    return " and ".join(words) + turns
 
 
 def _plural(count: int, thing: str) -> str:

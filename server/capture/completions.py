@@ -50,7 +50,7 @@ class Work:
         template = request.chat_template_kwargs
         prompt = await asyncio.to_thread(service.chat_prompt, messages, template, request.ndif)
         logprobs = (request.top_logprobs or 0) if request.logprobs else None
-        return cls._make(service, "chat", request, [prompt], limit, logprobs)
+        return await cls._make(service, "chat", request, [prompt], limit, logprobs)
 
     @classmethod
     async def text(cls, service: Service, request: CompletionRequest) -> Work:
@@ -66,10 +66,10 @@ class Work:
             return [service.text_prompt(prompt, request.ndif) for prompt in request.prompts]
 
         prompts = await asyncio.to_thread(tokenize)
-        return cls._make(service, "text", request, prompts, limit, request.logprobs)
+        return await cls._make(service, "text", request, prompts, limit, request.logprobs)
 
     @classmethod
-    def _make(
+    async def _make(
         cls,
         service: Service,
         kind: Literal["chat", "text"],
@@ -86,7 +86,8 @@ class Work:
         plan = service.plan(request.ndif)
         if plan is not None and (len(prompts) > 1 or count > 1):
             raise BadRequestError("ndif: activations are captured for one prompt with n = 1", "ndif")
-        edits = service.edits(request.ndif)
+        # Directions are read from files.
+        edits = await asyncio.to_thread(service.edits, request.ndif)
         stepped, loop = asyncio.Event(), asyncio.get_running_loop()
 
         def on_step() -> None:

@@ -13,6 +13,7 @@ import binascii
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import zip_longest
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from emoprobe.models.architecture import Architecture
 from server.capture.schema import Edit
 
 MAX_FILE = 256 << 20
+REMEMBERED = 16  # directions
 ENDLESS = 1 << 62
 
 
@@ -116,20 +118,34 @@ def _direction(edit: Edit, root: Path) -> tuple[torch.Tensor, torch.Tensor | Non
     if edit.values is not None:
         return torch.tensor(edit.values, dtype=torch.float32), None
     assert edit.file is not None
+    assert edit.key is not None
     path = (root / edit.file).resolve()
-    if not path.is_relative_to(root) or not path.is_file() or path.stat().st_size > MAX_FILE:
+    status = path.stat() if path.is_relative_to(root) and path.is_file() else None
+    if status is None or status.st_size > MAX_FILE:
         raise SteeringError(f"file {edit.file!r} is no file of at most {MAX_FILE >> 20} MiB below the server's root")
+    return _read(path, edit.file, edit.key, edit.sha256, (status.st_ino, status.st_mtime_ns, status.st_size))
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _read(
+    path: Path, file: str, key: str, sha256: str | None, state: tuple[int, ...]
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Read a direction; remembered while the file is in the same state, as thousands of requests name a few."""
     content = path.read_bytes()
-    if edit.sha256 is not None and hashlib.sha256(content).hexdigest() != edit.sha256:
-        raise SteeringError(f"file {edit.file!r} has another sha256 than {edit.sha256}")
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise SteeringError(f"file {file!r} has another sha256 than {sha256}")
     try:
         tensors = load(content)
     except SafetensorError as error:
-        raise SteeringError(f"file {edit.file!r} holds no safetensors: {error}") from None
-    if edit.key not in tensors:
-        raise SteeringError(f"file {edit.file!r} has no tensor {edit.key!r}")
-    length = tensors.get(f"{edit.key}.norm")
-    return tensors[edit.key].float(), None if length is None else length.float()
+        raise SteeringError(f"file {file!r} holds no safetensors: {error}") from None
+    except KeyError as error:  # a type that PyTorch does not have
+        raise SteeringError(f"file {file!r} holds values of type {error}, which cannot be read") from None
+    if key not in tensors:
+        raise SteeringError(f"file {file!r} has no tensor {key!r}")
+    vectors, lengths = tensors[key], tensors.get(f"{key}.norm")
+    if vectors.is_complex() or (lengths is not None and lengths.is_complex()):
+        raise SteeringError(f"file {file!r} holds complex numbers under {key!r}; a direction is real")
+    return vectors.float(), None if lengths is None else lengths.float()
 
 
 def _of_layer(values: torch.Tensor, layer: int, layers: int, dimensions: int, name: str) -> torch.Tensor:

@@ -33,7 +33,9 @@ command -v python3.11 >/dev/null || {
 """
 WAIT = """\
 # The machine is needed as long as the keeper of the model servers lives.
-lives() {{ read -r number started < "{folder}/run/{process}" && kill -0 "$number"; }} 2>/dev/null
+lives() {{
+  read -r number started < "{folder}/run/{process}" && [ "$(cut -d" " -f22 "/proc/$number/stat")" = "$started" ]
+}} 2>/dev/null
 left={first}
 while [ "$left" -gt 0 ]; do
   if lives; then left={later}; else left=$((left - 1)); fi

@@ -9,26 +9,25 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import ctypes
 import logging
 import shutil
 import signal
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from server.deploy import processes
 from server.deploy.deployment import TUNNEL, Deployment
 from server.deploy.host import Host
 from server.deploy.relay import Relay, Streams
+from server.orphan import end_with_parent
 
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 15.0
 STEADY_SECONDS = 60.0
-PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None)
 
 
 async def lead(deployment: Deployment, sockets: Path) -> None:
@@ -56,7 +55,7 @@ async def _keep_up(command: list[str]) -> None:
     while True:
         started = time.monotonic()
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, preexec_fn=_end_with_parent
+            *command, stdin=asyncio.subprocess.DEVNULL, preexec_fn=partial(end_with_parent, signal.SIGTERM)
         )
         log.info("ssh runs as process %d", process.pid)
         try:
@@ -68,10 +67,6 @@ async def _keep_up(command: list[str]) -> None:
         pause = FIRST_PAUSE if time.monotonic() - started > STEADY_SECONDS else min(2 * pause, LONGEST_PAUSE)
         log.warning("ssh ended (status %d), again in %.1f s", status, pause)
         await asyncio.sleep(pause)
-
-
-def _end_with_parent() -> None:
-    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _connect_to(path: Path) -> Callable[[], Awaitable[Streams]]:

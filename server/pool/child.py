@@ -8,18 +8,17 @@ import this module again as their main module, so the same holds for them, down 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import runpy
 import signal
 import sys
 
-PR_SET_PDEATHSIG = 1
+from server.orphan import end_with_parent
 
 
 def die_with_parent() -> None:
     """Ask the kernel for SIGKILL when the parent dies, and for the same in every fork of this process."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent(signal.SIGKILL)
     # The parent may have died before that call; then the signal never comes.
     if os.environ.get("EMOPROBE_PARENT", str(os.getppid())) != str(os.getppid()):
         os._exit(1)

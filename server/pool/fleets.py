@@ -254,8 +254,7 @@ def _endpoint_key(workers: Workers) -> str | None:
 
 def _endpoints(kind: Kind, experiment: Experiment) -> list[str]:
     """The servers that somebody else runs for an experiment."""
-    workers = experiment.config.workers
-    return workers.endpoints if kind == "vllm" else workers.capture_endpoints
+    return experiment.config.workers.endpoints_of(kind)
 
 
 def _identity(kind: Kind, experiment: Experiment) -> Hashable:

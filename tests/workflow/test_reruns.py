@@ -134,7 +134,8 @@ def test_changed_code_plans_what_it_computes(
 def test_an_answer_is_never_older_than_the_plan(after: Callable[..., Workspace]) -> None:
     workspace = after()
     planned_at = workspace.layout.plan.stat().st_mtime
-    answers = workspace.layout.root.glob("*/*/trajectory.jsonl")
+    answers = list(workspace.layout.root.glob("*/*/trajectory.jsonl"))
+    assert answers
     assert all(path.stat().st_mtime >= planned_at for path in answers)
 
 

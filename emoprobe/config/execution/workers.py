@@ -79,6 +79,10 @@ class Workers(Section):
             raise ValueError("has both api_key_env and api_key_file; keep one")
         return self
 
+    def endpoints_of(self, kind: str) -> list[str]:
+        """The servers of a kind that somebody else runs: `vllm`, or `nnsight`."""
+        return self.endpoints if kind == "vllm" else self.capture_endpoints
+
     @property
     def captures_elsewhere(self) -> bool:
         """Whether the NNsight servers share no file system with this machine."""

@@ -28,7 +28,8 @@ def effects(view: ExperimentView) -> Figure:
     tested = table[(table["method"] == "autoencoder") & table["p"].notna() & table["standardized"].notna()]
     if tested.empty:
         return empty_figure("No feature could be tested: it takes three texts and eight questions in each half.")
-    tested = tested.assign(strength=tested["fitted"].abs()).sort_values("strength", ascending=False, kind="stable")
+    tested = tested.assign(strength=tested["fitted"].abs(), found=tested["differs"].fillna(False).astype(bool))
+    tested = tested.sort_values("strength", ascending=False, kind="stable")
     shown = [
         (name, tested[tested["variant"] == name].head(MOST).sort_values("standardized"))
         for name in dict.fromkeys(table["variant"])
@@ -45,9 +46,9 @@ def effects(view: ExperimentView) -> Figure:
         for row in rows.to_dict("records"):
             scale = row["standardized"] / row["difference"] if row["difference"] else 0.0
             ends = [row["low"] * scale, row["high"] * scale]
-            found = row["differs"] is True or row["differs"] == True  # noqa: E712 (pandas' own boolean)
             axis.plot(ends, [place, place], color=colour, linewidth=1.2)
-            axis.plot(row["standardized"], place, "o", color=colour, markerfacecolor=colour if found else "white")
+            face = colour if row["found"] else "white"
+            axis.plot(row["standardized"], place, "o", color=colour, markerfacecolor=face)
             labels.append(f"{row['feature']}, {row['part']}")
             ticks.append(place)
             place += 1

@@ -41,7 +41,9 @@ def config(samples: int = 64, texts: int = 8, tones: int = 4, **sections: object
 
 
 def test_a_sentence_of_several_texts_speaks_of_the_tone() -> None:
-    for statement in said(Scene(128, (0.9, 0.5), 0.5)):
+    statements = said(Scene(128, (0.9, 0.5), 0.5))
+    assert statements
+    for statement in statements:
         assert "this text" not in statement.text.lower()
         assert "8 texts" in statement.text
 
@@ -72,7 +74,9 @@ def test_each_verdict_has_its_words_and_numbers() -> None:
 
 @pytest.mark.parametrize("scene", [Scene(7), Scene(64, texts=2)])
 def test_with_too_little_nothing_is_decided(scene: Scene) -> None:
-    for statement in said(scene):
+    statements = said(scene)
+    assert statements
+    for statement in statements:
         assert statement.verdict == "undecided"
         assert statement.low is None
         assert "no interval, fewer than" in statement.text

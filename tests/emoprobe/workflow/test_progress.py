@@ -55,7 +55,8 @@ def test_a_plan_is_counted_by_experiment_and_variant(tmp_path: Path) -> None:
 
 def test_steered_trajectories_and_their_scores_are_counted(tmp_path: Path) -> None:
     variants = {"control": {}, "joy": {"text": "Wonderful!", "valence": "positive"}}
-    steering = {"enabled": True, "layers": [1], "doses": [0.5], "operations": ["add"], "controls": {"random": 1}}
+    steering = {"enabled": True, "layers": [1], "doses": [0.5], "operations": ["add"]}
+    steering["controls"] = {"random": 1, "shuffled": 2}
     config = parse_config({**CONFIG, "variants": variants, "capture": {}, "steering": steering})
     layout = Layout.of("one", tmp_path)
     names = ("gsm8k_0001", "gsm8k_0002", "gsm8k_0003", "gsm8k_0004")

@@ -128,3 +128,18 @@ def test_wrong_keys_are_told(steering: dict[str, Any], words: list[str]) -> None
         parse_config({"variants": VARIANTS, "steering": steering})
     (line,) = caught.value.lines
     assert all(word in line for word in words), line
+
+
+def test_a_direction_file_is_read_again_where_it_has_changed(tmp_path: Path) -> None:
+    path, memory = tmp_path / "d.safetensors", tmp_path / "memory"
+    settings = {"enabled": True, "files": {"mine": {"path": str(path), "key": "d"}}}
+    config = parse_config({"variants": VARIANTS, "capture": CAPTURE, "steering": settings})
+    save_file({"d": np.ones(7, np.float32)}, path)
+    for _ in range(2):
+        (line,) = check_steering(config, memory)
+        assert "d has 7 values, the model's stream 576" in line
+    save_file({"d": np.ones(576, np.float32)}, path)
+    assert check_steering(config, memory) == []
+    path.unlink()
+    (line,) = check_steering(config, memory)
+    assert "d.safetensors cannot be read" in line

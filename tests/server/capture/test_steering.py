@@ -244,6 +244,17 @@ def test_directions_of_a_file_have_a_length_of_their_own(pair: Pair, tmp_path: P
     assert own.amount == pytest.approx(float(vectors[0].norm()))
 
 
+def test_a_file_that_was_replaced_is_read_again(pair: Pair, tmp_path: Path) -> None:
+    served, _ = pair
+    edit = Edit(file="d.safetensors", key="joy", layers=[0], operation="add")
+    for length in (1.0, 2.0):
+        save_file({"joy": torch.ones(WIDTH), "joy.norm": torch.tensor(length)}, tmp_path / "new.safetensors")
+        (tmp_path / "new.safetensors").replace(tmp_path / "d.safetensors")
+        for _ in range(2):
+            (found,) = layer_edits([edit], tmp_path, served.architecture)
+            assert found.amount == length
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -254,6 +265,7 @@ def test_directions_of_a_file_have_a_length_of_their_own(pair: Pair, tmp_path: P
         ({"rows": "?", "lengths": [1.0]}, "no base64"), ({"rows": "AAAA", "lengths": [1.0]}, "as many rows"),
         ({"rows": "AACAPwAAgD8=", "lengths": [1.0, 1.0]}, "as many rows"), ({"rows": "AACAPwAAgD8=", "lengths": [1.0]}, "2 values"),
         ({"key": "zero"}, "zero, or not finite"), ({"key": "rows"}, "shape"), ({"layers": [3]}, "3 does not exist"),
+        ({"key": "complex"}, "complex numbers"), ({"file": "new.safetensors"}, "values of type 'F4'"),
     ],
 )  # fmt: skip
 def test_edits_that_cannot_be_made_are_refused(pair: Pair, tmp_path: Path, change: dict[str, Any], words: str) -> None:
@@ -264,12 +276,15 @@ def test_edits_that_cannot_be_made_are_refused(pair: Pair, tmp_path: Path, chang
         "joy": torch.ones(WIDTH),
         "narrow": torch.ones(7),
         "zero": torch.zeros(WIDTH),
+        "complex": torch.ones(WIDTH, dtype=torch.complex64),
         "rows": torch.ones(2, WIDTH),
     }
     save_file(tensors, root / "d.safetensors")
     save_file(tensors, tmp_path / "outside.safetensors")
     (root / "link.safetensors").symlink_to(tmp_path / "outside.safetensors")
     (root / "text.safetensors").write_text("no tensors at all")
+    header = b'{"joy": {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}}'  # a type that PyTorch does not have
+    (root / "new.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"0")
     edit = Edit(**({"file": "d.safetensors", "key": "joy", "layers": [0], "operation": "add"} | change))
     with pytest.raises((SteeringError, HookPointError), match=words):
         layer_edits([edit], root, served.architecture)

@@ -14,6 +14,8 @@ import yaml
 from emoprobe.config.execution.deploy import Deploy
 from server.deploy import skypilot
 from server.deploy.host import HostError
+from server.deploy.orders import PROCESS
+from server.deploy.processes import Process
 from tests.workspace import ROOT
 
 RENTED = Deploy(backend="skypilot", min_vram=24, max_price=1.5, idle_minutes=20.0)
@@ -106,10 +108,31 @@ def test_its_job_lasts_as_long_as_the_keeper(tmp_path: Path) -> None:
     run = tmp_path / RENTED.folder / "run"
     run.mkdir(parents=True)
     with subprocess.Popen(["sleep", "1000"]) as keeper:
-        (run / "keeper.process").write_text(f"{keeper.pid} 1\n")
+        process = Process.of(keeper.pid)
+        assert process is not None
+        process.write(run / PROCESS)
         script = skypilot.task("emoprobe-1", RENTED, 1)["run"].replace("sleep 60", "sleep 0.01")
         job = subprocess.Popen(["bash", "-c", script], env={**os.environ, "HOME": str(tmp_path)})
-        with pytest.raises(subprocess.TimeoutExpired):
-            job.wait(2.0)
-        keeper.kill()
+        try:
+            with pytest.raises(subprocess.TimeoutExpired):
+                job.wait(2.0)
+        finally:
+            keeper.kill()
     assert job.wait(60) == 0
+
+
+def test_the_machine_is_kept_for_the_very_process_that_was_named(tmp_path: Path) -> None:
+    own = Process.of(os.getpid())
+    assert own is not None
+    functions = skypilot.task("emoprobe-1", RENTED.model_copy(update={"folder": str(tmp_path)}), 1)["run"]
+    script = functions.partition("left=")[0] + "lives && echo yes || true"
+    (tmp_path / "run").mkdir()
+
+    def lives() -> bool:
+        return subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout == "yes\n"
+
+    assert not lives()
+    own.write(tmp_path / "run" / PROCESS)
+    assert lives()
+    Process(own.number, own.started + 1).write(tmp_path / "run" / PROCESS)  # its number was used again
+    assert not lives()

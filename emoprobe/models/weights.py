@@ -1,0 +1,36 @@
+"""What a file of weights holds, by its header: a plan looks into gigabytes without reading them, or importing NumPy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+LENGTH = 8  # bytes of the header's length, little-endian
+
+
+class WeightsError(ValueError):
+    """A file that is no safetensors file, or is cut off."""
+
+
+def shapes(path: Path) -> dict[str, list[int]]:
+    """The tensors of a safetensors file and their shapes.
+
+    Raises:
+        WeightsError: it is none, or has not as many bytes as its header says.
+        OSError: it cannot be read.
+    """
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(LENGTH), "little")
+        if size < LENGTH or length > size - LENGTH:
+            raise WeightsError("it has no safetensors header")
+        content = file.read(length)
+    try:
+        tensors = {name: entry for name, entry in json.loads(content).items() if name != "__metadata__"}
+        held = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
+        found = {name: [int(extent) for extent in entry["shape"]] for name, entry in tensors.items()}
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        raise WeightsError("its safetensors header cannot be understood") from None
+    if LENGTH + length + held != size:
+        raise WeightsError(f"it has {size} bytes, its header tells of {LENGTH + length + held}")
+    return found

@@ -1,0 +1,34 @@
+"""The line that a plan begins with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from emoprobe.config.files import parse_config
+from emoprobe.config.study import Study
+from emoprobe.results.layout import Layout
+from emoprobe.workflow.targets import Targets, budget
+
+ELSEWHERE = ["http://a:1/v1", "http://b:2/v1"]
+INSIDE: dict[str, Any] = {"generation": {"backend": "nnsight"}}
+
+
+@pytest.mark.parametrize(
+    ("sections", "servers"),
+    [
+        ({}, "1 vLLM server and 1 NNsight server"),
+        ({"capture": {"enabled": False}}, "1 vLLM server"),
+        ({"workers": {"count": 2}}, "2 vLLM servers and 2 NNsight servers"),
+        ({"workers": {"slurm": [{"count": 3}]}}, "3 vLLM servers in SLURM jobs and 3 NNsight servers in SLURM jobs"),
+        ({"workers": {"endpoints": ELSEWHERE}}, "2 vLLM server endpoints and 1 NNsight server"),
+        ({"workers": {"capture_endpoints": ELSEWHERE}}, "1 vLLM server and 2 NNsight server endpoints"),
+        ({"workers": {"capture_endpoints": ELSEWHERE[:1]}, **INSIDE}, "1 NNsight server endpoint"),
+    ],
+)
+def test_servers_that_others_run_are_told_apart(sections: dict[str, Any], servers: str) -> None:
+    config = parse_config({"dataset": {"samples": 3}, "variants": {"control": {}}, **sections})
+    line = budget(Study(None, {"x": config}), {"x": Targets(config, Layout.of("x"))})
+    assert line.startswith("x: 3 trajectories of at most 768 new tokens in all")
+    assert line.rpartition("; ")[2] == servers
