@@ -104,9 +104,9 @@ def create_app(service: Service, api_key: str | None, request_timeout: float) ->
     async def set_interventions(body: Interventions) -> dict[str, Any]:
         """Set these defaults; what is left out keeps its value."""
         given = {name: value for name, value in body.model_dump().items() if value is not None}
-        wanted = service.defaults.model_copy(update=given)
-        service.check_defaults(wanted)
-        service.defaults = wanted
+        wanted = service.captures.defaults.model_copy(update=given)
+        service.captures.check_defaults(wanted)
+        service.captures.defaults = wanted
         return _fields(service)
 
     @app.post("/v1/chat/completions")
@@ -122,7 +122,7 @@ def create_app(service: Service, api_key: str | None, request_timeout: float) ->
     @app.get("/v1/activations/{save_dir:path}/{file}", response_class=FileResponse)
     async def activation_file(save_dir: str, file: Literal["activations.safetensors", "metadata.json"]) -> Response:
         """A file of a folder that was written, for clients that do not share the server's disk."""
-        path = service.folder(save_dir) / file
+        path = service.captures.folder(save_dir) / file
         if not path.is_file():
             raise HTTPException(404, f"there is no {file} in {save_dir}")
         return FileResponse(path, media_type="application/octet-stream")
@@ -130,14 +130,14 @@ def create_app(service: Service, api_key: str | None, request_timeout: float) ->
     @app.delete("/v1/activations/{save_dir:path}")
     async def delete_activations(save_dir: str) -> dict[str, Any]:
         """Delete a folder that was written; one that is not there counts as deleted."""
-        await asyncio.to_thread(shutil.rmtree, service.folder(save_dir), ignore_errors=True)
+        await asyncio.to_thread(shutil.rmtree, service.captures.folder(save_dir), ignore_errors=True)
         return {"deleted": save_dir}
 
     return app
 
 
 def _fields(service: Service) -> dict[str, Any]:
-    return service.defaults.model_dump(include={"layers", "hook_points", "positions", "dtype"})
+    return service.captures.defaults.model_dump(include={"layers", "hook_points", "positions", "dtype"})
 
 
 async def _serve(work: Work, request: Request, timeout: float) -> Response:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from server.capture.answers import chat_choice, completion_choice, envelope, usage
+from server.capture.capturing import CapturePlan
 from server.capture.engine import ModelError
 from server.capture.errors import BadRequestError
 from server.capture.generation import Generation
@@ -15,7 +16,7 @@ from server.capture.model import Captured
 from server.capture.prompts import Prompt
 from server.capture.schema import ChatRequest, CompletionRequest
 from server.capture.scoring import TokenScores
-from server.capture.service import CapturePlan, Service, steering_of
+from server.capture.service import Service, steering_of
 from server.capture.steering import LayerEdit, Steering
 
 MAX_ROWS = 1024
@@ -83,7 +84,7 @@ class Work:
             raise BadRequestError(
                 f"{len(prompts)} prompts with n = {count}: at most {MAX_ROWS} choices are served", "n"
             )
-        plan = service.plan(request.ndif)
+        plan = service.captures.plan(request.ndif)
         if plan is not None and (len(prompts) > 1 or count > 1):
             raise BadRequestError("ndif: activations are captured for one prompt with n = 1", "ndif")
         # Directions are read from files.
@@ -161,7 +162,7 @@ class Work:
         crumb: dict[str, Any] = {"request_id": self.identifier.partition("-")[2]}
         if self.plan is not None:
             steering = steering_of(self.edits, self.prompts[0])
-            crumb |= await self.service.capture(self.plan, self.prompts[0], self.rows[0].token_ids, steering)
+            crumb |= await self.service.captures.make(self.plan, self.prompts[0], self.rows[0].token_ids, steering)
             self._count(self.rows[0], steering)
         if "steering" in self.request.ndif.model_fields_set:
             counts = [row.steering.tokens for row in self.rows if row.steering is not None]

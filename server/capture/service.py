@@ -1,21 +1,16 @@
-"""What a request comes to: prompts, generations, forward passes and activation folders, awaited together."""
+"""What a request comes to: prompts, generations, scores, and the edits that they are made under."""
 
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from emoprobe.config.science.capture import Capture
 from emoprobe.models.architecture import HookPointError
-from emoprobe.models.positions import PositionError, resolve
-from emoprobe.results.activation_folder import Position, TokenSpans
+from emoprobe.results.activation_folder import TokenSpans
+from server.capture.capturing import Captures
 from server.capture.engine import Engine, Pass
 from server.capture.errors import BadRequestError, UnknownModelError
 from server.capture.generation import Generation
@@ -23,40 +18,18 @@ from server.capture.model import Captured, ServedModel, Wanted
 from server.capture.prompts import Decoder, Prompt, PromptError
 from server.capture.schema import Ndif, Sampling
 from server.capture.steering import LayerEdit, Steering, SteeringError, layer_edits
-from server.capture.storage import OverflowedError, SaveDirError, Storage, Stored
+from server.capture.storage import Storage
 
 if TYPE_CHECKING:
     from server.capture.pushing import Pusher
 
-DEFAULTS = Ndif(
-    layers="all",
-    hook_points=list(Capture().hook_points),
-    positions=list(Capture().positions),
-    dtype=Capture().dtype,
-)
-WRITERS = 2
-
-
-@dataclass(frozen=True)
-class CapturePlan:
-    """A checked wish for activations: where they go and what they are."""
-
-    folder: Path
-    push: bool
-    request_id: str
-    layers: list[int]
-    hook_points: list[str]
-    positions: Any
-    dtype: str
-
 
 class Service:
-    """The model, its engine and its storage, as the routes use them."""
+    """The model, its engine and what it captures, as the routes use them."""
 
     def __init__(self, model: ServedModel, engine: Engine, storage: Storage, pusher: Pusher | None = None) -> None:
-        self.model, self.engine, self.storage, self.pusher = model, engine, storage, pusher
-        self.defaults = DEFAULTS
-        self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="writer")
+        self.model, self.engine, self.storage = model, engine, storage
+        self.captures = Captures(model, engine, storage, pusher)
 
     def check_model(self, name: str | None) -> None:
         """Check the name in a request; null stands for the served model.
@@ -66,54 +39,6 @@ class Service:
         """
         if name is not None and name != self.model.name:
             raise UnknownModelError(f"The model `{name}` does not exist; this server has `{self.model.name}`")
-
-    def folder(self, save_dir: str) -> Path:
-        """The activation folder that a client names.
-
-        Raises:
-            BadRequestError: it is none, or lies elsewhere.
-        """
-        try:
-            return self.storage.resolve(save_dir)
-        except SaveDirError as error:
-            raise BadRequestError(str(error), "save_dir") from None
-
-    def plan(self, ndif: Ndif | None) -> CapturePlan | None:
-        """Check what a request's `ndif` wants captured, before anything is computed; None where it is nothing.
-
-        Raises:
-            BadRequestError: it asks for a layer, hook point or folder that cannot be had.
-        """
-        if ndif is None or not ndif.captures:
-            return None
-        wanted = ndif.over(self.defaults)
-        if wanted.push and self.pusher is None:
-            raise BadRequestError("ndif.push: this server pushes nowhere; start it with --push URL", "ndif")
-        request_id = wanted.request_id or uuid.uuid4().hex
-        try:
-            return CapturePlan(
-                folder=self.storage.resolve(wanted.save_dir if wanted.save_dir is not None else request_id),
-                push=wanted.push,
-                request_id=request_id,
-                layers=self.model.architecture.layers(wanted.layers or "all"),
-                hook_points=self.model.architecture.hook_points(wanted.hook_points or []),
-                positions=wanted.positions,
-                dtype=wanted.dtype or "float16",
-            )
-        except (HookPointError, SaveDirError) as error:
-            raise BadRequestError(f"ndif: {error}", "ndif") from None
-
-    def check_defaults(self, defaults: Ndif) -> None:
-        """Check new defaults.
-
-        Raises:
-            BadRequestError: they name a layer or hook point that the model does not have.
-        """
-        try:
-            self.model.architecture.layers(defaults.layers or "all")
-            self.model.architecture.hook_points(defaults.hook_points or [])
-        except HookPointError as error:
-            raise BadRequestError(str(error)) from None
 
     def chat_prompt(self, messages: list[dict[str, Any]], template: dict[str, Any] | None, ndif: Ndif | None) -> Prompt:
         """The prompt of a chat request.
@@ -207,110 +132,10 @@ class Service:
             Wanted(prompt.token_ids, [], [], None, torch.float32, True, top, steering, divergences=divergences), 0
         )
         self.engine.submit_pass(item)
-        captured: Captured = await _await(item.result)
+        captured: Captured = await asyncio.wrap_future(item.result)
         return captured
-
-    async def capture(
-        self, plan: CapturePlan, prompt: Prompt, completion: list[int], steering: Steering | None
-    ) -> dict[str, Any]:
-        """Capture and store the activations of prompt and completion; return the breadcrumb.
-
-        Raises:
-            BadRequestError: positions that the sequence does not have, more than memory can hold, or values that the
-                stored type cannot.
-            OSError: the folder cannot be written.
-            ActivationError: it cannot be pushed.
-        """
-        ids = prompt.token_ids + completion
-        start, end = prompt.spans.response
-        spans = prompt.spans.model_copy(update={"response": (start, end + len(completion))})
-        try:
-            positions = resolve(plan.positions, spans)
-        except PositionError as error:
-            raise BadRequestError(f"ndif.positions: {error}", "ndif") from None
-        dtype = getattr(torch, plan.dtype)
-        weights = None if plan.positions == "all" else _weights(positions, len(ids))
-        values = self.model.values_held(plan.hook_points) * len(plan.layers)
-        # While a pass runs, every token may be held in the model's own type, and the chosen ones in the stored one.
-        size = values * (len(ids) * self.model.dtype.itemsize if weights is None else 0)
-        size += values * len(positions) * (dtype.itemsize + 4)
-        if size > self.engine.memory:
-            raise BadRequestError(
-                f"ndif: this capture takes {size / 2**30:.1f} GiB, the server holds "
-                f"{self.engine.memory / 2**30:.1f} GiB (--memory-gib); ask for fewer layers, hook points or positions",
-                "ndif",
-            )
-        metadata = {
-            "request_id": plan.request_id,
-            "model": self.model.name,
-            "model_dtype": str(self.model.dtype).removeprefix("torch."),
-            "dtype": plan.dtype,
-            "layers": plan.layers,
-            "hook_points": plan.hook_points,
-            "positions": "all" if plan.positions == "all" else [position.values() for position in positions],
-            "token_ids": ids,
-            "spans": spans.values(),
-        }
-        item = Pass(Wanted(ids, plan.layers, plan.hook_points, weights, dtype, steering=steering), size)
-        stored: Future[Stored] = Future()
-
-        def store(captured: Future[Captured]) -> None:
-            if captured.cancelled():
-                stored.cancel()
-                return
-            self._writers.submit(self._store, plan, metadata, captured, stored, size)
-
-        item.result.add_done_callback(store)
-        self.engine.submit_pass(item)
-        try:
-            found = await _await(stored)
-        except asyncio.CancelledError:
-            item.result.cancel()
-            raise
-        except OverflowedError as error:
-            raise BadRequestError(f"ndif.dtype: {error}", "ndif") from None
-        place = await _await(self.pusher.push(plan.folder)) if plan.push and self.pusher is not None else {}
-        return {
-            **place,
-            "save_dir": found.save_dir,
-            "shapes": found.shapes,
-            "dtype": plan.dtype,
-            "sha256": found.sha256,
-            "bytes": found.bytes,
-        }
-
-    def _store(
-        self, plan: CapturePlan, metadata: dict[str, Any], captured: Future[Captured], stored: Future[Stored], size: int
-    ) -> None:
-        failure = captured.exception()
-        try:
-            if not stored.set_running_or_notify_cancel():
-                return
-            if failure is not None:  # the engine has given the memory back itself
-                stored.set_exception(failure)
-                return
-            stored.set_result(self.storage.write(plan.folder, captured.result().activations, metadata))
-        except Exception as error:
-            stored.set_exception(error)
-        finally:
-            if failure is None:
-                self.engine.release(size)
 
 
 def steering_of(edits: tuple[LayerEdit, ...], prompt: Prompt) -> Steering | None:
     """The edits of a sequence that begins with this prompt."""
     return Steering(edits, prompt.spans.response[0]) if edits else None
-
-
-async def _await(future: Future[Any]) -> Any:
-    """Await a future of another thread; cancelling the awaiting task cancels it."""
-    return await asyncio.wrap_future(future)
-
-
-def _weights(positions: list[Position], length: int) -> torch.Tensor:
-    """(n_positions, length): rows that average over each position's span."""
-    weights = torch.zeros((len(positions), length))
-    for row, position in enumerate(positions):
-        start, end = position.span
-        weights[row, start:end] = 1.0 / (end - start)
-    return weights
