@@ -108,11 +108,8 @@ class Stub:
 def completion(request: dict[str, Any]) -> dict[str, Any]:
     """An answer that follows from the messages and the sampling parameters alone."""
     asked = request.get("ndif") or {}
-    echo = (
-        {"ndif": asked | {"steering": [edit | {"tokens": [7]} for edit in asked["steering"]]}}
-        if "steering" in asked
-        else {}
-    )
+    applied = {"steering": [edit | {"tokens": [7]} for edit in asked["steering"]]} if "steering" in asked else {}
+    echo = {"ndif": asked | applied} if asked else {}
     if request.get("echo"):
         logs = [None, *([-0.5] * (len(request["prompt"]) - 1))]
         compared = {"kl": [0.25] * asked.get("kl", 0), "unedited": logs[asked.get("prompt_tokens", 0) :]}
