@@ -21,8 +21,6 @@ from tests.slurm import Slurm, running
 from tests.workspace import ROOT, Workspace, wait_for
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-# Tests run side by side, a few for each core: more threads would be in each other's way.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # How long anything may take before a test fails; nothing is measured by it.
 PATIENCE = 300.0
@@ -35,6 +33,11 @@ VARIANTS = {
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_configure() -> None:
+    """Tests run side by side, a few for each core: more threads would be in each other's way."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 def pytest_xdist_auto_num_workers() -> int:
     """How many workers `-n auto` starts: tests wait for servers half of the time, and a worker takes 1 GB."""
     return min(2 * len(os.sched_getaffinity(0)), 12)
