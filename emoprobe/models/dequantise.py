@@ -1,7 +1,7 @@
 """From a GGUF file of a Llama model with a byte-level BPE tokenizer to a plain Hugging Face directory in float32.
 
-Transformers reads such a file as well, but takes five times as long, most of it for imports and for reading the file
-three times. What is written here is byte for byte what it would save.
+Transformers reads such a file as well, but takes five times the processor time, most of it for imports and for reading
+the file three times. What is written here is byte for byte what it would save.
 """
 
 from __future__ import annotations

@@ -34,7 +34,9 @@ command -v python3.11 >/dev/null || {
 WAIT = """\
 # The machine is needed as long as the keeper of the model servers lives.
 lives() {{
-  read -r number started < "{folder}/run/{process}" && [ "$(cut -d" " -f22 "/proc/$number/stat")" = "$started" ]
+  read -r number started < "{folder}/run/{process}" && stat=$(<"/proc/$number/stat") || return
+  set -- ${{stat##*) }}  # the name of a process, in parentheses, may have spaces
+  [[ $1 != [ZX] && ${{20}} = "$started" ]]
 }} 2>/dev/null
 left={first}
 while [ "$left" -gt 0 ]; do

@@ -11,8 +11,8 @@ import os
 import signal
 import stat
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from server.guard import NONCE_VARIABLE
@@ -27,20 +27,27 @@ from tests.workspace import wait_for
 OUTAGE_SECONDS = 60.0
 
 
+@contextmanager
+def held_servers(scene: SlurmScene) -> Iterator[None]:
+    """A run whose servers are held in the middle of a request as long as the block lasts; then it goes to its end."""
+    process = scene.start()
+    servers = scene.hold(process)
+    yield
+    let_go(servers)
+    scene.finish(process)
+
+
 def taken(inject: Callable[[SlurmScene], None], undo: Callable[[SlurmScene], None] | None = None) -> Callable[..., str]:
     """The first server is taken away; where it has nowhere to go, what took it goes away once the loss is seen."""
 
     def happen(scene: SlurmScene) -> str:
-        process = scene.start()
-        held = scene.hold(process)
-        scene.begin()
-        inject(scene)
-        if undo is not None:
-            wait_for(scene.is_lost, PATIENCE, "the loss")
-            undo(scene)
-        scene.note_return()
-        let_go(held)
-        scene.finish(process)
+        with held_servers(scene):
+            scene.begin()
+            inject(scene)
+            if undo is not None:
+                wait_for(scene.is_lost, PATIENCE, "the loss")
+                undo(scene)
+            scene.note_return()
         return f"complete, {scene.failures()} attempts moved"
 
     return happen
@@ -87,18 +94,15 @@ def bring_nodes_back(scene: SlurmScene) -> None:
 
 def stale_address(scene: SlurmScene) -> str:
     """A node is lost, and at the address that its job has left another program listens."""
-    process = scene.start()
-    held = scene.hold(process)
-    address = scene.address(NAMES[0])
-    assert address is not None
-    scene.begin()
-    lose_node(scene)
-    with impostor_at(address) as impostor:
-        wait_for(scene.is_lost, PATIENCE, "the loss")
-        bring_nodes_back(scene)
-        scene.note_return()
-    let_go(held)
-    scene.finish(process)
+    with held_servers(scene):
+        address = scene.address(NAMES[0])
+        assert address is not None
+        scene.begin()
+        lose_node(scene)
+        with impostor_at(address) as impostor:
+            wait_for(scene.is_lost, PATIENCE, "the loss")
+            bring_nodes_back(scene)
+            scene.note_return()
     return f"complete; {told_nothing(impostor)}"
 
 
@@ -133,15 +137,15 @@ def untouched(
 
     def happen(scene: SlurmScene) -> str:
         process = scene.start()
-        held = scene.hold(process)
+        servers = scene.hold(process)
         scene.begin()
         inject(scene)
-        let_go(held[:1])  # the other one is in the middle of a request as long as it lasts
+        let_go(servers[:1])  # the other one is in the middle of a request as long as it lasts
         scene.note_answer()
         wait_for(lambda: scene.elapsed() >= seconds, PATIENCE, "the end of the outage")
         assert scene.restarts() == [0, 0]
         undo(scene)
-        let_go(held)
+        let_go(servers)
         scene.finish(process)
         assert scene.failures() == 0
         return "complete, no attempt failed, nothing restarted"

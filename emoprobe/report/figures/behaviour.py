@@ -77,7 +77,9 @@ def paired_differences(view: ExperimentView) -> Figure:
     for row, entry in zip(rows, tests.itertuples(), strict=True):
         colour = colour_of(entry.variant, valences.get(str(entry.variant)))
         alpha = 1.0 if entry.family == "primary" else 0.45
-        mark, p_value = VERDICT_MARKS[str(entry.verdict)], float(str(entry.p_holm))
+        mark = VERDICT_MARKS[str(entry.verdict)]
+        # The p value that the verdict follows from, as in the statement beside it.
+        p_value = float(str(entry.p_equivalent_holm if entry.verdict == "equivalent" else entry.p_holm))
         axis.plot([entry.low, entry.high], [row, row], color=colour, linewidth=2, alpha=alpha, solid_capstyle="butt")
         axis.plot(
             entry.difference,
