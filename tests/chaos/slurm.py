@@ -97,9 +97,12 @@ def stale_address(scene: SlurmScene) -> str:
     with held_servers(scene):
         address = scene.address(NAMES[0])
         assert address is not None
+        pool = pool_process(scene.workspace.config)
         scene.begin()
+        os.kill(pool, signal.SIGSTOP)  # so that it looks when the other program listens, not before
         lose_node(scene)
         with impostor_at(address) as impostor:
+            os.kill(pool, signal.SIGCONT)
             wait_for(scene.is_lost, PATIENCE, "the loss")
             bring_nodes_back(scene)
             scene.note_return()
