@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import importlib
+import sys
+from importlib.util import find_spec, module_from_spec
 from typing import Any
 
 from emoprobe.config.science.dataset import Dataset
@@ -12,6 +15,7 @@ from emoprobe.tasks.sources.source import DataError, Kind, Row, Source
 PREFIX = "reasoning_gym:"
 # Short for `reasoning_gym:gsm_symbolic` (GSM-Symbolic, arXiv:2410.05229), with questions that come up twice kept.
 SHORT_NAME = "gsm_symbolic"
+PACKAGE, FAMILY = "reasoning_gym", "arithmetic"
 # What a task calls its kinds of question, where it has several.
 KIND_KEYS = ("task_type", "task", "problem_type")
 # Rows in a row that bring no new question before a task counts as used up.
@@ -33,7 +37,7 @@ def task_of(source: str) -> str:
 def check(dataset: Dataset, seed: int) -> list[str]:
     """Whether there is such a task, with these arguments, different questions enough, and numbers as answers.
 
-    The package takes a second to import; of a large draw only the beginning is looked at.
+    Of a large draw only the beginning is looked at.
     """
     try:
         rows = open_task(dataset.model_copy(update={"samples": min(dataset.samples, MOST_CHECKED)}), seed)
@@ -122,22 +126,23 @@ class Distinct:
 
 
 def _open(dataset: Dataset, seed: int, size: int) -> TaskRows:
+    task = task_of(dataset.source)
     try:
-        import reasoning_gym
-        from reasoning_gym.factory import DATASETS
+        factory = _factory()
+        if task not in factory.DATASETS:
+            importlib.import_module(PACKAGE).create_dataset  # noqa: B018 (brings all tasks)
     except ImportError as error:
         raise DataError(
             f"dataset.source = {dataset.source!r}: needs the package reasoning-gym ({error}); run make env"
         ) from None
-    task = task_of(dataset.source)
-    if task not in DATASETS:
-        near = difflib.get_close_matches(task, DATASETS, n=1)
+    if task not in factory.DATASETS:
+        near = difflib.get_close_matches(task, factory.DATASETS, n=1)
         hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
         raise DataError(f"dataset.source = {dataset.source!r}: reasoning_gym has no task {task!r}{hint}")
     own = sorted({"seed", "size"} & set(dataset.arguments))
     if own:
         raise DataError(f"dataset.arguments.{own[0]}: is set by the experiment; remove the key")
-    known = [name for name in DATASETS[task][1].__dataclass_fields__ if name not in ("seed", "size")]
+    known = [name for name in factory.DATASETS[task][1].__dataclass_fields__ if name not in ("seed", "size")]
     for name in dataset.arguments:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
@@ -147,13 +152,39 @@ def _open(dataset: Dataset, seed: int, size: int) -> TaskRows:
             )
     try:
         # Room to pass over questions that came up before; what a row holds does not depend on it.
-        rows = reasoning_gym.create_dataset(task, seed=seed, size=max(size, 1) + 1_000_000, **dataset.arguments)
+        rows = factory.create_dataset(task, seed=seed, size=max(size, 1) + 1_000_000, **dataset.arguments)
         rows[0]
     except Exception as error:
         raise DataError(
             f"dataset.arguments = {dataset.arguments}: {task} does not take them ({type(error).__name__}: {error})"
         ) from None
     return TaskRows(task, rows, size)
+
+
+def _factory() -> Any:
+    """The package's factory, with the tasks of arithmetic at least.
+
+    The package imports all its families, and with them what draws and solves: ten times what arithmetic takes. So it
+    is made to do that once one of its names is asked for, which arithmetic does not.
+
+    Raises:
+        ImportError: the package is not installed.
+    """
+    spec = find_spec(PACKAGE)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"No module named {PACKAGE!r}")
+    if PACKAGE not in sys.modules:
+        package, loader = module_from_spec(spec), spec.loader
+
+        def complete(name: str) -> Any:
+            vars(package).pop("__getattr__", None)
+            loader.exec_module(package)
+            return getattr(package, name)
+
+        vars(package)["__getattr__"] = complete
+        sys.modules[PACKAGE] = package
+        importlib.import_module(f"{PACKAGE}.{FAMILY}")
+    return sys.modules[f"{PACKAGE}.factory"]
 
 
 KIND = Kind(f"{SHORT_NAME}, {PREFIX}TASK", matches, open_task, check)

@@ -319,7 +319,7 @@ import sys
 from emoprobe.config.files import parse_config
 from emoprobe.workflow.checks import check_config
 config = parse_config({"variants": {"control": {}}, "model": {"source": sys.argv[1]}, "capture": {"layers": [0]}})
-heavy = ("torch", "transformers", "datasets", "pandas", "httpx", "rich")
+heavy = ("torch", "transformers", "datasets", "pandas", "httpx", "rich", "sympy", "matplotlib")
 print(check_config(config), job_environment.__name__, [name for name in heavy if name in sys.modules])
 """
 
