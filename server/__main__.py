@@ -7,6 +7,7 @@ import ipaddress
 import logging
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,6 +68,9 @@ def main() -> None:
     logging.basicConfig(
         level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
+    from server.capture.allocator import keep_freed_memory
+
+    keep_freed_memory()
     import torch
     import uvicorn
 
@@ -83,7 +87,10 @@ def main() -> None:
     name = arguments.served_model_name or arguments.model
     pusher = make_pusher(arguments)
     try:
-        model = ServedModel(arguments.model, name, arguments.dtype, arguments.device)
+        # In a thread that ends, and its team of OpenMP threads with it: beside the engine's team there would be more
+        # threads than cores, and those sleep instead of waiting for the next operation.
+        with ThreadPoolExecutor(1) as loader:
+            model = loader.submit(ServedModel, arguments.model, name, arguments.dtype, arguments.device).result()
     except (UnsupportedModelError, OSError, ValueError) as error:
         sys.exit(f"--model {arguments.model}: {str(error).strip().splitlines()[0]}")
     engine = Engine(model, arguments.batch_tokens, int(arguments.memory_gib * 2**30))

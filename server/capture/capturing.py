@@ -57,7 +57,10 @@ class Captures:
     def __init__(self, model: ServedModel, engine: Engine, storage: Storage, pusher: Pusher | None = None) -> None:
         self.model, self.engine, self.storage, self.pusher = model, engine, storage, pusher
         self.defaults = DEFAULTS
-        self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="writer")
+        # Each has one thread for itself: teams of theirs would be in the way of the engine's.
+        self._writers = ThreadPoolExecutor(
+            WRITERS, thread_name_prefix="writer", initializer=torch.set_num_threads, initargs=(1,)
+        )
 
     def folder(self, save_dir: str) -> Path:
         """The activation folder that a client names.

@@ -31,7 +31,11 @@ class Workers(Section):
     model_name: str | None = Field(None, description="What `endpoints` call the model; null: its source.")
     requests: int = Field(64, ge=1, le=4096, description="Requests in flight at one server.")
     timeout: float = Field(600.0, gt=0, description="Seconds that one attempt at a request may take.")
-    batch_tokens: int = Field(4096, ge=1, description="Token budget of one forward pass of the capture server.")
+    batch_tokens: int = Field(
+        4096,
+        ge=1,
+        description="Token budget of one forward pass of the capture server; on a CPU captures take 1536 at most.",
+    )
     memory_gib: float = Field(4.0, gt=0, description="Bound on captured activations that wait for the disk, GiB.")
     attempts: int = Field(3, ge=1, le=10, description="Tries of one request, each on the next live server.")
     restarts: int = Field(2, ge=0, le=100, description="Restarts of a server that died, each.")
