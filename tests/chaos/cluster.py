@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import tempfile
 import threading
 import time
@@ -21,7 +20,7 @@ from tests.chaos.scene import Scene, tiny_model
 from tests.conftest import PATIENCE
 from tests.slurm import Slurm
 from tests.workflow.pool import pool_status, server_process
-from tests.workspace import wait_for
+from tests.workspace import Process, wait_for
 
 NAMES = ("nnsight-0", "nnsight-1")
 # On a cluster with one server a node, so that a node's fate is one server's.
@@ -53,7 +52,7 @@ class SlurmScene(Scene):
         self.slurm.stop()
         self._cluster_folder.cleanup()
 
-    def hold(self, process: subprocess.Popen[str]) -> list[int]:
+    def hold(self, process: Process) -> list[int]:
         """Wait until both servers have requests in flight, and stop them there; return their processes."""
         held: dict[str, int] = {}
         while len(held) < len(NAMES):

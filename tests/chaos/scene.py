@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from tests.benchmarks.measure import embedded_model
 from tests.conftest import PATIENCE, VARIANTS, StubServer
 from tests.server.capture import tiny_models
 from tests.workflow.pool import end_pool, server_process, worker_status
-from tests.workspace import Workspace, processes_of, wait_for
+from tests.workspace import Process, Workspace, processes_of, wait_for
 
 SAMPLES = 4
 PAIRS = SAMPLES * len(VARIANTS)
@@ -73,22 +72,22 @@ class Scene:
         """Run the workflow as far as the faults concern it; return what it printed."""
         return self.workspace.run(*self.goal, ok=ok)
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str) -> Process:
         """Start the workflow and return at once."""
         return self.workspace.start(*self.goal, *arguments)
 
-    def wait_for(self, process: subprocess.Popen[str], condition: Callable[[], bool], what: str) -> None:
+    def wait_for(self, process: Process, condition: Callable[[], bool], what: str) -> None:
         """Wait until something holds of a started workflow, which must not end before."""
         wait_for(lambda: condition() or process.poll() is not None, PATIENCE, what)
         assert condition() or process.poll() is None, self.printed()[-3000:]
 
-    def start_busy(self, *arguments: str) -> subprocess.Popen[str]:
+    def start_busy(self, *arguments: str) -> Process:
         """Start the workflow and return when stub servers have requests in flight."""
         process = self.start(*arguments)
         self.wait_for(process, lambda: sum(len(each.requests()) for each in self.servers) >= 2, "requests in flight")
         return process
 
-    def finish(self, process: subprocess.Popen[str]) -> None:
+    def finish(self, process: Process) -> None:
         """Wait for a started workflow, which must succeed."""
         assert process.wait(PATIENCE) == 0, self.printed()[-3000:]
 

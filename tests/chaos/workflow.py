@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from functools import partial
@@ -12,13 +11,13 @@ from functools import partial
 from tests.chaos.scene import PAIRS, Fault, Scene, captures, nnsight_trajectories, stubs
 from tests.conftest import PATIENCE
 from tests.workflow.pool import pool_process, workers
-from tests.workspace import Workspace
+from tests.workspace import Process, Workspace
 
 busy = partial(stubs, delay=1.0, requests=2)
 RESUMED = "nothing half-written, no process left, a plain re-run finishes"
 
 
-def start_capturing(scene: Scene) -> subprocess.Popen[str]:
+def start_capturing(scene: Scene) -> Process:
     """Start the workflow, a job or two at a time, and return when there are first activations."""
     process = scene.start("--cores", "2")
     root = scene.workspace.layout.root
@@ -27,7 +26,7 @@ def start_capturing(scene: Scene) -> subprocess.Popen[str]:
 
 
 def end_snakemake(
-    number: signal.Signals, start: Callable[[Scene], subprocess.Popen[str]] = Scene.start_busy
+    number: signal.Signals, start: Callable[[Scene], Process] = Scene.start_busy
 ) -> Callable[[Scene], str]:
     """Snakemake is ended by a signal in mid-run; the next run finishes."""
 
@@ -47,7 +46,7 @@ def end_snakemake(
     return inject
 
 
-def kill_everything(start: Callable[[Scene], subprocess.Popen[str]]) -> Callable[[Scene], str]:
+def kill_everything(start: Callable[[Scene], Process]) -> Callable[[Scene], str]:
     """What a loss of power does to processes: all end at once."""
 
     def inject(scene: Scene) -> str:
@@ -67,7 +66,7 @@ def rerun(scene: Scene) -> str:
     return ", complete after a re-run"
 
 
-def kill_pool(start: Callable[[Scene], subprocess.Popen[str]]) -> Callable[[Scene], str]:
+def kill_pool(start: Callable[[Scene], Process]) -> Callable[[Scene], str]:
     """The supervisor of the servers is killed."""
 
     def inject(scene: Scene) -> str:
