@@ -38,6 +38,7 @@ rule train_autoencoder:
         autoencoder="seed-[0-9]+",
     conda:
         ENVIRONMENT
+    threads: 2
     resources:
         cpus=2,
     params:
@@ -61,6 +62,7 @@ rule measure_autoencoders:
         FILES.benchmark("measure_autoencoders")
     conda:
         ENVIRONMENT
+    threads: 2
     resources:
         cpus=2,
     params:
@@ -86,6 +88,7 @@ rule analyze_features:
         FILES.benchmark("analyze_features")
     conda:
         ENVIRONMENT
+    threads: 2
     resources:
         cpus=2,
     params:

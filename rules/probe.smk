@@ -15,6 +15,7 @@ rule probe_activations:
         FILES.benchmark("probe_activations")
     conda:
         ENVIRONMENT
+    threads: 2
     resources:
         cpus=2,
     params:

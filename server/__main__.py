@@ -71,6 +71,8 @@ def main() -> None:
     from server.capture.allocator import keep_freed_memory
 
     keep_freed_memory()
+    # Where it is installed, transformers imports scikit-learn for a way of decoding that is not used here: a second.
+    sys.modules["sklearn"] = None  # type: ignore[assignment]
     import torch
     import uvicorn
 

@@ -172,4 +172,11 @@ def _settings(config: Config, gpu: bool) -> dict[str, str]:
         "VLLM_LOGGING_LEVEL": config.workers.log_level.upper(),
         "HF_HUB_OFFLINE": "1",
     }
-    return settings if gpu else settings | {"VLLM_CPU_KVCACHE_SPACE": str(config.workers.kv_cache_gib)}
+    if gpu:
+        return settings
+    # The engine computes in its own process. Another one for that takes a third of the time to start, and passes every
+    # step on; what it is there for, variables that are set before a process begins, the engine's process has as well.
+    return settings | {
+        "VLLM_CPU_KVCACHE_SPACE": str(config.workers.kv_cache_gib),
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    }
