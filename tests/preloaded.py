@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from setproctitle import setproctitle
+from setproctitle import getproctitle, setproctitle
 
 CODE = Path(__file__).parents[1]
 # What `snakemake` and the Snakefile import.
@@ -135,6 +135,7 @@ def main() -> None:
         importlib.import_module(name)
     gc.collect()
     gc.freeze()
+    getproctitle()  # finds the place of the title, which lies before that of the environment as it was at the start
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait for copies
     while True:
         message, numbers, _, _ = socket.recv_fds(orders, LONGEST_ORDER, 3)

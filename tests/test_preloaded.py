@@ -1,0 +1,57 @@
+"""Copies of a process that has imported code behave as the command does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.preloaded import Copy, Order, Template
+
+PROBE = """
+import json, os, sys, time
+print(json.dumps([sys.argv[1:], os.getcwd(), os.environ["PROBE"], os.getsid(0) == os.getpid(), __name__]), flush=True)
+print("oh", file=sys.stderr)
+if "wait" in sys.argv:
+    time.sleep(1000)
+sys.exit(3)
+"""
+
+
+@pytest.fixture(scope="module")
+def template() -> Template:
+    return Template(["json"])
+
+
+@pytest.fixture
+def start(template: Template, tmp_path: Path) -> Callable[..., Copy]:
+    (tmp_path / "probe.py").write_text(PROBE)
+
+    def begin(*arguments: str, session: bool = False) -> Copy:
+        order = Order("probe", list(arguments), str(tmp_path), {**os.environ, "PROBE": "own"}, session)
+        with open(tmp_path / "out", "w") as output, open(tmp_path / "err", "w") as errors:
+            return template.start(order, output, errors)
+
+    return begin
+
+
+@pytest.mark.parametrize("session", [False, True])
+def test_it_runs_as_the_command_would(start: Callable[..., Copy], tmp_path: Path, session: bool) -> None:
+    assert start("a", "b c", session=session).wait(60) == 3
+    said = f'[["a", "b c"], "{tmp_path}", "own", {str(session).lower()}, "__main__"]\n'
+    assert ((tmp_path / "out").read_text(), (tmp_path / "err").read_text()) == (said, "oh\n")
+
+
+def test_it_is_watched_and_killed_as_a_process_is(start: Callable[..., Copy]) -> None:
+    process = start("wait")
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.5)
+    assert process.poll() is None
+    assert b"probe\0wait" in Path(f"/proc/{process.pid}/cmdline").read_bytes().replace(b" ", b"\0")
+    process.kill()
+    assert process.wait(60) == process.poll() == -signal.SIGKILL
+    process.terminate()  # nobody else may have its number by now
