@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from emoprobe.config.science.model import Model
 from emoprobe.models import source as models
@@ -63,6 +66,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def smollm2() -> Path:
     """The embedded model as a directory, converted once and kept between sessions."""
     return Path(models.prepare(Model(), ROOT / "results/models").path)
+
+
+@pytest.fixture(scope="session")
+def unweighted(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model with next to no weights, for stub servers: a run reads all of them to tell their hash."""
+    folder = tmp_path_factory.mktemp("unweighted")
+    for path in smollm2.iterdir():
+        if path.suffix != ".safetensors":
+            shutil.copy(path, folder)
+    save_file({"model.norm.weight": np.ones(576, np.float32)}, folder / "model.safetensors")
+    return folder
 
 
 class StubServer:
@@ -123,13 +137,13 @@ def slurm() -> Iterator[Slurm]:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, smollm2: Path) -> Callable[..., Workspace]:
+def workspace(tmp_path: Path, unweighted: Path) -> Callable[..., Workspace]:
     """Make a small experiment whose servers are stubs; keyword arguments are whole sections of its config."""
 
     def make(*servers: StubServer, name: str = "tiny", **sections: Any) -> Workspace:
         config: dict[str, Any] = {
             "experiment": {"name": name},
-            "model": {"source": str(smollm2)},
+            "model": {"source": str(unweighted)},
             "dataset": {"samples": 4},
             "variants": VARIANTS,
             "generation": {"max_tokens": 32},

@@ -15,14 +15,14 @@ from tests.workspace import Workspace
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, smollm2: Path) -> Iterator[Workspace]:
+def finished(tmp_path_factory: pytest.TempPathFactory, unweighted: Path) -> Iterator[Workspace]:
     """An experiment of four variants on four samples that has been run to its end; tests change copies of it."""
     server = StubServer()
     folder = tmp_path_factory.mktemp("finished")
     (folder / "nagging.py").write_text("def nag(m):\n    m[-1]['content'] += ' Now!'\n    return m\n")
     config = {
         "experiment": {"name": "tiny"},
-        "model": {"source": str(smollm2)},
+        "model": {"source": str(unweighted)},
         "dataset": {"samples": 4},
         "variants": {**VARIANTS, "nag": {"transform": "nagging:nag"}},
         "generation": {"max_tokens": 32, "temperature": 0.7},

@@ -52,17 +52,14 @@ def run_probes(
         ActivationError: a file of the source is damaged.
     """
     threads = torch.get_num_threads()
-    # Matrices of few rows are so small that threads within them would wait for each other: positions share the threads.
-    small = len(source.rows) < THREADED_ROWS
-    torch.set_num_threads(1 if small else threads)
     try:
-        return _run(table, source, config, memory, transfers, workers=threads if small else 1)
+        return _run(table, source, config, memory, transfers, threads)
     finally:
         torch.set_num_threads(threads)
 
 
 def _run(
-    table: pd.DataFrame, source: Source, config: Config, memory: int, transfers: bool, workers: int
+    table: pd.DataFrame, source: Source, config: Config, memory: int, transfers: bool, threads: int
 ) -> Findings:  # fmt: skip
     table = table.iloc[source.rows].reset_index(drop=True)
     design, settings = Design.of(table, config), config.probes
@@ -107,7 +104,12 @@ def _run(
         if transfers:
             findings.transfer += _between_positions(hook_point, layers, positions, block, weights)
 
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),)) as pool:
+    # Positions share the threads: within one problem they wait for each other, a third of the time at 1,400 rows. At
+    # most two batches are at work; what is left goes into each problem, unless its matrices are small.
+    workers = min(threads, len(positions) * min(2, len(source.hook_points) * len(source.layers)))
+    each = threads // workers if len(source.rows) >= THREADED_ROWS else 1
+    torch.set_num_threads(each)
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(each,)) as pool:
         for hook_point, begin, block in _batches(source, positions, settings.permutations, memory):
             futures = [
                 pool.submit(probe_position, block[position.name], position, settings, wanted, transfers)
