@@ -176,7 +176,7 @@ class ServedModel:
         """One pass over sequences, right-padded: activations at their positions, and their scores.
 
         A padded batch gives what single sequences give, as no token sees the padding behind it. For the same reason
-        there is no mask: attention is plainly causal, which is faster than with one.
+        there is no mask, whose size is the square of the tokens: attention is plainly causal.
         """
         count = len(batch)
         # Last, those that are compared with the edited ones among the others.
