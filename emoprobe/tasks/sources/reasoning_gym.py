@@ -6,6 +6,7 @@ import difflib
 import importlib
 import sys
 from importlib.util import find_spec, module_from_spec
+from threading import Lock
 from typing import Any
 
 from emoprobe.config.science.dataset import Dataset
@@ -16,6 +17,7 @@ PREFIX = "reasoning_gym:"
 # Short for `reasoning_gym:gsm_symbolic` (GSM-Symbolic, arXiv:2410.05229), with questions that come up twice kept.
 SHORT_NAME = "gsm_symbolic"
 PACKAGE, FAMILY = "reasoning_gym", "arithmetic"
+_IMPORTING = Lock()  # a pool opens the data of its experiments in threads
 # What a task calls its kinds of question, where it has several.
 KIND_KEYS = ("task_type", "task", "problem_type")
 # Rows in a row that bring no new question before a task counts as used up.
@@ -128,9 +130,10 @@ class Distinct:
 def _open(dataset: Dataset, seed: int, size: int) -> TaskRows:
     task = task_of(dataset.source)
     try:
-        factory = _factory()
-        if task not in factory.DATASETS:
-            importlib.import_module(PACKAGE).create_dataset  # noqa: B018 (brings all tasks)
+        with _IMPORTING:
+            factory = _factory()
+            if task not in factory.DATASETS:
+                importlib.import_module(PACKAGE).create_dataset  # noqa: B018 (brings all tasks)
     except ImportError as error:
         raise DataError(
             f"dataset.source = {dataset.source!r}: needs the package reasoning-gym ({error}); run make env"

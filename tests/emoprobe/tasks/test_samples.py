@@ -434,3 +434,22 @@ def test_local_data_is_found_from_elsewhere(tmp_path: Path) -> None:
         assert located(Dataset(source=source), tmp_path).source == str(tmp_path / source)
     for source in ("/data/sums", "gsm8k", "gsm_symbolic", "owner/name", "reasoning_gym:gcd"):
         assert located(Dataset(source=source), tmp_path).source == source
+
+
+THREADS = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from emoprobe.config.science.dataset import Dataset
+from emoprobe.tasks.sources.reasoning_gym import open_task
+sys.setswitchinterval(1e-5)
+tasks = ["gsm_symbolic", "reasoning_gym:chain_sum", "reasoning_gym:simple_equations", "reasoning_gym:gcd"] * 2
+with ThreadPoolExecutor(len(tasks)) as pool:
+    found = list(pool.map(lambda task: len(open_task(Dataset(source=task, samples=2), 42).row(1).question) > 0, tasks))
+import reasoning_gym
+print(all(found), len(reasoning_gym.create_dataset("gcd", seed=1, size=3)))
+"""
+
+
+def test_tasks_are_opened_by_threads_side_by_side() -> None:
+    done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert done.stdout == "True 3\n", done.stderr[-2000:]
