@@ -40,7 +40,7 @@ rule train_autoencoder:
         ENVIRONMENT
     threads: 2
     resources:
-        cpus=2,
+        cpus=lambda wildcards, threads: threads,
     params:
         autoencoder=trigger("autoencoder"),
         code=triggers.code("train_autoencoder"),
@@ -64,7 +64,7 @@ rule measure_autoencoders:
         ENVIRONMENT
     threads: 2
     resources:
-        cpus=2,
+        cpus=lambda wildcards, threads: threads,
     params:
         autoencoder=trigger("autoencoder"),
         evaluated=trigger("evaluated"),
@@ -90,7 +90,7 @@ rule analyze_features:
         ENVIRONMENT
     threads: 2
     resources:
-        cpus=2,
+        cpus=lambda wildcards, threads: threads,
     params:
         autoencoder=trigger("autoencoder"),
         features=trigger("features"),

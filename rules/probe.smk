@@ -17,7 +17,7 @@ rule probe_activations:
         ENVIRONMENT
     threads: 2
     resources:
-        cpus=2,
+        cpus=lambda wildcards, threads: threads,
     params:
         probes=trigger("probes"),
         analysis=trigger("analysis"),

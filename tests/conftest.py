@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from safetensors.numpy import save_file
 
 from emoprobe.config.science.model import Model
 from emoprobe.models import source as models
+from tests.copies import template
+from tests.copies.copy import has_template
 from tests.nnsight_server import NNsightServer
 from tests.ports import free_port
 from tests.seaweed import SeaweedFS
@@ -35,10 +39,16 @@ VARIANTS = {
 }
 
 
-@pytest.hookimpl(optionalhook=True)
 def pytest_configure() -> None:
-    """Tests run side by side, a few for each core: more threads would be in each other's way."""
+    """Have one template of copies for all workers.
+
+    Tests run side by side, a few for each core: more threads would be in each other's way.
+    """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if not has_template():
+        folder = Path(tempfile.mkdtemp(prefix="copies-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        template.start(folder / "template")
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -18,8 +18,7 @@ from typing import IO, Any
 import yaml
 
 from emoprobe.results.layout import Layout
-from tests import preloaded
-from tests.preloaded import Copy, Order
+from tests.copies.copy import Copy, Order, begin, has_template
 
 ROOT = Path(__file__).parents[1]
 Process = subprocess.Popen[str] | Copy
@@ -30,7 +29,7 @@ class Workspace:
     """A folder with a config; `config` is written before each run.
 
     `code` is the folder of the Snakefile, `profile` one of its profiles, `python` the interpreter that has Snakemake.
-    With `copied`, as in tests, the command is a copy of a process that has imported the code; benchmarks start a new one.
+    With `copied` the command and what it starts are copies of a process that has imported the code; see `tests.copies`.
     """
 
     folder: Path
@@ -38,7 +37,7 @@ class Workspace:
     code: Path = ROOT
     profile: str = "default"
     python: str = sys.executable
-    copied: bool = field(default_factory=lambda: "PYTEST_VERSION" in os.environ)
+    copied: bool = field(default_factory=has_template)
 
     @property
     def layout(self) -> Layout:
@@ -88,7 +87,7 @@ class Workspace:
     ) -> Process:
         if self.copied and (self.code, self.python) == (ROOT, sys.executable):
             order = Order(command[2], command[3:], str(self.folder), env, session)
-            return preloaded.snakemake().start(order, output, errors)
+            return begin(order, output, errors)
         return subprocess.Popen(
             command, stdout=output, stderr=errors, cwd=self.folder, env=env, text=True, start_new_session=session
         )

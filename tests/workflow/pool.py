@@ -45,7 +45,8 @@ def server_process(config: dict[str, Any], name: str) -> int | None:
     port = worker_status(config, name).get("url", "").rpartition(":")[2]
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
-            if port and f"\0--port\0{port}\0".encode() in entry.read_bytes():
+            # The title of a copy has its words apart by spaces.
+            if port and f" --port {port} ".encode() in entry.read_bytes().replace(b"\0", b" "):
                 return int(entry.parent.name)
     return None
 

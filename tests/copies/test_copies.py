@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.preloaded import Copy, Order, Template
+from tests.copies.copy import Copy, Order, begin
 
 PROBE = """
 import json, os, sys, time
@@ -22,21 +22,16 @@ sys.exit(3)
 """
 
 
-@pytest.fixture(scope="module")
-def template() -> Template:
-    return Template(["json"])
-
-
 @pytest.fixture
-def start(template: Template, tmp_path: Path) -> Callable[..., Copy]:
+def start(tmp_path: Path) -> Callable[..., Copy]:
     (tmp_path / "probe.py").write_text(PROBE)
 
-    def begin(*arguments: str, session: bool = False) -> Copy:
+    def run(*arguments: str, session: bool = False) -> Copy:
         order = Order("probe", list(arguments), str(tmp_path), {**os.environ, "PROBE": "own"}, session)
         with open(tmp_path / "out", "w") as output, open(tmp_path / "err", "w") as errors:
-            return template.start(order, output, errors)
+            return begin(order, output, errors)
 
-    return begin
+    return run
 
 
 @pytest.mark.parametrize("session", [False, True])

@@ -1,0 +1,78 @@
+"""What a copied command asks to be copied, in place of the processes that it would start.
+
+Servers of vLLM, `bash` and all else are started as ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from importlib import import_module
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+from tests.copies.copy import AwaitedCopy, Copy, Order, begin
+
+CODE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+# The command of a rule that is nothing but a script.
+SCRIPT = re.compile(r'set -euo pipefail;\s+"\$EMOPROBE_PYTHON" -m (scripts\.\w+) ([^|;&<>]*) > (\S+) 2>&1')
+PYTHON_M = [sys.executable, "-m"]
+
+
+def order_copies(module: str) -> None:
+    """Have a command that runs in this process, by its module, ask for copies."""
+    if module == "snakemake":
+        vars(import_module("snakemake.shell"))["sp"] = _with(subprocess, Popen=_shell)
+        vars(import_module("server.pool.client"))["subprocess"] = _with(subprocess, run=_run)
+    elif module == "server.pool.start":  # which is yet to be run, and imports this then
+        sys.modules["subprocess"] = _with(subprocess, Popen=_pool)
+    elif module == "server.pool":
+        vars(import_module("server.pool.local_process"))["asyncio"] = _with(asyncio, create_subprocess_exec=_server)
+
+
+def _with(module: ModuleType, **changed: Any) -> Any:
+    """A module with another thing in it."""
+    return SimpleNamespace(**vars(module) | changed)
+
+
+def _shell(command: str, **named: Any) -> subprocess.Popen[Any] | Copy:
+    """A script of a rule of this project, or whatever else a shell is asked for."""
+    env = named["env"]
+    found = SCRIPT.fullmatch(command.strip())
+    if found is None or env.get("PYTHONPATH", "").split(os.pathsep)[0] != CODE:
+        return subprocess.Popen(command, **named)
+    arguments = [re.sub(r"\$(\w+)", lambda name: env[name[1]], word) for word in shlex.split(found[2])]
+    try:
+        with open(found[3], "wb") as log:
+            return begin(Order(found[1], arguments, os.getcwd(), env), log, log)
+    except OSError:  # the shell says why the log cannot be written
+        return subprocess.Popen(command, **named)
+
+
+def _run(command: list[str], **named: Any) -> subprocess.CompletedProcess[str]:
+    """The start of a pool."""
+    if command[:2] != PYTHON_M:
+        done: subprocess.CompletedProcess[str] = subprocess.run(command, **named)
+        return done
+    with tempfile.TemporaryFile("w+", errors="replace") as errors, open(os.devnull, "wb") as output:
+        status = begin(Order(command[2], command[3:], os.getcwd(), dict(os.environ)), output, errors).wait()
+        errors.seek(0)
+        return subprocess.CompletedProcess(command, status, None, errors.read())
+
+
+def _pool(command: list[str], **named: Any) -> Copy:
+    order = Order(command[2], command[3:], named["cwd"], named["env"], session=True)
+    return begin(order, named["stdout"], named["stderr"])
+
+
+async def _server(*command: str, **named: Any) -> asyncio.subprocess.Process | AwaitedCopy:
+    """An NNsight server, or another one."""
+    if command[:4] != (*PYTHON_M, "server.pool.child", "server"):
+        return await asyncio.create_subprocess_exec(*command, **named)
+    order = Order(command[2], list(command[3:]), named["cwd"], named["env"], session=True, tied=True)
+    return AwaitedCopy(await asyncio.to_thread(begin, order, named["stdout"], named["stderr"]))

@@ -1,0 +1,211 @@
+"""The process that is copied: python -m tests.copies.template ADDRESS."""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+from setproctitle import getproctitle, setproctitle
+
+from server.orphan import end_with_parent
+from tests.copies.copy import TEMPLATE, Order
+
+CODE = Path(__file__).parents[2]
+# What commands import besides what their module names: those that begin with one of these.
+IMPORTED = {
+    # What `snakemake` and the Snakefile import.
+    "snakemake": (
+        "snakemake.cli",
+        "snakemake.executors.local",
+        "snakemake.scheduling.greedy",
+        "emoprobe.report.figures",
+        "emoprobe.workflow.checks",
+        "emoprobe.workflow.live_servers",
+        "emoprobe.workflow.lost_jobs",
+        "emoprobe.workflow.outcome",
+        "emoprobe.workflow.targets",
+        "server.deploy.deployment",
+        "server.pool.client",
+        "snakemake_executor_plugin_emoprobe",
+        "snakemake_scheduler_plugin_emoprobe",
+        # What its registry of plugins imports.
+        "smart_open",
+        "snakemake.report.html_reporter",
+        "snakemake_logger_plugin_rich",
+    ),
+    "scripts.": (
+        "matplotlib.backends.backend_svg",
+        "matplotlib.figure",
+        "pandas",
+        "pyarrow.dataset",
+        "pyarrow.parquet",
+        "scipy.stats",
+        "textblob",
+        "transformers.models.auto.modeling_auto",
+    ),
+    "server.pool": ("httpcore", "server.pool.fleets", "server.pool.pool", "server.pool.run", "server.pool.start"),
+    "server.pool.child": ("uvicorn", "server.capture.app", "transformers.models.llama.modeling_llama"),
+}
+LONGEST_ORDER = 1 << 20
+
+
+def start(address: Path) -> subprocess.Popen[bytes]:
+    """Start the template of this process and of those that it starts; it ends with this process."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(str(address))
+    listener.listen(64)
+    with listener:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.copies.template", str(listener.fileno())],
+            cwd=CODE,
+            pass_fds=[listener.fileno()],
+            stdin=subprocess.DEVNULL,
+        )
+    os.environ[TEMPLATE] = str(address)
+    return process
+
+
+class Running:
+    """A copy that runs, and the one who ordered it."""
+
+    def __init__(self, order: Order, number: int, status: socket.socket) -> None:
+        self._number, self._status = number, status
+        self.ended = os.pidfd_open(number)
+        # Of what is tied, the end of the other side as well.
+        self.watched = (self.ended, status.fileno()) if order.tied else (self.ended,)
+        self._tell(number)
+
+    def _tell(self, number: int) -> None:
+        with suppress(OSError):  # nobody listens any more
+            self._status.send(str(number).encode())
+
+    def end(self) -> None:
+        """Kill it if it still runs, and tell of its end."""
+        signal.pidfd_send_signal(self.ended, signal.SIGKILL)
+        self._tell(os.waitstatus_to_exitcode(os.waitpid(self._number, 0)[1]))
+        os.close(self.ended)
+        self._status.close()
+
+
+def main() -> None:
+    """Be the template until the one that started it ends."""
+    end_with_parent(signal.SIGTERM)
+    listener = socket.socket(fileno=int(sys.argv[1]))
+    getproctitle()  # finds the place of the title, which lies before that of the environment as it was at the start
+    prepared: set[str] = set()
+    running: dict[int, Running] = {}
+    poll = select.poll()
+    poll.register(listener, select.POLLIN)
+    while True:
+        for number, _ in poll.poll():
+            if number != listener.fileno():
+                if number in running:
+                    copy = running[number]
+                    for each in copy.watched:
+                        poll.unregister(each)
+                        del running[each]
+                    copy.end()
+                continue
+            status, _ = listener.accept()
+            message, (output, errors), _, _ = socket.recv_fds(status, LONGEST_ORDER, 2)
+            order = Order(**json.loads(message))
+            if order.module not in prepared:
+                prepare(order.module)
+                prepared.add(order.module)
+            child = os.fork()
+            if child == 0:
+                listener.close()
+                status.close()
+                become(order, output, errors)
+            os.close(output)
+            os.close(errors)
+            copy = Running(order, child, status)
+            for each in copy.watched:
+                running[each] = copy
+                poll.register(each, select.POLLIN if each == copy.ended else 0)
+
+
+def prepare(module: str) -> None:
+    """Import what a command imports, but not the module that it runs."""
+    names = [name for prefix, names in IMPORTED.items() if module.startswith(prefix) for name in names]
+    for name in names:
+        importlib.import_module(name)
+    if module.startswith("scripts."):
+        importlib.import_module(module)
+        del sys.modules[module]
+    gc.collect()
+    gc.freeze()
+
+
+def become(order: Order, output: int, errors: int) -> NoReturn:
+    """Run an order to its end."""
+    if order.session:
+        os.setsid()
+    for source, target in ((output, 1), (errors, 2)):
+        os.dup2(source, target)
+        os.close(source)
+    os.environ.clear()
+    os.environ.update(order.env)
+    if order.tied:
+        os.environ["EMOPROBE_PARENT"] = str(os.getppid())
+    os.chdir(order.folder)
+    sys.path[0] = order.folder
+    sys.path += [path for path in order.env.get("PYTHONPATH", "").split(os.pathsep) if path and path not in sys.path]
+    sys.argv = [order.module, *order.arguments]
+    setproctitle(" ".join([sys.executable, "-m", *sys.argv]))
+    threads = order.env.get("OMP_NUM_THREADS")
+    if threads and "torch" in sys.modules:  # which has read that of the template
+        sys.modules["torch"].set_num_threads(int(threads))
+    from tests.copies.inside import order_copies
+
+    order_copies(order.module)
+    leave(run(order.module))
+
+
+def run(module: str) -> int:
+    """Run a module as a command; return its exit status, or the negated number of the signal that it ends with."""
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        print(end.code, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        traceback.print_exc()
+        return -signal.SIGINT
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def leave(status: int) -> NoReturn:
+    """End as an interpreter does, without the last step: to free all that was imported costs more than most commands."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    if status < 0:
+        signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    os._exit(status & 0xFF)
+
+
+if __name__ == "__main__":
+    main()
