@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 from emoprobe.config.science.model import Model
 from emoprobe.models import source as models
 from tests.copies import template
-from tests.copies.copy import has_template
+from tests.copies.copy import Copy, Order, begin, has_template
 from tests.nnsight_server import NNsightServer
 from tests.ports import free_port
 from tests.seaweed import SeaweedFS
@@ -45,6 +45,7 @@ def pytest_configure() -> None:
     Tests run side by side, a few for each core: more threads would be in each other's way.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads of servers that wait for a core do not hold another
     if not has_template():
         folder = Path(tempfile.mkdtemp(prefix="copies-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -96,15 +97,12 @@ class StubServer:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        command = [
-            sys.executable,
-            "-m",
-            "tests.stub_server",
-            str(self.port),
-            str(delay),
-            *([api_key] if api_key else []),
-        ]
-        self.process = subprocess.Popen(command, cwd=ROOT)
+        arguments = [str(self.port), str(delay), *([api_key] if api_key else [])]
+        self.process: subprocess.Popen[bytes] | Copy
+        if has_template():
+            self.process = begin(Order("tests.stub_server", arguments, str(ROOT), dict(os.environ)), 1, 2)
+        else:
+            self.process = subprocess.Popen([sys.executable, "-m", "tests.stub_server", *arguments], cwd=ROOT)
         wait_for(self.is_up, PATIENCE, "the stub server")
 
     def is_up(self) -> bool:

@@ -25,10 +25,11 @@ from server.orphan import end_with_parent
 from tests.copies.copy import TEMPLATE, Order
 
 CODE = Path(__file__).parents[2]
-# What commands import besides what their module names: those that begin with one of these.
+CAPTURE = ("uvicorn", "server.capture.app", "transformers.models.llama.modeling_llama")
+# What a command imports, besides the module that it is. Scripts import the same, and what their own module does.
 IMPORTED = {
-    # What `snakemake` and the Snakefile import.
     "snakemake": (
+        # What the command and the Snakefile import.
         "snakemake.cli",
         "snakemake.executors.local",
         "snakemake.scheduling.greedy",
@@ -47,7 +48,7 @@ IMPORTED = {
         "snakemake.report.html_reporter",
         "snakemake_logger_plugin_rich",
     ),
-    "scripts.": (
+    "scripts": (
         "matplotlib.backends.backend_svg",
         "matplotlib.figure",
         "pandas",
@@ -58,7 +59,9 @@ IMPORTED = {
         "transformers.models.auto.modeling_auto",
     ),
     "server.pool": ("httpcore", "server.pool.fleets", "server.pool.pool", "server.pool.run", "server.pool.start"),
-    "server.pool.child": ("uvicorn", "server.capture.app", "transformers.models.llama.modeling_llama"),
+    "server.pool.child": CAPTURE,
+    "server": CAPTURE,
+    "tests.stub_server": ("uvicorn",),
 }
 LONGEST_ORDER = 1 << 20
 
@@ -141,10 +144,10 @@ def main() -> None:
 
 def prepare(module: str) -> None:
     """Import what a command imports, but not the module that it runs."""
-    names = [name for prefix, names in IMPORTED.items() if module.startswith(prefix) for name in names]
-    for name in names:
+    is_script = module.startswith("scripts.")
+    for name in IMPORTED.get("scripts" if is_script else module, ()):
         importlib.import_module(name)
-    if module.startswith("scripts."):
+    if is_script:
         importlib.import_module(module)
         del sys.modules[module]
     gc.collect()

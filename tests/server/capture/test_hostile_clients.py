@@ -30,9 +30,13 @@ GROWTH = 64 * 2**20  # bytes that allocators may keep, over all that this module
 
 @pytest.fixture(scope="module")
 def server(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[NNsightServer]:
-    """A server with a key and little patience: what asks for too much ends in 408, and soon."""
+    """A server with a key and little patience: what asks for too much ends in 408, and soon.
+
+    It is no copy, so that its memory and its environment are its own.
+    """
     root = tmp_path_factory.mktemp("hostile") / "activations"
-    started = NNsightServer(tiny("llama"), root, "--request-timeout", "5", "--memory-gib", "0.5", api_key=KEY)
+    limits = ("--request-timeout", "5", "--memory-gib", "0.5")
+    started = NNsightServer(tiny("llama"), root, *limits, api_key=KEY, copied=False)
     yield started
     started.stop()
 
