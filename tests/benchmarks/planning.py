@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emoprobe.config.files import load_config, parse_config
-from emoprobe.results.layout import ACTIVATION_FILES, TRAJECTORY_FILES, Layout
-from emoprobe.workflow.targets import Targets
+from emoprobe.config.files import load_config
+from emoprobe.results.layout import ACTIVATION_FILES, TRAJECTORY_FILES
 from tests.benchmarks.measure import process_peak, questions, report
+from tests.benchmarks.scale import IN_FLIGHT, full_size
+from tests.conftest import StubServer
+from tests.workflow.pool import end_pool
 from tests.workspace import ROOT, Workspace
 
 FULL = 1319
@@ -62,7 +64,7 @@ class Plan:
 
 
 def run(arguments: list[str]) -> None:
-    """Seven variants of GSM8K with captures, nothing done yet; then the same on a folder where everything is done."""
+    """Seven variants of GSM8K with captures, nothing done yet; then without captures, before and after they were made."""
     parser = argparse.ArgumentParser(prog="planning")
     parser.add_argument("--samples", type=int, default=FULL, help="questions; 14 times as many jobs")
     parser.add_argument("--no-noop", action="store_true", help="leave the finished folder out")
@@ -86,10 +88,8 @@ def run(arguments: list[str]) -> None:
             "seconds": seconds, "skeleton_seconds": skeleton, "ratio": seconds / skeleton, "peak_gib": ours[0].peak_gib,
             "skeleton_peak_gib": bare[0].peak_gib,
         }  # fmt: skip
-        if "--no-noop" not in arguments:
-            _finish(workspace)
-            noop = _timed(workspace.command("-n"), workspace.folder, "Nothing to be done")
-            figures |= {"noop_seconds": noop.seconds, "noop_ratio": noop.seconds / seconds}
+    if "--no-noop" not in arguments:
+        figures |= _nothing_to_do(samples)
     report("planning", samples=samples, jobs=samples * len(config["variants"]) * 2, **figures)
 
 
@@ -138,11 +138,22 @@ def _skeleton(samples: int, variants: list[str]) -> Plan:
         return _timed([*command, "--notemp"], Path(folder))
 
 
-def _finish(workspace: Workspace) -> None:
-    """Make every file, empty, and have Snakemake record that all are up to date."""
-    targets = Targets(parse_config(workspace.config), Layout.of("plan"))
-    for path in targets.everything():
-        file = workspace.folder / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-    workspace.finish("--touch", "--quiet", "all")  # it ends with the report's numbers, which an empty one has not
+def _nothing_to_do(samples: int) -> dict[str, float]:
+    """Seconds of a plan without captures, and of the same once a server that answers at once has been asked.
+
+    The run is a real one to its end, as a plan then reads the records of what each file was made from.
+    """
+    server = StubServer()
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = Workspace(Path(folder), full_size(samples, server.url))
+        try:
+            workspace.run("--until", "plan_analysis", "prepare_sample")
+            plan = _timed(workspace.command("-n"), workspace.folder)
+            workspace.run("--cores", str(IN_FLIGHT))
+            noop = _timed(workspace.command("-n"), workspace.folder, "Nothing to be done")
+        finally:
+            end_pool(workspace.config)
+            server.stop()
+    return {
+        "noop_seconds": noop.seconds, "noop_plan_seconds": plan.seconds, "noop_ratio": noop.seconds / plan.seconds,
+    }  # fmt: skip

@@ -56,7 +56,8 @@ def run(arguments: list[str]) -> None:
     report("scale", **figures)
 
 
-def _config(samples: int, url: str) -> dict[str, Any]:
+def full_size(samples: int, url: str) -> dict[str, Any]:
+    """Seven variants of that many questions, without captures, at a server."""
     return {
         "experiment": {"name": "scale"},
         "model": {"source": str(embedded_model())},
@@ -70,7 +71,7 @@ def _config(samples: int, url: str) -> dict[str, Any]:
 def _workflow(samples: int) -> dict[str, float]:
     server = StubServer()
     with tempfile.TemporaryDirectory() as folder:
-        config = _config(samples, server.url)
+        config = full_size(samples, server.url)
         workspace = Workspace(Path(folder), config)
         workspace.run("--until", "plan_analysis", "prepare_sample")
         try:
@@ -92,7 +93,7 @@ def _lm_eval(samples: int) -> dict[str, float]:
     try:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            config = parse_config(_config(samples, server.url))
+            config = parse_config(full_size(samples, server.url))
             with open(folder / "requests.jsonl", "w", encoding="utf-8") as file:
                 for sample in draw(config.dataset, config.experiment.seed):
                     for variant in config.variants:
