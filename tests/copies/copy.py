@@ -48,6 +48,10 @@ class Copy:
         """What becomes readable when it ends."""
         return self._status.fileno()
 
+    def hang_up(self) -> None:
+        """Ask no more about it, as one does who ends."""
+        self._status.close()
+
     def poll(self) -> int | None:
         """Its exit status, or the negated number of the signal that ended it; None while it runs."""
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -67,6 +68,20 @@ def test_every_trajectory_has_its_activations(finished: Workspace) -> None:
         assert {tuple(tensor.shape) for tensor in tensors.values()} == {(3, 5, 48)}
     assert finished.json("verified.json") == {"checked": 9, "problems": []}
     assert finished.planned() == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "cpus"),
+    [
+        ([], 2),
+        (["--set-threads", "probe_activations=1"], 1),
+        (["--set-threads", "probe_activations=8", "--resources", "cpus=4"], 4),
+    ],
+)
+def test_probes_hold_as_many_cores_as_they_have_threads(finished: Workspace, options: list[str], cpus: int) -> None:
+    rule = ["--forcerun", "probe_activations", "--until", "probe_activations", "--quiet", "progress"]
+    output = finished.run("-n", *rule, *options)
+    assert re.findall(r"^ +resources: .*cpus=(\d+)$", output, re.MULTILINE) == [str(cpus)]
 
 
 def test_replay_makes_the_same_activations(finished: Workspace, replayed: Workspace) -> None:
