@@ -5,8 +5,6 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +18,7 @@ from safetensors.numpy import save_file
 from emoprobe.config.science.model import Model
 from emoprobe.models import source as models
 from tests.copies import template
-from tests.copies.copy import Copy, Order, begin, has_template
+from tests.copies.copy import Order, has_template, launch
 from tests.nnsight_server import NNsightServer
 from tests.ports import free_port
 from tests.seaweed import SeaweedFS
@@ -98,11 +96,7 @@ class StubServer:
         self.url = f"http://127.0.0.1:{self.port}"
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         arguments = [str(self.port), str(delay), *([api_key] if api_key else [])]
-        self.process: subprocess.Popen[bytes] | Copy
-        if has_template():
-            self.process = begin(Order("tests.stub_server", arguments, str(ROOT), dict(os.environ)), 1, 2)
-        else:
-            self.process = subprocess.Popen([sys.executable, "-m", "tests.stub_server", *arguments], cwd=ROOT)
+        self.process = launch(Order("tests.stub_server", arguments, str(ROOT), dict(os.environ)), 1, 2)
         wait_for(self.is_up, PATIENCE, "the stub server")
 
     def is_up(self) -> bool:

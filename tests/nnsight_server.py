@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import httpx
 
-from tests.copies.copy import Copy, Order, begin, has_template
+from tests.copies.copy import Order, launch
 from tests.ports import free_port
 from tests.workspace import ROOT, wait_for
 
@@ -21,7 +19,7 @@ class NNsightServer:
     """
 
     def __init__(
-        self, model: Path, root: Path, *arguments: str, api_key: str | None = None, copied: bool | None = None
+        self, model: Path, root: Path, *arguments: str, api_key: str | None = None, copied: bool = True
     ) -> None:
         self.port = free_port()
         self.url, self.root, self.model, self.log = (
@@ -33,13 +31,8 @@ class NNsightServer:
         options = ["--model", str(model), "--served-model-name", "tiny", "--port", str(self.port)]
         options += ["--activation-root", str(root), *arguments]
         env = {**os.environ, "EMOPROBE_API_KEY": api_key or ""}
-        self.process: subprocess.Popen[bytes] | Copy
         with open(self.log, "w") as log:
-            if has_template() if copied is None else copied:
-                self.process = begin(Order("server", options, str(ROOT), env), log, log)
-            else:
-                command = [sys.executable, "-m", "server", *options]
-                self.process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
+            self.process = launch(Order("server", options, str(ROOT), env), log, log, copied=copied)
         wait_for(self.is_up, 400, "the NNsight server")
 
     def is_up(self) -> bool:

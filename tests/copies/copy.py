@@ -9,6 +9,7 @@ import selectors
 import signal
 import socket
 import subprocess
+import sys
 from dataclasses import asdict, dataclass
 from typing import IO, Any
 
@@ -128,3 +129,15 @@ def begin(order: Order, output: int | IO[Any], errors: int | IO[Any]) -> Copy:
     numbers = [each if isinstance(each, int) else each.fileno() for each in (output, errors)]
     socket.send_fds(status, [json.dumps(asdict(order)).encode()], numbers)
     return Copy(order, status)
+
+
+def launch(
+    order: Order, output: int | IO[Any], errors: int | IO[Any], *, copied: bool = True
+) -> subprocess.Popen[bytes] | Copy:
+    """Start a command: as a copy where there is a template and `copied` is true, else as a process of this one."""
+    if copied and has_template():
+        return begin(order, output, errors)
+    command = [sys.executable, "-m", order.module, *order.arguments]
+    return subprocess.Popen(
+        command, cwd=order.folder, env=order.env, stdout=output, stderr=errors, start_new_session=order.session
+    )

@@ -17,8 +17,8 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from tests.copies.copy import AwaitedCopy, Copy, Order, begin
+from tests.workspace import ROOT
 
-CODE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 # The command of a rule that is nothing but a script.
 SCRIPT = re.compile(r'set -euo pipefail;\s+"\$EMOPROBE_PYTHON" -m (scripts\.\w+) ([^|;&<>]*) > (\S+) 2>&1')
 PYTHON_M = [sys.executable, "-m"]
@@ -44,7 +44,7 @@ def _shell(command: str, **named: Any) -> subprocess.Popen[Any] | Copy:
     """A script of a rule of this project, or whatever else a shell is asked for."""
     env = named["env"]
     found = SCRIPT.fullmatch(command.strip())
-    if found is None or env.get("PYTHONPATH", "").split(os.pathsep)[0] != CODE:
+    if found is None or env.get("PYTHONPATH", "").split(os.pathsep)[0] != str(ROOT):
         return subprocess.Popen(command, **named)
     arguments = [re.sub(r"\$(\w+)", lambda name: env[name[1]], word) for word in shlex.split(found[2])]
     try:

@@ -23,8 +23,8 @@ from setproctitle import getproctitle, setproctitle
 
 from server.orphan import end_with_parent
 from tests.copies.copy import TEMPLATE, Order
+from tests.workspace import ROOT
 
-CODE = Path(__file__).parents[2]
 CAPTURE = ("uvicorn", "server.capture.app", "transformers.models.llama.modeling_llama")
 # What a command imports, besides the module that it is. Scripts import the same, and what their own module does.
 IMPORTED = {
@@ -66,20 +66,19 @@ IMPORTED = {
 LONGEST_ORDER = 1 << 20
 
 
-def start(address: Path) -> subprocess.Popen[bytes]:
+def start(address: Path) -> None:
     """Start the template of this process and of those that it starts; it ends with this process."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(str(address))
     listener.listen(64)
     with listener:
-        process = subprocess.Popen(
+        subprocess.Popen(
             [sys.executable, "-m", "tests.copies.template", str(listener.fileno())],
-            cwd=CODE,
+            cwd=ROOT,
             pass_fds=[listener.fileno()],
             stdin=subprocess.DEVNULL,
         )
     os.environ[TEMPLATE] = str(address)
-    return process
 
 
 class Running:
