@@ -57,6 +57,7 @@ try:
         values = merged(values, with_includes(given, Path()))
     STUDY = study_of(values, folder=CONFIG_FILES[-1].parent if CONFIG_FILES else Path())
     STUDY = follow(STUDY)
+    process.check_text(STUDY, Path.cwd(), ROOT.absolute(), CODE)
     check_study(STUDY, cache=CHECKS)
 except ConfigError as error:
     # Not a WorkflowError: that would name the line of this file, which is not where the mistake is.

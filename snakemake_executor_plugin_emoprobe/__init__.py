@@ -64,9 +64,9 @@ class Executor(local.Executor):
         return self._client
 
     def _answered(self, number: int, reason: str) -> None:
-        """Tell the scheduler what came of a job; runs in the client's thread, which must not end of an exception."""
-        info = self._asked.pop(number)
+        """Tell the scheduler what came of a job. In the client's thread: an exception ends the run, not the thread."""
         try:
+            info = self._asked.pop(number)
             if not reason:
                 self.report_job_success(info)
                 return
@@ -75,7 +75,7 @@ class Executor(local.Executor):
                 self._told.add(reason)
                 self.logger.error(f"{info.job.rule.name} failed: {reason.strip()}")
             with suppress(OSError):  # a full disk takes no text
-                Path(info.job.log[0]).write_text(reason, encoding="utf-8")
+                Path(info.job.log[0]).write_text(reason, encoding="utf-8", errors="backslashreplace")
             self.report_job_error(info)
         except Exception as error:
             self.workflow.scheduler.executor_error_callback(error)

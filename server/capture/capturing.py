@@ -158,7 +158,12 @@ class Captures:
             if captured.cancelled():
                 stored.cancel()
                 return
-            self._writers.submit(self._store, plan, metadata, captured, stored, size)
+            try:
+                self._writers.submit(self._store, plan, metadata, captured, stored, size)
+            except Exception as error:  # no thread can be started; the request must not wait for one
+                stored.set_exception(error)
+                if captured.exception() is None:
+                    self.engine.release(size)
 
         item.result.add_done_callback(store)
         self.engine.submit_pass(item)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -94,18 +95,39 @@ class Engine:
         }
 
     def _run(self) -> None:
-        while True:
-            with self._wake:
-                while not self._closed and not (self._cohorts or self._generations or self._next_pass() is not None):
-                    self._wake.wait()
-                if self._closed:
-                    return
-                batch = self._take_batch()
-                newcomers = self._take_newcomers()
-            if batch:
-                self._forward(batch)
-            self._admit(newcomers)
-            self._advance()
+        while not self._closed:
+            try:
+                self._turn()
+            except Exception:
+                log.exception("the engine failed")
+                self._drop_all()
+
+    def _turn(self) -> None:
+        """Wait for work and do one step of it."""
+        with self._wake:
+            while not self._closed and not (self._cohorts or self._generations or self._next_pass() is not None):
+                self._wake.wait()
+            if self._closed:
+                return
+            batch = self._take_batch()
+            newcomers = self._take_newcomers()
+        if batch:
+            self._forward(batch)
+        self._admit(newcomers)
+        self._advance()
+
+    def _drop_all(self) -> None:
+        """Fail all that waits and runs: after an error outside of one request nobody knows whose it was."""
+        with self._wake:
+            passes, self._passes = self._passes, deque()
+            generations, self._generations = self._generations, deque()
+            cohorts, self._cohorts = self._cohorts, []
+        for item in passes:
+            if item.result.set_running_or_notify_cancel():
+                item.result.set_exception(ModelError())
+        _fail(generations)
+        for cohort in cohorts:
+            _fail(cohort.rows)
 
     def _next_pass(self) -> Pass | None:
         """The pass that is next in line, if there is memory for it."""
@@ -179,8 +201,13 @@ class Engine:
             item.result.set_result(captured)
 
     def _admit(self, newcomers: list[Generation]) -> None:
-        if newcomers:
+        if not newcomers:
+            return
+        try:
             self._cohorts.append(Cohort(self.model, newcomers))
+        except Exception:
+            log.exception("generations could not be started")
+            _fail(newcomers)
 
     def _advance(self) -> None:
         """Give all that are being generated their next token."""
@@ -193,7 +220,8 @@ class Engine:
             cohort.step()
         except Exception:
             log.exception("a decoding step failed")
-            _fail(cohort)
+            _fail(cohort.rows)
+            cohort.rows = []
 
     def _join(self) -> None:
         """Make one of cohorts that were admitted apart: two steps read all of the weights twice."""
@@ -209,14 +237,16 @@ class Engine:
                 host.join(cohort)
             except Exception:
                 log.exception("two cohorts could not be joined")
-                _fail(cohort)
-                _fail(host)
+                _fail([*cohort.rows, *host.rows])
+                cohort.rows = []
                 joined.remove(host)
         self._cohorts = joined
 
 
-def _fail(cohort: Cohort) -> None:
-    for row in cohort.rows:
+def _fail(rows: Iterable[Generation]) -> None:
+    for row in rows:
         row.finish = "error"
-        row.on_step()
-    cohort.rows = []
+        try:
+            row.on_step()
+        except Exception:  # whoever waited has gone
+            log.exception("a failed generation cannot be told")

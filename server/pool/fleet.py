@@ -119,7 +119,9 @@ class Fleet:
         for worker, task in supervisors.items():
             if worker.state != "failed":  # else it ends its server already, in which it must not be disturbed
                 task.cancel()
-        await asyncio.gather(*supervisors.values(), return_exceptions=True)
+        for ended in await asyncio.gather(*supervisors.values(), return_exceptions=True):
+            if isinstance(ended, Exception):
+                log.error("a server was not ended as it should be", exc_info=ended)
 
     def changed(self) -> None:
         """Wake the requests that wait for room."""

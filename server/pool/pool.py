@@ -82,10 +82,10 @@ class Pool:
             self._closing.set()
 
     def _owner_ended(self, owner: int) -> None:
-        self._runs = {caller: run for caller, run in self._runs.items() if caller.owner != owner}
-        self._fleets.forget_failed()
         if not self._owners:
             asyncio.get_running_loop().call_later(self._keep_alive, self._close_if_unowned)
+        self._runs = {caller: run for caller, run in self._runs.items() if caller.owner != owner}
+        self._fleets.forget_failed()
 
     def _close_if_unowned(self) -> None:
         if not self._owners:
@@ -96,17 +96,19 @@ class Pool:
         assert task is not None
         self._tasks.add(task)
         try:
-            token, _, line = (await reader.readline()).decode().rstrip("\n").partition("\t")
-            if not secrets.compare_digest(token.encode(), self._token.encode()):
+            token, _, line = os.fsdecode(await reader.readline()).rstrip("\n").partition("\t")
+            if not secrets.compare_digest(os.fsencode(token), self._token.encode()):
                 pass
             elif line == STREAM:
                 await self._stream(reader, writer)
             else:
                 answer = json.dumps(self.status()) if line == "status" else await self._work(reader, line)
-                writer.write(answer.encode())
+                writer.write(os.fsencode(answer))
                 await writer.drain()
-        except (ConnectionError, asyncio.CancelledError, ValueError):
+        except (ConnectionError, asyncio.CancelledError):
             pass
+        except ValueError as error:  # whoever connects may send anything
+            log.warning("a request that cannot be read: %s", error)
         finally:
             self._tasks.discard(task)
             writer.close()
@@ -124,7 +126,7 @@ class Pool:
 
         try:
             while line := await reader.readline():
-                number, _, job = line.decode().rstrip("\n").partition("\t")
+                number, _, job = os.fsdecode(line).rstrip("\n").partition("\t")
                 task = asyncio.create_task(answer(int(number), job))
                 running.add(task)
                 task.add_done_callback(running.discard)
@@ -147,7 +149,14 @@ class Pool:
         return "" if work.cancelled() else work.result()
 
     async def _answer(self, line: str) -> str:
-        """Do one job; the answer is `ok`, or the reason why not."""
+        """Do one job; the answer is `ok`, or the reason why not. It never raises: a client would wait for ever."""
+        try:
+            return await self._done(line)
+        except Exception as error:
+            log.exception("%s", ascii(line))
+            return f"{type(error).__name__}: {error} (a bug in Emoprobe; see logs/pool.log)\n"
+
+    async def _done(self, line: str) -> str:
         try:
             caller, job = parse(line)
         except ProtocolError as error:
