@@ -233,6 +233,11 @@ def job_logs():
     }
 
 
+def files_of_run():
+    """Every output of the jobs of this run, among them those that were up to date before."""
+    return {Path(path) for job in workflow.dag.jobs for path in job.output}
+
+
 def pool_now():
     """What the pool says of its servers; None where none answers."""
     return pool_status(Path(ENVIRON["EMOPROBE_POOL"]))

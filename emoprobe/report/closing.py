@@ -18,6 +18,7 @@ def summary_text(path: Path) -> str:
         "",
         f"{found['experiment']}: {found['trajectories']} trajectories of {found['model']['id'] or 'an unknown model'} "
         f"on {found['samples']} samples",
+        f"  based on {' and '.join(_based_on(found))}",
         f"  {'variant':{width}}  correct  accuracy  95 % interval  lenient",
     ]
     for row in found["accuracy"]:
@@ -43,6 +44,14 @@ def summary_text(path: Path) -> str:
         )
     lines += ["", f"  to read: {path.with_name('report.html')}   tables: {path.parent / 'tables'}/"]
     return "\n".join(lines)
+
+
+def _based_on(found: dict[str, Any]) -> list[str]:
+    """The tables that a `report.json` was made from, by what they are about."""
+    parts = {"probes": "probes", "steering": "steering", "autoencoders": "features"}
+    about = ["behaviour", *(name for key, name in parts.items() if found.get(key))]
+    plan = found.get("plan_sha256")
+    return [f"the tables of {', '.join(about)}", *([f"the plan {plan[:12]}"] if plan else [])]
 
 
 def study_text(path: Path) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 import pandas as pd
 
 from emoprobe.analysis.plan import deviations
 from emoprobe.config.experiment import Config
+from emoprobe.report.parts import table_rules, tables_there
 from emoprobe.report.statements import behaviour, data, features, folder, hardware, probes, steering
 from emoprobe.results.layout import Layout
 from emoprobe.results.plan import AnalysisPlan
@@ -17,14 +19,22 @@ from emoprobe.results.statement import Statement
 from emoprobe.results.tables import read_table
 
 
-def report(config: Config, layout: Layout) -> dict[str, Any]:
-    """The content of `report.json`; what a folder does not tell of itself is null."""
+def report(config: Config, layout: Layout, rules: Collection[str] | None = None) -> dict[str, Any]:
+    """The content of `report.json`; what a folder does not tell of itself is null.
+
+    Args:
+        config: the experiment.
+        layout: its folder.
+        rules: the rules whose tables are part of the report, those of the config by default. Other tables that lie in
+            the folder are left from another config.
+    """
     names = ("trajectories", "accuracy", "paired_tests", "consistency", "workers")
     found = {name: read_table(layout.root, name) for name in names}
+    there = tables_there(layout, table_rules(config) if rules is None else rules)
     trajectories = found["trajectories"]
     metadata = read_json(layout.metadata) if layout.metadata.exists() else {}
     for name in ("probe_tests", "probe_transfer", "steering_tests", "steering_mediation", "autoencoders", "features"):
-        if layout.table(name).exists():
+        if name in there:
             found[name] = read_table(layout.root, name)
     agreement = found["consistency"].iloc[0]
     plan = AnalysisPlan.read_file(layout.plan) if layout.plan.exists() else None

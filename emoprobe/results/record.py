@@ -23,11 +23,21 @@ class MissingError(DamagedError):
         ValueError.__init__(self, f"{path} is missing; run Snakemake again, which makes what is missing")
 
 
+class UnreadableError(DamagedError):
+    """A result file that is there and cannot be read: its content may be well, so nothing is to be deleted."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        ValueError.__init__(
+            self,
+            f"{path} cannot be read ({error.strerror or error}); give this user the right to read it, then run again",
+        )
+
+
 def unreadable(path: Path, error: Exception) -> DamagedError:
     """What to raise where a result file cannot be read."""
     if isinstance(error, FileNotFoundError):
         return MissingError(path)
-    return DamagedError(path, getattr(error, "strerror", None) or error)
+    return UnreadableError(path, error) if isinstance(error, OSError) else DamagedError(path, error)
 
 
 class Record(BaseModel):
@@ -54,7 +64,7 @@ class Record(BaseModel):
         """Read a record from its file.
 
         Raises:
-            DamagedError: the file is missing (`MissingError`) or damaged.
+            DamagedError: the file is missing (`MissingError`), unreadable (`UnreadableError`) or damaged.
         """
         try:
             content = path.read_bytes()

@@ -12,6 +12,7 @@ from emoprobe.config.names import CONTROL, FILLER
 from emoprobe.config.science.capture import Capture
 from emoprobe.config.science.dataset import Dataset
 from emoprobe.config.science.variants import Variant
+from emoprobe.report.parts import table_rules
 from emoprobe.results.activation_folder import ActivationFolder
 from emoprobe.results.activations import find_pairs as find_captured
 from emoprobe.results.layout import Layout
@@ -23,6 +24,8 @@ from emoprobe.stages.steering import analyze_steering
 from emoprobe.stages.trajectories import tabulate
 from emoprobe.steering.plan import directions_of, named_direction
 from emoprobe.tasks.samples import split_draw_id
+
+STEERING_RULES = ("tabulate_steering", "analyze_steering")
 
 
 class NothingThereError(ValueError):
@@ -52,17 +55,22 @@ def analyze_folder(folder: Path) -> Layout:
         from emoprobe.stages.probes import probe
 
         probe(config, layout)
-    _steering(config, layout)
-    draw(config, layout)
-    write_report(config, layout)
+    # What was steered is there, whatever the config says; tables of what is not there any more are out of date.
+    rules = [rule for rule in table_rules(config) if rule not in STEERING_RULES]
+    rules += STEERING_RULES if _steering(config, layout) else ()
+    draw(config, layout, rules=rules)
+    write_report(config, layout, rules)
     return layout
 
 
-def _steering(config: Config, layout: Layout) -> None:
-    """The tables of steered trajectories, where there are any that are scored; the samples tell their gold answers."""
+def _steering(config: Config, layout: Layout) -> bool:
+    """Make the tables of steered trajectories; False where there are none that are scored.
+
+    The samples tell their gold answers.
+    """
     steered = find_steered(layout)
     if not steered or not layout.sample("any").parent.is_dir():
-        return
+        return False
     directions = {direction.name: direction for direction in directions_of(config)}
     for condition, _, _ in steered:
         name = condition.split("/")[0]
@@ -70,6 +78,7 @@ def _steering(config: Config, layout: Layout) -> None:
             directions[name] = named_direction(name, config.variants)
     write_table(layout, "steering", steering_table(layout, steered, directions))
     analyze_steering(config, layout)
+    return True
 
 
 def _config(layout: Layout, pairs: list[tuple[str, str]]) -> Config:

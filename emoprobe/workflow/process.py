@@ -81,7 +81,7 @@ def check_text(study: Study, *paths: Path) -> None:
         if not any(other in path.parents for other in wrong)
     ]
     lines += [
-        f"{name}: {key} = {ascii(value)}: is not UTF-8"
+        f"{name}: {key} = {value!a}: is not UTF-8"
         for name, config in study.configs.items()
         for key, value in _texts(config.resolved(), "")
         if not _is_text(f"{key}{value}")

@@ -14,6 +14,7 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.science.generation import Backend
 from emoprobe.config.study import Study
 from emoprobe.report.figures import figures_of
+from emoprobe.report.parts import table_rules
 from emoprobe.results.activation_folder import METADATA, TENSORS
 from emoprobe.results.catalogue import tables_of
 from emoprobe.results.layout import ACTIVATION_FILES, AUTOENCODER_FILES, SCORES, TRAJECTORY_FILES, Layout
@@ -118,10 +119,7 @@ class Targets:
     @property
     def rules(self) -> list[str]:
         """The rules that make the experiment's tables."""
-        probes = ["probe_activations"] if self.config.has_probes else []
-        steering = ["tabulate_steering", "analyze_steering"] if self.config.steering.enabled else []
-        features = ["measure_autoencoders", "analyze_features"] if self.config.features.enabled else []
-        return ["tabulate_trajectories", "analyze_behaviour", *probes, *steering, *features]
+        return table_rules(self.config)
 
     def tables(self) -> list[Path]:
         """Every table of the experiment."""

@@ -46,7 +46,7 @@ class Run:
             try:
                 config = parse_config(json.loads(path.read_text(encoding="utf-8")), str(path))
             except (OSError, ValueError) as error:
-                raise PlanError(f"{path} cannot be read ({error}); run again") from None
+                raise PlanError(f"{path} cannot be read ({error}); delete {self._plan} and run again") from None
             self._experiments[name] = Experiment(config, self._results, self._directory)
         return self._experiments[name]
 
@@ -57,7 +57,7 @@ class Run:
             PlanError: one cannot be read, or there is none.
         """
         if not self.names:
-            raise PlanError(f"{self._plan} holds no experiment; run again")
+            raise PlanError(f"{self._plan} holds no experiment; delete it and run again")
         return [self.experiment(name) for name in self.names]
 
     @property

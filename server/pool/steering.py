@@ -43,7 +43,7 @@ async def fit_direction(experiment: Experiment, name: str) -> None:
 
         plan = experiment.steering
         if name not in plan.directions:
-            raise SteeringError(f"the plan has no direction {name}; run again")
+            raise SteeringError(f"the plan has no direction {name}; it has {', '.join(plan.directions)}")
         try:
             fit(plan, experiment.layout, name, experiment.directory)
         except (DirectionError, ActivationError) as error:
@@ -209,4 +209,6 @@ async def _planned(experiment: Experiment, where: str, name: str) -> tuple[Steer
     try:
         return steered, plan.trajectories[steered]
     except (KeyError, UnknownConditionError):
-        raise SteeringError(f"the plan has no steered trajectory {where}/{name}; run again") from None
+        raise SteeringError(
+            f"the plan has no steered trajectory {where}/{name}; see `steering` in the configuration"
+        ) from None

@@ -202,3 +202,15 @@ def test_a_changed_data_file_plans_every_trajectory(after: Callable[..., Workspa
     assert workspace.planned() == {}
     data.write_text('{"question": "1 + 2?", "answer": "3"}\n' * 4)
     assert workspace.planned() == {**PLAN, "prepare_sample": 4, "generate": 16, **TABLES}
+
+
+def test_a_run_that_leaves_the_report_out_does_not_show_it(after: Callable[..., Workspace]) -> None:
+    """Tables are made by another margin; the report is that of before, until a run includes it."""
+    workspace = after(analysis={"margin": 0.3})
+    output = workspace.run("--until", "analyze_behaviour")
+    assert "tiny: this run did not include results/tiny/report.json, which was made " in output
+    assert "trajectories of" not in output.partition("Job stats")[2]
+    output = workspace.run()
+    assert "tiny: 16 trajectories of" in output
+    assert "based on the tables of behaviour and the plan" in output
+    assert "did not include" not in output
