@@ -51,13 +51,15 @@ def test_a_run_that_is_interrupted_in_its_report_says_so(after: Callable[..., Wo
     workspace = after()
     workspace.copied = False
     workspace.layout.report.unlink()
-    # The report asks for it, and no rule of this experiment makes it.
-    fifo = workspace.layout.figure("lengths")
+    assert workspace.planned() == {"report_experiment": 1}
+    # Its script reads the plan, which is no input.
+    (fifo,) = workspace.folder.glob(".snakemake/emoprobe/*/tiny.json")
+    content = fifo.read_text()
     fifo.unlink()
     os.mkfifo(fifo)
-    process = workspace.start("--rerun-triggers", "mtime", "--allowed-rules", "all", "report_experiment")
+    process = workspace.start()
     try:
-        wait_for(lambda: is_read(fifo) or process.poll() is not None, PATIENCE, "the report at its figure")
+        wait_for(lambda: is_read(fifo) or process.poll() is not None, PATIENCE, "the report at its configuration")
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         process.wait(PATIENCE)
@@ -70,4 +72,5 @@ def test_a_run_that_is_interrupted_in_its_report_says_so(after: Callable[..., Wo
     assert "What failed" not in output
     assert workspace.layout.log("report_experiment").read_text() == "interrupted by SIGINT\n"
     fifo.unlink()
+    fifo.write_text(content)
     assert "tiny: 16 trajectories" in workspace.run()
