@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationError, ActivationFolder, ActivationMetadata
 from emoprobe.results.layout import Layout
 from emoprobe.results.manifest import ManifestEntry, StoredEntry
+from emoprobe.results.os_errors import unreadable_words
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def check(folder: Path, entry: ManifestEntry | None = None, token_ids: list[int]
         return [str(error)]
     except OSError as error:
         if not (isinstance(error, FileNotFoundError) and (found.stored or isinstance(entry, StoredEntry))):
-            return [f"{path}: {error.strerror or error}; delete its folder and run again"]
+            return [f"{path} {unreadable_words(error, 'its folder')}"]
     problems = []
     digest = (found.sha256, found.bytes) if content is None else (hashlib.sha256(content).hexdigest(), len(content))
     for source, expected in ((METADATA, found), ("the manifest", entry)):
@@ -202,7 +203,7 @@ def load_block(
         except FileNotFoundError:
             away.append(number)
         except (OSError, SafetensorError, ValueError, IndexError) as error:
-            raise ActivationError(f"{path} is damaged ({error}); delete its folder and run again") from None
+            raise ActivationError(f"{path} {unreadable_words(error, 'its folder')}") from None
     if away:
         from emoprobe.storage.reading import read_layers, wanted_tensors
 
@@ -251,5 +252,5 @@ def _read(folder: ActivationFolder, hook_point: str, column: int) -> np.ndarray 
     except FileNotFoundError:
         return None
     except (OSError, SafetensorError) as error:
-        raise ActivationError(f"{folder.tensors} is damaged ({error}); delete its folder and run again") from None
+        raise ActivationError(f"{folder.tensors} {unreadable_words(error, 'its folder')}") from None
     return found

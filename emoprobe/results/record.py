@@ -8,6 +8,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from emoprobe.results.os_errors import unreadable_words
+
 
 class DamagedError(ValueError):
     """A result file that cannot be read; the message names it and says what to do."""
@@ -27,10 +29,7 @@ class UnreadableError(DamagedError):
     """A result file that is there and cannot be read: its content may be well, so nothing is to be deleted."""
 
     def __init__(self, path: Path, error: OSError) -> None:
-        ValueError.__init__(
-            self,
-            f"{path} cannot be read ({error.strerror or error}); give this user the right to read it, then run again",
-        )
+        ValueError.__init__(self, f"{path} {unreadable_words(error, 'it')}")
 
 
 def unreadable(path: Path, error: Exception) -> DamagedError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import re
 from collections.abc import Sequence
 
@@ -18,17 +17,6 @@ _BY_STATUS = {
     404: "set workers.model_name to a model of the servers, and workers.endpoints to their base URLs, then run again.",
     502: "make the object storage that the server pushes to accept the files (see the error), then run again.",
     507: "make room in the folder where the server writes, and let it write there, then run again.",
-}
-_BY_NUMBER = {
-    errno.ENOSPC: "make room on the disk, then run again.",
-    errno.EDQUOT: "make room in your quota, then run again.",
-    errno.EACCES: "give this user the right to read and write it, then run again.",
-    errno.EPERM: "give this user the right to read and write it, then run again.",
-    errno.EROFS: "mount the file system for writing, or run elsewhere.",
-    errno.EMFILE: "raise the limit of open files (ulimit -n), or lower workers.requests, then run again.",
-    errno.ENAMETOOLONG: "choose a shorter path for the results.",
-    errno.EISDIR: "remove the folder that is in the place of a file, then run again.",
-    errno.ENOTDIR: "remove the file that is in the place of a folder, then run again.",
 }
 # What a server writes when it ends by itself, and what to change for it.
 _BY_LOG = (
@@ -51,11 +39,6 @@ _BY_LOG = (
         "take a model that the server supports (model.source).",
     ),
 )
-
-
-def for_os_error(error: OSError) -> str:
-    """Return what to do where a file of the results cannot be read or written."""
-    return _BY_NUMBER.get(error.errno or 0, "run again; where it comes back, check the file system.")
 
 
 def for_attempts(errors: Sequence[RequestError | ValueError]) -> str:

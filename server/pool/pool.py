@@ -13,10 +13,11 @@ from collections import Counter
 from pathlib import Path
 
 from emoprobe.results.activation_folder import ActivationError
+from emoprobe.results.os_errors import what_to_do
 from emoprobe.results.record import DamagedError
 from emoprobe.tasks.samples import DataError
 from emoprobe.tasks.variants import VariantError
-from server.pool import advice, jobs, steering
+from server.pool import jobs, steering
 from server.pool.address import Address
 from server.pool.fleet import FleetDownError, GaveUpError, RefusedError
 from server.pool.fleets import Fleets
@@ -191,7 +192,7 @@ class Pool:
             # The same words for every pair, so that the list of failures has them once.
             root = run.experiment(job.experiment).layout.root
             reason = f"a file of {root} cannot be read or written: {error.strerror or error}"
-            return f"{job.pair}: {reason}\nWhat to do: {advice.for_os_error(error)}\n"
+            return f"{job.pair}: {reason}\nWhat to do: {what_to_do(error)}\n"
         told = (GaveUpError, RefusedError, VariantError, DataError, DamagedError, ActivationError, SteeringError)
         if isinstance(error, told):
             message = f"{job.pair}: {error}\n"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from emoprobe.results.os_errors import unreadable_words, what_to_do
 from emoprobe.results.record import DamagedError, MissingError, UnreadableError, unreadable
 from server.pool import advice
 from server.pool.endpoint import Endpoint
@@ -58,7 +59,7 @@ def test_of_a_request_that_every_attempt_failed(errors: list[RequestError | Valu
     ],
 )
 def test_of_a_file_that_cannot_be_read_or_written(number: int, change: str | None) -> None:
-    said = advice.for_os_error(OSError(number, "words"))
+    said = what_to_do(OSError(number, "words"))
     assert said.startswith("run again") is (change is None)
     assert (change or "run again") in said
 
@@ -88,7 +89,9 @@ def test_of_a_result_file(tmp_path: Path) -> None:
     assert isinstance(forbidden, UnreadableError)
     assert str(damaged) == f"{path} is damaged (Expecting value); delete it and run again"
     assert "delete" not in str(forbidden)
-    assert "give this user the right to read it" in str(forbidden)
+    assert "give this user the right to read" in str(forbidden)
+    assert "delete its folder" not in unreadable_words(PermissionError(errno.EACCES, "Permission denied"), "its folder")
+    assert "delete its folder" in unreadable_words(ValueError("HeaderTooLarge"), "its folder")
     assert {type(each) for each in (missing, forbidden, damaged)} <= {MissingError, UnreadableError, DamagedError}
 
 
