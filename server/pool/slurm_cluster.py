@@ -229,8 +229,8 @@ class SlurmCluster:
             )
         except FileNotFoundError:
             raise LaunchError(f"{line[0]} is not on the path; workers.slurm needs SLURM's commands") from None
-        except OSError as error:  # no memory or no number left for another process, for the moment
-            raise UnreachableError(f"{line[0]} cannot be started: {error.strerror or error}") from None
+        except OSError as problem:  # no memory or no number left for another process, for the moment
+            raise UnreachableError(f"{line[0]} cannot be started: {problem.strerror or problem}") from None
         try:
             output, error = await asyncio.wait_for(process.communicate(text.encode()), COMMAND_SECONDS)
         except TimeoutError:
