@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Coroutine
 from typing import Any, Literal
 
@@ -129,8 +128,8 @@ def create_app(service: Service, api_key: str | None, request_timeout: float) ->
 
     @app.delete("/v1/activations/{save_dir:path}")
     async def delete_activations(save_dir: str) -> dict[str, Any]:
-        """Delete a folder that was written; one that is not there counts as deleted."""
-        await asyncio.to_thread(shutil.rmtree, service.captures.folder(save_dir), ignore_errors=True)
+        """Delete an activation folder; one that does not exist counts as deleted."""
+        await asyncio.to_thread(service.storage.delete, service.captures.folder(save_dir))
         return {"deleted": save_dir}
 
     return app

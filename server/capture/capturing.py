@@ -116,8 +116,8 @@ class Captures:
         """Capture and store the activations of prompt and completion; return the breadcrumb.
 
         Raises:
-            BadRequestError: positions that the sequence does not have, more than memory can hold, or values that the
-                stored type cannot.
+            BadRequestError: positions that the sequence does not have, more than memory can hold, values that the
+                stored type cannot, or a folder whose place something else has taken.
             OSError: the folder cannot be written.
             ActivationError: it cannot be pushed.
         """
@@ -169,6 +169,8 @@ class Captures:
             raise
         except OverflowedError as error:
             raise BadRequestError(f"ndif.dtype: {error}", "ndif") from None
+        except SaveDirError as error:
+            raise BadRequestError(f"ndif: {error}", "ndif") from None
         place = (
             await asyncio.wrap_future(self.pusher.push(plan.folder)) if plan.push and self.pusher is not None else {}
         )
