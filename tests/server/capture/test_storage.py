@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 
 from server.capture.storage import OverflowedError, SaveDirError, Storage
 
-
 TENSORS = {"resid_post": torch.zeros(1, 1, 2)}
 CONTENT = {"layers": [0], "hook_points": ["resid_post"], "dtype": "float32", "positions": "all", "token_ids": [1]}
 
