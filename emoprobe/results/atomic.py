@@ -73,8 +73,8 @@ def write_json(path: Path, value: Any) -> None:
 def directory(path: Path, replaces: Iterable[str] = ()) -> Iterator[Path]:
     """Yield an empty folder beside `path` that takes its place when the block ends without an error.
 
-    An empty folder at `path` (Snakemake makes one for its outputs) is replaced in one step. A folder with files is moved
-    aside first, so that a reader never sees half of it, and removed file by file: what somebody else puts there
+    An empty folder at `path` (Snakemake makes one for its outputs) is replaced in one step. A folder with files is
+    moved aside first, so that a reader never sees half of it, and removed file by file: what somebody else puts there
     meanwhile stays.
 
     Args:

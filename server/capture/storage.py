@@ -41,9 +41,10 @@ class Stored:
 
 
 class Storage:
-    """Writes activation folders below one root and nowhere else. What it did not write, it neither replaces nor removes.
+    """Writes activation folders below one root and nowhere else.
 
-    A folder is one that a server wrote if it holds the tensors of a capture, or metadata that describe one, and no more.
+    It replaces and removes activation folders only: folders that hold the tensors of a capture, or metadata that
+    describe one, and no more.
     """
 
     def __init__(self, root: Path) -> None:

@@ -59,12 +59,16 @@ def test_a_folder_with_other_content_is_not_replaced(tmp_path: Path, place: str,
             (target / place).write_text("mine")
             (target / "old").write_text("mine")
 
+    def write() -> None:
+        with atomic.directory(target, ["old", "sub"]) as folder:
+            (folder / "old").write_text("new")
+            if when == "meanwhile":
+                occupy()
+
     if when == "before":
         occupy()
-    with pytest.raises(atomic.OccupiedError), atomic.directory(target, ["old", "sub"]) as folder:
-        (folder / "old").write_text("new")
-        if when == "meanwhile":
-            occupy()
+    with pytest.raises(atomic.OccupiedError):
+        write()
     assert {path.read_text() for path in tmp_path.rglob("*") if path.is_file()} == {"mine"}
     assert {path.name for path in tmp_path.iterdir()} <= {"d", "elsewhere"}
 
