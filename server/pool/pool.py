@@ -11,6 +11,7 @@ import secrets
 import signal
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from emoprobe.results.activation_folder import ActivationError
 from emoprobe.results.record import DamagedError
@@ -30,6 +31,8 @@ from server.pool.steering import SteeringError
 log = logging.getLogger(__name__)
 
 OK = "ok\n"
+GREETING_SECONDS = 10.0  # in which a client has to send the pool's token
+MAX_STRANGERS = 512  # connections that have not sent it yet; past them the oldest makes room
 
 
 class Pool:
@@ -48,6 +51,7 @@ class Pool:
         self._owners = Owners(self._owner_ended)
         self._running: Counter[str] = Counter()
         self._closing = asyncio.Event()
+        self._strangers: dict[asyncio.Task[Any], asyncio.Timeout] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self, owner: int) -> None:
@@ -96,7 +100,7 @@ class Pool:
         assert task is not None
         self._tasks.add(task)
         try:
-            token, _, line = (await reader.readline()).decode().rstrip("\n").partition("\t")
+            token, _, line = (await self._greeting(task, reader)).decode().rstrip("\n").partition("\t")
             if not secrets.compare_digest(token.encode(), self._token.encode()):
                 pass
             elif line == STREAM:
@@ -105,13 +109,31 @@ class Pool:
                 answer = json.dumps(self.status()) if line == "status" else await self._work(reader, line)
                 writer.write(answer.encode())
                 await writer.drain()
-        except (ConnectionError, asyncio.CancelledError, ValueError):
+        except (ConnectionError, TimeoutError, asyncio.CancelledError, ValueError):
             pass
         finally:
             self._tasks.discard(task)
             writer.close()
             with contextlib.suppress(ConnectionError, asyncio.CancelledError):
                 await writer.wait_closed()
+
+    async def _greeting(self, task: asyncio.Task[Any], reader: asyncio.StreamReader) -> bytes:
+        """The first line of a client: everybody on this machine can connect, and not all of them will send one.
+
+        Raises:
+            TimeoutError: it took too long, or there were too many.
+            ValueError: it is too long.
+        """
+        if len(self._strangers) >= MAX_STRANGERS:
+            oldest = next((clock for clock in self._strangers.values() if not clock.expired()), None)
+            if oldest is not None:
+                oldest.reschedule(0.0)
+        async with asyncio.timeout(GREETING_SECONDS) as clock:
+            self._strangers[task] = clock
+            try:
+                return await reader.readline()
+            finally:
+                del self._strangers[task]
 
     async def _stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Do what one client asks for, many jobs at a time, until it goes away."""
