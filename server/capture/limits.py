@@ -96,11 +96,12 @@ class RequestLimits:
     def _make_room(self, most: float) -> None:
         """Refuse bodies that have been on their way for long."""
         now = asyncio.get_running_loop().time()
-        for number, (clock, since) in enumerate(self._arriving.items()):
-            if number >= most or now - since < PATIENCE_SECONDS:
+        for clock, since in self._arriving.items():
+            if most < 1 or now - since < PATIENCE_SECONDS:
                 return
-            if not clock.expired():
+            if not clock.expired() and (clock.when() or 0.0) > now:
                 clock.reschedule(now)
+                most -= 1
 
     def take(self, size: int, length: int) -> None:
         """Count a part of a body, of which `length` bytes are here.

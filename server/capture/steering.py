@@ -158,17 +158,20 @@ def _read(
 
 def _tensor(tensors: Any, key: str, file: str, shapes: list[list[int]]) -> torch.Tensor:
     """A tensor of one of some shapes, in float32."""
-    found = tensors.get_slice(key).get_shape()
-    if found not in shapes:
+    entry = tensors.get_slice(key)
+    if entry.get_shape() not in shapes:
         accepted = " or ".join(map(str, shapes))
-        raise SteeringError(f"{key!r} in file {file!r} has shape {found}; accepted: {accepted}, the model's")
+        raise SteeringError(
+            f"{key!r} in file {file!r} has shape {entry.get_shape()}; accepted: {accepted}, the model's"
+        )
+    kind = entry.get_dtype()
     try:
         values: torch.Tensor = tensors.get_tensor(key)
-    except (KeyError, AttributeError) as error:  # a type that PyTorch does not have
-        raise SteeringError(f"file {file!r} holds values of type {error}, which cannot be read") from None
-    if values.is_complex():
-        raise SteeringError(f"file {file!r} holds complex numbers under {key!r}; a direction is real")
-    return values.float()
+        if values.is_complex():
+            raise SteeringError(f"file {file!r} holds complex numbers under {key!r}; a direction is real")
+        return values.float()
+    except (KeyError, AttributeError, RuntimeError):  # a type that PyTorch does not have, or cannot convert
+        raise SteeringError(f"file {file!r} holds values of type {kind!r}, which cannot be read") from None
 
 
 def _state(path: Path) -> tuple[int, int, int]:

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 OK = "ok\n"
 GREETING_SECONDS = 10.0  # in which a client has to send the pool's token
+PATIENCE_SECONDS = 2.0
 MAX_STRANGERS = 512  # connections that have not sent it yet; past them the oldest makes room
 
 
@@ -124,10 +125,14 @@ class Pool:
             TimeoutError: it took too long, or there were too many.
             ValueError: it is too long.
         """
+        now = asyncio.get_running_loop().time()
         if len(self._strangers) >= MAX_STRANGERS:
-            oldest = next((clock for clock in self._strangers.values() if not clock.expired()), None)
+            # A crowd of clients that come at once have just not been read yet.
+            late = now + GREETING_SECONDS - PATIENCE_SECONDS
+            waiting = (clock for clock in self._strangers.values() if not clock.expired())
+            oldest = next((clock for clock in waiting if now < (clock.when() or 0.0) < late), None)
             if oldest is not None:
-                oldest.reschedule(0.0)
+                oldest.reschedule(now)
         async with asyncio.timeout(GREETING_SECONDS) as clock:
             self._strangers[task] = clock
             try:
