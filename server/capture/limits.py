@@ -103,8 +103,8 @@ class RequestLimits:
                 clock.reschedule(now)
                 most -= 1
 
-    def take(self, size: int, length: int) -> None:
-        """Count a part of a body, of which `length` bytes are here.
+    def take(self, size: int, length: int, whole: int) -> None:
+        """Count a part of a body, of which `length` bytes are here, which take `whole` bytes.
 
         Raises:
             HTTPException: this body, or all of them together, are larger than the server holds.
@@ -112,6 +112,8 @@ class RequestLimits:
         self._held += size
         if length > self._max_body:
             raise HTTPException(413, f"the body is larger than {self._max_body} bytes")
+        if whole > self._max_bodies:
+            raise HTTPException(413, f"the values in the body take more than {self._max_bodies} bytes")
         if self._held > self._max_bodies:
             self._make_room(math.inf)
             raise HTTPException(429, "too many large requests at once", {"Retry-After": "1"})
@@ -142,7 +144,7 @@ class _Body:
 
     def _take(self, size: int) -> None:
         self.size += size
-        self._limits.take(size, len(self._content))
+        self._limits.take(size, len(self._content), self.size)
 
     def again(self, receive: Receive) -> Receive:
         """What the application receives: the whole body, then what follows."""

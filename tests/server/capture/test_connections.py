@@ -76,6 +76,17 @@ def rest(connection: socket.socket) -> bytes:
     return answer
 
 
+def drip(connection: socket.socket, part: bytes) -> None:
+    """Send a part again and again, for ten seconds.
+
+    Raises:
+        ConnectionError: the server ended the connection.
+    """
+    for _ in range(200):
+        connection.sendall(part)
+        time.sleep(0.05)
+
+
 def is_open(connection: socket.socket) -> bool:
     connection.setblocking(False)
     try:
@@ -124,9 +135,7 @@ def test_headers_have_a_time(serve: Serve, part: bytes) -> None:
 def test_a_drip_of_headers_has_a_time(serve: Serve) -> None:
     port = serve(HEADER_SECONDS=0.5)
     with closing(connect(port, HEAD)) as connection, pytest.raises(ConnectionError):
-        for _ in range(200):
-            connection.sendall(b"a: b\r\n")
-            time.sleep(0.05)
+        drip(connection, b"a: b\r\n")
 
 
 def test_a_drip_after_the_answer_has_a_time(serve: Serve) -> None:
@@ -134,9 +143,7 @@ def test_a_drip_after_the_answer_has_a_time(serve: Serve) -> None:
     with closing(connect(port, HEAD + b"content-length: 1000000\r\n\r\n")) as connection:
         assert connection.recv(12) == b"HTTP/1.1 401"
         with pytest.raises(ConnectionError):
-            for _ in range(200):
-                connection.sendall(b"x")
-                time.sleep(0.05)
+            drip(connection, b"x")
 
 
 @pytest.mark.parametrize("part", [b"", HEAD, HEAD + b"content-length: 2\r\n\r\n{}"])
