@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from emoprobe.config.science.dataset import Dataset
 from emoprobe.tasks.sources.source import DataError, Kind, Row, is_local, pick
@@ -38,6 +41,18 @@ def check(dataset: Dataset, seed: int) -> list[str]:
     return []
 
 
+@contextmanager
+def _plainly_named(directory: Path) -> Iterator[Path]:
+    """A path of a directory without a bracket, which the `datasets` library would take for a pattern."""
+    if "[" not in str(directory):
+        yield directory
+        return
+    with TemporaryDirectory() as folder:
+        link = Path(folder) / "data"
+        link.symlink_to(directory)
+        yield link
+
+
 class HubRows:
     """A data set that the `datasets` library loads: from the hub, the cache of an earlier download, or a directory."""
 
@@ -51,12 +66,10 @@ class HubRows:
         self._dataset = dataset
         self._where = f"dataset.source: row {{}} of {path}"
         try:
-            self._rows = datasets.load_dataset(
-                str(Path(path).expanduser()) if local else path,
-                dataset.config or name,
-                split=dataset.split,
-                revision=dataset.revision,
-            )
+            with _plainly_named(Path(path).expanduser().resolve()) if local else nullcontext(path) as readable:
+                self._rows = datasets.load_dataset(
+                    str(readable), dataset.config or name, split=dataset.split, revision=dataset.revision
+                )
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             place = "could not be read" if local else "could not be loaded from the Hugging Face hub"
