@@ -43,14 +43,16 @@ def check(dataset: Dataset, seed: int) -> list[str]:
 
 @contextmanager
 def _plainly_named(directory: Path) -> Iterator[Path]:
-    """A path of a directory without a bracket, which the `datasets` library would take for a pattern."""
+    """A directory with the same files whose path has no bracket, which the `datasets` library takes for a pattern."""
     if "[" not in str(directory):
         yield directory
         return
     with TemporaryDirectory() as folder:
-        link = Path(folder) / "data"
-        link.symlink_to(directory)
-        yield link
+        for path in paths(str(directory)):
+            link = Path(folder) / path.relative_to(directory)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path)
+        yield Path(folder)
 
 
 class HubRows:
@@ -64,7 +66,7 @@ class HubRows:
         path, name = SHORT_NAMES.get(dataset.source, (dataset.source, None))
         local = is_local(path)
         self._dataset = dataset
-        self._where = f"dataset.source: row {{}} of {path}"
+        self._path = path
         try:
             with _plainly_named(Path(path).expanduser().resolve()) if local else nullcontext(path) as readable:
                 self._rows = datasets.load_dataset(
@@ -88,7 +90,7 @@ class HubRows:
 
     def row(self, position: int) -> Row:
         """The row at a position, from 0."""
-        return pick(self._rows[position], self._dataset, self._where.format(position + 1))
+        return pick(self._rows[position], self._dataset, f"dataset.source: row {position + 1} of {self._path}")
 
 
 KIND = Kind(
