@@ -96,7 +96,7 @@ class Storage:
         if path.exists() and any(path.iterdir()) and not _is_activation_folder(path):
             raise SaveDirError(f"save_dir exists and holds something else; {ACCEPTED}")
         below = [parent for parent in path.parents if parent.is_relative_to(self.root) and parent != self.root]
-        if any((parent / name).exists() for parent in below for name in ACTIVATION_FILES):
+        if any((parent / TENSORS).exists() or (parent.is_dir() and _is_activation_folder(parent)) for parent in below):
             raise SaveDirError(f"save_dir lies inside of an activation folder; {ACCEPTED}")
 
     def write(self, folder: Path, activations: dict[str, torch.Tensor], metadata: dict[str, Any]) -> Stored:

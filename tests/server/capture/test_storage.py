@@ -110,6 +110,16 @@ def test_the_path_of_the_root_may_have_any_name(tmp_path: Path, name: str, linke
             storage.resolve(str(given))
 
 
+def test_captures_lie_below_the_folder_of_an_experiment(storage: Storage) -> None:
+    """It has a `metadata.json` as well, which describes no capture."""
+    (storage.root / "pilot").mkdir()
+    (storage.root / "pilot/metadata.json").write_text('{"experiment": "pilot"}')
+    folder = storage.resolve("pilot/activations/joy/sum_0001")
+    storage.write(folder, TENSORS, CONTENT)
+    with pytest.raises(SaveDirError, match="inside of an activation folder"):
+        storage.resolve("pilot/activations/joy/sum_0001/x")
+
+
 @pytest.mark.parametrize("files", [["thesis.tex", "data.csv"], ["metadata.json"], ["a/b.txt", "metadata.json"]])
 def test_what_appears_before_a_capture_is_written_stays(storage: Storage, files: list[str]) -> None:
     folder = storage.resolve("pilot")
