@@ -110,10 +110,16 @@ def prepare(model: Model, cache: Path, *, weights: bool = True) -> ModelCard:
         directory = cache / EMBEDDED
         with _one_at_a_time(cache):
             if not (directory / "config.json").is_file():
-                from emoprobe.models.dequantise import dequantise
+                from emoprobe.models.dequantise import FILES, dequantise
 
-                with atomic.directory(directory) as temporary:
-                    dequantise(embedded_weights(), temporary)
+                try:
+                    with atomic.directory(directory, FILES) as temporary:
+                        dequantise(embedded_weights(), temporary)
+                except atomic.OccupiedError:
+                    message = (
+                        f"{directory} holds files that are not of the embedded model; move them away and run again"
+                    )
+                    raise ModelError(message) from None
         revision: str | None = EMBEDDED_REVISION
     elif is_local(model.source):
         directory, revision = Path(model.source).expanduser(), None

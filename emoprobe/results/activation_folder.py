@@ -130,7 +130,7 @@ class ActivationFolder:
             error=error,
         )
         written = metadata.model_dump(mode="json", exclude={"stored"})
-        with atomic.directory(path) as folder:
+        with atomic.directory(path, ACTIVATION_FILES) as folder:
             (folder / TENSORS).write_bytes(content)
             (folder / METADATA).write_text(atomic.to_json(written), encoding="utf-8")
         return cls(path, metadata)

@@ -59,7 +59,8 @@ def write_plan(study: Study, folder: Path) -> None:
     A folder that is there holds the same already.
     """
     if not folder.is_dir():
-        with atomic.directory(folder) as temporary:
+        # Another process may write the same at the same time.
+        with atomic.directory(folder, [f"{name}.json" for name in study.configs]) as temporary:
             for name, config in study.configs.items():
                 (temporary / f"{name}.json").write_text(atomic.to_json(config.resolved()), encoding="utf-8")
 

@@ -15,6 +15,7 @@ from server.capture.model import Captured, ServedModel, Wanted
 log = logging.getLogger(__name__)
 
 MAX_ROWS = 256
+MAX_WEIGHTS = 1 << 26  # numbers that turn the tokens of a batch into means at positions
 # On a CPU a batch gains nothing, and what does not fit its caches costs a tenth of the speed.
 CPU_PASS_TOKENS = 1536
 
@@ -138,21 +139,28 @@ class Engine:
         return self._passes[0]
 
     def _take_batch(self) -> list[Pass]:
-        """The pass that has waited longest, and those nearest to it in length, up to the token budget.
+        """The pass that has waited longest, and those of its kind nearest to it in length, up to the token budget.
 
-        Similar lengths keep the padding small: a batch of mixed lengths would waste up to half of the work.
+        Similar lengths keep the padding small: a batch of mixed lengths would waste up to half of the work. A batch of
+        mixed kinds would hold for each sequence what any of them asks for, which no budget has counted.
         """
         first = self._next_pass()
         if first is None:
             return []
-        length = len(first.wanted.token_ids)
-        others = [item for item in self._passes if item is not first and not item.result.cancelled()]
+        length, kind = len(first.wanted.token_ids), first.wanted.kind
+        others = [
+            item
+            for item in self._passes
+            if item is not first and not item.result.cancelled() and item.wanted.kind == kind
+        ]
         others.sort(key=lambda item: abs(len(item.wanted.token_ids) - length))
         batch, longest, size, rows = [first], length, first.bytes, first.wanted.rows
+        most = len(first.wanted.spans or ())
         for item in others:
             reach = max(longest, len(item.wanted.token_ids))
             rows += item.wanted.rows
-            if reach * rows > self.pass_tokens or rows > MAX_ROWS:
+            most = max(most, len(item.wanted.spans or ()))
+            if reach * rows > self.pass_tokens or rows > MAX_ROWS or reach * rows * most > MAX_WEIGHTS:
                 break
             if self._held + size + item.bytes > self.memory:
                 break

@@ -49,6 +49,11 @@ class Tokens:
         """Number of token ids."""
         return len(self._tokenizer)
 
+    def name(self, token: int) -> str | None:
+        """The name of a token; None where the tokenizer has no such id."""
+        name = self._tokenizer.convert_ids_to_tokens(token) if token < self.size else None
+        return None if name is None else str(name)
+
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, with the special tokens that the tokenizer adds by itself.
 

@@ -7,9 +7,10 @@ activations of a request are kept, and where.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from emoprobe.config.science.capture import Capture
 from emoprobe.config.science.model import Dtype
@@ -18,8 +19,28 @@ from server.capture.unserved import Unserved, UnservedInChat, UnservedInText
 MAX_CHOICES = 64
 MAX_PROMPTS = 1024
 MAX_STOPS = 16
+MAX_STOP_LENGTH = 4096  # characters
+MAX_MESSAGES = 4096
+MAX_POSITIONS = 8192
 RequestId = Annotated[str, Field(max_length=200, pattern=r"^[\x21-\x7e]+$")]
 TokenId = Annotated[int, Field(ge=0, strict=True)]
+
+
+def _layers(layers: Any) -> Any:
+    return layers if layers is None else Capture.check_layers(layers)
+
+
+def _positions(positions: Any) -> Any:
+    if isinstance(positions, list) and len(positions) > MAX_POSITIONS:
+        raise ValueError(f"must be `all` or a list of at most {MAX_POSITIONS} positions")
+    return positions if positions is None else Capture.check_positions(positions)
+
+
+# What a capture may leave out, in a request and among a client's defaults.
+Layers = Annotated[Literal["all"] | list[int] | None, BeforeValidator(_layers)]
+HookPoints = Annotated[list[Annotated[str, Field(max_length=200)]] | None, Field(min_length=1, max_length=1000)]
+Positions = Annotated[Literal["all"] | list[int | str] | None, BeforeValidator(_positions)]
+Characters = tuple[int, int, int]
 
 
 class Edit(BaseModel):
@@ -42,15 +63,10 @@ class Edit(BaseModel):
     values: list[Annotated[float, Field(allow_inf_nan=False)]] | None = Field(None, min_length=1, max_length=1 << 17)
     rows: str | None = Field(None, min_length=1)
     lengths: list[float] | None = None
-    layers: Literal["all"] | list[int]
+    layers: Annotated[Literal["all"] | list[int], BeforeValidator(Capture.check_layers)]
     operation: Literal["add", "ablate"]
     dose: float = Field(1.0, allow_inf_nan=False)
     phase: Literal["prompt", "generation", "all"] = "all"
-
-    @field_validator("layers", mode="before")
-    @classmethod
-    def _layers(cls, layers: Any) -> Any:
-        return Capture.check_layers(layers)
 
     @model_validator(mode="after")
     def _one_direction(self) -> Edit:
@@ -63,6 +79,41 @@ class Edit(BaseModel):
         if self.operation == "ablate" and self.dose != 1:
             raise ValueError("ablate takes the whole direction away: dose is 1")
         return self
+
+
+class ContentPart(BaseModel):
+    """A part of a message's content; only text is accepted."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(BaseModel):
+    """One message."""
+
+    model_config = ConfigDict(extra="allow")
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[ContentPart] | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """The message as a chat template takes it."""
+        content = self.content
+        if isinstance(content, list):
+            content = "".join(part.text for part in content)
+        return {**(self.model_extra or {}), "role": self.role, "content": content or ""}
+
+
+class PartSpans(BaseModel):
+    """Where the parts of a conversation lie: (message, start, end), the latter two in characters of its content."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    system: Characters | None = None
+    prefix: Characters | None = None
+    question: Characters | None = None
 
 
 class Ndif(BaseModel):
@@ -85,12 +136,12 @@ class Ndif(BaseModel):
     save_dir: str | None = Field(None, max_length=4096)
     push: bool = False
     request_id: RequestId | None = None
-    layers: Literal["all"] | list[int] | None = None
-    hook_points: list[str] | None = Field(None, min_length=1, max_length=1000)
-    positions: Literal["all"] | list[int | str] | None = None
+    layers: Layers = None
+    hook_points: HookPoints = None
+    positions: Positions = None
     dtype: Dtype | None = None
-    messages: list[dict[str, Any]] | None = None
-    message_spans: dict[str, tuple[int, int, int] | None] | None = None
+    messages: list[ChatMessage] | None = Field(None, max_length=MAX_MESSAGES)
+    message_spans: PartSpans | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     prompt_tokens: int | None = Field(None, ge=1)
     steering: list[Edit] = Field([], max_length=64)
@@ -108,33 +159,20 @@ class Ndif(BaseModel):
             raise ValueError("kl compares edits after a prompt: it takes steering and prompt_tokens")
         return self
 
-    @field_validator("layers", mode="before")
-    @classmethod
-    def _layers(cls, layers: Any) -> Any:
-        return layers if layers is None else Capture.check_layers(layers)
-
-    @field_validator("positions", mode="before")
-    @classmethod
-    def _positions(cls, positions: Any) -> Any:
-        return positions if positions is None else Capture.check_positions(positions)
-
     def over(self, defaults: Ndif) -> Ndif:
         """These fields, and the defaults for those that are left out."""
         return defaults.model_copy(update={name: getattr(self, name) for name in self.model_fields_set})
 
 
 class Interventions(BaseModel):
-    """Defaults for requests that bring an `ndif` without these fields."""
+    """One client's defaults for the fields that an `ndif` leaves out, each of them as in an `ndif`."""
 
     model_config = ConfigDict(extra="forbid")
 
-    layers: Literal["all"] | list[int] | None = None
-    hook_points: list[str] | None = Field(None, min_length=1, max_length=1000)
-    positions: Literal["all"] | list[int | str] | None = None
+    layers: Layers = None
+    hook_points: HookPoints = None
+    positions: Positions = None
     dtype: Dtype | None = None
-
-    _layers = field_validator("layers", mode="before")(Ndif._layers.__func__)  # type: ignore[attr-defined]
-    _positions = field_validator("positions", mode="before")(Ndif._positions.__func__)  # type: ignore[attr-defined]
 
 
 class StreamOptions(BaseModel):
@@ -151,7 +189,7 @@ class Sampling(Unserved):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str | None = None
+    model: str | None = Field(None, max_length=1000)
     temperature: float | None = Field(None, ge=0.0, le=2.0, allow_inf_nan=False)
     top_p: float | None = Field(None, gt=0.0, le=1.0, allow_inf_nan=False)
     n: int | None = Field(None, ge=1, le=MAX_CHOICES)
@@ -169,6 +207,8 @@ class Sampling(Unserved):
         stops = [stop] if isinstance(stop, str) else list(stop or [])
         if len(stops) > MAX_STOPS:
             raise ValueError(f"at most {MAX_STOPS} stop strings are accepted")
+        if any(len(text) > MAX_STOP_LENGTH for text in stops):
+            raise ValueError(f"stop strings of at most {MAX_STOP_LENGTH} characters are accepted")
         return [text for text in stops if text]
 
     @classmethod
@@ -184,33 +224,10 @@ class Sampling(Unserved):
         return self.stop if isinstance(self.stop, list) else []
 
 
-class ContentPart(BaseModel):
-    """A part of a message's content; only text is accepted."""
-
-    type: Literal["text"]
-    text: str
-
-
-class ChatMessage(BaseModel):
-    """One message."""
-
-    model_config = ConfigDict(extra="allow")
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[ContentPart] | None = None
-
-    def plain(self) -> dict[str, Any]:
-        """The message as a chat template takes it."""
-        content = self.content
-        if isinstance(content, list):
-            content = "".join(part.text for part in content)
-        return {**(self.model_extra or {}), "role": self.role, "content": content or ""}
-
-
 class ChatRequest(Sampling, UnservedInChat):
     """Body of `/v1/chat/completions`."""
 
-    messages: list[ChatMessage] = Field(min_length=1, max_length=4096)
+    messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_tokens: int | None = Field(None, ge=0)
     max_completion_tokens: int | None = Field(None, ge=0)
     logprobs: bool | None = False
@@ -269,3 +286,25 @@ class CompletionRequest(Sampling, UnservedInText):
         if isinstance(self.prompt, str) or isinstance(self.prompt[0], int):
             return [self.prompt]  # type: ignore[list-item]
         return list(self.prompt)  # type: ignore[arg-type]
+
+
+def accepted_fields(body: type[BaseModel], place: Sequence[int | str]) -> list[str]:
+    """Return the fields that a request accepts beside the last part of a place in its body, such as `("ndif", "x")`."""
+    models = [body]
+    for part in place[:-1]:
+        fields = [model.model_fields[part] for model in models if isinstance(part, str) and part in model.model_fields]
+        if fields:
+            models = [model for field in fields for model in _models_of(field.annotation)]
+    return [
+        name
+        for model in models
+        for name in (model.served_fields() if issubclass(model, Sampling) else model.model_fields)
+    ]
+
+
+def _models_of(annotation: Any) -> Iterable[type[BaseModel]]:
+    """The models in an annotation, such as `list[Edit] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models_of(part)

@@ -14,9 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from server.pool.address import Address
+from server.pool.address import Address, private_folder
 from server.pool.protocol import STREAM, Caller, Job, line
-from server.pool.start import private_folder
 
 MAX_POOLS = 4
 CHUNK = 1 << 16

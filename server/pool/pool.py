@@ -11,6 +11,7 @@ import secrets
 import signal
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from emoprobe.results.activation_folder import ActivationError
 from emoprobe.results.os_errors import what_to_do
@@ -31,6 +32,9 @@ from server.pool.steering import SteeringError
 log = logging.getLogger(__name__)
 
 OK = "ok\n"
+GREETING_SECONDS = 10.0  # in which a client has to send the pool's token
+PATIENCE_SECONDS = 2.0
+MAX_STRANGERS = 512  # connections that have not sent it yet; past them the oldest makes room
 
 
 class Pool:
@@ -49,6 +53,7 @@ class Pool:
         self._owners = Owners(self._owner_ended)
         self._running: Counter[str] = Counter()
         self._closing = asyncio.Event()
+        self._strangers: dict[asyncio.Task[Any], asyncio.Timeout] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self, owner: int) -> None:
@@ -97,7 +102,8 @@ class Pool:
         assert task is not None
         self._tasks.add(task)
         try:
-            token, _, line = os.fsdecode(await reader.readline()).rstrip("\n").partition("\t")
+            greeting = await self._greeting(task, reader)
+            token, _, line = os.fsdecode(greeting).rstrip("\n").partition("\t")
             if not secrets.compare_digest(os.fsencode(token), self._token.encode()):
                 pass
             elif line == STREAM:
@@ -106,7 +112,7 @@ class Pool:
                 answer = json.dumps(self.status()) if line == "status" else await self._work(reader, line)
                 writer.write(os.fsencode(answer))
                 await writer.drain()
-        except (ConnectionError, asyncio.CancelledError):
+        except (ConnectionError, TimeoutError, asyncio.CancelledError):
             pass
         except ValueError as error:  # whoever connects may send anything
             log.warning("a request that cannot be read: %s", error)
@@ -115,6 +121,28 @@ class Pool:
             writer.close()
             with contextlib.suppress(ConnectionError, asyncio.CancelledError):
                 await writer.wait_closed()
+
+    async def _greeting(self, task: asyncio.Task[Any], reader: asyncio.StreamReader) -> bytes:
+        """The first line of a client: everybody on this machine can connect, and not all of them will send one.
+
+        Raises:
+            TimeoutError: it took too long, or there were too many.
+            ValueError: it is too long.
+        """
+        now = asyncio.get_running_loop().time()
+        if len(self._strangers) >= MAX_STRANGERS:
+            # A crowd of clients that come at once have just not been read yet.
+            late = now + GREETING_SECONDS - PATIENCE_SECONDS
+            waiting = (clock for clock in self._strangers.values() if not clock.expired())
+            oldest = next((clock for clock in waiting if now < (clock.when() or 0.0) < late), None)
+            if oldest is not None:
+                oldest.reschedule(now)
+        async with asyncio.timeout(GREETING_SECONDS) as clock:
+            self._strangers[task] = clock
+            try:
+                return await reader.readline()
+            finally:
+                del self._strangers[task]
 
     async def _stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Do what one client asks for, many jobs at a time, until it goes away."""

@@ -18,6 +18,7 @@ from emoprobe.results.layout import Layout
 from emoprobe.tasks import variants
 from server.pool.experiment import Experiment
 from server.pool.protocol import Caller, Job
+from server.pool.search_path import search_path
 
 
 class PlanError(ValueError):
@@ -136,5 +137,5 @@ def job_environment(
         "EMOPROBE_PLAN": str(plan_folder.absolute()),
         "EMOPROBE_RESULTS": str(results.absolute()),
         "EMOPROBE_DIRECTORY": directory,
-        "PYTHONPATH": os.pathsep.join([str(code), directory]),
+        "PYTHONPATH": search_path(code, Path(directory)),
     }

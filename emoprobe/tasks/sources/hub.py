@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from emoprobe.config.science.dataset import Dataset
 from emoprobe.tasks.sources.source import DataError, Kind, Row, is_local, pick
@@ -38,6 +41,20 @@ def check(dataset: Dataset, seed: int) -> list[str]:
     return []
 
 
+@contextmanager
+def _plainly_named(directory: Path) -> Iterator[Path]:
+    """A directory with the same files whose path has no bracket, which the `datasets` library takes for a pattern."""
+    if "[" not in str(directory):
+        yield directory
+        return
+    with TemporaryDirectory() as folder:
+        for path in paths(str(directory)):
+            link = Path(folder) / path.relative_to(directory)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path)
+        yield Path(folder)
+
+
 class HubRows:
     """A data set that the `datasets` library loads: from the hub, the cache of an earlier download, or a directory."""
 
@@ -49,14 +66,12 @@ class HubRows:
         path, name = SHORT_NAMES.get(dataset.source, (dataset.source, None))
         local = is_local(path)
         self._dataset = dataset
-        self._where = f"dataset.source: row {{}} of {path}"
+        self._path = path
         try:
-            self._rows = datasets.load_dataset(
-                str(Path(path).expanduser()) if local else path,
-                dataset.config or name,
-                split=dataset.split,
-                revision=dataset.revision,
-            )
+            with _plainly_named(Path(path).expanduser().resolve()) if local else nullcontext(path) as readable:
+                self._rows = datasets.load_dataset(
+                    str(readable), dataset.config or name, split=dataset.split, revision=dataset.revision
+                )
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             place = "could not be read" if local else "could not be loaded from the Hugging Face hub"
@@ -75,7 +90,7 @@ class HubRows:
 
     def row(self, position: int) -> Row:
         """The row at a position, from 0."""
-        return pick(self._rows[position], self._dataset, self._where.format(position + 1))
+        return pick(self._rows[position], self._dataset, f"dataset.source: row {position + 1} of {self._path}")
 
 
 KIND = Kind(
