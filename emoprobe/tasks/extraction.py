@@ -32,7 +32,7 @@ _EMPHASIS = re.compile(
 _STRUCK = re.compile(r"~~[^~\n]{1,200}~~|<(?:s|del|strike)>[^<\n]{1,200}</(?:s|del|strike)>")
 # A dash with a space before its number is a sign where no number can stand before it.
 _SIGN = re.compile(
-    r"(?P<before>[=:(\[{≈]\s?|\b(?:is|equals|of|to|be|was)\s)\s?(?:-[ ]|—[ ]?|minus[ ])(?=[\d.])|(?P<word>\bnegative\s)(?=[\d.])",
+    r"(?P<before>[=:(\[{≈][ ]?|\b(?:is|equals|of|to|be|was)[ ])[ ]?(?:-[ ]|—[ ]?|minus[ ])(?=[\d.])|(?P<word>\bnegative\s)(?=[\d.])",
     re.IGNORECASE,
 )
 _ADJECTIVES = r"(?:(?:final|correct|right|best|only|most likely)\s+)*"
@@ -47,7 +47,7 @@ _MARK = re.compile(
     rf"|(?P<heading>(?:^|(?<=\n))[ \t#>]*(?:the\s)?{_ADJECTIVES}answer[ \t]*(?=\n|\Z))"
     # `The answer is 5`, `the final answer to the problem would be: 5`, `the correct option is C`
     r"|(?P<sentence>(?<!if the )(?<!whether the )\b(?:answer|(?:correct|right|best)\s+(?:option|choice|letter)|final\s+(?:result|value))\b"
-    r"[^\n.:=]{0,60}?\b(?:is|are|was|(?:would|will|must|should|has to) be|equals|(?:comes|turns) (?:out )?to(?: be)?)\b\s?:?)",
+    r"[^\n.:=]{0,60}?\b(?:is|are|was|is(?=n['’]t)|(?:would|will|must|should|has to) be|equals|(?:comes|turns) (?:out )?to(?: be)?)(?:\b|(?=n['’]t))\s?:?)",
     re.IGNORECASE,
 )
 # `42 is the final answer`, `option C is correct`: what comes before is the answer.
@@ -56,6 +56,7 @@ _MARK_BEHIND = re.compile(
     r"(?:answer|option|choice)\b|\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s+(?P<letter>\(?[A-Z]\)?)\s+is\s+(?:the\s+)?"
     r"(?:correct|right|best)\b|(?<![\w'’])(?P<bracketed>\([A-Z]\))\s+is\s+correct\b"
 )
+_BETWEEN_BOXES = re.compile(r"\{([^{}\n]{0,100})\}[\s$]*(?:,|,?\s*(?:or|and)\b)[\s$]*(?:[A-Za-z]\s?=[\s$]*)?")
 _LAST_LINE = re.compile(r"(?:^|\n)[ \t]*A:[ \t]*(?=[^\n]*\s*\Z)")
 # Lines that hold a value of their own lines: fences, rules, displays, headers of tables.
 _EMPTY_LINE = re.compile(r"[\s`$|:=~\[\](){}_*#>.-]*|```\w*")
@@ -82,7 +83,7 @@ _VERB = re.compile(
     r"\b[^\w-]*(?:(?:about|approximately|only|exactly|now|a total of|paid|left with)\s)*[^\w]*$"
 )
 _DENIED = re.compile(
-    r"(?:\bnot|n't|\bnever|\bcannot|\brather than|\binstead of)\s+(?:(?:be|equal to|exactly|just|only|the|option|choice|answer)\s+)*\W?$",
+    r"(?:\bnot|n't|\bnever|\bcannot|\brather than|\binstead of)\s+(?:(?:be|equal to|exactly|just|only|the|option|choice|answer|more than|less than)\s+){0,4}\W?$",
     re.IGNORECASE,
 )
 _REFERENCE = re.compile(r"\b(?:steps?|questions?|problem|parts?|equations?|eq|figure|line|nearest)\.?\s?[(#]?$", re.IGNORECASE)
@@ -90,7 +91,7 @@ _PRECISION = re.compile(r"[\s-]?(?:decimals?\b|significant|sig\b|d\.?p\b|s\.?f\b
 # A sentence about the answer, not the answer: "the answer is rounded to 2 decimal places".
 _REMARK = re.compile(
     r"\s*(?:rounded|given|expressed|written|stated|shown|based|found|obtained|calculated|derived|reasonable|verified|correct|"
-    r"incorrect|wrong|the same as|in\b|above|below|consistent|close|less|more|greater|between)\b",
+    r"incorrect|wrong|the same as|in\b|above|below|consistent|close|less|more|greater|between|yes|no|not)\b",
     re.IGNORECASE,
 )
 _OPERAND = re.compile(r"(?:\s+[^\W\d]+){0,2}\s*(?:,?\s*\band\b|\bplus\b|\bminus\b|\btimes\b|\bdivided by\b|\bmultiplied by\b)\s*")
@@ -119,7 +120,8 @@ _MENTION = re.compile(r"(?<![\w'’\\.-])(?P<open>[(\[{\"“‘'<]*\s?)(?P<lette
 _NAMED = re.compile(r"(?:\b(?:option|choice|letter|answer|choose|select|pick|is|be)|[:=])\s*(?:option\s+|choice\s+|letter\s+)?$", re.IGNORECASE)
 _LETTER_LEAD = re.compile(r"[\s\[\](){}<>\"'“”‘’:.,$]*(?:(?:the|correct|best|right|most|likely|probably|clearly|definitely|indeed|option|choice|letter|answer|is|it)\b[\s:]*)*[\s\[({<\"'“‘]*", re.IGNORECASE)
 _JOINED = re.compile(r"[)\]}\"'”’>]*\s*(?:,\s*(?:and|or)\s|,|/|&|\+|\band\b|\bor\b)\s*(?:(?:option|choice)\s+)?[(\[{\"']*(?P<letter>[A-Z])(?![\w'’])(?!\s+[a-z]{2,})")
-_LOOSE_LETTER = re.compile(r"\((?P<bracketed>[A-Z])\)|\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s+(?P<named>[A-Z])\b")
+_LOOSE_LETTER = re.compile(r"\((?P<bracketed>[A-Z])\)|\b(?:[Oo]ption|[Cc]hoice|[Aa]nswer|[Cc]hoose|[Ss]elect|[Pp]ick)\s+(?P<named>[A-Z])\b(?!\s+[a-z])")
+_DIGIT = re.compile(r"\d")
 # Letters that are variables where they touch a number or an operator; the others may be units.
 _SYMBOLS = frozenset("xyznijabqruvwXYZNeAB")
 _ARTICLE = re.compile(r"^(?:the|an?)\s+")
@@ -270,11 +272,16 @@ def _candidates(text: str, *, letters: bool) -> Iterator[_Candidate]:
         start = max(0, len(text) - _WINDOW)
         marks.append((start + match.start(), start + match.end(), "line", ""))
     limit = len(text)
-    for start, end, kind, value in sorted(marks, reverse=True):
+    marks.sort(reverse=True)
+    for index, (start, end, kind, value) in enumerate(marks):
+        earlier = next((mark[1] for mark in marks[index + 1 : index + 2] if mark[2] == "box"), None)
         if kind == "behind":
             yield _Candidate(kind, value, end)
         elif kind == "box":
-            yield _Candidate(kind, _braced(text, end), end)
+            content = _braced(text, end)
+            if earlier is not None and (match := _BETWEEN_BOXES.fullmatch(text, earlier, start)):
+                content = f"{match[1]} or {content}"
+            yield _Candidate(kind, content, end)
         else:
             yield _behind(text, kind, end, max(end, limit))
         limit = start
@@ -314,7 +321,7 @@ def _read_candidate(candidate: _Candidate, read: _Reader, *, letters: bool) -> _
         rest = _BULLET.sub("", rest, count=1) if _BULLET.match(rest) else rest
     if (box := re.search(r"\\(?:boxed|fbox)\s?(?=\{)", rest)) is not None:
         rest = _braced(rest, box.end())
-    if candidate.kind == "sentence" and _REMARK.match(rest) and not re.search(r"=|\bwhich\b|\bto be\b|\boption\b|\bis\b", rest):
+    if candidate.kind == "sentence" and _REMARK.match(rest) and not re.search(r"=|\bwhich\b|\bto be\b|\boption\b|\bis\b|\bbut\b", rest):
         return None
     reading = read(rest)
     if reading is None or letters:
@@ -390,14 +397,15 @@ def _kind(tokens: list[re.Match[str]], index: int) -> str:
         return "operator"
     if literal in "()[]{}":
         return "bracket"
-    if group != "word" or len(literal) > 1:
-        return ""
     before = tokens[index - 1] if index else None
+    if group != "word" or len(literal) > 1:
+        attached = before is not None and before.end() == token.start() and set(literal) <= set("xyz")
+        return "symbol" if group == "word" and attached else ""
     after = tokens[index + 1] if index + 1 < len(tokens) else None
     numbers = [other is not None and other.lastgroup in ("number", "number_") for other in (before, after)]
     if literal in "xX" and all(numbers):
         return "operator"
-    touches = (before is not None and before.end() == token.start() and before.lastgroup != "mark") or (
+    touches = (before is not None and before.end() == token.start() and (before.lastgroup != "mark" or before[0] in "{}")) or (
         after is not None and after.start() == token.end() and after.lastgroup in ("operator", "command")
     )
     beside = any(other is not None and other.lastgroup == "operator" and other[0] != "-" for other in (before, after))
@@ -412,6 +420,8 @@ def _is_aside(text: str, run: _Run) -> bool:
 
 def _read_number(rest: str) -> _Reading | None:
     """Read the text of an answer; see the module's docstring for the three outcomes."""
+    if not _DIGIT.search(rest) and "\\" not in rest and len(rest) > 9:
+        return None
     if (bracket := _BRACKET.match(rest)) and _runs(bracket[1]) and "=" not in _ASIDE.sub("", rest[bracket.end() :]):
         rest = bracket[1]
     # The answer is in the first sentence that has a number, outside of remarks in brackets.
