@@ -40,6 +40,8 @@ TOKEN = re.compile(
     r"|(?P<inequality>[<>≤≥≠]=?)|(?P<operator>[-+*/×÷^±√∞−])|(?P<space>[^\S\n]+)|(?P<mark>.)",
     re.DOTALL,
 )
+# The groups of `TOKEN` that are numbers.
+NUMBER_KINDS = ("number", "number_")
 _NUMBER = re.compile(_UNSIGNED)
 
 _DASHES = "\u2010\u2011\u2012\u2013\u2212\ufe58\ufe63\uff0d\u207b"
@@ -97,7 +99,7 @@ def plain(text: str) -> str:
         text = _COMMAND.sub(lambda match: _COMMANDS.get(match[1], match[0]), text)
         text = _FRACTION.sub(_fraction, text)
     # Two spaces, so that no currency's place joins the digits around it into one number.
-    text = _CURRENCY.sub(lambda match: match["sign"] or match["minus"] and f"  {match['minus']}" or "  ", text)
+    text = _CURRENCY.sub(lambda match: match["sign"] or "  " + (match["minus"] or ""), text)
     return _UNIT_POWER.sub(r"\1", text) if "^" in text else text
 
 
@@ -118,11 +120,8 @@ def find_numbers(text: str) -> list[tuple[str, Fraction]]:
 
     A digit that belongs to a word (`x2`, `4th`, `H2O`), a date, a time or a ratio is no number.
     """
-    found = []
-    for match in TOKEN.finditer(text):
-        if match.lastgroup in ("number", "number_") and (value := number_value(match[0])) is not None:
-            found.append((match[0], value))
-    return found
+    numbers = (match[0] for match in TOKEN.finditer(text) if match.lastgroup in NUMBER_KINDS)
+    return [(literal, value) for literal in numbers if (value := number_value(literal)) is not None]
 
 
 def parse_number(text: str) -> Fraction | None:
