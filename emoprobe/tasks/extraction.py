@@ -55,7 +55,7 @@ _MARK = re.compile(
     # `Answer: 5`, `Final answer (in km) - 5`, `ANSWER = 5`; not `2 points/answer = 48`
     | (?P<colon>(?<!/)(?<!per[ ])\b
         (?:answers? | ans | (?:correct|right|best|final)\s+(?:option|choice|result|value|solution))
-        \s?(?:\([^)\n]{{0,30}}\)\s?)?(?:[:=—]|-(?=\s)|(?<=\s)(?=-\d)))
+        ["']?\s{{0,3}}(?:\([^)\n]{{0,30}}\)\s?)?(?:[:=—→⇒]|-(?=\s)|(?<=\s)(?=-\d)))
     # a heading or a line that is only `Answer`
     | (?P<heading>(?:^|(?<=\n))[ \t\#>]*(?:the\s)?{_ADJECTIVES}answer[ \t]*(?=\n|\Z))
     # `The answer is 5`, `the final answer to the problem would be: 5`, `the correct option is C`
@@ -102,7 +102,7 @@ _CORRECTED = re.compile(r"(?:\s*[^\W\d_]+){0,2}\s*(?:[.!;)\n]|$)")
 
 # What surrounds the number of an answer. These see at most _WINDOW characters.
 _DIGIT = re.compile(r"\d")
-_SENTENCE_END = re.compile(r"[.!?;](?:\s|$)|\n")
+_SENTENCE_END = re.compile(r"[.!?;](?:\s(?!\s?=)|$)|\n")
 _ASIDE = re.compile(r"(?<![\d\w)(×*/+-])(?<![×*/+=-] )\([^()\n]{0,200}\)")
 _BRACKET = re.compile(r"\s*[\[({<]\s*([^\[\](){}<>\n]{1,100}?)\s*[\])}>](?!\s*[-+*/×÷^=(])")
 _LIST_ITEM = re.compile(r"\s*1[.)]\s+[^\W\d]")
@@ -137,7 +137,7 @@ _REFERENCE = re.compile(
     r"\b(?:steps?|questions?|problem|parts?|equations?|eq|figure|line|nearest)\.?\s?[(#]?$", re.IGNORECASE
 )
 _PRECISION = re.compile(r"[\s-]?(?:decimals?\b|significant|sig\b|d\.?p\b|s\.?f\b)", re.IGNORECASE)
-_INEQUALITY = re.compile(r"[≤≥≠]|\s[<>]\s")
+_INEQUALITY = re.compile(r"[≤≥≠]|\s[<>]\s|\b(?:more|less|fewer|greater|larger|smaller)\sthan\s*$")
 _OPERATION = re.compile(r"(?:\s+[^\W\d]+){0,2}\s*(?:plus|minus|times|divided by|multiplied by)\s*")
 _OPERANDS = re.compile(rf"{_OPERATION.pattern}|(?:\s+[^\W\d]+){{0,2}},?\s*and\s*")
 _ALTERNATIVE = re.compile(
@@ -189,7 +189,7 @@ _NO_NOUN = re.compile(
     re.VERBOSE,
 )
 _JOINED = re.compile(
-    r"""[)\]}"'”’>]*\s*(?:,\s*(?:and|or)\s|,|/|&|\+|\band\b|\bor\b)\s*(?:(?:option|choice)\s+)?
+    r"""[)\]}"'”’>]*\s*(?:,\s*(?:and|or)\s|,|/|&|\+|\band\b|\bor\b)\s*(?:(?:option|choice|maybe|perhaps|possibly)\s+)?
     [(\[{"']*(?P<letter>[A-Z])(?![\w'’])(?!\s+[a-z]{2,})""",
     re.VERBOSE,
 )
@@ -528,7 +528,7 @@ def _read_number(rest: str) -> _Reading | None:
 
 
 def _read_clause(clause: str, runs: list[_Run]) -> _Reading:
-    if _INEQUALITY.search(clause):
+    if _INEQUALITY.search(clause) or _INEQUALITY.search(clause[: runs[0].start]):
         return _Reading(None, clause)
     if _RELATION.search(clause):
         return _read_sides(clause, runs)
