@@ -76,6 +76,7 @@ _MARK_BEHIND = re.compile(
     """,
     re.VERBOSE,
 )
+_BRACES = re.compile("[{}]")
 _BETWEEN_BOXES = re.compile(r"\{([^{}\n]{0,100})\}[\s$]*(?:,|,?\s*(?:or|and)\b)[\s$]*(?:[A-Za-z]\s?=[\s$]*)?")
 # `A: 5` as the last line, the answer to a `Q:`
 _LAST_LINE = re.compile(r"(?:^|\n)[ \t]*A:[ \t]*(?=[^\n]*\s*\Z)")
@@ -248,14 +249,14 @@ class _Run:
 
     start: int
     end: int
-    numbers: list[tuple[str, Fraction | None]] = field(default_factory=list)
+    numbers: list[re.Match[str]] = field(default_factory=list)
     operators: bool = False
     symbols: bool = False
 
     @property
     def value(self) -> Fraction | None:
         """The value of a run that is one number."""
-        return self.numbers[0][1] if len(self.numbers) == 1 and not self.operators and not self.symbols else None
+        return _value(self.numbers[0]) if len(self.numbers) == 1 and not self.operators and not self.symbols else None
 
     def reading(self) -> _Reading:
         return _Reading(self.value, self.numbers[0][0])
@@ -267,9 +268,9 @@ def extract_number(text: str) -> Extracted:
     if (found := _marked(text, _read_number, letters=False)) is not None:
         return found
     for run in reversed(_runs(text)):
-        literal, value = run.numbers[-1]
-        if value is not None and not run.symbols and not _is_aside(text, run):
-            return Extracted(value, literal, "last_number")
+        value = None if run.symbols or _is_aside(text, run) else _value(run.numbers[-1])
+        if value is not None:
+            return Extracted(value, run.numbers[-1][0], "last_number")
     return _NOTHING
 
 
@@ -392,10 +393,10 @@ def _braced(text: str, start: int) -> str:
     if text[start : start + 1] != "{":
         return text[start : start + 40].partition("\n")[0]
     depth = 0
-    for end in range(start, min(len(text), start + _WINDOW)):
-        depth += (text[end] == "{") - (text[end] == "}")
+    for brace in _BRACES.finditer(text, start, start + _WINDOW):
+        depth += 1 if brace[0] == "{" else -1
         if depth == 0:
-            return text[start + 1 : end]
+            return text[start + 1 : brace.start()]
     return text[start + 1 : start + _WINDOW].partition("\n")[0]
 
 
@@ -465,7 +466,7 @@ def _runs(text: str) -> list[_Run]:
                 runs.append(run)
             else:
                 run.operators = True
-            run.numbers.append((literal, None if token.lastgroup == "other" else number_value(literal)))
+            run.numbers.append(token)
             run.end, operator, symbol = token.end(), False, -1
         elif kind == "operator":
             operator = run is not None or symbol >= 0
@@ -477,6 +478,11 @@ def _runs(text: str) -> list[_Run]:
         elif kind != "bracket":
             run, operator, symbol = None, False, -1
     return runs
+
+
+def _value(token: re.Match[str]) -> Fraction | None:
+    """The value of a number; None for a date, a time or a ratio."""
+    return None if token.lastgroup == "other" else number_value(token[0])
 
 
 def _kind(tokens: list[re.Match[str]], index: int) -> str:
