@@ -35,6 +35,10 @@ class ConfigError(ValueError):
         self.lines = lines
 
 
+class BoundsError(ConfigError):
+    """A file that cannot be read in bounded time and memory, or is no text."""
+
+
 def describe(error: ValidationError, root: type[BaseModel]) -> list[str]:
     """One line for each place that is wrong: `path = value: what is accepted`.
 

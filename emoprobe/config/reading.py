@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from emoprobe.config.errors import ConfigError, shown
+from emoprobe.config.errors import BoundsError, ConfigError, shown
 
 # Bounds on one file. Values are counted with every alias written out, as all that follows walks through them.
 MAX_BYTES, MAX_DEPTH, MAX_VALUES, MAX_DIGITS = 2 << 20, 64, 200_000, 64
@@ -55,11 +55,11 @@ def read_yaml(path: str | Path) -> Any:
     except OSError as error:
         raise ConfigError([f"{path}: {error.strerror or error}"]) from None
     if len(content) > MAX_BYTES:
-        raise ConfigError([f"{path}: is larger than {MAX_BYTES >> 20} MiB; is it a configuration?"])
+        raise BoundsError([f"{path}: is larger than {MAX_BYTES >> 20} MiB; is it a configuration?"])
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise ConfigError([f"{path}: is not UTF-8 text; convert it, as with iconv -t utf-8"]) from None
+        raise BoundsError([f"{path}: is not UTF-8 text; convert it, as with iconv -t utf-8"]) from None
     return _parse(text, str(path))
 
 
@@ -155,6 +155,8 @@ def _parse(text: str, where: str) -> Any:
         raise ConfigError([f"{where}: is no valid YAML: {line}{problem}{advice}"]) from None
     except yaml.YAMLError as error:
         raise ConfigError([f"{where}: is no valid YAML: {' '.join(str(error).split())}"]) from None
+    except _SizeError as error:
+        raise BoundsError([f"{where}: {error}"]) from None
     except _ContentError as error:
         raise ConfigError([f"{where}: {error}"]) from None
 
@@ -168,8 +170,12 @@ _ADVICE = {
 class _ContentError(ValueError):
     """Valid YAML that is no configuration."""
 
-    def __init__(self, node: yaml.Node, text: str) -> None:
-        super().__init__(f"line {node.start_mark.line + 1}: {text}")
+    def __init__(self, place: yaml.Node | yaml.Event, text: str) -> None:
+        super().__init__(f"line {place.start_mark.line + 1}: {text}")
+
+
+class _SizeError(_ContentError):
+    """YAML that is nested too deeply, too large, or would be once every alias is written out."""
 
 
 class _Composer(yaml.SafeLoader):
@@ -181,8 +187,7 @@ class _Composer(yaml.SafeLoader):
         """Compose a node and those below it."""
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            mark = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(problem=f"it is nested deeper than {MAX_DEPTH} levels", problem_mark=mark)
+            raise _SizeError(self.peek_event(), f"it is nested deeper than {MAX_DEPTH} levels")
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
@@ -202,7 +207,7 @@ class _Values:
             _ContentError: it is not what a configuration holds.
         """
         if id(node) in self._open:
-            raise _ContentError(node, "what an anchor names holds an alias of itself")
+            raise _SizeError(node, "what an anchor names holds an alias of itself")
         if id(node) not in self._read:
             self._open.add(id(node))
             if isinstance(node, yaml.ScalarNode):
@@ -251,7 +256,7 @@ class _Values:
 
 def _within(node: yaml.Node, size: int) -> int:
     if size > MAX_VALUES:
-        raise _ContentError(node, f"with every alias written out, this holds more than {MAX_VALUES} values")
+        raise _SizeError(node, f"with every alias written out, this holds more than {MAX_VALUES} values")
     return size
 
 
@@ -283,7 +288,7 @@ def _scalar(node: yaml.ScalarNode) -> Any:
         raise _ContentError(node, f"the tag {node.tag!r:.60} is not accepted")
     number = node.tag in (_INT, _FLOAT) or (plain and node.tag == _TEXT and _POWER.fullmatch(text))
     if number and len(text) > MAX_DIGITS:
-        raise _ContentError(node, f"a number of {len(text)} characters; at most {MAX_DIGITS} are read")
+        raise _SizeError(node, f"a number of {len(text)} characters; at most {MAX_DIGITS} are read")
     try:
         value = float(text) if number and node.tag == _TEXT else _OF_TAG[node.tag](node)
     except (ValueError, KeyError):  # a tag that the text does not fit, such as `!!bool 3`
