@@ -6,6 +6,7 @@ that only looks like a number in YAML 1.1 (`010`, `04:00:00`, a date) stays text
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable
@@ -44,10 +45,10 @@ def typed(value: Any, path: str = "") -> Any:
 
 
 def read_yaml(path: str | Path) -> Any:
-    """Read a YAML file of one document.
+    """Read a YAML file of one document, or a JSON file by its name.
 
     Raises:
-        ConfigError: the file is missing, is no YAML, names a key twice, or exceeds a bound; one line.
+        ConfigError: the file is missing, is no YAML or JSON, names a key twice, or exceeds a bound; one line.
     """
     try:
         with open(path, "rb") as file:
@@ -60,7 +61,30 @@ def read_yaml(path: str | Path) -> Any:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise BoundsError([f"{path}: is not UTF-8 text; convert it, as with iconv -t utf-8"]) from None
-    return _parse(text, str(path))
+    return _parse_json(text, str(path)) if Path(path).suffix == ".json" else _parse(text, str(path))
+
+
+def _parse_json(text: str, where: str) -> Any:
+    """JSON by its own parser: YAML takes some characters of its strings for line breaks, or refuses them."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        twice = [key for number, key in enumerate(keys) if key in keys[:number]] if len(set(keys)) < len(keys) else []
+        if twice:
+            raise ConfigError([f"{where}: the key {twice[0]!r:.60} is named twice"])
+        return dict(pairs)
+
+    def finite(constant: str) -> Any:
+        raise ConfigError([f"{where}: {constant} is no finite number"])
+
+    try:
+        return json.loads(text, object_pairs_hook=once, parse_constant=finite)
+    except json.JSONDecodeError as error:
+        raise ConfigError([f"{where}: is no valid JSON: {error}"]) from None
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise BoundsError([f"{where}: holds a number of too many digits, or is nested too deeply"]) from None
 
 
 def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -361,6 +361,31 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
     assert read_yaml(tmp_path / "c.yaml") == {"a": 1}
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"a": 1, "b": {"c": 1, "c": 2}}', "'c' is named twice"),
+        ('{"a": NaN}', "NaN is no finite number"),
+        ('{"a": ' + "9" * 5000 + "}", "too many digits"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a": ', "is no valid JSON"),
+        ("", "is no valid JSON"),
+    ],
+    ids=lambda case: case[:20],
+)
+def test_bad_json_is_one_line(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "c.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=words) as caught:
+        read_yaml(path)
+    assert len(caught.value.lines) == 1
+
+
+def test_text_of_json_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text('{"a": "x\u2028\x85\x7fy", "b": 1e-3}')
+    assert read_yaml(tmp_path / "c.json") == {"a": "x\u2028\x85\x7fy", "b": 0.001}
+
+
 @pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "null"])
 def test_an_empty_file_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "c.yaml"
