@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 # Keys for the longest text that a model takes, as vLLM reads them.
@@ -42,8 +40,38 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "torchao": ("torchao",),
     "vptq": ("gpu", "vptq"),
 }
+# Names under which packages are installed, where these are others.
+PIP = {
+    "compressed_tensors": "compressed-tensors",
+    "auto_round": "auto-round",
+    "optimum.quanto": "optimum-quanto",
+    "quark": "amd-quark",
+    "fbgemm_gpu": "fbgemm-gpu",
+    "flute": "flute-kernel",
+    "fast_hadamard_transform": "fast-hadamard-transform",
+    "spqr_quant": "spqr_quant[gpu]",
+}
 # Further packages on a GPU, where a CPU computes with de-quantised weights.
 ON_GPU: dict[str, tuple[str, ...]] = {"fp8": ("kernels",), "mxfp8": ("kernels",)}
+
+
+_HALF, _ANY = ("bfloat16", "float16"), ("bfloat16", "float16", "float32")
+# Method of quantisation → types that vLLM 0.32 computes with it in. What is not here it reads no checkpoints of.
+VLLM_DTYPES: dict[str, tuple[str, ...]] = {
+    "auto-round": _HALF,
+    "awq": _HALF,
+    "compressed-tensors": _ANY,
+    "experts_int8": _HALF,
+    "fp8": _HALF,
+    "gptq": _HALF,
+    "inc": _HALF,
+    "modelopt": _HALF,
+    "mxfp4": ("bfloat16",),
+    "mxfp8": ("bfloat16",),
+    "quark": _HALF,
+    "torchao": _ANY,
+}
+_AMX = "amx_tile"  # a flag of /proc/cpuinfo: Intel's matrix extensions
 
 
 def context_length(settings: dict[str, Any]) -> int | None:
@@ -66,12 +94,12 @@ def context_length(settings: dict[str, Any]) -> int | None:
     return int(length)
 
 
-def quantisation(settings: dict[str, Any]) -> str | None:
-    """Return the method that the weights are quantised with, as config.json names it; None where they are not."""
+def quantisation(settings: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what config.json says of how the weights are quantised (`quant_method` …); None where they are not."""
     for holder in (settings, settings.get("text_config")):
         section = holder.get("quantization_config") if isinstance(holder, dict) else None
         if isinstance(section, dict) and section.get("quant_method"):
-            return str(section["quant_method"])
+            return section
     return None
 
 
@@ -89,13 +117,26 @@ def why_not_loaded(method: str, gpu: bool) -> str | None:
     return f"weights that are quantised with {method} need pip install {names}" if missing else None
 
 
-def why_not_generated(method: str, dtype: str, gpu: bool) -> str | None:
-    """Return why vLLM cannot generate with weights that are quantised by a method; None where nothing shows it."""
+def why_not_generated(section: dict[str, Any], dtype: str, gpu: bool, cpu_flags: str) -> str | None:
+    """Return why vLLM cannot generate with quantised weights; None where nothing shows it.
+
+    Args:
+        section: `quantization_config` of config.json.
+        dtype: of the computation.
+        gpu: whether vLLM runs on one.
+        cpu_flags: features of the processor, as /proc/cpuinfo lists them.
+    """
+    method = str(section.get("quant_method"))
     dtypes = VLLM_DTYPES.get(method)
     if dtypes is None:
-        return f"vLLM {VLLM} reads no weights that are quantised with {method} (it reads {', '.join(VLLM_DTYPES)})"
+        return f"vLLM reads no weights that are quantised with {method}; it reads {', '.join(VLLM_DTYPES)}"
     if dtype not in dtypes:
         return f"vLLM computes with {method} in {' or '.join(dtypes)}, not in {dtype}; set model.dtype"
+    blocks = method == "fp8" and section.get("weight_block_size")
+    if not gpu and method == "mxfp8":
+        return f"vLLM has no kernels for {method} on a CPU"
+    if not gpu and (method == "mxfp4" or blocks) and _AMX not in cpu_flags.split():
+        return f"vLLM's kernels for {method}{' in blocks' if blocks else ''} on a CPU need one with AMX"
     return None
 
 

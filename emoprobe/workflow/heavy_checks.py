@@ -14,9 +14,10 @@ from emoprobe.config.science.capture import Capture
 from emoprobe.config.science.dataset import Dataset
 from emoprobe.models.source import ModelError, check_capture
 from emoprobe.tasks.samples import DataError, Drawer
+from emoprobe.workflow.remembered import remembered
 
-# How many rows at fault are named one by one.
-MOST_NAMED = 3
+# How many rows at fault are named one by one, and how many of a generated data set are looked at.
+MOST_NAMED, MOST_ROWS = 3, 10_000
 TIMEOUT = 600.0  # seconds
 
 
@@ -86,6 +87,14 @@ def ask(check: str, *arguments: Any) -> list[str]:
     except (subprocess.SubprocessError, OSError, ValueError, IndexError) as error:
         raise CheckFailedError(f"the check of {check} gave no answer ({error})") from None
     return lines
+
+
+def unless_unanswered(cache: Path | None, about: Any, check: Callable[[], list[str]]) -> list[str]:
+    """The answer of a check; none where its process gave none, which the job that needs it finds out as well."""
+    try:
+        return remembered(cache, about, check)
+    except CheckFailedError:
+        return []
 
 
 def main() -> None:
