@@ -140,11 +140,13 @@ def language_model(model: PreTrainedModel) -> torch.nn.Module:
     Raises:
         UnsupportedModelError: there is no such part.
     """
-    base = model.base_model
+    base: torch.nn.Module = model.base_model
     if base is model:
-        base = model.get_decoder()
-    if base is model or not isinstance(base, torch.nn.Module):
-        raise UnsupportedModelError(f"the decoder of a {_kind(model.config)} model cannot be told from its head")
+        embeddings = model.get_input_embeddings()
+        holders = [child for child in model.children() if any(module is embeddings for module in child.modules())]
+        if len(holders) != 1 or holders[0] is embeddings:
+            raise UnsupportedModelError(f"the decoder of a {_kind(model.config)} model cannot be told from its head")
+        base = holders[0]
     return base
 
 

@@ -152,7 +152,7 @@ def check_source(source: str) -> None:
         raise ModelError(f"{where}: {what}; write ./{source} for a directory, or rename it")
     if not _HUB_ID.fullmatch(source):
         raise ModelError(
-            f"{where}: is neither {EMBEDDED}, an id of the Hugging Face hub (OWNER/NAME) nor a directory (./name, /name)"
+            f"{where}: is neither {EMBEDDED}, an id of the Hugging Face hub (OWNER/NAME) nor a directory (./NAME)"
         )
 
 
@@ -207,8 +207,8 @@ def _check_shards(directory: Path) -> None:
     lost = [name for name, part in parts.items() if name not in tensors[str(part)]]
     if lost:
         raise ModelError(
-            f"model.source: {directory / str(parts[lost[0]])} lacks the tensor {lost[0]}, which {index.name} names; copy "
-            "both again"
+            f"model.source: {directory / str(parts[lost[0]])} lacks the tensor {lost[0]}, which {index.name} names; "
+            "copy both again"
         )
 
 

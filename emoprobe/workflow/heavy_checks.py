@@ -1,4 +1,4 @@
-"""Checks that import PyTorch or `datasets`: run in a process of their own, so that a plan stays small and starts fast."""
+"""Checks that import PyTorch or `datasets`, in a process of their own: a plan stays small and starts fast."""
 
 from __future__ import annotations
 

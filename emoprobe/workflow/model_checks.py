@@ -112,8 +112,8 @@ def _longest_prompt(config: Config, directory: Path, limit: int, named: str, cac
         if tokens + config.generation.max_tokens <= limit:
             return []
         return [
-            f"generation.max_tokens = {config.generation.max_tokens}: the longest prompt has at least {tokens} tokens, and "
-            f"{named} {limit}, prompt and completion together; lower it, or leave out long questions"
+            f"generation.max_tokens = {config.generation.max_tokens}: the longest prompt has at least {tokens} tokens, "
+            f"and {named} {limit}, prompt and completion together; lower it, or leave out long questions"
         ]
 
     yield from remembered(cache, about, check)
