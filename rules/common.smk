@@ -17,8 +17,7 @@ sys.path.append(os.getcwd())
 
 from emoprobe.config.errors import ConfigError
 from emoprobe.config.files import study_of
-from emoprobe.config.inclusion import merged, read_config_values, with_includes
-from emoprobe.config.reading import typed
+from emoprobe.config.reading import merged, read_config_values, typed, with_includes
 from emoprobe.report.figures import FIGURES, figures_of
 from emoprobe.results.catalogue import tables_of
 from emoprobe.results.layout import (

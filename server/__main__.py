@@ -81,7 +81,7 @@ def main() -> None:
     import torch
     import uvicorn
 
-    from emoprobe.models.architecture import UnsupportedModelError
+    from emoprobe.models.source import first_line
     from server.capture.app import create_app
     from server.capture.connections import LimitedProtocol, connection_limit
     from server.capture.engine import Engine
@@ -100,8 +100,9 @@ def main() -> None:
         # threads than cores, and those sleep instead of waiting for the next operation.
         with ThreadPoolExecutor(1) as loader:
             model = loader.submit(ServedModel, arguments.model, name, arguments.dtype, arguments.device).result()
-    except (UnsupportedModelError, OSError, ValueError) as error:
-        sys.exit(f"--model {arguments.model}: {str(error).strip().splitlines()[0]}")
+    except Exception as error:  # the libraries raise whatever a directory or a missing package runs into
+        logging.getLogger("server").debug("the model cannot be loaded", exc_info=True)
+        sys.exit(f"--model {arguments.model}: {first_line(error)}")
     engine = Engine(model, arguments.batch_tokens, int(arguments.memory_gib * 2**30))
     app = create_app(
         Service(model, engine, Storage(arguments.activation_root), pusher),

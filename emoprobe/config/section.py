@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,10 +16,19 @@ class Extent:
     """
 
 
-class Section(BaseModel):
-    """A part of the configuration: unknown keys are errors, values are never coerced."""
+class Hidden:
+    """Marks a key whose value no message repeats, as a secret is easily put there by mistake."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors, values are never coerced, numbers are finite.
+
+    `changes_results` says whether a key of the section can change a byte of a result. Then it is part of the digests of
+    the files that it can change; else it is part of none.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
+    changes_results: ClassVar[bool] = True
 
     def content(self) -> dict[str, Any]:
         """The keys on which the content of files depends, as plain values: all but those that are an `Extent`."""

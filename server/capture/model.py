@@ -13,7 +13,7 @@ import nnsight
 import torch
 from transformers import AutoConfig
 
-from emoprobe.models.architecture import Architecture, UnsupportedModelError, tensor_of
+from emoprobe.models.architecture import Architecture, UnsupportedModelError, language_model, tensor_of
 from emoprobe.results.activation_folder import TokenSpan
 from server.capture.attention import share_heads
 from server.capture.prompts import Tokens
@@ -89,13 +89,14 @@ class ServedModel:
         )
         self.name, self.path, self.device = name, path, torch.device(device)
         self.causal = wrapper._module.eval()
+        self.base: Any = language_model(self.causal)
         share_heads(self.causal)
         self._scorer = Scorer(self.causal)
         self._steered: SteeredRows | None = None
-        for number, layer in enumerate(self.causal.base_model.get_submodule(self.architecture.layers_path)):
+        for number, layer in enumerate(self.base.get_submodule(self.architecture.layers_path)):
             layer.register_forward_hook(self._edit_at(number))
         # Tracing the base model leaves out the head over the vocabulary, which capturing does not need.
-        self._traced = nnsight.NNsight(self.causal.base_model)
+        self._traced = nnsight.NNsight(self.base)
         self.dtype = next(self.causal.parameters()).dtype
         config = self.causal.config.get_text_config()
         self.max_length = int(getattr(config, "max_position_embeddings", None) or 2048)
@@ -226,7 +227,7 @@ class ServedModel:
         """Activations of each sequence, and the last hidden states (n_sequences, n_tokens, d)."""
         longest, sites = max(lengths), self._sites(batch)
         if not sites:
-            return [{} for _ in batch], self.causal.base_model(**inputs).last_hidden_state
+            return [{} for _ in batch], self.base(**inputs).last_hidden_state
         weights = self._weights(batch, longest)
         taken: list[torch.Tensor] = []
         last: list[torch.Tensor] = []

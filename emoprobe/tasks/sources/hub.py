@@ -8,8 +8,10 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from emoprobe.config.errors import shown
 from emoprobe.config.science.dataset import Dataset
-from emoprobe.tasks.sources.source import DataError, Kind, Row, is_local, pick
+from emoprobe.tasks.sources.files import SUFFIXES
+from emoprobe.tasks.sources.source import DataError, Kind, Row, is_here, is_local, pick
 
 # Short name → data set and its configuration.
 SHORT_NAMES = {"gsm8k": ("openai/gsm8k", "main")}
@@ -31,13 +33,20 @@ def paths(source: str) -> list[Path]:
 
 def check(dataset: Dataset, seed: int) -> list[str]:
     """Whether a local directory exists and holds something; what the hub has is not asked."""
+    where, path = f"dataset.source = {shown(dataset.source)}", Path(dataset.source).expanduser()
+    name, _ = SHORT_NAMES.get(dataset.source, (dataset.source, None))
+    if is_here(name):
+        if Path(name).is_file():
+            return [f"{where}: {_no_rows(Path(name))}"]
+        return [f"{where}: {name} is a directory here, and an id of the hub otherwise; write ./{name}, or rename it"]
     if not is_local(dataset.source):
         return []
-    directory = Path(dataset.source).expanduser()
-    if not directory.is_dir():
-        return [f"dataset.source = {dataset.source!r}: the directory {directory} does not exist"]
+    if path.is_file():
+        return [f"{where}: {_no_rows(path)}"]
+    if not path.is_dir():
+        return [f"{where}: the directory {path} does not exist"]
     if not paths(dataset.source):
-        return [f"dataset.source = {dataset.source!r}: the directory {directory} is empty; put a data set there"]
+        return [f"{where}: the directory {path} is empty; put a data set there"]
     return []
 
 
@@ -55,6 +64,10 @@ def _plainly_named(directory: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
+def _no_rows(path: Path) -> str:
+    return f"the file {path} is of no kind that is read; save it as one of {', '.join(SUFFIXES)}"
+
+
 class HubRows:
     """A data set that the `datasets` library loads: from the hub, the cache of an earlier download, or a directory."""
 
@@ -63,6 +76,9 @@ class HubRows:
     def __init__(self, dataset: Dataset, seed: int) -> None:
         import datasets
 
+        # `datasets` would take a directory of this name for the data set.
+        if problems := check(dataset, seed):
+            raise DataError(problems[0])
         path, name = SHORT_NAMES.get(dataset.source, (dataset.source, None))
         local = is_local(path)
         self._dataset = dataset

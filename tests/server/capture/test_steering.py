@@ -199,7 +199,7 @@ def test_an_edit_that_is_not_made_is_an_error() -> None:
 
 def test_a_hook_that_never_fires_fails_the_request(tmp_path: Path) -> None:
     served = ServedModel(str(tiny_models.make_of_family("llama", tmp_path)), "tiny", "float32", "cpu")
-    served.causal.base_model.get_submodule(served.architecture.layers_path)[1]._forward_hooks.clear()
+    served.base.get_submodule(served.architecture.layers_path)[1]._forward_hooks.clear()
     add = {"values": direction(1), "operation": "add"}
     engine = Engine(served, batch_tokens=100, memory=10**6)
     done = threading.Event()
