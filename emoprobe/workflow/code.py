@@ -93,7 +93,7 @@ def _files_of(name: str, sources: dict[str, Source]) -> Iterator[str]:
 
 @cache
 def _sources(library: Path, memory: Path | None) -> dict[str, Source]:
-    """Every file of the library by its path relative to the folder of the library, such as `emoprobe/tasks/grading.py`."""
+    """Every file of the library by its path beside the library, such as `emoprobe/tasks/grading.py`."""
     kept: dict[str, Source] = {}
     if memory is not None:
         with contextlib.suppress(OSError, ValidationError):
