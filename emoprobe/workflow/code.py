@@ -17,7 +17,8 @@ from emoprobe.results import atomic
 from emoprobe.workflow.remembered import CHECKS
 
 LIBRARY = Path(__file__).parents[1]
-# Modules and packages that cannot change a number or a sentence. Whatever else is reachable by imports counts.
+# Modules and packages that cannot change a number or a sentence. Whatever else is reachable by imports counts, but for
+# `emoprobe/__init__.py`, which has the version and imports public names for others.
 EXCLUDED = {
     "emoprobe.results.atomic": "writes the bytes that it is given",
     "emoprobe.results.dates": "sets the dates of files and reads none of them",
@@ -68,6 +69,7 @@ def closure(*modules: str, memory: Path | None = CHECKS) -> set[str]:
     sources = _sources(LIBRARY, memory)
     seen: set[str] = set()
     waiting = [path for module in modules for path in _roots(module, sources)]
+    waiting += [path for module in modules for around in _around(module) for path in _files_of(around, sources)]
     while waiting:
         path = waiting.pop()
         if path not in seen:
@@ -86,7 +88,7 @@ def _roots(module: str, sources: Iterable[str]) -> list[str]:
 
 def _files_of(name: str, sources: dict[str, Source]) -> Iterator[str]:
     """The file of a module or package, if it is one of the library that counts."""
-    if not any(f"{name}.".startswith(f"{excluded}.") for excluded in EXCLUDED):
+    if name != "emoprobe" and not any(f"{name}.".startswith(f"{excluded}.") for excluded in EXCLUDED):
         place = name.replace(".", "/")
         yield from (path for path in (f"{place}.py", f"{place}/__init__.py") if path in sources)
 
@@ -163,11 +165,16 @@ def _imports(tree: ast.AST, package: str) -> Iterator[str]:
             origin = ".".join([*parts, *([node.module] if node.module else [])])
             names = [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
         for name in names:
-            steps = name.split(".")
-            yield from (".".join(steps[:end]) for end in range(1, len(steps) + 1))
+            yield from (*_around(name), name)
         # What only type checkers import decides nothing.
         skipped = node.body if isinstance(node, ast.If) and _is_type_checking(node.test) else []
         waiting += [child for child in ast.iter_child_nodes(node) if child not in skipped]
+
+
+def _around(name: str) -> list[str]:
+    """The packages around a module, outermost first."""
+    steps = name.split(".")
+    return [".".join(steps[:end]) for end in range(1, len(steps))]
 
 
 def _is_type_checking(test: ast.expr) -> bool:

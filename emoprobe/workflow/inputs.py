@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from snakemake.io import ancient, sourcecache_entry
+from snakemake.io import IOFile, ancient, sourcecache_entry
 
 from emoprobe.results.activation_folder import METADATA, TENSORS
 from emoprobe.results.layout import ACTIVATION_FILES, SCORES, TRAJECTORY_FILES, Layout
@@ -98,6 +98,8 @@ class Inputs:
         if whole and self._exists(here.model):
             return [layout.sample(sample_id), ancient(str(layout.plan))]
         if self._settled(outputs, made_from):
+            if not self._exists(here.model):
+                self._tell(here.model)
             return [
                 layout.sample(sample_id) if self._exists(question) else self._lost(question),
                 ancient(str(layout.plan)) if self._exists(plan) else self._lost(plan),
@@ -170,7 +172,7 @@ class Inputs:
     def _recorded(self, path: Path) -> list[str]:
         """The parameters that a file was made with, as Snakemake records them."""
         records = self.persistence()
-        return [] if records is None else records.params(str(path)) or []
+        return [] if records is None else records.params(IOFile(path)) or []
 
     def _answer_files(self, variant: str, name: str) -> list[Path]:
         here = self._here
@@ -183,12 +185,16 @@ class Inputs:
 
     def _lost(self, path: Path) -> Input:
         """The stand-in for a lost file, recorded as that file."""
+        self._tell(path)
+        return ancient(sourcecache_entry(str(self.stand_in), str(path)))
+
+    def _tell(self, path: Path) -> None:
+        """Say that a lost file costs no answer."""
         beside = [known for known in self._of_its_kind(path) if not self._exists(known)]
         subject = (
             f"{path} is missing; it" if len(beside) == 1 else f"{len(beside)} files of {path.parent} are missing; they"
         )
         self._say_once(f"{subject} will be made again; {self._answers()} answers stay")
-        return ancient(sourcecache_entry(str(self.stand_in), str(path)))
 
     def _of_its_kind(self, path: Path) -> list[Path]:
         here, targets = self._here, self.targets
