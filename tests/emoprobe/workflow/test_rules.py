@@ -84,7 +84,7 @@ def test_every_rule_has_a_digest_or_a_version_or_computes_nothing(rules: dict[st
 
 def test_a_digest_covers_what_the_script_of_its_rule_imports(rules: dict[str, dict[str, Any]]) -> None:
     checked = set()
-    for name, rule in rules.items():
+    for rule in rules.values():
         script = re.search(r"-m (scripts\.\w+)", rule["command"])
         modules = [module for param in rule["params"] for module in param.split() if module.startswith("emoprobe.")]
         if script is None or not modules:
