@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from emoprobe.analysis.contrasts import references_of
@@ -121,6 +122,7 @@ class Triggers:
         )
 
 
+@cache
 def code(rule: str) -> str:
     """The digest of the code that decides what a rule computes."""
     return code_digest(*CODE[rule])
