@@ -179,6 +179,33 @@ def test_a_lost_direction_is_fitted_and_nothing_steered(after: Callable[..., Wor
     )
 
 
+def test_directions_that_come_out_the_same_steer_nothing_again(after: Callable[..., Workspace]) -> None:
+    workspace = after()
+    paths = [workspace.layout.direction(name) for name in ("joy", "random-01", "shuffled-joy-01")]
+    before = [path.read_bytes() for path in paths]
+    for path in paths:
+        path.unlink()
+    assert workspace.planned() == {"fit_direction": 3}
+    workspace.run()
+    assert [path.read_bytes() for path in paths] == before
+    assert workspace.planned() == {}
+
+
+def test_code_that_fits_another_direction_steers_again_by_the_next_run(
+    after: Callable[..., Workspace], tmp_path: Path
+) -> None:
+    workspace = after()
+    workspace.code = copy_of_code(tmp_path / "code")
+    path = workspace.code / "emoprobe/steering/directions.py"
+    fitted = "_differences(plan, direction, stream).mean(0)"
+    assert path.read_text().count(fitted) == 1
+    path.write_text(path.read_text().replace(fitted, f"-{fitted}"))
+    assert workspace.planned() == {"fit_direction": 3}
+    assert "is made again by the next run" in workspace.run()
+    # Joy is added to two questions, and taken out of two variants; random and shuffled directions are the same.
+    assert calls(workspace.planned()) == {"steer": 6, "score": 6}
+
+
 def test_a_lost_activation_is_captured_and_nothing_steered(after: Callable[..., Workspace]) -> None:
     workspace = after()
     metadata = workspace.layout.root / "activations"
