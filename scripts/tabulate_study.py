@@ -5,7 +5,7 @@ from pathlib import Path
 
 from emoprobe.config.files import load_config
 from emoprobe.results.layout import Layout
-from emoprobe.stages.study import tabulate_study
+from emoprobe.stages.study_table import tabulate_study
 
 
 def main() -> None:

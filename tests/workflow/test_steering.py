@@ -196,6 +196,14 @@ def test_more_questions_plan_the_new_ones(after: Callable[..., Workspace]) -> No
     assert "fit_direction" not in planned
 
 
+def test_other_layers_make_no_steered_answer_again_that_has_no_direction(after: Callable[..., Workspace]) -> None:
+    workspace = after()
+    workspace.config["capture"] = {**workspace.config["capture"], "layers": [0, 1]}
+    planned = workspace.planned()
+    assert planned.items() >= {"generate_and_capture": 18, "fit_direction": 2, "steer": STEERED - 9, **AFTER}.items()
+    assert planned["score"] == STEERED - 9
+
+
 def test_a_changed_direction_makes_its_own_trajectories_anew(after: Callable[..., Workspace]) -> None:
     workspace = after()
     path = workspace.layout.direction("random-01")
