@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-import yaml
-
+from emoprobe.config.reading import to_yaml
 from emoprobe.models.source import ModelCard
 from emoprobe.results import atomic
 from emoprobe.workflow.provenance import experiment_metadata
@@ -16,8 +15,7 @@ def main() -> None:
     card = ModelCard.read(layout.model)
     atomic.write_json(layout.metadata, experiment_metadata(config, card, Path(__file__).parents[1]))
     atomic.write_json(layout.resolved_json, config.resolved())
-    text = yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True, width=100)
-    atomic.write_text(layout.resolved_yaml, text)
+    atomic.write_text(layout.resolved_yaml, to_yaml(config.resolved()))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from emoprobe.config.inclusion import read_config_values, with_includes
 from emoprobe.config.moved import with_moved_keys
 from emoprobe.config.reading import read_yaml
 from emoprobe.config.study import Study, expand, is_study
+from emoprobe.text import half_surrogate
 
 
 def parse_config(values: Any, source: str = "config") -> Config:
@@ -23,6 +24,8 @@ def parse_config(values: Any, source: str = "config") -> Config:
     """
     if not isinstance(values, dict):
         raise ConfigError([f"{source}: must be a mapping of sections, found {type(values).__name__}"])
+    if (place := half_surrogate(values)) is not None:
+        raise ConfigError([f"{place}: holds half a surrogate pair, which no UTF-8 file can hold; write the character"])
     try:
         return Config.model_validate(values)
     except ValidationError as error:

@@ -16,6 +16,7 @@ from emoprobe.tasks.numbers import canonical
 from emoprobe.tasks.sources import DataError, Row, kind_of, open_source
 from emoprobe.tasks.sources.files import is_file
 from emoprobe.tasks.sources.source import is_local, paths_sha256
+from emoprobe.text import half_surrogate
 
 __all__ = ["DataError"]
 
@@ -129,6 +130,10 @@ class Drawer:
         dataset, position = self._dataset, self._order[index]
         row = self._rows.row(position)
         where = f"dataset.source: row {position + 1} of {dataset.source}"
+        if (place := half_surrogate(vars(row))) is not None:
+            raise DataError(
+                f"{where} holds half a surrogate pair ({place}), which no UTF-8 file can hold; mend or remove the row"
+            )
         if not isinstance(row.question, str) or not row.question.strip():
             raise DataError(f"{where} has no question in column {dataset.question!r} (found {row.question!r:.60})")
         choices = None if dataset.choices is None else _options(row, dataset, where)

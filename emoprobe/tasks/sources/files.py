@@ -9,6 +9,7 @@ from typing import Any
 
 from emoprobe.config.science.dataset import Dataset
 from emoprobe.tasks.sources.source import DataError, Kind, Row, Source, pick
+from emoprobe.text import filled_lines
 
 SUFFIXES = (".jsonl", ".parquet")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -97,10 +98,9 @@ class JsonLines:
     def __init__(self, dataset: Dataset, path: Path) -> None:
         self._dataset, self._path = dataset, path
         try:
-            lines = path.read_bytes().removeprefix(BYTE_ORDER_MARK).splitlines()
+            self._lines = list(filled_lines(path.read_bytes().removeprefix(BYTE_ORDER_MARK)))
         except OSError as error:
             raise DataError(f"dataset.source: {path}: {error.strerror or error}") from None
-        self._lines = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
         if not self._lines:
             raise DataError(f"dataset.source: {path} is empty")
 
@@ -134,8 +134,12 @@ class ParquetRows:
 
     def row(self, position: int) -> Row:
         """The row at a position, from 0."""
-        row = self._table.slice(position, 1).to_pylist()[0]
-        return pick(row, self._dataset, f"dataset.source: row {position + 1} of {self._path}")
+        where = f"dataset.source: row {position + 1} of {self._path}"
+        try:
+            row = self._table.slice(position, 1).to_pylist()[0]
+        except UnicodeError as error:
+            raise DataError(f"{where} holds text that is no UTF-8 ({error}); mend or remove the row") from None
+        return pick(row, self._dataset, where)
 
 
 def _parse(dataset: Dataset, path: Path, number: int, line: bytes) -> Row:

@@ -75,7 +75,12 @@ class HubRows:
 
     def row(self, position: int) -> Row:
         """The row at a position, from 0."""
-        return pick(self._rows[position], self._dataset, self._where.format(position + 1))
+        where = self._where.format(position + 1)
+        try:
+            row = self._rows[position]
+        except UnicodeError as error:
+            raise DataError(f"{where} holds text that is no UTF-8 ({error}); mend or remove the row") from None
+        return pick(row, self._dataset, where)
 
 
 KIND = Kind(

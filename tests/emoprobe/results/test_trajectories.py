@@ -133,7 +133,7 @@ def test_the_table_reads_folders_of_other_programs(tmp_path: Path) -> None:
     assert trajectory_table(tmp_path, [("control", "q1")]).iloc[0]["correct"]
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"role": "user", "content": "x"}\n', "[1]\n", "\xff"])
+@pytest.mark.parametrize("content", ["", "\n", "{", "[1]\n", '{"content": "x"}\n', "\xff", '{"role": "user", "content": "\\ud83d"}\n'])
 def test_damaged_trajectories_are_named(tmp_path: Path, content: str) -> None:
     path = tmp_path / "control" / "q1" / "trajectory.jsonl"
     path.parent.mkdir(parents=True)
@@ -290,5 +290,5 @@ def test_answers_and_failures_that_are_mixed_up_are_told(tmp_path: Path) -> None
     )
     captured(layout, [1, 2])
     assert "captured from other tokens" in activations.check(layout.activations("control", "gsm8k_0001"), None, [])[0]
-    Trajectory([*made.opening, {"role": "assistant", "content": "7"}], made.state, made.outcome).write(folder)
+    Trajectory([*made.messages[:-1], {"role": "assistant", "content": "7"}], made.state, made.outcome).write(folder)
     assert "has an answer" in check_trajectory(layout.pair("calm", "gsm8k_0001"), "calm", "gsm8k_0001")[0][0]
