@@ -21,9 +21,9 @@ def filled_lines(content: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def half_surrogate(value: Any, name: str = "") -> str | None:
-    """Return the place of the first half of a surrogate pair in plain values, such as `messages.0.content`.
+    r"""Return the place of the first half of a surrogate pair in plain values, such as `messages.0.content`.
 
-    JSON and YAML can spell one, as in `\\ud83d`. UTF-8 has no bytes for it, so no file can hold it.
+    JSON and YAML can spell one, as in `\ud83d`. UTF-8 has no bytes for it, so no file can hold it.
 
     Args:
         value: text, numbers, mappings and lists; anything else is passed over.

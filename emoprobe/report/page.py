@@ -14,7 +14,7 @@ from emoprobe.report.figures import FIGURES
 from emoprobe.report.verdicts import MEANINGS
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.layout import Layout
-from emoprobe.results.record import read_json
+from emoprobe.results.metadata import RunMetadata
 from emoprobe.results.tables import read_table
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -28,7 +28,7 @@ def experiment_page(layout: Layout, report: dict[str, Any]) -> str:
         layout: where they lie.
         report: the content of `report.json`.
     """
-    metadata = read_json(layout.metadata) if layout.metadata.exists() else None
+    metadata = RunMetadata.of(layout)
     features = feature_contexts(layout)
     return _render(
         "experiment", layout, title=report["experiment"], report=report, metadata=metadata, features=features

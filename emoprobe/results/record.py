@@ -71,7 +71,8 @@ class Record(BaseModel):
 
 class OpenRecord(Record):
     """A record of a file that other programs may write: every field is optional, null means unknown, and a number may
-    stand where text is expected."""
+    stand where text is expected.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True, coerce_numbers_to_str=True)
 
