@@ -13,7 +13,7 @@ from typing import NamedTuple
 from emoprobe.results import activations
 from emoprobe.results.layout import SCORES, Layout, split_draw_id
 from emoprobe.results.manifest import Manifest
-from emoprobe.results.record import DamagedError
+from emoprobe.results.record import DamagedError, read_json
 from emoprobe.results.sample import Sample
 from emoprobe.results.scores import Scores
 from emoprobe.results.small_files import Verification, check_records, problems_of
@@ -171,7 +171,7 @@ class _Samples:
         if sample_id not in self._read:
             self._read[sample_id] = self._sample(sample_id)
         sample, uses = self._read[sample_id], self._uses[sample_id]
-        if sample is None:
+        if sample is None or found.problems:
             return
         uses.count += 1
         hashes = found.state.hashes if found.state is not None else None
@@ -210,12 +210,29 @@ def check_derived(layout: Layout) -> list[str]:
     """Check what was computed from trajectories and activations and is there: tables, directions, weights."""
     tables = sorted(layout.table("any").parent.glob("*.parquet"))
     problems = problems_of((path, lambda path: read_table(layout.root, path.stem)) for path in tables)
+    problems += _config_problems(layout)
     tensors = [layout.directions(), layout.feature_directions()]
     tensors += sorted(layout.direction("any").parent.glob("*.safetensors"))
     tensors += sorted(layout.autoencoder("any").parent.glob("*/*.safetensors"))
     problems += problems_of((path, activations.read_tensors) for path in tensors)
     tokens = sorted(layout.tokens("any", "any").parents[1].glob("*/*"))
     return problems + [problem for folder in tokens if folder.is_dir() for problem in activations.check(folder)]
+
+
+def _config_problems(layout: Layout) -> list[str]:
+    """Whether the resolved config is the same in both of its files."""
+    if not (layout.resolved_yaml.exists() and layout.resolved_json.exists()):
+        return []
+    from emoprobe.config.errors import ConfigError
+    from emoprobe.config.reading import read_yaml
+
+    try:
+        same = read_yaml(layout.resolved_yaml) == read_json(layout.resolved_json)
+    except DamagedError:  # which is named as such
+        return []
+    except ConfigError:
+        same = False
+    return [] if same else [f"{layout.resolved_yaml} and {layout.resolved_json} disagree; delete both and run again"]
 
 
 def verify(

@@ -282,6 +282,7 @@ def test_the_activations_of_a_failure_say_so_and_are_passed_over(tmp_path: Path)
     assert found.index["variant"].tolist() == ["control"]
     assert found.values.shape == (1, 1, 4)
     pairs = [("control", "gsm8k_0001"), ("calm", "gsm8k_0001")]
+    SAMPLE.write(layout.sample("gsm8k_0001"))
     atomic.write_json(layout.manifest, manifest(layout, pairs).model_dump(mode="json"))
     assert verify(layout, pairs, pairs).problems == []
 
