@@ -30,17 +30,18 @@ class StoredPosition(OpenRecord):
     """A captured position: the mean over the tokens of `span` (half-open, of one token for a single one).
 
     `empty` says that the part it is named after has no tokens, so that a neighbour stands in for it. Another program
-    may leave out the span.
+    may leave out name and span.
     """
 
-    name: str
+    name: str = ""
     span: TokenSpan | None = None
     empty: bool = False
 
 
 class Position(StoredPosition):
-    """A position with the tokens that it is captured at."""
+    """A position by its name, with the tokens that it is captured at."""
 
+    name: str
     span: TokenSpan
 
 
