@@ -12,6 +12,7 @@ from emoprobe.config.errors import GONE, MOVED, ConfigError, describe
 from emoprobe.config.experiment import Config
 from emoprobe.config.reading import read_config_values, read_yaml, with_includes
 from emoprobe.config.study import Study, expand, is_study
+from emoprobe.text import half_surrogate
 
 # Least values that were lower in version 0.1.
 LEAST = {"probes.permutations": 19}
@@ -26,6 +27,8 @@ def parse_config(values: Any, source: str = "config") -> Config:
     if not isinstance(values, dict):
         found = "it is empty" if values is None else f"found {type(values).__name__}"
         raise ConfigError([f"{source}: must be a mapping of sections, {found}"])
+    if (place := half_surrogate(values)) is not None:
+        raise ConfigError([f"{place}: holds half a surrogate pair, which no UTF-8 file can hold; write the character"])
     try:
         return Config.model_validate(values)
     except ValidationError as error:

@@ -44,6 +44,23 @@ def typed(value: Any, path: str = "") -> Any:
     return _parse(value, f"--config {path}") if isinstance(value, str) else value
 
 
+class _Dumper(yaml.SafeDumper):
+    """YAML's safe dumper, which also escapes the characters that a loader takes for line breaks."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        """Represent text; quoted where it holds U+0085, U+2028 or U+2029."""
+        quoted = '"' if any(character in data for character in "\x85\u2028\u2029") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=quoted)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+
+
+def to_yaml(value: Any) -> str:
+    """Return plain values as YAML that `read_yaml` reads back unchanged, keys in the given order."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
 def read_yaml(path: str | Path) -> Any:
     """Read a YAML file of one document, or a JSON file by its name.
 

@@ -19,6 +19,7 @@ from emoprobe.config.science.capture import Capture
 from emoprobe.config.science.model import Model
 from emoprobe.models.weights import WeightsError, shapes
 from emoprobe.results import atomic
+from emoprobe.results.record import DamagedError, read_json
 
 WEIGHTS = "model.safetensors"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
@@ -53,8 +54,16 @@ class ModelCard:
 
     @classmethod
     def read(cls, path: Path) -> ModelCard:
-        """Read `model.json`."""
-        return cls(**json.loads(path.read_text(encoding="utf-8")))
+        """Read `model.json`.
+
+        Raises:
+            DamagedError: it is missing or damaged.
+        """
+        values = read_json(path)
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise DamagedError(path, error) from None
 
 
 def is_local(source: str) -> bool:

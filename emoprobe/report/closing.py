@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from pathlib import Path
 from typing import Any
+
+from emoprobe.results.record import DamagedError, read_json
 
 WIDTH = 110
 
 
 def summary_text(path: Path) -> str:
-    """A finished experiment in a few lines, from its `report.json`."""
-    found = json.loads(path.read_text(encoding="utf-8"))
+    """A finished experiment in a few lines, from its `report.json`; a line that names it where that is damaged."""
+    try:
+        found = read_json(path)
+    except DamagedError as error:
+        return f"\n{error}"
     width = max(len(name) for name in ("variant", *(row["variant"] for row in found["accuracy"])))
     lines = [
         "",
@@ -56,7 +60,10 @@ def _based_on(found: dict[str, Any]) -> list[str]:
 
 def study_text(path: Path) -> str:
     """A finished study in a few lines, from its `report.json`: its experiments, and what it says of them."""
-    found = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        found = read_json(path)
+    except DamagedError as error:
+        return f"\n{error}"
     width = max(len(entry["name"]) for entry in found["experiments"])
     lines = ["", f"{found['study']}: {len(found['experiments'])} experiments, {found['trajectories']} trajectories"]
     lines += [

@@ -15,7 +15,7 @@ from emoprobe.report.parts import figures_of_tables, tables_there
 from emoprobe.report.verdicts import MEANINGS
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.layout import Layout
-from emoprobe.results.record import read_json
+from emoprobe.results.metadata import RunMetadata
 from emoprobe.results.tables import read_table
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -30,7 +30,7 @@ def experiment_page(layout: Layout, report: dict[str, Any], rules: Collection[st
         report: the content of `report.json`.
         rules: the rules whose tables are part of it.
     """
-    metadata = read_json(layout.metadata) if layout.metadata.exists() else None
+    metadata = RunMetadata.of(layout)
     features = feature_contexts(layout) if "analyze_features" in rules else []
     return _render(
         "experiment", layout, rules, title=report["experiment"], report=report, metadata=metadata, features=features

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from emoprobe.results.os_errors import unreadable_words
 
@@ -74,6 +76,27 @@ class Record(BaseModel):
     def values(self) -> dict[str, Any]:
         """Plain values in the order of the fields."""
         return self.model_dump(mode="json")
+
+
+class OpenRecord(Record):
+    """A record of a file that other programs may write: every field is optional, null means unknown, and a number may
+    stand where text is expected.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True, coerce_numbers_to_str=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {key: value for key, value in values.items() if value is not None or key not in cls.model_fields}
+
+
+def content_sha256(values: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the canonical JSON of plain values: keys sorted, no spaces, UTF-8."""
+    content = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def read_json(path: Path) -> Any:

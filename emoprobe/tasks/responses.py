@@ -10,6 +10,7 @@ from emoprobe.results.sample import Sample
 from emoprobe.results.trajectory import (
     AgentState,
     Attempt,
+    Hashes,
     Metrics,
     Outcome,
     SampleData,
@@ -21,6 +22,7 @@ from emoprobe.results.trajectory import (
 from emoprobe.tasks import grading
 from emoprobe.tasks.requests import message_spans
 from emoprobe.tasks.samples import draw_id
+from emoprobe.text import half_surrogate
 
 
 class ResponseError(ValueError):
@@ -57,6 +59,8 @@ def check_response(response: Any) -> dict[str, Any]:
             f"the completion did not end properly (role {message.get('role')!r}, "
             f"finish_reason {choice.get('finish_reason')!r})"
         )
+    if (place := half_surrogate(message)) is not None:
+        raise ResponseError(f"the completion holds half a surrogate pair ({place}), which no UTF-8 file can hold")
     if usage != len(tokens):
         raise ResponseError(f"the completion has {len(tokens)} token ids but reports {usage} tokens")
     return dict(response)
@@ -141,6 +145,7 @@ def _state(
         request=request,
         message_spans=message_spans(config, request["messages"], sample.question),
         attempts=attempts,
+        hashes=Hashes(sample=sample.sha256),
     )
 
 

@@ -17,6 +17,7 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.science.prompt import Prompt
 from emoprobe.results.trajectory import Message
 from emoprobe.tasks.gold import with_options
+from emoprobe.text import half_surrogate
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 SEPARATOR = "\n\n"
@@ -202,6 +203,8 @@ def _problem(result: Any) -> str | None:
             json.dumps(message)
         except (TypeError, ValueError) as error:
             return f"item {number} is no JSON ({error})"
+        if (place := half_surrogate(message)) is not None:
+            return f"item {number} holds half a surrogate pair ({place}), which no UTF-8 file can hold"
     return None
 
 

@@ -90,7 +90,7 @@ def test_every_condition_has_its_trajectories(finished: Workspace) -> None:
     assert (table["edited_tokens"][unsteered] == 0).all()
     assert (table["log_p_gold"] < 0).all()
     assert (table["perplexity"] > 1).all()
-    assert finished.json("verified.json") == {"checked": 18 + STEERED, "problems": []}
+    assert finished.json("verified.json") == {"checked": 18 + STEERED, "problems": [], "unhashed": 0}
     assert finished.planned() == {}
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from emoprobe.config.errors import shown
 from emoprobe.config.science.dataset import Dataset
 from emoprobe.tasks.sources.source import DataError, Kind, Row, Source, pick
+from emoprobe.text import filled_lines
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -111,8 +112,7 @@ class JsonLines:
 
     def __init__(self, dataset: Dataset, path: Path) -> None:
         self._dataset, self._path = dataset, path
-        lines = _content(path).split(b"\n")
-        self._lines = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+        self._lines = list(filled_lines(_content(path)))
         if not self._lines:
             raise DataError(f"dataset.source: {path} is empty")
 
@@ -183,8 +183,12 @@ class ParquetRows:
 
     def row(self, position: int) -> Row:
         """The row at a position, from 0."""
-        row = self._table.slice(position, 1).to_pylist()[0]
-        return pick(row, self._dataset, f"dataset.source: row {position + 1} of {self._path}")
+        where = f"dataset.source: row {position + 1} of {self._path}"
+        try:
+            row = self._table.slice(position, 1).to_pylist()[0]
+        except UnicodeError as error:
+            raise DataError(f"{where} holds text that is no UTF-8 ({error}); mend or remove the row") from None
+        return pick(row, self._dataset, where)
 
 
 def _parse(dataset: Dataset, path: Path, number: int, line: bytes) -> Row:

@@ -106,7 +106,12 @@ class HubRows:
 
     def row(self, position: int) -> Row:
         """The row at a position, from 0."""
-        return pick(self._rows[position], self._dataset, f"dataset.source: row {position + 1} of {self._path}")
+        where = f"dataset.source: row {position + 1} of {self._path}"
+        try:
+            row = self._rows[position]
+        except UnicodeError as error:
+            raise DataError(f"{where} holds text that is no UTF-8 ({error}); mend or remove the row") from None
+        return pick(row, self._dataset, where)
 
 
 KIND = Kind(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,9 @@ def test_the_table_reads_folders_of_other_programs(tmp_path: Path) -> None:
     assert trajectory_table(tmp_path, [("control", "q1")]).iloc[0]["correct"]
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"role": "user", "content": "x"}\n', "[1]\n", "\xff"])
+@pytest.mark.parametrize(
+    "content", ["", "\n", "{", "[1]\n", '{"content": "x"}\n', "\xff", '{"role": "user", "content": "\\ud83d"}\n']
+)
 def test_damaged_trajectories_are_named(tmp_path: Path, content: str) -> None:
     path = tmp_path / "control" / "q1" / "trajectory.jsonl"
     path.parent.mkdir(parents=True)
@@ -227,7 +230,10 @@ def test_a_pair_that_no_server_answers_is_a_record_of_its_error(tmp_path: Path) 
     layout = Layout(tmp_path)
     made = failure(layout)
     folder = layout.pair("calm", "gsm8k_0001")
-    assert Trajectory.read(folder) == made
+    read = Trajectory.read(folder)
+    assert read.state is not None
+    assert made.state is not None
+    assert replace(read, state=read.state.model_copy(update={"hashes": made.state.hashes})) == made
     assert made.failure == "no server answered: status 500"
     lines = [json.loads(line) for line in (folder / "trajectory.jsonl").read_text().splitlines()]
     assert lines[-1] == {"role": "assistant", "content": ""}
@@ -266,7 +272,7 @@ def test_the_activations_of_a_failure_say_so_and_are_passed_over(tmp_path: Path)
     folder = ActivationFolder.write_failure(layout.activations("calm", "gsm8k_0001"), made.failure or "", "r-1")
     assert ActivationFolder.read(folder.path) == folder
     assert folder.metadata.error == made.failure
-    with pytest.raises(ActivationError, match="match"):
+    with pytest.raises(ActivationError, match="has activations"):
         activations.load_activations(tmp_path, "input.output", "response_last")
     completed(CONFIG, "control", SAMPLE, chat_request(CONFIG, "m", "control", SAMPLE), response(), DELIVERY).write(
         layout.pair("control", "gsm8k_0001")
@@ -276,6 +282,7 @@ def test_the_activations_of_a_failure_say_so_and_are_passed_over(tmp_path: Path)
     assert found.index["variant"].tolist() == ["control"]
     assert found.values.shape == (1, 1, 4)
     pairs = [("control", "gsm8k_0001"), ("calm", "gsm8k_0001")]
+    SAMPLE.write(layout.sample("gsm8k_0001"))
     atomic.write_json(layout.manifest, manifest(layout, pairs).model_dump(mode="json"))
     assert verify(layout, pairs, pairs).problems == []
 
@@ -290,5 +297,5 @@ def test_answers_and_failures_that_are_mixed_up_are_told(tmp_path: Path) -> None
     )
     captured(layout, [1, 2])
     assert "captured from other tokens" in activations.check(layout.activations("control", "gsm8k_0001"), None, [])[0]
-    Trajectory([*made.opening, {"role": "assistant", "content": "7"}], made.state, made.outcome).write(folder)
+    Trajectory([*made.messages[:-1], {"role": "assistant", "content": "7"}], made.state, made.outcome).write(folder)
     assert "has an answer" in check_trajectory(layout.pair("calm", "gsm8k_0001"), "calm", "gsm8k_0001")[0][0]
