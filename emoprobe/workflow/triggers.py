@@ -80,7 +80,7 @@ class Triggers:
     @classmethod
     def of(cls, config: Config) -> Triggers:
         """Compute the digests; reads local data, model metadata and transforms, downloads nothing."""
-        described = {name: value for name, value in config.resolved().items() if name not in EXECUTION}
+        described = {name: value for name, value in config.described().items() if name not in EXECUTION}
         model = digest([models.identity(config.model), config.model.dtype])
         data = digest(samples.identity(config.dataset, config.experiment.seed))
         prompt, generation = digest(config.prompt.content()), digest(config.generation.content())

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from emoprobe.results.trajectory import Attempt
-from emoprobe.tasks.responses import Delivery
+from emoprobe.tasks.responses import Delivery, OtherPromptError
 from server.pool.launch import Kind
 from server.pool.replies import RequestError
 from server.pool.status import FleetStatus, WorkerStatus
@@ -25,6 +25,10 @@ BACKOFF_SECONDS = 0.5
 GAVE_UP = "What to do: run again for new attempts; logs/pool.log and logs/servers/ tell more."
 REFUSED = (
     "What to do: change what is asked (the prompt, generation.max_tokens, generation.engine.max_model_len), "
+    "then run again."
+)
+OTHER_PROMPT = (
+    "What to do: use a server that takes the token ids of a prompt as they are, such as vLLM's /v1/completions, "
     "then run again."
 )
 DOWN = "What to do: mend the cause, then run again; what has been made is kept."
@@ -143,6 +147,7 @@ class Fleet:
         """Try worker after worker."""
         attempts: list[Attempt] = []
         tried: list[Worker] = []
+        other_prompts = True  # whether every answer was one to another prompt
         spared = 0
         while True:
             worker = await self._acquire(request.index, tried)
@@ -151,12 +156,15 @@ class Fleet:
             except (RequestError, ValueError) as error:
                 self._note_failure(worker, error, attempts)
                 spared += isinstance(error, RequestError) and error.spared
+                other_prompts = other_prompts and isinstance(error, OtherPromptError)
             finally:
                 worker.in_flight -= 1
                 self.changed()
             paid = len(attempts) - spared
             if paid >= self._attempts:
                 lines = [f"  {number}. {entry.worker}: {entry.error}" for number, entry in enumerate(attempts, 1)]
+                if other_prompts:
+                    raise RefusedError("\n".join(["every server changes the prompt:", *lines, OTHER_PROMPT]), attempts)
                 raise GaveUpError("\n".join([f"all {len(attempts)} attempts failed:", *lines, GAVE_UP]), attempts)
             if len(self.workers) == 1 or worker in tried:
                 await asyncio.sleep(BACKOFF_SECONDS * 2 ** max(0, paid - 1))

@@ -12,6 +12,8 @@ import signal
 from collections import Counter
 from pathlib import Path
 
+from emoprobe.conversations.rendering import PromptError
+from emoprobe.models.source import ModelError
 from emoprobe.results.activation_folder import ActivationError
 from emoprobe.results.record import DamagedError
 from emoprobe.tasks.samples import DataError
@@ -183,10 +185,13 @@ class Pool:
             root = run.experiment(job.experiment).layout.root
             reason = f"a file of {root} cannot be read or written: {error.strerror or error}"
             return f"{job.pair}: {reason}\nWhat to do: make the folder writable, with room, then run again.\n"
-        told = (GaveUpError, RefusedError, VariantError, DataError, DamagedError, ActivationError, SteeringError)
+        told = (
+            GaveUpError, RefusedError, VariantError, DataError, DamagedError, ActivationError, SteeringError,
+            PromptError, ModelError,
+        )  # fmt: skip
         if isinstance(error, told):
             message = f"{job.pair}: {error}\n"
-            if isinstance(error, RefusedError | VariantError):
+            if isinstance(error, RefusedError | VariantError | PromptError):
                 run.refused[job] = message
             log.error("%s/%s", job.experiment, message.rstrip())
             return message
