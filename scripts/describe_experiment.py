@@ -4,8 +4,10 @@ from pathlib import Path
 
 import yaml
 
-from emoprobe.models.source import ModelCard
+from emoprobe.conversations.rendering import Renderer
+from emoprobe.models.source import ModelCard, tokenizer_directory
 from emoprobe.results import atomic
+from emoprobe.workflow.prompt_checks import describe_prompt
 from emoprobe.workflow.provenance import experiment_metadata
 from scripts.arguments import experiment_arguments
 
@@ -14,7 +16,8 @@ def main() -> None:
     """Command line; see --help."""
     config, layout = experiment_arguments(__doc__)
     card = ModelCard.read(layout.model)
-    atomic.write_json(layout.metadata, experiment_metadata(config, card, Path(__file__).parents[1]))
+    prompt = describe_prompt(config, Renderer.load(tokenizer_directory(card), card.tokenizer))
+    atomic.write_json(layout.metadata, experiment_metadata(config, card, Path(__file__).parents[1], prompt))
     atomic.write_json(layout.resolved_json, config.resolved())
     text = yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True, width=100)
     atomic.write_text(layout.resolved_yaml, text)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from emoprobe.analysis.plan import deviations
 from emoprobe.config.experiment import Config
-from emoprobe.report.statements import behaviour, data, features, folder, hardware, probes, steering
+from emoprobe.report.statements import behaviour, data, features, folder, hardware, probes, prompts, steering
 from emoprobe.results.layout import Layout
 from emoprobe.results.plan import AnalysisPlan
 from emoprobe.results.record import read_json
@@ -73,6 +73,8 @@ def statements(
         behaviour.comparisons(tests[tests["family"].eq("primary") == first], margin) for first in (True, False)
     )
     notes += hardware.notes(found["trajectories"])
+    metadata = read_json(layout.metadata) if layout.metadata.exists() else {}
+    notes += prompts.notes(metadata, found["trajectories"])
     return [*primary, *said, *notes, *folder.notes(layout, found["trajectories"]), *secondary]
 
 

@@ -21,14 +21,17 @@ from emoprobe.config.science.capture import Capture
 from emoprobe.config.science.dataset import Dataset
 from emoprobe.config.science.model import Model
 from emoprobe.config.study import Study
+from emoprobe.conversations.rendering import PromptError, Renderer
 from emoprobe.models import autoencoders
 from emoprobe.models import source as models
 from emoprobe.models.depth import layer_count, stream_width
 from emoprobe.models.source import ModelError
 from emoprobe.models.weights import shapes
 from emoprobe.results.layout import MODELS
+from emoprobe.tasks import variants
 from emoprobe.tasks.sources import check_source, files, reasoning_gym
 from emoprobe.tasks.variants import VariantError, load_transform, variant_texts
+from emoprobe.workflow.prompt_checks import check_prompts
 from emoprobe.workflow.remembered import remembered, version
 from emoprobe.workflow.steering_checks import check_steering
 
@@ -45,6 +48,7 @@ def check_config(config: Config, cache: Path | None = None, converted: Path = MO
         *_data(config.dataset, config.experiment.seed, cache),
         *_variants(config),
         *_model(config, converted),
+        *_prompts(config, cache, converted),
         *_features(config, converted),
         *_endpoints(config),
         *_storage(config),
@@ -111,6 +115,28 @@ def _model(config: Config, converted: Path) -> Iterator[str]:
     if config.capture.enabled:
         yield from _layers(config.capture, directory)
         yield from _hook_points(config.capture, directory)
+
+
+def _prompts(config: Config, cache: Path | None, converted: Path) -> Iterator[str]:
+    """What the chat template makes of the messages; a model that is not here is checked when it is prepared."""
+    directory = _directory(config.model, converted)
+    if directory is None or not (directory / "tokenizer.json").is_file():
+        return
+    files = [path for path in sorted(directory.iterdir()) if path.suffix in (".json", ".jinja")]
+    about: list[Any] = [
+        version("tokenizers"),
+        [[str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns] for path in files],
+        [config.prompt.content(), config.generation.chat_template, config.experiment.seed],
+        {name: variants.identity(config, name) for name in config.variants},
+    ]
+
+    def ask() -> list[str]:
+        try:
+            return check_prompts(config, Renderer.load(directory))
+        except PromptError as error:
+            return [f"model.source = {config.model.source!r}: {error}"]
+
+    yield from remembered(cache, about, ask)
 
 
 def _features(config: Config, converted: Path) -> Iterator[str]:
