@@ -47,8 +47,7 @@ def check_config(config: Config, cache: Path | None = None, converted: Path = MO
     found = [
         *_data(config.dataset, config.experiment.seed, cache),
         *_variants(config),
-        *_model(config, converted),
-        *_prompts(config, cache, converted),
+        *_model(config, cache, converted),
         *_features(config, converted),
         *_endpoints(config),
         *_storage(config),
@@ -102,7 +101,7 @@ def _variants(config: Config) -> Iterator[str]:
             yield str(error)
 
 
-def _model(config: Config, converted: Path) -> Iterator[str]:
+def _model(config: Config, cache: Path | None, converted: Path) -> Iterator[str]:
     directory = _directory(config.model, converted)
     if directory is None:
         return
@@ -112,15 +111,15 @@ def _model(config: Config, converted: Path) -> Iterator[str]:
         except ModelError as error:
             yield str(error)
             return
+    yield from _prompts(config, cache, directory)
     if config.capture.enabled:
         yield from _layers(config.capture, directory)
         yield from _hook_points(config.capture, directory)
 
 
-def _prompts(config: Config, cache: Path | None, converted: Path) -> Iterator[str]:
-    """What the chat template makes of the messages; a model that is not here is checked when it is prepared."""
-    directory = _directory(config.model, converted)
-    if directory is None or not (directory / "tokenizer.json").is_file():
+def _prompts(config: Config, cache: Path | None, directory: Path) -> Iterator[str]:
+    """Check what the chat template makes of the messages; without a fast tokenizer, `prepare_model` checks it."""
+    if not (directory / "tokenizer.json").is_file():
         return
     files = [path for path in sorted(directory.iterdir()) if path.suffix in (".json", ".jinja")]
     about: list[Any] = [
