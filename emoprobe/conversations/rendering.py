@@ -179,7 +179,7 @@ class Renderer:
         if not RESERVED.isdisjoint(arguments):
             raise PromptError(f"chat_template_kwargs may not set {', '.join(sorted(RESERVED & arguments.keys()))}")
         if continued is None:
-            continued = bool(conversation) and conversation[-1]["role"] == "assistant"
+            continued = bool(conversation) and conversation[-1].get("role") == "assistant"
 
         def text_of(changed: list[Message]) -> tuple[str, str | None]:
             if continued:
@@ -188,7 +188,8 @@ class Renderer:
 
         text, prefill = text_of(conversation)
         wanted = {name: mark for name, mark in (marks or {}).items() if mark is not None}
-        _check_marks(wanted, conversation)
+        if wanted:
+            _check_marks(wanted, conversation)
         written = "\0".join(str(message.get("content")) for message in conversation)
         control = tuple(sorted(token for token in self.vocabulary.control if token in written))
         if not wanted:
@@ -267,7 +268,7 @@ class Renderer:
         self, messages: list[Message], arguments: Mapping[str, Any], date: datetime.date | None
     ) -> tuple[str, str]:
         """The text up to the end of the last message's content, and that content as it is rendered."""
-        content = messages[-1]["content"]
+        content = str(messages[-1].get("content") or "")
         end = "".join(_signs("", messages))
         # As transformers does: where the space behind the mark is gone, the template trims contents.
         tagged = [*messages[:-1], messages[-1] | {"content": f"{content}{end} "}]
@@ -422,8 +423,11 @@ def _check_marks(marks: Mapping[str, Span], messages: list[Message]) -> None:
     """Check that marks lie inside of the messages.
 
     Raises:
-        PromptError: one does not.
+        PromptError: one does not, or a content is no text.
     """
+    for number, message in enumerate(messages):
+        if not isinstance(message.get("content"), str):
+            raise PromptError(f"message {number} has no text as its content, so that no part of it can be located")
     for name, mark in marks.items():
         number, start, end = mark
         if not 0 <= number < len(messages) or not 0 <= start <= end <= len(messages[number]["content"]):

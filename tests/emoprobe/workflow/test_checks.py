@@ -60,7 +60,9 @@ def write_rows(path: Path, count: int) -> Path:
 
 def test_a_good_configuration_has_no_problems(tmp_path: Path, model: Path) -> None:
     assert problems(tmp_path) == []
-    (tmp_path / "nice.py").write_text("def f(messages):\n    return messages\n")
+    (tmp_path / "nice.py").write_text(
+        "def f(messages):\n    return [*messages, {'role': 'assistant', 'content': 'So'}]\n"
+    )
     write_rows(tmp_path / "d.jsonl", 8)
     (tmp_path / "sums").mkdir()
     write_rows(tmp_path / "sums/test.jsonl", 1)
