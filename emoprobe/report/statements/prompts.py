@@ -13,7 +13,12 @@ NAMED = 5  # samples
 
 
 def notes(metadata: dict[str, Any], trajectories: pd.DataFrame) -> list[Statement]:
-    """Return notes where there is a reason for one; `metadata.json` of other versions says nothing of prompts."""
+    """Return the notes that there is a reason for.
+
+    Args:
+        metadata: the content of `metadata.json`; that of other versions says nothing of prompts.
+        trajectories: the table `trajectories`.
+    """
     prompt = metadata.get("prompt") or {}
     found: list[Statement] = []
     if added := " … ".join(prompt.get("added") or []):
@@ -32,8 +37,8 @@ def notes(metadata: dict[str, Any], trajectories: pd.DataFrame) -> list[Statemen
         samples = ", ".join(list(held)[:NAMED]) + (", …" if len(held) > NAMED else "")
         tokens = ", ".join(sorted({token for each in held.values() for token in each}))
         text = (
-            f"The questions of {len(held)} samples ({samples}) write out control tokens of the model ({tokens}), which "
-            "it reads as markup and not as text."
+            f"Questions write out control tokens of the model ({tokens}), which it reads as markup and not as text: "
+            f"{samples}."
         )
         found.append(Statement(about="data:markup", verdict="note", text=text, estimate=float(len(held))))
     return found
