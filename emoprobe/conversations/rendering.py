@@ -109,7 +109,7 @@ class Renderer:
 
     @classmethod
     def load(cls, directory: Path, library: str | None = None) -> Renderer:
-        """The renderer of the model in a directory, of which it reads the tokenizer's files.
+        """Load the renderer of the model in a directory; only the tokenizer's files are read.
 
         Args:
             directory: the model's.
@@ -204,10 +204,10 @@ class Renderer:
     def spans_in(
         self, ids: Sequence[int], messages: Sequence[Message], marks: Mapping[str, Span | None]
     ) -> dict[str, TokenSpan | None]:
-        """Token spans of the parts of messages in a prompt whose rendering is not known: by search for their text.
+        """Find the token spans of the parts of messages in a prompt whose rendering is not known, by their text.
 
-        Messages come in their order, and the last user message is the last text of all that is like it. A part that is
-        not there word for word has no span.
+        The last message is searched for from the end, every other one before the message that follows it. A part that
+        is not there word for word has no span.
 
         Args:
             ids: the prompt.
@@ -423,14 +423,12 @@ def _check_marks(marks: Mapping[str, Span], messages: list[Message]) -> None:
     """Check that marks lie inside of the messages.
 
     Raises:
-        PromptError: one does not, or a content is no text.
+        PromptError: one does not.
     """
-    for number, message in enumerate(messages):
-        if not isinstance(message.get("content"), str):
-            raise PromptError(f"message {number} has no text as its content, so that no part of it can be located")
     for name, mark in marks.items():
         number, start, end = mark
-        if not 0 <= number < len(messages) or not 0 <= start <= end <= len(messages[number]["content"]):
+        content = messages[number].get("content") if 0 <= number < len(messages) else None
+        if not isinstance(content, str) or not 0 <= start <= end <= len(content):
             raise PromptError(f"message_spans.{name} = {list(mark)} lies outside of the messages")
 
 

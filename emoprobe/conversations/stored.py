@@ -23,7 +23,7 @@ def stored_spans(renderer: Renderer, state: AgentState) -> dict[str, TokenSpan |
         PromptError: the tokenizer cannot locate anything.
     """
     ids, messages = state.prompt_token_ids or [], state.request.get("messages") or []
-    marks = {} if state.message_spans is None else state.message_spans.values()
+    marks = {} if state.message_spans is None or not messages else state.message_spans.values()
     arguments = state.request.get("chat_template_kwargs")
     # Version 0.2 closed the turn of an assistant's message that the opening ended with.
     turns = (True, False) if messages and messages[-1].get("role") == "assistant" else (False,)
