@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from emoprobe.config.reading import to_yaml
-from emoprobe.models.source import ModelCard
+from emoprobe.conversations.rendering import Renderer
+from emoprobe.models.source import ModelCard, tokenizer_directory
 from emoprobe.results import atomic
+from emoprobe.workflow.prompt_checks import describe_prompt
 from emoprobe.workflow.provenance import experiment_metadata
 from scripts.arguments import experiment_arguments, told
 
@@ -14,7 +16,8 @@ def main() -> None:
     config, layout = experiment_arguments(__doc__)
     with told():
         card = ModelCard.read(layout.model)
-    atomic.write_json(layout.metadata, experiment_metadata(config, card, Path(__file__).parents[1]))
+    prompt = describe_prompt(config, Renderer.load(tokenizer_directory(card), card.tokenizer))
+    atomic.write_json(layout.metadata, experiment_metadata(config, card, Path(__file__).parents[1], prompt))
     atomic.write_json(layout.resolved_json, config.resolved())
     atomic.write_text(layout.resolved_yaml, to_yaml(config.resolved()))
 

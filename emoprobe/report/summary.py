@@ -11,7 +11,7 @@ import pandas as pd
 from emoprobe.analysis.plan import deviations
 from emoprobe.config.experiment import Config
 from emoprobe.report.parts import table_rules, tables_there
-from emoprobe.report.statements import behaviour, data, features, folder, hardware, probes, steering
+from emoprobe.report.statements import behaviour, data, features, folder, hardware, probes, prompts, steering
 from emoprobe.results.layout import Layout
 from emoprobe.results.metadata import RunMetadata
 from emoprobe.results.plan import AnalysisPlan
@@ -82,6 +82,7 @@ def statements(
         behaviour.comparisons(tests[tests["family"].eq("primary") == first], margin) for first in (True, False)
     )
     notes += hardware.notes(found["trajectories"])
+    notes += prompts.notes(RunMetadata.of(layout).prompt, found["trajectories"])
     return [*primary, *said, *notes, *folder.notes(layout, config, found["trajectories"]), *secondary]
 
 

@@ -24,6 +24,7 @@ class RunMetadata(OpenRecord):
     timestamp: str | None = None
     model: ModelIdentity = ModelIdentity()
     random_seed: int | None = None
+    prompt: dict[str, Any] = Field(default_factory=dict)
     sampling: dict[str, Any] = Field(default_factory=dict)
     package_versions: dict[str, str | None] = Field(default_factory=dict)
     git_commit: str | None = None

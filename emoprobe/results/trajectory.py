@@ -87,6 +87,9 @@ class AgentState(OpenRecord):
 
     `sample_id` is the name of the folder: the sample's id, with `-d2`, `-d3` … for further draws. `hardware` is what
     the worker ran on. `hashes` are those of the folder's files; null in folders of version 0.2 and of other programs.
+    `prompt_text` is what the messages of `request` were rendered to, with `date` as today. `prefill`
+    is how many characters of the answer were given as its beginning (null: none), `control_tokens` which control tokens
+    of the model the messages write out (null: none), which it then reads as markup. Records of version 0.2 lack these.
     """
 
     experiment: str | None = None
@@ -95,6 +98,10 @@ class AgentState(OpenRecord):
     backend: str | None = None
     request: dict[str, Any] = Field(default_factory=dict)
     message_spans: MessageSpans | None = None
+    prompt_text: str | None = None
+    date: str | None = None
+    prefill: int | None = None
+    control_tokens: list[str] | None = None
     prompt_token_ids: list[int] | None = None
     completion_token_ids: list[int] | None = None
     finish_reason: str | None = None

@@ -106,8 +106,14 @@ def _compared(messages: list[Message], state: AgentState) -> Iterator[str]:
         yield f"has an answer, which {STATE} says it has not"
     opening = state.request.get("messages") or []
     choices = state.response.get("choices") or [{}]
-    # A prefill is the beginning of the conversation's last message and no part of the response.
-    same = answer.endswith(message_text(choices[0].get("message") or {}))
+    choice = choices[0]
+    text = str(choice["text"]) if "text" in choice else message_text(choice.get("message") or {})
+    begun = ""
+    # With a prefill, the last message of the request is the beginning of the answer; a record of an error has no answer.
+    unanswered = state.error is not None and len(opening) == len(messages)
+    if opening and (state.prefill is not None or unanswered):
+        begun, opening = str(opening[-1].get("content"))[: state.prefill], opening[:-1]
+    same = answer.endswith(text) and (state.error is not None or answer.startswith(begun))
     if not same or [one.get("content") for one in messages[:-1]] != [one.get("content") for one in opening]:
         yield f"{MESSAGES} and {STATE} disagree"
 

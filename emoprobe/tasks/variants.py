@@ -184,7 +184,16 @@ def identity(config: Config, name: str) -> str:
         spec = None
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
         return variant.transform
-    return f"{variant.transform}@{hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()}"
+    source = f"{variant.transform}@{hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()}"
+    return f"{source} prefill" if _prefills(config, name) else source
+
+
+def _prefills(config: Config, name: str) -> bool:
+    """Whether a transform ends with a message of the assistant, which version 0.2 closed and later ones continue."""
+    try:
+        return opening_messages(config, name, "What is 2 + 3?", 0)[-1]["role"] == "assistant"
+    except VariantError:
+        return False
 
 
 def _problem(result: Any) -> str | None:

@@ -13,6 +13,7 @@ from emoprobe import __version__
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.capture import Capture
 from emoprobe.config.science.model import Model
+from emoprobe.conversations.rendering import PromptError, Renderer
 from emoprobe.models import source as models
 from emoprobe.models.depth import downloaded, layer_count, read_settings
 from emoprobe.models.requirements import context_length, quantisation, why_not_generated, why_not_loaded
@@ -25,6 +26,7 @@ from emoprobe.tasks.sources import files
 from emoprobe.tasks.variants import VariantError, opening_messages
 from emoprobe.workflow.heavy_checks import ask, unless_unanswered
 from emoprobe.workflow.process import hardware
+from emoprobe.workflow.prompt_checks import check_prompts
 from emoprobe.workflow.remembered import remembered, version
 
 
@@ -50,6 +52,8 @@ def check_model(config: Config, cache: Path | None, converted: Path) -> Iterator
     settings = read_settings(described)
     yield from _context(config, described, settings, cache)
     yield from _quantised(config, described, settings)
+    if directory is not None:
+        yield from _prompts(config, cache, directory)
     if directory is not None and config.capture.enabled:
         slips = [*_layers(config.capture, directory), *_hook_points(config.capture, directory)]
         yield from slips
@@ -57,6 +61,27 @@ def check_model(config: Config, cache: Path | None, converted: Path) -> Iterator
             return
     if config.model.source != models.EMBEDDED:
         yield from _captures(config, described, cache)
+
+
+def _prompts(config: Config, cache: Path | None, directory: Path) -> Iterator[str]:
+    """Check what the chat template makes of the messages; without a fast tokenizer, `prepare_model` checks it."""
+    if not (directory / "tokenizer.json").is_file():
+        return
+    described = [path for path in sorted(directory.iterdir()) if path.suffix in (".json", ".jinja")]
+    about: list[Any] = [
+        version("tokenizers"),
+        [[str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns] for path in described],
+        [config.prompt.content(), config.generation.chat_template, config.experiment.seed],
+        {name: variants.identity(config, name) for name in config.variants},
+    ]
+
+    def problems() -> list[str]:
+        try:
+            return check_prompts(config, Renderer.load(directory))
+        except PromptError as error:
+            return [f"model.source = {config.model.source!r}: {error}"]
+
+    yield from remembered(cache, about, problems)
 
 
 def _context(config: Config, directory: Path, settings: dict[str, Any], cache: Path | None) -> Iterator[str]:

@@ -88,7 +88,7 @@ class Triggers:
     @classmethod
     def of(cls, config: Config) -> Triggers:
         """Compute the digests; reads local data, model metadata and transforms, downloads nothing."""
-        described = {name: value for name, value in config.resolved().items() if name not in EXECUTION}
+        described = {name: value for name, value in config.described().items() if name not in EXECUTION}
         model = versioned(digest([models.identity(config.model), config.model.dtype]), "model")
         data = versioned(digest(samples.identity(config.dataset, config.experiment.seed)), "sample")
         prompt, generation = digest(config.prompt.content()), digest(config.generation.content())

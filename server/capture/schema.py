@@ -7,6 +7,7 @@ activations of a request are kept, and where.
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal, get_args
 
@@ -120,9 +121,11 @@ class Ndif(BaseModel):
     """What to capture, for one request; a field that is left out has the server's default.
 
     `save_dir` is a folder under the server's activation root, relative to it or absolute. With `push` it is also pushed
-    to object storage, by a server that was started with `--push URL`. The fields from `messages` to `prompt_tokens`
-    tell named positions where the parts of a conversation are: in a chat request the server knows the messages, in a
-    request with token ids it is told them, and how many of the tokens are the prompt.
+    to object storage, by a server that was started with `--push URL`. Named positions depend on where the parts of a
+    conversation are. A request with token ids says so as `token_spans`: half-open spans of `system`, `prefix` and
+    `question` in the prompt, which are the first `prompt_tokens` tokens. Or it gives the `messages` and, in characters
+    of their contents, `message_spans`; the server renders them with `chat_template_kwargs` and on the day `date`
+    (default: 2024-07-26), and refuses tokens that differ from the prompt. In a chat request it knows the messages.
 
     `steering` edits the stream while the completion is generated, while a prompt is scored, and while activations are
     captured. Next to it, also if it is an empty list, they are only captured if one of the fields from `save_dir` to
@@ -142,7 +145,9 @@ class Ndif(BaseModel):
     dtype: Dtype | None = None
     messages: list[ChatMessage] | None = Field(None, max_length=MAX_MESSAGES)
     message_spans: PartSpans | None = None
+    token_spans: dict[Literal["system", "prefix", "question"], tuple[TokenId, TokenId] | None] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    date: datetime.date | None = None
     prompt_tokens: int | None = Field(None, ge=1)
     steering: list[Edit] = Field([], max_length=64)
     kl: int | None = Field(None, ge=1)
@@ -239,7 +244,7 @@ class ChatRequest(Sampling, UnservedInChat):
         if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs: only together with logprobs: true")
         if self.ndif is not None:
-            for name in ("messages", "prompt_tokens", "chat_template_kwargs"):
+            for name in ("messages", "token_spans", "prompt_tokens", "chat_template_kwargs"):
                 if getattr(self.ndif, name) is not None:
                     raise ValueError(f"ndif.{name}: only where the prompt is given as tokens, in /v1/completions")
             limit = self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
@@ -264,9 +269,11 @@ class CompletionRequest(Sampling, UnservedInText):
     @model_validator(mode="after")
     def _combinations(self) -> CompletionRequest:
         if self.ndif is not None and self.ndif.messages is None:
-            for name in ("message_spans", "chat_template_kwargs"):
+            for name in ("message_spans", "chat_template_kwargs", "date"):
                 if getattr(self.ndif, name) is not None:
                     raise ValueError(f"ndif.{name}: only together with ndif.messages")
+        if self.ndif is not None and self.ndif.messages is not None and self.ndif.token_spans is not None:
+            raise ValueError("ndif.token_spans: either these or ndif.messages")
         if self.ndif is not None and self.ndif.steering:
             scored = self.echo and self.logprobs is not None
             if self.max_tokens == 0 and not scored and not self.ndif.captures:

@@ -42,15 +42,23 @@ class Service:
         if name is not None and name != self.model.name:
             raise UnknownModelError(f"The model `{name}` does not exist; this server has `{self.model.name}`")
 
-    def chat_prompt(self, messages: list[dict[str, Any]], template: dict[str, Any] | None, ndif: Ndif | None) -> Prompt:
-        """The prompt of a chat request.
+    def chat_prompt(
+        self,
+        messages: list[dict[str, Any]],
+        template: dict[str, Any] | None,
+        ndif: Ndif | None,
+        *,
+        continued: bool = False,
+    ) -> Prompt:
+        """The prompt of a chat request; `continued`: its last message is the beginning of the answer.
 
         Raises:
             BadRequestError: the chat template refuses it, or it has a token that the model lacks.
         """
         try:
             marks = ndif.message_spans.model_dump() if ndif is not None and ndif.message_spans is not None else None
-            prompt = self.model.tokens.chat(messages, template or {}, marks)
+            date = None if ndif is None else ndif.date
+            prompt = self.model.tokens.chat(messages, template or {}, marks, date, continued=continued)
         except PromptError as error:
             raise BadRequestError(str(error), "messages") from None
         self._check_tokens(prompt.token_ids, "messages")
@@ -71,12 +79,24 @@ class Service:
         if count > len(ids):
             raise BadRequestError(f"ndif.prompt_tokens = {count}: there are only {len(ids)} tokens", "ndif")
         if ndif is None or ndif.messages is None:
-            return Prompt(ids, TokenSpans(response=(count, len(ids))))
+            spans = {} if ndif is None else ndif.token_spans or {}
+            for name, span in spans.items():
+                if span is not None and not span[0] < span[1] <= count:
+                    raise BadRequestError(
+                        f"ndif.token_spans.{name} = {list(span)} is no span of the {count} tokens of the prompt", "ndif"
+                    )
+            return Prompt(ids, TokenSpans(**spans, response=(count, len(ids))))
         messages = [message.plain() for message in ndif.messages]
-        rendered = self.chat_prompt(messages, ndif.chat_template_kwargs, ndif)
-        if rendered.token_ids != ids[:count]:
+        prefilled = bool(messages) and messages[-1].get("role") == "assistant"
+        for continued in (False, True)[: 1 + prefilled]:
+            rendered = self.chat_prompt(messages, ndif.chat_template_kwargs, ndif, continued=continued)
+            if rendered.token_ids == ids[:count]:
+                break
+        else:
             raise BadRequestError(
-                "ndif.messages: the chat template does not turn them into these prompt tokens", "ndif"
+                "ndif.messages: the chat template does not turn them into these prompt tokens; send ndif.token_spans "
+                "in place of messages, or the ndif.date of a template that writes the date",
+                "ndif",
             )
         return Prompt(ids, rendered.spans.model_copy(update={"response": (count, len(ids))}))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from emoprobe.tasks.responses import OtherPromptError
 from server.pool.replies import RequestError
 
 TRANSIENT = "run again for new attempts; logs/pool.log and logs/servers/ say more."
@@ -49,6 +50,11 @@ def for_attempts(errors: Sequence[RequestError | ValueError]) -> str:
         return known[0]
     if all(isinstance(error, RequestError) and error.timed_out for error in errors):
         return "raise workers.timeout, or lower workers.requests or generation.max_tokens, then run again."
+    if all(isinstance(error, OtherPromptError) for error in errors):
+        return (
+            "set workers.endpoints to servers that take the token ids of a prompt as they are, as vLLM's "
+            "/v1/completions does, then run again."
+        )
     if not any(isinstance(error, RequestError) for error in errors):
         return "set workers.endpoints to servers that answer as vLLM or the NNsight server do, then run again."
     return TRANSIENT

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from emoprobe.results.trajectory import Attempt
-from emoprobe.tasks.responses import Delivery
+from emoprobe.tasks.responses import Delivery, OtherPromptError
 from server.pool import advice
 from server.pool.launch import Kind
 from server.pool.replies import RequestError
@@ -165,6 +165,8 @@ class Fleet:
             if paid >= self._attempts:
                 lines = [f"  {number}. {entry.worker}: {entry.error}" for number, entry in enumerate(attempts, 1)]
                 lines += [f"What to do: {advice.for_attempts(errors)}"]
+                if all(isinstance(error, OtherPromptError) for error in errors):
+                    raise RefusedError("\n".join(["every server changes the prompt:", *lines]), attempts)
                 raise GaveUpError("\n".join([f"all {len(attempts)} attempts failed:", *lines]), attempts)
             if len(self.workers) == 1 or worker in tried:
                 await asyncio.sleep(BACKOFF_SECONDS * 2 ** max(0, paid - 1))

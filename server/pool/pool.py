@@ -13,6 +13,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from emoprobe.conversations.rendering import PromptError
+from emoprobe.models.source import ModelError
 from emoprobe.results.activation_folder import ActivationError
 from emoprobe.results.os_errors import what_to_do
 from emoprobe.results.record import DamagedError
@@ -221,10 +223,13 @@ class Pool:
             root = run.experiment(job.experiment).layout.root
             reason = f"a file of {root} cannot be read or written: {error.strerror or error}"
             return f"{job.pair}: {reason}\nWhat to do: {what_to_do(error)}\n"
-        told = (GaveUpError, RefusedError, VariantError, DataError, DamagedError, ActivationError, SteeringError)
+        told = (
+            GaveUpError, RefusedError, VariantError, DataError, DamagedError, ActivationError, SteeringError,
+            PromptError, ModelError,
+        )  # fmt: skip
         if isinstance(error, told):
             message = f"{job.pair}: {error}\n"
-            if isinstance(error, RefusedError | VariantError):
+            if isinstance(error, RefusedError | VariantError | PromptError):
                 run.refused[job] = message
             log.error("%s/%s", job.experiment, message.rstrip())
             return message

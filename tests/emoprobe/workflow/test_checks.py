@@ -23,6 +23,8 @@ from emoprobe.tasks.sources import check_source
 from emoprobe.tasks.variants import load_transform
 from emoprobe.workflow import checks, heavy_checks, model_checks
 from emoprobe.workflow.checks import check_config
+from tests import byte_tokenizer
+from tests.byte_tokenizer import CHATML
 from tests.workspace import ROOT
 
 
@@ -45,10 +47,8 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """A model directory with 3 layers: its names and shapes alone."""
-    folder = tmp_path / "tiny"
-    folder.mkdir()
+    folder = byte_tokenizer.write(tmp_path / "tiny")
     (folder / "config.json").write_text(json.dumps({"num_hidden_layers": 3}))
-    (folder / "tokenizer.json").write_text("{}")
     modules = ("input_layernorm", "self_attn.q_proj", "self_attn.o_proj", "post_attention_layernorm", "mlp.up_proj")
     names = [f"model.layers.{layer}.{module}.weight" for layer in range(3) for module in modules]
     save_file({name: np.zeros(1, dtype=np.float32) for name in names}, folder / "model.safetensors")
@@ -70,7 +70,9 @@ def write_rows(path: Path, count: int) -> Path:
 
 def test_a_good_configuration_has_no_problems(tmp_path: Path, model: Path) -> None:
     assert problems(tmp_path) == []
-    (tmp_path / "nice.py").write_text("def f(messages):\n    return messages\n")
+    (tmp_path / "nice.py").write_text(
+        "def f(messages):\n    return [*messages, {'role': 'assistant', 'content': 'So'}]\n"
+    )
     write_rows(tmp_path / "d.jsonl", 8)
     (tmp_path / "sums").mkdir()
     write_rows(tmp_path / "sums/test.jsonl", 8)
@@ -337,6 +339,77 @@ def test_incomplete_models(tmp_path: Path, model: Path, lost: str, word: str) ->
     assert word in line
     (line,) = problems(tmp_path, model={"source": "./nowhere"})
     assert "the directory nowhere does not exist" in line
+
+
+SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+DROPPED = CHATML.replace("for message in messages", "for message in messages if message['role'] != 'system'")
+
+
+@pytest.mark.parametrize(
+    ("template", "sections", "words"),
+    [
+        (None, {}, [["model.source = './tiny'", "has no chat template"]]),
+        (SYSTEM + CHATML, {}, [["prompt.system", "refuses a system message", "not supported", "prompt.system: null"]]),
+        (
+            SYSTEM + CHATML,
+            {"prompt": {"system": None}, "variants": {"control": {}, "sys": {"text": "Hurry!", "placement": "system_prefix"}}},
+            [["variants.sys.placement", "refuses a system message", "user_prefix"]],
+        ),
+        (SYSTEM + CHATML, {"prompt": {"system": None}}, []),
+        (
+            DROPPED,
+            {"variants": {"control": {}, "sys": {"text": "Hurry!", "placement": "system_suffix"}}},
+            [["prompt.system", "leaves the system message out"], ["variants.sys.placement = 'system_suffix'", "never see it"]],
+        ),
+        (
+            DROPPED,
+            {"prompt": {"system": None}, "variants": {"control": {}, "sys": {"transform": "added:system"}}},
+            [["variants.sys.transform", "leaves this text out"]],
+        ),
+        (
+            DROPPED.replace("'system'", "'developer'"),
+            {"variants": {"control": {}, "dev": {"transform": "added:developer"}}},
+            [["variants.dev", "those of control, token for token", "the chat template leaves out"]],
+        ),
+        (
+            CHATML,
+            {"variants": {"control": {}, "a": {"texts": ["One.", "Two."]}, "b": {"texts": ["One.", "Two."]}}},
+            [["variants.b", "those of a, token for token", "the same messages"]],
+        ),
+        (CHATML, {"variants": {"control": {}, "a": {"texts": ["One.", "Two."]}, "b": {"texts": ["One.", "Three."]}}}, []),
+        (CHATML, {"variants": {"control": {}, "picky": {"transform": "added:picky"}}}, []),
+        (
+            CHATML.replace("{% for", "{% if messages | length > 2 %}{{ raise_exception('too many') }}{% endif %}{% for", 1),
+            {"variants": {"control": {}, "more": {"transform": "added:more"}}},
+            [["variants.more", "roles: system, user, assistant, user", "too many"]],
+        ),
+        ("{% for", {}, [["variants.control", "refuses"]]),
+    ],
+)  # fmt: skip
+def test_prompts(tmp_path: Path, model: Path, template: str | None, sections: Any, words: list[list[str]]) -> None:
+    (tmp_path / "added.py").write_text(
+        "def system(messages):\n    return [{'role': 'system', 'content': 'Hurry!'}, *messages]\n"
+        "def developer(messages):\n    return [{'role': 'developer', 'content': 'Hurry!'}, *messages]\n"
+        "def picky(messages):\n    raise ValueError('not one of mine')\n"
+        "def more(messages):\n    return [*messages, {'role': 'assistant', 'content': 'So?'}, messages[-1]]\n"
+    )
+    (model / "chat_template.jinja").unlink()
+    if template is not None:
+        (model / "chat_template.jinja").write_text(template)
+    values = {"capture": {"enabled": False}, **sections}
+    for cache in (None, tmp_path / "cache", tmp_path / "cache"):
+        found = problems(tmp_path, cache, model={"source": "./tiny"}, **values)
+        assert len(found) == len(words), found
+        for line, expected in zip(found, words, strict=True):
+            for word in expected:
+                assert word in line
+
+
+def test_prompts_are_looked_at_again_where_the_template_changes(tmp_path: Path, model: Path) -> None:
+    cache = tmp_path / "cache"
+    assert problems(tmp_path, cache, model={"source": "./tiny"}, capture={"enabled": False}) == []
+    (model / "chat_template.jinja").write_text(SYSTEM + CHATML)
+    assert len(problems(tmp_path, cache, model={"source": "./tiny"}, capture={"enabled": False})) == 1
 
 
 def test_endpoints(tmp_path: Path) -> None:

@@ -273,6 +273,15 @@ def test_curl_reaches_it(server: NNsightServer) -> None:
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "y": 1}]}]}, ["y: is no known field; accepted: type, text"]),
         ("/v1/completions", {"prompt": "x", "stop": "s" * 5000}, ["stop", "4096"]),
         ("/v1/completions", {"prompt": "x", "model": "m" * 5000}, ["model"]),
+        ("/v1/completions", {"prompt": [1, 2], "ndif": {"date": "2025-01-31"}}, ["ndif.date", "together with ndif.messages"]),
+        ("/v1/completions", {"prompt": [1, 2], "ndif": {"date": "soon", "messages": []}}, ["ndif.date"]),
+        ("/v1/completions", {"prompt": [1, 2], "ndif": {"token_spans": {}, "messages": []}}, ["either these or ndif.messages"]),
+        ("/v1/completions", {"prompt": [1, 2], "ndif": {"token_spans": {"response": [0, 1]}}}, ["ndif.token_spans.response"]),
+        ("/v1/completions", {"prompt": [1, 2], "ndif": {"token_spans": {"prefix": [0, 3]}}}, ["token_spans.prefix = [0, 3]", "2 tokens"]),
+        ("/v1/completions", {"prompt": [1, 2], "ndif": {"token_spans": {"prefix": [1, 1]}}}, ["is no span"]),
+        ("/v1/completions", {"prompt": [1, 2, 3], "ndif": {"prompt_tokens": 2, "token_spans": {"question": [2, 3]}}}, ["2 tokens"]),
+        ("/v1/completions", {"prompt": [1, 2], "ndif": {"messages": [{"role": "user"}], "message_spans": {"prefix": [0, 0, 1]}}}, ["messages"]),
+        ("/v1/chat/completions", {**CHAT, "ndif": {"token_spans": {}}}, ["ndif.token_spans"]),
     ],
 )  # fmt: skip
 def test_bad_requests_say_what_is_accepted(server: NNsightServer, path: str, body: Any, words: list[str]) -> None:
