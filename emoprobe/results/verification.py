@@ -109,7 +109,7 @@ def _compared(messages: list[Message], state: AgentState) -> Iterator[str]:
     choice = choices[0]
     text = str(choice["text"]) if "text" in choice else message_text(choice.get("message") or {})
     begun = ""
-    # With a prefill, the last message of the request is the beginning of the answer; a record of an error has no answer.
+    # With a prefill, the last message of the request begins the answer; a record of an error has no answer.
     unanswered = state.error is not None and len(opening) == len(messages)
     if opening and (state.prefill is not None or unanswered):
         begun, opening = str(opening[-1].get("content"))[: state.prefill], opening[:-1]
