@@ -72,10 +72,11 @@ _MARK_BEHIND = re.compile(
       (?P<value>(?<![\w.,])-?\d[\d,.]{{0,30}} | (?<![\w'’])\(?[A-Z]\)?)
         \s+(?:is|would[ ]be)\s+(?:the|my|our)\s+{_ADJECTIVES}(?:answer|option|choice)\b
     | \b(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s+(?P<letter>\(?[A-Z]\)?)\s+is\s+(?:the\s+)?(?:correct|right|best)\b
-    | (?<![\w'’])(?P<bracketed>\([A-Z]\))\s+is\s+correct\b
+    | (?<![\w'’])(?<![Ii]f[ ])(?<!whether[ ])(?P<bare>\(?[A-Z]\)?)\s+is\s+correct\b
     """,
     re.VERBOSE,
 )
+_BOX = re.compile(r"\\(?:boxed|fbox)\s?(?=\{)")
 _BRACES = re.compile("[{}]")
 _BETWEEN_BOXES = re.compile(r"\{([^{}\n]{0,100})\}[\s$]*(?:,|,?\s*(?:or|and)\b)[\s$]*(?:[A-Za-z]\s?=[\s$]*)?")
 # `A: 5` as the last line, the answer to a `Q:`
@@ -102,6 +103,7 @@ _CORRECTION = re.compile(
 _CORRECTED = re.compile(r"(?:\s*[^\W\d_]+){0,2}\s*(?:[.!;)\n]|$)")
 
 # What surrounds the number of an answer. These see at most _WINDOW characters.
+_VARIABLE = re.compile(r"\W*[a-z]\W*")
 _DIGIT = re.compile(r"\d")
 _SENTENCE_END = re.compile(r"[.!?;](?:\s(?!\s?=)|$)|\n")
 _ASIDE = re.compile(r"(?<![\d\w)(×*/+-])(?<![×*/+=-] )\([^()\n]{0,200}\)")
@@ -231,8 +233,7 @@ class _Reading(NamedTuple):
 _Reader = Callable[[str], _Reading | None]
 
 
-@dataclass(frozen=True)
-class _Candidate:
+class _Candidate(NamedTuple):
     """The text that belongs to a mark, and the place where it begins."""
 
     kind: str
@@ -348,12 +349,12 @@ def _candidates(text: str, *, letters: bool) -> Iterator[_Candidate]:
     """The text that belongs to every mark, the last mark first."""
     marks = [(match.start(), match.end(), match.lastgroup or "", "") for match in _MARK.finditer(text)]
     for match in _MARK_BEHIND.finditer(text):
-        value = match["value"] or match["letter"] or match["bracketed"]
+        value = match["value"] or match["letter"] or match["bare"]
         if letters or value[0] in "-0123456789":
             marks.append((match.start(), match.end(), "behind", value))
     tail = max(0, len(text) - _WINDOW)
-    if match := _LAST_LINE.search(text[tail:]):
-        marks.append((tail + match.start(), tail + match.end(), "line", ""))
+    if last_line := _LAST_LINE.search(text[tail:]):
+        marks.append((tail + last_line.start(), tail + last_line.end(), "line", ""))
     marks.sort(reverse=True)
     limit = len(text)
     for index, (start, end, kind, value) in enumerate(marks):
@@ -362,8 +363,8 @@ def _candidates(text: str, *, letters: bool) -> Iterator[_Candidate]:
         elif kind == "box":
             content = _braced(text, end)
             before = marks[index + 1] if index + 1 < len(marks) else (0, 0, "", "")
-            if before[2] == "box" and (match := _BETWEEN_BOXES.fullmatch(text, before[1], start)):
-                content = f"{match[1]} or {content}"
+            if before[2] == "box" and (other := _BETWEEN_BOXES.fullmatch(text, before[1], start)):
+                content = f"{other[1]} or {content}"
             yield _Candidate(kind, content, end)
         else:
             yield _behind(text, kind, end, max(end, limit))
@@ -404,7 +405,7 @@ def _read_candidate(candidate: _Candidate, read: _Reader, *, letters: bool) -> _
     rest = candidate.rest
     if candidate.later_line:
         rest = _BULLET.sub("", rest, count=1) if _BULLET.match(rest) else rest
-    if box := re.search(r"\\(?:boxed|fbox)\s?(?=\{)", rest):
+    if "\\" in rest and (box := _BOX.search(rest)):
         rest = _braced(rest, box.end())
     if candidate.kind == "sentence" and _REMARK.match(rest):
         return None
@@ -522,7 +523,7 @@ def _read_number(rest: str) -> _Reading | None:
     """Read the text of an answer; see the module's docstring for the three outcomes."""
     if not _DIGIT.search(rest):
         # No number: another value, such as `x` or `\\pi`, or a word, which is none.
-        return _Reading(None, rest) if "\\" in rest or re.fullmatch(r"\W*[a-z]\W*", rest) else None
+        return _Reading(None, rest) if "\\" in rest or _VARIABLE.fullmatch(rest) else None
     if (bracket := _BRACKET.match(rest)) and _runs(bracket[1]) and "=" not in _ASIDE.sub("", rest[bracket.end() :]):
         rest = bracket[1]
     # The answer is in the first sentence that has a number, outside of remarks in brackets.
@@ -611,7 +612,8 @@ def _read_letter(rest: str, letters: str, options: list[str]) -> _Reading | None
     if named and not leads:
         first = named[-1]
     letter, after = first["letter"].upper(), clause[first.end("letter") :]
-    if leads and options and options[letters.index(letter)] == _spelled(after):
+    option = options[letters.index(letter)] if options else None
+    if leads and option in (_spelled(after), _spelled(re.split("[,;]", after.lstrip(" ,.:)"))[0])):
         return _Reading(letter, _OPTION)
     joined = _JOINED.match(after)
     if joined and joined["letter"] in letters and joined["letter"] != letter:
