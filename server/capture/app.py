@@ -11,6 +11,7 @@ from typing import Any, Literal
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, Response, StreamingResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from emoprobe.config.science.capture import STREAM_POINTS
@@ -29,7 +30,7 @@ MAX_REQUESTS = 4096
 CLIENT_CLOSED = 499
 MAX_PLACE = 300  # characters of a field's name in a message
 CLIENT_HEADER = "x-emoprobe-client"
-BODIES = {
+BODIES: dict[str, type[BaseModel]] = {
     "/v1/interventions": Interventions,
     "/v1/chat/completions": ChatRequest,
     "/v1/completions": CompletionRequest,

@@ -180,7 +180,7 @@ def peak(server: NNsightServer) -> Iterator[list[int]]:
 
 BUDGET = 2**29  # of --memory-gib 0.5
 EDIT = {"operation": "add", "layers": "all", "values": [1.0] * 48}
-GREEDY = [
+GREEDY: list[tuple[dict[str, Any], int]] = [
     # 2,000 tokens times 4,000 positions, and many at once
     (
         {"prompt": [5] * 2000, "max_tokens": 0, "ndif": {"save_dir": "greedy", "positions": list(range(-2000, 2000))}},
@@ -210,8 +210,9 @@ def test_what_requests_hold_is_counted(server: NNsightServer, number: int) -> No
 
 
 def test_lists_in_bodies_are_counted(server: NNsightServer) -> None:
+    bodies: list[dict[str, Any]] = [{"metadata": {"x": [[]] * 5_000_000}}, {"ndif": {"positions": [0] * 5_000_000}}]
     with peak(server) as grown:
-        for body in ({"metadata": {"x": [[]] * 5_000_000}}, {"ndif": {"positions": [0] * 5_000_000}}):
+        for body in bodies:
             assert complete(server, **body).status_code in (400, 413)
     assert grown[0] < BUDGET + GROWTH
 
