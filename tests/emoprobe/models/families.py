@@ -69,7 +69,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama4_text": (
         "llama4_text",
         HEADS | EXPERTS | {"num_local_experts": 2, "num_experts_per_tok": 1, "intermediate_size_mlp": 96,
-                           "attention_chunk_size": 8, "interleave_moe_layer_step": 2},
+                           "attention_chunk_size": 64, "interleave_moe_layer_step": 2},
     ),
     "deepseek_v3": (
         "deepseek_v3",
