@@ -33,18 +33,19 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 @pytest.fixture(scope="session")
 def current(stored: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """The same folder, with records as if this version had made it."""
+    """The same folder without features, brought up to date by this version, which calls no model for it."""
     folder = tmp_path_factory.mktemp("current") / "copy"
     shutil.copytree(stored.folder, folder)
     workspace = Workspace(folder, copy.deepcopy(stored.config))
-    workspace.run("--touch")
+    workspace.config["features"]["enabled"] = False
+    workspace.run()
     assert workspace.planned() == {}
     return workspace
 
 
 @pytest.fixture
 def after(current: Workspace, tmp_path: Path) -> Callable[..., Workspace]:
-    """A copy of it with a changed config; a section that is None goes."""
+    """A copy of it with a changed config."""
 
     def change(**sections: Any) -> Workspace:
         shutil.copytree(current.folder, tmp_path / "copy")
@@ -75,7 +76,6 @@ EDITED = {"fit_direction": 3, "steer": ALONG, "score": ALONG}
 EVERYTHING = {
     "generate": 36,
     "capture": 36,
-    "capture_tokens": 36,
     "fit_direction": 3,
     "steer": STEERED,
     "score": STEERED,
@@ -108,11 +108,6 @@ EVERYTHING = {
         ({"steering": {"fit": {"questions": 3}}}, EDITED, {"tabulate_steering", *DESCRIBED}),
         ({"steering": {"scores": {"kl_tokens": 2}}}, {"score": STEERED}, {"tabulate_steering", *DESCRIBED}),
         ({"steering": {"coherence": {"max_perplexity": 9.0}}}, {}, {"analyze_steering", *DESCRIBED}),
-        ({"features": {"layer": 14}}, {"capture_tokens": 36}, {"train_autoencoder", "analyze_features"}),
-        ({"features": {"dtype": "float32"}}, {"capture_tokens": 36}, {"train_autoencoder", "analyze_features"}),
-        ({"features": {"autoencoder": {"width": 4, "k": 1, "steps": 10, "batch_tokens": 64}}}, {}, {"train_autoencoder"}),
-        ({"features": {"chosen": 1}}, {}, {"analyze_features", *DESCRIBED}),
-        ({"features": {"evaluated": 3}}, {}, {"measure_autoencoders", *DESCRIBED}),
     ],
     ids=lambda value: str(value)[:60],
 )  # fmt: skip
@@ -126,11 +121,29 @@ def test_a_changed_key_calls_a_model_for_what_depends_on_it(
         assert planned == {}
 
 
+@pytest.mark.parametrize(
+    ("features", "called"),
+    [
+        ({"layer": 14}, {"capture_tokens": 36}),
+        ({"dtype": "float32"}, {"capture_tokens": 36}),
+        ({"autoencoder": {"width": 4, "k": 1, "steps": 10, "batch_tokens": 64}}, {}),
+        ({"chosen": 1, "contexts": 2, "evaluated": 3}, {}),
+    ],
+)
+def test_features_call_a_model_for_other_tokens(
+    stored: Workspace, tmp_path: Path, features: dict[str, Any], called: dict[str, int]
+) -> None:
+    shutil.copytree(stored.folder, tmp_path / "copy")
+    workspace = Workspace(tmp_path / "copy", copy.deepcopy(stored.config))
+    workspace.config["features"] |= features
+    planned = workspace.planned()
+    assert {rule: count for rule, count in planned.items() if rule in CALLS} == called
+
+
 def test_another_reference_makes_its_directions_and_what_is_steered_along_them(after: Callable[..., Workspace]) -> None:
     planned = after(analysis={"references": ["control"]}).planned()
     # Along joy and along its shuffled labels; joy is taken out of joy and of the new reference.
     assert calls(planned) == {"fit_direction": 2, "steer": 2 + 4 + 1, "score": 2 + 4 + 1}
-    assert "analyze_features" in planned
 
 
 def test_the_order_of_variants_calls_no_model(after: Callable[..., Workspace]) -> None:
@@ -141,18 +154,10 @@ def test_the_order_of_variants_calls_no_model(after: Callable[..., Workspace]) -
     assert planned.keys() >= {"tabulate_trajectories", "probe_activations", *DESCRIBED}
 
 
-def test_fewer_samples_change_directions_unless_their_questions_are_fixed(after: Callable[..., Workspace]) -> None:
-    workspace = after(steering={"fit": {}})
-    workspace.run("--touch")
-    assert workspace.planned() == {}
-    workspace.config["dataset"]["samples"] = 10
-    assert calls(workspace.planned()) == EDITED
-
-
 @pytest.mark.parametrize(
     ("lost", "planned"),
     [
-        (["model.json"], {"prepare_model", "measure_autoencoders", "analyze_features", *DESCRIBED}),
+        (["model.json"], {"prepare_model", *DESCRIBED}),
         (["analysis_plan.json"], {"plan_analysis", "report_experiment"}),
         (["samples/sum_0002.json"], {"prepare_sample"}),
         (["model.json", "analysis_plan.json"], {"prepare_model", "plan_analysis", *DESCRIBED}),
@@ -246,7 +251,7 @@ def test_changed_code_calls_no_model(
     assert calls(workspace.planned()) == called
 
 
-@pytest.mark.parametrize("stage", ["sample", "generate", "capture", "tokens", "steer", "score"])
+@pytest.mark.parametrize("stage", ["sample", "generate", "capture", "steer", "score"])
 def test_a_raised_version_makes_its_stage_again(after: Callable[..., Workspace], tmp_path: Path, stage: str) -> None:
     workspace = after()
     workspace.code = copy_of_code(tmp_path / "code")
@@ -256,7 +261,6 @@ def test_a_raised_version_makes_its_stage_again(after: Callable[..., Workspace],
         "sample": EVERYTHING,
         "generate": EVERYTHING | {"steer": ALONG, "score": ALONG},
         "capture": {"capture": 36, **EDITED},
-        "tokens": {"capture_tokens": 36},
         "steer": {"steer": STEERED, "score": STEERED},
         "score": {"score": STEERED},
     }
