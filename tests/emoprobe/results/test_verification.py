@@ -236,6 +236,14 @@ def test_a_folder_of_version_0_2_is_whole_and_unchecked_in_that_respect(layout: 
     assert (found.problems, found.checked, found.unhashed) == ([], 14, 14)
 
 
+@pytest.mark.parametrize("request_", [{"messages": "x"}, {"messages": [1]}, {"ndif": {"steering": [{"layers": 1}]}}])
+def test_a_request_of_another_form_is_named(layout: Layout, request_: dict[str, Any]) -> None:
+    path = layout.steered(*STEERED[0]) / "agent_state.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"request": request_}))
+    assert all(str(path.parent) in line and "delete" in line for line in problems(layout))
+    assert problems(layout)
+
+
 def test_a_missing_question_is_named(layout: Layout) -> None:
     layout.sample("q_0001").unlink()
     assert problems(layout) == [
