@@ -31,7 +31,6 @@ from emoprobe.results.trajectory import (
     state_sha256,
 )
 
-
 UNEXPECTED = (AttributeError, KeyError, IndexError, TypeError, ValueError)  # of plain values of another form
 
 

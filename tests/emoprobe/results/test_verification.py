@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from emoprobe.analysis.plan import analysis_plan
 from emoprobe.config.files import parse_config
 from emoprobe.config.reading import to_yaml
 from emoprobe.models.source import ModelCard
@@ -22,11 +23,10 @@ from emoprobe.results.layout import SCORES, Layout, draw_id
 from emoprobe.results.record import DamagedError
 from emoprobe.results.sample import Sample
 from emoprobe.results.scores import Scores
-from emoprobe.results.small_files import check_records
+from emoprobe.results.small_files import Verification, check_records
 from emoprobe.results.tables import frame, read_table, write_table
 from emoprobe.results.trajectory import Attempt, Trajectory
-from emoprobe.results.verification import Verification, verify
-from emoprobe.stages.plan import analysis_plan
+from emoprobe.results.verification import verify
 from emoprobe.tasks.requests import chat_request
 from emoprobe.tasks.responses import Delivery, check_response, completed
 from emoprobe.tasks.samples import experiment_pairs
