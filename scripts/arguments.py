@@ -19,9 +19,10 @@ from emoprobe.results.record import DamagedError
 @contextmanager
 def told(*errors: type[Exception]) -> Iterator[None]:
     """End the program with the message of an error that a person is meant to read: a damaged file, or these types."""
+    meant: tuple[type[Exception], ...] = (DamagedError, *errors)
     try:
         yield
-    except (DamagedError, *errors) as error:
+    except meant as error:
         sys.exit(str(error))
 
 

@@ -100,7 +100,8 @@ def _answer(trajectory: Trajectory, sample: SampleFile) -> dict[str, Any]:
         return {}
     state = trajectory.state or AgentState()
     finished, tokens = state.finish_reason != "length", state.completion_token_ids or []
-    gold, grades = gold_answer(sample, trajectory.outcome or Outcome()), {}
+    gold = gold_answer(sample, trajectory.outcome or Outcome())
+    grades: dict[str, Any] = {}
     if gold is not None:
         grade = grading.grade(trajectory.completion, gold, finished=finished, choices=sample.choices)
         grades = {"correct": grade.correct, "correct_lenient": grade.lenient}

@@ -88,6 +88,11 @@ class ActivationMetadata(OpenRecord):
     error: str | None = None
     stored: Stored | None = None
 
+    @field_validator("shapes", mode="before")
+    @classmethod
+    def _known(cls, shapes: Any) -> Any:
+        return {point: shape for point, shape in shapes.items() if shape} if isinstance(shapes, dict) else shapes
+
     @field_validator("spans", mode="before")
     @classmethod
     def _whole(cls, spans: Any) -> Any:
@@ -174,7 +179,7 @@ def _completed(path: Path, metadata: ActivationMetadata) -> ActivationMetadata:
         missing.append("token_ids")
     if missing:
         return metadata.model_copy(update={"error": f"{path / METADATA} does not say {' and '.join(missing)}"})
-    if metadata.shapes and metadata.hook_points and metadata.dtype:
+    if metadata.hook_points and metadata.dtype and metadata.shapes.keys() >= set(metadata.hook_points):
         return metadata
     try:
         with open(path / TENSORS, "rb") as file:
@@ -186,7 +191,7 @@ def _completed(path: Path, metadata: ActivationMetadata) -> ActivationMetadata:
         raise ActivationError(f"{path / TENSORS} is damaged ({error}); delete its folder and run again") from None
     return metadata.model_copy(
         update={
-            "shapes": metadata.shapes or shapes,
+            "shapes": shapes | metadata.shapes,
             "hook_points": metadata.hook_points or list(shapes),
             "dtype": metadata.dtype or ", ".join(sorted(dtypes)),
         }

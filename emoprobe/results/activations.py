@@ -184,8 +184,8 @@ def load_activations(
     if away:
         from emoprobe.storage.reading import read_layers, wanted_tensors
 
-        wanted = wanted_tensors(experiment, [(pair, folder, places) for _, pair, folder, places in away])
-        for at, some, block in read_layers(wanted, hook_point):
+        tensors = wanted_tensors(experiment, [(pair, folder, places) for _, pair, folder, places in away])
+        for at, some, block in read_layers(tensors, hook_point):
             number = away[at][0]
             values[number, some] = block[:, columns[number]].astype(np.float32)
     index = pd.DataFrame(rows, columns=["variant", "sample_id", "draw", "empty"])

@@ -31,6 +31,8 @@ from emoprobe.results.trajectory import (
     state_sha256,
 )
 
+UNEXPECTED = (AttributeError, KeyError, IndexError, TypeError, ValueError)  # of plain values of another form
+
 
 class CheckedTrajectory(NamedTuple):
     """What is wrong with a trajectory, and what was read of it; None where it cannot be read."""
@@ -74,12 +76,16 @@ def check_trajectory(folder: Path, variant: str, name: str, condition: str | Non
             problems.append(f"{folder / STATE}: the token ids are not as many as it counts; {again}")
     except DamagedError as error:
         problems.append(str(error))
+    except UNEXPECTED as error:
+        problems.append(f"{folder / STATE} holds a request that is none ({error!r}); {again}")
     try:
         messages = read_messages(folder / MESSAGES)
         if state is not None and not problems:
             problems += [f"{folder}: {problem}; {again}" for problem in _compared(messages, state)]
     except DamagedError as error:
         problems.append(str(error))
+    except UNEXPECTED as error:
+        problems.append(f"{folder / STATE} holds a request or response that is none ({error!r}); {again}")
     try:
         outcome = Outcome.read_file(folder / OUTCOME)
         if _belongs_elsewhere(outcome.variant, outcome.sample_id, variant, name):
@@ -130,13 +136,10 @@ def _condition(state: AgentState) -> str:
 
 def _changed(folder: Path, hashes: Hashes) -> Iterator[str]:
     """Files of a trajectory that are not as they were written."""
-    now = {
-        STATE: (hashes.state, lambda content: state_sha256(json.loads(content))),
-        MESSAGES: (hashes.messages, lambda content: hashlib.sha256(content).hexdigest()),
-        OUTCOME: (hashes.outcome, lambda content: hashlib.sha256(content).hexdigest()),
-    }
-    for name, (expected, digest) in now.items():
-        if expected is not None and digest((folder / name).read_bytes()) != expected:
+    for name, expected in ((STATE, hashes.state), (MESSAGES, hashes.messages), (OUTCOME, hashes.outcome)):
+        content = (folder / name).read_bytes()
+        digest = state_sha256(json.loads(content)) if name == STATE else hashlib.sha256(content).hexdigest()
+        if expected not in (None, digest):
             yield f"{folder / name} was changed after it was written (its hash is another); delete it and run again"
 
 

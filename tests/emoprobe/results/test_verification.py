@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from emoprobe.analysis.plan import analysis_plan
 from emoprobe.config.files import parse_config
 from emoprobe.config.reading import to_yaml
 from emoprobe.models.source import ModelCard
@@ -22,11 +23,10 @@ from emoprobe.results.layout import SCORES, Layout, draw_id
 from emoprobe.results.record import DamagedError
 from emoprobe.results.sample import Sample
 from emoprobe.results.scores import Scores
-from emoprobe.results.small_files import check_records
+from emoprobe.results.small_files import Verification, check_records
 from emoprobe.results.tables import frame, read_table, write_table
 from emoprobe.results.trajectory import Attempt, Trajectory
-from emoprobe.results.verification import Verification, verify
-from emoprobe.stages.plan import analysis_plan
+from emoprobe.results.verification import verify
 from emoprobe.tasks.requests import chat_request
 from emoprobe.tasks.responses import Delivery, check_response, completed
 from emoprobe.tasks.samples import experiment_pairs
@@ -234,6 +234,14 @@ def test_a_folder_of_version_0_2_is_whole_and_unchecked_in_that_respect(layout: 
     forget_hashes(layout)
     found = verify(layout, experiment_pairs(CONFIG), [], STEERED)
     assert (found.problems, found.checked, found.unhashed) == ([], 14, 14)
+
+
+@pytest.mark.parametrize("request_", [{"messages": "x"}, {"messages": [1]}, {"ndif": {"steering": [{"layers": 1}]}}])
+def test_a_request_of_another_form_is_named(layout: Layout, request_: dict[str, Any]) -> None:
+    path = layout.steered(*STEERED[0]) / "agent_state.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"request": request_}))
+    assert all(str(path.parent) in line and "delete" in line for line in problems(layout))
+    assert problems(layout)
 
 
 def test_a_missing_question_is_named(layout: Layout) -> None:

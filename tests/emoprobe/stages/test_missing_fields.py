@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from emoprobe.analysis.plan import analysis_plan
 from emoprobe.analysis.trajectory_table import trajectory_table
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_config
@@ -153,8 +154,6 @@ def test_what_is_said_is_not_called_unknown(whole: Layout) -> None:
 
 def test_draws_that_are_there_do_not_deviate_from_the_plan(whole: Layout, tmp_path: Path) -> None:
     """A plan without a config: what can be counted is no deviation of it."""
-    from emoprobe.stages.plan import analysis_plan
-
     layout = Layout(tmp_path / "folder")
     shutil.copytree(whole.root, layout.root)
     shutil.rmtree(layout.root / "activations")
@@ -175,10 +174,12 @@ def chat(folder: Path, messages: list[dict[str, Any]], answer: Any = "7") -> Non
 
 def test_conversations_of_other_programs(tmp_path: Path) -> None:
     """Further turns, tools, content in parts, no content, and no answer at all."""
+    user: dict[str, Any]
+    said: dict[str, Any]
     user, said = {"role": "user", "content": "3 + 4?"}, {"role": "assistant", "content": "Answer: 7"}
     parts = [{"type": "text", "text": "3 + 4"}, {"type": "image_url", "image_url": {"url": "x"}}, "Answer: 7"]
     call = {"id": "c", "type": "function", "function": {"name": "add", "arguments": "{}"}}
-    conversations = {
+    conversations: dict[str, list[dict[str, Any]]] = {
         "thanks": [user, said, {"role": "user", "content": "Thanks!"}],
         "tool": [user, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "content": "7"}, said],
         "parts": [{"role": "user", "content": parts}, {"role": "assistant", "content": parts}],
@@ -190,8 +191,7 @@ def test_conversations_of_other_programs(tmp_path: Path) -> None:
         chat(tmp_path / "control" / name, messages)
     layout = analyze_folder(tmp_path)
     table = read_table(tmp_path, "trajectories").set_index("sample_id")
-    right = {name: value for name, value in table["lenient"].items() if value is not None}
-    assert {name for name in right if right[name] is True or right[name] == True} >= {"thanks", "tool", "parts"}  # noqa: E712
+    assert {*table.index[table["lenient"].fillna(False)]} == {"thanks", "tool", "parts", "number"}
     assert table.loc["silent", ["completion", "correct", "lenient", "steps"]].isna().all()
     assert table.loc["call", "completion"] == ""
     assert table.loc["parts", "completion"] == "3 + 4\nAnswer: 7"
