@@ -61,7 +61,7 @@ def test_a_wrong_key_is_told_without_the_key(
 
 def test_a_key_in_the_wrong_place_is_written_nowhere(tmp_path: Path) -> None:
     secret = "hunter2-0a1b2c3d"
-    config = {
+    config: dict[str, dict[str, Any]] = {
         "workers": {
             "api_key_env": secret,
             "endpoints": [f"http://me:{secret}@host/v1"],

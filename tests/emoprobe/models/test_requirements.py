@@ -87,7 +87,13 @@ def test_fp8_needs_kernels_on_a_gpu_alone() -> None:
 
 
 def test_settings_that_say_nothing() -> None:
-    for settings in ({}, {"text_config": None}, {"max_position_embeddings": "4096"}, {"quantization_config": []}):
+    nothing: list[dict[str, Any]] = [
+        {},
+        {"text_config": None},
+        {"max_position_embeddings": "4096"},
+        {"quantization_config": []},
+    ]
+    for settings in nothing:
         assert context_length(settings) is None
         assert quantisation(settings) is None
     assert context_length({"max_position_embeddings": 8192, "model_max_length": 131072}) == 131072
