@@ -16,7 +16,7 @@ from emoprobe.results.catalogue import TABLES  # noqa: E402
 
 project = "Emoprobe"
 author = "the Emoprobe contributors"
-copyright = author  # noqa: A001
+copyright = author
 version = release = __version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
@@ -29,7 +29,8 @@ myst_heading_anchors = 4
 # Examples are executed by a test, which compares their output; the site shows what is stored.
 nb_execution_mode = "off"
 
-# Reference from docstrings.
+# Reference from docstrings, in which single backticks mark code.
+default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
@@ -44,7 +45,10 @@ html_show_sphinx = False
 
 
 def prepare(app: Any, page: str, source: list[str]) -> None:
-    """Append the columns of every table to the page `tables`; link to notebooks by name, as `examples` is a symbolic link."""
+    """Append the columns of every table to the page `tables`; link to notebooks by page name.
+
+    Sphinx resolves the symbolic link `examples` in a path, and then takes the notebook for a file outside of the site.
+    """
     if page == "tables":
         for table in TABLES.values():
             source[0] += f"\n## {table.name}\n\n{table.meaning} Made by `{table.rule}`.\n\n"
