@@ -45,7 +45,7 @@ onstart:
 
 
 onsuccess:
-    print(outcome.summaries(STUDY, ROOT), file=sys.stderr)
+    print(outcome.summaries(STUDY, ROOT, files_of_run()), file=sys.stderr)
 
 
 onerror:

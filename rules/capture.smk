@@ -7,7 +7,7 @@ localrules:
 
 rule capture:
     input:
-        FILES.pair("{variant}", "{sample}{draw}") / "agent_state.json",
+        captured_from,
     output:
         [
             FILES.activations("{variant}", "{sample}{draw}") / name

@@ -17,8 +17,7 @@ sys.path.append(os.getcwd())
 
 from emoprobe.config.errors import ConfigError
 from emoprobe.config.files import study_of
-from emoprobe.config.inclusion import merged, read_config_values, with_includes
-from emoprobe.config.reading import typed
+from emoprobe.config.reading import merged, read_config_values, typed, with_includes
 from emoprobe.report.figures import FIGURES, figures_of
 from emoprobe.results.catalogue import tables_of
 from emoprobe.results.layout import (
@@ -33,6 +32,7 @@ from emoprobe.results.layout import (
 from emoprobe.steering.plan import EDIT
 from emoprobe.workflow import outcome, process, triggers
 from emoprobe.workflow.checks import check_study
+from emoprobe.workflow.inputs import Inputs
 from emoprobe.workflow.remembered import CHECKS
 from emoprobe.workflow.targets import StudyTargets, Targets, budget, turns, warnings
 from server.deploy.deployment import follow
@@ -57,6 +57,7 @@ try:
         values = merged(values, with_includes(given, Path()))
     STUDY = study_of(values, folder=CONFIG_FILES[-1].parent if CONFIG_FILES else Path())
     STUDY = follow(STUDY)
+    process.check_text(STUDY, Path.cwd(), ROOT.absolute(), CODE)
     check_study(STUDY, cache=CHECKS)
 except ConfigError as error:
     # Not a WorkflowError: that would name the line of this file, which is not where the mistake is.
@@ -79,6 +80,16 @@ EXPERIMENTS = {
 }
 TRIGGERS = {name: triggers.Triggers.of(each) for name, each in STUDY.configs.items()}
 ACROSS = StudyTargets(STUDY)
+INPUTS = {
+    name: Inputs(
+        targets,
+        TRIGGERS[name],
+        lambda: workflow.persistence,
+        CODE / "Snakefile",
+        lambda line: workflow.is_main_process and print(line, file=sys.stderr),
+    )
+    for name, targets in EXPERIMENTS.items()
+}
 
 IN_CONDA = workflow.deployment_settings.deployment_method
 ENVIRONMENT = f"../envs/{process.hardware()}.yaml"
@@ -149,12 +160,51 @@ def variant_trigger(wildcards):
     return known[wildcards.variant]
 
 
-def direction_of(wildcards):
-    """The file of the direction that a trajectory is steered along; none without an edit."""
-    if wildcards.condition == "none":
-        return []
-    return Layout(RESULTS / wildcards.experiment).direction(
-        wildcards.condition.partition("/")[0]
+def planned_from(wildcards):
+    """What an analysis plan waits for."""
+    return INPUTS[wildcards.experiment].preregistration()
+
+
+def answered_from(wildcards):
+    """What an answer waits for."""
+    variant_trigger(wildcards)
+    return INPUTS[wildcards.experiment].answer(
+        wildcards.variant, f"{wildcards.sample}{wildcards.draw}"
+    )
+
+
+def captured_from(wildcards):
+    """What the activations of an answer wait for."""
+    return _replayed(wildcards, "activations", "capture")
+
+
+def tokens_from(wildcards):
+    """What the activations at every token of an answer wait for."""
+    return _replayed(wildcards, "tokens", "tokens")
+
+
+def _replayed(wildcards, folder, captured):
+    variant, name = wildcards.variant, f"{wildcards.sample}{wildcards.draw}"
+    place = getattr(EXPERIMENTS[wildcards.experiment].found, folder)(variant, name)
+    variant_trigger(wildcards)
+    return INPUTS[wildcards.experiment].replayed(
+        variant, name, place, getattr(TRIGGERS[wildcards.experiment], captured)
+    )
+
+
+def steered_from(wildcards):
+    """What a steered answer waits for."""
+    variant_trigger(wildcards)
+    return INPUTS[wildcards.experiment].steered(
+        wildcards.condition, wildcards.variant, f"{wildcards.sample}{wildcards.draw}"
+    )
+
+
+def scored_from(wildcards):
+    """What the scores of a steered answer wait for."""
+    variant_trigger(wildcards)
+    return INPUTS[wildcards.experiment].scored(
+        wildcards.condition, wildcards.variant, f"{wildcards.sample}{wildcards.draw}"
     )
 
 
@@ -230,6 +280,11 @@ def job_logs():
         for rule in workflow.rules
         if rule.log
     }
+
+
+def files_of_run():
+    """Every output of the jobs of this run, among them those that were up to date before."""
+    return {Path(path) for job in workflow.dag.jobs for path in job.output}
 
 
 def pool_now():

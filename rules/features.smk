@@ -8,7 +8,7 @@ localrules:
 # One shard a trajectory: a lost one is made again alone, and no step holds them all.
 rule capture_tokens:
     input:
-        FILES.pair("{variant}", "{sample}{draw}") / "agent_state.json",
+        tokens_from,
     output:
         [
             FILES.tokens("{variant}", "{sample}{draw}") / name

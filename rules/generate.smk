@@ -9,9 +9,8 @@ localrules:
 
 rule generate:
     input:
-        FILES.sample("{sample}"),
         # The plan needs the model, so that is there as well.
-        FILES.plan,
+        answered_from,
     output:
         [FILES.pair("{variant}", "{sample}{draw}") / name for name in TRAJECTORY_FILES],
     log:

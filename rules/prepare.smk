@@ -46,7 +46,7 @@ rule prepare_sample:
 # does otherwise afterwards, the report lists.
 rule plan_analysis:
     input:
-        FILES.model,
+        planned_from,
     output:
         FILES.plan,
     log:

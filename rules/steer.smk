@@ -22,15 +22,14 @@ rule fit_direction:
         ENVIRONMENT
     params:
         made_from=direction_trigger,
+        code=triggers.code("fit_direction"),
     shell:
         'source "$EMOPROBE_CLIENT" direction {wildcards.experiment} directions {wildcards.direction} 2> {log}'
 
 
 rule steer:
     input:
-        FILES.sample("{sample}"),
-        FILES.plan,
-        direction_of,
+        steered_from,
     output:
         [
             FILES.steered("{condition}", "{variant}", "{sample}{draw}") / name
@@ -52,7 +51,7 @@ rule steer:
 
 rule score:
     input:
-        FILES.steered("{condition}", "{variant}", "{sample}{draw}") / "agent_state.json",
+        scored_from,
     output:
         FILES.steered("{condition}", "{variant}", "{sample}{draw}") / SCORES,
     log:

@@ -13,14 +13,16 @@ from emoprobe.config.errors import ConfigError
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_config, load_study, parse_config
 from emoprobe.results.layout import Layout
+from emoprobe.results.record import DamagedError
 
 
 @contextmanager
 def told(*errors: type[Exception]) -> Iterator[None]:
-    """End the program with the message of an error of these types, which a person is meant to read."""
+    """End the program with the message of an error that a person is meant to read: a damaged file, or these types."""
+    meant: tuple[type[Exception], ...] = (DamagedError, *errors)
     try:
         yield
-    except errors as error:
+    except meant as error:
         sys.exit(str(error))
 
 

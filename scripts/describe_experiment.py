@@ -2,22 +2,24 @@
 
 from pathlib import Path
 
-import yaml
-
-from emoprobe.models.source import ModelCard
+from emoprobe.config.reading import to_yaml
+from emoprobe.conversations.rendering import Renderer
+from emoprobe.models.source import ModelCard, tokenizer_directory
 from emoprobe.results import atomic
+from emoprobe.workflow.prompt_checks import describe_prompt
 from emoprobe.workflow.provenance import experiment_metadata
-from scripts.arguments import experiment_arguments
+from scripts.arguments import experiment_arguments, told
 
 
 def main() -> None:
     """Command line; see --help."""
     config, layout = experiment_arguments(__doc__)
-    card = ModelCard.read(layout.model)
-    atomic.write_json(layout.metadata, experiment_metadata(config, card, Path(__file__).parents[1]))
+    with told():
+        card = ModelCard.read(layout.model)
+    prompt = describe_prompt(config, Renderer.load(tokenizer_directory(card), card.tokenizer))
+    atomic.write_json(layout.metadata, experiment_metadata(config, card, Path(__file__).parents[1], prompt))
     atomic.write_json(layout.resolved_json, config.resolved())
-    text = yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True, width=100)
-    atomic.write_text(layout.resolved_yaml, text)
+    atomic.write_text(layout.resolved_yaml, to_yaml(config.resolved()))
 
 
 if __name__ == "__main__":

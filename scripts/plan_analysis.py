@@ -1,12 +1,13 @@
 """Write down what will be tested, before there is an answer."""
 
 from emoprobe.stages.plan import write_plan
-from scripts.arguments import experiment_arguments
+from scripts.arguments import experiment_arguments, told
 
 
 def main() -> None:
     """Command line; see --help."""
-    write_plan(*experiment_arguments(__doc__))
+    with told():
+        write_plan(*experiment_arguments(__doc__))
 
 
 if __name__ == "__main__":

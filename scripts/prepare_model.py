@@ -2,13 +2,17 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_config
 from emoprobe.config.science.capture import Capture
-from emoprobe.models.source import EMBEDDED, ModelError, check_capture, prepare
+from emoprobe.conversations.rendering import PromptError, Renderer
+from emoprobe.models.source import EMBEDDED, ModelCard, ModelError, check_capture, prepare, tokenizer_directory
 from emoprobe.results import atomic
+from emoprobe.tasks.variants import VariantError
+from emoprobe.workflow.prompt_checks import check_prompts, same_prompts
 
 
 def all_foreign(config: Config) -> bool:
@@ -25,6 +29,31 @@ def surely_fits(config: Config) -> bool:
     )
 
 
+def with_tokenizer(config: Config, card: ModelCard) -> ModelCard:
+    """Check the experiment's prompts, and choose the library that tokenizes them.
+
+    The fast library reads the tokenizer's file alone. Where transformers makes other prompts of the same files, it is
+    used instead, as the model was trained with what it makes.
+
+    Raises:
+        ModelError: a prompt cannot be made, or is not what the experiment is about; one line a problem.
+    """
+    directory = tokenizer_directory(card)
+    try:
+        renderer = Renderer.load(directory)
+        if config.model.source != EMBEDDED:
+            reference = Renderer.load(directory, "transformers")
+            if not same_prompts(config, renderer, reference):
+                renderer, card = reference, replace(card, tokenizer="transformers")
+    except VariantError:
+        pass  # a transform that fails on made-up questions is left to the run
+    except PromptError:  # a template that refuses the messages, which the check explains
+        pass
+    if problems := check_prompts(config, renderer):
+        raise ModelError("\n".join(problems))
+    return card
+
+
 def main() -> None:
     """Command line; see --help."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -35,6 +64,7 @@ def main() -> None:
     config = load_config(arguments.config)
     try:
         card = prepare(config.model, arguments.cache, weights=not all_foreign(config))
+        card = with_tokenizer(config, card)
         if config.capture.enabled and Path(card.path).is_dir() and not surely_fits(config):
             check_capture(config.capture, Path(card.path))
         if config.features.layer is not None and config.features.enabled and Path(card.path).is_dir():

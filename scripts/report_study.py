@@ -5,13 +5,15 @@ from pathlib import Path
 
 from emoprobe.results.layout import Layout
 from emoprobe.stages.study import report_study
+from scripts.arguments import told
 
 
 def main() -> None:
     """Command line; see --help."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--study", required=True, type=Path, help="folder of the study")
-    report_study(Layout(parser.parse_args().study))
+    with told():
+        report_study(Layout(parser.parse_args().study))
 
 
 if __name__ == "__main__":

@@ -1,20 +1,15 @@
 """Gather all steered trajectories of an experiment and their scores into one table."""
 
-import sys
-
-from emoprobe.results.record import DamagedError
 from emoprobe.stages.steering_table import tabulate
 from emoprobe.workflow.steered import steering_plan
-from scripts.arguments import experiment_arguments
+from scripts.arguments import experiment_arguments, told
 
 
 def main() -> None:
     """Command line; see --help."""
     config, layout = experiment_arguments(__doc__)
-    try:
+    with told():
         tabulate(steering_plan(config.model_dump_json(), None), layout)
-    except DamagedError as error:
-        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from emoprobe.config.files import load_config
 from emoprobe.results.layout import Layout
-from emoprobe.stages.study import tabulate_study
+from emoprobe.stages.study_table import tabulate_study
+from scripts.arguments import told
 
 
 def main() -> None:
@@ -17,7 +18,8 @@ def main() -> None:
     parser.add_argument("experiments", nargs="+", metavar="EXPERIMENT", help="in the order of the tables")
     arguments = parser.parse_args()
     configs = {name: load_config(arguments.plan / f"{name}.json") for name in arguments.experiments}
-    tabulate_study(configs, arguments.results, Layout.of(arguments.study, arguments.results))
+    with told():
+        tabulate_study(configs, arguments.results, Layout.of(arguments.study, arguments.results))
 
 
 if __name__ == "__main__":

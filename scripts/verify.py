@@ -1,4 +1,4 @@
-"""Check every trajectory, activation folder and score of an experiment: present, whole, and of the same tokens."""
+"""Check every file of an experiment: present, whole, as it was written, and of the same trajectory as the others."""
 
 import sys
 
@@ -16,6 +16,10 @@ def main() -> None:
     steered = steering_plan(config.model_dump_json(), None).trajectories if config.steering.enabled else ()
     with told(ActivationError):
         found = verify(layout, experiment_pairs(config), captured_pairs(config), steered)
+    if found.unhashed:
+        print(
+            f"{found.unhashed} of {found.checked} trajectories recorded no hashes: they were compared among themselves"
+        )
     if found.problems:
         sys.exit("\n".join([f"{len(found.problems)} problems in {found.checked} pairs:", *found.problems]))
     atomic.write_json(layout.verified, found.values())

@@ -32,7 +32,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--push", metavar="URL", help="where to push activations (s3://bucket/prefix …) if asked to")
     parser.add_argument("--push-settings", metavar="JSON", default="{}", help="keys of the section storage: part_mib …")
     parser.add_argument("--batch-tokens", type=int, default=4096, help="tokens of one forward pass")
-    parser.add_argument("--memory-gib", type=float, default=4.0, help="bound on activations in flight, and on caches")
+    parser.add_argument(
+        "--memory-gib",
+        type=float,
+        default=4.0,
+        help="bound on activations in flight, on caches, on the rest of requests",
+    )
     parser.add_argument("--request-timeout", type=float, default=3600.0, help="seconds that one request may take")
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     arguments = parser.parse_args()
@@ -76,9 +81,11 @@ def main() -> None:
     import torch
     import uvicorn
 
-    from emoprobe.models.architecture import UnsupportedModelError
+    from emoprobe.models.source import first_line
     from server.capture.app import create_app
+    from server.capture.connections import LimitedProtocol, connection_limit
     from server.capture.engine import Engine
+    from server.capture.limits import LocalOnly
     from server.capture.model import ServedModel
     from server.capture.service import Service
     from server.capture.storage import Storage
@@ -93,20 +100,24 @@ def main() -> None:
         # threads than cores, and those sleep instead of waiting for the next operation.
         with ThreadPoolExecutor(1) as loader:
             model = loader.submit(ServedModel, arguments.model, name, arguments.dtype, arguments.device).result()
-    except (UnsupportedModelError, OSError, ValueError) as error:
-        sys.exit(f"--model {arguments.model}: {str(error).strip().splitlines()[0]}")
+    except Exception as error:  # the libraries raise whatever a directory or a missing package runs into
+        logging.getLogger("server").debug("the model cannot be loaded", exc_info=True)
+        sys.exit(f"--model {arguments.model}: {first_line(error)}")
     engine = Engine(model, arguments.batch_tokens, int(arguments.memory_gib * 2**30))
     app = create_app(
         Service(model, engine, Storage(arguments.activation_root), pusher),
         os.environ.get(KEY_VARIABLE) or None,
         arguments.request_timeout,
     )
+    if not os.environ.get(KEY_VARIABLE):
+        app.add_middleware(LocalOnly, host=arguments.host)
     if os.environ.get(NONCE_VARIABLE):
         app.add_middleware(Guard)
+    LimitedProtocol.limit = connection_limit()
     # Clients keep connections for 5 s by default: a server that closes them as early closes some that are in use again.
     uvicorn.run(
         app, host=arguments.host, port=arguments.port, log_level="warning", access_log=False, backlog=4096,
-        timeout_keep_alive=75,
+        timeout_keep_alive=75, http=LimitedProtocol, ws="none",
     )  # fmt: skip
     engine.close()
 

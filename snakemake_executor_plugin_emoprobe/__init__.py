@@ -8,13 +8,18 @@ the plugin by the name of this package. Other executors run the same jobs by the
 from __future__ import annotations
 
 import re
+import sys
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from snakemake.executors import local
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
+from snakemake_interface_executor_plugins.settings import ExecutorSettingsBase
+
+from snakemake_executor_plugin_emoprobe.command_line import OptionError, check_config_options
 
 if TYPE_CHECKING:
     from emoprobe.results.layout import JobKind
@@ -24,6 +29,18 @@ common_settings = local.common_settings
 
 # The command of a job that does nothing but ask: four words, and a log for what went wrong.
 ASKS = re.compile(r'source "\$EMOPROBE_CLIENT" (\S+) (\S+) (\S+) (\S+) 2> \S+')
+
+
+@dataclass
+class ExecutorSettings(ExecutorSettingsBase):
+    """No settings; made before Snakemake reads the config, which is checked here for what Snakemake cannot name."""
+
+    def __post_init__(self) -> None:
+        """End Snakemake with one line where an option cannot be read."""
+        try:
+            check_config_options(sys.argv[1:])
+        except OptionError as error:
+            sys.exit(str(error))  # Snakemake would add a traceback to an error of its own
 
 
 class Executor(local.Executor):
@@ -64,9 +81,9 @@ class Executor(local.Executor):
         return self._client
 
     def _answered(self, number: int, reason: str) -> None:
-        """Tell the scheduler what came of a job; runs in the client's thread, which must not end of an exception."""
-        info = self._asked.pop(number)
+        """Tell the scheduler what came of a job. In the client's thread: an exception ends the run, not the thread."""
         try:
+            info = self._asked.pop(number)
             if not reason:
                 self.report_job_success(info)
                 return
@@ -75,7 +92,7 @@ class Executor(local.Executor):
                 self._told.add(reason)
                 self.logger.error(f"{info.job.rule.name} failed: {reason.strip()}")
             with suppress(OSError):  # a full disk takes no text
-                Path(info.job.log[0]).write_text(reason, encoding="utf-8")
+                Path(info.job.log[0]).write_text(reason, encoding="utf-8", errors="backslashreplace")
             self.report_job_error(info)
         except Exception as error:
             self.workflow.scheduler.executor_error_callback(error)

@@ -1,9 +1,9 @@
 """A stand-in for a model server, for faults that no real one can be asked for, and for timing everything around it.
 
-Run it as `python -m tests.stub_server PORT`. It answers chat completions with text and token ids that follow from the
+Run it as `python -m tests.stub_server PORT`. It answers completions with text and token ids that follow from the
 request alone, captures with a breadcrumb and no files, and echoes edits without making them. `POST /faults` sets what
 goes wrong: a JSON list of faults, `{"kind": …, "times": n, "match": word}`, used up in order; `match` limits a fault to
-requests that contain the word, and what `hold` holds back is answered when faults are set anew. `GET /log` tells what
+requests that contain the word (in prompts, by the embedded model's tokenizer), and what `hold` holds back is answered when faults are set anew. `GET /log` tells what
 was asked.
 """
 
@@ -13,18 +13,21 @@ import asyncio
 import hashlib
 import json
 import sys
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import uvicorn
 
 MODEL = "stub"
+TOKENIZER = Path(__file__).parents[1] / "results/models/smollm2-135m-instruct/tokenizer.json"
 
 
 class Stub:
     """The ASGI application."""
 
     def __init__(self, delay: float = 0.0, api_key: str | None = None, model: str = MODEL) -> None:
-        self.delay, self.api_key, self.model = delay, api_key, model
+        self.delay, self.api_key, self.model, self.tokenizer = delay, api_key, model, TOKENIZER
         self.faults: list[dict[str, Any]] = []
         self.requests: list[dict[str, Any]] = []
 
@@ -56,9 +59,16 @@ class Stub:
             self.requests.append(request)
             await self.complete(send, request, body.decode())
 
+    def says(self, word: str, request: dict[str, Any], text: str) -> bool:
+        """Whether a request contains a word, as text or in the tokens of its prompt."""
+        if not word or word in text:
+            return True
+        ids = request.get("prompt")
+        return isinstance(ids, list) and word in tokenizer(self.tokenizer).decode(ids, skip_special_tokens=False)
+
     async def complete(self, send: Any, request: dict[str, Any], text: str) -> None:
-        """Answer a chat completion, or fail as the next fault that matches says."""
-        fault = next((fault for fault in self.faults if fault.get("match", "") in text), None)
+        """Answer a completion, or fail as the next fault that matches says."""
+        fault = next((fault for fault in self.faults if self.says(fault.get("match", ""), request, text)), None)
         if fault is not None:
             fault["times"] = fault.get("times", 1) - 1
             if fault["times"] <= 0:
@@ -89,12 +99,17 @@ class Stub:
                 raise ConnectionResetError
             elif kind == "empty":
                 answer = completion(request)
-                answer["choices"][0].update(message={"role": "assistant", "content": ""}, token_ids=[])
+                answer["choices"][0].update(text="", token_ids=[])
                 await reply(send, 200, answer)
                 return
             elif kind == "deaf":  # as a server that knows no edits
                 answer = completion(request)
                 answer.pop("ndif", None)
+                await reply(send, 200, answer)
+                return
+            elif kind == "other prompt":  # as a server that puts a token of its own before every prompt
+                answer = completion(request)
+                answer["choices"][0]["prompt_token_ids"] = [0, *request["prompt"]]
                 await reply(send, 200, answer)
                 return
             elif kind == "nonsense":
@@ -106,7 +121,7 @@ class Stub:
 
 
 def completion(request: dict[str, Any]) -> dict[str, Any]:
-    """An answer that follows from the messages and the sampling parameters alone."""
+    """An answer that follows from the prompt and the sampling parameters alone."""
     asked = request.get("ndif") or {}
     applied = {"steering": [edit | {"tokens": [7]} for edit in asked["steering"]]} if "steering" in asked else {}
     echo = {"ndif": asked | applied} if asked else {}
@@ -115,27 +130,34 @@ def completion(request: dict[str, Any]) -> dict[str, Any]:
         compared = {"kl": [0.25] * asked.get("kl", 0), "unedited": logs[asked.get("prompt_tokens", 0) :]}
         crumb = {"ndif": echo["ndif"] | compared} if "kl" in asked else echo
         return {"choices": [{"index": 0, "logprobs": {"token_logprobs": logs}}], **crumb}
-    if "messages" not in request:
+    if request.get("max_tokens") == 0:
         return {"id": "cmpl-stub", "object": "text_completion", "model": MODEL, "ndif": request["ndif"]}
-    key = json.dumps([request["messages"], request.get("seed"), request.get("temperature")])
+    chat = "messages" in request  # as other clients ask, such as lm-evaluation-harness
+    prompt = [1, 2, 3] if chat else request["prompt"]
+    key = json.dumps([request["messages"] if chat else prompt, request.get("seed"), request.get("temperature")])
     digest = hashlib.sha256(key.encode()).digest()
     content = f"I think about it for a while.\nAnswer: {digest[0] % 10}"
+    tokens: dict[str, Any] = {"token_ids": [int(byte) for byte in digest]}
+    said = {"message": {"role": "assistant", "content": content}} if chat else {"text": content}
     return {
-        "id": "chatcmpl-stub",
-        "object": "chat.completion",
+        "id": "chatcmpl-stub" if chat else "cmpl-stub",
+        "object": "chat.completion" if chat else "text_completion",
         "model": MODEL,
         "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": content},
-                "finish_reason": "stop",
-                "token_ids": [int(byte) for byte in digest],
-            }
+            {"index": 0, **said, "finish_reason": "stop", **tokens, **({} if chat else {"prompt_token_ids": prompt})}
         ],
-        "usage": {"prompt_tokens": 3, "completion_tokens": 32, "total_tokens": 35},
-        "prompt_token_ids": [1, 2, 3],
+        "usage": {"prompt_tokens": len(prompt), "completion_tokens": 32, "total_tokens": len(prompt) + 32},
+        **({"prompt_token_ids": prompt} if chat else {}),
         **echo,
     }
+
+
+@cache
+def tokenizer(path: Path) -> Any:
+    """A tokenizer, to read prompts with."""
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(path))
 
 
 async def reply(send: Any, status: int, value: Any, headers: Any = None, raw: bytes | None = None) -> None:

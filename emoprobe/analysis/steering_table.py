@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from emoprobe.analysis.trajectory_table import gold_answer
 from emoprobe.config.science.steering import NONE
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.layout import SCORES, Layout
-from emoprobe.results.sample import Sample
+from emoprobe.results.sample import SampleFile
 from emoprobe.results.scores import Scores
 from emoprobe.results.tables import frame
-from emoprobe.results.trajectory import MESSAGES, AgentState, Trajectory
+from emoprobe.results.trajectory import MESSAGES, AgentState, Outcome, Trajectory
 from emoprobe.steering.plan import Direction, Edit
 from emoprobe.steering.requests import edited_tokens
 from emoprobe.tasks import grading
@@ -40,8 +41,9 @@ def steering_table(
     """
 
     @cache
-    def sample(sample_id: str) -> Sample:
-        return Sample.read(layout.sample(sample_id))
+    def sample(sample_id: str) -> SampleFile:
+        path = layout.sample(sample_id)
+        return SampleFile.read(path) if path.exists() else SampleFile()
 
     rows = []
     for condition, variant, name in steered:
@@ -92,18 +94,20 @@ def _condition(folder: str, directions: Mapping[str, Direction]) -> dict[str, An
     }
 
 
-def _answer(trajectory: Trajectory, sample: Sample) -> dict[str, Any]:
-    """The columns that say what was answered; none where nothing was."""
-    if trajectory.failure is not None:
+def _answer(trajectory: Trajectory, sample: SampleFile) -> dict[str, Any]:
+    """The columns that say what was answered; none where nothing was, and no grade without a gold answer."""
+    if trajectory.failure is not None or trajectory.answer is None:
         return {}
     state = trajectory.state or AgentState()
     finished, tokens = state.finish_reason != "length", state.completion_token_ids or []
-    grade = grading.grade(trajectory.completion, sample.answer, finished=finished, choices=sample.choices)
+    gold = gold_answer(sample, trajectory.outcome or Outcome())
+    grades: dict[str, Any] = {}
+    if gold is not None:
+        grade = grading.grade(trajectory.completion, gold, finished=finished, choices=sample.choices)
+        grades = {"correct": grade.correct, "correct_lenient": grade.lenient}
+        grades |= {"compliant": grade.compliant, "extraction": grade.extraction}
     return {
-        "correct": grade.correct,
-        "correct_lenient": grade.lenient,
-        "compliant": grade.compliant,
-        "extraction": grade.extraction,
+        **grades,
         "truncated": not finished,
         "completion_tokens": state.usage.completion_tokens,
         "repetition": repetition(tokens),

@@ -1,13 +1,14 @@
 """The table of trajectories: one row for each folder in the trajectory contract.
 
 It reads any such folder, also one that another program made: `trajectory.jsonl` must be there; what a missing
-`agent_state.json`, `sample.json` or `samples/{sample}.json` would have said is null.
+`agent_state.json`, `sample.json` or `samples/{sample}.json`, or a missing field of one, would have said is null.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -20,14 +21,15 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_config
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.layout import Layout
-from emoprobe.results.sample import Sample
+from emoprobe.results.sample import SampleFile
 from emoprobe.results.tables import frame
 from emoprobe.results.trajectory import MESSAGES, AgentState, Outcome, Trajectory
 from emoprobe.tasks import grading
 from emoprobe.tasks.gold import gold_number, is_letter
 from emoprobe.tasks.numbers import canonical
-from emoprobe.tasks.samples import sample_index, split_draw_id
+from emoprobe.tasks.samples import known_pairs, sample_index, split_draw_id
 from emoprobe.tasks.variants import paraphrase_index
+from emoprobe.text import split_lines
 
 
 def find_pairs(root: Path) -> list[tuple[str, str]]:
@@ -36,18 +38,47 @@ def find_pairs(root: Path) -> list[tuple[str, str]]:
 
 
 def load_trajectories(experiment: str | Path) -> pd.DataFrame:
-    """Every trajectory of a folder in the trajectory contract, graded: the table `trajectories` of the catalogue.
+    """Read every trajectory of an experiment, graded anew: the table `trajectories` of the catalogue.
+
+    Where the folder holds a config (`experiment.yaml`), that says valences and texts, and what belongs to the
+    experiment: trajectories of other variants, samples or draws, such as those of an earlier config, are left out with
+    a warning.
 
     Args:
-        experiment: folder of the experiment. Where it holds a config, that tells valences and texts.
+        experiment: folder of the experiment, or any folder that holds `VARIANT/SAMPLE/trajectory.jsonl`.
 
     Raises:
+        FileNotFoundError: there is no such folder, or it holds no trajectory; the message says what is there.
         DamagedError: a file is damaged; the message names it.
         ConfigError: the folder's config cannot be read.
     """
     layout = Layout(Path(experiment))
+    there = find_pairs(layout.root)
+    if not there:
+        raise FileNotFoundError(nothing_there(layout.root))
     config = load_config(layout.root) if layout.resolved_yaml.exists() else None
-    return trajectory_table(layout.root, find_pairs(layout.root), config)
+    pairs = known_pairs(config, there)
+    if len(pairs) < len(there):
+        left = ", ".join(f"{variant}/{name}" for variant, name in sorted(set(there) - set(pairs))[:3])
+        warnings.warn(
+            f"{layout.root}: {len(there) - len(pairs)} trajectories that experiment.yaml does not contain are left out "
+            f"({left}, …)",
+            stacklevel=2,
+        )
+    return trajectory_table(layout.root, pairs, config)
+
+
+def nothing_there(folder: Path) -> str:
+    """Why a folder has no trajectories, and what is there instead."""
+    if not folder.is_dir():
+        parent = folder.parent
+        beside = sorted(path.name for path in parent.iterdir() if path.is_dir()) if parent.is_dir() else []
+        return f"{folder} does not exist (folders in {parent}: {', '.join(beside[:20]) or 'none'})"
+    inside = sorted(path.name for path in folder.iterdir())
+    return (
+        f"{folder} holds no trajectory: VARIANT/SAMPLE/trajectory.jsonl is looked for "
+        f"(there: {', '.join(inside[:20]) or 'nothing'})"
+    )
 
 
 def trajectory_table(root: Path, pairs: Iterable[tuple[str, str]], config: Config | None = None) -> pd.DataFrame:
@@ -64,9 +95,9 @@ def trajectory_table(root: Path, pairs: Iterable[tuple[str, str]], config: Confi
     layout = Layout(root)
 
     @cache
-    def sample(sample_id: str) -> Sample | None:
+    def sample(sample_id: str) -> SampleFile:
         path = layout.sample(sample_id)
-        return Sample.read(path) if path.exists() else None
+        return SampleFile.read(path) if path.exists() else SampleFile()
 
     rows = [
         _row(layout.pair(variant, name), variant, name, config, sample(split_draw_id(name)[0]))
@@ -77,28 +108,28 @@ def trajectory_table(root: Path, pairs: Iterable[tuple[str, str]], config: Confi
 
 def count_steps(text: str) -> int:
     """Reasoning steps of a completion: its non-empty lines, or its sentences where it has one line only."""
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in split_lines(text) if line.strip()]
     if len(lines) > 1:
         return len(lines)
     return len([part for part in re.split(r"(?<=[.!?])\s+", text.strip()) if part])
 
 
-def _row(folder: Path, variant: str, name: str, config: Config | None, sample: Sample | None) -> dict[str, Any]:
+def _row(folder: Path, variant: str, name: str, config: Config | None, sample: SampleFile) -> dict[str, Any]:
     trajectory = Trajectory.read(folder)
     state, outcome = trajectory.state or AgentState(), trajectory.outcome or Outcome()
     sample_id, draw = split_draw_id(name)
     known = config.variants.get(variant) if config is not None else None
-    gold = _gold(sample.answer if sample else outcome.sample_data.answer)
+    gold = gold_answer(sample, outcome)
     return {
         "variant": variant,
         "sample_id": sample_id,
         "draw": draw,
-        "group": sample.group if sample else None,
+        "group": sample.group,
         "valence": known.valence if known else None,
         "paraphrase": _paraphrase(config, variant, sample_id, sample) if config is not None and known else None,
-        "question": sample.question if sample else outcome.sample_data.question,
+        "question": sample.question or outcome.sample_data.question,
         "gold": gold,
-        **_answer(trajectory, state, outcome, gold, sample.choices if sample else None),
+        **_answer(trajectory, state, outcome, gold, sample.choices),
         "worker": state.worker_id or outcome.worker_id,
         "hardware": state.hardware,
         "attempts": len(state.attempts) or None,
@@ -113,7 +144,7 @@ def _answer(
     trajectory: Trajectory, state: AgentState, outcome: Outcome, gold: str | None, choices: list[str] | None
 ) -> dict[str, Any]:
     """The columns that say what was answered, graded anew, so that a better grader needs no new trajectories."""
-    if trajectory.failure is not None:
+    if trajectory.failure is not None or trajectory.answer is None:
         return {}
     completion, finish, usage = trajectory.completion, state.finish_reason, state.usage
     text = grading.visible(completion)
@@ -141,20 +172,21 @@ def _answer(
     }
 
 
-def _gold(answer: str | int | float | None) -> str | None:
-    """A gold answer in its canonical notation; None where it is not known or cannot be graded."""
+def gold_answer(sample: SampleFile, outcome: Outcome) -> str | None:
+    """The gold answer of a trajectory in its canonical notation; None where it is not known or cannot be graded."""
+    answer = outcome.sample_data.answer if sample.answer is None else sample.answer
     if isinstance(answer, str) and is_letter(answer):
         return answer
     number = gold_number(answer)
     return None if number is None else canonical(number)
 
 
-def _paraphrase(config: Config, variant: str, sample_id: str, sample: Sample | None) -> int | None:
-    """Which text a sample got, by its place in the permutation; None where a foreign name does not tell the place."""
-    try:
-        return paraphrase_index(config, variant, sample.index if sample else sample_index(sample_id))
-    except ValueError:
-        return None
+def _paraphrase(config: Config, variant: str, sample_id: str, sample: SampleFile) -> int | None:
+    """Which text a sample got, by its place in the permutation; None where neither its file nor its id says that."""
+    index = sample.index
+    if index is None and re.fullmatch(rf"{re.escape(config.dataset.id_prefix)}_\d+", sample_id):
+        index = sample_index(sample_id)
+    return None if index is None else paraphrase_index(config, variant, index)
 
 
 def _efficiency(completion_tokens: int | None, max_tokens: Any, outcome: Outcome) -> float | None:

@@ -47,14 +47,24 @@ def workers(table: pd.DataFrame) -> pd.DataFrame:
     return frame(TABLES["workers"], rows)
 
 
+def _seconds_of(date: str) -> float:
+    """Seconds since the epoch of a date in ISO 8601; NaN for anything else, which another program may have written."""
+    try:
+        return datetime.fromisoformat(date).timestamp()
+    except ValueError:
+        return float("nan")
+
+
 def _span(answered: pd.DataFrame) -> float:
     """Seconds in which a worker had at least one answered request in flight."""
     known = answered.dropna(subset=["started", "seconds"])
-    if known.empty:
+    start = np.array([_seconds_of(text) for text in known["started"]], dtype=float)
+    dated = ~np.isnan(start)
+    if not dated.any():
         return 0.0
-    start = np.array([datetime.fromisoformat(text).timestamp() for text in known["started"]])
+    start, seconds = start[dated], known["seconds"].astype(float).to_numpy()[dated]
     order = np.argsort(start)
-    begin, end = start[order], (start + known["seconds"].astype(float).to_numpy())[order]
+    begin, end = start[order], (start + seconds)[order]
     covered = np.maximum.accumulate(end)
     fresh = np.maximum(begin[1:], covered[:-1])
     return float(end[0] - begin[0] + np.clip(covered[1:] - fresh, 0, None).sum())

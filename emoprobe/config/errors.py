@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import difflib
+import re
 import typing
 from types import UnionType
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from emoprobe.config.moved import GONE, MOVED
+from emoprobe.config.section import Hidden
+
+# Keys of version 0.1 that have another place now, and those that have none: probes choose a cell and not a strength,
+# and no interval is drawn from resamples.
+MOVED = {
+    "workers.max_model_len": "generation.engine.max_model_len",
+    "workers.tensor_parallel": "generation.engine.tensor_parallel",
+    "workers.compile": "generation.engine.compile",
+    "workers.extra_args": "generation.engine.extra_args",
+    "generation.timeout": "workers.timeout",
+    "capture.batch_tokens": "workers.batch_tokens",
+    "capture.memory_gib": "workers.memory_gib",
+}
+GONE = ("probes.inner_folds", "probes.strengths", "probes.bootstrap")
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+@|(?<=\?)[^\s'\"]+")
 
 
 class ConfigError(ValueError):
@@ -20,11 +35,19 @@ class ConfigError(ValueError):
         self.lines = lines
 
 
+class BoundsError(ConfigError):
+    """A file that cannot be read in bounded time and memory, or is no text."""
+
+
 def describe(error: ValidationError, root: type[BaseModel]) -> list[str]:
-    """One line for each place that is wrong: `path = value: what is accepted`."""
+    """One line for each place that is wrong: `path = value: what is accepted`.
+
+    The value of a key that is marked `Hidden` is not repeated, nor are credentials in a URL.
+    """
     lines: dict[str, str] = {}
-    for item in error.errors(include_url=False):
-        path, accepted_keys = _walk(root, item["loc"])
+    # With neither the input nor what validators kept of it, which may hold a secret.
+    for item in error.errors(include_url=False, include_context=False):
+        path, accepted_keys, hidden = _walk(root, item["loc"])
         if item["type"] == "extra_forbidden":
             moved = f"has moved to {MOVED[path]}" if path in MOVED else "is needed no longer" if path in GONE else None
             line = f"{path}: {moved or 'is no known key' + _nearest(str(item['loc'][-1]), accepted_keys)}"
@@ -34,15 +57,22 @@ def describe(error: ValidationError, root: type[BaseModel]) -> list[str]:
             message = item["msg"].removeprefix("Value error, ")
             if item["type"] != "value_error":
                 message = message[0].lower() + message[1:]
-            shown = "" if isinstance(item["input"], dict | BaseModel) else f" = {_shown(item['input'])}"
-            line = f"{path or 'config'}{shown}: {message}"
+            if item["type"] == "string_type" and isinstance(item["input"], bool | int | float) and not hidden:
+                message += "; write it in quotes"
+            value = "" if hidden or isinstance(item["input"], dict | BaseModel) else f" = {shown(item['input'])}"
+            line = f"{path or 'config'}{value}: {message}"
         # The branches of a union each complain about the same place: one line says it all.
         lines[path] = f"{lines[path]}; or {line.split(': ', 1)[1]}" if path in lines else line
     return list(lines.values())
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
+def shown(value: Any) -> str:
+    """A value as a message may repeat it: on one line, cut, and without the credentials of a URL."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of more digits than Python writes
+        text = f"a large {type(value).__name__}"
+    text = _CREDENTIALS.sub("…", text)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
@@ -52,17 +82,21 @@ def _nearest(key: str, accepted: list[str]) -> str:
     return f"{hint} (known: {', '.join(accepted)})"
 
 
-def _walk(root: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[str, list[str]]:
-    """The dotted path of a location without pydantic's union tags, and the keys known at its parent."""
+def _walk(root: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[str, list[str], bool]:
+    """The dotted path of a location without pydantic's union tags, the keys known at its parent, whether it is hidden.
+
+    A validator of a whole section has the section's location: what it shows is a mapping, which is never repeated.
+    """
     path: list[str] = []
     model: type[BaseModel] | None = root
     known = list(root.model_fields)
-    inside_mapping = False
+    inside_mapping = hidden = False
     for step in loc:
         if model is not None and not inside_mapping:
             known = list(model.model_fields)
             path.append(str(step))
             field = model.model_fields.get(str(step))
+            hidden = hidden or (field is not None and any(mark is Hidden for mark in field.metadata))
             model, inside_mapping = _model_of(field.annotation) if field is not None else (None, False)
         elif inside_mapping:
             path.append(str(step))
@@ -70,7 +104,7 @@ def _walk(root: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[str, list[
         elif isinstance(step, int):
             path.append(str(step))
         # Anything else is the name of a union's branch, such as `list[int]`.
-    return ".".join(path), known
+    return ".".join(path), known, hidden
 
 
 def _model_of(annotation: Any) -> tuple[type[BaseModel] | None, bool]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from emoprobe.config.errors import ConfigError, describe
+from emoprobe.config.errors import GONE, MOVED, ConfigError, describe
 from emoprobe.config.experiment import Config
-from emoprobe.config.inclusion import read_config_values, with_includes
-from emoprobe.config.moved import with_moved_keys
-from emoprobe.config.reading import read_yaml
+from emoprobe.config.reading import read_config_values, read_yaml, with_includes
 from emoprobe.config.study import Study, expand, is_study
+from emoprobe.text import half_surrogate
+
+# Least values that were lower in version 0.1.
+LEAST = {"probes.permutations": 19}
 
 
 def parse_config(values: Any, source: str = "config") -> Config:
@@ -22,7 +25,10 @@ def parse_config(values: Any, source: str = "config") -> Config:
         ConfigError: with one readable line for each mistake.
     """
     if not isinstance(values, dict):
-        raise ConfigError([f"{source}: must be a mapping of sections, found {type(values).__name__}"])
+        found = "it is empty" if values is None else f"found {type(values).__name__}"
+        raise ConfigError([f"{source}: must be a mapping of sections, {found}"])
+    if (place := half_surrogate(values)) is not None:
+        raise ConfigError([f"{place}: holds half a surrogate pair, which no UTF-8 file can hold; write the character"])
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -76,3 +82,28 @@ def load_study(path: str | Path) -> Study:
         ConfigError: as `read_config_values` and `study_of`.
     """
     return study_of(read_config_values(path), str(path), Path(path).parent)
+
+
+def with_moved_keys(values: Any) -> Any:
+    """A copy of plain values with every key of version 0.1 at its present place and in its present range."""
+    if not isinstance(values, dict):
+        return values
+    moved = copy.deepcopy(values)
+    for old, new in MOVED.items():
+        section, _, key = old.partition(".")
+        if isinstance(moved.get(section), dict) and key in moved[section]:
+            value = moved[section].pop(key)
+            *path, last = new.split(".")
+            place = moved
+            for step in path:
+                place = place.setdefault(step, {})
+            place.setdefault(last, value)
+    for name in (*GONE, *LEAST):
+        section, _, key = name.partition(".")
+        if not isinstance(moved.get(section), dict) or key not in moved[section]:
+            continue
+        if name in GONE:
+            del moved[section][key]
+        elif isinstance(moved[section][key], int):
+            moved[section][key] = max(LEAST[name], moved[section][key])
+    return moved

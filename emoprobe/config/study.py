@@ -17,8 +17,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from emoprobe.config.errors import ConfigError, describe, lines_by_experiment
 from emoprobe.config.experiment import Config
-from emoprobe.config.inclusion import merged
 from emoprobe.config.names import check_name
+from emoprobe.config.reading import merged
 from emoprobe.config.section import Section
 
 Patch = dict[str, Any]

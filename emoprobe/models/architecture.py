@@ -31,7 +31,7 @@ class Architecture:
     """What can be captured.
 
     Attributes:
-        layers_path: leads from the base model to its decoder layers.
+        layers_path: leads from the language model without its head to its decoder layers.
         n_layers: how many there are.
         d_model: width of the residual stream.
         widths: size of the last dimension at each site of a layer (a module path and its side), in firing order.
@@ -54,13 +54,14 @@ class Architecture:
             UnsupportedModelError: it is no decoder of attention layers that are all alike.
         """
         model = _without_weights(config)
-        path, layers = decoder_layers(model.base_model)
+        base = language_model(model)
+        path, layers = decoder_layers(base)
         with torch.no_grad(), Operations(DRY_SHAPE[1]) as operations:
             passes = [_Watched(layer, operations) for layer in layers]
             ids = torch.ones(DRY_SHAPE, dtype=torch.long, device="meta")
             try:
                 # Without a mask, some look into the (missing) numbers for sequences that were joined.
-                model.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+                base(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
             except Exception as error:
                 raise UnsupportedModelError(
                     f"a {_kind(config)} model is of no supported kind: a pass through it cannot be followed ({error})"
@@ -129,6 +130,24 @@ class Architecture:
     def width(self, point: str) -> int:
         """Size of the last dimension at a hook point."""
         return self.d_model if point in self.places else self.widths[point]
+
+
+def language_model(model: PreTrainedModel) -> torch.nn.Module:
+    """Return the part of a causal language model that turns token ids into hidden states, without its head.
+
+    In some families, such as Llama 4, the attribute `base_model` is the model with its head.
+
+    Raises:
+        UnsupportedModelError: there is no such part.
+    """
+    base: torch.nn.Module = model.base_model
+    if base is model:
+        embeddings = model.get_input_embeddings()
+        holders = [child for child in model.children() if any(module is embeddings for module in child.modules())]
+        if len(holders) != 1 or holders[0] is embeddings:
+            raise UnsupportedModelError(f"the decoder of a {_kind(model.config)} model cannot be told from its head")
+        base = holders[0]
+    return base
 
 
 def decoder_layers(base: torch.nn.Module) -> tuple[str, torch.nn.ModuleList]:

@@ -29,11 +29,11 @@ def known_size(model: Model) -> tuple[int | None, int | None]:
     """Layers and width of a configured model, each None where it is not known on this machine yet."""
     if model.source == EMBEDDED:
         return EMBEDDED_LAYERS, EMBEDDED_WIDTH
-    directory = Path(model.source).expanduser() if is_local(model.source) else _downloaded(model)
+    directory = Path(model.source).expanduser() if is_local(model.source) else downloaded(model)
     return (None, None) if directory is None else (layer_count(directory), stream_width(directory))
 
 
-def _downloaded(model: Model) -> Path | None:
+def downloaded(model: Model) -> Path | None:
     """Where the configuration of a model from the hub lies, if it has been downloaded."""
     try:
         from huggingface_hub import try_to_load_from_cache
@@ -44,13 +44,19 @@ def _downloaded(model: Model) -> Path | None:
     return Path(found).parent if isinstance(found, str) else None
 
 
-def _settings(directory: Path) -> dict[str, Any]:
+def read_settings(directory: Path) -> dict[str, Any]:
+    """The content of a model's config.json; empty where it cannot be read."""
     try:
         values = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    found: dict[str, Any] = values.get("text_config", values)
-    return found
+    return values if isinstance(values, dict) else {}
+
+
+def _settings(directory: Path) -> dict[str, Any]:
+    values = read_settings(directory)
+    found = values.get("text_config", values)
+    return found if isinstance(found, dict) else values
 
 
 def _first(values: dict[str, Any], keys: tuple[str, ...]) -> int | None:

@@ -17,6 +17,10 @@ from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
 VERSION = "transformers_version"
+FILES = (
+    "config.json", "generation_config.json", "model.safetensors", "chat_template.jinja", "tokenizer.json",
+    "tokenizer_config.json",
+)  # fmt: skip
 NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm"}
 LAYER_NAMES = {
     "attn_norm": "input_layernorm",
@@ -32,7 +36,7 @@ LAYER_NAMES = {
 
 
 def dequantise(file: Path, directory: Path) -> None:
-    """Write weights, configuration, tokenizer and chat template into a directory that is there.
+    """Write weights, configuration, tokenizer and chat template, the `FILES`, into a directory that is there.
 
     Raises:
         KeyError: the file holds another kind of model.

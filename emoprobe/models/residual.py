@@ -86,7 +86,9 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 attention = "softmax" in operation and value.dim() >= 3 and value.shape[-2] == self._tokens
                 factor = float(numbers[0]) if operation.rstrip("_") == "mul" and numbers else None
                 made = Made(operation.rstrip("_"), parents, factor, attention)
-                self._made[number, version + in_place] = made
+                # A view takes the version of what it looks at, once this function has returned.
+                looked_at = parents[0][1] if parents and getattr(func, "is_view", False) else version
+                self._made[number, looked_at + in_place] = made
         return result
 
     def key(self, tensor: torch.Tensor) -> Key:

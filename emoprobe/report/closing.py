@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from pathlib import Path
 from typing import Any
+
+from emoprobe.results.record import DamagedError, read_json
 
 WIDTH = 110
 
 
 def summary_text(path: Path) -> str:
-    """A finished experiment in a few lines, from its `report.json`."""
-    found = json.loads(path.read_text(encoding="utf-8"))
+    """A finished experiment in a few lines, from its `report.json`; a line that names it where that is damaged."""
+    try:
+        found = read_json(path)
+    except DamagedError as error:
+        return f"\n{error}"
     width = max(len(name) for name in ("variant", *(row["variant"] for row in found["accuracy"])))
     lines = [
         "",
         f"{found['experiment']}: {found['trajectories']} trajectories of {found['model']['id'] or 'an unknown model'} "
         f"on {found['samples']} samples",
+        f"  based on {' and '.join(_based_on(found))}",
         f"  {'variant':{width}}  correct  accuracy  95 % interval  lenient",
     ]
     for row in found["accuracy"]:
@@ -45,9 +50,20 @@ def summary_text(path: Path) -> str:
     return "\n".join(lines)
 
 
+def _based_on(found: dict[str, Any]) -> list[str]:
+    """The tables that a `report.json` was made from, by what they are about."""
+    parts = {"probes": "probes", "steering": "steering", "autoencoders": "features"}
+    about = ["behaviour", *(name for key, name in parts.items() if found.get(key))]
+    plan = found.get("plan_sha256")
+    return [f"the tables of {', '.join(about)}", *([f"the plan {plan[:12]}"] if plan else [])]
+
+
 def study_text(path: Path) -> str:
     """A finished study in a few lines, from its `report.json`: its experiments, and what it says of them."""
-    found = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        found = read_json(path)
+    except DamagedError as error:
+        return f"\n{error}"
     width = max(len(entry["name"]) for entry in found["experiments"])
     lines = ["", f"{found['study']}: {len(found['experiments'])} experiments, {found['trajectories']} trajectories"]
     lines += [

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from emoprobe.results.layout import Layout
+from emoprobe.results.layout import Layout, draw_id
 from emoprobe.results.tables import read_table
 
 MOST = 12  # features that are shown
@@ -46,7 +46,7 @@ def _context(row: dict[Any, Any]) -> dict[str, Any]:
     activations = json.loads(row["activations"])
     largest = max(activations) or 1.0
     return {
-        "where": f"{row['variant']}/{row['sample_id']}, {row['part']}",
+        "where": f"{row['variant']}/{draw_id(row['sample_id'], row['draw'])}, {row['part']}",
         "activation": row["activation"],
         "tokens": [
             {"text": text, "share": round(max(0.0, value / largest), 2), "top": number == row["place"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,28 +11,29 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from emoprobe.report.contexts import feature_contexts
-from emoprobe.report.figures import FIGURES
+from emoprobe.report.parts import figures_of_tables, tables_there
 from emoprobe.report.verdicts import MEANINGS
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.layout import Layout
-from emoprobe.results.record import read_json
+from emoprobe.results.metadata import RunMetadata
 from emoprobe.results.tables import read_table
 
 TEMPLATES = Path(__file__).with_name("templates")
 MAX_ROWS = 300
 
 
-def experiment_page(layout: Layout, report: dict[str, Any]) -> str:
+def experiment_page(layout: Layout, report: dict[str, Any], rules: Collection[str]) -> str:
     """The page of an experiment, from the tables and figures that it has.
 
     Args:
         layout: where they lie.
         report: the content of `report.json`.
+        rules: the rules whose tables are part of it.
     """
-    metadata = read_json(layout.metadata) if layout.metadata.exists() else None
-    features = feature_contexts(layout)
+    metadata = RunMetadata.of(layout)
+    features = feature_contexts(layout) if "analyze_features" in rules else []
     return _render(
-        "experiment", layout, title=report["experiment"], report=report, metadata=metadata, features=features
+        "experiment", layout, rules, title=report["experiment"], report=report, metadata=metadata, features=features
     )
 
 
@@ -42,24 +44,24 @@ def study_page(layout: Layout, report: dict[str, Any]) -> str:
         layout: where its tables and figures lie.
         report: the content of its `report.json`.
     """
-    return _render("study", layout, title=report["study"], **report)
+    return _render("study", layout, ["tabulate_study"], title=report["study"], **report)
 
 
-def _render(template: str, layout: Layout, **values: Any) -> str:
+def _render(template: str, layout: Layout, rules: Collection[str], **values: Any) -> str:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    names = [name for name in TABLES if name != "trajectories" and layout.table(name).exists()]
+    names = [name for name in tables_there(layout, rules) if name != "trajectories"]
     return environment.get_template(f"{template}.html.j2").render(
-        **values, meanings=MEANINGS, parts=_figures(layout), tables=[_table(layout, name) for name in names]
+        **values, meanings=MEANINGS, parts=_figures(layout, rules), tables=[_table(layout, name) for name in names]
     )
 
 
-def _figures(layout: Layout) -> dict[str, list[dict[str, str]]]:
+def _figures(layout: Layout, rules: Collection[str]) -> dict[str, list[dict[str, str]]]:
     """Heading → the figures that stand under it."""
     parts: dict[str, list[dict[str, str]]] = {}
-    for name, figure in FIGURES.items():
-        path = layout.figure(name)
+    for figure in figures_of_tables(rules):
+        name, path = figure.name, layout.figure(figure.name)
         if path.exists():
             entry = {"name": name, "svg": _inline(path, name), "caption": figure.caption.replace("``", "")}
             parts.setdefault(figure.part, []).append(entry)

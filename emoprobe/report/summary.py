@@ -3,34 +3,43 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 import pandas as pd
 
 from emoprobe.analysis.plan import deviations
 from emoprobe.config.experiment import Config
-from emoprobe.report.statements import behaviour, data, features, folder, hardware, probes, steering
+from emoprobe.report.parts import table_rules, tables_there
+from emoprobe.report.statements import behaviour, data, features, folder, hardware, probes, prompts, steering
 from emoprobe.results.layout import Layout
+from emoprobe.results.metadata import RunMetadata
 from emoprobe.results.plan import AnalysisPlan
-from emoprobe.results.record import read_json
 from emoprobe.results.statement import Statement
 from emoprobe.results.tables import read_table
 
 
-def report(config: Config, layout: Layout) -> dict[str, Any]:
-    """The content of `report.json`; what a folder does not tell of itself is null."""
+def report(config: Config, layout: Layout, rules: Collection[str] | None = None) -> dict[str, Any]:
+    """The content of `report.json`; what a folder does not tell of itself is null.
+
+    Args:
+        config: the experiment.
+        layout: its folder.
+        rules: the rules whose tables are part of the report, those of the config by default. Other tables that lie in
+            the folder are left from another config.
+    """
     names = ("trajectories", "accuracy", "paired_tests", "consistency", "workers")
     found = {name: read_table(layout.root, name) for name in names}
+    there = tables_there(layout, table_rules(config) if rules is None else rules)
     trajectories = found["trajectories"]
-    metadata = read_json(layout.metadata) if layout.metadata.exists() else {}
     for name in ("probe_tests", "probe_transfer", "steering_tests", "steering_mediation", "autoencoders", "features"):
-        if layout.table(name).exists():
+        if name in there:
             found[name] = read_table(layout.root, name)
     agreement = found["consistency"].iloc[0]
     plan = AnalysisPlan.read_file(layout.plan) if layout.plan.exists() else None
     return {
         "experiment": config.experiment.name,
-        "model": _model(config, layout, metadata),
+        "model": _model(config, layout),
         "trajectories": len(trajectories),
         "samples": int(trajectories["sample_id"].nunique()),
         "truncated": _share(trajectories["truncated"]),
@@ -73,7 +82,8 @@ def statements(
         behaviour.comparisons(tests[tests["family"].eq("primary") == first], margin) for first in (True, False)
     )
     notes += hardware.notes(found["trajectories"])
-    return [*primary, *said, *notes, *folder.notes(layout, found["trajectories"]), *secondary]
+    notes += prompts.notes(RunMetadata.of(layout).prompt, found["trajectories"])
+    return [*primary, *said, *notes, *folder.notes(layout, config, found["trajectories"]), *secondary]
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -81,13 +91,14 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return json.loads(table.to_json(orient="records", double_precision=6))  # type: ignore[no-any-return]
 
 
-def _model(config: Config, layout: Layout, metadata: dict[str, Any]) -> dict[str, Any]:
-    """The model as the folder tells it; where it holds no config, it tells nothing."""
-    if "model" in metadata:
-        return dict(metadata["model"])
-    if layout.resolved_yaml.exists():
-        return {"id": config.model.source, "dtype": config.model.dtype, "revision": None}
-    return dict.fromkeys(("id", "dtype", "revision"))
+def _model(config: Config, layout: Layout) -> dict[str, Any]:
+    """The model as the folder names it, in its metadata or its config; a default of the config names none."""
+    found = RunMetadata.of(layout).model.values()
+    said = config.model.model_fields_set if "model" in config.model_fields_set else set()
+    for field, key in (("id", "source"), ("dtype", "dtype"), ("revision", "revision")):
+        if found[field] is None and key in said:
+            found[field] = getattr(config.model, key)
+    return found
 
 
 def _share(values: pd.Series) -> float | None:

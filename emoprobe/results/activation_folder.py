@@ -6,15 +6,19 @@ A tensor has the shape (n_layers, n_positions, d). The metadata names its layers
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator
 
 from emoprobe.results import atomic
 from emoprobe.results.layout import ACTIVATION_FILES
-from emoprobe.results.record import DamagedError, Record
+from emoprobe.results.record import DamagedError, OpenRecord, Record
 
 TENSORS, METADATA = ACTIVATION_FILES
+DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}  # of safetensors
 TokenSpan = tuple[int, int]
 
 
@@ -22,15 +26,23 @@ class ActivationError(ValueError):
     """Activations that are missing, damaged, or do not hold what was asked for."""
 
 
-class Position(Record):
+class StoredPosition(OpenRecord):
     """A captured position: the mean over the tokens of `span` (half-open, of one token for a single one).
 
-    `empty` says that the part it is named after has no tokens, so that a neighbour stands in for it.
+    `empty` says that the part it is named after has no tokens, so that a neighbour stands in for it. Another program
+    may leave out name and span.
     """
+
+    name: str = ""
+    span: TokenSpan | None = None
+    empty: bool = False
+
+
+class Position(StoredPosition):
+    """A position by its name, with the tokens that it is captured at."""
 
     name: str
     span: TokenSpan
-    empty: bool = False
 
 
 class TokenSpans(Record):
@@ -53,27 +65,38 @@ class Stored(Record):
     length: int
 
 
-class ActivationMetadata(Record):
+class ActivationMetadata(OpenRecord):
     """`metadata.json` of an activation folder. `layers` and `positions` name the tensors' first two dimensions.
 
     `error` says why there are no activations: then no layer, hook point or position is listed, and the file holds no
-    tensor. `stored` says where the tensors are, once they are in object storage and no longer here.
+    tensor. `stored` says where the tensors are, once they are in object storage and no longer here. What another
+    program left out is empty here.
     """
 
     request_id: str | None = None
     model: str | None = None
     model_dtype: str | None = None
-    dtype: str
-    layers: list[int]
-    hook_points: list[str]
-    positions: Literal["all"] | list[Position]
-    token_ids: list[int]
+    dtype: str = ""
+    layers: list[int] = Field(default_factory=list)
+    hook_points: list[str] = Field(default_factory=list)
+    positions: Literal["all"] | list[StoredPosition] = Field(default_factory=list)
+    token_ids: list[int] = Field(default_factory=list)
     spans: TokenSpans | None = None
-    shapes: dict[str, list[int]]
-    sha256: str
-    bytes: int
+    shapes: dict[str, list[int]] = Field(default_factory=dict)
+    sha256: str = ""
+    bytes: int = 0
     error: str | None = None
     stored: Stored | None = None
+
+    @field_validator("shapes", mode="before")
+    @classmethod
+    def _known(cls, shapes: Any) -> Any:
+        return {point: shape for point, shape in shapes.items() if shape} if isinstance(shapes, dict) else shapes
+
+    @field_validator("spans", mode="before")
+    @classmethod
+    def _whole(cls, spans: Any) -> Any:
+        return None if isinstance(spans, dict) and spans.get("response") is None else spans
 
     @property
     def n_positions(self) -> int:
@@ -130,7 +153,7 @@ class ActivationFolder:
             error=error,
         )
         written = metadata.model_dump(mode="json", exclude={"stored"})
-        with atomic.directory(path) as folder:
+        with atomic.directory(path, ACTIVATION_FILES) as folder:
             (folder / TENSORS).write_bytes(content)
             (folder / METADATA).write_text(atomic.to_json(written), encoding="utf-8")
         return cls(path, metadata)
@@ -143,6 +166,33 @@ class ActivationFolder:
             ActivationError: it is missing or damaged.
         """
         try:
-            return cls(path, ActivationMetadata.read_file(path / METADATA))
+            metadata = ActivationMetadata.read_file(path / METADATA)
         except DamagedError as error:
             raise ActivationError(str(error).replace("delete it and", "delete its folder and")) from None
+        return cls(path, metadata if metadata.error is not None else _completed(path, metadata))
+
+
+def _completed(path: Path, metadata: ActivationMetadata) -> ActivationMetadata:
+    """Metadata with what the tensors' file says of itself; where that is not enough, `error` says what is missing."""
+    missing = [field for field in ("layers", "positions") if not getattr(metadata, field)]
+    if metadata.positions == "all" and not metadata.token_ids:
+        missing.append("token_ids")
+    if missing:
+        return metadata.model_copy(update={"error": f"{path / METADATA} does not say {' and '.join(missing)}"})
+    if metadata.hook_points and metadata.dtype and metadata.shapes.keys() >= set(metadata.hook_points):
+        return metadata
+    try:
+        with open(path / TENSORS, "rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        shapes = {name: list(entry["shape"]) for name, entry in tensors.items()}
+        dtypes = {DTYPES.get(entry["dtype"], entry["dtype"]) for entry in tensors.values()}
+    except (OSError, ValueError, KeyError, AttributeError, MemoryError) as error:
+        raise ActivationError(f"{path / TENSORS} is damaged ({error}); delete its folder and run again") from None
+    return metadata.model_copy(
+        update={
+            "shapes": shapes | metadata.shapes,
+            "hook_points": metadata.hook_points or list(shapes),
+            "dtype": metadata.dtype or ", ".join(sorted(dtypes)),
+        }
+    )

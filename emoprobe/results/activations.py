@@ -13,22 +13,31 @@ import pandas as pd
 from safetensors import SafetensorError, safe_open
 
 from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationError, ActivationFolder, ActivationMetadata
-from emoprobe.results.layout import Layout
+from emoprobe.results.layout import Layout, split_draw_id
 from emoprobe.results.manifest import ManifestEntry, StoredEntry
+from emoprobe.results.os_errors import unreadable_words
+from emoprobe.results.record import unreadable
+
+MAX_SHOWN = 8  # layers that a representation lists one by one
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Activations:
     """Activations of many trajectories at one hook point and position.
 
     `values` has shape (n, n_layers, d); row i belongs to row i of `index`, which has the columns `variant`,
-    `sample_id` and `empty` (whether a neighbour stood in for a part of the conversation that is empty). `layers` are
-    the indices of the layers.
+    `sample_id` and `draw`, as in the table `trajectories`, and `empty` (whether a neighbour stood in for a part of the
+    conversation that is empty). `layers` are the indices of the layers.
     """
 
     values: np.ndarray
     index: pd.DataFrame
     layers: list[int]
+
+    def __repr__(self) -> str:
+        n, layers, d = self.values.shape
+        shown = str(self.layers) if layers <= MAX_SHOWN else f"[{self.layers[0]}, …, {self.layers[-1]}]"
+        return f"Activations({n} trajectories × {layers} layers × {d}, {self.values.dtype}, layers={shown})"
 
 
 def check(folder: Path, entry: ManifestEntry | None = None, token_ids: list[int] | None = None) -> list[str]:
@@ -51,7 +60,7 @@ def check(folder: Path, entry: ManifestEntry | None = None, token_ids: list[int]
         return [str(error)]
     except OSError as error:
         if not (isinstance(error, FileNotFoundError) and (found.stored or isinstance(entry, StoredEntry))):
-            return [f"{path}: {error.strerror or error}; delete its folder and run again"]
+            return [f"{path} {unreadable_words(error, 'its folder')}"]
     problems = []
     digest = (found.sha256, found.bytes) if content is None else (hashlib.sha256(content).hexdigest(), len(content))
     for source, expected in ((METADATA, found), ("the manifest", entry)):
@@ -84,6 +93,19 @@ def _check_tensors(path: Path, found: ActivationMetadata) -> list[str]:
     return problems
 
 
+def read_tensors(path: Path) -> dict[str, np.ndarray]:
+    """Read every tensor of a safetensors file.
+
+    Raises:
+        DamagedError: the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, "np") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (OSError, SafetensorError, ValueError, TypeError) as error:
+        raise unreadable(path, error) from None
+
+
 def find_pairs(layout: Layout) -> list[tuple[str, str]]:
     """Variant and sample of every activation folder there is."""
     folders = sorted((layout.root / "activations").glob(f"*/*/{METADATA}"))
@@ -102,8 +124,9 @@ def load_activations(
 ) -> Activations:
     """Read activations of an experiment at one hook point and position; only what is asked for is read.
 
-    Trajectories that no server answered, or captured, have none and are left out. Tensors that are in object storage,
-    and not here, are read there, a layer or a hook point at a time.
+    Trajectories that no server answered, or captured, have none and are left out; so are those that the folder's config
+    does not contain, as in `load_trajectories`. Tensors that are in object storage, and not here, are read there, a
+    layer or a hook point at a time. `index` joins with the table `trajectories` on `variant`, `sample_id` and `draw`.
 
     Args:
         experiment: folder of the experiment, here or in object storage (`s3://bucket/prefix/experiment`).
@@ -111,25 +134,38 @@ def load_activations(
         position: a captured position by name (or index, as it was asked for); where all tokens were captured, an index,
             negative ones from the end.
         variants: which variants; default: all.
-        samples: which samples, by the names of their folders (`gsm8k_0001`, `gsm8k_0001-d2`); default: all.
-        layers: which layers; default: all that were captured.
+        samples: which samples: by their ids, all draws of each, or by the names of folders (`gsm8k_0001-d2`); default:
+            all.
+        layers: which layers, by their index in the model, negative ones from its last layer as in `capture.layers`;
+            default: all that were captured.
         dtype: of the array.
 
     Raises:
-        ActivationError: nothing matches, or a folder lacks the hook point, position or a layer.
+        ActivationError: there are no activations, none of a variant or sample that is asked for, or a folder lacks the
+            hook point, position or a layer; the message says what is there.
     """
-    folders = _folders(
-        experiment,
-        lambda variant, sample: (variants is None or variant in variants) and (samples is None or sample in samples),
-    )
+    if isinstance(variants, str) or isinstance(samples, str):
+        raise ActivationError("variants and samples must be lists of names")
+    seen: set[tuple[str, str]] = set()
+    names = None if samples is None else set(samples)
+
+    def wanted(variant: str, sample: str) -> bool:
+        seen.add((variant, sample))
+        named = names is None or sample in names or split_draw_id(sample)[0] in names
+        return named and (variants is None or variant in variants)
+
+    folders = _folders(experiment, wanted)
+    _check_names(experiment, seen, variants, samples)
     pairs = [pair for pair, folder in folders.items() if folder.metadata.error is None]
     if variants is not None:
         order = {name: number for number, name in enumerate(variants)}
         pairs.sort(key=lambda pair: order[pair[0]])
     if not pairs:
-        raise ActivationError(f"no activations in {experiment} match")
+        reasons = dict.fromkeys(folder.metadata.error for folder in folders.values() if folder.metadata.error)
+        why = f" ({'; '.join(list(reasons)[:3])})" if reasons else ""
+        raise ActivationError(f"none of the {len(folders)} trajectories asked for in {experiment} has activations{why}")
     first = folders[pairs[0]].metadata
-    chosen = list(first.layers) if layers is None else [int(layer) for layer in layers]
+    chosen = list(first.layers) if layers is None else _counted(experiment, first.layers, layers)
     values: np.ndarray | None = None
     rows, columns, away = [], [], []
     for number, pair in enumerate(pairs):
@@ -142,17 +178,18 @@ def load_activations(
             values[number] = block[places].astype(np.float32)
         else:
             away.append((number, pair, folder, places))
-        rows.append((*pair, empty))
+        rows.append((pair[0], *split_draw_id(pair[1]), empty))
         columns.append(column)
     assert values is not None
     if away:
         from emoprobe.storage.reading import read_layers, wanted_tensors
 
-        wanted = wanted_tensors(experiment, [(pair, folder, places) for _, pair, folder, places in away])
-        for at, some, block in read_layers(wanted, hook_point):
+        tensors = wanted_tensors(experiment, [(pair, folder, places) for _, pair, folder, places in away])
+        for at, some, block in read_layers(tensors, hook_point):
             number = away[at][0]
             values[number, some] = block[:, columns[number]].astype(np.float32)
-    return Activations(values, pd.DataFrame(rows, columns=["variant", "sample_id", "empty"]), chosen)
+    index = pd.DataFrame(rows, columns=["variant", "sample_id", "draw", "empty"])
+    return Activations(values, index.astype({"variant": "string", "sample_id": "string", "draw": "Int64"}), chosen)
 
 
 def _folders(
@@ -164,8 +201,72 @@ def _folders(
 
         return stored_folders(str(experiment), wanted)
     layout = Layout(Path(experiment))
-    pairs = [pair for pair in find_pairs(layout) if wanted(*pair)]
+    there = find_pairs(layout)
+    if layout.resolved_yaml.exists():
+        # Here, as the records of files know nothing of configs and samples.
+        from emoprobe.config.files import load_config
+        from emoprobe.tasks.samples import known_pairs
+
+        there = known_pairs(load_config(layout.root), there)
+    pairs = [pair for pair in there if wanted(*pair)]
     return {pair: ActivationFolder.read(layout.activations(*pair)) for pair in pairs}
+
+
+def _check_names(
+    experiment: str | Path,
+    there: set[tuple[str, str]],
+    variants: Sequence[str] | None,
+    samples: Sequence[str] | None,
+) -> None:
+    """Refuse names of variants or samples that there are no activations of."""
+    if not there:
+        missing = "://" not in str(experiment) and not Path(experiment).is_dir()
+        raise ActivationError(f"{experiment} does not exist" if missing else f"{experiment} holds no activations")
+    names = {name for _, name in there}
+    known = {"variant": {variant for variant, _ in there}, "sample": names | {split_draw_id(name)[0] for name in names}}
+    for kind, asked in (("variant", variants), ("sample", samples)):
+        unknown = sorted(set(asked or ()) - known[kind])
+        if unknown:
+            listed = sorted(known[kind])
+            shown = ", ".join(listed[:20]) + (", …" if len(listed) > 20 else "")
+            raise ActivationError(
+                f"{experiment} has no activations of the {kind} {', '.join(unknown)} (there: {shown})"
+            )
+
+
+def _counted(experiment: str | Path, captured: list[int], layers: Sequence[int]) -> list[int]:
+    """Layers by their index from 0. What was captured does not say how deep the model is; the config may."""
+    chosen = [int(layer) for layer in layers]
+    if min(chosen, default=0) >= 0:
+        return chosen
+    depth = _depth(experiment, captured)
+    if depth is None:
+        raise ActivationError(
+            f"{experiment}: layers {[layer for layer in chosen if layer < 0]} count from the model's last layer, which "
+            f"is not known here; give indices from 0 (captured: {captured})"
+        )
+    return [layer if layer >= 0 else depth + layer for layer in chosen]
+
+
+def _depth(experiment: str | Path, captured: list[int]) -> int | None:
+    """Layers of the model, as far as the config says it: all were captured, or one that it counts from the end."""
+    layout = Layout(Path(experiment))
+    if "://" in str(experiment) or not layout.resolved_yaml.exists():
+        return None
+    from emoprobe.config.files import load_config
+
+    capture, deepest = load_config(layout.root).capture, max(captured)
+    if "layers" not in capture.model_fields_set:
+        return None
+    if capture.layers == "all":
+        return deepest + 1
+    first = min(capture.layers)
+    if first >= 0:
+        return None
+    # Depths with which the config names just the layers that were captured.
+    depths = range(max(deepest + 1, -first), deepest + 1 - first)
+    fitting = [depth for depth in depths if {layer % depth for layer in capture.layers} == set(captured)]
+    return fitting[0] if len(fitting) == 1 else None
 
 
 def load_block(
@@ -202,7 +303,7 @@ def load_block(
         except FileNotFoundError:
             away.append(number)
         except (OSError, SafetensorError, ValueError, IndexError) as error:
-            raise ActivationError(f"{path} is damaged ({error}); delete its folder and run again") from None
+            raise ActivationError(f"{path} {unreadable_words(error, 'its folder')}") from None
     if away:
         from emoprobe.storage.reading import read_layers, wanted_tensors
 
@@ -251,5 +352,5 @@ def _read(folder: ActivationFolder, hook_point: str, column: int) -> np.ndarray 
     except FileNotFoundError:
         return None
     except (OSError, SafetensorError) as error:
-        raise ActivationError(f"{folder.tensors} is damaged ({error}); delete its folder and run again") from None
+        raise ActivationError(f"{folder.tensors} {unreadable_words(error, 'its folder')}") from None
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -14,6 +15,24 @@ AUTOENCODER_FILES = ("cfg.json", "sae_weights.safetensors")
 JobKind = Literal["sample", "generate", "capture", "tokens", "direction", "steer", "score"]
 JOB_KINDS: tuple[JobKind, ...] = get_args(JobKind)
 RESULTS = Path("results")
+# A sample's id ends in its number, so that the end of a further draw's name cannot be part of an id.
+_DRAW = re.compile(r"(?P<sample>.+_\d+)-d(?P<draw>[2-9]|[1-9]\d+)")
+
+
+def draw_id(sample: str, draw: int) -> str:
+    """The folder name of a draw, counted from 1: the sample's id, and `-d2`, `-d3` … for further draws."""
+    return sample if draw == 1 else f"{sample}-d{draw}"
+
+
+def split_draw_id(name: str) -> tuple[str, int]:
+    """The sample's id and the draw, from 1, of a folder name; the reverse of `draw_id`.
+
+    A name that does not come from `draw_id`, as in folders of other programs, is a sample's first draw.
+    """
+    match = _DRAW.fullmatch(name)
+    return (match["sample"], int(match["draw"])) if match else (name, 1)
+
+
 MODELS = RESULTS / "models"
 
 

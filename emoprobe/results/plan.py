@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any, Literal
 
 from pydantic import Field
 
-from emoprobe.results.record import Record
+from emoprobe.results.record import Record, content_sha256
 
 
 class PlannedContrast(Record):
@@ -90,5 +88,4 @@ class AnalysisPlan(Record):
     @property
     def sha256(self) -> str:
         """The hash of its canonical JSON: sorted keys, no spaces."""
-        content = json.dumps(self.values(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return hashlib.sha256(content.encode()).hexdigest()
+        return content_sha256(self.values())

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from emoprobe.results.os_errors import unreadable_words
 
 
 class DamagedError(ValueError):
@@ -23,11 +27,18 @@ class MissingError(DamagedError):
         ValueError.__init__(self, f"{path} is missing; run Snakemake again, which makes what is missing")
 
 
+class UnreadableError(DamagedError):
+    """A result file that is there and cannot be read: its content may be well, so nothing is to be deleted."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        ValueError.__init__(self, f"{path} {unreadable_words(error, 'it')}")
+
+
 def unreadable(path: Path, error: Exception) -> DamagedError:
     """What to raise where a result file cannot be read."""
     if isinstance(error, FileNotFoundError):
         return MissingError(path)
-    return DamagedError(path, getattr(error, "strerror", None) or error)
+    return UnreadableError(path, error) if isinstance(error, OSError) else DamagedError(path, error)
 
 
 class Record(BaseModel):
@@ -54,7 +65,7 @@ class Record(BaseModel):
         """Read a record from its file.
 
         Raises:
-            DamagedError: the file is missing (`MissingError`) or damaged.
+            DamagedError: the file is missing (`MissingError`), unreadable (`UnreadableError`) or damaged.
         """
         try:
             content = path.read_bytes()
@@ -65,6 +76,27 @@ class Record(BaseModel):
     def values(self) -> dict[str, Any]:
         """Plain values in the order of the fields."""
         return self.model_dump(mode="json")
+
+
+class OpenRecord(Record):
+    """A record of a file that other programs may write: every field is optional, null means unknown, and a number may
+    stand where text is expected.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True, coerce_numbers_to_str=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {key: value for key, value in values.items() if value is not None or key not in cls.model_fields}
+
+
+def content_sha256(values: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the canonical JSON of plain values: keys sorted, no spaces, UTF-8."""
+    content = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def read_json(path: Path) -> Any:

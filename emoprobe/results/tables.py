@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from emoprobe.results import atomic
 from emoprobe.results.catalogue import TABLES, Table
 from emoprobe.results.layout import Layout
+from emoprobe.results.record import unreadable
 
 
 def frame(table: Table, rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -55,9 +56,13 @@ def read_table(experiment: str | Path, name: str) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: there is no such table; the message lists those that are there.
+        DamagedError: the file is damaged; the message names it.
     """
     path = Layout(Path(experiment)).table(name)
     if not path.exists():
         known = ", ".join(sorted(entry.stem for entry in path.parent.glob("*.parquet"))) or "none"
         raise FileNotFoundError(f"{path} does not exist (tables there: {known})")
-    return pd.read_parquet(path)
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise unreadable(path, error) from None

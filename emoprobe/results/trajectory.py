@@ -1,23 +1,25 @@
 """One trajectory: the three files of a pair of variant and sample.
 
 `trajectory.jsonl` holds the conversation, `agent_state.json` the whole request and response, `sample.json` the grade.
-The conversation is written last, so that it vouches for the others. A folder that another program made may hold the
-conversation alone.
+The conversation is written last, so that it vouches for the others; the state holds the hashes of all three. A folder
+that another program made may hold the conversation alone.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from emoprobe.results import atomic
 from emoprobe.results.layout import TRAJECTORY_FILES
-from emoprobe.results.record import DamagedError, Record, unreadable
+from emoprobe.results.record import DamagedError, OpenRecord, Record, content_sha256, unreadable
+from emoprobe.text import filled_lines, half_surrogate
 
 MESSAGES, STATE, OUTCOME = TRAJECTORY_FILES
 Message = dict[str, Any]
@@ -35,7 +37,7 @@ MESSAGE_FIELDS = (
 )
 
 
-class Attempt(Record):
+class Attempt(OpenRecord):
     """One try of a request: `seconds` it took, and the `error` it ended with (null: it was answered)."""
 
     worker: str | None = None
@@ -44,7 +46,7 @@ class Attempt(Record):
     error: str | None = None
 
 
-class Usage(Record):
+class Usage(OpenRecord):
     """Token counts of a request."""
 
     prompt_tokens: int | None = None
@@ -52,7 +54,7 @@ class Usage(Record):
     total_tokens: int | None = None
 
 
-class Timing(Record):
+class Timing(OpenRecord):
     """When the good attempt started (UTC, ISO 8601), and how many seconds it took."""
 
     started: str | None = None
@@ -67,11 +69,27 @@ class MessageSpans(Record):
     question: Span | None = None
 
 
-class AgentState(Record):
+class Hashes(Record):
+    """SHA-256 of what belongs to a trajectory, as it was when it was written.
+
+    `messages` and `outcome` are of the bytes of `trajectory.jsonl` and `sample.json`, `state` of the content of
+    `agent_state.json` without these hashes, `sample` of the content of the experiment's `samples/{sample}.json`.
+    """
+
+    messages: str | None = None
+    outcome: str | None = None
+    state: str | None = None
+    sample: str | None = None
+
+
+class AgentState(OpenRecord):
     """`agent_state.json`: the full request and response. `error` says why no server answered; null: one did.
 
     `sample_id` is the name of the folder: the sample's id, with `-d2`, `-d3` … for further draws. `hardware` is what
-    the worker ran on.
+    the worker ran on. `hashes` are those of the folder's files; null in folders of version 0.2 and of other programs.
+    `prompt_text` is what the messages of `request` were rendered to, with `date` as today. `prefill`
+    is how many characters of the answer were given as its beginning (null: none), `control_tokens` which control tokens
+    of the model the messages write out (null: none), which it then reads as markup. Records of version 0.2 lack these.
     """
 
     experiment: str | None = None
@@ -80,6 +98,10 @@ class AgentState(Record):
     backend: str | None = None
     request: dict[str, Any] = Field(default_factory=dict)
     message_spans: MessageSpans | None = None
+    prompt_text: str | None = None
+    date: str | None = None
+    prefill: int | None = None
+    control_tokens: list[str] | None = None
     prompt_token_ids: list[int] | None = None
     completion_token_ids: list[int] | None = None
     finish_reason: str | None = None
@@ -90,6 +112,7 @@ class AgentState(Record):
     attempts: list[Attempt] = Field(default_factory=list)
     timing: Timing = Timing()
     error: str | None = None
+    hashes: Hashes | None = None
 
     @property
     def token_ids(self) -> list[int] | None:
@@ -98,8 +121,12 @@ class AgentState(Record):
             return None
         return self.prompt_token_ids + self.completion_token_ids
 
+    def holds_answer(self, messages: list[Message]) -> bool:
+        """Whether a conversation goes on after the messages of the request, and ends with the assistant's."""
+        return len(messages) > len(self.request.get("messages") or ()) and messages[-1]["role"] == "assistant"
 
-class SampleData(Record):
+
+class SampleData(OpenRecord):
     """The question of a trajectory and its gold answer."""
 
     question: str | None = None
@@ -107,7 +134,7 @@ class SampleData(Record):
     sample_id: str | None = None
 
 
-class Metrics(Record):
+class Metrics(OpenRecord):
     """The grade of a trajectory when it was generated, each in [0, 1]: `correctness` is the strict reading.
 
     All are null where no server answered.
@@ -118,7 +145,7 @@ class Metrics(Record):
     efficiency: float | None = None
 
 
-class Outcome(Record):
+class Outcome(OpenRecord):
     """`sample.json`: what was asked, what was answered, and how well.
 
     `sample_id` is the name of the folder, that of `sample_data` the sample's own id.
@@ -128,18 +155,17 @@ class Outcome(Record):
     sample_id: str | None = None
     variant: str | None = None
     metrics: Metrics = Metrics()
-    extracted_answer: str | int | float | None = None
+    extracted_answer: Any = None
     worker_id: str | None = None
     processing_time: float | None = None
-
-    model_config = ConfigDict(extra="allow", frozen=True)
 
 
 @dataclass(frozen=True)
 class Trajectory:
     """A conversation, opening and answer, with what is known of how it came about.
 
-    `messages` ends with the assistant's answer. `state` and `outcome` are None where a folder lacks their files.
+    The answer is the assistant's last message; in a folder that another program made others may follow it, or there may
+    be none. `state` and `outcome` are None where a folder lacks their files.
     """
 
     messages: list[Message]
@@ -147,14 +173,14 @@ class Trajectory:
     outcome: Outcome | None = None
 
     @property
-    def opening(self) -> list[Message]:
-        """The messages before the answer."""
-        return self.messages[:-1]
+    def answer(self) -> Message | None:
+        """The assistant's last message; None where there is none."""
+        return next((message for message in reversed(self.messages) if message["role"] == "assistant"), None)
 
     @property
     def completion(self) -> str:
         """What the grader reads: the answer's content, or the separate reasoning where there is no content."""
-        return message_text(self.messages[-1])
+        return "" if self.answer is None else message_text(self.answer)
 
     @property
     def failure(self) -> str | None:
@@ -166,15 +192,15 @@ class Trajectory:
         """Read a trajectory's folder.
 
         Raises:
-            DamagedError: the conversation is missing, or a file is damaged; the message names it.
+            DamagedError: the conversation is missing, a file is damaged, or the answer that the state has tokens of is
+                missing; the message names the file.
         """
         messages = read_messages(folder / MESSAGES)
-        state, outcome = folder / STATE, folder / OUTCOME
-        return cls(
-            messages,
-            AgentState.read_file(state) if state.exists() else None,
-            Outcome.read_file(outcome) if outcome.exists() else None,
-        )
+        state = AgentState.read_file(folder / STATE) if (folder / STATE).exists() else None
+        outcome = Outcome.read_file(folder / OUTCOME) if (folder / OUTCOME).exists() else None
+        if state is not None and state.token_ids is not None and not state.holds_answer(messages):
+            raise DamagedError(folder / MESSAGES, "the answer is missing")
+        return cls(messages, state, outcome)
 
     def write(self, folder: Path) -> None:
         """Write the files of a folder, the conversation last.
@@ -182,16 +208,40 @@ class Trajectory:
         Raises:
             OSError: one cannot be written.
         """
+        messages = message_lines(self.messages)
+        outcome = None if self.outcome is None else atomic.to_json(self.outcome.values())
         if self.state is not None:
-            atomic.write_text(folder / STATE, atomic.to_json(self.state.values(), indent=None))
-        if self.outcome is not None:
-            atomic.write_json(folder / OUTCOME, self.outcome.values())
-        atomic.write_text(folder / MESSAGES, message_lines(self.messages))
+            values = self.state.values()
+            values["hashes"] = {
+                **(values["hashes"] or Hashes().values()),
+                "messages": hashlib.sha256(messages.encode()).hexdigest(),
+                "outcome": None if outcome is None else hashlib.sha256(outcome.encode()).hexdigest(),
+                "state": state_sha256(values),
+            }
+            atomic.write_text(folder / STATE, atomic.to_json(values, indent=None))
+        if outcome is not None:
+            atomic.write_text(folder / OUTCOME, outcome)
+        atomic.write_text(folder / MESSAGES, messages)
+
+
+def state_sha256(values: Mapping[str, Any]) -> str:
+    """The hash of the plain values of an `agent_state.json`, without the hashes that it holds."""
+    return content_sha256({key: value for key, value in values.items() if key != "hashes"})
 
 
 def message_text(message: Message) -> str:
-    """The content of a message, or its separate reasoning where there is no content."""
-    return str(message.get("content") or message.get("reasoning_content") or message.get("reasoning") or "")
+    """The content of a message, or its separate reasoning where there is no content.
+
+    Of content in parts, as OpenAI's API has it, the texts count, each from a line of its own.
+    """
+    for field in ("content", "reasoning_content", "reasoning"):
+        content = message.get(field)
+        if isinstance(content, list):
+            texts = (part.get("text") if isinstance(part, dict) else part for part in content)
+            content = "\n".join(text for text in texts if isinstance(text, str))
+        if content:
+            return str(content)
+    return ""
 
 
 def message_lines(messages: Iterable[Message]) -> str:
@@ -208,14 +258,24 @@ def read_messages(path: Path) -> list[Message]:
     """Read `trajectory.jsonl`.
 
     Raises:
-        DamagedError: it is missing, a line is no JSON object, or the last message is not the assistant's.
+        DamagedError: it is missing or empty, or a line is no message; the reason names the line.
     """
     try:
-        messages = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
+        lines = list(filled_lines(path.read_bytes()))
+    except OSError as error:
         raise unreadable(path, error) from None
-    if not messages or not all(isinstance(message, dict) and "role" in message for message in messages):
-        raise DamagedError(path, "a line is no message")
-    if messages[-1]["role"] != "assistant":
-        raise DamagedError(path, "it does not end with the assistant's message")
-    return messages
+    if not lines:
+        raise DamagedError(path, "it is empty")
+    return [_message(path, number, line) for number, line in lines]
+
+
+def _message(path: Path, number: int, line: bytes) -> Message:
+    try:
+        message = json.loads(line.decode())
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(path, f"line {number}: {error}") from None
+    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+        raise DamagedError(path, f"line {number} is no message")
+    if (place := half_surrogate(message)) is not None:
+        raise DamagedError(path, f"line {number} holds half a surrogate pair in {place}")
+    return message

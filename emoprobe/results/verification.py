@@ -1,63 +1,247 @@
-"""Whether everything that an experiment has is whole."""
+"""Check that everything an experiment has is whole, and that its files belong together."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from emoprobe.results import activations
-from emoprobe.results.layout import SCORES, Layout
+from emoprobe.results.layout import SCORES, Layout, split_draw_id
 from emoprobe.results.manifest import Manifest
-from emoprobe.results.record import DamagedError, Record
+from emoprobe.results.record import DamagedError, read_json
+from emoprobe.results.sample import Sample
 from emoprobe.results.scores import Scores
-from emoprobe.results.trajectory import MESSAGES, OUTCOME, STATE, AgentState, Outcome, message_text, read_messages
+from emoprobe.results.small_files import Verification, check_records, problems_of
+from emoprobe.results.tables import read_table
+from emoprobe.results.trajectory import (
+    MESSAGES,
+    OUTCOME,
+    STATE,
+    AgentState,
+    Hashes,
+    Message,
+    Outcome,
+    message_text,
+    read_messages,
+    state_sha256,
+)
+
+UNEXPECTED = (AttributeError, KeyError, IndexError, TypeError, ValueError)  # of plain values of another form
 
 
-class Verification(Record):
-    """`verified.json`: how many pairs were checked, and what is wrong, one line each, with the file and what to do."""
+class CheckedTrajectory(NamedTuple):
+    """What is wrong with a trajectory, and what was read of it; None where it cannot be read."""
 
-    checked: int
     problems: list[str]
+    tokens: list[int] | None
+    state: AgentState | None
+    outcome: Outcome | None
 
 
-def check_trajectory(folder: Path, variant: str, sample: str) -> tuple[list[str], list[int] | None]:
-    """What is wrong with a trajectory's files, and its token ids where they can be read.
+def check_trajectory(folder: Path, variant: str, name: str, condition: str | None = None) -> CheckedTrajectory:
+    """Check the three files of a trajectory, each alone and against the others.
 
     A record of an error is whole as well: it has an empty answer and no tokens.
+
+    Args:
+        folder: where they lie.
+        variant: the variant that the folder is of.
+        name: the folder's name.
+        condition: the condition of a steered trajectory.
     """
     problems: list[str] = []
     tokens: list[int] | None = None
+    state: AgentState | None = None
+    outcome: Outcome | None = None
+    again = "delete the folder and run again"
     try:
-        messages = read_messages(folder / MESSAGES)
         state = AgentState.read_file(folder / STATE)
+        if _belongs_elsewhere(state.variant, state.sample_id, variant, name):
+            problems.append(f"{folder / STATE} is of {state.variant}/{state.sample_id}; {again}")
+        elif condition is not None and _condition(state) != condition:
+            problems.append(f"{folder / STATE} is of {_condition(state)}, another condition; {again}")
         tokens = state.token_ids if state.error is None else []
-        if state.error is not None and message_text(messages[-1]):
-            problems.append(f"{folder}: has an answer, which {STATE} says it has not; delete the folder and run again")
         if tokens is None:
             raise DamagedError(folder / STATE, "it holds no token ids")
-        opening = state.request.get("messages") or []
-        if [message.get("content") for message in messages[:-1]] != [message.get("content") for message in opening]:
-            problems.append(f"{folder}: {MESSAGES} and {STATE} disagree; delete the folder and run again")
+        counts = (state.usage.prompt_tokens, state.usage.completion_tokens)
+        lengths = (len(state.prompt_token_ids or ()), len(state.completion_token_ids or ()))
+        if state.error is None and any(
+            count not in (None, length) for count, length in zip(counts, lengths, strict=True)
+        ):
+            problems.append(f"{folder / STATE}: the token ids are not as many as it counts; {again}")
     except DamagedError as error:
         problems.append(str(error))
+    except UNEXPECTED as error:
+        problems.append(f"{folder / STATE} holds a request that is none ({error!r}); {again}")
+    try:
+        messages = read_messages(folder / MESSAGES)
+        if state is not None and not problems:
+            problems += [f"{folder}: {problem}; {again}" for problem in _compared(messages, state)]
+    except DamagedError as error:
+        problems.append(str(error))
+    except UNEXPECTED as error:
+        problems.append(f"{folder / STATE} holds a request or response that is none ({error!r}); {again}")
     try:
         outcome = Outcome.read_file(folder / OUTCOME)
-        if (outcome.variant, outcome.sample_id) != (variant, sample):
-            problems.append(f"{folder / OUTCOME} belongs to another pair; delete it and run again")
+        if _belongs_elsewhere(outcome.variant, outcome.sample_id, variant, name):
+            problems.append(f"{folder / OUTCOME} is of {outcome.variant}/{outcome.sample_id}; {again}")
     except DamagedError as error:
         problems.append(str(error))
-    return problems, tokens
+    if state is not None and state.hashes is not None and not problems:
+        problems += _changed(folder, state.hashes)
+    return CheckedTrajectory(problems, tokens, state, outcome)
+
+
+def _belongs_elsewhere(variant: str | None, sample: str | None, here: str, name: str) -> bool:
+    """Whether a file names another pair than its folder; the first version left some names out."""
+    return variant not in (None, here) or sample not in (None, name)
+
+
+def _compared(messages: list[Message], state: AgentState) -> Iterator[str]:
+    """How a conversation and the request and response that it was made from disagree."""
+    if messages[-1]["role"] != "assistant":
+        yield f"{MESSAGES} does not end with the assistant's message"
+        return
+    answer = message_text(messages[-1])
+    if state.error is not None and answer:
+        yield f"has an answer, which {STATE} says it has not"
+    opening = state.request.get("messages") or []
+    choices = state.response.get("choices") or [{}]
+    choice = choices[0]
+    text = str(choice["text"]) if "text" in choice else message_text(choice.get("message") or {})
+    begun = ""
+    # With a prefill, the last message of the request begins the answer; a record of an error has no answer.
+    unanswered = state.error is not None and len(opening) == len(messages)
+    if opening and (state.prefill is not None or unanswered):
+        begun, opening = str(opening[-1].get("content"))[: state.prefill], opening[:-1]
+    same = answer.endswith(text) and (state.error is not None or answer.startswith(begun))
+    if not same or [one.get("content") for one in messages[:-1]] != [one.get("content") for one in opening]:
+        yield f"{MESSAGES} and {STATE} disagree"
+
+
+def _condition(state: AgentState) -> str:
+    """The folder of the condition that a request asked for."""
+    edits = (state.request.get("ndif") or {}).get("steering") or []
+    if not edits:
+        return "none"
+    edit = edits[0]
+    layers = "+".join(map(str, edit["layers"]))
+    return f"{Path(edit['file']).stem}/{edit['operation']}-{edit['phase']}/L{layers}/d{edit['dose']:g}"
+
+
+def _changed(folder: Path, hashes: Hashes) -> Iterator[str]:
+    """Files of a trajectory that are not as they were written."""
+    for name, expected in ((STATE, hashes.state), (MESSAGES, hashes.messages), (OUTCOME, hashes.outcome)):
+        content = (folder / name).read_bytes()
+        digest = state_sha256(json.loads(content)) if name == STATE else hashlib.sha256(content).hexdigest()
+        if expected not in (None, digest):
+            yield f"{folder / name} was changed after it was written (its hash is another); delete it and run again"
 
 
 def check_scores(folder: Path) -> list[str]:
-    """What is wrong with the scores of a steered trajectory, and with what it says of its edits."""
+    """What is wrong with the scores of a steered trajectory, and with what they say of its answer."""
     try:
         scores, state = Scores.read_file(folder / SCORES), AgentState.read_file(folder / STATE)
     except DamagedError as error:
         return [str(error)]
     if scores.error is None and scores.tokens != len(state.completion_token_ids or []):
         return [f"{folder / SCORES}: was made from another answer than the folder's; delete it and run again"]
+    if scores.sha256 not in (None, scores.content_sha256):
+        return [f"{folder / SCORES} was changed after it was written (its hash is another); delete it and run again"]
     return []
+
+
+@dataclass
+class _SampleUses:
+    """The trajectories of one sample: of how many, and which were made from another question or gold answer."""
+
+    count: int = 0
+    other_hash: int = 0
+    other_text: list[Path] = field(default_factory=list)
+
+
+class _Samples:
+    """The questions of an experiment, each compared with the trajectories that were made from it."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._read: dict[str, Sample | None] = {}
+        self._uses: dict[str, _SampleUses] = defaultdict(_SampleUses)
+        self.problems: list[str] = []
+
+    def compare(self, name: str, folder: Path, found: CheckedTrajectory) -> None:
+        """Compare one trajectory with its sample."""
+        sample_id = split_draw_id(name)[0]
+        if sample_id not in self._read:
+            self._read[sample_id] = self._sample(sample_id)
+        sample, uses = self._read[sample_id], self._uses[sample_id]
+        if sample is None or found.problems:
+            return
+        uses.count += 1
+        hashes = found.state.hashes if found.state is not None else None
+        uses.other_hash += hashes is not None and hashes.sample not in (None, sample.sha256)
+        asked = found.outcome.sample_data if found.outcome is not None else None
+        known = (sample.question, sample.answer)
+        if asked is not None and (asked.question or known[0], str(asked.answer or known[1])) != known:
+            uses.other_text.append(folder)
+
+    def _sample(self, sample_id: str) -> Sample | None:
+        try:
+            return Sample.read(self._layout.sample(sample_id))
+        except DamagedError as error:
+            self.problems.append(str(error))
+            return None
+
+    def all_problems(self) -> list[str]:
+        """What is wrong: with a sample where all of its trajectories disagree with it, else with the trajectory."""
+        for sample_id, uses in self._uses.items():
+            path = self._layout.sample(sample_id)
+            if uses.other_hash or (uses.count > 1 and len(uses.other_text) == uses.count):
+                self.problems.append(
+                    f"{path} is not what {uses.other_hash or uses.count} of its {uses.count} trajectories were "
+                    "made from; delete it and run again"
+                )
+            else:
+                self.problems += [
+                    f"{folder / OUTCOME} and {path} disagree on question or answer; delete {folder} and run again, and "
+                    f"{path} if that does not help"
+                    for folder in uses.other_text
+                ]
+        return self.problems
+
+
+def check_derived(layout: Layout) -> list[str]:
+    """Check what was computed from trajectories and activations and is there: tables, directions, weights."""
+    tables = sorted(layout.table("any").parent.glob("*.parquet"))
+    problems = problems_of((path, lambda path: read_table(layout.root, path.stem)) for path in tables)
+    problems += _config_problems(layout)
+    tensors = [layout.directions(), layout.feature_directions()]
+    tensors += sorted(layout.direction("any").parent.glob("*.safetensors"))
+    tensors += sorted(layout.autoencoder("any").parent.glob("*/*.safetensors"))
+    problems += problems_of((path, activations.read_tensors) for path in tensors)
+    tokens = sorted(layout.tokens("any", "any").parents[1].glob("*/*"))
+    return problems + [problem for folder in tokens if folder.is_dir() for problem in activations.check(folder)]
+
+
+def _config_problems(layout: Layout) -> list[str]:
+    """Whether the resolved config is the same in both of its files."""
+    if not (layout.resolved_yaml.exists() and layout.resolved_json.exists()):
+        return []
+    from emoprobe.config.errors import ConfigError
+    from emoprobe.config.reading import read_yaml
+
+    try:
+        same = read_yaml(layout.resolved_yaml) == read_json(layout.resolved_json)
+    except DamagedError:  # which is named as such
+        return []
+    except ConfigError:
+        same = False
+    return [] if same else [f"{layout.resolved_yaml} and {layout.resolved_json} disagree; delete both and run again"]
 
 
 def verify(
@@ -66,8 +250,8 @@ def verify(
     captured: Iterable[tuple[str, str]],
     steered: Iterable[tuple[str, str, str]] = (),
 ) -> Verification:
-    """Check every pair, the activations of those that were `captured`, here and in object storage, and every `steered`
-    trajectory.
+    """Check every pair, the activations of those that were `captured`, here and in object storage, every `steered`
+    trajectory, the questions, and whatever else is there already.
 
     A steered one is named by its condition, variant and folder.
 
@@ -76,22 +260,26 @@ def verify(
     """
     with_activations = set(captured)
     entries = {}
-    problems: list[str] = []
+    problems = check_records(layout)
     if with_activations:
         try:
             entries = Manifest.read(layout.manifest).root
         except DamagedError as error:
-            problems.append(str(error))
-    checked = 0
+            problems += [] if str(error) in problems else [str(error)]
+    checked = unhashed = 0
+    samples = _Samples(layout)
     for variant, sample in pairs:
         checked += 1
-        found, tokens = check_trajectory(layout.pair(variant, sample), variant, sample)
-        problems += found
+        folder = layout.pair(variant, sample)
+        found = check_trajectory(folder, variant, sample)
+        problems += found.problems
+        unhashed += found.state is not None and found.state.hashes is None
+        samples.compare(sample, folder, found)
         if (variant, sample) in with_activations:
             folder, entry = layout.activations(variant, sample), entries.get(f"{variant}/{sample}")
             if entry is None and entries:
                 problems.append(f"{layout.manifest}: has no entry for {variant}/{sample}; delete it and run again")
-            problems += activations.check(folder, entry, tokens)
+            problems += activations.check(folder, entry, found.tokens)
     if layout.shards.exists():
         from emoprobe.storage.checking import check_stored
 
@@ -99,5 +287,11 @@ def verify(
     for condition, variant, name in steered:
         checked += 1
         folder = layout.steered(condition, variant, name)
-        problems += [*check_trajectory(folder, variant, name)[0], *check_scores(folder)]
-    return Verification(checked=checked, problems=problems)
+        found = check_trajectory(folder, variant, name, condition)
+        problems += [*found.problems, *check_scores(folder)]
+        unhashed += found.state is not None and found.state.hashes is None
+        samples.compare(name, folder, found)
+    named = {line.split(" is damaged")[0] for line in problems}
+    problems += [line for line in check_derived(layout) if line.split(" is damaged")[0] not in named]
+    problems += samples.all_problems()
+    return Verification(checked=checked, problems=problems, unhashed=unhashed)

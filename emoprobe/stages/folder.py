@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from emoprobe.analysis.steering_table import find_steered, steering_table
-from emoprobe.analysis.trajectory_table import find_pairs
-from emoprobe.config.experiment import Config, Experiment
+from emoprobe.analysis.trajectory_table import find_pairs, nothing_there
+from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_config
 from emoprobe.config.names import CONTROL, FILLER
 from emoprobe.config.science.capture import Capture
-from emoprobe.config.science.dataset import Dataset
 from emoprobe.config.science.variants import Variant
+from emoprobe.report.parts import table_rules
 from emoprobe.results.activation_folder import ActivationFolder
 from emoprobe.results.activations import find_pairs as find_captured
 from emoprobe.results.layout import Layout
@@ -22,7 +23,9 @@ from emoprobe.stages.report import write_report
 from emoprobe.stages.steering import analyze_steering
 from emoprobe.stages.trajectories import tabulate
 from emoprobe.steering.plan import directions_of, named_direction
-from emoprobe.tasks.samples import split_draw_id
+from emoprobe.tasks.samples import known_pairs, split_draw_id
+
+STEERING_RULES = ("tabulate_steering", "analyze_steering")
 
 
 class NothingThereError(ValueError):
@@ -32,18 +35,26 @@ class NothingThereError(ValueError):
 def analyze_folder(folder: Path) -> Layout:
     """Make tables, probes, figures and report inside a folder, from the trajectories and activations that are there.
 
-    What the folder does not tell has a default: without `experiment.yaml` every variant is known by its name alone.
+    What the folder does not say is unknown: without `experiment.yaml` every variant is known by its name alone. With
+    one, trajectories that it does not contain are left out.
 
     Raises:
-        NothingThereError: it holds no trajectory.
+        NothingThereError: it holds no trajectory, or none that its config contains.
         ConfigError: its `experiment.yaml` cannot be used.
         DamagedError, ActivationError: a file is damaged; the message names it.
     """
     layout = Layout(folder)
-    pairs = find_pairs(folder)
+    there = find_pairs(folder)
+    if not there:
+        raise NothingThereError(nothing_there(folder))
+    said = load_config(folder) if layout.resolved_yaml.exists() else Config()
+    pairs = known_pairs(said, there)
     if not pairs:
-        raise NothingThereError(f"{folder} holds no trajectory: VARIANT/SAMPLE/trajectory.jsonl is looked for")
-    config = _config(layout, pairs)
+        variant, name = there[0]
+        raise NothingThereError(
+            f"{folder}: experiment.yaml contains none of the {len(there)} trajectories there, such as {variant}/{name}"
+        )
+    config = _config(said, layout, pairs)
     places = {variant: place for place, variant in enumerate(config.variants)}
     pairs.sort(key=lambda pair: (places.get(pair[0], len(places)), pair))
     tabulate(config, layout, pairs)
@@ -52,17 +63,22 @@ def analyze_folder(folder: Path) -> Layout:
         from emoprobe.stages.probes import probe
 
         probe(config, layout)
-    _steering(config, layout)
-    draw(config, layout)
-    write_report(config, layout)
+    # What was steered is there, whatever the config says; tables of what is not there any more are out of date.
+    rules = [rule for rule in table_rules(config) if rule not in STEERING_RULES]
+    rules += STEERING_RULES if _steering(config, layout) else ()
+    draw(config, layout, rules=rules)
+    write_report(config, layout, rules)
     return layout
 
 
-def _steering(config: Config, layout: Layout) -> None:
-    """The tables of steered trajectories, where there are any that are scored; the samples tell their gold answers."""
+def _steering(config: Config, layout: Layout) -> bool:
+    """Make the tables of steered trajectories; False where there are none that are scored.
+
+    The samples tell their gold answers.
+    """
     steered = find_steered(layout)
     if not steered or not layout.sample("any").parent.is_dir():
-        return
+        return False
     directions = {direction.name: direction for direction in directions_of(config)}
     for condition, _, _ in steered:
         name = condition.split("/")[0]
@@ -70,24 +86,32 @@ def _steering(config: Config, layout: Layout) -> None:
             directions[name] = named_direction(name, config.variants)
     write_table(layout, "steering", steering_table(layout, steered, directions))
     analyze_steering(config, layout)
+    return True
 
 
-def _config(layout: Layout, pairs: list[tuple[str, str]]) -> Config:
-    """The folder's config; what it says of captures gives way to what lies there."""
-    if layout.resolved_yaml.exists():
-        config = load_config(layout.root)
-    else:
-        there = {variant for variant, _ in pairs}
-        names = [*(name for name in (CONTROL, FILLER) if name in there), *sorted(there - {CONTROL, FILLER})]
-        samples = len({split_draw_id(sample)[0] for _, sample in pairs})
-        # Not validated: whoever made the folder need not name variants as the workflow would, nor have a control.
-        config = Config().model_copy(
-            update={
-                "experiment": Experiment.model_construct(name=layout.root.resolve().name),
-                "variants": dict.fromkeys(names, Variant()),
-                "dataset": Dataset.model_construct(samples=samples),
-            }
+def _config(said: Config, layout: Layout, pairs: list[tuple[str, str]]) -> Config:
+    """What a folder says, and what can be counted there in place of defaults that it does not mean.
+
+    What it says of captures gives way to what lies there. Nothing is validated: whoever made the folder need not name
+    variants as the workflow would, nor have a control.
+    """
+    there = {variant for variant, _ in pairs}
+    names = [*(name for name in (CONTROL, FILLER) if name in there), *sorted(there - {CONTROL, FILLER})]
+    drawn = [split_draw_id(name) for _, name in pairs]
+    counted: dict[str, dict[str, Any]] = {
+        "experiment": {"name": layout.root.resolve().name},
+        "dataset": {"samples": len({sample for sample, _ in drawn})},
+        "generation": {"draws": max(draw for _, draw in drawn)},
+    }
+    update: dict[str, Any] = {}
+    for section, values in counted.items():
+        part = getattr(said, section)
+        update[section] = part.model_copy(
+            update={key: value for key, value in values.items() if key not in part.model_fields_set}
         )
+    if "variants" not in said.model_fields_set:
+        update["variants"] = dict.fromkeys(names, Variant())
+    config = said.model_copy(update=update)
     captured = find_captured(layout)
     if not captured:
         return config.model_copy(update={"capture": Capture(enabled=False)})

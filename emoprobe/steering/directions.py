@@ -103,7 +103,8 @@ def stream_lengths(layout: Layout, samples: Sequence[str], position: str) -> Len
     try:
         dates = tuple((layout.activations(CONTROL, sample) / METADATA).stat().st_mtime_ns for sample in samples)
     except OSError as error:
-        raise ActivationError(f"{error.filename}: {error.strerror}; run again") from None
+        what = "run again" if isinstance(error, FileNotFoundError) else "give this user the right to read it"
+        raise ActivationError(f"{error.filename}: {error.strerror}; {what}") from None
     with _one_at_a_time:
         return _stream_lengths(layout, tuple(samples), position, dates)
 

@@ -86,11 +86,11 @@ def edited_tokens(state: AgentState) -> int | None:
     return sum(_tokens(entry) for entry in (state.response.get("ndif") or {}).get("steering") or [])
 
 
-def check_steered(steering: list[dict[str, Any]]) -> Check:
-    """A check of a completion that was asked for under some edits: it must echo each."""
+def check_steered(steering: list[dict[str, Any]], prompt_ids: list[int]) -> Check:
+    """A check of a completion of a prompt that was asked for under some edits: it must echo each."""
 
     def check(answer: Any) -> dict[str, Any]:
-        found = check_response(answer)
+        found = check_response(answer, prompt_ids)
         _check_echo(found, steering)
         return found
 

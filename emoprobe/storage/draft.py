@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationError, ActivationMetadata
+from emoprobe.results.os_errors import unreadable_words
 from emoprobe.storage.shard import PREFIX, Index, ShardedFolder, TensorPlace, sha256
 
 MAX_BYTES = 1 << 30  # of one shard of large folders, so that a failed upload does not cost hours
@@ -85,9 +86,7 @@ def _tensors(folder: LocalFolder) -> bytes:
     try:
         return (folder.path / TENSORS).read_bytes()
     except OSError as error:
-        raise ActivationError(
-            f"{folder.path / TENSORS}: {error.strerror or error}; delete its folder and run again"
-        ) from None
+        raise ActivationError(f"{folder.path / TENSORS} {unreadable_words(error, 'its folder')}") from None
 
 
 def _entry(folder: LocalFolder, offset: int) -> ShardedFolder:

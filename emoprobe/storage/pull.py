@@ -9,7 +9,7 @@ from pathlib import Path
 from emoprobe.config.execution.storage import Storage
 from emoprobe.results import atomic
 from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationFolder, Stored
-from emoprobe.results.layout import Layout
+from emoprobe.results.layout import ACTIVATION_FILES, Layout
 from emoprobe.results.manifest import StoredEntry
 from emoprobe.results.record import Record
 from emoprobe.storage.bucket import Bucket, StorageError
@@ -92,7 +92,7 @@ def pull_folder(path: Path, stored: Stored, settings: Storage) -> None:
         raise StorageError(f"{stored.uri}: does not hold {name} where its server says")
     content = shard.read_run([name])[name]
     metadata = shard.index.folders[name].read_metadata(name).model_copy(update={"stored": stored})
-    with atomic.directory(path) as folder:
+    with atomic.directory(path, ACTIVATION_FILES) as folder:
         (folder / TENSORS).write_bytes(content)
         (folder / METADATA).write_text(atomic.to_json(metadata.values()), encoding="utf-8")
 
@@ -111,7 +111,7 @@ def _write_run(layout: Layout, shard: Shard, names: Sequence[str]) -> None:
         if (path / METADATA).exists():
             atomic.write_bytes(path / TENSORS, content)
             continue
-        with atomic.directory(path) as folder:
+        with atomic.directory(path, ACTIVATION_FILES) as folder:
             (folder / TENSORS).write_bytes(content)
             (folder / METADATA).write_text(shard.index.folders[name].metadata, encoding="utf-8")
 

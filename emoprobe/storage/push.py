@@ -14,6 +14,7 @@ from emoprobe.results import atomic
 from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationError, ActivationMetadata, Stored
 from emoprobe.results.layout import Layout
 from emoprobe.results.manifest import Manifest, ManifestEntry, StoredEntry
+from emoprobe.results.os_errors import unreadable_words
 from emoprobe.results.record import DamagedError, Record, read_json
 from emoprobe.storage.bucket import Bucket, CorruptError, StorageError
 from emoprobe.storage.draft import Draft, LocalFolder, grouped
@@ -132,7 +133,7 @@ def _local_folder(name: str, path: Path) -> LocalFolder:
         text = (path / METADATA).read_text(encoding="utf-8")
         metadata = ActivationMetadata.parse(path / METADATA, text)
     except (OSError, UnicodeDecodeError, DamagedError) as error:
-        raise ActivationError(f"{path / METADATA}: cannot be read ({error}); delete its folder and run again") from None
+        raise ActivationError(f"{path / METADATA} {unreadable_words(error, 'its folder')}") from None
     return LocalFolder(name, path, text, metadata)
 
 

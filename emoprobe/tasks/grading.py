@@ -19,10 +19,10 @@ _COMPLIANT = re.compile(r"^[ \t]*Answer:[ \t]*\[?[ \t]*([^\[\]\n]+?)[ \t]*\]?[ \
 class Grade:
     """What a completion says and how well.
 
-    `extracted` is the answer as an exact number or a letter (None: there is none), `text` how it stood there,
+    `extracted` is the answer as an exact number or a letter (None: there is none), `text` how it was written,
     `extraction` how it was found, `compliant` whether it was given in the form that the prompt asks for. `lenient` says
-    whether it equals the gold answer; `correct` is the strict reading: it was also marked as the final answer, in a
-    completion that is finished and does not end within a thought.
+    whether it equals the gold answer; `correct` is the strict reading: it was also marked as the final answer, or is
+    all that the completion says, in a completion that is finished and does not end within a thought.
     """
 
     extracted: Fraction | str | None

@@ -1,4 +1,4 @@
-"""The request that makes a trajectory: its body, its seed, and where variant and question stand in it."""
+"""The request that makes a trajectory: its messages, its prompt, its seed, and where its parts are."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 from typing import Any
 
 from emoprobe.config.experiment import Config
+from emoprobe.conversations.rendering import RenderedPrompt, Renderer
 from emoprobe.results.sample import Sample
 from emoprobe.results.trajectory import Message, MessageSpans, Span
 from emoprobe.tasks.variants import base_messages, opening_messages
@@ -18,7 +19,7 @@ def request_seed(seed: int, sample_id: str, draw: int = 1) -> int:
 
 
 def chat_request(config: Config, model: str, variant: str, sample: Sample, draw: int = 1) -> dict[str, Any]:
-    """The body of the chat completion request of one draw (from 1) of one pair; draws differ in their seed alone.
+    """The request of one draw (from 1) of one pair, with messages; draws differ in their seed alone.
 
     Raises:
         VariantError: the variant's transform failed, or its scramble names no variant with texts.
@@ -38,6 +39,30 @@ def chat_request(config: Config, model: str, variant: str, sample: Sample, draw:
     if generation.chat_template:
         body["chat_template_kwargs"] = generation.chat_template
     return body
+
+
+def rendered_prompt(
+    config: Config, renderer: Renderer, request: dict[str, Any], marks: MessageSpans | None = None
+) -> RenderedPrompt:
+    """The prompt of a request that `chat_request` made.
+
+    Args:
+        config: the experiment, whose date the chat template sees.
+        renderer: the model's.
+        request: the request.
+        marks: the parts whose tokens are to be located.
+
+    Raises:
+        PromptError: the chat template refuses the messages.
+    """
+    arguments = request.get("chat_template_kwargs")
+    return renderer.render(request["messages"], arguments, config.prompt.day, marks.values() if marks else None)
+
+
+def sent_request(request: dict[str, Any], prompt_ids: list[int]) -> dict[str, Any]:
+    """A request that `chat_request` made as servers get it, at `/v1/completions`: with tokens in place of messages."""
+    kept = {key: value for key, value in request.items() if key not in ("messages", "chat_template_kwargs")}
+    return kept | {"prompt": prompt_ids}
 
 
 def message_spans(config: Config, messages: list[Message], question: str) -> MessageSpans:

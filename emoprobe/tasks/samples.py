@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import json
 import random
-import re
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.dataset import Dataset
+from emoprobe.results.layout import draw_id, split_draw_id
 from emoprobe.results.sample import Sample
 from emoprobe.tasks.gold import LETTERS, gold_letter, gold_number, with_options
 from emoprobe.tasks.numbers import canonical
 from emoprobe.tasks.sources import DataError, Row, kind_of, open_source
 from emoprobe.tasks.sources.files import is_file
 from emoprobe.tasks.sources.source import is_local, paths_sha256
+from emoprobe.text import half_surrogate
 
-__all__ = ["DataError"]
-
-# A sample's id ends in its number, so that the end of a further draw's name cannot be part of an id.
-_DRAW = re.compile(r"(?P<sample>.+_\d+)-d(?P<draw>[2-9]|[1-9]\d+)")
+__all__ = ["DataError", "draw_id", "split_draw_id"]
 
 
 def sample_ids(dataset: Dataset) -> list[str]:
@@ -33,6 +32,29 @@ def experiment_pairs(config: Config) -> list[tuple[str, str]]:
     draws = range(1, config.generation.draws + 1)
     names = [draw_id(sample, draw) for sample in sample_ids(config.dataset) for draw in draws]
     return [(variant, name) for variant in config.variants for name in names]
+
+
+def known_pairs(config: Config | None, there: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those of the pairs in a folder that belong to its experiment, in their order.
+
+    A folder may hold more than its config names: variants that were removed, samples from when there were more. What
+    the config leaves open, as those that other programs write may, rules nothing out.
+
+    Args:
+        config: the folder's; None: it has none, and every pair belongs to it.
+        there: variant and folder name of each trajectory.
+    """
+    pairs = list(there)
+    if config is None:
+        return pairs
+    if "variants" in config.model_fields_set:
+        pairs = [pair for pair in pairs if pair[0] in config.variants]
+    if {"samples", "id_prefix"} <= config.dataset.model_fields_set:
+        known = set(sample_ids(config.dataset))
+        draws = config.generation.draws if "draws" in config.generation.model_fields_set else sys.maxsize
+        split = ((pair, *split_draw_id(pair[1])) for pair in pairs)
+        pairs = [pair for pair, sample, draw in split if sample in known and draw <= draws]
+    return pairs
 
 
 def captured_pairs(config: Config) -> list[tuple[str, str]]:
@@ -61,20 +83,6 @@ def sample_id(dataset: Dataset, index: int) -> str:
 def sample_index(identifier: str) -> int:
     """The place in the permutation, from 0, of a sample's id or of one of its draws."""
     return int(split_draw_id(identifier)[0].rpartition("_")[2]) - 1
-
-
-def draw_id(sample: str, draw: int) -> str:
-    """The folder name of a draw, counted from 1: the sample's id, and `-d2`, `-d3` … for further draws."""
-    return sample if draw == 1 else f"{sample}-d{draw}"
-
-
-def split_draw_id(name: str) -> tuple[str, int]:
-    """The sample's id and the draw, from 1, of a folder name; the reverse of `draw_id`.
-
-    A name that does not come from `draw_id`, as in folders of other programs, is a sample's first draw.
-    """
-    match = _DRAW.fullmatch(name)
-    return (match["sample"], int(match["draw"])) if match else (name, 1)
 
 
 def identity(dataset: Dataset, seed: int) -> str:
@@ -129,6 +137,10 @@ class Drawer:
         dataset, position = self._dataset, self._order[index]
         row = self._rows.row(position)
         where = f"dataset.source: row {position + 1} of {dataset.source}"
+        if (place := half_surrogate(vars(row))) is not None:
+            raise DataError(
+                f"{where} holds half a surrogate pair ({place}), which no UTF-8 file can hold; mend or remove the row"
+            )
         if not isinstance(row.question, str) or not row.question.strip():
             raise DataError(f"{where} has no question in column {dataset.question!r} (found {row.question!r:.60})")
         choices = None if dataset.choices is None else _options(row, dataset, where)

@@ -17,6 +17,7 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.science.prompt import Prompt
 from emoprobe.results.trajectory import Message
 from emoprobe.tasks.gold import with_options
+from emoprobe.text import half_surrogate
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 SEPARATOR = "\n\n"
@@ -183,7 +184,16 @@ def identity(config: Config, name: str) -> str:
         spec = None
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
         return variant.transform
-    return f"{variant.transform}@{hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()}"
+    source = f"{variant.transform}@{hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()}"
+    return f"{source} prefill" if _prefills(config, name) else source
+
+
+def _prefills(config: Config, name: str) -> bool:
+    """Whether a transform ends with a message of the assistant, which version 0.2 closed and later ones continue."""
+    try:
+        return opening_messages(config, name, "What is 2 + 3?", 0)[-1]["role"] == "assistant"
+    except VariantError:
+        return False
 
 
 def _problem(result: Any) -> str | None:
@@ -202,6 +212,8 @@ def _problem(result: Any) -> str | None:
             json.dumps(message)
         except (TypeError, ValueError) as error:
             return f"item {number} is no JSON ({error})"
+        if (place := half_surrogate(message)) is not None:
+            return f"item {number} holds half a surrogate pair ({place}), which no UTF-8 file can hold"
     return None
 
 

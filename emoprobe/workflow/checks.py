@@ -1,12 +1,10 @@
-"""What a plan can find wrong with a configuration: everything that shows without computing or downloading anything.
+"""Configuration checks that run before any job, without computing or downloading anything.
 
 Validation of single keys is the configuration's own; here they meet the files, packages and variants that they name.
 """
 
 from __future__ import annotations
 
-import difflib
-import json
 import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -14,21 +12,21 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from emoprobe import __version__
 from emoprobe.analysis.contrasts import contrasts_of, references_of
 from emoprobe.config.errors import ConfigError, lines_by_experiment
 from emoprobe.config.experiment import Config
-from emoprobe.config.science.capture import Capture
 from emoprobe.config.science.dataset import Dataset
-from emoprobe.config.science.model import Model
 from emoprobe.config.study import Study
 from emoprobe.models import autoencoders
 from emoprobe.models import source as models
 from emoprobe.models.depth import layer_count, stream_width
-from emoprobe.models.source import ModelError
-from emoprobe.models.weights import shapes
 from emoprobe.results.layout import MODELS
-from emoprobe.tasks.sources import check_source, files, reasoning_gym
+from emoprobe.tasks.sources import DataError, check_source, files, kind_of, reasoning_gym
+from emoprobe.tasks.sources.source import is_here
 from emoprobe.tasks.variants import VariantError, load_transform, variant_texts
+from emoprobe.workflow.heavy_checks import MOST_ROWS, ask, row_problems, unless_unanswered
+from emoprobe.workflow.model_checks import check_model, directory_of
 from emoprobe.workflow.remembered import remembered, version
 from emoprobe.workflow.steering_checks import check_steering
 
@@ -44,7 +42,7 @@ def check_config(config: Config, cache: Path | None = None, converted: Path = MO
     found = [
         *_data(config.dataset, config.experiment.seed, cache),
         *_variants(config),
-        *_model(config, converted),
+        *check_model(config, cache, converted),
         *_features(config, converted),
         *_endpoints(config),
         *_storage(config),
@@ -74,18 +72,35 @@ def _data(dataset: Dataset, seed: int, cache: Path | None) -> Iterator[str]:
         yield f"dataset.arguments = {dataset.arguments}: only the tasks of reasoning_gym take arguments; remove the key"
     if dataset.choices is not None and task:
         yield f"dataset.choices = {dataset.choices!r}: the tasks of reasoning_gym have no options; remove the key"
-    path = Path(dataset.source).expanduser()
     if task and dataset.source == reasoning_gym.SHORT_NAME and not dataset.arguments:
         return  # the default, which needs no second to find that it is there
+    about: list[Any] = [dataset.model_dump(mode="json"), seed, __version__]
     if task:
-        about: list[Any] = [dataset.model_dump(mode="json"), seed, version("reasoning-gym")]
-        yield from remembered(cache, about, lambda: check_source(dataset, seed))
-    elif path.suffix == ".parquet" and files.is_file(dataset.source) and path.is_file():
-        status = path.stat()
-        about = [dataset.model_dump(mode="json"), str(path.absolute()), status.st_size, status.st_mtime_ns]
-        yield from remembered(cache, about, lambda: check_source(dataset, seed))
+        about.append(version("reasoning-gym"))
+        yield from remembered(cache, about, lambda: check_source(dataset, seed) or _task_rows(dataset, seed))
+        return
+    try:
+        local = kind_of(dataset.source).paths(dataset.source)
+        about.append([[str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns] for path in local])
+    except (DataError, OSError):
+        local = []
+    if local:
+        yield from unless_unanswered(cache, about, lambda: check_source(dataset, seed) or _rows(dataset, seed))
     else:
         yield from check_source(dataset, seed)
+
+
+def _rows(dataset: Dataset, seed: int) -> list[str]:
+    """Every row that is drawn from local files: whether it has a question, and an answer that can be graded."""
+    plain = dataset.model_dump(mode="json")
+    # A directory is read by `datasets`, which a plan does without.
+    return row_problems(plain, seed) if files.is_file(dataset.source) else ask("rows", plain, seed)
+
+
+def _task_rows(dataset: Dataset, seed: int) -> list[str]:
+    """The rows of a task, of which a long draw brings no other kinds."""
+    first = dataset.model_copy(update={"samples": min(dataset.samples, MOST_ROWS)})
+    return row_problems(first.model_dump(mode="json"), seed)
 
 
 def _variants(config: Config) -> Iterator[str]:
@@ -98,21 +113,6 @@ def _variants(config: Config) -> Iterator[str]:
             yield str(error)
 
 
-def _model(config: Config, converted: Path) -> Iterator[str]:
-    directory = _directory(config.model, converted)
-    if directory is None:
-        return
-    if models.is_local(config.model.source):
-        try:
-            models.check_directory(directory)
-        except ModelError as error:
-            yield str(error)
-            return
-    if config.capture.enabled:
-        yield from _layers(config.capture, directory)
-        yield from _hook_points(config.capture, directory)
-
-
 def _features(config: Config, converted: Path) -> Iterator[str]:
     features, settings = config.features, config.features.autoencoder
     if not features.enabled or features.layer is None:
@@ -120,11 +120,18 @@ def _features(config: Config, converted: Path) -> Iterator[str]:
     references = references_of(list(config.variants), config.analysis.references)
     if not any(contrast.primary for contrast in contrasts_of(list(config.variants), references)):
         yield "features.enabled = true: features are compared between tones and their reference; add a tone"
-    directory = _directory(config.model, converted)
+    directory = directory_of(config.model, converted)
     count = None if directory is None else layer_count(directory)
     if count is not None and not -count <= features.layer < count:
         yield f"features.layer = {features.layer}: the model in {directory} has {count} layers, 0 to {count - 1}"
-    if settings.source is None or not models.is_local(settings.source):
+    if settings.source is None:
+        return
+    if is_here(settings.source):
+        yield (
+            f"features.autoencoder.source = {settings.source!r}: is here, and an id of the hub otherwise; write "
+            f"./{settings.source}, or rename it"
+        )
+    if not models.is_local(settings.source):
         return
     try:
         width = autoencoders.input_width(autoencoders.local_folder(settings))
@@ -139,64 +146,15 @@ def _features(config: Config, converted: Path) -> Iterator[str]:
         )
 
 
-def _directory(model: Model, converted: Path) -> Path | None:
-    """Where a model lies, if it is on this machine's disk and not in the cache of the hub."""
-    if models.is_local(model.source):
-        return Path(model.source).expanduser()
-    directory = converted / models.EMBEDDED
-    return directory if model.source == models.EMBEDDED and (directory / "config.json").is_file() else None
-
-
-def _layers(capture: Capture, directory: Path) -> Iterator[str]:
-    count = layer_count(directory)
-    if count is None or capture.layers == "all":
-        return
-    for layer in capture.layers:
-        if not -count <= layer < count:
-            yield f"capture.layers = {layer}: the model in {directory} has {count} layers, 0 to {count - 1}"
-
-
-def _hook_points(capture: Capture, directory: Path) -> Iterator[str]:
-    """Slips in the names of modules, by the names of the weights.
-
-    Weights do not tell of every module, so that a name is refused here only if it nearly is another; the rest is
-    checked when the model is prepared.
-    """
-    known = _weighted_modules(directory)
-    for point in capture.hook_points:
-        module = point.rpartition(".")[0]
-        near = difflib.get_close_matches(module, known, n=1, cutoff=0.8) if module not in known else []
-        if module and near:
-            yield f"capture.hook_points = {point!r}: the model's layers have no {module}; did you mean {near[0]}?"
-
-
-def _weighted_modules(directory: Path) -> set[str]:
-    """Paths of the modules of a decoder layer that hold weights, or lie around one that does."""
-    index = directory / "model.safetensors.index.json"
-    try:
-        if index.is_file():
-            names = list(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-        else:
-            names = [name for path in directory.glob("*.safetensors") for name in shapes(path)]
-    except (OSError, ValueError, KeyError):
-        return set()
-    found: set[str] = set()
-    for name in names:
-        before, _, inside = name.partition(".0.")
-        if inside and not before.endswith("experts"):
-            steps = inside.split(".")[:-1]
-            found |= {".".join(steps[:end]) for end in range(1, len(steps) + 1)}
-    return found
-
-
 def _endpoints(config: Config) -> Iterator[str]:
     file = config.workers.api_key_file
     if file is not None:
         try:
             if Path(file).stat().st_mode & 0o077:
                 yield f"workers.api_key_file = {file!r}: others may read it; run chmod 600"
-        except OSError as error:
-            yield f"workers.api_key_file = {file!r}: {error.strerror}"
+        except (OSError, ValueError) as error:  # not repeated: it may be the key itself
+            reason = getattr(error, "strerror", None) or "is no path"
+            yield f"workers.api_key_file: {reason}; write the path of a file that holds the key"
     for key in ("endpoints", "capture_endpoints"):
         for url in getattr(config.workers, key):
             try:

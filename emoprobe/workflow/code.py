@@ -1,70 +1,181 @@
-"""Digests of the library's own code, so that what it computes is computed again when it changes."""
+"""Digests of the library's code, so that a change to what it computes makes that again."""
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import hashlib
-import re
+import sys
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
+
+from emoprobe.results import atomic
+from emoprobe.workflow.remembered import CHECKS
 
 LIBRARY = Path(__file__).parents[1]
-# Only what decides a number or a sentence: how files are read and written is held to its contract by tests.
-DECIDING = ("emoprobe.tasks.", "emoprobe.analysis.", "emoprobe.report.", "emoprobe.steering.")
-_IMPORT = re.compile(
-    r"^\s*(?:from (emoprobe[\w.]*) import ([\w, ()\n]+?)(?=\n\S|\n\n|$)|import (emoprobe[\w.]+))", re.MULTILINE
-)
+# Modules and packages that cannot change a number or a sentence. Whatever else is reachable by imports counts, but for
+# `emoprobe/__init__.py`, which has the version and imports public names for others.
+EXCLUDED = {
+    "emoprobe.results.atomic": "writes the bytes that it is given",
+    "emoprobe.results.dates": "sets the dates of files and reads none of them",
+    "emoprobe.config.execution": "sections that change no result, by their contract",
+    "emoprobe.workflow": "decides which jobs there are; their files are the inputs of the rules",
+}
+# What a source file comes to, kept by the hash of its content: parsing all of them takes longer than a plan should.
+KEPT = "code.json"
+# Raised where `_canonical` or `_imports` change.
+FORMAT = f"1 {sys.version_info.major}.{sys.version_info.minor}"
 
 
-def code_digest(*modules: str) -> str:
-    """Twelve hexadecimal digits that stand for the source of some modules and of all that they import.
+class Source(NamedTuple):
+    """The digest of one file, and the modules that it may import."""
+
+    digest: str
+    imports: list[str]
+
+
+_SOURCES = TypeAdapter(dict[str, Source])
+
+
+def code_digest(*modules: str, memory: Path | None = CHECKS) -> str:
+    """Return twelve hexadecimal digits that stand for some modules and all of the library that they import.
+
+    Docstrings, comments, formatting and the place of a line do not count. Files that hold no Python count by their
+    content.
 
     Args:
-        modules: dotted names of modules or packages of the library; a package stands for everything in it.
+        modules: dotted names of modules, packages or folders of the library; a package or folder stands for everything
+            in it.
+        memory: folder in which digests of single files are kept; None: none are.
 
     Raises:
         LookupError: there is no such module.
     """
-    found: set[Path] = set()
-    for module in modules:
-        place = LIBRARY.parent.joinpath(*module.split("."))
-        roots = sorted(place.rglob("*")) if place.is_dir() else [place.with_suffix(".py")]
-        if not roots or not all(root.exists() for root in roots):
-            raise LookupError(f"there is no module {module}")
-        for root in roots:
-            if root.is_file() and "__pycache__" not in root.parts:
-                found |= _closure(root)
-    digest = hashlib.sha256()
-    for path in sorted(found):
-        digest.update(f"{path.relative_to(LIBRARY)}\0".encode() + _content(path))
-    return digest.hexdigest()[:12]
+    sources = _sources(LIBRARY, memory)
+    lines = [f"{path}\0{sources[path].digest}" for path in sorted(closure(*modules, memory=memory))]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 
-@cache
-def _content(path: Path) -> bytes:
-    return hashlib.sha256(path.read_bytes()).digest()
+def closure(*modules: str, memory: Path | None = CHECKS) -> set[str]:
+    """Return the files that a digest covers, relative to the folder of the library.
 
-
-def _closure(root: Path) -> frozenset[Path]:
-    """A file and all deciding modules that it imports, directly or not."""
-    seen: set[Path] = set()
-    waiting = [root]
+    Raises:
+        LookupError: there is no such module.
+    """
+    sources = _sources(LIBRARY, memory)
+    seen: set[str] = set()
+    waiting = [path for module in modules for path in _roots(module, sources)]
+    waiting += [path for module in modules for around in _around(module) for path in _files_of(around, sources)]
     while waiting:
         path = waiting.pop()
         if path not in seen:
             seen.add(path)
-            waiting += _imported(path)
-    return frozenset(seen)
+            waiting += [found for name in sources[path].imports for found in _files_of(name, sources)]
+    return seen
+
+
+def _roots(module: str, sources: Iterable[str]) -> list[str]:
+    place = module.replace(".", "/")
+    found = [path for path in sources if path == f"{place}.py" or path.startswith(f"{place}/")]
+    if not found:
+        raise LookupError(f"there is no module {module}")
+    return found
+
+
+def _files_of(name: str, sources: dict[str, Source]) -> Iterator[str]:
+    """The file of a module or package, if it is one of the library that counts."""
+    if name != "emoprobe" and not any(f"{name}.".startswith(f"{excluded}.") for excluded in EXCLUDED):
+        place = name.replace(".", "/")
+        yield from (path for path in (f"{place}.py", f"{place}/__init__.py") if path in sources)
 
 
 @cache
-def _imported(path: Path) -> list[Path]:
-    if path.suffix != ".py":
-        return []
-    found = []
-    for module, names, plain in _IMPORT.findall(path.read_text(encoding="utf-8")):
-        candidates = [plain] if plain else [module, *(f"{module}.{name}" for name in re.findall(r"\w+", names))]
-        for candidate in candidates:
-            place = LIBRARY.parent.joinpath(*candidate.split(".")).with_suffix(".py")
-            if f"{candidate}.".startswith(DECIDING) and place.is_file():
-                found.append(place)
-    return found
+def _sources(library: Path, memory: Path | None) -> dict[str, Source]:
+    """Every file of the library by its path beside the library, such as `emoprobe/tasks/grading.py`."""
+    kept: dict[str, Source] = {}
+    if memory is not None:
+        with contextlib.suppress(OSError, ValidationError):
+            kept = _SOURCES.validate_json((memory / KEPT).read_bytes())
+    keys: dict[str, str] = {}
+    used: dict[str, Source] = {}
+    for path in sorted(library.rglob("*")):
+        if not path.is_file() or "__pycache__" in path.parts or path.name.startswith("."):
+            continue
+        name = path.relative_to(library.parent).as_posix()
+        content = path.read_bytes()
+        key = hashlib.sha256(f"{FORMAT}\0{name}\0".encode() + content).hexdigest()[:32]
+        keys[name] = key
+        used[key] = kept.get(key) or _read(name, content)
+    if memory is not None and used.keys() != kept.keys():
+        with contextlib.suppress(OSError):  # a plan may be made where nothing can be written
+            atomic.write_text(memory / KEPT, _SOURCES.dump_json(used).decode())
+    return {name: used[key] for name, key in keys.items()}
+
+
+def _read(name: str, content: bytes) -> Source:
+    if not name.endswith(".py"):
+        return Source(hashlib.sha256(content).hexdigest(), [])
+    tree = ast.parse(content)
+    package = name.rpartition("/")[0].replace("/", ".")
+    imports = sorted({found for found in _imports(tree, package) if found.startswith("emoprobe.")})
+    return Source(hashlib.sha256(repr(_canonical(tree)).encode()).hexdigest(), imports)
+
+
+def _canonical(node: object) -> object:
+    """A syntax tree as nested tuples, without locations, docstrings and what is empty.
+
+    Python versions differ in the empty fields that nodes have.
+    """
+    if isinstance(node, ast.AST):
+        fields = ((name, _canonical(value)) for name, value in ast.iter_fields(node) if name not in _SILENT)
+        return (type(node).__name__, *((name, value) for name, value in fields if value not in (None, ())))
+    if isinstance(node, list):
+        return tuple(_canonical(entry) for entry in node if not _is_docstring(entry))
+    return None if node is None else repr(node)
+
+
+# What follows from the place of a node, or how a string was written.
+_SILENT = ("ctx", "kind", "type_comment", "type_ignores")
+
+
+def _is_docstring(node: object) -> bool:
+    """Whether a statement is a text by itself, which computes nothing: of a module, class, function or attribute."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _imports(tree: ast.AST, package: str) -> Iterator[str]:
+    """Dotted names of what a module may import, wherever the statement is, and of the packages around each.
+
+    Args:
+        tree: of the module.
+        package: the package that it lies in, or is; relative imports start there.
+    """
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            parts = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+            origin = ".".join([*parts, *([node.module] if node.module else [])])
+            names = [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
+        for name in names:
+            yield from (*_around(name), name)
+        # What only type checkers import decides nothing.
+        skipped = node.body if isinstance(node, ast.If) and _is_type_checking(node.test) else []
+        waiting += [child for child in ast.iter_child_nodes(node) if child not in skipped]
+
+
+def _around(name: str) -> list[str]:
+    """The packages around a module, outermost first."""
+    steps = name.split(".")
+    return [".".join(steps[:end]) for end in range(1, len(steps))]
+
+
+def _is_type_checking(test: ast.expr) -> bool:
+    return ast.unparse(test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")

@@ -10,6 +10,8 @@ from emoprobe.results.layout import JOB_KINDS, Layout
 
 MAX_LINES = 40
 MAX_NAMES = 5
+# How the logs of scripts end that were interrupted: see `scripts`, and Python itself where it had not got so far.
+INTERRUPTED = ("interrupted by ", "KeyboardInterrupt")
 
 
 def pair_failures(layout: Layout, since: float) -> dict[str, list[str]]:
@@ -38,15 +40,27 @@ def failure_text(layout: Layout, other_logs: Iterable[Path], since: float) -> st
         other_logs: logs of jobs that failed and are not about one pair.
         since: when the run began, in seconds since the epoch.
     """
-    blocks = []
+    blocks, interrupted = [], []
     for path in other_logs:
-        lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-MAX_LINES:]
-        if lines:
+        lines = path.read_text(encoding="utf-8", errors="replace").strip().split("\n")
+        if _was_interrupted(lines):
+            interrupted.append(path.stem)
+        elif any(lines):
+            lines = lines[-MAX_LINES:]
             blocks.append("\n".join([f"{path.stem} failed ({path}):", *(f"    {line}" for line in lines)]))
     for reason, pairs in sorted(pair_failures(layout, since).items(), key=lambda item: -len(item[1])):
         names = ", ".join(pairs[:MAX_NAMES]) + (", …" if len(pairs) > MAX_NAMES else "")
         lines = reason.splitlines()[:MAX_LINES]
         blocks.append("\n".join([f"{len(pairs)} failed ({names}):", *(f"    {line}" for line in lines)]))
-    if not blocks:
-        return ""
-    return "\n".join(["", "What failed, and why:", *blocks, "What is done stays; mend the cause and run again."])
+    if blocks:
+        blocks = ["What failed, and why:", *blocks, "What is done stays; change what is named above, then run again."]
+    if interrupted:
+        blocks.append(f"Interrupted: {', '.join(interrupted)}. What is done stays; run again to go on.")
+    return "\n".join(["", *blocks]) if blocks else ""
+
+
+def _was_interrupted(lines: list[str]) -> bool:
+    """Whether a log is that of a script that was ended from outside; of a traceback there may be half."""
+    traceback = [number for number, line in enumerate(lines) if line.startswith("Traceback (most recent call last):")]
+    unfinished = bool(traceback) and all(line.startswith(" ") or not line for line in lines[traceback[-1] + 1 :])
+    return lines[-1].startswith(INTERRUPTED) or unfinished

@@ -5,6 +5,7 @@ A server takes up to minutes to start, in which no job can finish: without this 
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
+
+log = logging.getLogger("snakemake")
 
 Status = Mapping[str, Any]
 SECONDS = 1.0
@@ -27,28 +30,43 @@ class LiveServers:
 
     def __init__(self, status: Callable[[], Status | None], seconds: float = SECONDS) -> None:
         self._status, self._seconds = status, seconds
-        self._found: Status = {}
+        self._rows: list[tuple[str, ...]] = []
 
     def look(self) -> None:
         """Ask the pool once."""
-        self._found = self._status() or {}
+        self._rows = [
+            (
+                "",
+                worker["name"],
+                fleet["model"],
+                worker["phase"],
+                f"{worker['in_flight']} in flight" if worker["in_flight"] else worker["log_line"],
+            )
+            for fleet in (self._status() or {}).get("fleets", [])
+            if fleet["standing"]
+            for worker in fleet["workers"]
+        ]
 
-    def follow(self) -> None:
-        """Ask again and again, in a thread that ends with the process."""
-        threading.Thread(target=self._follow, name="live-servers", daemon=True).start()
+    def follow(self) -> threading.Thread:
+        """Ask again and again, in a thread that ends with the process; returns the thread."""
+        thread = threading.Thread(target=self._follow, name="live-servers", daemon=True)
+        thread.start()
+        return thread
 
     def _follow(self) -> None:
         pause = threading.Event()
-        while not pause.wait(self._seconds):
-            self.look()
+        try:
+            while not pause.wait(self._seconds):
+                self.look()
+        except Exception as error:
+            self._rows = []
+            log.warning(f"The model servers are not shown any more ({type(error).__name__}: {error}); the run goes on.")
 
     def __rich__(self) -> Table:
         """The table; rich asks for it whenever it draws."""
         table = Table.grid(padding=(0, 2))
-        for fleet in self._found.get("fleets", []):
-            for worker in fleet["workers"] if fleet["standing"] else []:
-                flying = f"{worker['in_flight']} in flight" if worker["in_flight"] else ""
-                table.add_row("", worker["name"], fleet["model"], worker["phase"], flying or worker["log_line"])
+        for row in self._rows:
+            table.add_row(*row)
         return table
 
 

@@ -93,7 +93,11 @@ def watch_jobs(scheduler: Any, interval: float | None = None, patience: float | 
     def follow() -> None:
         while True:
             time.sleep(interval)
-            sentence = jobs.look(time.monotonic())
+            try:
+                sentence = jobs.look(time.monotonic())
+            except Exception as error:  # nobody else would notice a lost job
+                log.warning(f"The SLURM jobs cannot be checked ({type(error).__name__}: {error}); another try follows.")
+                continue
             if sentence:
                 log.error(sentence)
                 # After SIGTERM Snakemake would wait for the jobs that run, this one among them.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 
 from emoprobe.config.study import Study
@@ -18,13 +19,27 @@ def date_future_files_to_now(study: Study, results: Path) -> None:
         date_to_now(files_below(results / name))
 
 
-def summaries(study: Study, results: Path) -> str:
-    """The headline numbers of a study, or of an experiment, that has a report."""
-    if study.name is not None:
-        report = Layout.of(study.name, results).report
-        return study_text(report) if report.exists() else ""
-    reports = (Layout.of(name, results).report for name in study.configs)
-    return "\n".join(summary_text(report) for report in reports if report.exists())
+def summaries(study: Study, results: Path, files: Collection[Path]) -> str:
+    """The headline numbers of a study, or of an experiment, whose report belongs to the run.
+
+    Args:
+        study: the plan.
+        results: the folder of the experiments.
+        files: every file that is up to date since the run succeeded. A report that is none of them, after `--until` or
+            with other targets, may be older than what it is about: its date is given in place of its content.
+    """
+    names = [study.name] if study.name is not None else list(study.configs)
+    text = summary_text if study.name is None else study_text
+    reports = (path for path in (Layout.of(name, results).report for name in names) if path.exists())
+    return "\n".join(text(path) if path in files else _left_out(path) for path in reports)
+
+
+def _left_out(report: Path) -> str:
+    made = datetime.fromtimestamp(report.stat().st_mtime).strftime("%Y-%m-%d %H:%M")
+    return (
+        f"\n{report.parent.name}: this run did not include {report}, which was made {made} and may be out of date.\n"
+        "  Run Snakemake without --until and without targets to bring it up to date."
+    )
 
 
 def failures(study: Study, results: Path, jobs: Mapping[str, list[str]], since: float) -> str:

@@ -189,10 +189,11 @@ def _failures(layout: Layout) -> list[tuple[str, str]]:
         logs = layout.root / "logs" / kind
         for path in logs.rglob("*.log"):
             name = path.relative_to(logs).with_suffix("")
-            status = path.stat()
-            if status.st_size and not _target(layout, kind, name).exists():
-                reason = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()[0]
-                found.append((status.st_mtime, f"{kind} {name}", reason))
+            with contextlib.suppress(OSError):  # the next job of that name has taken it away
+                status = path.stat()
+                if status.st_size and not _target(layout, kind, name).exists():
+                    reason = path.read_text(encoding="utf-8", errors="replace").strip().partition("\n")[0]
+                    found.append((status.st_mtime, f"{kind} {name}", reason))
     return [(name, reason) for _, name, reason in sorted(found, reverse=True)]
 
 

@@ -56,8 +56,10 @@ def _hardware(workers: Workers) -> dict[str, str | None]:
     return {"local": hardware.described([gpu.index for gpu in hardware.gpus()])}
 
 
-def experiment_metadata(config: Config, card: ModelCard, code: Path) -> dict[str, Any]:
-    """The content of `metadata.json`."""
+def experiment_metadata(
+    config: Config, card: ModelCard, code: Path, prompt: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The content of `metadata.json`; `prompt` is what `describe_prompt` says."""
     generation, workers = config.generation, config.workers
     return {
         "experiment_name": config.experiment.name,
@@ -68,6 +70,7 @@ def experiment_metadata(config: Config, card: ModelCard, code: Path) -> dict[str
             "sha256": card.sha256,
             "dtype": config.model.dtype,
         },
+        **({} if prompt is None else {"prompt": prompt}),
         "samples": sample_ids(config.dataset),
         "variants": list(config.variants),
         "workers": {

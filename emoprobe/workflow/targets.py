@@ -14,9 +14,11 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.science.generation import Backend
 from emoprobe.config.study import Study
 from emoprobe.report.figures import figures_of
+from emoprobe.report.parts import table_rules
 from emoprobe.results.activation_folder import METADATA, TENSORS
 from emoprobe.results.catalogue import tables_of
 from emoprobe.results.layout import ACTIVATION_FILES, AUTOENCODER_FILES, SCORES, TRAJECTORY_FILES, Layout
+from emoprobe.results.small_files import check_records
 from emoprobe.tasks.samples import captured_pairs, experiment_pairs, sample_ids, token_pairs
 from emoprobe.workflow.steered import SteeredTargets
 from emoprobe.workflow.steering_checks import unreachable
@@ -118,10 +120,7 @@ class Targets:
     @property
     def rules(self) -> list[str]:
         """The rules that make the experiment's tables."""
-        probes = ["probe_activations"] if self.config.has_probes else []
-        steering = ["tabulate_steering", "analyze_steering"] if self.config.steering.enabled else []
-        features = ["measure_autoencoders", "analyze_features"] if self.config.features.enabled else []
-        return ["tabulate_trajectories", "analyze_behaviour", *probes, *steering, *features]
+        return table_rules(self.config)
 
     def tables(self) -> list[Path]:
         """Every table of the experiment."""
@@ -231,13 +230,15 @@ def budget(study: Study, experiments: Mapping[str, Targets]) -> str:
 
 
 def warnings(study: Study, experiments: Mapping[str, Targets]) -> list[str]:
-    """What a plan can know to come to nothing, a line each, although it can be run."""
-    return [
-        f"{name}: {line}"
-        for name, config in study.configs.items()
-        if (steering := experiments[name].steering) is not None
-        for line in unreachable(config, len(steering.plan.steered))
-    ]
+    """What is wrong although a plan can be run: files that are damaged, and what can be known to come to nothing."""
+    found = []
+    for name, config in study.configs.items():
+        targets = experiments[name]
+        lines = check_records(targets.found or targets.layout)
+        if targets.steering is not None:
+            lines += unreachable(config, len(targets.steering.plan.steered))
+        found += [f"{name}: {line}" for line in lines]
+    return found
 
 
 MAX_LINES = 24

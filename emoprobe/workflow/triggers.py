@@ -10,21 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from emoprobe.analysis.contrasts import references_of
-from emoprobe.config import execution
 from emoprobe.config.experiment import Config
 from emoprobe.models import source as models
 from emoprobe.models.autoencoders import identity as weights_identity
 from emoprobe.tasks import samples, variants
 from emoprobe.workflow.code import code_digest
 
-# Sections that change no result, by where their classes live.
 EXECUTION = {
-    name
-    for name, field in Config.model_fields.items()
-    if getattr(field.annotation, "__module__", "").startswith(f"{execution.__name__}.")
+    name for name, field in Config.model_fields.items() if not getattr(field.annotation, "changes_results", True)
 }
 PAGES = ("emoprobe.report.page", "emoprobe.report.captions", "emoprobe.report.templates")
 # Rule → the modules whose code decides what it computes.
@@ -37,16 +34,27 @@ CODE = {
     "train_autoencoder": ("emoprobe.stages.features.train",),
     "measure_autoencoders": ("emoprobe.stages.features.measure",),
     "analyze_features": ("emoprobe.stages.features.analyze",),
+    "fit_direction": ("emoprobe.steering.directions",),
     "draw_figures": ("emoprobe.stages.figures", "emoprobe.report.figures"),
-    "tabulate_study": ("emoprobe.analysis.study",),
-    "report_study": ("emoprobe.report.study", "emoprobe.report.figures.study", *PAGES),
+    "tabulate_study": ("emoprobe.stages.study_table",),
+    "report_study": ("emoprobe.stages.study", "emoprobe.report.study", "emoprobe.report.figures.study", *PAGES),
     "report_experiment": ("emoprobe.stages.report", *PAGES),
 }
+# Versions of what costs a model's time, or decides what a model is asked. Raise one by hand where a change of the code
+# changes tokens or numbers: everything of that stage is made again then. `tests/emoprobe/workflow/test_stages.py`
+# compares each with stored outputs.
+STAGES = {"model": 1, "sample": 1, "generate": 1, "capture": 1, "tokens": 1, "steer": 1, "score": 1}
 
 
-def digest(value: Any) -> str:
-    """Twelve hexadecimal digits that stand for a JSON value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+def digest(value: Any, *, ordered: bool = False) -> str:
+    """Twelve hexadecimal digits that stand for a JSON value; `ordered` makes the order of keys count."""
+    return hashlib.sha256(json.dumps(value, sort_keys=not ordered).encode()).hexdigest()[:12]
+
+
+def versioned(content: str, *stages: str) -> str:
+    """A digest with the versions of the stages that were raised; files of version 0.2 are of version 1 each."""
+    raised = [f" stage {stage} {STAGES[stage]}" for stage in stages if STAGES[stage] > 1]
+    return content + "".join(raised)
 
 
 @dataclass(frozen=True)
@@ -80,35 +88,37 @@ class Triggers:
     @classmethod
     def of(cls, config: Config) -> Triggers:
         """Compute the digests; reads local data, model metadata and transforms, downloads nothing."""
-        described = {name: value for name, value in config.resolved().items() if name not in EXECUTION}
-        model = digest([models.identity(config.model), config.model.dtype])
-        data = digest(samples.identity(config.dataset, config.experiment.seed))
+        described = {name: value for name, value in config.described().items() if name not in EXECUTION}
+        model = versioned(digest([models.identity(config.model), config.model.dtype]), "model")
+        data = versioned(digest(samples.identity(config.dataset, config.experiment.seed)), "sample")
         prompt, generation = digest(config.prompt.content()), digest(config.generation.content())
-        plain = shared = f"model {model} data {data} prompt {prompt} generation {generation}"
-        if config.captures_inline:
-            shared += f" capture {digest(config.capture.content())}"
+        plain = f"model {model} data {data} prompt {prompt} generation {generation}"
+        capture = versioned(digest(config.capture.content()), "capture")
+        shared = versioned(f"{plain} capture {capture}" if config.captures_inline else plain, "generate")
+        steered = versioned(plain, "steer")
         own = {name: f"variant {digest(variants.identity(config, name))}" for name in config.variants}
         return cls(
             model=model,
             data=data,
             answers=shared,
             trajectories={name: f"{shared} {variant}" for name, variant in own.items()},
-            steered={name: f"{plain} {variant}" for name, variant in own.items()},
-            scores=digest(config.steering.scores.content()),
-            capture=digest(config.capture.content()),
+            steered={name: f"{steered} {variant}" for name, variant in own.items()},
+            scores=versioned(digest(config.steering.scores.content()), "score"),
+            capture=capture,
             probes=digest(config.probes.content()),
             analysis=digest(config.analysis.content()),
             coherence=digest(config.steering.coherence.content()),
             labels=digest([list(config.variants), [variant.valence for variant in config.variants.values()]]),
-            tokens=digest([config.features.layer, config.features.dtype]),
+            tokens=versioned(digest([config.features.layer, config.features.dtype]), "tokens"),
             autoencoder=digest([weights_identity(config.features.autoencoder), config.experiment.seed]),
             evaluated=digest(config.features.evaluated),
             features=digest([config.features.chosen, config.features.contexts]),
             references=digest(references_of(list(config.variants), config.analysis.references)),
-            experiment=digest(described),
+            experiment=digest(described, ordered=True),  # the files show the order of variants
         )
 
 
+@cache
 def code(rule: str) -> str:
     """The digest of the code that decides what a rule computes."""
     return code_digest(*CODE[rule])

@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
+import hashlib
+import re
 from collections.abc import Coroutine
 from typing import Any, Literal
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, Response, StreamingResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from emoprobe.config.science.capture import STREAM_POINTS
 from server.capture.answers import error_body
 from server.capture.completions import Work
-from server.capture.errors import TOLD, told
+from server.capture.errors import TOLD, BadRequestError, told
 from server.capture.limits import RequestLimits
 from server.capture.responses import AsciiJSON
-from server.capture.schema import ChatRequest, CompletionRequest, Interventions, Ndif, StreamOptions
+from server.capture.schema import ChatRequest, CompletionRequest, Interventions, Sampling, accepted_fields
 from server.capture.service import Service
 from server.capture.streaming import events
 
 MAX_BODY = 16 << 20
-MAX_BODIES = 256 << 20  # of all requests at once
+MAX_BODIES = 512 << 20  # of all requests at once, with what becomes of them
 MAX_REQUESTS = 4096
 CLIENT_CLOSED = 499
+MAX_PLACE = 300  # characters of a field's name in a message
+CLIENT_HEADER = "x-emoprobe-client"
+BODIES: dict[str, type[BaseModel]] = {
+    "/v1/interventions": Interventions,
+    "/v1/chat/completions": ChatRequest,
+    "/v1/completions": CompletionRequest,
+}
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": text}
     for status, text in (
@@ -69,7 +78,7 @@ def create_app(service: Service, api_key: str | None, request_timeout: float) ->
         }
 
     @app.get("/v1/model/structure")
-    async def structure() -> dict[str, Any]:
+    async def structure(request: Request) -> dict[str, Any]:
         """What can be captured: every hook point with the shape of its tensor.
 
         `residual_stream` says what the names that mean the same in every family are in this one: a site, or a sum of
@@ -92,31 +101,34 @@ def create_app(service: Service, api_key: str | None, request_timeout: float) ->
                 name: {"is": str(found.places[name]) if name in found.places else None, "why": found.missing.get(name)}
                 for name in STREAM_POINTS
             },
-            "defaults": _fields(service),
+            "defaults": _defaults(service, request),
         }
 
     @app.get("/v1/interventions")
-    async def interventions() -> dict[str, Any]:
-        """The defaults for what a request's `ndif` leaves out."""
-        return _fields(service)
+    async def interventions(request: Request) -> dict[str, Any]:
+        """The client's defaults for what a request's `ndif` leaves out."""
+        return _defaults(service, request)
 
     @app.post("/v1/interventions")
-    async def set_interventions(body: Interventions) -> dict[str, Any]:
-        """Set these defaults; what is left out keeps its value."""
+    async def set_interventions(body: Interventions, request: Request) -> dict[str, Any]:
+        """Set the defaults of this client alone; what is left out keeps its value."""
+        client = _client(request)
+        if client is None:
+            raise BadRequestError(f"defaults hold for one client: give it a name, in the header {CLIENT_HEADER}")
         given = {name: value for name, value in body.model_dump().items() if value is not None}
-        wanted = service.captures.defaults.model_copy(update=given)
-        service.captures.check_defaults(wanted)
-        service.captures.defaults = wanted
-        return _fields(service)
+        service.captures.set_defaults(client, service.captures.defaults(client).model_copy(update=given))
+        return _defaults(service, request)
 
     @app.post("/v1/chat/completions")
     async def chat(body: ChatRequest, request: Request) -> Response:
         """Continue a conversation."""
+        _fill_in(service, body, request)
         return await _serve(await Work.chat(service, body), request, request_timeout)
 
     @app.post("/v1/completions")
     async def text(body: CompletionRequest, request: Request) -> Response:
         """Continue a text, or look at one: token ids with `max_tokens` 0 are captured as they are."""
+        _fill_in(service, body, request)
         return await _serve(await Work.text(service, body), request, request_timeout)
 
     @app.get("/v1/activations/{save_dir:path}/{file}", response_class=FileResponse)
@@ -129,15 +141,33 @@ def create_app(service: Service, api_key: str | None, request_timeout: float) ->
 
     @app.delete("/v1/activations/{save_dir:path}")
     async def delete_activations(save_dir: str) -> dict[str, Any]:
-        """Delete a folder that was written; one that is not there counts as deleted."""
-        await asyncio.to_thread(shutil.rmtree, service.captures.folder(save_dir), ignore_errors=True)
+        """Delete an activation folder; one that does not exist counts as deleted."""
+        await asyncio.to_thread(service.storage.delete, service.captures.folder(save_dir))
         return {"deleted": save_dir}
 
     return app
 
 
-def _fields(service: Service) -> dict[str, Any]:
-    return service.captures.defaults.model_dump(include={"layers", "hook_points", "positions", "dtype"})
+def _client(request: Request) -> str | None:
+    """Who sends a request: the key and the name that come with it; None where it has neither.
+
+    Raises:
+        BadRequestError: the name is none.
+    """
+    key, name = (request.headers.get(header, "") for header in ("authorization", CLIENT_HEADER))
+    if not re.fullmatch(r"[\x21-\x7e]{0,200}", name):
+        raise BadRequestError(f"{CLIENT_HEADER}: at most 200 printable ASCII characters without a space are accepted")
+    return hashlib.sha256(f"{key}\0{name}".encode()).hexdigest() if key or name else None
+
+
+def _defaults(service: Service, request: Request) -> dict[str, Any]:
+    return service.captures.defaults(_client(request)).model_dump(include=set(Interventions.model_fields))
+
+
+def _fill_in(service: Service, body: Sampling, request: Request) -> None:
+    """Give a request that captures what its client has set for the fields that it leaves out."""
+    if body.ndif is not None and body.ndif.captures:
+        body.ndif = body.ndif.over(service.captures.defaults(_client(request)))
 
 
 async def _serve(work: Work, request: Request, timeout: float) -> Response:
@@ -146,9 +176,11 @@ async def _serve(work: Work, request: Request, timeout: float) -> Response:
     try:
         async with asyncio.timeout(timeout):
             answer = await _unless_gone(request, work.answer())
+        return Response(status_code=CLIENT_CLOSED) if answer is None else AsciiJSON(answer)
     except TimeoutError:
         return AsciiJSON(error_body(f"no answer within {timeout:g} s", 408), 408)
-    return Response(status_code=CLIENT_CLOSED) if answer is None else AsciiJSON(answer)
+    finally:
+        work.release()
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any] | None:
@@ -171,11 +203,15 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, dict[str, Any
 def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        first, *rest = error.errors()
-        place = ".".join(str(part) for part in first["loc"] if part != "body")
-        more = f" (and {len(rest)} more)" if rest else ""
-        if first["type"] == "extra_forbidden":
-            first["msg"] = f"is no known field; accepted: {', '.join(_known(request.url.path, first['loc']))}"
+        errors = error.errors()
+        # Of a value that may be of several types there is an error for each: an unknown field says the most.
+        first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
+        parts = first["loc"][1:] if first["loc"][0] == "body" else first["loc"]
+        place = ".".join(map(str, parts))[:MAX_PLACE]
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        body = BODIES.get(request.url.path)
+        if first["type"] == "extra_forbidden" and body is not None:
+            first["msg"] = f"is no known field; accepted: {', '.join(accepted_fields(body, parts))}"
         message = f"{place or 'body'}: {first['msg'].removeprefix('Value error, ')}{more}"
         return AsciiJSON(error_body(message, 400, place or None), 400)
 
@@ -190,13 +226,7 @@ def _add_error_handlers(app: FastAPI) -> None:
     for kind in TOLD:
         app.add_exception_handler(kind, failed)
 
-
-def _known(path: str, place: tuple[int | str, ...]) -> list[str]:
-    """The fields that are accepted at a place in the body of a request."""
-    if "ndif" in place:
-        return list(Ndif.model_fields)
-    if "stream_options" in place:
-        return list(StreamOptions.model_fields)
-    if path == "/v1/interventions":
-        return list(Interventions.model_fields)
-    return (ChatRequest if path == "/v1/chat/completions" else CompletionRequest).served_fields()
+    @app.exception_handler(Exception)
+    async def broken(_: Request, error: Exception) -> Response:
+        message = f"the server failed on this request ({type(error).__name__}); see its log"
+        return AsciiJSON(error_body(message, 500), 500)

@@ -14,7 +14,7 @@ import torch
 from emoprobe.config.science.capture import Capture
 from emoprobe.models.architecture import HookPointError
 from emoprobe.models.positions import PositionError, resolve
-from emoprobe.results.activation_folder import Position
+from emoprobe.results.activation_folder import TokenSpans
 from server.capture.engine import Engine, Pass
 from server.capture.errors import BadRequestError
 from server.capture.model import Captured, ServedModel, Wanted
@@ -33,6 +33,7 @@ DEFAULTS = Ndif(
     dtype=Capture().dtype,
 )
 WRITERS = 2
+MAX_CLIENTS = 1024
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,11 @@ class CapturePlan:
 
 
 class Captures:
-    """The activations that requests ask for, and the folders that they go to.
-
-    `defaults` stand for what an `ndif` leaves out.
-    """
+    """The activations that requests ask for, the folders that they go to, and each client's defaults."""
 
     def __init__(self, model: ServedModel, engine: Engine, storage: Storage, pusher: Pusher | None = None) -> None:
         self.model, self.engine, self.storage, self.pusher = model, engine, storage, pusher
-        self.defaults = DEFAULTS
+        self._defaults: dict[str, Ndif] = {}
         # Each has one thread for itself: teams of theirs would be in the way of the engine's.
         self._writers = ThreadPoolExecutor(
             WRITERS, thread_name_prefix="writer", initializer=torch.set_num_threads, initargs=(1,)
@@ -81,7 +79,7 @@ class Captures:
         """
         if ndif is None or not ndif.captures:
             return None
-        wanted = ndif.over(self.defaults)
+        wanted = ndif.over(DEFAULTS)
         if wanted.push and self.pusher is None:
             raise BadRequestError("ndif.push: this server pushes nowhere; start it with --push URL", "ndif")
         request_id = wanted.request_id or uuid.uuid4().hex
@@ -98,17 +96,32 @@ class Captures:
         except (HookPointError, SaveDirError) as error:
             raise BadRequestError(f"ndif: {error}", "ndif") from None
 
-    def check_defaults(self, defaults: Ndif) -> None:
-        """Check new defaults.
+    def defaults(self, client: str | None) -> Ndif:
+        """Return what stands for the fields that an `ndif` of a client leaves out; None for an unknown client."""
+        return DEFAULTS if client is None else self._defaults.get(client, DEFAULTS)
+
+    def set_defaults(self, client: str, defaults: Ndif) -> None:
+        """Set the defaults of one client, which hold for no other.
 
         Raises:
-            BadRequestError: they name a layer or hook point that the model does not have.
+            BadRequestError: they name a layer, hook point or position that the model does not have, or the server
+                remembers too many clients already.
         """
         try:
             self.model.architecture.layers(defaults.layers or "all")
             self.model.architecture.hook_points(defaults.hook_points or [])
-        except HookPointError as error:
+            # In the longest sequence, all of it prompt: what no sequence has, no request can use.
+            resolve(defaults.positions or "all", TokenSpans(response=(self.model.max_length,) * 2))
+        except (HookPointError, PositionError) as error:
             raise BadRequestError(str(error)) from None
+        if defaults == DEFAULTS:
+            self._defaults.pop(client, None)
+            return
+        if client not in self._defaults and len(self._defaults) >= MAX_CLIENTS:
+            raise BadRequestError(
+                f"this server remembers the defaults of {MAX_CLIENTS} clients and no more; send the fields in each ndif"
+            )
+        self._defaults[client] = defaults
 
     async def make(
         self, plan: CapturePlan, prompt: Prompt, completion: list[int], steering: Steering | None
@@ -116,8 +129,8 @@ class Captures:
         """Capture and store the activations of prompt and completion; return the breadcrumb.
 
         Raises:
-            BadRequestError: positions that the sequence does not have, more than memory can hold, or values that the
-                stored type cannot.
+            BadRequestError: positions that the sequence does not have, more than memory can hold, values that the
+                stored type cannot, or a folder whose place something else has taken.
             OSError: the folder cannot be written.
             ActivationError: it cannot be pushed.
         """
@@ -129,10 +142,11 @@ class Captures:
         except PositionError as error:
             raise BadRequestError(f"ndif.positions: {error}", "ndif") from None
         dtype = getattr(torch, plan.dtype)
-        weights = None if plan.positions == "all" else _weights(positions, len(ids))
+        means = None if plan.positions == "all" else [position.span for position in positions]
         values = self.model.values_held(plan.hook_points) * len(plan.layers)
         # While a pass runs, every token may be held in the model's own type, and the chosen ones in the stored one.
-        size = values * (len(ids) * self.model.dtype.itemsize if weights is None else 0)
+        # Means take a float32 number for each pair of position and token.
+        size = values * len(ids) * self.model.dtype.itemsize if means is None else 4 * len(means) * len(ids)
         size += values * len(positions) * (dtype.itemsize + 4)
         if size > self.engine.memory:
             raise BadRequestError(
@@ -151,14 +165,19 @@ class Captures:
             "token_ids": ids,
             "spans": spans.values(),
         }
-        item = Pass(Wanted(ids, plan.layers, plan.hook_points, weights, dtype, steering=steering), size)
+        item = Pass(Wanted(ids, plan.layers, plan.hook_points, means, dtype, steering=steering), size)
         stored: Future[Stored] = Future()
 
         def store(captured: Future[Captured]) -> None:
             if captured.cancelled():
                 stored.cancel()
                 return
-            self._writers.submit(self._store, plan, metadata, captured, stored, size)
+            try:
+                self._writers.submit(self._store, plan, metadata, captured, stored, size)
+            except Exception as error:  # no thread can be started; the request must not wait for one
+                stored.set_exception(error)
+                if captured.exception() is None:
+                    self.engine.release(size)
 
         item.result.add_done_callback(store)
         self.engine.submit_pass(item)
@@ -169,6 +188,8 @@ class Captures:
             raise
         except OverflowedError as error:
             raise BadRequestError(f"ndif.dtype: {error}", "ndif") from None
+        except SaveDirError as error:
+            raise BadRequestError(f"ndif: {error}", "ndif") from None
         place = (
             await asyncio.wrap_future(self.pusher.push(plan.folder)) if plan.push and self.pusher is not None else {}
         )
@@ -197,12 +218,3 @@ class Captures:
         finally:
             if failure is None:
                 self.engine.release(size)
-
-
-def _weights(positions: list[Position], length: int) -> torch.Tensor:
-    """(n_positions, length): rows that average over each position's span."""
-    weights = torch.zeros((len(positions), length))
-    for row, position in enumerate(positions):
-        start, end = position.span
-        weights[row, start:end] = 1.0 / (end - start)
-    return weights

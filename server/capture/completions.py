@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from server.capture.answers import chat_choice, completion_choice, envelope, usage
+from server.capture.budget import LOGPROB, POSITION, TOKEN
 from server.capture.capturing import CapturePlan
 from server.capture.engine import ModelError
 from server.capture.errors import BadRequestError
@@ -23,7 +26,7 @@ MAX_ROWS = 1024
 DEFAULT_COMPLETION_TOKENS = 16  # what the OpenAI API gives a text completion that asks for nothing
 
 
-@dataclass
+@dataclass(eq=False)
 class Work:
     """One request under way: its prompts, and for each the choices that are generated."""
 
@@ -37,6 +40,8 @@ class Work:
     stepped: asyncio.Event
     edits: tuple[LayerEdit, ...] = ()
     scored: list[Captured] = field(default_factory=list)
+    release: Callable[[], object] = lambda: None
+    """Gives back the memory that is held for it, once its answer is sent."""
 
     @classmethod
     async def chat(cls, service: Service, request: ChatRequest) -> Work:
@@ -87,23 +92,27 @@ class Work:
         plan = service.captures.plan(request.ndif)
         if plan is not None and (len(prompts) > 1 or count > 1):
             raise BadRequestError("ndif: activations are captured for one prompt with n = 1", "ndif")
+        size = _bytes_held(service, request, plan, prompts, limit, logprobs)
+        made = cls(service, kind, request, plan, prompts, [], "", asyncio.Event())
+        made.release = service.budget.hold(made, size)
         # Directions are read from files.
         edits = await asyncio.to_thread(service.edits, request.ndif)
-        stepped, loop = asyncio.Event(), asyncio.get_running_loop()
+        stepped, loop = made.stepped, asyncio.get_running_loop()
 
         def on_step() -> None:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(stepped.set)
 
-        rows = [
+        made.edits = edits
+        made.rows = [
             service.generation(prompt, request, limit, choice, logprobs, on_step, edits)
             for prompt in prompts
             for choice in range(count)
         ]
         name = request.ndif.request_id if request.ndif is not None and request.ndif.request_id else uuid.uuid4().hex
         name = plan.request_id if plan is not None else name
-        identifier = f"{'chatcmpl' if kind == 'chat' else 'cmpl'}-{name}"
-        return cls(service, kind, request, plan, prompts, rows, identifier, stepped, edits)
+        made.identifier = f"{'chatcmpl' if kind == 'chat' else 'cmpl'}-{name}"
+        return made
 
     def number(self, index: int) -> int:
         """Which prompt a choice belongs to."""
@@ -152,6 +161,12 @@ class Work:
         kl = (self.request.ndif.kl or 0) if self.request.ndif is not None else 0
         scoring = (self.service.score(prompt, top, own, kl) for prompt, own in zip(self.prompts, steering, strict=True))
         self.scored = list(await asyncio.gather(*scoring))
+        if not all(math.isfinite(value) for each in self.scored if each.scores for value in each.scores.token):
+            if self.edits:
+                raise BadRequestError(
+                    "ndif.steering: predictions are not finite under these edits; lower the dose", "ndif"
+                )
+            raise ModelError()
         for index, row in enumerate(self.rows):
             self._count(row, steering[self.number(index)])
 
@@ -224,3 +239,26 @@ class Work:
         if self.kind == "chat" and self.request.return_token_ids:
             found["prompt_token_ids"] = self.prompts[0].token_ids
         return found | ({"ndif": crumb} if crumb is not None else {})
+
+
+def _bytes_held(
+    service: Service,
+    request: ChatRequest | CompletionRequest,
+    plan: CapturePlan | None,
+    prompts: list[Prompt],
+    limit: int | None,
+    logprobs: int | None,
+) -> int:
+    """Bytes that a request may come to hold beside tensors in passes and caches."""
+    model, ndif = service.model, request.ndif
+    given = sum(len(prompt.token_ids) for prompt in prompts)
+    room = sum(max(0, model.max_length - len(prompt.token_ids)) for prompt in prompts)
+    made = (room if limit is None else min(room, limit * len(prompts))) * (request.n or 1)
+    scored = made + (given if isinstance(request, CompletionRequest) and request.echo else 0)
+    size = TOKEN * (given + made) + (0 if logprobs is None else LOGPROB * (1 + logprobs) * scored)
+    if plan is not None:
+        size += POSITION * (given + made if plan.positions == "all" else len(plan.positions))
+    for edit in ndif.steering if ndif is not None else ():
+        layers = model.architecture.n_layers if edit.layers == "all" else len(edit.layers)
+        size += 4 * model.architecture.d_model * layers
+    return size

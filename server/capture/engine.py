@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ from server.capture.model import Captured, ServedModel, Wanted
 log = logging.getLogger(__name__)
 
 MAX_ROWS = 256
+MAX_WEIGHTS = 1 << 26  # numbers that turn the tokens of a batch into means at positions
 # On a CPU a batch gains nothing, and what does not fit its caches costs a tenth of the speed.
 CPU_PASS_TOKENS = 1536
 
@@ -94,18 +96,39 @@ class Engine:
         }
 
     def _run(self) -> None:
-        while True:
-            with self._wake:
-                while not self._closed and not (self._cohorts or self._generations or self._next_pass() is not None):
-                    self._wake.wait()
-                if self._closed:
-                    return
-                batch = self._take_batch()
-                newcomers = self._take_newcomers()
-            if batch:
-                self._forward(batch)
-            self._admit(newcomers)
-            self._advance()
+        while not self._closed:
+            try:
+                self._turn()
+            except Exception:
+                log.exception("the engine failed")
+                self._drop_all()
+
+    def _turn(self) -> None:
+        """Wait for work and do one step of it."""
+        with self._wake:
+            while not self._closed and not (self._cohorts or self._generations or self._next_pass() is not None):
+                self._wake.wait()
+            if self._closed:
+                return
+            batch = self._take_batch()
+            newcomers = self._take_newcomers()
+        if batch:
+            self._forward(batch)
+        self._admit(newcomers)
+        self._advance()
+
+    def _drop_all(self) -> None:
+        """Fail all that waits and runs: after an error outside of one request nobody knows whose it was."""
+        with self._wake:
+            passes, self._passes = self._passes, deque()
+            generations, self._generations = self._generations, deque()
+            cohorts, self._cohorts = self._cohorts, []
+        for item in passes:
+            if item.result.set_running_or_notify_cancel():
+                item.result.set_exception(ModelError())
+        _fail(generations)
+        for cohort in cohorts:
+            _fail(cohort.rows)
 
     def _next_pass(self) -> Pass | None:
         """The pass that is next in line, if there is memory for it."""
@@ -116,21 +139,28 @@ class Engine:
         return self._passes[0]
 
     def _take_batch(self) -> list[Pass]:
-        """The pass that has waited longest, and those nearest to it in length, up to the token budget.
+        """The pass that has waited longest, and those of its kind nearest to it in length, up to the token budget.
 
-        Similar lengths keep the padding small: a batch of mixed lengths would waste up to half of the work.
+        Similar lengths keep the padding small: a batch of mixed lengths would waste up to half of the work. A batch of
+        mixed kinds would hold for each sequence what any of them asks for, which no budget has counted.
         """
         first = self._next_pass()
         if first is None:
             return []
-        length = len(first.wanted.token_ids)
-        others = [item for item in self._passes if item is not first and not item.result.cancelled()]
+        length, kind = len(first.wanted.token_ids), first.wanted.kind
+        others = [
+            item
+            for item in self._passes
+            if item is not first and not item.result.cancelled() and item.wanted.kind == kind
+        ]
         others.sort(key=lambda item: abs(len(item.wanted.token_ids) - length))
         batch, longest, size, rows = [first], length, first.bytes, first.wanted.rows
+        most = len(first.wanted.spans or ())
         for item in others:
             reach = max(longest, len(item.wanted.token_ids))
             rows += item.wanted.rows
-            if reach * rows > self.pass_tokens or rows > MAX_ROWS:
+            most = max(most, len(item.wanted.spans or ()))
+            if reach * rows > self.pass_tokens or rows > MAX_ROWS or reach * rows * most > MAX_WEIGHTS:
                 break
             if self._held + size + item.bytes > self.memory:
                 break
@@ -179,8 +209,13 @@ class Engine:
             item.result.set_result(captured)
 
     def _admit(self, newcomers: list[Generation]) -> None:
-        if newcomers:
+        if not newcomers:
+            return
+        try:
             self._cohorts.append(Cohort(self.model, newcomers))
+        except Exception:
+            log.exception("generations could not be started")
+            _fail(newcomers)
 
     def _advance(self) -> None:
         """Give all that are being generated their next token."""
@@ -193,7 +228,8 @@ class Engine:
             cohort.step()
         except Exception:
             log.exception("a decoding step failed")
-            _fail(cohort)
+            _fail(cohort.rows)
+            cohort.rows = []
 
     def _join(self) -> None:
         """Make one of cohorts that were admitted apart: two steps read all of the weights twice."""
@@ -209,14 +245,16 @@ class Engine:
                 host.join(cohort)
             except Exception:
                 log.exception("two cohorts could not be joined")
-                _fail(cohort)
-                _fail(host)
+                _fail([*cohort.rows, *host.rows])
+                cohort.rows = []
                 joined.remove(host)
         self._cohorts = joined
 
 
-def _fail(cohort: Cohort) -> None:
-    for row in cohort.rows:
+def _fail(rows: Iterable[Generation]) -> None:
+    for row in rows:
         row.finish = "error"
-        row.on_step()
-    cohort.rows = []
+        try:
+            row.on_step()
+        except Exception:  # whoever waited has gone
+            log.exception("a failed generation cannot be told")

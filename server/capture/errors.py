@@ -24,7 +24,14 @@ class UnknownModelError(ValueError):
     """A request for a model that is not the served one."""
 
 
-TOLD = (BadRequestError, UnknownModelError, ModelError, ActivationError, OSError)
+class BusyError(RuntimeError):
+    """A request for which there is no memory left beside the others."""
+
+    def __init__(self) -> None:
+        super().__init__("the requests at once hold all memory that the server has for them; send this one again later")
+
+
+TOLD = (BadRequestError, UnknownModelError, BusyError, ModelError, ActivationError, OSError)
 
 
 def told(error: Exception) -> tuple[int, dict[str, Any]]:
@@ -34,6 +41,8 @@ def told(error: Exception) -> tuple[int, dict[str, Any]]:
             status, message, param = 400, str(error), error.param
         case UnknownModelError():
             status, message, param = 404, str(error), "model"
+        case BusyError():
+            status, message, param = 429, str(error), None
         case ActivationError():
             log.error("cannot push: %s", error)
             status, message, param = 502, str(error), None

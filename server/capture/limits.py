@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
+import ipaddress
+import math
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -12,66 +17,190 @@ from server.capture.answers import error_body
 from server.capture.responses import AsciiJSON
 
 OPEN_PATHS = frozenset({"/health"})
+BODY_SECONDS = 60.0  # that a body may take to arrive
+PATIENCE_SECONDS = 2.0  # after which a body that is still on its way may have to make room for others
+MAX_ARRIVING = 1024  # bodies on their way
+# Bytes that JSON becomes as Python objects, beside its text: for each list or object, and for each value in one.
+CONTAINER, VALUE = 64, 40
 
 
 class RequestLimits:
-    """ASGI middleware. Without a key, everybody who reaches the port is let in."""
+    """ASGI middleware. Without a key, everybody who reaches the port is let in.
+
+    A body is read before its request counts as one of `max_requests`: clients that send half of one, or byte by byte,
+    keep nobody out. There is a time for it, and of too many at once the oldest are refused.
+
+    Args:
+        app: the application.
+        api_key: the key that every request but `/health` needs.
+        max_body: bytes of one body.
+        max_bodies: bytes of all bodies, as they come and as Python objects.
+        max_requests: requests at once.
+    """
 
     def __init__(self, app: ASGIApp, api_key: str | None, max_body: int, max_bodies: int, max_requests: int) -> None:
         self._app = app
         self._key = None if api_key is None else api_key.encode()
         self._max_body, self._max_bodies, self._max_requests = max_body, max_bodies, max_requests
         self._running = self._held = 0
+        self._arriving: dict[asyncio.Timeout, float] = {}  # the oldest first
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or refuse it."""
         if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
             await self._app(scope, receive, send)
             return
-        if self._key is not None and not self._authorised(scope):
-            refusal = AsciiJSON(error_body("the API key is missing or wrong", 401), 401, {"WWW-Authenticate": "Bearer"})
-        elif self._running >= self._max_requests:
-            refusal = AsciiJSON(error_body("too many requests at once", 429), 429, {"Retry-After": "1"})
-        else:
+        body = _Body(self)
+        try:
+            if self._key is not None and not self._authorised(scope):
+                raise HTTPException(401, "the API key is missing or wrong", {"WWW-Authenticate": "Bearer"})
+            if not await self._arrive(body, receive):
+                return
+            if self._running >= self._max_requests:
+                raise HTTPException(429, "too many requests at once", {"Retry-After": "1"})
             self._running += 1
-            body = _Body(self, receive)
             try:
-                await self._app(scope, body.receive, send)
+                await self._app(scope, body.again(receive), send)
             finally:
                 self._running -= 1
-                self._held -= body.size
-            return
-        await refusal(scope, receive, send)
+        except HTTPException as error:
+            await _refusal(error.status_code, error.detail, error.headers)(scope, receive, send)
+        finally:
+            self._held -= body.size
 
     def _authorised(self, scope: Scope) -> bool:
         given: Any = dict(scope["headers"]).get(b"authorization", b"")
         kind, _, key = given.partition(b" ")
         return kind.lower() == b"bearer" and hmac.compare_digest(key.strip(), self._key or b"")
 
-    def take(self, size: int, so_far: int) -> None:
-        """Count a part of a body.
+    async def _arrive(self, body: _Body, receive: Receive) -> bool:
+        """Read a whole body; False where the client goes away before.
+
+        Raises:
+            HTTPException: it takes too long, or is larger than what the server holds.
+        """
+        now = asyncio.get_running_loop().time()
+        if len(self._arriving) >= MAX_ARRIVING:
+            self._make_room(1)
+        clock = asyncio.timeout(BODY_SECONDS)
+        self._arriving[clock] = now
+        try:
+            async with clock:
+                return await body.read(receive)
+        except TimeoutError:
+            close = {"Connection": "close", "Retry-After": "1"}
+            raise HTTPException(408, "the body of the request did not arrive in time", close) from None
+        finally:
+            del self._arriving[clock]
+
+    def _make_room(self, most: float) -> None:
+        """Refuse bodies that have been on their way for long."""
+        now = asyncio.get_running_loop().time()
+        for clock, since in self._arriving.items():
+            if most < 1 or now - since < PATIENCE_SECONDS:
+                return
+            if not clock.expired() and (clock.when() or 0.0) > now:
+                clock.reschedule(now)
+                most -= 1
+
+    def take(self, size: int, length: int, whole: int) -> None:
+        """Count a part of a body, of which `length` bytes are here, which take `whole` bytes.
 
         Raises:
             HTTPException: this body, or all of them together, are larger than the server holds.
         """
         self._held += size
-        if so_far > self._max_body:
+        if length > self._max_body:
             raise HTTPException(413, f"the body is larger than {self._max_body} bytes")
+        if whole > self._max_bodies:
+            raise HTTPException(413, f"the values in the body take more than {self._max_bodies} bytes")
         if self._held > self._max_bodies:
+            self._make_room(math.inf)
             raise HTTPException(429, "too many large requests at once", {"Retry-After": "1"})
 
 
 class _Body:
-    """The body of one request as it arrives."""
+    """The body of one request; `size` is what it takes, in bytes."""
 
-    def __init__(self, limits: RequestLimits, receive: Receive) -> None:
-        self._limits, self._receive = limits, receive
+    def __init__(self, limits: RequestLimits) -> None:
+        self._limits = limits
+        self._content = bytearray()
         self.size = 0
 
-    async def receive(self) -> Message:
-        """The next part."""
-        message = await self._receive()
-        part = len(message.get("body", b""))
-        self.size += part
-        self._limits.take(part, self.size)
-        return message
+    async def read(self, receive: Receive) -> bool:
+        """Read it; False where the client goes away before."""
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return False
+            part = message.get("body", b"")
+            self._content += part
+            self._take(len(part))
+            more = message.get("more_body", False)
+        count = self._content.count
+        self._take(CONTAINER * (count(b"[") + count(b"{")) + VALUE * count(b","))
+        return True
+
+    def _take(self, size: int) -> None:
+        self.size += size
+        self._limits.take(size, len(self._content), self.size)
+
+    def again(self, receive: Receive) -> Receive:
+        """What the application receives: the whole body, then what follows."""
+        content: bytes | None = bytes(self._content)
+        self._content = bytearray()
+
+        async def received() -> Message:
+            nonlocal content
+            if content is None:
+                return await receive()
+            message, content = {"type": "http.request", "body": content, "more_body": False}, None
+            return message
+
+        return received
+
+
+class LocalOnly:
+    """ASGI middleware for a server without a key: requests must come from this machine, and not through a page.
+
+    A web page that a browser shows can send requests to the loopback interface, and, where its host's name resolves to
+    it (DNS rebinding), read the answers. Such requests name another host, or another origin.
+
+    Args:
+        app: the application.
+        host: the address that the server listens at.
+    """
+
+    def __init__(self, app: ASGIApp, host: str) -> None:
+        self._app, self._host = app, host.lower()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through, or refuse it."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        names = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+        origins = [value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"]
+        advice = "to serve others, start it with a key in EMOPROBE_API_KEY"
+        if len(names) != 1 or not self._is_here(f"http://{names[0]}"):
+            text = (
+                f"Host {', '.join(names)[:200]!r} is not this server; accepted: localhost, 127.0.0.1, [::1]; {advice}"
+            )
+            await _refusal(421, text)(scope, receive, send)
+        elif not all(self._is_here(origin) for origin in origins):
+            text = f"requests of pages from {', '.join(origins)[:200]!r} are not accepted, only of local ones; {advice}"
+            await _refusal(403, text)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _is_here(self, url: str) -> bool:
+        try:
+            host = urlsplit(url).hostname or ""
+            return host in ("localhost", self._host) or ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return False
+
+
+def _refusal(status: int, message: str, headers: Mapping[str, str] | None = None) -> AsciiJSON:
+    return AsciiJSON(error_body(message, status), status, dict(headers or {}))

@@ -13,7 +13,8 @@ import nnsight
 import torch
 from transformers import AutoConfig
 
-from emoprobe.models.architecture import Architecture, UnsupportedModelError, tensor_of
+from emoprobe.models.architecture import Architecture, UnsupportedModelError, language_model, tensor_of
+from emoprobe.results.activation_folder import TokenSpan
 from server.capture.attention import share_heads
 from server.capture.prompts import Tokens
 from server.capture.scoring import Scorer, TokenScores
@@ -26,16 +27,15 @@ log = logging.getLogger(__name__)
 class Wanted:
     """What one sequence asks of a forward pass.
 
-    `weights` (n_positions, n_tokens) turns the hidden states of its tokens into those at its positions; None stands for
-    every token. `score` asks for the log-probabilities of its own tokens. `steering` edits the stream in this pass;
-    `divergences` is at how many tokens after the prompt to compare with the predictions without the edits, for which
-    the sequence runs twice.
+    `spans` are the half-open spans of tokens over which its positions are means; None stands for every token. `score`
+    asks for the log-probabilities of its own tokens. `steering` edits the stream in this pass; `divergences` is at how
+    many tokens after the prompt to compare with the predictions without the edits, for which the sequence runs twice.
     """
 
     token_ids: list[int]
     layers: list[int]
     hook_points: list[str]
-    weights: torch.Tensor | None
+    spans: list[TokenSpan] | None
     dtype: torch.dtype
     score: bool = False
     top: int = 0
@@ -46,6 +46,11 @@ class Wanted:
     def rows(self) -> int:
         """How many rows of a batch it takes."""
         return 2 if self.divergences else 1
+
+    @property
+    def kind(self) -> tuple[tuple[int, ...], tuple[str, ...], bool]:
+        """What a pass holds for each of its tokens: it holds that for every sequence of a batch."""
+        return tuple(self.layers), tuple(self.hook_points), self.spans is None
 
 
 @dataclass(frozen=True)
@@ -84,17 +89,19 @@ class ServedModel:
         )
         self.name, self.path, self.device = name, path, torch.device(device)
         self.causal = wrapper._module.eval()
+        self.base: Any = language_model(self.causal)
         share_heads(self.causal)
         self._scorer = Scorer(self.causal)
         self._steered: SteeredRows | None = None
-        for number, layer in enumerate(self.causal.base_model.get_submodule(self.architecture.layers_path)):
+        for number, layer in enumerate(self.base.get_submodule(self.architecture.layers_path)):
             layer.register_forward_hook(self._edit_at(number))
         # Tracing the base model leaves out the head over the vocabulary, which capturing does not need.
-        self._traced = nnsight.NNsight(self.causal.base_model)
+        self._traced = nnsight.NNsight(self.base)
         self.dtype = next(self.causal.parameters()).dtype
         config = self.causal.config.get_text_config()
         self.max_length = int(getattr(config, "max_position_embeddings", None) or 2048)
-        self.vocabulary = int(config.vocab_size)
+        # What can be looked up: a tokenizer may have more tokens, a configuration may say something else.
+        self.vocabulary = int(self.causal.get_input_embeddings().weight.shape[0])
         self.tokens = Tokens(wrapper.tokenizer, self.max_length)
         self.tokens.with_eos(getattr(self.causal.generation_config, "eos_token_id", None))
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
@@ -107,10 +114,9 @@ class ServedModel:
     def _warm_up(self) -> None:
         """The first traces of a process are several times slower than the rest."""
         for _ in range(3):
-            weights = torch.full((1, 8), 1 / 8)
             points = list(self.architecture.widths)[:2]
             layers = list(range(self.architecture.n_layers))
-            self.forward([Wanted([1] * 8, layers, points, weights, torch.float32, True)] * 2)
+            self.forward([Wanted([1] * 8, layers, points, [(0, 8)], torch.float32, True)] * 2)
 
     def _verify_places(self) -> None:
         """Check with numbers what was read off the model without any: that the stream is the sum of its parts.
@@ -221,7 +227,7 @@ class ServedModel:
         """Activations of each sequence, and the last hidden states (n_sequences, n_tokens, d)."""
         longest, sites = max(lengths), self._sites(batch)
         if not sites:
-            return [{} for _ in batch], self.causal.base_model(**inputs).last_hidden_state
+            return [{} for _ in batch], self.base(**inputs).last_hidden_state
         weights = self._weights(batch, longest)
         taken: list[torch.Tensor] = []
         last: list[torch.Tensor] = []
@@ -257,13 +263,12 @@ class ServedModel:
 
     def _weights(self, batch: Sequence[Wanted], longest: int) -> torch.Tensor | None:
         """(batch, n_positions, longest); None where some sequence wants every token."""
-        if any(wanted.weights is None for wanted in batch if wanted.hook_points):
+        if any(wanted.spans is None for wanted in batch if wanted.hook_points):
             return None
-        rows = max((wanted.weights.shape[0] for wanted in batch if wanted.weights is not None), default=0)
+        rows = max(len(wanted.spans or ()) for wanted in batch)
         weights = torch.zeros((len(batch), rows, longest))
         for row, wanted in enumerate(batch):
-            if wanted.weights is not None:
-                weights[row, : wanted.weights.shape[0], : wanted.weights.shape[1]] = wanted.weights
+            _fill(weights[row], wanted.spans or ())
         return weights.to(self.device)
 
     def _gather(
@@ -273,11 +278,13 @@ class ServedModel:
 
         def at_positions(layer: int, site: str) -> torch.Tensor:
             values = taken[layer, site][row]
-            if wanted.weights is None:
+            if wanted.spans is None:
                 return values[:length]
             if reduced:
-                return values[: wanted.weights.shape[0]]
-            return wanted.weights.to(self.device) @ values[:length].float()
+                return values[: len(wanted.spans)]
+            weights = torch.zeros((len(wanted.spans), length))
+            _fill(weights, wanted.spans)
+            return weights.to(self.device) @ values[:length].float()
 
         def at_point(layer: int, point: str) -> torch.Tensor:
             terms = self.architecture.terms(point)
@@ -289,6 +296,12 @@ class ServedModel:
             point: torch.stack([at_point(layer, point).to(wanted.dtype) for layer in wanted.layers]).cpu()
             for point in wanted.hook_points
         }
+
+
+def _fill(weights: torch.Tensor, spans: Sequence[TokenSpan]) -> None:
+    """Make rows of zeros (n_positions, n_tokens) rows that average over spans of tokens."""
+    for row, (start, end) in enumerate(spans):
+        weights[row, start:end] = 1.0 / (end - start)
 
 
 def _value(layer: Any, site: str) -> Any:

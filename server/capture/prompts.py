@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
+import datetime
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
-from emoprobe.models.positions import token_span
+from emoprobe.conversations.rendering import PromptError, Renderer
 from emoprobe.results.activation_folder import TokenSpans
 from emoprobe.results.trajectory import Message
-
-# What a request may not set of the call itself: a template of its own, say, could run for ever.
-CALL = frozenset(inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters) - {"tools", "documents"}
-
-
-class PromptError(ValueError):
-    """A prompt that the model cannot be given; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +24,7 @@ class Tokens:
 
     def __init__(self, tokenizer: Any, max_length: int) -> None:
         self._tokenizer = tokenizer
+        self.renderer = Renderer.of(tokenizer)
         # No text longer than this fits. Twice, as normalisation may shorten a text before it is cut into tokens.
         self._max_characters = 2 * max_length * max(map(len, tokenizer.get_vocab()))
         self.eos_ids: frozenset[int] = frozenset(
@@ -48,6 +40,11 @@ class Tokens:
     def size(self) -> int:
         """Number of token ids."""
         return len(self._tokenizer)
+
+    def name(self, token: int) -> str | None:
+        """The name of a token; None where the tokenizer has no such id."""
+        name = self._tokenizer.convert_ids_to_tokens(token) if token < self.size else None
+        return None if name is None else str(name)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, with the special tokens that the tokenizer adds by itself.
@@ -67,6 +64,9 @@ class Tokens:
         messages: list[Message],
         template: dict[str, Any],
         marks: dict[str, tuple[int, int, int] | None] | None = None,
+        date: datetime.date | None = None,
+        *,
+        continued: bool = False,
     ) -> Prompt:
         """Render messages with the chat template.
 
@@ -74,24 +74,24 @@ class Tokens:
             messages: role and content of each.
             template: further arguments of the chat template.
             marks: name → (message, start, end) in characters of that message's content.
+            date: the day that the template takes for today, see `Renderer.render`.
+            continued: whether the last message is the beginning of the answer.
 
         Raises:
-            PromptError: there is no chat template, it refuses the messages, or a mark lies outside of them.
+            PromptError: there is no chat template, it refuses the messages or leaves out a part of them on which
+                positions depend, or a mark lies outside of them.
         """
-        if not CALL.isdisjoint(template):
-            raise PromptError(f"chat_template_kwargs may not set {', '.join(sorted(CALL & template.keys()))}")
-        if not self._tokenizer.chat_template:
-            raise PromptError("the model has no chat template; use /v1/completions")
-        try:
-            text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **template)
-        except Exception as error:  # templates raise whatever their authors chose
-            raise PromptError(f"the chat template refuses these messages: {error}") from None
-        self._check(text)
-        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=bool(marks))
-        ids = [int(token) for token in encoded["input_ids"]]
-        found = self._spans(text, messages, marks, encoded["offset_mapping"]) if marks else {}
-        spans = TokenSpans(**found, response=(len(ids), len(ids)))
-        return Prompt(ids, spans)
+        self._check("".join(str(message.get("content")) for message in messages))
+        found = self.renderer.render(messages, template, date, marks, continued=continued)
+        for name in ("prefix", "question"):
+            if name in found.left_out and marks is not None and (mark := marks[name]) is not None:
+                raise PromptError(
+                    f"message_spans.{name} = {list(mark)}: the chat template leaves this text out of the prompt, so "
+                    f"the model never sees it (role {messages[mark[0]].get('role')!r})"
+                )
+        self._check(found.text)
+        end = len(found.token_ids)
+        return Prompt(found.token_ids, TokenSpans(**found.spans, response=(end, end)))
 
     def _check(self, text: str) -> None:
         """Refuse what cannot be tokenized, or would take long to be found too long."""
@@ -100,29 +100,6 @@ class Tokens:
         # JSON can spell half of a surrogate pair, which is no character.
         if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
             raise PromptError("the text holds half of a surrogate pair, which is no Unicode character")
-
-    @staticmethod
-    def _spans(text: str, messages: list[Message], marks: Any, offsets: Any) -> dict[str, tuple[int, int] | None]:
-        places, cursor = [], 0
-        for message in messages:
-            content = message["content"]
-            at = text.find(content, cursor)
-            shift = 0
-            if at < 0:  # many templates strip white space around a content
-                shift = len(content) - len(content.lstrip())
-                at = text.find(content.strip(), cursor)
-            places.append(at - shift if at >= 0 else None)
-            cursor = max(cursor, at)
-        found = {}
-        for name, mark in marks.items():
-            if mark is None:
-                continue
-            number, start, end = mark
-            if not 0 <= number < len(messages) or not 0 <= start <= end <= len(messages[number]["content"]):
-                raise PromptError(f"message_spans.{name} = {list(mark)} lies outside of the messages")
-            place = places[number]
-            found[name] = None if place is None else token_span(offsets, place + start, place + end)
-        return found
 
 
 class Decoder:

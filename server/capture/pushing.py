@@ -56,8 +56,10 @@ class Pusher:
             folders = list(dict.fromkeys(folder for folder, _ in batch))
             try:
                 places = push_folders(self._bucket, folders)
-                for folder, pushed in batch:
-                    pushed.set_result(places[folder].values())
+                found = [places[folder].values() for folder, _ in batch]
             except Exception as error:
                 for _, pushed in batch:
                     pushed.set_exception(error)
+                continue
+            for (_, pushed), place in zip(batch, found, strict=True):
+                pushed.set_result(place)

@@ -7,9 +7,11 @@ activations of a request are kept, and where.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import datetime
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from emoprobe.config.science.capture import Capture
 from emoprobe.config.science.model import Dtype
@@ -18,8 +20,28 @@ from server.capture.unserved import Unserved, UnservedInChat, UnservedInText
 MAX_CHOICES = 64
 MAX_PROMPTS = 1024
 MAX_STOPS = 16
+MAX_STOP_LENGTH = 4096  # characters
+MAX_MESSAGES = 4096
+MAX_POSITIONS = 8192
 RequestId = Annotated[str, Field(max_length=200, pattern=r"^[\x21-\x7e]+$")]
 TokenId = Annotated[int, Field(ge=0, strict=True)]
+
+
+def _layers(layers: Any) -> Any:
+    return layers if layers is None else Capture.check_layers(layers)
+
+
+def _positions(positions: Any) -> Any:
+    if isinstance(positions, list) and len(positions) > MAX_POSITIONS:
+        raise ValueError(f"must be `all` or a list of at most {MAX_POSITIONS} positions")
+    return positions if positions is None else Capture.check_positions(positions)
+
+
+# What a capture may leave out, in a request and among a client's defaults.
+Layers = Annotated[Literal["all"] | list[int] | None, BeforeValidator(_layers)]
+HookPoints = Annotated[list[Annotated[str, Field(max_length=200)]] | None, Field(min_length=1, max_length=1000)]
+Positions = Annotated[Literal["all"] | list[int | str] | None, BeforeValidator(_positions)]
+Characters = tuple[int, int, int]
 
 
 class Edit(BaseModel):
@@ -42,15 +64,10 @@ class Edit(BaseModel):
     values: list[Annotated[float, Field(allow_inf_nan=False)]] | None = Field(None, min_length=1, max_length=1 << 17)
     rows: str | None = Field(None, min_length=1)
     lengths: list[float] | None = None
-    layers: Literal["all"] | list[int]
+    layers: Annotated[Literal["all"] | list[int], BeforeValidator(Capture.check_layers)]
     operation: Literal["add", "ablate"]
     dose: float = Field(1.0, allow_inf_nan=False)
     phase: Literal["prompt", "generation", "all"] = "all"
-
-    @field_validator("layers", mode="before")
-    @classmethod
-    def _layers(cls, layers: Any) -> Any:
-        return Capture.check_layers(layers)
 
     @model_validator(mode="after")
     def _one_direction(self) -> Edit:
@@ -65,127 +82,10 @@ class Edit(BaseModel):
         return self
 
 
-class Ndif(BaseModel):
-    """What to capture, for one request; a field that is left out has the server's default.
-
-    `save_dir` is a folder under the server's activation root, relative to it or absolute. With `push` it is also pushed
-    to object storage, by a server that was started with `--push URL`. The fields from `messages` to `prompt_tokens`
-    tell named positions where the parts of a conversation are: in a chat request the server knows the messages, in a
-    request with token ids it is told them, and how many of the tokens are the prompt.
-
-    `steering` edits the stream while the completion is generated, while a prompt is scored, and while activations are
-    captured. Next to it, also if it is an empty list, they are only captured if one of the fields from `save_dir` to
-    `dtype`, but for `request_id`, is there. `kl` is at how many tokens after the prompt to tell how far the edits move
-    what the model predicts: the Kullback-Leibler divergences KL(edited ‖ unedited), in nats. Beside them the answer
-    has, as `unedited`, the log-probabilities of all tokens after the prompt without the edits.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    save_dir: str | None = Field(None, max_length=4096)
-    push: bool = False
-    request_id: RequestId | None = None
-    layers: Literal["all"] | list[int] | None = None
-    hook_points: list[str] | None = Field(None, min_length=1, max_length=1000)
-    positions: Literal["all"] | list[int | str] | None = None
-    dtype: Dtype | None = None
-    messages: list[dict[str, Any]] | None = None
-    message_spans: dict[str, tuple[int, int, int] | None] | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
-    prompt_tokens: int | None = Field(None, ge=1)
-    steering: list[Edit] = Field([], max_length=64)
-    kl: int | None = Field(None, ge=1)
-
-    @property
-    def captures(self) -> bool:
-        """Whether activations are to be captured."""
-        asked = {"save_dir", "push", "layers", "hook_points", "positions", "dtype"} & self.model_fields_set
-        return bool(asked) or "steering" not in self.model_fields_set
-
-    @model_validator(mode="after")
-    def _divergence_of_edits(self) -> Ndif:
-        if self.kl is not None and (not self.steering or self.prompt_tokens is None):
-            raise ValueError("kl compares edits after a prompt: it takes steering and prompt_tokens")
-        return self
-
-    @field_validator("layers", mode="before")
-    @classmethod
-    def _layers(cls, layers: Any) -> Any:
-        return layers if layers is None else Capture.check_layers(layers)
-
-    @field_validator("positions", mode="before")
-    @classmethod
-    def _positions(cls, positions: Any) -> Any:
-        return positions if positions is None else Capture.check_positions(positions)
-
-    def over(self, defaults: Ndif) -> Ndif:
-        """These fields, and the defaults for those that are left out."""
-        return defaults.model_copy(update={name: getattr(self, name) for name in self.model_fields_set})
-
-
-class Interventions(BaseModel):
-    """Defaults for requests that bring an `ndif` without these fields."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    layers: Literal["all"] | list[int] | None = None
-    hook_points: list[str] | None = Field(None, min_length=1, max_length=1000)
-    positions: Literal["all"] | list[int | str] | None = None
-    dtype: Dtype | None = None
-
-    _layers = field_validator("layers", mode="before")(Ndif._layers.__func__)  # type: ignore[attr-defined]
-    _positions = field_validator("positions", mode="before")(Ndif._positions.__func__)  # type: ignore[attr-defined]
-
-
-class StreamOptions(BaseModel):
-    """Options of a stream. Obfuscation, which pads chunks to hide their length, is not done; it changes no answer."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    include_usage: bool | None = False
-    include_obfuscation: bool | None = None
-
-
-class Sampling(Unserved):
-    """What both completion routes share."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    model: str | None = None
-    temperature: float | None = Field(None, ge=0.0, le=2.0, allow_inf_nan=False)
-    top_p: float | None = Field(None, gt=0.0, le=1.0, allow_inf_nan=False)
-    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
-    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    stop: str | list[str] | None = None
-    stream: bool | None = False
-    stream_options: StreamOptions | None = None
-    ignore_eos: bool | None = False
-    return_token_ids: bool | None = False
-    ndif: Ndif | None = None
-
-    @field_validator("stop")
-    @classmethod
-    def _stop(cls, stop: str | list[str] | None) -> list[str]:
-        stops = [stop] if isinstance(stop, str) else list(stop or [])
-        if len(stops) > MAX_STOPS:
-            raise ValueError(f"at most {MAX_STOPS} stop strings are accepted")
-        return [text for text in stops if text]
-
-    @classmethod
-    def served_fields(cls) -> list[str]:
-        """The fields that do something."""
-        bases = [base for base in (Unserved, UnservedInChat, UnservedInText) if issubclass(cls, base)]
-        unserved = {name for base in bases for name in base.model_fields}
-        return [name for name in cls.model_fields if name not in unserved]
-
-    @property
-    def stops(self) -> list[str]:
-        """The stop strings."""
-        return self.stop if isinstance(self.stop, list) else []
-
-
 class ContentPart(BaseModel):
     """A part of a message's content; only text is accepted."""
+
+    model_config = ConfigDict(extra="forbid")
 
     type: Literal["text"]
     text: str
@@ -207,10 +107,132 @@ class ChatMessage(BaseModel):
         return {**(self.model_extra or {}), "role": self.role, "content": content or ""}
 
 
+class PartSpans(BaseModel):
+    """Where the parts of a conversation lie: (message, start, end), the latter two in characters of its content."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    system: Characters | None = None
+    prefix: Characters | None = None
+    question: Characters | None = None
+
+
+class Ndif(BaseModel):
+    """What to capture, for one request; a field that is left out has the server's default.
+
+    `save_dir` is a folder under the server's activation root, relative to it or absolute. With `push` it is also pushed
+    to object storage, by a server that was started with `--push URL`. Named positions depend on where the parts of a
+    conversation are. A request with token ids says so as `token_spans`: half-open spans of `system`, `prefix` and
+    `question` in the prompt, which are the first `prompt_tokens` tokens. Or it gives the `messages` and, in characters
+    of their contents, `message_spans`; the server renders them with `chat_template_kwargs` and on the day `date`
+    (default: 2024-07-26), and refuses tokens that differ from the prompt. In a chat request it knows the messages.
+
+    `steering` edits the stream while the completion is generated, while a prompt is scored, and while activations are
+    captured. Next to it, also if it is an empty list, they are only captured if one of the fields from `save_dir` to
+    `dtype`, but for `request_id`, is there. `kl` is at how many tokens after the prompt to tell how far the edits move
+    what the model predicts: the Kullback-Leibler divergences KL(edited ‖ unedited), in nats. Beside them the answer
+    has, as `unedited`, the log-probabilities of all tokens after the prompt without the edits.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    save_dir: str | None = Field(None, max_length=4096)
+    push: bool = False
+    request_id: RequestId | None = None
+    layers: Layers = None
+    hook_points: HookPoints = None
+    positions: Positions = None
+    dtype: Dtype | None = None
+    messages: list[ChatMessage] | None = Field(None, max_length=MAX_MESSAGES)
+    message_spans: PartSpans | None = None
+    token_spans: dict[Literal["system", "prefix", "question"], tuple[TokenId, TokenId] | None] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    date: datetime.date | None = None
+    prompt_tokens: int | None = Field(None, ge=1)
+    steering: list[Edit] = Field([], max_length=64)
+    kl: int | None = Field(None, ge=1)
+
+    @property
+    def captures(self) -> bool:
+        """Whether activations are to be captured."""
+        asked = {"save_dir", "push", "layers", "hook_points", "positions", "dtype"} & self.model_fields_set
+        return bool(asked) or "steering" not in self.model_fields_set
+
+    @model_validator(mode="after")
+    def _divergence_of_edits(self) -> Ndif:
+        if self.kl is not None and (not self.steering or self.prompt_tokens is None):
+            raise ValueError("kl compares edits after a prompt: it takes steering and prompt_tokens")
+        return self
+
+    def over(self, defaults: Ndif) -> Ndif:
+        """These fields, and the defaults for those that are left out."""
+        return defaults.model_copy(update={name: getattr(self, name) for name in self.model_fields_set})
+
+
+class Interventions(BaseModel):
+    """One client's defaults for the fields that an `ndif` leaves out, each of them as in an `ndif`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    layers: Layers = None
+    hook_points: HookPoints = None
+    positions: Positions = None
+    dtype: Dtype | None = None
+
+
+class StreamOptions(BaseModel):
+    """Options of a stream. Obfuscation, which pads chunks to hide their length, is not done; it changes no answer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    include_usage: bool | None = False
+    include_obfuscation: bool | None = None
+
+
+class Sampling(Unserved):
+    """What both completion routes share."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = Field(None, max_length=1000)
+    temperature: float | None = Field(None, ge=0.0, le=2.0, allow_inf_nan=False)
+    top_p: float | None = Field(None, gt=0.0, le=1.0, allow_inf_nan=False)
+    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    stop: str | list[str] | None = None
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    ignore_eos: bool | None = False
+    return_token_ids: bool | None = False
+    ndif: Ndif | None = None
+
+    @field_validator("stop")
+    @classmethod
+    def _stop(cls, stop: str | list[str] | None) -> list[str]:
+        stops = [stop] if isinstance(stop, str) else list(stop or [])
+        if len(stops) > MAX_STOPS:
+            raise ValueError(f"at most {MAX_STOPS} stop strings are accepted")
+        if any(len(text) > MAX_STOP_LENGTH for text in stops):
+            raise ValueError(f"stop strings of at most {MAX_STOP_LENGTH} characters are accepted")
+        return [text for text in stops if text]
+
+    @classmethod
+    def served_fields(cls) -> list[str]:
+        """The fields that do something."""
+        bases = [base for base in (Unserved, UnservedInChat, UnservedInText) if issubclass(cls, base)]
+        unserved = {name for base in bases for name in base.model_fields}
+        return [name for name in cls.model_fields if name not in unserved]
+
+    @property
+    def stops(self) -> list[str]:
+        """The stop strings."""
+        return self.stop if isinstance(self.stop, list) else []
+
+
 class ChatRequest(Sampling, UnservedInChat):
     """Body of `/v1/chat/completions`."""
 
-    messages: list[ChatMessage] = Field(min_length=1, max_length=4096)
+    messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_tokens: int | None = Field(None, ge=0)
     max_completion_tokens: int | None = Field(None, ge=0)
     logprobs: bool | None = False
@@ -222,7 +244,7 @@ class ChatRequest(Sampling, UnservedInChat):
         if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs: only together with logprobs: true")
         if self.ndif is not None:
-            for name in ("messages", "prompt_tokens", "chat_template_kwargs"):
+            for name in ("messages", "token_spans", "prompt_tokens", "chat_template_kwargs"):
                 if getattr(self.ndif, name) is not None:
                     raise ValueError(f"ndif.{name}: only where the prompt is given as tokens, in /v1/completions")
             limit = self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
@@ -247,9 +269,11 @@ class CompletionRequest(Sampling, UnservedInText):
     @model_validator(mode="after")
     def _combinations(self) -> CompletionRequest:
         if self.ndif is not None and self.ndif.messages is None:
-            for name in ("message_spans", "chat_template_kwargs"):
+            for name in ("message_spans", "chat_template_kwargs", "date"):
                 if getattr(self.ndif, name) is not None:
                     raise ValueError(f"ndif.{name}: only together with ndif.messages")
+        if self.ndif is not None and self.ndif.messages is not None and self.ndif.token_spans is not None:
+            raise ValueError("ndif.token_spans: either these or ndif.messages")
         if self.ndif is not None and self.ndif.steering:
             scored = self.echo and self.logprobs is not None
             if self.max_tokens == 0 and not scored and not self.ndif.captures:
@@ -269,3 +293,25 @@ class CompletionRequest(Sampling, UnservedInText):
         if isinstance(self.prompt, str) or isinstance(self.prompt[0], int):
             return [self.prompt]  # type: ignore[list-item]
         return list(self.prompt)  # type: ignore[arg-type]
+
+
+def accepted_fields(body: type[BaseModel], place: Sequence[int | str]) -> list[str]:
+    """Return the fields that a request accepts beside the last part of a place in its body, such as `("ndif", "x")`."""
+    models = [body]
+    for part in place[:-1]:
+        fields = [model.model_fields[part] for model in models if isinstance(part, str) and part in model.model_fields]
+        if fields:
+            models = [model for field in fields for model in _models_of(field.annotation)]
+    return [
+        name
+        for model in models
+        for name in (model.served_fields() if issubclass(model, Sampling) else model.model_fields)
+    ]
+
+
+def _models_of(annotation: Any) -> Iterable[type[BaseModel]]:
+    """The models in an annotation, such as `list[Edit] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models_of(part)

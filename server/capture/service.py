@@ -10,6 +10,7 @@ import torch
 
 from emoprobe.models.architecture import HookPointError
 from emoprobe.results.activation_folder import TokenSpans
+from server.capture.budget import Budget
 from server.capture.capturing import Captures
 from server.capture.engine import Engine, Pass
 from server.capture.errors import BadRequestError, UnknownModelError
@@ -29,6 +30,7 @@ class Service:
 
     def __init__(self, model: ServedModel, engine: Engine, storage: Storage, pusher: Pusher | None = None) -> None:
         self.model, self.engine, self.storage = model, engine, storage
+        self.budget = Budget(engine.memory)
         self.captures = Captures(model, engine, storage, pusher)
 
     def check_model(self, name: str | None) -> None:
@@ -40,16 +42,27 @@ class Service:
         if name is not None and name != self.model.name:
             raise UnknownModelError(f"The model `{name}` does not exist; this server has `{self.model.name}`")
 
-    def chat_prompt(self, messages: list[dict[str, Any]], template: dict[str, Any] | None, ndif: Ndif | None) -> Prompt:
-        """The prompt of a chat request.
+    def chat_prompt(
+        self,
+        messages: list[dict[str, Any]],
+        template: dict[str, Any] | None,
+        ndif: Ndif | None,
+        *,
+        continued: bool = False,
+    ) -> Prompt:
+        """The prompt of a chat request; `continued`: its last message is the beginning of the answer.
 
         Raises:
-            BadRequestError: the chat template refuses it.
+            BadRequestError: the chat template refuses it, or it has a token that the model lacks.
         """
         try:
-            return self.model.tokens.chat(messages, template or {}, ndif.message_spans if ndif else None)
+            marks = ndif.message_spans.model_dump() if ndif is not None and ndif.message_spans is not None else None
+            date = None if ndif is None else ndif.date
+            prompt = self.model.tokens.chat(messages, template or {}, marks, date, continued=continued)
         except PromptError as error:
             raise BadRequestError(str(error), "messages") from None
+        self._check_tokens(prompt.token_ids, "messages")
+        return prompt
 
     def text_prompt(self, prompt: str | list[int], ndif: Ndif | None) -> Prompt:
         """The prompt of a completion request: text, or token ids, which may hold a completion already.
@@ -61,23 +74,46 @@ class Service:
             ids = self.model.tokens.encode(prompt) if isinstance(prompt, str) else prompt
         except PromptError as error:
             raise BadRequestError(f"prompt: {error}", "prompt") from None
-        if not ids:
-            raise BadRequestError("prompt: holds no token", "prompt")
-        if max(ids) >= self.model.vocabulary:
-            raise BadRequestError(
-                f"prompt: token id {max(ids)} does not exist (vocabulary: {self.model.vocabulary})", "prompt"
-            )
+        self._check_tokens(ids, "prompt")
         count = len(ids) if ndif is None or ndif.prompt_tokens is None else ndif.prompt_tokens
         if count > len(ids):
             raise BadRequestError(f"ndif.prompt_tokens = {count}: there are only {len(ids)} tokens", "ndif")
         if ndif is None or ndif.messages is None:
-            return Prompt(ids, TokenSpans(response=(count, len(ids))))
-        rendered = self.chat_prompt(ndif.messages, ndif.chat_template_kwargs, ndif)
-        if rendered.token_ids != ids[:count]:
+            spans = {} if ndif is None else ndif.token_spans or {}
+            for name, span in spans.items():
+                if span is not None and not span[0] < span[1] <= count:
+                    raise BadRequestError(
+                        f"ndif.token_spans.{name} = {list(span)} is no span of the {count} tokens of the prompt", "ndif"
+                    )
+            return Prompt(ids, TokenSpans(**spans, response=(count, len(ids))))
+        messages = [message.plain() for message in ndif.messages]
+        prefilled = bool(messages) and messages[-1].get("role") == "assistant"
+        for continued in (False, True)[: 1 + prefilled]:
+            rendered = self.chat_prompt(messages, ndif.chat_template_kwargs, ndif, continued=continued)
+            if rendered.token_ids == ids[:count]:
+                break
+        else:
             raise BadRequestError(
-                "ndif.messages: the chat template does not turn them into these prompt tokens", "ndif"
+                "ndif.messages: the chat template does not turn them into these prompt tokens; send ndif.token_spans "
+                "in place of messages, or the ndif.date of a template that writes the date",
+                "ndif",
             )
         return Prompt(ids, rendered.spans.model_copy(update={"response": (count, len(ids))}))
+
+    def _check_tokens(self, ids: list[int], field: str) -> None:
+        """Check that a prompt has tokens, and the model's embedding a row for each of them.
+
+        Raises:
+            BadRequestError: it has none, or one that the model lacks.
+        """
+        if not ids:
+            raise BadRequestError(f"{field}: holds no token", field)
+        if max(ids) >= self.model.vocabulary:
+            message = f"token id {max(ids)} does not exist, the model's embedding has {self.model.vocabulary} rows"
+            text = self.model.tokens.name(max(ids))
+            if text is not None:
+                message += f"; the tokenizer has {text!r} there: leave it out, or resize the model's embedding"
+            raise BadRequestError(f"{field}: {message}", field)
 
     def generation(
         self,

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load
+from safetensors import SafetensorError, safe_open
 
 from emoprobe.models.architecture import Architecture
 from server.capture.schema import Edit
@@ -70,7 +70,7 @@ def layer_edits(edits: Sequence[Edit], root: Path, architecture: Architecture) -
     found = []
     for number, edit in enumerate(edits):
         layers = architecture.layers(edit.layers)
-        rows = _file_rows(edit, root, layers, architecture.n_layers) if edit.rows is None else _sent_rows(edit, layers)
+        rows = _file_rows(edit, root, layers, architecture) if edit.rows is None else _sent_rows(edit, layers)
         for layer, (vector, own) in zip(layers, rows, strict=True):
             if vector.shape != (architecture.d_model,):
                 raise SteeringError(
@@ -87,13 +87,15 @@ def layer_edits(edits: Sequence[Edit], root: Path, architecture: Architecture) -
     return tuple(found)
 
 
-def _file_rows(edit: Edit, root: Path, layers: list[int], n_layers: int) -> list[tuple[torch.Tensor, float | None]]:
+def _file_rows(
+    edit: Edit, root: Path, layers: list[int], model: Architecture
+) -> list[tuple[torch.Tensor, float | None]]:
     """The direction at each of some layers, and the length that it is measured in there; None: its own."""
-    vectors, lengths = _direction(edit, root)
+    vectors, lengths = _direction(edit, root, model)
     return [
         (
-            _of_layer(vectors, layer, n_layers, 1, "direction"),
-            None if lengths is None else float(_of_layer(lengths, layer, n_layers, 0, "length")),
+            vectors if vectors.dim() == 1 else vectors[layer],
+            None if lengths is None else float(lengths if lengths.dim() == 0 else lengths[layer]),
         )
         for layer in layers
     ]
@@ -113,50 +115,69 @@ def _sent_rows(edit: Edit, layers: list[int]) -> list[tuple[torch.Tensor, float 
     return list(zip(rows, edit.lengths, strict=True))
 
 
-def _direction(edit: Edit, root: Path) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _direction(edit: Edit, root: Path, model: Architecture) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The direction of an edit, and the length that it is measured in; None: its own."""
     if edit.values is not None:
         return torch.tensor(edit.values, dtype=torch.float32), None
     assert edit.file is not None
     assert edit.key is not None
     path = (root / edit.file).resolve()
-    status = path.stat() if path.is_relative_to(root) and path.is_file() else None
-    if status is None or status.st_size > MAX_FILE:
+    state = _state(path) if path.is_relative_to(root) and path.is_file() else None
+    if state is None or state[2] > MAX_FILE:
         raise SteeringError(f"file {edit.file!r} is no file of at most {MAX_FILE >> 20} MiB below the server's root")
-    return _read(path, edit.file, edit.key, edit.sha256, (status.st_ino, status.st_mtime_ns, status.st_size))
+    return _read(path, edit.file, edit.key, edit.sha256, state, (model.n_layers, model.d_model))
 
 
 @lru_cache(maxsize=REMEMBERED)
 def _read(
-    path: Path, file: str, key: str, sha256: str | None, state: tuple[int, ...]
+    path: Path, file: str, key: str, sha256: str | None, state: tuple[int, ...], shape: tuple[int, int]
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Read a direction; remembered while the file is in the same state, as thousands of requests name a few."""
-    content = path.read_bytes()
-    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
-        raise SteeringError(f"file {file!r} has another sha256 than {sha256}")
+    """Read a direction of a model with so many layers, so wide; remembered while the file is in the same state.
+
+    Thousands of requests name a few directions. No more than a direction is ever read into memory, whatever is in the
+    file, so that neither a refused request nor what is remembered takes much.
+    """
+    if sha256 is not None:
+        with open(path, "rb") as content:
+            if hashlib.file_digest(content, "sha256").hexdigest() != sha256:
+                raise SteeringError(f"file {file!r} has another sha256 than {sha256}")
+    layers, width = shape
     try:
-        tensors = load(content)
+        with safe_open(path, "pt") as tensors:
+            if key not in tensors.keys():  # noqa: SIM118, it is no mapping
+                raise SteeringError(f"file {file!r} has no tensor {key!r}")
+            vectors = _tensor(tensors, key, file, [[width], [layers, width]])
+            norm = f"{key}.norm"
+            lengths = _tensor(tensors, norm, file, [[], [layers]]) if norm in tensors.keys() else None  # noqa: SIM118
     except SafetensorError as error:
         raise SteeringError(f"file {file!r} holds no safetensors: {error}") from None
-    except KeyError as error:  # a type that PyTorch does not have
-        raise SteeringError(f"file {file!r} holds values of type {error}, which cannot be read") from None
-    if key not in tensors:
-        raise SteeringError(f"file {file!r} has no tensor {key!r}")
-    vectors, lengths = tensors[key], tensors.get(f"{key}.norm")
-    if vectors.is_complex() or (lengths is not None and lengths.is_complex()):
-        raise SteeringError(f"file {file!r} holds complex numbers under {key!r}; a direction is real")
-    return vectors.float(), None if lengths is None else lengths.float()
+    if _state(path) != state:
+        raise SteeringError(f"file {file!r} changes while it is read; send the request again")
+    return vectors, lengths
 
 
-def _of_layer(values: torch.Tensor, layer: int, layers: int, dimensions: int, name: str) -> torch.Tensor:
-    """A layer's part of a tensor that is the same for all layers, or has a row for each."""
-    if values.dim() == dimensions:
-        return values
-    if values.dim() == dimensions + 1 and values.shape[0] == layers:
-        return values[layer]
-    raise SteeringError(
-        f"the {name} has shape {list(values.shape)}; accepted: one for all of {layers} layers, or one each"
-    )
+def _tensor(tensors: Any, key: str, file: str, shapes: list[list[int]]) -> torch.Tensor:
+    """A tensor of one of some shapes, in float32."""
+    entry = tensors.get_slice(key)
+    if entry.get_shape() not in shapes:
+        accepted = " or ".join(map(str, shapes))
+        raise SteeringError(
+            f"{key!r} in file {file!r} has shape {entry.get_shape()}; accepted: {accepted}, the model's"
+        )
+    kind = entry.get_dtype()
+    try:
+        values: torch.Tensor = tensors.get_tensor(key)
+        if values.is_complex():
+            raise SteeringError(f"file {file!r} holds complex numbers under {key!r}; a direction is real")
+        return values.float()
+    except (KeyError, AttributeError, RuntimeError):  # a type that PyTorch does not have, or cannot convert
+        raise SteeringError(f"file {file!r} holds values of type {kind!r}, which cannot be read") from None
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    """What changes when a file is replaced: its inode, date (ns) and size."""
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 class SteeredRows:

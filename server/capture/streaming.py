@@ -56,6 +56,7 @@ async def events(work: Work, timeout: float) -> AsyncIterator[str]:
         yield event(told(error)[1])
     finally:
         work.cancel()
+        work.release()
     yield DONE
 
 

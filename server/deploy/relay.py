@@ -46,11 +46,13 @@ class Relay:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Pass one connection on, both ways, until either side ends it."""
-        with contextlib.suppress(OSError, GoneError):
-            first = await reader.read(CHUNK)
-            if first:
-                await self._pass_on(first, reader, writer, counts=not first.startswith(HEALTH))
-        writer.close()
+        try:
+            with contextlib.suppress(OSError, GoneError):
+                first = await reader.read(CHUNK)
+                if first:
+                    await self._pass_on(first, reader, writer, counts=not first.startswith(HEALTH))
+        finally:
+            writer.close()
 
     async def _pass_on(
         self, first: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, counts: bool

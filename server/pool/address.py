@@ -67,3 +67,15 @@ def pool_status(path: Path) -> PoolStatus | None:
         except (OSError, ValueError):
             return None
     return found
+
+
+def private_folder(folder: Path) -> None:
+    """Make the folder of the addresses, which nobody else may enter.
+
+    Raises:
+        PermissionError: the folder belongs to somebody else.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.lstat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise PermissionError(f"{folder} is not this user's alone; remove it, or set XDG_RUNTIME_DIR")

@@ -8,14 +8,14 @@ import os
 import socket
 import subprocess
 import threading
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from server.pool.address import Address
+from server.pool.address import Address, private_folder
 from server.pool.protocol import STREAM, Caller, Job, line
-from server.pool.start import private_folder
 
 MAX_POOLS = 4
 CHUNK = 1 << 16
@@ -39,7 +39,8 @@ class PoolClient:
         address: the file with the pool's address.
         caller: the workflow.
         python: the interpreter that starts a pool.
-        answered: called in a thread of the client with the number of a job and why it failed, empty where it succeeded.
+        answered: called in a thread of the client with the number of a job and why it failed, empty where it succeeded;
+            must not raise.
     """
 
     def __init__(self, address: Path, caller: Caller, python: str, answered: Callable[[int, str], None]) -> None:
@@ -68,19 +69,24 @@ class PoolClient:
             self._wanted.notify()
 
     def _work(self) -> None:
+        """Ask and listen until the client is closed. An error fails the jobs that wait, never this thread alone."""
         while True:
             with self._lock:
                 self._wanted.wait_for(lambda: self._asked or self._closed)
                 if self._closed:
                     return
-            reason = self._reach()
-            if reason:
-                self._fail(lambda _: True, reason)
-                continue
-            self._listen()
+            try:
+                reason = self._reach()
+                if not reason:
+                    self._listen()
+            except Exception:
+                reason = f"The pool's client failed (a bug in Emoprobe):\n{traceback.format_exc()}"
             with self._lock:
                 self._hang_up()
-            self._fail(lambda asked: asked.pools >= MAX_POOLS, AWAY)
+            if reason:
+                self._fail(lambda _: True, reason)
+            else:
+                self._fail(lambda asked: asked.pools >= MAX_POOLS, AWAY)
 
     def _reach(self) -> str:
         """Connect to the pool, which is started where none answers, and ask for all jobs; returns why that failed."""
@@ -102,7 +108,7 @@ class PoolClient:
                 return ""
             self._connection = connection
             with suppress(OSError):
-                connection.sendall(f"{address.token}\t{STREAM}\n".encode())
+                connection.sendall(os.fsencode(f"{address.token}\t{STREAM}\n"))
             self._send(connection, list(self._asked.values()))
         return ""
 
@@ -139,7 +145,7 @@ class PoolClient:
         for asked in jobs:
             asked.pools += 1
         with suppress(OSError):
-            connection.sendall("".join(asked.line for asked in jobs).encode())
+            connection.sendall(os.fsencode("".join(asked.line for asked in jobs)))
 
     def _listen(self) -> None:
         """Tell of every job that the pool answers, until the connection ends."""

@@ -58,7 +58,7 @@ class Connections:
                 response = await client.post(path, json=body)
         except TimeoutError:
             await client.aclose()
-            raise RequestError(f"no answer within {timeout:g} s") from None
+            raise RequestError(f"no answer within {timeout:g} s", timed_out=True) from None
         except httpx.HTTPError as error:
             await client.aclose()
             raise RequestError(f"{type(error).__name__}: {str(error) or 'the connection broke'}", broken=True) from None

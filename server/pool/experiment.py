@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from functools import cached_property
 from pathlib import Path
 
 from emoprobe.config.experiment import Config
+from emoprobe.conversations.rendering import Renderer
 from emoprobe.models.depth import known_size, layer_count
-from emoprobe.models.source import ModelCard
+from emoprobe.models.source import ModelCard, tokenizer_directory
 from emoprobe.models.tokens import Encode, encoder
 from emoprobe.results.layout import Layout
 from emoprobe.results.sample import Sample
@@ -32,7 +34,7 @@ class Experiment:
         self.allowance = pair_allowance(config, self.layout)
         self.directory = directory
         self._drawer: Drawer | None = None
-        self._opening = threading.Lock()
+        self._opening, self._loading = threading.Lock(), threading.Lock()
 
     def sample(self, index: int) -> Sample:
         """One sample, drawn from the data set, which stays open for the others.
@@ -68,13 +70,30 @@ class Experiment:
         return steering_allowance(self.config, self.layout, self.steering.trajectories)
 
     @cached_property
+    def _loaded_renderer(self) -> Renderer:
+        return Renderer.load(tokenizer_directory(self.card), self.card.tokenizer)
+
+    async def renderer(self) -> Renderer:
+        """What turns messages into the model's tokens; loaded when it is first asked for.
+
+        Raises:
+            PromptError, ModelError: the model's tokenizer cannot be loaded.
+        """
+
+        def load() -> Renderer:
+            with self._loading:
+                return self._loaded_renderer
+
+        return self._loaded_renderer if "_loaded_renderer" in self.__dict__ else await asyncio.to_thread(load)
+
+    @cached_property
     def encode(self) -> Encode:
         """The model's tokenizer.
 
         Raises:
             ModelError: it cannot be loaded.
         """
-        return encoder(Path(self.card.path))
+        return encoder(tokenizer_directory(self.card))
 
     @property
     def model_name(self) -> str:

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from emoprobe.results import atomic
 from emoprobe.results.activation_folder import METADATA, TENSORS
+from emoprobe.results.layout import ACTIVATION_FILES
 from server.pool.replies import RequestError
 
 
@@ -68,6 +69,6 @@ def _path(save_dir: str) -> str:
 
 
 def _write(folder: Path, tensors: bytes, metadata: bytes) -> None:
-    with atomic.directory(folder) as temporary:
+    with atomic.directory(folder, ACTIVATION_FILES) as temporary:
         (temporary / TENSORS).write_bytes(tensors)
         (temporary / METADATA).write_bytes(metadata)

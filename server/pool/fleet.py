@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from emoprobe.results.trajectory import Attempt
-from emoprobe.tasks.responses import Delivery
+from emoprobe.tasks.responses import Delivery, OtherPromptError
+from server.pool import advice
 from server.pool.launch import Kind
 from server.pool.replies import RequestError
 from server.pool.status import FleetStatus, WorkerStatus
@@ -22,12 +23,6 @@ from server.pool.worker import Worker
 log = logging.getLogger(__name__)
 
 BACKOFF_SECONDS = 0.5
-GAVE_UP = "What to do: run again for new attempts; logs/pool.log and logs/servers/ tell more."
-REFUSED = (
-    "What to do: change what is asked (the prompt, generation.max_tokens, generation.engine.max_model_len), "
-    "then run again."
-)
-DOWN = "What to do: mend the cause, then run again; what has been made is kept."
 
 
 class FleetDownError(Exception):
@@ -119,7 +114,9 @@ class Fleet:
         for worker, task in supervisors.items():
             if worker.state != "failed":  # else it ends its server already, in which it must not be disturbed
                 task.cancel()
-        await asyncio.gather(*supervisors.values(), return_exceptions=True)
+        for ended in await asyncio.gather(*supervisors.values(), return_exceptions=True):
+            if isinstance(ended, Exception):
+                log.error("a server was not ended as it should be", exc_info=ended)
 
     def changed(self) -> None:
         """Wake the requests that wait for room."""
@@ -143,6 +140,8 @@ class Fleet:
         """Try worker after worker."""
         attempts: list[Attempt] = []
         tried: list[Worker] = []
+        errors: list[RequestError | ValueError] = []
+        refusing: set[Worker] = set()
         spared = 0
         while True:
             worker = await self._acquire(request.index, tried)
@@ -150,14 +149,25 @@ class Fleet:
                 return await self._attempt(worker, request, attempts)
             except (RequestError, ValueError) as error:
                 self._note_failure(worker, error, attempts)
+                errors.append(error)
                 spared += isinstance(error, RequestError) and error.spared
+                if isinstance(error, RequestError) and error.status in advice.OF_THE_SERVER:
+                    refusing.add(worker)
+                    if refusing.issuperset(each for each in self.workers if each.state == "live"):
+                        what = advice.for_attempts([error])
+                        raise RefusedError(
+                            f"every server refused the request: {error}\nWhat to do: {what}", attempts
+                        ) from None
             finally:
                 worker.in_flight -= 1
                 self.changed()
             paid = len(attempts) - spared
             if paid >= self._attempts:
                 lines = [f"  {number}. {entry.worker}: {entry.error}" for number, entry in enumerate(attempts, 1)]
-                raise GaveUpError("\n".join([f"all {len(attempts)} attempts failed:", *lines, GAVE_UP]), attempts)
+                lines += [f"What to do: {advice.for_attempts(errors)}"]
+                if all(isinstance(error, OtherPromptError) for error in errors):
+                    raise RefusedError("\n".join(["every server changes the prompt:", *lines]), attempts)
+                raise GaveUpError("\n".join([f"all {len(attempts)} attempts failed:", *lines]), attempts)
             if len(self.workers) == 1 or worker in tried:
                 await asyncio.sleep(BACKOFF_SECONDS * 2 ** max(0, paid - 1))
             tried.append(worker)
@@ -196,7 +206,8 @@ class Fleet:
         if isinstance(error, RequestError):
             worker.paused_until = max(worker.paused_until, time.monotonic() + error.pause)
             if error.permanent:
-                raise RefusedError(f"{worker.name} refused the request: {error}\n{REFUSED}", attempts) from None
+                what = f"What to do: {advice.REQUEST}"
+                raise RefusedError(f"{worker.name} refused the request: {error}\n{what}", attempts) from None
 
     async def _acquire(self, index: int, tried: list[Worker]) -> Worker:
         """Wait for a worker with room and take a place there."""
@@ -229,7 +240,8 @@ class Fleet:
     def why_down(self) -> str:
         """Why no worker is left: each different reason once."""
         reasons = list(dict.fromkeys(worker.error or worker.name for worker in self.workers))
-        return "\n".join(["No model server is left.", *reasons, DOWN])
+        what = f"What to do: {advice.for_server(' '.join(reasons))} What has been made is kept."
+        return "\n".join(["No model server is left.", *reasons, what])
 
     def status(self) -> FleetStatus:
         """What a watcher wants to know: who is served, who waits, and what each worker does."""

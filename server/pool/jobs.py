@@ -8,12 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from emoprobe.conversations.stored import stored_spans
 from emoprobe.results.activation_folder import ActivationFolder, Stored
 from emoprobe.results.dates import date_to_now
 from emoprobe.results.record import DamagedError
 from emoprobe.results.sample import Sample
 from emoprobe.results.trajectory import STATE, AgentState
-from emoprobe.tasks.requests import chat_request, message_spans
+from emoprobe.tasks.requests import chat_request, message_spans, rendered_prompt, sent_request
 from emoprobe.tasks.responses import Delivery, ResponseError, check_response, completed, failed
 from emoprobe.tasks.samples import sample_index, split_draw_id
 from server.pool.experiment import Experiment
@@ -51,6 +52,7 @@ async def generate(experiment: Experiment, fleet: Fleet, variant: str, name: str
         FleetDownError: no server is left.
         GaveUpError, RefusedError: no server answered, and no more pairs may fail.
         VariantError, DataError: the pair has no request.
+        PromptError, ModelError: the messages have no prompt, or the tokenizer cannot be loaded.
         OSError: the files could not be written.
     """
     config, layout = experiment.config, experiment.layout
@@ -58,26 +60,27 @@ async def generate(experiment: Experiment, fleet: Fleet, variant: str, name: str
     sample = Sample.read(layout.sample(sample_id))
     request = chat_request(config, experiment.model_name, variant, sample, number)
     inline = _wanted(experiment, variant, name) if config.captures_inline else None
-    body, fetch = request, None
-    check: Check = check_response
+    marks = None if inline is None else message_spans(config, request["messages"], sample.question)
+    prompt = rendered_prompt(config, await experiment.renderer(), request, marks)
+    body, fetch = sent_request(request, prompt.token_ids), None
+    check: Check = partial(check_response, prompt_ids=prompt.token_ids)
     if inline is not None:
-        marks = message_spans(config, request["messages"], sample.question)
-        body = request | {"ndif": inline | {"message_spans": marks.values()}}
-        check, fetch = _capture_check(inline, check_response), _fetcher(experiment, inline)
+        body |= {"ndif": inline | {"token_spans": prompt.spans}}
+        check, fetch = _capture_check(inline, check), _fetcher(experiment, inline)
     index = experiment.pair_index(variant, sample.index, number)
-    asked = Request(index, "/v1/chat/completions", body, config.workers.timeout, check, fetch)
+    asked = Request(index, "/v1/completions", body, config.workers.timeout, check, fetch)
     try:
         response, delivery = await fleet.deliver(asked)
     except UnansweredError as error:
         await experiment.allowance.must_admit(variant, name, error)
-        trajectory = failed(config, variant, sample, request, str(error), error.attempts, draw=number)
+        trajectory = failed(config, variant, sample, request, prompt, str(error), error.attempts, draw=number)
         if inline is not None:
             await _write_failed_capture(experiment, inline, str(error), [])
     else:
         experiment.allowance.answered(variant, name)
         if inline is not None:
             await _pull_pushed(experiment, fleet, inline, response, delivery)
-        trajectory = completed(config, variant, sample, request, response, delivery, draw=number)
+        trajectory = completed(config, variant, sample, request, prompt, response, delivery, draw=number)
     date_to_now([layout.sample(sample_id), layout.model])
     await write(trajectory.write, layout.pair(variant, name))
 
@@ -92,6 +95,7 @@ async def capture(experiment: Experiment, fleet: Fleet, variant: str, name: str)
         FleetDownError: no server is left.
         GaveUpError, RefusedError: no server answered, and no more pairs may fail.
         DamagedError: the trajectory cannot be read.
+        PromptError, ModelError: the tokenizer cannot be loaded, or cannot locate anything.
         OSError: the record could not be written.
     """
     await _replay(experiment, fleet, variant, name, _wanted(experiment, variant, name))
@@ -126,9 +130,7 @@ async def _replay(experiment: Experiment, fleet: Fleet, variant: str, name: str,
         "max_tokens": 0,
         "ndif": wanted
         | {
-            "messages": state.request["messages"],
-            "message_spans": state.message_spans and state.message_spans.values(),
-            "chat_template_kwargs": state.request.get("chat_template_kwargs"),
+            "token_spans": stored_spans(await experiment.renderer(), state),
             "prompt_tokens": len(state.prompt_token_ids),
         },
     }

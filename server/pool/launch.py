@@ -16,6 +16,7 @@ from emoprobe.config.science.generation import Backend
 from emoprobe.models.hardware import without_batch_invariance
 from server.guard import KEY_VARIABLE
 from server.pool.launcher import LaunchError
+from server.pool.search_path import search_path
 
 Kind = Backend
 CODE = Path(__file__).parents[2]
@@ -147,7 +148,7 @@ def command(
 def environment(config: Config, share: Share, api_key: str) -> dict[str, str]:
     """The environment of a server here: its cores or GPUs, no network, reproducible arithmetic, and its API key."""
     env = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "LD_PRELOAD")}
-    env |= _settings(config, bool(share.gpus))
+    env |= _settings(config, bool(share.gpus)) | {"PYTHONPATH": search_path(CODE)}
     env |= {"EMOPROBE_PARENT": str(os.getpid()), KEY_VARIABLE: api_key, "VLLM_API_KEY": api_key}
     if share.gpus:
         visible = {"CUDA_VISIBLE_DEVICES": ",".join(share.gpus)}

@@ -11,8 +11,12 @@ import secrets
 import signal
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
+from emoprobe.conversations.rendering import PromptError
+from emoprobe.models.source import ModelError
 from emoprobe.results.activation_folder import ActivationError
+from emoprobe.results.os_errors import what_to_do
 from emoprobe.results.record import DamagedError
 from emoprobe.tasks.samples import DataError
 from emoprobe.tasks.variants import VariantError
@@ -30,6 +34,9 @@ from server.pool.steering import SteeringError
 log = logging.getLogger(__name__)
 
 OK = "ok\n"
+GREETING_SECONDS = 10.0  # in which a client has to send the pool's token
+PATIENCE_SECONDS = 2.0
+MAX_STRANGERS = 512  # connections that have not sent it yet; past them the oldest makes room
 
 
 class Pool:
@@ -48,6 +55,7 @@ class Pool:
         self._owners = Owners(self._owner_ended)
         self._running: Counter[str] = Counter()
         self._closing = asyncio.Event()
+        self._strangers: dict[asyncio.Task[Any], asyncio.Timeout] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self, owner: int) -> None:
@@ -82,10 +90,10 @@ class Pool:
             self._closing.set()
 
     def _owner_ended(self, owner: int) -> None:
-        self._runs = {caller: run for caller, run in self._runs.items() if caller.owner != owner}
-        self._fleets.forget_failed()
         if not self._owners:
             asyncio.get_running_loop().call_later(self._keep_alive, self._close_if_unowned)
+        self._runs = {caller: run for caller, run in self._runs.items() if caller.owner != owner}
+        self._fleets.forget_failed()
 
     def _close_if_unowned(self) -> None:
         if not self._owners:
@@ -96,22 +104,47 @@ class Pool:
         assert task is not None
         self._tasks.add(task)
         try:
-            token, _, line = (await reader.readline()).decode().rstrip("\n").partition("\t")
-            if not secrets.compare_digest(token.encode(), self._token.encode()):
+            greeting = await self._greeting(task, reader)
+            token, _, line = os.fsdecode(greeting).rstrip("\n").partition("\t")
+            if not secrets.compare_digest(os.fsencode(token), self._token.encode()):
                 pass
             elif line == STREAM:
                 await self._stream(reader, writer)
             else:
                 answer = json.dumps(self.status()) if line == "status" else await self._work(reader, line)
-                writer.write(answer.encode())
+                writer.write(os.fsencode(answer))
                 await writer.drain()
-        except (ConnectionError, asyncio.CancelledError, ValueError):
+        except (ConnectionError, TimeoutError, asyncio.CancelledError):
             pass
+        except ValueError as error:  # whoever connects may send anything
+            log.warning("a request that cannot be read: %s", error)
         finally:
             self._tasks.discard(task)
             writer.close()
             with contextlib.suppress(ConnectionError, asyncio.CancelledError):
                 await writer.wait_closed()
+
+    async def _greeting(self, task: asyncio.Task[Any], reader: asyncio.StreamReader) -> bytes:
+        """The first line of a client: everybody on this machine can connect, and not all of them will send one.
+
+        Raises:
+            TimeoutError: it took too long, or there were too many.
+            ValueError: it is too long.
+        """
+        now = asyncio.get_running_loop().time()
+        if len(self._strangers) >= MAX_STRANGERS:
+            # A crowd of clients that come at once have just not been read yet.
+            late = now + GREETING_SECONDS - PATIENCE_SECONDS
+            waiting = (clock for clock in self._strangers.values() if not clock.expired())
+            oldest = next((clock for clock in waiting if now < (clock.when() or 0.0) < late), None)
+            if oldest is not None:
+                oldest.reschedule(now)
+        async with asyncio.timeout(GREETING_SECONDS) as clock:
+            self._strangers[task] = clock
+            try:
+                return await reader.readline()
+            finally:
+                del self._strangers[task]
 
     async def _stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Do what one client asks for, many jobs at a time, until it goes away."""
@@ -124,7 +157,7 @@ class Pool:
 
         try:
             while line := await reader.readline():
-                number, _, job = line.decode().rstrip("\n").partition("\t")
+                number, _, job = os.fsdecode(line).rstrip("\n").partition("\t")
                 task = asyncio.create_task(answer(int(number), job))
                 running.add(task)
                 task.add_done_callback(running.discard)
@@ -147,7 +180,14 @@ class Pool:
         return "" if work.cancelled() else work.result()
 
     async def _answer(self, line: str) -> str:
-        """Do one job; the answer is `ok`, or the reason why not."""
+        """Do one job; the answer is `ok`, or the reason why not. It never raises: a client would wait for ever."""
+        try:
+            return await self._done(line)
+        except Exception as error:
+            log.exception("%s", ascii(line))
+            return f"{type(error).__name__}: {error} (a bug in Emoprobe; see logs/pool.log)\n"
+
+    async def _done(self, line: str) -> str:
         try:
             caller, job = parse(line)
         except ProtocolError as error:
@@ -182,11 +222,14 @@ class Pool:
             # The same words for every pair, so that the list of failures has them once.
             root = run.experiment(job.experiment).layout.root
             reason = f"a file of {root} cannot be read or written: {error.strerror or error}"
-            return f"{job.pair}: {reason}\nWhat to do: make the folder writable, with room, then run again.\n"
-        told = (GaveUpError, RefusedError, VariantError, DataError, DamagedError, ActivationError, SteeringError)
+            return f"{job.pair}: {reason}\nWhat to do: {what_to_do(error)}\n"
+        told = (
+            GaveUpError, RefusedError, VariantError, DataError, DamagedError, ActivationError, SteeringError,
+            PromptError, ModelError,
+        )  # fmt: skip
         if isinstance(error, told):
             message = f"{job.pair}: {error}\n"
-            if isinstance(error, RefusedError | VariantError):
+            if isinstance(error, RefusedError | VariantError | PromptError):
                 run.refused[job] = message
             log.error("%s/%s", job.experiment, message.rstrip())
             return message

@@ -12,6 +12,7 @@ class RequestError(Exception):
 
     `permanent`: another server would refuse it as well. `pause`: seconds to leave the server be. `broken`: it was the
     connection that failed. `spared`: the server was taken away, which costs the request none of its attempts.
+    `status`: that of the response, where there was one. `timed_out`: none came in time.
     """
 
     def __init__(
@@ -22,9 +23,12 @@ class RequestError(Exception):
         pause: float = 0.0,
         broken: bool = False,
         spared: bool = False,
+        status: int | None = None,
+        timed_out: bool = False,
     ) -> None:
         super().__init__(message)
         self.permanent, self.pause, self.broken, self.spared = permanent, pause, broken, spared
+        self.status, self.timed_out = status, timed_out
 
 
 def read_reply(response: httpx.Response) -> dict[str, Any]:
@@ -36,11 +40,11 @@ def read_reply(response: httpx.Response) -> dict[str, Any]:
     status = response.status_code
     if status in (429, 503):
         pause = _seconds(response.headers.get("retry-after"))
-        raise RequestError(f"status {status}: {_message(response)}", pause=pause)
+        raise RequestError(f"status {status}: {_message(response)}", pause=pause, status=status)
     if status != 200:
-        # A model that is not there is this server's mistake, other refusals are the request's.
+        # A key or a model that is not there is this server's mistake, other refusals are the request's.
         refused = 400 <= status < 500 and status not in (401, 403, 404, 408, 409, 425)
-        raise RequestError(f"status {status}: {_message(response)}", permanent=refused)
+        raise RequestError(f"status {status}: {_message(response)}", permanent=refused, status=status)
     try:
         answer = response.json()
     except ValueError:

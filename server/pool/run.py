@@ -18,6 +18,7 @@ from emoprobe.results.layout import Layout
 from emoprobe.tasks import variants
 from server.pool.experiment import Experiment
 from server.pool.protocol import Caller, Job
+from server.pool.search_path import search_path
 
 
 class PlanError(ValueError):
@@ -46,7 +47,7 @@ class Run:
             try:
                 config = parse_config(json.loads(path.read_text(encoding="utf-8")), str(path))
             except (OSError, ValueError) as error:
-                raise PlanError(f"{path} cannot be read ({error}); run again") from None
+                raise PlanError(f"{path} cannot be read ({error}); delete {self._plan} and run again") from None
             self._experiments[name] = Experiment(config, self._results, self._directory)
         return self._experiments[name]
 
@@ -57,7 +58,7 @@ class Run:
             PlanError: one cannot be read, or there is none.
         """
         if not self.names:
-            raise PlanError(f"{self._plan} holds no experiment; run again")
+            raise PlanError(f"{self._plan} holds no experiment; delete it and run again")
         return [self.experiment(name) for name in self.names]
 
     @property
@@ -136,5 +137,5 @@ def job_environment(
         "EMOPROBE_PLAN": str(plan_folder.absolute()),
         "EMOPROBE_RESULTS": str(results.absolute()),
         "EMOPROBE_DIRECTORY": directory,
-        "PYTHONPATH": os.pathsep.join([str(code), directory]),
+        "PYTHONPATH": search_path(code, Path(directory)),
     }

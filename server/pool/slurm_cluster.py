@@ -171,13 +171,18 @@ class SlurmCluster:
                 await asyncio.to_thread(folder.renew)
             except OSError as error:
                 log.warning("the lease of the SLURM jobs cannot be renewed: %s", error)
+            except Exception:  # without the lease every job ends
+                log.exception("the lease of the SLURM jobs cannot be renewed")
             await asyncio.sleep(RENEW_SECONDS)
 
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(self._poll_seconds)
             if self._known:
-                await self.look()
+                try:
+                    await self.look()
+                except Exception:  # nobody else follows the jobs
+                    log.exception("the SLURM jobs cannot be looked at; another try follows")
 
     async def _look(self) -> None:
         """Take over what squeue says. An answer that is empty, or none at all, says nothing about any job."""
@@ -211,7 +216,7 @@ class SlurmCluster:
 
         Raises:
             LaunchError: there is no such command.
-            UnreachableError: it takes too long.
+            UnreachableError: it takes too long, or cannot be started.
         """
         try:
             process = await asyncio.create_subprocess_exec(
@@ -224,6 +229,8 @@ class SlurmCluster:
             )
         except FileNotFoundError:
             raise LaunchError(f"{line[0]} is not on the path; workers.slurm needs SLURM's commands") from None
+        except OSError as problem:  # no memory or no number left for another process, for the moment
+            raise UnreachableError(f"{line[0]} cannot be started: {problem.strerror or problem}") from None
         try:
             output, error = await asyncio.wait_for(process.communicate(text.encode()), COMMAND_SECONDS)
         except TimeoutError:

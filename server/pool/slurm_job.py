@@ -232,7 +232,15 @@ class SlurmJob(Launcher):
         )
 
     async def _follow(self, job: str) -> None:
-        """Notice that the job ends, from what it says and from what SLURM says, whichever comes first."""
+        """Notice that the job ends. An error ends the server: nobody else would notice its end."""
+        try:
+            await self._notice_end(job)
+        except Exception as error:
+            log.exception("%s: job %s cannot be followed", self._name, job)
+            self._end(Exit(f"job {job} cannot be followed ({type(error).__name__}: {error})", again=True))
+
+    async def _notice_end(self, job: str) -> None:
+        """Wait for the end of the job, from what it says and from what SLURM says, whichever comes first."""
         assert self._folder is not None
         while True:
             leaving = await asyncio.to_thread(self._folder.note, supervisor.LEAVING)

@@ -8,7 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from server.pool.address import pool_status
+from server.pool.address import pool_status, private_folder
+from server.pool.search_path import search_path
 
 START_SECONDS = 120.0
 
@@ -22,7 +23,7 @@ def main() -> int:
         pool = subprocess.Popen(
             [sys.executable, "-m", "server.pool", path, *rest],
             cwd="/",
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            env={**os.environ, "PYTHONPATH": search_path(Path(__file__).parents[2])},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -41,18 +42,6 @@ def main() -> int:
     pool.kill()
     sys.stderr.write(f"The pool did not start within {START_SECONDS:.0f} s; see {log_path}\n")
     return 1
-
-
-def private_folder(folder: Path) -> None:
-    """Make the folder of the addresses, which nobody else may enter.
-
-    Raises:
-        PermissionError: the folder belongs to somebody else.
-    """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = folder.lstat()
-    if status.st_uid != os.getuid() or status.st_mode & 0o077:
-        raise PermissionError(f"{folder} is not this user's alone; remove it, or set XDG_RUNTIME_DIR")
 
 
 if __name__ == "__main__":

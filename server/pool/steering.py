@@ -15,7 +15,7 @@ from emoprobe.results.scores import Scores
 from emoprobe.results.trajectory import STATE, AgentState, Trajectory
 from emoprobe.steering import requests
 from emoprobe.steering.plan import Edit, Steered, UnknownConditionError
-from emoprobe.tasks.requests import chat_request
+from emoprobe.tasks.requests import chat_request, rendered_prompt, sent_request
 from emoprobe.tasks.responses import completed, failed
 from emoprobe.tasks.samples import split_draw_id
 from server.pool.experiment import Experiment
@@ -43,7 +43,7 @@ async def fit_direction(experiment: Experiment, name: str) -> None:
 
         plan = experiment.steering
         if name not in plan.directions:
-            raise SteeringError(f"the plan has no direction {name}; run again")
+            raise SteeringError(f"the plan has no direction {name}; it has {', '.join(plan.directions)}")
         try:
             fit(plan, experiment.layout, name, experiment.directory)
         except (DirectionError, ActivationError) as error:
@@ -66,6 +66,7 @@ async def steer(experiment: Experiment, fleet: Fleet, where: str, name: str) -> 
         GaveUpError, RefusedError: no server answered, or none did so under the edit, and no more pairs may fail.
         SteeringError: the plan has no such trajectory.
         VariantError, DataError: the pair has no request.
+        PromptError, ModelError: the messages have no prompt, or the tokenizer cannot be loaded.
         OSError: a file could not be read or written.
     """
     config, layout = experiment.config, experiment.layout
@@ -74,22 +75,24 @@ async def steer(experiment: Experiment, fleet: Fleet, where: str, name: str) -> 
     sample_id, number = split_draw_id(name)
     sample = Sample.read(layout.sample(sample_id))
     request = chat_request(config, experiment.model_name, steered.variant, sample, number)
+    prompt = rendered_prompt(config, await experiment.renderer(), request)
     sources = [layout.sample(sample_id), layout.model]
     steering: list[dict[str, Any]] = []
     if edit is not None:
         steering = [requests.edit_body(edit, layout, experiment.results)]
         request |= {"ndif": {"steering": steering}}
         sources.append(layout.direction(edit.direction))
-    check = requests.check_steered(steering)
-    asked = Request(place, "/v1/chat/completions", _sent(experiment, request), config.workers.timeout, check)
+    check = requests.check_steered(steering, prompt.token_ids)
+    body = _sent(experiment, sent_request(request, prompt.token_ids))
+    asked = Request(place, "/v1/completions", body, config.workers.timeout, check)
     try:
         response, delivery = await fleet.deliver(asked)
     except UnansweredError as error:
         await experiment.steering_allowance.must_admit(where, name, error)
-        made = failed(config, steered.variant, sample, request, str(error), error.attempts, draw=number)
+        made = failed(config, steered.variant, sample, request, prompt, str(error), error.attempts, draw=number)
     else:
         experiment.steering_allowance.answered(where, name)
-        made = completed(config, steered.variant, sample, request, response, delivery, draw=number)
+        made = completed(config, steered.variant, sample, request, prompt, response, delivery, draw=number)
     assert made.state is not None
     # Whatever generates the other trajectories, these come from the server that can steer.
     trajectory = Trajectory(made.messages, made.state.model_copy(update={"backend": "nnsight"}), made.outcome)
@@ -209,4 +212,6 @@ async def _planned(experiment: Experiment, where: str, name: str) -> tuple[Steer
     try:
         return steered, plan.trajectories[steered]
     except (KeyError, UnknownConditionError):
-        raise SteeringError(f"the plan has no steered trajectory {where}/{name}; run again") from None
+        raise SteeringError(
+            f"the plan has no steered trajectory {where}/{name}; see `steering` in the configuration"
+        ) from None

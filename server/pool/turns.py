@@ -140,8 +140,14 @@ class Turns:
         self._switching = None
         if task.cancelled():
             return
-        if task.exception() is not None:
-            log.error("the next model's servers cannot be started", exc_info=task.exception())
+        error = task.exception()
+        if error is not None:
+            log.error("the next model's servers cannot be started", exc_info=error)
+            # Those who wait for them get the error; they would wait for ever.
+            self.standing = None
+            for place in self._queue.pop(next(iter(self._queue)), []) if self._queue else []:
+                if not place.done():
+                    place.set_exception(error)
         self._consider()
 
     async def _switch(self) -> None:

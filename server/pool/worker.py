@@ -94,6 +94,7 @@ class Worker:
             if self.state != "failed":
                 self.state = "waiting"
             self._settle(taken=False)
+            self._changed()
             await self.launcher.stop()
             await self._disconnect()
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from tests.chaos.scene import PAIRS, Fault, Scene, stubs
+from tests.stub_server import TOKENIZER, tokenizer
 
 # Slow enough, and few enough at once, that both servers have requests in flight.
 busy = partial(stubs, delay=0.3, requests=2)
@@ -36,6 +36,10 @@ def slow(scene: Scene) -> str:
     return "complete, waited"
 
 
+def decode(prompt: list[int]) -> str:
+    return str(tokenizer(TOKENIZER).decode(prompt, skip_special_tokens=False))
+
+
 def refused(scene: Scene) -> str:
     for server in (0, 1):
         scene.set_faults(
@@ -47,8 +51,8 @@ def refused(scene: Scene) -> str:
     assert len(made) == PAIRS - 2, sorted(made)
     assert "What failed, and why" in output
     assert "too long" in output
-    asked = [json.dumps(request) for server in scene.servers for request in server.requests()]
-    assert sum("It is a quiet day" in request for request in asked) == 2
+    asked = [decode(request["prompt"]) for server in scene.servers for request in server.requests()]
+    assert sum("It is a quiet day" in prompt for prompt in asked) == 2
     log = scene.workspace.layout.log("generate", "calm", "gsm8k_0001").read_text()
     assert "too long" in log
     assert "What to do" in log

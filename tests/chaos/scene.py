@@ -101,10 +101,10 @@ class Scene:
         captured = self.workspace.config["capture"].get("enabled", True)
         for variant in VARIANTS:
             for sample in (f"gsm8k_{number:04d}" for number in range(1, SAMPLES + 1)):
-                wrong, tokens = check_trajectory(layout.pair(variant, sample), variant, sample)
-                found += wrong
+                checked = check_trajectory(layout.pair(variant, sample), variant, sample)
+                found += checked.problems
                 if captured:
-                    found += activations.check(layout.activations(variant, sample), None, tokens)
+                    found += activations.check(layout.activations(variant, sample), None, checked.tokens)
         return found
 
     def failures(self) -> int:

@@ -21,6 +21,7 @@ from typing import NoReturn
 
 from setproctitle import getproctitle, setproctitle
 
+from emoprobe.workflow import code
 from server.orphan import end_with_parent
 from tests.copies.copy import TEMPLATE, Order
 from tests.workspace import ROOT
@@ -35,6 +36,7 @@ IMPORTED = {
         "snakemake.scheduling.greedy",
         "emoprobe.report.figures",
         "emoprobe.workflow.checks",
+        "emoprobe.workflow.inputs",
         "emoprobe.workflow.live_servers",
         "emoprobe.workflow.lost_jobs",
         "emoprobe.workflow.outcome",
@@ -146,6 +148,8 @@ def prepare(module: str) -> None:
     is_script = module.startswith("scripts.")
     for name in IMPORTED.get("scripts" if is_script else module, ()):
         importlib.import_module(name)
+    if module == "snakemake":
+        code.closure("emoprobe.tasks")  # reads all of the code, which a new folder would take a second for
     if is_script:
         importlib.import_module(module)
         del sys.modules[module]

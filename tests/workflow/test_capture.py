@@ -66,7 +66,7 @@ def test_every_trajectory_has_its_activations(finished: Workspace) -> None:
         assert (metadata["spans"]["prefix"] is None) == (variant == "control")
         tensors = load_file(finished.layout.root / entry["save_dir"] / "activations.safetensors")
         assert {tuple(tensor.shape) for tensor in tensors.values()} == {(3, 5, 48)}
-    assert finished.json("verified.json") == {"checked": 9, "problems": []}
+    assert finished.json("verified.json") == {"checked": 9, "problems": [], "unhashed": 0}
     assert finished.planned() == {}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -39,3 +40,16 @@ def test_a_mistake_is_told_before_anything_runs(
     assert len(said) == start + 2, said
     assert line in said[-1]
     assert not re.search(r"Traceback|SystemExit|WorkflowError|\.smk|, line \d", done.stdout + done.stderr)
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_refused_before_anything_runs(
+    workspace: Callable[..., Workspace], tmp_path: Path
+) -> None:
+    run = workspace()
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    folder.mkdir()
+    done = Workspace(folder, run.config, copied=False).finish("-n")
+    assert done.returncode == 1
+    said = done.stderr.splitlines()
+    assert len(said) == said.index("The configuration cannot be used:") + 2, said
+    assert r"caf\xe9': the path is not UTF-8; rename the folder" in said[-1]

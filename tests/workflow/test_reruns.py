@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.workspace import ROOT, Workspace
 
@@ -106,6 +107,7 @@ def test_probe_settings_without_captures_plan_only_the_description(after: Callab
     [
         ("tasks/grading.py", ANALYSIS),
         ("tasks/numbers.py", ANALYSIS),
+        ("results/tables.py", ANALYSIS),
         ("analysis/paired_tests.py", {name: 1 for name in ANALYSIS if name != "tabulate_trajectories"}),
         ("report/figures/behaviour.py", {"draw_figures": 1, "report_experiment": 1}),
         ("report/statements/behaviour.py", {"report_experiment": 1}),
@@ -126,6 +128,9 @@ def test_changed_code_plans_what_it_computes(
             shutil.copy(place, code / name)
     workspace = after()
     workspace.code = code
+    with open(code / "emoprobe" / module, "a") as file:
+        file.write('\n# A comment.\n"""A text."""\n')
+    assert workspace.planned() == {}
     with open(code / "emoprobe" / module, "a") as file:
         file.write("\nCHANGED = True\n")
     assert workspace.planned() == planned
@@ -155,10 +160,90 @@ def test_one_target_is_made_alone(after: Callable[..., Workspace]) -> None:
     assert workspace.planned(target) == {"generate": 1}
 
 
-def test_a_deleted_sample_makes_its_trajectories_again(after: Callable[..., Workspace]) -> None:
+SAMPLE, MODEL, REGISTERED = "samples/gsm8k_0003.json", "model.json", "analysis_plan.json"
+
+
+@pytest.mark.parametrize(
+    ("lost", "planned", "said"),
+    [
+        (
+            [SAMPLE],
+            {"prepare_sample": 1},
+            ["samples/gsm8k_0003.json is missing; it will be made again; 16 answers stay"],
+        ),
+        ([SAMPLE, "samples/gsm8k_0001.json"], {"prepare_sample": 2}, ["2 files of results/tiny/samples are missing"]),
+        ([REGISTERED], {**PLAN, "report_experiment": 1}, ["analysis_plan.json is missing; it will be made again; 16"]),
+        ([MODEL], {"prepare_model": 1, **DESCRIBED}, ["model.json is missing; it will be made again; 16 answers stay"]),
+        (
+            [MODEL, REGISTERED, SAMPLE],
+            {"prepare_model": 1, "prepare_sample": 1, **PLAN, **DESCRIBED},
+            ["model.json is missing", "analysis_plan.json is missing", "gsm8k_0003.json is missing"],
+        ),
+        (["metadata.json"], DESCRIBED, []),
+        (["experiment.yaml"], DESCRIBED, []),
+        (["experiment_config.json"], DESCRIBED, []),
+        (["verified.json"], {"verify": 1}, []),
+        (["report.json"], {"report_experiment": 1}, []),
+        (["tables/accuracy.parquet"], {name: 1 for name in ANALYSIS if name != "tabulate_trajectories"}, []),
+    ],
+)
+def test_a_lost_file_is_made_again_and_no_answer(
+    after: Callable[..., Workspace], lost: list[str], planned: dict[str, int], said: list[str]
+) -> None:
     workspace = after()
-    workspace.layout.sample("gsm8k_0003").unlink()
-    assert workspace.planned() == {"prepare_sample": 1, "generate": 4, **TABLES}
+    before = answers(workspace)
+    for name in lost:
+        (workspace.layout.root / name).unlink()
+    assert workspace.planned() == planned
+    output = workspace.run("-n")
+    assert all(line in output for line in said)
+    assert output.count("missing; ") == len(said)
+    workspace.run()
+    assert answers(workspace) == before
+    assert workspace.planned() == {}
+
+
+def test_without_a_loss_nothing_is_said(after: Callable[..., Workspace]) -> None:
+    assert "missing" not in after().run("-n")
+
+
+def test_a_lost_plan_is_made_before_answers_that_change(after: Callable[..., Workspace]) -> None:
+    workspace = after(generation={"temperature": 0.5})
+    for name in (REGISTERED, MODEL):
+        (workspace.layout.root / name).unlink()
+    expected = {**PLAN, "prepare_model": 1, "generate": 16, "describe_experiment": 1, **TABLES}
+    assert workspace.planned() == expected
+    workspace.run()
+    planned_at = workspace.layout.plan.stat().st_mtime
+    assert all(date >= planned_at for _, date in answers(workspace).values())
+    assert workspace.planned() == {}
+
+
+def test_a_new_answer_waits_for_a_lost_model(after: Callable[..., Workspace]) -> None:
+    workspace = after(dataset={"samples": 5})
+    workspace.layout.model.unlink()
+    planned = {"prepare_model": 1, "prepare_sample": 1, "generate": 4, "describe_experiment": 1, **TABLES}
+    assert workspace.planned() == planned
+    workspace.run()
+    dates = [date for name, (_, date) in answers(workspace).items() if "gsm8k_0005" in name]
+    assert min(dates) >= workspace.layout.model.stat().st_mtime
+    assert workspace.planned() == {}
+
+
+def answers(workspace: Workspace) -> dict[str, tuple[bytes, float]]:
+    """Every file of every answer with its content and its date."""
+    found = workspace.layout.root.glob("*/gsm8k_*/*.json*")
+    return {str(path): (path.read_bytes(), path.stat().st_mtime) for path in sorted(found)}
+
+
+def test_the_order_of_variants_plans_the_tables(after: Callable[..., Workspace]) -> None:
+    workspace = after()
+    workspace.config["variants"] = dict(reversed(workspace.config["variants"].items()))
+    assert workspace.planned() == {"describe_experiment": 1, **ANALYSIS}
+    workspace.run()
+    shown = yaml.safe_load(workspace.layout.resolved_yaml.read_text())["variants"]
+    assert list(shown) == list(workspace.config["variants"])
+    assert workspace.planned() == {}
 
 
 @pytest.mark.parametrize("name", ["agent_state.json", "sample.json"])
@@ -202,3 +287,15 @@ def test_a_changed_data_file_plans_every_trajectory(after: Callable[..., Workspa
     assert workspace.planned() == {}
     data.write_text('{"question": "1 + 2?", "answer": "3"}\n' * 4)
     assert workspace.planned() == {**PLAN, "prepare_sample": 4, "generate": 16, **TABLES}
+
+
+def test_a_run_that_leaves_the_report_out_does_not_show_it(after: Callable[..., Workspace]) -> None:
+    """Tables are made by another margin; the report is that of before, until a run includes it."""
+    workspace = after(analysis={"margin": 0.3})
+    output = workspace.run("--until", "analyze_behaviour")
+    assert "tiny: this run did not include results/tiny/report.json, which was made " in output
+    assert "trajectories of" not in output.partition("Job stats")[2]
+    output = workspace.run()
+    assert "tiny: 16 trajectories of" in output
+    assert "based on the tables of behaviour and the plan" in output
+    assert "did not include" not in output

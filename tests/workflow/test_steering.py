@@ -90,7 +90,7 @@ def test_every_condition_has_its_trajectories(finished: Workspace) -> None:
     assert (table["edited_tokens"][unsteered] == 0).all()
     assert (table["log_p_gold"] < 0).all()
     assert (table["perplexity"] > 1).all()
-    assert finished.json("verified.json") == {"checked": 18 + STEERED, "problems": []}
+    assert finished.json("verified.json") == {"checked": 18 + STEERED, "problems": [], "unhashed": 0}
     assert finished.planned() == {}
 
 
@@ -194,6 +194,14 @@ def test_more_questions_plan_the_new_ones(after: Callable[..., Workspace]) -> No
     assert planned["generate_and_capture"] == 6
     assert planned["steer"] == planned["score"] == 6
     assert "fit_direction" not in planned
+
+
+def test_other_layers_make_no_steered_answer_again_that_has_no_direction(after: Callable[..., Workspace]) -> None:
+    workspace = after()
+    workspace.config["capture"] = {**workspace.config["capture"], "layers": [0, 1]}
+    planned = workspace.planned()
+    assert planned.items() >= {"generate_and_capture": 18, "fit_direction": 2, "steer": STEERED - 9, **AFTER}.items()
+    assert planned["score"] == STEERED - 9
 
 
 def test_a_changed_direction_makes_its_own_trajectories_anew(after: Callable[..., Workspace]) -> None:

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from emoprobe.analysis.features.tokens import Shard
-from emoprobe.models.architecture import decoder_layers, tensor_of
+from emoprobe.models.architecture import decoder_layers, language_model, tensor_of
 
 Replace = Callable[[torch.Tensor], torch.Tensor]
 
@@ -48,7 +48,7 @@ class Model:
         size = sum(value.numel() * value.element_size() for value in model.parameters())
         self.device = torch.device("cuda" if torch.cuda.is_available() and _free() > 2 * size else "cpu")
         self._model = model.to(self.device).eval()
-        self._layer = decoder_layers(self._model.base_model)[1][layer]
+        self._layer = decoder_layers(language_model(self._model))[1][layer]
 
     @torch.inference_mode()
     def loss(self, shard: Shard, replace: Replace | None) -> float:

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from emoprobe.config.section import Section
-
-
-def _variable(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z_]\w*", name):
-        raise ValueError(f"{name!r} is no name of a variable; values do not go here")
-    return name
-
-
-Variable = Annotated[str, AfterValidator(_variable)]
+from emoprobe.config.names import check_variable
+from emoprobe.config.section import Hidden, Section
 
 
 class Deploy(Section):
     """Model servers on another machine: `make deploy` starts them there, and runs use them until `make undeploy`."""
 
+    changes_results: ClassVar[bool] = False
+
     backend: Literal["ssh", "skypilot"] | None = Field(
         None, description="`ssh`: a machine that you can log in to; `skypilot`: one that SkyPilot rents; null: off."
     )
-    host: str | None = Field(None, description="The machine, as `ssh` takes it: `user@gpu1`, or an alias.")
+    host: Annotated[str | None, Hidden] = Field(
+        None, description="The machine, as `ssh` takes it: `user@gpu1`, or an alias."
+    )
     ssh_config: str | None = Field(None, description="Configuration file of `ssh` (its `-F`); null: your own.")
     folder: str = Field(
         "emoprobe-deployed", description="Folder on the machine for everything that is put there, below the home."
@@ -35,7 +31,7 @@ class Deploy(Section):
         description="An interpreter on the machine that has what `envs/` lists; null: an environment is installed "
         "in `folder`.",
     )
-    environment: list[Variable] = Field(
+    environment: Annotated[list[str], Hidden] = Field(
         default_factory=list,
         description="Names of variables that are handed to the machine with their values, such as `HF_TOKEN`. Those "
         "that a push to `storage.url` needs are added.",
@@ -51,9 +47,17 @@ class Deploy(Section):
     @classmethod
     def _host(cls, host: str | None) -> str | None:
         # `ssh` would read a name that begins with a dash as an option.
-        if host is not None and not re.fullmatch(r"[\w.:@%\[\]][\w.:@%\[\]-]*", host):
-            raise ValueError(f"{host!r} is no name of a machine; ports and keys go to a configuration file of ssh")
+        if host is not None and not re.fullmatch(r"(?:[\w.][\w.-]*@)?[\w.:%\[\]][\w.:%\[\]-]*", host):
+            raise ValueError(
+                "is no name of a machine (`user@gpu1`, or an alias); ports, passwords and keys go to a configuration "
+                "file of ssh"
+            )
         return host
+
+    @field_validator("environment")
+    @classmethod
+    def _environment(cls, names: list[str]) -> list[str]:
+        return [check_variable(name) for name in names]
 
     @field_validator("folder")
     @classmethod

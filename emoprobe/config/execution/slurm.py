@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import ClassVar
 
 from pydantic import Field, field_validator
 
@@ -22,6 +23,8 @@ SHORTEST_MINUTES = 2.0
 
 class SlurmShape(Section):
     """One shape of SLURM job; each job holds one server."""
+
+    changes_results: ClassVar[bool] = False
 
     partition: Text | None = Field(None, description="Partition; null: the cluster's default.")
     gres: Text | None = Field(None, description="Generic resources, such as `gpu:1` or `gpu:a100:2`; null: a CPU.")

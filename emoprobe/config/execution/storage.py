@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from typing import Annotated, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
-from emoprobe.config.section import Section
+from emoprobe.config.section import Hidden, Section
 
 SCHEMES = ("s3", "gs", "az", "file")
 
@@ -17,7 +18,9 @@ class Storage(Section):
     Credentials come from the environment or the provider's own chain, never from here.
     """
 
-    url: str | None = Field(
+    changes_results: ClassVar[bool] = False
+
+    url: Annotated[str | None, Hidden] = Field(
         None,
         description="Where to push activations: `s3://bucket/prefix`, `gs://…`, `az://…` or `file:///folder`; null: "
         "nowhere. Each experiment has a folder of its name there.",

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from emoprobe.config.execution.slurm import SlurmShape
-from emoprobe.config.section import Section
+from emoprobe.config.names import check_url, check_variable
+from emoprobe.config.section import Hidden, Section
 
 
 class Workers(Section):
     """The model servers. Nothing here changes a result, so no change here makes anything again."""
+
+    changes_results: ClassVar[bool] = False
 
     count: int = Field(1, ge=1, le=1024, description="Servers to start, on disjoint cores or GPUs.")
     slurm: list[SlurmShape] = Field(
@@ -21,11 +23,11 @@ class Workers(Section):
     queue_timeout: float | None = Field(
         None, gt=0, description="Seconds that a server may wait in SLURM's queue; null: as long as it takes."
     )
-    endpoints: list[str] = Field(
+    endpoints: Annotated[list[str], Hidden] = Field(
         default_factory=list,
         description="Base URLs of servers that somebody else runs (`http://host:8000/v1`); then none is started.",
     )
-    capture_endpoints: list[str] = Field(
+    capture_endpoints: Annotated[list[str], Hidden] = Field(
         default_factory=list, description="The same for NNsight servers, which capture activations."
     )
     model_name: str | None = Field(None, description="What `endpoints` call the model; null: its source.")
@@ -49,10 +51,10 @@ class Workers(Section):
     gpu_memory: float = Field(
         0.45, gt=0, lt=1, description="Share of a GPU's memory for vLLM; the NNsight server lives beside it."
     )
-    api_key_env: str | None = Field(
+    api_key_env: Annotated[str | None, Hidden] = Field(
         None, description="Environment variable that holds the API key of `endpoints`; the key itself never goes here."
     )
-    api_key_file: str | None = Field(
+    api_key_file: Annotated[str | None, Hidden] = Field(
         None, description="The same as a file that its user alone can read, instead of a variable."
     )
     capture_files: Literal["shared", "fetch", "push"] | None = Field(
@@ -70,12 +72,22 @@ class Workers(Section):
     @field_validator("endpoints", "capture_endpoints")
     @classmethod
     def _endpoints(cls, endpoints: list[str]) -> list[str]:
-        for url in endpoints:
-            if not re.fullmatch(r"https?://[^\s/@]+(/\S*)?", url):
-                raise ValueError(f"{url!r} is no http:// or https:// URL without credentials")
-        if len({url.rstrip("/") for url in endpoints}) != len(endpoints):
+        checked = [check_url(url) for url in endpoints]
+        if len(set(checked)) != len(checked):
             raise ValueError("names a server twice")
-        return [url.rstrip("/") for url in endpoints]
+        return checked
+
+    @field_validator("hardware")
+    @classmethod
+    def _hardware(cls, hardware: dict[str, str]) -> dict[str, str]:
+        for url in hardware:
+            check_url(url)
+        return hardware
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _api_key_env(cls, name: str | None) -> str | None:
+        return None if name is None else check_variable(name)
 
     @model_validator(mode="after")
     def _one_key(self) -> Workers:

@@ -17,7 +17,7 @@ class Dataset(Section):
         "gsm_symbolic",
         description="`reasoning_gym:TASK` (embedded generators with numbers as answers; no question twice), "
         "`gsm_symbolic` (one of them, questions as they come), `gsm8k`, any Hugging Face data set by its path "
-        "(`OWNER/NAME`, or a local directory `./name`), or a `.jsonl` or `.parquet` file.",
+        "(`OWNER/NAME`, or a local directory `./name`), or a file: `.jsonl`, `.csv` (either also `.gz`) or `.parquet`.",
     )
     arguments: dict[str, Any] = Field(
         default_factory=dict, description="Arguments of a `reasoning_gym` task, such as `max_terms: 2`."

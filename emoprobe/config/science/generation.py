@@ -6,10 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from emoprobe.config.section import Extent, Section, Text
+from emoprobe.config.section import Extent, Hidden, Section, Text
 
 # Arguments of the vLLM server that are not the user's.
 OWN_FLAGS = {
+    "--hf-token": "export it as HF_TOKEN, which servers inherit",
     "--api-key": "lists of processes would show it; each server gets a key of its own by its environment",
     "--host": "servers listen on the loopback interface; run others yourself and name them in workers.endpoints",
     "--port": "set workers.port",
@@ -28,7 +29,7 @@ class Engine(Section):
     compile: bool | None = Field(
         None, description="Whether vLLM compiles the model: a slow first start, faster decoding; null: on a GPU only."
     )
-    extra_args: list[str] = Field(
+    extra_args: Annotated[list[str], Hidden] = Field(
         default_factory=list, description="Further arguments of the vLLM server, besides those that other keys set."
     )
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 from string import Formatter
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
-from emoprobe.config.section import Section, Text
+from emoprobe.config.section import Added, Section, Text
 
 
 class Example(Section):
@@ -35,6 +36,29 @@ class Prompt(Section):
     examples: list[Example] = Field(
         default_factory=list, description="Solved questions that stand before the question, as earlier turns."
     )
+
+    date: Annotated[str | None, Added] = Field(
+        None,
+        description="Day that a chat template which writes the date takes for today, such as `2025-01-31`; "
+        "null: 2024-07-26, or a day that the template names itself.",
+    )
+
+    @field_validator("date", mode="before")
+    @classmethod
+    def _date(cls, date: Any) -> Any:
+        if isinstance(date, datetime.date):  # YAML reads it as one
+            return date.isoformat()
+        try:
+            if date is None or datetime.date.fromisoformat(date).isoformat() == date:
+                return date
+        except (TypeError, ValueError):
+            pass
+        raise ValueError("must be a date such as 2025-01-31")
+
+    @property
+    def day(self) -> datetime.date | None:
+        """The date as a date."""
+        return None if self.date is None else datetime.date.fromisoformat(self.date)
 
     @field_validator("template")
     @classmethod

@@ -23,12 +23,14 @@ TRAJECTORIES = Table(
         "extracted": Column("string", "Extracted answer in canonical notation; null: none found."),
         "correct": Column(
             "boolean",
-            "Strict: whether an answer that is marked as final, in a finished completion and not within an unfinished "
-            "thought, equals the gold answer.",
+            "Strict: whether an answer that is marked as final, or is the whole completion, equals the gold answer, in "
+            "a finished completion and not within an unfinished thought.",
         ),
         "lenient": Column("boolean", "Whether the extracted answer equals the gold answer, however it was found."),
         "extraction": Column(
-            "string", "How the answer was found: marker, boxed, last_number, letter (the last one) or none."
+            "string",
+            "How the answer was found: marker (also: the whole completion), boxed, last_number, letter (the last one) "
+            "or none (also: a marked answer that is not one value).",
         ),
         "compliant": Column("boolean", "Whether the answer was given in the form that the prompt asks for."),
         "efficiency": Column("Float64", "Share of the token budget left unspent."),

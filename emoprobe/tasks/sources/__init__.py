@@ -5,9 +5,10 @@ It imports `config` and the reading of gold answers.
 
 from __future__ import annotations
 
+from emoprobe.config.errors import shown
 from emoprobe.config.science.dataset import Dataset
 from emoprobe.tasks.sources import files, hub, reasoning_gym
-from emoprobe.tasks.sources.source import DataError, Kind, Row, Source
+from emoprobe.tasks.sources.source import DataError, Kind, Row, Source, is_here
 
 __all__ = ["KINDS", "DataError", "Kind", "Row", "Source", "check_source", "kind_of", "open_source"]
 
@@ -24,7 +25,9 @@ def kind_of(source: str) -> Kind:
         if kind.matches(source):
             return kind
     accepted = ", ".join(kind.accepted for kind in KINDS)
-    raise DataError(f"dataset.source = {source!r}: must be {accepted}")
+    if is_here(source):
+        raise DataError(f"dataset.source = {shown(source)}: is here, but of no kind that is read; must be {accepted}")
+    raise DataError(f"dataset.source = {shown(source)}: must be {accepted}")
 
 
 def open_source(dataset: Dataset, seed: int) -> Source:

@@ -1,21 +1,26 @@
-"""Files of one's own: JSON lines and Parquet."""
+"""Files of rows: JSON lines, CSV and Parquet, the first two also compressed by gzip."""
 
 from __future__ import annotations
 
+import csv
+import gzip
+import io
 import json
-from itertools import islice
+import zlib
 from pathlib import Path
 from typing import Any
 
+from emoprobe.config.errors import shown
 from emoprobe.config.science.dataset import Dataset
 from emoprobe.tasks.sources.source import DataError, Kind, Row, Source, pick
+from emoprobe.text import filled_lines
 
-SUFFIXES = (".jsonl", ".parquet")
+SUFFIXES = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def is_file(source: str) -> bool:
-    """Whether a source names a file."""
+    """Whether a source names a file of rows, by the end of its name."""
     return source.endswith(SUFFIXES)
 
 
@@ -32,14 +37,21 @@ def open_file(dataset: Dataset, seed: int) -> Source:
         DataError: it is missing, empty or cannot be read.
     """
     path = _existing(dataset)
-    return JsonLines(dataset, path) if path.suffix == ".jsonl" else ParquetRows(dataset, path)
+    if path.suffix == ".parquet":
+        return ParquetRows(dataset, path)
+    return JsonLines(dataset, path) if path.name.removesuffix(".gz").endswith(".jsonl") else CsvRows(dataset, path)
 
 
 def check(dataset: Dataset, seed: int) -> list[str]:
-    """Whether the file exists, has the columns and has rows enough; a million lines take a fraction of a second."""
+    """Whether the file exists and can be opened, has the columns, and has rows enough."""
     try:
         path = _existing(dataset)
-        count = _count_lines(dataset, path) if path.suffix == ".jsonl" else _count_rows(dataset, path)
+        if path.suffix == ".parquet":
+            count = _count_rows(dataset, path)
+        else:
+            rows = open_file(dataset, seed)
+            count = len(rows)
+            rows.row(0)
     except DataError as error:
         return [str(error)]
     if count < dataset.samples:
@@ -50,22 +62,26 @@ def check(dataset: Dataset, seed: int) -> list[str]:
 def _existing(dataset: Dataset) -> Path:
     path = Path(dataset.source).expanduser()
     if not path.is_file():
-        raise DataError(f"dataset.source = {dataset.source!r}: the file {path} does not exist")
+        what = "is a directory" if path.is_dir() else "does not exist"
+        raise DataError(f"dataset.source = {shown(dataset.source)}: the file {path} {what}")
     return path
 
 
-def _count_lines(dataset: Dataset, path: Path) -> int:
-    """Rows of a JSON lines file, counted no further than the samples that are asked for; the first one is parsed."""
+def _content(path: Path) -> bytes:
+    """The bytes of a file of text, decompressed, without a byte order mark.
+
+    Raises:
+        DataError: it cannot be read, or is empty.
+    """
     try:
-        with open(path, "rb") as file:
-            lines = ((number, line) for number, line in enumerate(file, 1) if line.strip())
-            first = next(lines, None)
-            if first is None:
-                raise DataError(f"dataset.source: {path} is empty")
-            _parse(dataset, path, first[0], first[1].removeprefix(BYTE_ORDER_MARK) if first[0] == 1 else first[1])
-            return 1 + sum(1 for _ in islice(lines, dataset.samples - 1))
-    except OSError as error:
-        raise DataError(f"dataset.source: {path}: {error.strerror or error}") from None
+        content = path.read_bytes()
+        content = gzip.decompress(content) if path.suffix == ".gz" else content
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"dataset.source: {path} cannot be read ({reason})") from None
+    if not content.strip():
+        raise DataError(f"dataset.source: {path} is empty")
+    return content.removeprefix(BYTE_ORDER_MARK)
 
 
 def _count_rows(dataset: Dataset, path: Path) -> int:
@@ -96,11 +112,7 @@ class JsonLines:
 
     def __init__(self, dataset: Dataset, path: Path) -> None:
         self._dataset, self._path = dataset, path
-        try:
-            lines = path.read_bytes().removeprefix(BYTE_ORDER_MARK).splitlines()
-        except OSError as error:
-            raise DataError(f"dataset.source: {path}: {error.strerror or error}") from None
-        self._lines = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+        self._lines = list(filled_lines(_content(path)))
         if not self._lines:
             raise DataError(f"dataset.source: {path} is empty")
 
@@ -110,6 +122,43 @@ class JsonLines:
     def row(self, position: int) -> Row:
         """The row at a position, from 0; blank lines are none."""
         return _parse(self._dataset, self._path, *self._lines[position])
+
+
+class CsvRows:
+    """A CSV file (RFC 4180): commas, double quotes, and the names of the columns in the first row; cells are text."""
+
+    seeded = False
+
+    def __init__(self, dataset: Dataset, path: Path) -> None:
+        self._dataset, self._path = dataset, path
+        try:
+            text = _content(path).decode("utf-8")
+            reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+            self._columns = next(reader)
+            self._rows = [(reader.line_num, cells) for cells in reader if cells]
+        except UnicodeError:
+            raise DataError(
+                f"dataset.source: {path} is not UTF-8 text; convert the file, as with iconv -t utf-8"
+            ) from None
+        except csv.Error as error:
+            raise DataError(f"dataset.source: {path}: line {reader.line_num} is no CSV ({error})") from None
+        if len(set(self._columns)) < len(self._columns):
+            raise DataError(f"dataset.source: {path} names a column twice in its first row; name each once")
+        if not self._rows:
+            raise DataError(f"dataset.source: {path} has no rows below the names of its columns")
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def row(self, position: int) -> Row:
+        """The row at a position, from 0; blank lines are none."""
+        line, cells = self._rows[position]
+        where = f"dataset.source: line {line} of {self._path}"
+        if len(cells) != len(self._columns):
+            raise DataError(
+                f"{where} has {len(cells)} cells and the first row {len(self._columns)}; quote a cell that has a comma"
+            )
+        return pick(dict(zip(self._columns, cells, strict=True)), self._dataset, where)
 
 
 class ParquetRows:
@@ -134,8 +183,12 @@ class ParquetRows:
 
     def row(self, position: int) -> Row:
         """The row at a position, from 0."""
-        row = self._table.slice(position, 1).to_pylist()[0]
-        return pick(row, self._dataset, f"dataset.source: row {position + 1} of {self._path}")
+        where = f"dataset.source: row {position + 1} of {self._path}"
+        try:
+            row = self._table.slice(position, 1).to_pylist()[0]
+        except UnicodeError as error:
+            raise DataError(f"{where} holds text that is no UTF-8 ({error}); mend or remove the row") from None
+        return pick(row, self._dataset, where)
 
 
 def _parse(dataset: Dataset, path: Path, number: int, line: bytes) -> Row:
@@ -153,4 +206,4 @@ def _parse(dataset: Dataset, path: Path, number: int, line: bytes) -> Row:
     return pick(row, dataset, where)
 
 
-KIND = Kind(f"a file that ends in {' or '.join(SUFFIXES)}", is_file, open_file, check, paths)
+KIND = Kind(f"a file that ends in {', '.join(SUFFIXES)}", is_file, open_file, check, paths)

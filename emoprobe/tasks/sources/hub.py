@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from emoprobe.config.errors import shown
 from emoprobe.config.science.dataset import Dataset
-from emoprobe.tasks.sources.source import DataError, Kind, Row, is_local, pick
+from emoprobe.tasks.sources.files import SUFFIXES
+from emoprobe.tasks.sources.source import DataError, Kind, Row, is_here, is_local, pick
 
 # Short name → data set and its configuration.
 SHORT_NAMES = {"gsm8k": ("openai/gsm8k", "main")}
@@ -28,14 +33,39 @@ def paths(source: str) -> list[Path]:
 
 def check(dataset: Dataset, seed: int) -> list[str]:
     """Whether a local directory exists and holds something; what the hub has is not asked."""
+    where, path = f"dataset.source = {shown(dataset.source)}", Path(dataset.source).expanduser()
+    name, _ = SHORT_NAMES.get(dataset.source, (dataset.source, None))
+    if is_here(name):
+        if Path(name).is_file():
+            return [f"{where}: {_no_rows(Path(name))}"]
+        return [f"{where}: {name} is a directory here, and an id of the hub otherwise; write ./{name}, or rename it"]
     if not is_local(dataset.source):
         return []
-    directory = Path(dataset.source).expanduser()
-    if not directory.is_dir():
-        return [f"dataset.source = {dataset.source!r}: the directory {directory} does not exist"]
+    if path.is_file():
+        return [f"{where}: {_no_rows(path)}"]
+    if not path.is_dir():
+        return [f"{where}: the directory {path} does not exist"]
     if not paths(dataset.source):
-        return [f"dataset.source = {dataset.source!r}: the directory {directory} is empty; put a data set there"]
+        return [f"{where}: the directory {path} is empty; put a data set there"]
     return []
+
+
+@contextmanager
+def _plainly_named(directory: Path) -> Iterator[Path]:
+    """A directory with the same files whose path has no bracket, which the `datasets` library takes for a pattern."""
+    if "[" not in str(directory):
+        yield directory
+        return
+    with TemporaryDirectory() as folder:
+        for path in paths(str(directory)):
+            link = Path(folder) / path.relative_to(directory)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path)
+        yield Path(folder)
+
+
+def _no_rows(path: Path) -> str:
+    return f"the file {path} is of no kind that is read; save it as one of {', '.join(SUFFIXES)}"
 
 
 class HubRows:
@@ -46,17 +76,18 @@ class HubRows:
     def __init__(self, dataset: Dataset, seed: int) -> None:
         import datasets
 
+        # `datasets` would take a directory of this name for the data set.
+        if problems := check(dataset, seed):
+            raise DataError(problems[0])
         path, name = SHORT_NAMES.get(dataset.source, (dataset.source, None))
         local = is_local(path)
         self._dataset = dataset
-        self._where = f"dataset.source: row {{}} of {path}"
+        self._path = path
         try:
-            self._rows = datasets.load_dataset(
-                str(Path(path).expanduser()) if local else path,
-                dataset.config or name,
-                split=dataset.split,
-                revision=dataset.revision,
-            )
+            with _plainly_named(Path(path).expanduser().resolve()) if local else nullcontext(path) as readable:
+                self._rows = datasets.load_dataset(
+                    str(readable), dataset.config or name, split=dataset.split, revision=dataset.revision
+                )
         except Exception as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             place = "could not be read" if local else "could not be loaded from the Hugging Face hub"
@@ -75,7 +106,12 @@ class HubRows:
 
     def row(self, position: int) -> Row:
         """The row at a position, from 0."""
-        return pick(self._rows[position], self._dataset, self._where.format(position + 1))
+        where = f"dataset.source: row {position + 1} of {self._path}"
+        try:
+            row = self._rows[position]
+        except UnicodeError as error:
+            raise DataError(f"{where} holds text that is no UTF-8 ({error}); mend or remove the row") from None
+        return pick(row, self._dataset, where)
 
 
 KIND = Kind(

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 from emoprobe.config.science.dataset import Dataset
 
+MAX_PATH = 4096  # bytes, of Linux
+
 
 class DataError(ValueError):
     """A data set that cannot be used; the message names the key, says where and why."""
@@ -63,6 +65,11 @@ class Kind:
 def is_local(source: str) -> bool:
     """Whether a source is a path: an absolute one, or one that begins with `.` or `~`."""
     return source.startswith((".", "/", "~"))
+
+
+def is_here(source: str) -> bool:
+    """Whether a source that is not written as a path names a file or directory of the working directory."""
+    return not is_local(source) and "\0" not in source and len(source) < MAX_PATH and Path(source).exists()
 
 
 def paths_sha256(paths: list[Path]) -> str:

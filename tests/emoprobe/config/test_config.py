@@ -1,15 +1,20 @@
 """The configuration: what is accepted, and the one readable line for each mistake."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from emoprobe.config.errors import ConfigError
+from emoprobe.config.errors import ConfigError, shown
+from emoprobe.config.execution.slurm import SlurmShape
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_config, parse_config, study_of
-from emoprobe.config.reading import read_yaml
+from emoprobe.config.reading import read_yaml, typed
+from emoprobe.config.section import Section
 from emoprobe.workflow.process import plan_folder, write_plan
+from emoprobe.workflow.triggers import EXECUTION
 
 ROOT = Path(__file__).parents[3]
 CONFIGS = sorted([ROOT / "config/config.yaml", *(ROOT / "config/experiments").glob("*.yaml")])
@@ -240,8 +245,34 @@ def test_an_empty_variant_may_be_left_blank() -> None:
         ("model: {source: a}\nmodel: {source: b}\n", ["line 2", "'model'", "twice"]),
         ("variants:\n  control: {}\n  calm: {}\n  calm: {text: x}\n", ["line 4", "'calm'", "twice"]),
         ("a: [1", ["no valid YAML"]),
-        ("a: !!python/object:os.system {}", ["no valid YAML"]),
+        ("a: !!python/object:os.system {}", ["line 1", "tag", "is not accepted"]),
+        ("a: !!binary aGk=", ["the tag", "is not accepted"]),
+        ("a: !!bool 3", ["'3' is no bool"]),
+        ("a: {? [1] : 2}", ["line 1", "a key is a list or a mapping"]),
+        ("a: 1\n? {b: 1}\n: 2", ["line 2", "a key is a list or a mapping"]),
+        ("variants:\n  no: {}\n", ["line 2", "the key no is read as False", "quotes"]),
+        ("variants:\n  1: {}\n", ["line 2", "the key 1 is read as 1", "quotes"]),
+        ("experiment:\n  seed: " + "9" * 5000, ["line 2", "a number of 5000 characters"]),
+        ("a: 0x" + "f" * 100_000, ["a number of 100002 characters"]),
+        ("a: .nan", ["line 1", ".nan is no finite number"]),
+        ("a: [1, -.inf]", ["-.inf is no finite number"]),
+        ("a: 1e999", ["1e999 is no finite number"]),
+        ("[" * 10_000 + "]" * 10_000, ["line 1", "nested deeper than 64 levels"]),
+        ("{a: " * 10_000, ["nested deeper than 64 levels"]),
+        ("\n".join(f"{' ' * level}a:" for level in range(200)), ["line 64", "nested deeper than 64 levels"]),
+        ("a: &a [1, *a]", ["line 1", "an alias of itself"]),
+        ("a: &a {<<: *a}", ["an alias of itself"]),
+        ("a: *b", ["line 1", "undefined alias 'b'"]),
+        ("a: {<<: 3}", ["`<<` merges a mapping"]),
+        ("a: {<<: [3]}", ["`<<` merges a mapping"]),
+        ("x: &x {}\na: {<<: *x, <<: *x}", ["line 2", "'<<' is named twice", "[*a, *b]"]),
+        ("a: 1\n---\na: 2", ["line 2", "another document", "remove the `---`"]),
+        ("a:\n\tb: 1", ["line 2", "indent with blanks, not tabs"]),
+        ("a: \0", ["no valid YAML", "#x0000"]),
+        ("api_key: [sk-secret-1", ["no valid YAML"]),
+        ("#" * (3 << 20), ["larger than 2 MiB"]),
     ],
+    ids=lambda case: str(case)[:30],
 )
 def test_bad_yaml_is_one_line(tmp_path: Path, text: str, words: list[str]) -> None:
     path = tmp_path / "c.yaml"
@@ -249,8 +280,210 @@ def test_bad_yaml_is_one_line(tmp_path: Path, text: str, words: list[str]) -> No
     with pytest.raises(ConfigError) as caught:
         read_yaml(path)
     assert len(caught.value.lines) == 1
+    assert len(caught.value.lines[0]) < 400
+    assert "secret" not in caught.value.lines[0]
     for word in [str(path), *words]:
         assert word in caught.value.lines[0]
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [
+        "- &a{} [*a{}, *a{}]",  # billion laughs
+        "- &a{} {{x: *a{}, y: *a{}}}",
+        "- &a{} {{<<: [*a{}, *a{}]}}",
+    ],
+)
+def test_aliases_that_double_are_refused_in_bounded_time(tmp_path: Path, levels: str) -> None:
+    first = "- &a0 {z: 1}" if "<<" in levels else "- &a0 [1]"
+    bomb = [first, *(levels.format(level, level - 1, level - 1) for level in range(1, 60))]
+    path = tmp_path / "c.yaml"
+    path.write_text("\n".join(bomb))
+    started = time.process_time()
+    with pytest.raises(ConfigError, match=r"with every alias written out, this holds more than 200000 values"):
+        read_yaml(path)
+    assert time.process_time() - started < 2
+
+
+def parsed(tmp_path: Path, text: str) -> Any:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    return read_yaml(path)
+
+
+def test_merge_keys(tmp_path: Path) -> None:
+    text = """
+joy: &joy {text: What a day., valence: positive}
+late: &late {placement: system_suffix, text: Bye.}
+one: {<<: *joy, placement: system_suffix}
+two: {text: Hm., <<: [*joy, *late]}
+three: &three {<<: *late, text: Ah.}
+four: {<<: *three, valence: neutral}
+"""
+    values = parsed(tmp_path, text)
+    assert values == yaml.safe_load(text)
+    assert [list(values[name]) for name in values] == [list(entry) for entry in yaml.safe_load(text).values()]
+    assert values["two"] == {"text": "Hm.", "valence": "positive", "placement": "system_suffix"}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("2024-01-01", "2024-01-01"),
+        ("04:00:00", "04:00:00"),
+        ("1:30", "1:30"),
+        ("010", "010"),
+        ("-007", "-007"),
+        ("0", 0),
+        ("-0.5", -0.5),
+        ("0x1f", 31),
+        ("1_000", 1000),
+        ("1e-3", 0.001),
+        ("2.5E+2", 250.0),
+        ("'1e-3'", "1e-3"),
+        ("=", "="),
+        ("<<", "<<"),
+        ("yes", True),
+        ("~", None),
+        ("", None),
+        ("!!str 3", "3"),
+        ("'a\u2028b'", "a\u2028b"),
+    ],
+)
+def test_what_a_plain_scalar_is(tmp_path: Path, text: str, value: Any) -> None:
+    found = parsed(tmp_path, f"a: {text}")["a"]
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_bytes(b"\xef\xbb\xbfa: 1\n")
+    assert read_yaml(tmp_path / "c.yaml") == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"a": 1, "b": {"c": 1, "c": 2}}', "'c' is named twice"),
+        ('{"a": NaN}', "NaN is no finite number"),
+        ('{"a": ' + "9" * 5000 + "}", "too many digits"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a": ', "is no valid JSON"),
+        ("", "is no valid JSON"),
+    ],
+    ids=lambda case: case[:20],
+)
+def test_bad_json_is_one_line(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "c.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=words) as caught:
+        read_yaml(path)
+    assert len(caught.value.lines) == 1
+
+
+def test_text_of_json_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text('{"a": "x\u2028\x85\x7fy", "b": 1e-3}')
+    assert read_yaml(tmp_path / "c.json") == {"a": "x\u2028\x85\x7fy", "b": 0.001}
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "null"])
+def test_an_empty_file_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=rf"^{path}: must be a mapping of sections, it is empty$"):
+        load_config(path)
+
+
+def test_values_of_the_command_line() -> None:
+    given = {"dataset": {"samples": "2", "source": "./x.jsonl"}, "capture": {"layers": ["0", "-1"]}, "model": None}
+    assert typed(given) == {
+        "dataset": {"samples": 2, "source": "./x.jsonl"},
+        "capture": {"layers": [0, -1]},
+        "model": None,
+    }
+    for value, words in (("[1", "no valid YAML"), ("9" * 5000, "5000 characters"), (".nan", "no finite number")):
+        with pytest.raises(ConfigError, match=rf"^--config experiment\.seed: .*{words}") as caught:
+            typed({"experiment": {"seed": value}})
+        assert len(caught.value.lines) == 1
+
+
+def test_a_text_that_yaml_reads_as_something_else(tmp_path: Path) -> None:
+    (line,) = lines({"variants": {"control": {}, "curt": parsed(tmp_path, "text: no")}})
+    assert line == "variants.curt.text = False: input should be a valid string; write it in quotes"
+
+
+# Where somebody may paste a key; the error names the place and what to do, and never repeats what is there.
+SECRET = "hunter2-0a1b2c3d4e5f"
+PASTED: list[tuple[dict[str, Any], str]] = [
+    ({"workers": {"api_key_env": SECRET}}, "workers.api_key_env"),
+    ({"workers": {"api_key_env": f"sk-{SECRET}"}}, "workers.api_key_env"),
+    ({"workers": {"api_key_env": 12345678}}, "workers.api_key_env"),
+    ({"workers": {"api_key_file": [SECRET]}}, "workers.api_key_file"),
+    ({"workers": {"api_key": SECRET}}, "workers.api_key"),
+    ({"workers": {"endpoints": [f"http://user:{SECRET}@host/v1"]}}, "workers.endpoints"),
+    ({"workers": {"endpoints": [f"user:{SECRET}@host/v1"]}}, "workers.endpoints"),
+    ({"workers": {"endpoints": [f"http://host/v1?key={SECRET}"]}}, "workers.endpoints"),
+    ({"workers": {"capture_endpoints": [f"http://host#{SECRET}"]}}, "workers.capture_endpoints"),
+    ({"workers": {"capture_endpoints": [f"http://host\\{SECRET}@x"]}}, "workers.capture_endpoints"),
+    ({"workers": {"hardware": {f"http://u:{SECRET}@host": "GPU"}}}, "workers.hardware"),
+    ({"storage": {"url": f"s3://user:{SECRET}@bucket/x"}}, "storage.url"),
+    ({"storage": {"url": f"s3://bucket/x?secret={SECRET}"}}, "storage.url"),
+    ({"storage": {"url": f"{SECRET}"}}, "storage.url"),
+    ({"deploy": {"host": f"user:{SECRET}@gpu1"}}, "deploy.host"),
+    ({"deploy": {"environment": [f"HF_TOKEN={SECRET}"]}}, "deploy.environment"),
+    ({"deploy": {"environment": [f"hf_{SECRET.replace('-', '')}"]}}, "deploy.environment"),
+    ({"deploy": {"environment": {"HF_TOKEN": SECRET}}}, "deploy.environment"),
+    ({"generation": {"engine": {"extra_args": ["--api-key", SECRET]}}}, "generation.engine.extra_args"),
+    ({"generation": {"engine": {"extra_args": [f"--hf-token={SECRET}"]}}}, "generation.engine.extra_args"),
+    ({"generation": {"engine": {"extra_args": ["--hf_token", SECRET]}}}, "generation.engine.extra_args"),
+]
+
+
+@pytest.mark.parametrize(("values", "place"), PASTED, ids=lambda case: str(case)[:60])
+def test_a_secret_in_the_wrong_place_is_refused_and_not_repeated(values: dict[str, Any], place: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(values)
+    (line,) = caught.value.lines
+    assert line.startswith(f"{place}:") or line.startswith(f"{place}.0:")
+    assert not any(part in line for part in ("hunter", "0a1b2c3d", "12345678"))
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("name", ["AKIAIOSFODNN7EXAMPLE", "a_key", "MY KEY", "", "1KEY", "ÜBER", "KEY=1", "X" * 65])
+def test_what_names_no_variable(name: str) -> None:
+    for section in ({"workers": {"api_key_env": name}}, {"deploy": {"environment": [name]}}):
+        (line,) = lines(section)
+        assert "export MY_KEY" in line
+        assert not name or name not in line.replace("MY_KEY", "")
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN", "KEY", "_K2", "AWS_SECRET_ACCESS_KEY", "https_proxy", "no_proxy"])
+def test_what_names_a_variable(name: str) -> None:
+    parse_config({"workers": {"api_key_env": name}, "deploy": {"environment": [name]}})
+
+
+def test_credentials_are_cut_out_of_what_a_message_shows() -> None:
+    text = shown(["https://me:pw@host/x?token=abc", "plain"])
+    assert text == "['https://…host/x?…', 'plain']"
+    assert len(shown("x" * 500)) == 80
+    assert shown(10**5000) == "a large int"
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_numbers_are_finite(value: float) -> None:
+    for section, key in (("workers", "timeout"), ("deploy", "idle_minutes"), ("generation", "temperature")):
+        (line,) = lines({section: {key: value}})
+        assert line.startswith(f"{section}.{key}")
+    (line,) = lines({"steering": {"doses": [value]}})
+    assert "steering.doses" in line
+
+
+def test_a_section_says_itself_whether_it_changes_results() -> None:
+    sections = {name: field.annotation for name, field in Config.model_fields.items() if name != "variants"}
+    assert all(isinstance(section, type) and issubclass(section, Section) for section in sections.values())
+    execution = {name for name, section in sections.items() if not section.changes_results}  # type: ignore[union-attr]
+    assert execution == EXECUTION == {"workers", "deploy", "storage"}
+    assert not SlurmShape.changes_results
 
 
 def test_other_encodings_and_missing_files_are_named(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ RENTED = {"backend": "skypilot", "min_vram": 24, "max_price": 1.0}
         ({"backend": "ssh", "host": "gpu", "folder": "/"}, "a folder of its own"),
         ({"backend": "ssh", "host": "gpu", "folder": "../x"}, "a folder of its own"),
         ({"backend": "ssh", "host": "gpu", "folder": "a b"}, "a folder of its own"),
-        ({"backend": "ssh", "host": "gpu", "environment": ["HF_TOKEN=abc"]}, "no name of a variable"),
+        ({"backend": "ssh", "host": "gpu", "environment": ["HF_TOKEN=abc"]}, "no name of an environment variable"),
         ({"backend": "skypilot", "min_vram": 24}, "needs max_price"),
         ({**RENTED, "idle_minutes": None}, "needs idle_minutes"),
         ({**RENTED, "host": "gpu"}, "remove the key"),

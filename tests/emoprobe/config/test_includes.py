@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from emoprobe.config import reading
 from emoprobe.config.errors import ConfigError
 from emoprobe.config.files import load_config
-from emoprobe.config.inclusion import merged, read_config_values, with_includes
+from emoprobe.config.reading import merged, read_config_values, read_yaml, with_includes
 
 TONES = "variants:\n  control: {}\n  calm: {text: All is quiet., valence: neutral}\n"
 
@@ -61,6 +62,25 @@ def test_a_file_may_be_included_along_two_ways(tmp_path: Path) -> None:
     assert read_config_values(path) == {"experiment": {"seed": 1}}
 
 
+def test_includes_that_double_are_each_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for level in range(14):
+        write(
+            tmp_path / f"{level}.yaml", f"include: [{level + 1}.yaml, {level + 1}.yaml]\nexperiment: {{seed: {level}}}"
+        )
+    write(tmp_path / "14.yaml", "model: {source: m}\n")
+    files: list[object] = []
+    monkeypatch.setattr(reading, "read_yaml", lambda path: files.append(path) or read_yaml(path))  # type: ignore[func-returns-value]
+    assert read_config_values(tmp_path / "0.yaml") == {"experiment": {"seed": 0}, "model": {"source": "m"}}
+    assert len(files) == 15
+
+
+def test_a_chain_of_includes_ends(tmp_path: Path) -> None:
+    for level in range(100):
+        write(tmp_path / f"{level}.yaml", f"include: [{level + 1}.yaml]")
+    (line,) = error_lines(tmp_path / "0.yaml")
+    assert "more than 16 one inside another" in line
+
+
 def test_values_that_come_from_no_file_include_too(tmp_path: Path) -> None:
     write(tmp_path / "a.yaml", "experiment: {seed: 1}\n")
     assert with_includes({"include": ["a.yaml"]}, tmp_path) == {"experiment": {"seed": 1}}
@@ -82,6 +102,19 @@ def test_merging_changes_neither_side() -> None:
         ({"x.yaml": "include: null"}, "x.yaml", "list of paths"),
         ({"x.yaml": "include: [a.yaml]", "a.yaml": "include: {}"}, "a.yaml", "list of paths"),
         ({"x.yaml": "include: [a.yaml]", "a.yaml": "- 1"}, "a.yaml", "mapping"),
+        ({"x.yaml": "include: [a.yaml]", "a.yaml": ""}, "a.yaml", "it is empty"),
+        ({"x.yaml": "include: [.]"}, "x.yaml", "is no file"),
+        ({"x.yaml": "include: [/dev/zero]"}, "x.yaml", "is no file"),
+        ({"x.yaml": f"include: [{', '.join(['a.yaml'] * 300)}]", "a.yaml": "{}"}, "x.yaml", "more than 256 files"),
+        (
+            {
+                "x.yaml": "include: [a.yaml, b.yaml]",
+                "a.yaml": "include: [x.yaml, x.yaml]",
+                "b.yaml": "include: [x.yaml]",
+            },
+            "x.yaml",
+            "includes itself",
+        ),
         ({"x.yaml": "include: [a.yaml]", "a.yaml": "a: 1\na: 2"}, "a.yaml", "twice"),
         ({"x.yaml": "include: [x.yaml]"}, "x.yaml", "includes itself"),
         ({"x.yaml": "include: [a.yaml]", "a.yaml": "include: [x.yaml]"}, "x.yaml", "includes itself"),

@@ -10,7 +10,7 @@ import yaml
 
 from emoprobe.config.errors import ConfigError
 from emoprobe.config.files import load_study, study_of
-from emoprobe.config.inclusion import merged
+from emoprobe.config.reading import merged
 
 BASE = {"dataset": {"samples": 4}, "variants": {"control": {}, "calm": {"text": "All is still."}}}
 GRID = {

@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from emoprobe.config.files import parse_config
-from emoprobe.config.inclusion import read_config_values
+from emoprobe.config.reading import read_config_values
 
 CONFIG = Path(__file__).parents[3] / "config"
 VARIANTS = parse_config(read_config_values(CONFIG / "tones.yaml")).variants

@@ -66,6 +66,11 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "starcoder2": ("starcoder2", GROUPED),
     "glm4": ("glm4", HEADS),
     "nemotron": ("nemotron", GROUPED),
+    "llama4_text": (
+        "llama4_text",
+        HEADS | EXPERTS | {"num_local_experts": 2, "num_experts_per_tok": 1, "intermediate_size_mlp": 96,
+                           "attention_chunk_size": 64, "interleave_moe_layer_step": 2},
+    ),
     "deepseek_v3": (
         "deepseek_v3",
         {

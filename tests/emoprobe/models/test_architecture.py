@@ -9,7 +9,14 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from emoprobe.config.science.capture import STREAM_POINTS
-from emoprobe.models.architecture import Architecture, HookPointError, UnsupportedModelError, decoder_layers, tensor_of
+from emoprobe.models.architecture import (
+    Architecture,
+    HookPointError,
+    UnsupportedModelError,
+    decoder_layers,
+    language_model,
+    tensor_of,
+)
 from emoprobe.models.residual import Place
 from tests.emoprobe.models.families import FAMILIES, LAYERS, WIDTH, config
 
@@ -31,7 +38,7 @@ def random_model(family: str) -> Any:
 def values(model: Any, path: str) -> list[dict[str, torch.Tensor]]:
     """For each layer, what each site holds in a pass over two sequences."""
     found: list[dict[str, torch.Tensor]] = []
-    layers = model.base_model.get_submodule(path)
+    layers = language_model(model).get_submodule(path)
 
     def keep(layer: int, site: str, value: Any) -> None:
         value = tensor_of(value)
@@ -50,7 +57,7 @@ def values(model: Any, path: str) -> list[dict[str, torch.Tensor]]:
             )
             module.register_forward_hook(lambda _m, _a, out, n=number, p=prefix: keep(n, f"{p}output", out))
     with torch.inference_mode():
-        model.base_model(input_ids=torch.randint(3, 190, (2, 9)), use_cache=False)
+        language_model(model)(input_ids=torch.randint(3, 190, (2, 9)), use_cache=False)
     return found
 
 
@@ -97,7 +104,7 @@ def test_attention_is_the_part_that_looks_back(family: str) -> None:
     for tokens in (ids, other):
         seen: dict[str, torch.Tensor] = {}
         handles = []
-        for name, module in decoder_layers(model.base_model)[1][0].named_modules():
+        for name, module in decoder_layers(language_model(model))[1][0].named_modules():
             prefix = f"{name}." if name else "."
 
             def before(_m: Any, args: Any, kwargs: Any, seen: Any = seen, site: str = f"{prefix}input") -> None:
@@ -112,7 +119,7 @@ def test_attention_is_the_part_that_looks_back(family: str) -> None:
 
             handles += [module.register_forward_pre_hook(before, with_kwargs=True), module.register_forward_hook(after)]
         with torch.inference_mode():
-            model.base_model(input_ids=tokens, use_cache=False)
+            language_model(model)(input_ids=tokens, use_cache=False)
         for handle in handles:
             handle.remove()
         sites = {site for place in architecture.places.values() for _, site in place.terms}

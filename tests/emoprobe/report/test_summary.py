@@ -12,9 +12,12 @@ from emoprobe.analysis.consistency import consistency
 from emoprobe.analysis.paired_tests import paired_tests
 from emoprobe.analysis.plan import analysis_plan
 from emoprobe.config.experiment import Config
+from emoprobe.config.files import parse_config
 from emoprobe.report.closing import summary_text
+from emoprobe.report.parts import figures_of_tables, table_rules, tables_there
 from emoprobe.report.summary import report
 from emoprobe.results import atomic
+from emoprobe.results.catalogue import TABLES, tables_of
 from emoprobe.results.layout import Layout
 from emoprobe.results.statement import Statement
 from tests.calibration.trajectories import Scene, simulate
@@ -50,3 +53,18 @@ def test_a_report_holds_statements_with_their_numbers(tmp_path: Path) -> None:
     again = report(Config(), layout)
     assert again["plan_sha256"] == plan.sha256
     assert any("deviates from its plan" in entry["text"] for entry in again["statements"])
+
+
+def test_tables_that_are_left_from_another_config_are_no_part_of_the_report(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    for name in TABLES:
+        layout.table(name).parent.mkdir(parents=True, exist_ok=True)
+        layout.table(name).touch()
+    off = {"enabled": False}
+    without = parse_config({"capture": off})
+    assert set(tables_there(layout, table_rules(without))) == {
+        *tables_of("tabulate_trajectories"), *tables_of("analyze_behaviour"),
+    }  # fmt: skip
+    assert {figure.part for figure in figures_of_tables(table_rules(without))} == {"Behaviour"}
+    assert "probe_tests" in tables_there(layout, table_rules(parse_config({})))
+    assert "Probes" in {figure.part for figure in figures_of_tables(table_rules(parse_config({})))}

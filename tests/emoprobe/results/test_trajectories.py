@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from safetensors.numpy import save
 
 from emoprobe.analysis.trajectory_table import trajectory_table
 from emoprobe.config.files import parse_config
+from emoprobe.conversations.rendering import RenderedPrompt
 from emoprobe.results import activations, atomic
 from emoprobe.results.activation_folder import ActivationError, ActivationFolder
 from emoprobe.results.layout import Layout
@@ -20,7 +22,7 @@ from emoprobe.results.sample import Sample
 from emoprobe.results.trajectory import Attempt, Trajectory
 from emoprobe.results.verification import check_trajectory, verify
 from emoprobe.tasks.requests import chat_request, request_seed
-from emoprobe.tasks.responses import Delivery, ResponseError, check_response, completed, failed
+from emoprobe.tasks.responses import Delivery, OtherPromptError, ResponseError, check_response, completed, failed
 from emoprobe.tasks.samples import draw_id
 
 CONFIG = parse_config(
@@ -30,26 +32,30 @@ SAMPLE = Sample(sample_id="gsm8k_0001", index=0, question="What is 1 + 1?", answ
 DELIVERY = Delivery("vllm-0", [Attempt(worker="vllm-0")], "2026-01-01T00:00:00+00:00", 0.5)
 
 
-def response(content: str | None = "Answer: 2", **message: Any) -> dict[str, Any]:
+PROMPT = RenderedPrompt("Be calm.\n\nWhat is 1 + 1?", [1, 2, 3, 4])
+
+
+def response(text: str = "Answer: 2") -> dict[str, Any]:
     return {
-        "id": "chatcmpl-1",
+        "id": "cmpl-1",
         "choices": [
-            {
-                "message": {"role": "assistant", "content": content, "refusal": None, "tool_calls": [], **message},
-                "finish_reason": "stop",
-                "token_ids": [5, 6, 2],
-            }
+            {"text": text, "finish_reason": "stop", "token_ids": [5, 6, 2], "prompt_token_ids": [1, 2, 3, 4]},
         ],
         "usage": {"prompt_tokens": 4, "completion_tokens": 3, "total_tokens": 7},
-        "prompt_token_ids": [1, 2, 3, 4],
     }
 
 
-def write(tmp_path: Path, answer: dict[str, Any], delivery: Delivery = DELIVERY) -> Path:
+def checked(answer: dict[str, Any]) -> dict[str, Any]:
+    return check_response(answer, PROMPT.token_ids)
+
+
+def write(
+    tmp_path: Path, answer: dict[str, Any], delivery: Delivery = DELIVERY, prompt: RenderedPrompt = PROMPT
+) -> Path:
     layout = Layout(tmp_path / "tiny")
     request = chat_request(CONFIG, "m", "calm", SAMPLE)
     folder = layout.pair("calm", "gsm8k_0001")
-    completed(CONFIG, "calm", SAMPLE, request, check_response(answer), delivery).write(folder)
+    completed(CONFIG, "calm", SAMPLE, request, prompt, checked(answer), delivery).write(folder)
     return folder
 
 
@@ -67,6 +73,39 @@ def test_the_three_files(tmp_path: Path) -> None:
     assert state["prompt_token_ids"] == [1, 2, 3, 4]
     assert state["completion_token_ids"] == [5, 6, 2]
     assert state["request"]["seed"] == request_seed(42, "gsm8k_0001")
+    assert state["request"]["messages"] == lines[:-1]
+    assert (state["prompt_text"], state["date"], state["prefill"]) == (PROMPT.text, "2024-07-26", None)
+    assert "token_ids" not in json.dumps(state["response"])
+
+
+def test_a_prefill_and_the_completion_are_one_answer(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    begun = {"role": "assistant", "content": "So, Answer:"}
+    request = chat_request(CONFIG, "m", "calm", SAMPLE)
+    request["messages"] = [*request["messages"], begun]
+    folder = layout.pair("calm", "gsm8k_0001")
+    prompt = RenderedPrompt("… So, Answer:", [1, 2, 3, 4], prefill="So, Answer:")
+    completed(CONFIG, "calm", SAMPLE, request, prompt, checked(response(" 2")), DELIVERY).write(folder)
+    found = Trajectory.read(folder)
+    assert [message["role"] for message in found.messages] == ["system", "user", "assistant"]
+    assert found.completion == "So, Answer: 2"
+    assert found.state is not None
+    assert found.state.prefill == len("So, Answer:")
+    assert found.state.request["messages"][-1] == begun
+    assert json.loads((folder / "sample.json").read_text())["metrics"]["correctness"] == 1.0
+    assert check_trajectory(folder, "calm", "gsm8k_0001") == ([], [1, 2, 3, 4, 5, 6, 2])
+    Trajectory([*found.opening, {"role": "assistant", "content": "Answer: 2"}], found.state, found.outcome).write(
+        folder
+    )
+    assert "disagree" in check_trajectory(folder, "calm", "gsm8k_0001")[0][0]
+
+
+def test_the_record_of_an_error_ends_with_one_empty_answer_after_a_prefill_too(tmp_path: Path) -> None:
+    request = chat_request(CONFIG, "m", "calm", SAMPLE)
+    request["messages"] = [*request["messages"], {"role": "assistant", "content": "So,"}]
+    made = failed(CONFIG, "calm", SAMPLE, request, PROMPT, "status 500", [])
+    assert [message["role"] for message in made.messages] == ["system", "user", "assistant"]
+    assert made.completion == ""
 
 
 def test_a_trajectory_holds_nothing_that_differs_between_runs(tmp_path: Path) -> None:
@@ -78,16 +117,13 @@ def test_a_trajectory_holds_nothing_that_differs_between_runs(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
-def test_separate_reasoning_is_kept_and_not_graded(tmp_path: Path, field: str) -> None:
-    folder = write(tmp_path, response("Answer: 2", **{field: "Answer: 3"}))
-    last = json.loads((folder / "trajectory.jsonl").read_text().splitlines()[-1])
-    assert last == {"role": "assistant", "content": "Answer: 2", field: "Answer: 3"}
-    assert json.loads((folder / "sample.json").read_text())["extracted_answer"] == "2"
-
-
-def test_reasoning_alone_is_read(tmp_path: Path) -> None:
-    folder = write(tmp_path, response(None, reasoning="Answer: 2"))
-    assert json.loads((folder / "sample.json").read_text())["metrics"]["correctness"] == 1.0
+def test_separate_reasoning_of_older_records_is_read_where_there_is_no_answer(tmp_path: Path, field: str) -> None:
+    folder = tmp_path / "calm" / "gsm8k_0001"
+    for content, read in (("Answer: 2", "2"), ("", "3")):
+        answer = {"role": "assistant", "content": content, field: "Answer: 3"}
+        Trajectory([{"role": "user", "content": "1 + 1?"}, answer]).write(folder)
+        assert json.loads((folder / "trajectory.jsonl").read_text().splitlines()[-1]) == answer
+        assert trajectory_table(tmp_path, [("calm", "gsm8k_0001")]).iloc[0]["extracted"] == read
 
 
 @pytest.mark.parametrize(
@@ -95,13 +131,13 @@ def test_reasoning_alone_is_read(tmp_path: Path) -> None:
     [
         lambda answer: answer.pop("choices"),
         lambda answer: answer["choices"].clear(),
-        lambda answer: answer["choices"][0].pop("message"),
+        lambda answer: answer["choices"][0].pop("text"),
+        lambda answer: answer["choices"][0].update(text=None),
         lambda answer: answer["choices"][0].update(token_ids=[]),
         lambda answer: answer["choices"][0].update(token_ids=None),
         lambda answer: answer["choices"][0].update(finish_reason=None),
         lambda answer: answer["choices"][0].update(finish_reason="abort"),
-        lambda answer: answer["choices"][0]["message"].update(role="user"),
-        lambda answer: answer.update(prompt_token_ids=None),
+        lambda answer: answer["choices"][0].update(prompt_token_ids=None),
         lambda answer: answer["usage"].update(completion_tokens=7),
         lambda answer: answer.pop("usage"),
     ],
@@ -110,7 +146,18 @@ def test_answers_that_are_no_completion(spoil: Any) -> None:
     answer = response()
     spoil(answer)
     with pytest.raises(ResponseError):
-        check_response(answer)
+        checked(answer)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [([1, 2, 9, 4], "differ from token 2 on"), ([0, 1, 2, 3, 4], "from token 0"), ([1, 2, 3], "the beginning")],
+)
+def test_an_answer_to_another_prompt_is_refused(prompt: list[int], words: str) -> None:
+    answer = response()
+    answer["choices"][0]["prompt_token_ids"] = prompt
+    with pytest.raises(OtherPromptError, match=words):
+        checked(answer)
 
 
 def test_seeds_depend_on_experiment_and_sample_alone() -> None:
@@ -133,7 +180,9 @@ def test_the_table_reads_folders_of_other_programs(tmp_path: Path) -> None:
     assert trajectory_table(tmp_path, [("control", "q1")]).iloc[0]["correct"]
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"role": "user", "content": "x"}\n', "[1]\n", "\xff"])
+@pytest.mark.parametrize(
+    "content", ["", "\n", "{", "[1]\n", '{"content": "x"}\n', "\xff", '{"role": "user", "content": "\\ud83d"}\n']
+)
 def test_damaged_trajectories_are_named(tmp_path: Path, content: str) -> None:
     path = tmp_path / "control" / "q1" / "trajectory.jsonl"
     path.parent.mkdir(parents=True)
@@ -157,8 +206,8 @@ def test_the_table_tells_draws_of_a_question_apart(tmp_path: Path) -> None:
     sample.write(layout.sample("gsm8k_0001"))
     for draw in (1, 2):
         request = chat_request(CONFIG, "m", "calm", sample, draw)
-        answer = check_response(response(f"Answer: {draw}"))
-        completed(CONFIG, "calm", sample, request, answer, DELIVERY, draw=draw).write(
+        answer = checked(response(f"Answer: {draw}"))
+        completed(CONFIG, "calm", sample, request, PROMPT, answer, DELIVERY, draw=draw).write(
             layout.pair("calm", draw_id("gsm8k_0001", draw))
         )
     assert check_trajectory(layout.pair("calm", "gsm8k_0001-d2"), "calm", "gsm8k_0001-d2")[0] == []
@@ -205,7 +254,7 @@ def test_letters_are_graded_with_and_without_the_sample_file(tmp_path: Path) -> 
     )
     request = chat_request(CONFIG, "m", "calm", sample)
     for name, content in (("gsm8k_0001", "Answer: Rome"), ("gsm8k_0002", "Answer: B")):
-        completed(CONFIG, "calm", sample, request, check_response(response(content)), DELIVERY).write(
+        completed(CONFIG, "calm", sample, request, PROMPT, checked(response(content)), DELIVERY).write(
             layout.pair("calm", name)
         )
     sample.write(layout.sample("gsm8k_0001"))
@@ -218,7 +267,7 @@ def test_letters_are_graded_with_and_without_the_sample_file(tmp_path: Path) -> 
 def failure(layout: Layout) -> Trajectory:
     request = chat_request(CONFIG, "m", "calm", SAMPLE)
     attempts = [Attempt(worker="vllm-0", started="2026-01-01T00:00:00+00:00", seconds=1.0, error="status 500")] * 3
-    made = failed(CONFIG, "calm", SAMPLE, request, "no server answered: status 500", attempts)
+    made = failed(CONFIG, "calm", SAMPLE, request, PROMPT, "no server answered: status 500", attempts)
     made.write(layout.pair("calm", "gsm8k_0001"))
     return made
 
@@ -227,7 +276,10 @@ def test_a_pair_that_no_server_answers_is_a_record_of_its_error(tmp_path: Path) 
     layout = Layout(tmp_path)
     made = failure(layout)
     folder = layout.pair("calm", "gsm8k_0001")
-    assert Trajectory.read(folder) == made
+    read = Trajectory.read(folder)
+    assert read.state is not None
+    assert made.state is not None
+    assert replace(read, state=read.state.model_copy(update={"hashes": made.state.hashes})) == made
     assert made.failure == "no server answered: status 500"
     lines = [json.loads(line) for line in (folder / "trajectory.jsonl").read_text().splitlines()]
     assert lines[-1] == {"role": "assistant", "content": ""}
@@ -266,9 +318,10 @@ def test_the_activations_of_a_failure_say_so_and_are_passed_over(tmp_path: Path)
     folder = ActivationFolder.write_failure(layout.activations("calm", "gsm8k_0001"), made.failure or "", "r-1")
     assert ActivationFolder.read(folder.path) == folder
     assert folder.metadata.error == made.failure
-    with pytest.raises(ActivationError, match="match"):
+    with pytest.raises(ActivationError, match="has activations"):
         activations.load_activations(tmp_path, "input.output", "response_last")
-    completed(CONFIG, "control", SAMPLE, chat_request(CONFIG, "m", "control", SAMPLE), response(), DELIVERY).write(
+    request = chat_request(CONFIG, "m", "control", SAMPLE)
+    completed(CONFIG, "control", SAMPLE, request, PROMPT, response(), DELIVERY).write(
         layout.pair("control", "gsm8k_0001")
     )
     captured(layout, [1, 2, 3, 4, 5, 6, 2])
@@ -276,6 +329,7 @@ def test_the_activations_of_a_failure_say_so_and_are_passed_over(tmp_path: Path)
     assert found.index["variant"].tolist() == ["control"]
     assert found.values.shape == (1, 1, 4)
     pairs = [("control", "gsm8k_0001"), ("calm", "gsm8k_0001")]
+    SAMPLE.write(layout.sample("gsm8k_0001"))
     atomic.write_json(layout.manifest, manifest(layout, pairs).model_dump(mode="json"))
     assert verify(layout, pairs, pairs).problems == []
 
@@ -290,5 +344,5 @@ def test_answers_and_failures_that_are_mixed_up_are_told(tmp_path: Path) -> None
     )
     captured(layout, [1, 2])
     assert "captured from other tokens" in activations.check(layout.activations("control", "gsm8k_0001"), None, [])[0]
-    Trajectory([*made.opening, {"role": "assistant", "content": "7"}], made.state, made.outcome).write(folder)
+    Trajectory([*made.messages[:-1], {"role": "assistant", "content": "7"}], made.state, made.outcome).write(folder)
     assert "has an answer" in check_trajectory(layout.pair("calm", "gsm8k_0001"), "calm", "gsm8k_0001")[0][0]

@@ -23,6 +23,15 @@ LAYERS, D, TEXTS = 2, 8, 8
 NEGATIVE, POSITIVE = ("anger", "fear", "sorrow", "shame"), ("joy", "hope", "pride", "warmth")
 VALENCES = {"control": None, "filler": "neutral"} | dict.fromkeys(NEGATIVE, "negative")
 VALENCES |= dict.fromkeys(POSITIVE, "positive")
+METADATA_OF_RUN = {
+    "experiment_name": "planted",
+    "timestamp": "2026-01-01T00:00:00+00:00",
+    "model": {"id": "tiny", "revision": None, "sha256": "0", "dtype": "float32"},
+    "random_seed": 42,
+    "sampling": {"temperature": 0.0},
+    "package_versions": {"torch": "2"},
+    "git_commit": "0" * 40,
+}
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,7 @@ def write(root: Path, plant: Plant) -> Layout:
     """Write a folder as the workflow leaves it, but for what is derived from trajectories and activations."""
     layout, settings, generator = Layout(root), config(plant.questions), np.random.default_rng(plant.seed)
     atomic.write_text(layout.resolved_yaml, yaml.safe_dump(settings.resolved(), sort_keys=False))
+    atomic.write_json(layout.metadata, METADATA_OF_RUN)
     directions = generator.normal(size=(2, D))
     ease = generator.normal(size=plant.questions)
     signs = {"negative": -1.0, "positive": 1.0}

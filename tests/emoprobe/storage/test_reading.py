@@ -78,7 +78,7 @@ def test_errors_are_those_of_a_folder(url: str, layout: Layout, settings: Storag
         load_activations(url, "resid_post", "last_prompt", layers=[9])
     with pytest.raises(ActivationError, match="position 'first' was not captured"):
         load_activations(url, "resid_post", "first")
-    with pytest.raises(ActivationError, match=r"no activations in s3://.*/nothing match"):
+    with pytest.raises(ActivationError, match=r"s3://.*/nothing holds no activations"):
         load_activations(f"{settings.url}/nothing", "resid_post", "first")
 
 

@@ -64,6 +64,14 @@ def rows(count: int) -> list[dict[str, str]]:
         ("", None),
         ("#### ", None),
         ("12 apples", None),
+        ("3,5", None),
+        ("#### 2,5", None),
+        ("0,123", None),
+        ("10,5%", None),
+        ("1,2,3", None),
+        ("1.234,56", Fraction(30864, 25)),
+        ("1 234", 1234),
+        ("1,00,000", 100_000),
         (None, None),
         (True, None),
         (float("nan"), None),
@@ -453,3 +461,12 @@ print(all(found), len(reasoning_gym.create_dataset("gcd", seed=1, size=3)))
 def test_tasks_are_opened_by_threads_side_by_side() -> None:
     done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert done.stdout == "True 3\n", done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("name", ["plain", "a[1]*?", "(2) O'N & #7; 10:30 {x} %2e ~$H"])
+def test_a_local_directory_may_have_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / name / "set"
+    folder.mkdir(parents=True)
+    write_jsonl(folder / "test.jsonl", rows(5))
+    assert len(list(draw(Dataset(source=str(folder), split="test", samples=5), 1))) == 5

@@ -1,5 +1,6 @@
 """How variants change the opening messages."""
 
+import hashlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,18 @@ def test_identity_covers_what_the_messages_depend_on(module: Path) -> None:
     before = identity_of(transform="my_transforms:f")
     module.write_text("def f(m): return m[:1]\n")
     assert identity_of(transform="my_transforms:f") != before
+
+
+def test_only_a_transform_that_begins_the_answer_has_another_identity_than_in_version_0_2(module: Path) -> None:
+    module.write_text(
+        "def same(m): return m\n"
+        "def begun(m): return [*m, {'role': 'assistant', 'content': 'So'}]\n"
+        "def fails(m): raise ValueError\n"
+    )
+    digest = hashlib.sha256(module.read_bytes()).hexdigest()
+    for name, end in (("same", ""), ("begun", " prefill"), ("fails", "")):
+        found = identity(config_with(transform=f"my_transforms:{name}"), "v")
+        assert found == f"my_transforms:{name}@{digest}{end}"
 
 
 def scrambling(seed: int = 42, source: str = "tone", placement: str = "user_prefix", **tone: Any) -> Config:

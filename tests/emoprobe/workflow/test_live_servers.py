@@ -5,6 +5,7 @@ import logging
 import threading
 from typing import Any
 
+import pytest
 from rich.console import Console
 from rich.live import Live
 
@@ -63,3 +64,19 @@ def test_it_joins_the_bars_and_leaves_other_handlers_alone() -> None:
     with console.capture() as capture:
         console.print(Handler.live_display.get_renderable())
     assert "the bars" in capture.get()
+
+
+def test_an_error_ends_the_table_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    answers = iter([status(fleet(AT_WORK))])
+
+    def ask() -> dict[str, Any]:
+        return next(answers)  # then StopIteration
+
+    caplog.set_level(logging.WARNING, logger="snakemake")
+    servers = LiveServers(ask, seconds=0.01)
+    servers.follow().join(60)
+    assert "The model servers are not shown any more (StopIteration" in caplog.text
+    console = Console(file=io.StringIO(), width=160)
+    with console.capture() as capture:
+        console.print(servers)
+    assert capture.get().strip() == ""

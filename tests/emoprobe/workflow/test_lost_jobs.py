@@ -86,3 +86,32 @@ def test_a_run_that_waits_for_a_lost_job_is_interrupted(monkeypatch: pytest.Monk
     assert interrupted.wait(PATIENCE)
     assert sent == [signal.SIGINT]
     assert len(reported) == 2
+
+
+def test_an_error_does_not_end_the_watch(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    class Executor:
+        __module__ = lost_jobs.EXECUTOR
+
+        def report_job_submission(self, info: object, register_job: bool = True) -> None:
+            """Nothing to report."""
+
+    class Scheduler:
+        _executor = Executor()
+        looks = 0
+
+        @property
+        def running(self) -> set[str]:
+            self.looks += 1
+            if self.looks == 1:
+                raise RuntimeError("Set changed size during iteration")
+            return {"the job"}
+
+    interrupted = threading.Event()
+    monkeypatch.setattr(lost_jobs, "why_over", lambda number: f"SLURM has not known {number}")
+    monkeypatch.setattr(os, "kill", lambda process, number: interrupted.set())
+    caplog.set_level("WARNING", logger="snakemake")
+    scheduler = Scheduler()
+    watch_jobs(scheduler, interval=0.01, patience=0.0)
+    scheduler._executor.report_job_submission(SimpleNamespace(external_jobid=5, job="the job"))
+    assert interrupted.wait(PATIENCE)
+    assert "The SLURM jobs cannot be checked (RuntimeError: Set changed size" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -44,3 +45,60 @@ def test_failures_of_experiments_and_of_their_study_are_told(tmp_path: Path, mon
     assert "gather failed (results/s/logs/gather.log):\n    no table" in said
     assert "warning" not in said
     assert "earlier" not in said
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        "a warning\ninterrupted by SIGTERM\n",
+        'Traceback (most recent call last):\n  File "x.py", line 1, in <module>\n    import jinja2\nKeyboardInterrupt\n',
+        'Traceback (most recent call last):\n  File "x.py", line 1, in <module>\n    import jin',
+    ],
+)
+def test_an_interrupted_job_is_named_without_a_traceback(
+    log: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = study_of({"experiment": {"name": "s"}})
+    write("results/s/logs/tabulate.log", log)
+    said = outcome.failures(study, Path("results"), JOBS, BEGAN)
+    assert said.strip() == "Interrupted: tabulate. What is done stays; run again to go on."
+
+
+def test_an_error_of_a_script_is_shown_with_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = study_of({"experiment": {"name": "s"}})
+    write("results/s/logs/tabulate.log", 'Traceback (most recent call last):\n  File "x.py", line 1\nKeyError: 1\n')
+    said = outcome.failures(study, Path("results"), JOBS, BEGAN)
+    assert "    KeyError: 1" in said
+    assert "Interrupted" not in said
+
+
+def test_a_report_that_is_no_part_of_the_run_is_named_and_not_shown(tmp_path: Path) -> None:
+    study = study_of({"experiment": {"name": "s"}})
+    path = tmp_path / "s/report.json"
+    assert outcome.summaries(study, tmp_path, {path}) == ""
+    write(str(path), "not read")
+    said = outcome.summaries(study, tmp_path, {tmp_path / "s/tables/accuracy.parquet"})
+    assert f"this run did not include {path}, which was made 1970-01-01" in said
+    write(str(path), REPORT)
+    said = outcome.summaries(study, tmp_path, {path})
+    assert (
+        "s: 12 trajectories of tiny on 4 samples\n  based on the tables of behaviour, probes and the plan 0123456789ab"
+        in said
+    )
+
+
+REPORT = json.dumps(
+    {
+        "experiment": "s",
+        "trajectories": 12,
+        "samples": 4,
+        "model": {"id": "tiny"},
+        "plan_sha256": "0123456789abcdef",
+        "accuracy": [],
+        "paired_tests": [],
+        "probes": [{}],
+        "statements": [],
+    }
+)

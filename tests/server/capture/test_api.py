@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -132,20 +134,97 @@ def test_batches_of_prompts_keep_their_order(server: NNsightServer) -> None:
     assert [choice["text"] for choice in together] == alone
 
 
-def test_interventions_are_the_defaults(server: NNsightServer) -> None:
-    before = httpx.get(f"{server.url}/v1/interventions", timeout=PATIENCE).json()
-    try:
-        changed = post(
-            server, "/v1/interventions", {"layers": [1], "hook_points": ["mlp.output"], "dtype": "float32"}
-        ).json()
-        assert changed == {**before, "layers": [1], "hook_points": ["mlp.output"], "dtype": "float32"}
-        answer = post(server, "/v1/completions", {**TEXT, "ndif": {"save_dir": "defaults"}}).json()
-        assert answer["ndif"]["shapes"] == {"mlp.output": [1, 5, 48]}
-        answer = post(server, "/v1/completions", {**TEXT, "ndif": {"save_dir": "override", "layers": "all"}}).json()
+CLIENTS: list[dict[str, str]] = [
+    {"x-emoprobe-client": "joe"}, {"authorization": "Bearer a"}, {"authorization": "Bearer a", "x-emoprobe-client": "joe"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("who", range(len(CLIENTS)))
+def test_interventions_are_the_defaults_of_one_client(server: NNsightServer, who: int) -> None:
+    with httpx.Client(base_url=server.url, headers=CLIENTS[who], timeout=PATIENCE) as client:
+        before = client.get("/v1/interventions").json()
+        fields = {"layers": [1], "hook_points": ["mlp.output"], "dtype": "float32"}
+        changed = client.post("/v1/interventions", json=fields).json()
+        assert changed == {**before, **fields}
+        for path, body in (("/v1/completions", TEXT), ("/v1/chat/completions", CHAT)):
+            answer = client.post(path, json={**body, "ndif": {"save_dir": "defaults"}}).json()
+            assert answer["ndif"]["shapes"] == {"mlp.output": [1, 5, 48]}
+        answer = client.post("/v1/completions", json={**TEXT, "ndif": {"save_dir": "override", "layers": "all"}}).json()
         assert answer["ndif"]["shapes"] == {"mlp.output": [3, 5, 48]}
-        assert post(server, "/v1/interventions", {"layers": [9]}).status_code == 400
-    finally:
-        post(server, "/v1/interventions", before)
+        steered = {"steering": [{"values": [1.0] * 48, "layers": [0], "operation": "add"}]}
+        assert "shapes" not in client.post("/v1/completions", json={**TEXT, "ndif": steered}).json()["ndif"]
+        for others in ({}, *(headers for number, headers in enumerate(CLIENTS) if number != who)):
+            assert httpx.get(f"{server.url}/v1/interventions", headers=others, timeout=PATIENCE).json() == before
+            body = {**TEXT, "ndif": {"save_dir": "others"}}
+            answer = httpx.post(f"{server.url}/v1/completions", headers=others, json=body, timeout=PATIENCE).json()
+            assert len(answer["ndif"]["shapes"]) == 2
+        assert client.post("/v1/interventions", json=before).json() == before
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"layers": [9]}, "-3 to 2"), ({"layers": [1, 1]}, "different"), ({"hook_points": ["nose.output"]}, "nose"),
+        ({"hook_points": []}, "hook_points"), ({"positions": [999999]}, "position 999999 lies outside"),
+        ({"positions": [-999999]}, "lies outside"), ({"positions": ["middle"]}, "last_prompt"), ({"dtype": "int8"}, "dtype"),
+        ({"positions": list(range(9000))}, "at most 8192"), ({"save_dir": "x"}, "accepted: layers, hook_points"),
+    ],
+)  # fmt: skip
+def test_interventions_are_checked_as_requests_are(server: NNsightServer, body: Any, words: str) -> None:
+    headers = {"x-emoprobe-client": "checked"}
+    url = f"{server.url}/v1/interventions"
+    before = httpx.get(url, headers=headers, timeout=PATIENCE).json()
+    answer = httpx.post(url, json=body, headers=headers, timeout=PATIENCE)
+    assert answer.status_code == 400
+    assert words in answer.json()["error"]["message"]
+    assert httpx.get(url, headers=headers, timeout=PATIENCE).json() == before
+
+
+def test_interventions_need_a_client(server: NNsightServer) -> None:
+    answer = post(server, "/v1/interventions", {"layers": [1]})
+    assert answer.status_code == 400
+    assert "x-emoprobe-client" in answer.json()["error"]["message"]
+    named = httpx.get(f"{server.url}/v1/interventions", headers={"x-emoprobe-client": "a b"}, timeout=PATIENCE)
+    assert named.status_code == 400
+
+
+ROUTES = [
+    ("GET", "/health"), ("GET", "/v1/models"), ("GET", "/v1/model/structure"), ("GET", "/v1/interventions"),
+    ("POST", "/v1/interventions"), ("POST", "/v1/completions"), ("POST", "/v1/chat/completions"),
+    ("GET", "/v1/activations/x/metadata.json"), ("DELETE", "/v1/activations/x"), ("GET", "/openapi.json"), ("GET", "/docs"),
+    ("OPTIONS", "/v1/completions"), ("GET", "/nowhere"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"host": "evil.example"}, 421), ({"host": "evil.example:8001"}, 421), ({"host": "127.0.0.1.evil.example"}, 421),
+        ({"host": "0.0.0.0"}, 421), ({"host": "192.168.0.7"}, 421), ({"origin": "https://evil.example"}, 403),
+        ({"origin": "null"}, 403), ({"origin": "http://localhost.evil.example"}, 403),
+    ],
+)  # fmt: skip
+def test_pages_reach_no_server_without_a_key(
+    server: NNsightServer, method: str, path: str, headers: dict[str, str], status: int
+) -> None:
+    answer = httpx.request(method, f"{server.url}{path}", headers=headers, timeout=PATIENCE)
+    assert answer.status_code == status
+    assert "EMOPROBE_API_KEY" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:8001", "127.0.0.1", "127.9.9.9:80", "[::1]:8001"])
+@pytest.mark.parametrize("origin", [None, "http://localhost:3000", "http://127.0.0.1"])
+def test_programs_and_pages_of_this_machine_reach_it(server: NNsightServer, host: str, origin: str | None) -> None:
+    headers = {"host": host} | ({} if origin is None else {"origin": origin})
+    assert httpx.get(f"{server.url}/v1/models", headers=headers, timeout=PATIENCE).status_code == 200
+
+
+def test_curl_reaches_it(server: NNsightServer) -> None:
+    command = ["curl", "-sS", f"http://localhost:{server.port}/v1/chat/completions"]
+    command += ["-H", "content-type: application/json", "-d", json.dumps(CHAT)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    assert json.loads(done.stdout)["choices"], done.stderr
 
 
 @pytest.mark.parametrize(
@@ -185,6 +264,24 @@ def test_interventions_are_the_defaults(server: NNsightServer) -> None:
         ("/v1/chat/completions", {**CHAT, "top_logprobs": 2}, ["top_logprobs: only together with logprobs"]),
         ("/v1/chat/completions", {**CHAT, "ndif": {"prompt_tokens": 2}}, ["ndif.prompt_tokens"]),
         ("/v1/completions", {"prompt": [1, 2], "ndif": {"message_spans": {"prefix": None}}}, ["together with ndif.messages"]),
+        ("/v1/chat/completions", {**CHAT, "ndif": {"message_spans": {"response": None}}}, ["message_spans.response", "accepted: system, prefix, question"]),
+        ("/v1/chat/completions", {**CHAT, "ndif": {"message_spans": {"response": [0, 0, 1]}}}, ["accepted: system, prefix, question"]),
+        ("/v1/chat/completions", {**CHAT, "ndif": {"message_spans": {str(n): None for n in range(20000)}}}, ["accepted: system, prefix"]),
+        ("/v1/completions", {"prompt": "x", "ndif": {"steering": [{"value": [1.0]}]}}, ["ndif.steering.0.value", "accepted: file, key, sha256, values"]),
+        ("/v1/completions", {"prompt": [1, 2], "ndif": {"messages": [{"role": "user"}], "message_spans": {"prefix": [0, 0, 1]}}}, ["message_spans.prefix"]),
+        ("/v1/completions", {"prompt": [1], "ndif": {"messages": [{"content": "x"}]}}, ["ndif.messages.0.role"]),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "y": 1}]}]}, ["y: is no known field; accepted: type, text"]),
+        ("/v1/completions", {"prompt": "x", "stop": "s" * 5000}, ["stop", "4096"]),
+        ("/v1/completions", {"prompt": "x", "model": "m" * 5000}, ["model"]),
+        ("/v1/completions", {"prompt": [1, 2], "ndif": {"date": "2025-01-31"}}, ["ndif.date", "together with ndif.messages"]),
+        ("/v1/completions", {"prompt": [1, 2], "ndif": {"date": "soon", "messages": []}}, ["ndif.date"]),
+        ("/v1/completions", {"prompt": [1, 2], "ndif": {"token_spans": {}, "messages": []}}, ["either these or ndif.messages"]),
+        ("/v1/completions", {"prompt": [1, 2], "ndif": {"token_spans": {"response": [0, 1]}}}, ["ndif.token_spans.response"]),
+        ("/v1/completions", {"prompt": [1, 2], "ndif": {"token_spans": {"prefix": [0, 3]}}}, ["token_spans.prefix = [0, 3]", "2 tokens"]),
+        ("/v1/completions", {"prompt": [1, 2], "ndif": {"token_spans": {"prefix": [1, 1]}}}, ["is no span"]),
+        ("/v1/completions", {"prompt": [1, 2, 3], "ndif": {"prompt_tokens": 2, "token_spans": {"question": [2, 3]}}}, ["2 tokens"]),
+        ("/v1/completions", {"prompt": [1, 2], "ndif": {"messages": [{"role": "user"}], "message_spans": {"prefix": [0, 0, 1]}}}, ["messages"]),
+        ("/v1/chat/completions", {**CHAT, "ndif": {"token_spans": {}}}, ["ndif.token_spans"]),
     ],
 )  # fmt: skip
 def test_bad_requests_say_what_is_accepted(server: NNsightServer, path: str, body: Any, words: list[str]) -> None:
@@ -368,3 +465,29 @@ def test_lm_eval_runs_against_the_server(server: NNsightServer, tmp_path: Path) 
         apply_chat_template=True,
     )
     assert "exact_match,none" in generated["results"]["tiny_generate"]
+
+
+def test_a_token_that_the_embedding_lacks_is_named(
+    tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A tokenizer with one token more than the model, as it is where somebody adds one and does not resize the model."""
+    folder = tmp_path_factory.mktemp("extra")
+    shutil.copytree(tiny("llama"), folder / "model")
+    path = folder / "model/tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    size = len(tokenizer["model"]["vocab"])
+    extra = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+    tokenizer["added_tokens"].append({"id": size, "content": "<|extra|>", **extra})
+    path.write_text(json.dumps(tokenizer))
+    server = NNsightServer(folder / "model", folder / "activations")
+    try:
+        message = {"role": "user", "content": "hi <|extra|>"}
+        for route, body in (("chat/completions", {"messages": [message]}), ("completions", {"prompt": "hi <|extra|>"})):
+            answer = post(server, f"/v1/{route}", body)
+            assert answer.status_code == 400, answer.text
+            text = answer.json()["error"]["message"]
+            assert f"token id {size} does not exist" in text
+            assert "'<|extra|>'" in text
+            assert "\n" not in text
+    finally:
+        server.stop()

@@ -169,3 +169,25 @@ def test_a_choice_ends_at_the_end_token_or_the_limit(
         assert row.finish is None
         row.take(token, model.tokens.eos_ids)
     assert (row.finish, row.token_ids) == (finish, tokens)
+
+
+def test_an_error_outside_of_a_request_fails_what_waits_and_the_engine_goes_on(
+    model: ServedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory runs out where the caches of new generations are counted."""
+    engine = Engine(model, batch_tokens=100, memory=1 << 30)
+    told = threading.Event()
+    failing = generation(model, [5, 6], 2)
+    failing.on_step = told.set
+    with monkeypatch.context() as patched:
+        patched.setattr(ServedModel, "cache_bytes_per_token", property(lambda self: 1 // 0), raising=False)
+        engine.submit_generations([failing])
+        assert told.wait(PATIENCE)
+    assert failing.finish == "error"
+    done = threading.Event()
+    next_one = generation(model, [5, 6], 2)
+    next_one.on_step = lambda: done.set() if next_one.finish is not None else None
+    engine.submit_generations([next_one])
+    assert done.wait(PATIENCE)
+    assert next_one.finish == "length"
+    engine.close()

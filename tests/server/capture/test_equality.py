@@ -161,6 +161,20 @@ def test_named_positions_are_means_and_single_tokens(pair: tuple[NNsightServer, 
     )
     assert metadata["layers"] == [0, 2]
     assert relative_error(tensor, expected) <= TOLERANCE, name
+    spans = {part: metadata["spans"][part] for part in ("system", "prefix", "question")}
+    given, as_told = capture(
+        server,
+        prompt + completion,
+        "named/by-tokens",
+        hook_points=reference.hook_points[1:2],
+        positions=positions,
+        layers=[-1, 0],
+        token_spans=spans,
+        prompt_tokens=length,
+    )
+    assert as_told["spans"] == metadata["spans"]
+    assert as_told["positions"] == metadata["positions"]
+    assert torch.equal(given[name], tensor)
 
 
 def test_empty_parts_have_a_neighbour_instead(pair: tuple[NNsightServer, Reference]) -> None:

@@ -9,13 +9,18 @@ import random
 import socket
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from tests.conftest import PATIENCE
 from tests.nnsight_server import NNsightServer
@@ -153,6 +158,97 @@ def test_a_stream_has_a_limit_of_time_too(server: NNsightServer) -> None:
     assert json.loads(last.removeprefix("data: "))["error"]["code"] == 408
     assert done == "data: [DONE]"
     wait_for(lambda: idle(server), PATIENCE, "an idle server")
+
+
+@contextmanager
+def peak(server: NNsightServer) -> Iterator[list[int]]:
+    """Watch a server's memory; what is yielded holds, in the end, by how many bytes it grew at most."""
+    before, grown, done = memory(server), [0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.01):
+            grown[0] = max(grown[0], memory(server) - before)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield grown
+    finally:
+        done.set()
+        thread.join()
+
+
+BUDGET = 2**29  # of --memory-gib 0.5
+EDIT = {"operation": "add", "layers": "all", "values": [1.0] * 48}
+GREEDY: list[tuple[dict[str, Any], int]] = [
+    # 2,000 tokens times 4,000 positions, and many at once
+    (
+        {"prompt": [5] * 2000, "max_tokens": 0, "ndif": {"save_dir": "greedy", "positions": list(range(-2000, 2000))}},
+        48,
+    ),
+    # 20 prompts of 1,000 tokens, with 20 alternatives to each token
+    ({"prompt": [[5] * 1000] * 20, "max_tokens": 0, "echo": True, "logprobs": 20}, 8),
+    ({"prompt": ["x"] * 16, "n": 64, "max_tokens": 1900, "logprobs": 20, "ignore_eos": True}, 4),
+    ({"prompt": "x", "max_tokens": 1, "ndif": {"steering": [EDIT] * 64}}, 48),
+]
+
+
+@pytest.mark.parametrize("number", range(len(GREEDY)))
+def test_what_requests_hold_is_counted(server: NNsightServer, number: int) -> None:
+    body, count = GREEDY[number]
+    complete(server)
+    with peak(server) as grown, ThreadPoolExecutor(count) as pool:
+        answers = list(pool.map(lambda _: complete(server, **body), range(count)))
+    statuses = Counter(answer.status_code for answer in answers)
+    assert set(statuses) <= {200, 400, 408, 429}, statuses
+    assert grown[0] < BUDGET + GROWTH, statuses
+    for answer in answers:
+        if answer.status_code in (400, 429):
+            assert "memory" in answer.json()["error"]["message"]
+    wait_for(lambda: idle(server), PATIENCE, "an idle server")
+    wait_for(lambda: complete(server).status_code == 200, PATIENCE, "memory that is given back")
+
+
+def test_lists_in_bodies_are_counted(server: NNsightServer) -> None:
+    bodies: list[dict[str, Any]] = [{"metadata": {"x": [[]] * 5_000_000}}, {"ndif": {"positions": [0] * 5_000_000}}]
+    with peak(server) as grown:
+        for body in bodies:
+            assert complete(server, **body).status_code in (400, 413)
+    assert grown[0] < BUDGET + GROWTH
+
+
+def test_refused_directions_are_not_remembered(server: NNsightServer) -> None:
+    """Files with tensors that are no direction of this model: neither read whole nor kept."""
+    server.root.mkdir(exist_ok=True)
+    path = server.root / "large.safetensors"
+    save_file({f"d{number}": torch.zeros(4 << 20, dtype=torch.float16) for number in range(16)}, path)
+    with peak(server) as grown:
+        for number in range(16):
+            edit = {"file": path.name, "key": f"d{number}", "layers": "all", "operation": "add"}
+            answer = complete(server, ndif={"steering": [edit]})
+            assert answer.status_code == 400
+            assert "shape [4194304]; accepted: [48] or [3, 48]" in answer.json()["error"]["message"]
+    assert grown[0] < GROWTH
+
+
+@pytest.mark.parametrize("kind", ["one endless header", "idle", "half-sent bodies"])
+def test_a_crowd_that_sends_nothing_whole_locks_nobody_out(server: NNsightServer, kind: str) -> None:
+    head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer " + KEY.encode() + b"\r\n"
+    first = {"one endless header": head + b"a: ", "idle": b""}.get(kind, head + b"content-length: 9\r\n\r\n{")
+    crowd = [socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE) for _ in range(400)]
+    try:
+        with peak(server) as grown:
+            for connection in crowd:
+                connection.sendall(first)
+            for _ in range(30 if kind == "one endless header" else 0):
+                for connection in crowd[:8]:
+                    with suppress(OSError):
+                        connection.sendall(b"x" * (1 << 20))
+            assert complete(server).status_code == 200
+        assert grown[0] < GROWTH
+    finally:
+        for connection in crowd:
+            connection.close()
 
 
 @pytest.mark.parametrize("name", ["chat_template", "tokenize", "return_tensors", "conversation"])

@@ -88,9 +88,7 @@ def test_parts_of_the_stream_equal_hooks_placed_by_hand(family: str, tmp_path: P
     layers = list(range(LAYERS))
     points = list(served.architecture.places)
     whole = served.forward([Wanted(ids, layers, points, None, torch.float32) for ids in batch])
-    means = served.forward(
-        [Wanted(ids, layers, points, torch.full((1, len(ids)), 1 / len(ids)), torch.float32) for ids in batch]
-    )
+    means = served.forward([Wanted(ids, layers, points, [(0, len(ids))], torch.float32) for ids in batch])
     for ids, every, mean in zip(batch, whole, means, strict=True):
         expected = by_hand(reference, family, ids)
         assert set(points) == set(expected)
@@ -104,7 +102,9 @@ def test_what_is_written_in_place_is_copied_first(tmp_path: Path) -> None:
     served = ServedModel(str(tiny_models.make_of_family("falcon", tmp_path)), "tiny", "float32", "cpu")
     ids = list(range(3, 12))
     (every,) = served.forward([Wanted(ids, [0], ["mlp.output"], None, torch.float32)])
-    (single,) = served.forward([Wanted(ids, [0], ["mlp.output"], torch.eye(9), torch.float32)])
+    (single,) = served.forward(
+        [Wanted(ids, [0], ["mlp.output"], [(token, token + 1) for token in range(9)], torch.float32)]
+    )
     assert torch.allclose(every.activations["mlp.output"], single.activations["mlp.output"], atol=1e-6)
 
 

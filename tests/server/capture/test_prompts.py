@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,8 @@ from transformers import AutoTokenizer
 
 from emoprobe.results.trajectory import Message
 from server.capture.prompts import Decoder, PromptError, Tokens
+from tests import byte_tokenizer
+from tests.byte_tokenizer import CHATML
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +69,36 @@ def test_marks_become_spans_of_tokens(tokens: Tokens) -> None:
 def test_marks_outside_of_the_messages_are_refused(tokens: Tokens, mark: tuple[int, int, int]) -> None:
     with pytest.raises(PromptError, match="lies outside of the messages"):
         tokens.chat(messages("a", "b"), {}, {"prefix": mark})
+
+
+@pytest.fixture
+def templated(tmp_path: Path) -> Callable[[str], Tokens]:
+    """A tokenizer with a chat template."""
+
+    def load(template: str) -> Tokens:
+        return Tokens(AutoTokenizer.from_pretrained(byte_tokenizer.write(tmp_path, template)), 2048)
+
+    return load
+
+
+@pytest.mark.parametrize(("role", "part"), [("system", "prefix"), ("user", "question")])
+def test_a_part_that_the_template_leaves_out_is_refused(
+    templated: Callable[[str], Tokens], role: str, part: str
+) -> None:
+    tokens = templated(CHATML.replace("in messages", f"in messages if message['role'] != '{role}'"))
+    conversation = messages("Be brief. Hurry!", "2 + 3?")
+    marks = {"prefix": (0, 10, 16), "question": (1, 0, 6)}
+    with pytest.raises(PromptError, match=rf"message_spans.{part} = .*leaves this text out of the prompt.*'{role}'"):
+        tokens.chat(conversation, {}, marks)
+    assert tokens.chat(conversation, {}, {"system": (0, 0, 9)} if role == "system" else {}).spans.system is None
+
+
+def test_the_day_is_fixed_and_can_be_given(templated: Callable[[str], Tokens]) -> None:
+    tokens = templated("{{ strftime_now('%Y-%m-%d') }} " + CHATML)
+    conversation = messages("a", "b")
+    assert tokens.decode(tokens.chat(conversation, {}).token_ids).startswith("2024-07-26 ")
+    given = tokens.chat(conversation, {}, None, datetime.date(2030, 1, 2))
+    assert tokens.decode(given.token_ids).startswith("2030-01-02 ")
 
 
 def test_what_is_no_prompt_is_refused(tokens: Tokens) -> None:

@@ -17,6 +17,7 @@ from emoprobe.results.layout import Layout
 from emoprobe.storage.bucket import Bucket, StorageError
 from emoprobe.storage.pull import pull_folder
 from emoprobe.storage.push import push
+from server.capture import pushing
 from server.capture.pushing import Pusher
 from tests.emoprobe.storage import folders
 from tests.faulty_proxy import Fault, FaultyProxy
@@ -117,3 +118,17 @@ def test_a_push_that_fails_fails_its_request_and_no_later_one(tmp_path: Path, pr
     proxy.faults = []
     (place,) = results([pusher.push(there.activations(*pair))])
     assert place.uri in [Bucket(url).uri(key) for key in Bucket(url).sizes("shards/")]
+
+
+def test_a_push_that_loses_one_folder_fails_its_batch_and_the_next_is_pushed(
+    tmp_path: Path, proxy: FaultyProxy, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(tmp_path / "tiny")
+    layout.root.mkdir(parents=True)
+    first, second = folders.write(layout, variants=1, samples=2, d=8)
+    pusher = Pusher(url)
+    with monkeypatch.context() as patched:
+        patched.setattr(pushing, "push_folders", lambda bucket, wanted: {})
+        with pytest.raises(KeyError):
+            pusher.push(layout.activations(*first)).result(120)
+    assert results([pusher.push(layout.activations(*second))])

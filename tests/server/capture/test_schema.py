@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from openai.types import completion_create_params as text_params
 from openai.types.chat import completion_create_params as chat_params
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from server.capture.schema import ChatRequest, CompletionRequest, Interventions, Ndif
+from server.capture.schema import (
+    ChatMessage,
+    ChatRequest,
+    CompletionRequest,
+    Edit,
+    Interventions,
+    Ndif,
+    PartSpans,
+    Sampling,
+    _models_of,
+    accepted_fields,
+)
+from tests.workspace import ROOT
 
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "x"}]}
 TEXT: dict[str, Any] = {"prompt": "x"}
@@ -116,3 +129,51 @@ def test_what_a_request_leaves_out_has_the_default() -> None:
 def test_overrides_that_make_no_sense_are_refused(field: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Ndif.model_validate(field)
+
+
+def models_below(model: type[BaseModel], place: tuple[int | str, ...] = ()) -> Iterator[tuple[type[BaseModel], Any]]:
+    """Every model in a body, and a place in the body where one is."""
+    yield model, place
+    for name, field in model.model_fields.items():
+        for nested in _models_of(field.annotation):
+            index = (0,) if "list" in str(field.annotation) else ()
+            yield from models_below(nested, (*place, name, *index))
+
+
+NESTED = [
+    (body, model, place)
+    for body in (ChatRequest, CompletionRequest, Interventions)
+    for model, place in models_below(body)
+]
+
+
+@pytest.mark.parametrize(("body", "model", "place"), NESTED)
+def test_an_unknown_field_is_answered_with_the_fields_of_its_model(
+    body: type[BaseModel], model: type[BaseModel], place: tuple[int | str, ...]
+) -> None:
+    if model is ChatMessage:  # its other fields go to the chat template
+        assert model.model_config["extra"] == "allow"
+        return
+    assert model.model_config["extra"] == "forbid", model
+    content: Any = {"unknown": 1}
+    for part in reversed(place):
+        content = [content] if isinstance(part, int) else {part: content}
+    with pytest.raises(ValidationError) as caught:
+        body.model_validate(content)
+    errors = caught.value.errors()
+    (where,) = (
+        error["loc"] for error in errors if error["type"] == "extra_forbidden" and error["loc"][-1] == "unknown"
+    )
+    served = model.served_fields() if issubclass(model, Sampling) else list(model.model_fields)
+    assert accepted_fields(body, where) == served
+
+
+def test_there_are_nested_models() -> None:
+    assert {model.__name__ for _, model, _ in NESTED} >= {"Edit", "Ndif", "PartSpans", "ContentPart", "StreamOptions"}
+
+
+@pytest.mark.parametrize("model", [Ndif, Edit, PartSpans, Interventions])
+def test_every_field_of_our_own_is_in_the_documentation(model: type[BaseModel]) -> None:
+    text = (ROOT / "docs" / "server.md").read_text(encoding="utf-8")
+    missing = [name for name in model.model_fields if f"`{name}`" not in text]
+    assert missing == []

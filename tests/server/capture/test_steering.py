@@ -199,7 +199,7 @@ def test_an_edit_that_is_not_made_is_an_error() -> None:
 
 def test_a_hook_that_never_fires_fails_the_request(tmp_path: Path) -> None:
     served = ServedModel(str(tiny_models.make_of_family("llama", tmp_path)), "tiny", "float32", "cpu")
-    served.causal.base_model.get_submodule(served.architecture.layers_path)[1]._forward_hooks.clear()
+    served.base.get_submodule(served.architecture.layers_path)[1]._forward_hooks.clear()
     add = {"values": direction(1), "operation": "add"}
     engine = Engine(served, batch_tokens=100, memory=10**6)
     done = threading.Event()
@@ -261,7 +261,7 @@ def test_a_file_that_was_replaced_is_read_again(pair: Pair, tmp_path: Path) -> N
         ({"file": "../outside.safetensors"}, "below the server's root"), ({"file": "/etc/passwd"}, "below the server's root"),
         ({"file": "link.safetensors"}, "below the server's root"), ({"file": "none.safetensors"}, "below the server's root"),
         ({"file": "text.safetensors"}, "holds no safetensors"), ({"key": "rage"}, "no tensor 'rage'"),
-        ({"sha256": "0" * 64}, "another sha256"), ({"key": "narrow"}, "the direction has 7 values"),
+        ({"sha256": "0" * 64}, "another sha256"), ({"key": "narrow"}, r"shape \[7\]; accepted: \[48\] or \[3, 48\]"),
         ({"rows": "?", "lengths": [1.0]}, "no base64"), ({"rows": "AAAA", "lengths": [1.0]}, "as many rows"),
         ({"rows": "AACAPwAAgD8=", "lengths": [1.0, 1.0]}, "as many rows"), ({"rows": "AACAPwAAgD8=", "lengths": [1.0]}, "2 values"),
         ({"key": "zero"}, "zero, or not finite"), ({"key": "rows"}, "shape"), ({"layers": [3]}, "3 does not exist"),
@@ -283,8 +283,8 @@ def test_edits_that_cannot_be_made_are_refused(pair: Pair, tmp_path: Path, chang
     save_file(tensors, tmp_path / "outside.safetensors")
     (root / "link.safetensors").symlink_to(tmp_path / "outside.safetensors")
     (root / "text.safetensors").write_text("no tensors at all")
-    header = b'{"joy": {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}}'  # a type that PyTorch does not have
-    (root / "new.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"0")
+    header = b'{"joy": {"dtype": "F4", "shape": [48], "data_offsets": [0, 24]}}'  # a type that PyTorch does not have
+    (root / "new.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"0" * 24)
     edit = Edit(**({"file": "d.safetensors", "key": "joy", "layers": [0], "operation": "add"} | change))
     with pytest.raises((SteeringError, HookPointError), match=words):
         layer_edits([edit], root, served.architecture)

@@ -27,6 +27,7 @@ from server.pool.launcher import Exit, Launcher
 from server.pool.pool import Pool
 from server.pool.status import PoolStatus
 from server.pool.turns import Turns
+from tests import byte_tokenizer
 from tests.stub_server import Stub
 
 SECONDS = 120.0  # how long anything may take before a test fails; nothing is measured by it
@@ -131,7 +132,9 @@ class House:
         config = parse_config(values)
         atomic.write_json(self.plan / f"{name}.json", config.resolved())
         layout = self.layout(name)
-        atomic.write_json(layout.model, ModelCard(model, f"/models/{model}", None, f"hash of {model}", 64).to_json())
+        directory = self.folder / "models" / model.replace("/", "_")
+        byte_tokenizer.write(directory)
+        atomic.write_json(layout.model, ModelCard(model, str(directory), None, f"hash of {model}", 64).to_json())
         for index in range(samples):
             sample = Sample(
                 sample_id=f"gsm8k_{index + 1:04d}", index=index, question=f"{index} + 1?", answer="3", source={}

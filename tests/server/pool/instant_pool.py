@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -57,7 +58,7 @@ class InstantPool:
         await asyncio.gather(*(task for task in self._connections.values() if task is not None))
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        first = (await reader.readline()).decode()
+        first = os.fsdecode(await reader.readline())
         if not first:  # somebody looked whether it listens
             writer.close()
             return
@@ -66,7 +67,7 @@ class InstantPool:
         self._connections[writer] = asyncio.current_task()
         try:
             while line := await reader.readline():
-                number, _, words = line.decode().rstrip("\n").partition("\t")
+                number, _, words = os.fsdecode(line).rstrip("\n").partition("\t")
                 _, job = parse(words)
                 self.asked[job] += 1
                 answer = self._do(job, self.asked[job])

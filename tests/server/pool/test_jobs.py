@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
 
 from emoprobe.results.activation_folder import ActivationFolder
 from emoprobe.results.layout import Layout
+from emoprobe.results.sample import Sample
 from emoprobe.tasks.requests import request_seed
+from tests import byte_tokenizer
+from tests.byte_tokenizer import CHATML
 from tests.server.pool.house import House, trajectory, until
 
 FAST: Any = {"workers": {"attempts": 2}}
@@ -69,6 +75,71 @@ def test_within_the_allowance_a_failure_becomes_a_record(house: House, kind: str
     assert found.state.token_ids is None
 
 
+def test_servers_that_change_the_prompt_are_refused_for_good(house: House) -> None:
+    layout = house.add("one", **FAST)
+    jobs = [("generate", "one", *PAIRS[0])] * 2
+    answers = ask_all(house, jobs, {"kind": "other prompt", "times": 999})
+    for words in ("every server changes the prompt", "answered another prompt", "takes the token ids of a prompt"):
+        assert words in answers[0]
+    assert "for new attempts" not in answers[0]
+    assert len(house.stub("a").requests) == 2  # two attempts, and none when the job is asked for again
+    assert not layout.pair(*PAIRS[0]).exists()
+
+
+def test_the_prompt_that_is_sent_is_the_one_that_is_recorded(house: House) -> None:
+    layout = house.add("one", prompt={"date": "2031-02-03"})
+    template = "{{ 'Today: ' + strftime_now('%d %b %Y') + ' ' + date_string + '\\n' }}" + CHATML
+    (house.folder / "models/a/chat_template.jinja").write_text(template)
+    assert ask_all(house, [("generate", "one", "calm", SAMPLES[0])]) == ["ok\n"]
+    state = trajectory(layout, "calm", SAMPLES[0]).state
+    assert state is not None
+    (request,) = house.stub("a").requests
+    assert bytes_of(request["prompt"]) == state.prompt_text
+    assert state.prompt_token_ids == request["prompt"]
+    assert (state.prompt_text or "").startswith("Today: 03 Feb 2031 03 Feb 2031\n<|im_start|>system\n")
+    assert state.date == "2031-02-03"
+    assert "messages" not in request
+    assert [message["role"] for message in state.request["messages"]] == ["system", "user"]
+
+
+def bytes_of(prompt: list[int]) -> str:
+    folder = byte_tokenizer.write(Path(tempfile.mkdtemp()))
+    return str(Tokenizer.from_file(str(folder / "tokenizer.json")).decode(prompt, skip_special_tokens=False))
+
+
+def test_a_prefill_is_continued_and_captured_where_it_stands(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "beginning.py").write_text(
+        "def so(messages):\n    return [*messages, {'role': 'assistant', 'content': 'So the answer'}]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    variants: Any = {"control": {}, "calm": {"transform": "beginning:so"}}
+    layout = house.add("one", variants=variants, capture={"enabled": True})
+    pair = ("calm", SAMPLES[0])
+    assert ask_all(house, [("generate", "one", *pair), ("capture", "one", *pair)]) == ["ok\n", "ok\n"]
+    found = trajectory(layout, *pair)
+    assert found.state is not None
+    assert (found.state.prompt_text or "").endswith("<|im_start|>assistant\nSo the answer")
+    assert found.state.prefill == len("So the answer")
+    assert [message["role"] for message in found.messages] == ["system", "user", "assistant"]
+    assert found.completion.startswith("So the answerI think about it")
+    asked = house.stub("a").requests[-1]
+    start, end = asked["ndif"]["token_spans"]["question"]
+    assert bytes_of(asked["prompt"][start:end]) == "0 + 1?"
+    assert asked["ndif"]["prompt_tokens"] == len(found.state.prompt_token_ids or [])
+    assert "messages" not in asked["ndif"]
+
+
+def test_a_question_that_writes_markup_is_recorded(house: House) -> None:
+    layout = house.add("one")
+    sample = Sample(sample_id=SAMPLES[0], index=0, question="1?<|im_end|>", answer="1", source={})
+    sample.write(layout.sample(SAMPLES[0]))
+    assert ask_all(house, [("generate", "one", *PAIRS[0]), ("generate", "one", "control", SAMPLES[1])]) == ["ok\n"] * 2
+    states = [trajectory(layout, "control", name).state for name in SAMPLES[:2]]
+    assert [state.control_tokens for state in states if state is not None] == [["<|im_end|>"], None]
+
+
 def test_records_of_earlier_runs_count(house: House) -> None:
     layout = house.add("one", generation={"allowed_failures": 0.25}, **FAST)
     assert ask_all(house, [("generate", "one", *PAIRS[0])], REFUSAL) == ["ok\n"]
@@ -124,7 +195,7 @@ def test_the_capture_of_a_failed_trajectory_says_so_and_asks_no_server(house: Ho
     found = ActivationFolder.read(layout.activations(*PAIRS[0])).metadata
     assert found.error == trajectory(layout, *PAIRS[0]).failure
     assert (found.layers, found.hook_points, found.token_ids) == ([], [], [])
-    assert not any("prompt" in request for request in house.stub("a").requests)
+    assert not any("ndif" in request for request in house.stub("a").requests)
 
 
 def test_a_capture_that_no_server_makes_counts_as_a_failed_pair(house: House) -> None:

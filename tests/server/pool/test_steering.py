@@ -118,10 +118,12 @@ def test_scores_are_those_of_gold_answer_text_and_first_tokens(house: House, lay
     assert edited.kl == [0.25] * 4
     assert plain.kl == [0.0] * 4
     scoring = [request for request in house.stub("a").requests if request.get("echo")]
-    assert [("ndif" in request, len(request["prompt"])) for request in scoring] == [
-        (True, 35), (True, 5), (False, 35), (False, 5),
+    prompt = len(house.stub("a").requests[0]["prompt"])
+    assert prompt > 32
+    assert [("ndif" in request, len(request["prompt"]) - prompt) for request in scoring] == [
+        (True, 32), (True, 2), (False, 32), (False, 2),
     ]  # fmt: skip
-    assert (scoring[0]["ndif"]["prompt_tokens"], scoring[0]["ndif"]["kl"]) == (3, 4)
+    assert (scoring[0]["ndif"]["prompt_tokens"], scoring[0]["ndif"]["kl"]) == (prompt, 4)
 
 
 def test_an_answer_that_begins_with_the_gold_one_is_read_once(house: House, layout: Layout) -> None:
@@ -130,11 +132,13 @@ def test_an_answer_that_begins_with_the_gold_one_is_read_once(house: House, layo
     *_, forced = (request for request in house.stub("a").requests if request.get("echo"))
     path = layout.root / "steering" / EDITED / name / "agent_state.json"
     state = json.loads(path.read_text())
-    state["completion_token_ids"] = [*forced["prompt"][3:], 9]
+    prompt = state["prompt_token_ids"]
+    assert forced["prompt"][: len(prompt)] == prompt
+    state["completion_token_ids"] = [*forced["prompt"][len(prompt) :], 9]
     atomic.write_json(path, state)
     before = len(house.stub("a").requests)
     assert ask(house, ("score", EDITED, name)) == ["ok\n"]
-    assert [len(request["prompt"]) for request in house.stub("a").requests[before:]] == [6]
+    assert [len(request["prompt"]) for request in house.stub("a").requests[before:]] == [len(prompt) + 3]
     scores = Scores.read_file(path.parent / "scores.json")
     assert (scores.gold_tokens, scores.log_p_gold, scores.tokens) == (2, -1.0, 3)
 

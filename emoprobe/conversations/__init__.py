@@ -1,0 +1,1 @@
+"""How a conversation becomes the tokens that a model is given. Imports `results` and `models`."""

@@ -1,0 +1,214 @@
+"""Inputs of the jobs that cost a model's time: a lost file that others can do without makes none of them again.
+
+Snakemake makes a job again where an input of it is missing and has to be made, even if the new file is equal. A job
+whose outputs are there and whose parameters are those that are recorded therefore gets a stand-in for such an input: a
+file that is there, recorded under the name of the lost one. Once the file is back, Snakemake compares its checksum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from snakemake.io import IOFile, ancient, sourcecache_entry
+
+from emoprobe.results.activation_folder import METADATA, TENSORS
+from emoprobe.results.layout import ACTIVATION_FILES, SCORES, TRAJECTORY_FILES, Layout
+from emoprobe.results.trajectory import STATE
+from emoprobe.tasks.samples import split_draw_id
+from emoprobe.workflow.targets import Targets
+from emoprobe.workflow.triggers import Triggers, code
+
+Input = Path | str
+
+
+@dataclass(eq=False)
+class Inputs:
+    """The inputs of the jobs of one experiment.
+
+    Args:
+        targets: its files.
+        triggers: its digests.
+        persistence: gives Snakemake's records, which there are once a plan is made.
+        stand_in: a file that is there and that no rule makes, as an absolute path.
+        say: takes a line for the user.
+    """
+
+    targets: Targets
+    triggers: Triggers
+    persistence: Callable[[], Any]
+    stand_in: Path
+    say: Callable[[str], None]
+    _said: set[str] = field(default_factory=set)
+    _there: dict[Path, bool] = field(default_factory=dict)
+    _due: dict[str, str | None] = field(default_factory=dict)
+
+    @property
+    def _here(self) -> Layout:
+        return self.targets.found or self.targets.layout
+
+    def preregistration(self) -> list[Input]:
+        """What the analysis plan waits for: the model, once."""
+        model = self._here.model
+        if not self._exists(model) and self._plan_is_settled():
+            return [self._lost(model)]
+        return [ancient(str(self.targets.layout.model))]
+
+    def answer(self, variant: str, name: str) -> list[Input]:
+        """What an answer waits for: its question and the analysis plan."""
+        return self._asked(self._answer_files(variant, name), self.triggers.trajectories[variant], name)
+
+    def steered(self, condition: str, variant: str, name: str) -> list[Input]:
+        """What a steered answer waits for: its question, the analysis plan and its direction, where it has one."""
+        outputs = self._steered_files(condition, variant, name)
+        made_from = self.triggers.steered[variant]
+        found = self._asked(outputs, made_from, name)
+        if condition == "none":
+            return found
+        direction = condition.partition("/")[0]
+        return [*found, self._direction(direction, outputs, made_from)]
+
+    def replayed(self, variant: str, name: str, folder: Path, made_from: str) -> list[Input]:
+        """What a capture waits for: the answer's tokens.
+
+        Args:
+            variant: of the answer.
+            name: of the answer's folder.
+            folder: the activations.
+            made_from: the digest of what is captured.
+        """
+        answer, outputs = self._answer_files(variant, name), [folder / file for file in ACTIVATION_FILES]
+        state = self.targets.layout.pair(variant, name) / STATE
+        return [self._after(state, answer, self.triggers.trajectories[variant], outputs, made_from)]
+
+    def scored(self, condition: str, variant: str, name: str) -> list[Input]:
+        """What the scores of a steered answer wait for: its tokens."""
+        answer = self._steered_files(condition, variant, name)
+        outputs = [self._here.steered(condition, variant, name) / SCORES]
+        state = self.targets.layout.steered(condition, variant, name) / STATE
+        return [self._after(state, answer, self.triggers.steered[variant], outputs, self.triggers.scores)]
+
+    def _asked(self, outputs: list[Path], made_from: str, name: str) -> list[Input]:
+        layout, here = self.targets.layout, self._here
+        sample_id = split_draw_id(name)[0]
+        question, plan = here.sample(sample_id), here.plan
+        whole = self._exists(question) and self._exists(plan)
+        if whole and self._exists(here.model):
+            return [layout.sample(sample_id), ancient(str(layout.plan))]
+        if self._settled(outputs, made_from):
+            if not self._exists(here.model):
+                self._tell(here.model)
+            return [
+                layout.sample(sample_id) if self._exists(question) else self._lost(question),
+                ancient(str(layout.plan)) if self._exists(plan) else self._lost(plan),
+            ]
+        if not self._exists(here.model) and self._plan_is_settled():
+            # The plan does not wait for the model any more, so that this job has to.
+            return [layout.sample(sample_id), sourcecache_entry(str(layout.model), str(plan))]
+        return [layout.sample(sample_id), ancient(str(layout.plan))]
+
+    def _after(self, state: Path, answer: list[Path], answer_from: str, outputs: list[Path], made_from: str) -> Input:
+        """The answer that a job reads, or the lost model where the answer does not wait for it any more."""
+        if (
+            self._exists(self._here.model)
+            or self._settled(outputs, made_from)
+            or not self._settled(answer, answer_from)
+        ):
+            return state
+        return sourcecache_entry(str(self.targets.layout.model), str(answer[0].with_name(STATE)))
+
+    def _direction(self, name: str, outputs: list[Path], made_from: str) -> Input:
+        """A direction; one that is only fitted again for its code, or for a lost file, is compared afterwards."""
+        assert self.targets.steering is not None
+        path, here = self.targets.layout.direction(name), self._here.direction(name)
+        if name not in self._due:
+            self._due[name] = self._due_alone(name)
+        due = self._due[name]
+        if due is None or not self._settled(outputs, made_from):
+            return path
+        if not self._exists(here):
+            return self._lost(here)
+        self._say_once(f"{self._here.root}: {due}; an answer that was steered along a direction which comes out "
+                       "different is made again by the next run")  # fmt: skip
+        return ancient(str(path))
+
+    def _due_alone(self, name: str) -> str | None:
+        """Why a direction is fitted again though the config that decides it is the same; None: it is not."""
+        steering, here = self.targets.steering, self._here.direction(name)
+        assert steering is not None
+        recorded = self._recorded(here)
+        if repr(steering.made_from.get(name)) not in recorded:
+            return None
+        if not self._exists(here):
+            return "directions are missing and are fitted again"
+        if repr(code("fit_direction")) not in recorded:
+            return "directions are fitted again, as the code that fits them has changed"
+        kept = set(self.targets.tensors())
+        fitted_on = steering.fitted_on(name)
+        tensors = (f"{metadata.removesuffix(METADATA)}{TENSORS}" for metadata in fitted_on)
+        wanted = [*fitted_on, *(path for path in tensors if path in kept)]
+        if not all(self._exists(self._placed(path)) for path in wanted):
+            return "activations of the fitting half are missing, so that directions are fitted again"
+        return None
+
+    def _exists(self, path: Path) -> bool:
+        """Whether a file was there when the plan was made, which is the same for all jobs of it."""
+        if path not in self._there:
+            self._there[path] = path.exists()
+        return self._there[path]
+
+    def _placed(self, path: str) -> Path:
+        return self._here.root / Path(path).relative_to(self.targets.layout.root)
+
+    def _plan_is_settled(self) -> bool:
+        return self._settled([self._here.plan], self.triggers.answers)
+
+    def _settled(self, outputs: Iterable[Path], made_from: str) -> bool:
+        """Whether all outputs of a job are there, made from what it would be made from now."""
+        return all(self._exists(path) and repr(made_from) in self._recorded(path) for path in outputs)
+
+    def _recorded(self, path: Path) -> list[str]:
+        """The parameters that a file was made with, as Snakemake records them."""
+        records = self.persistence()
+        return [] if records is None else records.params(IOFile(path)) or []
+
+    def _answer_files(self, variant: str, name: str) -> list[Path]:
+        here = self._here
+        captured = ACTIVATION_FILES if self.targets.config.captures_inline else ()
+        folder = here.activations(variant, name)
+        return [*(here.pair(variant, name) / file for file in TRAJECTORY_FILES), *(folder / file for file in captured)]
+
+    def _steered_files(self, condition: str, variant: str, name: str) -> list[Path]:
+        return [self._here.steered(condition, variant, name) / file for file in TRAJECTORY_FILES]
+
+    def _lost(self, path: Path) -> Input:
+        """The stand-in for a lost file, recorded as that file."""
+        self._tell(path)
+        return ancient(sourcecache_entry(str(self.stand_in), str(path)))
+
+    def _tell(self, path: Path) -> None:
+        """Say that a lost file costs no answer."""
+        beside = [known for known in self._of_its_kind(path) if not self._exists(known)]
+        subject = (
+            f"{path} is missing; it" if len(beside) == 1 else f"{len(beside)} files of {path.parent} are missing; they"
+        )
+        self._say_once(f"{subject} will be made again; {self._answers()} answers stay")
+
+    def _of_its_kind(self, path: Path) -> list[Path]:
+        here, targets = self._here, self.targets
+        if path.parent == here.sample("x").parent:
+            return [self._placed(str(each)) for each in targets.samples()]
+        if targets.steering is not None and path.parent == here.direction("x").parent:
+            return [self._placed(str(each)) for each in targets.steering.directions()]
+        return [path]
+
+    def _answers(self) -> int:
+        files = [*self.targets.trajectories([STATE]), *self.targets.steered([STATE])]
+        return sum(self._exists(self._placed(path)) for path in files)
+
+    def _say_once(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            self.say(line)

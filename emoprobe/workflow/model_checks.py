@@ -1,0 +1,235 @@
+"""Checks of the model before any job: its files, its context, its quantisation, and what can be captured from it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from emoprobe import __version__
+from emoprobe.config.experiment import Config
+from emoprobe.config.science.capture import Capture
+from emoprobe.config.science.model import Model
+from emoprobe.conversations.rendering import PromptError, Renderer
+from emoprobe.models import source as models
+from emoprobe.models.depth import downloaded, layer_count, read_settings
+from emoprobe.models.requirements import context_length, quantisation, why_not_generated, why_not_loaded
+from emoprobe.models.source import ModelError
+from emoprobe.models.tokens import count_tokens
+from emoprobe.models.weights import shapes
+from emoprobe.tasks import variants
+from emoprobe.tasks.samples import DataError, draw
+from emoprobe.tasks.sources import files
+from emoprobe.tasks.variants import VariantError, opening_messages
+from emoprobe.workflow.heavy_checks import ask, unless_unanswered
+from emoprobe.workflow.process import hardware
+from emoprobe.workflow.prompt_checks import check_prompts
+from emoprobe.workflow.remembered import remembered, version
+
+
+def check_model(config: Config, cache: Path | None, converted: Path) -> Iterator[str]:
+    """Yield what is wrong with the model of an experiment, one line a problem.
+
+    Args:
+        config: the experiment; relative paths are taken from the working directory.
+        cache: folder in which the answers of slow checks are remembered.
+        converted: folder with the embedded model, where it was converted already.
+    """
+    try:
+        models.check_source(config.model.source)
+        directory = directory_of(config.model, converted)
+        if directory is not None and models.is_local(config.model.source):
+            models.check_directory(directory)
+    except ModelError as error:
+        yield str(error)
+        return
+    described = directory or downloaded(config.model)
+    if described is None:
+        return
+    settings = read_settings(described)
+    yield from _context(config, described, settings, cache)
+    yield from _quantised(config, described, settings)
+    if directory is not None:
+        yield from _prompts(config, cache, directory)
+    if directory is not None and config.capture.enabled:
+        slips = [*_layers(config.capture, directory), *_hook_points(config.capture, directory)]
+        yield from slips
+        if slips:
+            return
+    if config.model.source != models.EMBEDDED:
+        yield from _captures(config, described, cache)
+
+
+def _prompts(config: Config, cache: Path | None, directory: Path) -> Iterator[str]:
+    """Check what the chat template makes of the messages; without a fast tokenizer, `prepare_model` checks it."""
+    if not (directory / "tokenizer.json").is_file():
+        return
+    described = [path for path in sorted(directory.iterdir()) if path.suffix in (".json", ".jinja")]
+    about: list[Any] = [
+        version("tokenizers"),
+        [[str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns] for path in described],
+        [config.prompt.content(), config.generation.chat_template, config.experiment.seed],
+        {name: variants.identity(config, name) for name in config.variants},
+    ]
+
+    def problems() -> list[str]:
+        try:
+            return check_prompts(config, Renderer.load(directory))
+        except PromptError as error:
+            return [f"model.source = {config.model.source!r}: {error}"]
+
+    yield from remembered(cache, about, problems)
+
+
+def _context(config: Config, directory: Path, settings: dict[str, Any], cache: Path | None) -> Iterator[str]:
+    """Whether prompts and completions fit into the longest text that the model and vLLM take."""
+    context, generation = context_length(settings), config.generation
+    limit, named = context, f"the model in {directory} takes"
+    if generation.backend == "vllm":
+        asked = generation.engine.max_model_len
+        started = not config.workers.endpoints and "VLLM_ALLOW_LONG_MAX_MODEL_LEN" not in os.environ
+        if asked is not None and context is not None and asked > context and started:
+            yield (
+                f"generation.engine.max_model_len = {asked}: the model in {directory} takes {context} tokens at most; "
+                f"set it to {context} or less, or to null, which is the model's"
+            )
+            return
+        if asked is not None and (context is None or asked < context):
+            limit, named = asked, "generation.engine.max_model_len allows"
+    if limit is None:
+        return
+    if generation.max_tokens >= limit:
+        yield (
+            f"generation.max_tokens = {generation.max_tokens}: {named} {limit} tokens, prompt and completion together; "
+            "lower it to leave room for the prompt"
+        )
+        return
+    yield from _longest_prompt(config, directory, limit, named, cache)
+
+
+def _longest_prompt(config: Config, directory: Path, limit: int, named: str, cache: Path | None) -> Iterator[str]:
+    """Whether the longest question with the longest text leaves room for a completion; as far as is known here."""
+    dataset, seed = config.dataset, config.experiment.seed
+    paths = [Path(dataset.source).expanduser(), directory / "tokenizer.json"]
+    if not files.is_file(dataset.source) or not all(path.is_file() for path in paths):
+        return  # generated questions are short, and those of the hub are not here
+    about: list[Any] = [
+        [[str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns] for path in paths],
+        [dataset.model_dump(mode="json"), config.prompt.model_dump(mode="json"), seed],
+        [list(config.variants), config.generation.max_tokens, limit, __version__],
+    ]
+    try:
+        about.append([variants.identity(config, name) for name in config.variants])
+    except VariantError:
+        return  # named by the checks of variants
+
+    def check() -> list[str]:
+        try:
+            longest = max((sample.question for sample in draw(dataset, seed)), key=len)
+            texts = ["\n".join(message["content"] for message in opening_messages(config, name, longest, 0))
+                     for name in config.variants]  # fmt: skip
+            tokens = max(count_tokens(texts, directory))
+        except (DataError, VariantError, ModelError):
+            return []  # named by the checks of data, variants and tokenizer
+        if tokens + config.generation.max_tokens <= limit:
+            return []
+        return [
+            f"generation.max_tokens = {config.generation.max_tokens}: the longest prompt has at least {tokens} tokens, "
+            f"and {named} {limit}, prompt and completion together; lower it, or leave out long questions"
+        ]
+
+    yield from remembered(cache, about, check)
+
+
+def _quantised(config: Config, directory: Path, settings: dict[str, Any]) -> Iterator[str]:
+    """Whether the servers that are started here can load weights that are quantised."""
+    section = quantisation(settings)
+    if section is None or config.deploy.backend is not None:
+        return
+    where, gpu = f"model.source: {directory}", hardware() == "cuda" or any(shape.gpus for shape in config.workers.slurm)
+    reasons = []
+    if "vllm" in config.server_kinds and not config.workers.endpoints:
+        reasons.append(why_not_generated(section, config.model.dtype, gpu, _cpu_flags()))
+    if "nnsight" in config.server_kinds and not config.workers.capture_endpoints:
+        reasons.append(why_not_loaded(str(section["quant_method"]), gpu))
+    for reason in filter(None, reasons):
+        yield f"{where}: {reason}; or take the model as it was before it was quantised"
+
+
+def _cpu_flags() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    return next((line.partition(":")[2] for line in text.splitlines() if line.startswith("flags")), "")
+
+
+def _captures(config: Config, directory: Path, cache: Path | None) -> Iterator[str]:
+    """Whether activations of the model can be captured, as the capture server finds out when it loads it."""
+    captures: list[tuple[str, dict[str, Any]]] = []
+    if config.capture.enabled:
+        captures.append(("capture.", config.capture.model_dump(mode="json")))
+    if config.features.enabled:
+        layers = [config.features.layer]
+        captures.append(("features: ", Capture(layers=layers, hook_points=["resid_post"]).model_dump(mode="json")))
+    if not captures and config.generation.backend == "nnsight":
+        captures.append(("capture.", Capture(hook_points=["resid_post"]).model_dump(mode="json")))
+    packages = [version(name) for name in ("torch", "transformers")]
+    if not captures or None in packages:
+        return
+    settings = (directory / "config.json").read_text(encoding="utf-8")
+    about = [captures, settings, str(directory.absolute()), packages, __version__]
+    yield from unless_unanswered(cache, about, lambda: ask("capture", str(directory.absolute()), captures))
+
+
+def directory_of(model: Model, converted: Path) -> Path | None:
+    """Where a model lies, if it is on this machine's disk and not in the cache of the hub."""
+    if models.is_local(model.source):
+        return Path(model.source).expanduser()
+    directory = converted / models.EMBEDDED
+    return directory if model.source == models.EMBEDDED and (directory / "config.json").is_file() else None
+
+
+def _layers(capture: Capture, directory: Path) -> Iterator[str]:
+    count = layer_count(directory)
+    if count is None or capture.layers == "all":
+        return
+    for layer in capture.layers:
+        if not -count <= layer < count:
+            yield f"capture.layers = {layer}: the model in {directory} has {count} layers, 0 to {count - 1}"
+
+
+def _hook_points(capture: Capture, directory: Path) -> Iterator[str]:
+    """Slips in the names of modules, by the names of the weights.
+
+    Weights do not tell of every module, so that a name is refused here only if it nearly is another; the rest is
+    checked when the model is prepared.
+    """
+    known = _weighted_modules(directory)
+    for point in capture.hook_points:
+        module = point.rpartition(".")[0]
+        near = difflib.get_close_matches(module, known, n=1, cutoff=0.8) if module not in known else []
+        if module and near:
+            yield f"capture.hook_points = {point!r}: the model's layers have no {module}; did you mean {near[0]}?"
+
+
+def _weighted_modules(directory: Path) -> set[str]:
+    """Paths of the modules of a decoder layer that hold weights, or lie around one that does."""
+    index = directory / "model.safetensors.index.json"
+    try:
+        if index.is_file():
+            names = list(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+        else:
+            names = [name for path in directory.glob("*.safetensors") for name in shapes(path)]
+    except (OSError, ValueError, KeyError):
+        return set()
+    found: set[str] = set()
+    for name in names:
+        before, _, inside = name.partition(".0.")
+        if inside and not before.endswith("experts"):
+            steps = inside.split(".")[:-1]
+            found |= {".".join(steps[:end]) for end in range(1, len(steps) + 1)}
+    return found

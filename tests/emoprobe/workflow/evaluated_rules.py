@@ -1,0 +1,48 @@
+"""Print the rules of the workflow with their parameters, as JSON: python -m tests.emoprobe.workflow.evaluated_rules CONFIG.
+
+Every stage is of version 2, and digests of code name the modules in their stead, so that both can be seen.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+from snakemake.api import SnakemakeApi
+from snakemake.settings.types import ConfigSettings, OutputSettings, Quietness, ResourceSettings
+
+from emoprobe.workflow import triggers
+from tests.workspace import ROOT
+
+WILDCARDS = {
+    "variant": "joy",
+    "sample": "gsm8k_0001",
+    "draw": "",
+    "condition": "none",
+    "direction": "joy",
+    "autoencoder": "seed-1",
+    "study": "rules",
+}
+
+
+def main() -> None:
+    """Command line; see above."""
+    triggers.STAGES.update(dict.fromkeys(triggers.STAGES, 2))
+    triggers.code_digest = lambda *modules: f"code {' '.join(modules)}"
+    with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
+        config = ConfigSettings(configfiles=[Path(sys.argv[1])])
+        workflow = api.workflow(
+            resource_settings=ResourceSettings(), config_settings=config, snakefile=ROOT / "Snakefile"
+        )._workflow
+        rules = {}
+        for rule in workflow.rules:
+            wildcards = SimpleNamespace(experiment="rules", **WILDCARDS)
+            params = [value(wildcards) if callable(value) else value for value in rule.params]
+            rules[rule.name] = {"params": [str(value) for value in params], "command": rule.shellcmd or ""}
+        print(json.dumps(rules))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Scripts that are interrupted while they work, which a FIFO holds: one line in their log, and no traceback."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PATIENCE
+from tests.workspace import ROOT, Workspace, wait_for
+
+
+def is_read(fifo: Path) -> bool:
+    """Whether somebody has opened a FIFO to read it; who has gets no content, and waits."""
+    try:
+        _WRITERS.append(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return False
+    return True
+
+
+_WRITERS: list[int] = []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("script", ["report_experiment", "probe_activations", "draw_figures", "verify"])
+def test_an_interrupted_script_says_so_in_a_line(script: str, number: signal.Signals, tmp_path: Path) -> None:
+    fifo = tmp_path / "config.json"
+    os.mkfifo(fifo)
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"scripts.{script}", "--config", str(fifo), "--experiment", str(tmp_path)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    wait_for(lambda: is_read(fifo), PATIENCE, "the script at its configuration")
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=PATIENCE)
+    assert output == f"interrupted by {number.name}\n"
+    assert process.returncode == 128 + number
+
+
+def test_a_run_that_is_interrupted_in_its_report_says_so(after: Callable[..., Workspace]) -> None:
+    workspace = after()
+    workspace.copied = False
+    workspace.layout.report.unlink()
+    assert workspace.planned() == {"report_experiment": 1}
+    # Its script reads the plan, which is no input.
+    (fifo,) = workspace.folder.glob(".snakemake/emoprobe/*/tiny.json")
+    content = fifo.read_text()
+    fifo.unlink()
+    os.mkfifo(fifo)
+    process = workspace.start()
+    try:
+        wait_for(lambda: is_read(fifo) or process.poll() is not None, PATIENCE, "the report at its configuration")
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        process.wait(PATIENCE)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    output = (workspace.folder / "snakemake.out").read_text()
+    assert "Interrupted: report_experiment. What is done stays; run again to go on." in output, output
+    assert "Traceback" not in output
+    assert "What failed" not in output
+    assert workspace.layout.log("report_experiment").read_text() == "interrupted by SIGINT\n"
+    fifo.unlink()
+    fifo.write_text(content)
+    assert "tiny: 16 trajectories" in workspace.run()
