@@ -13,7 +13,7 @@ LOGGER := $$(test -t 2 && echo --logger rich)
 # Beside a plain --profile Snakemake would read profiles/default as well, which then has the last word.
 SNAKEMAKE := $(BIN)/snakemake --workflow-profile profiles/$(PROFILE) --configfile $(CONFIG) $(LOGGER)
 
-.PHONY: run report watch deploy undeploy monitor push pull test lint format env env-dev bench chaos calibrate lock schema clean
+.PHONY: run report watch deploy undeploy monitor push pull test docs lint format env env-dev bench chaos calibrate lock schema clean
 
 run: env
 	$(SNAKEMAKE) $(ARGS)
@@ -65,6 +65,10 @@ env-dev: env .venv/installed-dev
 test: env-dev
 	$(BIN)/python -m pytest -n auto $(ARGS)
 
+# The documentation site, into docs/_build; a warning is an error.
+docs: env-dev
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build $(ARGS)
+
 lint: env-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -99,4 +103,4 @@ schema: env
 
 clean:
 	@test ! -d .snakemake/emoprobe/deployed || { echo "Servers are deployed from here: run make undeploy first." >&2; exit 1; }
-	rm -rf .venv .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis results
+	rm -rf .venv .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis docs/_build results

@@ -36,13 +36,16 @@ def parse_config(values: Any, source: str = "config") -> Config:
 
 
 def load_config(path: str | Path) -> Config:
-    """Read and validate a configuration file, or the config that lies in a results folder.
+    """Read and validate a configuration file, or the config in the folder of an experiment.
 
     Args:
         path: the file; or a finished experiment's folder, which an earlier version may have written.
 
+    Returns:
+        Every setting, typed; a setting that the file leaves out has its default.
+
     Raises:
-        ConfigError: as `read_config_values` and `parse_config`.
+        ConfigError: the file, or one that it includes, is missing or not valid; one line for each mistake.
     """
     if Path(path).is_dir():
         return parse_config(with_moved_keys(read_yaml(Path(path) / "experiment.yaml")), str(path))

@@ -46,6 +46,7 @@ def test_the_catalogue_of_workflows_finds_what_it_shows() -> None:
     for target in (
         "run",
         "test",
+        "docs",
         "lint",
         "format",
         "env",
