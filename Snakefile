@@ -13,6 +13,7 @@ if workflow.modifier.namespace is None and not workflow.overwrite_configfiles:
 
 
 include: "rules/common.smk"
+include: "rules/targets.smk"
 include: "rules/prepare.smk"
 include: "rules/generate.smk"
 include: "rules/capture.smk"
@@ -24,16 +25,6 @@ include: "rules/features.smk"
 include: "rules/study.smk"
 
 
-localrules:
-    all,
-
-
-rule all:
-    default_target: True
-    input:
-        everything(),
-
-
 onstart:
     outcome.date_future_files_to_now(STUDY, ROOT)
     # Here, as it brings rich, which a plan does without.
@@ -41,12 +32,12 @@ onstart:
     from emoprobe.workflow.lost_jobs import watch_jobs
 
     show_servers(workflow.logger_manager.plugin_handlers, pool_now)
-    watch_jobs(workflow.scheduler)
+    watch_jobs(workflow)
 
 
 onsuccess:
-    print(outcome.summaries(STUDY, ROOT), file=sys.stderr)
+    logger.info(outcome.summaries(STUDY, ROOT))
 
 
 onerror:
-    print(outcome.failures(STUDY, ROOT, job_logs(), STARTED), file=sys.stderr)
+    logger.error(outcome.failures(STUDY, ROOT, job_logs(), STARTED))

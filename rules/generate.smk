@@ -2,16 +2,12 @@
 # What such a job carries is paid for each trajectory, in the plan and in the run: no message, no resources.
 
 
-localrules:
-    generate,
-    generate_and_capture,
-
-
 rule generate:
+    """Generate one trajectory."""
     input:
-        FILES.sample("{sample}"),
+        question=known("trajectory", FILES.sample("{sample}")),
         # The plan needs the model, so that is there as well.
-        FILES.plan,
+        plan=FILES.plan,
     output:
         [FILES.pair("{variant}", "{sample}{draw}") / name for name in TRAJECTORY_FILES],
     log:
@@ -21,12 +17,17 @@ rule generate:
     priority: 10
     # The pool itself gives a failed request to the next server; what it gives up is not worth another try.
     retries: 0
+    localrule: True
     conda:
         ENVIRONMENT
+    threads: 0
+    resources:
+        requests=1,
     params:
+        request=request("generate"),
         made_from=variant_trigger,
     shell:
-        'source "$EMOPROBE_CLIENT" generate {wildcards.experiment} {wildcards.variant} {wildcards.sample}{wildcards.draw} 2> {log}'
+        "{params.request} 2> {log:q}"
 
 
 # With the backend nnsight, one request generates and captures.

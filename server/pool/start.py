@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from server.pool.address import pool_status
+from server.pool.address import pool_status, private_folder
 
 START_SECONDS = 120.0
 
@@ -41,18 +41,6 @@ def main() -> int:
     pool.kill()
     sys.stderr.write(f"The pool did not start within {START_SECONDS:.0f} s; see {log_path}\n")
     return 1
-
-
-def private_folder(folder: Path) -> None:
-    """Make the folder of the addresses, which nobody else may enter.
-
-    Raises:
-        PermissionError: the folder belongs to somebody else.
-    """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = folder.lstat()
-    if status.st_uid != os.getuid() or status.st_mode & 0o077:
-        raise PermissionError(f"{folder} is not this user's alone; remove it, or set XDG_RUNTIME_DIR")
 
 
 if __name__ == "__main__":
