@@ -25,6 +25,14 @@ include: "rules/features.smk"
 include: "rules/study.smk"
 
 
+rule all:
+    """Everything that the configuration describes."""
+    default_target: True
+    input:
+        everything(),
+    localrule: True
+
+
 onstart:
     outcome.date_future_files_to_now(STUDY, ROOT)
     # Here, as it brings rich, which a plan does without.

@@ -129,11 +129,8 @@ def one_of(names):
 wildcard_constraints:
     experiment=one_of(EXPERIMENTS),
     study=one_of([STUDY.name] if STUDY.name else []),
-    variant=one_of(
-        dict.fromkeys(
-            name for config in STUDY.configs.values() for name in config.variants
-        )
-    ),
+    # What the configuration does not contain is refused by `known`, which says what it contains.
+    variant="[A-Za-z0-9_-]+",
     sample="[A-Za-z0-9_-]+_[0-9]+",
     draw="(?:-d[0-9]+)?",
     condition=f"none|[A-Za-z0-9_-]+/{EDIT}",

@@ -1,14 +1,6 @@
 # Targets by name. `snakemake --list-target-rules` lists them; rules with wildcards are reached by file.
 
 
-rule all:
-    """Everything that the configuration describes."""
-    default_target: True
-    input:
-        everything(),
-    localrule: True
-
-
 rule trajectories:
     """The answers of every variant to every question, steered ones as well."""
     input:

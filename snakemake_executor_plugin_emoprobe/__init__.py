@@ -96,8 +96,10 @@ class Executor(local.Executor):
 
     def is_shown(self) -> bool:
         """Whether anybody sees a message about a single job."""
-        settings = self.workflow.output_settings
-        return Quietness.RULES not in (settings.quiet or ()) or bool(self.workflow.logger_manager.plugin_handlers)
+        if Quietness.RULES not in (self.workflow.output_settings.quiet or ()):
+            return True
+        handlers = self.workflow.logger_manager.plugin_handlers
+        return any(type(handler).__module__ != "snakemake_logger_plugin_emoprobe" for handler in handlers)
 
     def _stop_gracefully_in_a_thread(self) -> None:
         """Let Snakemake's handler of SIGTERM run beside the code that it interrupts, while this executor works.

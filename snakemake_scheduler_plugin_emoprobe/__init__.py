@@ -2,7 +2,7 @@
 
 With `executor: emoprobe`, requests that are ready wait in the executor, which keeps their order and the resource
 `requests`: Snakemake would look at each of thousands of ready jobs whenever one has finished. Beside another executor
-the resource is kept here. A dry run says what is planned and why. Chosen with `scheduler: emoprobe` in a profile;
+the resource is kept here. Chosen with `scheduler: emoprobe` in a profile;
 Snakemake finds the plugin by the name of this package.
 """
 
@@ -13,8 +13,6 @@ from typing import Any
 
 from snakemake_interface_scheduler_plugins.base import SchedulerBase
 
-from snakemake_scheduler_plugin_emoprobe.plan import summary
-
 REQUESTS = "requests"
 
 
@@ -22,13 +20,11 @@ class Scheduler(SchedulerBase):
     """First fit by priority and place in the plan."""
 
     def __post_init__(self) -> None:
-        """Say what a dry run is about to list."""
+        """Find out whether the executor keeps the order and number of requests."""
         workflow = self.dag.workflow
         executor = getattr(workflow.executor_plugin, "executor", None)
         ours = getattr(executor, "__module__", "") == "snakemake_executor_plugin_emoprobe"
         self._queues = ours and not workflow.deployment_settings.deployment_method
-        if workflow.dryrun and (text := summary(self.dag)):
-            self.logger.info(text)
 
     def select_jobs(
         self,
