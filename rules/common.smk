@@ -78,7 +78,8 @@ IN_MODULE = workflow.modifier.namespace is not None
 CONFIG_FILES = [] if IN_MODULE else [Path(path) for path in workflow.configfiles]
 
 try:
-    values = with_includes(config, Path()) if IN_MODULE else {}
+    beside = process.include_folder(config, workflow.configfiles)
+    values = with_includes(config, beside) if IN_MODULE else {}
     for path in CONFIG_FILES:
         values = merged(values, read_config_values(path))
     if not IN_MODULE:

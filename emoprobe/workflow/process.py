@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import shlex
 import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import emoprobe
 from emoprobe.config.study import Study
@@ -29,6 +31,23 @@ def code_folder() -> Path:
 def script_command(python: str, code: Path, name: str) -> str:
     """The command of one of the scripts, for a shell."""
     return shlex.join([python, str(code / "scripts"), name])
+
+
+def include_folder(values: Mapping[str, Any], config_files: Iterable[str | Path]) -> Path:
+    """The folder from which a module's config includes files.
+
+    Args:
+        values: the config that a module is given.
+        config_files: of the workflow that gives it: a config that it has read from one includes files beside it.
+
+    Returns:
+        The working directory, unless all included files lie beside one of the config files and not here.
+    """
+    names = values.get("include")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return Path()
+    folders = [Path(), *(Path(path).parent for path in config_files)]
+    return next((folder for folder in folders if all((folder / name).is_file() for name in names)), Path())
 
 
 def quoted(path: Path) -> str:
