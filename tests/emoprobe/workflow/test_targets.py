@@ -14,7 +14,7 @@ SECTIONS: dict[str, Any] = {
     "experiment": {"name": "e"},
     "dataset": {"samples": 4, "id_prefix": "sum"},
     "variants": {"control": {}, "joy": {"text": "Lovely!", "valence": "positive"}, "calm": {"text": "It is quiet."}},
-    "generation": {"draws": 2},
+    "generation": {"draws": 2, "temperature": 0.7},
     "capture": {"samples": 2},
 }
 
@@ -72,7 +72,7 @@ def test_directions_doses_conditions_and_seeds_are_those_of_the_config() -> None
         steering={"enabled": True, "layers": [8], "variants": ["control"], "doses": [0.4]},
         features={"enabled": True, "layer": 8},
     )
-    known = next(name for name in steered._names["steered"] if name[0].startswith("joy/"))
+    known = min(name for name in steered._names["steered"] if name[0].startswith("joy/add"))
     steered.require("steered", *known)
     steered.require("direction", "joy")
     steered.require("autoencoder", sorted(steered._names["autoencoder"])[0][0])
