@@ -14,7 +14,7 @@ rule tabulate_trajectories:
     conda:
         ENVIRONMENT
     params:
-        script=script("tabulate_trajectories"),
+        script=script_command("tabulate_trajectories"),
         config=config_file,
         labels=trigger("labels"),
         code=triggers.code("tabulate_trajectories"),
@@ -36,7 +36,7 @@ rule analyze_behaviour:
     conda:
         ENVIRONMENT
     params:
-        script=script("analyze_behaviour"),
+        script=script_command("analyze_behaviour"),
         config=config_file,
         analysis=trigger("analysis"),
         code=triggers.code("analyze_behaviour"),
@@ -56,7 +56,7 @@ rule draw_figures:
     conda:
         ENVIRONMENT
     params:
-        script=script("draw_figures"),
+        script=script_command("draw_figures"),
         config=config_file,
         code=triggers.code("draw_figures"),
         names=figures_of("draw_figures"),
@@ -74,7 +74,7 @@ use rule draw_figures as draw_probe_figures with:
     log:
         FILES.log("draw_probe_figures"),
     params:
-        script=script("draw_figures"),
+        script=script_command("draw_figures"),
         config=config_file,
         code=triggers.code("draw_figures"),
         names=figures_of("draw_probe_figures"),
@@ -90,7 +90,7 @@ use rule draw_figures as draw_steering_figures with:
     log:
         FILES.log("draw_steering_figures"),
     params:
-        script=script("draw_figures"),
+        script=script_command("draw_figures"),
         config=config_file,
         code=triggers.code("draw_figures"),
         names=figures_of("draw_steering_figures"),
@@ -122,7 +122,7 @@ rule report_experiment:
     conda:
         ENVIRONMENT
     params:
-        script=script("report_experiment"),
+        script=script_command("report_experiment"),
         config=config_file,
         code=triggers.code("report_experiment"),
         folder=experiment_folder,

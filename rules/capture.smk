@@ -46,7 +46,7 @@ rule list_activations:
     conda:
         ENVIRONMENT
     params:
-        script=script("list_activations"),
+        script=script_command("list_activations"),
         config=config_file,
         folder=experiment_folder,
     shell:
@@ -69,7 +69,7 @@ rule verify:
     conda:
         ENVIRONMENT
     params:
-        script=script("verify"),
+        script=script_command("verify"),
         config=config_file,
         folder=experiment_folder,
     shell:

@@ -201,14 +201,14 @@ def request(kind):
     return lambda wildcards, input: Request(ACCESS, job(*name_of(wildcards, *names)))
 
 
-def script(name):
+def script_command(name):
     """A function for `params`: the command of a script. As it depends on `input`, it makes nothing again."""
     command = process.script_command(PYTHON, CODE, name)
     return lambda wildcards, input: command
 
 
 def config_file(wildcards, input):
-    """The resolved config of the experiment of a job, see `script`."""
+    """The resolved config of the experiment of a job, see `script_command`."""
     return process.quoted(PLAN / f"{wildcards.experiment}.json")
 
 

@@ -46,7 +46,7 @@ rule train_autoencoder:
         ENVIRONMENT
     threads: 2
     params:
-        script=script("train_autoencoder"),
+        script=script_command("train_autoencoder"),
         config=config_file,
         autoencoder=trigger("autoencoder"),
         code=triggers.code("train_autoencoder"),
@@ -72,7 +72,7 @@ rule measure_autoencoders:
         ENVIRONMENT
     threads: 2
     params:
-        script=script("measure_autoencoders"),
+        script=script_command("measure_autoencoders"),
         config=config_file,
         autoencoder=trigger("autoencoder"),
         evaluated=trigger("evaluated"),
@@ -100,7 +100,7 @@ rule analyze_features:
         ENVIRONMENT
     threads: 2
     params:
-        script=script("analyze_features"),
+        script=script_command("analyze_features"),
         config=config_file,
         autoencoder=trigger("autoencoder"),
         features=trigger("features"),
@@ -120,7 +120,7 @@ use rule draw_figures as draw_feature_figures with:
     log:
         FILES.log("draw_feature_figures"),
     params:
-        script=script("draw_figures"),
+        script=script_command("draw_figures"),
         config=config_file,
         code=triggers.code("draw_figures"),
         names=figures_of("draw_feature_figures"),

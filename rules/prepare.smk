@@ -14,7 +14,7 @@ rule prepare_model:
     conda:
         ENVIRONMENT
     params:
-        script=script("prepare_model"),
+        script=script_command("prepare_model"),
         config=config_file,
         model=trigger("model"),
         folder=experiment_folder,
@@ -61,7 +61,7 @@ rule plan_analysis:
     conda:
         ENVIRONMENT
     params:
-        script=script("plan_analysis"),
+        script=script_command("plan_analysis"),
         config=config_file,
         answers=trigger("answers"),
         folder=experiment_folder,
@@ -82,7 +82,7 @@ rule describe_experiment:
     conda:
         ENVIRONMENT
     params:
-        script=script("describe_experiment"),
+        script=script_command("describe_experiment"),
         config=config_file,
         experiment=trigger("experiment"),
         folder=experiment_folder,

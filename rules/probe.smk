@@ -19,7 +19,7 @@ rule probe_activations:
         ENVIRONMENT
     threads: 2
     params:
-        script=script("probe_activations"),
+        script=script_command("probe_activations"),
         config=config_file,
         probes=trigger("probes"),
         analysis=trigger("analysis"),

@@ -93,7 +93,7 @@ rule tabulate_steering:
     conda:
         ENVIRONMENT
     params:
-        script=script("tabulate_steering"),
+        script=script_command("tabulate_steering"),
         config=config_file,
         code=triggers.code("tabulate_steering"),
         folder=experiment_folder,
@@ -116,7 +116,7 @@ rule analyze_steering:
     conda:
         ENVIRONMENT
     params:
-        script=script("analyze_steering"),
+        script=script_command("analyze_steering"),
         config=config_file,
         analysis=trigger("analysis"),
         coherence=trigger("coherence"),

@@ -20,7 +20,7 @@ rule push_activations:
     conda:
         ENVIRONMENT
     params:
-        script=script("push_activations"),
+        script=script_command("push_activations"),
         config=config_file,
         copied_to=storage_of,
         folder=experiment_folder,
@@ -46,7 +46,7 @@ rule pull_activations:
     conda:
         ENVIRONMENT
     params:
-        script=script("pull_activations"),
+        script=script_command("pull_activations"),
         config=config_file,
         copied_to=storage_of,
         folder=experiment_folder,

@@ -12,7 +12,7 @@ rule tabulate_study:
     conda:
         ENVIRONMENT
     params:
-        script=script("tabulate_study"),
+        script=script_command("tabulate_study"),
         plan=lambda wildcards, input: process.quoted(PLAN),
         experiments=list(EXPERIMENTS),
         code=triggers.code("tabulate_study"),
@@ -35,7 +35,7 @@ rule report_study:
     conda:
         ENVIRONMENT
     params:
-        script=script("report_study"),
+        script=script_command("report_study"),
         code=triggers.code("report_study"),
         folder=study_folder,
     shell:

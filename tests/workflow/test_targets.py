@@ -35,7 +35,7 @@ def test_a_folder_is_a_target(after: Callable[..., Workspace]) -> None:
     workspace.run("results/tiny/calm/gsm8k_0003")
     assert (root / "calm/gsm8k_0003/trajectory.jsonl").exists()
     assert not (root / "calm/gsm8k_0004/sample.json").exists()
-    assert workspace.planned("trajectories") == {"generate": 2}
+    assert workspace.planned("trajectories") == {"generate": 2, "trajectories": 1}
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_dry_run_says_why_in_groups_and_by_file(after: Callable[..., Workspace
 
 
 def test_a_dry_run_leaves_no_folder(tmp_path: Path) -> None:
-    for name in ("config", "steering", "features", "study"):
+    for name in ("steering", "study"):
         folder = tmp_path / name
         shutil.copytree(ROOT / ".test", folder)
         workspace = Workspace(folder, yaml.safe_load((folder / "config" / f"{name}.yaml").read_text()))
@@ -102,3 +102,26 @@ def test_printed_commands_can_be_pasted(after: Callable[..., Workspace]) -> None
         assert done.returncode == 0, done.stderr + log.read_text()
     assert trajectory.read_bytes() == before
     assert table.exists()
+
+
+def test_snakemakes_report_has_the_page_and_the_tables(after: Callable[..., Workspace]) -> None:
+    """What is flagged, as the report itself needs the network: every table, figure and page of the experiment."""
+    workspace = after()
+    listing = workspace.folder / "flagged.smk"
+    listing.write_text(
+        "from snakemake.io import is_flagged\n"
+        f'include: "{ROOT / "Snakefile"}"\n'
+        "for each in workflow.rules:\n"
+        "    for path in each.output:\n"
+        '        if is_flagged(path, "report"):\n'
+        '            print("FLAGGED", strip_wildcard_constraints(path))\n'
+    )
+    command = workspace.command("--list-target-rules")
+    command[command.index("--snakefile") + 1] = str(listing)
+    done = subprocess.run(command, cwd=workspace.folder, capture_output=True, text=True)
+    flagged = {line.removeprefix("FLAGGED ").replace("{experiment}", "tiny") for line in done.stdout.splitlines() if line.startswith("FLAGGED")}  # fmt: skip
+    root = Path("results/tiny")
+    made = {root / path.relative_to(workspace.layout.root) for path in workspace.layout.root.glob("*/*.parquet")}
+    made |= {root / path.relative_to(workspace.layout.root) for path in workspace.layout.root.glob("figures/*.svg")}
+    assert len(made) > 5
+    assert {*map(str, made), "results/tiny/report.html", "results/tiny/report.json"} <= flagged, done.stderr
