@@ -9,7 +9,7 @@ HARDWARE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' emoprobe/__init__.py)
 BIN := .venv/bin
 # Live bars on a terminal, lines elsewhere. Snakemake writes to standard error.
-LOGGER := $$(test -t 2 && echo --logger rich)
+LOGGER := $$(test -t 2 && echo --logger rich emoprobe)
 # Beside a plain --profile Snakemake would read profiles/default as well, which then has the last word.
 SNAKEMAKE := $(BIN)/snakemake --workflow-profile profiles/$(PROFILE) --configfile $(CONFIG) $(LOGGER)
 

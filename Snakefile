@@ -13,6 +13,7 @@ if workflow.modifier.namespace is None and not workflow.overwrite_configfiles:
 
 
 include: "rules/common.smk"
+include: "rules/targets.smk"
 include: "rules/prepare.smk"
 include: "rules/generate.smk"
 include: "rules/capture.smk"
@@ -24,14 +25,12 @@ include: "rules/features.smk"
 include: "rules/study.smk"
 
 
-localrules:
-    all,
-
-
 rule all:
+    """Everything that the configuration describes."""
     default_target: True
     input:
         everything(),
+    localrule: True
 
 
 onstart:
@@ -41,12 +40,12 @@ onstart:
     from emoprobe.workflow.lost_jobs import watch_jobs
 
     show_servers(workflow.logger_manager.plugin_handlers, pool_now)
-    watch_jobs(workflow.scheduler)
+    watch_jobs(workflow)
 
 
 onsuccess:
-    print(outcome.summaries(STUDY, ROOT, files_of_run()), file=sys.stderr)
+    logger.info(outcome.summaries(STUDY, ROOT, files_of_run()))
 
 
 onerror:
-    print(outcome.failures(STUDY, ROOT, job_logs(), STARTED), file=sys.stderr)
+    logger.error(outcome.failures(STUDY, ROOT, job_logs(), STARTED))

@@ -2,74 +2,80 @@
 
 
 rule tabulate_trajectories:
+    """Grade every trajectory and write one row for each."""
     input:
-        files_of("trajectories", ["trajectory.jsonl"]),
+        trajectories=files_of("trajectories", ["trajectory.jsonl"]),
     output:
-        FILES.table("trajectories"),
+        report_table("trajectories"),
     log:
         FILES.log("tabulate_trajectories"),
     benchmark:
         FILES.benchmark("tabulate_trajectories")
     conda:
         ENVIRONMENT
-    resources:
-        cpus=1,
     params:
+        script=script_command("tabulate_trajectories"),
+        config=config_file,
         labels=trigger("labels"),
         code=triggers.code("tabulate_trajectories"),
         folder=experiment_folder,
     shell:
-        '"$EMOPROBE_PYTHON" -m scripts.tabulate_trajectories --config "$EMOPROBE_PLAN/{wildcards.experiment}.json" --experiment {params.folder} > {log} 2>&1'
+        "{params.script} --config {params.config} --experiment {params.folder:q} > {log:q} 2>&1"
 
 
 rule analyze_behaviour:
+    """Compare what the variants do: accuracies, tests, text features, agreement of draws."""
     input:
-        FILES.table("trajectories"),
+        trajectories=FILES.table("trajectories"),
     output:
-        [FILES.table(name) for name in tables_of("analyze_behaviour")],
+        [report_table(name) for name in tables_of("analyze_behaviour")],
     log:
         FILES.log("analyze_behaviour"),
     benchmark:
         FILES.benchmark("analyze_behaviour")
     conda:
         ENVIRONMENT
-    resources:
-        cpus=1,
     params:
+        script=script_command("analyze_behaviour"),
+        config=config_file,
         analysis=trigger("analysis"),
         code=triggers.code("analyze_behaviour"),
         folder=experiment_folder,
     shell:
-        '"$EMOPROBE_PYTHON" -m scripts.analyze_behaviour --config "$EMOPROBE_PLAN/{wildcards.experiment}.json" --experiment {params.folder} > {log} 2>&1'
+        "{params.script} --config {params.config} --experiment {params.folder:q} > {log:q} 2>&1"
 
 
 rule draw_figures:
+    """Draw the figures of behaviour."""
     input:
-        tables_for("draw_figures"),
+        tables=tables_for("draw_figures"),
     output:
         [report_figure(name) for name in figures_of("draw_figures")],
     log:
         FILES.log("draw_figures"),
     conda:
         ENVIRONMENT
-    resources:
-        cpus=1,
     params:
+        script=script_command("draw_figures"),
+        config=config_file,
         code=triggers.code("draw_figures"),
         names=figures_of("draw_figures"),
         folder=experiment_folder,
     shell:
-        '"$EMOPROBE_PYTHON" -m scripts.draw_figures --config "$EMOPROBE_PLAN/{wildcards.experiment}.json" --experiment {params.folder} {params.names} > {log} 2>&1'
+        "{params.script} --config {params.config} --experiment {params.folder:q} {params.names} > {log:q} 2>&1"
 
 
 use rule draw_figures as draw_probe_figures with:
     input:
-        tables_for("draw_probe_figures"),
+        known("draw_probe_figures"),
+        tables=tables_for("draw_probe_figures"),
     output:
         [report_figure(name) for name in figures_of("draw_probe_figures")],
     log:
         FILES.log("draw_probe_figures"),
     params:
+        script=script_command("draw_figures"),
+        config=config_file,
         code=triggers.code("draw_figures"),
         names=figures_of("draw_probe_figures"),
         folder=experiment_folder,
@@ -77,23 +83,27 @@ use rule draw_figures as draw_probe_figures with:
 
 use rule draw_figures as draw_steering_figures with:
     input:
-        tables_for("draw_steering_figures"),
+        known("draw_steering_figures"),
+        tables=tables_for("draw_steering_figures"),
     output:
         [report_figure(name) for name in figures_of("draw_steering_figures")],
     log:
         FILES.log("draw_steering_figures"),
     params:
+        script=script_command("draw_figures"),
+        config=config_file,
         code=triggers.code("draw_figures"),
         names=figures_of("draw_steering_figures"),
         folder=experiment_folder,
 
 
 rule report_experiment:
+    """Write the report, as a page and as numbers."""
     input:
-        files_of("tables"),
-        files_of("figures"),
-        FILES.metadata,
-        FILES.plan,
+        tables=files_of("tables"),
+        figures=files_of("figures"),
+        metadata=FILES.metadata,
+        plan=FILES.plan,
     output:
         report(
             FILES.report,
@@ -101,15 +111,20 @@ rule report_experiment:
             category="Numbers",
             labels={"figure": "headline numbers", "experiment": "{experiment}"},
         ),
-        FILES.report_html,
+        report(
+            FILES.report_html,
+            caption="../emoprobe/report/captions/report.rst",
+            category="Report",
+            labels={"figure": "report page", "experiment": "{experiment}"},
+        ),
     log:
         FILES.log("report_experiment"),
     conda:
         ENVIRONMENT
-    resources:
-        cpus=1,
     params:
+        script=script_command("report_experiment"),
+        config=config_file,
         code=triggers.code("report_experiment"),
         folder=experiment_folder,
     shell:
-        '"$EMOPROBE_PYTHON" -m scripts.report_experiment --config "$EMOPROBE_PLAN/{wildcards.experiment}.json" --experiment {params.folder} > {log} 2>&1'
+        "{params.script} --config {params.config} --experiment {params.folder:q} > {log:q} 2>&1"

@@ -1,13 +1,10 @@
 # One activation folder a trajectory, where they lie, and whether they are whole.
 
 
-localrules:
-    capture,
-
-
 rule capture:
+    """Capture the activations of one trajectory: its tokens once more, in one forward pass."""
     input:
-        captured_from,
+        state=captured_from,
     output:
         [
             FILES.activations("{variant}", "{sample}{draw}") / name
@@ -19,17 +16,24 @@ rule capture:
         experiment=experiments(lambda config: not config.captures_inline),
     # As for generate: the pool tries the next server by itself.
     retries: 0
+    localrule: True
     conda:
         ENVIRONMENT
+    threads: 0
+    resources:
+        requests=1,
     params:
+        request=request("capture"),
         capture=trigger("capture"),
     shell:
-        'source "$EMOPROBE_CLIENT" capture {wildcards.experiment} {wildcards.variant} {wildcards.sample}{wildcards.draw} 2> {log}'
+        "{params.request} 2> {log:q}"
 
 
 rule list_activations:
+    """List every activation folder with its hashes."""
     input:
-        files_of("activations", ["metadata.json"]),
+        known("list_activations"),
+        activations=files_of("activations", ["metadata.json"]),
     output:
         FILES.manifest,
     log:
@@ -38,19 +42,20 @@ rule list_activations:
         FILES.benchmark("list_activations")
     conda:
         ENVIRONMENT
-    resources:
-        cpus=1,
     params:
+        script=script_command("list_activations"),
+        config=config_file,
         folder=experiment_folder,
     shell:
-        '"$EMOPROBE_PYTHON" -m scripts.list_activations --config "$EMOPROBE_PLAN/{wildcards.experiment}.json" --experiment {params.folder} > {log} 2>&1'
+        "{params.script} --config {params.config} --experiment {params.folder:q} > {log:q} 2>&1"
 
 
 rule verify:
+    """Check every trajectory and activation folder."""
     input:
-        files_of("trajectories", ["trajectory.jsonl"]),
-        files_of("manifest"),
-        files_of("steered", ["trajectory.jsonl", SCORES]),
+        trajectories=files_of("trajectories", ["trajectory.jsonl"]),
+        manifest=files_of("manifest"),
+        steered=files_of("steered", ["trajectory.jsonl", SCORES]),
     output:
         FILES.verified,
     log:
@@ -60,9 +65,9 @@ rule verify:
     retries: 0
     conda:
         ENVIRONMENT
-    resources:
-        cpus=1,
     params:
+        script=script_command("verify"),
+        config=config_file,
         folder=experiment_folder,
     shell:
-        '"$EMOPROBE_PYTHON" -m scripts.verify --config "$EMOPROBE_PLAN/{wildcards.experiment}.json" --experiment {params.folder} > {log} 2>&1'
+        "{params.script} --config {params.config} --experiment {params.folder:q} > {log:q} 2>&1"

@@ -1,19 +1,42 @@
-# Names that the rules share: the validated plan of experiments, the layout of the results, and small lookups.
+# Names that the rules share: the validated experiments, the layout of the results, and small lookups.
 
 import os
 import re
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.io import strip_wildcard_constraints
-from snakemake.scheduling.job_scheduler import JobScheduler
+from snakemake.logging import logger
 
-# The library lies beside the Snakefile; transforms may also lie where the workflow was started.
-CODE = Path(workflow.current_basedir).parent
-sys.path[:0] = [str(CODE)] * (str(CODE) not in sys.path)
-sys.path.append(os.getcwd())
+# The library of this Snakefile: a test compares it with the version of the package.
+VERSION = "0.2.0"
+
+# The library lies beside a local Snakefile; one from elsewhere, as with github(…), needs it installed.
+if isinstance(workflow.current_basedir, os.PathLike):
+    root = str(Path(workflow.current_basedir).parent)
+    sys.path[:0] = [root] * (root not in sys.path)
+try:
+    import emoprobe
+
+    installed = emoprobe.__version__
+except ModuleNotFoundError:
+    installed = "not installed"
+if installed != VERSION:
+    raise WorkflowError(
+        f"This Snakefile needs emoprobe {VERSION}, and the package in this environment is {installed}. "
+        f"Install the version of the Snakefile ('pip install emoprobe[workflow]=={VERSION}'), or use its own Snakefile."
+    )
+
+from emoprobe.workflow import outcome, process, triggers
+
+# Jobs are run from the code that the library comes with; transforms may also lie in the working directory.
+CODE = process.code_folder()
+for folder in (str(CODE), os.getcwd()):
+    if folder not in sys.path:
+        sys.path.append(folder)
 
 from emoprobe.config.errors import ConfigError
 from emoprobe.config.files import study_of
@@ -30,16 +53,22 @@ from emoprobe.results.layout import (
     Layout,
 )
 from emoprobe.steering.plan import EDIT
-from emoprobe.workflow import outcome, process, triggers
 from emoprobe.workflow.checks import check_study
 from emoprobe.workflow.inputs import Inputs
 from emoprobe.workflow.remembered import CHECKS
-from emoprobe.workflow.targets import StudyTargets, Targets, budget, turns, warnings
+from emoprobe.workflow.targets import (
+    StudyTargets,
+    Targets,
+    UnknownTargetError,
+    budget,
+    directory_targets,
+    turns,
+    warnings,
+)
 from server.deploy.deployment import follow
 from server.pool.address import pool_status
-from server.pool.run import job_environment
-from snakemake_scheduler_plugin_emoprobe import Scheduler
-from snakemake_scheduler_plugin_emoprobe.lighter import lighten
+from server.pool.protocol import KINDS, Access, Caller, Request
+from server.pool.run import address_path
 
 # A prefix that another workflow gives to the results of this one moves outputs, and nothing else by itself.
 ROOT = Path(workflow.modifier.path_modifier.modify(str(RESULTS)))
@@ -49,7 +78,8 @@ IN_MODULE = workflow.modifier.namespace is not None
 CONFIG_FILES = [] if IN_MODULE else [Path(path) for path in workflow.configfiles]
 
 try:
-    values = with_includes(config, Path()) if IN_MODULE else {}
+    beside = process.include_folder(config, workflow.configfiles)
+    values = with_includes(config, beside) if IN_MODULE else {}
     for path in CONFIG_FILES:
         values = merged(values, read_config_values(path))
     if not IN_MODULE:
@@ -63,13 +93,7 @@ except ConfigError as error:
     # Not a WorkflowError: that would name the line of this file, which is not where the mistake is.
     sys.exit("\n".join(["The configuration cannot be used:", *error.lines]))
 
-process.collect_garbage_less()
-lighten()
-JobScheduler.exit_gracefully = process.in_thread(JobScheduler.exit_gracefully)
-
 STARTED = time.time()
-
-Scheduler.turns = turns(STUDY)
 
 # Rules name the files of one experiment by wildcard.
 FILES = Layout(RESULTS / "{experiment}")
@@ -85,34 +109,28 @@ INPUTS = {
         targets,
         TRIGGERS[name],
         lambda: workflow.persistence,
-        CODE / "Snakefile",
-        lambda line: workflow.is_main_process and print(line, file=sys.stderr),
+        Path(emoprobe.__file__),
+        lambda line: workflow.is_main_process and logger.warning(line),
     )
     for name, targets in EXPERIMENTS.items()
 }
 
 IN_CONDA = workflow.deployment_settings.deployment_method
 ENVIRONMENT = f"../envs/{process.hardware()}.yaml"
+PYTHON = "python" if IN_CONDA else sys.executable
 PLAN = process.plan_folder(STUDY, CHECKS)
-# Shell commands take these from the environment: in `params`, or in the command itself, a new process number or another
-# folder would make everything again.
-ENVIRON = job_environment(
-    PLAN,
-    ROOT,
+ACCESS = Access(
+    address_path(STUDY.configs, CODE),
+    Caller(str(PLAN), str(ROOT), os.getcwd(), os.getpid()),
+    PYTHON,
     CODE,
-    "python" if IN_CONDA else sys.executable,
-    STUDY.configs,
-    os.getpid(),
+    turns(STUDY),
 )
-os.environ.update(ENVIRON)
 if workflow.is_main_process:
-    process.write_plan(STUDY, PLAN)
-    print(
-        budget(STUDY, EXPERIMENTS),
-        *warnings(STUDY, EXPERIMENTS),
-        sep="\n",
-        file=sys.stderr,
-    )
+    if not workflow.output_settings.dryrun:
+        process.write_plan(STUDY, PLAN)
+    for line in [budget(STUDY, EXPERIMENTS), *warnings(STUDY, EXPERIMENTS)]:
+        logger.info(line)
 
 
 def one_of(names):
@@ -123,11 +141,8 @@ def one_of(names):
 wildcard_constraints:
     experiment=one_of(EXPERIMENTS),
     study=one_of([STUDY.name] if STUDY.name else []),
-    variant=one_of(
-        dict.fromkeys(
-            name for config in STUDY.configs.values() for name in config.variants
-        )
-    ),
+    # What the configuration does not contain is refused by `known`, which says what it contains.
+    variant="[A-Za-z0-9_-]+",
     sample="[A-Za-z0-9_-]+_[0-9]+",
     draw="(?:-d[0-9]+)?",
     condition=f"none|[A-Za-z0-9_-]+/{EDIT}",
@@ -145,19 +160,81 @@ def files_of(method, *arguments):
     )
 
 
+def require(wildcards, kind, *name):
+    """Refuse a target that the config does not contain, and name what it contains."""
+    try:
+        EXPERIMENTS[wildcards.experiment].require(kind, *name)
+    except UnknownTargetError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def name_of(wildcards, *fields):
+    """Some wildcards, the draw as part of the sample."""
+    names = [wildcards[field] for field in fields]
+    if "sample" in fields:
+        names[fields.index("sample")] += wildcards.get("draw", "")
+    return names
+
+
+def require_target(wildcards, kind):
+    """Refuse a target of some kind by the wildcards that name it."""
+    require(wildcards, kind, *name_of(wildcards, *WILDCARDS.get(kind, ())))
+
+
+def known(kind, *inputs):
+    """An input function: some files, for a target that the config contains.
+
+    Args:
+        kind: one of `emoprobe.workflow.targets.KINDS`, or the name of a rule that only some experiments need.
+        inputs: patterns of files.
+    """
+    patterns = [str(path) for path in inputs]
+
+    def checked(wildcards):
+        require_target(wildcards, kind)
+        return patterns
+
+    return checked
+
+
+# Kind of target → the wildcards that name one.
+WILDCARDS = dict(
+    sample=("sample",),
+    trajectory=("variant", "sample"),
+    activations=("variant", "sample"),
+    tokens=("variant", "sample"),
+    direction=("direction",),
+    steered=("condition", "variant", "sample"),
+    autoencoder=("autoencoder",),
+)
+
+
+def request(kind):
+    """A function for `params`: the request that a job is. As it depends on `input`, it makes nothing again."""
+    job = KINDS[kind]
+    names = [each.name for each in fields(job)]
+    return lambda wildcards, input: Request(ACCESS, job(*name_of(wildcards, *names)))
+
+
+def script_command(name):
+    """A function for `params`: the command of a script. As it depends on `input`, it makes nothing again."""
+    command = process.script_command(PYTHON, CODE, name)
+    return lambda wildcards, input: command
+
+
+def config_file(wildcards, input):
+    """The resolved config of the experiment of a job, see `script_command`."""
+    return process.quoted(PLAN / f"{wildcards.experiment}.json")
+
+
 def trigger(name):
     """A function for `params`: a digest of the experiment of a job."""
     return lambda wildcards: getattr(TRIGGERS[wildcards.experiment], name)
 
 
 def variant_trigger(wildcards):
-    """What the trajectories of one variant depend on."""
-    known = TRIGGERS[wildcards.experiment].trajectories
-    if wildcards.variant not in known:
-        raise WorkflowError(
-            f"{wildcards.experiment} has no variant {wildcards.variant}; it has {', '.join(known)}"
-        )
-    return known[wildcards.variant]
+    """The digests that the trajectories of one variant depend on."""
+    return TRIGGERS[wildcards.experiment].trajectories[wildcards.variant]
 
 
 def planned_from(wildcards):
@@ -167,7 +244,7 @@ def planned_from(wildcards):
 
 def answered_from(wildcards):
     """What an answer waits for."""
-    variant_trigger(wildcards)
+    require_target(wildcards, "trajectory")
     return INPUTS[wildcards.experiment].answer(
         wildcards.variant, f"{wildcards.sample}{wildcards.draw}"
     )
@@ -175,18 +252,19 @@ def answered_from(wildcards):
 
 def captured_from(wildcards):
     """What the activations of an answer wait for."""
+    require_target(wildcards, "activations")
     return _replayed(wildcards, "activations", "capture")
 
 
 def tokens_from(wildcards):
     """What the activations at every token of an answer wait for."""
+    require_target(wildcards, "tokens")
     return _replayed(wildcards, "tokens", "tokens")
 
 
 def _replayed(wildcards, folder, captured):
     variant, name = wildcards.variant, f"{wildcards.sample}{wildcards.draw}"
     place = getattr(EXPERIMENTS[wildcards.experiment].found, folder)(variant, name)
-    variant_trigger(wildcards)
     return INPUTS[wildcards.experiment].replayed(
         variant, name, place, getattr(TRIGGERS[wildcards.experiment], captured)
     )
@@ -194,7 +272,7 @@ def _replayed(wildcards, folder, captured):
 
 def steered_from(wildcards):
     """What a steered answer waits for."""
-    variant_trigger(wildcards)
+    require_target(wildcards, "steered")
     return INPUTS[wildcards.experiment].steered(
         wildcards.condition, wildcards.variant, f"{wildcards.sample}{wildcards.draw}"
     )
@@ -202,7 +280,7 @@ def steered_from(wildcards):
 
 def scored_from(wildcards):
     """What the scores of a steered answer wait for."""
-    variant_trigger(wildcards)
+    require_target(wildcards, "steered")
     return INPUTS[wildcards.experiment].scored(
         wildcards.condition, wildcards.variant, f"{wildcards.sample}{wildcards.draw}"
     )
@@ -210,16 +288,17 @@ def scored_from(wildcards):
 
 def fitted_on(wildcards):
     """The activations that a direction is fitted on."""
+    require(wildcards, "direction", wildcards.direction)
     return EXPERIMENTS[wildcards.experiment].steering.fitted_on(wildcards.direction)
 
 
 def direction_trigger(wildcards):
-    """What a direction depends on besides activations."""
+    """The digest that a direction depends on besides activations."""
     return EXPERIMENTS[wildcards.experiment].steering.made_from[wildcards.direction]
 
 
 def steered_trigger(wildcards):
-    """What the steered trajectories of one variant depend on besides their direction."""
+    """The digests that the steered trajectories of one variant depend on besides their direction."""
     return TRIGGERS[wildcards.experiment].steered[wildcards.variant]
 
 
@@ -260,6 +339,15 @@ def report_figure(name):
     )
 
 
+def report_table(name):
+    """A table of an experiment, as an entry of Snakemake's own report."""
+    return report(
+        FILES.table(name),
+        category="Tables",
+        labels=dict(table=name, experiment="{experiment}"),
+    )
+
+
 def tables_for(rule):
     """The tables that the figures of one rule are drawn from."""
     return sorted(
@@ -289,12 +377,24 @@ def files_of_run():
 
 def pool_now():
     """What the pool says of its servers; None where none answers."""
-    return pool_status(Path(ENVIRON["EMOPROBE_POOL"]))
+    return pool_status(ACCESS.address)
+
+
+def of_all(method, *arguments):
+    """Files of every experiment."""
+    return [
+        path
+        for targets in EXPERIMENTS.values()
+        for path in getattr(targets, method)(*arguments)
+    ]
 
 
 def everything():
-    """Every file of every experiment of the plan, and what is computed from all of them."""
-    return [
-        *(path for targets in EXPERIMENTS.values() for path in targets.everything()),
-        *ACROSS.everything(),
-    ]
+    """Every file of every experiment, and what is computed from all of them."""
+    return [*of_all("everything"), *ACROSS.everything()]
+
+
+try:
+    DIRECTORIES = {} if IN_MODULE else directory_targets(EXPERIMENTS, sys.argv[1:])
+except UnknownTargetError as error:
+    sys.exit(str(error))

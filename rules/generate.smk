@@ -2,15 +2,11 @@
 # What such a job carries is paid for each trajectory, in the plan and in the run: no message, no resources.
 
 
-localrules:
-    generate,
-    generate_and_capture,
-
-
 rule generate:
+    """Generate one trajectory."""
     input:
         # The plan needs the model, so that is there as well.
-        answered_from,
+        question_and_plan=answered_from,
     output:
         [FILES.pair("{variant}", "{sample}{draw}") / name for name in TRAJECTORY_FILES],
     log:
@@ -20,12 +16,17 @@ rule generate:
     priority: 10
     # The pool itself gives a failed request to the next server; what it gives up is not worth another try.
     retries: 0
+    localrule: True
     conda:
         ENVIRONMENT
+    threads: 0
+    resources:
+        requests=1,
     params:
+        request=request("generate"),
         made_from=variant_trigger,
     shell:
-        'source "$EMOPROBE_CLIENT" generate {wildcards.experiment} {wildcards.variant} {wildcards.sample}{wildcards.draw} 2> {log}'
+        "{params.request} 2> {log:q}"
 
 
 # With the backend nnsight, one request generates and captures.

@@ -1,11 +1,8 @@
 # From the config to a model that can be loaded, a plan of the analysis, and questions with gold answers.
 
 
-localrules:
-    prepare_sample,
-
-
 rule prepare_model:
+    """Make the model loadable and write its card."""
     output:
         FILES.model,
     log:
@@ -16,37 +13,46 @@ rule prepare_model:
     retries: 0
     conda:
         ENVIRONMENT
-    resources:
-        cpus=1,
     params:
+        script=script_command("prepare_model"),
+        config=config_file,
         model=trigger("model"),
         folder=experiment_folder,
         cache=MODELS,
     shell:
-        '"$EMOPROBE_PYTHON" -m scripts.prepare_model --config "$EMOPROBE_PLAN/{wildcards.experiment}.json" --cache {params.cache} --output {output} > {log} 2>&1'
+        "{params.script} --config {params.config} --cache {params.cache:q} --output {output:q} > {log:q} 2>&1"
 
 
 # A job a sample, so that drawing more concerns the new ones alone. The pool opens the data once for all of them.
 rule prepare_sample:
+    """Draw one question from the data set."""
+    input:
+        known("sample"),
     output:
         FILES.sample("{sample}"),
     log:
         FILES.log("sample", "questions", "{sample}"),
     priority: 20
     retries: 0
+    localrule: True
     conda:
         ENVIRONMENT
+    threads: 0
+    resources:
+        requests=1,
     params:
+        request=request("sample"),
         data=trigger("data"),
     shell:
-        'source "$EMOPROBE_CLIENT" sample {wildcards.experiment} questions {wildcards.sample} 2> {log}'
+        "{params.request} 2> {log:q}"
 
 
 # Before the first answer: every trajectory waits for it. It is made again only where all answers are; what the analysis
 # does otherwise afterwards, the report lists.
 rule plan_analysis:
+    """Register what will be tested, before the first answer."""
     input:
-        planned_from,
+        model=planned_from,
     output:
         FILES.plan,
     log:
@@ -54,18 +60,19 @@ rule plan_analysis:
     priority: 30
     conda:
         ENVIRONMENT
-    resources:
-        cpus=1,
     params:
+        script=script_command("plan_analysis"),
+        config=config_file,
         answers=trigger("answers"),
         folder=experiment_folder,
     shell:
-        '"$EMOPROBE_PYTHON" -m scripts.plan_analysis --config "$EMOPROBE_PLAN/{wildcards.experiment}.json" --experiment {params.folder} > {log} 2>&1'
+        "{params.script} --config {params.config} --experiment {params.folder:q} > {log:q} 2>&1"
 
 
 rule describe_experiment:
+    """Write the resolved config, versions, seed and hardware."""
     input:
-        FILES.model,
+        model=FILES.model,
     output:
         FILES.resolved_yaml,
         FILES.resolved_json,
@@ -74,10 +81,10 @@ rule describe_experiment:
         FILES.log("describe_experiment"),
     conda:
         ENVIRONMENT
-    resources:
-        cpus=1,
     params:
+        script=script_command("describe_experiment"),
+        config=config_file,
         experiment=trigger("experiment"),
         folder=experiment_folder,
     shell:
-        '"$EMOPROBE_PYTHON" -m scripts.describe_experiment --config "$EMOPROBE_PLAN/{wildcards.experiment}.json" --experiment {params.folder} > {log} 2>&1'
+        "{params.script} --config {params.config} --experiment {params.folder:q} > {log:q} 2>&1"

@@ -2,12 +2,14 @@
 
 
 rule probe_activations:
+    """Fit probes on activations and write directions."""
     input:
-        FILES.table("trajectories"),
+        known("probe_activations"),
+        trajectories=FILES.table("trajectories"),
         # The metadata are written in one step with the tensors, which may be in object storage.
-        files_of("activations", ["metadata.json"]),
+        activations=files_of("activations", ["metadata.json"]),
     output:
-        [FILES.table(name) for name in tables_of("probe_activations")],
+        [report_table(name) for name in tables_of("probe_activations")],
         FILES.directions(),
     log:
         FILES.log("probe_activations"),
@@ -16,13 +18,13 @@ rule probe_activations:
     conda:
         ENVIRONMENT
     threads: 2
-    resources:
-        cpus=lambda wildcards, threads: threads,
     params:
+        script=script_command("probe_activations"),
+        config=config_file,
         probes=trigger("probes"),
         analysis=trigger("analysis"),
         labels=trigger("labels"),
         code=triggers.code("probe_activations"),
         folder=experiment_folder,
     shell:
-        '"$EMOPROBE_PYTHON" -m scripts.probe_activations --config "$EMOPROBE_PLAN/{wildcards.experiment}.json" --experiment {params.folder} > {log} 2>&1'
+        "{params.script} --config {params.config} --experiment {params.folder:q} > {log:q} 2>&1"

@@ -1,35 +1,35 @@
 # From activations to directions, and to trajectories that are steered along them. All are thin jobs of the pool.
 
 
-localrules:
-    fit_direction,
-    steer,
-    score,
-
-
 rule fit_direction:
+    """Fit one direction on activations."""
     input:
-        fitted_on,
+        activations=fitted_on,
     output:
         FILES.direction("{direction}"),
     log:
         FILES.log("direction", "directions", "{direction}"),
     wildcard_constraints:
-        experiment=experiments(lambda config: config.steering.enabled),
         direction="[A-Za-z0-9_-]+",
     retries: 0
+    localrule: True
     conda:
         ENVIRONMENT
+    threads: 0
+    resources:
+        requests=1,
     params:
+        request=request("direction"),
         made_from=direction_trigger,
         code=triggers.code("fit_direction"),
     shell:
-        'source "$EMOPROBE_CLIENT" direction {wildcards.experiment} directions {wildcards.direction} 2> {log}'
+        "{params.request} 2> {log:q}"
 
 
 rule steer:
+    """Generate one trajectory that is steered along a direction."""
     input:
-        steered_from,
+        question_plan_and_direction=steered_from,
     output:
         [
             FILES.steered("{condition}", "{variant}", "{sample}{draw}") / name
@@ -37,75 +37,85 @@ rule steer:
         ],
     log:
         FILES.log("steer", "{condition}", "{variant}", "{sample}{draw}"),
-    wildcard_constraints:
-        experiment=experiments(lambda config: config.steering.enabled),
     # As for generate: the pool tries the next server by itself.
     retries: 0
+    localrule: True
     conda:
         ENVIRONMENT
+    threads: 0
+    resources:
+        requests=1,
     params:
+        request=request("steer"),
         made_from=steered_trigger,
     shell:
-        'source "$EMOPROBE_CLIENT" steer {wildcards.experiment} {wildcards.condition}/{wildcards.variant} {wildcards.sample}{wildcards.draw} 2> {log}'
+        "{params.request} 2> {log:q}"
 
 
 rule score:
+    """Score one steered trajectory by forward passes."""
     input:
-        scored_from,
+        state=scored_from,
     output:
         FILES.steered("{condition}", "{variant}", "{sample}{draw}") / SCORES,
     log:
         FILES.log("score", "{condition}", "{variant}", "{sample}{draw}"),
-    wildcard_constraints:
-        experiment=experiments(lambda config: config.steering.enabled),
     retries: 0
+    localrule: True
     conda:
         ENVIRONMENT
+    threads: 0
+    resources:
+        requests=1,
     params:
+        request=request("score"),
         scores=trigger("scores"),
     shell:
-        'source "$EMOPROBE_CLIENT" score {wildcards.experiment} {wildcards.condition}/{wildcards.variant} {wildcards.sample}{wildcards.draw} 2> {log}'
+        "{params.request} 2> {log:q}"
 
 
 rule tabulate_steering:
+    """Write one row for each steered trajectory."""
     input:
-        files_of("steered", ["trajectory.jsonl", SCORES]),
+        known("tabulate_steering"),
+        steered=files_of("steered", ["trajectory.jsonl", SCORES]),
     output:
-        FILES.table("steering"),
+        report_table("steering"),
     log:
         FILES.log("tabulate_steering"),
     benchmark:
         FILES.benchmark("tabulate_steering")
     conda:
         ENVIRONMENT
-    resources:
-        cpus=1,
     params:
+        script=script_command("tabulate_steering"),
+        config=config_file,
         code=triggers.code("tabulate_steering"),
         folder=experiment_folder,
     shell:
-        '"$EMOPROBE_PYTHON" -m scripts.tabulate_steering --config "$EMOPROBE_PLAN/{wildcards.experiment}.json" --experiment {params.folder} > {log} 2>&1'
+        "{params.script} --config {params.config} --experiment {params.folder:q} > {log:q} 2>&1"
 
 
 rule analyze_steering:
+    """Compare what steering does, and the controls with it."""
     input:
-        FILES.table("steering"),
-        FILES.table("trajectories"),
-        FILES.table("paired_tests"),
+        steering=FILES.table("steering"),
+        trajectories=FILES.table("trajectories"),
+        paired_tests=FILES.table("paired_tests"),
     output:
-        [FILES.table(name) for name in tables_of("analyze_steering")],
+        [report_table(name) for name in tables_of("analyze_steering")],
     log:
         FILES.log("analyze_steering"),
     benchmark:
         FILES.benchmark("analyze_steering")
     conda:
         ENVIRONMENT
-    resources:
-        cpus=1,
     params:
+        script=script_command("analyze_steering"),
+        config=config_file,
         analysis=trigger("analysis"),
         coherence=trigger("coherence"),
         code=triggers.code("analyze_steering"),
         folder=experiment_folder,
     shell:
-        '"$EMOPROBE_PYTHON" -m scripts.analyze_steering --config "$EMOPROBE_PLAN/{wildcards.experiment}.json" --experiment {params.folder} > {log} 2>&1'
+        "{params.script} --config {params.config} --experiment {params.folder:q} > {log:q} 2>&1"

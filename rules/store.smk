@@ -1,15 +1,11 @@
 # A copy of the activations in object storage, which Snakemake does not see: it tracks the records of what was copied.
 
 
-localrules:
-    push_activations,
-    pull_activations,
-
-
 rule push_activations:
+    """Copy activations to object storage."""
     input:
-        FILES.manifest,
-        before_push,
+        manifest=FILES.manifest,
+        first=before_push,
     output:
         FILES.pushed,
     log:
@@ -20,21 +16,23 @@ rule push_activations:
         experiment=experiments(lambda config: config.pushes),
     # Requests are tried again by themselves.
     retries: 0
+    localrule: True
     conda:
         ENVIRONMENT
-    resources:
-        cpus=1,
     params:
+        script=script_command("push_activations"),
+        config=config_file,
         copied_to=storage_of,
         folder=experiment_folder,
     shell:
-        '"$EMOPROBE_PYTHON" -m scripts.push_activations --config "$EMOPROBE_PLAN/{wildcards.experiment}.json" --experiment {params.folder} > {log} 2>&1'
+        "{params.script} --config {params.config} --experiment {params.folder:q} > {log:q} 2>&1"
 
 
 # Part of a plan where tensors are to be kept here, and are in object storage alone.
 rule pull_activations:
+    """Bring activations back from object storage."""
     input:
-        FILES.manifest,
+        manifest=FILES.manifest,
     output:
         FILES.pulled,
     log:
@@ -44,12 +42,13 @@ rule pull_activations:
     wildcard_constraints:
         experiment=experiments(lambda config: config.pushes),
     retries: 0
+    localrule: True
     conda:
         ENVIRONMENT
-    resources:
-        cpus=1,
     params:
+        script=script_command("pull_activations"),
+        config=config_file,
         copied_to=storage_of,
         folder=experiment_folder,
     shell:
-        '"$EMOPROBE_PYTHON" -m scripts.pull_activations --config "$EMOPROBE_PLAN/{wildcards.experiment}.json" --experiment {params.folder} > {log} 2>&1'
+        "{params.script} --config {params.config} --experiment {params.folder:q} > {log:q} 2>&1"

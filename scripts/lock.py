@@ -23,6 +23,17 @@ dependencies:
   - pip
 """
 
+DEPLOY = """#!/usr/bin/env bash
+# Made by `make lock` of {name}.txt and install.sh. Snakemake runs a copy of this, wherever the workflow comes from, in
+# the environment that conda made.
+set -euo pipefail
+folder=$(mktemp -d)
+trap 'rm -r "$folder"' EXIT
+cat >"$folder/{name}.txt" <<'LOCK'
+{lock}LOCK
+set -- "$folder/{name}.txt"
+{install}"""
+
 
 def compile_lock(extras: list[str], known: str, *options: str) -> str:
     """Resolve the project's dependencies with some extras.
@@ -68,6 +79,12 @@ def conda_file(name: str) -> str:
     return CONDA.format(name=name, digest=digest, python=PYTHON)
 
 
+def deploy_script(name: str) -> str:
+    """The script that installs a lock into the environment that conda made."""
+    install = (ENVS / "install.sh").read_text().partition("set -euo pipefail\n")[2]
+    return DEPLOY.format(name=name, lock=(ENVS / f"{name}.txt").read_text(), install=install)
+
+
 def main() -> None:
     """Command line; see --help."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -92,6 +109,7 @@ def main() -> None:
     write("dev", "".join(f"{line}\n" for line in added))
     for name in ("cpu", "cuda"):
         (ENVS / f"{name}.yaml").write_text(conda_file(name))
+        (ENVS / f"{name}.post-deploy.sh").write_text(deploy_script(name))
 
 
 if __name__ == "__main__":

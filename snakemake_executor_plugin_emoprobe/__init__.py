@@ -1,34 +1,34 @@
-"""Snakemake's executor for plans of many short jobs: those that ask the pool are handed to it in Snakemake's process.
+"""Snakemake's executor for plans of many short jobs: requests to the pool are sent from Snakemake's own process.
 
-A shell, a process and a thread for each of thousands of trajectories cost more than all else about them. All other jobs
-are left to the local executor, which this one extends. Chosen with `executor: emoprobe` in a profile; Snakemake finds
-the plugin by the name of this package. Other executors run the same jobs by the client in bash (`scripts/ask_pool.sh`).
+A shell, a process and a thread for each of thousands of trajectories cost more than all else about them. The local
+executor, which this one extends, runs all other jobs. Chosen with `executor: emoprobe` in a profile; Snakemake finds
+the plugin by the name of this package. Other executors run the same jobs by their commands.
+
+Together with `scheduler: emoprobe`, requests are handed over as soon as they are ready, and wait here: Snakemake looks
+at all ready jobs whenever one has finished. At most as many as the resource `requests` allows are in flight.
 """
 
 from __future__ import annotations
 
-import re
+import signal
 import sys
+import threading
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import count
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
+from snakemake.exceptions import WorkflowError
 from snakemake.executors import local
+from snakemake.settings.enums import Quietness
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.settings import ExecutorSettingsBase
 
 from snakemake_executor_plugin_emoprobe.command_line import OptionError, check_config_options
-
-if TYPE_CHECKING:
-    from emoprobe.results.layout import JobKind
-    from server.pool.client import PoolClient
+from snakemake_executor_plugin_emoprobe.desk import REQUEST, Desk
 
 common_settings = local.common_settings
 
-# The command of a job that does nothing but ask: four words, and a log for what went wrong.
-ASKS = re.compile(r'source "\$EMOPROBE_CLIENT" (\S+) (\S+) (\S+) (\S+) 2> \S+')
+REQUESTS = "requests"
 
 
 @dataclass
@@ -44,69 +44,112 @@ class ExecutorSettings(ExecutorSettingsBase):
 
 
 class Executor(local.Executor):
-    """The local executor, but for jobs that ask the pool."""
+    """The local executor, but for jobs that are a request to the pool."""
 
     def __post_init__(self) -> None:
-        """Nothing has been asked yet."""
+        """No request has been made yet."""
         super().__post_init__()
-        self._client: PoolClient | None = None
-        self._numbers = count()
-        self._asked: dict[int, SubmittedJobInfo] = {}
-        self._told: set[str] = set()
+        self._desk: Desk | None = None
+        self._unfinished_elsewhere = 0
+        self._lock = threading.Lock()
+        self._handler: Any = None
+
+    def run_jobs(self, jobs: list[Any]) -> None:
+        """Take jobs that are ready; returns at once."""
+        self._stop_gracefully_in_a_thread()
+        requests = [job for job in jobs if self.is_request(job)]
+        if requests:
+            if self._desk is None:
+                limit = self.workflow.global_resources.get(REQUESTS)
+                self._desk = Desk(self, getattr(limit, "value", limit) or self.workflow.resource_settings.cores or 1)
+            self._desk.take(requests)
+        super().run_jobs([job for job in jobs if not self.is_request(job)])
+
+    def is_request(self, job: Any) -> bool:
+        """Whether a job is nothing but a request to the pool that this process can send.
+
+        In environments that Snakemake makes, another interpreter starts the pool.
+        """
+        if job.is_group() or self.workflow.deployment_settings.deployment_method:
+            return False
+        from server.pool.protocol import Request  # the Snakefile has made it importable by now
+
+        return isinstance(job.params.get(REQUEST), Request)
 
     def run_job(self, job: Any) -> None:
-        """Hand a job to the pool, if that is all that it does; the local executor runs the others."""
-        asks = None if job.is_group() or self._deploys() else ASKS.fullmatch(str(job.shellcmd).strip())
-        if asks is None:
-            super().run_job(job)
+        """Run a job of its own shell or process."""
+        with self._lock:
+            self._unfinished_elsewhere += 1
+        super().run_job(job)
+
+    def report_job_success(self, job_info: SubmittedJobInfo) -> None:
+        """Tell the scheduler that a job has succeeded."""
+        super().report_job_success(job_info)
+        self._ended(job_info)
+
+    def report_job_error(self, job_info: SubmittedJobInfo, msg: str | None = None, **kwargs: Any) -> None:
+        """Tell the scheduler that a job has failed; without --keep-going no other request is sent then."""
+        again = job_info.job.restart_times > job_info.job.attempt - 1
+        super().report_job_error(job_info, msg, **kwargs)
+        if self._desk is not None and not again and not self.workflow.execution_settings.keep_going:
+            self._desk.send_no_more()
+        self._ended(job_info)
+
+    def _ended(self, job_info: SubmittedJobInfo) -> None:
+        if not self.is_request(job_info.job):
+            with self._lock:
+                self._unfinished_elsewhere -= 1
+            self.end_if_stopped()
+
+    def end_if_stopped(self) -> None:
+        """End a run that sends no more requests once every job that was begun has been reported."""
+        unsent = 0 if self._desk is None else self._desk.unsent_for_good()
+        with self._lock:
+            over = unsent and not self._unfinished_elsewhere
+        if over:
+            reason = f"The run ends early: {unsent} jobs were not begun. Run again to go on where it was."
+            self.workflow.scheduler.executor_error_callback(WorkflowError(reason))
+
+    def is_shown(self) -> bool:
+        """Whether anybody sees a message about a single job."""
+        if Quietness.RULES not in (self.workflow.output_settings.quiet or ()):
+            return True
+        handlers = self.workflow.logger_manager.plugin_handlers
+        return any(type(handler).__module__ != "snakemake_logger_plugin_emoprobe" for handler in handlers)
+
+    def _stop_gracefully_in_a_thread(self) -> None:
+        """Let Snakemake's handler of SIGTERM run beside the code that it interrupts, while this executor works.
+
+        The handler of Snakemake 9.27 takes the scheduler's lock, which the interrupted code may hold for ever then.
+        """
+        if self._handler is not None:
             return
-        # The package of the pool lies beside the Snakefile, which has been read by now.
-        from server.pool.protocol import Job
+        self._handler = previous = signal.getsignal(signal.SIGTERM)
 
-        self.workflow.async_run(job.prepare())
-        number, info = next(self._numbers), SubmittedJobInfo(job=job)
-        self._asked[number] = info
-        self.report_job_submission(info)
-        self._pool().ask(number, Job(cast("JobKind", asks[1]), *asks.groups()[1:]))
+        def stop(*arguments: Any) -> None:
+            if callable(previous):
+                previous(*arguments)
+            if self._desk is not None:
+                self._desk.send_no_more()
+                self.end_if_stopped()
 
-    def _deploys(self) -> bool:
-        """Whether jobs run in environments that Snakemake makes, where another interpreter starts the pool."""
-        return bool(self.workflow.deployment_settings.deployment_method)
-
-    def _pool(self) -> PoolClient:
-        if self._client is None:
-            from server.pool.client import client_of_environment
-
-            self._client = client_of_environment(self._answered)
-        return self._client
-
-    def _answered(self, number: int, reason: str) -> None:
-        """Tell the scheduler what came of a job. In the client's thread: an exception ends the run, not the thread."""
-        try:
-            info = self._asked.pop(number)
-            if not reason:
-                self.report_job_success(info)
-                return
-            # What Snakemake itself says of a failed job `quiet: rules` hides. Thousands may fail for one reason.
-            if reason not in self._told:
-                self._told.add(reason)
-                self.logger.error(f"{info.job.rule.name} failed: {reason.strip()}")
-            with suppress(OSError):  # a full disk takes no text
-                Path(info.job.log[0]).write_text(reason, encoding="utf-8", errors="backslashreplace")
-            self.report_job_error(info)
-        except Exception as error:
-            self.workflow.scheduler.executor_error_callback(error)
+        with suppress(ValueError):  # Snakemake is not in the main thread, and has no handler
+            signal.signal(signal.SIGTERM, lambda *arguments: threading.Thread(target=stop, args=arguments).start())
 
     def shutdown(self) -> None:
-        """End the client, then the threads of the other jobs."""
-        self._hang_up()
+        """End the connection to the pool, then the threads of the other jobs."""
+        self._close()
         super().shutdown()
 
     def cancel(self) -> None:
-        """Give up what was asked, then wait for the other jobs."""
-        self._hang_up()
+        """Give up all requests, then wait for the other jobs."""
+        self._close()
         super().cancel()
 
-    def _hang_up(self) -> None:
-        if self._client is not None:
-            self._client.close()
+    def _close(self) -> None:
+        if self._desk is not None:
+            self._desk.close()
+        if self._handler is not None:
+            with suppress(ValueError):
+                signal.signal(signal.SIGTERM, self._handler)
+            self._handler = None

@@ -1,33 +1,30 @@
-"""Snakemake's scheduler for plans of many experiments: jobs in the order in which the pool can serve them.
+"""Snakemake's scheduler for plans of many requests: first fit, and every request goes to the executor at once.
 
-Model servers come one model after the other, so all jobs of a model's experiments are handed out before those of the
-next; a job of another model would hold a slot and wait. Jobs are taken first fit; ready jobs are not weighed against
-each other. Chosen with `scheduler: emoprobe` in a profile; Snakemake finds the plugin by the name of this package.
+With `executor: emoprobe`, requests that are ready wait in the executor, which keeps their order and the resource
+`requests`: Snakemake would look at each of thousands of ready jobs whenever one has finished. Beside another executor
+the resource is kept here. Chosen with `scheduler: emoprobe` in a profile;
+Snakemake finds the plugin by the name of this package.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from snakemake_interface_scheduler_plugins.base import SchedulerBase
 
-SLOTS = ("_cores", "_job_count")
-EXPERIMENT = "experiment"
+REQUESTS = "requests"
 
 
 class Scheduler(SchedulerBase):
-    """First fit by model, priority, experiment and place in the plan.
-
-    `turns` maps an experiment to (the turn of its model, its own place); the workflow sets it. Jobs of no experiment,
-    and those of a workflow that sets nothing, come by priority and place in the plan.
-    """
-
-    turns: ClassVar[dict[str, tuple[int, int]]] = {}
+    """First fit by priority and place in the plan."""
 
     def __post_init__(self) -> None:
-        """Nothing is ranked yet."""
-        self._ranks: dict[Any, tuple[int, int, int, int]] = {}
+        """Find out whether the executor keeps the order and number of requests."""
+        workflow = self.dag.workflow
+        executor = getattr(workflow.executor_plugin, "executor", None)
+        ours = getattr(executor, "__module__", "") == "snakemake_executor_plugin_emoprobe"
+        self._queues = ours and not workflow.deployment_settings.deployment_method
 
     def select_jobs(
         self,
@@ -36,23 +33,17 @@ class Scheduler(SchedulerBase):
         available_resources: Mapping[str, int | str],
         input_sizes: Mapping[Any, int],
     ) -> list[Any]:
-        """The jobs to start now: in order, each that fits into what is left, until no slot is."""
+        """The jobs to start now: in order, each that fits into what is left."""
         free = {name: value for name, value in available_resources.items() if isinstance(value, int)}
+        if self._queues:
+            free.pop(REQUESTS, None)
         chosen = []
-        for job in sorted(selectable_jobs, key=self._rank):
+        for job in sorted(selectable_jobs, key=lambda job: (-job.priority, job.jobid)):
             needs = [(name, value) for name, value in job.scheduler_resources.items() if name in free]
             if all(value <= free[name] for name, value in needs):
                 chosen.append(job)
                 for name, value in needs:
                     free[name] -= value
-                if any(free.get(name, 1) < 1 for name in SLOTS):
+                if free.get("_job_count", 1) < 1:
                     break
         return chosen
-
-    def _rank(self, job: Any) -> tuple[int, int, int, int]:
-        """Where a job stands; kept, as all ready jobs are sorted whenever one has finished."""
-        if job not in self._ranks:
-            wildcards = getattr(job, "wildcards_dict", None) or {}
-            turn, place = self.turns.get(wildcards.get(EXPERIMENT, ""), (-1, -1))
-            self._ranks[job] = (turn, -job.priority, place, job.jobid)
-        return self._ranks[job]

@@ -68,25 +68,19 @@ def why_over(number: str) -> str:
     return f"SLURM has called it {state[1]}" if state is not None and state[1] not in _STANDING else ""
 
 
-def watch_jobs(scheduler: Any, interval: float | None = None, patience: float | None = None) -> None:
-    """Watch the jobs of Snakemake's scheduler in a thread, where its executor is that for SLURM; else do nothing."""
+def watch_jobs(workflow: Any, interval: float | None = None, patience: float | None = None) -> None:
+    """Watch the jobs of a Snakemake workflow in a thread, where its executor is that for SLURM; else do nothing."""
     interval = INTERVAL_SECONDS if interval is None else interval
     patience = PATIENCE_SECONDS if patience is None else patience
-    executor = scheduler._executor
-    if not type(executor).__module__.startswith(EXECUTOR):
+    scheduler = workflow.scheduler
+    if not type(scheduler._executor).__module__.startswith(EXECUTOR):
         return
-    submitted: dict[str, Any] = {}
-    report = executor.report_job_submission
-
-    def remember(info: Any, *arguments: Any, **options: Any) -> None:
-        submitted[str(info.external_jobid)] = info.job
-        report(info, *arguments, **options)
-
-    executor.report_job_submission = remember
 
     def waiting() -> dict[str, str]:
-        running = set(scheduler.running)
-        return {number: str(job) for number, job in list(submitted.items()) if job in running}
+        """The jobs that run, by the number that Snakemake has recorded for each as it was submitted."""
+        running = list(scheduler.running)
+        jobs = [part for job in running for part in (job if job.is_group() else [job])]
+        return {number: str(job) for job in jobs for number in workflow.persistence.external_jobids(job)}
 
     jobs = LostJobs(waiting, why_over, patience)
 

@@ -1,37 +1,22 @@
-"""How the workflow's own process is set up: signals, garbage collection, and the plan that its jobs read."""
+"""The process of a run: its hardware, the commands of its jobs, and the resolved configs that these read."""
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import os
+import shlex
 import shutil
-import threading
-from collections.abc import Callable, Iterator
-from functools import wraps
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import emoprobe
 from emoprobe.config.errors import ConfigError
 from emoprobe.config.study import Study
 from emoprobe.results import atomic
 
-
-def in_thread(handler: Callable[..., Any]) -> Callable[..., None]:
-    """A signal handler that does its work in a thread of its own.
-
-    Snakemake 9.27's handler of SIGTERM takes the scheduler's lock, which the code that it interrupts may hold: then a
-    run would wait for itself, for ever.
-    """
-    if getattr(handler, "runs_in_thread", False):
-        return handler
-
-    @wraps(handler)
-    def start(*arguments: Any) -> None:
-        threading.Thread(target=handler, args=arguments).start()
-
-    start.runs_in_thread = True  # type: ignore[attr-defined]
-    return start
+# Inside the wheel, `scripts` and `server` lie here: as packages of their own their names would clash with others.
+BUNDLED = "_jobs"
 
 
 def hardware() -> str:
@@ -39,18 +24,43 @@ def hardware() -> str:
     return "cpu" if shutil.which("nvidia-smi") is None else "cuda"
 
 
-def collect_garbage_less() -> None:
-    """Let the garbage collector look less often.
+def code_folder() -> Path:
+    """The folder of `scripts/` and `server/`: beside the library in a checkout, inside it where it is installed."""
+    library = Path(emoprobe.__file__).absolute().parent
+    return library / BUNDLED if (library / BUNDLED).is_dir() else library.parent
 
-    A plan is hundreds of thousands of objects that all stay: planning is 15 % faster for it.
+
+def script_command(python: str, code: Path, name: str) -> str:
+    """The command of one of the scripts, for a shell."""
+    return shlex.join([python, str(code / "scripts"), name])
+
+
+def include_folder(values: Mapping[str, Any], config_files: Iterable[str | Path]) -> Path:
+    """The folder from which a module's config includes files.
+
+    Args:
+        values: the config that a module is given.
+        config_files: of the workflow that gives it: a config that it has read from one includes files beside it.
+
+    Returns:
+        The working directory, unless all included files lie beside one of the config files and not here.
     """
-    gc.set_threshold(200_000, 20, 100)
+    names = values.get("include")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return Path()
+    folders = [Path(), *(Path(path).parent for path in config_files)]
+    return next((folder for folder in folders if all((folder / name).is_file() for name in names)), Path())
+
+
+def quoted(path: Path) -> str:
+    """A path as one word of a shell."""
+    return shlex.quote(str(path))
 
 
 def plan_folder(study: Study, parent: Path) -> Path:
-    """The absolute path of the folder with the resolved configs of a plan, which is named by their content."""
+    """The path of the folder with the resolved configs of a plan, which is named by their content."""
     content = atomic.to_json({name: config.resolved() for name, config in study.configs.items()})
-    return (parent / hashlib.sha256(content.encode()).hexdigest()[:16]).resolve()
+    return parent / hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def write_plan(study: Study, folder: Path) -> None:

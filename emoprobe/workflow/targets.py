@@ -5,7 +5,8 @@ Every file is named: Snakemake does not make a lost one again for the sake of ta
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,22 @@ from emoprobe.results.small_files import check_records
 from emoprobe.tasks.samples import captured_pairs, experiment_pairs, sample_ids, token_pairs
 from emoprobe.workflow.steered import SteeredTargets
 from emoprobe.workflow.steering_checks import unreachable
+
+# Kind of target → what each part of its name is, and the key that turns the kind on, where one does.
+KINDS: dict[str, tuple[tuple[str, ...], str]] = {
+    "sample": (("samples",), ""),
+    "trajectory": (("variants", "samples"), ""),
+    "activations": (("variants", "samples"), "capture.enabled"),
+    "tokens": (("variants", "samples"), "features.enabled"),
+    "direction": (("directions",), "steering.enabled"),
+    "steered": (("conditions", "variants", "samples"), "steering.enabled"),
+    "autoencoder": (("autoencoders",), "features.enabled"),
+}
+MAX_NAMES = 12
+
+
+class UnknownTargetError(ValueError):
+    """Raised for a target that the config does not contain; the message names what it contains."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +134,76 @@ class Targets:
         names = self.config.features.autoencoders
         return [self.layout.autoencoder(name) / file for name in names for file in AUTOENCODER_FILES]
 
+    def require(self, kind: str, *name: str) -> None:
+        """Refuse a target that the experiment does not have.
+
+        Args:
+            kind: one of `KINDS`, or the name of a rule that only some experiments need.
+            name: the parts of its name.
+
+        Raises:
+            UnknownTargetError: the experiment has no such target.
+        """
+        if kind not in KINDS:
+            if kind not in self.optional_rules:
+                raise UnknownTargetError(
+                    f"{self.layout.root} has nothing that {kind} makes: its configuration does not ask for it"
+                )
+            return
+        if name in self._names[kind]:
+            return
+        parts, key = KINDS[kind]
+        known = sorted(self._names[kind])
+        if not known:
+            turned_off = f" ({key} is false)" if key else ""
+            raise UnknownTargetError(f"{self.layout.root} has no {kind} {'/'.join(name)}: it has none{turned_off}")
+        existing = [f"{part}: {_shortened(row[place] for row in known)}" for place, part in enumerate(parts)]
+        raise UnknownTargetError(f"{self.layout.root} has no {kind} {'/'.join(name)}; it has {'; '.join(existing)}")
+
+    @cached_property
+    def _names(self) -> dict[str, frozenset[tuple[str, ...]]]:
+        """Kind of target → the names of all that there are."""
+        plan = None if self.steering is None else self.steering.plan
+        names: dict[str, Iterable[tuple[str, ...]]] = {
+            "sample": ((sample,) for sample in sample_ids(self.config.dataset)),
+            "trajectory": self.pairs,
+            "activations": self.captured,
+            "tokens": self.tokens_of,
+            "direction": () if plan is None else ((name,) for name in plan.directions),
+            "steered": () if plan is None else (tuple(steered) for steered in plan.trajectories),
+            "autoencoder": ((name,) for name in self.config.features.autoencoders),
+        }
+        return {kind: frozenset(found) for kind, found in names.items()}
+
+    @property
+    def optional_rules(self) -> list[str]:
+        """The rules that this experiment needs and others do not."""
+        draw = {"probe_activations": "draw_probe_figures", "analyze_steering": "draw_steering_figures"}
+        draw["analyze_features"] = "draw_feature_figures"
+        captured = ["list_activations"] if self.config.capture.enabled else []
+        return [*self.rules, *(draw[rule] for rule in self.rules if rule in draw), *captured]
+
+    def directory(self, parts: Sequence[str]) -> list[str] | None:
+        """The files that the experiment has in one of its folders; None for a folder that is no target.
+
+        Args:
+            parts: path of the folder below the experiment: `{variant}`, `{variant}/{sample}`, and the same below
+                `activations`.
+
+        Raises:
+            UnknownTargetError: the folder names a variant or sample that the experiment does not have.
+        """
+        kind, names = ("activations", parts[1:]) if parts[:1] == ["activations"] else ("trajectory", parts)
+        if not 1 <= len(names) <= 2 or (kind == "trajectory" and names[0] not in self.config.variants):
+            return None
+        if len(names) == 2:
+            self.require(kind, *names)
+        elif not any(variant == names[0] for variant, _ in self._names[kind]):
+            self.require(kind, names[0], "…")
+        files = self.trajectories() if kind == "trajectory" else self.activations()
+        inside = "/".join([str(self.layout.root), *parts, ""])
+        return [path for path in files if path.startswith(inside)]
+
     @property
     def rules(self) -> list[str]:
         """The rules that make the experiment's tables."""
@@ -138,11 +225,15 @@ class Targets:
         """The list of activation folders, where there are any."""
         return [self.layout.manifest] if self.config.capture.enabled else []
 
+    def report(self) -> list[Path]:
+        """The report, as a page and as numbers."""
+        return [self.layout.report, self.layout.report_html]
+
     def everything(self) -> list[Path | str]:
         """Everything that a finished experiment has."""
         layout = self.layout
         described = [layout.resolved_yaml, layout.resolved_json, layout.metadata, layout.model]
-        concluded = [layout.plan, layout.report, layout.report_html, layout.verified]
+        concluded = [layout.plan, *self.report(), layout.verified]
         captured: list[Path | str] = [*self.manifest(), *self.activations([METADATA]), *self.tensors(), *self.copies()]
         directions = [layout.directions()] if self.config.has_probes else []
         steered: list[Path | str] = [] if self.steering is None else [*self.steering.directions(), *self.steered()]
@@ -185,14 +276,54 @@ class StudyTargets:
         """The experiments' reports, which the study's page links to."""
         return [Layout.of(name).report for name in self.study.configs]
 
+    def tables(self) -> list[Path]:
+        """Every table across experiments."""
+        return [] if self.layout is None else [self.layout.table(name) for name in tables_of("tabulate_study")]
+
+    def figures(self) -> list[Path]:
+        """Every figure across experiments."""
+        return [] if self.layout is None else [self.layout.figure(name) for name in figures_of("report_study")]
+
+    def report(self) -> list[Path]:
+        """The report across experiments, as numbers and as a page."""
+        return [] if self.layout is None else [self.layout.report, self.layout.report_html]
+
     def everything(self) -> list[Path]:
         """Every file."""
-        layout = self.layout
-        if layout is None:
-            return []
-        tables = [layout.table(name) for name in tables_of("tabulate_study")]
-        figures = [layout.figure(name) for name in figures_of("report_study")]
-        return [*tables, *figures, layout.report, layout.report_html]
+        return [*self.tables(), *self.figures(), *self.report()]
+
+
+def directory_targets(experiments: Mapping[str, Targets], words: Iterable[str]) -> dict[str, list[str]]:
+    """Find the folders of results among the words of a command line.
+
+    Args:
+        experiments: the experiments by name.
+        words: of the command line; only those that name a folder of an experiment count.
+
+    Returns:
+        Word → the files that belong into that folder.
+
+    Raises:
+        UnknownTargetError: a folder names a variant or sample that the experiment does not have.
+    """
+    folders = {}
+    for word in words:
+        path = Path(os.path.relpath(word))
+        for targets in experiments.values():
+            if path.is_relative_to(targets.layout.root):
+                parts = list(path.relative_to(targets.layout.root).parts)
+                files = targets.directory(parts) if parts and not path.suffix else None
+                if files is not None:
+                    folders[word] = files
+    return folders
+
+
+def _shortened(names: Iterable[str]) -> str:
+    """Some names, each once, without the middle of a long list."""
+    distinct = sorted(set(names))
+    if len(distinct) <= MAX_NAMES:
+        return ", ".join(distinct)
+    return f"{', '.join(distinct[:3])} … {distinct[-1]} ({len(distinct)})"
 
 
 def turns(study: Study) -> dict[str, tuple[int, int]]:

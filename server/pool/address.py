@@ -1,7 +1,4 @@
-"""Where a pool listens: a file, for its user alone, with a port on the loopback interface and a token.
-
-A Unix socket would need no token, but bash, which asks for every trajectory, can open TCP connections only.
-"""
+"""The address of a pool: a file, for its user alone, with a port on the loopback interface and a token."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from emoprobe.results import atomic
+from server.pool.protocol import STATUS
 from server.pool.status import PoolStatus
 
 
@@ -39,6 +36,8 @@ class Address:
 
     def write(self, path: Path) -> None:
         """Publish the address; the folder keeps others out, the mode of the file as well."""
+        from emoprobe.results import atomic  # which clients do without
+
         old = os.umask(0o077)
         try:
             atomic.write_text(path, f"{self.port} {self.token}\n")
@@ -61,7 +60,7 @@ def pool_status(path: Path) -> PoolStatus | None:
         return None
     with connection:
         try:
-            connection.sendall(f"{address.token}\tstatus\n".encode())
+            connection.sendall(f"{address.token}\t{STATUS}\n".encode())
             with connection.makefile() as answer:
                 found: PoolStatus = json.loads(answer.read())
         except (OSError, ValueError):

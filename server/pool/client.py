@@ -1,4 +1,4 @@
-"""Many jobs over one connection to the pool: what the workflow's own process uses in place of the client in bash."""
+"""The client of the pool: jobs over one connection, which is made again, as the pool is, where it ends."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import socket
 import subprocess
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from server.pool.address import Address, private_folder
-from server.pool.protocol import STREAM, Caller, Job, line
+from server.pool.protocol import JOBS, Access, Job, encode
 
 MAX_POOLS = 4
 CHUNK = 1 << 16
 AWAY = "The pool went away four times; see pool.log in the folder of the logs.\n"
+OWNERLESS = "The workflow has ended, and its pool with it; run the workflow again.\n"
 
 
 @dataclass
@@ -36,15 +37,14 @@ class PoolClient:
     still in it when a connection ends is asked again of the next pool, which is started where none answers.
 
     Args:
-        address: the file with the pool's address.
-        caller: the workflow.
-        python: the interpreter that starts a pool.
+        access: where the pool is, who asks, and with what a pool is started.
         answered: called in a thread of the client with the number of a job and why it failed, empty where it succeeded;
             must not raise.
     """
 
-    def __init__(self, address: Path, caller: Caller, python: str, answered: Callable[[int, str], None]) -> None:
-        self._address, self._caller, self._python, self._answered = address, caller, python, answered
+    def __init__(self, access: Access, answered: Callable[[int, str], None]) -> None:
+        self._access, self._address, self._answered = access, access.address, answered
+        self._caller = access.caller.absolute()
         self._lock = threading.Lock()
         self._wanted = threading.Condition(self._lock)
         self._asked: dict[int, _Asked] = {}
@@ -52,12 +52,13 @@ class PoolClient:
         self._closed = False
         threading.Thread(target=self._work, name="pool-client", daemon=True).start()
 
-    def ask(self, number: int, job: Job) -> None:
-        """Have a job done; returns at once."""
+    def ask(self, jobs: Iterable[tuple[int, Job]]) -> None:
+        """Have numbered jobs done; return at once."""
+        asked = {number: _Asked(encode(number, self._caller, job)) for number, job in jobs}
         with self._lock:
-            asked = self._asked[number] = _Asked(f"{number}\t{line(self._caller, job)}\n")
+            self._asked |= asked
             if self._connection is not None:
-                self._send(self._connection, [asked])
+                self._send(self._connection, list(asked.values()))
             self._wanted.notify()
 
     def close(self) -> None:
@@ -108,7 +109,7 @@ class PoolClient:
                 return ""
             self._connection = connection
             with suppress(OSError):
-                connection.sendall(os.fsencode(f"{address.token}\t{STREAM}\n"))
+                connection.sendall(f"{address.token}\t{JOBS}\n".encode())
             self._send(connection, list(self._asked.values()))
         return ""
 
@@ -129,9 +130,12 @@ class PoolClient:
                 connection.close()
                 return ""
             caller = self._caller
-            command = [self._python, "-m", "server.pool.start", str(self._address)]
+            if not is_alive(caller.owner):
+                return OWNERLESS
+            command = [self._access.python, "-m", "server.pool.start", str(self._address)]
             done = subprocess.run(
                 [*command, caller.plan, caller.results, caller.directory, str(caller.owner)],
+                env={**os.environ, "PYTHONPATH": str(self._access.code)},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -185,13 +189,10 @@ class PoolClient:
             self._connection = None
 
 
-def client_of_environment(answered: Callable[[int, str], None]) -> PoolClient:
-    """A client for the workflow that its process's environment describes, see `server.pool.run.job_environment`."""
-    environ = os.environ
-    caller = Caller(
-        environ["EMOPROBE_PLAN"],
-        environ["EMOPROBE_RESULTS"],
-        environ["EMOPROBE_DIRECTORY"],
-        int(environ["EMOPROBE_OWNER"]),
-    )
-    return PoolClient(Path(environ["EMOPROBE_POOL"]), caller, environ["EMOPROBE_PYTHON"], answered)
+def is_alive(process: int) -> bool:
+    """Whether a process runs; one that has been killed may stay as a zombie until its parent looks."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    return not any(line.startswith("State:") and line.split()[1] in "ZX" for line in lines)

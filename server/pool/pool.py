@@ -26,14 +26,27 @@ from server.pool.fleet import FleetDownError, GaveUpError, RefusedError
 from server.pool.fleets import Fleets
 from server.pool.launcher import LaunchError
 from server.pool.owners import Owners
-from server.pool.protocol import STREAM, Caller, Job, ProtocolError, parse
+from server.pool.protocol import (
+    JOBS,
+    STATUS,
+    Caller,
+    Capture,
+    Direction,
+    Generate,
+    Job,
+    ProtocolError,
+    Sample,
+    Score,
+    Steer,
+    Tokens,
+    decode,
+)
 from server.pool.run import PlanError, Run
 from server.pool.status import PoolStatus
 from server.pool.steering import SteeringError
 
 log = logging.getLogger(__name__)
 
-OK = "ok\n"
 GREETING_SECONDS = 10.0  # in which a client has to send the pool's token
 PATIENCE_SECONDS = 2.0
 MAX_STRANGERS = 512  # connections that have not sent it yet; past them the oldest makes room
@@ -108,11 +121,10 @@ class Pool:
             token, _, line = os.fsdecode(greeting).rstrip("\n").partition("\t")
             if not secrets.compare_digest(os.fsencode(token), self._token.encode()):
                 pass
-            elif line == STREAM:
+            elif line == JOBS:
                 await self._stream(reader, writer)
-            else:
-                answer = json.dumps(self.status()) if line == "status" else await self._work(reader, line)
-                writer.write(os.fsencode(answer))
+            elif line == STATUS:
+                writer.write(json.dumps(self.status()).encode())
                 await writer.drain()
         except (ConnectionError, TimeoutError, asyncio.CancelledError):
             pass
@@ -150,15 +162,21 @@ class Pool:
         """Do what one client asks for, many jobs at a time, until it goes away."""
         running: set[asyncio.Task[None]] = set()
 
-        async def answer(number: int, line: str) -> None:
-            found = await self._answer(line)
-            writer.write(f"{json.dumps([number, '' if found == OK else found])}\n".encode())
+        async def answer(number: int, caller: Caller, job: Job) -> None:
+            reason = await self._answer(caller, job)
+            writer.write(f"{json.dumps([number, reason])}\n".encode())
             await writer.drain()
 
         try:
             while line := await reader.readline():
-                number, _, job = os.fsdecode(line).rstrip("\n").partition("\t")
-                task = asyncio.create_task(answer(int(number), job))
+                try:
+                    request = decode(line)
+                except ProtocolError as error:
+                    if error.number is None:
+                        return
+                    writer.write(f"{json.dumps([error.number, str(error)])}\n".encode())
+                    continue
+                task = asyncio.create_task(answer(*request))
                 running.add(task)
                 task.add_done_callback(running.discard)
         finally:
@@ -166,32 +184,15 @@ class Pool:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
-    async def _work(self, reader: asyncio.StreamReader, line: str) -> str:
-        """Do what a client asks for, unless it goes away: then its request makes room for others."""
-        work = asyncio.create_task(self._answer(line))
-        gone = asyncio.create_task(reader.read())
+    async def _answer(self, caller: Caller, job: Job) -> str:
+        """Do one job; return why it failed, empty where it did not. It never raises: a client would wait for ever."""
         try:
-            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            gone.cancel()
-            if not work.done():
-                work.cancel()
-                await asyncio.wait({work})
-        return "" if work.cancelled() else work.result()
-
-    async def _answer(self, line: str) -> str:
-        """Do one job; the answer is `ok`, or the reason why not. It never raises: a client would wait for ever."""
-        try:
-            return await self._done(line)
+            return await self._done(caller, job)
         except Exception as error:
-            log.exception("%s", ascii(line))
+            log.exception("%s", ascii(job))
             return f"{type(error).__name__}: {error} (a bug in Emoprobe; see logs/pool.log)\n"
 
-    async def _done(self, line: str) -> str:
-        try:
-            caller, job = parse(line)
-        except ProtocolError as error:
-            return f"{error}\n"
+    async def _done(self, caller: Caller, job: Job) -> str:
         self._adopt(caller.owner)
         # The next workflow finds data, model and mistakes as they are by then.
         if caller not in self._runs:
@@ -211,53 +212,58 @@ class Pool:
             return self._reason(run, job, error)
         finally:
             self._running[job.kind] -= 1
-        return OK
+        return ""
 
     def _reason(self, run: Run, job: Job, error: Exception) -> str:
         """Why a job failed, for the person who runs the workflow."""
         if isinstance(error, LaunchError | PlanError):
             return f"{error}\n"
         if isinstance(error, OSError):
-            log.error("%s/%s: %s", job.experiment, job.pair, error)
+            log.error("%s/%s: %s", job.experiment, job.label, error)
             # The same words for every pair, so that the list of failures has them once.
             root = run.experiment(job.experiment).layout.root
             reason = f"a file of {root} cannot be read or written: {error.strerror or error}"
-            return f"{job.pair}: {reason}\nWhat to do: {what_to_do(error)}\n"
+            return f"{job.label}: {reason}\nWhat to do: {what_to_do(error)}\n"
         told = (
             GaveUpError, RefusedError, VariantError, DataError, DamagedError, ActivationError, SteeringError,
             PromptError, ModelError,
         )  # fmt: skip
         if isinstance(error, told):
-            message = f"{job.pair}: {error}\n"
+            message = f"{job.label}: {error}\n"
             if isinstance(error, RefusedError | VariantError | PromptError):
                 run.refused[job] = message
             log.error("%s/%s", job.experiment, message.rstrip())
             return message
         log.error("%s", job, exc_info=error)
-        return f"{job.pair}: {type(error).__name__}: {error} (a bug in Emoprobe; see logs/pool.log)\n"
+        return f"{job.label}: {type(error).__name__}: {error} (a bug in Emoprobe; see logs/pool.log)\n"
 
     async def _do(self, run: Run, job: Job) -> None:
         experiment = run.experiment(job.experiment)
-        if job.kind == "sample":
-            await jobs.draw(experiment, job.sample)
-        elif job.kind == "generate":
-            fleet = self._fleets.of(experiment.config.generation.backend, experiment, run.logs)
-            if fleet.is_local and not experiment.config.captures_inline:
-                self._fleets.start_capture_early(experiment, run.logs)
-            with self._fleets.generating(fleet):
-                await jobs.generate(experiment, fleet, job.variant, job.sample)
-        elif job.kind == "direction":
-            await steering.fit_direction(experiment, job.sample)
-        else:
-            fleet = self._fleets.of("nnsight", experiment, run.logs)
-            await self._fleets.before_capture(fleet)
-            kinds = {
-                "capture": jobs.capture,
-                "tokens": jobs.capture_tokens,
-                "steer": steering.steer,
-                "score": steering.score,
-            }
-            await kinds[job.kind](experiment, fleet, job.variant, job.sample)
+        match job:
+            case Sample():
+                await jobs.draw(experiment, job.sample)
+                return
+            case Direction():
+                await steering.fit_direction(experiment, job.direction)
+                return
+            case Generate():
+                fleet = self._fleets.of(experiment.config.generation.backend, experiment, run.logs)
+                if fleet.is_local and not experiment.config.captures_inline:
+                    self._fleets.start_capture_early(experiment, run.logs)
+                with self._fleets.generating(fleet):
+                    await jobs.generate(experiment, fleet, job.variant, job.sample)
+                return
+        fleet = self._fleets.of("nnsight", experiment, run.logs)
+        await self._fleets.before_capture(fleet)
+        match job:
+            case Capture():
+                await jobs.capture(experiment, fleet, job.variant, job.sample)
+            case Tokens():
+                await jobs.capture_tokens(experiment, fleet, job.variant, job.sample)
+            case Steer():
+                await steering.steer(experiment, fleet, f"{job.condition}/{job.variant}", job.sample)
+            case Score():
+                await steering.score(experiment, fleet, f"{job.condition}/{job.variant}", job.sample)
 
     def status(self) -> PoolStatus:
         """What a watcher wants to know: who is served, and by what."""

@@ -1,23 +1,144 @@
-"""What a thin client sends: one line of fields between tabs, first the pool's token (see `scripts/ask_pool.sh`)."""
+"""Requests to the pool: typed jobs, and the JSON lines that carry them.
+
+A connection begins with a line of the pool's token, a tab, and `status` or `jobs`. After `jobs`, each line of the
+client is a request and each line of the pool an answer: `[number, reason]`, with an empty reason where the job
+succeeded.
+
+This module, `client`, `ask` and what they import at their top need the standard library only: without this project's
+executor, every job starts an interpreter.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+import json
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import ClassVar
 
-from emoprobe.results.layout import JOB_KINDS, JobKind
-
-QUESTIONS = "questions"
-# Instead of a job: many jobs follow, each on a line that begins with a number and a tab. Each answer is a line of JSON,
-# the number and why the job failed, empty where it did not.
-STREAM = "jobs"
+STATUS, JOBS = "status", "jobs"
 
 
-class Caller(NamedTuple):
-    """The workflow that asks.
+@dataclass(frozen=True)
+class Job:
+    """One thing for the pool to make; each kind is a class of its own. A sample may end in a draw, such as `-d2`."""
 
-    `plan` is the folder with one resolved config an experiment, `results` the folder of the experiments' folders,
-    `directory` where the workflow was started, which relative paths of data start from; all three are absolute.
-    `owner` is the workflow's process.
+    kind: ClassVar[str]
+    experiment: str
+
+    @property
+    def words(self) -> list[str]:
+        """The kind and all fields, in order, as the command line and the wire have them."""
+        return [self.kind, *(getattr(self, each.name) for each in fields(self))]
+
+    @property
+    def label(self) -> str:
+        """The name in messages, which is also the path of the job's log below the folder of its kind."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Sample(Job):
+    """Draw a question from the data set."""
+
+    kind: ClassVar[str] = "sample"
+    sample: str
+
+    @property
+    def label(self) -> str:
+        """`questions/{sample}`."""
+        return f"questions/{self.sample}"
+
+
+@dataclass(frozen=True)
+class PairJob(Job):
+    """A job for one sample of one variant."""
+
+    variant: str
+    sample: str
+
+    @property
+    def label(self) -> str:
+        """`{variant}/{sample}`."""
+        return f"{self.variant}/{self.sample}"
+
+
+@dataclass(frozen=True)
+class Generate(PairJob):
+    """Generate a trajectory; where the backend captures inline, with its activations."""
+
+    kind: ClassVar[str] = "generate"
+
+
+@dataclass(frozen=True)
+class Capture(PairJob):
+    """Capture the activations of a trajectory."""
+
+    kind: ClassVar[str] = "capture"
+
+
+@dataclass(frozen=True)
+class Tokens(PairJob):
+    """Capture a trajectory at every token, for the features."""
+
+    kind: ClassVar[str] = "tokens"
+
+
+@dataclass(frozen=True)
+class Direction(Job):
+    """Fit a direction on activations."""
+
+    kind: ClassVar[str] = "direction"
+    direction: str
+
+    @property
+    def label(self) -> str:
+        """`directions/{direction}`."""
+        return f"directions/{self.direction}"
+
+
+@dataclass(frozen=True)
+class ConditionJob(Job):
+    """A job for a steered trajectory; `condition` is such as `joy/add-all/L14/d0.4`, or `none`."""
+
+    condition: str
+    variant: str
+    sample: str
+
+    @property
+    def label(self) -> str:
+        """`{condition}/{variant}/{sample}`."""
+        return f"{self.condition}/{self.variant}/{self.sample}"
+
+
+@dataclass(frozen=True)
+class Steer(ConditionJob):
+    """Generate a steered trajectory."""
+
+    kind: ClassVar[str] = "steer"
+
+
+@dataclass(frozen=True)
+class Score(ConditionJob):
+    """Score a steered trajectory."""
+
+    kind: ClassVar[str] = "score"
+
+
+KINDS: dict[str, type[Job]] = {each.kind: each for each in (Sample, Generate, Capture, Tokens, Direction, Steer, Score)}
+
+
+@dataclass(frozen=True)
+class Caller:
+    """The workflow run that asks.
+
+    Attributes:
+        plan: the folder with one resolved config an experiment.
+        results: the folder of the experiments' folders.
+        directory: the working directory of the workflow, where relative paths of data start.
+        owner: the process of the workflow; the pool ends once all its owners have.
     """
 
     plan: str
@@ -25,44 +146,96 @@ class Caller(NamedTuple):
     directory: str
     owner: int
 
+    def absolute(self) -> Caller:
+        """The same with absolute paths: the pool works in another directory."""
+        join = os.path.join
+        return Caller(join(self.directory, self.plan), join(self.directory, self.results), self.directory, self.owner)
 
-class Job(NamedTuple):
-    """What is to be made. The variant of a `sample` is `questions`; a sample may end in a draw, such as `-d2`.
 
-    That of a steered trajectory has its condition before it, such as `joy/add-all/L14/d0.4/control`; that of a
-    direction is `directions`, and its name is in the place of the sample.
+@dataclass(frozen=True)
+class Access:
+    """How one instance of the workflow reaches its pool.
+
+    Attributes:
+        address: the file with the pool's address.
+        caller: the workflow run. Its paths are relative to its directory, so that commands are short.
+        python: the interpreter that starts a pool.
+        code: the folder of `server/` and `scripts/`.
+        turns: experiment → (the turn of its model, the place of the experiment): the order of requests.
     """
 
-    kind: JobKind
-    experiment: str
-    variant: str
-    sample: str
+    address: Path
+    caller: Caller
+    python: str
+    code: Path
+    turns: Mapping[str, tuple[int, int]] = field(default_factory=dict, compare=False)
 
-    @property
-    def pair(self) -> str:
-        """How messages call it."""
-        return f"{self.variant}/{self.sample}"
+
+@dataclass(frozen=True)
+class Request:
+    """A job of one instance of the workflow; as text, the command that has it done.
+
+    Rules carry it in `params`, where Snakemake records only plain values: neither a process number nor the place of an
+    interpreter makes anything again.
+    """
+
+    access: Access
+    job: Job
+
+    def __str__(self) -> str:
+        access = self.access
+        command = [access.python, "-IS", str(access.code / "server/pool/ask.py"), "--pool", str(access.address)]
+        command += ["--plan", access.caller.plan, "--results", access.caller.results]
+        command += ["--owner", str(access.caller.owner), *self.job.words]
+        return shlex.join(command)
 
 
 class ProtocolError(ValueError):
-    """A line that asks for nothing that the pool knows."""
+    """Raised for a request that the pool cannot read; `number` is that of the request, None where it has none."""
+
+    number: int | None = None
 
 
-def line(caller: Caller, job: Job) -> str:
-    """What asks for a job, without the token."""
-    return "\t".join([caller.plan, caller.results, caller.directory, str(caller.owner), *job])
+def encode(number: int, caller: Caller, job: Job) -> str:
+    """Write a request, of a caller with absolute paths, as a line."""
+    return json.dumps([number, [caller.plan, caller.results, caller.directory, caller.owner], job.words]) + "\n"
 
 
-def parse(line: str) -> tuple[Caller, Job]:
-    """Read a client's line, without the token.
+def decode(line: str | bytes) -> tuple[int, Caller, Job]:
+    """Read a request.
 
     Raises:
-        ProtocolError: it has other fields, or asks for an unknown kind of job.
+        ProtocolError: the line has other fields, or asks for an unknown kind of job.
     """
-    fields = line.split("\t")
-    if len(fields) != 8 or not fields[3].isdecimal():
-        raise ProtocolError(f"the pool cannot read the request {line!r}")
-    if fields[4] not in JOB_KINDS:
-        raise ProtocolError(f"the pool knows no job {fields[4]!r}; it knows {', '.join(JOB_KINDS)}")
-    plan, results, directory, owner, kind, *rest = fields
-    return Caller(plan, results, directory, int(owner)), Job(cast(JobKind, kind), *rest)
+    error = ProtocolError(f"the pool cannot read the request {line!r:.200}")
+    try:
+        number, caller, words = json.loads(line)
+    except (ValueError, TypeError):
+        raise error from None
+    if not isinstance(number, int):
+        raise error
+    error.number = number
+    if not isinstance(caller, list) or [type(each) for each in caller] != [str, str, str, int]:
+        raise error
+    try:
+        return number, Caller(*caller), job_of(words)
+    except ProtocolError as wrong:
+        wrong.number = number
+        raise
+
+
+def job_of(words: object) -> Job:
+    """Make a job of its words, the reverse of `Job.words`.
+
+    Raises:
+        ProtocolError: the kind is unknown, or has other fields.
+    """
+    if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
+        raise ProtocolError(f"{words!r:.200} is no job")
+    kind, *values = words
+    if kind not in KINDS:
+        raise ProtocolError(f"unknown kind of job {kind!r}; the pool knows {', '.join(KINDS)}")
+    names = [each.name for each in fields(KINDS[kind])]
+    if len(values) != len(names):
+        raise ProtocolError(f"a job of kind {kind} takes {', '.join(names)}, not {values}")
+    return KINDS[kind](*values)

@@ -1,4 +1,4 @@
-"""One workflow run as the pool sees it, what its jobs find in their environment, and which pool it uses."""
+"""One workflow run as the pool sees it, and which pool it uses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from emoprobe.results.layout import Layout
 from emoprobe.tasks import variants
 from server.pool.experiment import Experiment
 from server.pool.protocol import Caller, Job
-from server.pool.search_path import search_path
 
 
 class PlanError(ValueError):
@@ -110,32 +109,3 @@ def _distinct_servers(configs: Iterable[Config]) -> list[str]:
         ]
         found.add(json.dumps(entry))
     return sorted(found)
-
-
-def job_environment(
-    plan_folder: Path, results: Path, code: Path, python: str, configs: dict[str, Config], owner: int
-) -> dict[str, str]:
-    """What the commands of a run find in their environment.
-
-    Transforms are imported from the folder in which the workflow was started, everything else from the code.
-
-    Args:
-        plan_folder: holds the resolved config of each experiment, as `{experiment}.json`.
-        results: the folder in which the experiments' folders lie.
-        code: the folder of the Snakefile.
-        python: the interpreter of the jobs.
-        configs: the experiments by name.
-        owner: the process number of the workflow.
-    """
-    directory = os.getcwd()
-    return {
-        "EMOPROBE_PYTHON": python,
-        "EMOPROBE_CODE": str(code),
-        "EMOPROBE_CLIENT": str(code / "scripts/ask_pool.sh"),
-        "EMOPROBE_POOL": str(address_path(configs, code)),
-        "EMOPROBE_OWNER": str(owner),
-        "EMOPROBE_PLAN": str(plan_folder.absolute()),
-        "EMOPROBE_RESULTS": str(results.absolute()),
-        "EMOPROBE_DIRECTORY": directory,
-        "PYTHONPATH": search_path(code, Path(directory)),
-    }

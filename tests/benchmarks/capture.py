@@ -26,7 +26,8 @@ def run(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="capture")
     parser.add_argument("--sequences", type=int, default=96, help="how many, of 150 to 450 tokens")
     count: int = parser.parse_args(arguments).sequences
-    import nnsight  # here: the package `server` must be there first, which keeps it from patching every object
+    import server.capture  # noqa: F401  # first: it keeps nnsight from patching every object
+    import nnsight  # isort: skip
 
     model = embedded_model()
     generator = random.Random(0)

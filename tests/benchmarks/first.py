@@ -39,7 +39,7 @@ def run(arguments: list[str]) -> None:
         (folder / "config.yaml").write_text(yaml.safe_dump(values))
         layout = Layout.of(load_config(folder / "config.yaml").experiment.name, folder / "results")
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
-        command += ["--configfile", "config.yaml", "--cores", "64"]
+        command += ["--configfile", "config.yaml", "--resources", "requests=64"]
         began, started = time.time(), time.monotonic()
         with open(folder / "out", "w") as output:
             status = subprocess.run(command, cwd=folder, stdout=output, stderr=output).returncode

@@ -149,7 +149,7 @@ def _nothing_to_do(samples: int) -> dict[str, float]:
         try:
             workspace.run("--until", "plan_analysis", "prepare_sample")
             plan = _timed(workspace.command("-n"), workspace.folder)
-            workspace.run("--cores", str(IN_FLIGHT))
+            workspace.run("--resources", f"requests={IN_FLIGHT}")
             noop = _timed(workspace.command("-n"), workspace.folder, "Nothing to be done")
         finally:
             end_pool(workspace.config)

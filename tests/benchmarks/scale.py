@@ -79,7 +79,7 @@ def _workflow(samples: int) -> dict[str, float]:
             warm = workspace.layout.pair("control", "gsm8k_0001") / "trajectory.jsonl"
             workspace.run(str(warm.relative_to(workspace.folder)))
             warm.unlink()
-            with timed_run(workspace, "--until", "generate", "--cores", str(IN_FLIGHT)) as found:
+            with timed_run(workspace, "--until", "generate", "--resources", f"requests={IN_FLIGHT}") as found:
                 found["count"] = len(workspace.trajectories())
         finally:
             end_pool(config)

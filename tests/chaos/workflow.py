@@ -19,7 +19,7 @@ RESUMED = "nothing half-written, no process left, a plain re-run finishes"
 
 def start_capturing(scene: Scene) -> Process:
     """Start the workflow, a job or two at a time, and return when there are first activations."""
-    process = scene.start("--cores", "2")
+    process = scene.start("--resources", "requests=2")
     root = scene.workspace.layout.root
     scene.wait_for(process, lambda: any(root.glob("activations/*/*/metadata.json")), "first activations")
     return process
@@ -79,8 +79,8 @@ def kill_pool(start: Callable[[Scene], Process]) -> Callable[[Scene], str]:
 
 
 def kill_client(scene: Scene) -> str:
-    process = scene.start_busy("--executor", "local")  # whose jobs are clients in bash
-    clients = [line for line in scene.left_over() if "ask_pool" in line or "EMOPROBE_CLIENT" in line]
+    process = scene.start_busy("--executor", "local", "--cores", "64")  # whose jobs are commands
+    clients = [line for line in scene.left_over() if "server/pool/ask.py" in line]
     os.kill(int(clients[0].split(":")[0]), signal.SIGKILL)
     assert process.wait(PATIENCE) == 1
     kept = len(scene.workspace.trajectories())

@@ -20,7 +20,7 @@ from tests.copies.copy import AwaitedCopy, Copy, Order, begin
 from tests.workspace import ROOT
 
 # The command of a rule that is nothing but a script.
-SCRIPT = re.compile(r'set -euo pipefail;\s+"\$EMOPROBE_PYTHON" -m (scripts\.\w+) ([^|;&<>]*) > (\S+) 2>&1')
+SCRIPT = re.compile(rf"set -euo pipefail;\s+\S+ {re.escape(str(ROOT / 'scripts'))} (\w+) ([^|;&<>]*) > (\S+) 2>&1")
 PYTHON_M = [sys.executable, "-m"]
 
 
@@ -42,14 +42,15 @@ def _with(module: ModuleType, **changed: Any) -> Any:
 
 def _shell(command: str, **named: Any) -> subprocess.Popen[Any] | Copy:
     """A script of a rule of this project, or whatever else a shell is asked for."""
-    env = named["env"]
     found = SCRIPT.fullmatch(command.strip())
-    if found is None or env.get("PYTHONPATH", "").split(os.pathsep)[0] != str(ROOT):
+    if found is None:
         return subprocess.Popen(command, **named)
-    arguments = [re.sub(r"\$(\w+)", lambda name: env[name[1]], word) for word in shlex.split(found[2])]
+    (log_path,) = shlex.split(found[3])
+    # As `scripts/__main__.py` has it.
+    env = {**named["env"], "PYTHONPATH": os.pathsep.join([str(ROOT), os.getcwd()])}
     try:
-        with open(found[3], "wb") as log:
-            return begin(Order(found[1], arguments, os.getcwd(), env), log, log)
+        with open(log_path, "wb") as log:
+            return begin(Order(f"scripts.{found[1]}", shlex.split(found[2]), os.getcwd(), env), log, log)
     except OSError:  # the shell says why the log cannot be written
         return subprocess.Popen(command, **named)
 
@@ -60,7 +61,7 @@ def _run(command: list[str], **named: Any) -> subprocess.CompletedProcess[str]:
         done: subprocess.CompletedProcess[str] = subprocess.run(command, **named)
         return done
     with tempfile.TemporaryFile("w+", errors="replace") as errors, open(os.devnull, "wb") as output:
-        status = begin(Order(command[2], command[3:], os.getcwd(), dict(os.environ)), output, errors).wait()
+        status = begin(Order(command[2], command[3:], os.getcwd(), named["env"]), output, errors).wait()
         errors.seek(0)
         return subprocess.CompletedProcess(command, status, None, errors.read())
 

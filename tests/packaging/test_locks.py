@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.lock import ENVS, conda_file, packages
+from scripts.lock import ENVS, conda_file, deploy_script, packages
 from tests.workspace import ROOT
 
 LOCKS = {name: packages((ENVS / f"{name}.txt").read_text()) for name in ("cpu", "cuda", "dev")}
@@ -41,6 +41,7 @@ def test_tests_run_with_the_versions_of_a_run() -> None:
 @pytest.mark.parametrize("name", ["cpu", "cuda"])
 def test_the_conda_environments_are_current(name: str) -> None:
     assert (ENVS / f"{name}.yaml").read_text() == conda_file(name), "run make lock"
+    assert (ENVS / f"{name}.post-deploy.sh").read_text() == deploy_script(name), "run make lock"
 
 
 def fake_python(folder: Path, first_status: int) -> Path:
@@ -48,7 +49,9 @@ def fake_python(folder: Path, first_status: int) -> Path:
     folder.mkdir()
     record = folder / "record"
     script = folder / "python"
-    script.write_text(f'#!/bin/bash\necho "$@" >>{record}\n[ "$(wc -l <{record})" -gt 1 ] || exit {first_status}\n')
+    script.write_text(
+        f'#!/bin/bash\necho "$@" >>{record}\ncp "${{@: -1}}" {folder}/lock 2>/dev/null\n[ "$(wc -l <{record})" -gt 1 ] || exit {first_status}\n'
+    )
     script.chmod(0o755)
     return record
 
@@ -59,12 +62,11 @@ def test_conda_installs_the_lock_itself(tmp_path: Path, name: str) -> None:
     path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
     script = tmp_path / "copied-elsewhere.sh"  # as Snakemake does
     script.write_text((ENVS / f"{name}.post-deploy.sh").read_text())
-    environment = {**os.environ, "PATH": path, "EMOPROBE_CODE": str(ROOT)}
-    subprocess.run(["bash", script], cwd=tmp_path, env=environment, check=True)
+    subprocess.run(["bash", script], cwd=tmp_path, env={**os.environ, "PATH": path}, check=True)
     (command,) = record.read_text().splitlines()
     assert command.startswith("-m pip install ")
     assert "--no-deps" in command
-    assert command.endswith(f"-r {ENVS / name}.txt")
+    assert (tmp_path / "bin/lock").read_text() == (ENVS / f"{name}.txt").read_text()
 
 
 def test_pytorch_s_own_index_is_asked_only_where_the_others_do_not_have_it(tmp_path: Path) -> None:

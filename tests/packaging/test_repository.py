@@ -21,6 +21,10 @@ def test_the_version_is_cited_and_has_its_changes_listed() -> None:
     assert newest[1] == emoprobe.__version__
 
 
+def test_the_snakefile_knows_its_version() -> None:
+    assert f'VERSION = "{emoprobe.__version__}"\n' in (ROOT / "rules/common.smk").read_text()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)[^)]*\)", page.read_text()):
@@ -36,9 +40,13 @@ def test_hooks_and_targets_call_what_there_is() -> None:
 
 
 def test_the_catalogue_of_workflows_finds_what_it_shows() -> None:
+    """The layout of the catalogue's standardized usage, and of `snakedeploy deploy-workflow`."""
     usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
-    assert usage["software-stack-deployment"]["conda"] is True
-    for path in ("Snakefile", "README.md", "LICENSE", "config/README.md", "config/config.yaml"):
+    assert set(usage) == {"mandatory-flags", "software-stack-deployment", "report"}
+    assert usage["software-stack-deployment"] == {"conda": True, "apptainer": False, "apptainer+conda": False}
+    assert usage["report"] is True
+    layout = ("workflow/Snakefile", "workflow/profiles/default/config.yaml", "README.md", "LICENSE", "config/README.md")
+    for path in (*layout, "config/config.yaml", ".test/config/config.yaml"):
         assert (ROOT / path).exists()
     listed = subprocess.run(
         ["make", "--question", "--print-data-base", "clean"], cwd=ROOT, capture_output=True, text=True

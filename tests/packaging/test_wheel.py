@@ -65,12 +65,32 @@ def metadata(wheel: Path) -> Message:
         return Parser().parsestr(archive.read(name).decode())
 
 
-def test_it_holds_the_library_with_its_data_and_nothing_else(wheel: Path) -> None:
+PLUGINS = [f"snakemake_{kind}_plugin_emoprobe" for kind in ("executor", "logger", "scheduler")]
+
+
+def test_it_holds_the_library_and_all_that_jobs_run_and_nothing_else(wheel: Path) -> None:
+    """Without names, such as `server`, that would clash with those of other packages."""
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    inside = {str(path.relative_to(ROOT)) for path in (ROOT / "emoprobe").rglob("*") if path.is_file()}
-    assert names == {name for name in inside if "__pycache__" not in name}
+    expected = set()
+    for folder in ("emoprobe", "scripts", "server", *PLUGINS):
+        inside = {str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*") if path.is_file()}
+        place = "emoprobe/_jobs/" if folder in ("scripts", "server") else ""
+        expected |= {place + name for name in inside if "__pycache__" not in name}
+    assert names == expected
     assert "emoprobe/py.typed" in names
+
+
+def test_jobs_run_from_it(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    script = "import sys; sys.path.insert(0, sys.argv[1])\nfrom emoprobe.workflow.process import code_folder\nprint(code_folder())"
+    code = Path(run(sys.executable, "-c", script, tmp_path / "site", cwd=tmp_path).stdout.strip() or "nowhere")
+    assert code == tmp_path / "site/emoprobe/_jobs"
+    asked = run(sys.executable, "-IS", code / "server/pool/ask.py", "--help", cwd=tmp_path)
+    assert "--pool" in asked.stdout
+    listed = run(sys.executable, code / "scripts", cwd=tmp_path)
+    assert "tabulate_trajectories" in listed.stderr
 
 
 def test_its_version_is_the_library_s(wheel: Path) -> None:

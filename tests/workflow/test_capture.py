@@ -70,18 +70,11 @@ def test_every_trajectory_has_its_activations(finished: Workspace) -> None:
     assert finished.planned() == {}
 
 
-@pytest.mark.parametrize(
-    ("options", "cpus"),
-    [
-        ([], 2),
-        (["--set-threads", "probe_activations=1"], 1),
-        (["--set-threads", "probe_activations=8", "--resources", "cpus=4"], 4),
-    ],
-)
-def test_probes_hold_as_many_cores_as_they_have_threads(finished: Workspace, options: list[str], cpus: int) -> None:
-    rule = ["--forcerun", "probe_activations", "--until", "probe_activations", "--quiet", "progress"]
+@pytest.mark.parametrize(("options", "threads"), [([], 2), (["--set-threads", "probe_activations=3"], 3)])
+def test_probes_take_threads_of_the_machine(finished: Workspace, options: list[str], threads: int) -> None:
+    rule = ["--forcerun", "probe_activations", "--until", "probe_activations", "--quiet", "host", "--cores", "4"]
     output = finished.run("-n", *rule, *options)
-    assert re.findall(r"^ +resources: .*cpus=(\d+)$", output, re.MULTILINE) == [str(cpus)]
+    assert re.findall(r"^ +threads: (\d+)$", output, re.MULTILINE) == [str(threads)]
 
 
 def test_replay_makes_the_same_activations(finished: Workspace, replayed: Workspace) -> None:

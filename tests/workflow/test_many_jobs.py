@@ -7,66 +7,76 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from base64 import urlsafe_b64encode
 from pathlib import Path
 from typing import Any
 
-from server.pool.protocol import Job
+import pytest
+
+from server.pool.protocol import Generate, Job
 from tests.server.pool.instant_pool import InstantPool
 from tests.workspace import ROOT, wait_for
 
 JOBS = 1500
 SECONDS = 300.0
+PLUGINS = ("--executor", "emoprobe", "--scheduler", "emoprobe", "--keep-going")
 SNAKEFILE = """
-from emoprobe.workflow import process
-from snakemake_scheduler_plugin_emoprobe.lighter import lighten
-from snakemake.scheduling.job_scheduler import JobScheduler
+import os
+from pathlib import Path
+from server.pool.protocol import Access, Caller, Generate, Request
 
-if config.get("lighter", 1):
-    lighten()
-JobScheduler.exit_gracefully = process.in_thread(JobScheduler.exit_gracefully)
-JOBS = [f"g_{number:05d}" for number in range(config["jobs"])]
+ACCESS = Access(Path("pool/a.address"), Caller("plan", "results", os.getcwd(), os.getpid()), "{python}", Path("{root}"))
+JOBS = [f"g_{{number:05d}}" for number in range(config["jobs"])]
 
 rule all:
-    input: expand("{variant}/{sample}/b.txt", variant=["calm"], sample=JOBS), "sum.txt"
+    input: expand("{{variant}}/{{sample}}/b.txt", variant=["calm"], sample=JOBS), "sum.txt"
 
 rule first:
     output: "first.txt"
     log: "logs/first.log"
-    shell: "echo 1 > {output}"
+    shell: "echo 1 > {{output}}"
 
 rule make:
     input: "first.txt"
-    output: "{variant}/{sample}/a.txt", "{variant}/{sample}/b.txt"
-    log: "logs/{variant}/{sample}.log"
-    params: made_from=config.get("made_from", "x"), number=lambda wildcards: len(wildcards.sample)
-    shell: 'source "$EMOPROBE_CLIENT" generate one {wildcards.variant} {wildcards.sample} 2> {log}'
+    output: "{{variant}}/{{sample}}/a.txt", "{{variant}}/{{sample}}/b.txt"
+    log: "logs/{{variant}}/{{sample}}.log"
+    threads: 0
+    resources: requests=1
+    params:
+        request=lambda wildcards, input: Request(ACCESS, Generate("one", wildcards.variant, wildcards.sample)),
+        made_from=config.get("made_from", "x"), number=lambda wildcards: len(wildcards.sample)
+    shell: "{{params.request}} 2> {{log}}"
 
 rule sum:
-    input: expand("calm/{sample}/a.txt", sample=JOBS)
+    input: expand("calm/{{sample}}/a.txt", sample=JOBS)
     output: "sum.txt"
-    shell: "ls calm | wc -l > {output}"
+    shell: "ls calm | wc -l > {{output}}"
 """
 
 
 class Many:
     """A folder with many jobs, and the pool that does them."""
 
-    def __init__(self, folder: Path, jobs: int = JOBS) -> None:
-        self.folder, self.jobs = folder, jobs
+    def __init__(self, folder: Path, jobs: int = JOBS, plugins: tuple[str, ...] = PLUGINS) -> None:
+        self.folder, self.jobs, self.plugins = folder, jobs, plugins
         self.failing: dict[str, int] = {}
         """Sample → how many times it fails."""
         self.done = 0
+        self.order: list[str] = []
         self.drop_at: set[int] = set()
-        (folder / "Snakefile").write_text(SNAKEFILE)
+        (folder / "Snakefile").write_text(SNAKEFILE.format(python=sys.executable, root=ROOT))
         self.pool = InstantPool(folder / "pool/a.address", self._do)
 
     def _do(self, job: Job, times: int) -> str | None:
+        assert isinstance(job, Generate)
         self.done += 1
+        self.order.append(job.sample)
         if self.done in self.drop_at:
             self.pool.drop()
         if times <= self.failing.get(job.sample, 0):
-            return f"{job.pair}: refused\n"
+            return f"{job.label}: refused\n"
         folder = self.folder / job.variant / job.sample
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("a.txt", "b.txt"):
@@ -74,31 +84,13 @@ class Many:
         return ""
 
     def start(self, *arguments: str, **config: Any) -> subprocess.Popen[str]:
-        environment = {
-            "PYTHONPATH": str(ROOT),
-            "EMOPROBE_POOL": str(self.folder / "pool/a.address"),
-            "EMOPROBE_PLAN": str(self.folder),
-            "EMOPROBE_RESULTS": str(self.folder),
-            "EMOPROBE_DIRECTORY": str(self.folder),
-            "EMOPROBE_OWNER": str(os.getpid()),
-            "EMOPROBE_PYTHON": sys.executable,
-        }
-        command = [
-            sys.executable,
-            "-m",
-            "snakemake",
-            "--executor",
-            "emoprobe",
-            "--scheduler",
-            "emoprobe",
-            "--cores",
-            "64",
-        ]
-        command += ["--max-jobs-per-timespan", "1000/1s", "--keep-going", "--rerun-incomplete", "--quiet", "rules"]
+        command = [sys.executable, "-m", "snakemake", "--cores", "2", "--resources", "requests=64"]
+        command += self.plugins
+        command += ["--max-jobs-per-timespan", "1000000/1s", "--rerun-incomplete", "--quiet", "rules"]
         config = {"jobs": self.jobs} | config
         command += [*arguments, "--config", *(f"{key}={value}" for key, value in config.items())]
         return subprocess.Popen(
-            command, cwd=self.folder, env={**os.environ, **environment}, text=True,
+            command, cwd=self.folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
 
@@ -183,20 +175,68 @@ def test_what_was_asked_when_snakemake_is_killed_is_made_again(tmp_path: Path) -
     run.pool.stop()
 
 
-def test_records_are_snakemakes_own(tmp_path: Path) -> None:
-    """What makes a file again is what it is without this project's changes to Snakemake."""
+def test_a_failure_without_keep_going_begins_no_other_job(tmp_path: Path) -> None:
+    """What was in flight ends well, what waits is untouched, and nothing is made twice."""
+    jobs = 1000
+    run = Many(tmp_path, jobs, PLUGINS[:-1])
+    run.failing = {"g_00100": 1}
+    status, output = run.finish()
+    assert status == 1
+    assert "make failed: calm/g_00100: refused" in output
+    made = run.made()
+    assert made < jobs // 2
+    assert not list((tmp_path / ".snakemake/incomplete").glob("*"))
+    assert len(run.records()) == 2 * made
+    assert run.finish()[0] == 0
+    assert run.made() == jobs
+    assert sum(run.pool.asked.values()) == jobs + 1
+    run.pool.stop()
+
+
+def test_at_most_as_many_are_in_flight_as_the_resource_allows(tmp_path: Path) -> None:
+    run = Many(tmp_path, 200)
+    gate = threading.Event()
+    do = run.pool._do
+    run.pool._do = lambda job, times: do(job, times) if gate.wait(SECONDS) else None
+    process = run.start("--resources", "requests=5")
+    wait_for(lambda: run.pool.asked.total() > 0 or process.poll() is not None, SECONDS)
+    time.sleep(1.0)  # for those that would be too many
+    assert len(list((tmp_path / ".snakemake/incomplete").glob("*"))) == 2 * 5
+    gate.set()
+    output, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, output[-3000:]
+    assert run.made() == 200
+    run.pool.stop()
+
+
+@pytest.mark.parametrize("plugins", [("--executor", "emoprobe"), ("--scheduler", "emoprobe"), ()])
+def test_each_plugin_works_without_the_other(tmp_path: Path, plugins: tuple[str, ...]) -> None:
+    run = Many(tmp_path, 20, plugins)
+    status, output = run.finish()
+    assert status == 0, output[-3000:]
+    assert run.made() == 20
+    assert set(run.pool.asked.values()) == {1}
+    run.pool.stop()
+
+
+def test_records_are_those_of_any_executor(tmp_path: Path) -> None:
+    """What makes a file again is the same whoever runs the job, and the process and its paths are no part of it."""
     found = []
-    for lighter in (0, 1):
-        folder = tmp_path / f"run{lighter}"
+    for name, plugins in (("ours", PLUGINS), ("snakemake", ())):
+        folder = tmp_path / name
         folder.mkdir()
-        run = Many(folder, 5)
-        assert run.finish(lighter=lighter)[0] == 0
+        run = Many(folder, 5, plugins)
+        assert run.finish()[0] == 0
         first = run.records()
-        assert run.finish(lighter=lighter, made_from="y")[0] == 0  # over records that are there
+        assert run.finish(made_from="y")[0] == 0  # over records that are there
         assert set(run.pool.asked.values()) == {2}
         found.append((first, run.records()))
-        other = run.finish("-n", lighter=1 - lighter, made_from="y")
+        run.plugins = () if plugins else PLUGINS
+        other = run.finish("-n", made_from="y")
         assert "Nothing to be done" in other[1], other[1]
         run.pool.stop()
+    for record in [record for pair in found for records in pair for record in records.values()]:
+        assert "ask.py" in record.pop("shellcmd")
+        assert record["params"] in (["'x'", "7"], ["'y'", "7"])
     assert found[0] == found[1]
     assert found[0][0] != found[0][1]

@@ -642,7 +642,7 @@ from emoprobe.config.files import parse_config
 from emoprobe.workflow.checks import check_config
 config = parse_config({"variants": {"control": {}}, "model": {"source": sys.argv[1]}, "capture": {"layers": [0]}})
 heavy = ("torch", "transformers", "datasets", "pandas", "httpx", "rich", "sympy", "matplotlib")
-print(check_config(config), job_environment.__name__, [name for name in heavy if name in sys.modules])
+print(check_config(config), address_path.__name__, [name for name in heavy if name in sys.modules])
 """
 
 
@@ -654,4 +654,4 @@ def test_a_plan_brings_no_heavy_package(model: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", script, str(model)], capture_output=True, text=True, check=True, cwd=ROOT, timeout=120
     )
-    assert done.stdout.strip() == "[] job_environment []"
+    assert done.stdout.strip() == "[] address_path []"

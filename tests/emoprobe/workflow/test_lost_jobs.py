@@ -54,20 +54,34 @@ def test_where_slurm_does_not_answer_nothing_is_over(monkeypatch: pytest.MonkeyP
     assert why_over("1") == ""
 
 
-def test_other_executors_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    executor = SimpleNamespace(report_job_submission=None)
-    watch_jobs(SimpleNamespace(_executor=executor, running=set()))
-    assert executor.report_job_submission is None
+class Job:
+    """A job of Snakemake, as far as the watchdog looks."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __str__(self) -> str:
+        return self.name
+
+    def is_group(self) -> bool:
+        return False
+
+
+def workflow(executor: object, running: set[Job], numbers: dict[Job, str]) -> SimpleNamespace:
+    persistence = SimpleNamespace(external_jobids=lambda job: [numbers[job]] if job in numbers else [])
+    return SimpleNamespace(scheduler=SimpleNamespace(_executor=executor, running=running), persistence=persistence)
+
+
+def test_other_executors_are_left_alone() -> None:
+    threads = threading.active_count()
+    watch_jobs(workflow(SimpleNamespace(), set(), {}))
+    assert threading.active_count() == threads
 
 
 def test_a_run_that_waits_for_a_lost_job_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     class Executor:
         __module__ = lost_jobs.EXECUTOR
 
-        def report_job_submission(self, info: object, register_job: bool = True) -> None:
-            reported.append(info)
-
-    reported: list[object] = []
     sent: list[int] = []
     interrupted = threading.Event()
 
@@ -77,41 +91,39 @@ def test_a_run_that_waits_for_a_lost_job_is_interrupted(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(lost_jobs, "why_over", lambda number: f"SLURM has not known {number}")
     monkeypatch.setattr(os, "kill", kill)
+    waited_for, done = Job("the job"), Job("a job that is done")
+    running, numbers = {waited_for}, {done: "4"}
     executor = Executor()
-    watch_jobs(SimpleNamespace(_executor=executor, running={"the job"}), interval=0.01, patience=0.0)
-    assert not interrupted.wait(0.2)
-    executor.report_job_submission(SimpleNamespace(external_jobid=4, job="a job that is done"))
-    assert not interrupted.wait(0.2)
-    executor.report_job_submission(SimpleNamespace(external_jobid=5, job="the job"))
+    watch_jobs(workflow(executor, running, numbers), interval=0.01, patience=0.0)
+    assert vars(executor) == {}
+    assert not interrupted.wait(0.3)  # not submitted yet
+    numbers[waited_for] = "5"
     assert interrupted.wait(PATIENCE)
     assert sent == [signal.SIGINT]
-    assert len(reported) == 2
 
 
 def test_an_error_does_not_end_the_watch(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     class Executor:
         __module__ = lost_jobs.EXECUTOR
 
-        def report_job_submission(self, info: object, register_job: bool = True) -> None:
-            """Nothing to report."""
+    waited_for = Job("the job")
 
     class Scheduler:
         _executor = Executor()
         looks = 0
 
         @property
-        def running(self) -> set[str]:
+        def running(self) -> set[Job]:
             self.looks += 1
             if self.looks == 1:
                 raise RuntimeError("Set changed size during iteration")
-            return {"the job"}
+            return {waited_for}
 
     interrupted = threading.Event()
     monkeypatch.setattr(lost_jobs, "why_over", lambda number: f"SLURM has not known {number}")
     monkeypatch.setattr(os, "kill", lambda process, number: interrupted.set())
     caplog.set_level("WARNING", logger="snakemake")
-    scheduler = Scheduler()
-    watch_jobs(scheduler, interval=0.01, patience=0.0)
-    scheduler._executor.report_job_submission(SimpleNamespace(external_jobid=5, job="the job"))
+    persistence = SimpleNamespace(external_jobids=lambda job: ["5"])
+    watch_jobs(SimpleNamespace(scheduler=Scheduler(), persistence=persistence), interval=0.01, patience=0.0)
     assert interrupted.wait(PATIENCE)
     assert "The SLURM jobs cannot be checked (RuntimeError: Set changed size" in caplog.text

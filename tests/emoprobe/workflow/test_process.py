@@ -1,28 +1,15 @@
-"""How the workflow's process is set up."""
+"""The commands of jobs, and the resolved configs that they read."""
 
 from __future__ import annotations
 
 import json
-import threading
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 from emoprobe.config.files import study_of
 from emoprobe.workflow import process
-
-
-def test_a_handler_runs_beside_the_code_that_it_interrupts() -> None:
-    lock, done = threading.Lock(), threading.Event()
-
-    def handler(number: int) -> None:
-        with lock:
-            assert number == 15
-            done.set()
-
-    wrapped = process.in_thread(handler)
-    assert process.in_thread(wrapped) is wrapped
-    with lock:  # a handler that ran here would wait for ever
-        wrapped(15)
-    assert done.wait(60)
 
 
 def test_the_plan_is_named_by_its_content(tmp_path: Path) -> None:
@@ -34,3 +21,16 @@ def test_the_plan_is_named_by_its_content(tmp_path: Path) -> None:
     process.write_plan(first, folder)
     assert json.loads((folder / "a.json").read_text()) == first.configs["a"].resolved()
     assert [path.name for path in folder.iterdir()] == ["a.json"]
+
+
+def test_a_script_runs_from_any_folder(tmp_path: Path) -> None:
+    command = process.script_command(sys.executable, process.code_folder(), "verify")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        f"{command} --help", shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--experiment" in done.stdout
+    wrong = subprocess.run(f"{command}ed", shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert wrong.returncode == 1
+    assert "verify" in wrong.stderr

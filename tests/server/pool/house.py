@@ -25,6 +25,7 @@ from server.pool.experiment import Experiment
 from server.pool.fleets import Fleets, Place
 from server.pool.launcher import Exit, Launcher
 from server.pool.pool import Pool
+from server.pool.protocol import JOBS, STATUS
 from server.pool.status import PoolStatus
 from server.pool.turns import Turns
 from tests import byte_tokenizer
@@ -171,25 +172,38 @@ class House:
             await asyncio.wait_for(serving, SECONDS)
             assert not any(self.standing.values()), "a server was left behind"
 
-    async def send(self, line: str) -> str:
-        """Send one line, as a client does; return the whole answer."""
+    async def connect(self, what: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect as a client does."""
         address = Address.read(self.address)
         assert address is not None
         reader, writer = await asyncio.open_connection("127.0.0.1", address.port)
-        writer.write(f"{address.token}\t{line}\n".encode())
-        try:
-            answer = await reader.read()
-        finally:
-            writer.close()
-        return answer.decode()
+        writer.write(f"{address.token}\t{what}\n".encode())
+        return reader, writer
 
     async def ask(self, kind: str, experiment: str, variant: str, sample: str) -> str:
-        """Ask for one job; return the answer."""
-        fields = [self.plan, self.results, self.folder, self.owner.pid, kind, experiment, variant, sample]
-        return await asyncio.wait_for(self.send("\t".join(map(str, fields))), SECONDS)
+        """Ask for one job; return why it failed, `ok` where it did not."""
+        # Some kinds have other fields; tests name the label of the job.
+        words = [experiment, *{"sample": [sample], "direction": [sample]}.get(kind, [variant, sample])]
+        if kind in ("steer", "score"):
+            condition, _, variant = variant.rpartition("/")
+            words = [experiment, condition, variant, sample]
+        return await self.send([kind, *words])
+
+    async def send(self, words: list[str]) -> str:
+        """Ask for a job by its words, which may be wrong."""
+        reader, writer = await self.connect(JOBS)
+        caller = [str(self.plan), str(self.results), str(self.folder), self.owner.pid]
+        writer.write(f"{json.dumps([1, caller, words])}\n".encode())
+        try:
+            _, reason = json.loads(await asyncio.wait_for(reader.readline(), SECONDS))
+        finally:
+            writer.close()
+        return str(reason) or "ok\n"
 
     async def status(self) -> PoolStatus:
-        found: PoolStatus = json.loads(await self.send("status"))
+        reader, writer = await self.connect(STATUS)
+        found: PoolStatus = json.loads(await reader.read())
+        writer.close()
         return found
 
 

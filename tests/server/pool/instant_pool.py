@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from server.pool.address import Address
-from server.pool.protocol import STREAM, Job, parse
+from server.pool.protocol import JOBS, Job, decode
 
 
 class InstantPool:
@@ -62,17 +62,16 @@ class InstantPool:
         if not first:  # somebody looked whether it listens
             writer.close()
             return
-        assert first.rstrip("\n").partition("\t")[2] == STREAM
+        assert first.rstrip("\n").partition("\t")[2] == JOBS
         self.connections += 1
         self._connections[writer] = asyncio.current_task()
         try:
             while line := await reader.readline():
-                number, _, words = os.fsdecode(line).rstrip("\n").partition("\t")
-                _, job = parse(words)
+                number, _, job = decode(line)
                 self.asked[job] += 1
                 answer = self._do(job, self.asked[job])
                 if answer is not None and not writer.is_closing():
-                    writer.write(f"{json.dumps([int(number), answer])}\n".encode())
+                    writer.write(f"{json.dumps([number, answer])}\n".encode())
         except ConnectionError:
             pass
         finally:

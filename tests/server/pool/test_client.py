@@ -1,8 +1,7 @@
-"""The thin client in bash: it starts one pool, whoever asks first, and its exit status says what came of the job."""
+"""The command that asks: one pool is started, whoever asks first, and the exit status says what came of the job."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +11,9 @@ import pytest
 
 from emoprobe.config.files import parse_config
 from server.pool.address import pool_status
-from server.pool.run import job_environment
+from server.pool.client import OWNERLESS, PoolClient
+from server.pool.protocol import Access, Caller, Request, job_of
+from server.pool.run import address_path
 from tests.conftest import StubServer
 from tests.server.pool.house import SECONDS, House, trajectory
 from tests.workspace import ROOT, wait_for
@@ -30,14 +31,12 @@ def client(house: House, stub: Callable[..., StubServer], monkeypatch: pytest.Mo
         configs[name] = parse_config({"experiment": {"name": name}, "model": {"source": "a"}, "workers": workers})
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(house.folder / "runtime"))
     monkeypatch.chdir(house.folder)
-    environment = job_environment(house.plan, house.results, ROOT, sys.executable, configs, house.owner.pid)
-    house.address = Path(environment["EMOPROBE_POOL"])
+    house.address = address_path(configs, ROOT)
+    caller = Caller("plan", "results", str(house.folder), house.owner.pid)
 
-    def start(*arguments: str) -> subprocess.Popen[str]:
-        command = f'source "$EMOPROBE_CLIENT" {" ".join(arguments)}'
-        return subprocess.Popen(
-            ["bash", "-c", command], env={**os.environ, **environment}, stderr=subprocess.PIPE, text=True
-        )
+    def start(*words: str) -> subprocess.Popen[str]:
+        command = str(Request(Access(house.address, caller, sys.executable, ROOT), job_of(list(words))))
+        return subprocess.Popen(["bash", "-c", command], stderr=subprocess.PIPE, text=True)
 
     yield start
     house.owner.kill()
@@ -72,9 +71,22 @@ def test_a_client_tells_why_a_job_failed(client: Client) -> None:
     assert "gsm8k_0099.json is missing" in words
 
 
-def test_a_client_of_a_workflow_that_is_gone_starts_no_pool(house: House, client: Client) -> None:
+def test_a_command_that_is_pasted_after_its_workflow_does_its_job_for_itself(house: House, client: Client) -> None:
     house.owner.kill()
     process = client("generate", "one", "calm", "gsm8k_0001")  # its owner is a zombie now
-    process.communicate(timeout=SECONDS)
-    assert process.returncode == 1
-    assert not house.address.exists()
+    _, words = process.communicate(timeout=SECONDS)
+    assert (process.returncode, words) == (0, "")
+    assert trajectory(house.layout("one"), "calm", "gsm8k_0001").state
+    wait_for(lambda: not house.address.exists(), SECONDS, "the end of the pool")
+
+
+def test_nobody_starts_a_pool_for_a_workflow_that_is_gone(house: House, client: Client) -> None:
+    answers: list[str] = []
+    house.owner.kill()
+    house.owner.wait()
+    access = Access(house.address, Caller("plan", "results", str(house.folder), house.owner.pid), sys.executable, ROOT)
+    asking = PoolClient(access, lambda _, reason: answers.append(reason))
+    asking.ask([(0, job_of(["generate", "one", "calm", "gsm8k_0001"]))])
+    wait_for(lambda: bool(answers), SECONDS, "an answer")
+    assert answers == [OWNERLESS]
+    asking.close()

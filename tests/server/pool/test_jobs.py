@@ -228,8 +228,8 @@ def test_samples_are_drawn_once_the_data_is_open(house: House) -> None:
     ("job", "words"),
     [
         (("generate", "nobody", "control", "gsm8k_0001"), "nobody.json cannot be read"),
-        (("dance", "one", "control", "gsm8k_0001"), "knows no job 'dance'"),
-        (("generate", "one", "control"), "cannot read the request"),
+        (("dance", "one", "control", "gsm8k_0001"), "unknown kind of job 'dance'"),
+        (("generate", "one", "control"), "a job of kind generate takes experiment, variant, sample"),
         (("generate", "one", "control", "gsm8k_0099"), "gsm8k_0099.json is missing"),
     ],
 )
@@ -238,8 +238,7 @@ def test_what_cannot_be_done_is_told(house: House, job: tuple[str, ...], words: 
 
     async def scenario() -> str:
         async with house.pool():
-            fields = [house.plan, house.results, house.folder, house.owner.pid, *job]
-            return await house.send("\t".join(map(str, fields)))
+            return await house.send(list(job))
 
     assert words in asyncio.run(scenario())
 

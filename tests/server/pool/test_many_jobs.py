@@ -13,8 +13,8 @@ import pytest
 
 from emoprobe.config.files import parse_config
 from server.pool.client import AWAY, PoolClient
-from server.pool.protocol import Caller, Job
-from server.pool.run import job_environment
+from server.pool.protocol import Access, Caller, Generate, Job
+from server.pool.run import address_path
 from tests.conftest import StubServer
 from tests.server.pool.house import SECONDS, House, trajectory
 from tests.server.pool.instant_pool import InstantPool
@@ -24,8 +24,17 @@ JOBS = 5000
 CALLER = Caller("/plan", "/results", "/", os.getpid())
 
 
-def job(number: int) -> Job:
-    return Job("generate", "one", "calm", f"gsm8k_{number:04d}")
+def job(number: int) -> Generate:
+    return Generate("one", "calm", f"gsm8k_{number:04d}")
+
+
+def access(folder: Path, python: str = sys.executable) -> Access:
+    return Access(folder / "pool/a.address", CALLER, python, ROOT)
+
+
+def sample_of(job: Job) -> str:
+    assert isinstance(job, Generate)
+    return job.sample
 
 
 class Told:
@@ -48,11 +57,11 @@ class Told:
 
 
 def test_each_of_many_jobs_is_told_of_once(tmp_path: Path) -> None:
-    pool = InstantPool(tmp_path / "pool/a.address", lambda job, _: "no\n" if job.sample.endswith("7") else "")
+    pool = InstantPool(tmp_path / "pool/a.address", lambda job, _: "no\n" if sample_of(job).endswith("7") else "")
     told = Told(JOBS)
-    client = PoolClient(tmp_path / "pool/a.address", CALLER, sys.executable, told)
+    client = PoolClient(access(tmp_path), told)
     for number in range(JOBS):
-        client.ask(number, job(number))
+        client.ask([(number, job(number))])
     told.wait()
     assert {number for number, reason in told.reasons.items() if reason == "no\n"} == set(range(7, JOBS, 10))
     assert pool.connections == 1
@@ -73,9 +82,9 @@ def test_jobs_of_a_connection_that_ends_are_asked_again(tmp_path: Path) -> None:
 
     pool = InstantPool(tmp_path / "pool/a.address", do)
     told = Told(JOBS)
-    client = PoolClient(tmp_path / "pool/a.address", CALLER, sys.executable, told)
+    client = PoolClient(access(tmp_path), told)
     for number in range(JOBS):
-        client.ask(number, job(number))
+        client.ask([(number, job(number))])
     told.wait()
     assert set(told.reasons.values()) == {""}
     client.close()
@@ -85,8 +94,8 @@ def test_jobs_of_a_connection_that_ends_are_asked_again(tmp_path: Path) -> None:
 def test_a_job_that_no_pool_survives_fails(tmp_path: Path) -> None:
     pool = InstantPool(tmp_path / "pool/a.address", lambda *_: pool.drop())
     told = Told(1)
-    client = PoolClient(tmp_path / "pool/a.address", CALLER, sys.executable, told)
-    client.ask(3, job(3))
+    client = PoolClient(access(tmp_path), told)
+    client.ask([(3, job(3))])
     told.wait()
     assert told.reasons == {3: AWAY}
     assert pool.asked[job(3)] == pool.connections == 4
@@ -98,8 +107,8 @@ def test_a_closed_client_tells_no_more(tmp_path: Path) -> None:
     gate = threading.Event()
     pool = InstantPool(tmp_path / "pool/a.address", lambda *_: "late" if gate.wait(SECONDS) else None)
     told = Told(1)
-    client = PoolClient(tmp_path / "pool/a.address", CALLER, sys.executable, told)
-    client.ask(1, job(1))
+    client = PoolClient(access(tmp_path), told)
+    client.ask([(1, job(1))])
     wait_for(lambda: pool.asked[job(1)] == 1, SECONDS)
     client.close()
     gate.set()
@@ -109,9 +118,9 @@ def test_a_closed_client_tells_no_more(tmp_path: Path) -> None:
 
 def test_a_pool_that_cannot_start_fails_the_jobs_with_its_reason(tmp_path: Path) -> None:
     told = Told(3)
-    client = PoolClient(tmp_path / "pool/a.address", CALLER, str(tmp_path / "no-python"), told)
+    client = PoolClient(access(tmp_path, str(tmp_path / "no-python")), told)
     for number in range(3):
-        client.ask(number, job(number))
+        client.ask([(number, job(number))])
     told.wait()
     assert all("The pool cannot be started" in reason for reason in told.reasons.values())
     client.close()
@@ -124,15 +133,13 @@ def test_the_real_pool_is_started_and_answers_many(
     house.add("one", workers=workers)
     config = parse_config({"experiment": {"name": "one"}, "model": {"source": "a"}, "workers": workers})
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(house.folder / "runtime"))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.chdir(house.folder)
-    environment = job_environment(house.plan, house.results, ROOT, sys.executable, {"one": config}, house.owner.pid)
-    address = Path(environment["EMOPROBE_POOL"])
-    caller = Caller(str(house.plan), str(house.results), str(house.folder), house.owner.pid)
+    address = address_path({"one": config}, ROOT)
+    caller = Caller("plan", "results", str(house.folder), house.owner.pid)
     told = Told(2)
-    client = PoolClient(address, caller, sys.executable, told)
-    client.ask(1, Job("generate", "one", "calm", "gsm8k_0001"))
-    client.ask(2, Job("generate", "one", "calm", "gsm8k_0099"))
+    client = PoolClient(Access(address, caller, sys.executable, ROOT), told)
+    client.ask([(1, Generate("one", "calm", "gsm8k_0001"))])
+    client.ask([(2, Generate("one", "calm", "gsm8k_0099"))])
     told.wait()
     assert told.reasons[1] == ""
     assert "gsm8k_0099.json is missing" in told.reasons[2]

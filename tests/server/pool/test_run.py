@@ -1,4 +1,4 @@
-"""What a run hands to its jobs, and which runs share a pool."""
+"""A run as the pool sees it, and which runs share a pool."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
-from server.pool.protocol import Caller, Job, ProtocolError, parse
-from server.pool.run import PlanError, Run, address_path, job_environment
+from server.pool.protocol import Caller
+from server.pool.run import PlanError, Run, address_path
 
 CODE = Path("/code")
 
@@ -45,23 +45,6 @@ def test_a_relative_model_belongs_to_its_folder(tmp_path: Path, monkeypatch: pyt
     assert len(found) == 2
 
 
-def test_the_environment_of_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    configs = {"one": config()}
-    environment = job_environment(Path("plan"), Path("results"), CODE, "python", configs, 7)
-    assert environment == {
-        "EMOPROBE_PYTHON": "python",
-        "EMOPROBE_CODE": "/code",
-        "EMOPROBE_CLIENT": "/code/scripts/ask_pool.sh",
-        "EMOPROBE_POOL": str(address_path(configs, CODE)),
-        "EMOPROBE_OWNER": "7",
-        "EMOPROBE_PLAN": str(tmp_path / "plan"),
-        "EMOPROBE_RESULTS": str(tmp_path / "results"),
-        "EMOPROBE_DIRECTORY": str(tmp_path),
-        "PYTHONPATH": f"/code:{tmp_path}",
-    }
-
-
 def test_a_plan_is_read_experiment_by_experiment(tmp_path: Path) -> None:
     run = Run(Caller(str(tmp_path), "/results", "/", 1))
     with pytest.raises(PlanError, match="holds no experiment"):
@@ -75,11 +58,3 @@ def test_a_plan_is_read_experiment_by_experiment(tmp_path: Path) -> None:
     assert [experiment.config.experiment.name for experiment in run.experiments()] == ["one", "two"]
     with pytest.raises(PlanError, match=r"three\.json cannot be read"):
         run.experiment("three")
-
-
-def test_a_line_is_read_or_refused() -> None:
-    line = "/plan\t/results\t/home\t7\tgenerate\tone\tcalm\tgsm8k_0001-d2"
-    assert parse(line) == (Caller("/plan", "/results", "/home", 7), Job("generate", "one", "calm", "gsm8k_0001-d2"))
-    for wrong in ("", "status\tx", line.replace("7", "seven"), f"{line}\tmore", line.replace("generate", "delete")):
-        with pytest.raises(ProtocolError):
-            parse(wrong)
