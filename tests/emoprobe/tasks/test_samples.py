@@ -146,7 +146,7 @@ def test_bad_files_are_named_with_their_line(
 
 @pytest.mark.parametrize(
     ("source", "word"),
-    [("nowhere.jsonl", "does not exist"), ("math", "must be gsm_symbolic"), ("data.csv", "must be gsm_symbolic")],
+    [("nowhere.jsonl", "does not exist"), ("math", "must be gsm_symbolic"), ("data.txt", "must be gsm_symbolic")],
 )
 def test_unknown_sources_are_refused(source: str, word: str) -> None:
     with pytest.raises(DataError, match=word):
