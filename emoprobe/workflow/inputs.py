@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from emoprobe.tasks.samples import split_draw_id
 from emoprobe.workflow.targets import Targets
 from emoprobe.workflow.triggers import Triggers, code
 
-Input = Path | str
+Input = Any  # a path, or one with Snakemake's flags
 
 
 @dataclass(eq=False)
@@ -51,10 +52,10 @@ class Inputs:
 
     def preregistration(self) -> list[Input]:
         """What the analysis plan waits for: the model, once."""
-        model = self._here.model
-        if not self._exists(model) and self._plan_is_settled():
-            return [self._lost(model)]
-        return [ancient(str(self.targets.layout.model))]
+        here, model = self._here.model, str(self.targets.layout.model)
+        if not self._exists(here) and self._is_registered:
+            return [self._without(here)]
+        return [ancient(model) if self._settled([here], self.triggers.model) else model]
 
     def answer(self, variant: str, name: str) -> list[Input]:
         """What an answer waits for: its question and the analysis plan."""
@@ -93,21 +94,20 @@ class Inputs:
     def _asked(self, outputs: list[Path], made_from: str, name: str) -> list[Input]:
         layout, here = self.targets.layout, self._here
         sample_id = split_draw_id(name)[0]
-        question, plan = here.sample(sample_id), here.plan
-        whole = self._exists(question) and self._exists(plan)
-        if whole and self._exists(here.model):
-            return [layout.sample(sample_id), ancient(str(layout.plan))]
-        if self._settled(outputs, made_from):
-            if not self._exists(here.model):
-                self._tell(here.model)
-            return [
-                layout.sample(sample_id) if self._exists(question) else self._lost(question),
-                ancient(str(layout.plan)) if self._exists(plan) else self._lost(plan),
-            ]
-        if not self._exists(here.model) and self._plan_is_settled():
-            # The plan does not wait for the model any more, so that this job has to.
-            return [layout.sample(sample_id), sourcecache_entry(str(layout.model), str(plan))]
-        return [layout.sample(sample_id), ancient(str(layout.plan))]
+        question, plan = here.sample(sample_id), str(layout.plan)
+        if self._exists(question) and self._exists(here.model) and self._is_registered:
+            return [layout.sample(sample_id), ancient(plan)]
+        if not self._settled(outputs, made_from):
+            if not self._exists(here.model) and self._is_registered:
+                # The plan does not wait for the model any more, so that this job has to.
+                return [layout.sample(sample_id), sourcecache_entry(str(layout.model), str(here.plan))]
+            return [layout.sample(sample_id), plan]
+        if not self._exists(here.model):
+            self._tell(here.model)
+        return [
+            layout.sample(sample_id) if self._exists(question) else self._without(question),
+            ancient(plan) if self._is_registered else self._without(here.plan),
+        ]
 
     def _after(self, state: Path, answer: list[Path], answer_from: str, outputs: list[Path], made_from: str) -> Input:
         """The answer that a job reads, or the lost model where the answer does not wait for it any more."""
@@ -128,11 +128,12 @@ class Inputs:
         due = self._due[name]
         if due is None or not self._settled(outputs, made_from):
             return path
-        if not self._exists(here):
-            return self._lost(here)
-        self._say_once(f"{self._here.root}: {due}; an answer that was steered along a direction which comes out "
-                       "different is made again by the next run")  # fmt: skip
-        return ancient(str(path))
+        if self._exists(here):
+            self._say_once(
+                f"{self._here.root}: {due}; an answer that was steered along a direction which comes out different is "
+                "made again by the next run"
+            )
+        return self._without(here)
 
     def _due_alone(self, name: str) -> str | None:
         """Why a direction is fitted again though the config that decides it is the same; None: it is not."""
@@ -162,7 +163,9 @@ class Inputs:
     def _placed(self, path: str) -> Path:
         return self._here.root / Path(path).relative_to(self.targets.layout.root)
 
-    def _plan_is_settled(self) -> bool:
+    @cached_property
+    def _is_registered(self) -> bool:
+        """Whether the analysis plan is there, for the answers that would be asked for now."""
         return self._settled([self._here.plan], self.triggers.answers)
 
     def _settled(self, outputs: Iterable[Path], made_from: str) -> bool:
@@ -183,9 +186,13 @@ class Inputs:
     def _steered_files(self, condition: str, variant: str, name: str) -> list[Path]:
         return [self._here.steered(condition, variant, name) / file for file in TRAJECTORY_FILES]
 
-    def _lost(self, path: Path) -> Input:
-        """The stand-in for a lost file, recorded as that file."""
-        self._tell(path)
+    def _without(self, path: Path) -> Input:
+        """The stand-in for a file that is lost, or is made again although a job can do without, recorded as that file.
+
+        `ancient` would not do: Snakemake does not look whether jobs after one that runs have reasons of their own.
+        """
+        if not self._exists(path):
+            self._tell(path)
         return ancient(sourcecache_entry(str(self.stand_in), str(path)))
 
     def _tell(self, path: Path) -> None:

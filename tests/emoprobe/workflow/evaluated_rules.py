@@ -30,7 +30,7 @@ WILDCARDS = {
 def main() -> None:
     """Command line; see above."""
     triggers.STAGES.update(dict.fromkeys(triggers.STAGES, 2))
-    triggers.code_digest = lambda *modules: f"code {' '.join(modules)}"
+    vars(triggers)["code_digest"] = lambda *modules: f"code {' '.join(modules)}"
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
         config = ConfigSettings(configfiles=[Path(sys.argv[1])])
         workflow = api.workflow(

@@ -74,7 +74,8 @@ class OneServer:
     """A fleet of one server that is there."""
 
     def __init__(self, url: str) -> None:
-        self.url, self.workers = url, []
+        self.url = url
+        self.workers: list[Any] = []
 
     async def deliver(self, asked: Request) -> tuple[dict[str, Any], Delivery]:
         """Ask once."""
