@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -44,12 +45,15 @@ def test_what_is_damaged_is_named_and_made_again(after: Callable[..., Workspace]
     root = workspace.layout.root
     whole = {path: (root / path).read_bytes() for path in [*CHECKED, *SEEN_BY_A_PLAN]}
     for path, damage in (CHECKED | SEEN_BY_A_PLAN).items():
+        date = (root / path).stat().st_mtime_ns
         damage(root / path)
+        os.utime(root / path, ns=(date, date))  # what a disk spoils has no new date
     assert named(workspace.run("-n")) == SEEN_BY_A_PLAN.keys()
     try:
         workspace.run("--forcerun", "verify", "--until", "verify", "--retries", "0", ok=False)
         log = (root / "logs/verify.log").read_text()
-        assert named(log) | {"verified.json"} == {*CHECKED, *SEEN_BY_A_PLAN}
+        # Snakemake has removed the output of the rule itself.
+        assert named(log) == {*CHECKED, *SEEN_BY_A_PLAN} - {"verified.json"}, log
         for path in named(log):
             (root / path).unlink()
         workspace.run()
