@@ -199,6 +199,6 @@ def test_half_a_surrogate_pair_from_a_transform_names_the_variant() -> None:
 
 
 def test_half_a_surrogate_pair_from_a_server_is_no_answer() -> None:
-    choice = {"message": {"role": "assistant", "content": "\ud83d"}, "finish_reason": "stop", "token_ids": [1]}
+    choice = {"text": "\ud83d", "finish_reason": "stop", "token_ids": [1], "prompt_token_ids": [1]}
     with pytest.raises(ResponseError, match="half a surrogate pair"):
-        check_response({"choices": [choice], "prompt_token_ids": [1], "usage": {"completion_tokens": 1}})
+        check_response({"choices": [choice], "usage": {"completion_tokens": 1}}, [1])

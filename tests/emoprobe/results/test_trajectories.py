@@ -93,11 +93,12 @@ def test_a_prefill_and_the_completion_are_one_answer(tmp_path: Path) -> None:
     assert found.state.prefill == len("So, Answer:")
     assert found.state.request["messages"][-1] == begun
     assert json.loads((folder / "sample.json").read_text())["metrics"]["correctness"] == 1.0
-    assert check_trajectory(folder, "calm", "gsm8k_0001") == ([], [1, 2, 3, 4, 5, 6, 2])
-    Trajectory([*found.opening, {"role": "assistant", "content": "Answer: 2"}], found.state, found.outcome).write(
+    checked_again = check_trajectory(folder, "calm", "gsm8k_0001")
+    assert (checked_again.problems, checked_again.tokens) == ([], [1, 2, 3, 4, 5, 6, 2])
+    Trajectory([*found.messages[:-1], {"role": "assistant", "content": "Answer: 2"}], found.state, found.outcome).write(
         folder
     )
-    assert "disagree" in check_trajectory(folder, "calm", "gsm8k_0001")[0][0]
+    assert "disagree" in check_trajectory(folder, "calm", "gsm8k_0001").problems[0]
 
 
 def test_the_record_of_an_error_ends_with_one_empty_answer_after_a_prefill_too(tmp_path: Path) -> None:

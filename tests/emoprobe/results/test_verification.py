@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from emoprobe.analysis.plan import analysis_plan
 from emoprobe.config.files import parse_config
 from emoprobe.config.reading import to_yaml
+from emoprobe.conversations.rendering import RenderedPrompt
 from emoprobe.models.source import ModelCard
 from emoprobe.report.closing import study_text, summary_text
 from emoprobe.results import atomic
@@ -46,18 +47,16 @@ DELIVERY = Delivery("vllm-0", [Attempt(worker="vllm-0")], "2026-01-01T00:00:00+0
 
 def made(sample: Sample, variant: str, draw: int = 1, ndif: dict[str, Any] | None = None) -> Trajectory:
     request = chat_request(CONFIG, "m", variant, sample, draw) | ({"ndif": ndif} if ndif else {})
-    answer = {
-        "choices": [
-            {
-                "message": {"role": "assistant", "content": f"Answer: {sample.answer}{draw}"},
-                "finish_reason": "stop",
-                "token_ids": [5, draw],
-            }
-        ],
-        "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
-        "prompt_token_ids": [1, 2, sample.index],
+    prompt = RenderedPrompt("…", [1, 2, sample.index])
+    choice = {
+        "text": f"Answer: {sample.answer}{draw}",
+        "finish_reason": "stop",
+        "token_ids": [5, draw],
+        "prompt_token_ids": prompt.token_ids,
     }
-    return completed(CONFIG, variant, sample, request, check_response(answer), DELIVERY, draw=draw)
+    answer = {"choices": [choice], "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}}
+    response = check_response(answer, prompt.token_ids)
+    return completed(CONFIG, variant, sample, request, prompt, response, DELIVERY, draw=draw)
 
 
 @pytest.fixture

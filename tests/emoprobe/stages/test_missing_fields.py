@@ -17,6 +17,7 @@ from emoprobe.analysis.trajectory_table import trajectory_table
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_config
 from emoprobe.report.page import experiment_page
+from emoprobe.report.parts import table_rules
 from emoprobe.report.summary import report
 from emoprobe.results import atomic
 from emoprobe.results.activation_folder import ActivationFolder
@@ -86,7 +87,7 @@ def make(config: Config, layout: Layout) -> dict[str, Any]:
     tabulate(config, layout, PAIRS)
     analyze_behaviour(config, layout)
     found = report(config, layout)
-    experiment_page(layout, found)
+    experiment_page(layout, found, table_rules(config))
     return found
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from emoprobe.conversations.rendering import PromptError
 from emoprobe.results.trajectory import Message
-from server.capture.prompts import Decoder, PromptError, Tokens
+from server.capture.prompts import Decoder, Tokens
 from tests import byte_tokenizer
 from tests.byte_tokenizer import CHATML
 
@@ -87,7 +88,7 @@ def test_a_part_that_the_template_leaves_out_is_refused(
 ) -> None:
     tokens = templated(CHATML.replace("in messages", f"in messages if message['role'] != '{role}'"))
     conversation = messages("Be brief. Hurry!", "2 + 3?")
-    marks = {"prefix": (0, 10, 16), "question": (1, 0, 6)}
+    marks: dict[str, tuple[int, int, int] | None] = {"prefix": (0, 10, 16), "question": (1, 0, 6)}
     with pytest.raises(PromptError, match=rf"message_spans.{part} = .*leaves this text out of the prompt.*'{role}'"):
         tokens.chat(conversation, {}, marks)
     assert tokens.chat(conversation, {}, {"system": (0, 0, 9)} if role == "system" else {}).spans.system is None

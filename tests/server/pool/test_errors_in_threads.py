@@ -16,12 +16,13 @@ import pytest
 from server.pool.address import Address
 from server.pool.client import PoolClient
 from server.pool.launcher import Launcher
-from server.pool.protocol import Caller, Job
+from server.pool.protocol import Access, Caller, Generate
 from server.pool.slurm_cluster import SlurmCluster
 from server.pool.turns import Turns
 from server.pool.worker import Worker, WorkerLimits
 from tests.server.pool.house import SECONDS, House
 from tests.server.pool.instant_pool import InstantPool
+from tests.workspace import ROOT
 
 
 @contextmanager
@@ -65,12 +66,12 @@ class Answers:
 def test_a_client_that_cannot_read_an_answer_fails_the_job_and_goes_on(tmp_path: Path) -> None:
     path, answers = tmp_path / "run/a.address", Answers()
     caller = Caller("plan", "results", "directory", os.getpid())
-    client = PoolClient(path, caller, sys.executable, answers)
+    client = PoolClient(Access(path, caller, sys.executable, ROOT), answers)
     with nonsense(path):
-        client.ask(0, Job("generate", "one", "calm", "g_0001"))
+        client.ask([(0, Generate("one", "calm", "g_0001"))])
         assert "JSONDecodeError" in answers.of(0)
     pool = InstantPool(path, lambda job, times: "")
-    client.ask(1, Job("generate", "one", "calm", "g_0002"))
+    client.ask([(1, Generate("one", "calm", "g_0002"))])
     assert answers.of(1) == ""
     client.close()
     pool.stop()
@@ -79,9 +80,9 @@ def test_a_client_that_cannot_read_an_answer_fails_the_job_and_goes_on(tmp_path:
 def test_a_client_sends_paths_that_are_not_utf_8(tmp_path: Path) -> None:
     path, answers = tmp_path / "run/a.address", Answers()
     strange = os.fsdecode(b"/caf\xe9")
-    client = PoolClient(path, Caller(strange, strange, strange, os.getpid()), sys.executable, answers)
+    client = PoolClient(Access(path, Caller(strange, strange, strange, os.getpid()), sys.executable, ROOT), answers)
     pool = InstantPool(path, lambda job, times: "no such folder")
-    client.ask(0, Job("generate", "one", "calm", "g_0001"))
+    client.ask([(0, Generate("one", "calm", "g_0001"))])
     assert answers.of(0) == "no such folder"
     client.close()
     pool.stop()
