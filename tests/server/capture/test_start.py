@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from server.__main__ import main
 from tests.workspace import ROOT
@@ -22,13 +22,32 @@ def unknown(folder: Path) -> None:
     (folder / "config.json").write_text('{"model_type": "abacus"}')
 
 
+def quantised(folder: Path) -> None:
+    sizes = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "vocab_size": 9,
+    }
+    method = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, "version": "gemm"}
+    AutoConfig.for_model("llama", **sizes, quantization_config=method).save_pretrained(folder)
+    AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **sizes)).save_pretrained(folder / "plain")  # type: ignore[no-untyped-call]
+    (folder / "plain/model.safetensors").rename(folder / "model.safetensors")
+
+
 def missing(folder: Path) -> None:
     folder.rmdir()
 
 
 @pytest.mark.parametrize(
     ("prepare", "words"),
-    [(mamba, "a mamba model is no decoder with attention layers"), (unknown, "abacus"), (missing, "model")],
+    [
+        (mamba, "a mamba model is no decoder with attention layers"),
+        (unknown, "abacus"),
+        (missing, "model"),
+        (quantised, "gptqmodel"),
+    ],
 )
 def test_a_model_that_cannot_be_served_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prepare: Callable[[Path], None], words: str
