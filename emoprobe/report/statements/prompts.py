@@ -26,6 +26,8 @@ def notes(prompt: dict[str, Any], trajectories: pd.DataFrame) -> list[Statement]
             f"The chat template adds text to every prompt that no message holds: \u201c{' '.join(shown.split())}\u201d."
         )
         found.append(Statement(about="data:template", verdict="note", text=text))
+    if "question" not in trajectories:
+        return found
     questions = trajectories[["sample_id", "question"]].dropna().drop_duplicates("sample_id")
     held = {
         str(sample): [token for token in prompt.get("control_tokens") or [] if token and token in str(question)]
