@@ -1,5 +1,6 @@
 # Names that the rules share: the validated experiments, the layout of the results, and small lookups.
 
+import inspect
 import os
 import re
 import sys
@@ -142,6 +143,12 @@ def experiments(test):
     return one_of([name for name, config in STUDY.configs.items() if test(config)])
 
 
+def with_signature(function):
+    """A function whose signature Snakemake need not work out anew for each of thousands of jobs."""
+    function.__signature__ = inspect.signature(function)
+    return function
+
+
 def files_of(method, *arguments):
     """An input function: some files of the experiment of a job."""
     return lambda wildcards: getattr(EXPERIMENTS[wildcards.experiment], method)(
@@ -179,7 +186,7 @@ def known(kind, *inputs):
         require(wildcards, kind, *name_of(wildcards, *wanted))
         return patterns
 
-    return checked
+    return with_signature(checked)
 
 
 # Kind of target → the wildcards that name one.
@@ -198,7 +205,9 @@ def request(kind):
     """A function for `params`: the request that a job is. As it depends on `input`, it makes nothing again."""
     job = KINDS[kind]
     names = [each.name for each in fields(job)]
-    return lambda wildcards, input: Request(ACCESS, job(*name_of(wildcards, *names)))
+    return with_signature(
+        lambda wildcards, input: Request(ACCESS, job(*name_of(wildcards, *names)))
+    )
 
 
 def script_command(name):
@@ -214,14 +223,18 @@ def config_file(wildcards, input):
 
 def trigger(name):
     """A function for `params`: a digest of the experiment of a job."""
-    return lambda wildcards: getattr(TRIGGERS[wildcards.experiment], name)
+    return with_signature(
+        lambda wildcards: getattr(TRIGGERS[wildcards.experiment], name)
+    )
 
 
+@with_signature
 def variant_trigger(wildcards):
     """The digests that the trajectories of one variant depend on."""
     return TRIGGERS[wildcards.experiment].trajectories[wildcards.variant]
 
 
+@with_signature
 def direction_of(wildcards):
     """The file of the direction that a trajectory is steered along; none without an edit."""
     if wildcards.condition == "none":
@@ -242,6 +255,7 @@ def direction_trigger(wildcards):
     return EXPERIMENTS[wildcards.experiment].steering.made_from[wildcards.direction]
 
 
+@with_signature
 def steered_trigger(wildcards):
     """The digests that the steered trajectories of one variant depend on besides their direction."""
     return TRIGGERS[wildcards.experiment].steered[wildcards.variant]
