@@ -1,5 +1,6 @@
 # Names that the rules share: the validated experiments, the layout of the results, and small lookups.
 
+import inspect
 import os
 import re
 import sys
@@ -153,6 +154,12 @@ def experiments(test):
     return one_of([name for name, config in STUDY.configs.items() if test(config)])
 
 
+def with_signature(function):
+    """A function whose signature Snakemake need not work out anew for each of thousands of jobs."""
+    function.__signature__ = inspect.signature(function)
+    return function
+
+
 def files_of(method, *arguments):
     """An input function: some files of the experiment of a job."""
     return lambda wildcards: getattr(EXPERIMENTS[wildcards.experiment], method)(
@@ -194,7 +201,7 @@ def known(kind, *inputs):
         require_target(wildcards, kind)
         return patterns
 
-    return checked
+    return with_signature(checked)
 
 
 # Kind of target → the wildcards that name one.
@@ -213,7 +220,9 @@ def request(kind):
     """A function for `params`: the request that a job is. As it depends on `input`, it makes nothing again."""
     job = KINDS[kind]
     names = [each.name for each in fields(job)]
-    return lambda wildcards, input: Request(ACCESS, job(*name_of(wildcards, *names)))
+    return with_signature(
+        lambda wildcards, input: Request(ACCESS, job(*name_of(wildcards, *names)))
+    )
 
 
 def script_command(name):
@@ -229,9 +238,12 @@ def config_file(wildcards, input):
 
 def trigger(name):
     """A function for `params`: a digest of the experiment of a job."""
-    return lambda wildcards: getattr(TRIGGERS[wildcards.experiment], name)
+    return with_signature(
+        lambda wildcards: getattr(TRIGGERS[wildcards.experiment], name)
+    )
 
 
+@with_signature
 def variant_trigger(wildcards):
     """The digests that the trajectories of one variant depend on."""
     return TRIGGERS[wildcards.experiment].trajectories[wildcards.variant]
@@ -242,6 +254,7 @@ def planned_from(wildcards):
     return INPUTS[wildcards.experiment].preregistration()
 
 
+@with_signature
 def answered_from(wildcards):
     """What an answer waits for."""
     require_target(wildcards, "trajectory")
@@ -250,12 +263,14 @@ def answered_from(wildcards):
     )
 
 
+@with_signature
 def captured_from(wildcards):
     """What the activations of an answer wait for."""
     require_target(wildcards, "activations")
     return _replayed(wildcards, "activations", "capture")
 
 
+@with_signature
 def tokens_from(wildcards):
     """What the activations at every token of an answer wait for."""
     require_target(wildcards, "tokens")
@@ -270,6 +285,7 @@ def _replayed(wildcards, folder, captured):
     )
 
 
+@with_signature
 def steered_from(wildcards):
     """What a steered answer waits for."""
     require_target(wildcards, "steered")
@@ -278,6 +294,7 @@ def steered_from(wildcards):
     )
 
 
+@with_signature
 def scored_from(wildcards):
     """What the scores of a steered answer wait for."""
     require_target(wildcards, "steered")
@@ -297,6 +314,7 @@ def direction_trigger(wildcards):
     return EXPERIMENTS[wildcards.experiment].steering.made_from[wildcards.direction]
 
 
+@with_signature
 def steered_trigger(wildcards):
     """The digests that the steered trajectories of one variant depend on besides their direction."""
     return TRIGGERS[wildcards.experiment].steered[wildcards.variant]
