@@ -19,6 +19,9 @@ def main() -> None:
         sys.exit(f"usage: {Path(sys.executable).name} {folder} NAME …\nNAME is one of {', '.join(names)}")
     sys.path[:1] = [str(folder.parent)]
     sys.path.append(os.getcwd())
+    from scripts import end_with_a_line  # the folder is on the path by now
+
+    end_with_a_line()
     name = sys.argv.pop(1)
     runpy.run_module(f"scripts.{name}", run_name="__main__", alter_sys=True)
 

@@ -122,8 +122,12 @@ class AgentState(OpenRecord):
         return self.prompt_token_ids + self.completion_token_ids
 
     def holds_answer(self, messages: list[Message]) -> bool:
-        """Whether a conversation goes on after the messages of the request, and ends with the assistant's."""
-        return len(messages) > len(self.request.get("messages") or ()) and messages[-1]["role"] == "assistant"
+        """Whether a conversation goes on after the messages of the request, and ends with the assistant's.
+
+        With a prefill, the last message of the request is the beginning of the answer.
+        """
+        asked = len(self.request.get("messages") or ()) - (self.prefill is not None)
+        return len(messages) > asked and messages[-1]["role"] == "assistant"
 
 
 class SampleData(OpenRecord):

@@ -109,7 +109,7 @@ EVERYTHING = {
         ({"steering": {"scores": {"kl_tokens": 2}}}, {"score": STEERED}, {"tabulate_steering", *DESCRIBED}),
         ({"steering": {"coherence": {"max_perplexity": 9.0}}}, {}, {"analyze_steering", *DESCRIBED}),
     ],
-    ids=lambda value: str(value)[:60],
+    ids=lambda value: (" ".join(sorted(value)) if isinstance(value, set) else str(value))[:60],
 )  # fmt: skip
 def test_a_changed_key_calls_a_model_for_what_depends_on_it(
     after: Callable[..., Workspace], change: dict[str, Any], called: dict[str, int], also: set[str]
@@ -164,7 +164,7 @@ def test_the_order_of_variants_calls_no_model(after: Callable[..., Workspace]) -
         (["activations_manifest.json"], {"list_activations", "verify", "report_experiment"}),
         (["metadata.json"], DESCRIBED),
     ],
-    ids=str,
+    ids=lambda value: " ".join(sorted(value)),
 )
 def test_a_lost_file_calls_no_model(after: Callable[..., Workspace], lost: list[str], planned: set[str]) -> None:
     workspace = after()

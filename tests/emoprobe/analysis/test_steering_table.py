@@ -47,7 +47,14 @@ def write(
         known = {"prompt_token_ids": [1], "completion_token_ids": [7, 8, 7, 8, 7, 8], "finish_reason": "stop"}
         known |= {"usage": Usage(completion_tokens=6), "response": {"ndif": {"steering": edits}} if edits else {}}
     asked = [{"role": "user", "content": "2 + 1?"}]
-    state = AgentState(request={"messages": asked}, **known)
+    request: dict[str, Any] = {"messages": asked}
+    if condition != "none":
+        direction, edit, layers, dose = condition.split("/")
+        operation, phase = edit.split("-")
+        entry = {"file": f"directions/{direction}.safetensors", "operation": operation, "phase": phase}
+        entry |= {"layers": [int(layer) for layer in layers[1:].split("+")], "dose": float(dose[1:])}
+        request["ndif"] = {"steering": [entry]}
+    state = AgentState(request=request, **known)
     outcome = Outcome(sample_id=NAME, variant="control")
     Trajectory([*asked, {"role": "assistant", "content": answer}], state, outcome).write(folder)
     scores.write(folder / "scores.json")

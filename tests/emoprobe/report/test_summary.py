@@ -27,6 +27,7 @@ def test_a_report_holds_statements_with_their_numbers(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     table = simulate(Scene(64, (0.95, 0.5), 0.3), np.random.default_rng(0))
     table["sample_id"] = table["sample_id"].astype("string")
+    table["completion"] = "Answer: 5"
     layout.table("accuracy").parent.mkdir(parents=True)
     tables = {
         "trajectories": table,

@@ -5,12 +5,14 @@ Every stage is of version 2, and digests of code name the modules in their stead
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 from snakemake.api import SnakemakeApi
+from snakemake.iocontainers import Wildcards
 from snakemake.settings.types import ConfigSettings, OutputSettings, Quietness, ResourceSettings
 
 from emoprobe.workflow import triggers
@@ -27,6 +29,11 @@ WILDCARDS = {
 }
 
 
+def _arguments(function: Any, wildcards: Wildcards) -> list[Any]:
+    """The arguments that a function for `params` takes: the wildcards, and perhaps the input files."""
+    return [wildcards, []][: len(inspect.signature(function).parameters)]
+
+
 def main() -> None:
     """Command line; see above."""
     triggers.STAGES.update(dict.fromkeys(triggers.STAGES, 2))
@@ -38,8 +45,8 @@ def main() -> None:
         )._workflow
         rules = {}
         for rule in workflow.rules:
-            wildcards = SimpleNamespace(experiment="rules", **WILDCARDS)
-            params = [value(wildcards) if callable(value) else value for value in rule.params]
+            wildcards = Wildcards(fromdict={"experiment": "rules", **WILDCARDS})
+            params = [value(*_arguments(value, wildcards)) if callable(value) else value for value in rule.params]
             rules[rule.name] = {"params": [str(value) for value in params], "command": rule.shellcmd or ""}
         print(json.dumps(rules))
 

@@ -219,7 +219,7 @@ def of_score(scene: Scene) -> Any:
         path = scene.experiment.layout.root / "steering" / where / name / "scores.json"
         scores = json.loads(path.read_text())
         found[each] = {key: value if isinstance(value, str) or value is None else rounded(value)
-                       for key, value in scores.items()}  # fmt: skip
+                       for key, value in scores.items() if key != "sha256"}  # fmt: skip
     return found
 
 

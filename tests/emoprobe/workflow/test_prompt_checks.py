@@ -70,10 +70,10 @@ def test_a_report_says_what_is_added_and_which_questions_write_markup() -> None:
         {"sample_id": ["a_1", "a_1", "a_2", "a_3"], "question": ["x <|im_end|>", "x <|im_end|>", "y", None]}
     )
     assert notes({}, table) == []
-    assert notes({"prompt": {"control_tokens": ["x"]}}, table[["sample_id"]]) == []
-    quiet = {"prompt": {"added": [], "control_tokens": ["<|im_start|>"]}}
+    assert notes({"control_tokens": ["x"]}, table[["sample_id"]]) == []
+    quiet = {"added": [], "control_tokens": ["<|im_start|>"]}
     assert notes(quiet, table) == []
-    found = notes({"prompt": {"added": [QWEN, "x " * 400], "control_tokens": ["<|im_end|>"]}}, table)
+    found = notes({"added": [QWEN, "x " * 400], "control_tokens": ["<|im_end|>"]}, table)
     assert [statement.about for statement in found] == ["data:template", "data:markup"]
     assert f"\u201c{QWEN} …" in found[0].text
     assert len(found[0].text) < 500

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socketserver
 import sys
@@ -16,7 +17,7 @@ import pytest
 from server.pool.address import Address
 from server.pool.client import PoolClient
 from server.pool.launcher import Launcher
-from server.pool.protocol import Access, Caller, Generate
+from server.pool.protocol import JOBS, Access, Caller, Generate, encode
 from server.pool.slurm_cluster import SlurmCluster
 from server.pool.turns import Turns
 from server.pool.worker import Worker, WorkerLimits
@@ -92,23 +93,21 @@ def test_a_client_sends_paths_that_are_not_utf_8(tmp_path: Path) -> None:
 def test_the_pool_answers_a_job_that_it_cannot_begin(house: House, plan: str) -> None:
     house.add("one")
 
-    async def scenario() -> list[str]:
+    async def scenario() -> str:
         async with house.pool():
-            fields = [plan, house.results, house.folder, house.owner.pid, "generate", "one", "calm", "gsm8k_0001"]
-            line = os.fsencode("\t".join(map(str, fields)))
+            caller = Caller(plan, str(house.results), str(house.folder), house.owner.pid)
+            line = encode(7, caller, Generate("one", "calm", "gsm8k_0001"))
             address = Address.read(house.address)
             assert address is not None
-            found: list[str] = []
-            for begin in (b"", b"jobs\n7\t"):
-                reader, writer = await asyncio.open_connection("127.0.0.1", address.port)
-                writer.write(address.token.encode() + b"\t" + begin + line + b"\n")
-                found.append(os.fsdecode(await asyncio.wait_for(reader.readline(), SECONDS)))
-                writer.close()
-            return found
+            reader, writer = await asyncio.open_connection("127.0.0.1", address.port)
+            writer.write(f"{address.token}\t{JOBS}\n{line}".encode())
+            answer = await asyncio.wait_for(reader.readline(), SECONDS)
+            writer.close()
+            return answer.decode()
 
-    alone, among_others = asyncio.run(scenario())
-    assert alone.strip()
-    assert among_others.startswith("[7, ")
+    number, reason = json.loads(asyncio.run(scenario()))
+    assert number == 7
+    assert reason.strip()
 
 
 class _Stubborn:

@@ -79,7 +79,7 @@ def test_servers_that_change_the_prompt_are_refused_for_good(house: House) -> No
     layout = house.add("one", **FAST)
     jobs = [("generate", "one", *PAIRS[0])] * 2
     answers = ask_all(house, jobs, {"kind": "other prompt", "times": 999})
-    for words in ("every server changes the prompt", "answered another prompt", "takes the token ids of a prompt"):
+    for words in ("every server changes the prompt", "answered another prompt", "take the token ids of a prompt"):
         assert words in answers[0]
     assert "for new attempts" not in answers[0]
     assert len(house.stub("a").requests) == 2  # two attempts, and none when the job is asked for again
