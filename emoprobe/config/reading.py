@@ -212,7 +212,8 @@ class _ContentError(ValueError):
     """Valid YAML that is no configuration."""
 
     def __init__(self, place: yaml.Node | yaml.Event, text: str) -> None:
-        super().__init__(f"line {place.start_mark.line + 1}: {text}")
+        mark = place.start_mark
+        super().__init__(f"line {mark.line + 1}: {text}" if mark else text)
 
 
 class _SizeError(_ContentError):
@@ -228,7 +229,8 @@ class _Composer(yaml.SafeLoader):
         """Compose a node and those below it."""
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise _SizeError(self.peek_event(), f"it is nested deeper than {MAX_DEPTH} levels")
+            event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise _SizeError(event, f"it is nested deeper than {MAX_DEPTH} levels")
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node

@@ -132,7 +132,7 @@ class Architecture:
         return self.d_model if point in self.places else self.widths[point]
 
 
-def language_model(model: PreTrainedModel) -> torch.nn.Module:
+def language_model(model: PreTrainedModel) -> Any:
     """Return the part of a causal language model that turns token ids into hidden states, without its head.
 
     In some families, such as Llama 4, the attribute `base_model` is the model with its head.

@@ -172,9 +172,9 @@ def _captures(config: Config, directory: Path, cache: Path | None) -> Iterator[s
     captures: list[tuple[str, dict[str, Any]]] = []
     if config.capture.enabled:
         captures.append(("capture.", config.capture.model_dump(mode="json")))
-    if config.features.enabled:
-        layers = [config.features.layer]
-        captures.append(("features: ", Capture(layers=layers, hook_points=["resid_post"]).model_dump(mode="json")))
+    if config.features.enabled and config.features.layer is not None:
+        wanted = Capture(layers=[config.features.layer], hook_points=["resid_post"])
+        captures.append(("features: ", wanted.model_dump(mode="json")))
     if not captures and config.generation.backend == "nnsight":
         captures.append(("capture.", Capture(hook_points=["resid_post"]).model_dump(mode="json")))
     packages = [version(name) for name in ("torch", "transformers")]

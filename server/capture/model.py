@@ -89,7 +89,7 @@ class ServedModel:
         )
         self.name, self.path, self.device = name, path, torch.device(device)
         self.causal = wrapper._module.eval()
-        self.base: Any = language_model(self.causal)
+        self.base = language_model(self.causal)
         share_heads(self.causal)
         self._scorer = Scorer(self.causal)
         self._steered: SteeredRows | None = None

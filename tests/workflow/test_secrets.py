@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ from emoprobe.config.files import parse_config
 from server.pool.launch import Share, command, environment
 from tests.conftest import PATIENCE, StubServer
 from tests.workflow.pool import end_pool
-from tests.workspace import Workspace, wait_for
+from tests.workspace import ROOT, Workspace, wait_for
 
 KEY = "sk-an-endpoints-own-secret"
 
@@ -54,6 +57,41 @@ def test_a_wrong_key_is_told_without_the_key(
     output = run.run(ok=False, env={"SOME_KEY": "sk-wrong"})
     assert "is the key right?" in output
     assert "sk-wrong" not in output
+
+
+def test_a_key_in_the_wrong_place_is_written_nowhere(tmp_path: Path) -> None:
+    secret = "hunter2-0a1b2c3d"
+    config: dict[str, dict[str, Any]] = {
+        "workers": {
+            "api_key_env": secret,
+            "endpoints": [f"http://me:{secret}@host/v1"],
+            "capture_endpoints": [f"http://host/v1?key={secret}"],
+            "hardware": {f"http://me:{secret}@host/v1": "GPU"},
+        },
+        "storage": {"url": f"s3://me:{secret}@bucket/x"},
+        "deploy": {"host": f"me:{secret}@gpu", "environment": [f"HF_TOKEN={secret}"]},
+        "generation": {"engine": {"extra_args": [f"--hf-token={secret}"]}},
+    }
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(config))
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "-s",
+        str(ROOT / "Snakefile"),
+        "--configfile",
+        path.name,
+        "--cores",
+        "1",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 1
+    for section, keys in config.items():
+        assert all(f"{section}.{key}" in done.stderr for key in keys)
+    assert secret not in done.stdout + done.stderr
+    for written in tmp_path.rglob("*"):
+        assert written == path or not written.is_file() or secret.encode() not in written.read_bytes(), written
 
 
 def test_servers_of_the_pool_listen_here_alone_and_have_their_key_in_the_environment() -> None:
