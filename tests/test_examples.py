@@ -27,7 +27,7 @@ def texts(notebook: Any) -> list[tuple[str, list[str]]]:
 def test_a_notebook_prints_what_is_stored_in_it(path: Path) -> None:
     stored = nbformat.read(path, as_version=4)
     executed = nbformat.read(path, as_version=4)
-    NotebookClient(executed, timeout=120, resources={"metadata": {"path": str(EXAMPLES)}}).execute()
+    NotebookClient(executed, timeout=300, resources={"metadata": {"path": str(EXAMPLES)}}).execute()
     assert texts(executed) == texts(stored)
     assert any("image/png" in output.get("data", {}) for cell in stored.cells for output in cell.get("outputs", []))
 
