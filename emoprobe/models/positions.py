@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 from emoprobe.config.science.capture import NamedPosition
@@ -56,7 +57,7 @@ def resolve(positions: Positions, spans: TokenSpans) -> list[Position]:
     return resolved
 
 
-def token_span(offsets: list[tuple[int, int]], start: int, end: int) -> TokenSpan | None:
+def token_span(offsets: Sequence[tuple[int, int]], start: int, end: int) -> TokenSpan | None:
     """The tokens that overlap the characters from `start` to `end`, None where none does."""
     touched = [index for index, (first, last) in enumerate(offsets) if first < end and last > start and last > first]
     return (touched[0], touched[-1] + 1) if touched else None

@@ -190,7 +190,7 @@ def identity(config: Config, name: str) -> str:
 def _prefills(config: Config, name: str) -> bool:
     """Whether a transform ends with a message of the assistant, which version 0.2 closed and later ones continue."""
     try:
-        return opening_messages(config, name, "What is 2 + 3?", 0)[-1]["role"] == "assistant"
+        return bool(opening_messages(config, name, "What is 2 + 3?", 0)[-1]["role"] == "assistant")
     except VariantError:
         return False
 

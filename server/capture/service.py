@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from emoprobe.conversations.rendering import PromptError
 from emoprobe.models.architecture import HookPointError
 from emoprobe.results.activation_folder import TokenSpans
 from server.capture.capturing import Captures
@@ -15,7 +16,7 @@ from server.capture.engine import Engine, Pass
 from server.capture.errors import BadRequestError, UnknownModelError
 from server.capture.generation import Generation
 from server.capture.model import Captured, ServedModel, Wanted
-from server.capture.prompts import Decoder, Prompt, PromptError
+from server.capture.prompts import Decoder, Prompt
 from server.capture.schema import Ndif, Sampling
 from server.capture.steering import LayerEdit, Steering, SteeringError, layer_edits
 from server.capture.storage import Storage

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from emoprobe.conversations.rendering import PromptError
 from emoprobe.results.trajectory import Message
-from server.capture.prompts import Decoder, PromptError, Tokens
+from server.capture.prompts import Decoder, Tokens
 from tests import byte_tokenizer
 from tests.byte_tokenizer import CHATML
 
