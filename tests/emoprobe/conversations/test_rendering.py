@@ -174,7 +174,7 @@ def test_the_question_is_that_of_its_message(make: Make, name: str, system: str,
         assert (found.spans["system"] or (0, 0))[1] <= span[0]
 
 
-texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 
 
 @settings(max_examples=60, deadline=None)
