@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +64,7 @@ class Tokens:
         self,
         messages: list[Message],
         template: dict[str, Any],
-        marks: dict[str, tuple[int, int, int] | None] | None = None,
+        marks: Mapping[str, tuple[int, int, int] | None] | None = None,
         date: datetime.date | None = None,
         *,
         continued: bool = False,
