@@ -53,7 +53,8 @@ def test_a_job_is_its_line_and_its_words(job: Job, label: str) -> None:
 def test_there_is_a_class_for_each_kind_and_a_folder_of_logs() -> None:
     assert tuple(KINDS) == JOB_KINDS
     assert {type(job) for job, _ in EVERY} == set(KINDS.values())
-    assert Generate("a", "b", "c") != Capture("a", "b", "c")
+    same: list[Job] = [Generate("a", "b", "c"), Capture("a", "b", "c")]
+    assert same[0] != same[1]
 
 
 @pytest.mark.parametrize("path", ["/tmp/a\tb\nc", "/tmp/\u2028", "/tmp/\udcff"])
