@@ -51,7 +51,7 @@ def write(
     if condition != "none":
         direction, edit, layers, dose = condition.split("/")
         operation, phase = edit.split("-")
-        entry = {"file": f"directions/{direction}.safetensors", "operation": operation, "phase": phase}
+        entry: dict[str, Any] = {"file": f"directions/{direction}.safetensors", "operation": operation, "phase": phase}
         entry |= {"layers": [int(layer) for layer in layers[1:].split("+")], "dose": float(dose[1:])}
         request["ndif"] = {"steering": [entry]}
     state = AgentState(request=request, **known)
