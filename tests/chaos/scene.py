@@ -185,7 +185,8 @@ def captures() -> Scene:
     scene = nnsight(1)
     scene.workspace.config = {**scene.workspace.config, "workers": {"requests": 2}}
     generated = finished_generation()
-    scene.workspace.config["generation"] = {**scene.workspace.config["generation"], "backend": "vllm"}
+    vllm = {"backend": "vllm", "engine": {"max_model_len": None}}  # the tiny model holds less than the default
+    scene.workspace.config["generation"] = {**scene.workspace.config["generation"], **vllm}
     generated.copy_without_captures(scene.workspace)
     scene.goal = ("--rerun-triggers", "mtime", "--until", "capture")
     return scene
