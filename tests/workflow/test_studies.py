@@ -57,7 +57,8 @@ def test_a_variant_of_another_experiment_is_told_in_a_line(study: Callable[..., 
             "variants": {"control": {}, f"of_{name}": {"text": "Oh."}},
         }
     output = workspace.run("results/s-llama-sums/of_words/reasoning_gym_0001/trajectory.jsonl", "-n", ok=False)
-    assert "s-llama-sums has no variant of_words; it has " in output, output[-2000:]
+    refusal = "results/s-llama-sums has no trajectory of_words/reasoning_gym_0001; it has variants: "
+    assert f"{refusal}calm, control, frustration, of_sums; samples: " in output, output[-2000:]
     assert "KeyError" not in output
 
 

@@ -87,7 +87,7 @@ def test_stored_tokens_are_those_of_the_chat_template(finished: Workspace, smoll
         state = finished.json(variant, "gsm8k_0002", "agent_state.json")
         text = tokenizer.apply_chat_template(state["request"]["messages"], add_generation_prompt=True, tokenize=False)
         assert state["prompt_token_ids"] == tokenizer(text, add_special_tokens=False)["input_ids"]
-        content = state["response"]["choices"][0]["message"]["content"]
+        content = state["response"]["choices"][0]["text"]
         assert tokenizer.decode(state["completion_token_ids"], skip_special_tokens=True) == content
         assert state["usage"]["completion_tokens"] == len(state["completion_token_ids"])
 

@@ -165,7 +165,7 @@ def test_named_positions_are_means_and_single_tokens(pair: tuple[NNsightServer, 
     given, as_told = capture(
         server,
         prompt + completion,
-        "named/by-tokens",
+        "named-by-tokens",
         hook_points=reference.hook_points[1:2],
         positions=positions,
         layers=[-1, 0],
