@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,12 +27,23 @@ def check_config_options(arguments: Sequence[str]) -> None:
             for step in reversed(path.split(".")):
                 nested = f"{{{step}: {nested}}}"
             raise OptionError(f"--config {key}: a section is a mapping; write --config '{section}={nested}'")
+    known = set(sys.modules)
+    try:
+        _check_files(_values(arguments, ("--configfile", "--configfiles")) or [DEFAULT])
+    finally:
+        # The Snakefile decides which library is used: the one beside it, which need not be the installed one.
+        for name in set(sys.modules) - known:
+            if name.partition(".")[0] == "emoprobe":
+                del sys.modules[name]
+
+
+def _check_files(paths: Sequence[str]) -> None:
     try:
         from emoprobe.config.errors import BoundsError, ConfigError
         from emoprobe.config.reading import read_yaml
     except ImportError:  # another workflow's Python may not have the library
         return
-    for path in _values(arguments, ("--configfile", "--configfiles")) or [DEFAULT]:
+    for path in paths:
         try:
             if Path(path).is_file():
                 read_yaml(path)

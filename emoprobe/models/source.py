@@ -171,6 +171,12 @@ def tokenizer_directory(card: ModelCard) -> Path:
         raise ModelError(_hub_message(model, error)) from error
 
 
+def is_missing(card: ModelCard) -> bool:
+    """Return whether a prepared model was a directory of this machine, and is not there any more."""
+    local = card.source == EMBEDDED or is_local(card.source) or Path(card.path).is_absolute()
+    return local and not Path(card.path).is_dir()
+
+
 def local_directory(model: Model, cache: Path) -> Path | None:
     """The directory of a model that is there already: a local one, or the embedded one after its conversion."""
     directory = Path(model.source).expanduser() if is_local(model.source) else cache / model.source

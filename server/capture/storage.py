@@ -148,7 +148,8 @@ def _is_activation_folder(path: Path) -> bool:
     if (path / TENSORS).exists():
         return True
     try:
-        ActivationMetadata.read_file(path / METADATA)
+        found = ActivationMetadata.read_file(path / METADATA)
     except DamagedError:
         return False
-    return True
+    # Every field is optional there, as another program may leave it out; a capture records at least one of these.
+    return bool(found.sha256 or found.error or found.stored)

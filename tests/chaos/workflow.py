@@ -80,7 +80,8 @@ def kill_pool(start: Callable[[Scene], Process]) -> Callable[[Scene], str]:
 
 def kill_client(scene: Scene) -> str:
     process = scene.start_busy("--executor", "local", "--cores", "64")  # whose jobs are commands
-    clients = [line for line in scene.left_over() if "server/pool/ask.py" in line]
+    # The client itself, and not the shell around it.
+    clients = [line for line in scene.left_over() if "server/pool/ask.py" in line and "-IS" in line.split()[2]]
     os.kill(int(clients[0].split(":")[0]), signal.SIGKILL)
     assert process.wait(PATIENCE) == 1
     kept = len(scene.workspace.trajectories())

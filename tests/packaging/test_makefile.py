@@ -113,7 +113,7 @@ def test_bars_are_for_terminals(checkout: Path) -> None:
         os.close(theirs)
         drain.join()
         os.close(ours)
-    assert shown.stdout.endswith(b" --logger rich\n")
+    assert shown.stdout.endswith(b" --logger rich emoprobe\n")
 
 
 def _drain(terminal: int) -> None:

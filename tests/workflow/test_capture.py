@@ -45,7 +45,7 @@ def finished(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFacto
 def replayed(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     """The same trajectories, captured by replay: the trajectory folders of the inline run, a rule of its own."""
     config = copy.deepcopy(finished.config)
-    config["generation"]["backend"] = "vllm"
+    config["generation"] |= {"backend": "vllm", "engine": {"max_model_len": None}}  # the tiny model's own
     workspace = Workspace(tmp_path_factory.mktemp("replayed"), config)
     finished.copy_without_captures(workspace)
     workspace.run("--rerun-triggers", "mtime")

@@ -33,7 +33,7 @@ def test_a_run_from_start_to_report_in_an_odd_directory(tiny: Callable[[str], Pa
     try:
         workspace.run()
         assert len(workspace.trajectories()) == 4
-        assert workspace.json("verified.json") == {"checked": 4, "problems": []}
+        assert workspace.json("verified.json") == {"checked": 4, "unhashed": 0, "problems": []}
         assert (workspace.layout.root / "report.html").is_file() or (workspace.layout.root / "index.html").is_file()
         assert workspace.planned() == {}
         # Captures by replay, each a job of a rule of its own.

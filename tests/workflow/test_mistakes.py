@@ -31,6 +31,7 @@ def test_a_mistake_is_told_before_anything_runs(
     workspace: Callable[..., Workspace], tiny: Callable[[str], Path], sections: dict[str, Any], line: str
 ) -> None:
     run = workspace(model={"source": str(tiny("llama"))})
+    run.config["generation"] = {**run.config.get("generation", {}), "engine": {"max_model_len": None}}
     (run.folder / "rows.jsonl").write_text(ROWS)
     run.config |= {name: {**run.config.get(name, {}), **values} for name, values in sections.items()}
     done = run.finish("-n")

@@ -64,7 +64,9 @@ def test_a_changed_text_plans_that_variant(after: Callable[..., Workspace]) -> N
 
 def test_a_changed_transform_plans_that_variant(after: Callable[..., Workspace]) -> None:
     workspace = after()
-    (workspace.folder / "nagging.py").write_text("def nag(m):\n    return m[:2]\n")
+    (workspace.folder / "nagging.py").write_text(
+        "def nag(m):\n    return [*m[:-1], {**m[-1], 'content': m[-1]['content'] + ' Well?'}]\n"
+    )
     assert workspace.planned() == {"generate": 4, **TABLES}
 
 

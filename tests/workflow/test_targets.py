@@ -80,7 +80,7 @@ def test_a_dry_run_leaves_no_folder(tmp_path: Path) -> None:
         assert "generate: missing output" in done.stdout
         left = {path.name for path in folder.iterdir()} - {"config.yaml"}
         assert left == {"config", ".snakemake"}
-        assert [path.name for path in (folder / ".snakemake/emoprobe").iterdir()] == ["checks.json"]
+        assert {path.name for path in (folder / ".snakemake/emoprobe").iterdir()} == {"checks.json", "code.json"}
 
 
 def test_printed_commands_can_be_pasted(after: Callable[..., Workspace]) -> None:
