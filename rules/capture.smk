@@ -56,6 +56,7 @@ rule verify:
         trajectories=files_of("trajectories", ["trajectory.jsonl"]),
         manifest=files_of("manifest"),
         steered=files_of("steered", ["trajectory.jsonl", SCORES]),
+        tokens=files_of("tokens", ["metadata.json"]),
     output:
         FILES.verified,
     log:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from emoprobe.results import activations
+from emoprobe.results.activation_folder import METADATA
 from emoprobe.results.layout import SCORES, Layout, split_draw_id
 from emoprobe.results.manifest import Manifest
 from emoprobe.results.record import DamagedError, read_json
@@ -224,8 +225,9 @@ def check_derived(layout: Layout) -> list[str]:
     tensors += sorted(layout.direction("any").parent.glob("*.safetensors"))
     tensors += sorted(layout.autoencoder("any").parent.glob("*/*.safetensors"))
     problems += problems_of((path, activations.read_tensors) for path in tensors)
-    tokens = sorted(layout.tokens("any", "any").parents[1].glob("*/*"))
-    return problems + [problem for folder in tokens if folder.is_dir() for problem in activations.check(folder)]
+    # A folder without metadata is not made yet: a capture may be at work in it, or was interrupted there.
+    tokens = sorted(path.parent for path in layout.tokens("any", "any").parents[1].glob(f"*/*/{METADATA}"))
+    return problems + [problem for folder in tokens for problem in activations.check(folder)]
 
 
 def _config_problems(layout: Layout) -> list[str]:

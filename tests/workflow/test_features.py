@@ -105,8 +105,8 @@ def test_everything_is_there(finished: Workspace) -> None:
 @pytest.mark.parametrize(
     ("features", "planned"),
     [
-        ({"layer": 0}, {"capture_tokens": 54, "train_autoencoder": 3, **COMPUTED}),
-        ({"samples": 12}, {"train_autoencoder": 3, **COMPUTED}),
+        ({"layer": 0}, {"capture_tokens": 54, "verify": 1, "train_autoencoder": 3, **COMPUTED}),
+        ({"samples": 12}, {"verify": 1, "train_autoencoder": 3, **COMPUTED}),
         ({"autoencoder": {"width": 32, "k": 4, "steps": 30, "batch_tokens": 64}}, {"train_autoencoder": 3, **COMPUTED}),
         (
             {"autoencoder": {"width": 64, "k": 4, "steps": 30, "batch_tokens": 64, "seeds": 4}},
@@ -127,7 +127,7 @@ def test_lost_files_come_back_the_same(finished: Workspace) -> None:
     before = tokens.read_bytes(), weights.read_bytes(), tables(finished)
     shutil.rmtree(tokens.parent)
     shutil.rmtree(weights.parent)
-    assert finished.planned() == {"capture_tokens": 1, "train_autoencoder": 3, **COMPUTED}
+    assert finished.planned() == {"capture_tokens": 1, "verify": 1, "train_autoencoder": 3, **COMPUTED}
     finished.run()
     assert (tokens.read_bytes(), weights.read_bytes()) == before[:2]
     for first, second in zip(before[2], tables(finished), strict=True):

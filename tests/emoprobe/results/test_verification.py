@@ -250,6 +250,14 @@ def test_a_missing_question_is_named(layout: Layout) -> None:
     ]
 
 
+def test_a_folder_of_tokens_that_is_being_captured_is_no_fault(layout: Layout) -> None:
+    folder = layout.tokens("joy", "q_0001")
+    folder.mkdir(parents=True)
+    assert problems(layout) == []
+    (folder / "metadata.json").write_text("{")
+    assert str(folder) in "\n".join(problems(layout))
+
+
 def test_readers_name_the_file_that_is_damaged(layout: Layout) -> None:
     """What a rule that cannot go on prints."""
     truncate(layout.table("trajectories"))
