@@ -53,7 +53,7 @@ from emoprobe.results.layout import (
     TRAJECTORY_FILES,
     Layout,
 )
-from emoprobe.steering.plan import EDIT
+from emoprobe.steering.grid import EDIT
 from emoprobe.workflow.checks import check_study
 from emoprobe.workflow.inputs import Inputs
 from emoprobe.workflow.remembered import CHECKS
@@ -68,7 +68,7 @@ from emoprobe.workflow.targets import (
 )
 from server.deploy.deployment import follow
 from server.pool.address import pool_status
-from server.pool.protocol import KINDS, Access, Caller, Request
+from server.pool.protocol import KINDS, Access, Caller, JobRequest
 from server.pool.run import address_path
 
 # A prefix that another workflow gives to the results of this one moves outputs, and nothing else by itself.
@@ -221,7 +221,7 @@ def request(kind):
     job = KINDS[kind]
     names = [each.name for each in fields(job)]
     return with_signature(
-        lambda wildcards, input: Request(ACCESS, job(*name_of(wildcards, *names)))
+        lambda wildcards, input: JobRequest(ACCESS, job(*name_of(wildcards, *names)))
     )
 
 

@@ -6,8 +6,8 @@ import sys
 from emoprobe.config.errors import ConfigError
 from emoprobe.config.files import load_study
 from server.deploy.deploy import deploy
+from server.deploy.deployed_model import DeployedModel
 from server.deploy.host import HostError
-from server.deploy.wanted import Wanted
 
 
 def main() -> None:
@@ -16,7 +16,7 @@ def main() -> None:
     parser.add_argument("--config", default="config/config.yaml", help="file of the experiment or study")
     path = parser.parse_args().config
     try:
-        deploy(Wanted.of(load_study(path)))
+        deploy(DeployedModel.of(load_study(path)))
     except (ConfigError, HostError) as error:
         parser.exit(1, f"{error}\n")
     print(

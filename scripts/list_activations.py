@@ -1,9 +1,9 @@
 """List where the activations of every trajectory lie, with their hashes."""
 
+from emoprobe.conversations.samples import captured_pairs
 from emoprobe.results import atomic
 from emoprobe.results.activation_folder import ActivationError
 from emoprobe.results.manifest import manifest
-from emoprobe.tasks.samples import captured_pairs
 from scripts.arguments import experiment_arguments, told
 
 

@@ -5,9 +5,9 @@ import contextlib
 
 from emoprobe.config.errors import ConfigError
 from emoprobe.config.files import load_study
+from server.deploy.deployed_model import DeployedModel
 from server.deploy.host import HostError
 from server.deploy.monitor import monitor
-from server.deploy.wanted import Wanted
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         with contextlib.suppress(KeyboardInterrupt):
-            settings = Wanted.of(load_study(arguments.config)).deploy
+            settings = DeployedModel.of(load_study(arguments.config)).deploy
             monitor(settings, lines=arguments.lines, once=arguments.once)
     except (ConfigError, HostError) as error:
         parser.exit(1, f"{error}\n")

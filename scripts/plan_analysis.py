@@ -1,6 +1,6 @@
 """Write down what will be tested, before there is an answer."""
 
-from emoprobe.stages.plan import write_plan
+from emoprobe.stages.preregistration import write_plan
 from scripts.arguments import experiment_arguments, told
 
 

@@ -9,9 +9,9 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_config
 from emoprobe.config.science.capture import Capture
 from emoprobe.conversations.rendering import PromptError, Renderer
+from emoprobe.conversations.variants import VariantError
 from emoprobe.models.source import EMBEDDED, ModelCard, ModelError, check_capture, prepare, tokenizer_directory
 from emoprobe.results import atomic
-from emoprobe.tasks.variants import VariantError
 from emoprobe.workflow.prompt_checks import check_prompts, same_prompts
 
 

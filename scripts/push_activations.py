@@ -2,9 +2,9 @@
 
 import sys
 
+from emoprobe.conversations.samples import captured_pairs
 from emoprobe.results.activation_folder import METADATA, ActivationError
 from emoprobe.storage.push import push
-from emoprobe.tasks.samples import captured_pairs
 from scripts.arguments import stored_experiments, told
 
 

@@ -1,7 +1,7 @@
 """Gather all trajectories of an experiment into one table."""
 
+from emoprobe.conversations.samples import experiment_pairs
 from emoprobe.stages.trajectories import tabulate
-from emoprobe.tasks.samples import experiment_pairs
 from scripts.arguments import experiment_arguments, told
 
 

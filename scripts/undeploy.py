@@ -5,8 +5,8 @@ import argparse
 from emoprobe.config.errors import ConfigError
 from emoprobe.config.files import load_study
 from server.deploy.deploy import undeploy
+from server.deploy.deployed_model import DeployedModel
 from server.deploy.host import HostError
-from server.deploy.wanted import Wanted
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--forget", action="store_true", help="forget a machine that cannot be reached any more")
     arguments = parser.parse_args()
     try:
-        settings = Wanted.of(load_study(arguments.config)).deploy
+        settings = DeployedModel.of(load_study(arguments.config)).deploy
         print(undeploy(settings, keep=arguments.keep, forget=arguments.forget))
     except (ConfigError, HostError) as error:
         parser.exit(1, f"{error}\n")

@@ -2,10 +2,10 @@
 
 import sys
 
+from emoprobe.conversations.samples import captured_pairs, experiment_pairs
 from emoprobe.results import atomic
 from emoprobe.results.activation_folder import ActivationError
 from emoprobe.results.verification import verify
-from emoprobe.tasks.samples import captured_pairs, experiment_pairs
 from emoprobe.workflow.steered import steering_plan
 from scripts.arguments import experiment_arguments, told
 

@@ -14,7 +14,7 @@ from emoprobe.config.errors import ConfigError
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_study
 from emoprobe.results.layout import RESULTS
-from emoprobe.workflow.progress import ExperimentProgress, Made, PlanProgress, snapshot, token_rates
+from emoprobe.workflow.progress import ExperimentProgress, FileCount, PlanProgress, snapshot, token_rates
 from server.deploy.deployment import follow
 from server.pool.address import pool_status
 from server.pool.run import address_path
@@ -89,7 +89,7 @@ def _by_experiment(progress: PlanProgress, title: str, columns: dict[str, str]) 
     return table
 
 
-def _bar(made: Made) -> tuple[str, Bar]:
+def _bar(made: FileCount) -> tuple[str, Bar]:
     if not made.total:
         return "off", ""
     return f"{made.count}/{made.total}", ProgressBar(total=made.total, completed=made.count, width=18)

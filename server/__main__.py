@@ -82,13 +82,13 @@ def main() -> None:
     import uvicorn
 
     from emoprobe.models.source import first_line
+    from server.capture.activation_writer import ActivationWriter
     from server.capture.app import create_app
     from server.capture.connections import LimitedProtocol, connection_limit
-    from server.capture.engine import Engine
+    from server.capture.engine import BatchEngine
     from server.capture.limits import LocalOnly
     from server.capture.model import ServedModel
     from server.capture.service import Service
-    from server.capture.storage import Storage
 
     # Two threads on two cores: as many as this process may use, not as many as the machine has.
     threads = len(os.sched_getaffinity(0))
@@ -103,9 +103,9 @@ def main() -> None:
     except Exception as error:  # the libraries raise whatever a directory or a missing package runs into
         logging.getLogger("server").debug("the model cannot be loaded", exc_info=True)
         sys.exit(f"--model {arguments.model}: {first_line(error)}")
-    engine = Engine(model, arguments.batch_tokens, int(arguments.memory_gib * 2**30))
+    engine = BatchEngine(model, arguments.batch_tokens, int(arguments.memory_gib * 2**30))
     app = create_app(
-        Service(model, engine, Storage(arguments.activation_root), pusher),
+        Service(model, engine, ActivationWriter(arguments.activation_root), pusher),
         os.environ.get(KEY_VARIABLE) or None,
         arguments.request_timeout,
     )

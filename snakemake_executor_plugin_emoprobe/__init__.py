@@ -72,9 +72,9 @@ class Executor(local.Executor):
         """
         if job.is_group() or self.workflow.deployment_settings.deployment_method:
             return False
-        from server.pool.protocol import Request  # the Snakefile has made it importable by now
+        from server.pool.protocol import JobRequest  # the Snakefile has made it importable by now
 
-        return isinstance(job.params.get(REQUEST), Request)
+        return isinstance(job.params.get(REQUEST), JobRequest)
 
     def run_job(self, job: Any) -> None:
         """Run a job of its own shell or process."""

@@ -14,7 +14,7 @@ from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 
 if TYPE_CHECKING:
     from server.pool.client import PoolClient
-    from server.pool.protocol import Access, Request
+    from server.pool.protocol import Access, JobRequest
     from snakemake_executor_plugin_emoprobe import Executor
 
 REQUEST = "request"
@@ -73,7 +73,7 @@ class Desk:
             client.close()
 
     def _rank(self, job: Any) -> tuple[int, int, int, int]:
-        request: Request = job.params[REQUEST]
+        request: JobRequest = job.params[REQUEST]
         turn, place = request.access.turns.get(request.job.experiment, (-1, -1))
         return (turn, -job.priority, place, job.jobid)
 
@@ -112,7 +112,7 @@ class Desk:
             if self._executor.is_shown():
                 self._executor.run_job_pre(job)
             self._executor.report_job_submission(info)
-            request: Request = job.params[REQUEST]
+            request: JobRequest = job.params[REQUEST]
             number = next(self._numbers)
             with self._changed:
                 self._flying[number] = info

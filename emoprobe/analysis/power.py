@@ -27,7 +27,7 @@ NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(41)
 
 
 @dataclass(frozen=True)
-class Design:
+class PowerDesign:
     """One comparison: questions, draws of each, texts of either side (1: one text or none), tests of its family."""
 
     questions: int
@@ -56,7 +56,7 @@ def centre_of(accuracy: float, deviation: float) -> float:
 class Simulation:
     """Runs of one design that share their random numbers, so that power rises with the difference."""
 
-    def __init__(self, design: Design, deviation: float, seed: int = 0) -> None:
+    def __init__(self, design: PowerDesign, deviation: float, seed: int = 0) -> None:
         self.design = design
         self.own, self.other = design.labels()
         # One text has no texts to deviate from.
@@ -107,7 +107,7 @@ class Simulation:
         return round(above * STEP, 4)
 
 
-def text_limit(design: Design, deviation: float) -> float | None:
+def text_limit(design: PowerDesign, deviation: float) -> float | None:
     """The difference that no number of questions would bring below: what the texts alone allow, by simulation.
 
     Args:

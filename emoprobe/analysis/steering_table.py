@@ -11,23 +11,23 @@ import pandas as pd
 
 from emoprobe.analysis.trajectory_table import gold_answer
 from emoprobe.config.science.steering import NONE
+from emoprobe.conversations.samples import split_draw_id
+from emoprobe.graders import grading
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.layout import SCORES, Layout
 from emoprobe.results.sample import SampleFile
 from emoprobe.results.scores import Scores
 from emoprobe.results.tables import frame
 from emoprobe.results.trajectory import MESSAGES, AgentState, Outcome, Trajectory
-from emoprobe.steering.plan import Direction, Edit
+from emoprobe.steering.grid import SteeringEdit, ToneDirection
 from emoprobe.steering.requests import edited_tokens
-from emoprobe.tasks import grading
-from emoprobe.tasks.samples import split_draw_id
 
 LONG, SHORT = 4, 3  # tokens of an n-gram, and of one in a text with hardly any longer ones
 SHORT_TEXT = 12
 
 
 def steering_table(
-    layout: Layout, steered: Iterable[tuple[str, str, str]], directions: Mapping[str, Direction]
+    layout: Layout, steered: Iterable[tuple[str, str, str]], directions: Mapping[str, ToneDirection]
 ) -> pd.DataFrame:
     """Read steered trajectories and their scores into the table `steering` of the catalogue.
 
@@ -78,8 +78,8 @@ def repetition(tokens: Sequence[int]) -> float:
     return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
 
 
-def _condition(folder: str, directions: Mapping[str, Direction]) -> dict[str, Any]:
-    edit = Edit.parse(folder)
+def _condition(folder: str, directions: Mapping[str, ToneDirection]) -> dict[str, Any]:
+    edit = SteeringEdit.parse(folder)
     if edit is None:
         return {"direction": NONE, "family": NONE, "dose": 0.0}
     direction = directions[edit.direction]

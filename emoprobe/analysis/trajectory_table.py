@@ -19,16 +19,16 @@ import pandas as pd
 from emoprobe.analysis.lexicon import tone
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_config
+from emoprobe.conversations.samples import known_pairs, sample_index, split_draw_id
+from emoprobe.conversations.variants import paraphrase_index
+from emoprobe.graders import grading
+from emoprobe.graders.gold import gold_number, is_letter
+from emoprobe.graders.numbers import canonical
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.layout import Layout
 from emoprobe.results.sample import SampleFile
 from emoprobe.results.tables import frame
 from emoprobe.results.trajectory import MESSAGES, AgentState, Outcome, Trajectory
-from emoprobe.tasks import grading
-from emoprobe.tasks.gold import gold_number, is_letter
-from emoprobe.tasks.numbers import canonical
-from emoprobe.tasks.samples import known_pairs, sample_index, split_draw_id
-from emoprobe.tasks.variants import paraphrase_index
 from emoprobe.text import split_lines
 
 

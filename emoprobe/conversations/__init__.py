@@ -1,1 +1,4 @@
-"""How a conversation becomes the tokens that a model is given. Imports `results` and `models`."""
+"""Data sets, variants, requests, responses, and the rendering of a conversation to token ids.
+
+Imports `config`, `graders`, `models` and `results`.
+"""

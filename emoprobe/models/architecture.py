@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from emoprobe.config.science.capture import STREAM_POINTS
-from emoprobe.models.residual import LayerPass, Operations, Place
+from emoprobe.models.residual import LayerPass, Operations, ReadPoint
 
 DRY_SHAPE = (3, 11)  # sequences and tokens of the dry pass: numbers that no feature dimension equals
 
@@ -43,7 +43,7 @@ class Architecture:
     n_layers: int
     d_model: int
     widths: dict[str, int]
-    places: dict[str, Place] = field(default_factory=dict)
+    places: dict[str, ReadPoint] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -75,7 +75,7 @@ class Architecture:
             raise UnsupportedModelError(
                 f"a {_kind(config)} model has layers without attention, which are not supported"
             )
-        places: dict[str, Place] = {}
+        places: dict[str, ReadPoint] = {}
         missing: dict[str, str] = {}
         found = [watched.layer.places() for watched in passes]
         for point in STREAM_POINTS:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 from emoprobe.config.science.capture import NamedPosition
-from emoprobe.results.activation_folder import Position, TokenSpan, TokenSpans
+from emoprobe.results.activation_folder import TokenPosition, TokenSpan, TokenSpans
 
 NAMES: tuple[str, ...] = get_args(NamedPosition)
 Positions = Literal["all"] | list[int | str]
@@ -16,7 +16,7 @@ class PositionError(ValueError):
     """Positions that a sequence does not have; the message says what it accepts."""
 
 
-def resolve(positions: Positions, spans: TokenSpans) -> list[Position]:
+def resolve(positions: Positions, spans: TokenSpans) -> list[TokenPosition]:
     """Resolve positions in a sequence of prompt and response.
 
     - `last_prompt`: the last token of the prompt.
@@ -33,7 +33,7 @@ def resolve(positions: Positions, spans: TokenSpans) -> list[Position]:
     start, end = spans.response
     length = end
     if positions == "all":
-        return [Position(name=str(index), span=(index, index + 1)) for index in range(length)]
+        return [TokenPosition(name=str(index), span=(index, index + 1)) for index in range(length)]
     last_prompt = (start - 1, start)
     resolved = []
     for position in positions:
@@ -41,17 +41,17 @@ def resolve(positions: Positions, spans: TokenSpans) -> list[Position]:
             if not -length <= position < length:
                 raise PositionError(f"position {position} lies outside of a sequence of {length} tokens")
             index = position % length
-            resolved.append(Position(name=str(position), span=(index, index + 1)))
+            resolved.append(TokenPosition(name=str(position), span=(index, index + 1)))
         elif position == "last_prompt":
-            resolved.append(Position(name=position, span=last_prompt))
+            resolved.append(TokenPosition(name=position, span=last_prompt))
         elif position == "prefix_mean":
             before = max((spans.question or (start, start))[0] - 1, 0)
             resolved.append(
-                Position(name=position, span=spans.prefix or (before, before + 1), empty=spans.prefix is None)
+                TokenPosition(name=position, span=spans.prefix or (before, before + 1), empty=spans.prefix is None)
             )
         elif position in NAMES:
             span = {"response_first": (start, start + 1), "response_last": (end - 1, end)}.get(position, (start, end))
-            resolved.append(Position(name=position, span=span if end > start else last_prompt, empty=end == start))
+            resolved.append(TokenPosition(name=position, span=span if end > start else last_prompt, empty=end == start))
         else:
             raise PositionError(f"position {position!r} is unknown; accepted: all, token indices, {', '.join(NAMES)}")
     return resolved

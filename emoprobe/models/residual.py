@@ -21,7 +21,7 @@ SAME = {"view", "_unsafe_view", "reshape", "alias", "detach", "clone", "_to_copy
 
 
 @dataclass(frozen=True)
-class Place:
+class ReadPoint:
     """Where a part of the residual stream can be read: a weighted sum over a layer's modules.
 
     `terms` are (factor, site), a site being a module path and its side, such as `mlp.output`.
@@ -37,24 +37,24 @@ class Place:
             text += f" {sign} {size}{site}" if text or factor < 0 else f"{size}{site}"
         return text.strip()
 
-    def __add__(self, other: Place) -> Place:
+    def __add__(self, other: ReadPoint) -> ReadPoint:
         total: dict[str, float] = {}
         for factor, site in self.terms + other.terms:
             total[site] = total.get(site, 0.0) + factor
-        return Place(tuple((factor, site) for site, factor in total.items() if factor))
+        return ReadPoint(tuple((factor, site) for site, factor in total.items() if factor))
 
-    def __neg__(self) -> Place:
-        return Place(tuple((-factor, site) for factor, site in self.terms))
+    def __neg__(self) -> ReadPoint:
+        return ReadPoint(tuple((-factor, site) for factor, site in self.terms))
 
-    def __sub__(self, other: Place) -> Place:
+    def __sub__(self, other: ReadPoint) -> ReadPoint:
         return self + -other
 
 
-ENTRY, EXIT = Place(((1.0, ".input"),)), Place(((1.0, ".output"),))
+ENTRY, EXIT = ReadPoint(((1.0, ".input"),)), ReadPoint(((1.0, ".output"),))
 
 
 @dataclass(frozen=True)
-class Made:
+class ValueOrigin:
     """How a value came to be. `factor` is the number that it was multiplied by, if this is how."""
 
     operation: str
@@ -69,7 +69,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, tokens: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._tokens = tokens
-        self._made: dict[Key, Made] = {}
+        self._made: dict[Key, ValueOrigin] = {}
         self._kept: list[torch.Tensor] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -85,7 +85,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 in_place = (number, version) in parents
                 attention = "softmax" in operation and value.dim() >= 3 and value.shape[-2] == self._tokens
                 factor = float(numbers[0]) if operation.rstrip("_") == "mul" and numbers else None
-                made = Made(operation.rstrip("_"), parents, factor, attention)
+                made = ValueOrigin(operation.rstrip("_"), parents, factor, attention)
                 # A view takes the version of what it looks at, once this function has returned.
                 looked_at = parents[0][1] if parents and getattr(func, "is_view", False) else version
                 self._made[number, looked_at + in_place] = made
@@ -96,7 +96,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._kept.append(tensor)
         return id(tensor), tensor._version
 
-    def made(self, key: Key) -> Made | None:
+    def made(self, key: Key) -> ValueOrigin | None:
         """How a value was made; None for one that came from outside."""
         return self._made.get(key)
 
@@ -132,9 +132,9 @@ class LayerPass:
         else:
             self._sites[key] = min(self._sites.get(key, site), site, key=_depth)
 
-    def places(self) -> dict[str, Place | str]:
+    def places(self) -> dict[str, ReadPoint | str]:
         """The five parts of the stream by name; a text says why there is no such place."""
-        found: dict[str, Place | str] = {"resid_pre": ENTRY, "resid_post": EXIT}
+        found: dict[str, ReadPoint | str] = {"resid_pre": ENTRY, "resid_post": EXIT}
         reason = "the layer's output is not its input plus what one attention block and one MLP block add"
         added = self._added(self._exit) if self._entry is not None and self._exit is not None else None
         if added is None or len(added) != 2:
@@ -148,7 +148,7 @@ class LayerPass:
         attention, mlp = (first, second) if attending == [first] else (second, first)
         return found | self._side_by_side(attention, mlp)
 
-    def _one_after_the_other(self, attention: Key, middle: Key, mlp: Key) -> dict[str, Place | str]:
+    def _one_after_the_other(self, attention: Key, middle: Key, mlp: Key) -> dict[str, ReadPoint | str]:
         if not self._attends(attention):
             return dict.fromkeys(("attn_out", "resid_mid", "mlp_out"), "the layer's first block is no attention")
         between, gained = self._place(middle), self._place(attention)
@@ -162,14 +162,14 @@ class LayerPass:
             "mlp_out": self._place(mlp) or EXIT - between,
         }
 
-    def _side_by_side(self, attention: Key, mlp: Key) -> dict[str, Place | str]:
+    def _side_by_side(self, attention: Key, mlp: Key) -> dict[str, ReadPoint | str]:
         places = {"attn_out": self._place(attention), "mlp_out": self._place(mlp)}
         for name, other in (("attn_out", "mlp_out"), ("mlp_out", "attn_out")):
             known = places[other]
             if places[name] is None and known is not None:
                 places[name] = EXIT - ENTRY - known
         nowhere = "no module takes or gives what it adds"
-        found: dict[str, Place | str] = {name: place or nowhere for name, place in places.items()}
+        found: dict[str, ReadPoint | str] = {name: place or nowhere for name, place in places.items()}
         return found | {"resid_mid": "attention and MLP stand side by side: the stream has no value between them"}
 
     @property
@@ -211,10 +211,10 @@ class LayerPass:
             return [key]
         return [part for parent in made.parents for part in self._parts(parent)]
 
-    def _place(self, key: Key) -> Place | None:
+    def _place(self, key: Key) -> ReadPoint | None:
         """Where a value can be read; reshaped or multiplied by a number it is the same."""
         if key in self._sites:
-            return Place(((1.0, self._sites[key]),))
+            return ReadPoint(((1.0, self._sites[key]),))
         made = self._operations.made(key)
         if made is None or not made.parents:
             return None
@@ -222,7 +222,7 @@ class LayerPass:
             return self._place(made.parents[0])
         if made.factor is not None:
             place = self._place(made.parents[0])
-            return place and Place(tuple((factor * made.factor, site) for factor, site in place.terms))
+            return place and ReadPoint(tuple((factor * made.factor, site) for factor, site in place.terms))
         return None
 
 

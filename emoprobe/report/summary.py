@@ -8,13 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from emoprobe.analysis.plan import deviations
+from emoprobe.analysis.preregistration import deviations
 from emoprobe.config.experiment import Config
 from emoprobe.report.parts import table_rules, tables_there
 from emoprobe.report.statements import behaviour, data, features, folder, hardware, probes, prompts, steering
 from emoprobe.results.layout import Layout
 from emoprobe.results.metadata import RunMetadata
-from emoprobe.results.plan import AnalysisPlan
+from emoprobe.results.preregistration import Preregistration
 from emoprobe.results.statement import Statement
 from emoprobe.results.tables import read_table
 
@@ -36,7 +36,7 @@ def report(config: Config, layout: Layout, rules: Collection[str] | None = None)
         if name in there:
             found[name] = read_table(layout.root, name)
     agreement = found["consistency"].iloc[0]
-    plan = AnalysisPlan.read_file(layout.plan) if layout.plan.exists() else None
+    plan = Preregistration.read_file(layout.plan) if layout.plan.exists() else None
     return {
         "experiment": config.experiment.name,
         "model": _model(config, layout),
@@ -58,7 +58,7 @@ def report(config: Config, layout: Layout, rules: Collection[str] | None = None)
 
 
 def statements(
-    found: dict[str, pd.DataFrame], config: Config, plan: AnalysisPlan | None, layout: Layout
+    found: dict[str, pd.DataFrame], config: Config, plan: Preregistration | None, layout: Layout
 ) -> list[Statement]:
     """What this experiment shows and what it cannot: comparisons, probes, what the data allow; secondary ones last.
 

@@ -38,7 +38,7 @@ class StoredPosition(OpenRecord):
     empty: bool = False
 
 
-class Position(StoredPosition):
+class TokenPosition(StoredPosition):
     """A position by its name, with the tokens that it is captured at."""
 
     name: str
@@ -57,7 +57,7 @@ class TokenSpans(Record):
     response: TokenSpan
 
 
-class Stored(Record):
+class StoredTensors(Record):
     """Where a file of tensors lies in object storage: `length` bytes from `offset` on in the object at `uri`."""
 
     uri: str
@@ -86,7 +86,7 @@ class ActivationMetadata(OpenRecord):
     sha256: str = ""
     bytes: int = 0
     error: str | None = None
-    stored: Stored | None = None
+    stored: StoredTensors | None = None
 
     @field_validator("shapes", mode="before")
     @classmethod

@@ -205,7 +205,7 @@ def _folders(
     if layout.resolved_yaml.exists():
         # Here, as the records of files know nothing of configs and samples.
         from emoprobe.config.files import load_config
-        from emoprobe.tasks.samples import known_pairs
+        from emoprobe.conversations.samples import known_pairs
 
         there = known_pairs(load_config(layout.root), there)
     pairs = [pair for pair in there if wanted(*pair)]

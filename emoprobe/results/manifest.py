@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, RootModel, ValidationError
 
-from emoprobe.results.activation_folder import ActivationError, ActivationFolder, Stored
+from emoprobe.results.activation_folder import ActivationError, ActivationFolder, StoredTensors
 from emoprobe.results.layout import Layout
 from emoprobe.results.record import DamagedError, Record, read_json
 
@@ -23,16 +23,16 @@ class ManifestEntry(Record):
 
 
 class StoredEntry(ManifestEntry):
-    """The entry of a folder whose tensors are in object storage as well, or there alone: see `Stored`."""
+    """The entry of a folder whose tensors are in object storage as well, or there alone: see `StoredTensors`."""
 
     uri: str
     offset: int
     length: int
 
     @property
-    def stored(self) -> Stored:
+    def stored(self) -> StoredTensors:
         """Where its tensors lie."""
-        return Stored(uri=self.uri, offset=self.offset, length=self.length)
+        return StoredTensors(uri=self.uri, offset=self.offset, length=self.length)
 
 
 def _pair_name(name: str) -> str:

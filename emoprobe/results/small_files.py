@@ -8,7 +8,7 @@ from typing import Any
 
 from emoprobe.results.layout import Layout
 from emoprobe.results.metadata import RunMetadata
-from emoprobe.results.plan import AnalysisPlan
+from emoprobe.results.preregistration import Preregistration
 from emoprobe.results.record import DamagedError, Record, read_json, unreadable
 
 MAX_END = 64  # bytes at the end of a file in which its last word is looked for
@@ -30,7 +30,7 @@ def check_records(layout: Layout) -> list[str]:
     """What is wrong with the records, tables and figures of an experiment; of the large ones only the end is read."""
     readers: dict[Path, Callable[[Path], Any]] = {
         layout.model: _with_keys("source", "path"),
-        layout.plan: AnalysisPlan.read_file,
+        layout.plan: Preregistration.read_file,
         layout.metadata: RunMetadata.read_file,
         layout.resolved_json: _with_keys("experiment"),
         layout.manifest: read_json,

@@ -12,6 +12,7 @@ from emoprobe.config.files import load_config
 from emoprobe.config.names import CONTROL, FILLER
 from emoprobe.config.science.capture import Capture
 from emoprobe.config.science.variants import Variant
+from emoprobe.conversations.samples import known_pairs, split_draw_id
 from emoprobe.report.parts import table_rules
 from emoprobe.results.activation_folder import ActivationFolder
 from emoprobe.results.activations import find_pairs as find_captured
@@ -22,8 +23,7 @@ from emoprobe.stages.figures import draw
 from emoprobe.stages.report import write_report
 from emoprobe.stages.steering import analyze_steering
 from emoprobe.stages.trajectories import tabulate
-from emoprobe.steering.plan import directions_of, named_direction
-from emoprobe.tasks.samples import known_pairs, split_draw_id
+from emoprobe.steering.grid import directions_of, named_direction
 
 STEERING_RULES = ("tabulate_steering", "analyze_steering")
 

@@ -6,8 +6,8 @@ import json
 
 from safetensors.numpy import save
 
-from emoprobe.analysis.probes.experiment import run_probes
-from emoprobe.analysis.probes.source import folder_source
+from emoprobe.analysis.probes.activation_source import folder_source
+from emoprobe.analysis.probes.all_probes import run_probes
 from emoprobe.config.experiment import Config
 from emoprobe.results import atomic
 from emoprobe.results.catalogue import TABLES

@@ -5,10 +5,10 @@ from __future__ import annotations
 from emoprobe.analysis.steering_table import steering_table
 from emoprobe.results.layout import Layout
 from emoprobe.results.tables import write_table
-from emoprobe.steering.plan import SteeringPlan
+from emoprobe.steering.grid import SteeringGrid
 
 
-def tabulate(plan: SteeringPlan, layout: Layout) -> None:
+def tabulate(plan: SteeringGrid, layout: Layout) -> None:
     """Write the table of what an experiment steers.
 
     Raises:

@@ -27,7 +27,7 @@ from emoprobe.results import atomic
 from emoprobe.results.activation_folder import METADATA, ActivationError, ActivationFolder, ActivationMetadata
 from emoprobe.results.activations import load_block
 from emoprobe.results.layout import Layout
-from emoprobe.steering.plan import Direction, SteeringPlan
+from emoprobe.steering.grid import SteeringGrid, ToneDirection
 
 HOOK_POINT = "resid_post"
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -60,7 +60,7 @@ class Lengths:
 _one_at_a_time = threading.Lock()
 
 
-def fit(plan: SteeringPlan, layout: Layout, name: str, folder: Path = Path()) -> None:
+def fit(plan: SteeringGrid, layout: Layout, name: str, folder: Path = Path()) -> None:
     """Make one direction of an experiment and write its file.
 
     Args:
@@ -167,13 +167,13 @@ def unit(vectors: np.ndarray, name: str, layers: list[int]) -> np.ndarray:
     return np.where(lengths > 0, vectors / np.where(lengths > 0, lengths, 1.0), 0.0).astype(np.float32)
 
 
-def _tone(plan: SteeringPlan, direction: Direction, stream: Stream) -> np.ndarray:
+def _tone(plan: SteeringGrid, direction: ToneDirection, stream: Stream) -> np.ndarray:
     """Difference of means between tone and reference, (layers, d)."""
     found: np.ndarray = _differences(plan, direction, stream).mean(0)
     return found
 
 
-def _probe(plan: SteeringPlan, direction: Direction, stream: Stream) -> np.ndarray:
+def _probe(plan: SteeringGrid, direction: ToneDirection, stream: Stream) -> np.ndarray:
     """Weights of the discriminant between tone and reference for the raw stream, (layers, d).
 
     w = S⁻¹ δ, with S = (1 − γ) C + γ tr(C)/d · I of the covariance C within both variants after features were scaled
@@ -197,7 +197,7 @@ def _probe(plan: SteeringPlan, direction: Direction, stream: Stream) -> np.ndarr
     return weights
 
 
-def _orthogonal(plan: SteeringPlan, direction: Direction, stream: Stream) -> np.ndarray:
+def _orthogonal(plan: SteeringGrid, direction: ToneDirection, stream: Stream) -> np.ndarray:
     """The tone's direction without its part along what the reference's text adds to `control`, (layers, d)."""
     raw = _tone(plan, direction, stream)
     added = (stream.values[plan.reference] - stream.values[CONTROL]).mean(0)
@@ -206,7 +206,7 @@ def _orthogonal(plan: SteeringPlan, direction: Direction, stream: Stream) -> np.
     return found
 
 
-def _shuffled(plan: SteeringPlan, direction: Direction, stream: Stream) -> np.ndarray:
+def _shuffled(plan: SteeringGrid, direction: ToneDirection, stream: Stream) -> np.ndarray:
     """The difference of means with tone and reference exchanged in half the questions, (layers, d)."""
     differences = _differences(plan, direction, stream)
     signs = np.where(np.arange(len(differences)) % 2, -1.0, 1.0)
@@ -215,7 +215,7 @@ def _shuffled(plan: SteeringPlan, direction: Direction, stream: Stream) -> np.nd
     return found
 
 
-MAKERS: dict[str, Callable[[SteeringPlan, Direction, Stream], np.ndarray]] = {
+MAKERS: dict[str, Callable[[SteeringGrid, ToneDirection, Stream], np.ndarray]] = {
     "tone": _tone,
     "probe": _probe,
     "orthogonal": _orthogonal,
@@ -223,13 +223,13 @@ MAKERS: dict[str, Callable[[SteeringPlan, Direction, Stream], np.ndarray]] = {
 }
 
 
-def _differences(plan: SteeringPlan, direction: Direction, stream: Stream) -> np.ndarray:
+def _differences(plan: SteeringGrid, direction: ToneDirection, stream: Stream) -> np.ndarray:
     """Tone minus reference, (n, layers, d)."""
     found: np.ndarray = stream.values[str(direction.tone)] - stream.values[plan.reference]
     return found
 
 
-def _generator(plan: SteeringPlan, direction: Direction) -> np.random.Generator:
+def _generator(plan: SteeringGrid, direction: ToneDirection) -> np.random.Generator:
     """Random numbers that follow from the experiment's seed and the direction's name."""
     digest = hashlib.sha256(f"{plan.config.experiment.seed}:{direction.name}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "big"))

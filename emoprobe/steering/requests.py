@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from emoprobe.conversations.responses import ResponseError, check_response
 from emoprobe.results.layout import Layout
 from emoprobe.results.trajectory import AgentState
-from emoprobe.steering.plan import Edit
-from emoprobe.tasks.responses import ResponseError, check_response
+from emoprobe.steering.grid import SteeringEdit
 
 KEY = "direction"
 Check = Callable[[Any], dict[str, Any]]
@@ -22,7 +22,7 @@ class ChangedDirectionError(ValueError):
     """A direction's file that has changed since it was asked for."""
 
 
-def edit_body(edit: Edit, layout: Layout, root: Path) -> dict[str, Any]:
+def edit_body(edit: SteeringEdit, layout: Layout, root: Path) -> dict[str, Any]:
     """An entry of `ndif.steering`. The hash of the direction's file goes along, so that no other one can be applied.
 
     Args:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from emoprobe.config.execution.storage import Storage
 from emoprobe.results import atomic
-from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationFolder, Stored
+from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationFolder, StoredTensors
 from emoprobe.results.layout import ACTIVATION_FILES, Layout
 from emoprobe.results.manifest import StoredEntry
 from emoprobe.results.record import Record
@@ -80,7 +80,7 @@ def fetch(
     in_parallel(lambda run: _write_run(layout, *run), runs, bucket.settings.concurrency)
 
 
-def pull_folder(path: Path, stored: Stored, settings: Storage) -> None:
+def pull_folder(path: Path, stored: StoredTensors, settings: Storage) -> None:
     """Fetch one folder, which its server has pushed, to its place here; its metadata say where it is there.
 
     Raises:

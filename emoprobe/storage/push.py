@@ -11,7 +11,7 @@ from pydantic import RootModel, ValidationError
 
 from emoprobe.config.execution.storage import Storage
 from emoprobe.results import atomic
-from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationError, ActivationMetadata, Stored
+from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationError, ActivationMetadata, StoredTensors
 from emoprobe.results.layout import Layout
 from emoprobe.results.manifest import Manifest, ManifestEntry, StoredEntry
 from emoprobe.results.os_errors import unreadable_words
@@ -102,7 +102,7 @@ def push(layout: Layout, pairs: Iterable[tuple[str, str]], settings: Storage) ->
     return pushed
 
 
-def push_folders(bucket: Bucket, paths: Iterable[Path]) -> dict[Path, Stored]:
+def push_folders(bucket: Bucket, paths: Iterable[Path]) -> dict[Path, StoredTensors]:
     """Push folders that somebody else will list: their shards alone, checked. They are named by their last two parts.
 
     Raises:
@@ -113,7 +113,7 @@ def push_folders(bucket: Bucket, paths: Iterable[Path]) -> dict[Path, Stored]:
     experiments: dict[Path, dict[str, Path]] = {}
     for path in paths:
         experiments.setdefault(path.parent.parent, {})[f"{path.parent.name}/{path.name}"] = path
-    found: dict[Path, Stored] = {}
+    found: dict[Path, StoredTensors] = {}
     for folders in experiments.values():
         for shard in _send(bucket, [_local_folder(name, path) for name, path in sorted(folders.items())]):
             found |= {folders[name]: shard.stored(name) for name in shard.index.folders}

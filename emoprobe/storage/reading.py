@@ -11,7 +11,7 @@ import ml_dtypes  # noqa: F401 (teaches NumPy bfloat16)
 import numpy as np
 
 from emoprobe.config.execution.storage import Storage
-from emoprobe.results.activation_folder import ActivationError, ActivationFolder, Stored
+from emoprobe.results.activation_folder import ActivationError, ActivationFolder, StoredTensors
 from emoprobe.results.layout import Layout
 from emoprobe.results.manifest import Manifest, ManifestEntry, StoredEntry
 from emoprobe.storage.bucket import Bucket, CorruptError, StorageError
@@ -70,7 +70,7 @@ class WantedTensors:
     """Some layers, by their rows in the tensors, of a folder that is in object storage."""
 
     name: str
-    stored: Stored
+    stored: StoredTensors
     dtype: str
     layers: list[int]
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from emoprobe.config.execution.storage import Storage
 from emoprobe.results import atomic
-from emoprobe.results.activation_folder import ActivationMetadata, Stored
+from emoprobe.results.activation_folder import ActivationMetadata, StoredTensors
 from emoprobe.results.layout import Layout
 from emoprobe.results.manifest import Manifest, StoredEntry
 from emoprobe.storage.bucket import Bucket, CorruptError, MissingObjectError, StorageError
@@ -104,7 +104,7 @@ def read_shards(bucket: Bucket, rows: Iterable[StoredEntry]) -> dict[str, Shard 
     return dict(zip(uris, in_parallel(read, uris, bucket.settings.concurrency), strict=True))
 
 
-def stored_entry(layout: Layout, name: str, metadata: ActivationMetadata, stored: Stored) -> StoredEntry:
+def stored_entry(layout: Layout, name: str, metadata: ActivationMetadata, stored: StoredTensors) -> StoredEntry:
     """The row of a folder in a manifest."""
     variant, _, sample = name.partition("/")
     return StoredEntry(
@@ -122,7 +122,7 @@ def stored_entry(layout: Layout, name: str, metadata: ActivationMetadata, stored
 _shards: dict[str, Shard] = {}
 
 
-def named_shard(stored: Stored, settings: Storage) -> Shard:
+def named_shard(stored: StoredTensors, settings: Storage) -> Shard:
     """The shard in which some tensors lie, wherever that is; read once, and remembered.
 
     Raises:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from emoprobe.results.activation_folder import METADATA, ActivationMetadata, Stored
+from emoprobe.results.activation_folder import METADATA, ActivationMetadata, StoredTensors
 from emoprobe.results.record import Record
 from emoprobe.storage.bucket import Bucket, CorruptError, Found, MissingObjectError, StorageError
 from emoprobe.storage.parallel import in_parallel
@@ -90,10 +90,10 @@ class Shard:
         """Its size, by its index."""
         return self.start + self.index.bytes
 
-    def stored(self, name: str) -> Stored:
+    def stored(self, name: str) -> StoredTensors:
         """Where the tensors of a folder lie."""
         folder = self.index.folders[name]
-        return Stored(uri=self.uri, offset=self.start + folder.offset, length=folder.length)
+        return StoredTensors(uri=self.uri, offset=self.start + folder.offset, length=folder.length)
 
     def runs(self, names: Container[str] | None = None) -> list[list[str]]:
         """The folders, or some of them, as runs that one request reads: side by side, about a part's bytes in all."""

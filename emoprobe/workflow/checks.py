@@ -18,13 +18,13 @@ from emoprobe.config.errors import ConfigError, lines_by_experiment
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.dataset import Dataset
 from emoprobe.config.study import Study
+from emoprobe.conversations.sources import DataError, check_source, files, kind_of, reasoning_gym
+from emoprobe.conversations.sources.data_source import is_here
+from emoprobe.conversations.variants import VariantError, load_transform, variant_texts
 from emoprobe.models import autoencoders
 from emoprobe.models import source as models
 from emoprobe.models.depth import layer_count, stream_width
 from emoprobe.results.layout import MODELS
-from emoprobe.tasks.sources import DataError, check_source, files, kind_of, reasoning_gym
-from emoprobe.tasks.sources.source import is_here
-from emoprobe.tasks.variants import VariantError, load_transform, variant_texts
 from emoprobe.workflow.heavy_checks import MOST_ROWS, ask, row_problems, unless_unanswered
 from emoprobe.workflow.model_checks import check_model, directory_of
 from emoprobe.workflow.remembered import remembered, version

@@ -31,14 +31,14 @@ KEPT = "code.json"
 FORMAT = f"1 {sys.version_info.major}.{sys.version_info.minor}"
 
 
-class Source(NamedTuple):
+class ModuleDigest(NamedTuple):
     """The digest of one file, and the modules that it may import."""
 
     digest: str
     imports: list[str]
 
 
-_SOURCES = TypeAdapter(dict[str, Source])
+_SOURCES = TypeAdapter(dict[str, ModuleDigest])
 
 
 def code_digest(*modules: str, memory: Path | None = CHECKS) -> str:
@@ -86,7 +86,7 @@ def _roots(module: str, sources: Iterable[str]) -> list[str]:
     return found
 
 
-def _files_of(name: str, sources: dict[str, Source]) -> Iterator[str]:
+def _files_of(name: str, sources: dict[str, ModuleDigest]) -> Iterator[str]:
     """The file of a module or package, if it is one of the library that counts."""
     if name != "emoprobe" and not any(f"{name}.".startswith(f"{excluded}.") for excluded in EXCLUDED):
         place = name.replace(".", "/")
@@ -94,14 +94,14 @@ def _files_of(name: str, sources: dict[str, Source]) -> Iterator[str]:
 
 
 @cache
-def _sources(library: Path, memory: Path | None) -> dict[str, Source]:
-    """Every file of the library by its path beside the library, such as `emoprobe/tasks/grading.py`."""
-    kept: dict[str, Source] = {}
+def _sources(library: Path, memory: Path | None) -> dict[str, ModuleDigest]:
+    """Every file of the library by its path beside the library, such as `emoprobe/graders/grading.py`."""
+    kept: dict[str, ModuleDigest] = {}
     if memory is not None:
         with contextlib.suppress(OSError, ValidationError):
             kept = _SOURCES.validate_json((memory / KEPT).read_bytes())
     keys: dict[str, str] = {}
-    used: dict[str, Source] = {}
+    used: dict[str, ModuleDigest] = {}
     for path in sorted(library.rglob("*")):
         if not path.is_file() or "__pycache__" in path.parts or path.name.startswith("."):
             continue
@@ -116,13 +116,13 @@ def _sources(library: Path, memory: Path | None) -> dict[str, Source]:
     return {name: used[key] for name, key in keys.items()}
 
 
-def _read(name: str, content: bytes) -> Source:
+def _read(name: str, content: bytes) -> ModuleDigest:
     if not name.endswith(".py"):
-        return Source(hashlib.sha256(content).hexdigest(), [])
+        return ModuleDigest(hashlib.sha256(content).hexdigest(), [])
     tree = ast.parse(content)
     package = name.rpartition("/")[0].replace("/", ".")
     imports = sorted({found for found in _imports(tree, package) if found.startswith("emoprobe.")})
-    return Source(hashlib.sha256(repr(_canonical(tree)).encode()).hexdigest(), imports)
+    return ModuleDigest(hashlib.sha256(repr(_canonical(tree)).encode()).hexdigest(), imports)
 
 
 def _canonical(node: object) -> object:

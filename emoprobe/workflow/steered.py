@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from emoprobe.config.experiment import Config
+from emoprobe.conversations import samples
+from emoprobe.conversations.sources import hub, kind_of
+from emoprobe.conversations.sources.data_source import paths_sha256
 from emoprobe.models.depth import known_size
 from emoprobe.results.activation_folder import METADATA
 from emoprobe.results.layout import SCORES, TRAJECTORY_FILES, Layout
-from emoprobe.steering.plan import SteeringPlan, captured_questions
-from emoprobe.tasks import samples
-from emoprobe.tasks.sources import hub, kind_of
-from emoprobe.tasks.sources.source import paths_sha256
+from emoprobe.steering.grid import SteeringGrid, captured_questions
 from emoprobe.workflow.remembered import remembered, version
 from emoprobe.workflow.triggers import digest
 
@@ -25,7 +25,7 @@ from emoprobe.workflow.triggers import digest
 class SteeredTargets:
     """The files of one experiment's steering."""
 
-    plan: SteeringPlan
+    plan: SteeringGrid
     layout: Layout
 
     @classmethod
@@ -81,10 +81,10 @@ class SteeredTargets:
 
 
 @cache
-def steering_plan(config_json: str, memory: Path | None) -> SteeringPlan:
+def steering_plan(config_json: str, memory: Path | None) -> SteeringGrid:
     """The plan of a config, given as JSON."""
     config = Config.model_validate_json(config_json)
-    return SteeringPlan(config, question_groups(config, memory), known_size(config.model)[0])
+    return SteeringGrid(config, question_groups(config, memory), known_size(config.model)[0])
 
 
 def question_groups(config: Config, memory: Path | None = None) -> tuple[str | None, ...]:

@@ -10,9 +10,9 @@ from emoprobe.analysis.contrasts import references_of
 from emoprobe.config.experiment import Config
 from emoprobe.config.names import CONTROL
 from emoprobe.config.science.steering import MIDDLE, NONE, DirectionFile, layer_sets
+from emoprobe.conversations.sources import DataError, hub, kind_of
 from emoprobe.models.depth import known_size
-from emoprobe.steering.plan import captured_questions, directions_of, tones_of
-from emoprobe.tasks.sources import DataError, hub, kind_of
+from emoprobe.steering.grid import captured_questions, directions_of, tones_of
 from emoprobe.workflow.remembered import remembered
 from emoprobe.workflow.steered import question_groups
 
@@ -43,7 +43,7 @@ def unreachable(config: Config, steered: int) -> Iterator[str]:
     """
     # Here, as they bring NumPy, which a plan of anything else does without.
     from emoprobe.analysis.estimates import MIN_QUESTIONS
-    from emoprobe.analysis.steering.plan import planned_tests
+    from emoprobe.analysis.steering.preregistration import planned_tests
 
     planned = planned_tests(config)
     assert planned is not None

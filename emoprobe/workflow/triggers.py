@@ -15,9 +15,9 @@ from typing import Any
 
 from emoprobe.analysis.contrasts import references_of
 from emoprobe.config.experiment import Config
+from emoprobe.conversations import samples, variants
 from emoprobe.models import source as models
 from emoprobe.models.autoencoders import identity as weights_identity
-from emoprobe.tasks import samples, variants
 from emoprobe.workflow.code import code_digest
 
 EXECUTION = {

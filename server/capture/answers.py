@@ -6,8 +6,8 @@ import json
 import time
 from typing import Any
 
-from server.capture.generation import Generation, Logprob
-from server.capture.prompts import Prompt, Tokens
+from server.capture.choice_state import ChoiceState, Logprob
+from server.capture.prompts import PromptTokenizer, TokenizedPrompt
 from server.capture.scoring import TokenScores
 
 
@@ -39,7 +39,7 @@ def envelope(identifier: str, kind: str, model: str) -> dict[str, Any]:
     return {"id": identifier, "object": kind, "created": int(time.time()), "model": model}
 
 
-def chat_choice(index: int, row: Generation, tokens: Tokens, *, token_ids: bool) -> dict[str, Any]:
+def chat_choice(index: int, row: ChoiceState, tokens: PromptTokenizer, *, token_ids: bool) -> dict[str, Any]:
     """One choice of a chat completion."""
     choice: dict[str, Any] = {
         "index": index,
@@ -50,7 +50,7 @@ def chat_choice(index: int, row: Generation, tokens: Tokens, *, token_ids: bool)
     return choice | ({"token_ids": row.token_ids} if token_ids else {})
 
 
-def chat_logprobs(row: Generation, tokens: Tokens, begin: int) -> list[dict[str, Any]]:
+def chat_logprobs(row: ChoiceState, tokens: PromptTokenizer, begin: int) -> list[dict[str, Any]]:
     """Log-probabilities of generated tokens from `begin` on, as chat completions have them."""
 
     def entry(token: int, value: float) -> dict[str, Any]:
@@ -65,9 +65,9 @@ def chat_logprobs(row: Generation, tokens: Tokens, begin: int) -> list[dict[str,
 
 def completion_choice(
     index: int,
-    row: Generation,
-    prompt: Prompt,
-    tokens: Tokens,
+    row: ChoiceState,
+    prompt: TokenizedPrompt,
+    tokens: PromptTokenizer,
     scores: TokenScores | None,
     *,
     echo: bool,
@@ -94,7 +94,9 @@ def completion_choice(
     return choice | ({"token_ids": row.token_ids, "prompt_token_ids": prompt.token_ids} if token_ids else {})
 
 
-def completion_logprobs(ids: list[int], known: list[Logprob | None], tokens: Tokens, offset: int) -> dict[str, Any]:
+def completion_logprobs(
+    ids: list[int], known: list[Logprob | None], tokens: PromptTokenizer, offset: int
+) -> dict[str, Any]:
     """Log-probabilities as text completions have them; `offset` is where the first token's text begins."""
     texts = [tokens.decode([token], special=True) for token in ids]
     offsets = []

@@ -15,13 +15,13 @@ from emoprobe.config.science.capture import Capture
 from emoprobe.models.architecture import HookPointError
 from emoprobe.models.positions import PositionError, resolve
 from emoprobe.results.activation_folder import TokenSpans
-from server.capture.engine import Engine, Pass
+from server.capture.activation_writer import ActivationWriter, OverflowedError, SaveDirError, WrittenFolder
+from server.capture.edits import SequenceEdits
+from server.capture.engine import BatchEngine, Pass
 from server.capture.errors import BadRequestError
-from server.capture.model import Captured, ServedModel, Wanted
-from server.capture.prompts import Prompt
+from server.capture.model import Captured, ForwardInput, ServedModel
+from server.capture.prompts import TokenizedPrompt
 from server.capture.schema import Ndif
-from server.capture.steering import Steering
-from server.capture.storage import OverflowedError, SaveDirError, Storage, Stored
 
 if TYPE_CHECKING:
     from server.capture.pushing import Pusher
@@ -37,7 +37,7 @@ MAX_CLIENTS = 1024
 
 
 @dataclass(frozen=True)
-class CapturePlan:
+class CaptureRequest:
     """A checked wish for activations: where they go and what they are."""
 
     folder: Path
@@ -52,7 +52,9 @@ class CapturePlan:
 class Captures:
     """The activations that requests ask for, the folders that they go to, and each client's defaults."""
 
-    def __init__(self, model: ServedModel, engine: Engine, storage: Storage, pusher: Pusher | None = None) -> None:
+    def __init__(
+        self, model: ServedModel, engine: BatchEngine, storage: ActivationWriter, pusher: Pusher | None = None
+    ) -> None:
         self.model, self.engine, self.storage, self.pusher = model, engine, storage, pusher
         self._defaults: dict[str, Ndif] = {}
         # Each has one thread for itself: teams of theirs would be in the way of the engine's.
@@ -71,7 +73,7 @@ class Captures:
         except SaveDirError as error:
             raise BadRequestError(str(error), "save_dir") from None
 
-    def plan(self, ndif: Ndif | None) -> CapturePlan | None:
+    def plan(self, ndif: Ndif | None) -> CaptureRequest | None:
         """Check what a request's `ndif` wants captured, before anything is computed; None where it is nothing.
 
         Raises:
@@ -84,7 +86,7 @@ class Captures:
             raise BadRequestError("ndif.push: this server pushes nowhere; start it with --push URL", "ndif")
         request_id = wanted.request_id or uuid.uuid4().hex
         try:
-            return CapturePlan(
+            return CaptureRequest(
                 folder=self.storage.resolve(wanted.save_dir if wanted.save_dir is not None else request_id),
                 push=wanted.push,
                 request_id=request_id,
@@ -124,7 +126,7 @@ class Captures:
         self._defaults[client] = defaults
 
     async def make(
-        self, plan: CapturePlan, prompt: Prompt, completion: list[int], steering: Steering | None
+        self, plan: CaptureRequest, prompt: TokenizedPrompt, completion: list[int], steering: SequenceEdits | None
     ) -> dict[str, Any]:
         """Capture and store the activations of prompt and completion; return the breadcrumb.
 
@@ -165,8 +167,8 @@ class Captures:
             "token_ids": ids,
             "spans": spans.values(),
         }
-        item = Pass(Wanted(ids, plan.layers, plan.hook_points, means, dtype, steering=steering), size)
-        stored: Future[Stored] = Future()
+        item = Pass(ForwardInput(ids, plan.layers, plan.hook_points, means, dtype, steering=steering), size)
+        stored: Future[WrittenFolder] = Future()
 
         def store(captured: Future[Captured]) -> None:
             if captured.cancelled():
@@ -203,7 +205,12 @@ class Captures:
         }
 
     def _store(
-        self, plan: CapturePlan, metadata: dict[str, Any], captured: Future[Captured], stored: Future[Stored], size: int
+        self,
+        plan: CaptureRequest,
+        metadata: dict[str, Any],
+        captured: Future[Captured],
+        stored: Future[WrittenFolder],
+        size: int,
     ) -> None:
         failure = captured.exception()
         try:

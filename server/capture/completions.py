@@ -11,16 +11,16 @@ from typing import Any, Literal
 
 from server.capture.answers import chat_choice, completion_choice, envelope, usage
 from server.capture.budget import LOGPROB, POSITION, TOKEN
-from server.capture.capturing import CapturePlan
-from server.capture.engine import ModelError
+from server.capture.capturing import CaptureRequest
+from server.capture.choice_state import ChoiceState
+from server.capture.edits import LayerEdit, SequenceEdits
+from server.capture.engine import ForwardError
 from server.capture.errors import BadRequestError
-from server.capture.generation import Generation
 from server.capture.model import Captured
-from server.capture.prompts import Prompt
+from server.capture.prompts import TokenizedPrompt
 from server.capture.schema import ChatRequest, CompletionRequest
 from server.capture.scoring import TokenScores
 from server.capture.service import Service, steering_of
-from server.capture.steering import LayerEdit, Steering
 
 MAX_ROWS = 1024
 DEFAULT_COMPLETION_TOKENS = 16  # what the OpenAI API gives a text completion that asks for nothing
@@ -33,9 +33,9 @@ class Work:
     service: Service
     kind: Literal["chat", "text"]
     request: ChatRequest | CompletionRequest
-    plan: CapturePlan | None
-    prompts: list[Prompt]
-    rows: list[Generation]
+    plan: CaptureRequest | None
+    prompts: list[TokenizedPrompt]
+    rows: list[ChoiceState]
     identifier: str
     stepped: asyncio.Event
     edits: tuple[LayerEdit, ...] = ()
@@ -68,7 +68,7 @@ class Work:
         service.check_model(request.model)
         limit = DEFAULT_COMPLETION_TOKENS if request.max_tokens is None else request.max_tokens
 
-        def tokenize() -> list[Prompt]:
+        def tokenize() -> list[TokenizedPrompt]:
             return [service.text_prompt(prompt, request.ndif) for prompt in request.prompts]
 
         prompts = await asyncio.to_thread(tokenize)
@@ -80,7 +80,7 @@ class Work:
         service: Service,
         kind: Literal["chat", "text"],
         request: ChatRequest | CompletionRequest,
-        prompts: list[Prompt],
+        prompts: list[TokenizedPrompt],
         limit: int | None,
         logprobs: int | None,
     ) -> Work:
@@ -149,7 +149,7 @@ class Work:
             await self.stepped.wait()
             self.stepped.clear()
         if any(row.finish == "error" for row in self.rows):
-            raise ModelError()
+            raise ForwardError()
         return any(row.finish is None for row in self.rows)
 
     async def score_prompts(self) -> None:
@@ -166,7 +166,7 @@ class Work:
                 raise BadRequestError(
                     "ndif.steering: predictions are not finite under these edits; lower the dose", "ndif"
                 )
-            raise ModelError()
+            raise ForwardError()
         for index, row in enumerate(self.rows):
             self._count(row, steering[self.number(index)])
 
@@ -190,7 +190,7 @@ class Work:
         return crumb
 
     @staticmethod
-    def _count(row: Generation, steering: Steering | None) -> None:
+    def _count(row: ChoiceState, steering: SequenceEdits | None) -> None:
         """The edited tokens of a choice are those of its generation, or of its prompt where nothing is generated."""
         if row.max_tokens == 0:
             row.steering = steering
@@ -244,8 +244,8 @@ class Work:
 def _bytes_held(
     service: Service,
     request: ChatRequest | CompletionRequest,
-    plan: CapturePlan | None,
-    prompts: list[Prompt],
+    plan: CaptureRequest | None,
+    prompts: list[TokenizedPrompt],
     limit: int | None,
     logprobs: int | None,
 ) -> int:

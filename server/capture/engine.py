@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from server.capture.generation import Cohort, Generation
-from server.capture.model import Captured, ServedModel, Wanted
+from server.capture.choice_state import ChoiceState, Cohort
+from server.capture.model import Captured, ForwardInput, ServedModel
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ MAX_WEIGHTS = 1 << 26  # numbers that turn the tokens of a batch into means at p
 CPU_PASS_TOKENS = 1536
 
 
-class ModelError(RuntimeError):
+class ForwardError(RuntimeError):
     """The model failed on a request."""
 
     def __init__(self) -> None:
@@ -31,12 +31,12 @@ class ModelError(RuntimeError):
 class Pass:
     """A sequence that waits for its forward pass. `bytes` is what its activations come to, in memory."""
 
-    wanted: Wanted
+    wanted: ForwardInput
     bytes: int
     result: Future[Captured] = field(default_factory=Future)
 
 
-class Engine:
+class BatchEngine:
     """Takes forward passes and generations from any thread and runs them batched.
 
     Args:
@@ -52,7 +52,7 @@ class Engine:
         self.pass_tokens = min(batch_tokens, CPU_PASS_TOKENS) if model.device.type == "cpu" else batch_tokens
         self.memory = memory
         self._passes: deque[Pass] = deque()
-        self._generations: deque[Generation] = deque()
+        self._generations: deque[ChoiceState] = deque()
         self._cohorts: list[Cohort] = []
         self._held = 0
         self._closed = False
@@ -66,7 +66,7 @@ class Engine:
             self._passes.append(item)
             self._wake.notify()
 
-    def submit_generations(self, items: list[Generation]) -> None:
+    def submit_generations(self, items: list[ChoiceState]) -> None:
         """Queue generations."""
         with self._wake:
             self._generations.extend(items)
@@ -125,7 +125,7 @@ class Engine:
             cohorts, self._cohorts = self._cohorts, []
         for item in passes:
             if item.result.set_running_or_notify_cancel():
-                item.result.set_exception(ModelError())
+                item.result.set_exception(ForwardError())
         _fail(generations)
         for cohort in cohorts:
             _fail(cohort.rows)
@@ -171,10 +171,10 @@ class Engine:
         self._held += size
         return batch
 
-    def _take_newcomers(self) -> list[Generation]:
+    def _take_newcomers(self) -> list[ChoiceState]:
         """Generations that start together: as many as the token budget of a pass and the caches' memory allow."""
         room = self.memory // max(1, self.model.cache_bytes_per_token) - sum(cohort.size for cohort in self._cohorts)
-        rows: list[Generation] = []
+        rows: list[ChoiceState] = []
         longest = reach = 0
         while self._generations:
             item = self._generations[0]
@@ -203,12 +203,12 @@ class Engine:
             log.exception("a forward pass failed")
             for item in batch:
                 self.release(item.bytes)
-                item.result.set_exception(ModelError())
+                item.result.set_exception(ForwardError())
             return
         for item, captured in zip(batch, results, strict=True):
             item.result.set_result(captured)
 
-    def _admit(self, newcomers: list[Generation]) -> None:
+    def _admit(self, newcomers: list[ChoiceState]) -> None:
         if not newcomers:
             return
         try:
@@ -251,7 +251,7 @@ class Engine:
         self._cohorts = joined
 
 
-def _fail(rows: Iterable[Generation]) -> None:
+def _fail(rows: Iterable[ChoiceState]) -> None:
     for row in rows:
         row.finish = "error"
         try:

@@ -7,7 +7,7 @@ from typing import Any
 
 from emoprobe.results.activation_folder import ActivationError
 from server.capture.answers import error_body
-from server.capture.engine import ModelError
+from server.capture.engine import ForwardError
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class BusyError(RuntimeError):
         super().__init__("the requests at once hold all memory that the server has for them; send this one again later")
 
 
-TOLD = (BadRequestError, UnknownModelError, BusyError, ModelError, ActivationError, OSError)
+TOLD = (BadRequestError, UnknownModelError, BusyError, ForwardError, ActivationError, OSError)
 
 
 def told(error: Exception) -> tuple[int, dict[str, Any]]:

@@ -16,15 +16,15 @@ from transformers import AutoConfig
 from emoprobe.models.architecture import Architecture, UnsupportedModelError, language_model, tensor_of
 from emoprobe.results.activation_folder import TokenSpan
 from server.capture.attention import share_heads
-from server.capture.prompts import Tokens
+from server.capture.edits import SequenceEdits, SteeredRows
+from server.capture.prompts import PromptTokenizer
 from server.capture.scoring import Scorer, TokenScores
-from server.capture.steering import SteeredRows, Steering
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ForwardInput:
     """What one sequence asks of a forward pass.
 
     `spans` are the half-open spans of tokens over which its positions are means; None stands for every token. `score`
@@ -39,7 +39,7 @@ class Wanted:
     dtype: torch.dtype
     score: bool = False
     top: int = 0
-    steering: Steering | None = None
+    steering: SequenceEdits | None = None
     divergences: int = 0
 
     @property
@@ -102,7 +102,7 @@ class ServedModel:
         self.max_length = int(getattr(config, "max_position_embeddings", None) or 2048)
         # What can be looked up: a tokenizer may have more tokens, a configuration may say something else.
         self.vocabulary = int(self.causal.get_input_embeddings().weight.shape[0])
-        self.tokens = Tokens(wrapper.tokenizer, self.max_length)
+        self.tokens = PromptTokenizer(wrapper.tokenizer, self.max_length)
         self.tokens.with_eos(getattr(self.causal.generation_config, "eos_token_id", None))
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -116,7 +116,7 @@ class ServedModel:
         for _ in range(3):
             points = list(self.architecture.widths)[:2]
             layers = list(range(self.architecture.n_layers))
-            self.forward([Wanted([1] * 8, layers, points, [(0, 8)], torch.float32, True)] * 2)
+            self.forward([ForwardInput([1] * 8, layers, points, [(0, 8)], torch.float32, True)] * 2)
 
     def _verify_places(self) -> None:
         """Check with numbers what was read off the model without any: that the stream is the sum of its parts.
@@ -129,7 +129,7 @@ class ServedModel:
             return
         ids = [token % self.vocabulary for token in range(3, 11)]
         layers = list(range(self.architecture.n_layers))
-        (captured,) = self.forward([Wanted(ids, layers, list(places), None, torch.float32)])
+        (captured,) = self.forward([ForwardInput(ids, layers, list(places), None, torch.float32)])
         found = captured.activations
         between = found["resid_pre"] + found["attn_out"]
         after = found.get("resid_mid", between) + found["mlp_out"]
@@ -159,7 +159,7 @@ class ServedModel:
         finally:
             self._steered = None
 
-    def steered_rows(self, rows: Sequence[Steering | None]) -> SteeredRows | None:
+    def steered_rows(self, rows: Sequence[SequenceEdits | None]) -> SteeredRows | None:
         """The edits of a batch, None where there are none."""
         return SteeredRows(rows, self.device) if any(rows) else None
 
@@ -178,7 +178,7 @@ class ServedModel:
         return sum(self.architecture.widths[site] for site in sites)
 
     @torch.inference_mode()
-    def forward(self, batch: Sequence[Wanted]) -> list[Captured]:
+    def forward(self, batch: Sequence[ForwardInput]) -> list[Captured]:
         """One pass over sequences, right-padded: activations at their positions, and their scores.
 
         A padded batch gives what single sequences give, as no token sees the padding behind it. For the same reason
@@ -187,7 +187,7 @@ class ServedModel:
         count = len(batch)
         # Last, those that are compared with the edited ones among the others.
         again = [row for row, wanted in enumerate(batch) if wanted.divergences]
-        batch = [*batch, *(Wanted(batch[row].token_ids, [], [], None, torch.float32) for row in again)]
+        batch = [*batch, *(ForwardInput(batch[row].token_ids, [], [], None, torch.float32) for row in again)]
         lengths = [len(wanted.token_ids) for wanted in batch]
         longest = max(lengths)
         ids = torch.zeros((len(batch), longest), dtype=torch.long)
@@ -209,7 +209,7 @@ class ServedModel:
         ]
 
     def _compared(
-        self, wanted: Wanted, edited: torch.Tensor, unedited: torch.Tensor
+        self, wanted: ForwardInput, edited: torch.Tensor, unedited: torch.Tensor
     ) -> tuple[list[float], list[float]]:
         """KL(edited ‖ unedited) of the predictions of the first tokens after the prompt, as many as there are, and the
         log-probabilities of all tokens after it without the edits.
@@ -222,7 +222,7 @@ class ServedModel:
         return self._scorer.divergences(edited[places], unedited[places]), without.token
 
     def _run(
-        self, batch: Sequence[Wanted], inputs: dict[str, Any], lengths: list[int]
+        self, batch: Sequence[ForwardInput], inputs: dict[str, Any], lengths: list[int]
     ) -> tuple[list[dict[str, torch.Tensor]], torch.Tensor]:
         """Activations of each sequence, and the last hidden states (n_sequences, n_tokens, d)."""
         longest, sites = max(lengths), self._sites(batch)
@@ -249,7 +249,7 @@ class ServedModel:
         activations = [self._gather(wanted, row, lengths[row], found, reduced) for row, wanted in enumerate(batch)]
         return activations, last[0]
 
-    def _sites(self, batch: Sequence[Wanted]) -> list[tuple[int, str]]:
+    def _sites(self, batch: Sequence[ForwardInput]) -> list[tuple[int, str]]:
         """What has to be read for any sequence of the batch, in the order in which it fires."""
         wanted = {
             (layer, site)
@@ -261,7 +261,7 @@ class ServedModel:
         order = {site: number for number, site in enumerate(self.architecture.widths)}
         return sorted(wanted, key=lambda site: (site[0], order[site[1]]))
 
-    def _weights(self, batch: Sequence[Wanted], longest: int) -> torch.Tensor | None:
+    def _weights(self, batch: Sequence[ForwardInput], longest: int) -> torch.Tensor | None:
         """(batch, n_positions, longest); None where some sequence wants every token."""
         if any(wanted.spans is None for wanted in batch if wanted.hook_points):
             return None
@@ -272,7 +272,7 @@ class ServedModel:
         return weights.to(self.device)
 
     def _gather(
-        self, wanted: Wanted, row: int, length: int, taken: dict[tuple[int, str], torch.Tensor], reduced: bool
+        self, wanted: ForwardInput, row: int, length: int, taken: dict[tuple[int, str], torch.Tensor], reduced: bool
     ) -> dict[str, torch.Tensor]:
         """Hook point → (n_layers, n_positions, d) of one sequence; `reduced`: the positions are averaged already."""
 

@@ -13,14 +13,14 @@ from emoprobe.results.trajectory import Message
 
 
 @dataclass(frozen=True)
-class Prompt:
+class TokenizedPrompt:
     """Token ids, and the spans of the parts that are known."""
 
     token_ids: list[int]
     spans: TokenSpans
 
 
-class Tokens:
+class PromptTokenizer:
     """A tokenizer with its chat template, for a model that holds `max_length` tokens."""
 
     def __init__(self, tokenizer: Any, max_length: int) -> None:
@@ -68,7 +68,7 @@ class Tokens:
         date: datetime.date | None = None,
         *,
         continued: bool = False,
-    ) -> Prompt:
+    ) -> TokenizedPrompt:
         """Render messages with the chat template.
 
         Args:
@@ -92,7 +92,7 @@ class Tokens:
                 )
         self._check(found.text)
         end = len(found.token_ids)
-        return Prompt(found.token_ids, TokenSpans(**found.spans, response=(end, end)))
+        return TokenizedPrompt(found.token_ids, TokenSpans(**found.spans, response=(end, end)))
 
     def _check(self, text: str) -> None:
         """Refuse what cannot be tokenized, or would take long to be found too long."""
@@ -106,7 +106,7 @@ class Tokens:
 class Decoder:
     """Turns tokens into text as they come, without cutting a character in two, and looks out for stop strings."""
 
-    def __init__(self, tokens: Tokens, stop: list[str]) -> None:
+    def __init__(self, tokens: PromptTokenizer, stop: list[str]) -> None:
         self._tokens, self._stop = tokens, stop
         self._hold = max((len(text) for text in stop), default=1) - 1
         self._ids: list[int] = []

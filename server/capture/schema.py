@@ -44,7 +44,7 @@ Positions = Annotated[Literal["all"] | list[int | str] | None, BeforeValidator(_
 Characters = tuple[int, int, int]
 
 
-class Edit(BaseModel):
+class StreamEdit(BaseModel):
     """One edit of the residual stream at the output of decoder layers, while the model runs.
 
     The direction is given as `values`, or as the tensor `key` of a safetensors file below the server's root: one for
@@ -70,7 +70,7 @@ class Edit(BaseModel):
     phase: Literal["prompt", "generation", "all"] = "all"
 
     @model_validator(mode="after")
-    def _one_direction(self) -> Edit:
+    def _one_direction(self) -> StreamEdit:
         if (self.file is None) == (self.values is None):
             raise ValueError("takes either file or values")
         if (self.file is None) != (self.key is None) or (self.file is None and self.sha256 is not None):
@@ -149,7 +149,7 @@ class Ndif(BaseModel):
     chat_template_kwargs: dict[str, Any] | None = None
     date: datetime.date | None = None
     prompt_tokens: int | None = Field(None, ge=1)
-    steering: list[Edit] = Field([], max_length=64)
+    steering: list[StreamEdit] = Field([], max_length=64)
     kl: int | None = Field(None, ge=1)
 
     @property

@@ -11,16 +11,16 @@ import torch
 from emoprobe.conversations.rendering import PromptError
 from emoprobe.models.architecture import HookPointError
 from emoprobe.results.activation_folder import TokenSpans
+from server.capture.activation_writer import ActivationWriter
 from server.capture.budget import Budget
 from server.capture.capturing import Captures
-from server.capture.engine import Engine, Pass
+from server.capture.choice_state import ChoiceState
+from server.capture.edits import EditError, LayerEdit, SequenceEdits, layer_edits
+from server.capture.engine import BatchEngine, Pass
 from server.capture.errors import BadRequestError, UnknownModelError
-from server.capture.generation import Generation
-from server.capture.model import Captured, ServedModel, Wanted
-from server.capture.prompts import Decoder, Prompt
+from server.capture.model import Captured, ForwardInput, ServedModel
+from server.capture.prompts import Decoder, TokenizedPrompt
 from server.capture.schema import Ndif, Sampling
-from server.capture.steering import LayerEdit, Steering, SteeringError, layer_edits
-from server.capture.storage import Storage
 
 if TYPE_CHECKING:
     from server.capture.pushing import Pusher
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 class Service:
     """The model, its engine and what it captures, as the routes use them."""
 
-    def __init__(self, model: ServedModel, engine: Engine, storage: Storage, pusher: Pusher | None = None) -> None:
+    def __init__(
+        self, model: ServedModel, engine: BatchEngine, storage: ActivationWriter, pusher: Pusher | None = None
+    ) -> None:
         self.model, self.engine, self.storage = model, engine, storage
         self.budget = Budget(engine.memory)
         self.captures = Captures(model, engine, storage, pusher)
@@ -50,7 +52,7 @@ class Service:
         ndif: Ndif | None,
         *,
         continued: bool = False,
-    ) -> Prompt:
+    ) -> TokenizedPrompt:
         """The prompt of a chat request; `continued`: its last message is the beginning of the answer.
 
         Raises:
@@ -65,7 +67,7 @@ class Service:
         self._check_tokens(prompt.token_ids, "messages")
         return prompt
 
-    def text_prompt(self, prompt: str | list[int], ndif: Ndif | None) -> Prompt:
+    def text_prompt(self, prompt: str | list[int], ndif: Ndif | None) -> TokenizedPrompt:
         """The prompt of a completion request: text, or token ids, which may hold a completion already.
 
         Raises:
@@ -86,7 +88,7 @@ class Service:
                     raise BadRequestError(
                         f"ndif.token_spans.{name} = {list(span)} is no span of the {count} tokens of the prompt", "ndif"
                     )
-            return Prompt(ids, TokenSpans(**spans, response=(count, len(ids))))
+            return TokenizedPrompt(ids, TokenSpans(**spans, response=(count, len(ids))))
         messages = [message.plain() for message in ndif.messages]
         prefilled = bool(messages) and messages[-1].get("role") == "assistant"
         for continued in (False, True)[: 1 + prefilled]:
@@ -99,7 +101,7 @@ class Service:
                 "in place of messages, or the ndif.date of a template that writes the date",
                 "ndif",
             )
-        return Prompt(ids, rendered.spans.model_copy(update={"response": (count, len(ids))}))
+        return TokenizedPrompt(ids, rendered.spans.model_copy(update={"response": (count, len(ids))}))
 
     def _check_tokens(self, ids: list[int], field: str) -> None:
         """Check that a prompt has tokens, and the model's embedding a row for each of them.
@@ -118,14 +120,14 @@ class Service:
 
     def generation(
         self,
-        prompt: Prompt,
+        prompt: TokenizedPrompt,
         request: Sampling,
         max_tokens: int | None,
         choice: int,
         logprobs: int | None,
         on_step: Callable[[], None],
         edits: tuple[LayerEdit, ...] = (),
-    ) -> Generation:
+    ) -> ChoiceState:
         """One choice of a request, not yet submitted.
 
         Raises:
@@ -138,7 +140,7 @@ class Service:
                 f"max_tokens asks for {max_tokens if max_tokens is not None else 'at least 1'} more",
                 "max_tokens",
             )
-        return Generation(
+        return ChoiceState(
             prompt_ids=prompt.token_ids,
             max_tokens=room if max_tokens is None else max_tokens,
             temperature=1.0 if request.temperature is None else request.temperature,
@@ -160,19 +162,21 @@ class Service:
         """
         try:
             return layer_edits(ndif.steering, self.storage.root, self.model.architecture) if ndif else ()
-        except (HookPointError, SteeringError, OSError) as error:
+        except (HookPointError, EditError, OSError) as error:
             raise BadRequestError(f"ndif.steering: {error}", "ndif") from None
 
-    async def score(self, prompt: Prompt, top: int, steering: Steering | None, divergences: int) -> Captured:
+    async def score(
+        self, prompt: TokenizedPrompt, top: int, steering: SequenceEdits | None, divergences: int
+    ) -> Captured:
         """Log-probabilities of a prompt's own tokens, and how far its edits move the first predictions after it."""
         item = Pass(
-            Wanted(prompt.token_ids, [], [], None, torch.float32, True, top, steering, divergences=divergences), 0
+            ForwardInput(prompt.token_ids, [], [], None, torch.float32, True, top, steering, divergences=divergences), 0
         )
         self.engine.submit_pass(item)
         captured: Captured = await asyncio.wrap_future(item.result)
         return captured
 
 
-def steering_of(edits: tuple[LayerEdit, ...], prompt: Prompt) -> Steering | None:
+def steering_of(edits: tuple[LayerEdit, ...], prompt: TokenizedPrompt) -> SequenceEdits | None:
     """The edits of a sequence that begins with this prompt."""
-    return Steering(edits, prompt.spans.response[0]) if edits else None
+    return SequenceEdits(edits, prompt.spans.response[0]) if edits else None

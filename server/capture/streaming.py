@@ -16,9 +16,9 @@ from server.capture.answers import (
     error_body,
     event,
 )
+from server.capture.choice_state import ChoiceState
 from server.capture.completions import Work
 from server.capture.errors import TOLD, told
-from server.capture.generation import Generation
 from server.capture.prompts import Decoder
 
 T = TypeVar("T")
@@ -81,7 +81,7 @@ class _Chunks:
             if not self._closed[index] and (chunk := self._chunk(index, row)) is not None:
                 yield chunk
 
-    def _chunk(self, index: int, row: Generation) -> dict[str, Any] | None:
+    def _chunk(self, index: int, row: ChoiceState) -> dict[str, Any] | None:
         # The engine's thread goes on meanwhile: look at `finish` first, then at what is there.
         finish = row.finish
         count = len(row.token_ids) if row.logprobs is None else min(len(row.token_ids), len(row.scores))

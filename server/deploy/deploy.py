@@ -25,18 +25,18 @@ from emoprobe.models import source as models
 from emoprobe.models.hardware import QUERY, parse_gpus
 from emoprobe.results.layout import MODELS
 from server.deploy import processes, skypilot
+from server.deploy.deployed_model import DeployedModel, model_identity
 from server.deploy.deployment import DEPLOYED, KEY, TUNNEL, TUNNEL_LOG, DeployedServer, Deployment, place_of
 from server.deploy.host import Host, HostError, digest
 from server.deploy.orders import Order, Server, Status
 from server.deploy.site import SENT, Site, model_folder
-from server.deploy.wanted import Wanted, model_identity
 from server.pool.fleets import PER_BATCH
 from server.pool.launch import CODE, free_port
 
 TUNNEL_SECONDS = 120.0
 
 
-def deploy(wanted: Wanted, root: Path = DEPLOYED, out: TextIO = sys.stderr) -> Deployment:
+def deploy(wanted: DeployedModel, root: Path = DEPLOYED, out: TextIO = sys.stderr) -> Deployment:
     """Have the servers of a plan stand on another machine, and a tunnel lead to them; what stands already stays.
 
     Args:
@@ -116,7 +116,7 @@ def _logged_in(settings: Deploy, known: Deployment | None) -> Deployment:
     return known.model_copy(update=where) if known else Deployment(id=secrets.token_hex(8), model_identity="", **where)
 
 
-def _rented(wanted: Wanted, place: Path, known: Deployment | None, out: TextIO) -> Deployment:
+def _rented(wanted: DeployedModel, place: Path, known: Deployment | None, out: TextIO) -> Deployment:
     """The deployment on a machine that SkyPilot rents; it is recorded before it costs anything."""
     number = secrets.token_hex(8)
     name = f"emoprobe-{number}"
@@ -139,7 +139,7 @@ def _check_gpus(settings: Deploy, host: Host, out: TextIO) -> None:
         print(PER_BATCH % gpu, file=out)
 
 
-def _environment(wanted: Wanted) -> dict[str, str]:
+def _environment(wanted: DeployedModel) -> dict[str, str]:
     """The variables that are handed to the machine: those of `deploy.environment`, and what a push needs there.
 
     Raises:
@@ -157,7 +157,7 @@ def _environment(wanted: Wanted) -> dict[str, str]:
     return found
 
 
-def _standing(wanted: Wanted, site: Site, place: Path, environment: dict[str, str], out: TextIO) -> Status:
+def _standing(wanted: DeployedModel, site: Site, place: Path, environment: dict[str, str], out: TextIO) -> Status:
     """What stands on the machine, once it is what is wanted."""
     order, host = _order(wanted, site, environment), site.host
     status = site.status()
@@ -188,7 +188,7 @@ def _standing(wanted: Wanted, site: Site, place: Path, environment: dict[str, st
     return status
 
 
-def _order(wanted: Wanted, site: Site, environment: dict[str, str]) -> Order:
+def _order(wanted: DeployedModel, site: Site, environment: dict[str, str]) -> Order:
     """The order for the keeper: the first experiment, as that machine sees it."""
     config = wanted.config
     source = config.model.source

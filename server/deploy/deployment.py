@@ -11,8 +11,8 @@ from emoprobe.config.execution.deploy import Deploy
 from emoprobe.config.experiment import Config
 from emoprobe.config.study import Study
 from emoprobe.results import atomic
+from server.deploy.deployed_model import model_identity, pushed_to
 from server.deploy.orders import Server
-from server.deploy.wanted import model_identity, pushed_to
 
 DEPLOYED = Path(".snakemake/emoprobe/deployed")
 RECORD, KEY, TUNNEL, TUNNEL_LOG = "deployment.json", "key", "tunnel.process", "tunnel.log"

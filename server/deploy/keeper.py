@@ -26,8 +26,8 @@ from emoprobe.results.layout import Layout
 from server.deploy import processes
 from server.deploy.orders import ENVIRONMENT, KEY, ORDER, PROCESS, Order, ServerStatus, Status
 from server.deploy.relay import GoneError, Relay, Streams
-from server.pool.experiment import Experiment
-from server.pool.fleets import PER_BATCH, Place, local_process
+from server.pool.experiment_jobs import ExperimentJobs
+from server.pool.fleets import PER_BATCH, ServerSlot, local_process
 from server.pool.launch import Kind, shares
 from server.pool.worker import Worker, WorkerLimits
 
@@ -88,7 +88,7 @@ class Keeper:
             await asyncio.gather(*supervisors, return_exceptions=True)
             self._tell("ended")
 
-    def _make_workers(self, experiment: Experiment) -> None:
+    def _make_workers(self, experiment: ExperimentJobs) -> None:
         settings = self._config.workers
         limits = WorkerLimits(settings.requests, settings.restarts, settings.start_timeout, settings.hang_timeout)
         kinds: list[Kind] = [kind for kind in ("vllm", "nnsight") if kind in self._order.kinds]
@@ -98,7 +98,7 @@ class Keeper:
         for kind in kinds:
             for number, share in enumerate(divided):
                 log_path = self._folder / "logs" / f"{kind}-{number}.log"
-                place = Place(kind, number, share, self._key, log_path, self._order.push)
+                place = ServerSlot(kind, number, share, self._key, log_path, self._order.push)
                 launcher = local_process(experiment, place)
                 worker = Worker(
                     place.name, experiment.model_name, self._key, limits, launcher, lambda: None, described(share.gpus)
@@ -165,7 +165,7 @@ class Keeper:
             self._written = status
 
 
-def prepared(config: Config, folder: Path) -> Experiment:
+def prepared(config: Config, folder: Path) -> ExperimentJobs:
     """The experiment on this machine, its model ready to be loaded; servers write below `activations/`.
 
     Raises:
@@ -174,7 +174,7 @@ def prepared(config: Config, folder: Path) -> Experiment:
     card = models.prepare(config.model, folder / "models")
     results = folder / "activations"
     atomic.write_json(Layout.of(config.experiment.name, results).model, card.to_json())
-    return Experiment(config, results, folder)
+    return ExperimentJobs(config, results, folder)
 
 
 def _connect_to(worker: Worker) -> Callable[[], Awaitable[Streams]]:

@@ -14,19 +14,19 @@ from server.pool.status import PoolStatus
 
 
 @dataclass(frozen=True)
-class Address:
+class PoolAddress:
     """A port and the token that a client must send first."""
 
     port: int
     token: str
 
     @classmethod
-    def new(cls, port: int) -> Address:
+    def new(cls, port: int) -> PoolAddress:
         """An address with a fresh token."""
         return cls(port, secrets.token_hex(16))
 
     @classmethod
-    def read(cls, path: Path) -> Address | None:
+    def read(cls, path: Path) -> PoolAddress | None:
         """The address in a file, None where there is none."""
         try:
             port, token = path.read_text().split()
@@ -54,7 +54,7 @@ class Address:
 
 def pool_status(path: Path) -> PoolStatus | None:
     """What the pool at an address says of itself, None where none answers."""
-    address = Address.read(path)
+    address = PoolAddress.read(path)
     connection = address.connect() if address is not None else None
     if address is None or connection is None:
         return None

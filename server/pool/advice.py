@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from emoprobe.tasks.responses import OtherPromptError
+from emoprobe.conversations.responses import OtherPromptError
 from server.pool.replies import RequestError
 
 TRANSIENT = "run again for new attempts; logs/pool.log and logs/servers/ say more."

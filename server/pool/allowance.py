@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emoprobe.config.experiment import Config
+from emoprobe.conversations.samples import experiment_pairs
 from emoprobe.results.activation_folder import METADATA, ActivationError, ActivationFolder
 from emoprobe.results.layout import SCORES, Layout
 from emoprobe.results.record import DamagedError
 from emoprobe.results.scores import Scores
 from emoprobe.results.trajectory import STATE, AgentState
-from emoprobe.tasks.samples import experiment_pairs
 
 if TYPE_CHECKING:
     from server.pool.fleet import UnansweredError

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from server.pool.address import Address, private_folder
+from server.pool.address import PoolAddress, private_folder
 from server.pool.protocol import JOBS, Access, Job, encode
 
 MAX_POOLS = 4
@@ -113,8 +113,8 @@ class PoolClient:
             self._send(connection, list(self._asked.values()))
         return ""
 
-    def _connected(self) -> tuple[socket.socket | None, Address | None]:
-        address = Address.read(self._address)
+    def _connected(self) -> tuple[socket.socket | None, PoolAddress | None]:
+        address = PoolAddress.read(self._address)
         connection = address.connect() if address is not None else None
         if connection is not None:
             connection.settimeout(None)

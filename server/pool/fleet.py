@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from emoprobe.conversations.responses import Delivery, OtherPromptError
 from emoprobe.results.trajectory import Attempt
-from emoprobe.tasks.responses import Delivery, OtherPromptError
 from server.pool import advice
 from server.pool.launch import Kind
 from server.pool.replies import RequestError
@@ -49,7 +49,7 @@ class RefusedError(UnansweredError):
 
 
 @dataclass(frozen=True)
-class Request:
+class ServerDemand:
     """What is asked of a fleet.
 
     `index` is the pair's, which picks the worker; `path` the route, such as `/v1/chat/completions`; `timeout` the
@@ -122,7 +122,7 @@ class Fleet:
         """Wake the requests that wait for room."""
         self._room.set()
 
-    async def deliver(self, request: Request) -> tuple[dict[str, Any], Delivery]:
+    async def deliver(self, request: ServerDemand) -> tuple[dict[str, Any], Delivery]:
         """Have a request answered, by another worker where one fails; where it is another model's turn, wait.
 
         Raises:
@@ -136,7 +136,7 @@ class Fleet:
             self.start()
             return await self._try(request)
 
-    async def _try(self, request: Request) -> tuple[dict[str, Any], Delivery]:
+    async def _try(self, request: ServerDemand) -> tuple[dict[str, Any], Delivery]:
         """Try worker after worker."""
         attempts: list[Attempt] = []
         tried: list[Worker] = []
@@ -173,7 +173,7 @@ class Fleet:
             tried.append(worker)
 
     async def _attempt(
-        self, worker: Worker, request: Request, attempts: list[Attempt]
+        self, worker: Worker, request: ServerDemand, attempts: list[Attempt]
     ) -> tuple[dict[str, Any], Delivery]:
         """One try; it is added to the attempts, whatever comes of it."""
         started, clock = datetime.now(UTC).isoformat(timespec="milliseconds"), time.monotonic()

@@ -17,7 +17,7 @@ from emoprobe.config.execution.slurm import SlurmShape
 from emoprobe.config.execution.workers import Workers
 from emoprobe.models.hardware import described, models_without_batch_invariance
 from server.pool.endpoint import Endpoint
-from server.pool.experiment import Experiment
+from server.pool.experiment_jobs import ExperimentJobs
 from server.pool.fleet import Fleet
 from server.pool.launch import (
     BATCH_INVARIANT,
@@ -55,7 +55,7 @@ COMPILED = ".compiled"
 
 
 @dataclass(frozen=True)
-class Place:
+class ServerSlot:
     """A server's place on this machine: its number among those of its kind, what it may use, its key and its log.
 
     `push` is where an NNsight server pushes activations.
@@ -74,7 +74,7 @@ class Place:
         return f"{self.kind}-{self.number}"
 
 
-def local_process(experiment: Experiment, place: Place) -> Launcher:
+def local_process(experiment: ExperimentJobs, place: ServerSlot) -> Launcher:
     """A server that is a process of the pool. It takes the first free port from its number on, see `workers.port`."""
     config, share = experiment.config, place.share
     first = config.workers.port + place.number if config.workers.port else 0
@@ -88,7 +88,7 @@ def local_process(experiment: Experiment, place: Place) -> Launcher:
     return LocalProcess(place.name, make, place.log_path)
 
 
-def slurm_command(experiment: Experiment, kind: Kind, shape: SlurmShape) -> JobCommand:
+def slurm_command(experiment: ExperimentJobs, kind: Kind, shape: SlurmShape) -> JobCommand:
     """What a SLURM job of an experiment runs."""
     share = Share([], [str(number) for number in range(shape.gpus)])
     model, name = experiment.card.path, experiment.model_name
@@ -106,7 +106,9 @@ class Fleets:
     """
 
     def __init__(
-        self, launcher: Callable[[Experiment, Place], Launcher] = local_process, turns: Callable[[], Turns] = Turns
+        self,
+        launcher: Callable[[ExperimentJobs, ServerSlot], Launcher] = local_process,
+        turns: Callable[[], Turns] = Turns,
     ) -> None:
         self._launcher = launcher
         self._fleets: dict[Hashable, Fleet] = {}
@@ -121,7 +123,7 @@ class Fleets:
     def __iter__(self) -> Iterator[Fleet]:
         return iter(self._fleets.values())
 
-    def of(self, kind: Kind, experiment: Experiment, logs: Path) -> Fleet:
+    def of(self, kind: Kind, experiment: ExperimentJobs, logs: Path) -> Fleet:
         """The fleet that serves an experiment.
 
         Args:
@@ -159,7 +161,7 @@ class Fleets:
             if not self._generating:
                 self._no_generation.set()
 
-    def start_capture_early(self, experiment: Experiment, logs: Path) -> None:
+    def start_capture_early(self, experiment: ExperimentJobs, logs: Path) -> None:
         """Start what will capture an experiment's activations while vLLM starts, which leaves a core idle.
 
         Not beside a GPU: vLLM measures how much of its memory is free.
@@ -189,7 +191,7 @@ class Fleets:
             self._told.add(gpu)
             log.warning(PER_BATCH, gpu)
 
-    def _new(self, kind: Kind, experiment: Experiment, logs: Path) -> Fleet:
+    def _new(self, kind: Kind, experiment: ExperimentJobs, logs: Path) -> Fleet:
         workers, urls = experiment.config.workers, _endpoints(kind, experiment)
         limits = WorkerLimits(workers.requests, workers.restarts, workers.start_timeout, workers.hang_timeout)
         turns = None if urls else self._turns[kind]
@@ -208,7 +210,7 @@ class Fleets:
         else:
             launchers, hardware = {}, []
             for number, share in enumerate(shares(workers.count, experiment.config.generation.engine.tensor_parallel)):
-                place = Place(kind, number, share, api_key or "", logs / "servers" / f"{kind}-{number}.log")
+                place = ServerSlot(kind, number, share, api_key or "", logs / "servers" / f"{kind}-{number}.log")
                 launchers[place.name] = self._launcher(experiment, place)
                 hardware.append(described(share.gpus))
                 self._tell_of_batches(described(share.gpus))
@@ -218,7 +220,7 @@ class Fleets:
         ]
         return fleet
 
-    def _slurm_jobs(self, kind: Kind, experiment: Experiment, logs: Path, api_key: str) -> dict[str, Launcher]:
+    def _slurm_jobs(self, kind: Kind, experiment: ExperimentJobs, logs: Path, api_key: str) -> dict[str, Launcher]:
         """A launcher for each job of an experiment's shapes, by the worker's name."""
         workers = experiment.config.workers
         cluster = self._clusters.setdefault(experiment.results, SlurmCluster(experiment.results))
@@ -252,12 +254,12 @@ def _endpoint_key(workers: Workers) -> str | None:
     return os.environ.get(workers.api_key_env) if workers.api_key_env else None
 
 
-def _endpoints(kind: Kind, experiment: Experiment) -> list[str]:
+def _endpoints(kind: Kind, experiment: ExperimentJobs) -> list[str]:
     """The servers that somebody else runs for an experiment."""
     return experiment.config.workers.endpoints_of(kind)
 
 
-def _identity(kind: Kind, experiment: Experiment) -> Hashable:
+def _identity(kind: Kind, experiment: ExperimentJobs) -> Hashable:
     """What the servers of an experiment are. Settings that only say how they are run are no part of it."""
     config = experiment.config
     urls = _endpoints(kind, experiment)

@@ -8,24 +8,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from emoprobe.conversations.requests import chat_request, message_spans, rendered_prompt, sent_request
+from emoprobe.conversations.responses import Delivery, ResponseError, check_response, completed, failed
+from emoprobe.conversations.samples import sample_index, split_draw_id
 from emoprobe.conversations.stored import stored_spans
-from emoprobe.results.activation_folder import ActivationFolder, Stored
+from emoprobe.results.activation_folder import ActivationFolder, StoredTensors
 from emoprobe.results.dates import date_to_now
 from emoprobe.results.record import DamagedError
 from emoprobe.results.sample import Sample
 from emoprobe.results.trajectory import STATE, AgentState
-from emoprobe.tasks.requests import chat_request, message_spans, rendered_prompt, sent_request
-from emoprobe.tasks.responses import Delivery, ResponseError, check_response, completed, failed
-from emoprobe.tasks.samples import sample_index, split_draw_id
-from server.pool.experiment import Experiment
+from server.pool.experiment_jobs import ExperimentJobs
 from server.pool.fetched import delete_at_server, fetch_from_server
-from server.pool.fleet import Fleet, Request, UnansweredError
+from server.pool.fleet import Fleet, ServerDemand, UnansweredError
 from server.pool.worker import Worker
 
 Check = Callable[[Any], dict[str, Any]]
 
 
-async def draw(experiment: Experiment, sample_id: str) -> None:
+async def draw(experiment: ExperimentJobs, sample_id: str) -> None:
     """Draw one sample and write it.
 
     Raises:
@@ -39,7 +39,7 @@ async def draw(experiment: Experiment, sample_id: str) -> None:
     await write(work)
 
 
-async def generate(experiment: Experiment, fleet: Fleet, variant: str, name: str) -> None:
+async def generate(experiment: ExperimentJobs, fleet: Fleet, variant: str, name: str) -> None:
     """Generate, grade and write one trajectory; within the allowed failures, a record of why there is none.
 
     Args:
@@ -68,7 +68,7 @@ async def generate(experiment: Experiment, fleet: Fleet, variant: str, name: str
         body |= {"ndif": inline | {"token_spans": prompt.spans}}
         check, fetch = _capture_check(inline, check), _fetcher(experiment, inline)
     index = experiment.pair_index(variant, sample.index, number)
-    asked = Request(index, "/v1/completions", body, config.workers.timeout, check, fetch)
+    asked = ServerDemand(index, "/v1/completions", body, config.workers.timeout, check, fetch)
     try:
         response, delivery = await fleet.deliver(asked)
     except UnansweredError as error:
@@ -85,7 +85,7 @@ async def generate(experiment: Experiment, fleet: Fleet, variant: str, name: str
     await write(trajectory.write, layout.pair(variant, name))
 
 
-async def capture(experiment: Experiment, fleet: Fleet, variant: str, name: str) -> None:
+async def capture(experiment: ExperimentJobs, fleet: Fleet, variant: str, name: str) -> None:
     """Capture the activations of one trajectory: its exact tokens once more, in one forward pass.
 
     A trajectory that is the record of an error has none; its folder says so. So does, within the allowed failures,
@@ -101,7 +101,7 @@ async def capture(experiment: Experiment, fleet: Fleet, variant: str, name: str)
     await _replay(experiment, fleet, variant, name, _wanted(experiment, variant, name))
 
 
-async def capture_tokens(experiment: Experiment, fleet: Fleet, variant: str, name: str) -> None:
+async def capture_tokens(experiment: ExperimentJobs, fleet: Fleet, variant: str, name: str) -> None:
     """Capture one layer of one trajectory at every token, for the features; else as `capture`."""
     settings = experiment.config.features
     wanted = {
@@ -115,7 +115,7 @@ async def capture_tokens(experiment: Experiment, fleet: Fleet, variant: str, nam
     await _replay(experiment, fleet, variant, name, wanted)
 
 
-async def _replay(experiment: Experiment, fleet: Fleet, variant: str, name: str, wanted: dict[str, Any]) -> None:
+async def _replay(experiment: ExperimentJobs, fleet: Fleet, variant: str, name: str, wanted: dict[str, Any]) -> None:
     path = experiment.layout.pair(variant, name) / STATE
     state = AgentState.read_file(path)
     date_to_now([path, experiment.layout.model])
@@ -136,7 +136,7 @@ async def _replay(experiment: Experiment, fleet: Fleet, variant: str, name: str,
     }
     index = experiment.pair_index(variant, sample_index(name), split_draw_id(name)[1])
     check, fetch = _capture_check(wanted, dict), _fetcher(experiment, wanted)
-    asked = Request(index, "/v1/completions", request, experiment.config.workers.timeout, check, fetch)
+    asked = ServerDemand(index, "/v1/completions", request, experiment.config.workers.timeout, check, fetch)
     try:
         answer, delivery = await fleet.deliver(asked)
     except UnansweredError as error:
@@ -148,18 +148,18 @@ async def _replay(experiment: Experiment, fleet: Fleet, variant: str, name: str,
 
 
 async def _write_failed_capture(
-    experiment: Experiment, wanted: dict[str, Any], error: str, token_ids: list[int]
+    experiment: ExperimentJobs, wanted: dict[str, Any], error: str, token_ids: list[int]
 ) -> None:
     """Write the activation folder of a pair that has no activations."""
     folder = experiment.results / wanted["save_dir"]
     await write(ActivationFolder.write_failure, folder, error, wanted["request_id"], token_ids)
 
 
-def _request_id(experiment: Experiment, variant: str, name: str) -> str:
+def _request_id(experiment: ExperimentJobs, variant: str, name: str) -> str:
     return f"{experiment.config.experiment.name}-{variant}-{name}"
 
 
-def _wanted(experiment: Experiment, variant: str, name: str) -> dict[str, Any]:
+def _wanted(experiment: ExperimentJobs, variant: str, name: str) -> dict[str, Any]:
     """What every capture of an experiment asks for."""
     settings = experiment.config.capture
     push = {"push": True} if experiment.config.workers.capture_files == "push" else {}
@@ -174,13 +174,13 @@ def _wanted(experiment: Experiment, variant: str, name: str) -> dict[str, Any]:
     }
 
 
-def _save_dir(experiment: Experiment, folder: Path) -> str:
+def _save_dir(experiment: ExperimentJobs, folder: Path) -> str:
     """Where a server is to write a folder; one on a host without this file system has another root."""
     elsewhere = experiment.config.workers.captures_elsewhere
     return str(folder.relative_to(experiment.results) if elsewhere else folder.resolve())
 
 
-def _fetcher(experiment: Experiment, wanted: dict[str, Any]) -> Callable[[Worker, dict[str, Any]], Any] | None:
+def _fetcher(experiment: ExperimentJobs, wanted: dict[str, Any]) -> Callable[[Worker, dict[str, Any]], Any] | None:
     """What brings a folder here from its server's disk; None where it is written, or pushed, to where we find it."""
     if not experiment.config.workers.captures_elsewhere or wanted.get("push"):
         return None
@@ -195,7 +195,7 @@ def _capture_check(wanted: dict[str, Any], check: Check) -> Check:
         crumb = found.get("ndif")
         if not isinstance(crumb, dict) or "save_dir" not in crumb:
             raise ResponseError(f"the answer has no ndif breadcrumb: {str(answer)[:200]}")
-        if wanted.get("push") and not crumb.keys() >= Stored.model_fields.keys():
+        if wanted.get("push") and not crumb.keys() >= StoredTensors.model_fields.keys():
             raise ResponseError(f"the answer does not tell where the activations were pushed to: {str(crumb)[:200]}")
         return found
 
@@ -203,7 +203,7 @@ def _capture_check(wanted: dict[str, Any], check: Check) -> Check:
 
 
 async def _pull_pushed(
-    experiment: Experiment, fleet: Fleet, wanted: dict[str, Any], answer: dict[str, Any], delivery: Delivery
+    experiment: ExperimentJobs, fleet: Fleet, wanted: dict[str, Any], answer: dict[str, Any], delivery: Delivery
 ) -> None:
     """Bring activations here that their server has pushed, where it was to; its own copy is deleted then.
 
@@ -214,7 +214,7 @@ async def _pull_pushed(
         return
     from emoprobe.storage.pull import pull_folder
 
-    stored = Stored.model_validate({key: answer["ndif"][key] for key in Stored.model_fields})
+    stored = StoredTensors.model_validate({key: answer["ndif"][key] for key in StoredTensors.model_fields})
     await write(pull_folder, experiment.results / wanted["save_dir"], stored, experiment.config.storage)
     for worker in fleet.workers:
         if worker.name == delivery.worker_id:

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from emoprobe.conversations.rendering import PromptError
+from emoprobe.conversations.samples import DataError
+from emoprobe.conversations.variants import VariantError
 from emoprobe.models.source import ModelError
 from emoprobe.results.activation_folder import ActivationError
 from emoprobe.results.os_errors import what_to_do
 from emoprobe.results.record import DamagedError
-from emoprobe.tasks.samples import DataError
-from emoprobe.tasks.variants import VariantError
 from server.pool import jobs, steering
-from server.pool.address import Address
+from server.pool.address import PoolAddress
 from server.pool.fleet import FleetDownError, GaveUpError, RefusedError
 from server.pool.fleets import Fleets
 from server.pool.launcher import LaunchError
@@ -30,20 +30,20 @@ from server.pool.protocol import (
     JOBS,
     STATUS,
     Caller,
-    Capture,
-    Direction,
-    Generate,
+    CaptureJob,
+    DirectionJob,
+    GenerateJob,
     Job,
     ProtocolError,
-    Sample,
-    Score,
-    Steer,
-    Tokens,
+    SampleJob,
+    ScoreJob,
+    SteerJob,
+    TokensJob,
     decode,
 )
 from server.pool.run import PlanError, Run
 from server.pool.status import PoolStatus
-from server.pool.steering import SteeringError
+from server.pool.steering import SteeringJobError
 
 log = logging.getLogger(__name__)
 
@@ -79,14 +79,14 @@ class Pool:
             loop.add_signal_handler(number, self.close)
         # Every job in flight is a connection, and with many they come at once.
         server = await asyncio.start_server(self._connected, "127.0.0.1", 0, backlog=4096)
-        address = Address.new(server.sockets[0].getsockname()[1])
+        address = PoolAddress.new(server.sockets[0].getsockname()[1])
         self._token = address.token
         address.write(self._address_path)
         log.info("pool %d listens at port %d", os.getpid(), address.port)
         await self._closing.wait()
         log.info("pool %d ends", os.getpid())
         # The next run starts a pool of its own rather than talk to one that is ending.
-        if Address.read(self._address_path) == address:
+        if PoolAddress.read(self._address_path) == address:
             self._address_path.unlink(missing_ok=True)
         server.close()
         for task in list(self._tasks):
@@ -225,7 +225,7 @@ class Pool:
             reason = f"a file of {root} cannot be read or written: {error.strerror or error}"
             return f"{job.label}: {reason}\nWhat to do: {what_to_do(error)}\n"
         told = (
-            GaveUpError, RefusedError, VariantError, DataError, DamagedError, ActivationError, SteeringError,
+            GaveUpError, RefusedError, VariantError, DataError, DamagedError, ActivationError, SteeringJobError,
             PromptError, ModelError,
         )  # fmt: skip
         if isinstance(error, told):
@@ -240,13 +240,13 @@ class Pool:
     async def _do(self, run: Run, job: Job) -> None:
         experiment = run.experiment(job.experiment)
         match job:
-            case Sample():
+            case SampleJob():
                 await jobs.draw(experiment, job.sample)
                 return
-            case Direction():
+            case DirectionJob():
                 await steering.fit_direction(experiment, job.direction)
                 return
-            case Generate():
+            case GenerateJob():
                 fleet = self._fleets.of(experiment.config.generation.backend, experiment, run.logs)
                 if fleet.is_local and not experiment.config.captures_inline:
                     self._fleets.start_capture_early(experiment, run.logs)
@@ -256,13 +256,13 @@ class Pool:
         fleet = self._fleets.of("nnsight", experiment, run.logs)
         await self._fleets.before_capture(fleet)
         match job:
-            case Capture():
+            case CaptureJob():
                 await jobs.capture(experiment, fleet, job.variant, job.sample)
-            case Tokens():
+            case TokensJob():
                 await jobs.capture_tokens(experiment, fleet, job.variant, job.sample)
-            case Steer():
+            case SteerJob():
                 await steering.steer(experiment, fleet, f"{job.condition}/{job.variant}", job.sample)
-            case Score():
+            case ScoreJob():
                 await steering.score(experiment, fleet, f"{job.condition}/{job.variant}", job.sample)
 
     def status(self) -> PoolStatus:

@@ -40,7 +40,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Sample(Job):
+class SampleJob(Job):
     """Draw a question from the data set."""
 
     kind: ClassVar[str] = "sample"
@@ -66,28 +66,28 @@ class PairJob(Job):
 
 
 @dataclass(frozen=True)
-class Generate(PairJob):
+class GenerateJob(PairJob):
     """Generate a trajectory; where the backend captures inline, with its activations."""
 
     kind: ClassVar[str] = "generate"
 
 
 @dataclass(frozen=True)
-class Capture(PairJob):
+class CaptureJob(PairJob):
     """Capture the activations of a trajectory."""
 
     kind: ClassVar[str] = "capture"
 
 
 @dataclass(frozen=True)
-class Tokens(PairJob):
+class TokensJob(PairJob):
     """Capture a trajectory at every token, for the features."""
 
     kind: ClassVar[str] = "tokens"
 
 
 @dataclass(frozen=True)
-class Direction(Job):
+class DirectionJob(Job):
     """Fit a direction on activations."""
 
     kind: ClassVar[str] = "direction"
@@ -114,20 +114,22 @@ class ConditionJob(Job):
 
 
 @dataclass(frozen=True)
-class Steer(ConditionJob):
+class SteerJob(ConditionJob):
     """Generate a steered trajectory."""
 
     kind: ClassVar[str] = "steer"
 
 
 @dataclass(frozen=True)
-class Score(ConditionJob):
+class ScoreJob(ConditionJob):
     """Score a steered trajectory."""
 
     kind: ClassVar[str] = "score"
 
 
-KINDS: dict[str, type[Job]] = {each.kind: each for each in (Sample, Generate, Capture, Tokens, Direction, Steer, Score)}
+KINDS: dict[str, type[Job]] = {
+    each.kind: each for each in (SampleJob, GenerateJob, CaptureJob, TokensJob, DirectionJob, SteerJob, ScoreJob)
+}
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ class Access:
 
 
 @dataclass(frozen=True)
-class Request:
+class JobRequest:
     """A job of one instance of the workflow; as text, the command that has it done.
 
     Rules carry it in `params`, where Snakemake records only plain values: neither a process number nor the place of an

@@ -13,10 +13,10 @@ from typing import Any
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
+from emoprobe.conversations import variants
 from emoprobe.models import source as models
 from emoprobe.results.layout import Layout
-from emoprobe.tasks import variants
-from server.pool.experiment import Experiment
+from server.pool.experiment_jobs import ExperimentJobs
 from server.pool.protocol import Caller, Job
 
 
@@ -29,13 +29,13 @@ class Run:
 
     def __init__(self, caller: Caller) -> None:
         self._plan, self._results, self._directory = map(Path, (caller.plan, caller.results, caller.directory))
-        self._experiments: dict[str, Experiment] = {}
+        self._experiments: dict[str, ExperimentJobs] = {}
         self.names = sorted(path.stem for path in self._plan.glob("*.json"))
         self.refused: dict[Job, str] = {}
         self.down: set[str] = set()
         """Experiments that no server is left for."""
 
-    def experiment(self, name: str) -> Experiment:
+    def experiment(self, name: str) -> ExperimentJobs:
         """One experiment of the plan.
 
         Raises:
@@ -47,10 +47,10 @@ class Run:
                 config = parse_config(json.loads(path.read_text(encoding="utf-8")), str(path))
             except (OSError, ValueError) as error:
                 raise PlanError(f"{path} cannot be read ({error}); delete {self._plan} and run again") from None
-            self._experiments[name] = Experiment(config, self._results, self._directory)
+            self._experiments[name] = ExperimentJobs(config, self._results, self._directory)
         return self._experiments[name]
 
-    def experiments(self) -> list[Experiment]:
+    def experiments(self) -> list[ExperimentJobs]:
         """All experiments of the plan.
 
         Raises:

@@ -28,7 +28,7 @@ LEASE_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
-class Address:
+class JobAddress:
     """Where a job's server listens, as the job says: to be believed only once the server has proved its nonce.
 
     `hardware` is what it runs on, as `emoprobe.models.hardware` describes it.
@@ -61,11 +61,11 @@ class JobFolder:
         private_file(path / KEY, key)
         private_file(path / JOB, json.dumps(job))
 
-    def address(self) -> Address | None:
+    def address(self) -> JobAddress | None:
         """Where the server listens; None until the job has said so. What names another nonce is not of this job."""
         found = self.note(ADDRESS)
         try:
-            address = Address(**found) if found is not None else None
+            address = JobAddress(**found) if found is not None else None
         except TypeError:
             return None
         return address if address is not None and address.nonce == self._nonce else None

@@ -15,7 +15,7 @@ from server.pool import slurm_ends
 from server.pool.launcher import EndedError, Exit, Launcher, LaunchError
 from server.pool.log_tail import LogTail
 from server.pool.slurm_cluster import JobState, SlurmCluster, UnreachableError
-from server.pool.slurm_folder import LEASE_SECONDS, Address, JobFolder
+from server.pool.slurm_folder import LEASE_SECONDS, JobAddress, JobFolder
 from server.pool.slurm_request import JobCommand, job_file, job_script, sbatch_options
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class SlurmJob(Launcher):
         self._since = 0.0
         self._waits = ""
         self._folder: JobFolder | None = None
-        self._address: Address | None = None
+        self._address: JobAddress | None = None
         self._submitting: asyncio.Task[str] | None = None
         self._follower: asyncio.Task[None] | None = None
         self._ended: asyncio.Future[Exit] | None = None
@@ -188,7 +188,7 @@ class SlurmJob(Launcher):
             await asyncio.sleep(pause)
             pause = min(30.0, 2 * pause)
 
-    async def _placed(self, job: str) -> Address:
+    async def _placed(self, job: str) -> JobAddress:
         """Wait until the job says where its server listens."""
         assert self._folder is not None
         submitted, running = time.monotonic(), 0.0

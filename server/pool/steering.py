@@ -6,6 +6,9 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+from emoprobe.conversations.requests import chat_request, rendered_prompt, sent_request
+from emoprobe.conversations.responses import completed, failed
+from emoprobe.conversations.samples import split_draw_id
 from emoprobe.models.source import ModelError
 from emoprobe.results.dates import date_to_now
 from emoprobe.results.layout import SCORES
@@ -14,20 +17,17 @@ from emoprobe.results.sample import Sample
 from emoprobe.results.scores import Scores
 from emoprobe.results.trajectory import STATE, AgentState, Trajectory
 from emoprobe.steering import requests
-from emoprobe.steering.plan import Edit, Steered, UnknownConditionError
-from emoprobe.tasks.requests import chat_request, rendered_prompt, sent_request
-from emoprobe.tasks.responses import completed, failed
-from emoprobe.tasks.samples import split_draw_id
-from server.pool.experiment import Experiment
-from server.pool.fleet import Fleet, Request, UnansweredError
+from emoprobe.steering.grid import SteeredPair, SteeringEdit, UnknownConditionError
+from server.pool.experiment_jobs import ExperimentJobs
+from server.pool.fleet import Fleet, ServerDemand, UnansweredError
 from server.pool.jobs import write
 
 
-class SteeringError(ValueError):
+class SteeringJobError(ValueError):
     """Something that cannot be made for steering; the message says why."""
 
 
-async def fit_direction(experiment: Experiment, name: str) -> None:
+async def fit_direction(experiment: ExperimentJobs, name: str) -> None:
     """Make one direction and write its file.
 
     Raises:
@@ -43,16 +43,16 @@ async def fit_direction(experiment: Experiment, name: str) -> None:
 
         plan = experiment.steering
         if name not in plan.directions:
-            raise SteeringError(f"the plan has no direction {name}; it has {', '.join(plan.directions)}")
+            raise SteeringJobError(f"the plan has no direction {name}; it has {', '.join(plan.directions)}")
         try:
             fit(plan, experiment.layout, name, experiment.directory)
         except (DirectionError, ActivationError) as error:
-            raise SteeringError(str(error)) from None
+            raise SteeringJobError(str(error)) from None
 
     await write(work)
 
 
-async def steer(experiment: Experiment, fleet: Fleet, where: str, name: str) -> None:
+async def steer(experiment: ExperimentJobs, fleet: Fleet, where: str, name: str) -> None:
     """Generate, grade and write one trajectory under an edit; within the allowed failures, a record of its error.
 
     Args:
@@ -71,7 +71,7 @@ async def steer(experiment: Experiment, fleet: Fleet, where: str, name: str) -> 
     """
     config, layout = experiment.config, experiment.layout
     steered, place = await _planned(experiment, where, name)
-    edit = Edit.parse(steered.condition)
+    edit = SteeringEdit.parse(steered.condition)
     sample_id, number = split_draw_id(name)
     sample = Sample.read(layout.sample(sample_id))
     request = chat_request(config, experiment.model_name, steered.variant, sample, number)
@@ -84,7 +84,7 @@ async def steer(experiment: Experiment, fleet: Fleet, where: str, name: str) -> 
         sources.append(layout.direction(edit.direction))
     check = requests.check_steered(steering, prompt.token_ids)
     body = _sent(experiment, sent_request(request, prompt.token_ids))
-    asked = Request(place, "/v1/completions", body, config.workers.timeout, check)
+    asked = ServerDemand(place, "/v1/completions", body, config.workers.timeout, check)
     try:
         response, delivery = await fleet.deliver(asked)
     except UnansweredError as error:
@@ -100,7 +100,7 @@ async def steer(experiment: Experiment, fleet: Fleet, where: str, name: str) -> 
     await write(trajectory.write, layout.steered(*steered))
 
 
-async def score(experiment: Experiment, fleet: Fleet, where: str, name: str) -> None:
+async def score(experiment: ExperimentJobs, fleet: Fleet, where: str, name: str) -> None:
     """Score one steered trajectory by forward passes and write `scores.json`.
 
     The answer is read with and without the trajectory's own edit, and the gold answer forced after the prompt under the
@@ -130,7 +130,7 @@ async def score(experiment: Experiment, fleet: Fleet, where: str, name: str) -> 
     try:
         (forced,) = await asyncio.to_thread(lambda: experiment.encode([gold]))
     except ModelError as error:
-        raise SteeringError(str(error)) from None
+        raise SteeringJobError(str(error)) from None
     asking = _Asking(experiment, fleet, place, prompt, requests.steering_of(state))
     try:
         found = await asking.scores(gold, forced, completion)
@@ -146,7 +146,7 @@ class _Asking:
     """The requests for the scores of one trajectory."""
 
     def __init__(
-        self, experiment: Experiment, fleet: Fleet, place: int, prompt: list[int], steering: list[dict[str, Any]]
+        self, experiment: ExperimentJobs, fleet: Fleet, place: int, prompt: list[int], steering: list[dict[str, Any]]
     ) -> None:
         self._experiment, self._fleet, self._place = experiment, fleet, place
         self._prompt, self._steering = prompt, steering
@@ -180,11 +180,11 @@ class _Asking:
         check = requests.check_scored(len(ids), steering, kl)
         timeout = self._experiment.config.workers.timeout
         sent = _sent(self._experiment, body)
-        answer, _ = await self._fleet.deliver(Request(self._place, "/v1/completions", sent, timeout, check))
+        answer, _ = await self._fleet.deliver(ServerDemand(self._place, "/v1/completions", sent, timeout, check))
         return answer
 
 
-def _sent(experiment: Experiment, body: dict[str, Any]) -> dict[str, Any]:
+def _sent(experiment: ExperimentJobs, body: dict[str, Any]) -> dict[str, Any]:
     """A request as a server gets it: with the directions themselves, if it cannot read their files.
 
     Raises:
@@ -196,10 +196,10 @@ def _sent(experiment: Experiment, body: dict[str, Any]) -> dict[str, Any]:
     try:
         return body | {"ndif": body["ndif"] | {"steering": requests.with_rows(steering, experiment.results)}}
     except requests.ChangedDirectionError as error:
-        raise SteeringError(str(error)) from None
+        raise SteeringJobError(str(error)) from None
 
 
-async def _planned(experiment: Experiment, where: str, name: str) -> tuple[Steered, int]:
+async def _planned(experiment: ExperimentJobs, where: str, name: str) -> tuple[SteeredPair, int]:
     """A trajectory of the plan and its place among all.
 
     Raises:
@@ -207,11 +207,11 @@ async def _planned(experiment: Experiment, where: str, name: str) -> tuple[Steer
         DataError: the questions cannot be drawn.
     """
     folder = Path(where)
-    steered = Steered(str(folder.parent), folder.name, name)
+    steered = SteeredPair(str(folder.parent), folder.name, name)
     plan = await asyncio.to_thread(lambda: experiment.steering)
     try:
         return steered, plan.trajectories[steered]
     except (KeyError, UnknownConditionError):
-        raise SteeringError(
+        raise SteeringJobError(
             f"the plan has no steered trajectory {where}/{name}; see `steering` in the configuration"
         ) from None

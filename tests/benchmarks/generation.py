@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 
 from emoprobe.config.files import parse_config
-from emoprobe.tasks.requests import chat_request
-from emoprobe.tasks.samples import draw
+from emoprobe.conversations.requests import chat_request
+from emoprobe.conversations.samples import draw
 from server.pool.launch import command, environment, free_port, shares
 from tests.benchmarks.measure import embedded_model, questions, report, timed_run
 from tests.workflow.pool import end_pool

@@ -14,8 +14,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
-from emoprobe.analysis.probes.design import Design
-from emoprobe.analysis.probes.experiment import run_probes
+from emoprobe.analysis.probes.all_probes import run_probes
+from emoprobe.analysis.probes.row_codes import RowCodes
 from emoprobe.config.experiment import Config
 from tests.benchmarks.measure import report
 from tests.emoprobe.analysis import synthetic
@@ -94,7 +94,7 @@ def _signal(table: pd.DataFrame) -> synthetic.Signal:
 
 def _plain_loop(features: np.ndarray, table: pd.DataFrame, settings: Config) -> dict[str, float]:
     """AUROC of valence and correctness by scikit-learn's discriminant, in the folds that the probes use."""
-    design = Design.of(table, settings)
+    design = RowCodes.of(table, settings)
     standard = StandardScaler().fit_transform(features.astype(float))
     correct, valence = [], []
     classes = [np.flatnonzero(design.valence == sign) for sign in (-1, 1)]
@@ -120,7 +120,7 @@ def _plain_loop(features: np.ndarray, table: pd.DataFrame, settings: Config) -> 
 
 def _logistic(features: np.ndarray, table: pd.DataFrame, settings: Config) -> float:
     """AUROC of correctness by logistic regression at the best of three strengths."""
-    design = Design.of(table, settings)
+    design = RowCodes.of(table, settings)
     standard = StandardScaler().fit_transform(features.astype(float))
     best = 0.0
     for strength in (1e-4, 1e-3, 1e-2):

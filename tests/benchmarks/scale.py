@@ -18,8 +18,8 @@ from typing import Any
 import yaml
 
 from emoprobe.config.files import load_config, parse_config
-from emoprobe.tasks.requests import chat_request
-from emoprobe.tasks.samples import draw
+from emoprobe.conversations.requests import chat_request
+from emoprobe.conversations.samples import draw
 from tests.benchmarks.measure import embedded_model, questions, report, timed_run
 from tests.conftest import StubServer
 from tests.workflow.pool import end_pool

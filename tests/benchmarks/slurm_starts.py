@@ -18,8 +18,8 @@ from emoprobe.config.files import parse_config
 from emoprobe.models.source import ModelCard
 from emoprobe.results import atomic
 from emoprobe.results.layout import Layout
-from server.pool.experiment import Experiment
-from server.pool.fleet import Request
+from server.pool.experiment_jobs import ExperimentJobs
+from server.pool.fleet import ServerDemand
 from server.pool.fleets import COMPILED, Fleets
 from server.pool.launch import Kind, free_port
 from server.pool.local_process import Command, LocalProcess
@@ -109,10 +109,10 @@ def _start(kind: Kind, results: Path, place: str, *, compiled: bool = False) -> 
     config = parse_config({"experiment": {"name": "bench"}, "workers": workers, "generation": {"engine": engine}})
     layout, model = Layout.of("bench", results), embedded_model()
     atomic.write_json(layout.model, ModelCard(str(model), str(model), None, "unused", 2048).to_json())
-    return asyncio.run(_first_token(kind, Experiment(config, results, results)))
+    return asyncio.run(_first_token(kind, ExperimentJobs(config, results, results)))
 
 
-async def _first_token(kind: Kind, experiment: Experiment) -> tuple[float, float]:
+async def _first_token(kind: Kind, experiment: ExperimentJobs) -> tuple[float, float]:
     body = {
         "model": experiment.model_name,
         "messages": [{"role": "user", "content": "1 + 1?"}],
@@ -123,7 +123,7 @@ async def _first_token(kind: Kind, experiment: Experiment) -> tuple[float, float
     started = time.monotonic()
     try:
         fleet = fleets.of(kind, experiment, experiment.results / "logs")
-        await fleet.deliver(Request(0, "/v1/chat/completions", body, SECONDS, dict))
+        await fleet.deliver(ServerDemand(0, "/v1/chat/completions", body, SECONDS, dict))
         seconds = time.monotonic() - started
         return seconds, _cpu_of(fleet.workers[0].url)
     finally:

@@ -15,8 +15,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from emoprobe.config.files import load_config
-from emoprobe.tasks.requests import chat_request
-from emoprobe.tasks.samples import draw
+from emoprobe.conversations.requests import chat_request
+from emoprobe.conversations.samples import draw
 from tests.benchmarks.measure import embedded_model, process_cpu, report
 from tests.nnsight_server import NNsightServer
 from tests.workspace import ROOT

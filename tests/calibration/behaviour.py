@@ -14,7 +14,7 @@ import numpy as np
 
 from emoprobe.analysis.behaviour import characteristics
 from emoprobe.analysis.paired_tests import paired_tests
-from emoprobe.analysis.power import ACCURACY, Design, Simulation
+from emoprobe.analysis.power import ACCURACY, PowerDesign, Simulation
 from emoprobe.analysis.statistics import LEVEL
 from emoprobe.report.statements.behaviour import comparisons
 from tests.calibration.allowance import least, most
@@ -180,7 +180,7 @@ def is_false(verdict: str, estimate: float, truth: float) -> bool:
 class PowerCheck:
     """A stated detectable difference, and how often a difference of that size is called different."""
 
-    design: Design
+    design: PowerDesign
     deviation: float
     accuracy: float
     difficulty: float
@@ -189,18 +189,18 @@ class PowerCheck:
 
 
 DESIGNS = (
-    (Design(64, 1, 8, 8, 4), 0.0),
-    (Design(128, 1, 8, 8, 4), 0.3),
-    (Design(400, 1, 8, 8, 4), 0.0),
-    (Design(1319, 1, 8, 8, 8), 0.0),
-    (Design(1319, 1, 8, 8, 8), 0.3),
-    (Design(64, 1, 1, 1, 3), 0.0),
-    (Design(400, 1, 1, 1, 3), 0.0),
-    (Design(64, 4, 8, 8, 4), 0.3),
+    (PowerDesign(64, 1, 8, 8, 4), 0.0),
+    (PowerDesign(128, 1, 8, 8, 4), 0.3),
+    (PowerDesign(400, 1, 8, 8, 4), 0.0),
+    (PowerDesign(1319, 1, 8, 8, 8), 0.0),
+    (PowerDesign(1319, 1, 8, 8, 8), 0.3),
+    (PowerDesign(64, 1, 1, 1, 3), 0.0),
+    (PowerDesign(400, 1, 1, 1, 3), 0.0),
+    (PowerDesign(64, 4, 8, 8, 4), 0.3),
 )
 
 
-def power_checks(runs: int, seed: int, designs: Iterable[tuple[Design, float]] = DESIGNS) -> list[PowerCheck]:
+def power_checks(runs: int, seed: int, designs: Iterable[tuple[PowerDesign, float]] = DESIGNS) -> list[PowerCheck]:
     """Plant the stated difference in one tone, by the pipeline's own way, upwards and downwards, hard and easy."""
     found = []
     for design, deviation in designs:
@@ -235,7 +235,7 @@ def share_seen(scene: Scene, runs: int, seed: int) -> float:
     return seen / runs
 
 
-def power_rows(design: Design, deviation: float, runs: int, seed: int) -> list[Row]:
+def power_rows(design: PowerDesign, deviation: float, runs: int, seed: int) -> list[Row]:
     """A row for each accuracy and difficulty at which the stated difference was planted; none if there is none."""
     return [
         Row(

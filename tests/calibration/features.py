@@ -14,8 +14,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from emoprobe.analysis.features.differences import compared, corrected
+from emoprobe.analysis.features.feature_ranking import Block, FeatureRanking
 from emoprobe.analysis.features.halves import halves
-from emoprobe.analysis.features.ranking import Block, Ranking
 from emoprobe.report.statements.features import statements
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.statement import Statement
@@ -182,7 +182,7 @@ AUTOENCODER |= {"architecture": "topk", "tokens": 9, "fvu": 0.5, "l0": 3.0, "dea
 
 
 def _tested(method: str, draw: Draw, values: dict[str, Values]) -> list[dict[str, object]]:
-    ranking = Ranking(TONES, "filler", draw.table)
+    ranking = FeatureRanking(TONES, "filler", draw.table)
     for block in _blocks(draw, values, "fit"):
         ranking.add(block)
     choices = ranking.choose(CHOSEN)

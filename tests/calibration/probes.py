@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from emoprobe.analysis.probes.experiment import run_probes
-from emoprobe.analysis.probes.source import Load, Source
+from emoprobe.analysis.probes.activation_source import ActivationSource, Load
+from emoprobe.analysis.probes.all_probes import run_probes
 from tests.calibration.allowance import least, most
 from tests.calibration.rows import Row
 from tests.emoprobe.analysis import synthetic
@@ -191,7 +191,9 @@ def simulate(world: World, runs: int, seed: int = 0, permutations: int = 19) -> 
         }
         n = len(draw.table)
         empty = {name: np.zeros(n, dtype=bool) for name in POSITIONS}
-        source = Source(np.arange(n), list(range(LAYERS)), ["layer.output"], list(POSITIONS), D, _load(block), empty)
+        source = ActivationSource(
+            np.arange(n), list(range(LAYERS)), ["layer.output"], list(POSITIONS), D, _load(block), empty
+        )
         found = run_probes(draw.table, source, settings, transfers=False)
         cosines = pd.DataFrame(found.directions.cosines)
         yield {row["target"]: row for row in found.tests} | {"cosines": cosines[cosines["variant"] < cosines["other"]]}

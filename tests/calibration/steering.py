@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from emoprobe.analysis.steering.all_tests import steering_tests
 from emoprobe.analysis.steering.coherence import Limits, coherent
+from emoprobe.analysis.steering.direction_ranking import rank
 from emoprobe.analysis.steering.direction_tests import candidates, direction_rows
+from emoprobe.analysis.steering.effect_grid import PRIMARY_OUTCOME, EffectGrid
 from emoprobe.analysis.steering.effects import effect_rows
-from emoprobe.analysis.steering.experiment import steering_tests
-from emoprobe.analysis.steering.grid import PRIMARY_OUTCOME, Grid
-from emoprobe.analysis.steering.ranking import rank
 from tests.calibration.allowance import least, most
 from tests.calibration.rows import Row
 
@@ -205,7 +205,7 @@ def run(world: World, runs: int, seed: int, power: bool = True) -> Tally:
     tally = Tally(runs)
     for _ in range(runs):
         drawn = draw(world, generator)
-        grid = Grid(table(world, drawn, generator))
+        grid = EffectGrid(table(world, drawn, generator))
         flags = coherent(grid, LIMITS)
         rankings = {number: rank(grid, number, LIMITS) for number in candidates(grid)}
         rows = direction_rows(grid, flags, rankings)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from server.guard import KEY_VARIABLE
-from server.pool.slurm_folder import FOLDER, Address
+from server.pool.slurm_folder import FOLDER, JobAddress
 from tests.chaos.scene import Scene, tiny_model
 from tests.conftest import PATIENCE
 from tests.slurm import Slurm
@@ -115,11 +115,11 @@ class SlurmScene(Scene):
         status = pool_status(self.workspace.config)
         return None if status is None else status["pid"]
 
-    def address(self, name: str) -> Address | None:
+    def address(self, name: str) -> JobAddress | None:
         """What the job that is to hold a server says of it; None where it has said nothing yet."""
         for path in sorted((self.folder / "results" / FOLDER).glob(f"*/{name}-*/address.json"), reverse=True):
             with suppress(OSError):
-                return Address(**json.loads(path.read_text()))
+                return JobAddress(**json.loads(path.read_text()))
         return None
 
     def node(self, name: str) -> str:
@@ -161,7 +161,7 @@ class SlurmScene(Scene):
 class Impostor:
     """A program that has taken a server's port: it agrees to everything, and keeps what it is told."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: JobAddress) -> None:
         self.heard: list[tuple[str, str]] = []
         heard = self.heard
 
@@ -188,7 +188,7 @@ class Impostor:
 
 
 @contextmanager
-def impostor_at(address: Address) -> Iterator[Impostor]:
+def impostor_at(address: JobAddress) -> Iterator[Impostor]:
     """Another program at a server's address while the block lasts; it takes the port as soon as that is free."""
     deadline = time.monotonic() + PATIENCE
     while True:

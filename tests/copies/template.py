@@ -149,7 +149,7 @@ def prepare(module: str) -> None:
     for name in IMPORTED.get("scripts" if is_script else module, ()):
         importlib.import_module(name)
     if module == "snakemake":
-        code.closure("emoprobe.tasks")  # reads all of the code, which a new folder would take a second for
+        code.closure("emoprobe.graders")  # reads all of the code, which a new folder would take a second for
     if is_script:
         importlib.import_module(module)
         del sys.modules[module]

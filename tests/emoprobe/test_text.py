@@ -18,15 +18,15 @@ from emoprobe.config.errors import ConfigError
 from emoprobe.config.files import parse_config
 from emoprobe.config.reading import to_yaml
 from emoprobe.config.science.dataset import Dataset
+from emoprobe.conversations.responses import ResponseError, check_response
+from emoprobe.conversations.samples import DataError, draw
+from emoprobe.conversations.variants import TransformError, apply_transform
 from emoprobe.results import atomic
 from emoprobe.results.layout import Layout
 from emoprobe.results.sample import Sample
 from emoprobe.results.tables import read_table, write_table
 from emoprobe.results.trajectory import Trajectory
 from emoprobe.stages.folder import analyze_folder
-from emoprobe.tasks.responses import ResponseError, check_response
-from emoprobe.tasks.samples import DataError, draw
-from emoprobe.tasks.variants import TransformError, apply_transform
 from emoprobe.text import half_surrogate, split_lines
 from tests.workspace import ROOT
 
@@ -42,9 +42,9 @@ MAY_SPLIT = {
     "emoprobe/models/autoencoders.py": "the first line of a library's error",
     "emoprobe/models/hardware.py": "what nvidia-smi lists",
     "emoprobe/models/source.py": "the first line of a library's error",
-    "emoprobe/tasks/extraction.py": "an answer, held to the cases of the grader",
-    "emoprobe/tasks/grading.py": "an answer, held to the cases of the grader",
-    "emoprobe/tasks/sources/hub.py": "the first line of a library's error",
+    "emoprobe/graders/extraction.py": "an answer, held to the cases of the grader",
+    "emoprobe/graders/grading.py": "an answer, held to the cases of the grader",
+    "emoprobe/conversations/sources/hub.py": "the first line of a library's error",
     "emoprobe/workflow/heavy_checks.py": "what a process of our own prints",
     "emoprobe/workflow/model_checks.py": "a file of /proc",
     "server/pool/client.py": "a file of /proc",

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from server.pool.protocol import Generate, Job
+from server.pool.protocol import GenerateJob, Job
 from tests.server.pool.instant_pool import InstantPool
 from tests.workspace import ROOT, wait_for
 
@@ -70,7 +70,7 @@ class Many:
         self.pool = InstantPool(folder / "pool/a.address", self._do)
 
     def _do(self, job: Job, times: int) -> str | None:
-        assert isinstance(job, Generate)
+        assert isinstance(job, GenerateJob)
         self.done += 1
         self.order.append(job.sample)
         if self.done in self.drop_at:

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 
-from emoprobe.analysis.probes.experiment import run_probes
+from emoprobe.analysis.probes.all_probes import run_probes
 from emoprobe.report.figures import FIGURES
 from emoprobe.report.figures.style import save_figure
 from emoprobe.report.figures.view import ExperimentView

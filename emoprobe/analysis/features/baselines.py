@@ -8,7 +8,7 @@ from typing import Protocol
 
 import torch
 
-from emoprobe.analysis.features.tokens import Shard
+from emoprobe.analysis.features.tokens import TokenShard
 
 COMPONENTS = 64
 
@@ -42,7 +42,7 @@ class Projection:
 
 
 @dataclass(frozen=True)
-class Moments:
+class TokenMoments:
     """Mean (d,) and covariance (d, d) of tokens, and the median length of their activations."""
 
     mean: torch.Tensor
@@ -50,7 +50,7 @@ class Moments:
     median_norm: float
 
     @classmethod
-    def of(cls, shards: Sequence[Shard]) -> Moments:
+    def of(cls, shards: Sequence[TokenShard]) -> TokenMoments:
         """Of some shards, read one after the other."""
         total, products, norms = None, None, []
         for shard in shards:
@@ -66,7 +66,7 @@ class Moments:
         return cls(mean.float(), covariance, float(lengths.median()))
 
 
-def principal_components(moments: Moments) -> Projection:
+def principal_components(moments: TokenMoments) -> Projection:
     """The directions along which tokens vary most, most first."""
     axes = torch.linalg.eigh(moments.covariance).eigenvectors.flip(1)[:, :COMPONENTS]
     return Projection(moments.mean, axes.float().contiguous())

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from emoprobe.analysis.features.baselines import Coder
-from emoprobe.analysis.features.tokens import Tokens
+from emoprobe.analysis.features.tokens import TokenActivations
 
 BEFORE, AFTER = 16, 6  # tokens that are shown around one
 LIKE = 4  # tokens before one that make two contexts the same
@@ -18,7 +18,7 @@ LIKE = 4  # tokens before one that make two contexts the same
 
 @torch.no_grad()
 def top_contexts(
-    tokens: Tokens, coder: Coder, features: Sequence[int], count: int, texts: Callable[[list[int]], list[str]]
+    tokens: TokenActivations, coder: Coder, features: Sequence[int], count: int, texts: Callable[[list[int]], list[str]]
 ) -> list[dict[str, Any]]:
     """Rows of the table `feature_contexts`.
 
@@ -47,7 +47,7 @@ def top_contexts(
     return found
 
 
-def _different(tokens: Tokens, largest: np.ndarray, places: np.ndarray, count: int) -> list[int]:
+def _different(tokens: TokenActivations, largest: np.ndarray, places: np.ndarray, count: int) -> list[int]:
     """The rows with the largest activations, of different tokens."""
     seen: set[tuple[int, ...]] = set()
     found: list[int] = []
@@ -63,7 +63,7 @@ def _different(tokens: Tokens, largest: np.ndarray, places: np.ndarray, count: i
 
 
 def _row(
-    tokens: Tokens, coder: Coder, feature: int, rank: int, row: int, place: int,
+    tokens: TokenActivations, coder: Coder, feature: int, rank: int, row: int, place: int,
     texts: Callable[[list[int]], list[str]],
 ) -> dict[str, Any]:  # fmt: skip
     shard, about = tokens.shards[row], tokens.table.iloc[row]

@@ -15,13 +15,13 @@ import pandas as pd
 from scipy import stats
 
 from emoprobe.analysis.estimates import Floats, Labels, difference
-from emoprobe.analysis.features.ranking import Block, Choice
+from emoprobe.analysis.features.feature_ranking import Block, FeatureCandidate
 from emoprobe.analysis.questions import Questions
 from emoprobe.analysis.statistics import LEVEL, holm
 
 
 def compared(
-    table: pd.DataFrame, reference: str, choices: Sequence[Choice], blocks: Iterable[Block]
+    table: pd.DataFrame, reference: str, choices: Sequence[FeatureCandidate], blocks: Iterable[Block]
 ) -> list[dict[str, Any]]:
     """Test features on the other half: a row of the table `features` for each choice, uncorrected.
 
@@ -120,7 +120,7 @@ def _compare(questions: Questions, tone: _Side, other: _Side, values: Floats) ->
     return rows
 
 
-def _parts(choices: Sequence[Choice]) -> list[str]:
+def _parts(choices: Sequence[FeatureCandidate]) -> list[str]:
     return list(dict.fromkeys(choice.part for choice in choices))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from emoprobe.analysis.features.autoencoder import SparseAutoencoder, best_cosines
-from emoprobe.analysis.features.tokens import Shard
+from emoprobe.analysis.features.tokens import TokenShard
 
 SAME = 0.7  # cosine above which two seeds are said to have a feature in common (Paulo & Belrose 2025)
 
@@ -24,7 +24,7 @@ class Quality:
 
 
 @torch.no_grad()
-def quality(found: SparseAutoencoder, shards: Sequence[Shard]) -> Quality:
+def quality(found: SparseAutoencoder, shards: Sequence[TokenShard]) -> Quality:
     """Quality over the tokens of some shards, read one after the other."""
     total = torch.zeros(found.d, dtype=torch.float64)
     squares = error = active = 0.0

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from emoprobe.analysis.features.tokens import Shard
+from emoprobe.analysis.features.tokens import TokenShard
 from emoprobe.models.architecture import decoder_layers, language_model, tensor_of
 
 Replace = Callable[[torch.Tensor], torch.Tensor]
@@ -35,7 +35,7 @@ class Losses:
         return (self.zero - self.spliced[name]) / lost if lost else float("nan")
 
 
-class Model:
+class SplicedModel:
     """A causal language model, one of whose layers can be replaced."""
 
     def __init__(self, directory: Path, dtype: str, layer: int) -> None:
@@ -51,7 +51,7 @@ class Model:
         self._layer = decoder_layers(language_model(self._model))[1][layer]
 
     @torch.inference_mode()
-    def loss(self, shard: Shard, replace: Replace | None) -> float:
+    def loss(self, shard: TokenShard, replace: Replace | None) -> float:
         """The sum of −log p of the tokens behind the shard's start, whose activations from there on are replaced.
 
         Args:
@@ -76,7 +76,7 @@ class Model:
         return float(torch.nn.functional.cross_entropy(logits.float(), ids[0, shard.start + 1 :], reduction="sum"))
 
 
-def losses(model: Model, shards: Sequence[Shard], coders: Mapping[str, Replace]) -> Losses:
+def losses(model: SplicedModel, shards: Sequence[TokenShard], coders: Mapping[str, Replace]) -> Losses:
     """Cross-entropy over some trajectories.
 
     Args:

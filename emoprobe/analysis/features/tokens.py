@@ -14,11 +14,11 @@ from safetensors import SafetensorError, safe_open
 
 from emoprobe.analysis.features.halves import Half, halves
 from emoprobe.config.experiment import Config
+from emoprobe.conversations.samples import split_draw_id, token_pairs
+from emoprobe.conversations.variants import paraphrase_index
 from emoprobe.results.activation_folder import TENSORS, ActivationError, ActivationFolder, ActivationMetadata
 from emoprobe.results.layout import Layout
 from emoprobe.results.sample import Sample
-from emoprobe.tasks.samples import split_draw_id, token_pairs
-from emoprobe.tasks.variants import paraphrase_index
 
 POINT = "resid_post"
 PARTS = ("question", "response")
@@ -26,7 +26,7 @@ BUFFER_TOKENS = 65536  # tokens that are shuffled together, and the most that tr
 
 
 @dataclass(frozen=True)
-class Shard:
+class TokenShard:
     """The activations of one trajectory at every token, at one layer."""
 
     folder: Path
@@ -84,23 +84,23 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Tokens:
+class TokenActivations:
     """Trajectories whose every token was captured at one layer.
 
     `table` has a row for each of `shards`: `variant`, `sample_id`, `index`, `draw`, `group`, `paraphrase` and `half`.
     """
 
     table: pd.DataFrame
-    shards: Sequence[Shard]
+    shards: Sequence[TokenShard]
     layer: int
     d: int
 
-    def half(self, half: Half) -> list[Shard]:
+    def half(self, half: Half) -> list[TokenShard]:
         """The shards of a half."""
         return [self.shards[row] for row in np.flatnonzero(self.table["half"].eq(half).fillna(False))]
 
 
-def load_tokens(config: Config, layout: Layout) -> Tokens:
+def load_tokens(config: Config, layout: Layout) -> TokenActivations:
     """The folders of tokens of an experiment; trajectories that failed, or that no server captured, are left out.
 
     Raises:
@@ -129,7 +129,7 @@ def load_tokens(config: Config, layout: Layout) -> Tokens:
                 "paraphrase": paraphrase_index(config, variant, sample.index),
             }
         )
-        shards.append(Shard(folder, metadata))
+        shards.append(TokenShard(folder, metadata))
     if not shards:
         raise ActivationError(f"no trajectory of {layout.root} has activations at every token")
     first = shards[0].metadata
@@ -138,7 +138,7 @@ def load_tokens(config: Config, layout: Layout) -> Tokens:
             raise ActivationError(f"{shard.folder}: was captured with other settings; delete it and run again")
     table = pd.DataFrame(rows).astype({"paraphrase": "Int64", "group": "string"})
     table["half"] = halves(table, config.experiment.seed)
-    return Tokens(table, shards, first.layers[0], first.shapes[POINT][2])
+    return TokenActivations(table, shards, first.layers[0], first.shapes[POINT][2])
 
 
 @dataclass
@@ -149,7 +149,7 @@ class Batches:
     after its last whole batch is left out.
     """
 
-    shards: Sequence[Shard]
+    shards: Sequence[TokenShard]
     batch_tokens: int
     seed: int
     buffer_tokens: int = BUFFER_TOKENS
@@ -187,6 +187,6 @@ class Batches:
         return self._held[rows]
 
 
-def digest_of(shards: Sequence[Shard]) -> list[str]:
+def digest_of(shards: Sequence[TokenShard]) -> list[str]:
     """What the shards hold, by the hash that each was written with."""
     return [shard.metadata.sha256 for shard in shards]

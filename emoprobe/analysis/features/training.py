@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from emoprobe.analysis.features.autoencoder import SparseAutoencoder
-from emoprobe.analysis.features.tokens import Batches, Shard
+from emoprobe.analysis.features.tokens import Batches, TokenShard
 from emoprobe.config.science.features import Autoencoder
 from emoprobe.results import atomic
 
@@ -52,7 +52,7 @@ class Scale:
     size: float
 
     @classmethod
-    def of(cls, shards: Sequence[Shard]) -> Scale:
+    def of(cls, shards: Sequence[TokenShard]) -> Scale:
         """Of some shards, read one after the other."""
         total: torch.Tensor | float = 0.0
         squares, count = 0.0, 0
@@ -191,7 +191,7 @@ class Trainer:
 
 
 def train(
-    shards: Sequence[Shard],
+    shards: Sequence[TokenShard],
     settings: Autoencoder,
     seed: int,
     checkpoint: Path,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from emoprobe.analysis.probes.plan import ALPHA
+from emoprobe.analysis.probes.probe_design import ALPHA
 
 LEAST_UNITS = 20  # fewer groups give no interval: it would not cover
 PAIRWISE = 32  # rows up to which comparing every pair is faster than sorting

@@ -12,7 +12,7 @@ Place = dict[str, Any]  # hook_point, position, layer
 
 
 @dataclass
-class Choice:
+class CellChoice:
     """The cell that is best inside of each training set, and what it does on what that leaves out.
 
     Cells come in batches; only the best so far is kept, for each training set.

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from emoprobe.analysis.probes.auroc import influences, labelled_auroc
-from emoprobe.analysis.probes.design import NONE, Design
-from emoprobe.analysis.probes.discriminant import Cells, Moments, moments
+from emoprobe.analysis.probes.discriminant import Cells, TrainingMoments, moments
 from emoprobe.analysis.probes.nuisance import fitted, orthonormal
 from emoprobe.analysis.probes.permutations import block_permutations
+from emoprobe.analysis.probes.row_codes import NONE, RowCodes
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class CorrectDesign:
     `predictions` (training sets, n) are the labels as fitted on each training set.
     """
 
-    design: Design
+    design: RowCodes
     rows: np.ndarray
     labels: np.ndarray
     nuisance: np.ndarray
@@ -40,7 +40,7 @@ class CorrectDesign:
     predictions: np.ndarray
 
     @classmethod
-    def of(cls, design: Design, nuisance: np.ndarray, rows: np.ndarray, permutations: int) -> CorrectDesign:
+    def of(cls, design: RowCodes, nuisance: np.ndarray, rows: np.ndarray, permutations: int) -> CorrectDesign:
         """For `rows` of a design that are graded; `nuisance` has a row for each row of the design."""
         own, features = design.take(rows), nuisance[rows]
         labels = own.correct.astype(float)
@@ -69,7 +69,7 @@ class CorrectDesign:
         )
 
 
-def has_both_classes(design: Design, least: int) -> str | None:
+def has_both_classes(design: RowCodes, least: int) -> str | None:
     """Why there is no probe of correctness for these rows; None where there is one."""
     for value, name in ((1, "correct"), (0, "wrong")):
         questions = len(np.unique(design.question[design.correct == value]))
@@ -127,7 +127,9 @@ def probe_added(cells: Cells, own: CorrectDesign, shrinkage: float) -> AddedResu
     return AddedResult(statistic.numpy(), choice.numpy(), added, influence)
 
 
-def _slopes(x: torch.Tensor, left: torch.Tensor, found: Moments, training: torch.Tensor, number: int) -> torch.Tensor:
+def _slopes(
+    x: torch.Tensor, left: torch.Tensor, found: TrainingMoments, training: torch.Tensor, number: int
+) -> torch.Tensor:
     """S⁻¹ times the covariance of features and remainders (n, k) in one training set, (cells, r, k)."""
     own = left[training]
     right = x[:, training].mT @ (own - own.mean(0)) / len(own)
@@ -176,7 +178,7 @@ class CorrectResult:
 
 
 @torch.no_grad()
-def probe_correct(cells: Cells, own: CorrectDesign, found: Moments) -> CorrectResult:
+def probe_correct(cells: Cells, own: CorrectDesign, found: TrainingMoments) -> CorrectResult:
     """Train probes of correctness on activations alone; `found` are the moments of all rows around their variants."""
     design, x = own.design, cells.x[:, own.rows]
     dealt = torch.from_numpy(np.where(own.origin == NONE, NONE, own.labels[np.maximum(own.origin, 0)]))  # (p, n)

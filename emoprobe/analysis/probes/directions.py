@@ -15,8 +15,8 @@ from scipy import stats
 
 from emoprobe.analysis.contrasts import references_of
 from emoprobe.analysis.probes.auroc import LEAST_UNITS
-from emoprobe.analysis.probes.design import Design
-from emoprobe.analysis.probes.plan import ALPHA
+from emoprobe.analysis.probes.probe_design import ALPHA
+from emoprobe.analysis.probes.row_codes import RowCodes
 from emoprobe.config.experiment import Config
 from emoprobe.config.names import CONTROL
 
@@ -61,7 +61,7 @@ class Directions:
         """All but the reference."""
         return [name for name in self.names if name != self.reference]
 
-    def add(self, hook_point: str, position: str, begin: int, features: torch.Tensor, design: Design) -> None:
+    def add(self, hook_point: str, position: str, begin: int, features: torch.Tensor, design: RowCodes) -> None:
         """Take in some layers from `begin` on: features (layers, n, d) of the rows of a design, stand-ins left out."""
         end = begin + len(features)
         places = [{"hook_point": hook_point, "position": position, "layer": layer} for layer in self.layers[begin:end]]
@@ -119,7 +119,7 @@ class Directions:
 
     def _add_valence(
         self, hook_point: str, position: str, begin: int, means: torch.Tensor,
-        pairs: list[tuple[np.ndarray, np.ndarray]], design: Design,
+        pairs: list[tuple[np.ndarray, np.ndarray]], design: RowCodes,
     ) -> None:  # fmt: skip
         signs = np.array([design.valence[self.names.index(name)] for name in self.variants])
         there = np.array([len(ours) > 0 for ours, _ in pairs])
@@ -135,7 +135,7 @@ class Directions:
             self.tensors[name] = np.zeros((*leading, len(self.layers), *last), dtype=np.float32)
         return self.tensors[name]
 
-    def _add_plane(self, place: dict[str, Any], features: torch.Tensor, design: Design) -> None:
+    def _add_plane(self, place: dict[str, Any], features: torch.Tensor, design: RowCodes) -> None:
         codes = np.unique(design.variant)
         names = [self.names[code] for code in codes]
         means = np.stack([features[torch.from_numpy(design.variant == code)].mean(0).numpy() for code in codes])
@@ -224,7 +224,7 @@ def _mean_cosine(across: np.ndarray, first: np.ndarray, second: np.ndarray) -> n
     return found
 
 
-def _pairs(design: Design, variant: int, reference: int) -> tuple[np.ndarray, np.ndarray]:
+def _pairs(design: RowCodes, variant: int, reference: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows of a variant and of the reference on the same question and draw."""
     theirs = {
         (design.question[row], design.draw[row]): row for row in np.flatnonzero(design.variant == reference)
@@ -240,7 +240,7 @@ def _pairs(design: Design, variant: int, reference: int) -> tuple[np.ndarray, np
     )
 
 
-def _blocks(design: Design) -> tuple[np.ndarray, int]:
+def _blocks(design: RowCodes) -> tuple[np.ndarray, int]:
     """Groups of questions dealt to at most 20 blocks: the block of each row, and how many there are."""
     groups, places = np.unique(design.group, return_inverse=True)
     count = min(LEAST_UNITS, len(groups))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from emoprobe.analysis.probes.design import Design
+from emoprobe.analysis.probes.row_codes import RowCodes
 
 ROUNDING = 4 * torch.finfo(torch.float32).eps
 JITTER = 1e-6  # of the mean diagonal, so that a Gram matrix of rounding errors can be decomposed
@@ -61,7 +61,7 @@ class Cells:
 
 
 @dataclass(frozen=True)
-class Moments:
+class TrainingMoments:
     """Covariances and means of training sets: `roots` has a Cholesky factor (cells, r, r) for each set.
 
     `means` is (cells, sets, codes, r), and `counts` (sets, codes) the rows behind each; a mean of none is 0.
@@ -80,15 +80,15 @@ class Moments:
         return torch.stack([self.solve(number, self.means[:, number, codes].mT) for number in range(sets)], 1)
 
 
-def variant_moments(cells: Cells, design: Design, shrinkage: float) -> Moments:
+def variant_moments(cells: Cells, design: RowCodes, shrinkage: float) -> TrainingMoments:
     """Means of all variants, by their codes, and the covariance around them, in every training set."""
     return moments(cells.x, design, design.variant, shrinkage, cells.d, len(design.left_out), len(design.variants))
 
 
 @torch.no_grad()
 def moments(
-    x: torch.Tensor, design: Design, codes: np.ndarray, shrinkage: float, d: int, sets: int, count: int
-) -> Moments:  # fmt: skip
+    x: torch.Tensor, design: RowCodes, codes: np.ndarray, shrinkage: float, d: int, sets: int, count: int
+) -> TrainingMoments:  # fmt: skip
     """The covariance of each training set around the means of its codes.
 
     Args:
@@ -127,4 +127,4 @@ def moments(
         rounding = ROUNDING * whole.diagonal(dim1=1, dim2=2).sum(1, keepdim=True) / total
         diagonal += torch.maximum(shrinkage * level.clamp(min=JITTER), rounding)
         roots.append(torch.linalg.cholesky(scatter))
-    return Moments(roots, means, counts)
+    return TrainingMoments(roots, means, counts)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from sklearn.feature_extraction.text import CountVectorizer
 
-from emoprobe.analysis.probes.design import Design, folds_by_group
+from emoprobe.analysis.probes.row_codes import RowCodes, folds_by_group
 
 WORDS = 500  # the commonest words of the responses
 MOST_COMPONENTS, GROUPS_A_COMPONENT = 16, 5
@@ -19,7 +19,7 @@ def is_response(position: str) -> bool:
     return position.startswith("response")
 
 
-def nuisance_features(table: pd.DataFrame, design: Design, words: bool) -> np.ndarray:
+def nuisance_features(table: pd.DataFrame, design: RowCodes, words: bool) -> np.ndarray:
     """Length, truncation and format of each response, and its bag of words where asked for: (n, k), unit variance.
 
     Length enters as a curve (logarithm, its square and cube, quintiles). The bag of words enters by its first principal
@@ -38,7 +38,7 @@ def nuisance_features(table: pd.DataFrame, design: Design, words: bool) -> np.nd
     return _scaled(np.column_stack([np.zeros(len(table)), *columns]))
 
 
-def with_variants(features: np.ndarray, design: Design) -> np.ndarray:
+def with_variants(features: np.ndarray, design: RowCodes) -> np.ndarray:
     """The same with a column for each variant: what depends on it alone is no finding about correctness."""
     return _scaled(np.column_stack([features, np.eye(len(design.variants))[design.variant]]))
 
@@ -78,7 +78,7 @@ def _dummies(table: pd.DataFrame, name: str) -> np.ndarray:
     return found
 
 
-def _bag_of_words(texts: list[str], design: Design) -> np.ndarray:
+def _bag_of_words(texts: list[str], design: RowCodes) -> np.ndarray:
     count = min(MOST_COMPONENTS, len(np.unique(design.group)) // GROUPS_A_COMPONENT)
     vectors = CountVectorizer(max_features=WORDS, token_pattern=r"(?u)\b\w+\b")  # noqa: S106 (no password)
     try:

@@ -6,8 +6,8 @@ from itertools import combinations
 
 import numpy as np
 
-from emoprobe.analysis.probes.design import NONE, Design
-from emoprobe.analysis.probes.plan import count_splits
+from emoprobe.analysis.probes.probe_design import count_splits
+from emoprobe.analysis.probes.row_codes import NONE, RowCodes
 
 
 def splits(signs: np.ndarray, permutations: int, seed: int) -> np.ndarray:
@@ -43,7 +43,7 @@ def _canonical(positive: frozenset[int], count: int, equal: bool) -> frozenset[i
     return positive
 
 
-def block_permutations(design: Design, permutations: int) -> np.ndarray:
+def block_permutations(design: RowCodes, permutations: int) -> np.ndarray:
     """Where each row takes its label from, (permutations + 1, n), the rows themselves first; −1: from nowhere.
 
     Questions change places as blocks, with the labels of all variants and draws, and the questions of a group move

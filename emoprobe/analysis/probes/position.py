@@ -9,15 +9,15 @@ import pandas as pd
 import torch
 
 from emoprobe.analysis.probes.correct import CorrectDesign, has_both_classes
-from emoprobe.analysis.probes.design import Design
 from emoprobe.analysis.probes.discriminant import Cells, variant_moments
 from emoprobe.analysis.probes.nuisance import is_response, nuisance_features, with_variants
+from emoprobe.analysis.probes.row_codes import RowCodes
 from emoprobe.analysis.probes.valence import ValenceDesign, ValenceResult, probe_valence
 from emoprobe.config.science.probes import Probes
 
 
 @dataclass(frozen=True)
-class Position:
+class ProbedPosition:
     """What the probes at one position need besides the activations.
 
     `rows` are the rows without a stand-in there. `valence`, `correct` and `untruncated` are None where there is nothing
@@ -26,7 +26,7 @@ class Position:
 
     name: str
     rows: np.ndarray
-    design: Design
+    design: RowCodes
     valence: ValenceDesign | None
     valence_nuisance: ValenceResult | None
     correct: CorrectDesign | None
@@ -35,7 +35,7 @@ class Position:
     reasons: dict[str, str]
 
     @classmethod
-    def of(cls, name: str, table: pd.DataFrame, whole: Design, empty: np.ndarray, settings: Probes) -> Position:
+    def of(cls, name: str, table: pd.DataFrame, whole: RowCodes, empty: np.ndarray, settings: Probes) -> ProbedPosition:
         """For the rows of a table, of which `empty` ones have a stand-in."""
         rows = np.flatnonzero(~empty)
         design, own = whole.take(rows), table.iloc[rows]
@@ -65,21 +65,23 @@ class Position:
         return cls(name, rows, design, valence, valence_nuisance, correct, untruncated, any_truncated, reasons)
 
 
-def positions_of(table: pd.DataFrame, design: Design, empty: dict[str, np.ndarray], settings: Probes) -> list[Position]:
+def positions_of(
+    table: pd.DataFrame, design: RowCodes, empty: dict[str, np.ndarray], settings: Probes
+) -> list[ProbedPosition]:
     """Every position that any row has; those with the same rows and nuisance features share what they are made of."""
-    made: dict[tuple[bytes, bool], Position] = {}
+    made: dict[tuple[bytes, bool], ProbedPosition] = {}
     found = []
     for name, missing in empty.items():
         if missing.all():
             continue
         key = (missing.tobytes(), is_response(name))
         if key not in made:
-            made[key] = Position.of(name, table, design, missing, settings)
+            made[key] = ProbedPosition.of(name, table, design, missing, settings)
         found.append(replace(made[key], name=name))
     return found
 
 
-def _why_no_valence(design: Design) -> str:
+def _why_no_valence(design: RowCodes) -> str:
     negative, positive = int((design.valence < 0).sum()), int((design.valence > 0).sum())
     if min(negative, positive) < 2:
         return f"{negative} negative and {positive} positive variants: one of each is left out, so two are needed"

@@ -11,7 +11,7 @@ import torch
 from emoprobe.analysis.probes import transfer
 from emoprobe.analysis.probes.correct import AddedResult, CorrectResult, probe_added, probe_correct
 from emoprobe.analysis.probes.discriminant import Cells, variant_moments
-from emoprobe.analysis.probes.position import Position
+from emoprobe.analysis.probes.position import ProbedPosition
 from emoprobe.analysis.probes.valence import ValenceResult, probe_valence
 from emoprobe.analysis.probes.variant import VariantResult, probe_variant
 from emoprobe.config.science.probes import Probes, ProbeTarget
@@ -38,8 +38,12 @@ class Probed:
 
 @torch.no_grad()
 def probe_position(
-    features: torch.Tensor, position: Position, settings: Probes, targets: Collection[ProbeTarget], transfers: bool
-) -> Probed:  # fmt: skip
+    features: torch.Tensor,
+    position: ProbedPosition,
+    settings: Probes,
+    targets: Collection[ProbeTarget],
+    transfers: bool,
+) -> Probed:
     """Run the probes of some targets.
 
     Args:

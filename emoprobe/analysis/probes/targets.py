@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from emoprobe.analysis.probes.auroc import interval
-from emoprobe.analysis.probes.choice import Choice, Largest, Place
+from emoprobe.analysis.probes.choice import CellChoice, Largest, Place
 from emoprobe.analysis.probes.correct import AddedResult, CorrectResult
-from emoprobe.analysis.probes.design import Design
-from emoprobe.analysis.probes.plan import ALPHA, ProbeTest, correct_test, valence_test
-from emoprobe.analysis.probes.position import Position
+from emoprobe.analysis.probes.position import ProbedPosition
+from emoprobe.analysis.probes.probe_design import ALPHA, ProbeTest, correct_test, valence_test
+from emoprobe.analysis.probes.row_codes import RowCodes
 from emoprobe.analysis.probes.valence import ValenceResult
 from emoprobe.analysis.probes.variant import VariantResult
 from emoprobe.config.science.probes import Probes
@@ -24,14 +24,14 @@ NULL_QUANTILE = 1 - ALPHA
 class ValenceTarget:
     """Negative against positive; see `valence`."""
 
-    design: Design
+    design: RowCodes
     settings: Probes
-    choice: Choice = field(default_factory=Choice)
+    choice: CellChoice = field(default_factory=CellChoice)
     largest: Largest = field(default_factory=Largest)
     found: list[dict[str, Any]] = field(default_factory=list)
     reason: str | None = None
 
-    def add(self, result: ValenceResult, places: list[Place], position: Position, d: int) -> None:
+    def add(self, result: ValenceResult, places: list[Place], position: ProbedPosition, d: int) -> None:
         """Take in some cells of a position, of `d` features."""
         own, nuisance = position.valence, position.valence_nuisance
         assert own is not None
@@ -93,11 +93,11 @@ class ValenceTarget:
 class CorrectTarget:
     """Right against wrong answers; see `correct`."""
 
-    design: Design
+    design: RowCodes
     settings: Probes
-    choice: Choice = field(default_factory=Choice)
+    choice: CellChoice = field(default_factory=CellChoice)
     largest: Largest = field(default_factory=Largest)
-    finished: Choice = field(default_factory=Choice)
+    finished: CellChoice = field(default_factory=CellChoice)
     largest_finished: Largest = field(default_factory=Largest)
     found: list[dict[str, Any]] = field(default_factory=list)
     any_truncated: bool = False
@@ -105,7 +105,7 @@ class CorrectTarget:
 
     def add(
         self, result: CorrectResult, added: AddedResult, untruncated: AddedResult | None,
-        places: list[Place], position: Position, d: int,
+        places: list[Place], position: ProbedPosition, d: int,
     ) -> None:  # fmt: skip
         """Take in some cells of a position, of `d` features."""
         own = position.correct
@@ -209,7 +209,7 @@ class CorrectTarget:
 class VariantTarget:
     """Which variant it is: a manipulation check without a test; see `variant`."""
 
-    design: Design
+    design: RowCodes
     settings: Probes
     found: list[dict[str, Any]] = field(default_factory=list)
 
@@ -220,7 +220,7 @@ class VariantTarget:
             return "there is one variant only"
         return "fewer than three groups of questions" if self.design.folds < 3 else None
 
-    def add(self, result: VariantResult, places: list[Place], position: Position, d: int) -> None:
+    def add(self, result: VariantResult, places: list[Place], position: ProbedPosition, d: int) -> None:
         """Take in some cells of a position, of `d` features."""
         design = position.design
         for number, place in enumerate(places):
@@ -276,7 +276,7 @@ def _planned(plan: ProbeTest) -> dict[str, Any]:
     }
 
 
-def _chosen(choice: Choice) -> dict[str, Any]:
+def _chosen(choice: CellChoice) -> dict[str, Any]:
     auroc, nuisance = choice.mean("auroc"), choice.mean("nuisance")
     return choice.commonest | {
         "agreement": choice.agreement,

@@ -9,8 +9,8 @@ import torch
 
 from emoprobe.analysis.probes.auroc import labelled_auroc
 from emoprobe.analysis.probes.correct import CorrectDesign, mean_differences
-from emoprobe.analysis.probes.design import NONE
-from emoprobe.analysis.probes.discriminant import Cells, Moments, moments
+from emoprobe.analysis.probes.discriminant import Cells, TrainingMoments, moments
+from emoprobe.analysis.probes.row_codes import NONE
 from emoprobe.analysis.probes.valence import Contrasts, ValenceDesign, pair_areas
 
 Rows = list[list[dict[str, Any]]]  # for each cell its rows of the table
@@ -101,7 +101,7 @@ def held_out_texts(cells: Cells, own: ValenceDesign, shrinkage: float) -> Rows:
 
 
 @torch.no_grad()
-def correct_without_variant(cells: Cells, own: CorrectDesign, found: Moments) -> Rows:
+def correct_without_variant(cells: Cells, own: CorrectDesign, found: TrainingMoments) -> Rows:
     """Correctness of a variant's answers by probes that saw neither the variant nor the questions of the fold."""
     rows: Rows = [[] for _ in cells.x]
     design, x = own.design, cells.x[:, own.rows]

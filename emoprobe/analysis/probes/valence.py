@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from emoprobe.analysis.probes.auroc import auroc
-from emoprobe.analysis.probes.design import NONE, Design
-from emoprobe.analysis.probes.discriminant import Cells, Moments
+from emoprobe.analysis.probes.discriminant import Cells, TrainingMoments
 from emoprobe.analysis.probes.permutations import splits
+from emoprobe.analysis.probes.row_codes import NONE, RowCodes
 
 BUDGET = 1 << 24  # scores that are held at once
 LEAST_TO_TRAIN = 2  # variants of each valence: one to train on, one to test on
@@ -57,13 +57,13 @@ class ValenceDesign:
     `rows` are their places among the rows of the position; codes of `design.variant` go from 0 over these variants.
     """
 
-    design: Design
+    design: RowCodes
     rows: np.ndarray
     signs: np.ndarray
     splits: np.ndarray
 
     @classmethod
-    def of(cls, design: Design, permutations: int) -> ValenceDesign | None:
+    def of(cls, design: RowCodes, permutations: int) -> ValenceDesign | None:
         """None where a valence has too few variants, or one of them no rows here."""
         chosen = np.flatnonzero(design.valence)
         signs = design.valence[chosen]
@@ -120,7 +120,7 @@ class ValenceResult:
 
 
 @torch.no_grad()
-def probe_valence(cells: Cells, own: ValenceDesign, found: Moments) -> ValenceResult:
+def probe_valence(cells: Cells, own: ValenceDesign, found: TrainingMoments) -> ValenceResult:
     """Test probes of valence in some cells; `found` are the moments of all rows around their variants."""
     x = cells.x[:, own.rows]
     design, means = own.design, found.means[:, :, np.flatnonzero(own.design.valence)]

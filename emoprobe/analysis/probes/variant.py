@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from emoprobe.analysis.probes.auroc import labelled_auroc
-from emoprobe.analysis.probes.design import Design
-from emoprobe.analysis.probes.discriminant import Cells, Moments
+from emoprobe.analysis.probes.discriminant import Cells, TrainingMoments
+from emoprobe.analysis.probes.row_codes import RowCodes
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class VariantResult:
 
 
 @torch.no_grad()
-def probe_variant(cells: Cells, design: Design, found: Moments, tasks: int) -> VariantResult:
+def probe_variant(cells: Cells, design: RowCodes, found: TrainingMoments, tasks: int) -> VariantResult:
     """Train on all folds but one and name the variants of the rows of that one.
 
     Args:
@@ -66,7 +66,7 @@ def probe_variant(cells: Cells, design: Design, found: Moments, tasks: int) -> V
     )
 
 
-def control_tasks(design: Design, classes: int, tasks: int) -> np.ndarray | None:
+def control_tasks(design: RowCodes, classes: int, tasks: int) -> np.ndarray | None:
     """Labels that depend on the text alone, at random (Hewitt & Liang 2019), (tasks, n).
 
     Each text of each variant gets a class, all classes equally often. None where variants have one text each: then a
@@ -85,7 +85,9 @@ def _scores(x: torch.Tensor, means: torch.Tensor, weights: torch.Tensor) -> torc
     return x @ weights - 0.5 * (means * weights.mT).sum(2)[:, None]
 
 
-def _guesses(x: torch.Tensor, training: torch.Tensor, members: torch.Tensor, found: Moments, fold: int) -> torch.Tensor:
+def _guesses(
+    x: torch.Tensor, training: torch.Tensor, members: torch.Tensor, found: TrainingMoments, fold: int
+) -> torch.Tensor:
     """The classes of rows (cells, m, r) by the probes of all control tasks at once, (cells, tasks, m).
 
     `members` (tasks, classes, n) is 1 where a row of `training` (cells, n, r) belongs to a class of a task.

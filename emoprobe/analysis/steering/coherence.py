@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emoprobe.analysis.estimates import Floats
-from emoprobe.analysis.steering.grid import Grid, Place
+from emoprobe.analysis.steering.effect_grid import EffectGrid, SteeringCell
 
 Flags = npt.NDArray[np.bool_]
 
@@ -29,7 +29,7 @@ class Limits:
     max_repetition: float
 
 
-def coherent(grid: Grid, limits: Limits) -> Flags:
+def coherent(grid: EffectGrid, limits: Limits) -> Flags:
     """Shape (cells,): whether the text is within the limits at this dose and at all smaller ones of its sign."""
     asked = ~np.isnan(grid.changes("completion_tokens"))
     flags = within(grid.changes("perplexity"), grid.changes("repetition"), asked, limits)
@@ -59,7 +59,7 @@ def within(log_ratio: Floats, repetition: Floats, asked: Flags, limits: Limits) 
     return found
 
 
-def unbroken(places: Sequence[Place], flags: Flags) -> Flags:
+def unbroken(places: Sequence[SteeringCell], flags: Flags) -> Flags:
     """Flags of some places of one direction, kept where those of all smaller doses of the same sign hold too.
 
     A text that falls apart may look well again at a larger dose: one word over and over is likely.

@@ -13,9 +13,9 @@ import numpy as np
 from emoprobe.analysis.estimates import MIN_QUESTIONS, difference
 from emoprobe.analysis.statistics import CONFIDENCE, LEVEL, holm
 from emoprobe.analysis.steering.coherence import Flags
-from emoprobe.analysis.steering.grid import CONTROLS, PRIMARY_OUTCOME, Grid
-from emoprobe.analysis.steering.plan import controls_needed, shuffled_needed
-from emoprobe.analysis.steering.ranking import Ranking
+from emoprobe.analysis.steering.direction_ranking import DirectionRanking
+from emoprobe.analysis.steering.effect_grid import CONTROLS, PRIMARY_OUTCOME, EffectGrid
+from emoprobe.analysis.steering.preregistration import controls_needed, shuffled_needed
 
 FAR = 1e9
 # The noise is known from these questions alone: where the strong ones happen to be missing, both it and the effect look
@@ -23,12 +23,12 @@ FAR = 1e9
 ASSURANCE = 0.9
 
 
-def candidates(grid: Grid) -> list[int]:
+def candidates(grid: EffectGrid) -> list[int]:
     """The numbers of the directions that are no controls."""
     return [number for number, direction in enumerate(grid.directions) if direction.family not in CONTROLS]
 
 
-def direction_rows(grid: Grid, flags: Flags, rankings: Mapping[int, Ranking]) -> list[dict[str, Any]]:
+def direction_rows(grid: EffectGrid, flags: Flags, rankings: Mapping[int, DirectionRanking]) -> list[dict[str, Any]]:
     """Rows of the table, in the order of the directions.
 
     Args:
@@ -49,7 +49,7 @@ def direction_rows(grid: Grid, flags: Flags, rankings: Mapping[int, Ranking]) ->
     return rows
 
 
-def _cells(grid: Grid, number: int, ranking: Ranking, flags: Flags) -> np.ndarray:
+def _cells(grid: EffectGrid, number: int, ranking: DirectionRanking, flags: Flags) -> np.ndarray:
     """Which cells of a ranking are searched: coherent on the compared questions, and on all of the direction's own."""
     own = [bool(flags[grid.held[number][place]]) for place in ranking.places]
     found: np.ndarray = ranking.flags[0] & np.array(own, dtype=bool)
@@ -57,7 +57,7 @@ def _cells(grid: Grid, number: int, ranking: Ranking, flags: Flags) -> np.ndarra
 
 
 def _row(
-    grid: Grid, number: int, searched: np.ndarray, ranking: Ranking, family_sizes: Mapping[str, int]
+    grid: EffectGrid, number: int, searched: np.ndarray, ranking: DirectionRanking, family_sizes: Mapping[str, int]
 ) -> dict[str, Any]:
     direction = grid.directions[number]
     family = family_sizes[direction.family]
@@ -109,7 +109,9 @@ def _row(
     }
 
 
-def _reason(grid: Grid, number: int, searched: np.ndarray, ranking: Ranking, needed: int, more: int) -> str | None:
+def _reason(
+    grid: EffectGrid, number: int, searched: np.ndarray, ranking: DirectionRanking, needed: int, more: int
+) -> str | None:
     """Why no verdict can be reached."""
     if not any(place.operation == "add" for place in grid.held[number]):
         return "nothing was added along it"
@@ -131,7 +133,9 @@ def _verdict(row: Mapping[str, Any]) -> str:
     return "found" if row["p_holm"] <= LEVEL + 1e-9 and beyond else "not_found"
 
 
-def _detectable(grid: Grid, number: int, searched: np.ndarray, ranking: Ranking, level: float) -> dict[str, Any]:
+def _detectable(
+    grid: EffectGrid, number: int, searched: np.ndarray, ranking: DirectionRanking, level: float
+) -> dict[str, Any]:
     """The least effect that would have been found with 80 %, and where.
 
     What is observed of an effect D scatters about it by the questions' noise and, as questions answer more or less
@@ -168,7 +172,7 @@ def _detectable(grid: Grid, number: int, searched: np.ndarray, ranking: Ranking,
     return {"detectable": float(sizes[best]), "detectable_layers": place.layers, "detectable_dose": place.dose}
 
 
-def _above(grid: Grid, values: np.ndarray, confidence: float, skewed: bool) -> np.ndarray:
+def _above(grid: EffectGrid, values: np.ndarray, confidence: float, skewed: bool) -> np.ndarray:
     """How far above a mean over questions its interval reaches: by so much it falls short of the true one at most."""
     found = difference(values, None, None, np.nan, False, grid.groups, confidence, skewed)
     short: np.ndarray = np.nan_to_num(found.high - found.value)

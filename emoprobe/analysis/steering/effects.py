@@ -11,14 +11,14 @@ import numpy as np
 
 from emoprobe.analysis.estimates import MIN_QUESTIONS, Floats, difference
 from emoprobe.analysis.steering.coherence import Flags
-from emoprobe.analysis.steering.grid import CONTROLS, OUTCOMES, PRIMARY_OUTCOME, RANDOM, Grid
-from emoprobe.analysis.steering.ranking import Ranking
+from emoprobe.analysis.steering.direction_ranking import DirectionRanking
+from emoprobe.analysis.steering.effect_grid import CONTROLS, OUTCOMES, PRIMARY_OUTCOME, RANDOM, EffectGrid
 
 BAND = (0.025, 0.975)
 SHARES = ("correct",)
 
 
-def effect_rows(grid: Grid, flags: Flags, rankings: Mapping[int, Ranking]) -> list[dict[str, Any]]:
+def effect_rows(grid: EffectGrid, flags: Flags, rankings: Mapping[int, DirectionRanking]) -> list[dict[str, Any]]:
     """Rows of the table, tested directions first.
 
     Args:
@@ -54,7 +54,7 @@ class _Columns:
     values: dict[str, np.ndarray]
 
     @classmethod
-    def of(cls, grid: Grid, outcome: str) -> _Columns:
+    def of(cls, grid: EffectGrid, outcome: str) -> _Columns:
         changes = grid.changes(outcome)
         estimates = difference(changes, None, None, np.nan, outcome in SHARES, grid.groups, skewed=True)
         n = (~np.isnan(changes)).sum(axis=-1)
@@ -80,7 +80,7 @@ class _Columns:
 class _Bands:
     """What the random directions do to one outcome, place by place."""
 
-    def __init__(self, grid: Grid, outcome: str) -> None:
+    def __init__(self, grid: EffectGrid, outcome: str) -> None:
         self._grid, self._changes = grid, grid.changes(outcome)
         random = set(grid.rows_of([RANDOM]))
         self._rows: dict[Any, list[int]] = {}
@@ -113,7 +113,7 @@ class _Bands:
         }
 
 
-def _ranks(grid: Grid, rankings: Mapping[int, Ranking], row: int) -> dict[str, float]:
+def _ranks(grid: EffectGrid, rankings: Mapping[int, DirectionRanking], row: int) -> dict[str, float]:
     """Of a cell alone, and against the largest of each random direction."""
     ranking = rankings.get(int(grid.owner[row]))
     if ranking is None or not ranking.controls or grid.places[row] not in ranking.places:

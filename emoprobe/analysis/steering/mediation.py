@@ -15,8 +15,8 @@ from emoprobe.analysis.estimates import BISECTIONS, Estimates, Floats, Labels, d
 from emoprobe.analysis.questions import Questions
 from emoprobe.analysis.statistics import LEVEL
 from emoprobe.analysis.steering.coherence import Flags
+from emoprobe.analysis.steering.effect_grid import CONTROLS, PRIMARY_OUTCOME, RANDOM, EffectGrid, SteeringCell
 from emoprobe.analysis.steering.effects import BAND, SHARES
-from emoprobe.analysis.steering.grid import CONTROLS, PRIMARY_OUTCOME, RANDOM, Grid, Place
 
 OUTCOMES = (PRIMARY_OUTCOME, "correct")
 
@@ -47,7 +47,7 @@ class Texts:
 
 
 def mediation_rows(
-    grid: Grid, flags: Flags, texts: Texts, references: Sequence[str], paired_tests: pd.DataFrame
+    grid: EffectGrid, flags: Flags, texts: Texts, references: Sequence[str], paired_tests: pd.DataFrame
 ) -> list[dict[str, Any]]:
     """Rows of the table.
 
@@ -73,7 +73,7 @@ def mediation_rows(
     ]
 
 
-def _ablations(grid: Grid) -> Iterator[tuple[int, Place]]:
+def _ablations(grid: EffectGrid) -> Iterator[tuple[int, SteeringCell]]:
     """Directions that were ablated in the prompts of their own tone."""
     for number, direction in enumerate(grid.directions):
         for place in grid.held[number]:
@@ -81,14 +81,14 @@ def _ablations(grid: Grid) -> Iterator[tuple[int, Place]]:
                 yield number, place
 
 
-def _coherent(grid: Grid, flags: Flags, number: int, place: Place, reference: str) -> bool:
+def _coherent(grid: EffectGrid, flags: Flags, number: int, place: SteeringCell, reference: str) -> bool:
     """Whether the text under the ablation is coherent, in the reference as well where it is ablated there."""
     held = grid.held[number]
     return all(bool(flags[held[one]]) for one in (place, place._replace(variant=reference)) if one in held)
 
 
 def _row(
-    grid: Grid, texts: Texts, number: int, place: Place, reference: str, outcome: str, different: bool
+    grid: EffectGrid, texts: Texts, number: int, place: SteeringCell, reference: str, outcome: str, different: bool
 ) -> dict[str, Any]:
     tone = place.variant
     own, other = texts.labels.get(tone), texts.labels.get(reference)
@@ -134,7 +134,9 @@ def _row(
     return row
 
 
-def _contrasts(grid: Grid, number: int, place: Place, reference: str, outcome: str) -> tuple[Floats, Floats, bool]:
+def _contrasts(
+    grid: EffectGrid, number: int, place: SteeringCell, reference: str, outcome: str
+) -> tuple[Floats, Floats, bool]:
     """Tone minus reference by question, unsteered and with the direction ablated; whether it is in both."""
     values = grid.values(outcome)
     tone, base = grid.unsteered(place.variant, outcome), grid.unsteered(reference, outcome)
@@ -147,7 +149,7 @@ def _contrasts(grid: Grid, number: int, place: Place, reference: str, outcome: s
 
 
 def _control_changes(
-    grid: Grid, place: Place, reference: str, outcome: str, both: bool, known: np.ndarray
+    grid: EffectGrid, place: SteeringCell, reference: str, outcome: str, both: bool, known: np.ndarray
 ) -> list[float]:
     """The mean change when each random direction is ablated that was, in the same prompts."""
     found = []

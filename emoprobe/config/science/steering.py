@@ -68,7 +68,7 @@ class Controls(Section):
     )
 
 
-class Scores(Section):
+class SteeringScores(Section):
     """What is read off forward passes over a steered answer."""
 
     gold: Text = Field(
@@ -148,7 +148,7 @@ class Steering(Section):
     questions: Annotated[int | None, Extent] = Field(
         None, ge=1, description="Only the first so many questions of the steered half; null: all of it."
     )
-    scores: Scores = Field(default_factory=Scores)
+    scores: SteeringScores = Field(default_factory=SteeringScores)
     coherence: Coherence = Field(default_factory=Coherence)
 
     @field_validator("files")

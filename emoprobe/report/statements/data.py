@@ -9,7 +9,7 @@ import pandas as pd
 
 from emoprobe.config.names import CONTROL, FILLER
 from emoprobe.report.statements.behaviour import number, points
-from emoprobe.results.plan import AnalysisPlan, PowerRow
+from emoprobe.results.preregistration import PowerRow, Preregistration
 from emoprobe.results.statement import Statement
 
 NOTEWORTHY = 0.1  # a share of answers from which it is told
@@ -21,7 +21,7 @@ def notes(
     accuracy: pd.DataFrame,
     tests: pd.DataFrame,
     consistency: pd.DataFrame,
-    plan: AnalysisPlan | None,
+    plan: Preregistration | None,
     deviations: Sequence[str] = (),
 ) -> list[Statement]:
     """Notes on the data, those that there is a reason for.
@@ -53,7 +53,7 @@ def notes(
 Note = tuple[str, str, float | None]
 
 
-def _plan(plan: AnalysisPlan | None, deviations: Sequence[str]) -> list[Note]:
+def _plan(plan: Preregistration | None, deviations: Sequence[str]) -> list[Note]:
     if plan is None:
         return [
             (
@@ -69,7 +69,7 @@ def _plan(plan: AnalysisPlan | None, deviations: Sequence[str]) -> list[Note]:
     ]
 
 
-def _power(plan: AnalysisPlan) -> list[Note]:
+def _power(plan: Preregistration) -> list[Note]:
     if not plan.power:
         return []
     first = plan.power[0]
@@ -124,7 +124,7 @@ def _reach(row: PowerRow) -> str:
     )
 
 
-def _token_match(plan: AnalysisPlan) -> list[Note]:
+def _token_match(plan: Preregistration) -> list[Note]:
     unmatched = [row for row in plan.token_match if not row.matched]
     if not unmatched:
         return []

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from emoprobe.analysis.probes.plan import ALPHA
+from emoprobe.analysis.probes.probe_design import ALPHA
 from emoprobe.report.statements.rows import finite, plain_rows
 from emoprobe.results.statement import Statement, Verdict
 

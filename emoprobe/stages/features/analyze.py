@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import save
 
 from emoprobe.analysis.contrasts import contrasts_of, references_of
-from emoprobe.analysis.features.baselines import Coder, Moments, principal_components
+from emoprobe.analysis.features.autoencoder_sources import AutoencoderSource, sources
+from emoprobe.analysis.features.baselines import Coder, TokenMoments, principal_components
 from emoprobe.analysis.features.contexts import top_contexts
-from emoprobe.analysis.features.experiment import AUTOENCODER, feature_differences
+from emoprobe.analysis.features.feature_tests import AUTOENCODER, feature_differences
 from emoprobe.analysis.features.quality import seed_cosines
-from emoprobe.analysis.features.sources import Source, sources
-from emoprobe.analysis.features.tokens import Tokens, load_tokens
+from emoprobe.analysis.features.tokens import TokenActivations, load_tokens
 from emoprobe.config.experiment import Config
 from emoprobe.models.source import ModelCard
 from emoprobe.models.tokens import token_texts
@@ -34,7 +34,7 @@ def analyze_features(config: Config, layout: Layout) -> None:
     """
     tokens = load_tokens(config, layout)
     found = sources(config, layout, tokens)
-    moments = Moments.of(tokens.half("fit"))
+    moments = TokenMoments.of(tokens.half("fit"))
     coders: dict[str, Coder] = {
         AUTOENCODER: found[0].autoencoder,
         found[-1].name: found[-1].autoencoder,
@@ -54,7 +54,9 @@ def analyze_features(config: Config, layout: Layout) -> None:
     write_table(layout, "features", frame(TABLES["features"], rows))
 
 
-def _write_directions(layout: Layout, tokens: Tokens, source: Source, features: list[int], norm: float) -> None:
+def _write_directions(
+    layout: Layout, tokens: TokenActivations, source: AutoencoderSource, features: list[int], norm: float
+) -> None:
     """`feature-N`: the unit vector that a feature writes along, (d,); `feature-N.norm`: the median length there.
 
     The metadata names the layer: at another one the direction means nothing.
@@ -67,7 +69,9 @@ def _write_directions(layout: Layout, tokens: Tokens, source: Source, features: 
     atomic.write_bytes(layout.feature_directions(), save(tensors, metadata=metadata))
 
 
-def _write_contexts(config: Config, layout: Layout, tokens: Tokens, source: Source, features: list[int]) -> None:
+def _write_contexts(
+    config: Config, layout: Layout, tokens: TokenActivations, source: AutoencoderSource, features: list[int]
+) -> None:
     directory = Path(ModelCard.read(layout.model).path)
     # A model that only others' servers hold has no tokenizer here; then its tokens go by their numbers.
     texts = partial(token_texts, directory=directory) if directory.is_dir() else lambda ids: [f"<{one}>" for one in ids]

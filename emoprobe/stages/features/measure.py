@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from emoprobe.analysis.features.autoencoder_sources import AutoencoderSource, sources
 from emoprobe.analysis.features.quality import quality, shared
-from emoprobe.analysis.features.sources import Source, sources
-from emoprobe.analysis.features.splicing import Losses, Model, losses
-from emoprobe.analysis.features.tokens import Tokens, load_tokens
+from emoprobe.analysis.features.splicing import Losses, SplicedModel, losses
+from emoprobe.analysis.features.tokens import TokenActivations, load_tokens
 from emoprobe.config.experiment import Config
 from emoprobe.models.source import ModelCard
 from emoprobe.results.catalogue import TABLES
@@ -38,19 +38,21 @@ def measure_autoencoders(config: Config, layout: Layout) -> None:
     write_table(layout, "autoencoders", frame(TABLES["autoencoders"], rows))
 
 
-def _losses(config: Config, layout: Layout, tokens: Tokens, found: list[Source]) -> Losses | None:
+def _losses(config: Config, layout: Layout, tokens: TokenActivations, found: list[AutoencoderSource]) -> Losses | None:
     directory = Path(ModelCard.read(layout.model).path)
     if not directory.is_dir():
         return None
     held_out = tokens.half("test")
     # Of all questions and variants, not of the first variant alone.
     order = np.random.default_rng(config.experiment.seed).permutation(len(held_out))[: config.features.evaluated]
-    model = Model(directory, config.model.dtype, tokens.layer)
+    model = SplicedModel(directory, config.model.dtype, tokens.layer)
     coders = {source.name: source.autoencoder.reconstruct for source in found}
     return losses(model, [held_out[row] for row in order], coders)
 
 
-def _row(source: Source, found: list[Source], tokens: Tokens, scored: Losses | None) -> dict[str, Any]:
+def _row(
+    source: AutoencoderSource, found: list[AutoencoderSource], tokens: TokenActivations, scored: Losses | None
+) -> dict[str, Any]:
     measured = quality(source.autoencoder, tokens.half("test"))
     others = {other.name: other.autoencoder for other in found if other.kind == source.kind and other is not source}
     row: dict[str, Any] = {

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from emoprobe.analysis.probes.source import Source
+from emoprobe.analysis.probes.activation_source import ActivationSource
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 
@@ -75,7 +75,7 @@ def table(settings: Config, samples: int, seed: int) -> pd.DataFrame:
 def source(
     frame: pd.DataFrame, layers: int, d: int, seed: int, signal: Signal | None = None,
     positions: tuple[str, ...] = ("last_prompt", "response_mean"), hook_points: tuple[str, ...] = ("input_layernorm.output",),
-) -> Source:  # fmt: skip
+) -> ActivationSource:  # fmt: skip
     """Activations of correlated noise; `signal(layer, position, noise)` adds what is planted, (n, d)."""
     n = len(frame)
 
@@ -92,4 +92,4 @@ def source(
         return found
 
     empty = {position: np.zeros(n, dtype=bool) for position in positions}
-    return Source(np.arange(n), list(range(layers)), list(hook_points), list(positions), d, load, empty)
+    return ActivationSource(np.arange(n), list(range(layers)), list(hook_points), list(positions), d, load, empty)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from emoprobe.analysis.power import Design, Simulation, centre_of, marginal
+from emoprobe.analysis.power import PowerDesign, Simulation, centre_of, marginal
 from emoprobe.analysis.statistics import LEVEL
 from tests.calibration import coverage
 from tests.calibration.allowance import least, most
@@ -61,26 +61,28 @@ def test_intervals_cover_on_a_grid() -> None:
         assert 0.93 <= shares.mean() <= 0.99
 
 
-@pytest.mark.parametrize(("design", "deviation"), [(Design(64, 1, 8, 8, 2), 0.3), (Design(64, 1, 1, 1, 2), 0.0)])
-def test_a_difference_of_the_stated_size_is_seen(design: Design, deviation: float) -> None:
+@pytest.mark.parametrize(
+    ("design", "deviation"), [(PowerDesign(64, 1, 8, 8, 2), 0.3), (PowerDesign(64, 1, 1, 1, 2), 0.0)]
+)
+def test_a_difference_of_the_stated_size_is_seen(design: PowerDesign, deviation: float) -> None:
     for check in power_checks(RUNS, 3, [(design, deviation)]):
         assert check.seen is not None
         assert check.seen >= least(RUNS), check
 
 
 def test_more_of_anything_shows_smaller_differences() -> None:
-    base = Simulation(Design(64, 1, 8, 8, 4), 0.0).detectable()
+    base = Simulation(PowerDesign(64, 1, 8, 8, 4), 0.0).detectable()
     assert base is not None
     for design, deviation, smaller in (
-        (Design(256, 1, 8, 8, 4), 0.0, True),
-        (Design(64, 4, 8, 8, 4), 0.0, True),
-        (Design(64, 1, 8, 8, 1), 0.0, True),
-        (Design(64, 1, 8, 8, 4), 0.5, False),
+        (PowerDesign(256, 1, 8, 8, 4), 0.0, True),
+        (PowerDesign(64, 4, 8, 8, 4), 0.0, True),
+        (PowerDesign(64, 1, 8, 8, 1), 0.0, True),
+        (PowerDesign(64, 1, 8, 8, 4), 0.5, False),
     ):
         found = Simulation(design, deviation).detectable()
         assert found is not None
         assert (found < base) is smaller
-    assert Simulation(Design(8, 1, 8, 8, 8), 0.0).detectable() is None
+    assert Simulation(PowerDesign(8, 1, 8, 8, 8), 0.0).detectable() is None
 
 
 def test_the_truth_of_a_scene_is_what_it_says() -> None:

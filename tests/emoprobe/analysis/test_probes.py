@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from emoprobe.analysis.probes.experiment import Findings, run_probes
-from emoprobe.analysis.probes.source import Source
+from emoprobe.analysis.probes.activation_source import ActivationSource
+from emoprobe.analysis.probes.all_probes import Findings, run_probes
 from emoprobe.report.statements.probes import statements
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.statement import Statement
@@ -128,7 +128,7 @@ def test_stand_ins_and_rows_without_activations_are_left_out() -> None:
 
     control = (table["variant"] == "control").to_numpy()[kept]
     empty = {"last_prompt": control, "response_mean": np.zeros(len(kept), dtype=bool)}
-    source = Source(kept, whole.layers, whole.hook_points, whole.positions, whole.d, load, empty)
+    source = ActivationSource(kept, whole.layers, whole.hook_points, whole.positions, whole.d, load, empty)
     found = run_probes(table, source, settings)
     rows = pd.DataFrame(found.probes)
     counts = rows[rows["target"] == "variant"].groupby("position")["n"].first()

@@ -16,12 +16,12 @@ from sklearn.preprocessing import StandardScaler
 
 from emoprobe.analysis.probes.auroc import auroc, influences, interval, labelled_auroc
 from emoprobe.analysis.probes.correct import mean_differences
-from emoprobe.analysis.probes.design import Design, deal_folds
 from emoprobe.analysis.probes.directions import cross_fitted_cosines
 from emoprobe.analysis.probes.discriminant import Cells, variant_moments
 from emoprobe.analysis.probes.nuisance import nuisance_features, orthonormal
 from emoprobe.analysis.probes.permutations import block_permutations, splits
-from emoprobe.analysis.probes.plan import probe_plan, valence_test
+from emoprobe.analysis.probes.probe_design import probe_plan, valence_test
+from emoprobe.analysis.probes.row_codes import RowCodes, deal_folds
 from emoprobe.config.files import parse_config
 from tests.emoprobe.analysis import synthetic
 
@@ -42,7 +42,7 @@ class Given(BaseEstimator):  # type: ignore[misc]
 def test_the_discriminant_is_scikit_learns(samples: int, d: int, shrinkage: float) -> None:
     settings = synthetic.config(4)
     table = synthetic.table(settings, samples, 0)
-    design = Design.of(table, settings)
+    design = RowCodes.of(table, settings)
     features = (
         synthetic.source(table, 1, d, 0).load(0, 1, "input_layernorm.output")["last_prompt"][:, 0].astype(np.float32)
     )
@@ -105,7 +105,7 @@ def test_a_group_is_never_on_both_sides() -> None:
     settings = synthetic.config(4)
     table = synthetic.table(settings, 20, 0)
     table["group"] = pd.array(["a" if sample < "s_0005" else None for sample in table["sample_id"]], dtype="string")
-    design = Design.of(table, settings)
+    design = RowCodes.of(table, settings)
     assert len(np.unique(design.group)) == 16
     assert len(np.unique(design.fold[(table["group"] == "a").fillna(False).to_numpy(dtype=bool)])) == 1
 
@@ -129,13 +129,13 @@ def test_many_ways_are_sampled_without_repeats() -> None:
 def test_permuted_questions_keep_their_variants_and_groups() -> None:
     settings = synthetic.config(3)
     table = synthetic.table(settings, 12, 0)
-    design = Design.of(table, settings)
+    design = RowCodes.of(table, settings)
     for origin in block_permutations(design, 20)[1:]:
         assert sorted(origin) == list(range(len(design)))
         assert (design.variant[origin] == design.variant).all()
         assert (pd.Series(design.question[origin]).groupby(design.question).nunique() == 1).all()
     table["group"] = pd.array([f"t{int(sample[-2:]) // 4}" for sample in table["sample_id"]], dtype="string")
-    design = Design.of(table, settings)
+    design = RowCodes.of(table, settings)
     for origin in block_permutations(design, 20):
         assert (pd.Series(design.group[origin]).groupby(design.group).nunique() == 1).all()
 
@@ -161,7 +161,7 @@ def test_differences_to_a_shared_reference_have_no_cosine_in_noise() -> None:
 def test_nuisance_features_are_what_the_table_has() -> None:
     settings = synthetic.config(4)
     table = synthetic.table(settings, 30, 0)
-    design = Design.of(table, settings)
+    design = RowCodes.of(table, settings)
     assert nuisance_features(table, design, words=True).shape == (120, 1)
     table["completion_tokens"] = pd.array(np.arange(120) % 50, dtype="Int64")
     table["extraction"] = pd.array(["boxed", "none", None] * 40, dtype="string")

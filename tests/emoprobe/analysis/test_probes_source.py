@@ -11,7 +11,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from emoprobe.analysis.probes.source import folder_source
+from emoprobe.analysis.probes.activation_source import folder_source
 from emoprobe.results import atomic
 from emoprobe.results.activation_folder import (
     METADATA,
@@ -19,7 +19,7 @@ from emoprobe.results.activation_folder import (
     ActivationError,
     ActivationFolder,
     ActivationMetadata,
-    Position,
+    TokenPosition,
     TokenSpans,
 )
 from emoprobe.results.catalogue import tables_of
@@ -38,7 +38,10 @@ def write_folder(path: Path, generator: np.random.Generator, empty: bool) -> Non
         dtype="float16",
         layers=[0, 5],
         hook_points=["layer.output"],
-        positions=[Position(name="prefix_mean", span=(0, 1), empty=empty), Position(name="response_mean", span=(1, 2))],
+        positions=[
+            TokenPosition(name="prefix_mean", span=(0, 1), empty=empty),
+            TokenPosition(name="response_mean", span=(1, 2)),
+        ],
         token_ids=[1, 2],
         spans=TokenSpans(response=(1, 2)),
         shapes={"layer.output": [LAYERS, 2, D]},

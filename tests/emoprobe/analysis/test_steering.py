@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from emoprobe.analysis.plan import analysis_plan, deviations
+from emoprobe.analysis.preregistration import analysis_plan, deviations
+from emoprobe.analysis.steering.all_tests import analyze, steering_tests
 from emoprobe.analysis.steering.coherence import Limits, coherent, unbroken, within
+from emoprobe.analysis.steering.direction_ranking import rank
 from emoprobe.analysis.steering.direction_tests import candidates
-from emoprobe.analysis.steering.experiment import analyze, steering_tests
-from emoprobe.analysis.steering.grid import Grid, Place
-from emoprobe.analysis.steering.plan import MIN_CONTROLS, controls_needed, planned_tests
-from emoprobe.analysis.steering.ranking import rank
+from emoprobe.analysis.steering.effect_grid import EffectGrid, SteeringCell
+from emoprobe.analysis.steering.preregistration import MIN_CONTROLS, controls_needed, planned_tests
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.report.statements.steering import statements
@@ -158,14 +158,14 @@ def test_the_rank_does_not_depend_on_which_direction_is_asked() -> None:
         renamed = steered.assign(direction=steered["direction"].map(lambda own: swapped.get(own, own)))  # noqa: B023
         own = renamed["direction"] == "tone0"
         family = np.where(own, "file", np.where(renamed["family"] == "none", "none", "random"))
-        grid = Grid(renamed.assign(family=family, tone=None))
+        grid = EffectGrid(renamed.assign(family=family, tone=None))
         ranking = rank(grid, candidates(grid)[0], LIMITS)
         ranks.append(ranking.p(float(ranking.largest[0])))
     assert sorted(ranks) == pytest.approx(np.arange(1, 41) / 40)
 
 
-def place(dose: float, layers: str = "1") -> Place:
-    return Place("add", "all", layers, dose, "control")
+def place(dose: float, layers: str = "1") -> SteeringCell:
+    return SteeringCell("add", "all", layers, dose, "control")
 
 
 def test_coherence_ends_at_the_first_dose_that_breaks_the_text() -> None:
@@ -186,7 +186,7 @@ def test_what_counts_as_coherent() -> None:
 
 def test_without_perplexities_nothing_is_known_to_be_coherent() -> None:
     steered = planted(PLAIN, -3.0).assign(perplexity=np.nan)
-    assert not coherent(Grid(steered), LIMITS).any()
+    assert not coherent(EffectGrid(steered), LIMITS).any()
 
 
 def mediated(

@@ -15,7 +15,7 @@ from emoprobe.results.sample import Sample
 from emoprobe.results.scores import Scores
 from emoprobe.results.trajectory import AgentState, Outcome, Trajectory, Usage
 from emoprobe.results.verification import verify
-from emoprobe.steering.plan import Direction
+from emoprobe.steering.grid import ToneDirection
 
 JOY = "joy/add-all/L10+12/d-0.5"
 NAME = "gsm8k_0001"
@@ -62,7 +62,7 @@ def write(
 
 def test_every_column_follows_from_the_folder(layout: Layout) -> None:
     conditions = ["none", JOY, "random-01/ablate-prompt/L3/d1"]
-    directions = {"joy": Direction("joy", "tone", "joy"), "random-01": Direction("random-01", "random")}
+    directions = {"joy": ToneDirection("joy", "tone", "joy"), "random-01": ToneDirection("random-01", "random")}
     table = steering_table(layout, [(condition, "control", NAME) for condition in conditions], directions)
     plain, joy, failed = table.replace({np.nan: None}).to_dict("records")
     assert plain["direction"] == plain["family"] == "none"
@@ -108,4 +108,4 @@ def test_a_damaged_score_is_named(layout: Layout) -> None:
     path = layout.steered(JOY, "control", NAME) / "scores.json"
     path.write_text("{")
     with pytest.raises(DamagedError, match=r"scores\.json"):
-        steering_table(layout, [(JOY, "control", NAME)], {"joy": Direction("joy", "tone", "joy")})
+        steering_table(layout, [(JOY, "control", NAME)], {"joy": ToneDirection("joy", "tone", "joy")})

@@ -20,10 +20,10 @@ from transformers.utils import chat_template_utils
 
 from emoprobe.config.files import load_config
 from emoprobe.conversations.rendering import PromptError, Renderer, TemplateError, Vocabulary
+from emoprobe.conversations.requests import message_spans
 from emoprobe.conversations.stored import stored_spans
+from emoprobe.conversations.variants import opening_messages
 from emoprobe.results.trajectory import AgentState, Message
-from emoprobe.tasks.requests import message_spans
-from emoprobe.tasks.variants import opening_messages
 from tests import byte_tokenizer
 from tests.byte_tokenizer import CHATML
 from tests.emoprobe.conversations.templates import GEMMA, LLAMA, LLAMA_FIXED, QWEN, TEMPLATES

@@ -17,7 +17,7 @@ from emoprobe.models.architecture import (
     language_model,
     tensor_of,
 )
-from emoprobe.models.residual import Place
+from emoprobe.models.residual import ReadPoint
 from tests.emoprobe.models.families import FAMILIES, LAYERS, WIDTH, config
 
 PARALLEL = {"phi", "gptj", "gpt_neox_parallel", "falcon", "falcon_new", "cohere", "cohere2"}
@@ -61,7 +61,7 @@ def values(model: Any, path: str) -> list[dict[str, torch.Tensor]]:
     return found
 
 
-def read(place: Place, seen: dict[str, torch.Tensor]) -> torch.Tensor:
+def read(place: ReadPoint, seen: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.stack([factor * seen[site] for factor, site in place.terms]).sum(0)
 
 
@@ -190,7 +190,7 @@ def test_a_model_of_no_supported_kind_gets_one_line(kind: str) -> None:
 
 
 def test_places_are_sums_that_can_be_read() -> None:
-    pre, attention = Place(((1.0, ".input"),)), Place(((0.22, "self_attn.output"),))
+    pre, attention = ReadPoint(((1.0, ".input"),)), ReadPoint(((0.22, "self_attn.output"),))
     assert str(pre + attention) == ".input + 0.22 * self_attn.output"
-    assert str(Place(((1.0, ".output"),)) - (pre + attention)) == ".output - .input - 0.22 * self_attn.output"
+    assert str(ReadPoint(((1.0, ".output"),)) - (pre + attention)) == ".output - .input - 0.22 * self_attn.output"
     assert pre + attention - pre == attention

@@ -9,13 +9,13 @@ import pytest
 from emoprobe.analysis.behaviour import accuracy
 from emoprobe.analysis.consistency import consistency
 from emoprobe.analysis.paired_tests import paired_tests
-from emoprobe.analysis.plan import analysis_plan, deviations
+from emoprobe.analysis.preregistration import analysis_plan, deviations
 from emoprobe.config.errors import ConfigError
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.report.statements.behaviour import comparisons
 from emoprobe.report.statements.data import notes
-from emoprobe.results.plan import AnalysisPlan
+from emoprobe.results.preregistration import Preregistration
 from emoprobe.results.statement import Statement
 from tests.calibration.trajectories import Scene, simulate
 
@@ -26,7 +26,7 @@ def said(scene: Scene, seed: int = 0) -> list[Statement]:
     return comparisons(paired_tests(simulate(scene, np.random.default_rng(seed)), MARGIN), MARGIN)
 
 
-def noted(scene: Scene, plan: AnalysisPlan | None = None, changed: list[str] | None = None) -> dict[str, str]:
+def noted(scene: Scene, plan: Preregistration | None = None, changed: list[str] | None = None) -> dict[str, str]:
     table = simulate(scene, np.random.default_rng(0))
     found = notes(table, accuracy(table), paired_tests(table, MARGIN), consistency(table), plan, changed or [])
     assert all(statement.verdict == "note" for statement in found)
@@ -101,7 +101,7 @@ def test_the_plan_follows_from_the_config_alone() -> None:
     assert [entry.family for entry in plan.contrasts] == ["primary"] * 4 + ["secondary"] * 5
     assert {entry.variant: entry.unit for entry in plan.estimators}["control"] == "no text"
     assert plan.sha256 == analysis_plan(config()).sha256
-    assert AnalysisPlan.model_validate_json(plan.model_dump_json()).sha256 == plan.sha256
+    assert Preregistration.model_validate_json(plan.model_dump_json()).sha256 == plan.sha256
     assert plan.sha256 != analysis_plan(config(analysis={"margin": 0.2})).sha256
     assert [row.text_deviation for row in plan.power] == [0.0, 0.3]
     assert analysis_plan(parse_config({"variants": {"control": {}}})).power == []

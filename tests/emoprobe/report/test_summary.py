@@ -10,7 +10,7 @@ import numpy as np
 from emoprobe.analysis.behaviour import accuracy
 from emoprobe.analysis.consistency import consistency
 from emoprobe.analysis.paired_tests import paired_tests
-from emoprobe.analysis.plan import analysis_plan
+from emoprobe.analysis.preregistration import analysis_plan
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.report.closing import summary_text

@@ -13,6 +13,16 @@ from safetensors.numpy import save
 from emoprobe.analysis.trajectory_table import trajectory_table
 from emoprobe.config.files import parse_config
 from emoprobe.conversations.rendering import RenderedPrompt
+from emoprobe.conversations.requests import chat_request, request_seed
+from emoprobe.conversations.responses import (
+    Delivery,
+    OtherPromptError,
+    ResponseError,
+    check_response,
+    completed,
+    failed,
+)
+from emoprobe.conversations.samples import draw_id
 from emoprobe.results import activations, atomic
 from emoprobe.results.activation_folder import ActivationError, ActivationFolder
 from emoprobe.results.layout import Layout
@@ -21,9 +31,6 @@ from emoprobe.results.record import DamagedError
 from emoprobe.results.sample import Sample
 from emoprobe.results.trajectory import Attempt, Trajectory
 from emoprobe.results.verification import check_trajectory, verify
-from emoprobe.tasks.requests import chat_request, request_seed
-from emoprobe.tasks.responses import Delivery, OtherPromptError, ResponseError, check_response, completed, failed
-from emoprobe.tasks.samples import draw_id
 
 CONFIG = parse_config(
     {"experiment": {"name": "tiny"}, "variants": {"control": {}, "calm": {"text": "Be calm.", "valence": "neutral"}}}

@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from emoprobe.analysis.plan import analysis_plan
+from emoprobe.analysis.preregistration import analysis_plan
 from emoprobe.config.files import parse_config
 from emoprobe.config.reading import to_yaml
 from emoprobe.conversations.rendering import RenderedPrompt
+from emoprobe.conversations.requests import chat_request
+from emoprobe.conversations.responses import Delivery, check_response, completed
+from emoprobe.conversations.samples import experiment_pairs
 from emoprobe.models.source import ModelCard
 from emoprobe.report.closing import study_text, summary_text
 from emoprobe.results import atomic
@@ -28,9 +31,6 @@ from emoprobe.results.small_files import Verification, check_records
 from emoprobe.results.tables import frame, read_table, write_table
 from emoprobe.results.trajectory import Attempt, Trajectory
 from emoprobe.results.verification import verify
-from emoprobe.tasks.requests import chat_request
-from emoprobe.tasks.responses import Delivery, check_response, completed
-from emoprobe.tasks.samples import experiment_pairs
 
 CONFIG = parse_config(
     {

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.results import atomic
-from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationMetadata, Position, TokenSpans
+from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationMetadata, TokenPosition, TokenSpans
 from emoprobe.results.layout import SCORES, Layout
 from emoprobe.results.sample import Sample
 from emoprobe.results.scores import Scores
@@ -126,7 +126,7 @@ def activations(path: Path, values: np.ndarray, **changes: Any) -> None:
         dtype="float32",
         layers=list(range(len(values))),
         hook_points=["layer.output"],
-        positions=[Position(name="last_prompt", span=(0, 1)), Position(name="response_mean", span=(1, 2))],
+        positions=[TokenPosition(name="last_prompt", span=(0, 1)), TokenPosition(name="response_mean", span=(1, 2))],
         token_ids=[1, 2],
         spans=TokenSpans(response=(1, 2)),
         shapes={"layer.output": list(values.shape)},

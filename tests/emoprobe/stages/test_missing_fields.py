@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 import yaml
 
-from emoprobe.analysis.plan import analysis_plan
+from emoprobe.analysis.preregistration import analysis_plan
 from emoprobe.analysis.trajectory_table import trajectory_table
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_config
+from emoprobe.conversations.responses import Delivery
+from emoprobe.conversations.samples import known_pairs
 from emoprobe.report.page import experiment_page
 from emoprobe.report.parts import table_rules
 from emoprobe.report.summary import report
@@ -29,8 +31,6 @@ from emoprobe.results.trajectory import Trajectory
 from emoprobe.stages.behaviour import analyze_behaviour
 from emoprobe.stages.folder import NothingThereError, analyze_folder
 from emoprobe.stages.trajectories import tabulate
-from emoprobe.tasks.responses import Delivery
-from emoprobe.tasks.samples import known_pairs
 from tests.emoprobe.stages import folders
 
 FILES = [

@@ -16,7 +16,7 @@ from emoprobe.results import atomic
 from emoprobe.results.activation_folder import ActivationError, ActivationFolder
 from emoprobe.results.layout import Layout
 from emoprobe.steering.directions import DirectionError, fit, read_direction
-from emoprobe.steering.plan import SteeringPlan
+from emoprobe.steering.grid import SteeringGrid
 
 LAYERS, WIDTH, SAMPLES = 3, 8, 16
 VARIANTS = {
@@ -39,7 +39,7 @@ def capture(folder: Path, values: np.ndarray, empty: bool = False) -> None:
 
 
 @pytest.fixture
-def planted(tmp_path: Path) -> tuple[SteeringPlan, Layout, dict[str, np.ndarray]]:
+def planted(tmp_path: Path) -> tuple[SteeringGrid, Layout, dict[str, np.ndarray]]:
     """An experiment whose activations are noise, of which every text adds something and joy more; and what they are."""
     config = parse_config(
         {
@@ -54,7 +54,7 @@ def planted(tmp_path: Path) -> tuple[SteeringPlan, Layout, dict[str, np.ndarray]
         }
     )
     generator, layout = np.random.default_rng(1), Layout.of("pilot", tmp_path)
-    plan = SteeringPlan(config, (None,) * SAMPLES, LAYERS)
+    plan = SteeringGrid(config, (None,) * SAMPLES, LAYERS)
     text, joy = generator.standard_normal((2, LAYERS, WIDTH))
     base = generator.standard_normal((SAMPLES, LAYERS, WIDTH)) * 3
     values = {}
@@ -72,7 +72,7 @@ def rows(values: np.ndarray) -> np.ndarray:
     return found
 
 
-def made(planted: tuple[SteeringPlan, Layout, Any], name: str) -> np.ndarray:
+def made(planted: tuple[SteeringGrid, Layout, Any], name: str) -> np.ndarray:
     plan, layout, fitted = planted
     fit(plan, layout, name, layout.root.parent)
     tensors = load_file(layout.direction(name))
@@ -149,7 +149,7 @@ def test_what_was_not_captured_is_told(planted: Any) -> None:
     other = plan.config.steering.fit.model_copy(update={"position": "response_last"})
     config = plan.config.model_copy(update={"steering": plan.config.steering.model_copy(update={"fit": other})})
     with pytest.raises(ActivationError, match="no resid_post at response_last"):
-        fit(SteeringPlan(config, plan.groups, LAYERS), layout, "joy")
+        fit(SteeringGrid(config, plan.groups, LAYERS), layout, "joy")
 
 
 @pytest.mark.parametrize(

@@ -21,15 +21,15 @@ from safetensors.numpy import load_file, save_file
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
+from emoprobe.conversations.responses import Delivery
 from emoprobe.models.dequantise import dequantise
 from emoprobe.models.source import ModelCard
 from emoprobe.results import atomic
 from emoprobe.results.trajectory import AgentState
-from emoprobe.tasks.responses import Delivery
 from emoprobe.workflow.triggers import STAGES
 from server.pool import jobs, steering
-from server.pool.experiment import Experiment
-from server.pool.fleet import Fleet, Request
+from server.pool.experiment_jobs import ExperimentJobs
+from server.pool.fleet import Fleet, ServerDemand
 from tests.conftest import PATIENCE
 from tests.workspace import ROOT
 
@@ -77,7 +77,7 @@ class OneServer:
         self.url = url
         self.workers: list[Any] = []
 
-    async def deliver(self, asked: Request) -> tuple[dict[str, Any], Delivery]:
+    async def deliver(self, asked: ServerDemand) -> tuple[dict[str, Any], Delivery]:
         """Ask once."""
         async with httpx.AsyncClient(timeout=PATIENCE) as client:
             response = await client.post(f"{self.url}{asked.path}", json=asked.body)
@@ -91,7 +91,7 @@ class Scene:
 
     folder: Path
     fleet: Fleet
-    experiment: Experiment
+    experiment: ExperimentJobs
 
     @classmethod
     def make(cls, model: Path, url: str, folder: Path, **sections: Any) -> Scene:
@@ -99,7 +99,7 @@ class Scene:
         data = folder / "data.jsonl"
         data.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
         config = parse_config({**CONFIG, "dataset": {"source": str(data), "samples": 4, "id_prefix": "q"}, **sections})
-        experiment = Experiment(config, folder, folder)
+        experiment = ExperimentJobs(config, folder, folder)
         card = ModelCard("tiny", str(model), None, "", 2048)
         atomic.write_json(experiment.layout.model, card.to_json())
         for number in range(1, 5):
@@ -154,7 +154,7 @@ def of_sample(scene: Scene) -> Any:
     found = []
     for dataset in (data, data | {"choices": "options"}, made):
         config: Config = parse_config({**CONFIG, "dataset": dataset})
-        experiment = Experiment(config, scene.folder, scene.folder)
+        experiment = ExperimentJobs(config, scene.folder, scene.folder)
         for index in range(3):
             sample = experiment.sample(index).values()
             found.append({key: sample[key] for key in ("question", "answer", "choices", "group") if sample.get(key)})

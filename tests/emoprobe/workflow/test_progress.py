@@ -11,7 +11,7 @@ from emoprobe.results.activation_folder import ActivationFolder
 from emoprobe.results.layout import Layout
 from emoprobe.results.scores import Scores
 from emoprobe.results.trajectory import AgentState, Timing, Trajectory, Usage
-from emoprobe.workflow.progress import Made, snapshot, token_rates
+from emoprobe.workflow.progress import FileCount, snapshot, token_rates
 
 NOW = 1_000_000.0
 CONFIG: dict[str, Any] = {
@@ -98,6 +98,6 @@ def test_a_plan_of_which_nothing_is_made_has_no_estimate(tmp_path: Path) -> None
 
 
 def test_old_files_tell_no_rate() -> None:
-    assert Made([0.0, 1.0, 2.0], 9).rate(1000.0) == 0.0
-    assert Made([999.0], 9).rate(1000.0) == 0.0
-    assert Made([990.0, 995.0], 9).rate(1000.0) == 0.2
+    assert FileCount([0.0, 1.0, 2.0], 9).rate(1000.0) == 0.0
+    assert FileCount([999.0], 9).rate(1000.0) == 0.0
+    assert FileCount([990.0, 995.0], 9).rate(1000.0) == 0.2

@@ -104,7 +104,7 @@ def test_groups_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     found = question_groups(config, tmp_path)
     assert len(found) == 9
     assert set(found) <= {str(number) for number in range(7)}
-    monkeypatch.setattr("emoprobe.tasks.samples.Drawer", None)
+    monkeypatch.setattr("emoprobe.conversations.samples.Drawer", None)
     assert question_groups(config, tmp_path) == found
 
 

@@ -11,20 +11,20 @@ from transformers import AutoTokenizer
 
 from emoprobe.results.activation_folder import TokenSpans
 from server.capture import answers
-from server.capture.generation import Generation
-from server.capture.prompts import Decoder, Prompt, Tokens
+from server.capture.choice_state import ChoiceState
+from server.capture.prompts import Decoder, PromptTokenizer, TokenizedPrompt
 from server.capture.responses import AsciiJSON
 from server.capture.scoring import TokenScores
 
 
 @pytest.fixture(scope="module")
-def tokens(smollm2: Path) -> Tokens:
-    return Tokens(AutoTokenizer.from_pretrained(smollm2), 256)
+def tokens(smollm2: Path) -> PromptTokenizer:
+    return PromptTokenizer(AutoTokenizer.from_pretrained(smollm2), 256)
 
 
-def generated(tokens: Tokens, text: str, logprobs: int | None) -> Generation:
+def generated(tokens: PromptTokenizer, text: str, logprobs: int | None) -> ChoiceState:
     ids = tokens.encode(text)
-    row = Generation([1], 10, 0.0, 1.0, None, Decoder(tokens, []), lambda: None, logprobs=logprobs)
+    row = ChoiceState([1], 10, 0.0, 1.0, None, Decoder(tokens, []), lambda: None, logprobs=logprobs)
     for number, token in enumerate(ids):
         row.token_ids.append(token)
         row.decoder.add(token, final=number == len(ids) - 1)
@@ -33,7 +33,7 @@ def generated(tokens: Tokens, text: str, logprobs: int | None) -> Generation:
     return row
 
 
-def test_a_chat_choice_is_one(tokens: Tokens) -> None:
+def test_a_chat_choice_is_one(tokens: PromptTokenizer) -> None:
     row = generated(tokens, "Café!", 1)
     body = answers.envelope("chatcmpl-1", "chat.completion", "tiny") | {
         "choices": [answers.chat_choice(0, row, tokens, token_ids=False)],
@@ -48,10 +48,10 @@ def test_a_chat_choice_is_one(tokens: Tokens) -> None:
 
 
 @pytest.mark.parametrize("echo", [True, False])
-def test_a_text_choice_tells_the_prompts_scores_only_with_echo(tokens: Tokens, echo: bool) -> None:
+def test_a_text_choice_tells_the_prompts_scores_only_with_echo(tokens: PromptTokenizer, echo: bool) -> None:
     row = generated(tokens, " three", 0)
     ids = tokens.encode("One two")
-    prompt = Prompt(ids, TokenSpans(response=(len(ids), len(ids))))
+    prompt = TokenizedPrompt(ids, TokenSpans(response=(len(ids), len(ids))))
     scores = TokenScores([-1.0] * (len(ids) - 1), [])
     choice = answers.completion_choice(0, row, prompt, tokens, scores, echo=echo, token_ids=True)
     assert choice["text"] == ("One two three" if echo else " three")

@@ -12,12 +12,12 @@ import torch
 from transformers import DynamicCache, DynamicLayer
 
 from server.capture.cache import ROOM, RoomyLayer, batch_cache, places
-from server.capture.engine import Engine
-from server.capture.generation import Cohort, Generation
+from server.capture.choice_state import ChoiceState, Cohort
+from server.capture.edits import LayerEdit, SequenceEdits, layer_edits
+from server.capture.engine import BatchEngine
 from server.capture.model import ServedModel
 from server.capture.prompts import Decoder
-from server.capture.schema import Edit
-from server.capture.steering import LayerEdit, Steering, layer_edits
+from server.capture.schema import StreamEdit
 from tests.emoprobe.models.families import WIDTH
 from tests.server.capture import tiny_models
 
@@ -28,16 +28,16 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return ServedModel(str(folder), "tiny", "float32", "cpu")
 
 
-def row(model: ServedModel, seed: int, count: int, length: int | None = None, **settings: Any) -> Generation:
+def row(model: ServedModel, seed: int, count: int, length: int | None = None, **settings: Any) -> ChoiceState:
     """A choice of `count` tokens; every third is steered."""
     generator = random.Random(seed)
     length = generator.randrange(2, 12) if length is None else length
     ids = [generator.randrange(3, 190) for _ in range(length)]
-    edits = [Edit(values=[1.0] * WIDTH, layers=[1], operation="add", dose=1.0)] if seed % 3 == 0 else []
+    edits = [StreamEdit(values=[1.0] * WIDTH, layers=[1], operation="add", dose=1.0)] if seed % 3 == 0 else []
     own = layer_edits(edits, Path("/nowhere"), model.architecture)
-    steering = Steering(own, length) if own else None
+    steering = SequenceEdits(own, length) if own else None
     values: dict[str, Any] = {"temperature": 0.0, "top_p": 1.0, "seed": seed} | settings
-    return Generation(
+    return ChoiceState(
         ids,
         count,
         decoder=Decoder(model.tokens, []),
@@ -54,7 +54,7 @@ def to_the_end(*cohorts: Cohort) -> None:
             cohort.step()
 
 
-def same_alone(model: ServedModel, make: Callable[[], Generation], found: Generation) -> None:
+def same_alone(model: ServedModel, make: Callable[[], ChoiceState], found: ChoiceState) -> None:
     alone = make()
     to_the_end(Cohort(model, [alone]))
     assert found.token_ids == alone.token_ids
@@ -64,7 +64,7 @@ def same_alone(model: ServedModel, make: Callable[[], Generation], found: Genera
 
 
 def test_rows_that_leave_change_nothing_for_those_that_stay(model: ServedModel) -> None:
-    def make(number: int) -> Generation:
+    def make(number: int) -> ChoiceState:
         settings: dict[str, Any] = {"temperature": 1.0} if number % 4 == 3 else {}
         return row(model, number, 1 + (number * 5) % 9, logprobs=number % 3, **settings)
 
@@ -77,7 +77,7 @@ def test_rows_that_leave_change_nothing_for_those_that_stay(model: ServedModel) 
 def test_a_sequence_of_no_numbers_fails_alone(model: ServedModel) -> None:
     rows = [row(model, number, 5, 6) for number in range(3)]
     endless = LayerEdit(0, 1, torch.ones(WIDTH) / WIDTH**0.5, float("inf"), "generation")
-    rows[1].steering = Steering((endless,), 6)
+    rows[1].steering = SequenceEdits((endless,), 6)
     to_the_end(Cohort(model, list(rows)))
     assert [each.finish for each in rows] == ["length", "error", "length"]
     assert len(rows[1].token_ids) == 1
@@ -85,7 +85,7 @@ def test_a_sequence_of_no_numbers_fails_alone(model: ServedModel) -> None:
 
 
 def test_joined_batches_give_what_each_gives(model: ServedModel) -> None:
-    def make(number: int) -> Generation:
+    def make(number: int) -> ChoiceState:
         return row(model, number, 4 + number % 7, logprobs=1)
 
     rows = [make(number) for number in range(12)]
@@ -131,7 +131,7 @@ def test_a_long_sequence_is_not_joined_with_many_short_ones(model: ServedModel) 
 
 def test_requests_that_come_one_after_the_other_are_stepped_together(model: ServedModel) -> None:
     """As an engine does it, whose thread has ended so that it can be looked at."""
-    engine = Engine(model, batch_tokens=1000, memory=10**9)
+    engine = BatchEngine(model, batch_tokens=1000, memory=10**9)
     engine.close()
     rows = [row(model, number, 8, 6) for number in range(6)]
     for number, each in enumerate(rows):

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from server.capture.engine import Engine, ModelError, Pass
-from server.capture.generation import Generation
-from server.capture.model import ServedModel, Wanted
+from server.capture.choice_state import ChoiceState
+from server.capture.engine import BatchEngine, ForwardError, Pass
+from server.capture.model import ForwardInput, ServedModel
 from server.capture.prompts import Decoder
 from tests.conftest import PATIENCE
 from tests.server.capture import tiny_models
@@ -23,27 +23,27 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ServedModel:
 
 
 @pytest.fixture
-def engine(model: ServedModel) -> Engine:
+def engine(model: ServedModel) -> BatchEngine:
     """An engine whose thread has ended, so that its queues can be looked at."""
-    stopped = Engine(model, batch_tokens=100, memory=1000)
+    stopped = BatchEngine(model, batch_tokens=100, memory=1000)
     stopped.close()
     return stopped
 
 
 def waiting(length: int, size: int = 0) -> Pass:
-    return Pass(Wanted([5] * length, [], [], None, torch.float32, True), size)
+    return Pass(ForwardInput([5] * length, [], [], None, torch.float32, True), size)
 
 
-def generation(model: ServedModel, prompt: list[int], count: int, **settings: Any) -> Generation:
+def generation(model: ServedModel, prompt: list[int], count: int, **settings: Any) -> ChoiceState:
     values = {"temperature": 0.0, "top_p": 1.0, "seed": None} | settings
-    return Generation(prompt, count, decoder=Decoder(model.tokens, []), on_step=lambda: None, **values)
+    return ChoiceState(prompt, count, decoder=Decoder(model.tokens, []), on_step=lambda: None, **values)
 
 
 def lengths(batch: list[Pass]) -> list[int]:
     return [len(item.wanted.token_ids) for item in batch]
 
 
-def test_a_batch_holds_the_oldest_and_its_nearest_in_length(engine: Engine) -> None:
+def test_a_batch_holds_the_oldest_and_its_nearest_in_length(engine: BatchEngine) -> None:
     for length in (10, 90, 11, 40, 9, 50):
         engine.submit_pass(waiting(length))
     assert sorted(lengths(engine._take_batch())) == [9, 10, 11]
@@ -52,13 +52,13 @@ def test_a_batch_holds_the_oldest_and_its_nearest_in_length(engine: Engine) -> N
     assert engine._take_batch() == []
 
 
-def test_a_sequence_longer_than_the_budget_goes_alone(engine: Engine) -> None:
+def test_a_sequence_longer_than_the_budget_goes_alone(engine: BatchEngine) -> None:
     for length in (500, 500):
         engine.submit_pass(waiting(length))
     assert lengths(engine._take_batch()) == [500]
 
 
-def test_activations_in_flight_are_bounded(engine: Engine) -> None:
+def test_activations_in_flight_are_bounded(engine: BatchEngine) -> None:
     for size in (600, 300, 300):
         engine.submit_pass(waiting(5, size))
     assert [item.bytes for item in engine._take_batch()] == [600, 300]
@@ -68,12 +68,12 @@ def test_activations_in_flight_are_bounded(engine: Engine) -> None:
     assert [item.bytes for item in engine._take_batch()] == [300]
 
 
-def test_one_that_is_larger_than_the_memory_is_let_in_alone(engine: Engine) -> None:
+def test_one_that_is_larger_than_the_memory_is_let_in_alone(engine: BatchEngine) -> None:
     engine.submit_pass(waiting(5, 5000))
     assert [item.bytes for item in engine._take_batch()] == [5000]
 
 
-def test_what_was_cancelled_is_not_run(engine: Engine, model: ServedModel) -> None:
+def test_what_was_cancelled_is_not_run(engine: BatchEngine, model: ServedModel) -> None:
     items = [waiting(5) for _ in range(3)]
     for item in items:
         engine.submit_pass(item)
@@ -91,7 +91,7 @@ def test_what_was_cancelled_is_not_run(engine: Engine, model: ServedModel) -> No
 
 
 def test_two_of_equal_tokens_are_two(model: ServedModel) -> None:
-    engine = Engine(model, batch_tokens=100, memory=1000)
+    engine = BatchEngine(model, batch_tokens=100, memory=1000)
     try:
         passes = [waiting(5, 10) for _ in range(4)]
         for item in passes:
@@ -109,7 +109,7 @@ def test_two_of_equal_tokens_are_two(model: ServedModel) -> None:
         engine.close()
 
 
-def test_of_two_of_equal_tokens_one_is_cancelled(engine: Engine) -> None:
+def test_of_two_of_equal_tokens_one_is_cancelled(engine: BatchEngine) -> None:
     items = [waiting(5, 10), waiting(5, 10)]
     for item in items:
         engine.submit_pass(item)
@@ -120,14 +120,14 @@ def test_of_two_of_equal_tokens_one_is_cancelled(engine: Engine) -> None:
     assert engine.load["held_bytes"] == 10  # that of the other, until it is written
 
 
-def test_newcomers_share_the_token_budget(engine: Engine, model: ServedModel) -> None:
+def test_newcomers_share_the_token_budget(engine: BatchEngine, model: ServedModel) -> None:
     engine.memory = 10**9
     rows = [generation(model, [5] * 40, 2) for _ in range(5)]
     engine.submit_generations(rows)
     assert [len(engine._take_newcomers()) for _ in range(3)] == [2, 2, 1]
 
 
-def test_a_failed_pass_tells_all_who_wait(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_pass_tells_all_who_wait(engine: BatchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: Any) -> Any:
         raise RuntimeError("out of memory")
 
@@ -136,7 +136,7 @@ def test_a_failed_pass_tells_all_who_wait(engine: Engine, monkeypatch: pytest.Mo
     for item in items:
         engine.submit_pass(item)
     engine._forward(engine._take_batch())
-    assert [type(item.result.exception()) for item in items] == [ModelError] * 2
+    assert [type(item.result.exception()) for item in items] == [ForwardError] * 2
     assert engine.load["held_bytes"] == 0
 
 
@@ -175,7 +175,7 @@ def test_an_error_outside_of_a_request_fails_what_waits_and_the_engine_goes_on(
     model: ServedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Memory runs out where the caches of new generations are counted."""
-    engine = Engine(model, batch_tokens=100, memory=1 << 30)
+    engine = BatchEngine(model, batch_tokens=100, memory=1 << 30)
     told = threading.Event()
     failing = generation(model, [5, 6], 2)
     failing.on_step = told.set

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from emoprobe.models.architecture import UnsupportedModelError
-from server.capture.model import ServedModel, Wanted
+from server.capture.model import ForwardInput, ServedModel
 from tests.emoprobe.models.families import LAYERS
 from tests.server.capture import tiny_models
 
@@ -87,8 +87,8 @@ def test_parts_of_the_stream_equal_hooks_placed_by_hand(family: str, tmp_path: P
     batch = [[generator.randrange(3, 190) for _ in range(length)] for length in (12, 5)]
     layers = list(range(LAYERS))
     points = list(served.architecture.places)
-    whole = served.forward([Wanted(ids, layers, points, None, torch.float32) for ids in batch])
-    means = served.forward([Wanted(ids, layers, points, [(0, len(ids))], torch.float32) for ids in batch])
+    whole = served.forward([ForwardInput(ids, layers, points, None, torch.float32) for ids in batch])
+    means = served.forward([ForwardInput(ids, layers, points, [(0, len(ids))], torch.float32) for ids in batch])
     for ids, every, mean in zip(batch, whole, means, strict=True):
         expected = by_hand(reference, family, ids)
         assert set(points) == set(expected)
@@ -101,9 +101,9 @@ def test_what_is_written_in_place_is_copied_first(tmp_path: Path) -> None:
     """Falcon adds attention's output to the MLP's in place, after the MLP is done."""
     served = ServedModel(str(tiny_models.make_of_family("falcon", tmp_path)), "tiny", "float32", "cpu")
     ids = list(range(3, 12))
-    (every,) = served.forward([Wanted(ids, [0], ["mlp.output"], None, torch.float32)])
+    (every,) = served.forward([ForwardInput(ids, [0], ["mlp.output"], None, torch.float32)])
     (single,) = served.forward(
-        [Wanted(ids, [0], ["mlp.output"], [(token, token + 1) for token in range(9)], torch.float32)]
+        [ForwardInput(ids, [0], ["mlp.output"], [(token, token + 1) for token in range(9)], torch.float32)]
     )
     assert torch.allclose(every.activations["mlp.output"], single.activations["mlp.output"], atol=1e-6)
 

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 import torch
 
+from emoprobe.analysis.steering.all_tests import analyze, steering_tests
 from emoprobe.analysis.steering.coherence import Limits
-from emoprobe.analysis.steering.experiment import analyze, steering_tests
-from server.capture.generation import Cohort, Generation
-from server.capture.model import ServedModel, Wanted
+from server.capture.choice_state import ChoiceState, Cohort
+from server.capture.edits import LayerEdit, SequenceEdits, layer_edits
+from server.capture.model import ForwardInput, ServedModel
 from server.capture.prompts import Decoder
-from server.capture.schema import Edit
-from server.capture.steering import LayerEdit, Steering, layer_edits
+from server.capture.schema import StreamEdit
 from tests.server.capture import planted_model
 from tests.server.capture.planted_model import FLIP, FLIPPED_AT, LAYERS, QUESTIONS, RIGHT, VARIANTS, parts, token
 
@@ -71,7 +71,7 @@ def fitting_half(served: ServedModel) -> dict[str, torch.Tensor]:
     found = {}
     for variant in VARIANTS:
         wanted = [
-            Wanted([1, token(question, variant)], list(range(LAYERS)), ["resid_post"], None, torch.float32)
+            ForwardInput([1, token(question, variant)], list(range(LAYERS)), ["resid_post"], None, torch.float32)
             for question in range(FITTED)
         ]
         found[variant] = torch.stack([one.activations["resid_post"][:, -1] for one in served.forward(wanted)], dim=1)
@@ -83,7 +83,7 @@ def edits(
 ) -> tuple[LayerEdit, ...]:
     values = (vector / vector.norm() * norm).tolist()
     edit: dict[str, Any] = {"values": values, "layers": [layer], "operation": "ablate" if dose is None else "add"}
-    return layer_edits([Edit(**edit, **({} if dose is None else {"dose": dose}))], Path(), served.architecture)
+    return layer_edits([StreamEdit(**edit, **({} if dose is None else {"dose": dose}))], Path(), served.architecture)
 
 
 def cases(what: tuple[Any, ...], variant: str, own: tuple[LayerEdit, ...]) -> list[Any]:
@@ -94,20 +94,20 @@ def answered(served: ServedModel, found: list[tuple[tuple[Any, ...], tuple[Layer
     """Generate and score every case."""
     prompts = [[1, token(what[-1], what[-2])] for what, _ in found]
     rows = [
-        Generation(prompt, TOKENS, 0.0, 1.0, None, Decoder(served.tokens, []), lambda: None, True,
-                   steering=Steering(own, 2) if own else None)
+        ChoiceState(prompt, TOKENS, 0.0, 1.0, None, Decoder(served.tokens, []), lambda: None, True,
+                   steering=SequenceEdits(own, 2) if own else None)
         for prompt, (_, own) in zip(prompts, found, strict=True)
     ]  # fmt: skip
     cohort = Cohort(served, list(rows))
     while cohort.rows:
         cohort.step()
     gold = served.forward([
-        Wanted([*prompt, RIGHT], [], [], None, torch.float32, True, steering=Steering(own, 2) if own else None)
+        ForwardInput([*prompt, RIGHT], [], [], None, torch.float32, True, steering=SequenceEdits(own, 2) if own else None)
         for prompt, (_, own) in zip(prompts, found, strict=True)
     ])  # fmt: skip
     plain = served.forward(
         [
-            Wanted([*prompt, *row.token_ids], [], [], None, torch.float32, True)
+            ForwardInput([*prompt, *row.token_ids], [], [], None, torch.float32, True)
             for prompt, row in zip(prompts, rows, strict=True)
         ]
     )

@@ -11,14 +11,14 @@ from transformers import AutoTokenizer
 
 from emoprobe.conversations.rendering import PromptError
 from emoprobe.results.trajectory import Message
-from server.capture.prompts import Decoder, Tokens
+from server.capture.prompts import Decoder, PromptTokenizer
 from tests import byte_tokenizer
 from tests.byte_tokenizer import CHATML
 
 
 @pytest.fixture(scope="module")
-def tokens(smollm2: Path) -> Tokens:
-    return Tokens(AutoTokenizer.from_pretrained(smollm2), 256)
+def tokens(smollm2: Path) -> PromptTokenizer:
+    return PromptTokenizer(AutoTokenizer.from_pretrained(smollm2), 256)
 
 
 def messages(*contents: str) -> list[Message]:
@@ -28,7 +28,7 @@ def messages(*contents: str) -> list[Message]:
 @pytest.mark.parametrize(
     "text", ["Hello, world", "naïve café", "数字は七です", "🙂🙃 family: 👨‍👩‍👧", "a\n\n  b\tc", "½ ≠ ¼"]
 )
-def test_decoding_token_by_token_gives_the_whole(tokens: Tokens, text: str) -> None:
+def test_decoding_token_by_token_gives_the_whole(tokens: PromptTokenizer, text: str) -> None:
     ids = tokens.encode(text)
     decoder = Decoder(tokens, [])
     streamed = ""
@@ -43,7 +43,9 @@ def test_decoding_token_by_token_gives_the_whole(tokens: Tokens, text: str) -> N
     ("stops", "text", "expected"),
     [(["STOP"], "one two STOP three", "one two "), (["b c", "two"], "a b c two", "a "), (["\n\n"], "x\n\ny", "x")],
 )
-def test_nothing_of_a_stop_string_is_given_away(tokens: Tokens, stops: list[str], text: str, expected: str) -> None:
+def test_nothing_of_a_stop_string_is_given_away(
+    tokens: PromptTokenizer, stops: list[str], text: str, expected: str
+) -> None:
     decoder = Decoder(tokens, stops)
     streamed = ""
     for token in tokens.encode(text):
@@ -56,7 +58,7 @@ def test_nothing_of_a_stop_string_is_given_away(tokens: Tokens, stops: list[str]
     assert streamed + decoder.delta(final=True) == expected == decoder.text
 
 
-def test_marks_become_spans_of_tokens(tokens: Tokens) -> None:
+def test_marks_become_spans_of_tokens(tokens: PromptTokenizer) -> None:
     conversation = messages("Be brief.", "Hurry up!\n\nWhat is 2 + 3?")
     prompt = tokens.chat(conversation, {}, {"prefix": (1, 0, 9), "question": (1, 11, 25), "system": None})
     assert prompt.spans.system is None
@@ -67,24 +69,24 @@ def test_marks_become_spans_of_tokens(tokens: Tokens) -> None:
 
 
 @pytest.mark.parametrize("mark", [(2, 0, 1), (-1, 0, 1), (1, 3, 2), (1, 0, 99)])
-def test_marks_outside_of_the_messages_are_refused(tokens: Tokens, mark: tuple[int, int, int]) -> None:
+def test_marks_outside_of_the_messages_are_refused(tokens: PromptTokenizer, mark: tuple[int, int, int]) -> None:
     with pytest.raises(PromptError, match="lies outside of the messages"):
         tokens.chat(messages("a", "b"), {}, {"prefix": mark})
 
 
 @pytest.fixture
-def templated(tmp_path: Path) -> Callable[[str], Tokens]:
+def templated(tmp_path: Path) -> Callable[[str], PromptTokenizer]:
     """A tokenizer with a chat template."""
 
-    def load(template: str) -> Tokens:
-        return Tokens(AutoTokenizer.from_pretrained(byte_tokenizer.write(tmp_path, template)), 2048)
+    def load(template: str) -> PromptTokenizer:
+        return PromptTokenizer(AutoTokenizer.from_pretrained(byte_tokenizer.write(tmp_path, template)), 2048)
 
     return load
 
 
 @pytest.mark.parametrize(("role", "part"), [("system", "prefix"), ("user", "question")])
 def test_a_part_that_the_template_leaves_out_is_refused(
-    templated: Callable[[str], Tokens], role: str, part: str
+    templated: Callable[[str], PromptTokenizer], role: str, part: str
 ) -> None:
     tokens = templated(CHATML.replace("in messages", f"in messages if message['role'] != '{role}'"))
     conversation = messages("Be brief. Hurry!", "2 + 3?")
@@ -94,7 +96,7 @@ def test_a_part_that_the_template_leaves_out_is_refused(
     assert tokens.chat(conversation, {}, {"system": (0, 0, 9)} if role == "system" else {}).spans.system is None
 
 
-def test_the_day_is_fixed_and_can_be_given(templated: Callable[[str], Tokens]) -> None:
+def test_the_day_is_fixed_and_can_be_given(templated: Callable[[str], PromptTokenizer]) -> None:
     tokens = templated("{{ strftime_now('%Y-%m-%d') }} " + CHATML)
     conversation = messages("a", "b")
     assert tokens.decode(tokens.chat(conversation, {}).token_ids).startswith("2024-07-26 ")
@@ -102,7 +104,7 @@ def test_the_day_is_fixed_and_can_be_given(templated: Callable[[str], Tokens]) -
     assert tokens.decode(given.token_ids).startswith("2030-01-02 ")
 
 
-def test_what_is_no_prompt_is_refused(tokens: Tokens) -> None:
+def test_what_is_no_prompt_is_refused(tokens: PromptTokenizer) -> None:
     with pytest.raises(PromptError, match="half of a surrogate pair"):
         tokens.encode("\ud800")
     with pytest.raises(PromptError, match="more than the model's context"):
@@ -112,7 +114,7 @@ def test_what_is_no_prompt_is_refused(tokens: Tokens) -> None:
 
 
 def test_end_tokens_of_model_and_tokenizer_are_joined(smollm2: Path) -> None:
-    found = Tokens(AutoTokenizer.from_pretrained(smollm2), 256)
+    found = PromptTokenizer(AutoTokenizer.from_pretrained(smollm2), 256)
     own = found.eos_ids
     found.with_eos([5, 6])
     found.with_eos(7)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from emoprobe.config.execution.storage import Storage
-from emoprobe.results.activation_folder import ActivationFolder, Stored
+from emoprobe.results.activation_folder import ActivationFolder, StoredTensors
 from emoprobe.results.layout import Layout
 from emoprobe.storage.bucket import Bucket, StorageError
 from emoprobe.storage.pull import pull_folder
@@ -38,8 +38,8 @@ def url() -> str:
     return f"s3://{BUCKET}/{uuid.uuid4().hex[:8]}"
 
 
-def results(pushed: list[Future[dict[str, Any]]]) -> list[Stored]:
-    return [Stored.model_validate(each.result(120)) for each in pushed]
+def results(pushed: list[Future[dict[str, Any]]]) -> list[StoredTensors]:
+    return [StoredTensors.model_validate(each.result(120)) for each in pushed]
 
 
 def test_folders_of_one_moment_share_a_shard(tmp_path: Path, proxy: FaultyProxy, url: str) -> None:

@@ -14,11 +14,11 @@ from server.capture.schema import (
     ChatMessage,
     ChatRequest,
     CompletionRequest,
-    Edit,
     Interventions,
     Ndif,
     PartSpans,
     Sampling,
+    StreamEdit,
     _models_of,
     accepted_fields,
 )
@@ -169,10 +169,16 @@ def test_an_unknown_field_is_answered_with_the_fields_of_its_model(
 
 
 def test_there_are_nested_models() -> None:
-    assert {model.__name__ for _, model, _ in NESTED} >= {"Edit", "Ndif", "PartSpans", "ContentPart", "StreamOptions"}
+    assert {model.__name__ for _, model, _ in NESTED} >= {
+        "StreamEdit",
+        "Ndif",
+        "PartSpans",
+        "ContentPart",
+        "StreamOptions",
+    }
 
 
-@pytest.mark.parametrize("model", [Ndif, Edit, PartSpans, Interventions])
+@pytest.mark.parametrize("model", [Ndif, StreamEdit, PartSpans, Interventions])
 def test_every_field_of_our_own_is_in_the_documentation(model: type[BaseModel]) -> None:
     text = (ROOT / "docs" / "server.md").read_text(encoding="utf-8")
     missing = [name for name in model.model_fields if f"`{name}`" not in text]

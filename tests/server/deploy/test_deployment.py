@@ -13,8 +13,8 @@ from emoprobe.config.files import parse_config, study_of
 from emoprobe.storage.bucket import portable_credentials
 from emoprobe.workflow.checks import check_config
 from scripts.prepare_model import all_foreign
+from server.deploy.deployed_model import DeployedModel, model_identity
 from server.deploy.deployment import KEY, DeployedServer, Deployment, followed, place_of
-from server.deploy.wanted import Wanted, model_identity
 
 DEPLOY = {"backend": "ssh", "host": "gpu"}
 MODEL = {"source": "someone/model"}
@@ -106,7 +106,7 @@ def test_activations_come_from_where_the_servers_push_them(
 
 def test_servers_push_to_one_place() -> None:
     def push(**shots: Any) -> str | None:
-        return Wanted.of(
+        return DeployedModel.of(
             study_of({"study": {"name": "s"}, "base": {"deploy": DEPLOY, "model": MODEL}, "experiments": shots})
         ).push
 
@@ -130,16 +130,16 @@ def test_a_study_that_shares_its_servers_is_deployed_as_one() -> None:
     base = {"deploy": DEPLOY, "model": MODEL}
     study = {"study": {"name": "s"}, "base": base}
     shots: dict[str, Any] = {"a": {}, "b": {"generation": {"max_tokens": 99}, "capture": {"enabled": False}}}
-    wanted = Wanted.of(study_of({**study, "experiments": shots}))
+    wanted = DeployedModel.of(study_of({**study, "experiments": shots}))
     assert wanted.kinds == ("vllm", "nnsight")
     models: dict[str, Any] = {"a": {}, "b": {"model": {"source": "another/model"}}}
     with pytest.raises(ConfigError, match="serves one model"):
-        Wanted.of(study_of({**study, "experiments": models}))
+        DeployedModel.of(study_of({**study, "experiments": models}))
     hosts: dict[str, Any] = {"a": {}, "b": {"deploy": {"host": "other"}}}
     with pytest.raises(ConfigError, match="differs between the experiments"):
-        Wanted.of(study_of({**study, "experiments": hosts}))
+        DeployedModel.of(study_of({**study, "experiments": hosts}))
     with pytest.raises(ConfigError, match="nothing is to be deployed"):
-        Wanted.of(study_of({"model": MODEL}))
+        DeployedModel.of(study_of({"model": MODEL}))
 
 
 def test_a_key_that_others_can_read_is_told(tmp_path: Path) -> None:

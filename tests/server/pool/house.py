@@ -20,9 +20,9 @@ from emoprobe.results import atomic
 from emoprobe.results.layout import Layout
 from emoprobe.results.sample import Sample
 from emoprobe.results.trajectory import Trajectory
-from server.pool.address import Address
-from server.pool.experiment import Experiment
-from server.pool.fleets import Fleets, Place
+from server.pool.address import PoolAddress
+from server.pool.experiment_jobs import ExperimentJobs
+from server.pool.fleets import Fleets, ServerSlot
 from server.pool.launcher import Exit, Launcher
 from server.pool.pool import Pool
 from server.pool.protocol import JOBS, STATUS
@@ -153,7 +153,7 @@ class House:
             self._stubs[model] = GatedStub(model)
         return self._stubs[model]
 
-    def launcher(self, experiment: Experiment, place: Place) -> Launcher:
+    def launcher(self, experiment: ExperimentJobs, place: ServerSlot) -> Launcher:
         return StubLauncher(self, place.kind, experiment.model_name)
 
     @asynccontextmanager
@@ -163,7 +163,7 @@ class House:
         pool = Pool(self.address, self.fleets)
         serving = asyncio.create_task(pool.serve(self.owner.pid))
         try:
-            await until(lambda: Address.read(self.address) is not None)
+            await until(lambda: PoolAddress.read(self.address) is not None)
             yield
         finally:
             for stub in self._stubs.values():
@@ -174,7 +174,7 @@ class House:
 
     async def connect(self, what: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect as a client does."""
-        address = Address.read(self.address)
+        address = PoolAddress.read(self.address)
         assert address is not None
         reader, writer = await asyncio.open_connection("127.0.0.1", address.port)
         writer.write(f"{address.token}\t{what}\n".encode())

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from server.pool.address import Address
+from server.pool.address import PoolAddress
 from server.pool.protocol import JOBS, Job, decode
 
 
@@ -47,7 +47,7 @@ class InstantPool:
     async def _serve(self) -> None:
         self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
         server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        address = Address.new(server.sockets[0].getsockname()[1])
+        address = PoolAddress.new(server.sockets[0].getsockname()[1])
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         address.write(self._path)
         self._ready.set()

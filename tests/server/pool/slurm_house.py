@@ -10,7 +10,7 @@ from pathlib import Path
 
 from emoprobe.config.execution.slurm import SlurmShape
 from emoprobe.config.files import parse_config
-from server.pool.fleet import Fleet, Request
+from server.pool.fleet import Fleet, ServerDemand
 from server.pool.launch import environment_elsewhere
 from server.pool.slurm_cluster import SlurmCluster
 from server.pool.slurm_folder import FOLDER, LEASE_SECONDS
@@ -65,7 +65,7 @@ class Jobs:
     async def ask(self, index: int = 0) -> list[str | None]:
         """Ask a question; return what became of each attempt."""
         body = {"model": "stub", "messages": [{"role": "user", "content": "1 + 1?"}], "seed": index}
-        answer, delivery = await self.fleet.deliver(Request(index, "/v1/chat/completions", body, SECONDS, dict))
+        answer, delivery = await self.fleet.deliver(ServerDemand(index, "/v1/chat/completions", body, SECONDS, dict))
         assert answer["choices"]
         return [attempt.error for attempt in delivery.attempts]
 

@@ -13,7 +13,7 @@ from emoprobe.results.os_errors import unreadable_words, what_to_do
 from emoprobe.results.record import DamagedError, MissingError, UnreadableError, unreadable
 from server.pool import advice
 from server.pool.endpoint import Endpoint
-from server.pool.fleet import Fleet, GaveUpError, RefusedError, Request
+from server.pool.fleet import Fleet, GaveUpError, RefusedError, ServerDemand
 from server.pool.replies import RequestError
 from server.pool.worker import Worker, WorkerLimits
 from tests.conftest import StubServer
@@ -110,7 +110,7 @@ def ask(*servers: StubServer) -> list[str | None]:
         try:
             while not all(worker.state == "live" for worker in fleet.workers):
                 await asyncio.sleep(0.01)
-            return (await fleet.deliver(Request(0, "/v1/chat/completions", body, SECONDS, dict)))[1]
+            return (await fleet.deliver(ServerDemand(0, "/v1/chat/completions", body, SECONDS, dict)))[1]
         finally:
             await fleet.stop()
 

@@ -12,7 +12,7 @@ import pytest
 from emoprobe.config.files import parse_config
 from server.pool.address import pool_status
 from server.pool.client import OWNERLESS, PoolClient
-from server.pool.protocol import Access, Caller, Request, job_of
+from server.pool.protocol import Access, Caller, JobRequest, job_of
 from server.pool.run import address_path
 from tests.conftest import StubServer
 from tests.server.pool.house import SECONDS, House, trajectory
@@ -35,7 +35,7 @@ def client(house: House, stub: Callable[..., StubServer], monkeypatch: pytest.Mo
     caller = Caller("plan", "results", str(house.folder), house.owner.pid)
 
     def start(*words: str) -> subprocess.Popen[str]:
-        command = str(Request(Access(house.address, caller, sys.executable, ROOT), job_of(list(words))))
+        command = str(JobRequest(Access(house.address, caller, sys.executable, ROOT), job_of(list(words))))
         return subprocess.Popen(["bash", "-c", command], stderr=subprocess.PIPE, text=True)
 
     yield start

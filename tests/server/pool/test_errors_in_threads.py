@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from server.pool.address import Address
+from server.pool.address import PoolAddress
 from server.pool.client import PoolClient
 from server.pool.launcher import Launcher
-from server.pool.protocol import JOBS, Access, Caller, Generate, encode
+from server.pool.protocol import JOBS, Access, Caller, GenerateJob, encode
 from server.pool.slurm_cluster import SlurmCluster
 from server.pool.turns import Turns
 from server.pool.worker import Worker, WorkerLimits
@@ -40,7 +40,7 @@ def nonsense(path: Path) -> Iterator[None]:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         path.parent.mkdir(mode=0o700)
-        Address.new(server.server_address[1]).write(path)
+        PoolAddress.new(server.server_address[1]).write(path)
         yield
         server.shutdown()
         thread.join()
@@ -69,10 +69,10 @@ def test_a_client_that_cannot_read_an_answer_fails_the_job_and_goes_on(tmp_path:
     caller = Caller("plan", "results", "directory", os.getpid())
     client = PoolClient(Access(path, caller, sys.executable, ROOT), answers)
     with nonsense(path):
-        client.ask([(0, Generate("one", "calm", "g_0001"))])
+        client.ask([(0, GenerateJob("one", "calm", "g_0001"))])
         assert "JSONDecodeError" in answers.of(0)
     pool = InstantPool(path, lambda job, times: "")
-    client.ask([(1, Generate("one", "calm", "g_0002"))])
+    client.ask([(1, GenerateJob("one", "calm", "g_0002"))])
     assert answers.of(1) == ""
     client.close()
     pool.stop()
@@ -83,7 +83,7 @@ def test_a_client_sends_paths_that_are_not_utf_8(tmp_path: Path) -> None:
     strange = os.fsdecode(b"/caf\xe9")
     client = PoolClient(Access(path, Caller(strange, strange, strange, os.getpid()), sys.executable, ROOT), answers)
     pool = InstantPool(path, lambda job, times: "no such folder")
-    client.ask([(0, Generate("one", "calm", "g_0001"))])
+    client.ask([(0, GenerateJob("one", "calm", "g_0001"))])
     assert answers.of(0) == "no such folder"
     client.close()
     pool.stop()
@@ -96,8 +96,8 @@ def test_the_pool_answers_a_job_that_it_cannot_begin(house: House, plan: str) ->
     async def scenario() -> str:
         async with house.pool():
             caller = Caller(plan, str(house.results), str(house.folder), house.owner.pid)
-            line = encode(7, caller, Generate("one", "calm", "gsm8k_0001"))
-            address = Address.read(house.address)
+            line = encode(7, caller, GenerateJob("one", "calm", "gsm8k_0001"))
+            address = PoolAddress.read(house.address)
             assert address is not None
             reader, writer = await asyncio.open_connection("127.0.0.1", address.port)
             writer.write(f"{address.token}\t{JOBS}\n{line}".encode())

@@ -13,7 +13,7 @@ import pytest
 
 from emoprobe.config.files import parse_config
 from server.pool.client import AWAY, PoolClient
-from server.pool.protocol import Access, Caller, Generate, Job
+from server.pool.protocol import Access, Caller, GenerateJob, Job
 from server.pool.run import address_path
 from tests.conftest import StubServer
 from tests.server.pool.house import SECONDS, House, trajectory
@@ -24,8 +24,8 @@ JOBS = 5000
 CALLER = Caller("/plan", "/results", "/", os.getpid())
 
 
-def job(number: int) -> Generate:
-    return Generate("one", "calm", f"gsm8k_{number:04d}")
+def job(number: int) -> GenerateJob:
+    return GenerateJob("one", "calm", f"gsm8k_{number:04d}")
 
 
 def access(folder: Path, python: str = sys.executable) -> Access:
@@ -33,7 +33,7 @@ def access(folder: Path, python: str = sys.executable) -> Access:
 
 
 def sample_of(job: Job) -> str:
-    assert isinstance(job, Generate)
+    assert isinstance(job, GenerateJob)
     return job.sample
 
 
@@ -138,8 +138,8 @@ def test_the_real_pool_is_started_and_answers_many(
     caller = Caller("plan", "results", str(house.folder), house.owner.pid)
     told = Told(2)
     client = PoolClient(Access(address, caller, sys.executable, ROOT), told)
-    client.ask([(1, Generate("one", "calm", "gsm8k_0001"))])
-    client.ask([(2, Generate("one", "calm", "gsm8k_0099"))])
+    client.ask([(1, GenerateJob("one", "calm", "gsm8k_0001"))])
+    client.ask([(2, GenerateJob("one", "calm", "gsm8k_0099"))])
     told.wait()
     assert told.reasons[1] == ""
     assert "gsm8k_0099.json is missing" in told.reasons[2]

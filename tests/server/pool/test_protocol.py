@@ -15,16 +15,16 @@ from server.pool.protocol import (
     KINDS,
     Access,
     Caller,
-    Capture,
-    Direction,
-    Generate,
+    CaptureJob,
+    DirectionJob,
+    GenerateJob,
     Job,
+    JobRequest,
     ProtocolError,
-    Request,
-    Sample,
-    Score,
-    Steer,
-    Tokens,
+    SampleJob,
+    ScoreJob,
+    SteerJob,
+    TokensJob,
     decode,
     encode,
     job_of,
@@ -33,13 +33,13 @@ from tests.workspace import ROOT
 
 CALLER = Caller("/plan", "/results", "/home", 7)
 EVERY: list[tuple[Job, str]] = [
-    (Sample("one", "sum_0001"), "questions/sum_0001"),
-    (Generate("one", "calm", "sum_0001-d2"), "calm/sum_0001-d2"),
-    (Capture("one", "calm", "sum_0001"), "calm/sum_0001"),
-    (Tokens("one", "calm", "sum_0001"), "calm/sum_0001"),
-    (Direction("one", "joy"), "directions/joy"),
-    (Steer("one", "joy/add-all/L14/d0.4", "calm", "sum_0001"), "joy/add-all/L14/d0.4/calm/sum_0001"),
-    (Score("one", "none", "calm", "sum_0001"), "none/calm/sum_0001"),
+    (SampleJob("one", "sum_0001"), "questions/sum_0001"),
+    (GenerateJob("one", "calm", "sum_0001-d2"), "calm/sum_0001-d2"),
+    (CaptureJob("one", "calm", "sum_0001"), "calm/sum_0001"),
+    (TokensJob("one", "calm", "sum_0001"), "calm/sum_0001"),
+    (DirectionJob("one", "joy"), "directions/joy"),
+    (SteerJob("one", "joy/add-all/L14/d0.4", "calm", "sum_0001"), "joy/add-all/L14/d0.4/calm/sum_0001"),
+    (ScoreJob("one", "none", "calm", "sum_0001"), "none/calm/sum_0001"),
 ]
 
 
@@ -53,13 +53,13 @@ def test_a_job_is_its_line_and_its_words(job: Job, label: str) -> None:
 def test_there_is_a_class_for_each_kind_and_a_folder_of_logs() -> None:
     assert tuple(KINDS) == JOB_KINDS
     assert {type(job) for job, _ in EVERY} == set(KINDS.values())
-    different: set[Job] = {Generate("a", "b", "c"), Capture("a", "b", "c")}
+    different: set[Job] = {GenerateJob("a", "b", "c"), CaptureJob("a", "b", "c")}
     assert len(different) == 2
 
 
 @pytest.mark.parametrize("path", ["/tmp/a\tb\nc", "/tmp/\u2028", "/tmp/\udcff"])
 def test_any_path_stays_in_its_line(path: str) -> None:
-    line = encode(1, Caller(path, path, path, 7), Sample("one", "a_1"))
+    line = encode(1, Caller(path, path, path, 7), SampleJob("one", "a_1"))
     assert line.encode().count(b"\n") == 1
     assert decode(line)[1].plan == path
 
@@ -87,7 +87,7 @@ def test_a_wrong_line_is_refused_with_its_number(line: str, number: int | None) 
 
 def test_a_command_survives_a_shell(tmp_path: Path) -> None:
     access = Access(Path("/run/a b/x.address"), Caller("it's a plan", "re$ults", "/", 7), "/py thon", Path("/co(de"))
-    command = str(Request(access, Steer("one", "none", "calm", "sum_0001")))
+    command = str(JobRequest(access, SteerJob("one", "none", "calm", "sum_0001")))
     shown = subprocess.run(["bash", "-c", f"printf '%s\\n' {command}"], capture_output=True, text=True, check=True)
     assert shown.stdout.splitlines() == shlex.split(command)
     assert shlex.split(command)[2] == "/co(de/server/pool/ask.py"

@@ -48,10 +48,10 @@ def layout(house: House, smollm2: Path) -> Layout:
 def steered(house: House, layout: Layout) -> list[str]:
     """The samples of the steered half."""
     from emoprobe.config.files import parse_config
-    from emoprobe.steering.plan import SteeringPlan
+    from emoprobe.steering.grid import SteeringGrid
 
     config = parse_config(json.loads((house.plan / "one.json").read_text()))
-    return SteeringPlan(config, (None,) * 4, 30).steered
+    return SteeringGrid(config, (None,) * 4, 30).steered
 
 
 def ask(house: House, *jobs: tuple[str, str, str], fault: dict[str, Any] | None = None) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from server.pool import pool as module
-from server.pool.address import Address
+from server.pool.address import PoolAddress
 from server.pool.fleets import Fleets
 from server.pool.pool import Pool
 from tests.conftest import PATIENCE
@@ -44,7 +44,7 @@ def test_strangers_are_sent_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     async def run() -> None:
         pool = Pool(tmp_path / "a.address", cast(Fleets, NoFleets()))
         serving = asyncio.create_task(pool.serve(os.getpid()))
-        while (address := Address.read(tmp_path / "a.address")) is None:
+        while (address := PoolAddress.read(tmp_path / "a.address")) is None:
             await asyncio.sleep(0.01)
         crowd = [await asyncio.open_connection("127.0.0.1", address.port) for _ in range(20)]
         for _, writer in crowd:

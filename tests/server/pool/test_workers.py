@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from server.pool.endpoint import Endpoint
-from server.pool.fleet import Fleet, FleetDownError, Request
+from server.pool.fleet import Fleet, FleetDownError, ServerDemand
 from server.pool.launch import free_port
 from server.pool.local_process import Command, LocalProcess
 from server.pool.phases import last_line, phase_of
@@ -43,9 +43,9 @@ def fleet_of(folder: Path, make: Callable[[], Command], limits: WorkerLimits = L
     return fleet, worker
 
 
-def question(seed: int = 0) -> Request:
+def question(seed: int = 0) -> ServerDemand:
     body = {"model": "stub", "messages": [{"role": "user", "content": "1 + 1?"}], "seed": seed}
-    return Request(seed, "/v1/chat/completions", body, SECONDS, dict)
+    return ServerDemand(seed, "/v1/chat/completions", body, SECONDS, dict)
 
 
 def run(fleet: Fleet, scenario: Coroutine[Any, Any, None]) -> None:

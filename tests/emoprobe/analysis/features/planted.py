@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save
 
 from emoprobe.analysis.features.halves import halves
-from emoprobe.analysis.features.tokens import POINT, Shard, Tokens
+from emoprobe.analysis.features.tokens import POINT, TokenActivations, TokenShard
 from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationMetadata, TokenSpans
 from emoprobe.results.atomic import to_json
 from tests.calibration.features import trajectories
@@ -29,7 +29,7 @@ Plant = Callable[[Mapping[str, object], np.random.Generator], np.ndarray]
 class Planted:
     """Tokens, and the dictionary that they are made of, (features, d), unit rows."""
 
-    tokens: Tokens
+    tokens: TokenActivations
     dictionary: torch.Tensor
 
 
@@ -42,7 +42,7 @@ def table(questions: int, texts: Mapping[str, int], groups: int = 0) -> pd.DataF
 
 def shard(
     folder: Path, values: torch.Tensor, ids: list[int] | None = None, dtype: torch.dtype = torch.float32
-) -> Shard:
+) -> TokenShard:
     """Write a folder with the activations (tokens, d) of one trajectory."""
     content = save({POINT: values[None].to(dtype).contiguous()})
     begin = SYSTEM + PREFIX
@@ -62,7 +62,7 @@ def shard(
     folder.mkdir(parents=True)
     (folder / TENSORS).write_bytes(content)
     (folder / METADATA).write_text(to_json(metadata.values()))
-    return Shard(folder, metadata)
+    return TokenShard(folder, metadata)
 
 
 def planted(
@@ -82,4 +82,4 @@ def planted(
         sizes = on * generator.uniform(1.0, 2.0, on.shape)
         values = sizes @ dictionary + 0.01 * generator.normal(size=(LENGTH, d)) + 3.0
         shards.append(shard(folder / str(number), torch.from_numpy(values).float()))
-    return Planted(Tokens(rows, shards, 1, d), torch.from_numpy(dictionary).float())
+    return Planted(TokenActivations(rows, shards, 1, d), torch.from_numpy(dictionary).float())

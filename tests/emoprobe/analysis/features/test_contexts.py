@@ -9,7 +9,7 @@ import torch
 
 from emoprobe.analysis.features.baselines import Projection
 from emoprobe.analysis.features.contexts import top_contexts
-from emoprobe.analysis.features.tokens import Tokens
+from emoprobe.analysis.features.tokens import TokenActivations
 from tests.emoprobe.analysis.features.planted import LENGTH, SYSTEM, shard, table
 
 
@@ -23,7 +23,7 @@ def test_top_contexts(tmp_path: Path) -> None:
         values[8, 1] = -1.0
         ids = [100 * (0 if number == 2 else number) + place for place in range(LENGTH)]
         shards.append(shard(tmp_path / str(number), values, ids))
-    tokens = Tokens(rows, shards, 1, 2)
+    tokens = TokenActivations(rows, shards, 1, 2)
     coder = Projection(torch.zeros(2), torch.eye(2))
     found = top_contexts(tokens, coder, [0, 1], 3, lambda ids: [f"t{one}" for one in ids])
     # The third and the first have the same tokens; the second feature is never above zero.

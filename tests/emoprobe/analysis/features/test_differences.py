@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from emoprobe.analysis.features.autoencoder import SparseAutoencoder, random_autoencoder
-from emoprobe.analysis.features.baselines import Coder, Moments, Projection, principal_components
+from emoprobe.analysis.features.baselines import Coder, Projection, TokenMoments, principal_components
 from emoprobe.analysis.features.differences import auroc, compared, corrected
-from emoprobe.analysis.features.experiment import feature_differences
-from emoprobe.analysis.features.ranking import Block, Choice, Ranking, Sums
+from emoprobe.analysis.features.feature_ranking import Block, FeatureCandidate, FeatureRanking, Sums
+from emoprobe.analysis.features.feature_tests import feature_differences
 from emoprobe.analysis.features.tokens import PARTS
 from emoprobe.results.activation_folder import TENSORS
 from tests.emoprobe.analysis.features.planted import Planted, planted, table
@@ -47,7 +47,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Planted:
 
 
 def test_planted_features_are_those_reported(world: Planted) -> None:
-    moments = Moments.of(world.tokens.half("fit"))
+    moments = TokenMoments.of(world.tokens.half("fit"))
     coders: dict[str, Coder] = {
         "autoencoder": perfect(world),
         "random": random_autoencoder(FEATURES, 2, moments.mean, 0),
@@ -106,14 +106,14 @@ def test_choices_follow_the_clearest_difference() -> None:
     values[:, 5] = 7.0
     # One text alone moves a feature a lot: that is less clear than what all of them do.
     values[joy & rows["paraphrase"].eq(2).to_numpy(), 1] += 9
-    ranking = Ranking(["joy"], "filler", rows)
+    ranking = FeatureRanking(["joy"], "filler", rows)
     for block in blocks(rows, values):
         ranking.add(block)
     chosen = ranking.choose(3)
     assert [choice.feature for choice in chosen][:2] == [2, 4]
     assert [choice.rank for choice in chosen] == [1, 2, 3]
     assert chosen[0].fitted > 0 > chosen[1].fitted
-    assert 5 not in [choice.feature for choice in Ranking.choose(ranking, 6)]
+    assert 5 not in [choice.feature for choice in FeatureRanking.choose(ranking, 6)]
     assert Sums(np.zeros(3), np.zeros(3), np.zeros((2, 3))).score().tolist() == [0, 0, 0]
 
 
@@ -125,12 +125,12 @@ def test_draws_are_averaged_and_missing_trajectories_left_out() -> None:
     values = values[:, None]
     gone = rows["sample_id"].eq("s_0003").to_numpy() & joy
     values[gone] = np.nan
-    choice = Choice("joy", "question", 0, 1, 1.0)
+    choice = FeatureCandidate("joy", "question", 0, 1, 1.0)
     (row,) = compared(rows, "filler", [choice], blocks(rows, values))
     assert row["n"] == 15
     assert row["unit"] == "questions"
     assert row["difference"] == pytest.approx(1.0, abs=0.05)
-    (other,) = compared(rows, "filler", [Choice("joy", "question", 0, 1, -1.0)], blocks(rows, values))
+    (other,) = compared(rows, "filler", [FeatureCandidate("joy", "question", 0, 1, -1.0)], blocks(rows, values))
     assert other["auroc"] == pytest.approx(1 - row["auroc"])
 
 
@@ -139,7 +139,7 @@ def test_too_few_texts_give_no_test() -> None:
     own = rows[rows["half"] == "test"]
     values = np.random.default_rng(0).normal(size=(len(rows), 1))
     part = [block for block in blocks(rows, values) if block[0][0] in own.index]
-    found = corrected(compared(rows, "filler", [Choice("joy", "question", 0, 1, 1.0)], part))
+    found = corrected(compared(rows, "filler", [FeatureCandidate("joy", "question", 0, 1, 1.0)], part))
     assert found[0]["texts"] == 2
     assert np.isnan(found[0]["p"])
     assert found[0]["differs"] is None
@@ -151,7 +151,7 @@ def test_five_texts_are_enough() -> None:
     own = rows[rows["half"] == "test"]
     values = np.random.default_rng(0).normal(size=(len(rows), 1))
     part = [block for block in blocks(rows, values) if block[0][0] in own.index]
-    (found,) = compared(rows, "filler", [Choice("joy", "question", 0, 1, 1.0)], part)
+    (found,) = compared(rows, "filler", [FeatureCandidate("joy", "question", 0, 1, 1.0)], part)
     assert found["texts"] == 3
     assert found["p"] > 0
 
@@ -189,7 +189,7 @@ def test_the_area_counts_ties_half() -> None:
 def test_components_and_moments(world: Planted) -> None:
     shards = world.tokens.half("fit")
     values = torch.cat([shard.tokens() for shard in shards]).double()
-    moments = Moments.of(shards)
+    moments = TokenMoments.of(shards)
     assert torch.allclose(moments.covariance, torch.cov(values.T, correction=0), atol=1e-6)
     assert moments.median_norm == pytest.approx(float(values.norm(dim=1).median()), rel=1e-3)
     found = principal_components(moments)

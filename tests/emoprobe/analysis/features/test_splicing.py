@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from emoprobe.analysis.features.splicing import Losses, Model, losses
+from emoprobe.analysis.features.splicing import Losses, SplicedModel, losses
 from tests.emoprobe.analysis.features.planted import LENGTH, SYSTEM, shard
 
 LAYER = 1
@@ -24,7 +24,7 @@ def test_losses_are_those_of_the_model(tiny: Callable[[str], Path], tmp_path: Pa
     reference: Any = AutoModelForCausalLM.from_pretrained(directory)
     layers = reference.model.layers if architecture == "llama" else reference.transformer.h
     found = losses(
-        Model(directory, "float32", LAYER),
+        SplicedModel(directory, "float32", LAYER),
         [text, text],
         {"same": lambda x: x, "half": lambda x: 0.5 * x},
     )

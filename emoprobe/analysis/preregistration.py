@@ -1,0 +1,222 @@
+"""The analysis plan: what follows from the config before there is an answer, and what deviates from it afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from emoprobe.analysis.contrasts import MEASURES, PRIMARY_MEASURE, Contrast, contrasts_of, references_of
+from emoprobe.analysis.estimates import MIN_TEXTS
+from emoprobe.analysis.power import ACCURACY, TEXT_DEVIATIONS, PowerDesign, Simulation, text_limit
+from emoprobe.analysis.probes.probe_design import probe_plan
+from emoprobe.analysis.statistics import LEVEL, POWER
+from emoprobe.analysis.steering.preregistration import planned_tests
+from emoprobe.config.experiment import Config
+from emoprobe.conversations.variants import variant_texts
+from emoprobe.results.preregistration import PlannedContrast, PlannedEstimator, PowerRow, Preregistration, TokenMatch
+
+# What a deviation is called. The power and the token counts follow from these and from the model's tokenizer.
+COMPARED = {
+    "references": "the references",
+    "contrasts": "the comparisons",
+    "primary_measure": "the primary measure",
+    "secondary_measures": "the secondary measures",
+    "level": "the level of the tests",
+    "correction": "the correction",
+    "margin": "the margin of equivalence",
+    "questions": "the number of questions",
+    "draws": "the draws of each question",
+    "allowed_failures": "the allowed share of failures",
+    "estimators": "the texts",
+}
+
+
+def analysis_plan(
+    config: Config,
+    token_lengths: Mapping[str, Sequence[int]] | None = None,
+    probes: Mapping[str, Any] | None = None,
+    steering: Mapping[str, Any] | None = None,
+) -> Preregistration:
+    """What will be tested, from the config alone.
+
+    Args:
+        config: the experiment.
+        token_lengths: tokens of each text of each variant, by the model's tokenizer; None: not known yet.
+        probes: the section on probes.
+        steering: the section on steering.
+    """
+    names = list(config.variants)
+    references = references_of(names, config.analysis.references)
+    contrasts = contrasts_of(names, references)
+    return Preregistration(
+        references=references,
+        primary_reference=references[-1] if references else None,
+        contrasts=[
+            PlannedContrast(variant=one.variant, reference=one.reference, family=one.family(PRIMARY_MEASURE))
+            for one in contrasts
+        ],
+        primary_measure=PRIMARY_MEASURE,
+        secondary_measures=[measure for measure in MEASURES if measure != PRIMARY_MEASURE],
+        level=LEVEL,
+        margin=config.analysis.margin,
+        questions=config.dataset.samples,
+        draws=config.generation.draws,
+        allowed_failures=config.generation.allowed_failures,
+        estimators=[_estimator(config, name) for name in config.variants],
+        power=_power(config, [one for one in contrasts if one.primary]),
+        token_tolerance=config.analysis.token_tolerance,
+        token_match=_token_match(config, references, token_lengths or {}),
+        probes=dict(probes or {}),
+        steering=dict(steering or {}),
+    )
+
+
+def deviations(plan: Preregistration, config: Config, table: pd.DataFrame | None = None) -> list[str]:
+    """How the analysis differs from what was planned, a phrase each; empty: not at all.
+
+    Args:
+        plan: the plan that was written before the first answer.
+        config: the config of the analysis.
+        table: the trajectories, if questions or draws that are missing there count.
+    """
+    now = _settings(config, plan)
+    then = plan.values()
+    found = [
+        f"{called} changed from {_short(then[key])} to {_short(now[key])}"
+        for key, called in COMPARED.items()
+        if key in now and then[key] != now[key]
+    ]
+    planned_probes, now_probes = plan.probes, probe_plan(config)
+    if planned_probes and planned_probes != (now_probes.values() if now_probes is not None else None):
+        found.append(
+            "there are no activations to probe"
+            if now_probes is None
+            else "the probes' targets, units, permutations or rules are not the planned ones"
+        )
+    steering = planned_tests(config)
+    if plan.steering != (steering.values() if steering is not None else {}):
+        found.append("the directions that are steered along, their doses or rules are not the planned ones")
+    if table is not None:
+        here, draws = table["sample_id"].nunique(), table["draw"].max()
+        if here != plan.questions and now["questions"] == plan.questions:
+            found.append(f"{here} questions have trajectories, not {plan.questions}")
+        if len(table) and draws != plan.draws and now["draws"] == plan.draws:
+            found.append(f"there are {draws} draws of a question, not {plan.draws}")
+        planned = {entry.variant for entry in plan.estimators}
+        missing, added = planned - {*table["variant"]}, {*table["variant"]} - planned
+        found += [f"{name} has no trajectories" for name in sorted(missing)]
+        found += [f"{name} was not planned" for name in sorted(added)]
+    return found
+
+
+def _settings(config: Config, plan: Preregistration) -> dict[str, Any]:
+    """What the config says now of everything that can deviate, without simulating the power again."""
+    names = list(config.variants)
+    references = references_of(names, config.analysis.references)
+    now = plan.model_copy(
+        update={
+            "references": references,
+            "contrasts": [
+                PlannedContrast(variant=one.variant, reference=one.reference, family=one.family(PRIMARY_MEASURE))
+                for one in contrasts_of(names, references)
+            ],
+            "primary_measure": PRIMARY_MEASURE,
+            "secondary_measures": [measure for measure in MEASURES if measure != PRIMARY_MEASURE],
+            "level": LEVEL,
+            "margin": config.analysis.margin,
+            "questions": config.dataset.samples,
+            "draws": config.generation.draws,
+            "allowed_failures": config.generation.allowed_failures,
+            "estimators": [_estimator(config, name) for name in config.variants],
+        }
+    )
+    return now.values()
+
+
+def _estimator(config: Config, name: str) -> PlannedEstimator:
+    texts = _texts(config, name)
+    adds = config.variants[name].transform or variant_texts(config, name)
+    return PlannedEstimator(
+        variant=name,
+        unit="texts" if texts > 1 else "this text" if adds else "no text",
+        texts=texts,
+        questions_per_text=config.dataset.samples // texts,
+    )
+
+
+def _texts(config: Config, name: str) -> int:
+    """Texts of a variant that get a question, scrambled ones of another included; at least 1."""
+    return max(1, min(len(variant_texts(config, name)), config.dataset.samples))
+
+
+def _power(config: Config, primary: list[Contrast]) -> list[PowerRow]:
+    """The power of the primary comparison with the fewest texts, which stands for a tone if any does."""
+    if not primary:
+        return []
+    questions, margin = config.dataset.samples, config.analysis.margin
+
+    def texts_of(name: str) -> int:
+        return _texts(config, name)
+
+    tones = [one for one in primary if texts_of(one.variant) > 1] or primary
+    worst = min(tones, key=lambda one: texts_of(one.variant))
+    design = PowerDesign(
+        questions, config.generation.draws, texts_of(worst.variant), texts_of(worst.reference), len(primary)
+    )
+    rows = []
+    for deviation in TEXT_DEVIATIONS:
+        simulation = Simulation(design, deviation)
+        detectable, limit = simulation.detectable(), text_limit(design, deviation)
+        rows.append(
+            PowerRow(
+                variant=worst.variant,
+                reference=worst.reference,
+                text_deviation=deviation,
+                questions=questions,
+                draws=design.draws,
+                texts=design.texts,
+                reference_texts=design.reference_texts,
+                tests=design.tests,
+                assumed_accuracy=ACCURACY,
+                power=POWER,
+                detectable=detectable,
+                limit=limit,
+                equivalence_power=round(simulation.equivalence(margin), 3),
+                reachable=detectable is not None,
+                # One text alone never speaks for a tone.
+                needs_more_texts=design.texts < MIN_TEXTS or limit is None or limit > margin,
+            )
+        )
+    return rows
+
+
+def _token_match(config: Config, references: Sequence[str], lengths: Mapping[str, Sequence[int]]) -> list[TokenMatch]:
+    """Each tone's mean tokens beside those of the primary reference, where that one has texts."""
+    if not references or not lengths.get(references[-1]):
+        return []
+    standard = float(np.mean(lengths[references[-1]]))
+    found = []
+    for name in config.variants:
+        if name in references or not lengths.get(name):
+            continue
+        tokens = float(np.mean(lengths[name]))
+        ratio = tokens / standard
+        found.append(
+            TokenMatch(
+                variant=name,
+                tokens=round(tokens, 2),
+                reference_tokens=round(standard, 2),
+                ratio=round(ratio, 3),
+                matched=abs(ratio - 1) <= config.analysis.token_tolerance,
+            )
+        )
+    return found
+
+
+def _short(value: Any) -> str:
+    """A value in a sentence: lists by their length where they are long."""
+    text = str(value)
+    return text if len(text) <= 60 else f"{len(value)} entries"

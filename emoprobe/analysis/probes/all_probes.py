@@ -1,0 +1,180 @@
+"""All probes of an experiment: a few layers in memory at a time, the layers of a position as one problem."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from emoprobe.analysis.probes import transfer
+from emoprobe.analysis.probes.activation_source import ActivationSource
+from emoprobe.analysis.probes.choice import Place
+from emoprobe.analysis.probes.directions import Directions
+from emoprobe.analysis.probes.position import ProbedPosition, positions_of
+from emoprobe.analysis.probes.probed import Probed, probe_position
+from emoprobe.analysis.probes.row_codes import RowCodes
+from emoprobe.analysis.probes.targets import CorrectTarget, ValenceTarget, VariantTarget
+from emoprobe.config.experiment import Config
+
+THREADED_ROWS = 1000
+BATCH = 1 << 25  # floats that one batch of cells may take
+
+
+@dataclass
+class Findings:
+    """Rows of the tables `probes`, `probe_tests` and `probe_transfer`, and the directions."""
+
+    directions: Directions
+    probes: list[dict[str, Any]] = field(default_factory=list)
+    tests: list[dict[str, Any]] = field(default_factory=list)
+    transfer: list[dict[str, Any]] = field(default_factory=list)
+
+
+def run_probes(
+    table: pd.DataFrame, source: ActivationSource, config: Config, *, memory: int = 1 << 30, transfers: bool = True
+) -> Findings:
+    """Run every probe of an experiment: each target at each layer, hook point and position.
+
+    Args:
+        table: the table `trajectories`.
+        source: the activations of those rows of the table that have any, such as `folder_source` gives.
+        config: the experiment; its `probes`, `analysis.references` and seed count.
+        memory: bytes of activations that may be held at once; at least one layer is.
+        transfers: whether to test probes on texts, variants and positions that they were not trained on.
+
+    Raises:
+        ActivationError: a file of the source is damaged.
+    """
+    threads = torch.get_num_threads()
+    try:
+        return _run(table, source, config, memory, transfers, threads)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _run(
+    table: pd.DataFrame, source: ActivationSource, config: Config, memory: int, transfers: bool, threads: int
+) -> Findings:  # fmt: skip
+    table = table.iloc[source.rows].reset_index(drop=True)
+    design, settings = RowCodes.of(table, config), config.probes
+    findings = Findings(Directions.empty(design.variants, config, source.layers, source.d))
+    positions = positions_of(table, design, source.empty, settings)
+    valence = ValenceTarget(design, settings) if "valence" in settings.targets else None
+    correct = CorrectTarget(design, settings) if "correct" in settings.targets else None
+    why = [position.reasons["correct"] for position in positions if "correct" in position.reasons]
+    if correct is not None and why:
+        correct.reason = why[0]
+    variant = VariantTarget(design, settings) if "variant" in settings.targets else None
+    without = {"variant"} if variant is None or variant.reason is not None else set()
+    wanted = [target for target in settings.targets if target not in without]
+    waiting: deque[tuple[str, int, dict[str, torch.Tensor], list[Future[Probed]]]] = deque()
+
+    def gather() -> None:
+        """Take in the batch that has waited longest."""
+        hook_point, begin, block, futures = waiting.popleft()
+        layers = source.layers[begin : begin + len(block[positions[0].name])]
+        weights: dict[str, dict[str, torch.Tensor]] = {"valence": {}, "correct": {}}
+        for position, future in zip(positions, futures, strict=True):
+            probed = future.result()
+            places: list[Place] = [
+                {"hook_point": hook_point, "position": position.name, "layer": layer} for layer in layers
+            ]
+            findings.directions.add(hook_point, position.name, begin, block[position.name], position.design)
+            for target, (classes, directions) in probed.directions.items():
+                findings.directions.add_probe(target, classes, hook_point, position.name, begin, directions)
+            if variant is not None and probed.variant is not None:
+                variant.add(probed.variant, places, position, probed.d)
+            if valence is not None and probed.valence is not None:
+                valence.add(probed.valence, places, position, probed.d)
+            if correct is not None and probed.correct is not None and probed.added is not None:
+                correct.add(probed.correct, probed.added, probed.untruncated, places, position, probed.d)
+            for target, raw in probed.weights.items():
+                weights[target][position.name] = raw
+            findings.transfer += [
+                {"hook_point": hook_point, "layer": layer, "test": position.name} | row
+                for layer, own in zip(layers, probed.transfer, strict=True)
+                for row in own
+            ]
+        if transfers:
+            findings.transfer += _between_positions(hook_point, layers, positions, block, weights)
+
+    # Positions share the threads: within one problem they wait for each other, a third of the time at 1,400 rows. At
+    # most two batches are at work; what is left goes into each problem, unless its matrices are small.
+    workers = min(threads, len(positions) * min(2, len(source.hook_points) * len(source.layers)))
+    each = threads // workers if len(source.rows) >= THREADED_ROWS else 1
+    torch.set_num_threads(each)
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(each,)) as pool:
+        for hook_point, begin, block in _batches(source, positions, settings.permutations, memory):
+            futures = [
+                pool.submit(probe_position, block[position.name], position, settings, wanted, transfers)
+                for position in positions
+            ]
+            waiting.append((hook_point, begin, block, futures))
+            if len(waiting) > 1:  # so that no thread is idle at the end of a batch
+                gather()
+        while waiting:
+            gather()
+    for found in (variant, valence, correct):
+        if found is not None:
+            findings.probes += found.rows()
+            findings.tests.append(found.test())
+    return findings
+
+
+def _batches(
+    source: ActivationSource, positions: list[ProbedPosition], permutations: int, memory: int
+) -> Iterator[tuple[str, int, dict[str, torch.Tensor]]]:
+    """Hook point, first layer and, for each position, the features (layers, n, d) of its rows."""
+    n, d = len(source.rows), source.d
+    held = max(1, memory // max(1, 2 * n * len(source.positions) * d))
+    size = max(1, BATCH // (n * d + 40 * min(n, d) ** 2 + 3 * n * permutations))
+    for hook_point in source.hook_points:
+        for first in range(0, len(source.layers), held):
+            block = source.load(first, min(first + held, len(source.layers)), hook_point)
+            for begin in range(0, len(block[positions[0].name][0]), size):
+                yield (
+                    hook_point,
+                    first + begin,
+                    {
+                        position.name: torch.from_numpy(
+                            block[position.name][position.rows, begin : begin + size]
+                            .swapaxes(0, 1)
+                            .astype(np.float32, order="C")
+                        )
+                        for position in positions
+                    },
+                )
+
+
+def _between_positions(
+    hook_point: str, layers: list[int], positions: list[ProbedPosition], block: dict[str, torch.Tensor],
+    weights: dict[str, dict[str, torch.Tensor]],
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """Train at one position, test at another, on the questions that the fold holds out."""
+    for train in positions:
+        for test in positions:
+            for target, own in (("valence", test.valence), ("correct", test.correct)):
+                if own is None or train.name not in weights[target]:
+                    continue
+                features, raw = block[test.name][:, own.rows], weights[target][train.name]
+                if target == "valence":
+                    areas = transfer.valence_at(features, raw, own)  # type: ignore[arg-type]
+                else:
+                    areas = transfer.correct_at(features, raw, own)  # type: ignore[arg-type]
+                for layer, area in zip(layers, areas.tolist(), strict=True):
+                    yield {
+                        "kind": "position",
+                        "target": target,
+                        "hook_point": hook_point,
+                        "layer": layer,
+                        "train": train.name,
+                        "test": test.name,
+                        "n": len(own.rows),
+                        "auroc": area,
+                    }

@@ -1,0 +1,115 @@
+"""What the probes will test, known from the configuration alone: classes, units, permutations, smallest p."""
+
+from __future__ import annotations
+
+import math
+
+from emoprobe.config.experiment import Config
+from emoprobe.config.science.probes import ProbeTarget
+from emoprobe.results.record import Record
+
+ALPHA = 0.05
+LEAST_VARIANTS = 4  # of each valence: 35 ways to divide eight variants in halves, so the smallest p is 0.029
+FOUND_RULE = (
+    "found where p ≤ alpha; p is that of the permutations, of valence also only where the probe reaches a larger area "
+    "than length, truncation and format; of correctness p is the largest of that, of the same on "
+    "answers that were not cut off and of the p by the interval of what the activations add, so that it lies above 0 "
+    "(below 20 groups of questions there is no interval, and permutations decide alone)"
+)
+CELL_RULE = "nested cross-validation over all layers, hook points and positions; p over the largest of all cells"
+
+
+class ProbeTest(Record):
+    """The test of one target.
+
+    `units` counts what is independent: variants of each class for valence, questions for correctness. `permutations`
+    counts those that are drawn, the real labels among them; `exact` says that they are all there are. A target without
+    a test has no smallest p; `reason` says why, or why no verdict but `note` can come of it.
+    """
+
+    target: ProbeTarget
+    classes: dict[str, int] | None = None
+    unit: str
+    units: int
+    permutations: int | None = None
+    exact: bool = False
+    smallest_p: float | None = None
+    reachable: bool
+    reason: str | None = None
+
+
+class ProbeDesign(Record):
+    """All tests of the probes, how each one's cell is chosen and when it is found; not corrected across targets."""
+
+    alpha: float = ALPHA
+    cell_rule: str = CELL_RULE
+    found_rule: str = FOUND_RULE
+    tests: list[ProbeTest]
+
+
+def probe_plan(config: Config) -> ProbeDesign | None:
+    """The tests that follow from a configuration; None where nothing is captured."""
+    if not config.capture.enabled or config.capture.positions == "all":
+        return None
+    questions = min(config.dataset.samples, config.capture.samples or config.dataset.samples)
+    negative, positive = (
+        sum(variant.valence == valence for variant in config.variants.values()) for valence in ("negative", "positive")
+    )
+    plans = {
+        "variant": ProbeTest(
+            target="variant",
+            unit="question",
+            units=questions,
+            reachable=False,
+            reason="a manipulation check: prompts that differ are bound to be told apart",
+        ),
+        "valence": valence_test(negative, positive, config.probes.permutations),
+        "correct": correct_test(questions, config.probes.permutations, config.probes.folds),
+    }
+    return ProbeDesign(tests=[plans[target] for target in config.probes.targets])
+
+
+def count_splits(negative: int, positive: int) -> int:
+    """Ways to divide variants into classes of these sizes, up to a change of sign where the sizes are equal."""
+    ways = math.comb(negative + positive, negative)
+    return max(1, ways // 2) if negative == positive else ways
+
+
+def valence_test(negative: int, positive: int, permutations: int) -> ProbeTest:
+    """The test of valence: valences are permuted over variants, all ways where there are no more than asked for."""
+    ways = count_splits(negative, positive)
+    exact = ways <= permutations + 1
+    drawn = ways if exact else permutations + 1
+    reachable = min(negative, positive) >= LEAST_VARIANTS and 1 / drawn <= ALPHA
+    reason = None
+    if not reachable:
+        reason = (
+            f"{negative} negative and {positive} positive variants: a verdict needs at least {LEAST_VARIANTS} of each"
+        )
+    return ProbeTest(
+        target="valence",
+        classes={"negative": negative, "positive": positive},
+        unit="variant",
+        units=negative + positive,
+        permutations=drawn,
+        exact=exact,
+        smallest_p=1 / drawn,
+        reachable=reachable,
+        reason=reason,
+    )
+
+
+def correct_test(questions: int, permutations: int, folds: int) -> ProbeTest:
+    """The test of correctness: blocks of questions are permuted. Whether both classes occur shows afterwards."""
+    ways = math.factorial(min(questions, 20))
+    drawn = min(permutations + 1, ways)
+    reachable = questions >= folds and 1 / drawn <= ALPHA
+    return ProbeTest(
+        target="correct",
+        unit="question",
+        units=questions,
+        permutations=drawn,
+        smallest_p=1 / drawn,
+        reachable=reachable,
+        reason=None if reachable else f"{questions} questions are too few for {folds} folds",
+    )

@@ -1,0 +1,151 @@
+"""What each row of the activations is: its variant, question, group, fold and labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import GroupKFold
+
+from emoprobe.config.experiment import Config
+
+NONE = -1  # the code of a label that a row does not have
+SIGN = {"negative": -1, "positive": 1}
+
+
+@dataclass(frozen=True)
+class RowCodes:
+    """Rows by codes, each an array (n,).
+
+    `valence` is −1, 0 or 1 for each of `variants`, 0 for those that are no class. A `group` holds questions that belong
+    together and lies in one of `folds` folds as a whole. `correct` is 0, 1 or −1 for unknown.
+    """
+
+    variants: list[str]
+    valence: np.ndarray
+    folds: int
+    groups: int
+    seed: int
+    variant: np.ndarray
+    question: np.ndarray
+    group: np.ndarray
+    fold: np.ndarray
+    draw: np.ndarray
+    paraphrase: np.ndarray
+    correct: np.ndarray
+    truncated: np.ndarray
+
+    @classmethod
+    def of(cls, table: pd.DataFrame, config: Config) -> RowCodes:
+        """Code the rows of a table of trajectories; folds are dealt without a look at any label."""
+        variants = list(dict.fromkeys(table["variant"].astype(str)))
+        place = {name: number for number, name in enumerate(variants)}
+        valence = dict(zip(table["variant"].astype(str), table["valence"], strict=True))
+        question = pd.factorize(table["sample_id"])[0]
+        group = _groups(table, config.probes.folds)
+        count = min(config.probes.folds, len(np.unique(group)))
+        return cls(
+            variants=variants,
+            valence=np.array([SIGN.get(_text(valence[name]), 0) for name in variants]),
+            folds=count,
+            groups=int(group.max()) + 1,
+            seed=config.experiment.seed,
+            variant=np.array([place[name] for name in table["variant"].astype(str)]),
+            question=question,
+            group=group,
+            fold=deal_folds(group, count, config.experiment.seed),
+            draw=_column(table, "draw", 1),
+            paraphrase=_column(table, "paraphrase", NONE),
+            correct=_column(table, "correct", NONE),
+            truncated=_column(table, "truncated", 0) == 1,
+        )
+
+    def __len__(self) -> int:
+        return len(self.variant)
+
+    def take(self, rows: np.ndarray) -> RowCodes:
+        """The same for some rows, given as a mask or places. Codes of variants, groups and folds stay."""
+        return RowCodes(
+            self.variants, self.valence, self.folds, self.groups, self.seed,
+            *(values[rows] for values in (
+                self.variant, self.question, self.group, self.fold, self.draw, self.paraphrase, self.correct,
+                self.truncated,
+            )),
+        )  # fmt: skip
+
+    def with_folds(self, fold: np.ndarray) -> RowCodes:
+        """The same rows divided otherwise: codes from 0, each of which occurs."""
+        return RowCodes(
+            self.variants, self.valence, int(fold.max()) + 1, self.groups, self.seed, self.variant, self.question,
+            self.group, fold, self.draw, self.paraphrase, self.correct, self.truncated,
+        )  # fmt: skip
+
+    @property
+    def leverage(self) -> np.ndarray:
+        """(groups): how much more the error of a mean over a group's fold shows when the group is left out of it.
+
+        1 / (1 − its share of the fold's rows), as of the jackknife; the larger the share, the more the mean follows it.
+        """
+        rows = np.bincount(self.group, minlength=self.groups)
+        fold = np.zeros(self.groups, dtype=int)
+        fold[self.group] = self.fold
+        share = rows / np.maximum(1, np.bincount(self.fold, minlength=self.folds))[fold]
+        found: np.ndarray = 1 / np.maximum(1 - share, 0.5)
+        return found
+
+    @property
+    def left_out(self) -> list[tuple[int, ...]]:
+        """The folds that each training set leaves out: one for a test, two for a choice inside of a training set."""
+        return [(fold,) for fold in range(self.folds)] + list(combinations(range(self.folds), 2))
+
+    @property
+    def in_training(self) -> np.ndarray:
+        """(training sets, n): whether a row belongs to it."""
+        return np.stack([~np.isin(self.fold, out) for out in self.left_out])
+
+    def training_set(self, *out: int) -> int:
+        """The place in `left_out` of the training set without these folds."""
+        return self.left_out.index(tuple(sorted(out)))
+
+
+def deal_folds(group: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """The fold of each row: groups stay together, folds have about equally many rows."""
+    found = np.zeros(len(group), dtype=int)
+    if folds < 2:
+        return found
+    for number, (_, test) in enumerate(GroupKFold(folds, shuffle=True, random_state=seed).split(group, groups=group)):
+        found[test] = number
+    return found
+
+
+def folds_by_group(table: pd.DataFrame, folds: int) -> bool:
+    """Whether there are groups enough to keep each in one fold.
+
+    A handful of groups, such as two levels of difficulty, cannot be divided: then folds go by question, and the group
+    is one of the nuisance features that a probe has to beat.
+    """
+    return "group" in table and _group_names(table).nunique() >= folds
+
+
+def _groups(table: pd.DataFrame, folds: int) -> np.ndarray:
+    """Codes of the groups; a question without one is its own, as every question is where there are too few groups."""
+    names = _group_names(table) if folds_by_group(table, folds) else table["sample_id"]
+    found: np.ndarray = pd.factorize(names)[0]
+    return found
+
+
+def _group_names(table: pd.DataFrame) -> pd.Series:
+    return table["group"].astype("string").radd("group ").fillna(table["sample_id"].astype("string").radd("question "))
+
+
+def _column(table: pd.DataFrame, name: str, missing: int) -> np.ndarray:
+    if name not in table:
+        return np.full(len(table), missing)
+    return table[name].astype("Int64").fillna(missing).to_numpy(dtype=int)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""

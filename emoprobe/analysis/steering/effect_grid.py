@@ -1,0 +1,133 @@
+"""The steered trajectories as arrays: a row a cell of the grid, a column a question, unsteered ones taken off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from emoprobe.analysis.estimates import Floats, Labels
+from emoprobe.analysis.questions import Questions
+
+PRIMARY_OUTCOME = "log_p_gold"
+OUTCOMES = (PRIMARY_OUTCOME, "correct", "completion_tokens", "repetition", "perplexity", "kl")
+# Families: what nothing was done to, what directions are compared with, and all directions that are no tested ones.
+UNSTEERED, RANDOM, SHUFFLED = "none", "random", "shuffled"
+CONTROLS = (RANDOM, SHUFFLED)
+KEYS = ["direction", "operation", "phase", "layers", "dose", "variant"]
+
+
+class SteeringCell(NamedTuple):
+    """What is done, but for the direction, and to whose prompt."""
+
+    operation: str
+    phase: str
+    layers: str
+    dose: float
+    variant: str
+
+    @property
+    def line(self) -> tuple[str, str, str, str]:
+        """The places that differ from it in their dose alone have the same."""
+        return self.operation, self.phase, self.layers, self.variant
+
+
+@dataclass(frozen=True)
+class SteeredDirection:
+    """A direction that was steered along, or ablated."""
+
+    name: str
+    family: str
+    tone: str | None
+
+
+class EffectGrid:
+    """A table `steering`, seen by cell and question; draws of a question are averaged.
+
+    `places` has the place of each row, `owner` the number of its direction in `directions`.
+    """
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        steered = table["family"].ne(UNSTEERED) & table["dose"].ne(0)
+        bare = table["family"].eq(UNSTEERED)
+        used = table[steered | bare]
+        code = np.empty(len(used), dtype=np.int64)
+        here = steered[steered | bare].to_numpy()
+        code[here] = used[here].groupby(KEYS, sort=False, dropna=False).ngroup()
+        cells = int(code[here].max()) + 1 if here.any() else 0
+        variants, names = pd.factorize(used["variant"][~here])
+        code[~here] = cells + variants
+        # By number, so that the questions keep their order whatever the cells are called.
+        self._questions = Questions(used.assign(variant=code))
+        order = np.argsort([int(name) for name in self._questions.names])
+        self._rows = order.astype(np.int64)
+        first = used[here].drop_duplicates(KEYS)
+        tones = first["tone"].astype(object).where(first["tone"].notna(), None)
+        known = [
+            SteeredDirection(str(name), str(family), tone)
+            for name, family, tone in zip(first["direction"], first["family"], tones, strict=True)
+        ]
+        self.directions = list(dict.fromkeys(known))
+        numbers = {direction: number for number, direction in enumerate(self.directions)}
+        self.owner = np.array([numbers[direction] for direction in known], dtype=np.int64)
+        self.places = [
+            SteeringCell(str(operation), str(phase), str(layers), float(dose), str(variant))
+            for operation, phase, layers, dose, variant in first[KEYS[1:]].itertuples(index=False, name=None)
+        ]
+        bases = {str(name): cells + number for number, name in enumerate(names)}
+        self._base = np.array([bases.get(place.variant, -1) for place in self.places], dtype=np.int64)
+        self._bases = bases
+        self._changes: dict[str, Floats] = {}
+
+    @property
+    def ids(self) -> list[str]:
+        """The questions, in the order of the columns."""
+        return self._questions.ids
+
+    @cached_property
+    def groups(self) -> Labels | None:
+        """The group of each question; None where none is shared, or there are too few of them."""
+        return self._questions.groups
+
+    @cached_property
+    def held(self) -> list[dict[SteeringCell, int]]:
+        """Of each direction: place → row."""
+        found: list[dict[SteeringCell, int]] = [{} for _ in self.directions]
+        for row, (owner, place) in enumerate(zip(self.owner.tolist(), self.places, strict=True)):
+            found[owner][place] = row
+        return found
+
+    def values(self, outcome: str) -> Floats:
+        """Shape (cells, questions): an outcome under each edit; perplexity as its logarithm."""
+        return self._all(outcome)[: len(self.places)]
+
+    def unsteered(self, variant: str, outcome: str) -> Floats | None:
+        """Shape (questions,): the outcome of a variant without an edit; None where it was not run."""
+        row = self._bases.get(variant)
+        return None if row is None else self._all(outcome)[row]
+
+    def changes(self, outcome: str) -> Floats:
+        """Shape (cells, questions): steered minus unsteered, NaN where either is missing; of kl the value itself."""
+        if outcome not in self._changes:
+            every = self._all(outcome)
+            own = every[: len(self.places)]
+            if outcome == "kl":
+                self._changes[outcome] = own
+            else:
+                base = np.where(self._base[:, None] >= 0, every[self._base], np.nan) if len(own) else own
+                self._changes[outcome] = own - base
+        return self._changes[outcome]
+
+    def rows_of(self, families: Iterable[str]) -> list[int]:
+        """The numbers of the directions of some families."""
+        wanted = set(families)
+        return [number for number, direction in enumerate(self.directions) if direction.family in wanted]
+
+    def _all(self, outcome: str) -> Floats:
+        found = self._questions.values(outcome)[self._rows]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.log(found) if outcome == "perplexity" else found

@@ -1,0 +1,106 @@
+"""The request that makes a trajectory: its messages, its prompt, its seed, and where its parts are."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from emoprobe.config.experiment import Config
+from emoprobe.conversations.rendering import RenderedPrompt, Renderer
+from emoprobe.conversations.variants import base_messages, opening_messages
+from emoprobe.results.sample import Sample
+from emoprobe.results.trajectory import Message, MessageSpans, Span
+
+
+def request_seed(seed: int, sample_id: str, draw: int = 1) -> int:
+    """The sampling seed of a draw (from 1) of a sample, in [0, 2³¹), the same for all variants."""
+    name = f"{seed}:{sample_id}" if draw == 1 else f"{seed}:{sample_id}:{draw}"
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") >> 1
+
+
+def chat_request(config: Config, model: str, variant: str, sample: Sample, draw: int = 1) -> dict[str, Any]:
+    """The request of one draw (from 1) of one pair, with messages; draws differ in their seed alone.
+
+    Raises:
+        VariantError: the variant's transform failed, or its scramble names no variant with texts.
+    """
+    generation = config.generation
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": opening_messages(config, variant, sample.question, sample.index),
+        "max_tokens": generation.max_tokens,
+        "temperature": generation.temperature,
+        "top_p": generation.top_p,
+        "seed": request_seed(config.experiment.seed, sample.sample_id, draw),
+        "return_token_ids": True,
+    }
+    if generation.stop:
+        body["stop"] = generation.stop
+    if generation.chat_template:
+        body["chat_template_kwargs"] = generation.chat_template
+    return body
+
+
+def rendered_prompt(
+    config: Config, renderer: Renderer, request: dict[str, Any], marks: MessageSpans | None = None
+) -> RenderedPrompt:
+    """The prompt of a request that `chat_request` made.
+
+    Args:
+        config: the experiment, whose date the chat template sees.
+        renderer: the model's.
+        request: the request.
+        marks: the parts whose tokens are to be located.
+
+    Raises:
+        PromptError: the chat template refuses the messages.
+    """
+    arguments = request.get("chat_template_kwargs")
+    return renderer.render(request["messages"], arguments, config.prompt.day, marks.values() if marks else None)
+
+
+def sent_request(request: dict[str, Any], prompt_ids: list[int]) -> dict[str, Any]:
+    """A request that `chat_request` made as servers get it, at `/v1/completions`: with tokens in place of messages."""
+    kept = {key: value for key, value in request.items() if key not in ("messages", "chat_template_kwargs")}
+    return kept | {"prompt": prompt_ids}
+
+
+def message_spans(config: Config, messages: list[Message], question: str) -> MessageSpans:
+    """Where system text, prefix and question stand in the opening messages.
+
+    Each is (message, start, end) in characters of that message's content, or None where there is none. The question is
+    in the last user message that holds it; earlier ones are examples. The prefix is what the variant added: the part
+    of the system message, or of a user message, that is not in the message that every variant starts from. A transform
+    that rewrote a message beyond recognition has no prefix.
+    """
+    base = {message["role"]: message["content"] for message in base_messages(config.prompt, question)}
+    spans: dict[str, Span | None] = {"system": None, "prefix": None, "question": None}
+    numbered = list(enumerate(messages))
+    system = [entry for entry in numbered if entry[1]["role"] == "system"]
+    user = [entry for entry in reversed(numbered) if entry[1]["role"] == "user"]
+    for number, message in system + user:
+        role, content = message["role"], message["content"]
+        if spans[{"system": "system", "user": "question"}[role]] is not None:
+            continue
+        original = base.get(role, "")
+        at = content.find(original) if original else -1
+        added = _added(content, original, at)
+        if added is not None and spans["prefix"] is None:
+            spans["prefix"] = (number, *added)
+        if role == "system" and original and at >= 0:
+            spans["system"] = (number, at, at + len(original))
+        if role == "user":
+            at = content.find(question, max(at, 0))
+            spans["question"] = (number, at, at + len(question)) if at >= 0 else None
+    return MessageSpans(**spans)
+
+
+def _added(content: str, original: str, at: int) -> tuple[int, int] | None:
+    """The longer of what stands before and after the original in a message, without white space around it."""
+    if original and at < 0:
+        return None
+    before, after = (content[:at], content[at + len(original) :]) if original else (content, "")
+    part, offset = (before, 0) if len(before) >= len(after) else (after, at + len(original))
+    text = part.strip()
+    start = offset + part.find(text)
+    return (start, start + len(text)) if text else None

@@ -1,0 +1,204 @@
+"""Samples: their ids, their draws, and the seeded permutation of a data set that they are drawn along."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from emoprobe.config.experiment import Config
+from emoprobe.config.science.dataset import Dataset
+from emoprobe.conversations.sources import DataError, Row, kind_of, open_source
+from emoprobe.conversations.sources.data_source import is_local, paths_sha256
+from emoprobe.conversations.sources.files import is_file
+from emoprobe.graders.gold import LETTERS, gold_letter, gold_number, with_options
+from emoprobe.graders.numbers import canonical
+from emoprobe.results.layout import draw_id, split_draw_id
+from emoprobe.results.sample import Sample
+from emoprobe.text import half_surrogate
+
+__all__ = ["DataError", "draw_id", "split_draw_id"]
+
+
+def sample_ids(dataset: Dataset) -> list[str]:
+    """The ids of an experiment's samples, known without reading any data."""
+    return [sample_id(dataset, index) for index in range(dataset.samples)]
+
+
+def experiment_pairs(config: Config) -> list[tuple[str, str]]:
+    """Variant and folder name of every trajectory of an experiment, all draws of each sample."""
+    draws = range(1, config.generation.draws + 1)
+    names = [draw_id(sample, draw) for sample in sample_ids(config.dataset) for draw in draws]
+    return [(variant, name) for variant in config.variants for name in names]
+
+
+def known_pairs(config: Config | None, there: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those of the pairs in a folder that belong to its experiment, in their order.
+
+    A folder may hold more than its config names: variants that were removed, samples from when there were more. What
+    the config leaves open, as those that other programs write may, rules nothing out.
+
+    Args:
+        config: the folder's; None: it has none, and every pair belongs to it.
+        there: variant and folder name of each trajectory.
+    """
+    pairs = list(there)
+    if config is None:
+        return pairs
+    if "variants" in config.model_fields_set:
+        pairs = [pair for pair in pairs if pair[0] in config.variants]
+    if {"samples", "id_prefix"} <= config.dataset.model_fields_set:
+        known = set(sample_ids(config.dataset))
+        draws = config.generation.draws if "draws" in config.generation.model_fields_set else sys.maxsize
+        split = ((pair, *split_draw_id(pair[1])) for pair in pairs)
+        pairs = [pair for pair, sample, draw in split if sample in known and draw <= draws]
+    return pairs
+
+
+def captured_pairs(config: Config) -> list[tuple[str, str]]:
+    """Those of the pairs whose activations are captured: every draw of the first `capture.samples` questions."""
+    return _first_pairs(config, config.capture.samples) if config.capture.enabled else []
+
+
+def token_pairs(config: Config) -> list[tuple[str, str]]:
+    """Those of the pairs whose every token is captured: every draw of the first `features.samples` questions."""
+    return _first_pairs(config, config.features.samples) if config.features.enabled else []
+
+
+def _first_pairs(config: Config, samples: int | None) -> list[tuple[str, str]]:
+    return [
+        (variant, name)
+        for variant, name in experiment_pairs(config)
+        if samples is None or sample_index(split_draw_id(name)[0]) < samples
+    ]
+
+
+def sample_id(dataset: Dataset, index: int) -> str:
+    """`gsm8k_0001` for index 0, and so on."""
+    return f"{dataset.id_prefix}_{index + 1:04d}"
+
+
+def sample_index(identifier: str) -> int:
+    """The place in the permutation, from 0, of a sample's id or of one of its draws."""
+    return int(split_draw_id(identifier)[0].rpartition("_")[2]) - 1
+
+
+def identity(dataset: Dataset, seed: int) -> str:
+    """What a trajectory depends on, apart from how many samples are drawn. Local files enter by their content.
+
+    Raises:
+        OSError: a local file cannot be read.
+    """
+    fields = dataset.content()
+    paths = _local_files(dataset.source)
+    if paths:
+        fields["sha256"] = paths_sha256(paths)
+    return json.dumps([fields, seed], sort_keys=True)
+
+
+def located(dataset: Dataset, folder: Path) -> Dataset:
+    """The same data set with a local source as seen from elsewhere: its path is taken from `folder`."""
+    if not (is_local(dataset.source) or is_file(dataset.source)):
+        return dataset
+    return dataset.model_copy(update={"source": str(folder.absolute() / Path(dataset.source).expanduser())})
+
+
+class Drawer:
+    """A data set that was opened once, and its samples by their place in the seeded permutation.
+
+    The first N stay the same when N grows.
+
+    Raises:
+        DataError: the source cannot be read, or has fewer rows than samples are asked for.
+    """
+
+    def __init__(self, dataset: Dataset, seed: int) -> None:
+        self._dataset = dataset
+        self._rows = open_source(dataset, seed)
+        if dataset.samples > len(self._rows):
+            raise DataError(
+                f"dataset.samples = {dataset.samples}: {dataset.source} has only {len(self._rows)} rows"
+                + ("" if is_file(dataset.source) else f" in split {dataset.split}")
+            )
+        self._order: Sequence[int] = range(len(self._rows))
+        if not self._rows.seeded:
+            order = list(self._order)
+            random.Random(seed).shuffle(order)
+            self._order = order
+
+    def sample(self, index: int) -> Sample:
+        """The sample at a place of the permutation, from 0.
+
+        Raises:
+            DataError: its row has no question, or no answer that can be graded.
+        """
+        dataset, position = self._dataset, self._order[index]
+        row = self._rows.row(position)
+        where = f"dataset.source: row {position + 1} of {dataset.source}"
+        if (place := half_surrogate(vars(row))) is not None:
+            raise DataError(
+                f"{where} holds half a surrogate pair ({place}), which no UTF-8 file can hold; mend or remove the row"
+            )
+        if not isinstance(row.question, str) or not row.question.strip():
+            raise DataError(f"{where} has no question in column {dataset.question!r} (found {row.question!r:.60})")
+        choices = None if dataset.choices is None else _options(row, dataset, where)
+        return Sample(
+            sample_id=sample_id(dataset, index),
+            index=index,
+            question=with_options(row.question.strip(), choices),
+            answer=_gold(row, choices, dataset, where),
+            source={"row": position, **row.source},
+            group=row.group,
+            choices=choices,
+        )
+
+
+def draw(dataset: Dataset, seed: int) -> Iterator[Sample]:
+    """All samples of an experiment, in order.
+
+    Raises:
+        DataError: as `Drawer` and its samples.
+    """
+    drawer = Drawer(dataset, seed)
+    return (drawer.sample(index) for index in range(dataset.samples))
+
+
+def _options(row: Row, dataset: Dataset, where: str) -> list[str]:
+    choices = row.choices
+    if (
+        not isinstance(choices, list | tuple)
+        or not 2 <= len(choices) <= len(LETTERS)
+        or not all(isinstance(choice, str) and choice.strip() for choice in choices)
+    ):
+        raise DataError(
+            f"{where} has no list of 2 to {len(LETTERS)} options in column {dataset.choices!r}, as dataset.choices "
+            f"asks for (found {choices!r:.60})"
+        )
+    return list(choices)
+
+
+def _gold(row: Row, choices: list[str] | None, dataset: Dataset, where: str) -> str:
+    if choices is not None:
+        letter = gold_letter(row.answer, choices)
+        if letter is None:
+            raise DataError(
+                f"{where} has an answer in column {dataset.answer!r} that is not the letter, index (from 0) or text of "
+                f"just one option (found {row.answer!r:.60})"
+            )
+        return letter
+    number = gold_number(row.answer)
+    if number is None:
+        raise DataError(
+            f"{where} has no number as answer in column {dataset.answer!r} (found {row.answer!r:.60}); "
+            "where the answer is one of several options, name their column in dataset.choices"
+        )
+    return canonical(number)
+
+
+def _local_files(source: str) -> list[Path]:
+    try:
+        return kind_of(source).paths(source)
+    except DataError:
+        return []

@@ -1,0 +1,224 @@
+"""Variants: how an emotional text, or a function, changes the opening messages of a conversation."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib
+import importlib.util
+import json
+import random
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from emoprobe.config.experiment import Config
+from emoprobe.config.science.prompt import Prompt
+from emoprobe.graders.gold import with_options
+from emoprobe.results.trajectory import Message
+from emoprobe.text import half_surrogate
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+SEPARATOR = "\n\n"
+
+
+class VariantError(ValueError):
+    """A variant that cannot open a conversation; the message names it and its key."""
+
+
+class TransformError(VariantError):
+    """A transform that cannot be imported, raised, or returned something that is no list of messages."""
+
+
+def base_messages(prompt: Prompt, question: str) -> list[Message]:
+    """The messages that every variant starts from: the system message, if any, the examples, and the question.
+
+    Examples are earlier turns; the template makes their questions what it makes of every other.
+    """
+    messages = [] if prompt.system is None else [{"role": "system", "content": prompt.system}]
+    for example in prompt.examples:
+        asked = with_options(example.question, example.choices)
+        messages.append({"role": "user", "content": prompt.template.format(question=asked)})
+        messages.append({"role": "assistant", "content": example.answer})
+    return [*messages, {"role": "user", "content": prompt.template.format(question=question)}]
+
+
+def variant_texts(config: Config, name: str) -> list[str]:
+    """The texts of a variant, as they are placed; empty where it adds none.
+
+    Raises:
+        VariantError: it scrambles a variant that does not exist or has no texts.
+    """
+    variant = config.variants[name]
+    if variant.scramble is None:
+        return variant.paraphrases
+    source = config.variants.get(variant.scramble)
+    if source is None:
+        raise VariantError(
+            f"variants.{name}.scramble = {variant.scramble!r}: is no variant (there are: {', '.join(config.variants)})"
+        )
+    if not source.paraphrases:
+        raise VariantError(
+            f"variants.{name}.scramble = {variant.scramble!r}: has no text or texts of its own to scramble"
+        )
+    return [scrambled(text, config.experiment.seed) for text in source.paraphrases]
+
+
+def scrambled(text: str, seed: int) -> str:
+    """The words of a text in a random order that follows from seed and text; another order wherever there is one."""
+    words = text.split()
+    shuffled = list(words)
+    generator = random.Random(f"{seed}:{text}")
+    while len(set(words)) > 1 and shuffled == words:
+        generator.shuffle(shuffled)
+    return " ".join(shuffled)
+
+
+def paraphrase_index(config: Config, name: str, index: int) -> int | None:
+    """Which of a variant's texts the sample at `index` (from 0) of the permutation gets, None for no text.
+
+    All draws of a question get the same text.
+    """
+    texts = variant_texts(config, name)
+    return index % len(texts) if texts else None
+
+
+def opening_messages(config: Config, name: str, question: str, index: int) -> list[Message]:
+    """The messages that open the conversation of one variant on one sample.
+
+    Args:
+        config: the experiment.
+        name: the variant.
+        question: the sample's question.
+        index: the sample's place in the permutation, from 0; it picks the paraphrase.
+
+    Raises:
+        VariantError: the variant's transform failed, or its scramble names no variant with texts.
+    """
+    variant = config.variants[name]
+    messages = base_messages(config.prompt, question)
+    if variant.transform is not None:
+        return apply_transform(name, variant.transform, messages)
+    texts = variant_texts(config, name)
+    return place(messages, texts[index % len(texts)], variant.placement) if texts else messages
+
+
+def place(messages: list[Message], text: str, placement: str) -> list[Message]:
+    """A copy of the messages with the text before or after the content of the system message or the last user message.
+
+    The last user message is the question; earlier ones are examples. Where there is no system message, one that holds
+    the text alone is put first.
+    """
+    role, _, side = placement.partition("_")
+    placed = copy.deepcopy(messages)
+    target = next((message for message in reversed(placed) if message["role"] == role), None)
+    if target is None:
+        return [{"role": role, "content": text}, *placed]
+    parts = [text, target["content"]] if side == "prefix" else [target["content"], text]
+    target["content"] = SEPARATOR.join(parts)
+    return placed
+
+
+def apply_transform(name: str, reference: str, messages: list[Message]) -> list[Message]:
+    """Call a variant's `module:function` on a copy of the messages.
+
+    Raises:
+        TransformError: it cannot be imported, raised, or returned no list of messages. The message names the
+            variant and the function.
+    """
+    function = load_transform(name, reference)
+    try:
+        result = function(copy.deepcopy(messages))
+    except Exception as error:
+        where = _line_of(error)
+        raise TransformError(
+            f"variants.{name}.transform: {reference} raised {type(error).__name__}: {error}{where}"
+        ) from error
+    problem = _problem(result)
+    if problem is not None:
+        raise TransformError(f"variants.{name}.transform: {reference} must return a list of messages, but {problem}")
+    return [dict(message) for message in result]
+
+
+@cache
+def load_transform(name: str, reference: str) -> Callable[[list[Message]], Any]:
+    """Import a variant's `module:function`.
+
+    Raises:
+        TransformError: there is no such module or function.
+    """
+    module, _, path = reference.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for attribute in path.split("."):
+            found = getattr(found, attribute)
+    except Exception as error:
+        raise TransformError(
+            f"variants.{name}.transform: {reference} cannot be imported ({type(error).__name__}: {error}). "
+            "The module must lie beside the Snakefile, in the working directory, or be installed."
+        ) from error
+    if not callable(found):
+        raise TransformError(f"variants.{name}.transform: {reference} is no function")
+    function: Callable[[list[Message]], Any] = found
+    return function
+
+
+def identity(config: Config, name: str) -> str:
+    """What a variant's trajectories depend on: its texts and placement, or the source of its transform.
+
+    The valence is left out: it is a label for the analysis. A scrambled variant has the texts that it places, so that
+    another text of its source, or another seed, makes it anew. What cannot be found is left to the checks of a plan.
+    """
+    variant = config.variants[name]
+    if variant.transform is None:
+        try:
+            texts = variant_texts(config, name)
+        except VariantError:
+            texts = [f"{variant.scramble}"]
+        return json.dumps([texts, variant.placement if texts else None])
+    module = variant.transform.partition(":")[0]
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        return variant.transform
+    source = f"{variant.transform}@{hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()}"
+    return f"{source} prefill" if _prefills(config, name) else source
+
+
+def _prefills(config: Config, name: str) -> bool:
+    """Whether a transform ends with a message of the assistant, which version 0.2 closed and later ones continue."""
+    try:
+        return bool(opening_messages(config, name, "What is 2 + 3?", 0)[-1]["role"] == "assistant")
+    except VariantError:
+        return False
+
+
+def _problem(result: Any) -> str | None:
+    if not isinstance(result, list):
+        return f"returned {type(result).__name__}"
+    if not result:
+        return "returned an empty list"
+    for number, message in enumerate(result):
+        if not isinstance(message, dict):
+            return f"item {number} is {type(message).__name__}, not a dict with role and content"
+        if message.get("role") not in ROLES:
+            return f"item {number} has role {message.get('role')!r} (accepted: {', '.join(ROLES)})"
+        if not isinstance(message.get("content"), str):
+            return f"item {number} has content of type {type(message.get('content')).__name__}, not str"
+        try:
+            json.dumps(message)
+        except (TypeError, ValueError) as error:
+            return f"item {number} is no JSON ({error})"
+        if (place := half_surrogate(message)) is not None:
+            return f"item {number} holds half a surrogate pair ({place}), which no UTF-8 file can hold"
+    return None
+
+
+def _line_of(error: Exception) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else f" ({Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno})"

@@ -1,0 +1,279 @@
+"""How variants change the opening messages."""
+
+import hashlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emoprobe.config.errors import ConfigError
+from emoprobe.config.experiment import Config
+from emoprobe.config.files import parse_config
+from emoprobe.config.science.prompt import Prompt
+from emoprobe.conversations.requests import message_spans
+from emoprobe.conversations.variants import (
+    TransformError,
+    VariantError,
+    apply_transform,
+    base_messages,
+    identity,
+    load_transform,
+    opening_messages,
+    paraphrase_index,
+    place,
+    scrambled,
+    variant_texts,
+)
+
+PROMPT = Prompt(system="Solve.", template="Q: {question}\nA:")
+
+
+def config_with(system: str | None = "Solve.", **variant: Any) -> Config:
+    return parse_config(
+        {"prompt": {"system": system, "template": "Q: {question}\nA:"}, "variants": {"control": {}, "v": variant}}
+    )
+
+
+@pytest.mark.parametrize(
+    ("placement", "system", "expected"),
+    [
+        ("user_prefix", "Solve.", [("system", "Solve."), ("user", "Calm!\n\nQ: 1?\nA:")]),
+        ("user_suffix", "Solve.", [("system", "Solve."), ("user", "Q: 1?\nA:\n\nCalm!")]),
+        ("system_prefix", "Solve.", [("system", "Calm!\n\nSolve."), ("user", "Q: 1?\nA:")]),
+        ("system_suffix", "Solve.", [("system", "Solve.\n\nCalm!"), ("user", "Q: 1?\nA:")]),
+        ("user_prefix", None, [("user", "Calm!\n\nQ: 1?\nA:")]),
+        ("system_prefix", None, [("system", "Calm!"), ("user", "Q: 1?\nA:")]),
+        ("system_suffix", None, [("system", "Calm!"), ("user", "Q: 1?\nA:")]),
+    ],
+)
+def test_placements(placement: str, system: str | None, expected: list[tuple[str, str]]) -> None:
+    config = config_with(system, text="Calm!", placement=placement)
+    messages = opening_messages(config, "v", "1?", 0)
+    assert [(message["role"], message["content"]) for message in messages] == expected
+    spans = message_spans(config, messages, "1?")
+    for name, text in (("prefix", "Calm!"), ("question", "1?"), ("system", system)):
+        if text is None:
+            assert getattr(spans, name) is None
+        else:
+            number, start, end = getattr(spans, name) or (0, 0, 0)
+            assert messages[number]["content"][start:end] == text
+
+
+def test_control_stays_as_it_is() -> None:
+    config = config_with(text="x")
+    messages = opening_messages(config, "control", "1?", 3)
+    assert messages == base_messages(config.prompt, "1?")
+    assert message_spans(config, messages, "1?").prefix is None
+
+
+def test_paraphrases_go_by_sample_index() -> None:
+    config = config_with(texts=["a", "b", "c"])
+    found = [opening_messages(config, "v", "1?", index)[1]["content"][0] for index in range(7)]
+    assert found == ["a", "b", "c", "a", "b", "c", "a"]
+
+
+def test_braces_in_questions_are_left_alone() -> None:
+    assert base_messages(PROMPT, "{x} and {question}")[1]["content"] == "Q: {x} and {question}\nA:"
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "my_transforms", raising=False)
+    load_transform.cache_clear()
+    return tmp_path / "my_transforms.py"
+
+
+def test_a_transform_gets_a_copy_and_returns_messages(module: Path) -> None:
+    module.write_text(
+        "def shout(messages):\n"
+        "    messages[-1]['content'] = messages[-1]['content'].upper()\n"
+        "    return [{'role': 'user', 'content': 'Hi'}, {'role': 'assistant', 'content': 'Yes?'}, *messages]\n"
+    )
+    config = config_with(transform="my_transforms:shout")
+    messages = opening_messages(config, "v", "how many?", 0)
+    assert [message["role"] for message in messages] == ["user", "assistant", "system", "user"]
+    assert messages[-1]["content"] == "Q: HOW MANY?\nA:"
+    assert base_messages(config.prompt, "how many?")[1]["content"] == "Q: how many?\nA:"
+
+
+def test_the_prefix_of_a_transform_is_what_it_added(module: Path) -> None:
+    module.write_text("def nag(m):\n    m[-1]['content'] = 'Well, well. ' + m[-1]['content']\n    return m\n")
+    config = config_with(transform="my_transforms:nag")
+    messages = opening_messages(config, "v", "1?", 0)
+    number, start, end = message_spans(config, messages, "1?").prefix or (0, 0, 0)
+    assert messages[number]["content"][start:end] == "Well, well."
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("raise ValueError('no')", ["raised ValueError: no", "my_transforms.py, line 2"]),
+        ("return None", ["returned NoneType"]),
+        ("return {}", ["returned dict"]),
+        ("return []", ["empty list"]),
+        ("return 'text'", ["returned str"]),
+        ("return ['text']", ["item 0 is str"]),
+        ("return [{'role': 'robot', 'content': 'x'}]", ["role 'robot'", "system, developer, user"]),
+        ("return [{'content': 'x'}]", ["role None"]),
+        ("return [{'role': 'user'}]", ["content of type NoneType"]),
+        ("return [{'role': 'user', 'content': 3}]", ["content of type int"]),
+        ("return [{'role': 'user', 'content': 'x', 'name': {1, 2}}]", ["no JSON"]),
+    ],
+)
+def test_a_bad_transform_is_named(module: Path, body: str, words: list[str]) -> None:
+    module.write_text(f"def f(messages):\n    {body}\n")
+    with pytest.raises(TransformError) as caught:
+        apply_transform("v", "my_transforms:f", base_messages(PROMPT, "1?"))
+    for word in ["variants.v.transform", "my_transforms:f", *words]:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("reference", "word"),
+    [("no_such_module:f", "cannot be imported"), ("os:no_such", "cannot be imported"), ("os:sep", "is no function")],
+)
+def test_a_missing_transform_is_named(reference: str, word: str) -> None:
+    with pytest.raises(TransformError, match=word):
+        load_transform("v", reference)
+
+
+def test_identity_covers_what_the_messages_depend_on(module: Path) -> None:
+    def identity_of(**variant: Any) -> str:
+        return identity(config_with(**variant), "v")
+
+    text = identity_of(text="a", valence="negative")
+    assert text == identity_of(texts=["a"], valence="positive")
+    assert text != identity_of(text="b")
+    assert text != identity_of(text="a", placement="user_suffix")
+    assert identity_of() == identity_of(placement="user_suffix")
+    module.write_text("def f(m): return m\n")
+    before = identity_of(transform="my_transforms:f")
+    module.write_text("def f(m): return m[:1]\n")
+    assert identity_of(transform="my_transforms:f") != before
+
+
+def test_only_a_transform_that_begins_the_answer_has_another_identity_than_in_version_0_2(module: Path) -> None:
+    module.write_text(
+        "def same(m): return m\n"
+        "def begun(m): return [*m, {'role': 'assistant', 'content': 'So'}]\n"
+        "def fails(m): raise ValueError\n"
+    )
+    digest = hashlib.sha256(module.read_bytes()).hexdigest()
+    for name, end in (("same", ""), ("begun", " prefill"), ("fails", "")):
+        found = identity(config_with(transform=f"my_transforms:{name}"), "v")
+        assert found == f"my_transforms:{name}@{digest}{end}"
+
+
+def scrambling(seed: int = 42, source: str = "tone", placement: str = "user_prefix", **tone: Any) -> Config:
+    tone = tone or {"texts": ["one two three four", "five", "six six seven"]}
+    return parse_config(
+        {
+            "experiment": {"seed": seed},
+            "variants": {"control": {}, "tone": tone, "words": {"scramble": source, "placement": placement}},
+        }
+    )
+
+
+def test_scrambled_words_are_those_of_the_other_variant_text_by_text() -> None:
+    config = scrambling()
+    texts, originals = variant_texts(config, "words"), variant_texts(config, "tone")
+    assert [sorted(text.split()) for text in texts] == [sorted(text.split()) for text in originals]
+    assert texts[1] == "five"
+    assert texts[0] != originals[0]
+    assert texts[2] != originals[2]
+    assert variant_texts(config, "words") == texts
+    assert [paraphrase_index(config, "words", index) for index in range(4)] == [0, 1, 2, 0]
+    assert paraphrase_index(config, "control", 3) is None
+    messages = opening_messages(config, "words", "1?", 4)
+    assert messages[-1]["content"].startswith("five\n\n")
+    suffixed = opening_messages(scrambling(placement="user_suffix"), "words", "1?", 3)
+    assert suffixed[-1]["content"].endswith("\n\n" + texts[0])
+
+
+def test_the_identity_of_scrambled_words_covers_their_source() -> None:
+    before = identity(scrambling(), "words")
+    assert before == identity(scrambling(), "words")
+    assert before != identity(scrambling(texts=["one two three 4", "five", "six six seven"]), "words")
+    assert before != identity(scrambling(placement="user_suffix"), "words")
+    assert before != identity(scrambling(seed=43), "words")
+    assert before != identity(scrambling(), "tone")
+
+
+@pytest.mark.parametrize(
+    ("source", "tone", "words"),
+    [
+        ("tones", {"text": "a b"}, ["'tones'", "is no variant", "control, tone, words"]),
+        ("control", {"text": "a b"}, ["'control'", "has no text"]),
+        ("words", {"text": "a b"}, ["'words'", "has no text"]),
+        ("tone", {"transform": "os:getcwd"}, ["'tone'", "has no text"]),
+    ],
+)
+def test_what_cannot_be_scrambled_is_named(source: str, tone: dict[str, Any], words: list[str]) -> None:
+    config = scrambling(source=source, **tone)
+    with pytest.raises(VariantError) as caught:
+        variant_texts(config, "words")
+    for word in ["variants.words.scramble", *words]:
+        assert word in str(caught.value)
+    assert identity(config, "words")  # a digest is there all the same: the plan's checks say what is wrong
+
+
+def test_a_variant_goes_one_way_only() -> None:
+    with pytest.raises(ConfigError, match="text and scramble; give one of text, texts, transform, scramble"):
+        config_with(text="a", scramble="control")
+
+
+@given(st.text(alphabet="ab \n\tc", max_size=30), st.integers(0, 2**31 - 1))
+def test_scrambling_keeps_the_words_and_changes_their_order(text: str, seed: int) -> None:
+    words = text.split()
+    found = scrambled(text, seed)
+    assert sorted(found.split()) == sorted(words)
+    assert (found.split() != words) == (len(set(words)) > 1)
+    assert scrambled(text, seed) == found
+
+
+def test_examples_are_earlier_turns_by_the_same_template() -> None:
+    examples = [
+        {"question": "2 + 2?", "answer": "Answer: 4"},
+        {"question": "Which?", "answer": "Answer: B", "choices": ["x", "y"]},
+    ]
+    config = parse_config(
+        {
+            "prompt": {"system": "Solve.", "template": "Q: {question}\nA:", "examples": examples},
+            "variants": {"control": {}, "v": {"text": "Calm!"}, "s": {"text": "So!", "placement": "system_suffix"}},
+        }
+    )
+    assert [(message["role"], message["content"]) for message in opening_messages(config, "v", "2 + 2?", 0)] == [
+        ("system", "Solve."),
+        ("user", "Q: 2 + 2?\nA:"),
+        ("assistant", "Answer: 4"),
+        ("user", "Q: Which?\nA. x\nB. y\nA:"),
+        ("assistant", "Answer: B"),
+        ("user", "Calm!\n\nQ: 2 + 2?\nA:"),
+    ]
+    for name, place_of_prefix, text in (("v", 5, "Calm!"), ("s", 0, "So!")):
+        messages = opening_messages(config, name, "2 + 2?", 0)
+        spans = message_spans(config, messages, "2 + 2?")
+        assert spans.prefix is not None
+        assert spans.question is not None
+        assert spans.system is not None
+        for (number, start, end), place_of, expected in (
+            (spans.prefix, place_of_prefix, text),
+            (spans.question, 5, "2 + 2?"),
+            (spans.system, 0, "Solve."),
+        ):
+            assert (number, messages[number]["content"][start:end]) == (place_of, expected)
+    assert message_spans(config, opening_messages(config, "control", "2 + 2?", 0), "2 + 2?").prefix is None
+
+
+@given(st.text(min_size=1), st.text(min_size=1), st.sampled_from(["user_prefix", "user_suffix", "system_suffix"]))
+def test_placing_adds_the_text_and_nothing_else(text: str, content: str, placement: str) -> None:
+    messages = [{"role": "system", "content": "s"}, {"role": "user", "content": content}]
+    placed = place(messages, text, placement)
+    assert [message["role"] for message in placed] == ["system", "user"]
+    before = "".join(message["content"] for message in messages)
+    assert sorted("".join(message["content"] for message in placed)) == sorted(before + text + "\n\n")
+    assert messages[1]["content"] == content
