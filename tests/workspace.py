@@ -18,9 +18,13 @@ from typing import IO, Any
 import yaml
 
 from emoprobe.results.layout import Layout
+from emoprobe.workflow.remembered import CHECKS, REMEMBERED
 from tests.copies.copy import Copy, Order, begin, has_template
 
 ROOT = Path(__file__).parents[1]
+# Answers of the checks before a run. They are about a model and its settings, so one folder's are those of every other;
+# each takes seconds to import PyTorch.
+KNOWN_CHECKS: dict[str, list[str]] = {}
 Process = subprocess.Popen[str] | Copy
 
 
@@ -67,12 +71,18 @@ class Workspace:
     def finish(self, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """Run snakemake to its end, whatever that is."""
         command = self.command(*arguments)
+        checks = self.folder / CHECKS / REMEMBERED
+        if KNOWN_CHECKS and not checks.exists():
+            checks.parent.mkdir(parents=True, exist_ok=True)
+            checks.write_text(json.dumps(KNOWN_CHECKS))
         with TemporaryFile("w+") as output, TemporaryFile("w+") as errors:
             process = self._begin(command, output, errors, {**os.environ, **(env or {})})
             try:
                 status = process.wait(580)
             finally:
                 process.kill()
+            if checks.exists():
+                KNOWN_CHECKS.update(json.loads(checks.read_text()))
             output.seek(0)
             errors.seek(0)
             return subprocess.CompletedProcess(command, status, output.read(), errors.read())

@@ -170,8 +170,9 @@ def _cpu_flags() -> str:
 def _captures(config: Config, directory: Path, cache: Path | None) -> Iterator[str]:
     """Whether activations of the model can be captured, as the capture server finds out when it loads it."""
     captures: list[tuple[str, dict[str, Any]]] = []
+    # Only what the check reads, so that another change of the section does not ask again.
     if config.capture.enabled:
-        captures.append(("capture.", config.capture.model_dump(mode="json")))
+        captures.append(("capture.", config.capture.model_dump(mode="json", include={"layers", "hook_points"})))
     if config.features.enabled and config.features.layer is not None:
         wanted = Capture(layers=[config.features.layer], hook_points=["resid_post"])
         captures.append(("features: ", wanted.model_dump(mode="json")))
