@@ -1,6 +1,6 @@
-# Set-up, the main job and the tests. `make run` and `make test` need Python 3.11, pip, bash and a package index.
+# Set up the environment, run experiments and tests. Needs Python 3.11 with pip and venv, bash, and a package index.
 #
-# CONFIG is an experiment or a study, ARGS goes to the command that a target runs, PYTHON names an interpreter.
+# CONFIG: file of an experiment or study. ARGS: further arguments of the target's command. PYTHON: interpreter for .venv.
 
 PROFILE ?= default
 CONFIG ?= config/config.yaml
@@ -8,9 +8,9 @@ PYTHON ?=
 HARDWARE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' emoprobe/__init__.py)
 BIN := .venv/bin
-# Live bars on a terminal, lines elsewhere. Snakemake writes to standard error.
+# Progress bars on a terminal, plain lines otherwise. Snakemake writes to standard error.
 LOGGER := $$(test -t 2 && echo --logger rich emoprobe)
-# Beside a plain --profile Snakemake would read profiles/default as well, which then has the last word.
+# With --profile, Snakemake would also read profiles/default, which would take precedence.
 SNAKEMAKE := $(BIN)/snakemake --workflow-profile profiles/$(PROFILE) --configfile $(CONFIG) $(LOGGER)
 
 .PHONY: run report watch deploy undeploy monitor push pull test docs lint format env env-dev bench chaos calibrate lock schema clean
@@ -21,25 +21,25 @@ run: env
 report: env
 	$(SNAKEMAKE) --until report_experiment $(ARGS)
 
-# A live view of a run, also from another shell.
+# Show a live view of a run, from any shell.
 watch: env
 	$(BIN)/python -m scripts.watch --config $(CONFIG) $(ARGS)
 
-# Model servers on another machine, see docs/deploy.md: start them, end them, read along in their logs.
+# Start model servers on another machine, end them, follow their logs; see docs/deploy.md.
 deploy undeploy monitor: env
 	$(BIN)/python -m scripts.$@ --config $(CONFIG) $(ARGS)
 
-# Activations to object storage (storage.url), and back.
+# Copy activations to object storage (storage.url), and back; see docs/storage.md.
 push pull: env
 	$(BIN)/python -m scripts.$@_activations --config $(CONFIG) $(ARGS)
 
-# What a run needs, and `emoprobe` itself.
+# Install the packages that a run needs, and emoprobe.
 env: .venv/installed-$(HARDWARE) .venv/installed-emoprobe-$(VERSION)
 
-# What tests and linting add.
+# Also install the packages for tests and linting.
 env-dev: env .venv/installed-dev
 
-# The locks are for Python 3.11. A name on the path may be a stub that does not run, so each is tried.
+# The locks are for Python 3.11. Try each interpreter, because a name on the path may be a stub that does not run.
 .venv/bin/python:
 	@for python in $(PYTHON) python3.11 python3 python; do \
 	  if $$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then \
@@ -57,7 +57,7 @@ env-dev: env .venv/installed-dev
 	envs/install.sh --python $(BIN)/python $<
 	touch $@
 
-# Editable, so that it is current and only a new version needs it again.
+# Editable, so only a new version needs another installation.
 .venv/installed-emoprobe-$(VERSION): pyproject.toml | .venv/installed-$(HARDWARE)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
@@ -65,7 +65,7 @@ env-dev: env .venv/installed-dev
 test: env-dev
 	$(BIN)/python -m pytest -n auto $(ARGS)
 
-# The documentation site, into docs/_build; a warning is an error.
+# Build the documentation site into docs/_build, with warnings as errors.
 docs: env-dev
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build $(ARGS)
 
@@ -81,23 +81,23 @@ format: env-dev
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile rules
 
-# JSON lines, two ways in one run.
+# Compare two ways of doing something in one run; prints JSON lines.
 bench: env-dev
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
-# Injects faults and prints one JSON line for each.
+# Inject faults; prints one JSON line for each.
 chaos: env-dev
 	$(BIN)/python -m tests.chaos $(ARGS)
 
-# How often each kind of sentence is false by construction, in simulations.
+# Simulate how often each kind of sentence is printed although it is false by construction.
 calibrate: env-dev
 	$(BIN)/python -m tests.calibration $(ARGS)
 
-# Resolves the locks; versions that still fit stay, unless ARGS=--upgrade.
+# Resolve the locks. Versions that still fit stay, unless ARGS=--upgrade.
 lock: env-dev
 	$(BIN)/python -m scripts.lock $(ARGS)
 
-# The schema and the tables of config/README.md follow from the classes in emoprobe/config.
+# Generate config/schema.json and the tables of config/README.md from the classes in emoprobe/config.
 schema: env
 	$(BIN)/python -m scripts.document_config
 

@@ -10,7 +10,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import emoprobe.stages.folder  # noqa: E402, F401  autodoc edits annotations of classes; subclasses are made before it does
+import emoprobe.stages.folder  # noqa: E402, F401  define subclasses before autodoc modifies annotations of their bases
 from emoprobe import __version__  # noqa: E402
 from emoprobe.results.catalogue import TABLES  # noqa: E402
 
@@ -23,10 +23,10 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ex
 exclude_patterns = ["_build", "examples/results"]
 suppress_warnings = ["mystnb.unknown_mime_type"]
 
-# Markdown. Headings get the anchors that GitHub gives them, so that links work in both places.
+# Generate the same heading anchors as GitHub, so that links work in both places.
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4
-# Examples are executed by a test, which compares their output; the site shows what is stored.
+# A test executes the examples and compares their output; the site shows the stored output.
 nb_execution_mode = "off"
 
 # Reference from docstrings, in which single backticks mark code.
@@ -45,9 +45,9 @@ html_show_sphinx = False
 
 
 def prepare(app: Any, page: str, source: list[str]) -> None:
-    """Append the columns of every table to the page `tables`; link to notebooks by page name.
+    """Append the columns of every table to the page `tables`, and replace links to notebooks by document references.
 
-    Sphinx resolves the symbolic link `examples` in a path, and then takes the notebook for a file outside of the site.
+    Sphinx resolves the symbolic link `examples` in a path and then treats the notebook as a file outside of the site.
     """
     if page == "tables":
         for table in TABLES.values():
