@@ -26,7 +26,9 @@ def encoder(directory: Path) -> Encode:
             tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
             tokenizer.no_truncation()
             tokenizer.no_padding()
-            return lambda texts: [found.ids for found in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+            return lambda texts: [
+                encoding.ids for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)
+            ]
         from transformers import AutoTokenizer
 
         slow = AutoTokenizer.from_pretrained(directory)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
-from emoprobe.config.study import Study
+from emoprobe.config.files import Study
 from emoprobe.report.closing import study_text, summary_text
 from emoprobe.results.layout import Layout
 from emoprobe.workflow.failures import failure_text

@@ -8,14 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from emoprobe.conversations.rendering import stored_spans
 from emoprobe.conversations.requests import chat_request, message_spans, rendered_prompt, sent_request
 from emoprobe.conversations.responses import Delivery, ResponseError, check_response, completed, failed
 from emoprobe.conversations.samples import sample_index, split_draw_id
-from emoprobe.conversations.stored import stored_spans
 from emoprobe.results.activation_folder import ActivationFolder, StoredTensors
 from emoprobe.results.record import DamagedError
-from emoprobe.results.sample import Sample
-from emoprobe.results.trajectory import STATE, AgentState
+from emoprobe.results.trajectory import STATE, AgentState, Sample
 from server.pool.experiment_jobs import ExperimentJobs
 from server.pool.fetched import delete_at_server, fetch_from_server
 from server.pool.fleet import Fleet, ServerDemand, UnansweredError

@@ -12,9 +12,7 @@ from emoprobe.conversations.samples import split_draw_id
 from emoprobe.models.source import ModelError
 from emoprobe.results.layout import SCORES
 from emoprobe.results.record import DamagedError
-from emoprobe.results.sample import Sample
-from emoprobe.results.scores import Scores
-from emoprobe.results.trajectory import STATE, AgentState, Trajectory
+from emoprobe.results.trajectory import STATE, AgentState, Sample, Scores, Trajectory
 from emoprobe.steering import requests
 from emoprobe.steering.grid import SteeredPair, SteeringEdit, UnknownConditionError
 from server.pool.experiment_jobs import ExperimentJobs

@@ -17,17 +17,17 @@ RENTED = {"backend": "skypilot", "min_vram": 24, "max_price": 1.0}
     ("deploy", "said"),
     [
         ({"backend": "ssh"}, "needs a host"),
-        ({"backend": "ssh", "host": "-oProxyCommand=x"}, "no name of a machine"),
-        ({"backend": "ssh", "host": "gpu; rm -rf /"}, "no name of a machine"),
-        ({"backend": "ssh", "host": "gpu", "folder": "/"}, "a folder of its own"),
-        ({"backend": "ssh", "host": "gpu", "folder": "../x"}, "a folder of its own"),
-        ({"backend": "ssh", "host": "gpu", "folder": "a b"}, "a folder of its own"),
+        ({"backend": "ssh", "host": "-oProxyCommand=x"}, "no host name"),
+        ({"backend": "ssh", "host": "gpu; rm -rf /"}, "no host name"),
+        ({"backend": "ssh", "host": "gpu", "folder": "/"}, "below the home directory"),
+        ({"backend": "ssh", "host": "gpu", "folder": "../x"}, "below the home directory"),
+        ({"backend": "ssh", "host": "gpu", "folder": "a b"}, "below the home directory"),
         ({"backend": "ssh", "host": "gpu", "environment": ["HF_TOKEN=abc"]}, "no name of an environment variable"),
         ({"backend": "skypilot", "min_vram": 24}, "needs max_price"),
         ({**RENTED, "idle_minutes": None}, "needs idle_minutes"),
         ({**RENTED, "host": "gpu"}, "remove the key"),
         ({"backend": "cloud"}, "backend"),
-        ({"backend": "ssh", "host": "gpu", "pasword": "x"}, "no known key"),
+        ({"backend": "ssh", "host": "gpu", "pasword": "x"}, "unknown key"),
     ],
 )
 def test_mistakes_are_told(deploy: dict[str, Any], said: str) -> None:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from emoprobe.config.science.model import Model
-from emoprobe.models.depth import known_size, layer_count, stream_width
+from emoprobe.models.settings import known_size, layer_count, stream_width
 from emoprobe.models.tokens import encoder
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_QUANTIZER_MAPPING
 
-from emoprobe.models.requirements import (
+from emoprobe.models.settings import (
     PACKAGES,
     VLLM_DTYPES,
     context_length,
