@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from emoprobe.config.science.dataset import Dataset
+from emoprobe.models.source import is_local
 
 MAX_PATH = 4096  # bytes, of Linux
 
@@ -60,11 +61,6 @@ class Kind:
     open: Callable[[Dataset, int], DataSource]
     check: Callable[[Dataset, int], list[str]]
     paths: Callable[[str], list[Path]] = lambda source: []
-
-
-def is_local(source: str) -> bool:
-    """Whether a source is a path: an absolute one, or one that begins with `.` or `~`."""
-    return source.startswith((".", "/", "~"))
 
 
 def is_here(source: str) -> bool:
