@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from emoprobe.config.names import CONTROL, FILLER
+from emoprobe.config.section import CONTROL, FILLER
 
 Family = Literal["primary", "secondary"]
 # The grade of the primary family; the other measures of accuracy are secondary.

@@ -15,10 +15,8 @@ from emoprobe.conversations.samples import split_draw_id
 from emoprobe.graders import grading
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.layout import SCORES, Layout
-from emoprobe.results.sample import SampleFile
-from emoprobe.results.scores import Scores
 from emoprobe.results.tables import frame
-from emoprobe.results.trajectory import MESSAGES, AgentState, Outcome, Trajectory
+from emoprobe.results.trajectory import MESSAGES, AgentState, Outcome, SampleFile, Scores, Trajectory
 from emoprobe.steering.grid import SteeringEdit, ToneDirection
 from emoprobe.steering.requests import edited_tokens
 

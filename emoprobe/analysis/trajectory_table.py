@@ -22,13 +22,11 @@ from emoprobe.config.files import load_config
 from emoprobe.conversations.samples import known_pairs, sample_index, split_draw_id
 from emoprobe.conversations.variants import paraphrase_index
 from emoprobe.graders import grading
-from emoprobe.graders.gold import gold_number, is_letter
-from emoprobe.graders.numbers import canonical
+from emoprobe.graders.answers import canonical, gold_number, is_letter
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.layout import Layout
-from emoprobe.results.sample import SampleFile
 from emoprobe.results.tables import frame
-from emoprobe.results.trajectory import MESSAGES, AgentState, Outcome, Trajectory
+from emoprobe.results.trajectory import MESSAGES, AgentState, Outcome, SampleFile, Trajectory
 from emoprobe.text import split_lines
 
 

@@ -1,4 +1,4 @@
-"""Readable errors of a configuration: one line a mistake, with path, value and what is accepted."""
+"""Errors of a configuration: one line for each mistake, with its path, its value and what is accepted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+@|(?<=\?)[^\s'\"]+")
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used; `lines` has one line for each mistake."""
+    """Raised for an invalid configuration; `lines` has one line for each mistake."""
 
     def __init__(self, lines: list[str]) -> None:
         super().__init__("\n".join(lines))
@@ -36,11 +36,11 @@ class ConfigError(ValueError):
 
 
 class BoundsError(ConfigError):
-    """A file that cannot be read in bounded time and memory, or is no text."""
+    """Raised for a file that exceeds the bounds on time and memory, or is no text."""
 
 
 def describe(error: ValidationError, root: type[BaseModel]) -> list[str]:
-    """One line for each place that is wrong: `path = value: what is accepted`.
+    """Return one line for each invalid place: `path = value: what is accepted`.
 
     The value of a key that is marked `Hidden` is not repeated, nor are credentials in a URL.
     """
@@ -49,8 +49,14 @@ def describe(error: ValidationError, root: type[BaseModel]) -> list[str]:
     for item in error.errors(include_url=False, include_context=False):
         path, accepted_keys, hidden = _walk(root, item["loc"])
         if item["type"] == "extra_forbidden":
-            moved = f"has moved to {MOVED[path]}" if path in MOVED else "is needed no longer" if path in GONE else None
-            line = f"{path}: {moved or 'is no known key' + _nearest(str(item['loc'][-1]), accepted_keys)}"
+            moved = (
+                f"has moved to {MOVED[path]}"
+                if path in MOVED
+                else "is no longer used; remove it"
+                if path in GONE
+                else None
+            )
+            line = f"{path}: {moved or 'unknown key' + _nearest(str(item['loc'][-1]), accepted_keys)}"
         elif item["type"] == "missing":
             line = f"{path}: is missing"
         else:
@@ -67,7 +73,7 @@ def describe(error: ValidationError, root: type[BaseModel]) -> list[str]:
 
 
 def shown(value: Any) -> str:
-    """A value as a message may repeat it: on one line, cut, and without the credentials of a URL."""
+    """Return a value as text for a message: one line, at most 80 characters, without the credentials of URLs."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # a number of more digits than Python writes
@@ -83,7 +89,7 @@ def _nearest(key: str, accepted: list[str]) -> str:
 
 
 def _walk(root: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[str, list[str], bool]:
-    """The dotted path of a location without pydantic's union tags, the keys known at its parent, whether it is hidden.
+    """Return a location's dotted path without pydantic's union tags, the keys of its parent, and whether it is hidden.
 
     A validator of a whole section has the section's location: what it shows is a mapping, which is never repeated.
     """
@@ -108,7 +114,7 @@ def _walk(root: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[str, list[
 
 
 def _model_of(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
-    """The section behind a field's annotation, and whether it is the value of a mapping."""
+    """Return the section class in a field's annotation, and whether it is the value of a mapping."""
     origin = typing.get_origin(annotation)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation, False
@@ -117,14 +123,14 @@ def _model_of(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
         return (value, True) if isinstance(value, type) and issubclass(value, BaseModel) else (None, False)
     if origin in (typing.Union, UnionType):
         for branch in typing.get_args(annotation):
-            found = _model_of(branch)
-            if found[0] is not None:
-                return found
+            branch_model = _model_of(branch)
+            if branch_model[0] is not None:
+                return branch_model
     return None, False
 
 
 def lines_by_experiment(mistakes: dict[str, list[str]], *, several: bool) -> list[str]:
-    """Each mistake once, with the experiments that have it where there are `several`."""
+    """Return each mistake once, with the experiments that have it if there are `several`."""
     if not several:
         return list(mistakes)
     lines = []

@@ -1,4 +1,4 @@
-"""One experiment: every section of its configuration.
+"""Configuration of one experiment: all sections, and the rules between them.
 
 `config/schema.json` and the tables in `config/README.md` are generated from these classes.
 """
@@ -12,25 +12,22 @@ from pydantic import Field, field_validator, model_validator
 from emoprobe.config.execution.deploy import Deploy
 from emoprobe.config.execution.storage import Storage
 from emoprobe.config.execution.workers import Workers
-from emoprobe.config.names import CONTROL, check_name
-from emoprobe.config.science.analysis import Analysis
+from emoprobe.config.science.analysis import Analysis, Probes
 from emoprobe.config.science.capture import Capture
 from emoprobe.config.science.dataset import Dataset
 from emoprobe.config.science.features import Features
 from emoprobe.config.science.generation import Backend, Generation
 from emoprobe.config.science.model import Model
-from emoprobe.config.science.probes import Probes
-from emoprobe.config.science.prompt import Prompt
+from emoprobe.config.science.prompt import Prompt, Variant
 from emoprobe.config.science.steering import Steering
-from emoprobe.config.science.variants import Variant
-from emoprobe.config.section import Extent, Section
+from emoprobe.config.section import CONTROL, Extent, Section, check_name
 
 
 class Experiment(Section):
-    """What the run is called and the seed that everything random derives from."""
+    """Name and random seed of the experiment."""
 
     name: Annotated[str, Extent] = Field("pilot", description="Folder under `results/`; letters, digits, `_` and `-`.")
-    seed: int = Field(42, ge=0, le=2**31 - 1, description="Draws the samples and seeds every request.")
+    seed: int = Field(42, ge=0, le=2**31 - 1, description="Random seed of the samples and of every request.")
 
     @field_validator("name")
     @classmethod
@@ -39,7 +36,7 @@ class Experiment(Section):
 
 
 class Config(Section):
-    """One experiment."""
+    """Configuration of one experiment."""
 
     experiment: Experiment = Field(default_factory=Experiment)
     model: Model = Field(default_factory=Model)
@@ -47,7 +44,7 @@ class Config(Section):
     prompt: Prompt = Field(default_factory=Prompt)
     variants: dict[str, Variant] = Field(
         default_factory=lambda: {CONTROL: Variant()},
-        description="Name → variant; one of them must be `control`, what the others are compared with.",
+        description="Name → variant. One must be `control`, which the others are compared with.",
     )
     generation: Generation = Field(default_factory=Generation)
     workers: Workers = Field(default_factory=Workers)
@@ -107,12 +104,12 @@ class Config(Section):
 
     @property
     def captures_inline(self) -> bool:
-        """Whether the request that generates also captures (backend nnsight); with vllm, trajectories are replayed."""
+        """Whether generation captures in the same request (backend nnsight); with vllm, trajectories are replayed."""
         return self.capture.enabled and self.generation.backend == "nnsight"
 
     @property
     def server_kinds(self) -> list[Backend]:
-        """The kinds of model server that are needed: what generates, and NNsight for what looks inside or steers."""
+        """Kinds of model server that the experiment needs: one to generate, and NNsight to capture and to steer."""
         if self.generation.backend == "nnsight":
             return ["nnsight"]
         inside = self.capture.enabled or self.features.enabled or self.steering.enabled
@@ -120,7 +117,7 @@ class Config(Section):
 
     @property
     def has_probes(self) -> bool:
-        """Whether probes are fitted: they need activations at positions that all trajectories have."""
+        """Whether probes are fitted, which need activations at positions that all trajectories share."""
         return self.capture.enabled and self.capture.positions != "all"
 
     @property
@@ -129,5 +126,5 @@ class Config(Section):
         return self.capture.enabled and self.storage.url is not None
 
     def resolved(self) -> dict[str, Any]:
-        """Every key with its value, defaults written out, in plain JSON types."""
+        """Return every key with its value, defaults included, in plain JSON types."""
         return self.model_dump(mode="json")

@@ -32,10 +32,10 @@ _POWER = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+")
 
 
 def typed(value: Any, path: str = "") -> Any:
-    """Values of the command line with their types: Snakemake reads what is nested there as text throughout.
+    """Parse the values of `--config`, which Snakemake passes as text where they are nested.
 
     Raises:
-        ConfigError: a text is no YAML; the message names the key.
+        ConfigError: a value is no YAML; the message names the key.
     """
     if isinstance(value, dict):
         return {key: typed(entry, f"{path}.{key}" if path else str(key)) for key, entry in value.items()}
@@ -82,7 +82,7 @@ def read_yaml(path: str | Path) -> Any:
 
 
 def _parse_json(text: str, where: str) -> Any:
-    """JSON by its own parser: YAML takes some characters of its strings for line breaks, or refuses them."""
+    """Parse JSON with a JSON parser: YAML refuses some characters of its strings, or reads them as line breaks."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
@@ -105,7 +105,7 @@ def _parse_json(text: str, where: str) -> Any:
 
 
 def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Both mappings as one: where both hold a mapping these are merged in turn, elsewhere `over` wins."""
+    """Merge two mappings recursively; where a value is no mapping in both, that of `over` wins."""
     result = dict(base)
     for key, value in over.items():
         below = result.get(key)
@@ -114,10 +114,10 @@ def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_config_values(path: str | Path) -> dict[str, Any]:
-    """The values of a YAML file together with those that it includes, not yet validated.
+    """Read a YAML file and the files that it includes, without validating the values.
 
-    A key `include` at the top of a file names other files, relative to it; what the file says itself wins over them,
-    and a later one over an earlier one.
+    The key `include` at the top of a file lists other files, relative to it. Values of the file override those of
+    included files, and later files override earlier ones.
 
     Raises:
         ConfigError: a file cannot be read, is no mapping, has an `include` that is no list of paths, or includes
@@ -127,7 +127,7 @@ def read_config_values(path: str | Path) -> dict[str, Any]:
 
 
 def with_includes(values: Any, folder: Path) -> Any:
-    """The same for values that come from no file: paths in `include` are relative to `folder`.
+    """Merge plain values with the files that they include, as `read_config_values`; paths are relative to `folder`.
 
     Raises:
         ConfigError: as `read_config_values`.
@@ -136,7 +136,7 @@ def with_includes(values: Any, folder: Path) -> Any:
 
 
 class _Files:
-    """The files of one configuration, each read once however often it is included."""
+    """The files of one configuration. Each is read once, however often it is included."""
 
     def __init__(self) -> None:
         self._values: dict[Path, dict[str, Any]] = {}
@@ -149,8 +149,8 @@ class _Files:
         if real not in self._values:
             values = read_yaml(path)
             if not isinstance(values, dict):
-                found = "it is empty" if values is None else f"found {type(values).__name__}"
-                raise ConfigError([f"{path}: must be a mapping of sections, {found}"])
+                problem = "it is empty" if values is None else f"found {type(values).__name__}"
+                raise ConfigError([f"{path}: must be a mapping of sections, {problem}"])
             try:
                 self._values[real] = self.included(values, path.parent, (*readers, real))
             except ConfigError as error:
@@ -209,7 +209,7 @@ _ADVICE = {
 
 
 class _ContentError(ValueError):
-    """Valid YAML that is no configuration."""
+    """Raised for valid YAML that no configuration may contain."""
 
     def __init__(self, place: yaml.Node | yaml.Event, text: str) -> None:
         mark = place.start_mark
@@ -217,7 +217,7 @@ class _ContentError(ValueError):
 
 
 class _SizeError(_ContentError):
-    """YAML that is nested too deeply, too large, or would be once every alias is written out."""
+    """Raised for YAML that is nested too deeply or too large, aliases written out."""
 
 
 class _Composer(yaml.SafeLoader):
@@ -237,7 +237,7 @@ class _Composer(yaml.SafeLoader):
 
 
 class _Values:
-    """The plain values of YAML nodes, each with how many values it holds; a node with an anchor is read once."""
+    """Plain values of YAML nodes with their sizes (numbers of values). A node with an anchor is read once."""
 
     def __init__(self) -> None:
         self._read: dict[int, tuple[Any, int]] = {}
@@ -273,8 +273,8 @@ class _Values:
         return values, size
 
     def _mapping(self, node: yaml.MappingNode) -> tuple[dict[str, Any], int]:
-        """A mapping; what its merge key names stands first, as in PyYAML, and loses to its other keys."""
-        own: dict[str, Any] = {}
+        """Read a mapping. Values of merge keys come first, as in PyYAML, and its other keys override them."""
+        values: dict[str, Any] = {}
         below: dict[str, Any] = {}
         named: set[str] = set()
         size = 1
@@ -288,13 +288,13 @@ class _Values:
             value, more = self.of(value_node)
             size = _within(node, size + more)
             if not merges:
-                own[key] = value
+                values[key] = value
                 continue
             for part in value if isinstance(value, list) else [value]:
                 if not isinstance(part, dict):
                     raise _ContentError(key_node, "`<<` merges a mapping, or a list of mappings")
                 below = part | below if below else dict(part)
-        return below | own, size
+        return below | values, size
 
 
 def _within(node: yaml.Node, size: int) -> int:

@@ -1,7 +1,8 @@
-"""What every section of the configuration is: strict, closed and frozen."""
+"""Base class of all sections, marks of keys, and validators of names and URLs."""
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -38,31 +39,87 @@ class Section(BaseModel):
     changes_results: ClassVar[bool] = True
 
     def content(self) -> dict[str, Any]:
-        """The keys on which the content of files depends, as plain values: all but each `Extent`, and each `Added` key
-        at its default.
+        """Return the keys that the content of files depends on, as plain values.
+
+        That is all but `Extent` keys, and `Added` keys at their default.
         """
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
             if self._unchanged(name) or any(mark is Extent for mark in field.metadata):
                 continue
-            found[name] = (
+            values[name] = (
                 value.content() if isinstance(value, Section) else self.model_dump(mode="json", include={name})[name]
             )
-        return found
+        return values
 
     def described(self) -> dict[str, Any]:
-        """Every key as a plain value, except each `Added` key at its default."""
-        found = self.model_dump(mode="json")
+        """Return every key as a plain value, except `Added` keys at their default."""
+        values = self.model_dump(mode="json")
         for name in type(self).model_fields:
             value = getattr(self, name)
             if self._unchanged(name):
-                del found[name]
+                del values[name]
             elif isinstance(value, Section):
-                found[name] = value.described()
-        return found
+                values[name] = value.described()
+        return values
 
     def _unchanged(self, name: str) -> bool:
         """Whether a key is `Added` and has its default."""
         field = type(self).model_fields[name]
         return any(mark is Added for mark in field.metadata) and getattr(self, name) == field.default
+
+
+CONTROL = "control"
+FILLER = "filler"
+# Folders of an experiment that hold something other than a variant.
+RESERVED_NAMES = frozenset(
+    {"activations", "benchmarks", "features", "figures", "logs", "probes", "samples", "steering", "tables", "models"}
+)
+NAME = r"^[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?$"
+MAX_NAME = 64
+# Variables of the environment are in capitals by convention, but for those of proxies.
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*|(?:https?|ftp|all|no)_proxy")
+# A run of capitals and digits as long as this, such as an access key of AWS.
+_LIKE_A_KEY = re.compile(r"(?=.*\d)[A-Z0-9]{16,}")
+
+
+def check_name(name: str) -> str:
+    """Return the name if it can be a folder's name and a wildcard.
+
+    Raises:
+        ValueError: it has other characters, is too long, or is taken by the layout.
+    """
+    if not re.fullmatch(NAME, name) or len(name) > MAX_NAME:
+        raise ValueError(f"{name!r} is no valid name: letters, digits, _ and - inside, at most {MAX_NAME} characters")
+    if name.lower() in RESERVED_NAMES:
+        raise ValueError(f"{name!r} is a folder of the results; choose another name")
+    return name
+
+
+def check_variable(name: str) -> str:
+    """Return a name of an environment variable. What is refused is not repeated, as it may be the secret itself.
+
+    Raises:
+        ValueError: it is none, or looks like a key.
+    """
+    if not _VARIABLE.fullmatch(name) or len(name) > MAX_NAME or _LIKE_A_KEY.search(name):
+        raise ValueError(
+            "is no name of an environment variable (capitals, digits and _); if it is a key, change the key, export it "
+            "as in `export MY_KEY=…`, and write the name MY_KEY here"
+        )
+    return name
+
+
+def check_url(url: str) -> str:
+    """Return the URL of a server without a slash at its end. What is refused is not repeated.
+
+    Raises:
+        ValueError: it is none, or has credentials, a query or a fragment in it.
+    """
+    if not re.fullmatch(r"https?://[^\s/@?#\\]+(/[^\s?#]*)?", url):
+        raise ValueError(
+            "must be an http:// or https:// URL without credentials, query or blank; the key goes to the variable that "
+            "workers.api_key_env names"
+        )
+    return url.rstrip("/")

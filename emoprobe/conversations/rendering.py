@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from emoprobe.models.positions import token_span
 from emoprobe.results.activation_folder import TokenSpan
-from emoprobe.results.trajectory import Message, Span
+from emoprobe.results.trajectory import AgentState, Message, Span
 
 # The date that Llama's templates fall back to where they are given no clock.
 DEFAULT_DATE = datetime.date(2024, 7, 26)
@@ -134,8 +134,8 @@ class Renderer:
 
         def encode(text: str, offsets: bool) -> Encoded:
             offsets = offsets and bool(tokenizer.is_fast)
-            found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=offsets)
-            return [int(token) for token in found["input_ids"]], found["offset_mapping"] if offsets else None
+            encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=offsets)
+            return [int(token) for token in encoding["input_ids"]], encoding["offset_mapping"] if offsets else None
 
         def decode(ids: Sequence[int]) -> str:
             return str(tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
@@ -187,14 +187,14 @@ class Renderer:
             return self._text(changed, arguments, date), None
 
         text, prefill = text_of(conversation)
-        wanted = {name: mark for name, mark in (marks or {}).items() if mark is not None}
-        if wanted:
-            _check_marks(wanted, conversation)
+        present = {name: mark for name, mark in (marks or {}).items() if mark is not None}
+        if present:
+            _check_marks(present, conversation)
         written = "\0".join(str(message.get("content")) for message in conversation)
         control = tuple(sorted(token for token in self.vocabulary.control if token in written))
-        if not wanted:
+        if not present:
             return RenderedPrompt(text, self.encode(text)[0], prefill=prefill, control_tokens=control)
-        places, left_out = _locate(text, conversation, wanted, lambda changed: text_of(changed)[0])
+        places, left_out = _locate(text, conversation, present, lambda changed: text_of(changed)[0])
         ids, offsets = self.encode(text, offsets=True)
         if offsets is None:
             offsets = self._decoded_offsets(ids, text)
@@ -217,8 +217,8 @@ class Renderer:
         Raises:
             PromptError: a mark lies outside of the messages.
         """
-        wanted = {name: mark for name, mark in marks.items() if mark is not None}
-        _check_marks(wanted, list(messages))
+        present = {name: mark for name, mark in marks.items() if mark is not None}
+        _check_marks(present, list(messages))
         text = self.vocabulary.decode(ids)
         offsets = self._decoded_offsets(ids, text)
         places: dict[int, int] = {}
@@ -231,7 +231,7 @@ class Renderer:
                 places[number], end = at - (len(raw) - len(raw.lstrip())), at
         return {
             name: token_span(offsets, places[number] + start, places[number] + end) if number in places else None
-            for name, (number, start, end) in wanted.items()
+            for name, (number, start, end) in present.items()
         }
 
     def encode(self, text: str, *, offsets: bool = False) -> Encoded:
@@ -328,8 +328,8 @@ def read_templates(directory: Path) -> str | dict[str, str] | None:
     """
     main, others = directory / "chat_template.jinja", directory / "additional_chat_templates"
     if main.is_file():
-        found = {path.stem: path.read_text(encoding="utf-8") for path in sorted(others.glob("*.jinja"))}
-        return found | {"default": main.read_text(encoding="utf-8")}
+        templates = {path.stem: path.read_text(encoding="utf-8") for path in sorted(others.glob("*.jinja"))}
+        return templates | {"default": main.read_text(encoding="utf-8")}
     kept = _json(directory / "tokenizer_config.json").get("chat_template")
     if kept is None:
         kept = _json(directory / "chat_template.json").get("chat_template")
@@ -347,8 +347,8 @@ def _read_vocabulary(directory: Path) -> Vocabulary:
 
     def encode(text: str, offsets: bool) -> Encoded:
         if offsets:
-            found = tokenizer.encode(text, add_special_tokens=False)
-            return found.ids, found.offsets
+            encoding = tokenizer.encode(text, add_special_tokens=False)
+            return encoding.ids, encoding.offsets
         return next(iter(tokenizer.encode_batch_fast([text], add_special_tokens=False))).ids, None
 
     def decode(ids: Sequence[int]) -> str:
@@ -361,20 +361,20 @@ def _read_vocabulary(directory: Path) -> Vocabulary:
 
 def _special_names(directory: Path) -> dict[str, str]:
     """Special tokens by name, as templates use them."""
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     settings = _json(directory / "tokenizer_config.json")
     named = settings.get("model_specific_special_tokens") or settings.get("extra_special_tokens")
     for values in (_json(directory / "special_tokens_map.json"), named, settings):
         for name, value in (values if isinstance(values, dict) else {}).items():
             text = value.get("content") if isinstance(value, dict) else value
             if name.endswith("_token") and isinstance(text, str):
-                found[name] = text
-    return found
+                names[name] = text
+    return names
 
 
 def _json(path: Path) -> dict[str, Any]:
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return found if isinstance(found, dict) else {}
+    values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return values if isinstance(values, dict) else {}
 
 
 class _Generation(Extension):
@@ -403,10 +403,12 @@ def _environment() -> ImmutableSandboxedEnvironment:
     ) -> str:
         return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
-    found = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
-    found.filters["tojson"] = tojson
-    found.globals["raise_exception"] = raise_exception
-    return found
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
+    )
+    environment.filters["tojson"] = tojson
+    environment.globals["raise_exception"] = raise_exception
+    return environment
 
 
 ENVIRONMENT = _environment()
@@ -442,13 +444,13 @@ def _locate(
     begins, or strips the white space beside one); then the parts are tried one by one, without the white space around
     them, and with one sign in place of the whole message. Of a part that a template repeats, the last copy counts.
     """
-    found: dict[str, tuple[int, int] | None] = {}
+    places: dict[str, tuple[int, int] | None] = {}
     left_out = []
     together = _signed(text, messages, marks, render)
     for name, (number, start, end) in marks.items():
         part = messages[number]["content"][start:end]
         if not part:
-            found[name] = None
+            places[name] = None
             continue
         inner = (number, start + len(part) - len(part.lstrip()), end - len(part) + len(part.rstrip()))
         place = together.get(name)
@@ -458,8 +460,8 @@ def _locate(
         place = place or _replaced(text, messages, (number, start, end), render)
         if place == ABSENT or (place is None and part.strip() not in text):
             left_out.append(name)
-        found[name] = None if place == ABSENT else place
-    return found, tuple(left_out)
+        places[name] = None if place == ABSENT else place
+    return places, tuple(left_out)
 
 
 def _signed(
@@ -473,9 +475,9 @@ def _signed(
             (place, f"{begin}{order}.{side}{end}") for side, place in enumerate(places)
         )
     changed = list(messages)
-    for number, found in inserted.items():
+    for number, signs in inserted.items():
         content = messages[number]["content"]
-        for place, sign in sorted(found, reverse=True):
+        for place, sign in sorted(signs, reverse=True):
             content = content[:place] + sign + content[place:]
         changed[number] = messages[number] | {"content": content}
     try:
@@ -515,3 +517,44 @@ def _replaced(
             low, high = max(at + start, at + cut), min(at + end, at + cut + len(shown))
             return (low, high) if low < high else None
     return None
+
+
+DAY = datetime.timedelta(days=1)
+
+
+def stored_spans(renderer: Renderer, state: AgentState) -> dict[str, TokenSpan | None]:
+    """Token spans of system text, prefix and question in the prompt of a trajectory, where it has them.
+
+    Its messages are rendered with the recorded date. Version 0.2 recorded none and rendered with the server's clock, so
+    that the days around the start of the request are tried. If no rendering gives the stored tokens (the chat template
+    is another by now), the parts are searched for in the text of the tokens.
+
+    Raises:
+        PromptError: the tokenizer cannot locate anything.
+    """
+    ids, messages = state.prompt_token_ids or [], state.request.get("messages") or []
+    marks = {} if state.message_spans is None or not messages else state.message_spans.values()
+    arguments = state.request.get("chat_template_kwargs")
+    # Version 0.2 closed the turn of an assistant's message that the opening ended with.
+    turns = (True, False) if messages and messages[-1].get("role") == "assistant" else (False,)
+    for date in _dates(state):
+        for continued in turns:
+            try:
+                prompt = renderer.render(messages, arguments, date, marks, continued=continued)
+            except PromptError:
+                continue
+            if prompt.token_ids == ids:
+                return prompt.spans
+    return renderer.spans_in(ids, messages, marks)
+
+
+def _dates(state: AgentState) -> Iterator[datetime.date | None]:
+    """Dates with which the prompt may have been rendered; None stands for a template's default."""
+    if state.date is not None:
+        recorded = datetime.date.fromisoformat(state.date)
+        yield from (None, recorded) if recorded == DEFAULT_DATE else (recorded,)
+        return
+    yield None
+    if state.timing.started is not None:
+        day = datetime.datetime.fromisoformat(state.timing.started).date()  # UTC; servers go by their zone
+        yield from (day, day - DAY, day + DAY)

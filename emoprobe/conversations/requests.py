@@ -8,8 +8,7 @@ from typing import Any
 from emoprobe.config.experiment import Config
 from emoprobe.conversations.rendering import RenderedPrompt, Renderer
 from emoprobe.conversations.variants import base_messages, opening_messages
-from emoprobe.results.sample import Sample
-from emoprobe.results.trajectory import Message, MessageSpans, Span
+from emoprobe.results.trajectory import Message, MessageSpans, Sample, Span
 
 
 def request_seed(seed: int, sample_id: str, draw: int = 1) -> int:

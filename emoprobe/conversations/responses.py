@@ -10,7 +10,6 @@ from emoprobe.conversations.rendering import DEFAULT_DATE, RenderedPrompt
 from emoprobe.conversations.requests import message_spans
 from emoprobe.conversations.samples import draw_id
 from emoprobe.graders import grading
-from emoprobe.results.sample import Sample
 from emoprobe.results.trajectory import (
     AgentState,
     Attempt,
@@ -18,6 +17,7 @@ from emoprobe.results.trajectory import (
     Message,
     Metrics,
     Outcome,
+    Sample,
     SampleData,
     Timing,
     Trajectory,

@@ -15,7 +15,7 @@ from typing import Any
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.prompt import Prompt
-from emoprobe.graders.gold import with_options
+from emoprobe.graders.answers import with_options
 from emoprobe.results.trajectory import Message
 from emoprobe.text import half_surrogate
 
@@ -150,17 +150,17 @@ def load_transform(name: str, reference: str) -> Callable[[list[Message]], Any]:
     """
     module, _, path = reference.partition(":")
     try:
-        found: Any = importlib.import_module(module)
+        target: Any = importlib.import_module(module)
         for attribute in path.split("."):
-            found = getattr(found, attribute)
+            target = getattr(target, attribute)
     except Exception as error:
         raise TransformError(
             f"variants.{name}.transform: {reference} cannot be imported ({type(error).__name__}: {error}). "
             "The module must lie beside the Snakefile, in the working directory, or be installed."
         ) from error
-    if not callable(found):
+    if not callable(target):
         raise TransformError(f"variants.{name}.transform: {reference} is no function")
-    function: Callable[[list[Message]], Any] = found
+    function: Callable[[list[Message]], Any] = target
     return function
 
 

@@ -17,8 +17,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal, NamedTuple
 
-from emoprobe.graders.gold import LETTERS
-from emoprobe.graders.numbers import NUMBER_KINDS, TOKEN, canonical, number_value, plain
+from emoprobe.graders.answers import LETTERS, NUMBER_KINDS, TOKEN, canonical, number_value, plain
 
 # How an answer was found: behind a mark or as the whole text, in a box, as the last number or letter, or not at all.
 Extraction = Literal["marker", "boxed", "last_number", "letter", "none"]
@@ -266,8 +265,8 @@ class _Run:
 def extract_number(text: str) -> Extracted:
     """Return the final answer of a text as an exact number."""
     text = _prepared(text)
-    if (found := _marked(text, _read_number, letters=False)) is not None:
-        return found
+    if (marked := _marked(text, _read_number, letters=False)) is not None:
+        return marked
     for run in reversed(_runs(text)):
         value = None if run.symbols or _is_aside(text, run) else _value(run.numbers[-1])
         if value is not None:
@@ -287,8 +286,8 @@ def extract_letter(text: str, choices: list[str] | None = None) -> Extracted:
     def read(rest: str) -> _Reading | None:
         return _read_letter(rest, letters, options)
 
-    if (found := _marked(text, read, letters=True)) is not None:
-        return found
+    if (marked := _marked(text, read, letters=True)) is not None:
+        return marked
     last_line = text.strip().rpartition("\n")[2]
     loose = [match["bracketed"] or match["named"] for match in _LOOSE_LETTER.finditer(text)]
     if match := _LETTER_OF_LINE.match(last_line):
@@ -310,8 +309,8 @@ def _marked(text: str, read: _Reader, *, letters: bool) -> Extracted | None:
     if question is not None and text[: question.start()].strip():
         # A model that goes on with a question of its own has answered ours before.
         text_before = text[: question.start()]
-        if (found := _last_marked(text_before, read, letters=letters)) is not None:
-            return found
+        if (answer := _last_marked(text_before, read, letters=letters)) is not None:
+            return answer
     return _last_marked(text, read, letters=letters)
 
 
@@ -432,15 +431,15 @@ def _is_answer(line: str, candidate: _Candidate) -> bool:
 
 def _corrected(after: str, *, letters: bool) -> tuple[Fraction | str, str] | None:
     """The value that a correction behind an answer puts in its place: `Answer: 5. No, wait, 6`."""
-    found: tuple[Fraction | str, str] | None = None
+    answer: tuple[Fraction | str, str] | None = None
     for match in _CORRECTION.finditer(after):
         rest = after[match.end() : match.end() + 80]
         if letters:
             if letter := _CORRECTED_LETTER.match(rest):
-                found = (letter[1], letter[1])
+                answer = (letter[1], letter[1])
         elif number := _corrected_number(rest):
-            found = number
-    return found
+            answer = number
+    return answer
 
 
 def _corrected_number(rest: str) -> tuple[Fraction, str] | None:
@@ -639,13 +638,13 @@ def _is_letter(clause: str, match: re.Match[str], letters: str, options: list[st
 def _contained(text: str, letters: str, options: list[str]) -> str | None:
     """The letter of the one option whose text is part of a text; options within others do not count beside them."""
     text = text.casefold()
-    found = [
+    matches = [
         (letter, option)
         for letter, option in zip(letters, options, strict=False)
         if option and re.search(rf"(?<!\w)(?<!\bnot ){re.escape(option)}(?![\w.]?\w)", text)
     ]
-    found = [pair for pair in found if not any(pair[1] != option and pair[1] in option for _, option in found)]
-    return found[0][0] if len(found) == 1 else None
+    matches = [pair for pair in matches if not any(pair[1] != option and pair[1] in option for _, option in matches)]
+    return matches[0][0] if len(matches) == 1 else None
 
 
 def _spelled(text: str) -> str:

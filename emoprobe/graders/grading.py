@@ -6,9 +6,8 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from emoprobe.graders.answers import LETTERS, canonical, is_letter, parse_number
 from emoprobe.graders.extraction import Extracted, Extraction, extract_letter, extract_number
-from emoprobe.graders.gold import LETTERS, is_letter
-from emoprobe.graders.numbers import canonical, parse_number
 
 _THINK_END = re.compile(r"</think(?:ing)?>")
 _THINK_START = re.compile(r"<think(?:ing)?>")
@@ -84,16 +83,16 @@ def grade(completion: str, gold: str | Fraction, *, finished: bool = True, choic
         ValueError: the gold answer is neither a number nor a letter.
     """
     letters = isinstance(gold, str) and is_letter(gold)
-    wanted = gold if letters or isinstance(gold, Fraction) else parse_number(gold)
-    if wanted is None:
+    expected = gold if letters or isinstance(gold, Fraction) else parse_number(gold)
+    if expected is None:
         raise ValueError(f"the gold answer {gold!r} is neither a number nor a letter")
-    found = extract(completion, letters=letters, choices=choices)
-    right = found.value == wanted
-    final = finished and found.extraction in ("marker", "boxed") and not ends_within_thought(completion)
+    extracted = extract(completion, letters=letters, choices=choices)
+    right = extracted.value == expected
+    final = finished and extracted.extraction in ("marker", "boxed") and not ends_within_thought(completion)
     return Grade(
-        extracted=found.value,
-        text=found.text,
-        extraction=found.extraction,
+        extracted=extracted.value,
+        text=extracted.text,
+        extraction=extracted.extraction,
         compliant=is_compliant(completion, letters=letters, choices=choices),
         correct=right and final,
         lenient=right,

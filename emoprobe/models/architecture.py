@@ -77,10 +77,10 @@ class Architecture:
             )
         places: dict[str, ReadPoint] = {}
         missing: dict[str, str] = {}
-        found = [watched.layer.places() for watched in passes]
+        answers = [watched.layer.places() for watched in passes]
         for point in STREAM_POINTS:
-            answer = found[0][point]
-            if any(other[point] != answer for other in found):
+            answer = answers[0][point]
+            if any(other[point] != answer for other in answers):
                 missing[point] = "it lies elsewhere in some layers than in others"
             elif isinstance(answer, str):
                 missing[point] = answer
@@ -88,16 +88,16 @@ class Architecture:
                 places[point] = answer
         return cls(path, len(layers), widths[".output"], widths, places, missing)
 
-    def layers(self, wanted: str | list[int]) -> list[int]:
+    def layers(self, requested: str | list[int]) -> list[int]:
         """Layer indices in ascending order, negative ones resolved.
 
         Raises:
             HookPointError: the model has no such layer.
         """
-        if wanted == "all":
+        if requested == "all":
             return list(range(self.n_layers))
         chosen = set()
-        for layer in wanted:
+        for layer in requested:
             if isinstance(layer, str) or not -self.n_layers <= layer < self.n_layers:
                 raise HookPointError(
                     f"layers: {layer!r} does not exist, the model has {self.n_layers} layers; accepted: all, or "
@@ -106,7 +106,7 @@ class Architecture:
             chosen.add(layer % self.n_layers)
         return sorted(chosen)
 
-    def hook_points(self, wanted: list[str]) -> list[str]:
+    def hook_points(self, requested: list[str]) -> list[str]:
         """Hook points in the order of a forward pass, those of the residual stream first.
 
         `.input` and `input` mean the same.
@@ -114,7 +114,7 @@ class Architecture:
         Raises:
             HookPointError: the model has no such hook point.
         """
-        names = [f".{name}" if name in ("input", "output") else name for name in wanted]
+        names = [f".{name}" if name in ("input", "output") else name for name in requested]
         known = [*self.places, *self.widths]
         for name in names:
             if name in self.missing:

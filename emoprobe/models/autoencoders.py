@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from emoprobe.config.science.features import Autoencoder
-from emoprobe.models.source import is_local
-from emoprobe.models.weights import shapes
+from emoprobe.models.source import is_local, shapes
 
 Format = Literal["saelens", "sparsify"]
 CONFIG = "cfg.json"
@@ -24,12 +23,12 @@ def identity(settings: Autoencoder) -> dict[str, Any]:
     """What a computation depends on: how one is trained, or which files it is; nothing is downloaded."""
     if settings.source is None:
         return settings.content()
-    found: dict[str, Any] = settings.model_dump(mode="json", include={"source", "folder", "revision"})
+    weights: dict[str, Any] = settings.model_dump(mode="json", include={"source", "folder", "revision"})
     if is_local(settings.source):
         folder = local_folder(settings)
         files = [path for path in (folder / name for name in (CONFIG, *WEIGHTS)) if path.is_file()]
-        found["files"] = [[path.name, path.stat().st_size, _sample(path)] for path in files]
-    return found
+        weights["files"] = [[path.name, path.stat().st_size, _sample(path)] for path in files]
+    return weights
 
 
 def local_folder(settings: Autoencoder) -> Path:

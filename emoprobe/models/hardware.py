@@ -41,14 +41,14 @@ class Gpu:
 
 def parse_gpus(listing: str) -> list[Gpu]:
     """GPUs from the output of `QUERY`; lines that tell of none are passed over."""
-    found = []
+    gpus = []
     for line in listing.splitlines():
         fields = [field.strip() for field in line.split(",")]
         if len(fields) == 5 and re.fullmatch(r"\d+\.\d+", fields[4]) and re.fullmatch(r"\d+(\.\d+)?", fields[3]):
             index, uuid, name, memory, capability = fields
             major, _, minor = capability.partition(".")
-            found.append(Gpu(index, uuid, name, round(float(memory) * 2**20 / 1e9, 1), (int(major), int(minor))))
-    return found
+            gpus.append(Gpu(index, uuid, name, round(float(memory) * 2**20 / 1e9, 1), (int(major), int(minor))))
+    return gpus
 
 
 @cache
@@ -63,8 +63,10 @@ def gpus() -> list[Gpu]:
 
 def capability_of(hardware: str) -> tuple[int, int] | None:
     """The least compute capability that a description names; None where it names none."""
-    found = [(int(major), int(minor)) for major, minor in re.findall(r"compute capability (\d+)\.(\d+)", hardware)]
-    return min(found, default=None)
+    capabilities = [
+        (int(major), int(minor)) for major, minor in re.findall(r"compute capability (\d+)\.(\d+)", hardware)
+    ]
+    return min(capabilities, default=None)
 
 
 def processor() -> str:

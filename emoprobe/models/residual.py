@@ -100,12 +100,12 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """How a value was made; None for one that came from outside."""
         return self._made.get(key)
 
-    def depends(self, key: Key, found: Callable[[Key], bool], stop: Key) -> bool:
+    def depends(self, key: Key, matches: Callable[[Key], bool], stop: Key) -> bool:
         """Whether a value was made from one that is looked for, not looking beyond `stop`."""
         open_keys, seen = [key], {stop}
         while open_keys:
             here = open_keys.pop()
-            if found(here):
+            if matches(here):
                 return True
             if here not in seen and here in self._made:
                 open_keys.extend(self._made[here].parents)
@@ -134,19 +134,19 @@ class LayerPass:
 
     def places(self) -> dict[str, ReadPoint | str]:
         """The five parts of the stream by name; a text says why there is no such place."""
-        found: dict[str, ReadPoint | str] = {"resid_pre": ENTRY, "resid_post": EXIT}
+        edges: dict[str, ReadPoint | str] = {"resid_pre": ENTRY, "resid_post": EXIT}
         reason = "the layer's output is not its input plus what one attention block and one MLP block add"
         added = self._added(self._exit) if self._entry is not None and self._exit is not None else None
         if added is None or len(added) != 2:
-            return found | dict.fromkeys(("attn_out", "resid_mid", "mlp_out"), reason)
+            return edges | dict.fromkeys(("attn_out", "resid_mid", "mlp_out"), reason)
         (first, middle), (second, _) = added
         if middle is not None and self._operations.depends(second, middle.__eq__, self._entry or second):
-            return found | self._one_after_the_other(first, middle, second)
+            return edges | self._one_after_the_other(first, middle, second)
         attending = [key for key in (first, second) if self._attends(key)]
         if len(attending) != 1:
-            return found | dict.fromkeys(("attn_out", "resid_mid", "mlp_out"), reason)
+            return edges | dict.fromkeys(("attn_out", "resid_mid", "mlp_out"), reason)
         attention, mlp = (first, second) if attending == [first] else (second, first)
-        return found | self._side_by_side(attention, mlp)
+        return edges | self._side_by_side(attention, mlp)
 
     def _one_after_the_other(self, attention: Key, middle: Key, mlp: Key) -> dict[str, ReadPoint | str]:
         if not self._attends(attention):
@@ -169,8 +169,8 @@ class LayerPass:
             if places[name] is None and known is not None:
                 places[name] = EXIT - ENTRY - known
         nowhere = "no module takes or gives what it adds"
-        found: dict[str, ReadPoint | str] = {name: place or nowhere for name, place in places.items()}
-        return found | {"resid_mid": "attention and MLP stand side by side: the stream has no value between them"}
+        points: dict[str, ReadPoint | str] = {name: place or nowhere for name, place in places.items()}
+        return points | {"resid_mid": "attention and MLP stand side by side: the stream has no value between them"}
 
     @property
     def attends(self) -> bool:

@@ -17,7 +17,6 @@ from typing import Any
 from emoprobe.config.errors import shown
 from emoprobe.config.science.capture import Capture
 from emoprobe.config.science.model import Model
-from emoprobe.models.weights import WeightsError, shapes
 from emoprobe.results import atomic
 from emoprobe.results.record import DamagedError, read_json
 
@@ -372,3 +371,34 @@ def _max_length(directory: Path) -> int | None:
     text = config.get("text_config", config)
     length = text.get("max_position_embeddings") or text.get("n_positions")
     return int(length) if length else None
+
+
+LENGTH = 8  # bytes of the header's length, little-endian
+
+
+class WeightsError(ValueError):
+    """A file that is no safetensors file, or is cut off."""
+
+
+def shapes(path: Path) -> dict[str, list[int]]:
+    """The tensors of a safetensors file and their shapes.
+
+    Raises:
+        WeightsError: it is none, or has not as many bytes as its header says.
+        OSError: it cannot be read.
+    """
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(LENGTH), "little")
+        if size < LENGTH or length > size - LENGTH:
+            raise WeightsError("it has no safetensors header")
+        content = file.read(length)
+    try:
+        tensors = {name: entry for name, entry in json.loads(content).items() if name != "__metadata__"}
+        data = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
+        extents = {name: [int(extent) for extent in entry["shape"]] for name, entry in tensors.items()}
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        raise WeightsError("its safetensors header cannot be understood") from None
+    if LENGTH + length + data != size:
+        raise WeightsError(f"it has {size} bytes, its header tells of {LENGTH + length + data}")
+    return extents

@@ -15,8 +15,7 @@ from safetensors import SafetensorError, safe_open
 from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationError, ActivationFolder, ActivationMetadata
 from emoprobe.results.layout import Layout, split_draw_id
 from emoprobe.results.manifest import ManifestEntry, StoredEntry
-from emoprobe.results.os_errors import unreadable_words
-from emoprobe.results.record import unreadable
+from emoprobe.results.record import unreadable, unreadable_words
 
 MAX_SHOWN = 8  # layers that a representation lists one by one
 
@@ -43,7 +42,7 @@ class Activations:
 def check(folder: Path, entry: ManifestEntry | None = None, token_ids: list[int] | None = None) -> list[str]:
     """What is wrong with a folder, one line each; an empty list where all is well.
 
-    Tensors that are in object storage and not here are not looked at: `emoprobe.storage.checking` does that.
+    Tensors that are in object storage and not here are not looked at: `emoprobe.storage.remote` does that.
 
     Args:
         folder: the activation folder.
@@ -54,40 +53,42 @@ def check(folder: Path, entry: ManifestEntry | None = None, token_ids: list[int]
     path = folder / TENSORS
     content: bytes | None = None
     try:
-        found = ActivationFolder.read(folder).metadata
+        metadata = ActivationFolder.read(folder).metadata
         content = path.read_bytes()
     except ActivationError as error:
         return [str(error)]
     except OSError as error:
-        if not (isinstance(error, FileNotFoundError) and (found.stored or isinstance(entry, StoredEntry))):
+        if not (isinstance(error, FileNotFoundError) and (metadata.stored or isinstance(entry, StoredEntry))):
             return [f"{path} {unreadable_words(error, 'its folder')}"]
     problems = []
-    digest = (found.sha256, found.bytes) if content is None else (hashlib.sha256(content).hexdigest(), len(content))
-    for source, expected in ((METADATA, found), ("the manifest", entry)):
+    digest = (
+        (metadata.sha256, metadata.bytes) if content is None else (hashlib.sha256(content).hexdigest(), len(content))
+    )
+    for source, expected in ((METADATA, metadata), ("the manifest", entry)):
         if expected is not None and (expected.sha256, expected.bytes) != digest:
             problems.append(f"{path}: hash or size is not what {source} says; delete its folder and run again")
-    if token_ids is not None and found.token_ids != token_ids:
+    if token_ids is not None and metadata.token_ids != token_ids:
         problems.append(f"{folder}: was captured from other tokens than the trajectory's; delete it and run again")
     if content is None:
         return problems
     try:
-        problems += _check_tensors(path, found)
+        problems += _check_tensors(path, metadata)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         problems.append(f"{path}: is damaged ({error}); delete its folder and run again")
     return problems
 
 
-def _check_tensors(path: Path, found: ActivationMetadata) -> list[str]:
+def _check_tensors(path: Path, metadata: ActivationMetadata) -> list[str]:
     problems = []
     with safe_open(path, "np") as file:
-        if sorted(file.keys()) != sorted(found.hook_points):
-            problems.append(f"{path}: has {', '.join(file.keys())}, not {', '.join(found.hook_points)}")
+        if sorted(file.keys()) != sorted(metadata.hook_points):
+            problems.append(f"{path}: has {', '.join(file.keys())}, not {', '.join(metadata.hook_points)}")
         for point in file.keys():  # noqa: SIM118 (no mapping)
             tensor = file.get_tensor(point)
-            if tensor.shape[:2] != (len(found.layers), found.n_positions) or tensor.ndim != 3:
+            if tensor.shape[:2] != (len(metadata.layers), metadata.n_positions) or tensor.ndim != 3:
                 problems.append(f"{path}: {point} has shape {tensor.shape}")
-            if str(tensor.dtype) != found.dtype:
-                problems.append(f"{path}: {point} has dtype {tensor.dtype}, not {found.dtype}")
+            if str(tensor.dtype) != metadata.dtype:
+                problems.append(f"{path}: {point} has dtype {tensor.dtype}, not {metadata.dtype}")
             if not np.isfinite(tensor).all():
                 problems.append(f"{path}: {point} has values that are not finite")
     return problems
@@ -149,12 +150,12 @@ def load_activations(
     seen: set[tuple[str, str]] = set()
     names = None if samples is None else set(samples)
 
-    def wanted(variant: str, sample: str) -> bool:
+    def selects(variant: str, sample: str) -> bool:
         seen.add((variant, sample))
         named = names is None or sample in names or split_draw_id(sample)[0] in names
         return named and (variants is None or variant in variants)
 
-    folders = _folders(experiment, wanted)
+    folders = _folders(experiment, selects)
     _check_names(experiment, seen, variants, samples)
     pairs = [pair for pair, folder in folders.items() if folder.metadata.error is None]
     if variants is not None:
@@ -182,9 +183,9 @@ def load_activations(
         columns.append(column)
     assert values is not None
     if away:
-        from emoprobe.storage.reading import read_layers, wanted_tensors
+        from emoprobe.storage.reading import read_layers, tensor_requests
 
-        tensors = wanted_tensors(experiment, [(pair, folder, places) for _, pair, folder, places in away])
+        tensors = tensor_requests(experiment, [(pair, folder, places) for _, pair, folder, places in away])
         for at, some, block in read_layers(tensors, hook_point):
             number = away[at][0]
             values[number, some] = block[:, columns[number]].astype(np.float32)
@@ -193,13 +194,13 @@ def load_activations(
 
 
 def _folders(
-    experiment: str | Path, wanted: Callable[[str, str], bool]
+    experiment: str | Path, selects: Callable[[str, str], bool]
 ) -> dict[tuple[str, str], ActivationFolder]:  # fmt: skip
     """The activation folders of an experiment, here or in object storage."""
     if "://" in str(experiment):
         from emoprobe.storage.reading import stored_folders
 
-        return stored_folders(str(experiment), wanted)
+        return stored_folders(str(experiment), selects)
     layout = Layout(Path(experiment))
     there = find_pairs(layout)
     if layout.resolved_yaml.exists():
@@ -208,7 +209,7 @@ def _folders(
         from emoprobe.conversations.samples import known_pairs
 
         there = known_pairs(load_config(layout.root), there)
-    pairs = [pair for pair in there if wanted(*pair)]
+    pairs = [pair for pair in there if selects(*pair)]
     return {pair: ActivationFolder.read(layout.activations(*pair)) for pair in pairs}
 
 
@@ -224,8 +225,8 @@ def _check_names(
         raise ActivationError(f"{experiment} does not exist" if missing else f"{experiment} holds no activations")
     names = {name for _, name in there}
     known = {"variant": {variant for variant, _ in there}, "sample": names | {split_draw_id(name)[0] for name in names}}
-    for kind, asked in (("variant", variants), ("sample", samples)):
-        unknown = sorted(set(asked or ()) - known[kind])
+    for kind, requested in (("variant", variants), ("sample", samples)):
+        unknown = sorted(set(requested or ()) - known[kind])
         if unknown:
             listed = sorted(known[kind])
             shown = ", ".join(listed[:20]) + (", …" if len(listed) > 20 else "")
@@ -287,8 +288,8 @@ def load_block(
     """
     blocks: dict[str, np.ndarray] = {}
 
-    def take(number: int, some: Sequence[int], found: np.ndarray) -> None:
-        values = found if found.dtype == np.float16 else found.astype(np.float32)
+    def take(number: int, some: Sequence[int], read: np.ndarray) -> None:
+        values = read if read.dtype == np.float16 else read.astype(np.float32)
         for column, position in enumerate(positions):
             if position not in blocks:
                 blocks[position] = np.empty((len(pairs), end - first, *values.shape[2:]), dtype=values.dtype)
@@ -305,42 +306,42 @@ def load_block(
         except (OSError, SafetensorError, ValueError, IndexError) as error:
             raise ActivationError(f"{path} {unreadable_words(error, 'its folder')}") from None
     if away:
-        from emoprobe.storage.reading import read_layers, wanted_tensors
+        from emoprobe.storage.reading import read_layers, tensor_requests
 
         folders = [(pairs[number], ActivationFolder.read(layout.activations(*pairs[number]))) for number in away]
-        wanted = wanted_tensors(layout.root, [(pair, folder, list(range(first, end))) for pair, folder in folders])
-        for at, some, found in read_layers(wanted, hook_point):
-            take(away[at], some, found)
+        requested = tensor_requests(layout.root, [(pair, folder, list(range(first, end))) for pair, folder in folders])
+        for at, some, block in read_layers(requested, hook_point):
+            take(away[at], some, block)
     return blocks
 
 
 def _column(folder: ActivationFolder, position: str | int) -> tuple[int, bool]:
     """Where a position stands in a folder's tensors, and whether a neighbour stands in for it."""
-    found = folder.metadata
-    if found.positions == "all":
-        length = len(found.token_ids)
+    metadata = folder.metadata
+    if metadata.positions == "all":
+        length = len(metadata.token_ids)
         if isinstance(position, int) and -length <= position < length:
             return position % length, False
         raise ActivationError(
             f"{folder.path}: every token was captured; give an index below {length}, not {position!r}"
         )
-    for column, known in enumerate(found.positions):
+    for column, known in enumerate(metadata.positions):
         if known.name == str(position):
             return column, known.empty
-    names = ", ".join(found.position_names)
+    names = ", ".join(metadata.position_names)
     raise ActivationError(f"{folder.path}: position {position!r} was not captured (captured: {names})")
 
 
 def _layer_rows(folder: ActivationFolder, hook_point: str, layers: list[int]) -> list[int]:
     """Where some layers stand in a folder's tensors."""
-    found = folder.metadata
-    if hook_point not in found.hook_points:
-        known = ", ".join(found.hook_points)
+    metadata = folder.metadata
+    if hook_point not in metadata.hook_points:
+        known = ", ".join(metadata.hook_points)
         raise ActivationError(f"{folder.path}: hook point {hook_point!r} was not captured (captured: {known})")
-    places = {layer: row for row, layer in enumerate(found.layers)}
+    places = {layer: row for row, layer in enumerate(metadata.layers)}
     missing = [layer for layer in layers if layer not in places]
     if missing:
-        raise ActivationError(f"{folder.path}: layers {missing} were not captured (captured: {found.layers})")
+        raise ActivationError(f"{folder.path}: layers {missing} were not captured (captured: {metadata.layers})")
     return [places[layer] for layer in layers]
 
 
@@ -348,9 +349,9 @@ def _read(folder: ActivationFolder, hook_point: str, column: int) -> np.ndarray 
     """(n_layers, d) out of one folder, of which only the bytes of that position are read; None where it is not here."""
     try:
         with safe_open(folder.tensors, "np") as file:
-            found: np.ndarray = file.get_slice(hook_point)[:, column]
+            values: np.ndarray = file.get_slice(hook_point)[:, column]
     except FileNotFoundError:
         return None
     except (OSError, SafetensorError) as error:
         raise ActivationError(f"{folder.tensors} {unreadable_words(error, 'its folder')}") from None
-    return found
+    return values

@@ -72,15 +72,15 @@ def manifest(layout: Layout, pairs: Iterable[tuple[str, str]]) -> Manifest:
     entries = {}
     for variant, sample in pairs:
         folder = layout.activations(variant, sample)
-        found = ActivationFolder.read(folder).metadata
+        metadata = ActivationFolder.read(folder).metadata
         entry = ManifestEntry(
             save_dir=str(folder.relative_to(layout.root)),
-            request_id=found.request_id,
-            sha256=found.sha256,
-            bytes=found.bytes,
+            request_id=metadata.request_id,
+            sha256=metadata.sha256,
+            bytes=metadata.bytes,
         )
-        if found.stored is not None:
-            entry = StoredEntry(**entry.values(), **found.stored.values())
+        if metadata.stored is not None:
+            entry = StoredEntry(**entry.values(), **metadata.stored.values())
         entries[f"{variant}/{sample}"] = entry
     return Manifest(entries)
 

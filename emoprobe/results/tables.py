@@ -25,8 +25,8 @@ def frame(table: Table, rows: list[dict[str, Any]]) -> pd.DataFrame:
     unknown = {name for row in rows for name in row} - set(table.columns)
     if unknown:
         raise ValueError(f"table {table.name} has no columns {', '.join(sorted(unknown))}")
-    found = pd.DataFrame(rows, columns=list(table.columns))
-    return found.astype({name: column.kind for name, column in table.columns.items()})
+    data = pd.DataFrame(rows, columns=list(table.columns))
+    return data.astype({name: column.kind for name, column in table.columns.items()})
 
 
 def write_table(layout: Layout, name: str, table: pd.DataFrame) -> None:

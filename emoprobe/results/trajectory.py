@@ -126,8 +126,8 @@ class AgentState(OpenRecord):
 
         With a prefill, the last message of the request is the beginning of the answer.
         """
-        asked = len(self.request.get("messages") or ()) - (self.prefill is not None)
-        return len(messages) > asked and messages[-1]["role"] == "assistant"
+        opening = len(self.request.get("messages") or ()) - (self.prefill is not None)
+        return len(messages) > opening and messages[-1]["role"] == "assistant"
 
 
 class SampleData(OpenRecord):
@@ -283,3 +283,78 @@ def _message(path: Path, number: int, line: bytes) -> Message:
     if (place := half_surrogate(message)) is not None:
         raise DamagedError(path, f"line {number} holds half a surrogate pair in {place}")
     return message
+
+
+class Scores(Record):
+    """Log-probabilities in nats.
+
+    `gold` is the text that was forced after the prompt, `log_p_gold` the sum over its tokens under the edit.
+    `perplexity` is the unedited model's on the answer, of so many `tokens`. `kl` has the divergence of the edited from
+    the unedited model's distribution of the next token, for each of the answer's first tokens; zeros where nothing was
+    edited. `error` says why there are no numbers; null: there are. `sha256` is that of the rest; null in files of
+    version 0.2.
+    """
+
+    gold: str | None = None
+    gold_tokens: int | None = None
+    log_p_gold: float | None = None
+    tokens: int | None = None
+    perplexity: float | None = None
+    kl: list[float] | None = None
+    error: str | None = None
+    sha256: str | None = None
+
+    @property
+    def content_sha256(self) -> str:
+        """The hash of everything but the hash."""
+        return content_sha256({key: value for key, value in self.values().items() if key != "sha256"})
+
+    def write(self, path: Path) -> None:
+        """Write `scores.json`."""
+        atomic.write_json(path, self.values() | {"sha256": self.content_sha256})
+
+
+class SampleFile(OpenRecord):
+    """`samples/{sample}.json` of any folder.
+
+    `question` is what is asked, options included where there are `choices`; `answer` is the gold answer: a number in
+    canonical notation, or the letter of a choice. `index` is its
+    place in the permutation, `source` says where it came from. `group` names what it shares with other samples (its
+    template or difficulty); null where it shares nothing, as in folders of the first version.
+    """
+
+    sample_id: str | None = None
+    index: int | None = None
+    question: str | None = None
+    answer: str | int | float | None = None
+    source: dict[str, Any] | None = None
+    group: str | None = None
+    choices: list[str] | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read `samples/{sample}.json`.
+
+        Raises:
+            DamagedError: the file is missing or damaged.
+        """
+        return cls.read_file(path)
+
+
+class Sample(SampleFile):
+    """One question of an experiment, complete."""
+
+    sample_id: str
+    index: int
+    question: str
+    answer: str
+    source: dict[str, Any]
+
+    @property
+    def sha256(self) -> str:
+        """The hash of its content; fields that are null do not enter, so that a later version may add some."""
+        return content_sha256({key: value for key, value in self.values().items() if value is not None})
+
+    def write(self, path: Path) -> None:
+        """Write `samples/{sample}.json`."""
+        atomic.write_json(path, self.values())

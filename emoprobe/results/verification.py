@@ -5,20 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from emoprobe.results import activations
 from emoprobe.results.activation_folder import METADATA
 from emoprobe.results.layout import SCORES, Layout, split_draw_id
 from emoprobe.results.manifest import Manifest
-from emoprobe.results.record import DamagedError, read_json
-from emoprobe.results.sample import Sample
-from emoprobe.results.scores import Scores
-from emoprobe.results.small_files import Verification, check_records, problems_of
-from emoprobe.results.tables import read_table
+from emoprobe.results.metadata import RunMetadata
+from emoprobe.results.preregistration import Preregistration
+from emoprobe.results.record import DamagedError, Record, read_json, unreadable
 from emoprobe.results.trajectory import (
     MESSAGES,
     OUTCOME,
@@ -27,6 +24,8 @@ from emoprobe.results.trajectory import (
     Hashes,
     Message,
     Outcome,
+    Sample,
+    Scores,
     message_text,
     read_messages,
     state_sha256,
@@ -175,20 +174,20 @@ class _Samples:
         self._uses: dict[str, _SampleUses] = defaultdict(_SampleUses)
         self.problems: list[str] = []
 
-    def compare(self, name: str, folder: Path, found: CheckedTrajectory) -> None:
+    def compare(self, name: str, folder: Path, checked: CheckedTrajectory) -> None:
         """Compare one trajectory with its sample."""
         sample_id = split_draw_id(name)[0]
         if sample_id not in self._read:
             self._read[sample_id] = self._sample(sample_id)
         sample, uses = self._read[sample_id], self._uses[sample_id]
-        if sample is None or found.problems:
+        if sample is None or checked.problems:
             return
         uses.count += 1
-        hashes = found.state.hashes if found.state is not None else None
+        hashes = checked.state.hashes if checked.state is not None else None
         uses.other_hash += hashes is not None and hashes.sample not in (None, sample.sha256)
-        asked = found.outcome.sample_data if found.outcome is not None else None
+        recorded = checked.outcome.sample_data if checked.outcome is not None else None
         known = (sample.question, sample.answer)
-        if asked is not None and (asked.question or known[0], str(asked.answer or known[1])) != known:
+        if recorded is not None and (recorded.question or known[0], str(recorded.answer or known[1])) != known:
             uses.other_text.append(folder)
 
     def _sample(self, sample_id: str) -> Sample | None:
@@ -218,6 +217,9 @@ class _Samples:
 
 def check_derived(layout: Layout) -> list[str]:
     """Check what was computed from trajectories and activations and is there: tables, directions, weights."""
+    from emoprobe.results import activations
+    from emoprobe.results.tables import read_table
+
     tables = sorted(layout.table("any").parent.glob("*.parquet"))
     problems = problems_of((path, lambda path: read_table(layout.root, path.stem)) for path in tables)
     problems += _config_problems(layout)
@@ -260,6 +262,8 @@ def verify(
     Raises:
         ActivationError: object storage cannot be reached.
     """
+    from emoprobe.results import activations  # with NumPy, which a plan does without
+
     with_activations = set(captured)
     entries = {}
     problems = check_records(layout)
@@ -273,27 +277,99 @@ def verify(
     for variant, sample in pairs:
         checked += 1
         folder = layout.pair(variant, sample)
-        found = check_trajectory(folder, variant, sample)
-        problems += found.problems
-        unhashed += found.state is not None and found.state.hashes is None
-        samples.compare(sample, folder, found)
+        trajectory = check_trajectory(folder, variant, sample)
+        problems += trajectory.problems
+        unhashed += trajectory.state is not None and trajectory.state.hashes is None
+        samples.compare(sample, folder, trajectory)
         if (variant, sample) in with_activations:
             folder, entry = layout.activations(variant, sample), entries.get(f"{variant}/{sample}")
             if entry is None and entries:
                 problems.append(f"{layout.manifest}: has no entry for {variant}/{sample}; delete it and run again")
-            problems += activations.check(folder, entry, found.tokens)
+            problems += activations.check(folder, entry, trajectory.tokens)
     if layout.shards.exists():
-        from emoprobe.storage.checking import check_stored
+        from emoprobe.storage.remote import check_stored
 
         problems += check_stored(layout, entries)
     for condition, variant, name in steered:
         checked += 1
         folder = layout.steered(condition, variant, name)
-        found = check_trajectory(folder, variant, name, condition)
-        problems += [*found.problems, *check_scores(folder)]
-        unhashed += found.state is not None and found.state.hashes is None
-        samples.compare(name, folder, found)
+        trajectory = check_trajectory(folder, variant, name, condition)
+        problems += [*trajectory.problems, *check_scores(folder)]
+        unhashed += trajectory.state is not None and trajectory.state.hashes is None
+        samples.compare(name, folder, trajectory)
     named = {line.split(" is damaged")[0] for line in problems}
     problems += [line for line in check_derived(layout) if line.split(" is damaged")[0] not in named]
     problems += samples.all_problems()
     return Verification(checked=checked, problems=problems, unhashed=unhashed)
+
+
+MAX_END = 64  # bytes at the end of a file in which its last word is looked for
+
+
+class Verification(Record):
+    """`verified.json`: how many trajectories were checked, and what is wrong, one line each, with the file and what to
+    do.
+
+    `unhashed` of them recorded no hashes, as in version 0.2: their files were only compared with each other.
+    """
+
+    checked: int
+    problems: list[str]
+    unhashed: int = 0
+
+
+def check_records(layout: Layout) -> list[str]:
+    """What is wrong with the records, tables and figures of an experiment; of the large ones only the end is read."""
+    readers: dict[Path, Callable[[Path], Any]] = {
+        layout.model: _with_keys("source", "path"),
+        layout.plan: Preregistration.read_file,
+        layout.metadata: RunMetadata.read_file,
+        layout.resolved_json: _with_keys("experiment"),
+        layout.manifest: read_json,
+        layout.shards: read_json,
+        layout.pushed: read_json,
+        layout.pulled: read_json,
+        layout.verified: Verification.read_file,
+        layout.report: _with_keys("statements"),
+    }
+    problems = problems_of((path, read) for path, read in readers.items())
+    ends = [(path, b"PAR1") for path in sorted(layout.table("any").parent.glob("*.parquet"))]
+    ends += [(path, b"</svg>") for path in sorted(layout.figure("any").parent.glob("*.svg"))]
+    return problems + problems_of((path, _ending(end)) for path, end in [*ends, (layout.report_html, b"</html>")])
+
+
+def problems_of(files: Iterable[tuple[Path, Callable[[Path], Any]]]) -> list[str]:
+    """One line for each file that is there and cannot be read."""
+    problems = []
+    for path, read in files:
+        try:
+            if path.exists():
+                read(path)
+        except DamagedError as error:
+            if path.exists():  # Snakemake may have removed it meanwhile, to make it again
+                problems.append(str(error))
+    return problems
+
+
+def _with_keys(*keys: str) -> Callable[[Path], Any]:
+    def read(path: Path) -> None:
+        values = read_json(path)
+        missing = [key for key in keys if not isinstance(values, dict) or key not in values]
+        if missing:
+            raise DamagedError(path, f"it lacks {', '.join(missing)}")
+
+    return read
+
+
+def _ending(end: bytes) -> Callable[[Path], Any]:
+    def read(path: Path) -> None:
+        try:
+            with open(path, "rb") as file:
+                file.seek(max(0, path.stat().st_size - MAX_END))
+                content = file.read()
+        except OSError as error:
+            raise unreadable(path, error) from None
+        if not content.rstrip().endswith(end):
+            raise DamagedError(path, f"it does not end with {end.decode()}")
+
+    return read

@@ -9,9 +9,9 @@ from emoprobe.analysis.steering_table import find_steered, steering_table
 from emoprobe.analysis.trajectory_table import find_pairs, nothing_there
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_config
-from emoprobe.config.names import CONTROL, FILLER
 from emoprobe.config.science.capture import Capture
-from emoprobe.config.science.variants import Variant
+from emoprobe.config.science.prompt import Variant
+from emoprobe.config.section import CONTROL, FILLER
 from emoprobe.conversations.samples import known_pairs, split_draw_id
 from emoprobe.report.parts import table_rules
 from emoprobe.results.activation_folder import ActivationFolder

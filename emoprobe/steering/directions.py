@@ -21,8 +21,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from emoprobe.config.names import CONTROL
 from emoprobe.config.science.steering import DirectionFile
+from emoprobe.config.section import CONTROL
 from emoprobe.results import atomic
 from emoprobe.results.activation_folder import METADATA, ActivationError, ActivationFolder, ActivationMetadata
 from emoprobe.results.activations import load_block
@@ -116,7 +116,7 @@ def _stream_lengths(layout: Layout, samples: tuple[str, ...], position: str, dat
     return Lengths(stream.layers, np.median(np.linalg.norm(values, axis=2), axis=0), values.shape[2])
 
 
-def read_stream(layout: Layout, variants: list[str], samples: Sequence[str], wanted: str) -> Stream:
+def read_stream(layout: Layout, variants: list[str], samples: Sequence[str], position: str) -> Stream:
     """The stream of some variants at a position, in those of some samples that all of them have.
 
     Raises:
@@ -127,31 +127,31 @@ def read_stream(layout: Layout, variants: list[str], samples: Sequence[str], wan
     layers: list[int] = []
     names: list[str] = []
     for sample in samples:
-        found = [ActivationFolder.read(layout.activations(variant, sample)).metadata for variant in variants]
-        if any(metadata.error is not None for metadata in found):
+        folders = [ActivationFolder.read(layout.activations(variant, sample)).metadata for variant in variants]
+        if any(metadata.error is not None for metadata in folders):
             continue
-        if HOOK_POINT not in found[0].hook_points or wanted not in found[0].position_names:
-            raise ActivationError(f"{layout.activations(variants[0], sample)}: holds no {HOOK_POINT} at {wanted}")
+        if HOOK_POINT not in folders[0].hook_points or position not in folders[0].position_names:
+            raise ActivationError(f"{layout.activations(variants[0], sample)}: holds no {HOOK_POINT} at {position}")
         # What stands in for a text that a variant does not have is no difference that the text makes.
-        if len(variants) == 1 or not any(_stands_in(metadata, wanted) for metadata in found):
+        if len(variants) == 1 or not any(_stands_in(metadata, position) for metadata in folders):
             kept.append(sample)
-            layers, names = found[0].layers, found[0].position_names
+            layers, names = folders[0].layers, folders[0].position_names
     if not kept:
         raise DirectionError(
-            f"no question of the fitting half has activations of {' and '.join(variants)} at {wanted}; "
+            f"no question of the fitting half has activations of {' and '.join(variants)} at {position}; "
             "choose another steering.fit.position, or see which captures failed"
         )
     values = {}
     for variant in variants:
         block = load_block(layout, [(variant, sample) for sample in kept], HOOK_POINT, 0, len(layers), names)
-        values[variant] = block[wanted].astype(np.float64)
+        values[variant] = block[position].astype(np.float64)
     return Stream(values, layers, kept)
 
 
-def _stands_in(metadata: ActivationMetadata, wanted: str) -> bool:
+def _stands_in(metadata: ActivationMetadata, name: str) -> bool:
     """Whether a neighbour stands in for the part of the conversation that a position is named after."""
     positions = metadata.positions
-    return positions != "all" and any(position.name == wanted and position.empty for position in positions)
+    return positions != "all" and any(position.name == name and position.empty for position in positions)
 
 
 def unit(vectors: np.ndarray, name: str, layers: list[int]) -> np.ndarray:
@@ -169,8 +169,8 @@ def unit(vectors: np.ndarray, name: str, layers: list[int]) -> np.ndarray:
 
 def _tone(plan: SteeringGrid, direction: ToneDirection, stream: Stream) -> np.ndarray:
     """Difference of means between tone and reference, (layers, d)."""
-    found: np.ndarray = _differences(plan, direction, stream).mean(0)
-    return found
+    rows: np.ndarray = _differences(plan, direction, stream).mean(0)
+    return rows
 
 
 def _probe(plan: SteeringGrid, direction: ToneDirection, stream: Stream) -> np.ndarray:
@@ -202,8 +202,8 @@ def _orthogonal(plan: SteeringGrid, direction: ToneDirection, stream: Stream) ->
     raw = _tone(plan, direction, stream)
     added = (stream.values[plan.reference] - stream.values[CONTROL]).mean(0)
     added = added / np.maximum(np.linalg.norm(added, axis=1, keepdims=True), 1e-30)
-    found: np.ndarray = raw - (raw * added).sum(1, keepdims=True) * added
-    return found
+    rows: np.ndarray = raw - (raw * added).sum(1, keepdims=True) * added
+    return rows
 
 
 def _shuffled(plan: SteeringGrid, direction: ToneDirection, stream: Stream) -> np.ndarray:
@@ -211,8 +211,8 @@ def _shuffled(plan: SteeringGrid, direction: ToneDirection, stream: Stream) -> n
     differences = _differences(plan, direction, stream)
     signs = np.where(np.arange(len(differences)) % 2, -1.0, 1.0)
     _generator(plan, direction).shuffle(signs)
-    found: np.ndarray = (differences * signs[:, None, None]).mean(0)
-    return found
+    rows: np.ndarray = (differences * signs[:, None, None]).mean(0)
+    return rows
 
 
 MAKERS: dict[str, Callable[[SteeringGrid, ToneDirection, Stream], np.ndarray]] = {
@@ -225,8 +225,8 @@ MAKERS: dict[str, Callable[[SteeringGrid, ToneDirection, Stream], np.ndarray]] =
 
 def _differences(plan: SteeringGrid, direction: ToneDirection, stream: Stream) -> np.ndarray:
     """Tone minus reference, (n, layers, d)."""
-    found: np.ndarray = stream.values[str(direction.tone)] - stream.values[plan.reference]
-    return found
+    rows: np.ndarray = stream.values[str(direction.tone)] - stream.values[plan.reference]
+    return rows
 
 
 def _generator(plan: SteeringGrid, direction: ToneDirection) -> np.random.Generator:
@@ -262,15 +262,15 @@ def read_direction(file: DirectionFile, folder: Path, n_layers: int | None, widt
                 )
             if file.row is not None and (len(shape) != 2 or file.row >= shape[0]):
                 raise DirectionError(f"{path}: {file.key} has the shape {shape}, so no row {file.row}")
-            found = (part[:] if file.row is None else part[file.row]).astype(np.float64)
+            tensor = (part[:] if file.row is None else part[file.row]).astype(np.float64)
     except (OSError, SafetensorError) as error:
         raise DirectionError(f"{path} cannot be read ({error})") from None
-    rows = found[None] if found.ndim == 1 else found
-    if rows.ndim != 2 or (found.ndim == 2 and n_layers is not None and len(rows) != n_layers):
+    rows = tensor[None] if tensor.ndim == 1 else tensor
+    if rows.ndim != 2 or (tensor.ndim == 2 and n_layers is not None and len(rows) != n_layers):
         raise DirectionError(
             f"{path}: {file.key} has the shape {shape}; accepted: one vector, or one for each of the model's "
             f"{n_layers or ''} layers, or a matrix and a `row` of it"
         )
     if width is not None and rows.shape[1] != width:
         raise DirectionError(f"{path}: {file.key} has {rows.shape[1]} values, the model's stream {width}")
-    return np.repeat(rows, n_layers, axis=0) if found.ndim == 1 and n_layers is not None else rows
+    return np.repeat(rows, n_layers, axis=0) if tensor.ndim == 1 and n_layers is not None else rows

@@ -6,6 +6,7 @@ without an edit is `none`.
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,9 @@ from typing import Literal, NamedTuple, cast
 
 from emoprobe.analysis.contrasts import references_of
 from emoprobe.config.experiment import Config
-from emoprobe.config.names import CONTROL
 from emoprobe.config.science.steering import MIDDLE, NONE, Operation, Phase, layer_sets
+from emoprobe.config.section import CONTROL
 from emoprobe.conversations.samples import draw_id, sample_id
-from emoprobe.steering.questions import Halves, halves
 
 Family = Literal["tone", "probe", "file", "feature", "random", "shuffled", "orthogonal"]
 # What is not made for itself but to be compared with.
@@ -136,9 +136,9 @@ class SteeringGrid:
     @property
     def layers(self) -> list[tuple[int, ...]]:
         """The sets of layers that are edited at once."""
-        wanted = self.config.steering.layers
-        if wanted != MIDDLE:
-            return layer_sets(wanted)
+        configured = self.config.steering.layers
+        if configured != MIDDLE:
+            return layer_sets(configured)
         if self.n_layers is None:
             raise ValueError("steering.layers = 'middle': the depth of the model is not known")
         return [(self.n_layers // 2,)]
@@ -152,18 +152,18 @@ class SteeringGrid:
         added = settings.variants if "add" in settings.operations else []
         ablated = {tone: [tone, self.reference] for tone in self.tones} if "ablate" in settings.operations else {}
         unsteered = dict.fromkeys([*added, *(variant for variants in ablated.values() for variant in variants)])
-        found = [(NONE, variant, samples) for variant in unsteered]
+        conditions = [(NONE, variant, samples) for variant in unsteered]
         for direction in self.directions.values():
             control = direction.family in CONTROLS
-            asked, doses = (few, few_doses) if control else (samples, settings.doses)
+            questions, doses = (few, few_doses) if control else (samples, settings.doses)
             for phase in settings.phases:
                 for layers in self.layers:
                     edits = [SteeringEdit(direction.name, "add", phase, layers, dose) for dose in doses if dose]
-                    found += [(edit.folder, variant, asked) for edit in edits for variant in added]
+                    conditions += [(edit.folder, variant, questions) for edit in edits for variant in added]
                     if direction.family == "tone":
                         folder = SteeringEdit(direction.name, "ablate", phase, layers, 1.0).folder
-                        found += [(folder, variant, asked) for variant in ablated.get(direction.name, [])]
-        return found
+                        conditions += [(folder, variant, questions) for variant in ablated.get(direction.name, [])]
+        return conditions
 
     @cached_property
     def trajectories(self) -> dict[SteeredPair, int]:
@@ -208,23 +208,23 @@ def directions_of(config: Config) -> list[ToneDirection]:
     """Every direction of an experiment, controls last; names may come up twice where a config is not checked."""
     settings, tones = config.steering, tones_of(config)
     references = references_of(config.variants, config.analysis.references)
-    found: list[ToneDirection] = []
+    directions: list[ToneDirection] = []
     if "diff_means" in settings.methods:
-        found += [ToneDirection(tone, "tone", tone) for tone in tones]
+        directions += [ToneDirection(tone, "tone", tone) for tone in tones]
     if "probe" in settings.methods:
-        found += [ToneDirection(f"probe-{tone}", "probe", tone) for tone in tones]
-    found += [ToneDirection(name, file.family) for name, file in settings.files.items()]
+        directions += [ToneDirection(f"probe-{tone}", "probe", tone) for tone in tones]
+    directions += [ToneDirection(name, file.family) for name, file in settings.files.items()]
     controls = settings.controls
     # Without a reference that has a text there is nothing to be orthogonal to.
     if controls.orthogonal and references and references[-1] != CONTROL:
-        found += [ToneDirection(f"orthogonal-{tone}", "orthogonal", tone) for tone in tones]
-    found += [
+        directions += [ToneDirection(f"orthogonal-{tone}", "orthogonal", tone) for tone in tones]
+    directions += [
         ToneDirection(f"shuffled-{tone}-{number:02d}", "shuffled", tone)
         for tone in tones
         for number in range(1, controls.shuffled + 1)
     ]
-    found += [ToneDirection(f"random-{number:02d}", "random") for number in range(1, controls.random + 1)]
-    return found
+    directions += [ToneDirection(f"random-{number:02d}", "random") for number in range(1, controls.random + 1)]
+    return directions
 
 
 def named_direction(name: str, variants: Iterable[str]) -> ToneDirection:
@@ -242,3 +242,35 @@ def named_direction(name: str, variants: Iterable[str]) -> ToneDirection:
     return ToneDirection(
         name, cast(Family, match["family"] or match["other"] or "random"), match["tone"] or match["of"]
     )
+
+
+LEAST_GROUPS = 5  # fewer cannot be dealt evenly: then single questions are
+
+
+@dataclass(frozen=True)
+class Halves:
+    """The places of questions in the permutation, from 0, in ascending order."""
+
+    fitted: list[int]
+    steered: list[int]
+
+
+def halves(groups: Sequence[str | None], seed: int) -> Halves:
+    """Divide the first questions of an experiment.
+
+    Groups are dealt in the order in which they come up, two at a time, one to each half. So the halves of the first
+    questions stay what they are when more are drawn.
+
+    Args:
+        groups: what each question shares with others; null where it shares nothing.
+        seed: decides which of two goes where.
+    """
+    named = [f"question {place}" if group is None else f"group {group}" for place, group in enumerate(groups)]
+    if len(set(named)) < LEAST_GROUPS:
+        named = [f"question {place}" for place in range(len(groups))]
+    half: dict[str, int] = {}
+    for name in named:
+        if name not in half:
+            pair, second = divmod(len(half), 2)
+            half[name] = second ^ random.Random(f"{seed}:halves:{pair}").getrandbits(1)
+    return Halves(*([place for place, name in enumerate(named) if half[name] == which] for which in (0, 1)))

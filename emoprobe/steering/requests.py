@@ -75,8 +75,8 @@ def _rows(path: Path, sha256: str, layers: tuple[int, ...]) -> dict[str, Any]:
 
 def steering_of(state: AgentState) -> list[dict[str, Any]]:
     """The edits that a trajectory was asked for."""
-    found: list[dict[str, Any]] = (state.request.get("ndif") or {}).get("steering") or []
-    return found
+    edits: list[dict[str, Any]] = (state.request.get("ndif") or {}).get("steering") or []
+    return edits
 
 
 def edited_tokens(state: AgentState) -> int | None:
@@ -90,9 +90,9 @@ def check_steered(steering: list[dict[str, Any]], prompt_ids: list[int]) -> Chec
     """A check of a completion of a prompt that was asked for under some edits: it must echo each."""
 
     def check(answer: Any) -> dict[str, Any]:
-        found = check_response(answer, prompt_ids)
-        _check_echo(found, steering)
-        return found
+        response = check_response(answer, prompt_ids)
+        _check_echo(response, steering)
+        return response
 
     return check
 
@@ -131,14 +131,14 @@ def score_body(
 
 def log_probabilities(answer: dict[str, Any], first: int) -> list[float]:
     """Those of the tokens from `first` on, in nats, out of an answer that `check_scored` accepted."""
-    found: list[float] = answer["choices"][0]["logprobs"]["token_logprobs"][first:]
-    return found
+    values: list[float] = answer["choices"][0]["logprobs"]["token_logprobs"][first:]
+    return values
 
 
 def unedited(answer: dict[str, Any]) -> list[float]:
     """Those of the tokens after the prompt without the edits, out of one in which `kl` tokens were compared."""
-    found: list[float] = answer["ndif"]["unedited"]
-    return found
+    values: list[float] = answer["ndif"]["unedited"]
+    return values
 
 
 def perplexity(logs: list[float]) -> float:
@@ -158,8 +158,8 @@ def _check_echo(answer: dict[str, Any], steering: list[dict[str, Any]]) -> None:
     echoed = crumb.get("steering") if isinstance(crumb, dict) else None
     if not isinstance(echoed, list) or len(echoed) != len(steering):
         raise ResponseError("the answer does not tell that it was steered: its server may know no ndif.steering")
-    for asked, entry in zip(steering, echoed, strict=True):
-        wrong = [key for key, value in asked.items() if not isinstance(entry, dict) or entry.get(key) != value]
+    for requested, entry in zip(steering, echoed, strict=True):
+        wrong = [key for key, value in requested.items() if not isinstance(entry, dict) or entry.get(key) != value]
         if wrong:
             raise ResponseError(f"the answer was steered otherwise than asked for: {', '.join(wrong)} in {entry}")
         if "tokens" not in entry:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from emoprobe.config.execution.storage import Storage
 from emoprobe.results.activation_folder import ActivationError
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
+
 
 CONNECT_SECONDS = 20
 # Requests are signed once and tried again as they are, so that credentials must outlive all tries of one.
@@ -45,7 +47,7 @@ class CorruptError(StorageError):
 
 
 @dataclass(frozen=True)
-class Found:
+class ObjectStart:
     """A part of an object from its beginning, and what the store says of the whole."""
 
     content: bytes
@@ -82,7 +84,7 @@ class Bucket:
         """The full address of an object."""
         return f"{self.url}/{key}"
 
-    def begin(self, key: str, length: int) -> Found:
+    def begin(self, key: str, length: int) -> ObjectStart:
         """The first bytes of an object, fewer where it has fewer.
 
         Raises:
@@ -92,7 +94,7 @@ class Bucket:
 
         with self._explained("read", key):
             result = obstore.get(self._store, key, options={"range": (0, length)})
-            return Found(bytes(result.bytes()), result.meta["size"], result.meta["e_tag"])
+            return ObjectStart(bytes(result.bytes()), result.meta["size"], result.meta["e_tag"])
 
     def read(self, key: str, start: int, end: int) -> bytes:
         """Some bytes of an object, in requests of one part each.
@@ -105,8 +107,8 @@ class Bucket:
         parts = []
         with self._explained("read", key):
             for begin in range(start, end, self.part):
-                wanted = min(self.part, end - begin)
-                parts.append(bytes(obstore.get_range(self._store, key, start=begin, length=wanted)))
+                length = min(self.part, end - begin)
+                parts.append(bytes(obstore.get_range(self._store, key, start=begin, length=length)))
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def read_whole(self, key: str) -> bytes:
@@ -247,5 +249,31 @@ def _reason(error: Exception) -> str:
     answer = re.search(r"(?:status code: (?P<status>[^:<]+)|- (?P<error>HTTP error: .*))", text)
     if answer is None:
         return text[:400]
-    said = re.findall(r"<(?:Code|Message)>(.*?)</", text)
-    return ": ".join([(answer["status"] or answer["error"]).strip(), *said])[:400]
+    details = re.findall(r"<(?:Code|Message)>(.*?)</", text)
+    return ": ".join([(answer["status"] or answer["error"]).strip(), *details])[:400]
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_parallel(function: Callable[[Item], Result], items: Sequence[Item], at_once: int) -> list[Result]:
+    """The results of a function for each item, in order, some of them worked on at once; the first error ends it.
+
+    Threads rather than a loop, as a notebook runs one of its own.
+    """
+    if not items:
+        return []
+    with ThreadPoolExecutor(min(at_once, len(items))) as pool:
+        futures = [pool.submit(function, item) for item in items]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def shares(items: int, requests: int) -> tuple[int, int]:
+    """How many items to work on at once, and how many requests each may have in flight, for so many in all."""
+    at_once = max(1, min(items, requests))
+    return at_once, max(1, requests // at_once)

@@ -12,8 +12,7 @@ from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationFold
 from emoprobe.results.layout import ACTIVATION_FILES, Layout
 from emoprobe.results.manifest import StoredEntry
 from emoprobe.results.record import Record
-from emoprobe.storage.bucket import Bucket, StorageError
-from emoprobe.storage.parallel import in_parallel
+from emoprobe.storage.bucket import Bucket, StorageError, in_parallel
 from emoprobe.storage.remote import experiment_bucket, fault_of, named_shard, read_rows, read_shards
 from emoprobe.storage.shard import Shard
 
@@ -41,9 +40,9 @@ def pull(layout: Layout, settings: Storage) -> Pulled:
     rows, shards = read_rows(bucket)
     if not rows:
         raise StorageError(f"{bucket.url}: has no activations; push them there first (make push)")
-    wanted = {name: row for name, row in rows.items() if _is_away(layout, name, row)}
-    fetch(layout, bucket, wanted, shards)
-    pulled = Pulled(uri=bucket.url, folders=len(wanted), here=len(rows) - len(wanted))
+    missing = {name: row for name, row in rows.items() if _is_away(layout, name, row)}
+    fetch(layout, bucket, missing, shards)
+    pulled = Pulled(uri=bucket.url, folders=len(missing), here=len(rows) - len(missing))
     atomic.write_json(layout.pulled, pulled.values())
     log.info("%s: %d folders were pulled, %d were here", bucket.url, pulled.folders, pulled.here)
     return pulled

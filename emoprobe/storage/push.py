@@ -7,20 +7,18 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import RootModel, ValidationError
-
 from emoprobe.config.execution.storage import Storage
 from emoprobe.results import atomic
 from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationError, ActivationMetadata, StoredTensors
 from emoprobe.results.layout import Layout
 from emoprobe.results.manifest import Manifest, ManifestEntry, StoredEntry
-from emoprobe.results.os_errors import unreadable_words
-from emoprobe.results.record import DamagedError, Record, read_json
-from emoprobe.storage.bucket import Bucket, CorruptError, StorageError
-from emoprobe.storage.draft import Draft, LocalFolder, grouped
-from emoprobe.storage.parallel import in_parallel, shares
+from emoprobe.results.record import DamagedError, Record, unreadable_words
+from emoprobe.storage.bucket import Bucket, CorruptError, StorageError, in_parallel, shares
 from emoprobe.storage.remote import (
+    CheckedShard,
+    CheckedShards,
     agrees,
+    checked_shards,
     experiment_bucket,
     manifest_text,
     read_rows,
@@ -28,20 +26,9 @@ from emoprobe.storage.remote import (
     stored_entry,
     write_manifest,
 )
-from emoprobe.storage.shard import PREFIX, READINGS, Shard, read_shard
+from emoprobe.storage.shard import PREFIX, READINGS, Draft, LocalFolder, Shard, grouped, read_shard
 
 log = logging.getLogger(__name__)
-
-
-class CheckedShard(Record):
-    """A shard as it was when it was checked. A store gives an object another `e_tag` when its bytes change."""
-
-    bytes: int
-    e_tag: str | None
-
-
-class CheckedShards(RootModel[dict[str, CheckedShard]]):
-    """`activations_shards.json`: address → the shard, of all that hold an experiment's activations."""
 
 
 class Pushed(Record):
@@ -70,9 +57,9 @@ def push(layout: Layout, pairs: Iterable[tuple[str, str]], settings: Storage) ->
     bucket = experiment_bucket(layout, settings)
     folders = [_local_folder("/".join(pair), layout.activations(*pair)) for pair in pairs]
     there, shards = read_rows(bucket)
-    own = {folder.name: row for folder in folders if (row := _own_row(layout, folder)) is not None}
-    shards |= read_shards(bucket, [row for row in own.values() if row.uri not in shards])
-    claimed = there | own
+    here = {folder.name: row for folder in folders if (row := _recorded_row(layout, folder)) is not None}
+    shards |= read_shards(bucket, [row for row in here.values() if row.uri not in shards])
+    claimed = there | here
     whole = _whole_shards(bucket, shards, checked_shards(layout))
     rows = {name: row for name, row in claimed.items() if row.uri in whole and agrees(name, row, whole[row.uri])}
     for name in sorted(there.keys() - rows.keys() - {folder.name for folder in folders}):
@@ -113,19 +100,11 @@ def push_folders(bucket: Bucket, paths: Iterable[Path]) -> dict[Path, StoredTens
     experiments: dict[Path, dict[str, Path]] = {}
     for path in paths:
         experiments.setdefault(path.parent.parent, {})[f"{path.parent.name}/{path.name}"] = path
-    found: dict[Path, StoredTensors] = {}
+    stored: dict[Path, StoredTensors] = {}
     for folders in experiments.values():
         for shard in _send(bucket, [_local_folder(name, path) for name, path in sorted(folders.items())]):
-            found |= {folders[name]: shard.stored(name) for name in shard.index.folders}
-    return found
-
-
-def checked_shards(layout: Layout) -> dict[str, CheckedShard]:
-    """The shards that were checked when they were pushed; none where nobody knows."""
-    try:
-        return CheckedShards.model_validate(read_json(layout.shards)).root if layout.shards.exists() else {}
-    except (DamagedError, ValidationError):
-        return {}
+            stored |= {folders[name]: shard.stored(name) for name in shard.index.folders}
+    return stored
 
 
 def _local_folder(name: str, path: Path) -> LocalFolder:
@@ -137,10 +116,10 @@ def _local_folder(name: str, path: Path) -> LocalFolder:
     return LocalFolder(name, path, text, metadata)
 
 
-def _own_row(layout: Layout, folder: LocalFolder) -> StoredEntry | None:
+def _recorded_row(layout: Layout, folder: LocalFolder) -> StoredEntry | None:
     """The row of a folder that says itself where its tensors lie."""
-    found = folder.metadata
-    return None if found.stored is None else stored_entry(layout, folder.name, found, found.stored)
+    metadata = folder.metadata
+    return None if metadata.stored is None else stored_entry(layout, folder.name, metadata, metadata.stored)
 
 
 def _row(layout: Layout, name: str, shard: Shard) -> StoredEntry:
@@ -150,8 +129,8 @@ def _row(layout: Layout, name: str, shard: Shard) -> StoredEntry:
 def _must_have_tensors(folder: LocalFolder, shards: dict[str, Shard | StorageError]) -> None:
     if (folder.path / TENSORS).exists():
         return
-    found = shards.get(folder.metadata.stored.uri) if folder.metadata.stored is not None else None
-    why = str(found) if isinstance(found, StorageError) else "they are neither here nor in the bucket"
+    shard = shards.get(folder.metadata.stored.uri) if folder.metadata.stored is not None else None
+    why = str(shard) if isinstance(shard, StorageError) else "they are neither here nor in the bucket"
     raise ActivationError(f"{folder.path / TENSORS}: is lost ({why}); delete its folder and run again")
 
 
@@ -159,7 +138,7 @@ def _whole_shards(
     bucket: Bucket, shards: dict[str, Shard | StorageError], known: dict[str, CheckedShard]
 ) -> dict[str, Shard]:  # fmt: skip
     """Those that hold what they should. One that was checked before and has not changed is not read again."""
-    found = [shard for shard in shards.values() if isinstance(shard, Shard)]
+    readable = [shard for shard in shards.values() if isinstance(shard, Shard)]
 
     def is_whole(shard: Shard) -> bool:
         old = known.get(shard.uri)
@@ -167,9 +146,9 @@ def _whole_shards(
             return True
         return shard.find_fault(in_flight=in_flight) is None
 
-    at_once, in_flight = shares(len(found), bucket.settings.concurrency)
-    kept = in_parallel(is_whole, found, at_once)
-    return {shard.uri: shard for shard, whole in zip(found, kept, strict=True) if whole}
+    at_once, in_flight = shares(len(readable), bucket.settings.concurrency)
+    kept = in_parallel(is_whole, readable, at_once)
+    return {shard.uri: shard for shard, whole in zip(readable, kept, strict=True) if whole}
 
 
 def _is_there(folder: LocalFolder, rows: dict[str, StoredEntry], shards: dict[str, Shard]) -> bool:
@@ -218,12 +197,12 @@ def _name_here(layout: Layout, rows: dict[str, StoredEntry]) -> None:
     """Give the rows of the local manifest their places. What follows from it stays up to date."""
     if not layout.manifest.exists():
         return
-    own = Manifest.read(layout.manifest).root
+    entries = Manifest.read(layout.manifest).root
     placed: dict[str, ManifestEntry] = {}
-    for name, entry in own.items():
+    for name, entry in entries.items():
         row = rows.get(name)
         placed[name] = row if row is not None and row.sha256 == entry.sha256 else entry
-    if placed != own:
+    if placed != entries:
         atomic.rewrite_text(layout.manifest, atomic.to_json(Manifest(placed).model_dump(mode="json")))
 
 

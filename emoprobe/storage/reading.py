@@ -14,8 +14,7 @@ from emoprobe.config.execution.storage import Storage
 from emoprobe.results.activation_folder import ActivationError, ActivationFolder, StoredTensors
 from emoprobe.results.layout import Layout
 from emoprobe.results.manifest import Manifest, ManifestEntry, StoredEntry
-from emoprobe.storage.bucket import Bucket, CorruptError, StorageError
-from emoprobe.storage.parallel import in_parallel
+from emoprobe.storage.bucket import Bucket, CorruptError, StorageError, in_parallel
 from emoprobe.storage.remote import fault_of, forget_shards, named_shard, read_rows, remember
 from emoprobe.storage.shard import READINGS, Shard, TensorPlace
 
@@ -40,19 +39,19 @@ class _Piece:
         return self.begin + len(self.rows) * self.place.layer_bytes
 
 
-def stored_folders(url: str, wanted: Callable[[str, str], bool]) -> dict[tuple[str, str], ActivationFolder]:
+def stored_folders(url: str, selects: Callable[[str, str], bool]) -> dict[tuple[str, str], ActivationFolder]:
     """The activation folders of an experiment in object storage, without their tensors.
 
     Args:
         url: the experiment's folder there.
-        wanted: which variants and samples.
+        selects: which variants and samples.
 
     Raises:
         StorageError: it cannot be read, or a shard is missing or corrupt.
     """
     bucket = Bucket(url)
-    rows, shards = read_rows(bucket, lambda name: wanted(*name.split("/", 1)))
-    found = {}
+    rows, shards = read_rows(bucket, lambda name: selects(*name.split("/", 1)))
+    folders = {}
     for name, row in rows.items():
         if fault := fault_of(name, row, shards):
             raise StorageError(fault)
@@ -61,12 +60,12 @@ def stored_folders(url: str, wanted: Callable[[str, str], bool]) -> dict[tuple[s
         remember(shard)
         metadata = shard.index.folders[name].read_metadata(name).model_copy(update={"stored": row.stored})
         variant, _, sample = name.partition("/")
-        found[variant, sample] = ActivationFolder(Path(row.save_dir), metadata, here=False)
-    return found
+        folders[variant, sample] = ActivationFolder(Path(row.save_dir), metadata, here=False)
+    return folders
 
 
 @dataclass(frozen=True)
-class WantedTensors:
+class TensorRequest:
     """Some layers, by their rows in the tensors, of a folder that is in object storage."""
 
     name: str
@@ -75,9 +74,9 @@ class WantedTensors:
     layers: list[int]
 
 
-def wanted_tensors(
+def tensor_requests(
     experiment: str | Path, folders: Sequence[tuple[tuple[str, str], ActivationFolder, list[int]]]
-) -> list[WantedTensors]:
+) -> list[TensorRequest]:
     """Where the tensors of folders lie that are not here: their metadata say so, or the local manifest.
 
     Args:
@@ -91,7 +90,7 @@ def wanted_tensors(
     if any(folder.metadata.stored is None for _, folder, _ in folders):
         layout = Layout(Path(experiment))
         entries = Manifest.read(layout.manifest).root if layout.manifest.exists() else {}
-    found = []
+    requests = []
     for (variant, sample), folder, layers in folders:
         name, stored = f"{variant}/{sample}", folder.metadata.stored
         entry = entries.get(name)
@@ -99,12 +98,12 @@ def wanted_tensors(
             stored = entry.stored
         if stored is None:
             raise ActivationError(f"{folder.tensors} is damaged (it is missing); delete its folder and run again")
-        found.append(WantedTensors(name, stored, folder.metadata.dtype, layers))
-    return found
+        requests.append(TensorRequest(name, stored, folder.metadata.dtype, layers))
+    return requests
 
 
 def read_layers(
-    folders: Sequence[WantedTensors], hook_point: str
+    folders: Sequence[TensorRequest], hook_point: str
 ) -> Iterator[tuple[int, list[int], np.ndarray]]:  # fmt: skip
     """Some layers of one tensor of many folders.
 
@@ -131,20 +130,20 @@ def read_layers(
 
 def _neighbours(layers: Sequence[int]) -> list[tuple[int, list[int]]]:
     """Layers as runs that lie side by side: the first of each, and which of the given ones they are."""
-    found: list[tuple[int, list[int]]] = []
+    runs: list[tuple[int, list[int]]] = []
     for row, layer in sorted(enumerate(layers), key=lambda item: item[1]):
-        if found and layer == found[-1][0] + len(found[-1][1]):
-            found[-1][1].append(row)
+        if runs and layer == runs[-1][0] + len(runs[-1][1]):
+            runs[-1][1].append(row)
         else:
-            found.append((layer, [row]))
-    return found
+            runs.append((layer, [row]))
+    return runs
 
 
-def _pieces(folders: Sequence[WantedTensors], hook_point: str) -> list[_Piece]:
+def _pieces(folders: Sequence[TensorRequest], hook_point: str) -> list[_Piece]:
     settings = Storage()
     ordered = sorted({folder.stored.uri: folder.stored for folder in folders[::-1]}.values(), key=lambda at: at.uri)
-    found = in_parallel(lambda stored: named_shard(stored, settings), ordered, settings.concurrency)
-    shards = {shard.uri: shard for shard in found}
+    opened = in_parallel(lambda stored: named_shard(stored, settings), ordered, settings.concurrency)
+    shards = {shard.uri: shard for shard in opened}
     pieces = []
     for number, folder in enumerate(folders):
         stored, shard = folder.stored, shards[folder.stored.uri]
@@ -163,9 +162,9 @@ def _pieces(folders: Sequence[WantedTensors], hook_point: str) -> list[_Piece]:
 
 def _ranges(pieces: list[_Piece]) -> list[list[_Piece]]:
     """Pieces that one request reads: close to each other, and no more than a part in all."""
-    found: list[list[_Piece]] = []
+    ranges: list[list[_Piece]] = []
     for piece in pieces:
-        last = found[-1] if found else None
+        last = ranges[-1] if ranges else None
         if (
             last is not None
             and last[0].shard is piece.shard
@@ -174,8 +173,8 @@ def _ranges(pieces: list[_Piece]) -> list[list[_Piece]]:
         ):
             last.append(piece)
         else:
-            found.append([piece])
-    return found
+            ranges.append([piece])
+    return ranges
 
 
 def _batches(ranges: list[list[_Piece]]) -> Iterator[list[list[_Piece]]]:
@@ -198,9 +197,9 @@ def _read(pieces: list[_Piece]) -> list[tuple[_Piece, memoryview]]:
     shard, first, end = pieces[0].shard, pieces[0].begin, pieces[-1].end
     for _ in range(READINGS):
         content = memoryview(shard.bucket.read(shard.key, first, end))
-        found = [(piece, content[piece.begin - first : piece.end - first]) for piece in pieces]
-        if all(_is_whole(piece, part) for piece, part in found):
-            return found
+        parts = [(piece, content[piece.begin - first : piece.end - first]) for piece in pieces]
+        if all(_is_whole(piece, part) for piece, part in parts):
+            return parts
     raise CorruptError(
         f"{shard.uri}: the shard is corrupt between bytes {first} and {end}; push again from where its tensors are, or "
         "delete the folders that it holds and run again"

@@ -1,19 +1,19 @@
-"""An experiment's folder in a bucket: its manifest, and the shards that it names."""
+"""Read, write and check the manifest of an experiment in a bucket, and the shards that it names."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 
-from pydantic import ValidationError
+from pydantic import RootModel, ValidationError
 
 from emoprobe.config.execution.storage import Storage
 from emoprobe.results import atomic
-from emoprobe.results.activation_folder import ActivationMetadata, StoredTensors
+from emoprobe.results.activation_folder import TENSORS, ActivationMetadata, StoredTensors
 from emoprobe.results.layout import Layout
-from emoprobe.results.manifest import Manifest, StoredEntry
-from emoprobe.storage.bucket import Bucket, CorruptError, MissingObjectError, StorageError
-from emoprobe.storage.parallel import in_parallel
+from emoprobe.results.manifest import Manifest, ManifestEntry, StoredEntry
+from emoprobe.results.record import DamagedError, Record, read_json
+from emoprobe.storage.bucket import Bucket, CorruptError, MissingObjectError, StorageError, in_parallel, shares
 from emoprobe.storage.shard import FIRST_READ, READINGS, Shard, read_shard, split_uri
 
 MANIFEST = "activations_manifest.json"
@@ -146,7 +146,7 @@ def forget_shards() -> None:
 
 
 def read_rows(
-    bucket: Bucket, wanted: Callable[[str], bool] = lambda name: True
+    bucket: Bucket, selects: Callable[[str], bool] = lambda name: True
 ) -> tuple[dict[str, StoredEntry], dict[str, Shard | StorageError]]:
     """The rows of the manifest in the bucket for the folders that are wanted, and the shards that they name.
 
@@ -158,7 +158,7 @@ def read_rows(
     rows: dict[str, StoredEntry] = {}
     shards: dict[str, Shard | StorageError] = {}
     for _ in range(READINGS):
-        rows = {name: row for name, row in read_manifest(bucket).items() if wanted(name)}
+        rows = {name: row for name, row in read_manifest(bucket).items() if selects(name)}
         shards = read_shards(bucket, rows.values())
         if not any(fault_of(name, row, shards) for name, row in rows.items()):
             break
@@ -183,3 +183,55 @@ def agrees(name: str, row: StoredEntry, shard: Shard) -> bool:
         and (row.sha256, row.bytes) == (folder.sha256, folder.length)
         and row.stored == shard.stored(name)
     )
+
+
+class CheckedShard(Record):
+    """A shard as it was when it was checked. A store gives an object another `e_tag` when its bytes change."""
+
+    bytes: int
+    e_tag: str | None
+
+
+class CheckedShards(RootModel[dict[str, CheckedShard]]):
+    """`activations_shards.json`: address → the shard, of all that hold an experiment's activations."""
+
+
+def checked_shards(layout: Layout) -> dict[str, CheckedShard]:
+    """The shards that were checked when they were pushed; none where nobody knows."""
+    try:
+        return CheckedShards.model_validate(read_json(layout.shards)).root if layout.shards.exists() else {}
+    except (DamagedError, ValidationError):
+        return {}
+
+
+def check_stored(layout: Layout, entries: Mapping[str, ManifestEntry]) -> list[str]:
+    """What is wrong with the shards that hold an experiment's activations, one line each.
+
+    The index of every shard is read. Its files are read where they are all that there is of some tensors, and where the
+    store says that the shard has changed since it was pushed.
+
+    Raises:
+        StorageError: the store cannot be reached.
+    """
+    rows = {name: entry for name, entry in entries.items() if isinstance(entry, StoredEntry)}
+    if not rows:
+        return []
+    bucket = Bucket(split_uri(next(iter(rows.values())).uri)[0])
+    known = checked_shards(layout)
+    shards = read_shards(bucket, rows.values())
+    problems = dict.fromkeys(fault for name, row in rows.items() if (fault := fault_of(name, row, shards)))
+    away: dict[str, set[str]] = {}
+    for name, row in rows.items():
+        variant, _, sample = name.partition("/")
+        if not (layout.activations(variant, sample) / TENSORS).exists():
+            away.setdefault(row.uri, set()).add(name)
+
+    def find(shard: Shard) -> StorageError | None:
+        before = known.get(shard.uri)
+        changed = before is None or shard.e_tag is None or before.e_tag != shard.e_tag
+        return shard.find_fault(None if changed else away.get(shard.uri, set()), in_flight)
+
+    present = [shard for shard in shards.values() if isinstance(shard, Shard)]
+    at_once, in_flight = shares(len(present), bucket.settings.concurrency)
+    faults = in_parallel(find, present, at_once)
+    return [*problems, *(str(error) for error in faults if error is not None)]

@@ -12,16 +12,17 @@ An object is named after the SHA-256 of all of it: the same folders make the sam
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container, Sequence
+import json
+import zlib
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import Field
 
-from emoprobe.results.activation_folder import METADATA, ActivationMetadata, StoredTensors
-from emoprobe.results.record import Record
-from emoprobe.storage.bucket import Bucket, CorruptError, Found, MissingObjectError, StorageError
-from emoprobe.storage.parallel import in_parallel
+from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationError, ActivationMetadata, StoredTensors
+from emoprobe.results.record import Record, unreadable_words
+from emoprobe.storage.bucket import Bucket, CorruptError, MissingObjectError, ObjectStart, StorageError, in_parallel
 
 PREFIX = "shards"
 HEAD = 8 + 32
@@ -97,17 +98,17 @@ class Shard:
 
     def runs(self, names: Container[str] | None = None) -> list[list[str]]:
         """The folders, or some of them, as runs that one request reads: side by side, about a part's bytes in all."""
-        found: list[list[str]] = []
-        held, end = 0, -1
+        runs: list[list[str]] = []
+        size, end = 0, -1
         for name, folder in self.index.folders.items():
             if names is not None and name not in names:
                 continue
-            if folder.offset != end or held + folder.length > self.bucket.part:
-                found.append([])
-                held = 0
-            found[-1].append(name)
-            held, end = held + folder.length, folder.offset + folder.length
-        return found
+            if folder.offset != end or size + folder.length > self.bucket.part:
+                runs.append([])
+                size = 0
+            runs[-1].append(name)
+            size, end = size + folder.length, folder.offset + folder.length
+        return runs
 
     def read_run(self, names: Sequence[str]) -> dict[str, memoryview]:
         """The tensors' files of folders that lie side by side, each checked by its hash.
@@ -162,14 +163,14 @@ def read_shard(bucket: Bucket, key: str, guess: int = FIRST_READ) -> Shard:
     problem = ""
     for _ in range(READINGS):
         try:
-            found = bucket.begin(key, max(guess, HEAD))
+            beginning = bucket.begin(key, max(guess, HEAD))
         except MissingObjectError:
             raise MissingObjectError(
                 f"{bucket.uri(key)}: the shard is missing; push again from where its tensors are, or delete the "
                 "folders that it holds and run again"
             ) from None
         try:
-            return _parse(bucket, key, found)
+            return _parse(bucket, key, beginning)
         except StorageError:
             raise
         except ValueError as error:
@@ -180,18 +181,18 @@ def read_shard(bucket: Bucket, key: str, guess: int = FIRST_READ) -> Shard:
     )
 
 
-def _parse(bucket: Bucket, key: str, found: Found) -> Shard:
-    start = HEAD + int.from_bytes(found.content[:8], "little")
-    if not HEAD < start <= found.size:
+def _parse(bucket: Bucket, key: str, beginning: ObjectStart) -> Shard:
+    start = HEAD + int.from_bytes(beginning.content[:8], "little")
+    if not HEAD < start <= beginning.size:
         raise ValueError("its index is said to be longer than it")
-    text = found.content[HEAD:start]
+    text = beginning.content[HEAD:start]
     if len(text) < start - HEAD:
         text += bucket.read(key, HEAD + len(text), start)
-    if hashlib.sha256(text).digest() != found.content[8:HEAD]:
+    if hashlib.sha256(text).digest() != beginning.content[8:HEAD]:
         raise ValueError("its index is not that of its hash")
-    shard = Shard(bucket, key, Index.model_validate_json(text), start, found.e_tag)
-    if shard.size != found.size:
-        raise ValueError(f"it has {found.size} bytes, not {shard.size}")
+    shard = Shard(bucket, key, Index.model_validate_json(text), start, beginning.e_tag)
+    if shard.size != beginning.size:
+        raise ValueError(f"it has {beginning.size} bytes, not {shard.size}")
     return shard
 
 
@@ -205,3 +206,99 @@ def split_uri(uri: str) -> tuple[str, str]:
     if not separator:
         raise StorageError(f"{uri}: is no address of a shard; delete the folder that names it and run again")
     return url, f"{PREFIX}/{name}"
+
+
+MAX_BYTES = 1 << 30  # of one shard of large folders, so that a failed upload does not cost hours
+
+
+@dataclass(frozen=True)
+class LocalFolder:
+    """An activation folder of this machine that is to be pushed."""
+
+    name: str
+    path: Path
+    text: str
+    metadata: ActivationMetadata
+
+
+def grouped(folders: Iterable[LocalFolder], samples: int, size: int) -> list[list[LocalFolder]]:
+    """Group folders into shards: of one variant, so many samples or more, until they have so many bytes."""
+    groups: list[list[LocalFolder]] = []
+    variant, held = None, 0
+    for folder in folders:
+        of_variant = folder.name.partition("/")[0]
+        full = groups and ((len(groups[-1]) >= samples and held >= size) or held + folder.metadata.bytes > MAX_BYTES)
+        if of_variant != variant or full:
+            groups.append([])
+            variant, held = of_variant, 0
+        groups[-1].append(folder)
+        held += folder.metadata.bytes
+    return groups
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A shard that is not in the bucket yet."""
+
+    folders: list[LocalFolder]
+    index: Index
+    head: bytes
+    key: str
+
+    @property
+    def size(self) -> int:
+        """Its size in bytes."""
+        return len(self.head) + self.index.bytes
+
+    @classmethod
+    def of(cls, folders: Sequence[LocalFolder]) -> Draft:
+        """Read some folders, check them, and say what their shard is.
+
+        Raises:
+            ActivationError: a file is missing or is not what its metadata says.
+        """
+        entries: dict[str, ShardedFolder] = {}
+        offset = 0
+        for folder in folders:
+            entries[folder.name] = _entry(folder, offset)
+            offset += entries[folder.name].length
+        index = Index(folders=entries)
+        text = json.dumps(index.values(), ensure_ascii=False, separators=(",", ":")).encode()
+        head = len(text).to_bytes(8, "little") + hashlib.sha256(text).digest() + text
+        digest = hashlib.sha256(head)
+        for folder in folders:
+            digest.update(_tensors(folder))
+        return cls(list(folders), index, head, f"{PREFIX}/{digest.hexdigest()}.shard")
+
+    def content(self) -> Iterator[bytes]:
+        """Its bytes, in pieces."""
+        yield self.head
+        for folder in self.folders:
+            yield _tensors(folder)
+
+
+def _tensors(folder: LocalFolder) -> bytes:
+    try:
+        return (folder.path / TENSORS).read_bytes()
+    except OSError as error:
+        raise ActivationError(f"{folder.path / TENSORS} {unreadable_words(error, 'its folder')}") from None
+
+
+def _entry(folder: LocalFolder, offset: int) -> ShardedFolder:
+    content = _tensors(folder)
+    digest = sha256(content)
+    if (digest, len(content)) != (folder.metadata.sha256, folder.metadata.bytes):
+        raise ActivationError(
+            f"{folder.path / TENSORS}: hash or size is not what {METADATA} says; delete its folder and run again"
+        )
+    data = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:data])
+    view = memoryview(content)
+    tensors = {}
+    for point in folder.metadata.hook_points:
+        begin, end = (data + place for place in header[point]["data_offsets"])
+        layers = header[point]["shape"][0]
+        step = (end - begin) // layers if layers else 0
+        checks = [zlib.crc32(view[at : at + step]) for at in range(begin, end, step or 1)] if step else []
+        tensors[point] = TensorPlace(shape=header[point]["shape"], begin=begin, layer_bytes=step, crc32=checks)
+    return ShardedFolder(metadata=folder.text, offset=offset, length=len(content), sha256=digest, tensors=tensors)

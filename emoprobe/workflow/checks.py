@@ -16,14 +16,14 @@ from emoprobe import __version__
 from emoprobe.analysis.contrasts import contrasts_of, references_of
 from emoprobe.config.errors import ConfigError, lines_by_experiment
 from emoprobe.config.experiment import Config
+from emoprobe.config.files import Study
 from emoprobe.config.science.dataset import Dataset
-from emoprobe.config.study import Study
 from emoprobe.conversations.sources import DataError, check_source, files, kind_of, reasoning_gym
 from emoprobe.conversations.sources.data_source import is_here
 from emoprobe.conversations.variants import VariantError, load_transform, variant_texts
 from emoprobe.models import autoencoders
 from emoprobe.models import source as models
-from emoprobe.models.depth import layer_count, stream_width
+from emoprobe.models.settings import layer_count, stream_width
 from emoprobe.results.layout import MODELS
 from emoprobe.workflow.heavy_checks import MOST_ROWS, ask, row_problems, unless_unanswered
 from emoprobe.workflow.model_checks import check_model, directory_of

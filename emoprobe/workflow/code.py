@@ -17,22 +17,20 @@ from emoprobe.results import atomic
 from emoprobe.workflow.remembered import CHECKS
 
 LIBRARY = Path(__file__).parents[1]
-# Modules and packages that cannot change a number or a sentence. Whatever else is reachable by imports counts, but for
-# `emoprobe/__init__.py`, which has the version and imports public names for others.
+# Modules and packages that cannot change a number or a sentence. Neither can those of sections with `changes_results =
+# False`, nor `emoprobe/__init__.py`, which has the version and imports public names for others.
 EXCLUDED = {
     "emoprobe.results.atomic": "writes the bytes that it is given",
-    "emoprobe.results.dates": "sets the dates of files and reads none of them",
-    "emoprobe.config.execution": "sections that change no result, by their contract",
     "emoprobe.workflow": "decides which jobs there are; their files are the inputs of the rules",
 }
 # What a source file comes to, kept by the hash of its content: parsing all of them takes longer than a plan should.
 KEPT = "code.json"
-# Raised where `_canonical` or `_imports` change.
-FORMAT = f"1 {sys.version_info.major}.{sys.version_info.minor}"
+# Raised where `_canonical`, `_imports` or `_changes_no_result` change.
+FORMAT = f"2 {sys.version_info.major}.{sys.version_info.minor}"
 
 
 class ModuleDigest(NamedTuple):
-    """The digest of one file, and the modules that it may import."""
+    """The digest of one file, empty where it cannot change a result, and the modules that it may import."""
 
     digest: str
     imports: list[str]
@@ -90,7 +88,8 @@ def _files_of(name: str, sources: dict[str, ModuleDigest]) -> Iterator[str]:
     """The file of a module or package, if it is one of the library that counts."""
     if name != "emoprobe" and not any(f"{name}.".startswith(f"{excluded}.") for excluded in EXCLUDED):
         place = name.replace(".", "/")
-        yield from (path for path in (f"{place}.py", f"{place}/__init__.py") if path in sources)
+        paths = (f"{place}.py", f"{place}/__init__.py")
+        yield from (path for path in paths if path in sources and sources[path].digest)
 
 
 @cache
@@ -120,9 +119,26 @@ def _read(name: str, content: bytes) -> ModuleDigest:
     if not name.endswith(".py"):
         return ModuleDigest(hashlib.sha256(content).hexdigest(), [])
     tree = ast.parse(content)
+    if _changes_no_result(tree):
+        return ModuleDigest("", [])
     package = name.rpartition("/")[0].replace("/", ".")
     imports = sorted({found for found in _imports(tree, package) if found.startswith("emoprobe.")})
     return ModuleDigest(hashlib.sha256(repr(_canonical(tree)).encode()).hexdigest(), imports)
+
+
+def _changes_no_result(tree: ast.Module) -> bool:
+    """Whether a module is about sections of the config that say `changes_results = False`, and about nothing else."""
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    return bool(classes) and all(
+        any(
+            isinstance(line, ast.AnnAssign)
+            and ast.unparse(line.target) == "changes_results"
+            and isinstance(line.value, ast.Constant)
+            and line.value.value is False
+            for line in section.body
+        )
+        for section in classes
+    )
 
 
 def _canonical(node: object) -> object:

@@ -19,11 +19,17 @@ from emoprobe.conversations.samples import DataError, draw
 from emoprobe.conversations.sources import files
 from emoprobe.conversations.variants import VariantError, opening_messages
 from emoprobe.models import source as models
-from emoprobe.models.depth import downloaded, layer_count, read_settings
-from emoprobe.models.requirements import context_length, quantisation, why_not_generated, why_not_loaded
-from emoprobe.models.source import ModelError
+from emoprobe.models.settings import (
+    context_length,
+    downloaded,
+    layer_count,
+    quantisation,
+    read_settings,
+    why_not_generated,
+    why_not_loaded,
+)
+from emoprobe.models.source import ModelError, shapes
 from emoprobe.models.tokens import count_tokens
-from emoprobe.models.weights import shapes
 from emoprobe.workflow.heavy_checks import ask, unless_unanswered
 from emoprobe.workflow.process import hardware
 from emoprobe.workflow.prompt_checks import check_prompts

@@ -12,7 +12,7 @@ from typing import Any
 
 import emoprobe
 from emoprobe.config.errors import ConfigError
-from emoprobe.config.study import Study
+from emoprobe.config.files import Study
 from emoprobe.results import atomic
 
 # Inside the wheel, `scripts` and `server` lie here: as packages of their own their names would clash with others.

@@ -13,7 +13,7 @@ from emoprobe.config.experiment import Config
 from emoprobe.conversations import samples
 from emoprobe.conversations.sources import hub, kind_of
 from emoprobe.conversations.sources.data_source import paths_sha256
-from emoprobe.models.depth import known_size
+from emoprobe.models.settings import known_size
 from emoprobe.results.activation_folder import METADATA
 from emoprobe.results.layout import SCORES, TRAJECTORY_FILES, Layout
 from emoprobe.steering.grid import SteeringGrid, captured_questions

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from emoprobe.analysis.contrasts import references_of
 from emoprobe.config.experiment import Config
-from emoprobe.config.names import CONTROL
 from emoprobe.config.science.steering import MIDDLE, NONE, DirectionFile, layer_sets
+from emoprobe.config.section import CONTROL
 from emoprobe.conversations.sources import DataError, hub, kind_of
-from emoprobe.models.depth import known_size
+from emoprobe.models.settings import known_size
 from emoprobe.steering.grid import captured_questions, directions_of, tones_of
 from emoprobe.workflow.remembered import remembered
 from emoprobe.workflow.steered import question_groups

@@ -12,15 +12,15 @@ from functools import cached_property
 from pathlib import Path
 
 from emoprobe.config.experiment import Config
+from emoprobe.config.files import Study
 from emoprobe.config.science.generation import Backend
-from emoprobe.config.study import Study
 from emoprobe.conversations.samples import captured_pairs, experiment_pairs, sample_ids, token_pairs
 from emoprobe.report.figures import figures_of
 from emoprobe.report.parts import table_rules
 from emoprobe.results.activation_folder import METADATA, TENSORS
 from emoprobe.results.catalogue import tables_of
 from emoprobe.results.layout import ACTIVATION_FILES, AUTOENCODER_FILES, SCORES, TRAJECTORY_FILES, Layout
-from emoprobe.results.small_files import check_records
+from emoprobe.results.verification import check_records
 from emoprobe.workflow.steered import SteeredTargets
 from emoprobe.workflow.steering_checks import unreachable
 

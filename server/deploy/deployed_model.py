@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from emoprobe.config.errors import ConfigError
 from emoprobe.config.execution.deploy import Deploy
 from emoprobe.config.experiment import Config
-from emoprobe.config.study import Study
+from emoprobe.config.files import Study
 from emoprobe.models import source as models
 from server.pool.launch import Kind
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from emoprobe.config.execution.deploy import Deploy
 from emoprobe.config.experiment import Config
-from emoprobe.config.study import Study
+from emoprobe.config.files import Study
 from emoprobe.results import atomic
 from server.deploy.deployed_model import model_identity, pushed_to
 from server.deploy.orders import Server

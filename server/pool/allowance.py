@@ -12,8 +12,7 @@ from emoprobe.conversations.samples import experiment_pairs
 from emoprobe.results.activation_folder import METADATA, ActivationError, ActivationFolder
 from emoprobe.results.layout import SCORES, Layout
 from emoprobe.results.record import DamagedError
-from emoprobe.results.scores import Scores
-from emoprobe.results.trajectory import STATE, AgentState
+from emoprobe.results.trajectory import STATE, AgentState, Scores
 
 if TYPE_CHECKING:
     from server.pool.fleet import UnansweredError

@@ -10,11 +10,11 @@ from pathlib import Path
 from emoprobe.config.experiment import Config
 from emoprobe.conversations.rendering import Renderer
 from emoprobe.conversations.samples import Drawer, located
-from emoprobe.models.depth import known_size, layer_count
+from emoprobe.models.settings import known_size, layer_count
 from emoprobe.models.source import ModelCard, tokenizer_directory
 from emoprobe.models.tokens import Encode, encoder
 from emoprobe.results.layout import Layout
-from emoprobe.results.sample import Sample
+from emoprobe.results.trajectory import Sample
 from emoprobe.steering.grid import SteeringGrid, captured_questions
 from server.pool.allowance import Allowance, pair_allowance, steering_allowance
 

@@ -18,8 +18,7 @@ from emoprobe.conversations.samples import DataError
 from emoprobe.conversations.variants import VariantError
 from emoprobe.models.source import ModelError
 from emoprobe.results.activation_folder import ActivationError
-from emoprobe.results.os_errors import what_to_do
-from emoprobe.results.record import DamagedError
+from emoprobe.results.record import DamagedError, what_to_do
 from server.pool import jobs, steering
 from server.pool.address import PoolAddress
 from server.pool.fleet import FleetDownError, GaveUpError, RefusedError

@@ -23,9 +23,8 @@ from emoprobe.conversations.samples import DataError, draw
 from emoprobe.conversations.variants import TransformError, apply_transform
 from emoprobe.results import atomic
 from emoprobe.results.layout import Layout
-from emoprobe.results.sample import Sample
 from emoprobe.results.tables import read_table, write_table
-from emoprobe.results.trajectory import Trajectory
+from emoprobe.results.trajectory import Sample, Trajectory
 from emoprobe.stages.folder import analyze_folder
 from emoprobe.text import half_surrogate, split_lines
 from tests.workspace import ROOT

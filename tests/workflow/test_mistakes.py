@@ -19,7 +19,7 @@ ROWS = '{"question": "1 + 1?", "answer": 2}\n' * 3
     ("sections", "line"),
     [
         ({"generation": {"max_tokens": "many"}}, "generation.max_tokens = 'many': "),
-        ({"generation": {"max_token": 3}}, "generation.max_token: is no known key; did you mean 'max_tokens'?"),
+        ({"generation": {"max_token": 3}}, "generation.max_token: unknown key; did you mean 'max_tokens'?"),
         ({"dataset": {"source": "nowhere.jsonl"}}, "dataset.source = 'nowhere.jsonl': "),
         ({"dataset": {"source": "rows.jsonl", "question": "problem"}}, "no column 'problem'"),
         ({"dataset": {"source": "rows.jsonl", "samples": 4}}, "has only 3 rows"),

@@ -16,9 +16,8 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from emoprobe.results.activations import load_activations
-from emoprobe.results.scores import Scores
 from emoprobe.results.tables import read_table
-from emoprobe.results.trajectory import AgentState
+from emoprobe.results.trajectory import AgentState, Scores
 from tests.workflow.pool import end_pool
 from tests.workspace import Workspace, wait_for
 

@@ -18,7 +18,7 @@ from emoprobe.conversations.samples import split_draw_id, token_pairs
 from emoprobe.conversations.variants import paraphrase_index
 from emoprobe.results.activation_folder import TENSORS, ActivationError, ActivationFolder, ActivationMetadata
 from emoprobe.results.layout import Layout
-from emoprobe.results.sample import Sample
+from emoprobe.results.trajectory import Sample
 
 POINT = "resid_post"
 PARTS = ("question", "response")

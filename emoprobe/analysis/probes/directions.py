@@ -18,7 +18,7 @@ from emoprobe.analysis.probes.auroc import LEAST_UNITS
 from emoprobe.analysis.probes.probe_design import ALPHA
 from emoprobe.analysis.probes.row_codes import RowCodes
 from emoprobe.config.experiment import Config
-from emoprobe.config.names import CONTROL
+from emoprobe.config.section import CONTROL
 
 LEAST_BLOCKS = 4  # two halves of two
 HALVINGS = 10

@@ -13,7 +13,7 @@ from emoprobe.analysis.probes.discriminant import Cells, variant_moments
 from emoprobe.analysis.probes.nuisance import is_response, nuisance_features, with_variants
 from emoprobe.analysis.probes.row_codes import RowCodes
 from emoprobe.analysis.probes.valence import ValenceDesign, ValenceResult, probe_valence
-from emoprobe.config.science.probes import Probes
+from emoprobe.config.science.analysis import Probes
 
 
 @dataclass(frozen=True)

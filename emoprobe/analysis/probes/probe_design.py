@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from emoprobe.config.experiment import Config
-from emoprobe.config.science.probes import ProbeTarget
+from emoprobe.config.science.analysis import ProbeTarget
 from emoprobe.results.record import Record
 
 ALPHA = 0.05

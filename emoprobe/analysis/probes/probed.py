@@ -14,7 +14,7 @@ from emoprobe.analysis.probes.discriminant import Cells, variant_moments
 from emoprobe.analysis.probes.position import ProbedPosition
 from emoprobe.analysis.probes.valence import ValenceResult, probe_valence
 from emoprobe.analysis.probes.variant import VariantResult, probe_variant
-from emoprobe.config.science.probes import Probes, ProbeTarget
+from emoprobe.config.science.analysis import Probes, ProbeTarget
 
 
 @dataclass

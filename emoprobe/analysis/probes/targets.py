@@ -15,7 +15,7 @@ from emoprobe.analysis.probes.probe_design import ALPHA, ProbeTest, correct_test
 from emoprobe.analysis.probes.row_codes import RowCodes
 from emoprobe.analysis.probes.valence import ValenceResult
 from emoprobe.analysis.probes.variant import VariantResult
-from emoprobe.config.science.probes import Probes
+from emoprobe.config.science.analysis import Probes
 
 NULL_QUANTILE = 1 - ALPHA
 

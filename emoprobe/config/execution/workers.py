@@ -7,8 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from emoprobe.config.execution.slurm import SlurmShape
-from emoprobe.config.names import check_url, check_variable
-from emoprobe.config.section import Hidden, Section
+from emoprobe.config.section import Hidden, Section, check_url, check_variable
 
 
 class Workers(Section):

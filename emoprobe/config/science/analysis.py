@@ -1,6 +1,8 @@
-"""What is concluded from the tables, and how sure one must be."""
+"""Statistical analysis of the tables, and the linear probes."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -8,21 +10,26 @@ from emoprobe.config.section import Section
 
 
 class Analysis(Section):
-    """What is compared with what, and when a difference counts."""
+    """Contrasts between variants, and the margin of equivalence."""
 
     references: list[str] | None = Field(
         None,
-        description="Variants that the others are compared with, the primary one last; null: `control` and, where "
-        "there is one, `filler`.",
+        description="Reference variants of the contrasts, the primary one last; null: `control` and, if defined, "
+        "`filler`.",
     )
     margin: float = Field(
-        0.10, gt=0.0, lt=1.0, description="A difference of accuracies within this on either side counts as equivalent."
+        0.10,
+        gt=0.0,
+        lt=1.0,
+        description="Equivalence margin: the largest difference of accuracies, in either direction, that counts "
+        "as equivalent.",
     )
     token_tolerance: float = Field(
         0.15,
         ge=0.0,
         lt=1.0,
-        description="How far the mean tokens of a variant's texts may be from the primary reference's, as a share.",
+        description="Accepted relative difference between a variant's mean number of tokens and the primary "
+        "reference's.",
     )
 
     @field_validator("references")
@@ -31,3 +38,32 @@ class Analysis(Section):
         if references is not None and (not references or len(set(references)) < len(references)):
             raise ValueError("must name at least one variant, and none twice")
         return references
+
+
+ProbeTarget = Literal["variant", "valence", "correct"]
+
+
+class Probes(Section):
+    """Linear probes on the captured activations."""
+
+    targets: list[ProbeTarget] = Field(
+        ["variant", "valence", "correct"], min_length=1, description="Labels to predict from the activations."
+    )
+    folds: int = Field(
+        5, ge=3, le=100, description="Cross-validation folds over questions; a group of questions is never split."
+    )
+    shrinkage: float = Field(
+        0.1,
+        gt=0.0,
+        le=1.0,
+        description="Shrinkage of the discriminant's covariance towards a multiple of the identity; at 1 the "
+        "probe is a "
+        "difference of means.",
+    )
+    permutations: int = Field(
+        199, ge=19, description="Number of label permutations; all of them where there are fewer."
+    )
+    control_tasks: int = Field(10, ge=10, description="Number of control tasks; selectivity is the mean over them.")
+    min_per_class: int = Field(
+        4, ge=2, description="Minimum number of questions in each class; a target with fewer is skipped."
+    )

@@ -1,4 +1,4 @@
-"""Which activations are captured."""
+"""Selection of the activations to capture."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ MODULE_PATH = r"^(?:[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*)?\.?(?:input|outp
 
 
 class Capture(Section):
-    """Which activations are captured."""
+    """Selection of the activations to capture: layers, hook points and token positions."""
 
     enabled: bool = Field(True, description="false: no activations, no probes.")
     samples: Annotated[int | None, Extent] = Field(
-        None, ge=1, description="Only the first so many questions are captured; null: all."
+        None, ge=1, description="Number of questions, from the first, whose activations are captured; null: all."
     )
     layers: Literal["all"] | list[int] = Field(
         "all", description="`all`, or a list; negative indices count from the end."
@@ -30,22 +30,22 @@ class Capture(Section):
         ["input_layernorm.output", "post_attention_layernorm.output"],
         min_length=1,
         description="`resid_pre`, `attn_out`, `resid_mid`, `mlp_out`, `resid_post`, which mean the same in every "
-        "family of models; or a module path relative to a decoder layer plus `.input` or `.output`, `.input` and "
-        "`.output` alone being the layer's own.",
+        "model family; or a module path relative to a decoder layer plus `.input` or `.output`; `.input` and "
+        "`.output` alone are those of the layer.",
     )
     positions: Literal["all"] | list[int | str] = Field(
         ["last_prompt", "prefix_mean", "response_first", "response_mean", "response_last"],
-        description="`all`, or a list of named positions and token indices.",
+        description="`all` token positions, or a list of named positions and token indices.",
     )
-    dtype: Dtype = Field("float16", description="Of the stored activations.")
+    dtype: Dtype = Field("float16", description="Data type of the stored activations.")
 
     @field_validator("layers", mode="before")
     @classmethod
     def check_layers(cls, layers: Any) -> Any:
-        """`all`, or a list of different indices.
+        """Accept `all` or a list of different indices.
 
         Raises:
-            ValueError: it is something else.
+            ValueError: any other value.
         """
         if layers == "all":
             return layers
@@ -70,10 +70,10 @@ class Capture(Section):
     @field_validator("positions", mode="before")
     @classmethod
     def check_positions(cls, positions: Any) -> Any:
-        """`all`, or a list of different names and indices.
+        """Accept `all` or a list of different names and indices.
 
         Raises:
-            ValueError: it is something else.
+            ValueError: any other value.
         """
         if positions == "all":
             return positions

@@ -1,4 +1,4 @@
-"""Where the questions come from."""
+"""Source and number of the questions."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
-from emoprobe.config.names import check_name
-from emoprobe.config.section import Extent, Section, Text
+from emoprobe.config.section import Extent, Section, Text, check_name
 
 
 class Dataset(Section):
-    """Where the questions come from and how many are drawn."""
+    """Source and number of the questions."""
 
     source: Text = Field(
         "gsm_symbolic",
@@ -22,25 +21,26 @@ class Dataset(Section):
     arguments: dict[str, Any] = Field(
         default_factory=dict, description="Arguments of a `reasoning_gym` task, such as `max_terms: 2`."
     )
-    config: Text | None = Field(None, description="Configuration of a Hugging Face data set; null: its only one.")
+    config: Text | None = Field(None, description="Configuration of a Hugging Face data set; null: the only one.")
     revision: Text | None = Field(
-        None, description="Branch, tag or commit of a Hugging Face data set; null: its newest."
+        None, description="Branch, tag or commit of a Hugging Face data set; null: the default branch."
     )
-    split: Text = Field("test", description="Split of a Hugging Face data set; other sources have one and ignore it.")
+    split: Text = Field("test", description="Split of a Hugging Face data set; other sources ignore it.")
     samples: Annotated[int, Extent] = Field(
-        8, ge=1, le=999_999, description="The first so many of one seeded permutation."
+        8, ge=1, le=999_999, description="Number of questions, from the first of one seeded permutation."
     )
     question: Text = Field(
         "question",
         description="Column of the question in a file or Hugging Face data set; `a.b` is field b of column a.",
     )
-    answer: Text = Field("answer", description="Column of the answer there.")
+    answer: Text = Field("answer", description="Column of the answer.")
     choices: Text | None = Field(
-        None, description="Column of a list of options: they are shown below the question, and a letter is its answer."
+        None,
+        description="Column with a list of options. They are shown below the question, and the answer is a letter.",
     )
     group: Text | None = Field(
         None,
-        description="Column that says which samples belong together, such as a template; folds never divide a group.",
+        description="Column that groups samples, such as their template; folds never split a group.",
     )
     id_prefix: str = Field("gsm8k", description="Sample ids are `{id_prefix}_0001` and so on.")
 

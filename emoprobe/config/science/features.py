@@ -1,4 +1,4 @@
-"""Features: directions that a sparse autoencoder finds in the residual stream."""
+"""Features of a sparse autoencoder on the residual stream."""
 
 from __future__ import annotations
 
@@ -11,25 +11,30 @@ from emoprobe.config.section import Extent, Section, Text
 
 
 class Autoencoder(Section):
-    """The sparse autoencoder: one with pretrained weights, or small ones trained on the captured tokens."""
+    """The sparse autoencoder: pretrained weights, or small autoencoders trained on the captured tokens."""
 
     source: Text | None = Field(
         None,
         description="Pretrained weights in SAELens' or sparsify's format: a local directory (`./NAME` or `/NAME`), "
-        "or an id of the Hugging Face hub; null: train. The other keys but `folder` and `revision` are for training.",
+        "or an id of the Hugging Face hub; null: train. All other keys but `folder` and `revision` are for training.",
     )
     folder: Text | None = Field(None, description="Folder inside of the source, such as `layers.15`.")
     revision: Text | None = Field(None, description="Branch, tag or commit on the hub; null: the default branch.")
     architecture: Literal["topk", "batch_topk"] = Field(
         "batch_topk", description="`topk`: k features a token; `batch_topk`: k on average (Bussmann et al. 2024)."
     )
-    width: int = Field(2048, ge=2, le=1 << 20, description="Features.")
+    width: int = Field(2048, ge=2, le=1 << 20, description="Number of features.")
     k: int = Field(16, ge=1, description="Features that are active on a token, on average with `batch_topk`.")
-    steps: int = Field(1000, ge=1, description="Steps of Adam.")
-    batch_tokens: int = Field(1024, ge=2, description="Tokens of a step.")
-    learning_rate: float = Field(1e-3, gt=0.0, le=1.0, description="Of Adam; it falls to 0 over the last fifth.")
+    steps: int = Field(1000, ge=1, description="Training steps (Adam).")
+    batch_tokens: int = Field(1024, ge=2, description="Tokens in a training step.")
+    learning_rate: float = Field(
+        1e-3, gt=0.0, le=1.0, description="Learning rate of Adam; it decays to 0 over the last fifth of the steps."
+    )
     seeds: Annotated[int, Extent] = Field(
-        3, ge=3, le=100, description="Autoencoders that differ in nothing but their seed; the first names the features."
+        3,
+        ge=3,
+        le=100,
+        description="Number of autoencoders that differ only in their seed; features are numbered as in the first.",
     )
 
     @model_validator(mode="after")
@@ -42,22 +47,28 @@ class Autoencoder(Section):
 
 
 class Features(Section):
-    """Features of a sparse autoencoder that differ between the tones and their reference."""
+    """Search for autoencoder features that differ between the tones and their reference."""
 
-    enabled: bool = Field(False, description="true: capture every token at one layer, and look for features there.")
+    enabled: bool = Field(
+        False, description="Whether to capture every token at one layer and test autoencoder features there."
+    )
     samples: Annotated[int | None, Extent] = Field(
-        None, ge=1, description="Only the first so many questions; null: all."
+        None, ge=1, description="Number of questions, from the first; null: all."
     )
     layer: int | None = Field(
-        None, description="The layer, whose output (`resid_post`) is looked at; negative ones count from the end."
+        None,
+        description="Layer whose output (`resid_post`) the autoencoder reads; negative indices count from the end.",
     )
-    dtype: Dtype = Field("float16", description="Of the stored activations.")
+    dtype: Dtype = Field("float16", description="Data type of the stored activations.")
     autoencoder: Autoencoder = Field(default_factory=lambda: Autoencoder(), description="The autoencoder.")
     chosen: int = Field(
-        10, ge=1, le=1000, description="Features of each tone and part that one half of the questions puts up."
+        10,
+        ge=1,
+        le=1000,
+        description="Candidate features for each tone and part, selected on one half of the questions.",
     )
-    contexts: int = Field(5, ge=1, le=100, description="Contexts that are shown of a feature.")
-    evaluated: int = Field(64, ge=1, description="Held-out trajectories on which cross-entropy is measured.")
+    contexts: int = Field(5, ge=1, le=100, description="Example contexts shown for a feature.")
+    evaluated: int = Field(64, ge=1, description="Number of held-out trajectories for the cross-entropy.")
 
     @model_validator(mode="after")
     def _layer(self) -> Features:

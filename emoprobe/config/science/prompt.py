@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import keyword
 from string import Formatter
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from emoprobe.config.section import Added, Section, Text
 
@@ -26,21 +27,22 @@ class Prompt(Section):
 
     system: str | None = Field(
         "You are a careful assistant who solves math word problems.",
-        description="System message; null for none.",
+        description="System message; null: none.",
     )
     template: Text = Field(
         '{question}\n\nThink step by step, then write the final answer as "Answer: [number]".',
-        description="User message; `{question}` stands for the question with its options, `{{` and `}}` for braces.",
+        description="User message; `{question}` is replaced by the question with its options, `{{` and `}}` for "
+        "braces.",
     )
 
     examples: list[Example] = Field(
-        default_factory=list, description="Solved questions that stand before the question, as earlier turns."
+        default_factory=list, description="Few-shot examples: solved questions, as turns before the question."
     )
 
     date: Annotated[str | None, Added] = Field(
         None,
-        description="Day that a chat template which writes the date takes for today, such as `2025-01-31`; "
-        "null: 2024-07-26, or a day that the template names itself.",
+        description="Date shown by chat templates that print today's date, such as `2025-01-31`; "
+        "null: 2024-07-26, or the date that the template names itself.",
     )
 
     @field_validator("date", mode="before")
@@ -68,9 +70,71 @@ class Prompt(Section):
         except ValueError as error:
             raise ValueError(f"is no format string ({error}); write {{{{ and }}}} for literal braces") from None
         if set(fields) != {"question"}:
-            found = ", ".join(f"{{{name}}}" for name in fields) or "none"
+            placeholders = ", ".join(f"{{{name}}}" for name in fields) or "none"
             raise ValueError(
-                f"must contain the placeholder {{question}} and no other (found: {found}); "
+                f"must contain the placeholder {{question}} and no other (found: {placeholders}); "
                 "write {{ and }} for literal braces"
             )
         return template
+
+
+# The keys that say what a variant does; at most one is given.
+WAYS = ("text", "texts", "transform", "scramble")
+Placement = Literal["user_prefix", "user_suffix", "system_prefix", "system_suffix"]
+Valence = Literal["negative", "neutral", "positive"]
+
+
+class Variant(Section):
+    """One way of opening the conversation. With no key at all, messages stay as they are."""
+
+    text: Text | None = Field(None, description="The emotional text.")
+    texts: Annotated[list[Text], Field(min_length=1)] | None = Field(
+        None, description="Paraphrases, assigned to the samples in turn; all draws of a question have the same one."
+    )
+    placement: Placement = Field("user_prefix", description="Where the text is added.")
+    transform: str | None = Field(
+        None, description="`module:function` instead of a text: takes and returns a list of messages."
+    )
+    scramble: Text | None = Field(
+        None,
+        description="Name of another variant whose texts are used with their words in a seeded random order: a "
+        "control for tone.",
+    )
+    valence: Valence | None = Field(None, description="Emotional valence of the text, a target of the probes.")
+
+    @field_validator("text")
+    @classmethod
+    def _text(cls, text: str | None) -> str | None:
+        if text is not None and not text.strip():
+            raise ValueError("must hold more than white space")
+        return text
+
+    @field_validator("texts")
+    @classmethod
+    def _texts(cls, texts: list[str] | None) -> list[str] | None:
+        if texts is not None and not all(text.strip() for text in texts):
+            raise ValueError("every text must hold more than white space")
+        return texts
+
+    @field_validator("transform")
+    @classmethod
+    def _transform(cls, transform: str | None) -> str | None:
+        if transform is None:
+            return None
+        module, colon, function = transform.partition(":")
+        parts = [*module.split("."), *function.split(".")]
+        if not colon or not all(part.isidentifier() and not keyword.iskeyword(part) for part in parts):
+            raise ValueError("must name a function as `module:function`")
+        return transform
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Variant:
+        given = [key for key in WAYS if getattr(self, key) is not None]
+        if len(given) > 1:
+            raise ValueError(f"has {' and '.join(given)}; give one of {', '.join(WAYS)}")
+        return self
+
+    @property
+    def paraphrases(self) -> list[str]:
+        """The texts that this variant names itself; empty where it adds none, or those of another."""
+        return self.texts if self.texts is not None else [self.text] if self.text is not None else []

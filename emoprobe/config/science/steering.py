@@ -1,4 +1,4 @@
-"""What the model is steered along, how, and how far."""
+"""Steering: directions, operations, doses and scores."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from emoprobe.config.names import check_name
 from emoprobe.config.science.capture import NamedPosition
-from emoprobe.config.section import Extent, Section, Text
+from emoprobe.config.section import Extent, Section, Text, check_name
 
 Operation = Literal["add", "ablate"]
 Phase = Literal["prompt", "generation", "all"]
@@ -19,65 +18,75 @@ MIDDLE = "middle"
 
 
 class Fit(Section):
-    """What the directions are fitted on. Another value makes all of them, and what was steered along them, anew."""
+    """Data that directions are fitted on. A change recomputes all directions and the trajectories steered with them."""
 
     position: NamedPosition = Field(
         "last_prompt", description="Captured position that directions are fitted at, in the part `resid_post`."
     )
     questions: int | None = Field(
-        None, ge=2, description="Only the first so many questions of the fitting half; null: all of it."
+        None, ge=2, description="Number of questions, from the first of the fitting half; null: all."
     )
 
 
 class DirectionFile(Section):
-    """A direction out of a safetensors file."""
+    """A direction from a safetensors file."""
 
-    path: Text = Field(description="The file; a relative path is taken from where the workflow is started.")
-    key: Text = Field("direction", description="Tensor: a vector for all layers, or a row for each layer.")
+    path: Text = Field(description="Path of the file; relative paths start at the working directory of the workflow.")
+    key: Text = Field(
+        "direction", description="Name of the tensor: a vector for all layers, or one row for each layer."
+    )
     family: Literal["file", "feature"] = Field(
-        "file", description="What the tables call it; verdicts are corrected within a family."
+        "file", description="Family of the direction in the tables; verdicts are corrected within a family."
     )
     row: int | None = Field(
-        None, ge=0, description="Where the tensor holds many vectors, such as a decoder's features: which of them."
+        None, ge=0, description="Row of the vector, where the tensor holds many, such as the features of a decoder."
     )
 
 
 class Controls(Section):
-    """Directions that should do nothing in particular: what an effect is compared with."""
+    """Control directions, which give the null distribution of an effect."""
 
     random: Annotated[int, Extent] = Field(
-        39, ge=0, le=9999, description="Random directions, as long as the others; with 39 of them p can reach 0.025."
+        39,
+        ge=0,
+        le=9999,
+        description="Number of random directions, with the norm of the others; with 39, p can reach 0.025.",
     )
     shuffled: Annotated[int, Extent] = Field(
         20,
         ge=0,
         le=9999,
-        description="Directions of each tone with tone and reference exchanged in half the questions: what a push does "
-        "where activations vary. With 20 a verdict is within reach for any number of tones.",
+        description="Number of directions of each tone with tone and reference exchanged in half the questions: a push "
+        "along the variation of the activations. With 20, a verdict is possible for any number of tones.",
     )
     orthogonal: Annotated[bool, Extent] = Field(
-        True, description="Each tone's direction without its part along what any text adds (`filler` to `control`)."
+        True,
+        description="Whether to steer along each tone's direction without its component along the effect of any "
+        "text (`filler` minus `control`).",
     )
     questions: Annotated[int | None, Extent] = Field(
         None,
         ge=1,
-        description="Only the first so many steered questions; null: all. Below 8 there is no verdict.",
+        description="Number of steered questions, from the first; null: all. Below 8 there is no verdict.",
     )
     doses: Annotated[list[float] | None, Extent] = Field(
-        None, min_length=1, description="Only these of the doses; null: all. A verdict is on doses that controls have."
+        None,
+        min_length=1,
+        description="Doses of the controls; null: all. Verdicts use only doses that the controls have.",
     )
 
 
 class SteeringScores(Section):
-    """What is read off forward passes over a steered answer."""
+    """Scores from forward passes over a steered answer."""
 
     gold: Text = Field(
         "{answer}",
-        description="What is forced after the prompt for log p(gold); `{answer}` is the gold answer. Special tokens "
-        "may be written out, such as an end of turn.",
+        description="Text forced after the prompt for log p(gold); `{answer}` is the gold answer. It may "
+        "contain special "
+        "tokens, such as an end of turn.",
     )
     kl_tokens: int = Field(
-        8, ge=1, le=1000, description="First tokens of the answer over which the divergence is taken."
+        8, ge=1, le=1000, description="Number of tokens, from the first of the answer, for the KL divergence."
     )
 
     @field_validator("gold")
@@ -89,27 +98,29 @@ class SteeringScores(Section):
 
 
 class Coherence(Section):
-    """Up to where a steered text counts as coherent: only there can an effect be a finding."""
+    """Limits within which steered text counts as coherent. Effects beyond them give no verdict."""
 
     max_perplexity: float = Field(
         2.0,
         gt=1.0,
-        description="Most that the perplexity may be, as a multiple of the unsteered text's: geometric mean over "
-        "questions.",
+        description="Maximum perplexity, as a multiple of that of the unsteered text (geometric mean over questions).",
     )
     max_repetition: float = Field(
-        0.1, ge=0.0, lt=1.0, description="Most that the mean repetition may exceed that of the unsteered texts."
+        0.1, ge=0.0, lt=1.0, description="Maximum excess of the mean repetition over that of the unsteered texts."
     )
 
 
 class Steering(Section):
-    """Trajectories under an edit of the residual stream. All keys here decide which there are, the sections what they
-    hold.
+    """Trajectories generated under an edit of the residual stream.
+
+    The keys of this section decide which trajectories exist; those of its subsections decide their content.
     """
 
-    enabled: Annotated[bool, Extent] = Field(False, description="true: steered trajectories, their tables and figures.")
+    enabled: Annotated[bool, Extent] = Field(
+        False, description="Whether to make steered trajectories, their tables and figures."
+    )
     tones: Annotated[list[str] | None, Extent] = Field(
-        None, description="Variants that have a direction; null: all with a negative or positive valence."
+        None, description="Variants to fit a direction for; null: all with a negative or positive valence."
     )
     methods: Annotated[list[Method], Extent] = Field(
         ["diff_means"],
@@ -118,7 +129,7 @@ class Steering(Section):
         "discriminant between them, as a comparison.",
     )
     files: Annotated[dict[str, DirectionFile], Extent] = Field(
-        default_factory=dict, description="Name → a direction from elsewhere, such as a feature of an autoencoder."
+        default_factory=dict, description="Name → direction from a file, such as a feature of an autoencoder."
     )
     fit: Fit = Field(default_factory=Fit)
     controls: Controls = Field(default_factory=Controls)
@@ -129,24 +140,24 @@ class Steering(Section):
         "in the reference.",
     )
     phases: Annotated[list[Phase], Extent] = Field(
-        ["all"], min_length=1, description="Tokens that are edited: of the `prompt`, of the `generation`, or `all`."
+        ["all"], min_length=1, description="Tokens to edit: those of the `prompt`, of the `generation`, or `all`."
     )
     layers: Annotated[Literal["middle"] | list[int | list[int]], Extent] = Field(
         "middle",
-        description="Layers, each steered alone, or several at once where a list stands for one; `middle` is the one "
+        description="Layers, each steered alone; a list in place of a layer steers several at once. `middle`: "
+        "the layer "
         "at half depth.",
     )
     doses: Annotated[list[float], Extent] = Field(
         [-0.4, -0.2, 0.0, 0.2, 0.4],
         min_length=1,
-        description="Lengths of what is added, as multiples of the median norm of the stream; 0 is the unsteered "
-        "baseline, which is always there.",
+        description="Norms of the added vector, as multiples of the median norm of the residual stream; 0 is "
+        "the unsteered "
+        "baseline, which is always included.",
     )
-    variants: Annotated[list[str], Extent] = Field(
-        ["control"], min_length=1, description="Variants that are steered by `add`."
-    )
+    variants: Annotated[list[str], Extent] = Field(["control"], min_length=1, description="Variants to steer by `add`.")
     questions: Annotated[int | None, Extent] = Field(
-        None, ge=1, description="Only the first so many questions of the steered half; null: all of it."
+        None, ge=1, description="Number of questions, from the first of the steered half; null: all."
     )
     scores: SteeringScores = Field(default_factory=SteeringScores)
     coherence: Coherence = Field(default_factory=Coherence)
@@ -164,7 +175,9 @@ class Steering(Section):
         if layers == MIDDLE:
             return layers
         sets = layer_sets(layers)
-        if not sets or not all(found and list(found) == sorted(set(found)) and found[0] >= 0 for found in sets):
+        if not sets or not all(
+            layer_set and list(layer_set) == sorted(set(layer_set)) and layer_set[0] >= 0 for layer_set in sets
+        ):
             raise ValueError("must be `middle`, or a list of layers from 0 and of ascending lists of them")
         return _once(layers)
 
@@ -191,12 +204,12 @@ class Steering(Section):
     @model_validator(mode="after")
     def _something(self) -> Steering:
         if self.tones == [] and not self.files:
-            raise ValueError("has neither tones nor files, so nothing to steer along")
+            raise ValueError("has neither tones nor files; name a direction to steer along")
         return self
 
 
 def layer_sets(layers: Literal["middle"] | list[int | list[int]]) -> list[tuple[int, ...]]:
-    """The layers that are edited together, one entry a condition; none where the depth of the model decides."""
+    """Return the layers that each condition edits together; empty for `middle`, which depends on the model's depth."""
     entries = [] if isinstance(layers, str) else layers
     return [tuple(entry) if isinstance(entry, list) else (entry,) for entry in entries]
 

@@ -1,7 +1,4 @@
-"""Where questions come from: one module a kind of source, one entry in `KINDS`.
-
-It imports `config` and the reading of gold answers.
-"""
+"""Data sources of questions. Each kind of source is one module and one entry in `KINDS`."""
 
 from __future__ import annotations
 
@@ -16,10 +13,10 @@ KINDS = (reasoning_gym.KIND, files.KIND, hub.KIND)
 
 
 def kind_of(source: str) -> Kind:
-    """The kind of a source by its name.
+    """Return the kind of a source by its name.
 
     Raises:
-        DataError: it is none.
+        DataError: no kind accepts the name.
     """
     for kind in KINDS:
         if kind.matches(source):
@@ -40,7 +37,7 @@ def open_source(dataset: Dataset, seed: int) -> DataSource:
 
 
 def check_source(dataset: Dataset, seed: int) -> list[str]:
-    """What is wrong with a data set as far as it can be told at once and offline, one line each."""
+    """Return the problems of a data set that show quickly and offline, one line each."""
     try:
         return kind_of(dataset.source).check(dataset, seed)
     except DataError as error:

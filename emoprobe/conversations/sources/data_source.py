@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from emoprobe.config.science.dataset import Dataset
+from emoprobe.models.source import is_local
 
 MAX_PATH = 4096  # bytes, of Linux
 
@@ -62,11 +63,6 @@ class Kind:
     paths: Callable[[str], list[Path]] = lambda source: []
 
 
-def is_local(source: str) -> bool:
-    """Whether a source is a path: an absolute one, or one that begins with `.` or `~`."""
-    return source.startswith((".", "/", "~"))
-
-
 def is_here(source: str) -> bool:
     """Whether a source that is not written as a path names a file or directory of the working directory."""
     return not is_local(source) and "\0" not in source and len(source) < MAX_PATH and Path(source).exists()
@@ -87,21 +83,21 @@ def pick(row: Mapping[str, Any], dataset: Dataset, where: str) -> Row:
     Raises:
         DataError: the row lacks one; the message begins with `where` and names the key.
     """
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key in ("question", "answer", "choices", "group"):
         column = getattr(dataset, key)
         if column is None:
             continue
         try:
-            found[key] = _column(row, column)
+            values[key] = _column(row, column)
         except KeyError:
             raise DataError(
                 f"{where} has no column {column!r}; name the column of the {key} in dataset.{key} "
                 f"(columns: {', '.join(_columns(row))})"
             ) from None
-    answer, group = found["answer"], found.get("group")
+    answer, group = values["answer"], values.get("group")
     solution = {"solution": str(answer)} if isinstance(answer, str) else {}
-    return Row(found["question"], answer, solution, None if group is None else str(group), found.get("choices"))
+    return Row(values["question"], answer, solution, None if group is None else str(group), values.get("choices"))
 
 
 def _column(row: Mapping[str, Any], column: str) -> Any:

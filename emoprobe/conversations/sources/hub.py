@@ -10,8 +10,9 @@ from tempfile import TemporaryDirectory
 
 from emoprobe.config.errors import shown
 from emoprobe.config.science.dataset import Dataset
-from emoprobe.conversations.sources.data_source import DataError, Kind, Row, is_here, is_local, pick
+from emoprobe.conversations.sources.data_source import DataError, Kind, Row, is_here, pick
 from emoprobe.conversations.sources.files import SUFFIXES
+from emoprobe.models.source import is_local
 
 # Short name → data set and its configuration.
 SHORT_NAMES = {"gsm8k": ("openai/gsm8k", "main")}

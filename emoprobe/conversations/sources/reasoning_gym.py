@@ -11,7 +11,7 @@ from typing import Any
 
 from emoprobe.config.science.dataset import Dataset
 from emoprobe.conversations.sources.data_source import DataError, DataSource, Kind, Row
-from emoprobe.graders.gold import gold_number
+from emoprobe.graders.answers import gold_number
 
 PREFIX = "reasoning_gym:"
 # Short for `reasoning_gym:gsm_symbolic` (GSM-Symbolic, arXiv:2410.05229), with questions that come up twice kept.
@@ -142,9 +142,9 @@ def _open(dataset: Dataset, seed: int, size: int) -> TaskRows:
         near = difflib.get_close_matches(task, factory.DATASETS, n=1)
         hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
         raise DataError(f"dataset.source = {dataset.source!r}: reasoning_gym has no task {task!r}{hint}")
-    own = sorted({"seed", "size"} & set(dataset.arguments))
-    if own:
-        raise DataError(f"dataset.arguments.{own[0]}: is set by the experiment; remove the key")
+    reserved = sorted({"seed", "size"} & set(dataset.arguments))
+    if reserved:
+        raise DataError(f"dataset.arguments.{reserved[0]}: is set by the experiment; remove the key")
     known = [name for name in factory.DATASETS[task][1].__dataclass_fields__ if name not in ("seed", "size")]
     for name in dataset.arguments:
         if name not in known:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from emoprobe.analysis.contrasts import PRIMARY_MEASURE
-from emoprobe.config.names import CONTROL
+from emoprobe.config.section import CONTROL
 from emoprobe.report.figures.style import (
     DIVERGING,
     FAINT,

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from emoprobe.config.names import CONTROL
+from emoprobe.config.section import CONTROL
 from emoprobe.results import atomic
 
 # Okabe & Ito's palette (2008).

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pandas as pd
 
 from emoprobe.analysis.contrasts import PRIMARY_MEASURE
-from emoprobe.config.names import CONTROL
+from emoprobe.config.section import CONTROL
 from emoprobe.results.statement import Statement, Verdict
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from emoprobe.config.names import CONTROL, FILLER
+from emoprobe.config.section import CONTROL, FILLER
 from emoprobe.report.statements.behaviour import number, points
 from emoprobe.results.preregistration import PowerRow, Preregistration
 from emoprobe.results.statement import Statement

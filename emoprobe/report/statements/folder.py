@@ -6,7 +6,7 @@ import pandas as pd
 
 from emoprobe.analysis.trajectory_table import find_pairs
 from emoprobe.config.experiment import Config
-from emoprobe.config.names import CONTROL, FILLER
+from emoprobe.config.section import CONTROL, FILLER
 from emoprobe.results.activation_folder import ActivationFolder
 from emoprobe.results.activations import find_pairs as find_captured
 from emoprobe.results.layout import Layout, draw_id

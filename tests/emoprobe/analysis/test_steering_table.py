@@ -11,9 +11,7 @@ import pytest
 from emoprobe.analysis.steering_table import repetition, steering_table
 from emoprobe.results.layout import Layout
 from emoprobe.results.record import DamagedError
-from emoprobe.results.sample import Sample
-from emoprobe.results.scores import Scores
-from emoprobe.results.trajectory import AgentState, Outcome, Trajectory, Usage
+from emoprobe.results.trajectory import AgentState, Outcome, Sample, Scores, Trajectory, Usage
 from emoprobe.results.verification import verify
 from emoprobe.steering.grid import ToneDirection
 

@@ -14,7 +14,7 @@ from emoprobe.config.files import load_config, parse_config, study_of
 from emoprobe.config.reading import read_yaml, typed
 from emoprobe.config.section import Section
 from emoprobe.workflow.process import plan_folder, write_plan
-from emoprobe.workflow.triggers import EXECUTION
+from emoprobe.workflow.triggers import EXECUTION, Triggers
 
 ROOT = Path(__file__).parents[3]
 CONFIGS = sorted([ROOT / "config/config.yaml", *(ROOT / "config/experiments").glob("*.yaml")])
@@ -32,6 +32,7 @@ def variants(**others: Any) -> dict[str, Any]:
     return {"variants": {"control": {}, **others}}
 
 
+RENTED = {"backend": "skypilot", "min_vram": 24, "max_price": 1.0}
 # config → what its one error line must hold
 MALFORMED: list[tuple[Any, list[str]]] = [
     ({"analysis": {"references": ["control", "filler"]}}, ["analysis.references", "filler", "no variant"]),
@@ -192,6 +193,22 @@ MALFORMED: list[tuple[Any, list[str]]] = [
         {"workers": {"capture_files": "shared"}, "deploy": {"backend": "ssh", "host": "gpu"}},
         ["workers.capture_files shared", "remove it"],
     ),
+    ({"deploy": {"backend": "ssh"}}, ["needs a host"]),
+    ({"deploy": {"backend": "ssh", "host": "-oProxyCommand=x"}}, ["no host name"]),
+    ({"deploy": {"backend": "ssh", "host": "gpu; rm -rf /"}}, ["no host name"]),
+    ({"deploy": {"backend": "ssh", "host": "gpu", "folder": "/"}}, ["below the home directory"]),
+    ({"deploy": {"backend": "ssh", "host": "gpu", "folder": "../x"}}, ["below the home directory"]),
+    ({"deploy": {"backend": "ssh", "host": "gpu", "folder": "a b"}}, ["below the home directory"]),
+    (
+        {"deploy": {"backend": "ssh", "host": "gpu", "environment": ["HF_TOKEN=abc"]}},
+        ["no name of an environment variable"],
+    ),
+    ({"deploy": {"backend": "skypilot", "min_vram": 24}}, ["needs max_price"]),
+    ({"deploy": {**RENTED, "idle_minutes": None}}, ["needs idle_minutes"]),
+    ({"deploy": {**RENTED, "host": "gpu"}}, ["remove the key"]),
+    ({"deploy": {"backend": "cloud"}}, ["backend"]),
+    ({"deploy": {"backend": "ssh", "host": "gpu", "pasword": "x"}}, ["unknown key"]),
+    ({"workers": {"api_key_env": "KEY", "api_key_file": "/key"}}, ["both api_key_env and api_key_file"]),
 ]
 
 
@@ -484,6 +501,9 @@ def test_a_section_says_itself_whether_it_changes_results() -> None:
     execution = {name for name, section in sections.items() if not section.changes_results}  # type: ignore[union-attr]
     assert execution == EXECUTION == {"workers", "deploy", "storage"}
     assert not SlurmShape.changes_results
+    plain = parse_config({})
+    assert plain.deploy.backend is None
+    assert Triggers.of(parse_config({"deploy": RENTED})) == Triggers.of(plain)
 
 
 def test_other_encodings_and_missing_files_are_named(tmp_path: Path) -> None:

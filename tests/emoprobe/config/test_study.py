@@ -76,14 +76,14 @@ def test_patches(base: Any, patch: Any, expected: Any) -> None:
         ({"study": {}, "grid": GRID}, ["study.name", "missing"]),
         ({"study": {"name": "s"}}, ["either grid or experiments"]),
         ({"study": {"name": "s"}, "grid": GRID, "experiments": {"a": {}}}, ["either grid or experiments"]),
-        ({"study": {"name": "s"}, "grid": {"task": {}}}, ["grid.task names no patch"]),
+        ({"study": {"name": "s"}, "grid": {"task": {}}}, ["grid.task has no patches"]),
         ({"study": {"name": "a/b"}, "grid": GRID}, ["study.name", "no valid name"]),
         ({"study": {"name": "s"}, "experiments": {"a b": {}}}, ["'a b' is no valid name"]),
         ({"study": {"name": "s"}, "grids": GRID}, ["grids", "did you mean 'grid'"]),
         ({"study": {"name": "s"}, "base": "missing.yaml", "grid": GRID}, ["missing.yaml", "No such file"]),
         (
             {"study": {"name": "s"}, "patch": {"dataset": {"sample": 3}}, "grid": GRID},
-            ["dataset.sample: is no known key", "(in s-sums-plain, s-sums-terse, s-words-plain and 1 more)"],
+            ["dataset.sample: unknown key", "(in s-sums-plain, s-sums-terse, s-words-plain and 1 more)"],
         ),
     ],
 )
@@ -92,4 +92,4 @@ def test_mistakes_are_told_once(study: Any, words: list[str]) -> None:
         study_of(study)
     text = str(caught.value)
     assert all(word in text for word in words), text
-    assert text.count("is no known key") <= 1
+    assert text.count("unknown key") <= 1

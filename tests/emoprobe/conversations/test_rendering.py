@@ -19,9 +19,8 @@ from transformers import AutoTokenizer
 from transformers.utils import chat_template_utils
 
 from emoprobe.config.files import load_config
-from emoprobe.conversations.rendering import PromptError, Renderer, TemplateError, Vocabulary
+from emoprobe.conversations.rendering import PromptError, Renderer, TemplateError, Vocabulary, stored_spans
 from emoprobe.conversations.requests import message_spans
-from emoprobe.conversations.stored import stored_spans
 from emoprobe.conversations.variants import opening_messages
 from emoprobe.results.trajectory import AgentState, Message
 from tests import byte_tokenizer

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emoprobe.config.files import parse_config
-from emoprobe.config.names import NAME
 from emoprobe.config.science.dataset import Dataset
+from emoprobe.config.section import NAME
 from emoprobe.conversations.samples import (
     DataError,
     Drawer,
@@ -29,9 +29,9 @@ from emoprobe.conversations.samples import (
     split_draw_id,
 )
 from emoprobe.conversations.sources import check_source, hub
-from emoprobe.graders.gold import gold_letter, gold_number
+from emoprobe.graders.answers import gold_letter, gold_number
 from emoprobe.results.record import DamagedError
-from emoprobe.results.sample import Sample
+from emoprobe.results.trajectory import Sample
 from tests.workspace import ROOT
 
 SHARED_GSM8K = Path(__file__).parents[4] / "shared/data/gsm8k/test.jsonl"

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emoprobe.graders.answers import canonical, find_numbers, parse_number
 from emoprobe.graders.grading import efficiency, extract, grade, is_compliant, visible
-from emoprobe.graders.numbers import canonical, find_numbers, parse_number
 
 SHARED_GSM8K = Path(__file__).parents[4] / "shared/data/gsm8k"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from emoprobe.models.source import ModelError
-from emoprobe.models.tokens import count_tokens
+from emoprobe.models.tokens import count_tokens, encoder, token_texts
 
 
 def test_tokens_are_those_of_the_models_tokenizer(smollm2: Path) -> None:
@@ -24,3 +24,14 @@ def test_a_tokenizer_that_cannot_be_loaded_is_named(tmp_path: Path, content: str
         (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(ModelError, match=r"model\.source: the tokenizer in .* cannot be loaded"):
         count_tokens(["a"], tmp_path)
+
+
+def test_special_tokens_that_a_text_writes_out_are_read_as_such(smollm2: Path) -> None:
+    plain, ended = encoder(smollm2)(["12", "12<|im_end|>"])
+    assert len(ended) == len(plain) + 1
+
+
+def test_tokens_are_decoded_one_by_one(smollm2: Path) -> None:
+    text = "12<|im_end|> It is quiet."
+    (ids,) = encoder(smollm2)([text])
+    assert "".join(token_texts(ids, smollm2)) == text

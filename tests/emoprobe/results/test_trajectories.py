@@ -28,8 +28,7 @@ from emoprobe.results.activation_folder import ActivationError, ActivationFolder
 from emoprobe.results.layout import Layout
 from emoprobe.results.manifest import manifest
 from emoprobe.results.record import DamagedError
-from emoprobe.results.sample import Sample
-from emoprobe.results.trajectory import Attempt, Trajectory
+from emoprobe.results.trajectory import Attempt, Sample, Trajectory
 from emoprobe.results.verification import check_trajectory, verify
 
 CONFIG = parse_config(

@@ -25,12 +25,9 @@ from emoprobe.results import atomic
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.layout import SCORES, Layout, draw_id
 from emoprobe.results.record import DamagedError
-from emoprobe.results.sample import Sample
-from emoprobe.results.scores import Scores
-from emoprobe.results.small_files import Verification, check_records
 from emoprobe.results.tables import frame, read_table, write_table
-from emoprobe.results.trajectory import Attempt, Trajectory
-from emoprobe.results.verification import verify
+from emoprobe.results.trajectory import Attempt, Sample, Scores, Trajectory
+from emoprobe.results.verification import Verification, check_records, verify
 
 CONFIG = parse_config(
     {

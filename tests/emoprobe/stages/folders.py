@@ -15,9 +15,7 @@ from emoprobe.config.files import parse_config
 from emoprobe.results import atomic
 from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationMetadata, TokenPosition, TokenSpans
 from emoprobe.results.layout import SCORES, Layout
-from emoprobe.results.sample import Sample
-from emoprobe.results.scores import Scores
-from emoprobe.results.trajectory import AgentState, Outcome, SampleData, Trajectory, Usage
+from emoprobe.results.trajectory import AgentState, Outcome, Sample, SampleData, Scores, Trajectory, Usage
 
 LAYERS, D, TEXTS = 2, 8, 8
 NEGATIVE, POSITIVE = ("anger", "fear", "sorrow", "shame"), ("joy", "hope", "pride", "warmth")

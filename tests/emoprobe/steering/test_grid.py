@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from emoprobe.config.files import parse_config
-from emoprobe.steering.grid import EDIT, SteeredPair, SteeringEdit, SteeringGrid, UnknownConditionError
-from emoprobe.steering.questions import halves
+from emoprobe.steering.grid import EDIT, SteeredPair, SteeringEdit, SteeringGrid, UnknownConditionError, halves
 
 VARIANTS = {
     "control": {},

@@ -15,9 +15,9 @@ from emoprobe.results.activations import load_block
 from emoprobe.results.layout import Layout
 from emoprobe.results.manifest import Manifest, StoredEntry
 from emoprobe.storage.bucket import Bucket, StorageError
-from emoprobe.storage.checking import check_stored
 from emoprobe.storage.pull import pull
 from emoprobe.storage.push import push
+from emoprobe.storage.remote import check_stored
 from tests.emoprobe.storage import folders
 from tests.faulty_proxy import Fault, FaultyProxy
 

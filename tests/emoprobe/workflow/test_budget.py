@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from emoprobe.config.files import parse_config
-from emoprobe.config.study import Study
+from emoprobe.config.files import Study, parse_config
 from emoprobe.results.layout import Layout
 from emoprobe.workflow.targets import Targets, budget
 

@@ -9,8 +9,7 @@ from typing import Any
 from emoprobe.config.files import parse_config
 from emoprobe.results.activation_folder import ActivationFolder
 from emoprobe.results.layout import Layout
-from emoprobe.results.scores import Scores
-from emoprobe.results.trajectory import AgentState, Timing, Trajectory, Usage
+from emoprobe.results.trajectory import AgentState, Scores, Timing, Trajectory, Usage
 from emoprobe.workflow.progress import FileCount, snapshot, token_rates
 
 NOW = 1_000_000.0

@@ -18,8 +18,7 @@ from emoprobe.config.files import parse_config
 from emoprobe.models.source import ModelCard
 from emoprobe.results import atomic
 from emoprobe.results.layout import Layout
-from emoprobe.results.sample import Sample
-from emoprobe.results.trajectory import Trajectory
+from emoprobe.results.trajectory import Sample, Trajectory
 from server.pool.address import PoolAddress
 from server.pool.experiment_jobs import ExperimentJobs
 from server.pool.fleets import Fleets, ServerSlot

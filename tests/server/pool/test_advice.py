@@ -9,8 +9,14 @@ from typing import Any
 
 import pytest
 
-from emoprobe.results.os_errors import unreadable_words, what_to_do
-from emoprobe.results.record import DamagedError, MissingError, UnreadableError, unreadable
+from emoprobe.results.record import (
+    DamagedError,
+    MissingError,
+    UnreadableError,
+    unreadable,
+    unreadable_words,
+    what_to_do,
+)
 from server.pool import advice
 from server.pool.endpoint import Endpoint
 from server.pool.fleet import Fleet, GaveUpError, RefusedError, ServerDemand

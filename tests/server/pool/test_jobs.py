@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from emoprobe.conversations.requests import request_seed
 from emoprobe.results.activation_folder import ActivationFolder
 from emoprobe.results.layout import Layout
-from emoprobe.results.sample import Sample
+from emoprobe.results.trajectory import Sample
 from tests import byte_tokenizer
 from tests.byte_tokenizer import CHATML
 from tests.server.pool.house import House, trajectory, until

@@ -16,8 +16,7 @@ from safetensors.numpy import save
 
 from emoprobe.results import atomic
 from emoprobe.results.layout import Layout
-from emoprobe.results.scores import Scores
-from emoprobe.results.trajectory import Trajectory
+from emoprobe.results.trajectory import Scores, Trajectory
 from tests.conftest import StubServer
 from tests.server.pool.house import House
 

@@ -1,8 +1,9 @@
-"""What a model asks of settings and packages, compared with the libraries that will load it."""
+"""Settings of a model read from its config.json, compared with the libraries that load it."""
 
 from __future__ import annotations
 
 import ast
+import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,15 @@ import pytest
 import torch
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_QUANTIZER_MAPPING
 
-from emoprobe.models.requirements import (
+from emoprobe.config.science.model import Model
+from emoprobe.models.settings import (
     PACKAGES,
     VLLM_DTYPES,
     context_length,
+    known_size,
+    layer_count,
     quantisation,
+    stream_width,
     why_not_generated,
     why_not_loaded,
 )
@@ -98,3 +103,17 @@ def test_settings_that_say_nothing() -> None:
         assert quantisation(settings) is None
     assert context_length({"max_position_embeddings": 8192, "model_max_length": 131072}) == 131072
     assert context_length({"model_type": "gemma3", "max_position_embeddings": 8, "rope_scaling": {"factor": 8.0}}) == 8
+
+
+def test_the_embedded_model_is_known_before_it_is_converted(smollm2: Path) -> None:
+    assert known_size(Model()) == (layer_count(smollm2), stream_width(smollm2))
+
+
+def test_a_directory_says_so_itself(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"text_config": {"n_layer": 3, "n_embd": 8}}))
+    assert known_size(Model(source=str(tmp_path))) == (3, 8)
+
+
+def test_what_was_not_downloaded_is_not_known(tmp_path: Path) -> None:
+    assert known_size(Model(source="nobody/nothing")) == (None, None)
+    assert known_size(Model(source=str(tmp_path))) == (None, None)
