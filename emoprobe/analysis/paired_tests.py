@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from enum import Enum
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from emoprobe.analysis.conclusion import Conclusion, Reason
 from emoprobe.analysis.contrasts import MEASURES, Contrast, contrasts_of, references_of
 from emoprobe.analysis.estimates import MIN_QUESTIONS, MIN_TEXTS, Estimates, Floats, difference
 from emoprobe.analysis.questions import Questions
 from emoprobe.analysis.statistics import LEVEL, holm
+from emoprobe.config.names import CONTROL
 from emoprobe.results.catalogue import TABLES
+from emoprobe.results.statement import Verdict
 from emoprobe.results.tables import frame
 
 
@@ -44,9 +48,57 @@ def paired_tests(table: pd.DataFrame, margin: float, references: Sequence[str] |
     return frame(TABLES["paired_tests"], found.to_dict(orient="records"))  # type: ignore[arg-type]
 
 
-def verdict(p: float, p_equivalent: float) -> str:
-    """What two corrected p values say: a difference that is shown outranks that it is small."""
-    return "different" if p < LEVEL else "equivalent" if p_equivalent < LEVEL else "undecided"
+def verdict(p: float, p_equivalent: float) -> Verdict:
+    """Return the verdict of two corrected p-values: a difference that is shown outranks that it is small."""
+    if p < LEVEL:
+        return Verdict.DIFFERENT
+    return Verdict.EQUIVALENT if p_equivalent < LEVEL else Verdict.UNDECIDED
+
+
+class ContrastReason(Reason):
+    """Why a contrast of accuracies has its verdict."""
+
+    RAISES = Verdict.DIFFERENT, "the accuracy of the variant is higher"
+    LOWERS = Verdict.DIFFERENT, "the accuracy of the variant is lower"
+    WITHIN_MARGIN = Verdict.EQUIVALENT, "the 95 % interval lies within the margin"
+    NEAR_MARGIN = Verdict.EQUIVALENT, "the 90 % interval lies within the margin, and the 95 % interval does not"
+    INCONCLUSIVE = Verdict.UNDECIDED, "neither test rejects"
+    NO_INTERVAL = Verdict.UNDECIDED, "there is too little data for an interval"
+
+
+class Wording(Enum):
+    """How far a variant speaks for other texts than those that were used."""
+
+    NO_TEXT = "adds no text"
+    UNKNOWN_TEXTS = "which question had which text is unknown"
+    ONE_TEXT = "one text, and others may do otherwise"
+    SEVERAL_TEXTS = "several texts, which stand for others"
+
+    @classmethod
+    def of(cls, variant: str, texts: int) -> Wording:
+        """Return the wording of a variant with so many texts that have a question."""
+        if variant == CONTROL:
+            return cls.NO_TEXT
+        return (cls.UNKNOWN_TEXTS, cls.ONE_TEXT, cls.SEVERAL_TEXTS)[min(texts, 2)]
+
+
+def conclude_contrast(row: Mapping[str, Any], margin: float) -> Conclusion:
+    """Return the conclusion of a row of the table `paired_tests`, with None for what is missing.
+
+    Args:
+        row: the row.
+        margin: the margin of equivalence that the table was made with.
+    """
+    outcome, low, high = Verdict(row["verdict"]), row["low"], row["high"]
+    if outcome is Verdict.DIFFERENT:
+        reason = ContrastReason.RAISES if row["difference"] > 0 else ContrastReason.LOWERS
+    elif outcome is Verdict.EQUIVALENT:
+        within = low is None or -margin < low <= high < margin
+        reason = ContrastReason.WITHIN_MARGIN if within else ContrastReason.NEAR_MARGIN
+    else:
+        reason = ContrastReason.NO_INTERVAL if low is None else ContrastReason.INCONCLUSIVE
+    p = row["p_equivalent_holm" if outcome is Verdict.EQUIVALENT else "p_holm"]
+    return Conclusion(reason, row["difference"], low, high, p, int(row["n"]))
 
 
 def _row(questions: Questions, contrast: Contrast, measure: str, margin: float) -> dict[str, Any]:

@@ -14,13 +14,13 @@ from safetensors import SafetensorError, safe_open
 
 from emoprobe.analysis.features.halves import Half, halves
 from emoprobe.config.experiment import Config
+from emoprobe.config.science.capture import RESID_POST
 from emoprobe.conversations.samples import split_draw_id, token_pairs
 from emoprobe.conversations.variants import paraphrase_index
 from emoprobe.results.activation_folder import TENSORS, ActivationError, ActivationFolder, ActivationMetadata
 from emoprobe.results.layout import Layout
 from emoprobe.results.sample import Sample
 
-POINT = "resid_post"
 PARTS = ("question", "response")
 BUFFER_TOKENS = 65536  # tokens that are shuffled together, and the most that training holds
 
@@ -71,7 +71,7 @@ class TokenShard:
         path = self.folder / TENSORS
         try:
             with safe_open(path, "pt") as file:
-                values: torch.Tensor = file.get_tensor(POINT)[0].float()
+                values: torch.Tensor = file.get_tensor(RESID_POST)[0].float()
         except (OSError, SafetensorError, IndexError) as error:
             raise ActivationError(f"{path} is damaged ({error}); delete its folder and run again") from None
         if len(values) != len(self.metadata.token_ids):
@@ -113,8 +113,10 @@ def load_tokens(config: Config, layout: Layout) -> TokenActivations:
         metadata = ActivationFolder.read(folder).metadata
         if metadata.error is not None:
             continue
-        if metadata.positions != "all" or metadata.hook_points != [POINT] or len(metadata.layers) != 1:
-            raise ActivationError(f"{folder}: does not hold one layer's {POINT} at every token; delete it, run again")
+        if metadata.positions != "all" or metadata.hook_points != [RESID_POST] or len(metadata.layers) != 1:
+            raise ActivationError(
+                f"{folder}: does not hold one layer's {RESID_POST} at every token; delete it, run again"
+            )
         sample_id, draw = split_draw_id(name)
         if sample_id not in samples:
             samples[sample_id] = Sample.read(layout.sample(sample_id))
@@ -134,11 +136,11 @@ def load_tokens(config: Config, layout: Layout) -> TokenActivations:
         raise ActivationError(f"no trajectory of {layout.root} has activations at every token")
     first = shards[0].metadata
     for shard in shards:
-        if shard.metadata.layers != first.layers or shard.metadata.shapes[POINT][2] != first.shapes[POINT][2]:
+        if shard.metadata.layers != first.layers or shard.metadata.shapes[RESID_POST][2] != first.shapes[RESID_POST][2]:
             raise ActivationError(f"{shard.folder}: was captured with other settings; delete it and run again")
     table = pd.DataFrame(rows).astype({"paraphrase": "Int64", "group": "string"})
     table["half"] = halves(table, config.experiment.seed)
-    return TokenActivations(table, shards, first.layers[0], first.shapes[POINT][2])
+    return TokenActivations(table, shards, first.layers[0], first.shapes[RESID_POST][2])
 
 
 @dataclass

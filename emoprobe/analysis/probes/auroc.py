@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from scipy import stats
 
-from emoprobe.analysis.probes.probe_design import ALPHA
+from emoprobe.analysis.probes.probe_design import LEAST_UNITS
+from emoprobe.analysis.statistics import LEVEL
 
-LEAST_UNITS = 20  # fewer groups give no interval: it would not cover
 PAIRWISE = 32  # rows up to which comparing every pair is faster than sorting
 
 
@@ -97,6 +97,6 @@ def interval(estimate: float, by_group: np.ndarray, folds: int) -> Interval:
     if count < LEAST_UNITS or not math.isfinite(estimate):
         return Interval(math.nan, math.nan, math.nan)
     error = math.sqrt(float((by_group**2).sum()) * (1 + folds / (folds - 1)))
-    reach = float(stats.t.ppf(1 - ALPHA / 2, count - folds)) * error
+    reach = float(stats.t.ppf(1 - LEVEL / 2, count - folds)) * error
     p = 2 * float(stats.t.sf(abs(estimate) / error, count - folds)) if error > 0 else float(estimate == 0)
     return Interval(estimate - reach, estimate + reach, p)

@@ -14,9 +14,9 @@ import torch
 from scipy import stats
 
 from emoprobe.analysis.contrasts import references_of
-from emoprobe.analysis.probes.auroc import LEAST_UNITS
-from emoprobe.analysis.probes.probe_design import ALPHA
+from emoprobe.analysis.probes.probe_design import LEAST_UNITS
 from emoprobe.analysis.probes.row_codes import RowCodes
+from emoprobe.analysis.statistics import LEVEL
 from emoprobe.config.experiment import Config
 from emoprobe.config.names import CONTROL
 
@@ -184,7 +184,7 @@ def cross_fitted_cosines(sums: torch.Tensor, groups: int, seed: int) -> tuple[np
         nothing = np.full_like(cosine, np.nan)
         return cosine, nothing, nothing
     spread = (left_out - left_out.mean(1, keepdims=True)) ** 2
-    error = np.sqrt((blocks - 1) / blocks * spread.sum(1)) * stats.t.ppf(1 - ALPHA / 2, blocks - 1)
+    error = np.sqrt((blocks - 1) / blocks * spread.sum(1)) * stats.t.ppf(1 - LEVEL / 2, blocks - 1)
     return cosine, np.maximum(cosine - error, -1.0), np.minimum(cosine + error, 1.0)
 
 

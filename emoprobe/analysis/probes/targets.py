@@ -11,13 +11,14 @@ from emoprobe.analysis.probes.auroc import interval
 from emoprobe.analysis.probes.choice import CellChoice, Largest, Place
 from emoprobe.analysis.probes.correct import AddedResult, CorrectResult
 from emoprobe.analysis.probes.position import ProbedPosition
-from emoprobe.analysis.probes.probe_design import ALPHA, ProbeTest, correct_test, valence_test
+from emoprobe.analysis.probes.probe_design import ProbeTest, conclude_probe, correct_test, valence_test
 from emoprobe.analysis.probes.row_codes import RowCodes
 from emoprobe.analysis.probes.valence import ValenceResult
 from emoprobe.analysis.probes.variant import VariantResult
+from emoprobe.analysis.statistics import LEVEL
 from emoprobe.config.science.probes import Probes
 
-NULL_QUANTILE = 1 - ALPHA
+NULL_QUANTILE = 1 - LEVEL
 
 
 @dataclass
@@ -74,11 +75,9 @@ class ValenceTarget:
         plan = self._plan
         row: dict[str, Any] = _planned(plan) | {"cells": len(self.found)}
         if not self.found:
-            return row | {"verdict": "note", "reason": plan.reason or self._why()}
-        p, chosen = self.largest.p(), _chosen(self.choice)
-        found = p <= ALPHA and chosen["gain"] > 0
-        verdict = "note" if not plan.reachable else "found" if found else "not_found"
-        return row | chosen | {"verdict": verdict, "p": p, "p_permuted": p, "n": self.found[0]["n"]}
+            return _judged(row | {"reason": plan.reason or self._why()})
+        p = self.largest.p()
+        return _judged(row | _chosen(self.choice) | {"p": p, "p_permuted": p, "n": self.found[0]["n"]})
 
     @property
     def _plan(self) -> ProbeTest:
@@ -170,7 +169,7 @@ class CorrectTarget:
             "classes": f"{(self.design.correct == 0).sum()} wrong, {(self.design.correct == 1).sum()} correct",
         }
         if not self.found:
-            return row | {"verdict": "note", "reason": self._why()}
+            return _judged(row | {"reason": self._why()})
         p, p_finished = self.largest.p(), self.largest_finished.p()
         row |= _chosen(self.choice) | {
             "p_permuted": p,
@@ -183,16 +182,16 @@ class CorrectTarget:
         gain = interval(row["added"], self._influence("added_influence", groups), self.design.folds)
         row |= {"auroc_low": area.low, "auroc_high": area.high, "added_low": gain.low, "added_high": gain.high}
         if not plan.reachable:
-            return row | {"verdict": "note"}
+            return _judged(row)
         if self.any_truncated and not np.isfinite(p_finished):
-            return row | {"verdict": "note", "reason": "the answers that were not cut off have too few of one class"}
+            return _judged(row | {"reason": "the answers that were not cut off have too few of one class"})
         # All of these tests have to reject, so that nothing is found whose interval includes 0.
         tests, gains = [p, gain.p], [row["added"]]
         if self.any_truncated:
             tests.append(p_finished)
             gains.append(row["added_untruncated"])
         row["p"] = float(np.nanmax(tests)) if min(gains) > 0 else 1.0
-        return row | {"verdict": "found" if row["p"] <= ALPHA else "not_found"}
+        return _judged(row)
 
     def _influence(self, name: str, groups: np.ndarray) -> np.ndarray:
         """The influence of each group, from the cell that was chosen without its fold."""
@@ -250,7 +249,6 @@ class VariantTarget:
         """The row of the table `probe_tests`: the best cell, for what it is worth."""
         row: dict[str, Any] = {
             "target": "variant",
-            "verdict": "note",
             "reason": self.reason or "a manipulation check: prompts that differ are bound to be told apart",
             "unit": "question",
             "units": len(np.unique(self.design.group)),
@@ -259,7 +257,11 @@ class VariantTarget:
         if self.found:
             best = max(self.found, key=lambda cell: float(cell["auroc"]))
             row |= {name: best[name] for name in ("hook_point", "position", "layer", "auroc", "diff_means_auroc", "n")}
-        return row
+        return _judged(row)
+
+
+def _judged(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {"verdict": conclude_probe(row).verdict.value}
 
 
 def _planned(plan: ProbeTest) -> dict[str, Any]:

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from emoprobe.analysis.conclusion import Conclusion, Reason, finite
 from emoprobe.analysis.estimates import MIN_QUESTIONS, difference
 from emoprobe.analysis.statistics import CONFIDENCE, LEVEL, holm
 from emoprobe.analysis.steering.coherence import Flags
 from emoprobe.analysis.steering.direction_ranking import DirectionRanking
 from emoprobe.analysis.steering.effect_grid import CONTROLS, PRIMARY_OUTCOME, EffectGrid
 from emoprobe.analysis.steering.preregistration import controls_needed, shuffled_needed
+from emoprobe.results.statement import Verdict
 
 FAR = 1e9
 # The noise is known from these questions alone: where the strong ones happen to be missing, both it and the effect look
@@ -45,7 +47,7 @@ def direction_rows(grid: EffectGrid, flags: Flags, rankings: Mapping[int, Direct
         own = [row for row in rows if row["family"] == family]
         for row, corrected in zip(own, holm([row["p"] for row in own]), strict=True):
             row["p_holm"] = float(corrected)
-            row["verdict"] = _verdict(row)
+            row["verdict"] = conclude_direction(row).verdict.value
     return rows
 
 
@@ -126,11 +128,35 @@ def _reason(
     return None if searched.any() else "the text is not coherent at any dose"
 
 
-def _verdict(row: Mapping[str, Any]) -> str:
-    if row["reason"] is not None:
-        return "note"
-    beyond = row["low"] > 0 or row["high"] < 0
-    return "found" if row["p_holm"] <= LEVEL + 1e-9 and beyond else "not_found"
+class DirectionReason(Reason):
+    """Why a direction has its verdict."""
+
+    NOT_COMPARED = Verdict.NOTE, "there is no effect to rank"
+    OUT_OF_REACH = Verdict.NOTE, "too few controls or questions for a verdict"
+    RAISES = Verdict.FOUND, "log p(gold) rises by more than along the controls"
+    LOWERS = Verdict.FOUND, "log p(gold) falls by more than along the controls"
+    CONTROLS_AS_FAR = Verdict.NOT_FOUND, "controls move the answers as far"
+    INTERVAL_INCLUDES_0 = Verdict.NOT_FOUND, "the interval over all coherent cells includes 0"
+
+
+def conclude_direction(row: Mapping[str, Any]) -> Conclusion:
+    """Return the conclusion of a row of the table `steering_tests`; missing values are None or NaN.
+
+    The estimate is the largest effect on log p(gold), in nats.
+    """
+    estimate, low, high = (finite(row, name) for name in ("estimate", "low", "high"))
+    if estimate is None:
+        reason = DirectionReason.NOT_COMPARED
+    elif row["reason"] is not None:
+        reason = DirectionReason.OUT_OF_REACH
+    elif row["p_holm"] > LEVEL + 1e-9:
+        reason = DirectionReason.CONTROLS_AS_FAR
+    elif low is None or high is None or low <= 0 <= high:
+        reason = DirectionReason.INTERVAL_INCLUDES_0
+    else:
+        reason = DirectionReason.RAISES if estimate > 0 else DirectionReason.LOWERS
+    p = None if reason.verdict is Verdict.NOTE else finite(row, "p_holm")
+    return Conclusion(reason, estimate, low, high, p, row.get("n"))
 
 
 def _detectable(

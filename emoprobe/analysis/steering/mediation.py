@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from emoprobe.analysis.conclusion import Conclusion, Reason, finite
 from emoprobe.analysis.contrasts import PRIMARY_MEASURE
 from emoprobe.analysis.estimates import BISECTIONS, Estimates, Floats, Labels, difference
 from emoprobe.analysis.questions import Questions
@@ -17,6 +18,7 @@ from emoprobe.analysis.statistics import LEVEL
 from emoprobe.analysis.steering.coherence import Flags
 from emoprobe.analysis.steering.effect_grid import CONTROLS, PRIMARY_OUTCOME, RANDOM, EffectGrid, SteeringCell
 from emoprobe.analysis.steering.effects import BAND, SHARES
+from emoprobe.results.statement import Verdict
 
 OUTCOMES = (PRIMARY_OUTCOME, "correct")
 
@@ -71,6 +73,26 @@ def mediation_rows(
         if place.variant != reference
         for outcome in OUTCOMES
     ]
+
+
+class MediationReason(Reason):
+    """Why a share of a tone's effect is given or not; an ablation is described, not tested."""
+
+    NO_QUESTIONS = Verdict.NOTE, "no question has all of the trajectories that a comparison needs"
+    SHARE = Verdict.NOTE, "the tone's own effect is shown, so a share of it is defined"
+    EFFECT_NOT_SHOWN = Verdict.NOTE, "the tone's own effect is not shown"
+
+
+def conclude_mediation(row: Mapping[str, Any]) -> Conclusion:
+    """Return the conclusion of a row of the table `steering_mediation`, with None for what is missing.
+
+    The estimate is the change of the tone's effect on log p(gold), in nats.
+    """
+    if row["n"] == 0:
+        reason = MediationReason.NO_QUESTIONS
+    else:
+        reason = MediationReason.EFFECT_NOT_SHOWN if row["share"] is None else MediationReason.SHARE
+    return Conclusion(reason, finite(row, "change"), finite(row, "low"), finite(row, "high"), n=row["n"])
 
 
 def _ablations(grid: EffectGrid) -> Iterator[tuple[int, SteeringCell]]:
