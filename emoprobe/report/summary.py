@@ -11,7 +11,7 @@ import pandas as pd
 from emoprobe.analysis.limits import data_limits, folder_limits, hardware_limits, prompt_limits
 from emoprobe.analysis.preregistration import deviations
 from emoprobe.config.experiment import Config
-from emoprobe.report.parts import table_rules, tables_there
+from emoprobe.report.figures import table_rules, tables_there
 from emoprobe.report.statements import behaviour, features, probes, steering
 from emoprobe.report.statements.notes import notes
 from emoprobe.results.layout import Layout

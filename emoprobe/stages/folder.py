@@ -13,7 +13,7 @@ from emoprobe.config.names import CONTROL, FILLER
 from emoprobe.config.science.capture import Capture
 from emoprobe.config.science.variants import Variant
 from emoprobe.conversations.samples import known_pairs, split_draw_id
-from emoprobe.report.parts import table_rules
+from emoprobe.report.figures import table_rules
 from emoprobe.results.activation_folder import ActivationFolder
 from emoprobe.results.activations import find_pairs as find_captured
 from emoprobe.results.layout import Layout

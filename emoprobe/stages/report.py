@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from emoprobe.config.experiment import Config
+from emoprobe.report.figures import table_rules
 from emoprobe.report.page import experiment_page
-from emoprobe.report.parts import table_rules
 from emoprobe.report.summary import report
 from emoprobe.results import atomic
 from emoprobe.results.layout import Layout

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from emoprobe.analysis.steering.all_tests import analyze
-from emoprobe.analysis.steering.coherence import Limits
+from emoprobe.analysis.steering.effect_grid import Limits
+from emoprobe.analysis.steering.tables import analyze
 from emoprobe.config.experiment import Config
 from emoprobe.results.layout import Layout
 from emoprobe.results.tables import read_table, write_table

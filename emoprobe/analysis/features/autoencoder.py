@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +10,7 @@ import torch
 
 Normalization = Literal["none", "layer_norm", "constant_norm_rescale"]
 NORM_EPSILON = 1e-5
+SAME = 0.7  # cosine above which two seeds are said to have a feature in common (Paulo & Belrose 2025)
 
 
 @dataclass(frozen=True)
@@ -113,3 +115,16 @@ def random_autoencoder(width: int, k: int, mean: torch.Tensor, seed: int) -> Spa
 def best_cosines(directions: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     """(n,): the largest cosine of each of some unit vectors (n, d) with any of others (m, d)."""
     return torch.cat([(part @ others.T).amax(dim=1) for part in torch.split(directions, 4096)])
+
+
+def seed_cosines(found: SparseAutoencoder, others: Sequence[SparseAutoencoder]) -> torch.Tensor | None:
+    """(n,): how well each feature is found again by every other seed: the least of its best cosines; None alone."""
+    if not others:
+        return None
+    return torch.stack([best_cosines(found.directions, other.directions) for other in others]).amin(0)
+
+
+def shared(found: SparseAutoencoder, others: Mapping[str, SparseAutoencoder]) -> float:
+    """Share of the features that every other seed has too; NaN where there is no other."""
+    cosines = seed_cosines(found, list(others.values()))
+    return float("nan") if cosines is None else float((cosines > SAME).float().mean())

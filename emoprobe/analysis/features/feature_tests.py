@@ -12,10 +12,8 @@ import torch
 
 from emoprobe.analysis.estimates import Floats
 from emoprobe.analysis.features.baselines import Coder, Projection, raw
-from emoprobe.analysis.features.differences import compared, corrected
-from emoprobe.analysis.features.feature_ranking import Block, FeatureCandidate, FeatureRanking
-from emoprobe.analysis.features.halves import Half
-from emoprobe.analysis.features.tokens import PARTS, TokenActivations
+from emoprobe.analysis.features.differences import Block, FeatureCandidate, FeatureRanking, compared, corrected
+from emoprobe.analysis.features.tokens import PARTS, Half, TokenActivations
 
 AUTOENCODER, DIFF_MEANS = "autoencoder", "diff_means"
 # Coders whose features are active on few tokens; of the others it makes no sense to count.

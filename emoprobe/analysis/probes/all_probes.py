@@ -14,12 +14,10 @@ import torch
 
 from emoprobe.analysis.probes import transfer
 from emoprobe.analysis.probes.activation_source import ActivationSource
-from emoprobe.analysis.probes.choice import Place
 from emoprobe.analysis.probes.directions import Directions
-from emoprobe.analysis.probes.position import ProbedPosition, positions_of
-from emoprobe.analysis.probes.probed import Probed, probe_position
+from emoprobe.analysis.probes.position import Probed, ProbedPosition, positions_of, probe_position
 from emoprobe.analysis.probes.row_codes import RowCodes
-from emoprobe.analysis.probes.targets import CorrectTarget, ValenceTarget, VariantTarget
+from emoprobe.analysis.probes.targets import CorrectTarget, Place, ValenceTarget, VariantTarget
 from emoprobe.config.experiment import Config
 
 THREADED_ROWS = 1000

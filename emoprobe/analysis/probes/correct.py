@@ -17,7 +17,6 @@ import torch
 from emoprobe.analysis.probes.auroc import influences, labelled_auroc
 from emoprobe.analysis.probes.discriminant import Cells, TrainingMoments, moments
 from emoprobe.analysis.probes.nuisance import fitted, orthonormal
-from emoprobe.analysis.probes.permutations import block_permutations
 from emoprobe.analysis.probes.row_codes import NONE, RowCodes
 
 
@@ -220,3 +219,30 @@ def mean_differences(x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 def _tensor(values: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+
+
+def block_permutations(design: RowCodes, permutations: int) -> np.ndarray:
+    """Where each row takes its label from, (permutations + 1, n), the rows themselves first; −1: from nowhere.
+
+    Questions change places as blocks, with the labels of all variants and draws, and the questions of a group move
+    together: what rows of a block have in common stays. A group that takes over from a larger one gets some of its
+    questions, one that takes over from a smaller one gets some twice.
+    """
+    generator = np.random.default_rng(design.seed)
+    draws = int(design.draw.max()) + 1
+    row_at = np.full((int(design.question.max()) + 1, len(design.variants), draws), NONE)
+    row_at[design.question, design.variant, design.draw] = np.arange(len(design))
+    members = [np.unique(design.question[design.group == group]) for group in np.unique(design.group)]
+    alike = len({len(block) for block in members}) == 1
+    found = np.empty((permutations + 1, len(design)), dtype=int)
+    found[0] = np.arange(len(design))
+    origin = np.arange(len(row_at))
+    for number in range(1, permutations + 1):
+        dealt = generator.permutation(len(members))
+        if alike:
+            origin[np.concatenate(members)] = generator.permuted(np.stack(members)[dealt], axis=1).ravel()
+        else:
+            for to, source in zip(members, dealt, strict=True):
+                origin[to] = np.resize(generator.permutation(members[source]), len(to))
+        found[number] = row_at[origin[design.question], design.variant, design.draw]
+    return found

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import combinations
 
 import numpy as np
 import torch
 
 from emoprobe.analysis.probes.auroc import auroc
 from emoprobe.analysis.probes.discriminant import Cells, TrainingMoments
-from emoprobe.analysis.probes.permutations import splits
+from emoprobe.analysis.probes.probe_design import count_splits
 from emoprobe.analysis.probes.row_codes import NONE, RowCodes
 
 BUDGET = 1 << 24  # scores that are held at once
@@ -189,3 +190,36 @@ def _choice(x: torch.Tensor, own: ValenceDesign, weights: torch.Tensor) -> np.nd
         found[:, :, fold] = torch.zeros((len(x), len(inner))).index_add_(1, outer, total)
     result: np.ndarray = (found / torch.tensor(sizes)[:, None] / (design.folds - 1)).numpy()
     return result
+
+
+def splits(signs: np.ndarray, permutations: int, seed: int) -> np.ndarray:
+    """Ways to deal valences to variants, (ways, variants) of −1 and 1, the real one first.
+
+    All of them where there are no more than `permutations` besides the real one, else so many at random, all different.
+    Classes of equal size that change names are one way: the area under the curve is the same.
+    """
+    count, positive = len(signs), int((signs > 0).sum())
+    equal = 2 * positive == count
+    real = _canonical(frozenset(np.flatnonzero(signs > 0).tolist()), count, equal)
+    found = [real]
+    if count_splits(count - positive, positive) <= permutations + 1:
+        every = (_canonical(frozenset(chosen), count, equal) for chosen in combinations(range(count), positive))
+        found += [way for way in dict.fromkeys(every) if way != real]
+    else:
+        generator, seen = np.random.default_rng(seed), {real}
+        while len(found) <= permutations:
+            drawn = frozenset(generator.choice(count, positive, replace=False).tolist())
+            way = _canonical(drawn, count, equal)
+            if way not in seen:
+                seen.add(way)
+                found.append(way)
+    result = np.full((len(found), count), -1)
+    for row, way in enumerate(found):
+        result[row, sorted(way)] = 1
+    return result
+
+
+def _canonical(positive: frozenset[int], count: int, equal: bool) -> frozenset[int]:
+    if equal and 0 in positive:
+        return frozenset(range(count)) - positive
+    return positive

@@ -20,8 +20,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from emoprobe.analysis.estimates import MIN_QUESTIONS, Floats
-from emoprobe.analysis.steering.coherence import Flags, Limits, unbroken, within
-from emoprobe.analysis.steering.effect_grid import PRIMARY_OUTCOME, RANDOM, SHUFFLED, EffectGrid, SteeringCell
+from emoprobe.analysis.steering.effect_grid import (
+    PRIMARY_OUTCOME,
+    RANDOM,
+    SHUFFLED,
+    EffectGrid,
+    Flags,
+    Limits,
+    SteeringCell,
+    unbroken,
+    within,
+)
 from emoprobe.analysis.steering.preregistration import MIN_CONTROLS
 
 # The median of |x| times this is the standard deviation of a normal distribution.

@@ -13,9 +13,8 @@ import numpy as np
 from emoprobe.analysis.conclusion import Conclusion, Reason, finite
 from emoprobe.analysis.estimates import MIN_QUESTIONS, difference
 from emoprobe.analysis.statistics import CONFIDENCE, LEVEL, holm
-from emoprobe.analysis.steering.coherence import Flags
 from emoprobe.analysis.steering.direction_ranking import DirectionRanking
-from emoprobe.analysis.steering.effect_grid import CONTROLS, PRIMARY_OUTCOME, EffectGrid
+from emoprobe.analysis.steering.effect_grid import CONTROLS, PRIMARY_OUTCOME, EffectGrid, Flags
 from emoprobe.analysis.steering.preregistration import controls_needed, shuffled_needed
 from emoprobe.results.statement import Verdict
 

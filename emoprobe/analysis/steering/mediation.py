@@ -15,9 +15,16 @@ from emoprobe.analysis.contrasts import PRIMARY_MEASURE
 from emoprobe.analysis.estimates import BISECTIONS, Estimates, Floats, Labels, difference
 from emoprobe.analysis.questions import Questions
 from emoprobe.analysis.statistics import LEVEL
-from emoprobe.analysis.steering.coherence import Flags
-from emoprobe.analysis.steering.effect_grid import CONTROLS, PRIMARY_OUTCOME, RANDOM, EffectGrid, SteeringCell
-from emoprobe.analysis.steering.effects import BAND, SHARES
+from emoprobe.analysis.steering.effect_grid import (
+    BAND,
+    CONTROLS,
+    PRIMARY_OUTCOME,
+    RANDOM,
+    SHARES,
+    EffectGrid,
+    Flags,
+    SteeringCell,
+)
 from emoprobe.results.statement import Verdict
 
 OUTCOMES = (PRIMARY_OUTCOME, "correct")

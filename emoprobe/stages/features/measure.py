@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from emoprobe.analysis.features.autoencoder import shared
 from emoprobe.analysis.features.autoencoder_sources import AutoencoderSource, sources
-from emoprobe.analysis.features.quality import quality, shared
-from emoprobe.analysis.features.splicing import Losses, SplicedModel, losses
+from emoprobe.analysis.features.quality import Losses, SplicedModel, losses, quality
 from emoprobe.analysis.features.tokens import TokenActivations, load_tokens
 from emoprobe.config.experiment import Config
 from emoprobe.models.source import ModelCard

@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from emoprobe.analysis.behaviour import accuracy
-from emoprobe.analysis.consistency import consistency
+from emoprobe.analysis.behaviour import accuracy, consistency
 from emoprobe.analysis.limits import data_limits
 from emoprobe.analysis.paired_tests import paired_tests
 from emoprobe.analysis.preregistration import analysis_plan, deviations

@@ -12,8 +12,7 @@ import pandas as pd
 import torch
 from safetensors.torch import save
 
-from emoprobe.analysis.features.halves import halves
-from emoprobe.analysis.features.tokens import TokenActivations, TokenShard
+from emoprobe.analysis.features.tokens import TokenActivations, TokenShard, halves
 from emoprobe.config.science.capture import RESID_POST
 from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationMetadata, TokenSpans
 from emoprobe.results.atomic import to_json
