@@ -39,27 +39,30 @@ def accuracy(table: pd.DataFrame) -> pd.DataFrame:
     strict, lenient = questions.values("correct"), questions.values("lenient")
     rows = []
     for place, name in enumerate(questions.names):
-        own = table[table["variant"] == name]
-        graded, failures = own["correct"].dropna(), int(own["failure"].notna().sum())
+        answers = table[table["variant"] == name]
+        graded, failures = answers["correct"].dropna(), int(answers["failure"].notna().sum())
         right, known = int(graded.sum()), len(graded)
         texts = questions.texts(name)
-        found, kind = (mean(values[place], texts, True, questions.groups) for values in (strict, lenient))
+        estimate, kind = (mean(values[place], texts, True, questions.groups) for values in (strict, lenient))
         rows.append(
             {
                 "variant": name,
-                "valence": own["valence"].iloc[0],
+                "valence": answers["valence"].iloc[0],
                 "texts": questions.count(name),
                 "n": known,
                 "correct": right,
                 "accuracy": right / known if known else NAN,
-                "low": float(found.low),
-                "high": float(found.high),
-                "lenient": float(own["lenient"].astype("Float64").mean()) if known else NAN,
+                "low": float(estimate.low),
+                "high": float(estimate.high),
+                "lenient": float(answers["lenient"].astype("Float64").mean()) if known else NAN,
                 "lenient_low": float(kind.low),
                 "lenient_high": float(kind.high),
-                "compliance": _share(own["compliant"]),
-                "truncated": _share(own["truncated"]),
-                **{way: _share((own["extraction"] == way).where(own["extraction"].notna())) for way in EXTRACTIONS},
+                "compliance": _share(answers["compliant"]),
+                "truncated": _share(answers["truncated"]),
+                **{
+                    way: _share((answers["extraction"] == way).where(answers["extraction"].notna()))
+                    for way in EXTRACTIONS
+                },
                 "failures": failures,
                 "if_failures_wrong": right / (known + failures) if known + failures else NAN,
                 "if_failures_right": (right + failures) / (known + failures) if known + failures else NAN,
@@ -84,19 +87,19 @@ def characteristics(table: pd.DataFrame, references: Sequence[str] | None = None
         values = questions.values(measure)
         share = measure in SHARES
         for place, name in enumerate(questions.names):
-            own, texts = values[place], questions.texts(name)
-            found = mean(own, texts, share, questions.groups)
+            shares, texts = values[place], questions.texts(name)
+            estimate = mean(shares, texts, share, questions.groups)
             row: dict[str, Any] = {
                 "variant": name,
                 "measure": measure,
-                "n": int((~np.isnan(own)).sum()),
-                "mean": float(found.value),
-                "low": float(found.low),
-                "high": float(found.high),
+                "n": int((~np.isnan(shares)).sum()),
+                "mean": float(estimate.value),
+                "low": float(estimate.low),
+                "high": float(estimate.high),
             }
             reference = _reference(name, known)
             if reference is not None:
-                pairs = own - values[questions.row(reference)]
+                pairs = shares - values[questions.row(reference)]
                 row |= {"reference": reference} | _compared(
                     difference(pairs, texts, questions.texts(reference), NAN, share, questions.groups), pairs
                 )
@@ -116,15 +119,15 @@ def _reference(name: str, references: list[str]) -> str | None:
     return references[-2] if len(references) > 1 and name == references[-1] else None
 
 
-def _compared(found: Estimates, pairs: np.ndarray) -> dict[str, float]:
+def _compared(estimate: Estimates, pairs: np.ndarray) -> dict[str, float]:
     known = pairs[~np.isnan(pairs)]
     spread = float(known.std(ddof=1)) if len(known) > 1 else NAN
     return {
-        "difference": float(found.value),
-        "difference_low": float(found.low),
-        "difference_high": float(found.high),
-        "effect_size": float(found.value) / spread if spread > 0 else NAN,
-        "p": float(found.p),
+        "difference": float(estimate.value),
+        "difference_low": float(estimate.low),
+        "difference_high": float(estimate.high),
+        "effect_size": float(estimate.value) / spread if spread > 0 else NAN,
+        "p": float(estimate.p),
     }
 
 
@@ -153,8 +156,8 @@ def consistency(table: pd.DataFrame) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for place, variant in enumerate(questions.names):
         for other_place, other in enumerate(questions.names):
-            found = [_agreement(solved[place, :, one], solved[other_place, :, two]) for one, two in pairs]
-            n, agreement, chance, gained, lost = (_mean(values) for values in zip(*found, strict=True))
+            agreements = [_agreement(solved[place, :, one], solved[other_place, :, two]) for one, two in pairs]
+            n, agreement, chance, gained, lost = (_mean(values) for values in zip(*agreements, strict=True))
             rows.append(
                 {
                     "variant": variant,
@@ -172,8 +175,8 @@ def consistency(table: pd.DataFrame) -> pd.DataFrame:
     by_pair = {(row["variant"], row["other"]): row for row in rows}
     for row in rows:
         for measure in ("agreement", "kappa"):
-            own = [float(by_pair[row[side], row[side]][measure]) for side in ("variant", "other")]
-            row[f"own_{measure}"] = float(np.mean(own)) if draws > 1 else float("nan")
+            diagonal = [float(by_pair[row[side], row[side]][measure]) for side in ("variant", "other")]
+            row[f"own_{measure}"] = float(np.mean(diagonal)) if draws > 1 else float("nan")
     return frame(TABLES["consistency"], rows)
 
 
@@ -207,7 +210,7 @@ def workers(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for worker in sorted({*table["worker"].dropna(), *failures["worker"].dropna()}):
         answered = table[table["worker"] == worker]
-        own = failures[failures["worker"] == worker].sort_values("started")
+        failed_here = failures[failures["worker"] == worker].sort_values("started")
         seconds = answered["seconds"].dropna().astype(float).to_numpy()
         tokens = int(answered["completion_tokens"].fillna(0).sum())
         span = _span(answered)
@@ -216,16 +219,16 @@ def workers(table: pd.DataFrame) -> pd.DataFrame:
             {
                 "worker": worker,
                 "hardware": ", then ".join(answered.sort_values("started")["hardware"].dropna().unique()) or None,
-                "requests": len(answered) + len(own),
+                "requests": len(answered) + len(failed_here),
                 "answered": len(answered),
-                "failures": len(own),
+                "failures": len(failed_here),
                 "retried_from": int((answered["attempts"].fillna(1) > 1).sum()),
                 "completion_tokens": tokens,
                 "tokens_per_second": tokens / span if span > 0 else float("nan"),
                 "latency_p50": p50,
                 "latency_p90": p90,
                 "latency_p99": p99,
-                "last_error": own["error"].iloc[-1] if len(own) else None,
+                "last_error": failed_here["error"].iloc[-1] if len(failed_here) else None,
             }
         )
     return frame(TABLES["workers"], rows)

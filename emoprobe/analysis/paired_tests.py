@@ -38,14 +38,14 @@ def paired_tests(table: pd.DataFrame, margin: float, references: Sequence[str] |
         for contrast in contrasts_of(questions.names, references_of(questions.names, references))
         for measure in MEASURES
     ]
-    found = pd.DataFrame(rows)
+    tests = pd.DataFrame(rows)
     if rows:
         for p in ("p", "p_equivalent"):
-            for family in found["family"].unique():
-                own = found["family"] == family
-                found.loc[own, f"{p}_holm"] = holm(found.loc[own, p])
-        found["verdict"] = [verdict(*pair) for pair in zip(found["p_holm"], found["p_equivalent_holm"], strict=True)]
-    return frame(TABLES["paired_tests"], found.to_dict(orient="records"))  # type: ignore[arg-type]
+            for family in tests["family"].unique():
+                members = tests["family"] == family
+                tests.loc[members, f"{p}_holm"] = holm(tests.loc[members, p])
+        tests["verdict"] = [verdict(*pair) for pair in zip(tests["p_holm"], tests["p_equivalent_holm"], strict=True)]
+    return frame(TABLES["paired_tests"], tests.to_dict(orient="records"))  # type: ignore[arg-type]
 
 
 def verdict(p: float, p_equivalent: float) -> Verdict:
@@ -102,7 +102,7 @@ def conclude_contrast(row: Mapping[str, Any], margin: float) -> Conclusion:
 
 
 def _row(questions: Questions, contrast: Contrast, measure: str, margin: float) -> dict[str, Any]:
-    own, other = questions.texts(contrast.variant), questions.texts(contrast.reference)
+    texts, reference_texts = questions.texts(contrast.variant), questions.texts(contrast.reference)
     places = questions.row(contrast.variant), questions.row(contrast.reference)
 
     def pair(failed: tuple[float, float] | None = None) -> tuple[Floats, Floats]:
@@ -110,12 +110,12 @@ def _row(questions: Questions, contrast: Contrast, measure: str, margin: float) 
         return questions.values(measure, first)[places[0]], questions.values(measure, second)[places[1]]
 
     ours, theirs = pair()
-    found = [difference(ours - theirs, own, other, margin, groups=questions.groups)]
+    estimates = [difference(ours - theirs, texts, reference_texts, margin, groups=questions.groups)]
     if questions.failures.any():
         for extreme in ((1.0, 0.0), (0.0, 1.0)):
             first, second = pair(extreme)
-            found.append(difference(first - second, own, other, margin, groups=questions.groups))
-    low, high, p, p_equivalent = _whatever(found)
+            estimates.append(difference(first - second, texts, reference_texts, margin, groups=questions.groups))
+    low, high, p, p_equivalent = _whatever(estimates)
     both = ~np.isnan(ours - theirs)
     groups = None if questions.groups is None else len(np.unique(questions.groups[both]))
     alone = "questions" if groups is None else "groups"
@@ -125,7 +125,7 @@ def _row(questions: Questions, contrast: Contrast, measure: str, margin: float) 
         "reference": contrast.reference,
         "measure": measure,
         "family": contrast.family(measure),
-        "unit": alone if own is None and other is None else "texts",
+        "unit": alone if texts is None and reference_texts is None else "texts",
         "texts": questions.count(contrast.variant),
         "reference_texts": questions.count(contrast.reference),
         "groups": groups,
@@ -135,23 +135,23 @@ def _row(questions: Questions, contrast: Contrast, measure: str, margin: float) 
         "gained": float((ours * (1 - theirs)).sum()),
         "lost": float(((1 - ours) * theirs).sum()),
         "neither": float(((1 - ours) * (1 - theirs)).sum()),
-        "difference": float(found[0].value),
+        "difference": float(estimates[0].value),
         "low": low,
         "high": high,
-        "no_interval": _reason(int(both.sum()), low, alone if own is None and other is None else "texts"),
+        "no_interval": _reason(int(both.sum()), low, alone if texts is None and reference_texts is None else "texts"),
         "p": p,
         "p_equivalent": p_equivalent,
     }
 
 
-def _whatever(found: list[Estimates]) -> tuple[float, float, float, float]:
+def _whatever(estimates: list[Estimates]) -> tuple[float, float, float, float]:
     """Interval and p values that hold for every one of these estimates."""
-    low, high = min(float(each.low) for each in found), max(float(each.high) for each in found)
-    values = [float(each.value) for each in found]
-    p = max(float(each.p) for each in found) if min(values) > 0 or max(values) < 0 else 1.0
-    if any(np.isnan(each.p) for each in found):
+    low, high = min(float(each.low) for each in estimates), max(float(each.high) for each in estimates)
+    values = [float(each.value) for each in estimates]
+    p = max(float(each.p) for each in estimates) if min(values) > 0 or max(values) < 0 else 1.0
+    if any(np.isnan(each.p) for each in estimates):
         return float("nan"), float("nan"), float("nan"), float("nan")
-    return low, high, p, max(float(each.p_equivalent) for each in found)
+    return low, high, p, max(float(each.p_equivalent) for each in estimates)
 
 
 def _reason(n: int, low: float, unit: str) -> str | None:

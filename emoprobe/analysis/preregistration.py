@@ -84,32 +84,32 @@ def deviations(plan: Preregistration, config: Config, table: pd.DataFrame | None
     """
     now = _settings(config, plan)
     then = plan.values()
-    found = [
+    phrases = [
         f"{called} changed from {_short(then[key])} to {_short(now[key])}"
         for key, called in COMPARED.items()
         if key in now and then[key] != now[key]
     ]
     planned_probes, now_probes = plan.probes, probe_plan(config)
     if planned_probes and planned_probes != (now_probes.values() if now_probes is not None else None):
-        found.append(
+        phrases.append(
             "there are no activations to probe"
             if now_probes is None
             else "the probes' targets, units, permutations or rules are not the planned ones"
         )
     steering = planned_tests(config)
     if plan.steering != (steering.values() if steering is not None else {}):
-        found.append("the directions that are steered along, their doses or rules are not the planned ones")
+        phrases.append("the directions that are steered along, their doses or rules are not the planned ones")
     if table is not None:
         here, draws = table["sample_id"].nunique(), table["draw"].max()
         if here != plan.questions and now["questions"] == plan.questions:
-            found.append(f"{here} questions have trajectories, not {plan.questions}")
+            phrases.append(f"{here} questions have trajectories, not {plan.questions}")
         if len(table) and draws != plan.draws and now["draws"] == plan.draws:
-            found.append(f"there are {draws} draws of a question, not {plan.draws}")
+            phrases.append(f"there are {draws} draws of a question, not {plan.draws}")
         planned = {entry.variant for entry in plan.estimators}
         missing, added = planned - {*table["variant"]}, {*table["variant"]} - planned
-        found += [f"{name} has no trajectories" for name in sorted(missing)]
-        found += [f"{name} was not planned" for name in sorted(added)]
-    return found
+        phrases += [f"{name} has no trajectories" for name in sorted(missing)]
+        phrases += [f"{name} was not planned" for name in sorted(added)]
+    return phrases
 
 
 def _settings(config: Config, plan: Preregistration) -> dict[str, Any]:
@@ -198,13 +198,13 @@ def _token_match(config: Config, references: Sequence[str], lengths: Mapping[str
     if not references or not lengths.get(references[-1]):
         return []
     standard = float(np.mean(lengths[references[-1]]))
-    found = []
+    matches = []
     for name in config.variants:
         if name in references or not lengths.get(name):
             continue
         tokens = float(np.mean(lengths[name]))
         ratio = tokens / standard
-        found.append(
+        matches.append(
             TokenMatch(
                 variant=name,
                 tokens=round(tokens, 2),
@@ -213,7 +213,7 @@ def _token_match(config: Config, references: Sequence[str], lengths: Mapping[str
                 matched=abs(ratio - 1) <= config.analysis.token_tolerance,
             )
         )
-    return found
+    return matches
 
 
 def _short(value: Any) -> str:

@@ -155,9 +155,9 @@ def _answer(
         grades = {"extracted": grade.answer, "correct": grade.correct, "lenient": grade.lenient}
         grades |= {"extraction": grade.extraction, "compliant": grade.compliant}
     else:  # what the folder says of its correctness is all there is
-        found, said = grading.extract(completion), _as_bool(outcome.metrics.correctness)
-        grades = {"extracted": found.notation, "correct": said, "lenient": said}
-        grades |= {"extraction": found.extraction, "compliant": grading.is_compliant(completion)}
+        answer, said = grading.extract(completion), _as_bool(outcome.metrics.correctness)
+        grades = {"extracted": answer.notation, "correct": said, "lenient": said}
+        grades |= {"extraction": answer.extraction, "compliant": grading.is_compliant(completion)}
     return {
         "completion": completion,
         **grades,

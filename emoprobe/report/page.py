@@ -106,22 +106,22 @@ def feature_contexts(layout: Layout) -> list[dict[str, Any]]:
         return []
     contexts = read_table(layout.root, "feature_contexts")
     features = read_table(layout.root, "features")
-    own = features[features["method"] == "autoencoder"]
-    own = own.assign(found=own["differs"].fillna(False).astype(bool), strength=own["fitted"].abs())
-    own = own.sort_values(["found", "strength"], ascending=False, kind="stable")
-    found: list[dict[str, Any]] = []
-    for feature in dict.fromkeys(own["feature"]):
+    tested = features[features["method"] == "autoencoder"]
+    tested = tested.assign(found=tested["differs"].fillna(False).astype(bool), strength=tested["fitted"].abs())
+    tested = tested.sort_values(["found", "strength"], ascending=False, kind="stable")
+    shown_features: list[dict[str, Any]] = []
+    for feature in dict.fromkeys(tested["feature"]):
         shown = contexts[contexts["feature"] == feature]
-        if len(shown) and len(found) < MOST:
-            rows = own[own["feature"] == feature]
-            found.append(
+        if len(shown) and len(shown_features) < MOST:
+            rows = tested[tested["feature"] == feature]
+            shown_features.append(
                 {
                     "feature": int(feature),
                     "differs": [_difference(row) for row in rows.to_dict("records")],
                     "contexts": [_context(row) for row in shown.to_dict("records")],
                 }
             )
-    return found
+    return shown_features
 
 
 def _difference(row: dict[Any, Any]) -> str:

@@ -120,5 +120,5 @@ def _config(said: Config, layout: Layout, pairs: list[tuple[str, str]]) -> Confi
     if first is None:
         return config.model_copy(update={"capture": Capture(enabled=False)})
     positions = "all" if first.positions == "all" else first.position_names
-    found = config.capture.model_copy(update={"enabled": True, "positions": positions})
-    return config.model_copy(update={"capture": found})
+    capture = config.capture.model_copy(update={"enabled": True, "positions": positions})
+    return config.model_copy(update={"capture": capture})

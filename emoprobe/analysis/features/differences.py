@@ -67,8 +67,8 @@ class Sums:
     @property
     def mean(self) -> Floats:
         """(width,): the mean difference."""
-        found: Floats = self.gaps / max(self.count, 1)
-        return found
+        average: Floats = self.gaps / max(self.count, 1)
+        return average
 
     def score(self) -> Floats:
         """(width,): how clearly each feature differs, signed; 0 where it does not vary.
@@ -91,8 +91,8 @@ class Sums:
         scaled = np.where(usable, error / np.where(usable, deviation, 1.0), 0.0)
         steady = float(np.median(scaled[usable])) if usable.any() else 1.0
         effect = np.where(usable, self.mean / np.where(usable, deviation, 1.0), 0.0)
-        found: Floats = effect / np.maximum(scaled + steady, 1e-12)
-        return found
+        scores: Floats = effect / np.maximum(scaled + steady, 1e-12)
+        return scores
 
 
 @dataclass
@@ -121,11 +121,11 @@ class FeatureRanking:
             known = ~np.isnan(values).any(axis=1)
             theirs = values[known & (self._variants[rows] == self.reference)]
             for tone in self.tones:
-                own = known & (self._variants[rows] == tone)
+                of_tone = known & (self._variants[rows] == tone)
                 width = values.shape[1]
                 sums = self._sums.setdefault((tone, part), Sums(np.zeros(width), np.zeros(width), np.zeros((2, width))))
-                if own.any() and len(theirs):
-                    sums.add(values[own], theirs, int(self._texts[rows[own]][0]))
+                if of_tone.any() and len(theirs):
+                    sums.add(values[of_tone], theirs, int(self._texts[rows[of_tone]][0]))
 
     def mean(self, tone: str, part: str) -> Floats:
         """(width,): the mean paired difference."""
@@ -133,16 +133,16 @@ class FeatureRanking:
 
     def choose(self, count: int) -> list[FeatureCandidate]:
         """The features that differ most clearly, for each tone and part, so many at most."""
-        found = []
+        candidates = []
         for (tone, part), sums in self._sums.items():
             score = sums.score()
             order = np.argsort(-np.abs(score), kind="stable")[:count]
-            found += [
+            candidates += [
                 FeatureCandidate(tone, part, int(feature), rank, float(score[feature]))
                 for rank, feature in enumerate(order, 1)
                 if score[feature] != 0
             ]
-        return found
+        return candidates
 
 
 def compared(
@@ -159,18 +159,18 @@ def compared(
     values = np.full((len(choices), len(table)), np.nan)
     in_part = {part: [at for at, choice in enumerate(choices) if choice.part == part] for part in _parts(choices)}
     for rows, means in blocks:
-        for part, own in in_part.items():
-            values[np.array(own)[:, None], rows] = means[part][:, own].T
+        for part, columns in in_part.items():
+            values[np.array(columns)[:, None], rows] = means[part][:, columns].T
     questions = Questions(table)
     sides = {name: _Side.of(questions, name) for name in {reference, *(choice.variant for choice in choices)}}
-    found: dict[int, dict[str, Any]] = {}
-    for part, own in in_part.items():
-        for variant in dict.fromkeys(choices[at].variant for at in own):
-            together = [at for at in own if choices[at].variant == variant]
+    results: dict[int, dict[str, Any]] = {}
+    for part, columns in in_part.items():
+        for variant in dict.fromkeys(choices[at].variant for at in columns):
+            together = [at for at in columns if choices[at].variant == variant]
             measured = _compare(questions, sides[variant], sides[reference], values[together])
             for at, row in zip(together, measured, strict=True):
                 choice = choices[at]
-                found[at] = {
+                results[at] = {
                     "variant": variant,
                     "reference": reference,
                     "part": part,
@@ -179,8 +179,8 @@ def compared(
                     "fitted": choice.fitted,
                 } | row
                 if choice.fitted < 0 and "auroc" in row:
-                    found[at]["auroc"] = 1 - row["auroc"]
-    return [found[at] for at in range(len(choices))]
+                    results[at]["auroc"] = 1 - row["auroc"]
+    return [results[at] for at in range(len(choices))]
 
 
 @dataclass(frozen=True)
@@ -223,21 +223,21 @@ def _compare(questions: Questions, tone: _Side, other: _Side, values: Floats) ->
     }
     if not here.any():
         return [shared] * len(values)
-    found = difference(ours - theirs, labels[0], labels[1], np.nan, share=False, groups=groups)
+    estimates = difference(ours - theirs, labels[0], labels[1], np.nan, share=False, groups=groups)
     rows = []
     for at in range(len(values)):
-        single = [own[~np.isnan(own)] for own in (values[at, tone.rows], values[at, other.rows])]
+        single = [side[~np.isnan(side)] for side in (values[at, tone.rows], values[at, other.rows])]
         spread = float(np.concatenate(single).std())
-        value = float(found.value[at])
+        value = float(estimates.value[at])
         rows.append(
             shared
             | {
                 "tone_mean": float(ours[at].mean()),
                 "reference_mean": float(theirs[at].mean()),
                 "difference": value,
-                "low": float(found.low[at]),
-                "high": float(found.high[at]),
-                "p": float(found.p[at]),
+                "low": float(estimates.low[at]),
+                "high": float(estimates.high[at]),
+                "p": float(estimates.p[at]),
                 "standardized": value / spread if spread > 0 else None,
                 "auroc": auroc(*single),
             }
@@ -271,12 +271,12 @@ def corrected(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     differing = sum(p <= LEVEL for p in of_tone.values())
     tested = sum(not np.isnan(p) for p in of_tone.values())
     places = {tone: iter(within[tone]) for tone in tones}
-    found = []
+    results = []
     for row in rows:
         p, p_tone = next(places[row["variant"]]) * tested / max(1, differing), float(of_tone[row["variant"]])
         differs = None if np.isnan(p) else bool(p_tone <= LEVEL and p <= LEVEL)
-        found.append(row | {"p_corrected": float(np.minimum(p, 1.0)), "p_tone": p_tone, "differs": differs})
-    return found
+        results.append(row | {"p_corrected": float(np.minimum(p, 1.0)), "p_tone": p_tone, "differs": differs})
+    return results
 
 
 def auroc(ours: Floats, theirs: Floats) -> float:

@@ -26,15 +26,15 @@ class Quality:
 
 
 @torch.no_grad()
-def quality(found: SparseAutoencoder, shards: Sequence[TokenShard]) -> Quality:
+def quality(autoencoder: SparseAutoencoder, shards: Sequence[TokenShard]) -> Quality:
     """Quality over the tokens of some shards, read one after the other."""
-    total = torch.zeros(found.d, dtype=torch.float64)
+    total = torch.zeros(autoencoder.d, dtype=torch.float64)
     squares = error = active = 0.0
-    ever = torch.zeros(found.width, dtype=torch.bool)
+    ever = torch.zeros(autoencoder.width, dtype=torch.bool)
     count = 0
     for shard in shards:
         x = shard.tokens()
-        features, given = found.encode_and_reconstruct(x)
+        features, given = autoencoder.encode_and_reconstruct(x)
         on = features > 0
         ever |= on.any(0)
         active += float(on.sum())
@@ -98,8 +98,8 @@ class SplicedModel:
             if replace is None:
                 return None
             hidden = tensor_of(output).clone()
-            own = hidden[0, shard.start :]
-            hidden[0, shard.start :] = replace(own.float().cpu()).to(own)
+            replaced = hidden[0, shard.start :]
+            hidden[0, shard.start :] = replace(replaced.float().cpu()).to(replaced)
             return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
         handle = self._layer.register_forward_hook(splice)

@@ -52,10 +52,10 @@ def halves(table: pd.DataFrame, seed: int) -> pd.Series:
     else:
         texts = several.most_common(1)[0][0] if several else 2
         asked = (table["index"].to_numpy(dtype=int) % texts) % 2
-    own = table["paraphrase"].astype("Int64").fillna(0).to_numpy(dtype=int) % 2
-    told = table["variant"].map(lambda name: counts[name] > 1).to_numpy(dtype=bool)
-    found = pd.Series(np.where(asked == 0, "test", "fit"), index=table.index, dtype="string")
-    return found.mask(told & (own != asked))
+    text_half = table["paraphrase"].astype("Int64").fillna(0).to_numpy(dtype=int) % 2
+    several_texts = table["variant"].map(lambda name: counts[name] > 1).to_numpy(dtype=bool)
+    half = pd.Series(np.where(asked == 0, "test", "fit"), index=table.index, dtype="string")
+    return half.mask(several_texts & (text_half != asked))
 
 
 PARTS = ("question", "response")
@@ -87,8 +87,8 @@ class TokenShard:
     def span(self, part: str) -> tuple[int, int]:
         """The tokens of `question` or `response`; an empty span where there are none."""
         spans = self.metadata.spans
-        found: tuple[int, int] | None = getattr(spans, part) if spans else None
-        return found or (0, 0)
+        bounds: tuple[int, int] | None = getattr(spans, part) if spans else None
+        return bounds or (0, 0)
 
     def part_of(self, token: int) -> str:
         """Which part a token belongs to: prefix, question, response, or other."""
@@ -210,14 +210,14 @@ class Batches:
             turn += 1
 
     def _buffers(self, generator: np.random.Generator) -> list[tuple[int, ...]]:
-        found, waiting, size = [], [], 0
+        buffers, waiting, size = [], [], 0
         for row in generator.permutation(len(self.shards)):
             waiting.append(int(row))
             size += self.shards[row].length
             if size >= self.buffer_tokens:
-                found.append(tuple(sorted(waiting)))
+                buffers.append(tuple(sorted(waiting)))
                 waiting, size = [], 0
-        return [*found, tuple(sorted(waiting))] if size else found
+        return [*buffers, tuple(sorted(waiting))] if size else buffers
 
     def _buffer(self, rows: tuple[int, ...]) -> torch.Tensor:
         if rows not in self._held:

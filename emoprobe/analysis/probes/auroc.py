@@ -47,8 +47,8 @@ def _wins(values: torch.Tensor, others: torch.Tensor, mask: torch.Tensor) -> tor
 def labelled_auroc(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """`auroc` of scores (…, n) by labels of 0, 1 and −1 (left out), of the same shape or fewer leading dimensions."""
     values, order = scores.sort(dim=-1)
-    found = labels.expand(scores.shape).gather(-1, order)
-    one, zero = (found == 1).to(scores.dtype), (found == 0).to(scores.dtype)
+    ordered = labels.expand(scores.shape).gather(-1, order)
+    one, zero = (ordered == 1).to(scores.dtype), (ordered == 0).to(scores.dtype)
     first = torch.ones_like(values, dtype=torch.bool)  # of those that are equal
     first[..., 1:] = values[..., 1:] != values[..., :-1]
     above = (one * _before(zero, first)).sum(-1)

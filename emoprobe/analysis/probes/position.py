@@ -51,9 +51,9 @@ class ProbedPosition:
     def of(cls, name: str, table: pd.DataFrame, whole: RowCodes, empty: np.ndarray, settings: Probes) -> ProbedPosition:
         """For the rows of a table, of which `empty` ones have a stand-in."""
         rows = np.flatnonzero(~empty)
-        design, own = whole.take(rows), table.iloc[rows]
+        design, present = whole.take(rows), table.iloc[rows]
         reasons: dict[str, str] = {}
-        nuisance = nuisance_features(own, design, is_response(name))
+        nuisance = nuisance_features(present, design, is_response(name))
         valence = valence_nuisance = correct = untruncated = None
         any_truncated = bool((design.truncated & (design.correct >= 0)).any())
         if "valence" in settings.targets:
@@ -83,15 +83,15 @@ def positions_of(
 ) -> list[ProbedPosition]:
     """Every position that any row has; those with the same rows and nuisance features share what they are made of."""
     made: dict[tuple[bytes, bool], ProbedPosition] = {}
-    found = []
+    positions = []
     for name, missing in empty.items():
         if missing.all():
             continue
         key = (missing.tobytes(), is_response(name))
         if key not in made:
             made[key] = ProbedPosition.of(name, table, design, missing, settings)
-        found.append(replace(made[key], name=name))
-    return found
+        positions.append(replace(made[key], name=name))
+    return positions
 
 
 def _why_no_valence(design: RowCodes) -> str:
@@ -140,32 +140,32 @@ def probe_position(
     design = position.design
     cells = Cells.of(features)
     moments = variant_moments(cells, design, settings.shrinkage)
-    found = Probed(cells.d, transfer=[[] for _ in features])
+    probed = Probed(cells.d, transfer=[[] for _ in features])
     if "variant" in targets:
-        found.variant = probe_variant(cells, design, moments, settings.control_tasks)
+        probed.variant = probe_variant(cells, design, moments, settings.control_tasks)
         names = [design.variants[code] for code in np.unique(design.variant)]
-        found.directions["variant"] = names, cells.raw(found.variant.weights.mean(1))
+        probed.directions["variant"] = names, cells.raw(probed.variant.weights.mean(1))
     if "valence" in targets and position.valence is not None:
-        own = position.valence
-        found.valence = probe_valence(cells, own, moments)
-        raw = found.weights["valence"] = cells.raw(found.valence.weights)
-        direction = (raw.mean(1) * torch.from_numpy(own.signs).float()).sum(2, keepdim=True)
-        found.directions["valence"] = ["positive"], direction
+        rows = position.valence
+        probed.valence = probe_valence(cells, rows, moments)
+        raw = probed.weights["valence"] = cells.raw(probed.valence.weights)
+        direction = (raw.mean(1) * torch.from_numpy(rows.signs).float()).sum(2, keepdim=True)
+        probed.directions["valence"] = ["positive"], direction
         if transfers:
-            _extend(found.transfer, transfer.held_out_variants(found.valence.by_pair, own))
-            _extend(found.transfer, transfer.held_out_texts(cells, own, settings.shrinkage))
+            _extend(probed.transfer, transfer.held_out_variants(probed.valence.by_pair, rows))
+            _extend(probed.transfer, transfer.held_out_texts(cells, rows, settings.shrinkage))
     if "correct" in targets and position.correct is not None:
-        found.correct = probe_correct(cells, position.correct, moments)
-        found.added = probe_added(cells, position.correct, settings.shrinkage)
+        probed.correct = probe_correct(cells, position.correct, moments)
+        probed.added = probe_added(cells, position.correct, settings.shrinkage)
         if position.untruncated is not None:
-            found.untruncated = probe_added(cells, position.untruncated, settings.shrinkage)
-        raw = found.weights["correct"] = cells.raw(found.correct.weights)
-        found.directions["correct"] = ["correct"], raw.mean(1)
+            probed.untruncated = probe_added(cells, position.untruncated, settings.shrinkage)
+        raw = probed.weights["correct"] = cells.raw(probed.correct.weights)
+        probed.directions["correct"] = ["correct"], raw.mean(1)
         if transfers:
-            _extend(found.transfer, transfer.correct_without_variant(cells, position.correct, moments))
-    return found
+            _extend(probed.transfer, transfer.correct_without_variant(cells, position.correct, moments))
+    return probed
 
 
 def _extend(rows: transfer.Rows, more: transfer.Rows) -> None:
-    for own, other in zip(rows, more, strict=True):
-        own += other
+    for row, other in zip(rows, more, strict=True):
+        row += other

@@ -80,8 +80,8 @@ class Largest:
 
     def add(self, statistics: np.ndarray) -> None:
         """Take in some cells, (cells, permutations)."""
-        found = np.nan_to_num(statistics, nan=-np.inf).max(0)
-        self.maximum = found if self.maximum is None else np.maximum(self.maximum, found)
+        largest = np.nan_to_num(statistics, nan=-np.inf).max(0)
+        self.maximum = largest if self.maximum is None else np.maximum(self.maximum, largest)
 
     def p(self, statistic: float | None = None) -> float:
         """Share of the permutations, the real labels among them, whose largest cell reaches a statistic.
@@ -106,13 +106,13 @@ class ValenceTarget:
     settings: Probes
     choice: CellChoice = field(default_factory=CellChoice)
     largest: Largest = field(default_factory=Largest)
-    found: list[dict[str, Any]] = field(default_factory=list)
+    cells: list[dict[str, Any]] = field(default_factory=list)
     reason: str | None = None
 
     def add(self, result: ValenceResult, places: list[Place], position: ProbedPosition, d: int) -> None:
         """Take in some cells of a position, of `d` features."""
-        own, nuisance = position.valence, position.valence_nuisance
-        assert own is not None
+        graded, nuisance = position.valence, position.valence_nuisance
+        assert graded is not None
         assert nuisance is not None
         self.largest.add(result.permuted)
         baseline = np.broadcast_to(nuisance.by_pair, result.by_pair.shape)
@@ -124,12 +124,12 @@ class ValenceTarget:
         level = float(nuisance.by_pair.mean())
         for number, place in enumerate(places):
             area = float(result.permuted[number, 0])
-            self.found.append(
+            self.cells.append(
                 place
                 | {
                     "target": "valence",
-                    "n": len(own.rows),
-                    "samples": len(np.unique(own.design.question)),
+                    "n": len(graded.rows),
+                    "samples": len(np.unique(graded.design.question)),
                     "d": d,
                     "classes": 2,
                     "auroc": area,
@@ -143,18 +143,18 @@ class ValenceTarget:
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows of the table `probes`."""
-        if not self.found:
+        if not self.cells:
             return [{"target": "valence", "skipped": self._why()}]
-        return [row | {"p": self.largest.p(row["p"])} for row in self.found]
+        return [row | {"p": self.largest.p(row["p"])} for row in self.cells]
 
     def test(self) -> dict[str, Any]:
         """The row of the table `probe_tests`."""
         plan = self._plan
-        row: dict[str, Any] = _planned(plan) | {"cells": len(self.found)}
-        if not self.found:
+        row: dict[str, Any] = _planned(plan) | {"cells": len(self.cells)}
+        if not self.cells:
             return _judged(row | {"reason": plan.reason or self._why()})
         p = self.largest.p()
-        return _judged(row | _chosen(self.choice) | {"p": p, "p_permuted": p, "n": self.found[0]["n"]})
+        return _judged(row | _chosen(self.choice) | {"p": p, "p_permuted": p, "n": self.cells[0]["n"]})
 
     @property
     def _plan(self) -> ProbeTest:
@@ -175,7 +175,7 @@ class CorrectTarget:
     largest: Largest = field(default_factory=Largest)
     finished: CellChoice = field(default_factory=CellChoice)
     largest_finished: Largest = field(default_factory=Largest)
-    found: list[dict[str, Any]] = field(default_factory=list)
+    cells: list[dict[str, Any]] = field(default_factory=list)
     any_truncated: bool = False
     reason: str = "no position has enough graded answers"
 
@@ -184,11 +184,11 @@ class CorrectTarget:
         places: list[Place], position: ProbedPosition, d: int,
     ) -> None:  # fmt: skip
         """Take in some cells of a position, of `d` features."""
-        own = position.correct
-        assert own is not None
+        rows = position.correct
+        assert rows is not None
         self.largest.add(added.statistic)
-        nuisance = np.broadcast_to(own.nuisance_areas(), result.areas.shape)
-        shape = (*result.areas.shape, own.design.groups)
+        nuisance = np.broadcast_to(rows.nuisance_areas(), result.areas.shape)
+        shape = (*result.areas.shape, rows.design.groups)
         self.choice.add(
             places,
             added.choice,
@@ -205,17 +205,17 @@ class CorrectTarget:
         if untruncated is not None:
             self.largest_finished.add(untruncated.statistic)
             self.finished.add(places, untruncated.choice, {"added": untruncated.added})
-        groups = np.unique(own.design.group)
+        groups = np.unique(rows.design.group)
         for number, place in enumerate(places):
             area = float(np.nanmean(result.areas[number]))
-            low, high, _ = interval(area, result.influence[number, groups], own.design.folds)
+            low, high, _ = interval(area, result.influence[number, groups], rows.design.folds)
             level = float(np.nanmean(nuisance[number]))
-            self.found.append(
+            self.cells.append(
                 place
                 | {
                     "target": "correct",
-                    "n": len(own.rows),
-                    "samples": len(np.unique(own.design.question)),
+                    "n": len(rows.rows),
+                    "samples": len(np.unique(rows.design.question)),
                     "d": d,
                     "classes": 2,
                     "auroc": area,
@@ -232,9 +232,9 @@ class CorrectTarget:
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows of the table `probes`."""
-        if not self.found:
+        if not self.cells:
             return [{"target": "correct", "skipped": self._why()}]
-        return [row | {"p": self.largest.p(row["p"])} for row in self.found]
+        return [row | {"p": self.largest.p(row["p"])} for row in self.cells]
 
     def test(self) -> dict[str, Any]:
         """The row of the table `probe_tests`."""
@@ -242,10 +242,10 @@ class CorrectTarget:
         groups = np.unique(self.design.group[known])
         plan = correct_test(len(groups), self.settings.permutations, self.design.folds)
         row: dict[str, Any] = _planned(plan) | {
-            "cells": len(self.found),
+            "cells": len(self.cells),
             "classes": f"{(self.design.correct == 0).sum()} wrong, {(self.design.correct == 1).sum()} correct",
         }
-        if not self.found:
+        if not self.cells:
             return _judged(row | {"reason": self._why()})
         p, p_finished = self.largest.p(), self.largest_finished.p()
         row |= _chosen(self.choice) | {
@@ -253,7 +253,7 @@ class CorrectTarget:
             "p_untruncated": p_finished,
             "added": self.choice.mean("added"),
             "added_untruncated": self.finished.mean("added"),
-            "n": self.found[0]["n"],
+            "n": self.cells[0]["n"],
         }
         area = interval(row["auroc"], self._influence("influence", groups), self.design.folds)
         gain = interval(row["added"], self._influence("added_influence", groups), self.design.folds)
@@ -274,8 +274,8 @@ class CorrectTarget:
         """The influence of each group, from the cell that was chosen without its fold."""
         fold_of = np.zeros(self.design.groups, dtype=int)
         fold_of[self.design.group] = self.design.fold
-        found: np.ndarray = np.nan_to_num(self.choice.values[name][fold_of[groups], groups])
-        return found
+        influence: np.ndarray = np.nan_to_num(self.choice.values[name][fold_of[groups], groups])
+        return influence
 
     def _why(self) -> str:
         return self.reason
@@ -287,7 +287,7 @@ class VariantTarget:
 
     design: RowCodes
     settings: Probes
-    found: list[dict[str, Any]] = field(default_factory=list)
+    cells: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def reason(self) -> str | None:
@@ -302,7 +302,7 @@ class VariantTarget:
         for number, place in enumerate(places):
             control = None if result.control_accuracy is None else float(result.control_accuracy[number])
             accuracy = float(result.accuracy[number])
-            self.found.append(
+            self.cells.append(
                 place
                 | {
                     "target": "variant",
@@ -320,7 +320,7 @@ class VariantTarget:
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows of the table `probes`."""
-        return self.found or [{"target": "variant", "skipped": self.reason}]
+        return self.cells or [{"target": "variant", "skipped": self.reason}]
 
     def test(self) -> dict[str, Any]:
         """The row of the table `probe_tests`: the best cell, for what it is worth."""
@@ -329,10 +329,10 @@ class VariantTarget:
             "reason": self.reason or "a manipulation check: prompts that differ are bound to be told apart",
             "unit": "question",
             "units": len(np.unique(self.design.group)),
-            "cells": len(self.found),
+            "cells": len(self.cells),
         }
-        if self.found:
-            best = max(self.found, key=lambda cell: float(cell["auroc"]))
+        if self.cells:
+            best = max(self.cells, key=lambda cell: float(cell["auroc"]))
             row |= {name: best[name] for name in ("hook_point", "position", "layer", "auroc", "diff_means_auroc", "n")}
         return _judged(row)
 

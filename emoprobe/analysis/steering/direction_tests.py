@@ -43,8 +43,8 @@ def direction_rows(grid: EffectGrid, flags: Flags, rankings: Mapping[int, Direct
         for number, ranking in rankings.items()
     ]
     for family in family_sizes:
-        own = [row for row in rows if row["family"] == family]
-        for row, corrected in zip(own, holm([row["p"] for row in own]), strict=True):
+        members = [row for row in rows if row["family"] == family]
+        for row, corrected in zip(members, holm([row["p"] for row in members]), strict=True):
             row["p_holm"] = float(corrected)
             row["verdict"] = conclude_direction(row).verdict.value
     return rows
@@ -52,9 +52,9 @@ def direction_rows(grid: EffectGrid, flags: Flags, rankings: Mapping[int, Direct
 
 def _cells(grid: EffectGrid, number: int, ranking: DirectionRanking, flags: Flags) -> np.ndarray:
     """Which cells of a ranking are searched: coherent on the compared questions, and on all of the direction's own."""
-    own = [bool(flags[grid.held[number][place]]) for place in ranking.places]
-    found: np.ndarray = ranking.flags[0] & np.array(own, dtype=bool)
-    return found
+    everywhere = [bool(flags[grid.held[number][place]]) for place in ranking.places]
+    searched: np.ndarray = ranking.flags[0] & np.array(everywhere, dtype=bool)
+    return searched
 
 
 def _row(
@@ -173,8 +173,8 @@ def _detectable(
     # A direction with such an effect is the farthest, and the scale is that of all.
     beside = replace(ranking, effects=np.vstack([np.full((1, len(rows)), FAR), ranking.effects[1:]]))
     threshold = beside.critical(level) * beside.scale
-    own = (~np.isnan(grid.changes(PRIMARY_OUTCOME)[rows])).sum(axis=-1)
-    more = np.sqrt(ranking.shared.sum(axis=-1) / np.maximum(own, 1))
+    asked = (~np.isnan(grid.changes(PRIMARY_OUTCOME)[rows])).sum(axis=-1)
+    more = np.sqrt(ranking.shared.sum(axis=-1) / np.maximum(asked, 1))
     strength = np.sqrt((others**2).mean(axis=0))
     typical = np.nanmean(strength, axis=-1)
 
@@ -199,8 +199,8 @@ def _detectable(
 
 def _above(grid: EffectGrid, values: np.ndarray, confidence: float, skewed: bool) -> np.ndarray:
     """How far above a mean over questions its interval reaches: by so much it falls short of the true one at most."""
-    found = difference(values, None, None, np.nan, False, grid.groups, confidence, skewed)
-    short: np.ndarray = np.nan_to_num(found.high - found.value)
+    estimate = difference(values, None, None, np.nan, False, grid.groups, confidence, skewed)
+    short: np.ndarray = np.nan_to_num(estimate.high - estimate.value)
     return short
 
 
@@ -208,5 +208,5 @@ def _reach(threshold: np.ndarray, noise: np.ndarray, unequal: np.ndarray) -> np.
     """The D for which D = threshold + √(noise² + unequal² D²); infinite where there is none."""
     rest = np.where(unequal < 1, 1 - unequal**2, np.nan)
     known = np.where(np.isfinite(threshold), threshold, np.nan)
-    found = (known + np.sqrt(known**2 - rest * (known**2 - noise**2))) / rest
-    return np.where(np.isnan(found), np.inf, found)
+    effect = (known + np.sqrt(known**2 - rest * (known**2 - noise**2))) / rest
+    return np.where(np.isnan(effect), np.inf, effect)

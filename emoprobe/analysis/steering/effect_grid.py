@@ -102,10 +102,10 @@ class EffectGrid:
     @cached_property
     def held(self) -> list[dict[SteeringCell, int]]:
         """Of each direction: place → row."""
-        found: list[dict[SteeringCell, int]] = [{} for _ in self.directions]
+        rows: list[dict[SteeringCell, int]] = [{} for _ in self.directions]
         for row, (owner, place) in enumerate(zip(self.owner.tolist(), self.places, strict=True)):
-            found[owner][place] = row
-        return found
+            rows[owner][place] = row
+        return rows
 
     def values(self, outcome: str) -> Floats:
         """Shape (cells, questions): an outcome under each edit; perplexity as its logarithm."""
@@ -120,23 +120,23 @@ class EffectGrid:
         """Shape (cells, questions): steered minus unsteered, NaN where either is missing; of kl the value itself."""
         if outcome not in self._changes:
             every = self._all(outcome)
-            own = every[: len(self.places)]
+            steered = every[: len(self.places)]
             if outcome == "kl":
-                self._changes[outcome] = own
+                self._changes[outcome] = steered
             else:
-                base = np.where(self._base[:, None] >= 0, every[self._base], np.nan) if len(own) else own
-                self._changes[outcome] = own - base
+                base = np.where(self._base[:, None] >= 0, every[self._base], np.nan) if len(steered) else steered
+                self._changes[outcome] = steered - base
         return self._changes[outcome]
 
     def rows_of(self, families: Iterable[str]) -> list[int]:
         """The numbers of the directions of some families."""
-        wanted = set(families)
-        return [number for number, direction in enumerate(self.directions) if direction.family in wanted]
+        chosen = set(families)
+        return [number for number, direction in enumerate(self.directions) if direction.family in chosen]
 
     def _all(self, outcome: str) -> Floats:
-        found = self._questions.values(outcome)[self._rows]
+        values = self._questions.values(outcome)[self._rows]
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.log(found) if outcome == "perplexity" else found
+            return np.log(values) if outcome == "perplexity" else values
 
 
 Flags = npt.NDArray[np.bool_]
@@ -161,11 +161,11 @@ def coherent(grid: EffectGrid, limits: Limits) -> Flags:
     """Shape (cells,): whether the text is within the limits at this dose and at all smaller ones of its sign."""
     asked = ~np.isnan(grid.changes("completion_tokens"))
     flags = within(grid.changes("perplexity"), grid.changes("repetition"), asked, limits)
-    found = np.zeros_like(flags)
+    unbroken_flags = np.zeros_like(flags)
     for number in range(len(grid.directions)):
-        own = np.flatnonzero(grid.owner == number)
-        found[own] = unbroken([grid.places[row] for row in own], flags[own])
-    return found
+        rows = np.flatnonzero(grid.owner == number)
+        unbroken_flags[rows] = unbroken([grid.places[row] for row in rows], flags[rows])
+    return unbroken_flags
 
 
 def within(log_ratio: Floats, repetition: Floats, asked: Flags, limits: Limits) -> Flags:
@@ -183,8 +183,8 @@ def within(log_ratio: Floats, repetition: Floats, asked: Flags, limits: Limits) 
     ratio = np.where(known, log_ratio, 0.0).sum(axis=-1) / np.maximum(count, 1)
     rise = np.where(repeated, repetition, 0.0).sum(axis=-1) / counted
     enough = (count > 0) & (count >= LEAST_WITH_TEXT * asked.sum(axis=-1))
-    found: Flags = enough & (ratio <= np.log(limits.max_perplexity)) & (rise <= limits.max_repetition)
-    return found
+    is_within: Flags = enough & (ratio <= np.log(limits.max_perplexity)) & (rise <= limits.max_repetition)
+    return is_within
 
 
 def unbroken(places: Sequence[SteeringCell], flags: Flags) -> Flags:
@@ -196,12 +196,12 @@ def unbroken(places: Sequence[SteeringCell], flags: Flags) -> Flags:
         places: the places.
         flags: shape (…, places).
     """
-    found = flags.copy()
+    kept = flags.copy()
     for place, one in enumerate(places):
         smaller = [
             number
             for number, other in enumerate(places)
             if other.line == one.line and other.dose * one.dose > 0 and abs(other.dose) < abs(one.dose)
         ]
-        found[..., place] &= flags[..., smaller].all(axis=-1)
-    return found
+        kept[..., place] &= flags[..., smaller].all(axis=-1)
+    return kept

@@ -80,13 +80,13 @@ def effect_rows(grid: EffectGrid, flags: Flags, rankings: Mapping[int, Direction
         rankings: the tested directions beside their controls, by number.
     """
     order = sorted(range(len(grid.places)), key=lambda row: grid.directions[grid.owner[row]].family in CONTROLS)
-    found: list[dict[str, Any]] = [{} for _ in range(len(order) * len(OUTCOMES))]
+    rows: list[dict[str, Any]] = [{} for _ in range(len(order) * len(OUTCOMES))]
     for place, outcome in enumerate(OUTCOMES):
         columns = _Columns.of(grid, outcome)
         bands = _Bands(grid, outcome)
         for number, row in enumerate(order):
             direction = grid.directions[grid.owner[row]]
-            found[number * len(OUTCOMES) + place] = {
+            rows[number * len(OUTCOMES) + place] = {
                 "direction": direction.name,
                 "family": direction.family,
                 "tone": direction.tone,
@@ -97,7 +97,7 @@ def effect_rows(grid: EffectGrid, flags: Flags, rankings: Mapping[int, Direction
                 **(_ranks(grid, rankings, row) if outcome == PRIMARY_OUTCOME else {}),
                 "coherent": bool(flags[row]),
             }
-    return found
+    return rows
 
 
 @dataclass(frozen=True)
