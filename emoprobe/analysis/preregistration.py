@@ -48,30 +48,38 @@ def analysis_plan(
         probes: the section on probes.
         steering: the section on steering.
     """
-    names = list(config.variants)
-    references = references_of(names, config.analysis.references)
-    contrasts = contrasts_of(names, references)
+    fixed = _fixed(config)
+    references = fixed["references"]
     return Preregistration(
-        references=references,
-        primary_reference=references[-1] if references else None,
-        contrasts=[
-            PlannedContrast(variant=one.variant, reference=one.reference, family=one.family(PRIMARY_MEASURE))
-            for one in contrasts
-        ],
-        primary_measure=PRIMARY_MEASURE,
-        secondary_measures=[measure for measure in MEASURES if measure != PRIMARY_MEASURE],
-        level=LEVEL,
-        margin=config.analysis.margin,
-        questions=config.dataset.samples,
-        draws=config.generation.draws,
-        allowed_failures=config.generation.allowed_failures,
-        estimators=[_estimator(config, name) for name in config.variants],
-        power=_power(config, [one for one in contrasts if one.primary]),
+        **fixed,
+        power=_power(config, [one for one in contrasts_of(list(config.variants), references) if one.primary]),
         token_tolerance=config.analysis.token_tolerance,
         token_match=_token_match(config, references, token_lengths or {}),
         probes=dict(probes or {}),
         steering=dict(steering or {}),
     )
+
+
+def _fixed(config: Config) -> dict[str, Any]:
+    """Everything that a config fixes and that can deviate from it later, without simulating the power."""
+    names = list(config.variants)
+    references = references_of(names, config.analysis.references)
+    return {
+        "references": references,
+        "primary_reference": references[-1] if references else None,
+        "contrasts": [
+            PlannedContrast(variant=one.variant, reference=one.reference, family=one.family(PRIMARY_MEASURE))
+            for one in contrasts_of(names, references)
+        ],
+        "primary_measure": PRIMARY_MEASURE,
+        "secondary_measures": [measure for measure in MEASURES if measure != PRIMARY_MEASURE],
+        "level": LEVEL,
+        "margin": config.analysis.margin,
+        "questions": config.dataset.samples,
+        "draws": config.generation.draws,
+        "allowed_failures": config.generation.allowed_failures,
+        "estimators": [_estimator(config, name) for name in names],
+    }
 
 
 def deviations(plan: Preregistration, config: Config, table: pd.DataFrame | None = None) -> list[str]:
@@ -82,7 +90,7 @@ def deviations(plan: Preregistration, config: Config, table: pd.DataFrame | None
         config: the config of the analysis.
         table: the trajectories, if questions or draws that are missing there count.
     """
-    now = _settings(config, plan)
+    now = plan.model_copy(update=_fixed(config)).values()
     then = plan.values()
     phrases = [
         f"{called} changed from {_short(then[key])} to {_short(now[key])}"
@@ -110,30 +118,6 @@ def deviations(plan: Preregistration, config: Config, table: pd.DataFrame | None
         phrases += [f"{name} has no trajectories" for name in sorted(missing)]
         phrases += [f"{name} was not planned" for name in sorted(added)]
     return phrases
-
-
-def _settings(config: Config, plan: Preregistration) -> dict[str, Any]:
-    """What the config says now of everything that can deviate, without simulating the power again."""
-    names = list(config.variants)
-    references = references_of(names, config.analysis.references)
-    now = plan.model_copy(
-        update={
-            "references": references,
-            "contrasts": [
-                PlannedContrast(variant=one.variant, reference=one.reference, family=one.family(PRIMARY_MEASURE))
-                for one in contrasts_of(names, references)
-            ],
-            "primary_measure": PRIMARY_MEASURE,
-            "secondary_measures": [measure for measure in MEASURES if measure != PRIMARY_MEASURE],
-            "level": LEVEL,
-            "margin": config.analysis.margin,
-            "questions": config.dataset.samples,
-            "draws": config.generation.draws,
-            "allowed_failures": config.generation.allowed_failures,
-            "estimators": [_estimator(config, name) for name in config.variants],
-        }
-    )
-    return now.values()
 
 
 def _estimator(config: Config, name: str) -> PlannedEstimator:
