@@ -1,4 +1,4 @@
-"""Write what follows from the configuration's classes: config/schema.json and the tables of config/README.md."""
+"""Write what follows from the code: config/schema.json, the tables of config/README.md and of docs/verdicts.md."""
 
 import json
 import typing
@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from emoprobe.config.experiment import Config
+from emoprobe.report.verdicts import verdict_table
 from emoprobe.results import atomic
 
 CONFIG = Path(__file__).parents[1] / "config"
@@ -62,10 +63,10 @@ def _section_of(annotation: Any) -> type[BaseModel] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
-def readme(text: str) -> str:
-    """config/README.md with its tables made anew."""
-    before, _, rest = text.partition(BEGIN)
-    return f"{before}{BEGIN}\n\n{tables()}\n\n{END}{rest.partition(END)[2]}"
+def filled(page: str, content: str) -> str:
+    """Return a page with new content between its two markers."""
+    before, _, rest = page.partition(BEGIN)
+    return f"{before}{BEGIN}\n\n{content}\n\n{END}{rest.partition(END)[2]}"
 
 
 def _type(annotation: Any) -> str:
@@ -97,11 +98,14 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
+PAGES = {CONFIG / "README.md": tables, CONFIG.parent / "docs" / "verdicts.md": verdict_table}
+
+
 def main() -> None:
-    """Write both files."""
+    """Write the schema and the generated part of each page."""
     atomic.write_text(CONFIG / "schema.json", schema())
-    page = CONFIG / "README.md"
-    atomic.write_text(page, readme(page.read_text(encoding="utf-8")))
+    for page, content in PAGES.items():
+        atomic.write_text(page, filled(page.read_text(encoding="utf-8"), content()))
 
 
 if __name__ == "__main__":

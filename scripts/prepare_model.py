@@ -7,7 +7,7 @@ from pathlib import Path
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_config
-from emoprobe.config.science.capture import Capture
+from emoprobe.config.science.capture import RESID_POST, Capture
 from emoprobe.conversations.rendering import PromptError, Renderer
 from emoprobe.conversations.variants import VariantError
 from emoprobe.models.source import EMBEDDED, ModelCard, ModelError, check_capture, prepare, tokenizer_directory
@@ -68,7 +68,7 @@ def main() -> None:
         if config.capture.enabled and Path(card.path).is_dir() and not surely_fits(config):
             check_capture(config.capture, Path(card.path))
         if config.features.layer is not None and config.features.enabled and Path(card.path).is_dir():
-            wanted = Capture(layers=[config.features.layer], hook_points=["resid_post"])
+            wanted = Capture(layers=[config.features.layer], hook_points=[RESID_POST])
             check_capture(wanted, Path(card.path), "features: ")
     except ModelError as error:
         sys.exit(str(error))

@@ -16,9 +16,10 @@ def test_the_schema_is_current() -> None:
     assert (ROOT / "config/schema.json").read_text() == document_config.schema(), "run make schema"
 
 
-def test_the_tables_of_the_config_are_current() -> None:
-    text = (ROOT / "config/README.md").read_text()
-    assert text == document_config.readme(text), "run make schema"
+@pytest.mark.parametrize("page", document_config.PAGES, ids=lambda page: str(page.name))
+def test_generated_tables_are_current(page: Path) -> None:
+    text = page.read_text()
+    assert text == document_config.filled(text, document_config.PAGES[page]()), "run make schema"
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: str(path.name))

@@ -1,4 +1,5 @@
-"""From trajectories and activations to numbers: behaviour, paired tests, power, the analysis plan, probes.
+"""From trajectories and activations to numbers and conclusions: behaviour, paired tests, power, probes, steering.
 
-It imports `config`, `results` and `tasks`; it draws nothing and writes no file.
+`conclusion` has the types of verdicts and reasons, `limits` those of what an experiment cannot show. It imports
+`config`, `results`, `conversations` and `graders`; it draws nothing and writes no file.
 """

@@ -1,17 +1,20 @@
-"""What the variants did: accuracy, and the shape of the answers."""
+"""The table of each measure of behaviour: accuracy, shape of the answers, agreement, and the workers."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from datetime import datetime
+from itertools import combinations, islice
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from emoprobe.analysis.contrasts import references_of
-from emoprobe.analysis.estimates import Estimates, difference, mean
+from emoprobe.analysis.estimates import Estimates, Floats, difference, mean
 from emoprobe.analysis.questions import Questions
-from emoprobe.analysis.statistics import holm
+from emoprobe.analysis.statistics import holm, kappa
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.tables import frame
 
@@ -36,27 +39,30 @@ def accuracy(table: pd.DataFrame) -> pd.DataFrame:
     strict, lenient = questions.values("correct"), questions.values("lenient")
     rows = []
     for place, name in enumerate(questions.names):
-        own = table[table["variant"] == name]
-        graded, failures = own["correct"].dropna(), int(own["failure"].notna().sum())
+        answers = table[table["variant"] == name]
+        graded, failures = answers["correct"].dropna(), int(answers["failure"].notna().sum())
         right, known = int(graded.sum()), len(graded)
         texts = questions.texts(name)
-        found, kind = (mean(values[place], texts, True, questions.groups) for values in (strict, lenient))
+        estimate, kind = (mean(values[place], texts, True, questions.groups) for values in (strict, lenient))
         rows.append(
             {
                 "variant": name,
-                "valence": own["valence"].iloc[0],
+                "valence": answers["valence"].iloc[0],
                 "texts": questions.count(name),
                 "n": known,
                 "correct": right,
                 "accuracy": right / known if known else NAN,
-                "low": float(found.low),
-                "high": float(found.high),
-                "lenient": float(own["lenient"].astype("Float64").mean()) if known else NAN,
+                "low": float(estimate.low),
+                "high": float(estimate.high),
+                "lenient": float(answers["lenient"].astype("Float64").mean()) if known else NAN,
                 "lenient_low": float(kind.low),
                 "lenient_high": float(kind.high),
-                "compliance": _share(own["compliant"]),
-                "truncated": _share(own["truncated"]),
-                **{way: _share((own["extraction"] == way).where(own["extraction"].notna())) for way in EXTRACTIONS},
+                "compliance": _share(answers["compliant"]),
+                "truncated": _share(answers["truncated"]),
+                **{
+                    way: _share((answers["extraction"] == way).where(answers["extraction"].notna()))
+                    for way in EXTRACTIONS
+                },
                 "failures": failures,
                 "if_failures_wrong": right / (known + failures) if known + failures else NAN,
                 "if_failures_right": (right + failures) / (known + failures) if known + failures else NAN,
@@ -81,19 +87,19 @@ def characteristics(table: pd.DataFrame, references: Sequence[str] | None = None
         values = questions.values(measure)
         share = measure in SHARES
         for place, name in enumerate(questions.names):
-            own, texts = values[place], questions.texts(name)
-            found = mean(own, texts, share, questions.groups)
+            shares, texts = values[place], questions.texts(name)
+            estimate = mean(shares, texts, share, questions.groups)
             row: dict[str, Any] = {
                 "variant": name,
                 "measure": measure,
-                "n": int((~np.isnan(own)).sum()),
-                "mean": float(found.value),
-                "low": float(found.low),
-                "high": float(found.high),
+                "n": int((~np.isnan(shares)).sum()),
+                "mean": float(estimate.value),
+                "low": float(estimate.low),
+                "high": float(estimate.high),
             }
             reference = _reference(name, known)
             if reference is not None:
-                pairs = own - values[questions.row(reference)]
+                pairs = shares - values[questions.row(reference)]
                 row |= {"reference": reference} | _compared(
                     difference(pairs, texts, questions.texts(reference), NAN, share, questions.groups), pairs
                 )
@@ -113,18 +119,139 @@ def _reference(name: str, references: list[str]) -> str | None:
     return references[-2] if len(references) > 1 and name == references[-1] else None
 
 
-def _compared(found: Estimates, pairs: np.ndarray) -> dict[str, float]:
+def _compared(estimate: Estimates, pairs: np.ndarray) -> dict[str, float]:
     known = pairs[~np.isnan(pairs)]
     spread = float(known.std(ddof=1)) if len(known) > 1 else NAN
     return {
-        "difference": float(found.value),
-        "difference_low": float(found.low),
-        "difference_high": float(found.high),
-        "effect_size": float(found.value) / spread if spread > 0 else NAN,
-        "p": float(found.p),
+        "difference": float(estimate.value),
+        "difference_low": float(estimate.low),
+        "difference_high": float(estimate.high),
+        "effect_size": float(estimate.value) / spread if spread > 0 else NAN,
+        "p": float(estimate.p),
     }
 
 
 def _share(values: pd.Series) -> float:
     known = values.dropna()
     return float(known.astype(float).mean()) if len(known) else NAN
+
+
+MAX_PAIRS = 15  # pairs of draws that an agreement is the mean over, in both orders
+
+
+def consistency(table: pd.DataFrame) -> pd.DataFrame:
+    """Every ordered pair of variants, itself included.
+
+    With several draws all is a mean over pairs of *different* draws, and the diagonal is the noise floor: how far a
+    variant agrees with itself. Draws of one number share their seed between variants, so they are not paired.
+    """
+    questions = Questions(table)
+    solved = questions.by_draw("correct")
+    draws = solved.shape[2]
+    chosen = list(islice(combinations(range(draws), 2), MAX_PAIRS))
+    pairs = [*chosen, *((two, one) for one, two in chosen)] or [(0, 0)]
+    first = solved[:, :, 0]
+    complete = ~np.isnan(first).any(axis=0)
+    counts = first[:, complete].sum(axis=0)
+    rows: list[dict[str, Any]] = []
+    for place, variant in enumerate(questions.names):
+        for other_place, other in enumerate(questions.names):
+            agreements = [_agreement(solved[place, :, one], solved[other_place, :, two]) for one, two in pairs]
+            n, agreement, chance, gained, lost = (_mean(values) for values in zip(*agreements, strict=True))
+            rows.append(
+                {
+                    "variant": variant,
+                    "other": other,
+                    "n": round(n),
+                    "agreement": agreement,
+                    "kappa": chance,
+                    "gained": gained,
+                    "lost": lost,
+                    "alone": int(((counts == 1) & (first[place, complete] == 1)).sum()) if variant == other else None,
+                    "all_solve": int((counts == len(questions.names)).sum()),
+                    "none_solves": int((counts == 0).sum()),
+                }
+            )
+    by_pair = {(row["variant"], row["other"]): row for row in rows}
+    for row in rows:
+        for measure in ("agreement", "kappa"):
+            diagonal = [float(by_pair[row[side], row[side]][measure]) for side in ("variant", "other")]
+            row[f"own_{measure}"] = float(np.mean(diagonal)) if draws > 1 else float("nan")
+    return frame(TABLES["consistency"], rows)
+
+
+def _agreement(first: Floats, second: Floats) -> tuple[float, float, float, float, float]:
+    """Questions that both have, share judged alike, κ, and how many the first alone and the second alone solves."""
+    both = ~np.isnan(first) & ~np.isnan(second)
+    first, second = first[both], second[both]
+    n = len(first)
+    return (
+        float(n),
+        float(np.mean(first == second)) if n else float("nan"),
+        kappa(first, second),
+        float(((first == 1) & (second == 0)).sum()),
+        float(((first == 0) & (second == 1)).sum()),
+    )
+
+
+def _mean(values: tuple[float, ...]) -> float:
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def workers(table: pd.DataFrame) -> pd.DataFrame:
+    """How each worker fared, out of the attempts that the trajectories record."""
+    failed = [
+        {"worker": attempt.get("worker"), "started": attempt.get("started"), "error": attempt.get("error")}
+        for attempts in table["failed_attempts"].dropna()
+        for attempt in json.loads(attempts)
+    ]
+    failures = pd.DataFrame(failed, columns=["worker", "started", "error"])
+    rows = []
+    for worker in sorted({*table["worker"].dropna(), *failures["worker"].dropna()}):
+        answered = table[table["worker"] == worker]
+        failed_here = failures[failures["worker"] == worker].sort_values("started")
+        seconds = answered["seconds"].dropna().astype(float).to_numpy()
+        tokens = int(answered["completion_tokens"].fillna(0).sum())
+        span = _span(answered)
+        p50, p90, p99 = np.quantile(seconds, [0.5, 0.9, 0.99]) if len(seconds) else [float("nan")] * 3
+        rows.append(
+            {
+                "worker": worker,
+                "hardware": ", then ".join(answered.sort_values("started")["hardware"].dropna().unique()) or None,
+                "requests": len(answered) + len(failed_here),
+                "answered": len(answered),
+                "failures": len(failed_here),
+                "retried_from": int((answered["attempts"].fillna(1) > 1).sum()),
+                "completion_tokens": tokens,
+                "tokens_per_second": tokens / span if span > 0 else float("nan"),
+                "latency_p50": p50,
+                "latency_p90": p90,
+                "latency_p99": p99,
+                "last_error": failed_here["error"].iloc[-1] if len(failed_here) else None,
+            }
+        )
+    return frame(TABLES["workers"], rows)
+
+
+def _seconds_of(date: str) -> float:
+    """Seconds since the epoch of a date in ISO 8601; NaN for anything else, which another program may have written."""
+    try:
+        return datetime.fromisoformat(date).timestamp()
+    except ValueError:
+        return float("nan")
+
+
+def _span(answered: pd.DataFrame) -> float:
+    """Seconds in which a worker had at least one answered request in flight."""
+    known = answered.dropna(subset=["started", "seconds"])
+    start = np.array([_seconds_of(text) for text in known["started"]], dtype=float)
+    dated = ~np.isnan(start)
+    if not dated.any():
+        return 0.0
+    start, seconds = start[dated], known["seconds"].astype(float).to_numpy()[dated]
+    order = np.argsort(start)
+    begin, end = start[order], (start + seconds)[order]
+    covered = np.maximum.accumulate(end)
+    fresh = np.maximum(begin[1:], covered[:-1])
+    return float(end[0] - begin[0] + np.clip(covered[1:] - fresh, 0, None).sum())

@@ -30,15 +30,15 @@ class Contrast:
         return f"{self.variant}-{self.reference}"
 
 
-def references_of(names: Iterable[str], wanted: Sequence[str] | None = None) -> list[str]:
+def references_of(names: Iterable[str], chosen: Sequence[str] | None = None) -> list[str]:
     """The references among these variants, the primary one last.
 
     Args:
         names: the variants.
-        wanted: `analysis.references`; None: `control` and `filler`, as far as they are there.
+        chosen: `analysis.references`; None: `control` and `filler`, as far as they are there.
     """
     present = set(names)
-    return [name for name in (wanted if wanted is not None else (CONTROL, FILLER)) if name in present]
+    return [name for name in (chosen if chosen is not None else (CONTROL, FILLER)) if name in present]
 
 
 def contrasts_of(names: Sequence[str], references: Sequence[str]) -> list[Contrast]:
@@ -46,8 +46,8 @@ def contrasts_of(names: Sequence[str], references: Sequence[str]) -> list[Contra
     if not references:
         return []
     tones = [name for name in names if name not in references]
-    found = [Contrast(tone, references[-1], True) for tone in tones]
+    contrasts = [Contrast(tone, references[-1], True) for tone in tones]
     for place, reference in enumerate(references[:-1]):
-        found += [Contrast(tone, reference, False) for tone in tones]
-        found += [Contrast(later, reference, False) for later in references[place + 1 :]]
-    return found
+        contrasts += [Contrast(tone, reference, False) for tone in tones]
+        contrasts += [Contrast(later, reference, False) for later in references[place + 1 :]]
+    return contrasts

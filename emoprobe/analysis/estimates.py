@@ -55,8 +55,8 @@ class Estimates:
 
 def difference(
     differences: Floats,
-    own: Labels | None,
-    other: Labels | None,
+    texts: Labels | None,
+    other_texts: Labels | None,
     margin: float,
     share: bool = True,
     groups: Labels | None = None,
@@ -67,8 +67,8 @@ def difference(
 
     Args:
         differences: shape (…, n): variant minus reference; NaN where the question is missing.
-        own: shape (n,): which of the variant's texts each question has; None where it has one text, or none.
-        other: the same of the reference.
+        texts: shape (n,): which of the variant's texts each question has; None where it has one text, or none.
+        other_texts: the same of the reference.
         margin: differences within it count as equivalent.
         share: the values are shares of right answers, in [-1, 1].
         groups: shape (n,): the group of each question; None where each stands for itself.
@@ -77,20 +77,20 @@ def difference(
             p values stay those of t.
     """
     differences = np.asarray(differences, dtype=float)
-    one_text = own is None and other is None and groups is None
+    one_text = texts is None and other_texts is None and groups is None
     if one_text and share and np.isin(differences[~np.isnan(differences)], (-1, 0, 1)).all():
         return _tango(differences, margin, confidence)
     limits = (-1.0, 1.0) if share else None
-    return _student(differences, own, other, groups, margin, limits, confidence, skewed)
+    return _student(differences, texts, other_texts, groups, margin, limits, confidence, skewed)
 
 
-def mean(values: Floats, own: Labels | None, share: bool, groups: Labels | None = None) -> Estimates:
+def mean(values: Floats, texts: Labels | None, share: bool, groups: Labels | None = None) -> Estimates:
     """The mean of one variant's values, one a question; arguments as of `difference`, in [0, 1] if `share`.
 
     The interval of a share of one text is Clopper and Pearson's (1934).
     """
     values = np.asarray(values, dtype=float)
-    if own is None and groups is None and share and np.isin(values[~np.isnan(values)], (0, 1)).all():
+    if texts is None and groups is None and share and np.isin(values[~np.isnan(values)], (0, 1)).all():
         known = (~np.isnan(values)).sum(axis=-1)
         right = np.nansum(values, axis=-1)
         low, high = clopper_pearson(right, known)
@@ -99,13 +99,13 @@ def mean(values: Floats, own: Labels | None, share: bool, groups: Labels | None 
         return Estimates(
             _ratio(right, known), np.where(few, np.nan, low), np.where(few, np.nan, high), nothing, nothing
         )
-    return _student(values, own, None, groups, np.nan, (0.0, 1.0) if share else None)
+    return _student(values, texts, None, groups, np.nan, (0.0, 1.0) if share else None)
 
 
 def _student(
     values: Floats,
-    own: Labels | None,
-    other: Labels | None,
+    texts: Labels | None,
+    other_texts: Labels | None,
     groups: Labels | None,
     margin: float,
     limits: tuple[float, float] | None,
@@ -124,23 +124,23 @@ def _student(
     value = _ratio(np.nansum(values, axis=-1), n)
     residuals = np.where(here, values - value[..., None], 0.0)
     least = MIN_TEXTS
-    if own is None and other is None:
+    if texts is None and other_texts is None:
         least = 2
         if groups is None:
             variance, units = _ratio((residuals**2).sum(axis=-1), n * (n - 1)), n
         else:
             variance, units = _clustered(residuals, here, groups)
-    elif own is not None and other is not None:
-        parts = [_clustered(residuals, here, labels) for labels in (own, other, _crossed(own, other))]
+    elif texts is not None and other_texts is not None:
+        parts = [_clustered(residuals, here, labels) for labels in (texts, other_texts, _crossed(texts, other_texts))]
         (first, count), (second, other_count), (both, _) = parts
         variance = np.maximum(first + second - both, np.maximum(first, second))
         units = np.minimum(count, other_count)
     else:
-        variance, units = _clustered(residuals, here, own if other is None else other)  # type: ignore[arg-type]
+        variance, units = _clustered(residuals, here, texts if other_texts is None else other_texts)  # type: ignore[arg-type]
     if groups is not None:
         units = np.minimum(units, _alike(here, groups))
-        if own is not None or other is not None:
-            crossed = _crossed(groups, *(labels for labels in (own, other) if labels is not None))
+        if texts is not None or other_texts is not None:
+            crossed = _crossed(groups, *(labels for labels in (texts, other_texts) if labels is not None))
             shared = _clustered(residuals, here, groups)[0] - _clustered(residuals, here, crossed)[0]
             variance = variance + np.maximum(shared, 0)
     usable = (n >= MIN_QUESTIONS) & (units >= least)
@@ -170,8 +170,8 @@ def _hall(scores: Floats, units: Labels, quantile: Floats) -> tuple[Floats, Floa
 
     def inverse(bound: Floats) -> Floats:
         cubic = 1 + slope * (bound / np.sqrt(n) - slope / (6 * n))
-        found: Floats = np.where(flat, bound, np.sqrt(n) * 3 * (np.cbrt(cubic) - 1) / slope)
-        return found
+        bounds: Floats = np.where(flat, bound, np.sqrt(n) * 3 * (np.cbrt(cubic) - 1) / slope)
+        return bounds
 
     return inverse(-quantile), inverse(quantile)
 
@@ -196,14 +196,14 @@ def _alike(here: npt.NDArray[np.bool_], labels: Labels) -> Labels:
     """How many clusters of equal size are worth as much as these: n² / Σ n_g² (Kish 1965), rounded down."""
     sizes = _sums(here.astype(float), labels)
     # Equal sizes give a whole number, which rounding errors must not make one less.
-    found: Labels = np.nan_to_num(_ratio(sizes.sum(axis=-1) ** 2, (sizes**2).sum(axis=-1)) + 1e-9).astype(np.int64)
-    return found
+    effective: Labels = np.nan_to_num(_ratio(sizes.sum(axis=-1) ** 2, (sizes**2).sum(axis=-1)) + 1e-9).astype(np.int64)
+    return effective
 
 
 def _crossed(*labels: Labels) -> Labels:
     """One label for each combination that occurs."""
-    found: Labels = np.unique(np.stack(labels), axis=1, return_inverse=True)[1].reshape(-1).astype(np.int64)
-    return found
+    codes: Labels = np.unique(np.stack(labels), axis=1, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    return codes
 
 
 def _tango(differences: Floats, margin: float, confidence: float) -> Estimates:
@@ -226,7 +226,7 @@ def _tango(differences: Floats, margin: float, confidence: float) -> Estimates:
     above = stats.norm.cdf(tango_score(gained, lost, n, np.full_like(value, margin), CONTINUITY))
     few = n < MIN_QUESTIONS
     low, high, p, p_equivalent = (
-        np.where(few, np.nan, found) for found in (outside[0], outside[1], p, np.maximum(below, above))
+        np.where(few, np.nan, ends) for ends in (outside[0], outside[1], p, np.maximum(below, above))
     )
     return Estimates(value, low, high, p, p_equivalent)
 
@@ -250,8 +250,8 @@ def tango_score(gained: Floats, lost: Floats, n: Floats, supposed: Floats, conti
     with np.errstate(divide="ignore", invalid="ignore"):
         score = distance / np.sqrt(np.maximum(variance, 0))
     certain = np.where(np.abs(distance) < 1e-9, 0.0, np.copysign(np.inf, distance))
-    found: Floats = np.where(variance > 1e-12, score, certain)
-    return found
+    statistic: Floats = np.where(variance > 1e-12, score, certain)
+    return statistic
 
 
 def _ratio(above: npt.ArrayLike, below: npt.ArrayLike) -> Floats:

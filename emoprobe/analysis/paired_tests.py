@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from enum import Enum
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from emoprobe.analysis.conclusion import Conclusion, Reason
 from emoprobe.analysis.contrasts import MEASURES, Contrast, contrasts_of, references_of
 from emoprobe.analysis.estimates import MIN_QUESTIONS, MIN_TEXTS, Estimates, Floats, difference
 from emoprobe.analysis.questions import Questions
 from emoprobe.analysis.statistics import LEVEL, holm
+from emoprobe.config.section import CONTROL
 from emoprobe.results.catalogue import TABLES
+from emoprobe.results.statement import Verdict
 from emoprobe.results.tables import frame
 
 
@@ -34,23 +38,71 @@ def paired_tests(table: pd.DataFrame, margin: float, references: Sequence[str] |
         for contrast in contrasts_of(questions.names, references_of(questions.names, references))
         for measure in MEASURES
     ]
-    found = pd.DataFrame(rows)
+    tests = pd.DataFrame(rows)
     if rows:
         for p in ("p", "p_equivalent"):
-            for family in found["family"].unique():
-                own = found["family"] == family
-                found.loc[own, f"{p}_holm"] = holm(found.loc[own, p])
-        found["verdict"] = [verdict(*pair) for pair in zip(found["p_holm"], found["p_equivalent_holm"], strict=True)]
-    return frame(TABLES["paired_tests"], found.to_dict(orient="records"))  # type: ignore[arg-type]
+            for family in tests["family"].unique():
+                members = tests["family"] == family
+                tests.loc[members, f"{p}_holm"] = holm(tests.loc[members, p])
+        tests["verdict"] = [verdict(*pair) for pair in zip(tests["p_holm"], tests["p_equivalent_holm"], strict=True)]
+    return frame(TABLES["paired_tests"], tests.to_dict(orient="records"))  # type: ignore[arg-type]
 
 
-def verdict(p: float, p_equivalent: float) -> str:
-    """What two corrected p values say: a difference that is shown outranks that it is small."""
-    return "different" if p < LEVEL else "equivalent" if p_equivalent < LEVEL else "undecided"
+def verdict(p: float, p_equivalent: float) -> Verdict:
+    """Return the verdict of two corrected p-values: a difference that is shown outranks that it is small."""
+    if p < LEVEL:
+        return Verdict.DIFFERENT
+    return Verdict.EQUIVALENT if p_equivalent < LEVEL else Verdict.UNDECIDED
+
+
+class ContrastReason(Reason):
+    """Why a contrast of accuracies has its verdict."""
+
+    RAISES = Verdict.DIFFERENT, "the accuracy of the variant is higher"
+    LOWERS = Verdict.DIFFERENT, "the accuracy of the variant is lower"
+    WITHIN_MARGIN = Verdict.EQUIVALENT, "the 95 % interval lies within the margin"
+    NEAR_MARGIN = Verdict.EQUIVALENT, "the 90 % interval lies within the margin, and the 95 % interval does not"
+    INCONCLUSIVE = Verdict.UNDECIDED, "neither test rejects"
+    NO_INTERVAL = Verdict.UNDECIDED, "there is too little data for an interval"
+
+
+class Wording(Enum):
+    """How far a variant speaks for other texts than those that were used."""
+
+    NO_TEXT = "adds no text"
+    UNKNOWN_TEXTS = "which question had which text is unknown"
+    ONE_TEXT = "one text, and others may do otherwise"
+    SEVERAL_TEXTS = "several texts, which stand for others"
+
+    @classmethod
+    def of(cls, variant: str, texts: int) -> Wording:
+        """Return the wording of a variant with so many texts that have a question."""
+        if variant == CONTROL:
+            return cls.NO_TEXT
+        return (cls.UNKNOWN_TEXTS, cls.ONE_TEXT, cls.SEVERAL_TEXTS)[min(texts, 2)]
+
+
+def conclude_contrast(row: Mapping[str, Any], margin: float) -> Conclusion:
+    """Return the conclusion of a row of the table `paired_tests`, with None for what is missing.
+
+    Args:
+        row: the row.
+        margin: the margin of equivalence that the table was made with.
+    """
+    outcome, low, high = Verdict(row["verdict"]), row["low"], row["high"]
+    if outcome is Verdict.DIFFERENT:
+        reason = ContrastReason.RAISES if row["difference"] > 0 else ContrastReason.LOWERS
+    elif outcome is Verdict.EQUIVALENT:
+        within = low is None or -margin < low <= high < margin
+        reason = ContrastReason.WITHIN_MARGIN if within else ContrastReason.NEAR_MARGIN
+    else:
+        reason = ContrastReason.NO_INTERVAL if low is None else ContrastReason.INCONCLUSIVE
+    p = row["p_equivalent_holm" if outcome is Verdict.EQUIVALENT else "p_holm"]
+    return Conclusion(reason, row["difference"], low, high, p, int(row["n"]))
 
 
 def _row(questions: Questions, contrast: Contrast, measure: str, margin: float) -> dict[str, Any]:
-    own, other = questions.texts(contrast.variant), questions.texts(contrast.reference)
+    texts, reference_texts = questions.texts(contrast.variant), questions.texts(contrast.reference)
     places = questions.row(contrast.variant), questions.row(contrast.reference)
 
     def pair(failed: tuple[float, float] | None = None) -> tuple[Floats, Floats]:
@@ -58,12 +110,12 @@ def _row(questions: Questions, contrast: Contrast, measure: str, margin: float) 
         return questions.values(measure, first)[places[0]], questions.values(measure, second)[places[1]]
 
     ours, theirs = pair()
-    found = [difference(ours - theirs, own, other, margin, groups=questions.groups)]
+    estimates = [difference(ours - theirs, texts, reference_texts, margin, groups=questions.groups)]
     if questions.failures.any():
         for extreme in ((1.0, 0.0), (0.0, 1.0)):
             first, second = pair(extreme)
-            found.append(difference(first - second, own, other, margin, groups=questions.groups))
-    low, high, p, p_equivalent = _whatever(found)
+            estimates.append(difference(first - second, texts, reference_texts, margin, groups=questions.groups))
+    low, high, p, p_equivalent = _whatever(estimates)
     both = ~np.isnan(ours - theirs)
     groups = None if questions.groups is None else len(np.unique(questions.groups[both]))
     alone = "questions" if groups is None else "groups"
@@ -73,7 +125,7 @@ def _row(questions: Questions, contrast: Contrast, measure: str, margin: float) 
         "reference": contrast.reference,
         "measure": measure,
         "family": contrast.family(measure),
-        "unit": alone if own is None and other is None else "texts",
+        "unit": alone if texts is None and reference_texts is None else "texts",
         "texts": questions.count(contrast.variant),
         "reference_texts": questions.count(contrast.reference),
         "groups": groups,
@@ -83,23 +135,23 @@ def _row(questions: Questions, contrast: Contrast, measure: str, margin: float) 
         "gained": float((ours * (1 - theirs)).sum()),
         "lost": float(((1 - ours) * theirs).sum()),
         "neither": float(((1 - ours) * (1 - theirs)).sum()),
-        "difference": float(found[0].value),
+        "difference": float(estimates[0].value),
         "low": low,
         "high": high,
-        "no_interval": _reason(int(both.sum()), low, alone if own is None and other is None else "texts"),
+        "no_interval": _reason(int(both.sum()), low, alone if texts is None and reference_texts is None else "texts"),
         "p": p,
         "p_equivalent": p_equivalent,
     }
 
 
-def _whatever(found: list[Estimates]) -> tuple[float, float, float, float]:
+def _whatever(estimates: list[Estimates]) -> tuple[float, float, float, float]:
     """Interval and p values that hold for every one of these estimates."""
-    low, high = min(float(each.low) for each in found), max(float(each.high) for each in found)
-    values = [float(each.value) for each in found]
-    p = max(float(each.p) for each in found) if min(values) > 0 or max(values) < 0 else 1.0
-    if any(np.isnan(each.p) for each in found):
+    low, high = min(float(each.low) for each in estimates), max(float(each.high) for each in estimates)
+    values = [float(each.value) for each in estimates]
+    p = max(float(each.p) for each in estimates) if min(values) > 0 or max(values) < 0 else 1.0
+    if any(np.isnan(each.p) for each in estimates):
         return float("nan"), float("nan"), float("nan"), float("nan")
-    return low, high, p, max(float(each.p_equivalent) for each in found)
+    return low, high, p, max(float(each.p_equivalent) for each in estimates)
 
 
 def _reason(n: int, low: float, unit: str) -> str | None:

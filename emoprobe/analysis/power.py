@@ -39,8 +39,8 @@ class PowerDesign:
     def labels(self) -> tuple[Labels | None, Labels | None]:
         """Which text each question has, of the variant and of the reference."""
         index = np.arange(self.questions)
-        own, other = (index % texts if texts > 1 else None for texts in (self.texts, self.reference_texts))
-        return own, other
+        variant, reference = (index % texts if texts > 1 else None for texts in (self.texts, self.reference_texts))
+        return variant, reference
 
 
 def marginal(centre: float, deviation: float) -> float:
@@ -58,9 +58,11 @@ class Simulation:
 
     def __init__(self, design: PowerDesign, deviation: float, seed: int = 0) -> None:
         self.design = design
-        self.own, self.other = design.labels()
+        self.labels, self.reference_labels = design.labels()
         # One text has no texts to deviate from.
-        self.deviations = tuple(deviation if labels is not None else 0.0 for labels in (self.own, self.other))
+        self.deviations = tuple(
+            deviation if labels is not None else 0.0 for labels in (self.labels, self.reference_labels)
+        )
         generator = np.random.default_rng(seed)
         runs = int(np.clip(ANSWERS // (design.questions * design.draws), *RUNS))
         shape = (runs, design.questions)
@@ -72,7 +74,7 @@ class Simulation:
 
     def _answers(self, side: int, accuracy: float) -> Floats:
         """Shape (runs, questions): share of draws that are right."""
-        deviation, labels = self.deviations[side], (self.own, self.other)[side]
+        deviation, labels = self.deviations[side], (self.labels, self.reference_labels)[side]
         level = expit(centre_of(accuracy, deviation) + deviation * self.texts[side]).astype(np.float32)
         chance = level[:, labels] if labels is not None else level[:, :1]
         shares: Floats = (self.uniform[side] < chance[..., None]).mean(axis=-1)
@@ -80,7 +82,7 @@ class Simulation:
 
     def estimates(self, effect: float, margin: float = math.nan) -> Estimates:
         """What the test finds in each run where the variant's accuracy is higher by `effect`."""
-        return difference(self._answers(0, ACCURACY + effect) - self.theirs, self.own, self.other, margin)
+        return difference(self._answers(0, ACCURACY + effect) - self.theirs, self.labels, self.reference_labels, margin)
 
     def power(self, effect: float) -> float:
         """Share of the runs in which the difference is shown after the correction for its family."""
@@ -122,21 +124,29 @@ def text_limit(design: PowerDesign, deviation: float) -> float | None:
     repeats = -(-MIN_QUESTIONS // pairs)
     index = np.arange(pairs * repeats)
     generator = np.random.default_rng(0)
-    own, other = (index % texts if texts > 1 else None for texts in (design.texts, design.reference_texts))
+    variant_labels, reference_labels = (
+        index % texts if texts > 1 else None for texts in (design.texts, design.reference_texts)
+    )
     levels = [generator.standard_normal((RUNS[1], texts)) for texts in (design.texts, design.reference_texts)]
 
     def accuracies(side: int, labels: Labels | None, accuracy: float) -> Floats:
         own_deviation = deviation if labels is not None else 0.0
         known = expit(centre_of(accuracy, own_deviation) + own_deviation * levels[side])
-        found: Floats = known[:, labels if labels is not None else np.zeros_like(index)]
-        return found
+        shares: Floats = known[:, labels if labels is not None else np.zeros_like(index)]
+        return shares
 
-    theirs = accuracies(1, other, ACCURACY)
+    theirs = accuracies(1, reference_labels, ACCURACY)
 
     def power(effect: float) -> float:
         # Not shares of single answers, so without the floor for flips that were not seen.
-        found = difference(accuracies(0, own, ACCURACY + effect) - theirs, own, other, math.nan, share=False)
-        return float((found.p < LEVEL / design.tests).mean())
+        shares = difference(
+            accuracies(0, variant_labels, ACCURACY + effect) - theirs,
+            variant_labels,
+            reference_labels,
+            math.nan,
+            share=False,
+        )
+        return float((shares.p < LEVEL / design.tests).mean())
 
     for step in range(1, round((1 - ACCURACY) / STEP)):
         if power(step * STEP) >= POWER:

@@ -48,30 +48,38 @@ def analysis_plan(
         probes: the section on probes.
         steering: the section on steering.
     """
-    names = list(config.variants)
-    references = references_of(names, config.analysis.references)
-    contrasts = contrasts_of(names, references)
+    fixed = _fixed(config)
+    references = fixed["references"]
     return Preregistration(
-        references=references,
-        primary_reference=references[-1] if references else None,
-        contrasts=[
-            PlannedContrast(variant=one.variant, reference=one.reference, family=one.family(PRIMARY_MEASURE))
-            for one in contrasts
-        ],
-        primary_measure=PRIMARY_MEASURE,
-        secondary_measures=[measure for measure in MEASURES if measure != PRIMARY_MEASURE],
-        level=LEVEL,
-        margin=config.analysis.margin,
-        questions=config.dataset.samples,
-        draws=config.generation.draws,
-        allowed_failures=config.generation.allowed_failures,
-        estimators=[_estimator(config, name) for name in config.variants],
-        power=_power(config, [one for one in contrasts if one.primary]),
+        **fixed,
+        power=_power(config, [one for one in contrasts_of(list(config.variants), references) if one.primary]),
         token_tolerance=config.analysis.token_tolerance,
         token_match=_token_match(config, references, token_lengths or {}),
         probes=dict(probes or {}),
         steering=dict(steering or {}),
     )
+
+
+def _fixed(config: Config) -> dict[str, Any]:
+    """Everything that a config fixes and that can deviate from it later, without simulating the power."""
+    names = list(config.variants)
+    references = references_of(names, config.analysis.references)
+    return {
+        "references": references,
+        "primary_reference": references[-1] if references else None,
+        "contrasts": [
+            PlannedContrast(variant=one.variant, reference=one.reference, family=one.family(PRIMARY_MEASURE))
+            for one in contrasts_of(names, references)
+        ],
+        "primary_measure": PRIMARY_MEASURE,
+        "secondary_measures": [measure for measure in MEASURES if measure != PRIMARY_MEASURE],
+        "level": LEVEL,
+        "margin": config.analysis.margin,
+        "questions": config.dataset.samples,
+        "draws": config.generation.draws,
+        "allowed_failures": config.generation.allowed_failures,
+        "estimators": [_estimator(config, name) for name in names],
+    }
 
 
 def deviations(plan: Preregistration, config: Config, table: pd.DataFrame | None = None) -> list[str]:
@@ -82,58 +90,34 @@ def deviations(plan: Preregistration, config: Config, table: pd.DataFrame | None
         config: the config of the analysis.
         table: the trajectories, if questions or draws that are missing there count.
     """
-    now = _settings(config, plan)
+    now = plan.model_copy(update=_fixed(config)).values()
     then = plan.values()
-    found = [
+    phrases = [
         f"{called} changed from {_short(then[key])} to {_short(now[key])}"
         for key, called in COMPARED.items()
         if key in now and then[key] != now[key]
     ]
     planned_probes, now_probes = plan.probes, probe_plan(config)
     if planned_probes and planned_probes != (now_probes.values() if now_probes is not None else None):
-        found.append(
+        phrases.append(
             "there are no activations to probe"
             if now_probes is None
             else "the probes' targets, units, permutations or rules are not the planned ones"
         )
     steering = planned_tests(config)
     if plan.steering != (steering.values() if steering is not None else {}):
-        found.append("the directions that are steered along, their doses or rules are not the planned ones")
+        phrases.append("the directions that are steered along, their doses or rules are not the planned ones")
     if table is not None:
         here, draws = table["sample_id"].nunique(), table["draw"].max()
         if here != plan.questions and now["questions"] == plan.questions:
-            found.append(f"{here} questions have trajectories, not {plan.questions}")
+            phrases.append(f"{here} questions have trajectories, not {plan.questions}")
         if len(table) and draws != plan.draws and now["draws"] == plan.draws:
-            found.append(f"there are {draws} draws of a question, not {plan.draws}")
+            phrases.append(f"there are {draws} draws of a question, not {plan.draws}")
         planned = {entry.variant for entry in plan.estimators}
         missing, added = planned - {*table["variant"]}, {*table["variant"]} - planned
-        found += [f"{name} has no trajectories" for name in sorted(missing)]
-        found += [f"{name} was not planned" for name in sorted(added)]
-    return found
-
-
-def _settings(config: Config, plan: Preregistration) -> dict[str, Any]:
-    """What the config says now of everything that can deviate, without simulating the power again."""
-    names = list(config.variants)
-    references = references_of(names, config.analysis.references)
-    now = plan.model_copy(
-        update={
-            "references": references,
-            "contrasts": [
-                PlannedContrast(variant=one.variant, reference=one.reference, family=one.family(PRIMARY_MEASURE))
-                for one in contrasts_of(names, references)
-            ],
-            "primary_measure": PRIMARY_MEASURE,
-            "secondary_measures": [measure for measure in MEASURES if measure != PRIMARY_MEASURE],
-            "level": LEVEL,
-            "margin": config.analysis.margin,
-            "questions": config.dataset.samples,
-            "draws": config.generation.draws,
-            "allowed_failures": config.generation.allowed_failures,
-            "estimators": [_estimator(config, name) for name in config.variants],
-        }
-    )
-    return now.values()
+        phrases += [f"{name} has no trajectories" for name in sorted(missing)]
+        phrases += [f"{name} was not planned" for name in sorted(added)]
+    return phrases
 
 
 def _estimator(config: Config, name: str) -> PlannedEstimator:
@@ -198,13 +182,13 @@ def _token_match(config: Config, references: Sequence[str], lengths: Mapping[str
     if not references or not lengths.get(references[-1]):
         return []
     standard = float(np.mean(lengths[references[-1]]))
-    found = []
+    matches = []
     for name in config.variants:
         if name in references or not lengths.get(name):
             continue
         tokens = float(np.mean(lengths[name]))
         ratio = tokens / standard
-        found.append(
+        matches.append(
             TokenMatch(
                 variant=name,
                 tokens=round(tokens, 2),
@@ -213,7 +197,7 @@ def _token_match(config: Config, references: Sequence[str], lengths: Mapping[str
                 matched=abs(ratio - 1) <= config.analysis.token_tolerance,
             )
         )
-    return found
+    return matches
 
 
 def _short(value: Any) -> str:

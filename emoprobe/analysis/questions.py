@@ -68,9 +68,9 @@ class Questions:
     def by_draw(self, measure: str) -> Floats:
         """Shape (variants, questions, draws): a column, NaN where there is no value."""
         draw, draws = pd.factorize(self.table["draw"], sort=True)
-        found = np.full((len(self.names), len(self.ids), len(draws)), np.nan)
-        found[self._variant, self._question, draw] = _floats(self.table[measure])
-        return found
+        values = np.full((len(self.names), len(self.ids), len(draws)), np.nan)
+        values[self._variant, self._question, draw] = _floats(self.table[measure])
+        return values
 
     @cached_property
     def failures(self) -> npt.NDArray[np.bool_]:
@@ -82,9 +82,9 @@ class Questions:
         """Shape (questions,): which text of the variant each question has; None unless it has several."""
         if self.count(name) < 2:
             return None
-        own = self._variant == self.row(name)
+        rows = self._variant == self.row(name)
         labels = np.full(len(self.ids), -1, dtype=np.int64)
-        labels[self._question[own]] = _floats(self.table["paraphrase"])[own].astype(np.int64)
+        labels[self._question[rows]] = _floats(self.table["paraphrase"])[rows].astype(np.int64)
         return labels
 
     @cached_property
@@ -92,10 +92,11 @@ class Questions:
         """Shape (questions,): the group of each question; None where none is shared, or there are too few of them."""
         if "group" not in self.table:
             return None
-        own = np.full(len(self.ids), None, dtype=object)
-        own[self._question] = self.table["group"].astype(object).where(self.table["group"].notna(), None)
+        group_of = np.full(len(self.ids), None, dtype=object)
+        group_of[self._question] = self.table["group"].astype(object).where(self.table["group"].notna(), None)
         names = [
-            ("question", one) if group is None else ("group", group) for one, group in zip(self.ids, own, strict=True)
+            ("question", one) if group is None else ("group", group)
+            for one, group in zip(self.ids, group_of, strict=True)
         ]
         places = {name: place for place, name in enumerate(dict.fromkeys(names))}
         if not MIN_GROUPS <= len(places) < len(names):

@@ -62,8 +62,8 @@ def steering_table(
 def find_steered(layout: Layout) -> list[tuple[str, str, str]]:
     """Condition, variant and folder name of every trajectory below `steering/` that is there and scored."""
     root = layout.root / "steering"
-    found = (path.relative_to(root).parent.parts for path in root.rglob(SCORES) if (path.parent / MESSAGES).exists())
-    return sorted(("/".join(parts[:-2]), parts[-2], parts[-1]) for parts in found if len(parts) in (3, 6))
+    folders = (path.relative_to(root).parent.parts for path in root.rglob(SCORES) if (path.parent / MESSAGES).exists())
+    return sorted(("/".join(parts[:-2]), parts[-2], parts[-1]) for parts in folders if len(parts) in (3, 6))
 
 
 def repetition(tokens: Sequence[int]) -> float:

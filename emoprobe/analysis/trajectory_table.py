@@ -10,13 +10,13 @@ import json
 import re
 import warnings
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from emoprobe.analysis.lexicon import tone
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_config
 from emoprobe.conversations.samples import known_pairs, sample_index, split_draw_id
@@ -153,9 +153,9 @@ def _answer(
         grades = {"extracted": grade.answer, "correct": grade.correct, "lenient": grade.lenient}
         grades |= {"extraction": grade.extraction, "compliant": grade.compliant}
     else:  # what the folder says of its correctness is all there is
-        found, said = grading.extract(completion), _as_bool(outcome.metrics.correctness)
-        grades = {"extracted": found.notation, "correct": said, "lenient": said}
-        grades |= {"extraction": found.extraction, "compliant": grading.is_compliant(completion)}
+        answer, said = grading.extract(completion), _as_bool(outcome.metrics.correctness)
+        grades = {"extracted": answer.notation, "correct": said, "lenient": said}
+        grades |= {"extraction": answer.extraction, "compliant": grading.is_compliant(completion)}
     return {
         "completion": completion,
         **grades,
@@ -196,3 +196,27 @@ def _efficiency(completion_tokens: int | None, max_tokens: Any, outcome: Outcome
 
 def _as_bool(value: float | None) -> bool | None:
     return None if value is None else value >= 0.5
+
+
+@dataclass(frozen=True)
+class Tone:
+    """`polarity` in [-1, 1], negative to positive; `subjectivity` in [0, 1], factual to personal."""
+
+    polarity: float
+    subjectivity: float
+
+
+@cache
+def _analyzer() -> Any:
+    from textblob.sentiments import PatternAnalyzer
+
+    return PatternAnalyzer()
+
+
+def tone(text: str) -> Tone:
+    """Average polarity and subjectivity of a text's words (De Smedt & Daelemans 2012, Pattern for Python).
+
+    A text with no word in the lexicon is neutral: 0 and 0.
+    """
+    polarity, subjectivity = _analyzer().analyze(text)[:2]
+    return Tone(float(polarity), float(subjectivity))

@@ -14,34 +14,34 @@ WIDTH = 110
 def summary_text(path: Path) -> str:
     """A finished experiment in a few lines, from its `report.json`; a line that names it where that is damaged."""
     try:
-        found = read_json(path)
+        report = read_json(path)
     except DamagedError as error:
         return f"\n{error}"
-    width = max(len(name) for name in ("variant", *(row["variant"] for row in found["accuracy"])))
+    width = max(len(name) for name in ("variant", *(row["variant"] for row in report["accuracy"])))
     lines = [
         "",
-        f"{found['experiment']}: {found['trajectories']} trajectories of {found['model']['id'] or 'an unknown model'} "
-        f"on {found['samples']} samples",
-        f"  based on {' and '.join(_based_on(found))}",
+        f"{report['experiment']}: {report['trajectories']} trajectories of "
+        f"{report['model']['id'] or 'an unknown model'} on {report['samples']} samples",
+        f"  based on {' and '.join(_based_on(report))}",
         f"  {'variant':{width}}  correct  accuracy  95 % interval  lenient",
     ]
-    for row in found["accuracy"]:
+    for row in report["accuracy"]:
         interval = "" if row["low"] is None else f"{row['low']:.3f}–{row['high']:.3f}"
         correct = f"{row['correct']}/{row['n']}"
         accuracy, lenient = ("" if row[key] is None else f"{row[key]:.3f}" for key in ("accuracy", "lenient"))
         lines.append(f"  {row['variant']:{width}}  {correct:>7}  {accuracy:>8}  {interval:>13}  {lenient:>7}")
     lines.append("")
     primary = {
-        f"accuracy:{row['variant']}-{row['reference']}" for row in found["paired_tests"] if row["family"] == "primary"
+        f"accuracy:{row['variant']}-{row['reference']}" for row in report["paired_tests"] if row["family"] == "primary"
     }
     hidden = [
         statement
-        for statement in found["statements"]
+        for statement in report["statements"]
         if statement["verdict"] == "undecided"
         and statement["about"].startswith("accuracy:")
         and statement["about"] not in primary
     ]
-    lines += wrapped([statement for statement in found["statements"] if statement not in hidden])
+    lines += wrapped([statement for statement in report["statements"] if statement not in hidden])
     if hidden:
         lines.append(
             f"  undecided: {len(hidden)} secondary comparison{'' if len(hidden) == 1 else 's'}, told in the report."
@@ -50,27 +50,27 @@ def summary_text(path: Path) -> str:
     return "\n".join(lines)
 
 
-def _based_on(found: dict[str, Any]) -> list[str]:
+def _based_on(report: dict[str, Any]) -> list[str]:
     """The tables that a `report.json` was made from, by what they are about."""
     parts = {"probes": "probes", "steering": "steering", "autoencoders": "features"}
-    about = ["behaviour", *(name for key, name in parts.items() if found.get(key))]
-    plan = found.get("plan_sha256")
+    about = ["behaviour", *(name for key, name in parts.items() if report.get(key))]
+    plan = report.get("plan_sha256")
     return [f"the tables of {', '.join(about)}", *([f"the plan {plan[:12]}"] if plan else [])]
 
 
 def study_text(path: Path) -> str:
     """A finished study in a few lines, from its `report.json`: its experiments, and what it says of them."""
     try:
-        found = read_json(path)
+        report = read_json(path)
     except DamagedError as error:
         return f"\n{error}"
-    width = max(len(entry["name"]) for entry in found["experiments"])
-    lines = ["", f"{found['study']}: {len(found['experiments'])} experiments, {found['trajectories']} trajectories"]
+    width = max(len(entry["name"]) for entry in report["experiments"])
+    lines = ["", f"{report['study']}: {len(report['experiments'])} experiments, {report['trajectories']} trajectories"]
     lines += [
         f"  {entry['name']:{width}}  {entry['trajectories']:>6} trajectories  accuracy {entry['accuracy']}"
-        for entry in found["experiments"]
+        for entry in report["experiments"]
     ]
-    lines += ["", *wrapped(found["statements"])]
+    lines += ["", *wrapped(report["statements"])]
     return "\n".join([*lines, "", f"  to read: {path.with_name('report.html')}"])
 
 

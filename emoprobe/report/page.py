@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -10,11 +11,10 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from emoprobe.report.contexts import feature_contexts
-from emoprobe.report.parts import figures_of_tables, tables_there
+from emoprobe.report.figures import figures_of_tables, tables_there
 from emoprobe.report.verdicts import MEANINGS
 from emoprobe.results.catalogue import TABLES
-from emoprobe.results.layout import Layout
+from emoprobe.results.layout import Layout, draw_id
 from emoprobe.results.metadata import RunMetadata
 from emoprobe.results.tables import read_table
 
@@ -95,3 +95,48 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return str(value)
+
+
+MOST = 12  # features that are shown
+
+
+def feature_contexts(layout: Layout) -> list[dict[str, Any]]:
+    """A few features with what they differ in and their contexts, those that differ first; empty without a table."""
+    if not (layout.table("feature_contexts").exists() and layout.table("features").exists()):
+        return []
+    contexts = read_table(layout.root, "feature_contexts")
+    features = read_table(layout.root, "features")
+    tested = features[features["method"] == "autoencoder"]
+    tested = tested.assign(found=tested["differs"].fillna(False).astype(bool), strength=tested["fitted"].abs())
+    tested = tested.sort_values(["found", "strength"], ascending=False, kind="stable")
+    shown_features: list[dict[str, Any]] = []
+    for feature in dict.fromkeys(tested["feature"]):
+        shown = contexts[contexts["feature"] == feature]
+        if len(shown) and len(shown_features) < MOST:
+            rows = tested[tested["feature"] == feature]
+            shown_features.append(
+                {
+                    "feature": int(feature),
+                    "differs": [_difference(row) for row in rows.to_dict("records")],
+                    "contexts": [_context(row) for row in shown.to_dict("records")],
+                }
+            )
+    return shown_features
+
+
+def _difference(row: dict[Any, Any]) -> str:
+    effect = "not active" if pd.isna(row["standardized"]) else f"{row['standardized']:+.2f} sd"
+    return f"{row['variant']}, {row['part']}: {effect}, {'differs' if row['found'] else 'not shown to differ'}"
+
+
+def _context(row: dict[Any, Any]) -> dict[str, Any]:
+    activations = json.loads(row["activations"])
+    largest = max(activations) or 1.0
+    return {
+        "where": f"{row['variant']}/{draw_id(row['sample_id'], row['draw'])}, {row['part']}",
+        "activation": row["activation"],
+        "tokens": [
+            {"text": text, "share": round(max(0.0, value / largest), 2), "top": number == row["place"]}
+            for number, (text, value) in enumerate(zip(json.loads(row["tokens"]), activations, strict=True))
+        ],
+    }

@@ -10,7 +10,7 @@ import pandas as pd
 from emoprobe.analysis.contrasts import PRIMARY_MEASURE
 from emoprobe.report.summary import records
 from emoprobe.results.layout import Layout
-from emoprobe.results.statement import Statement
+from emoprobe.results.statement import Statement, Verdict
 from emoprobe.results.tables import read_table
 
 
@@ -32,21 +32,23 @@ def study_report(layout: Layout) -> dict[str, Any]:
 def study_statements(tests: pd.DataFrame) -> list[Statement]:
     """One sentence for every comparison of the primary family that has a verdict, and one for those that have none."""
     primary = tests[(tests["family"] == "primary") & (tests["measure"] == PRIMARY_MEASURE)]
-    found = [_statement(row) for row in records(primary) if row["verdict_study"] != "undecided"]
-    undecided = primary[primary["verdict_study"] == "undecided"]
+    decided = primary["verdict_study"] != Verdict.UNDECIDED
+    statements = [_statement(row) for row in records(primary[decided])]
+    undecided = primary[~decided]
     if len(undecided):
         text = (
             f"{len(undecided)} of the {len(primary)} primary comparisons are undecided after correction over the "
             f"{primary['experiment'].nunique()} experiments."
         )
-        found.append(Statement(about="data:study", verdict="note", text=text, n=len(undecided)))
-    return found
+        statements.append(Statement(about="data:study", verdict=Verdict.NOTE, text=text, n=len(undecided)))
+    return statements
 
 
 def _statement(row: dict[str, Any]) -> Statement:
     """A verdict in one experiment, with the correction over the study."""
     low, high, difference = (100 * float(row[key]) for key in ("low", "high", "difference"))
-    different = row["verdict_study"] == "different"
+    verdict = Verdict(row["verdict_study"])
+    different = verdict is Verdict.DIFFERENT
     words = "differs from" if different else "is equivalent to"
     p = float(row["p_study"] if different else row["p_equivalent_study"])
     text = (
@@ -55,7 +57,7 @@ def _statement(row: dict[str, Any]) -> Statement:
     )
     return Statement(
         about=f"accuracy:{row['experiment']}/{row['variant']}-{row['reference']}",
-        verdict=row["verdict_study"],
+        verdict=verdict,
         text=text,
         estimate=float(row["difference"]),
         low=float(row["low"]),
@@ -68,13 +70,13 @@ def _statement(row: dict[str, Any]) -> Statement:
 def _experiments(accuracy: pd.DataFrame) -> list[dict[str, Any]]:
     """A row of the page's list for each experiment: accuracy is the mean over its trajectories."""
     rows = []
-    for name, own in accuracy.groupby("experiment", sort=False):
-        n, correct = int(own["n"].sum()), int(own["correct"].sum())
+    for name, variants in accuracy.groupby("experiment", sort=False):
+        n, correct = int(variants["n"].sum()), int(variants["correct"].sum())
         rows.append(
             {
                 "name": str(name),
-                "model": Path(str(own["model"].iloc[0])).name,
-                "dataset": str(own["dataset"].iloc[0]),
+                "model": Path(str(variants["model"].iloc[0])).name,
+                "dataset": str(variants["dataset"].iloc[0]),
                 "trajectories": n,
                 "accuracy": f"{correct / n:.3f}" if n else "–",
             }

@@ -1,22 +1,52 @@
-"""What the verdicts of a report mean, and what they do not."""
+"""The meaning of each verdict: the one home of what the page and `docs/verdicts.md` say."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from emoprobe.results.statement import Verdict
 
-MEANINGS: dict[Verdict, str] = {
-    "different": "Were there no difference at all, data like these would come in less than 5 % of such experiments, "
-    "over all contrasts of the family together. It does not say that the difference is large: the "
-    "interval does.",
-    "equivalent": "Differences larger than the margin (analysis.margin) are excluded at 5 % on either side, which is "
-    "what the 90 % interval shows. It does not say that there is no difference.",
-    "undecided": "Neither of the two: the data exclude neither no difference nor one beyond the margin. It is not "
-    "evidence of no effect; more questions, texts or draws may decide.",
-    "found": "What was looked for exceeds what comes by chance, wherever in the model one looks, and exceeds what "
-    "simpler explanations reach; an interval, where there is one, excludes 0. Of a probe it says nothing about cause; "
-    "of a direction it says that a push along it changes log p(gold) more than a random push does, while the text is "
-    "still coherent, and not that the model makes use of it by itself.",
-    "not_found": "It was looked for and does not exceed chance or a simpler explanation, with this much data. It may "
-    "still be there.",
-    "note": "Something about the data that limits what can be concluded.",
+
+class Meaning(NamedTuple):
+    """What a verdict says, and what it does not say; the latter is empty of a note."""
+
+    says: str
+    not_says: str = ""
+
+
+MEANINGS: dict[Verdict, Meaning] = {
+    Verdict.DIFFERENT: Meaning(
+        "with no difference at all, data like these would come in less than 5 % of such experiments, over all "
+        "contrasts of the family together",
+        "that the difference is large or matters: see the interval",
+    ),
+    Verdict.EQUIVALENT: Meaning(
+        "a difference beyond the margin (`analysis.margin`, 10 percentage points by default) is excluded at 5 % on "
+        "either side, over the family likewise (two one-sided tests, which correspond to the 90 % interval)",
+        "that there is no difference",
+    ),
+    Verdict.UNDECIDED: Meaning(
+        "neither of the two, or too little data for a test",
+        "that there is no effect; more questions, texts or draws may decide",
+    ),
+    Verdict.FOUND: Meaning(
+        "the effect exceeds chance, wherever in the model one looks, and exceeds simpler explanations",
+        "that the model uses it: a probe says nothing about cause, steering along a direction nothing about what the "
+        "model does without an edit",
+    ),
+    Verdict.NOT_FOUND: Meaning(
+        "the effect was tested and does not exceed them, with this much data",
+        "that it does not exist",
+    ),
+    Verdict.NOTE: Meaning("a property of the data that limits what can be concluded, or a description without a test"),
 }
+
+
+def verdict_table() -> str:
+    """Return the meanings as a Markdown table."""
+    rows = ["| verdict | it means | it does not mean |", "| --- | --- | --- |"]
+    rows += [
+        f"| {verdict.replace('_', ' ')} | {meaning.says} | {meaning.not_says} |".replace("|  |", "| |")
+        for verdict, meaning in MEANINGS.items()
+    ]
+    return "\n".join(rows)

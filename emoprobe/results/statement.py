@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from enum import StrEnum
 
 from emoprobe.results.record import Record
 
-Verdict = Literal["different", "equivalent", "undecided", "found", "not_found", "note"]
+
+class Verdict(StrEnum):
+    """The verdict of a statement; `emoprobe.report.verdicts` says what each means."""
+
+    DIFFERENT = "different"
+    EQUIVALENT = "equivalent"
+    UNDECIDED = "undecided"
+    FOUND = "found"
+    NOT_FOUND = "not_found"
+    NOTE = "note"
 
 
 class Statement(Record):
-    """What is said, about what, and how sure.
+    """A sentence, its subject and its verdict.
 
     `about` is `accuracy:VARIANT-REFERENCE` (in a study `accuracy:EXPERIMENT/VARIANT-REFERENCE`), `probe:TARGET`,
     `steering:DIRECTION`, `mediation:DIRECTION`, `feature:TONE`, `feature:autoencoders` or `data:…`. `estimate`, with

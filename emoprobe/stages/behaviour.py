@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from emoprobe.analysis import behaviour, consistency, paired_tests, workers
+from emoprobe.analysis import behaviour
+from emoprobe.analysis.paired_tests import paired_tests
 from emoprobe.config.experiment import Config
 from emoprobe.results.layout import Layout
 from emoprobe.results.tables import read_table, write_table
@@ -13,7 +14,7 @@ def analyze_behaviour(config: Config, layout: Layout) -> None:
     table = read_table(layout.root, "trajectories")
     references, margin = config.analysis.references, config.analysis.margin
     write_table(layout, "accuracy", behaviour.accuracy(table))
-    write_table(layout, "paired_tests", paired_tests.paired_tests(table, margin, references))
+    write_table(layout, "paired_tests", paired_tests(table, margin, references))
     write_table(layout, "characteristics", behaviour.characteristics(table, references))
-    write_table(layout, "consistency", consistency.consistency(table))
-    write_table(layout, "workers", workers.workers(table))
+    write_table(layout, "consistency", behaviour.consistency(table))
+    write_table(layout, "workers", behaviour.workers(table))

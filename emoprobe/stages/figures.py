@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from emoprobe.config.experiment import Config
-from emoprobe.report.figures import FIGURES
+from emoprobe.report.figures import FIGURES, figures_of_tables, table_rules
 from emoprobe.report.figures.style import save_figure
 from emoprobe.report.figures.view import ExperimentView
-from emoprobe.report.parts import figures_of_tables, table_rules
 from emoprobe.results.layout import Layout
 
 

@@ -13,7 +13,7 @@ from emoprobe.config.science.capture import Capture
 from emoprobe.config.science.prompt import Variant
 from emoprobe.config.section import CONTROL, FILLER
 from emoprobe.conversations.samples import known_pairs, split_draw_id
-from emoprobe.report.parts import table_rules
+from emoprobe.report.figures import table_rules
 from emoprobe.results.activation_folder import ActivationFolder
 from emoprobe.results.activations import find_pairs as find_captured
 from emoprobe.results.layout import Layout
@@ -120,5 +120,5 @@ def _config(said: Config, layout: Layout, pairs: list[tuple[str, str]]) -> Confi
     if first is None:
         return config.model_copy(update={"capture": Capture(enabled=False)})
     positions = "all" if first.positions == "all" else first.position_names
-    found = config.capture.model_copy(update={"enabled": True, "positions": positions})
-    return config.model_copy(update={"capture": found})
+    capture = config.capture.model_copy(update={"enabled": True, "positions": positions})
+    return config.model_copy(update={"capture": capture})

@@ -22,8 +22,8 @@ def probe(config: Config, layout: Layout) -> None:
         ActivationError: a folder is damaged, or none has activations.
     """
     table = read_table(layout.root, "trajectories")
-    found = run_probes(table, folder_source(layout, table), config)
-    directions = found.directions
+    findings = run_probes(table, folder_source(layout, table), config)
+    directions = findings.directions
     names = {
         "variants": directions.variants,
         "reference": directions.reference,
@@ -34,9 +34,9 @@ def probe(config: Config, layout: Layout) -> None:
     atomic.write_bytes(layout.directions(), save(directions.tensors, metadata=metadata))
     for name, rows in (
         ("direction_cosines", directions.cosines),
-        ("probe_tests", found.tests),
+        ("probe_tests", findings.tests),
         ("variant_plane", directions.plane),
-        ("probe_transfer", found.transfer),
-        ("probes", found.probes),
+        ("probe_transfer", findings.transfer),
+        ("probes", findings.probes),
     ):
         write_table(layout, name, frame(TABLES[name], rows))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from emoprobe.config.experiment import Config
+from emoprobe.report.figures import table_rules
 from emoprobe.report.page import experiment_page
-from emoprobe.report.parts import table_rules
 from emoprobe.report.summary import report
 from emoprobe.results import atomic
 from emoprobe.results.layout import Layout
@@ -15,6 +15,6 @@ from emoprobe.results.layout import Layout
 def write_report(config: Config, layout: Layout, rules: Collection[str] | None = None) -> None:
     """Write `report.html`, then `report.json`, from the tables of some rules, by default those of the config."""
     rules = table_rules(config) if rules is None else rules
-    found = report(config, layout, rules)
-    atomic.write_text(layout.report_html, experiment_page(layout, found, rules))
-    atomic.write_json(layout.report, found)
+    values = report(config, layout, rules)
+    atomic.write_text(layout.report_html, experiment_page(layout, values, rules))
+    atomic.write_json(layout.report, values)

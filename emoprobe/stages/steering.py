@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from emoprobe.analysis.steering.all_tests import analyze
-from emoprobe.analysis.steering.coherence import Limits
+from emoprobe.analysis.steering.effect_grid import Limits
+from emoprobe.analysis.steering.tables import analyze
 from emoprobe.config.experiment import Config
 from emoprobe.results.layout import Layout
 from emoprobe.results.tables import read_table, write_table
@@ -12,12 +12,12 @@ from emoprobe.results.tables import read_table, write_table
 def analyze_steering(config: Config, layout: Layout) -> None:
     """Write the tables that follow from the table `steering`, beside those of the unsteered trajectories."""
     coherence = config.steering.coherence
-    found = analyze(
+    tables = analyze(
         read_table(layout.root, "steering"),
         Limits(coherence.max_perplexity, coherence.max_repetition),
         read_table(layout.root, "trajectories"),
         read_table(layout.root, "paired_tests"),
         config.analysis.references,
     )
-    for name, table in found.items():
+    for name, table in tables.items():
         write_table(layout, name, table)

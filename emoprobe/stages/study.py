@@ -15,6 +15,6 @@ def report_study(layout: Layout) -> None:
     """Draw the figures of a study and write its page."""
     for name in figures_of("report_study"):
         save_figure(FIGURES[name].draw(View(layout)), layout.figure(name))
-    found = study_report(layout)
-    atomic.write_text(layout.report_html, study_page(layout, found))
-    atomic.write_json(layout.report, found)
+    values = study_report(layout)
+    atomic.write_text(layout.report_html, study_page(layout, values))
+    atomic.write_json(layout.report, values)

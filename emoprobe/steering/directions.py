@@ -21,6 +21,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from emoprobe.config.science.capture import RESID_POST
 from emoprobe.config.science.steering import DirectionFile
 from emoprobe.config.section import CONTROL
 from emoprobe.results import atomic
@@ -29,7 +30,6 @@ from emoprobe.results.activations import load_block
 from emoprobe.results.layout import Layout
 from emoprobe.steering.grid import SteeringGrid, ToneDirection
 
-HOOK_POINT = "resid_post"
 FLOATS = ("F64", "F32", "F16", "BF16")
 KEY = "direction"
 
@@ -130,8 +130,8 @@ def read_stream(layout: Layout, variants: list[str], samples: Sequence[str], pos
         folders = [ActivationFolder.read(layout.activations(variant, sample)).metadata for variant in variants]
         if any(metadata.error is not None for metadata in folders):
             continue
-        if HOOK_POINT not in folders[0].hook_points or position not in folders[0].position_names:
-            raise ActivationError(f"{layout.activations(variants[0], sample)}: holds no {HOOK_POINT} at {position}")
+        if RESID_POST not in folders[0].hook_points or position not in folders[0].position_names:
+            raise ActivationError(f"{layout.activations(variants[0], sample)}: holds no {RESID_POST} at {position}")
         # What stands in for a text that a variant does not have is no difference that the text makes.
         if len(variants) == 1 or not any(_stands_in(metadata, position) for metadata in folders):
             kept.append(sample)
@@ -143,7 +143,7 @@ def read_stream(layout: Layout, variants: list[str], samples: Sequence[str], pos
         )
     values = {}
     for variant in variants:
-        block = load_block(layout, [(variant, sample) for sample in kept], HOOK_POINT, 0, len(layers), names)
+        block = load_block(layout, [(variant, sample) for sample in kept], RESID_POST, 0, len(layers), names)
         values[variant] = block[position].astype(np.float64)
     return Stream(values, layers, kept)
 

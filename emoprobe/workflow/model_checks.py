@@ -11,7 +11,7 @@ from typing import Any
 
 from emoprobe import __version__
 from emoprobe.config.experiment import Config
-from emoprobe.config.science.capture import Capture
+from emoprobe.config.science.capture import RESID_POST, Capture
 from emoprobe.config.science.model import Model
 from emoprobe.conversations import variants
 from emoprobe.conversations.rendering import PromptError, Renderer
@@ -180,10 +180,10 @@ def _captures(config: Config, directory: Path, cache: Path | None) -> Iterator[s
     if config.capture.enabled:
         captures.append(("capture.", config.capture.model_dump(mode="json", include={"layers", "hook_points"})))
     if config.features.enabled and config.features.layer is not None:
-        wanted = Capture(layers=[config.features.layer], hook_points=["resid_post"])
+        wanted = Capture(layers=[config.features.layer], hook_points=[RESID_POST])
         captures.append(("features: ", wanted.model_dump(mode="json")))
     if not captures and config.generation.backend == "nnsight":
-        captures.append(("capture.", Capture(hook_points=["resid_post"]).model_dump(mode="json")))
+        captures.append(("capture.", Capture(hook_points=[RESID_POST]).model_dump(mode="json")))
     packages = [version(name) for name in ("torch", "transformers")]
     if not captures or None in packages:
         return

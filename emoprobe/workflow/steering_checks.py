@@ -8,6 +8,7 @@ from pathlib import Path
 
 from emoprobe.analysis.contrasts import references_of
 from emoprobe.config.experiment import Config
+from emoprobe.config.science.capture import RESID_POST
 from emoprobe.config.science.steering import MIDDLE, NONE, DirectionFile, layer_sets
 from emoprobe.config.section import CONTROL
 from emoprobe.conversations.sources import DataError, hub, kind_of
@@ -16,7 +17,6 @@ from emoprobe.steering.grid import captured_questions, directions_of, tones_of
 from emoprobe.workflow.remembered import remembered
 from emoprobe.workflow.steered import question_groups
 
-HOOK_POINT = "resid_post"
 TAKEN = (NONE, "directions")
 LEAST_QUESTIONS = 4
 
@@ -70,9 +70,9 @@ def _captures(config: Config) -> Iterator[str]:
     if not capture.enabled:
         yield "steering.enabled = True: directions are fitted on activations; set capture.enabled: true"
         return
-    if HOOK_POINT not in capture.hook_points:
+    if RESID_POST not in capture.hook_points:
         yield (
-            f"capture.hook_points = {capture.hook_points}: directions are fitted at {HOOK_POINT}; add it, or set "
+            f"capture.hook_points = {capture.hook_points}: directions are fitted at {RESID_POST}; add it, or set "
             "steering.enabled: false"
         )
     if capture.positions == "all" or position not in capture.positions:

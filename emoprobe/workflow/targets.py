@@ -15,8 +15,7 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.files import Study
 from emoprobe.config.science.generation import Backend
 from emoprobe.conversations.samples import captured_pairs, experiment_pairs, sample_ids, token_pairs
-from emoprobe.report.figures import figures_of
-from emoprobe.report.parts import table_rules
+from emoprobe.report.figures import figures_of, table_rules
 from emoprobe.results.activation_folder import METADATA, TENSORS
 from emoprobe.results.catalogue import tables_of
 from emoprobe.results.layout import ACTIVATION_FILES, AUTOENCODER_FILES, SCORES, TRAJECTORY_FILES, Layout

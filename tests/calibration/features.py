@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from emoprobe.analysis.features.differences import compared, corrected
-from emoprobe.analysis.features.feature_ranking import Block, FeatureRanking
-from emoprobe.analysis.features.halves import halves
+from emoprobe.analysis.features.differences import Block, FeatureRanking, compared, corrected
+from emoprobe.analysis.features.tokens import halves
 from emoprobe.report.statements.features import statements
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.statement import Statement

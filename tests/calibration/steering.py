@@ -10,12 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from emoprobe.analysis.steering.all_tests import steering_tests
-from emoprobe.analysis.steering.coherence import Limits, coherent
 from emoprobe.analysis.steering.direction_ranking import rank
 from emoprobe.analysis.steering.direction_tests import candidates, direction_rows
-from emoprobe.analysis.steering.effect_grid import PRIMARY_OUTCOME, EffectGrid
-from emoprobe.analysis.steering.effects import effect_rows
+from emoprobe.analysis.steering.effect_grid import PRIMARY_OUTCOME, EffectGrid, Limits, coherent
+from emoprobe.analysis.steering.tables import effect_rows, steering_tests
 from tests.calibration.allowance import least, most
 from tests.calibration.rows import Row
 

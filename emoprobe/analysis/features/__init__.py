@@ -1,8 +1,7 @@
 """Features: directions that a sparse autoencoder finds in the residual stream, and which of them differ with the tone.
 
-In reading order: `tokens` gives the captured tokens in shards, `halves` divides them, `autoencoder` is what takes them
-apart and puts them together, `formats`, `training` and `sources` say where one comes from, `quality` and `splicing` how
-good it is; `ranking` puts features up and `differences` tests them, beside `baselines`, for the whole `experiment`;
-`contexts` shows where they are active. It imports `config`, `results`, `models`, the ids of `tasks`, and PyTorch;
-`splicing` runs the model itself.
+In reading order: `tokens` reads the captured tokens and halves them; `autoencoder` encodes and decodes them; `formats`,
+`training` and `autoencoder_sources` load or train autoencoders, `quality` measures them; `differences` chooses features
+and tests them, beside `baselines`, for the whole experiment in `feature_tests`; `contexts` shows where they are active.
+It imports `config`, `results`, `models`, the ids of `conversations`, and PyTorch; `quality` runs the model itself.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +10,7 @@ import torch
 
 Normalization = Literal["none", "layer_norm", "constant_norm_rescale"]
 NORM_EPSILON = 1e-5
+SAME = 0.7  # cosine above which two seeds are said to have a feature in common (Paulo & Belrose 2025)
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,13 @@ class SparseAutoencoder:
 
     def _features(self, x: torch.Tensor) -> torch.Tensor:
         pre = (x - self.b_dec if self.subtract_b_dec else x) @ self.w_enc + self.b_enc
-        found = pre.relu()
+        features = pre.relu()
         if self.threshold is not None:
-            found = found * (pre > self.threshold)
+            features = features * (pre > self.threshold)
         if self.k is not None:
-            kept = found.topk(self.k, dim=-1)
-            found = torch.zeros_like(found).scatter_(-1, kept.indices, kept.values)
-        return found
+            kept = features.topk(self.k, dim=-1)
+            features = torch.zeros_like(features).scatter_(-1, kept.indices, kept.values)
+        return features
 
     def _normalized(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | float, torch.Tensor | float]:
         """Activations as the encoder takes them, and the scale and shift that undo it."""
@@ -113,3 +115,16 @@ def random_autoencoder(width: int, k: int, mean: torch.Tensor, seed: int) -> Spa
 def best_cosines(directions: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     """(n,): the largest cosine of each of some unit vectors (n, d) with any of others (m, d)."""
     return torch.cat([(part @ others.T).amax(dim=1) for part in torch.split(directions, 4096)])
+
+
+def seed_cosines(autoencoder: SparseAutoencoder, others: Sequence[SparseAutoencoder]) -> torch.Tensor | None:
+    """(n,): how well each feature is found again by every other seed: the least of its best cosines; None alone."""
+    if not others:
+        return None
+    return torch.stack([best_cosines(autoencoder.directions, other.directions) for other in others]).amin(0)
+
+
+def shared(autoencoder: SparseAutoencoder, others: Mapping[str, SparseAutoencoder]) -> float:
+    """Share of the features that every other seed has too; NaN where there is no other."""
+    cosines = seed_cosines(autoencoder, list(others.values()))
+    return float("nan") if cosines is None else float((cosines > SAME).float().mean())

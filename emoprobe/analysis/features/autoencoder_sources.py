@@ -45,22 +45,22 @@ def sources(config: Config, layout: Layout, tokens: TokenActivations) -> list[Au
     """
     settings = config.features.autoencoder
     if settings.source is None:
-        found = [_trained(layout, name) for name in config.features.autoencoders]
+        loaded = [_trained(layout, name) for name in config.features.autoencoders]
         k = settings.k
     else:
         folder = weights_folder(settings)
-        found = [AutoencoderSource(PRETRAINED, "pretrained", read_autoencoder(folder), None)]
-        k = found[0].autoencoder.k or _active(found[0].autoencoder, tokens.half("fit"))
-    for source in found:
+        loaded = [AutoencoderSource(PRETRAINED, "pretrained", read_autoencoder(folder), None)]
+        k = loaded[0].autoencoder.k or _active(loaded[0].autoencoder, tokens.half("fit"))
+    for source in loaded:
         if source.autoencoder.d != tokens.d:
             raise AutoencoderError(
                 f"features.autoencoder.source: it reads {source.autoencoder.d} values, and the model has {tokens.d}: "
                 "it is another model's"
             )
-    first = found[0].autoencoder
+    first = loaded[0].autoencoder
     mean = Scale.of(tokens.half("fit")).mean
     baseline = random_autoencoder(first.width, min(k, first.width - 1), mean, config.experiment.seed)
-    return [*found, AutoencoderSource(RANDOM, "random", baseline, 0)]
+    return [*loaded, AutoencoderSource(RANDOM, "random", baseline, 0)]
 
 
 def _trained(layout: Layout, name: str) -> AutoencoderSource:
@@ -71,7 +71,7 @@ def _trained(layout: Layout, name: str) -> AutoencoderSource:
 
 
 @torch.no_grad()
-def _active(found: SparseAutoencoder, shards: Sequence[TokenShard]) -> int:
+def _active(autoencoder: SparseAutoencoder, shards: Sequence[TokenShard]) -> int:
     """How many features are active on a token, rounded, at least 1."""
-    counts = torch.cat([(found.encode(shard.tokens()) > 0).sum(1) for shard in shards[:COUNTED]])
+    counts = torch.cat([(autoencoder.encode(shard.tokens()) > 0).sum(1) for shard in shards[:COUNTED]])
     return max(1, round(float(counts.float().mean())))

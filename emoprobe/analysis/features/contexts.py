@@ -38,28 +38,28 @@ def top_contexts(
         if shard.length > 0:
             values, place = coder.encode(shard.tokens())[:, columns].max(dim=0)
             largest[row], places[row] = values.numpy(), place.numpy() + shard.start
-    found = []
+    contexts = []
     for column, feature in enumerate(features):
         rows = _different(tokens, largest[:, column], places[:, column], count)
-        found += [
+        contexts += [
             _row(tokens, coder, feature, rank, row, int(places[row, column]), texts) for rank, row in enumerate(rows, 1)
         ]
-    return found
+    return contexts
 
 
 def _different(tokens: TokenActivations, largest: np.ndarray, places: np.ndarray, count: int) -> list[int]:
     """The rows with the largest activations, of different tokens."""
     seen: set[tuple[int, ...]] = set()
-    found: list[int] = []
+    chosen: list[int] = []
     for row in np.argsort(-largest, kind="stable"):
         place = places[row]
         key = tuple(tokens.shards[row].metadata.token_ids[max(0, place - LIKE) : place + 1])
-        if largest[row] <= 0 or len(found) == count:
+        if largest[row] <= 0 or len(chosen) == count:
             break
         if key not in seen:
-            found.append(int(row))
+            chosen.append(int(row))
         seen.add(key)
-    return found
+    return chosen
 
 
 def _row(

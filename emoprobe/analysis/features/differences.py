@@ -1,12 +1,14 @@
-"""Whether features that were put up on one half of the trajectories differ on the other.
+"""Choice of features on one half of the trajectories, and their test on the other.
 
-Tone and reference are paired by question; what is independent are the tone's texts, as in every other comparison.
+A feature is compared by its mean activation over the tokens of the question, or of the response, of a trajectory.
+The tokens of the prefix are left out: they are other words, so nearly any feature differs there. Tone and reference are
+paired by question; the independent units are the tone's texts, as in every other comparison.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,133 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
+from emoprobe.analysis.conclusion import Conclusion, Reason
 from emoprobe.analysis.estimates import Floats, Labels, difference
-from emoprobe.analysis.features.feature_ranking import Block, FeatureCandidate
 from emoprobe.analysis.questions import Questions
 from emoprobe.analysis.statistics import LEVEL, holm
+from emoprobe.results.statement import Verdict
+
+# Rows of one question with their means of features: places in the table, part → (rows, width), NaN without tokens.
+Block = tuple[npt.NDArray[np.int64], dict[str, Floats]]
+
+
+@dataclass(frozen=True)
+class FeatureCandidate:
+    """A feature that is put up for a test: of which tone, over which part, and how it differed on the fitting half."""
+
+    variant: str
+    part: str
+    feature: int
+    rank: int
+    fitted: float
+
+
+@dataclass
+class Sums:
+    """Paired differences of one tone over one part, for each feature, summed up question by question.
+
+    `gaps` and `squares` are (width,), over `count` questions; `by_text` maps a text of the tone to how many questions
+    it has and the sum over them. `values` is (2, width): sum and sum of squares over `rows` single values of the two.
+    """
+
+    gaps: Floats
+    squares: Floats
+    values: Floats
+    count: int = 0
+    rows: int = 0
+    by_text: dict[int, tuple[int, Floats]] = field(default_factory=dict)
+
+    def add(self, ours: Floats, theirs: Floats, text: int) -> None:
+        """Take in one question: values (draws, width) of tone and reference, and the number of the tone's text."""
+        gap = ours.mean(axis=0) - theirs.mean(axis=0)
+        both = np.concatenate([ours, theirs])
+        self.gaps, self.squares, self.count = self.gaps + gap, self.squares + gap**2, self.count + 1
+        self.values, self.rows = (
+            self.values + np.stack([both.sum(axis=0), (both**2).sum(axis=0)]),
+            self.rows + len(both),
+        )
+        count, total = self.by_text.get(text, (0, np.zeros_like(gap)))
+        self.by_text[text] = count + 1, total + gap
+
+    @property
+    def mean(self) -> Floats:
+        """(width,): the mean difference."""
+        average: Floats = self.gaps / max(self.count, 1)
+        return average
+
+    def score(self) -> Floats:
+        """(width,): how clearly each feature differs, signed; 0 where it does not vary.
+
+        The mean difference over its standard error plus the median standard error of all features, all in standard
+        deviations of the feature: the second term keeps those from the top that only happen to vary little (Tusher,
+        Tibshirani & Chu 2001). The error is that over the tone's texts, where there are several.
+        """
+        if not self.rows:
+            return np.zeros_like(self.gaps)
+        level, second = self.values / self.rows
+        deviation = np.sqrt(np.maximum(second - level**2, 0))
+        # Noise of rounding is no difference.
+        usable = deviation > 1e-6 * np.maximum(np.sqrt(second), 1e-12)
+        if len(self.by_text) > 1:
+            means = np.stack([total / count for count, total in self.by_text.values()])
+            error = means.std(axis=0, ddof=1) / np.sqrt(len(means))
+        else:
+            error = np.sqrt(np.maximum(self.squares / self.count - self.mean**2, 0) / max(self.count - 1, 1))
+        scaled = np.where(usable, error / np.where(usable, deviation, 1.0), 0.0)
+        steady = float(np.median(scaled[usable])) if usable.any() else 1.0
+        effect = np.where(usable, self.mean / np.where(usable, deviation, 1.0), 0.0)
+        scores: Floats = effect / np.maximum(scaled + steady, 1e-12)
+        return scores
+
+
+@dataclass
+class FeatureRanking:
+    """Paired differences of every feature on the fitting half, summed up question by question.
+
+    Args:
+        tones: the variants that are compared.
+        reference: what with.
+        table: all trajectories, see `Tokens.table`.
+    """
+
+    tones: Sequence[str]
+    reference: str
+    table: pd.DataFrame
+    _sums: dict[tuple[str, str], Sums] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._variants = self.table["variant"].to_numpy(dtype=object)
+        self._texts = self.table["paraphrase"].astype("Int64").fillna(0).to_numpy(dtype=int)
+
+    def add(self, block: Block) -> None:
+        """Take in one question."""
+        rows, means = block
+        for part, values in means.items():
+            known = ~np.isnan(values).any(axis=1)
+            theirs = values[known & (self._variants[rows] == self.reference)]
+            for tone in self.tones:
+                of_tone = known & (self._variants[rows] == tone)
+                width = values.shape[1]
+                sums = self._sums.setdefault((tone, part), Sums(np.zeros(width), np.zeros(width), np.zeros((2, width))))
+                if of_tone.any() and len(theirs):
+                    sums.add(values[of_tone], theirs, int(self._texts[rows[of_tone]][0]))
+
+    def mean(self, tone: str, part: str) -> Floats:
+        """(width,): the mean paired difference."""
+        return self._sums[tone, part].mean
+
+    def choose(self, count: int) -> list[FeatureCandidate]:
+        """The features that differ most clearly, for each tone and part, so many at most."""
+        candidates = []
+        for (tone, part), sums in self._sums.items():
+            score = sums.score()
+            order = np.argsort(-np.abs(score), kind="stable")[:count]
+            candidates += [
+                FeatureCandidate(tone, part, int(feature), rank, float(score[feature]))
+                for rank, feature in enumerate(order, 1)
+                if score[feature] != 0
+            ]
+        return candidates
 
 
 def compared(
@@ -34,18 +159,18 @@ def compared(
     values = np.full((len(choices), len(table)), np.nan)
     in_part = {part: [at for at, choice in enumerate(choices) if choice.part == part] for part in _parts(choices)}
     for rows, means in blocks:
-        for part, own in in_part.items():
-            values[np.array(own)[:, None], rows] = means[part][:, own].T
+        for part, columns in in_part.items():
+            values[np.array(columns)[:, None], rows] = means[part][:, columns].T
     questions = Questions(table)
     sides = {name: _Side.of(questions, name) for name in {reference, *(choice.variant for choice in choices)}}
-    found: dict[int, dict[str, Any]] = {}
-    for part, own in in_part.items():
-        for variant in dict.fromkeys(choices[at].variant for at in own):
-            together = [at for at in own if choices[at].variant == variant]
+    results: dict[int, dict[str, Any]] = {}
+    for part, columns in in_part.items():
+        for variant in dict.fromkeys(choices[at].variant for at in columns):
+            together = [at for at in columns if choices[at].variant == variant]
             measured = _compare(questions, sides[variant], sides[reference], values[together])
             for at, row in zip(together, measured, strict=True):
                 choice = choices[at]
-                found[at] = {
+                results[at] = {
                     "variant": variant,
                     "reference": reference,
                     "part": part,
@@ -54,8 +179,8 @@ def compared(
                     "fitted": choice.fitted,
                 } | row
                 if choice.fitted < 0 and "auroc" in row:
-                    found[at]["auroc"] = 1 - row["auroc"]
-    return [found[at] for at in range(len(choices))]
+                    results[at]["auroc"] = 1 - row["auroc"]
+    return [results[at] for at in range(len(choices))]
 
 
 @dataclass(frozen=True)
@@ -98,21 +223,21 @@ def _compare(questions: Questions, tone: _Side, other: _Side, values: Floats) ->
     }
     if not here.any():
         return [shared] * len(values)
-    found = difference(ours - theirs, labels[0], labels[1], np.nan, share=False, groups=groups)
+    estimates = difference(ours - theirs, labels[0], labels[1], np.nan, share=False, groups=groups)
     rows = []
     for at in range(len(values)):
-        single = [own[~np.isnan(own)] for own in (values[at, tone.rows], values[at, other.rows])]
+        single = [side[~np.isnan(side)] for side in (values[at, tone.rows], values[at, other.rows])]
         spread = float(np.concatenate(single).std())
-        value = float(found.value[at])
+        value = float(estimates.value[at])
         rows.append(
             shared
             | {
                 "tone_mean": float(ours[at].mean()),
                 "reference_mean": float(theirs[at].mean()),
                 "difference": value,
-                "low": float(found.low[at]),
-                "high": float(found.high[at]),
-                "p": float(found.p[at]),
+                "low": float(estimates.low[at]),
+                "high": float(estimates.high[at]),
+                "p": float(estimates.p[at]),
                 "standardized": value / spread if spread > 0 else None,
                 "auroc": auroc(*single),
             }
@@ -146,12 +271,12 @@ def corrected(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     differing = sum(p <= LEVEL for p in of_tone.values())
     tested = sum(not np.isnan(p) for p in of_tone.values())
     places = {tone: iter(within[tone]) for tone in tones}
-    found = []
+    results = []
     for row in rows:
         p, p_tone = next(places[row["variant"]]) * tested / max(1, differing), float(of_tone[row["variant"]])
         differs = None if np.isnan(p) else bool(p_tone <= LEVEL and p <= LEVEL)
-        found.append(row | {"p_corrected": float(np.minimum(p, 1.0)), "p_tone": p_tone, "differs": differs})
-    return found
+        results.append(row | {"p_corrected": float(np.minimum(p, 1.0)), "p_tone": p_tone, "differs": differs})
+    return results
 
 
 def auroc(ours: Floats, theirs: Floats) -> float:
@@ -160,3 +285,68 @@ def auroc(ours: Floats, theirs: Floats) -> float:
         return float("nan")
     ranks = stats.rankdata(np.concatenate([ours, theirs]))
     return float((ranks[: len(ours)].sum() - len(ours) * (len(ours) + 1) / 2) / (len(ours) * len(theirs)))
+
+
+class FeatureReason(Reason):
+    """Why the features of a tone have their verdict."""
+
+    NOT_TESTED = Verdict.NOTE, "too few texts or questions in the testing half, or no feature is active there"
+    SEPARATES = Verdict.FOUND, "features differ, and separate the tone better than those of a random autoencoder"
+    RANDOM_AS_WELL = Verdict.NOT_FOUND, "features differ, and those of a random autoencoder separate it as well"
+    NONE_DIFFERS = Verdict.NOT_FOUND, "no feature differs on the testing half"
+
+
+@dataclass(frozen=True)
+class ToneConclusion(Conclusion):
+    """The conclusion on a tone's features; the numbers are those of the clearest one.
+
+    Attributes:
+        clearest: the row of the table `features` with the least p-value; None where nothing was tested.
+        differing: how many features differ.
+        tested: how many were tested.
+        separation: method → area under the curve by which one feature, chosen on the first half, separates tone and
+            reference on the second; 0.5 where a method has none.
+    """
+
+    clearest: pd.Series | None = None
+    differing: int = 0
+    tested: int = 0
+    separation: Mapping[str, float] = field(default_factory=dict)
+
+
+def conclude_tone(rows: pd.DataFrame) -> ToneConclusion:
+    """Return the conclusion of one tone's rows of the table `features`, those of the baselines among them."""
+    tested = rows[(rows["method"] == "autoencoder") & rows["p"].notna()]
+    if tested.empty:
+        return ToneConclusion(FeatureReason.NOT_TESTED)
+    differing = int(tested["differs"].fillna(False).sum())
+    separation = dict.fromkeys(("autoencoder", "random", "pca", "diff_means"), 0.5)
+    separation |= {str(method): _separation(part) for method, part in rows.groupby("method")}
+    if not differing:
+        reason = FeatureReason.NONE_DIFFERS
+    else:
+        clear = separation["autoencoder"] > separation["random"]
+        reason = FeatureReason.SEPARATES if clear else FeatureReason.RANDOM_AS_WELL
+    best = tested.iloc[int(tested["p"].to_numpy(dtype=float).argmin())]
+    return ToneConclusion(
+        reason,
+        estimate=float(best["difference"]),
+        low=float(best["low"]),
+        high=float(best["high"]),
+        p=float(best["p_tone"]),
+        n=int(best["n"]),
+        clearest=best,
+        differing=differing,
+        tested=len(tested),
+        separation=separation,
+    )
+
+
+def _separation(rows: pd.DataFrame) -> float:
+    """The area of the feature that differs most on the fitting half; of difference of means, of the better part."""
+    known = rows[rows["auroc"].notna()]
+    if known.empty:
+        return 0.5
+    if known["fitted"].notna().any():
+        return float(known["auroc"].iloc[int(np.nanargmax(known["fitted"].abs().to_numpy(dtype=float)))])
+    return float(known["auroc"].max())

@@ -12,10 +12,8 @@ import torch
 
 from emoprobe.analysis.estimates import Floats
 from emoprobe.analysis.features.baselines import Coder, Projection, raw
-from emoprobe.analysis.features.differences import compared, corrected
-from emoprobe.analysis.features.feature_ranking import Block, FeatureCandidate, FeatureRanking
-from emoprobe.analysis.features.halves import Half
-from emoprobe.analysis.features.tokens import PARTS, TokenActivations
+from emoprobe.analysis.features.differences import Block, FeatureCandidate, FeatureRanking, compared, corrected
+from emoprobe.analysis.features.tokens import PARTS, Half, TokenActivations
 
 AUTOENCODER, DIFF_MEANS = "autoencoder", "diff_means"
 # Coders whose features are active on few tokens; of the others it makes no sense to count.
@@ -49,20 +47,20 @@ def feature_differences(
     blocks: dict[str, list[Block]] = {name: [] for name in chosen}
     active: dict[str, list[Block]] = {name: [] for name in chosen}
     for rows, parts in _questions(tokens, "test"):
-        for name, own in chosen.items():
-            means, shares = _summaries(parts, own.coder, own.columns)
+        for name, method in chosen.items():
+            means, shares = _summaries(parts, method.coder, method.columns)
             blocks[name].append((rows, means))
             active[name].append((rows, shares))
-    found = []
-    for name, own in chosen.items():
-        measured = corrected(compared(tokens.table, reference, own.choices, blocks[name]))
-        said = _active(tokens, own.choices, active[name], reference) if name in SPARSE else [{}] * len(measured)
+    results = []
+    for name, method in chosen.items():
+        measured = corrected(compared(tokens.table, reference, method.choices, blocks[name]))
+        said = _active(tokens, method.choices, active[name], reference) if name in SPARSE else [{}] * len(measured)
         named: dict[str, Any] = {"feature": None} if name == DIFF_MEANS else {}
-        found += [
+        results += [
             {"method": name, "layer": tokens.layer} | row | share | named
             for row, share in zip(measured, said, strict=True)
         ]
-    return found
+    return results
 
 
 def _choose(
@@ -73,10 +71,10 @@ def _choose(
     for rows, parts in _questions(tokens, "fit"):
         for name, coder in everything.items():
             rankings[name].add((rows, _summaries(parts, coder)[0]))
-    found = {}
+    chosen = {}
     for name, coder in coders.items():
         choices = rankings[name].choose(count)
-        found[name] = Chosen(coder, choices, torch.tensor([choice.feature for choice in choices], dtype=torch.long))
+        chosen[name] = Chosen(coder, choices, torch.tensor([choice.feature for choice in choices], dtype=torch.long))
     pairs = [(tone, part) for part in PARTS for tone in tones]
     means = [torch.from_numpy(rankings[_RAW].mean(tone, part)).float() for tone, part in pairs]
     kept = [place for place, mean in enumerate(means) if bool(mean.any())]
@@ -85,18 +83,18 @@ def _choose(
         FeatureCandidate(*pairs[place], feature=number, rank=1, fitted=float("nan"))
         for number, place in enumerate(kept)
     ]
-    found[DIFF_MEANS] = Chosen(Projection(torch.zeros(tokens.d), axes), choices, torch.arange(len(kept)))
-    return found
+    chosen[DIFF_MEANS] = Chosen(Projection(torch.zeros(tokens.d), axes), choices, torch.arange(len(kept)))
+    return chosen
 
 
 def _questions(
     tokens: TokenActivations, half: Half
 ) -> Iterator[tuple[npt.NDArray[np.int64], list[dict[str, torch.Tensor]]]]:
     """Question by question of a half: the rows of its trajectories, and of each, part → its activations (tokens, d)."""
-    own = np.flatnonzero(tokens.table["half"].eq(half).fillna(False))
-    asked = tokens.table["sample_id"].to_numpy(dtype=object)[own]
+    in_half = np.flatnonzero(tokens.table["half"].eq(half).fillna(False))
+    asked = tokens.table["sample_id"].to_numpy(dtype=object)[in_half]
     for question in dict.fromkeys(asked):
-        rows = own[asked == question]
+        rows = in_half[asked == question]
         parts = []
         for row in rows:
             shard = tokens.shards[row]
@@ -111,8 +109,8 @@ def _summaries(
     """Part → (rows, features): the mean of each feature over a part's tokens, and the share on which it is active."""
     means, active = {}, {}
     for part in PARTS:
-        lengths = [len(own[part]) for own in parts]
-        values = coder.encode(torch.cat([own[part] for own in parts]))
+        lengths = [len(trajectory[part]) for trajectory in parts]
+        values = coder.encode(torch.cat([trajectory[part] for trajectory in parts]))
         values = values if columns is None else values[:, columns]
         pieces = torch.split(values.double(), lengths)
         # The mean over no tokens is NaN, which says that there is none.
@@ -127,13 +125,13 @@ def _active(
     """For each choice, on what share of the tokens of the tone and of the reference it is active."""
     variants = tokens.table["variant"].to_numpy(dtype=object)
     rows = np.concatenate([rows for rows, _ in blocks]) if blocks else np.zeros(0, dtype=int)
-    found = []
+    activity = []
     for number, choice in enumerate(choices):
         shares = np.concatenate([means[choice.part][:, number] for _, means in blocks])
-        found.append(
+        activity.append(
             {
                 "tone_active": float(np.nanmean(shares[variants[rows] == choice.variant])),
                 "reference_active": float(np.nanmean(shares[variants[rows] == reference])),
             }
         )
-    return found
+    return activity

@@ -30,7 +30,7 @@ def read_autoencoder(folder: Path) -> SparseAutoencoder:
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         weights = {name: tensor.float() for name, tensor in load_file(path).items()}
-        found = (_saelens if known == "saelens" else _sparsify)(folder, config, weights)
+        autoencoder = (_saelens if known == "saelens" else _sparsify)(folder, config, weights)
     except (OSError, ValueError, SafetensorError, KeyError) as error:
         if isinstance(error, AutoencoderError):
             raise
@@ -38,15 +38,15 @@ def read_autoencoder(folder: Path) -> SparseAutoencoder:
             f"features.autoencoder.source: {folder} cannot be read in {known}'s format "
             f"({f'there is no {error}' if isinstance(error, KeyError) else error}); copy it again"
         ) from None
-    width, d = found.w_dec.shape
+    width, d = autoencoder.w_dec.shape
     shapes = {"W_enc": (d, width), "b_enc": (width,), "b_dec": (d,)}
-    for name, value in (("W_enc", found.w_enc), ("b_enc", found.b_enc), ("b_dec", found.b_dec)):
+    for name, value in (("W_enc", autoencoder.w_enc), ("b_enc", autoencoder.b_enc), ("b_dec", autoencoder.b_dec)):
         if tuple(value.shape) != shapes[name]:
             raise AutoencoderError(
                 f"features.autoencoder.source: {folder}: {name} has shape {list(value.shape)}, not "
                 f"{list(shapes[name])}; copy it again"
             )
-    return found
+    return autoencoder
 
 
 def _saelens(folder: Path, config: dict[str, Any], weights: dict[str, torch.Tensor]) -> SparseAutoencoder:
@@ -114,27 +114,36 @@ def _sparsify(folder: Path, config: dict[str, Any], weights: dict[str, torch.Ten
     )
 
 
-def write_autoencoder(folder: Path, found: SparseAutoencoder, about: dict[str, Any]) -> None:
+def write_autoencoder(folder: Path, autoencoder: SparseAutoencoder, about: dict[str, Any]) -> None:
     """Write an autoencoder in SAELens' format; it must not normalize activations.
 
     Args:
         folder: where to.
-        found: the autoencoder.
+        autoencoder: the autoencoder.
         about: what else its `cfg.json` says, such as the model and the layer.
     """
-    weights = {"W_enc": found.w_enc, "b_enc": found.b_enc, "W_dec": found.w_dec, "b_dec": found.b_dec}
-    if found.threshold is not None:
-        weights["threshold"] = found.threshold
+    weights = {
+        "W_enc": autoencoder.w_enc,
+        "b_enc": autoencoder.b_enc,
+        "W_dec": autoencoder.w_dec,
+        "b_dec": autoencoder.b_dec,
+    }
+    if autoencoder.threshold is not None:
+        weights["threshold"] = autoencoder.threshold
     config = {
-        "architecture": "topk" if found.k is not None else "jumprelu" if found.threshold is not None else "standard",
-        "emoprobe_architecture": found.architecture,
-        "d_in": found.d,
-        "d_sae": found.width,
-        **({"k": found.k} if found.k is not None else {}),
+        "architecture": "topk"
+        if autoencoder.k is not None
+        else "jumprelu"
+        if autoencoder.threshold is not None
+        else "standard",
+        "emoprobe_architecture": autoencoder.architecture,
+        "d_in": autoencoder.d,
+        "d_sae": autoencoder.width,
+        **({"k": autoencoder.k} if autoencoder.k is not None else {}),
         "dtype": "float32",
         "device": "cpu",
-        "apply_b_dec_to_input": found.subtract_b_dec,
-        "normalize_activations": found.normalization,
+        "apply_b_dec_to_input": autoencoder.subtract_b_dec,
+        "normalize_activations": autoencoder.normalization,
         "reshape_activations": "none",
         **about,
     }

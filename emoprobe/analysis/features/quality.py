@@ -1,16 +1,18 @@
-"""How good an autoencoder is on tokens that it was not trained on."""
+"""The quality of an autoencoder on held-out tokens: its reconstructions, and the model's loss with them in place."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
+from transformers import AutoModelForCausalLM
 
-from emoprobe.analysis.features.autoencoder import SparseAutoencoder, best_cosines
+from emoprobe.analysis.features.autoencoder import SparseAutoencoder
 from emoprobe.analysis.features.tokens import TokenShard
-
-SAME = 0.7  # cosine above which two seeds are said to have a feature in common (Paulo & Belrose 2025)
+from emoprobe.models.architecture import decoder_layers, language_model, tensor_of
 
 
 @dataclass(frozen=True)
@@ -24,15 +26,15 @@ class Quality:
 
 
 @torch.no_grad()
-def quality(found: SparseAutoencoder, shards: Sequence[TokenShard]) -> Quality:
+def quality(autoencoder: SparseAutoencoder, shards: Sequence[TokenShard]) -> Quality:
     """Quality over the tokens of some shards, read one after the other."""
-    total = torch.zeros(found.d, dtype=torch.float64)
+    total = torch.zeros(autoencoder.d, dtype=torch.float64)
     squares = error = active = 0.0
-    ever = torch.zeros(found.width, dtype=torch.bool)
+    ever = torch.zeros(autoencoder.width, dtype=torch.bool)
     count = 0
     for shard in shards:
         x = shard.tokens()
-        features, given = found.encode_and_reconstruct(x)
+        features, given = autoencoder.encode_and_reconstruct(x)
         on = features > 0
         ever |= on.any(0)
         active += float(on.sum())
@@ -45,14 +47,85 @@ def quality(found: SparseAutoencoder, shards: Sequence[TokenShard]) -> Quality:
     return Quality(count, fvu, active / max(1, count), float((~ever).float().mean()))
 
 
-def seed_cosines(found: SparseAutoencoder, others: Sequence[SparseAutoencoder]) -> torch.Tensor | None:
-    """(n,): how well each feature is found again by every other seed: the least of its best cosines; None alone."""
-    if not others:
-        return None
-    return torch.stack([best_cosines(found.directions, other.directions) for other in others]).amin(0)
+Replace = Callable[[torch.Tensor], torch.Tensor]
 
 
-def shared(found: SparseAutoencoder, others: Mapping[str, SparseAutoencoder]) -> float:
-    """Share of the features that every other seed has too; NaN where there is no other."""
-    cosines = seed_cosines(found, list(others.values()))
-    return float("nan") if cosines is None else float((cosines > SAME).float().mean())
+@dataclass(frozen=True)
+class Losses:
+    """Cross-entropy in nats a token, over so many tokens.
+
+    `plain` is that of the model as it is, `zero` with zeros in the place of the activations, `spliced` with what each
+    autoencoder gives back of them.
+    """
+
+    tokens: int
+    plain: float
+    zero: float
+    spliced: dict[str, float]
+
+    def recovered(self, name: str) -> float:
+        """(zero − spliced) / (zero − plain): 1 where nothing is lost, 0 where zeros do as well."""
+        lost = self.zero - self.plain
+        return (self.zero - self.spliced[name]) / lost if lost else float("nan")
+
+
+class SplicedModel:
+    """A causal language model, one of whose layers can be replaced."""
+
+    def __init__(self, directory: Path, dtype: str, layer: int) -> None:
+        """Load it, onto a GPU where one has room for it.
+
+        Raises:
+            OSError, ValueError: it is no model.
+        """
+        model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=getattr(torch, dtype))
+        size = sum(value.numel() * value.element_size() for value in model.parameters())
+        self.device = torch.device("cuda" if torch.cuda.is_available() and _free() > 2 * size else "cpu")
+        self._model = model.to(self.device).eval()
+        self._layer = decoder_layers(language_model(self._model))[1][layer]
+
+    @torch.inference_mode()
+    def loss(self, shard: TokenShard, replace: Replace | None) -> float:
+        """The sum of −log p of the tokens behind the shard's start, whose activations from there on are replaced.
+
+        Args:
+            shard: a trajectory; its tokens are read, not its activations.
+            replace: activations (tokens, d), float32 → what takes their place; None: they stay.
+        """
+        ids = torch.tensor([shard.metadata.token_ids], device=self.device)
+
+        def splice(_module: Any, _args: Any, output: Any) -> Any:
+            if replace is None:
+                return None
+            hidden = tensor_of(output).clone()
+            replaced = hidden[0, shard.start :]
+            hidden[0, shard.start :] = replace(replaced.float().cpu()).to(replaced)
+            return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+        handle = self._layer.register_forward_hook(splice)
+        try:
+            logits = self._model(input_ids=ids, use_cache=False).logits[0, shard.start : -1]
+        finally:
+            handle.remove()
+        return float(torch.nn.functional.cross_entropy(logits.float(), ids[0, shard.start + 1 :], reduction="sum"))
+
+
+def losses(model: SplicedModel, shards: Sequence[TokenShard], coders: Mapping[str, Replace]) -> Losses:
+    """Cross-entropy over some trajectories.
+
+    Args:
+        model: the model.
+        shards: trajectories that no autoencoder was trained on.
+        coders: name → what gives back activations.
+    """
+    usable = [shard for shard in shards if shard.length > 1]
+    tokens = sum(shard.length - 1 for shard in usable)
+
+    def mean(replace: Replace | None) -> float:
+        return sum(model.loss(shard, replace) for shard in usable) / max(1, tokens)
+
+    return Losses(tokens, mean(None), mean(torch.zeros_like), {name: mean(replace) for name, replace in coders.items()})
+
+
+def _free() -> int:
+    return int(torch.cuda.mem_get_info()[0])

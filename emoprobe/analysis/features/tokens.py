@@ -1,26 +1,63 @@
-"""The captured tokens: one shard a trajectory, read when it is needed, so that no more than a few are in memory."""
+"""The captured tokens, and their two halves: features are chosen on one and tested on the other.
+
+A shard holds one trajectory and is read when it is needed, so that no more than a few are in memory. The halves have no
+question in common, no group of questions, and no text of any variant: what a text does to a feature by its wording
+alone comes back with every question that it is put before, so a feature that was chosen for it would pass a test on
+other questions.
+"""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
 
-from emoprobe.analysis.features.halves import Half, halves
+from emoprobe.analysis.questions import Questions
 from emoprobe.config.experiment import Config
+from emoprobe.config.science.capture import RESID_POST
 from emoprobe.conversations.samples import split_draw_id, token_pairs
 from emoprobe.conversations.variants import paraphrase_index
 from emoprobe.results.activation_folder import TENSORS, ActivationError, ActivationFolder, ActivationMetadata
 from emoprobe.results.layout import Layout
 from emoprobe.results.trajectory import Sample
 
-POINT = "resid_post"
+Half = Literal["fit", "test"]
+
+
+def halves(table: pd.DataFrame, seed: int) -> pd.Series:
+    """The half of each trajectory; null where its text lies in one half and its question in the other.
+
+    Texts are dealt by the parity of their number, the first to the testing half; a tone of four texts or fewer has
+    too few of them there for an interval. Questions go with their texts where variants agree on how many there are, so
+    that no trajectory is lost; questions of one group stay together where there are groups enough.
+
+    Args:
+        table: `variant`, `sample_id`, `index` (the question's place, from 0), `group`, `paraphrase`, `draw` of each.
+        seed: deals the groups.
+    """
+    questions = Questions(table)
+    counts = {name: questions.count(name) for name in questions.names}
+    several = Counter(count for count in counts.values() if count > 1)
+    if questions.groups is not None:
+        labels = dict(zip(questions.ids, questions.groups, strict=True))
+        order = np.random.default_rng(seed).permutation(int(questions.groups.max()) + 1)
+        asked = table["sample_id"].map(lambda name: order[labels[name]] % 2).to_numpy(dtype=int)
+    else:
+        texts = several.most_common(1)[0][0] if several else 2
+        asked = (table["index"].to_numpy(dtype=int) % texts) % 2
+    text_half = table["paraphrase"].astype("Int64").fillna(0).to_numpy(dtype=int) % 2
+    several_texts = table["variant"].map(lambda name: counts[name] > 1).to_numpy(dtype=bool)
+    half = pd.Series(np.where(asked == 0, "test", "fit"), index=table.index, dtype="string")
+    return half.mask(several_texts & (text_half != asked))
+
+
 PARTS = ("question", "response")
 BUFFER_TOKENS = 65536  # tokens that are shuffled together, and the most that training holds
 
@@ -50,8 +87,8 @@ class TokenShard:
     def span(self, part: str) -> tuple[int, int]:
         """The tokens of `question` or `response`; an empty span where there are none."""
         spans = self.metadata.spans
-        found: tuple[int, int] | None = getattr(spans, part) if spans else None
-        return found or (0, 0)
+        bounds: tuple[int, int] | None = getattr(spans, part) if spans else None
+        return bounds or (0, 0)
 
     def part_of(self, token: int) -> str:
         """Which part a token belongs to: prefix, question, response, or other."""
@@ -71,7 +108,7 @@ class TokenShard:
         path = self.folder / TENSORS
         try:
             with safe_open(path, "pt") as file:
-                values: torch.Tensor = file.get_tensor(POINT)[0].float()
+                values: torch.Tensor = file.get_tensor(RESID_POST)[0].float()
         except (OSError, SafetensorError, IndexError) as error:
             raise ActivationError(f"{path} is damaged ({error}); delete its folder and run again") from None
         if len(values) != len(self.metadata.token_ids):
@@ -113,8 +150,10 @@ def load_tokens(config: Config, layout: Layout) -> TokenActivations:
         metadata = ActivationFolder.read(folder).metadata
         if metadata.error is not None:
             continue
-        if metadata.positions != "all" or metadata.hook_points != [POINT] or len(metadata.layers) != 1:
-            raise ActivationError(f"{folder}: does not hold one layer's {POINT} at every token; delete it, run again")
+        if metadata.positions != "all" or metadata.hook_points != [RESID_POST] or len(metadata.layers) != 1:
+            raise ActivationError(
+                f"{folder}: does not hold one layer's {RESID_POST} at every token; delete it, run again"
+            )
         sample_id, draw = split_draw_id(name)
         if sample_id not in samples:
             samples[sample_id] = Sample.read(layout.sample(sample_id))
@@ -134,11 +173,11 @@ def load_tokens(config: Config, layout: Layout) -> TokenActivations:
         raise ActivationError(f"no trajectory of {layout.root} has activations at every token")
     first = shards[0].metadata
     for shard in shards:
-        if shard.metadata.layers != first.layers or shard.metadata.shapes[POINT][2] != first.shapes[POINT][2]:
+        if shard.metadata.layers != first.layers or shard.metadata.shapes[RESID_POST][2] != first.shapes[RESID_POST][2]:
             raise ActivationError(f"{shard.folder}: was captured with other settings; delete it and run again")
     table = pd.DataFrame(rows).astype({"paraphrase": "Int64", "group": "string"})
     table["half"] = halves(table, config.experiment.seed)
-    return TokenActivations(table, shards, first.layers[0], first.shapes[POINT][2])
+    return TokenActivations(table, shards, first.layers[0], first.shapes[RESID_POST][2])
 
 
 @dataclass
@@ -171,14 +210,14 @@ class Batches:
             turn += 1
 
     def _buffers(self, generator: np.random.Generator) -> list[tuple[int, ...]]:
-        found, waiting, size = [], [], 0
+        buffers, waiting, size = [], [], 0
         for row in generator.permutation(len(self.shards)):
             waiting.append(int(row))
             size += self.shards[row].length
             if size >= self.buffer_tokens:
-                found.append(tuple(sorted(waiting)))
+                buffers.append(tuple(sorted(waiting)))
                 waiting, size = [], 0
-        return [*found, tuple(sorted(waiting))] if size else found
+        return [*buffers, tuple(sorted(waiting))] if size else buffers
 
     def _buffer(self, rows: tuple[int, ...]) -> torch.Tensor:
         if rows not in self._held:

@@ -168,11 +168,11 @@ class Trainer:
 
     def state(self) -> dict[str, torch.Tensor]:
         """Everything that another process needs to go on with the next step."""
-        found = {name: value.detach() for name, value in self._parameters.items()}
+        tensors = {name: value.detach() for name, value in self._parameters.items()}
         for name, value in self._parameters.items():
             for kind, tensor in self._optimizer.state[value].items():
-                found[f"{name}.{kind}"] = tensor
-        return found | {
+                tensors[f"{name}.{kind}"] = tensor
+        return tensors | {
             "silent": self._silent,
             "threshold": self._threshold,
             "step": torch.tensor(self.step_number),
@@ -219,14 +219,14 @@ def train(
     state = _read(checkpoint, key)
     if state is not None:
         trainer.load(state)
-    written = told = time.monotonic()
+    written = reported = time.monotonic()
     batches = Batches(shards, settings.batch_tokens, seed).start_at(trainer.step_number)
     while trainer.step_number < settings.steps:
         progress = trainer.step((next(batches) - scale.mean) / scale.size)
         now = time.monotonic()
-        if now - told >= PROGRESS_SECONDS or progress.step == settings.steps:
+        if now - reported >= PROGRESS_SECONDS or progress.step == settings.steps:
             report(progress)
-            told = now
+            reported = now
         if now - written >= checkpoint_seconds and progress.step < settings.steps:
             atomic.write_bytes(checkpoint, save(trainer.state(), metadata={"key": key}))
             written = now

@@ -56,15 +56,15 @@ def folder_source(layout: Layout, table: pd.DataFrame) -> ActivationSource:
     if not len(rows):
         raise ActivationError(f"no trajectory of {layout.root} has activations")
     pairs = [pairs[row] for row in rows]
-    found = [ActivationFolder.read(layout.activations(*pair)).metadata for pair in pairs]
-    captured = [number for number, metadata in enumerate(found) if metadata.error is None]
+    folders = [ActivationFolder.read(layout.activations(*pair)).metadata for pair in pairs]
+    captured = [number for number, metadata in enumerate(folders) if metadata.error is None]
     if not captured:
         raise ActivationError(f"no trajectory of {layout.root} has activations")
-    rows, pairs, found = rows[captured], [pairs[at] for at in captured], [found[at] for at in captured]
-    first = found[0]
+    rows, pairs, folders = rows[captured], [pairs[at] for at in captured], [folders[at] for at in captured]
+    first = folders[0]
     if first.positions == "all":
         raise ActivationError("probes need named positions: capture.positions is all; use load_activations instead")
-    for pair, metadata in zip(pairs, found, strict=True):
+    for pair, metadata in zip(pairs, folders, strict=True):
         same = metadata.position_names == first.position_names and metadata.layers == first.layers
         if not same or metadata.hook_points != first.hook_points:
             raise ActivationError(
@@ -72,7 +72,7 @@ def folder_source(layout: Layout, table: pd.DataFrame) -> ActivationSource:
             )
     positions = first.position_names
     empty = {
-        name: np.array([_is_empty(metadata, number) for metadata in found]) for number, name in enumerate(positions)
+        name: np.array([_is_empty(metadata, number) for metadata in folders]) for number, name in enumerate(positions)
     }
     hook_points = first.hook_points
     return ActivationSource(

@@ -14,12 +14,10 @@ import torch
 
 from emoprobe.analysis.probes import transfer
 from emoprobe.analysis.probes.activation_source import ActivationSource
-from emoprobe.analysis.probes.choice import Place
 from emoprobe.analysis.probes.directions import Directions
-from emoprobe.analysis.probes.position import ProbedPosition, positions_of
-from emoprobe.analysis.probes.probed import Probed, probe_position
+from emoprobe.analysis.probes.position import Probed, ProbedPosition, positions_of, probe_position
 from emoprobe.analysis.probes.row_codes import RowCodes
-from emoprobe.analysis.probes.targets import CorrectTarget, ValenceTarget, VariantTarget
+from emoprobe.analysis.probes.targets import CorrectTarget, Place, ValenceTarget, VariantTarget
 from emoprobe.config.experiment import Config
 
 THREADED_ROWS = 1000
@@ -72,7 +70,7 @@ def _run(
         correct.reason = why[0]
     variant = VariantTarget(design, settings) if "variant" in settings.targets else None
     without = {"variant"} if variant is None or variant.reason is not None else set()
-    wanted = [target for target in settings.targets if target not in without]
+    targets = [target for target in settings.targets if target not in without]
     waiting: deque[tuple[str, int, dict[str, torch.Tensor], list[Future[Probed]]]] = deque()
 
     def gather() -> None:
@@ -98,8 +96,8 @@ def _run(
                 weights[target][position.name] = raw
             findings.transfer += [
                 {"hook_point": hook_point, "layer": layer, "test": position.name} | row
-                for layer, own in zip(layers, probed.transfer, strict=True)
-                for row in own
+                for layer, layer_rows in zip(layers, probed.transfer, strict=True)
+                for row in layer_rows
             ]
         if transfers:
             findings.transfer += _between_positions(hook_point, layers, positions, block, weights)
@@ -112,7 +110,7 @@ def _run(
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(each,)) as pool:
         for hook_point, begin, block in _batches(source, positions, settings.permutations, memory):
             futures = [
-                pool.submit(probe_position, block[position.name], position, settings, wanted, transfers)
+                pool.submit(probe_position, block[position.name], position, settings, targets, transfers)
                 for position in positions
             ]
             waiting.append((hook_point, begin, block, futures))
@@ -120,10 +118,10 @@ def _run(
                 gather()
         while waiting:
             gather()
-    for found in (variant, valence, correct):
-        if found is not None:
-            findings.probes += found.rows()
-            findings.tests.append(found.test())
+    for gathered in (variant, valence, correct):
+        if gathered is not None:
+            findings.probes += gathered.rows()
+            findings.tests.append(gathered.test())
     return findings
 
 
@@ -159,14 +157,14 @@ def _between_positions(
     """Train at one position, test at another, on the questions that the fold holds out."""
     for train in positions:
         for test in positions:
-            for target, own in (("valence", test.valence), ("correct", test.correct)):
-                if own is None or train.name not in weights[target]:
+            for target, tested in (("valence", test.valence), ("correct", test.correct)):
+                if tested is None or train.name not in weights[target]:
                     continue
-                features, raw = block[test.name][:, own.rows], weights[target][train.name]
+                features, raw = block[test.name][:, tested.rows], weights[target][train.name]
                 if target == "valence":
-                    areas = transfer.valence_at(features, raw, own)  # type: ignore[arg-type]
+                    areas = transfer.valence_at(features, raw, tested)  # type: ignore[arg-type]
                 else:
-                    areas = transfer.correct_at(features, raw, own)  # type: ignore[arg-type]
+                    areas = transfer.correct_at(features, raw, tested)  # type: ignore[arg-type]
                 for layer, area in zip(layers, areas.tolist(), strict=True):
                     yield {
                         "kind": "position",
@@ -175,6 +173,6 @@ def _between_positions(
                         "layer": layer,
                         "train": train.name,
                         "test": test.name,
-                        "n": len(own.rows),
+                        "n": len(tested.rows),
                         "auroc": area,
                     }

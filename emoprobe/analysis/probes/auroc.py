@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from scipy import stats
 
-from emoprobe.analysis.probes.probe_design import ALPHA
+from emoprobe.analysis.probes.probe_design import LEAST_UNITS
+from emoprobe.analysis.statistics import LEVEL
 
-LEAST_UNITS = 20  # fewer groups give no interval: it would not cover
 PAIRWISE = 32  # rows up to which comparing every pair is faster than sorting
 
 
@@ -47,8 +47,8 @@ def _wins(values: torch.Tensor, others: torch.Tensor, mask: torch.Tensor) -> tor
 def labelled_auroc(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """`auroc` of scores (…, n) by labels of 0, 1 and −1 (left out), of the same shape or fewer leading dimensions."""
     values, order = scores.sort(dim=-1)
-    found = labels.expand(scores.shape).gather(-1, order)
-    one, zero = (found == 1).to(scores.dtype), (found == 0).to(scores.dtype)
+    ordered = labels.expand(scores.shape).gather(-1, order)
+    one, zero = (ordered == 1).to(scores.dtype), (ordered == 0).to(scores.dtype)
     first = torch.ones_like(values, dtype=torch.bool)  # of those that are equal
     first[..., 1:] = values[..., 1:] != values[..., :-1]
     above = (one * _before(zero, first)).sum(-1)
@@ -97,6 +97,6 @@ def interval(estimate: float, by_group: np.ndarray, folds: int) -> Interval:
     if count < LEAST_UNITS or not math.isfinite(estimate):
         return Interval(math.nan, math.nan, math.nan)
     error = math.sqrt(float((by_group**2).sum()) * (1 + folds / (folds - 1)))
-    reach = float(stats.t.ppf(1 - ALPHA / 2, count - folds)) * error
+    reach = float(stats.t.ppf(1 - LEVEL / 2, count - folds)) * error
     p = 2 * float(stats.t.sf(abs(estimate) / error, count - folds)) if error > 0 else float(estimate == 0)
     return Interval(estimate - reach, estimate + reach, p)

@@ -17,7 +17,6 @@ import torch
 from emoprobe.analysis.probes.auroc import influences, labelled_auroc
 from emoprobe.analysis.probes.discriminant import Cells, TrainingMoments, moments
 from emoprobe.analysis.probes.nuisance import fitted, orthonormal
-from emoprobe.analysis.probes.permutations import block_permutations
 from emoprobe.analysis.probes.row_codes import NONE, RowCodes
 
 
@@ -42,21 +41,21 @@ class CorrectDesign:
     @classmethod
     def of(cls, design: RowCodes, nuisance: np.ndarray, rows: np.ndarray, permutations: int) -> CorrectDesign:
         """For `rows` of a design that are graded; `nuisance` has a row for each row of the design."""
-        own, features = design.take(rows), nuisance[rows]
-        labels = own.correct.astype(float)
+        graded, features = design.take(rows), nuisance[rows]
+        labels = graded.correct.astype(float)
         basis = orthonormal(features)
-        origin = block_permutations(own, permutations)
+        origin = block_permutations(graded, permutations)
         first = labels - basis @ (basis.T @ labels)
         dealt = np.where(origin == NONE, 0.0, first[np.maximum(origin, 0)]).T
         return cls(
-            own,
+            graded,
             rows,
             labels,
             features,
             basis,
             origin,
             dealt - basis @ (basis.T @ dealt),
-            np.stack([fitted(features, labels, training) for training in own.in_training]),
+            np.stack([fitted(features, labels, training) for training in graded.in_training]),
         )
 
     def nuisance_areas(self) -> np.ndarray:
@@ -97,22 +96,22 @@ class AddedResult:
 
 
 @torch.no_grad()
-def probe_added(cells: Cells, own: CorrectDesign, shrinkage: float) -> AddedResult:
+def probe_added(cells: Cells, rows: CorrectDesign, shrinkage: float) -> AddedResult:
     """Train and test probes on what the nuisance features leave over."""
-    design, basis = own.design, _tensor(own.basis)
-    x = cells.x[:, own.rows]
+    design, basis = rows.design, _tensor(rows.basis)
+    x = cells.x[:, rows.rows]
     x = x - basis @ (basis.T @ x)
     sets = len(design.left_out)
-    found = moments(x, design, np.zeros(len(design), dtype=int), shrinkage, cells.d, sets, 1)
-    remainders = _tensor(own.remainders)
+    stats = moments(x, design, np.zeros(len(design), dtype=int), shrinkage, cells.d, sets, 1)
+    remainders = _tensor(rows.remainders)
     statistic = torch.zeros((len(x), remainders.shape[1]))
-    left = _tensor(own.labels - own.predictions).T
+    left = _tensor(rows.labels - rows.predictions).T
     slopes = torch.empty((len(x), sets, x.shape[2]))
     for number, training in enumerate(torch.from_numpy(design.in_training)):
-        wanted = left[:, [number]]
+        outcomes = left[:, [number]]
         if number < design.folds:
-            wanted = torch.cat([wanted, remainders], 1)
-        weights = _slopes(x, wanted, found, training, number)
+            outcomes = torch.cat([outcomes, remainders], 1)
+        weights = _slopes(x, outcomes, stats, training, number)
         slopes[:, number] = weights[..., 0]
         if number < design.folds:
             statistic += _correlation(x[:, ~training] @ weights[..., 1:], remainders[~training]) / design.folds
@@ -123,17 +122,17 @@ def probe_added(cells: Cells, own: CorrectDesign, shrinkage: float) -> AddedResu
             scores = x[:, test] @ slopes[:, number, :, None]
             choice[:, fold] += _correlation(scores, left[test][:, [number]])[:, 0] / (design.folds - 1)
     scores = x @ slopes[:, : design.folds].mT  # (cells, n, folds)
-    added, influence = _gains(scores, own)
+    added, influence = _gains(scores, rows)
     return AddedResult(statistic.numpy(), choice.numpy(), added, influence)
 
 
 def _slopes(
-    x: torch.Tensor, left: torch.Tensor, found: TrainingMoments, training: torch.Tensor, number: int
+    x: torch.Tensor, left: torch.Tensor, stats: TrainingMoments, training: torch.Tensor, number: int
 ) -> torch.Tensor:
     """S⁻¹ times the covariance of features and remainders (n, k) in one training set, (cells, r, k)."""
-    own = left[training]
-    right = x[:, training].mT @ (own - own.mean(0)) / len(own)
-    return found.solve(number, right)
+    outcomes = left[training]
+    right = x[:, training].mT @ (outcomes - outcomes.mean(0)) / len(outcomes)
+    return stats.solve(number, right)
 
 
 def _correlation(scores: torch.Tensor, left: torch.Tensor) -> torch.Tensor:
@@ -143,16 +142,16 @@ def _correlation(scores: torch.Tensor, left: torch.Tensor) -> torch.Tensor:
     return torch.where(size > 0, (scores * left).sum(1) / size.clamp(min=torch.finfo(size.dtype).tiny), 0.0)
 
 
-def _gains(scores: torch.Tensor, own: CorrectDesign) -> tuple[np.ndarray, np.ndarray]:
+def _gains(scores: torch.Tensor, rows: CorrectDesign) -> tuple[np.ndarray, np.ndarray]:
     """The gain in area on each fold (cells, folds), and the influence of each group on its mean (cells, groups)."""
-    design, labels = own.design, torch.from_numpy(own.labels)
+    design, labels = rows.design, torch.from_numpy(rows.labels)
     places = torch.from_numpy(design.group)
     gains = np.full((len(scores), design.folds), np.nan)
     influence = torch.zeros((len(scores), design.groups))
     valid = 0
     for fold in range(design.folds):
         test = torch.from_numpy(design.fold == fold)
-        truth, alone = labels[test], _tensor(own.predictions[fold])[test]
+        truth, alone = labels[test], _tensor(rows.predictions[fold])[test]
         if not 0 < int(truth.sum()) < len(truth):
             continue
         both = alone + scores[:, test, fold]
@@ -178,10 +177,12 @@ class CorrectResult:
 
 
 @torch.no_grad()
-def probe_correct(cells: Cells, own: CorrectDesign, found: TrainingMoments) -> CorrectResult:
-    """Train probes of correctness on activations alone; `found` are the moments of all rows around their variants."""
-    design, x = own.design, cells.x[:, own.rows]
-    dealt = torch.from_numpy(np.where(own.origin == NONE, NONE, own.labels[np.maximum(own.origin, 0)]))  # (p, n)
+def probe_correct(cells: Cells, graded: CorrectDesign, stats: TrainingMoments) -> CorrectResult:
+    """Train probes of correctness on activations alone; `stats` are the moments of all rows around their variants."""
+    design, x = graded.design, cells.x[:, graded.rows]
+    dealt = torch.from_numpy(
+        np.where(graded.origin == NONE, NONE, graded.labels[np.maximum(graded.origin, 0)])
+    )  # (p, n)
     areas, diff_means = np.full((2, len(x), design.folds), np.nan)
     permuted: list[torch.Tensor] = []
     places = torch.from_numpy(design.group)
@@ -190,7 +191,7 @@ def probe_correct(cells: Cells, own: CorrectDesign, found: TrainingMoments) -> C
     for fold in range(design.folds):
         test = torch.from_numpy(design.fold == fold)
         delta = mean_differences(x[:, ~test], dealt[:, ~test])
-        slopes = found.solve(fold, delta)
+        slopes = stats.solve(fold, delta)
         weights.append(slopes[..., :1])
         every = labelled_auroc((x[:, test] @ slopes).mT, dealt[:, test])
         permuted.append(every)
@@ -220,3 +221,30 @@ def mean_differences(x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 def _tensor(values: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+
+
+def block_permutations(design: RowCodes, permutations: int) -> np.ndarray:
+    """Where each row takes its label from, (permutations + 1, n), the rows themselves first; −1: from nowhere.
+
+    Questions change places as blocks, with the labels of all variants and draws, and the questions of a group move
+    together: what rows of a block have in common stays. A group that takes over from a larger one gets some of its
+    questions, one that takes over from a smaller one gets some twice.
+    """
+    generator = np.random.default_rng(design.seed)
+    draws = int(design.draw.max()) + 1
+    row_at = np.full((int(design.question.max()) + 1, len(design.variants), draws), NONE)
+    row_at[design.question, design.variant, design.draw] = np.arange(len(design))
+    members = [np.unique(design.question[design.group == group]) for group in np.unique(design.group)]
+    alike = len({len(block) for block in members}) == 1
+    sources = np.empty((permutations + 1, len(design)), dtype=int)
+    sources[0] = np.arange(len(design))
+    origin = np.arange(len(row_at))
+    for number in range(1, permutations + 1):
+        dealt = generator.permutation(len(members))
+        if alike:
+            origin[np.concatenate(members)] = generator.permuted(np.stack(members)[dealt], axis=1).ravel()
+        else:
+            for to, source in zip(members, dealt, strict=True):
+                origin[to] = np.resize(generator.permutation(members[source]), len(to))
+        sources[number] = row_at[origin[design.question], design.variant, design.draw]
+    return sources

@@ -14,9 +14,9 @@ import torch
 from scipy import stats
 
 from emoprobe.analysis.contrasts import references_of
-from emoprobe.analysis.probes.auroc import LEAST_UNITS
-from emoprobe.analysis.probes.probe_design import ALPHA
+from emoprobe.analysis.probes.probe_design import LEAST_UNITS
 from emoprobe.analysis.probes.row_codes import RowCodes
+from emoprobe.analysis.statistics import LEVEL
 from emoprobe.config.experiment import Config
 from emoprobe.config.section import CONTROL
 
@@ -27,8 +27,8 @@ ROUNDING = 1e-9  # of a squared length: what is left below that is the error of 
 
 def primary_reference(config: Config, variants: list[str]) -> str | None:
     """The last of the references that is there: by default a filler, else control."""
-    found = references_of(variants, config.analysis.references)
-    return found[-1] if found else None
+    references = references_of(variants, config.analysis.references)
+    return references[-1] if references else None
 
 
 @dataclass
@@ -94,7 +94,7 @@ class Directions:
         for layer, place in enumerate(places):
             for row in there:
                 for column in there:
-                    own = row == column
+                    diagonal = row == column
                     self.cosines.append(
                         place
                         | {
@@ -103,8 +103,8 @@ class Directions:
                             "cosine": float(cosine[layer, row, column]),
                             "low": float(low[layer, row, column]),
                             "high": float(high[layer, row, column]),
-                            "norm": float(means[layer, row].norm()) if own else None,
-                            "explained": float(explained[layer, row]) if own else None,
+                            "norm": float(means[layer, row].norm()) if diagonal else None,
+                            "explained": float(explained[layer, row]) if diagonal else None,
                         }
                     )
 
@@ -184,7 +184,7 @@ def cross_fitted_cosines(sums: torch.Tensor, groups: int, seed: int) -> tuple[np
         nothing = np.full_like(cosine, np.nan)
         return cosine, nothing, nothing
     spread = (left_out - left_out.mean(1, keepdims=True)) ** 2
-    error = np.sqrt((blocks - 1) / blocks * spread.sum(1)) * stats.t.ppf(1 - ALPHA / 2, blocks - 1)
+    error = np.sqrt((blocks - 1) / blocks * spread.sum(1)) * stats.t.ppf(1 - LEVEL / 2, blocks - 1)
     return cosine, np.maximum(cosine - error, -1.0), np.minimum(cosine + error, 1.0)
 
 
@@ -208,9 +208,9 @@ def _cosines(inner: np.ndarray, halves: np.ndarray) -> tuple[np.ndarray, np.ndar
     across_without = across[:, None] - (
         in_first[..., None] * second.transpose(0, 3, 1, 4, 2) + in_second[..., None] * first.transpose(0, 3, 1, 2, 4)
     )
-    own = np.einsum("cbubu->cbu", inner)[:, :, None]
+    within = np.einsum("cbubu->cbu", inner)[:, :, None]
     squares_without = [
-        np.maximum(square[:, None] - member * (2 * np.einsum("chubu->cbhu", sums) - own), ROUNDING * square[:, None])
+        np.maximum(square[:, None] - member * (2 * np.einsum("chubu->cbhu", sums) - within), ROUNDING * square[:, None])
         for square, member, sums in zip(squares, (in_first, in_second), (first, second), strict=True)
     ]
     return _mean_cosine(across, *squares), _mean_cosine(across_without, *squares_without)
@@ -220,8 +220,8 @@ def _mean_cosine(across: np.ndarray, first: np.ndarray, second: np.ndarray) -> n
     """From inner products (…, halvings, variants, variants) and squared lengths (…, halvings, variants)."""
     first, second = (np.sqrt(np.maximum(square, 1e-24)) for square in (first, second))
     one_way = across / (first[..., :, None] * second[..., None, :])
-    found: np.ndarray = (0.5 * (one_way + np.swapaxes(one_way, -1, -2))).mean(-3)
-    return found
+    cosine: np.ndarray = (0.5 * (one_way + np.swapaxes(one_way, -1, -2))).mean(-3)
+    return cosine
 
 
 def _pairs(design: RowCodes, variant: int, reference: int) -> tuple[np.ndarray, np.ndarray]:
@@ -250,5 +250,5 @@ def _blocks(design: RowCodes) -> tuple[np.ndarray, int]:
 
 def _unit(vectors: torch.Tensor) -> torch.Tensor:
     """Vectors along the last dimension, of unit length; zeros stay."""
-    found: torch.Tensor = vectors / torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp(min=1e-12)
-    return found
+    units: torch.Tensor = vectors / torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp(min=1e-12)
+    return units

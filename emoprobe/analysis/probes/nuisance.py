@@ -58,8 +58,8 @@ def fitted(features: np.ndarray, labels: np.ndarray, training: np.ndarray) -> np
     mean, level = x.mean(0), y.mean()
     x = x - mean
     weights = np.linalg.solve(x.T @ x + RIDGE * len(x) * np.eye(x.shape[1]), x.T @ (y - level))
-    found: np.ndarray = level + (features - mean) @ weights
-    return found
+    predictions: np.ndarray = level + (features - mean) @ weights
+    return predictions
 
 
 def _lengths(table: pd.DataFrame, name: str) -> list[np.ndarray]:
@@ -74,8 +74,8 @@ def _lengths(table: pd.DataFrame, name: str) -> list[np.ndarray]:
 
 def _dummies(table: pd.DataFrame, name: str) -> np.ndarray:
     codes = pd.factorize(table[name].astype("string").fillna("none"))[0]
-    found: np.ndarray = np.eye(codes.max() + 1)[codes]
-    return found
+    dummies: np.ndarray = np.eye(codes.max() + 1)[codes]
+    return dummies
 
 
 def _bag_of_words(texts: list[str], design: RowCodes) -> np.ndarray:
@@ -87,8 +87,8 @@ def _bag_of_words(texts: list[str], design: RowCodes) -> np.ndarray:
         return np.zeros((len(texts), 0))
     centred = counts - counts.mean(0)
     axes = np.linalg.eigh(centred.T @ centred)[1][:, ::-1]
-    found: np.ndarray = centred @ axes[:, :count]
-    return found
+    components: np.ndarray = centred @ axes[:, :count]
+    return components
 
 
 def _scaled(columns: np.ndarray) -> np.ndarray:
@@ -97,5 +97,5 @@ def _scaled(columns: np.ndarray) -> np.ndarray:
     kept = deviation > 1e-9
     if not kept.any():
         return np.zeros((len(columns), 1))
-    found: np.ndarray = (columns[:, kept] - columns[:, kept].mean(0)) / deviation[kept]
-    return found
+    standard: np.ndarray = (columns[:, kept] - columns[:, kept].mean(0)) / deviation[kept]
+    return standard

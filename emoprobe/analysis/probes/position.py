@@ -1,19 +1,32 @@
-"""One position: the rows that have activations there, and what all layers share."""
+"""One position: the rows that have activations there, and every probe of it in a batch of layers.
+
+Probing is pure, so positions can be worked on side by side.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 import torch
 
-from emoprobe.analysis.probes.correct import CorrectDesign, has_both_classes
+from emoprobe.analysis.probes import transfer
+from emoprobe.analysis.probes.correct import (
+    AddedResult,
+    CorrectDesign,
+    CorrectResult,
+    has_both_classes,
+    probe_added,
+    probe_correct,
+)
 from emoprobe.analysis.probes.discriminant import Cells, variant_moments
 from emoprobe.analysis.probes.nuisance import is_response, nuisance_features, with_variants
 from emoprobe.analysis.probes.row_codes import RowCodes
 from emoprobe.analysis.probes.valence import ValenceDesign, ValenceResult, probe_valence
-from emoprobe.config.science.analysis import Probes
+from emoprobe.analysis.probes.variant import VariantResult, probe_variant
+from emoprobe.config.science.analysis import Probes, ProbeTarget
 
 
 @dataclass(frozen=True)
@@ -38,9 +51,9 @@ class ProbedPosition:
     def of(cls, name: str, table: pd.DataFrame, whole: RowCodes, empty: np.ndarray, settings: Probes) -> ProbedPosition:
         """For the rows of a table, of which `empty` ones have a stand-in."""
         rows = np.flatnonzero(~empty)
-        design, own = whole.take(rows), table.iloc[rows]
+        design, present = whole.take(rows), table.iloc[rows]
         reasons: dict[str, str] = {}
-        nuisance = nuisance_features(own, design, is_response(name))
+        nuisance = nuisance_features(present, design, is_response(name))
         valence = valence_nuisance = correct = untruncated = None
         any_truncated = bool((design.truncated & (design.correct >= 0)).any())
         if "valence" in settings.targets:
@@ -70,15 +83,15 @@ def positions_of(
 ) -> list[ProbedPosition]:
     """Every position that any row has; those with the same rows and nuisance features share what they are made of."""
     made: dict[tuple[bytes, bool], ProbedPosition] = {}
-    found = []
+    positions = []
     for name, missing in empty.items():
         if missing.all():
             continue
         key = (missing.tobytes(), is_response(name))
         if key not in made:
             made[key] = ProbedPosition.of(name, table, design, missing, settings)
-        found.append(replace(made[key], name=name))
-    return found
+        positions.append(replace(made[key], name=name))
+    return positions
 
 
 def _why_no_valence(design: RowCodes) -> str:
@@ -86,3 +99,73 @@ def _why_no_valence(design: RowCodes) -> str:
     if min(negative, positive) < 2:
         return f"{negative} negative and {positive} positive variants: one of each is left out, so two are needed"
     return "too few questions, or groups of them, or a variant without activations at any position"
+
+
+@dataclass
+class Probed:
+    """What the probes of a position find; None where there is nothing to probe.
+
+    `weights` are those of each fold for raw features, (layers, folds, d, columns), by target; `directions` the means
+    that are kept of them, (layers, d, columns), with the columns' names. `transfer` has rows for each layer.
+    """
+
+    d: int
+    variant: VariantResult | None = None
+    valence: ValenceResult | None = None
+    correct: CorrectResult | None = None
+    added: AddedResult | None = None
+    untruncated: AddedResult | None = None
+    weights: dict[ProbeTarget, torch.Tensor] = field(default_factory=dict)
+    directions: dict[ProbeTarget, tuple[list[str], torch.Tensor]] = field(default_factory=dict)
+    transfer: transfer.Rows = field(default_factory=list)
+
+
+@torch.no_grad()
+def probe_position(
+    features: torch.Tensor,
+    position: ProbedPosition,
+    settings: Probes,
+    targets: Collection[ProbeTarget],
+    transfers: bool,
+) -> Probed:
+    """Run the probes of some targets.
+
+    Args:
+        features: activations (layers, n, d) of the position's rows, float32.
+        position: the rows and what they are.
+        settings: of the probes.
+        targets: which of them.
+        transfers: whether to test probes on texts and variants that they were not trained on.
+    """
+    design = position.design
+    cells = Cells.of(features)
+    moments = variant_moments(cells, design, settings.shrinkage)
+    probed = Probed(cells.d, transfer=[[] for _ in features])
+    if "variant" in targets:
+        probed.variant = probe_variant(cells, design, moments, settings.control_tasks)
+        names = [design.variants[code] for code in np.unique(design.variant)]
+        probed.directions["variant"] = names, cells.raw(probed.variant.weights.mean(1))
+    if "valence" in targets and position.valence is not None:
+        rows = position.valence
+        probed.valence = probe_valence(cells, rows, moments)
+        raw = probed.weights["valence"] = cells.raw(probed.valence.weights)
+        direction = (raw.mean(1) * torch.from_numpy(rows.signs).float()).sum(2, keepdim=True)
+        probed.directions["valence"] = ["positive"], direction
+        if transfers:
+            _extend(probed.transfer, transfer.held_out_variants(probed.valence.by_pair, rows))
+            _extend(probed.transfer, transfer.held_out_texts(cells, rows, settings.shrinkage))
+    if "correct" in targets and position.correct is not None:
+        probed.correct = probe_correct(cells, position.correct, moments)
+        probed.added = probe_added(cells, position.correct, settings.shrinkage)
+        if position.untruncated is not None:
+            probed.untruncated = probe_added(cells, position.untruncated, settings.shrinkage)
+        raw = probed.weights["correct"] = cells.raw(probed.correct.weights)
+        probed.directions["correct"] = ["correct"], raw.mean(1)
+        if transfers:
+            _extend(probed.transfer, transfer.correct_without_variant(cells, position.correct, moments))
+    return probed
+
+
+def _extend(rows: transfer.Rows, more: transfer.Rows) -> None:
+    for row, other in zip(rows, more, strict=True):
+        row += other

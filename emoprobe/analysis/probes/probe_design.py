@@ -1,14 +1,19 @@
-"""What the probes will test, known from the configuration alone: classes, units, permutations, smallest p."""
+"""The tests of the probes: what follows from the configuration alone, and how a row of results is judged."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
+from emoprobe.analysis.conclusion import Conclusion, Reason, finite
+from emoprobe.analysis.statistics import LEVEL
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.analysis import ProbeTarget
 from emoprobe.results.record import Record
+from emoprobe.results.statement import Verdict
 
-ALPHA = 0.05
+LEAST_UNITS = 20  # groups of questions; an interval over fewer would not cover
 LEAST_VARIANTS = 4  # of each valence: 35 ways to divide eight variants in halves, so the smallest p is 0.029
 FOUND_RULE = (
     "found where p ≤ alpha; p is that of the permutations, of valence also only where the probe reaches a larger area "
@@ -41,7 +46,7 @@ class ProbeTest(Record):
 class ProbeDesign(Record):
     """All tests of the probes, how each one's cell is chosen and when it is found; not corrected across targets."""
 
-    alpha: float = ALPHA
+    alpha: float = LEVEL
     cell_rule: str = CELL_RULE
     found_rule: str = FOUND_RULE
     tests: list[ProbeTest]
@@ -80,7 +85,7 @@ def valence_test(negative: int, positive: int, permutations: int) -> ProbeTest:
     ways = count_splits(negative, positive)
     exact = ways <= permutations + 1
     drawn = ways if exact else permutations + 1
-    reachable = min(negative, positive) >= LEAST_VARIANTS and 1 / drawn <= ALPHA
+    reachable = min(negative, positive) >= LEAST_VARIANTS and 1 / drawn <= LEVEL
     reason = None
     if not reachable:
         reason = (
@@ -103,7 +108,7 @@ def correct_test(questions: int, permutations: int, folds: int) -> ProbeTest:
     """The test of correctness: blocks of questions are permuted. Whether both classes occur shows afterwards."""
     ways = math.factorial(min(questions, 20))
     drawn = min(permutations + 1, ways)
-    reachable = questions >= folds and 1 / drawn <= ALPHA
+    reachable = questions >= folds and 1 / drawn <= LEVEL
     return ProbeTest(
         target="correct",
         unit="question",
@@ -113,3 +118,57 @@ def correct_test(questions: int, permutations: int, folds: int) -> ProbeTest:
         reachable=reachable,
         reason=None if reachable else f"{questions} questions are too few for {folds} folds",
     )
+
+
+class ProbeReason(Reason):
+    """Why a probe has its verdict."""
+
+    NOT_PROBED = Verdict.NOTE, "there is no probe"
+    OUT_OF_REACH = Verdict.NOTE, "no permutation test of this size can reject"
+    MANIPULATION_CHECK = Verdict.NOTE, "prompts that differ are bound to be told apart"
+    READABLE = Verdict.FOUND, "every test rejects"
+    CHANCE = Verdict.NOT_FOUND, "permuted labels do as well"
+    NUISANCE = Verdict.NOT_FOUND, "length, truncation and format do as well"
+    NO_GAIN = Verdict.NOT_FOUND, "activations add nothing to the area of the nuisance features"
+    INTERVAL_INCLUDES_0 = Verdict.NOT_FOUND, "the interval of what activations add includes 0"
+    TRUNCATED_ONLY = Verdict.NOT_FOUND, "the test on answers that were not cut off does not reject"
+
+
+def conclude_probe(row: Mapping[str, Any]) -> Conclusion:
+    """Return the conclusion of a row of the table `probe_tests`, with None for what is missing.
+
+    The estimate is the area under the curve; of correctness it is what activations add to that of the nuisance
+    features.
+    """
+    reason, correct = _probe_reason(row), row["target"] == "correct"
+    tested = reason.verdict is not Verdict.NOTE
+    return Conclusion(
+        reason,
+        estimate=finite(row, "added" if correct else "auroc"),
+        low=finite(row, "added_low") if correct else None,
+        high=finite(row, "added_high") if correct else None,
+        p=finite(row, "p") if tested else None,
+        n=None if row.get("n") is None else int(row["n"]),
+    )
+
+
+def _probe_reason(row: Mapping[str, Any]) -> ProbeReason:
+    if finite(row, "auroc") is None:
+        return ProbeReason.NOT_PROBED
+    if row["target"] == "variant":
+        return ProbeReason.MANIPULATION_CHECK
+    if row["reason"] is not None:
+        return ProbeReason.OUT_OF_REACH
+    if row["target"] == "valence":
+        if row["p"] > LEVEL:
+            return ProbeReason.CHANCE
+        return ProbeReason.READABLE if row["gain"] > 0 else ProbeReason.NUISANCE
+    if row["p"] <= LEVEL:
+        return ProbeReason.READABLE
+    if row["p_permuted"] > LEVEL:
+        return ProbeReason.CHANCE
+    gains = [gain for name in ("added", "added_untruncated") if (gain := finite(row, name)) is not None]
+    if min(gains) <= 0:
+        return ProbeReason.NO_GAIN
+    low = finite(row, "added_low")
+    return ProbeReason.INTERVAL_INCLUDES_0 if low is not None and low <= 0 else ProbeReason.TRUNCATED_ONLY

@@ -93,8 +93,8 @@ class RowCodes:
         fold = np.zeros(self.groups, dtype=int)
         fold[self.group] = self.fold
         share = rows / np.maximum(1, np.bincount(self.fold, minlength=self.folds))[fold]
-        found: np.ndarray = 1 / np.maximum(1 - share, 0.5)
-        return found
+        factors: np.ndarray = 1 / np.maximum(1 - share, 0.5)
+        return factors
 
     @property
     def left_out(self) -> list[tuple[int, ...]]:
@@ -113,12 +113,12 @@ class RowCodes:
 
 def deal_folds(group: np.ndarray, folds: int, seed: int) -> np.ndarray:
     """The fold of each row: groups stay together, folds have about equally many rows."""
-    found = np.zeros(len(group), dtype=int)
+    folds_of = np.zeros(len(group), dtype=int)
     if folds < 2:
-        return found
+        return folds_of
     for number, (_, test) in enumerate(GroupKFold(folds, shuffle=True, random_state=seed).split(group, groups=group)):
-        found[test] = number
-    return found
+        folds_of[test] = number
+    return folds_of
 
 
 def folds_by_group(table: pd.DataFrame, folds: int) -> bool:
@@ -133,8 +133,8 @@ def folds_by_group(table: pd.DataFrame, folds: int) -> bool:
 def _groups(table: pd.DataFrame, folds: int) -> np.ndarray:
     """Codes of the groups; a question without one is its own, as every question is where there are too few groups."""
     names = _group_names(table) if folds_by_group(table, folds) else table["sample_id"]
-    found: np.ndarray = pd.factorize(names)[0]
-    return found
+    codes: np.ndarray = pd.factorize(names)[0]
+    return codes
 
 
 def _group_names(table: pd.DataFrame) -> pd.Series:

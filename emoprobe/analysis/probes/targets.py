@@ -1,23 +1,101 @@
-"""What is read off the activations: each target gathers its cells and ends in one test."""
+"""The targets of the probes: each gathers its cells, chooses one, and ends in one test."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from emoprobe.analysis.probes.auroc import interval
-from emoprobe.analysis.probes.choice import CellChoice, Largest, Place
 from emoprobe.analysis.probes.correct import AddedResult, CorrectResult
 from emoprobe.analysis.probes.position import ProbedPosition
-from emoprobe.analysis.probes.probe_design import ALPHA, ProbeTest, correct_test, valence_test
+from emoprobe.analysis.probes.probe_design import ProbeTest, conclude_probe, correct_test, valence_test
 from emoprobe.analysis.probes.row_codes import RowCodes
 from emoprobe.analysis.probes.valence import ValenceResult
 from emoprobe.analysis.probes.variant import VariantResult
+from emoprobe.analysis.statistics import LEVEL
 from emoprobe.config.science.analysis import Probes
 
-NULL_QUANTILE = 1 - ALPHA
+Place = dict[str, Any]  # hook_point, position, layer
+
+
+@dataclass
+class CellChoice:
+    """The cell that is best inside of each training set, and what it does on what that leaves out.
+
+    Cells come in batches; only the best so far is kept, for each training set.
+    """
+
+    best: np.ndarray | None = None
+    values: dict[str, np.ndarray] = field(default_factory=dict)
+    places: dict[tuple[int, ...], Place] = field(default_factory=dict)
+
+    def add(self, places: list[Place], criterion: np.ndarray, values: dict[str, np.ndarray]) -> None:
+        """Take in some cells.
+
+        Args:
+            places: which cells they are.
+            criterion: how good each is inside of each training set, (cells, *sets).
+            values: what to keep of the chosen one, each (cells, *sets, …).
+        """
+        rated = np.where(np.isfinite(criterion), criterion, -np.inf)
+        if self.best is None:
+            self.best = np.full(rated.shape[1:], -np.inf)
+            self.values = {name: np.full(each.shape[1:], np.nan) for name, each in values.items()}
+        winner = rated.argmax(0)
+        for index in np.ndindex(*self.best.shape):
+            cell = int(winner[index])
+            if rated[(cell, *index)] > self.best[index]:
+                self.best[index] = rated[(cell, *index)]
+                self.places[index] = places[cell]
+                for name, each in values.items():
+                    self.values[name][index] = each[(cell, *index)]
+
+    def mean(self, name: str) -> float:
+        """Mean of a value over the training sets; NaN where no cell was chosen."""
+        known = self.values.get(name, np.array([]))
+        known = known[np.isfinite(known)]
+        return float(known.mean()) if known.size else float("nan")
+
+    @property
+    def commonest(self) -> Place:
+        """The cell that most training sets choose; empty where none did."""
+        counts = Counter(tuple(place.items()) for place in self.places.values())
+        return dict(counts.most_common(1)[0][0]) if counts else {}
+
+    @property
+    def agreement(self) -> float:
+        """Share of the training sets that choose the commonest cell."""
+        common = self.commonest
+        return float(np.mean([place == common for place in self.places.values()])) if self.places else float("nan")
+
+
+@dataclass
+class Largest:
+    """The largest statistic over all cells for each permutation, the real labels first."""
+
+    maximum: np.ndarray | None = None
+
+    def add(self, statistics: np.ndarray) -> None:
+        """Take in some cells, (cells, permutations)."""
+        largest = np.nan_to_num(statistics, nan=-np.inf).max(0)
+        self.maximum = largest if self.maximum is None else np.maximum(self.maximum, largest)
+
+    def p(self, statistic: float | None = None) -> float:
+        """Share of the permutations, the real labels among them, whose largest cell reaches a statistic.
+
+        By default that of the largest cell; another one gives the p value of its cell, corrected over all cells.
+        """
+        if self.maximum is None:
+            return float("nan")
+        reached = self.maximum[0] if statistic is None else statistic
+        # Equal sums may differ in their last digit.
+        return float((self.maximum >= reached - 1e-6).mean())
+
+
+NULL_QUANTILE = 1 - LEVEL
 
 
 @dataclass
@@ -28,13 +106,13 @@ class ValenceTarget:
     settings: Probes
     choice: CellChoice = field(default_factory=CellChoice)
     largest: Largest = field(default_factory=Largest)
-    found: list[dict[str, Any]] = field(default_factory=list)
+    cells: list[dict[str, Any]] = field(default_factory=list)
     reason: str | None = None
 
     def add(self, result: ValenceResult, places: list[Place], position: ProbedPosition, d: int) -> None:
         """Take in some cells of a position, of `d` features."""
-        own, nuisance = position.valence, position.valence_nuisance
-        assert own is not None
+        graded, nuisance = position.valence, position.valence_nuisance
+        assert graded is not None
         assert nuisance is not None
         self.largest.add(result.permuted)
         baseline = np.broadcast_to(nuisance.by_pair, result.by_pair.shape)
@@ -46,12 +124,12 @@ class ValenceTarget:
         level = float(nuisance.by_pair.mean())
         for number, place in enumerate(places):
             area = float(result.permuted[number, 0])
-            self.found.append(
+            self.cells.append(
                 place
                 | {
                     "target": "valence",
-                    "n": len(own.rows),
-                    "samples": len(np.unique(own.design.question)),
+                    "n": len(graded.rows),
+                    "samples": len(np.unique(graded.design.question)),
                     "d": d,
                     "classes": 2,
                     "auroc": area,
@@ -65,20 +143,18 @@ class ValenceTarget:
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows of the table `probes`."""
-        if not self.found:
+        if not self.cells:
             return [{"target": "valence", "skipped": self._why()}]
-        return [row | {"p": self.largest.p(row["p"])} for row in self.found]
+        return [row | {"p": self.largest.p(row["p"])} for row in self.cells]
 
     def test(self) -> dict[str, Any]:
         """The row of the table `probe_tests`."""
         plan = self._plan
-        row: dict[str, Any] = _planned(plan) | {"cells": len(self.found)}
-        if not self.found:
-            return row | {"verdict": "note", "reason": plan.reason or self._why()}
-        p, chosen = self.largest.p(), _chosen(self.choice)
-        found = p <= ALPHA and chosen["gain"] > 0
-        verdict = "note" if not plan.reachable else "found" if found else "not_found"
-        return row | chosen | {"verdict": verdict, "p": p, "p_permuted": p, "n": self.found[0]["n"]}
+        row: dict[str, Any] = _planned(plan) | {"cells": len(self.cells)}
+        if not self.cells:
+            return _judged(row | {"reason": plan.reason or self._why()})
+        p = self.largest.p()
+        return _judged(row | _chosen(self.choice) | {"p": p, "p_permuted": p, "n": self.cells[0]["n"]})
 
     @property
     def _plan(self) -> ProbeTest:
@@ -99,7 +175,7 @@ class CorrectTarget:
     largest: Largest = field(default_factory=Largest)
     finished: CellChoice = field(default_factory=CellChoice)
     largest_finished: Largest = field(default_factory=Largest)
-    found: list[dict[str, Any]] = field(default_factory=list)
+    cells: list[dict[str, Any]] = field(default_factory=list)
     any_truncated: bool = False
     reason: str = "no position has enough graded answers"
 
@@ -108,11 +184,11 @@ class CorrectTarget:
         places: list[Place], position: ProbedPosition, d: int,
     ) -> None:  # fmt: skip
         """Take in some cells of a position, of `d` features."""
-        own = position.correct
-        assert own is not None
+        rows = position.correct
+        assert rows is not None
         self.largest.add(added.statistic)
-        nuisance = np.broadcast_to(own.nuisance_areas(), result.areas.shape)
-        shape = (*result.areas.shape, own.design.groups)
+        nuisance = np.broadcast_to(rows.nuisance_areas(), result.areas.shape)
+        shape = (*result.areas.shape, rows.design.groups)
         self.choice.add(
             places,
             added.choice,
@@ -129,17 +205,17 @@ class CorrectTarget:
         if untruncated is not None:
             self.largest_finished.add(untruncated.statistic)
             self.finished.add(places, untruncated.choice, {"added": untruncated.added})
-        groups = np.unique(own.design.group)
+        groups = np.unique(rows.design.group)
         for number, place in enumerate(places):
             area = float(np.nanmean(result.areas[number]))
-            low, high, _ = interval(area, result.influence[number, groups], own.design.folds)
+            low, high, _ = interval(area, result.influence[number, groups], rows.design.folds)
             level = float(np.nanmean(nuisance[number]))
-            self.found.append(
+            self.cells.append(
                 place
                 | {
                     "target": "correct",
-                    "n": len(own.rows),
-                    "samples": len(np.unique(own.design.question)),
+                    "n": len(rows.rows),
+                    "samples": len(np.unique(rows.design.question)),
                     "d": d,
                     "classes": 2,
                     "auroc": area,
@@ -156,9 +232,9 @@ class CorrectTarget:
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows of the table `probes`."""
-        if not self.found:
+        if not self.cells:
             return [{"target": "correct", "skipped": self._why()}]
-        return [row | {"p": self.largest.p(row["p"])} for row in self.found]
+        return [row | {"p": self.largest.p(row["p"])} for row in self.cells]
 
     def test(self) -> dict[str, Any]:
         """The row of the table `probe_tests`."""
@@ -166,40 +242,40 @@ class CorrectTarget:
         groups = np.unique(self.design.group[known])
         plan = correct_test(len(groups), self.settings.permutations, self.design.folds)
         row: dict[str, Any] = _planned(plan) | {
-            "cells": len(self.found),
+            "cells": len(self.cells),
             "classes": f"{(self.design.correct == 0).sum()} wrong, {(self.design.correct == 1).sum()} correct",
         }
-        if not self.found:
-            return row | {"verdict": "note", "reason": self._why()}
+        if not self.cells:
+            return _judged(row | {"reason": self._why()})
         p, p_finished = self.largest.p(), self.largest_finished.p()
         row |= _chosen(self.choice) | {
             "p_permuted": p,
             "p_untruncated": p_finished,
             "added": self.choice.mean("added"),
             "added_untruncated": self.finished.mean("added"),
-            "n": self.found[0]["n"],
+            "n": self.cells[0]["n"],
         }
         area = interval(row["auroc"], self._influence("influence", groups), self.design.folds)
         gain = interval(row["added"], self._influence("added_influence", groups), self.design.folds)
         row |= {"auroc_low": area.low, "auroc_high": area.high, "added_low": gain.low, "added_high": gain.high}
         if not plan.reachable:
-            return row | {"verdict": "note"}
+            return _judged(row)
         if self.any_truncated and not np.isfinite(p_finished):
-            return row | {"verdict": "note", "reason": "the answers that were not cut off have too few of one class"}
+            return _judged(row | {"reason": "the answers that were not cut off have too few of one class"})
         # All of these tests have to reject, so that nothing is found whose interval includes 0.
         tests, gains = [p, gain.p], [row["added"]]
         if self.any_truncated:
             tests.append(p_finished)
             gains.append(row["added_untruncated"])
         row["p"] = float(np.nanmax(tests)) if min(gains) > 0 else 1.0
-        return row | {"verdict": "found" if row["p"] <= ALPHA else "not_found"}
+        return _judged(row)
 
     def _influence(self, name: str, groups: np.ndarray) -> np.ndarray:
         """The influence of each group, from the cell that was chosen without its fold."""
         fold_of = np.zeros(self.design.groups, dtype=int)
         fold_of[self.design.group] = self.design.fold
-        found: np.ndarray = np.nan_to_num(self.choice.values[name][fold_of[groups], groups])
-        return found
+        influence: np.ndarray = np.nan_to_num(self.choice.values[name][fold_of[groups], groups])
+        return influence
 
     def _why(self) -> str:
         return self.reason
@@ -211,7 +287,7 @@ class VariantTarget:
 
     design: RowCodes
     settings: Probes
-    found: list[dict[str, Any]] = field(default_factory=list)
+    cells: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def reason(self) -> str | None:
@@ -226,7 +302,7 @@ class VariantTarget:
         for number, place in enumerate(places):
             control = None if result.control_accuracy is None else float(result.control_accuracy[number])
             accuracy = float(result.accuracy[number])
-            self.found.append(
+            self.cells.append(
                 place
                 | {
                     "target": "variant",
@@ -244,22 +320,25 @@ class VariantTarget:
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows of the table `probes`."""
-        return self.found or [{"target": "variant", "skipped": self.reason}]
+        return self.cells or [{"target": "variant", "skipped": self.reason}]
 
     def test(self) -> dict[str, Any]:
         """The row of the table `probe_tests`: the best cell, for what it is worth."""
         row: dict[str, Any] = {
             "target": "variant",
-            "verdict": "note",
             "reason": self.reason or "a manipulation check: prompts that differ are bound to be told apart",
             "unit": "question",
             "units": len(np.unique(self.design.group)),
-            "cells": len(self.found),
+            "cells": len(self.cells),
         }
-        if self.found:
-            best = max(self.found, key=lambda cell: float(cell["auroc"]))
+        if self.cells:
+            best = max(self.cells, key=lambda cell: float(cell["auroc"]))
             row |= {name: best[name] for name in ("hook_point", "position", "layer", "auroc", "diff_means_auroc", "n")}
-        return row
+        return _judged(row)
+
+
+def _judged(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {"verdict": conclude_probe(row).verdict.value}
 
 
 def _planned(plan: ProbeTest) -> dict[str, Any]:

@@ -17,47 +17,48 @@ Rows = list[list[dict[str, Any]]]  # for each cell its rows of the table
 
 
 @torch.no_grad()
-def valence_at(features: torch.Tensor, weights: torch.Tensor, own: ValenceDesign) -> np.ndarray:
+def valence_at(features: torch.Tensor, weights: torch.Tensor, tested: ValenceDesign) -> np.ndarray:
     """Areas (cells) at one position of probes that were trained at another.
 
     Args:
-        features: raw, (cells, n, d), of the rows of `own.design`.
+        features: raw, (cells, n, d), of the rows of `tested.design`.
         weights: of the other position's probes for raw features, (cells, folds, d, variants).
-        own: the design at this position.
+        tested: the design at this position.
     """
     areas = [
-        pair_areas(features, weights[:, fold], *own.slots[fold], own.real).mean(1) for fold in range(own.design.folds)
+        pair_areas(features, weights[:, fold], *tested.slots[fold], tested.real).mean(1)
+        for fold in range(tested.design.folds)
     ]
-    found: np.ndarray = torch.stack(areas).mean(0).numpy()
-    return found
+    mean: np.ndarray = torch.stack(areas).mean(0).numpy()
+    return mean
 
 
 @torch.no_grad()
-def correct_at(features: torch.Tensor, weights: torch.Tensor, own: CorrectDesign) -> np.ndarray:
+def correct_at(features: torch.Tensor, weights: torch.Tensor, tested: CorrectDesign) -> np.ndarray:
     """The same for correctness; weights are (cells, folds, d, 1)."""
     areas = []
-    for fold in range(own.design.folds):
-        test = torch.from_numpy(own.design.fold == fold)
+    for fold in range(tested.design.folds):
+        test = torch.from_numpy(tested.design.fold == fold)
         scores = (features[:, test] @ weights[:, fold])[..., 0]
-        areas.append(labelled_auroc(scores, torch.from_numpy(own.labels)[test]))
-    found: np.ndarray = torch.stack(areas).nanmean(0).numpy()
-    return found
+        areas.append(labelled_auroc(scores, torch.from_numpy(tested.labels)[test]))
+    mean: np.ndarray = torch.stack(areas).nanmean(0).numpy()
+    return mean
 
 
-def held_out_variants(by_pair: np.ndarray, own: ValenceDesign) -> Rows:
+def held_out_variants(by_pair: np.ndarray, tested: ValenceDesign) -> Rows:
     """For each variant how well it is told from those of the other valence, it and they left out of the training.
 
     `by_pair` holds areas (cells, pairs, folds) of the real valences.
     """
     rows: Rows = [[] for _ in by_pair]
-    codes = np.unique(own.design.variant)
+    codes = np.unique(tested.design.variant)
     for number, code in enumerate(codes):
-        pairs = (own.real.pairs == number).any(1)
+        pairs = (tested.real.pairs == number).any(1)
         entry = {
             "kind": "variant",
             "target": "valence",
-            "train": own.design.variants[code],
-            "n": int((own.design.variant == code).sum()),
+            "train": tested.design.variants[code],
+            "n": int((tested.design.variant == code).sum()),
         }
         for cell, areas in enumerate(by_pair[:, pairs].mean((1, 2))):
             rows[cell].append(entry | {"auroc": float(areas)})
@@ -65,25 +66,25 @@ def held_out_variants(by_pair: np.ndarray, own: ValenceDesign) -> Rows:
 
 
 @torch.no_grad()
-def held_out_texts(cells: Cells, own: ValenceDesign, shrinkage: float) -> Rows:
+def held_out_texts(cells: Cells, valence: ValenceDesign, shrinkage: float) -> Rows:
     """Valence on texts that were left out, of variants that were not: training leaves out one text of every variant.
 
     Texts go by question, so that the questions differ as well.
     """
     rows: Rows = [[] for _ in cells.x]
-    known = own.design.paraphrase != NONE
-    texts = np.unique(own.design.paraphrase[known])
+    known = valence.design.paraphrase != NONE
+    texts = np.unique(valence.design.paraphrase[known])
     if len(texts) < 2:
         return rows
     places = np.flatnonzero(known)
-    design = own.design.take(places).with_folds(np.searchsorted(texts, own.design.paraphrase[places]))
-    kept = ValenceDesign(design, own.rows[places], own.signs, own.splits[:1])
-    if len(np.unique(design.variant)) < len(own.signs):
+    design = valence.design.take(places).with_folds(np.searchsorted(texts, valence.design.paraphrase[places]))
+    kept = ValenceDesign(design, valence.rows[places], valence.signs, valence.splits[:1])
+    if len(np.unique(design.variant)) < len(valence.signs):
         return rows
     x = cells.x[:, kept.rows]
-    found = moments(x, design, kept.codes, shrinkage, cells.d, design.folds, len(own.signs))
-    weights = found.weights(design.folds)
-    positive, negative = own.signs > 0, own.signs < 0
+    stats = moments(x, design, kept.codes, shrinkage, cells.d, design.folds, len(valence.signs))
+    weights = stats.weights(design.folds)
+    positive, negative = valence.signs > 0, valence.signs < 0
     whole = positive / positive.sum() - negative / negative.sum()
     pairs = np.array([(low, high) for low in np.flatnonzero(negative) for high in np.flatnonzero(positive)])
     tested = Contrasts(pairs, np.tile(whole, (len(pairs), 1)))
@@ -101,24 +102,24 @@ def held_out_texts(cells: Cells, own: ValenceDesign, shrinkage: float) -> Rows:
 
 
 @torch.no_grad()
-def correct_without_variant(cells: Cells, own: CorrectDesign, found: TrainingMoments) -> Rows:
+def correct_without_variant(cells: Cells, graded: CorrectDesign, stats: TrainingMoments) -> Rows:
     """Correctness of a variant's answers by probes that saw neither the variant nor the questions of the fold."""
     rows: Rows = [[] for _ in cells.x]
-    design, x = own.design, cells.x[:, own.rows]
+    design, x = graded.design, cells.x[:, graded.rows]
     codes = np.unique(design.variant)
     if len(codes) < 3:
         return rows
     theirs = design.variant == codes[:, None]  # (codes, n)
-    codes, theirs = (each[[len(np.unique(own.labels[mine])) == 2 for mine in theirs]] for each in (codes, theirs))
+    codes, theirs = (each[[len(np.unique(graded.labels[mine])) == 2 for mine in theirs]] for each in (codes, theirs))
     if not len(codes):
         return rows
     trained, tested = (
-        torch.from_numpy(np.where(where, own.labels, NONE)) for where in (~theirs, theirs)
+        torch.from_numpy(np.where(where, graded.labels, NONE)) for where in (~theirs, theirs)
     )  # fmt: skip
     areas = []
     for fold in range(design.folds):
         test = torch.from_numpy(design.fold == fold)
-        slopes = found.solve(fold, mean_differences(x[:, ~test], trained[:, ~test]))
+        slopes = stats.solve(fold, mean_differences(x[:, ~test], trained[:, ~test]))
         areas.append(labelled_auroc((x[:, test] @ slopes).mT, tested[:, test]))
     by_variant = torch.stack(areas).nanmean(0)  # (cells, codes)
     for number, code in enumerate(codes):

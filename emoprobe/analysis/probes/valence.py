@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import combinations
 
 import numpy as np
 import torch
 
 from emoprobe.analysis.probes.auroc import auroc
 from emoprobe.analysis.probes.discriminant import Cells, TrainingMoments
-from emoprobe.analysis.probes.permutations import splits
+from emoprobe.analysis.probes.probe_design import count_splits
 from emoprobe.analysis.probes.row_codes import NONE, RowCodes
 
 BUDGET = 1 << 24  # scores that are held at once
@@ -80,15 +81,17 @@ class ValenceDesign:
     @cached_property
     def slots(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """For each fold the rows of each variant, (variants, most rows), and which of them there are."""
-        found = []
+        tables = []
         for fold in range(self.design.folds):
-            own = [np.flatnonzero((self.codes == code) & (self.design.fold == fold)) for code in range(len(self.signs))]
-            width = max(len(rows) for rows in own)
-            table = np.full((len(own), width), NONE)
-            for code, rows in enumerate(own):
+            by_variant = [
+                np.flatnonzero((self.codes == code) & (self.design.fold == fold)) for code in range(len(self.signs))
+            ]
+            width = max(len(rows) for rows in by_variant)
+            table = np.full((len(by_variant), width), NONE)
+            for code, rows in enumerate(by_variant):
                 table[code, : len(rows)] = rows
-            found.append((torch.from_numpy(np.maximum(table, 0)), torch.from_numpy(table != NONE)))
-        return found
+            tables.append((torch.from_numpy(np.maximum(table, 0)), torch.from_numpy(table != NONE)))
+        return tables
 
     @cached_property
     def permuted(self) -> tuple[Contrasts, np.ndarray]:
@@ -120,26 +123,26 @@ class ValenceResult:
 
 
 @torch.no_grad()
-def probe_valence(cells: Cells, own: ValenceDesign, found: TrainingMoments) -> ValenceResult:
-    """Test probes of valence in some cells; `found` are the moments of all rows around their variants."""
-    x = cells.x[:, own.rows]
-    design, means = own.design, found.means[:, :, np.flatnonzero(own.design.valence)]
-    weights = found.weights(len(design.left_out), np.flatnonzero(own.design.valence))
-    whole, split_of = own.permuted
-    real = own.real
+def probe_valence(cells: Cells, labelled: ValenceDesign, stats: TrainingMoments) -> ValenceResult:
+    """Test probes of valence in some cells; `stats` are the moments of all rows around their variants."""
+    x = cells.x[:, labelled.rows]
+    design, means = labelled.design, stats.means[:, :, np.flatnonzero(labelled.design.valence)]
+    weights = stats.weights(len(design.left_out), np.flatnonzero(labelled.design.valence))
+    whole, split_of = labelled.permuted
+    real = labelled.real
     permuted = torch.zeros((len(x), len(whole.pairs)))
     by_pair, diff_means = [], []
     for fold in range(design.folds):
-        areas = pair_areas(x, weights[:, fold], *own.slots[fold], whole)
+        areas = pair_areas(x, weights[:, fold], *labelled.slots[fold], whole)
         permuted += areas / design.folds
         by_pair.append(areas[:, : len(real.pairs)])
-        diff_means.append(pair_areas(x, means[:, fold].mT, *own.slots[fold], real))
-    sums = torch.zeros((len(x), len(own.splits))).index_add_(1, torch.from_numpy(split_of), permuted)
+        diff_means.append(pair_areas(x, means[:, fold].mT, *labelled.slots[fold], real))
+    sums = torch.zeros((len(x), len(labelled.splits))).index_add_(1, torch.from_numpy(split_of), permuted)
     return ValenceResult(
         permuted=(sums / torch.from_numpy(np.bincount(split_of))).numpy(),
         by_pair=torch.stack(by_pair, 2).numpy(),
         diff_means=torch.stack(diff_means, 2).numpy(),
-        choice=_choice(x, own, weights),
+        choice=_choice(x, labelled, weights),
         weights=weights[:, : design.folds],
     )
 
@@ -165,27 +168,60 @@ def pair_areas(
         mix = mixing[begin : begin + step]
         negative, positive = (torch.einsum("clmv,lv->clm", by_variant[:, side], mix) for side in (low, high))
         areas.append(auroc(positive, negative, there[high], there[low]))
-    found = torch.cat(areas, 1)
+    joined = torch.cat(areas, 1)
     # A pair without rows on this fold says nothing: it counts as neither way.
-    return torch.nan_to_num(found, nan=0.5)
+    return torch.nan_to_num(joined, nan=0.5)
 
 
-def _choice(x: torch.Tensor, own: ValenceDesign, weights: torch.Tensor) -> np.ndarray:
+def _choice(x: torch.Tensor, labelled: ValenceDesign, weights: torch.Tensor) -> np.ndarray:
     """The area of each cell inside of each training set, over its own pairs and folds, (cells, pairs, folds)."""
-    design, real = own.design, own.real
-    inner = [contrasts(tuple(own.signs.tolist()), (low, high)) for low, high in real.pairs.tolist()]
+    design, real = labelled.design, labelled.real
+    inner = [contrasts(tuple(labelled.signs.tolist()), (low, high)) for low, high in real.pairs.tolist()]
     sizes = [len(part.pairs) for part in inner]
     if not all(sizes):
         return np.full((len(x), len(real.pairs), design.folds), np.nan)
     whole = Contrasts(np.concatenate([p.pairs for p in inner]), np.concatenate([p.weights for p in inner]))
     outer = torch.from_numpy(np.repeat(np.arange(len(inner)), sizes))
-    found = torch.zeros((len(x), len(inner), design.folds))
+    criterion = torch.zeros((len(x), len(inner), design.folds))
     for fold in range(design.folds):
         total = torch.zeros((len(x), len(whole.pairs)))
         for other in range(design.folds):
             if other != fold:
                 these = weights[:, design.training_set(fold, other)]
-                total += pair_areas(x, these, *own.slots[other], whole)
-        found[:, :, fold] = torch.zeros((len(x), len(inner))).index_add_(1, outer, total)
-    result: np.ndarray = (found / torch.tensor(sizes)[:, None] / (design.folds - 1)).numpy()
+                total += pair_areas(x, these, *labelled.slots[other], whole)
+        criterion[:, :, fold] = torch.zeros((len(x), len(inner))).index_add_(1, outer, total)
+    result: np.ndarray = (criterion / torch.tensor(sizes)[:, None] / (design.folds - 1)).numpy()
     return result
+
+
+def splits(signs: np.ndarray, permutations: int, seed: int) -> np.ndarray:
+    """Ways to deal valences to variants, (ways, variants) of −1 and 1, the real one first.
+
+    All of them where there are no more than `permutations` besides the real one, else so many at random, all different.
+    Classes of equal size that change names are one way: the area under the curve is the same.
+    """
+    count, positive = len(signs), int((signs > 0).sum())
+    equal = 2 * positive == count
+    real = _canonical(frozenset(np.flatnonzero(signs > 0).tolist()), count, equal)
+    ways = [real]
+    if count_splits(count - positive, positive) <= permutations + 1:
+        every = (_canonical(frozenset(chosen), count, equal) for chosen in combinations(range(count), positive))
+        ways += [way for way in dict.fromkeys(every) if way != real]
+    else:
+        generator, seen = np.random.default_rng(seed), {real}
+        while len(ways) <= permutations:
+            drawn = frozenset(generator.choice(count, positive, replace=False).tolist())
+            way = _canonical(drawn, count, equal)
+            if way not in seen:
+                seen.add(way)
+                ways.append(way)
+    result = np.full((len(ways), count), -1)
+    for row, way in enumerate(ways):
+        result[row, sorted(way)] = 1
+    return result
+
+
+def _canonical(positive: frozenset[int], count: int, equal: bool) -> frozenset[int]:
+    if equal and 0 in positive:
+        return frozenset(range(count)) - positive
+    return positive

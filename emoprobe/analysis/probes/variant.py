@@ -26,13 +26,13 @@ class VariantResult:
 
 
 @torch.no_grad()
-def probe_variant(cells: Cells, design: RowCodes, found: TrainingMoments, tasks: int) -> VariantResult:
+def probe_variant(cells: Cells, design: RowCodes, stats: TrainingMoments, tasks: int) -> VariantResult:
     """Train on all folds but one and name the variants of the rows of that one.
 
     Args:
         cells: the features.
         design: the rows.
-        found: its moments around variants.
+        stats: its moments around variants.
         tasks: how many control tasks.
     """
     present = np.unique(design.variant)
@@ -42,20 +42,20 @@ def probe_variant(cells: Cells, design: RowCodes, found: TrainingMoments, tasks:
     controls = None if dealt is None else torch.from_numpy(dealt)
     areas, diff_means, accuracy = (torch.zeros(len(cells.x)) for _ in range(3))
     control_accuracy = torch.zeros(len(cells.x))
-    centres = found.means[:, : design.folds, present]
-    weights = found.weights(design.folds, present)
+    centres = stats.means[:, : design.folds, present]
+    weights = stats.weights(design.folds, present)
     for fold in range(design.folds):
         test = torch.from_numpy(design.fold == fold)
         x, means, share = cells.x[:, test], centres[:, fold], float(test.sum()) / len(design)
-        wanted = (labels[test] == torch.arange(len(present))[:, None]).to(torch.int64)
+        labels_of = (labels[test] == torch.arange(len(present))[:, None]).to(torch.int64)
         scores = _scores(x, means, weights[:, fold])
-        areas += labelled_auroc(scores.softmax(2).mT, wanted).nanmean(1) / design.folds
+        areas += labelled_auroc(scores.softmax(2).mT, labels_of).nanmean(1) / design.folds
         plain = _scores(x, means, means.mT)
-        diff_means += labelled_auroc(plain.softmax(2).mT, wanted).nanmean(1) / design.folds
+        diff_means += labelled_auroc(plain.softmax(2).mT, labels_of).nanmean(1) / design.folds
         accuracy += share * (scores.argmax(2) == labels[test]).to(x.dtype).mean(1)
         if controls is not None:
             members = controls[:, None] == torch.arange(len(present))[:, None]
-            guesses = _guesses(x, cells.x[:, ~test], members[..., ~test].to(x.dtype), found, fold)
+            guesses = _guesses(x, cells.x[:, ~test], members[..., ~test].to(x.dtype), stats, fold)
             control_accuracy += share * (guesses == controls[:, test]).to(x.dtype).mean((1, 2))
     return VariantResult(
         areas.numpy(),
@@ -86,12 +86,12 @@ def _scores(x: torch.Tensor, means: torch.Tensor, weights: torch.Tensor) -> torc
 
 
 def _guesses(
-    x: torch.Tensor, training: torch.Tensor, members: torch.Tensor, found: TrainingMoments, fold: int
+    x: torch.Tensor, training: torch.Tensor, members: torch.Tensor, stats: TrainingMoments, fold: int
 ) -> torch.Tensor:
     """The classes of rows (cells, m, r) by the probes of all control tasks at once, (cells, tasks, m).
 
     `members` (tasks, classes, n) is 1 where a row of `training` (cells, n, r) belongs to a class of a task.
     """
     means = (members / members.sum(2, keepdim=True).clamp(min=1.0)).flatten(0, 1) @ training
-    scores = _scores(x, means, found.solve(fold, means.mT))
+    scores = _scores(x, means, stats.solve(fold, means.mT))
     return scores.view(*x.shape[:2], *members.shape[:2]).argmax(3).mT

@@ -20,8 +20,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from emoprobe.analysis.estimates import MIN_QUESTIONS, Floats
-from emoprobe.analysis.steering.coherence import Flags, Limits, unbroken, within
-from emoprobe.analysis.steering.effect_grid import PRIMARY_OUTCOME, RANDOM, SHUFFLED, EffectGrid, SteeringCell
+from emoprobe.analysis.steering.effect_grid import (
+    PRIMARY_OUTCOME,
+    RANDOM,
+    SHUFFLED,
+    EffectGrid,
+    Flags,
+    Limits,
+    SteeringCell,
+    unbroken,
+    within,
+)
 from emoprobe.analysis.steering.preregistration import MIN_CONTROLS
 
 # The median of |x| times this is the standard deviation of a normal distribution.
@@ -57,26 +66,26 @@ class DirectionRanking:
         half have no effect at all. All take part alike, so that ranks stay exact.
         """
         sizes = np.where(self.flags, np.abs(self.effects), np.nan)
-        found = np.full(len(self.places), np.nan)
+        spread = np.full(len(self.places), np.nan)
         for cell, column in enumerate(sizes.T):
             known = column[~np.isnan(column)]
             if len(known):
-                found[cell] = TO_DEVIATION * np.median(known) or np.sqrt(np.mean(known**2))
-        return found
+                spread[cell] = TO_DEVIATION * np.median(known) or np.sqrt(np.mean(known**2))
+        return spread
 
     @property
     def standardised(self) -> Floats:
         """Shape as `effects`: |effect| over the scale, 0 where the text is not coherent."""
         scale = self.scale
         usable = self.flags & (scale > 0)
-        found: Floats = np.where(usable, np.abs(self.effects) / np.where(scale > 0, scale, 1.0), 0.0)
-        return found
+        ratios: Floats = np.where(usable, np.abs(self.effects) / np.where(scale > 0, scale, 1.0), 0.0)
+        return ratios
 
     @property
     def largest(self) -> Floats:
         """Shape (1 + controls + shuffled): each direction's largest standardised |effect| in its coherent cells."""
-        found: Floats = self.standardised.max(axis=1, initial=0.0)
-        return found
+        maxima: Floats = self.standardised.max(axis=1, initial=0.0)
+        return maxima
 
     @property
     def shuffled(self) -> int:
@@ -126,11 +135,11 @@ def rank(grid: EffectGrid, number: int, limits: Limits) -> DirectionRanking:
         number: of the direction, in `grid.directions`.
         limits: of coherent text.
     """
-    own = [place for place in grid.held[number] if place.operation == "add"]
+    added = [place for place in grid.held[number] if place.operation == "add"]
     held = {other: grid.held[other].keys() for other in grid.rows_of([RANDOM, SHUFFLED])}
     fitted = grid.directions[number].tone is not None
     random = [other for other in held if grid.directions[other].family == RANDOM]
-    places, controls = _common(own, {other: held[other] for other in random})
+    places, controls = _common(added, {other: held[other] for other in random})
     shuffled = [
         other for other in held if fitted and grid.directions[other].family == SHUFFLED and held[other] >= set(places)
     ]
@@ -149,13 +158,13 @@ def rank(grid: EffectGrid, number: int, limits: Limits) -> DirectionRanking:
 
 
 def _common(
-    own: list[SteeringCell], held: Mapping[int, AbstractSet[SteeringCell]]
+    added: list[SteeringCell], held: Mapping[int, AbstractSet[SteeringCell]]
 ) -> tuple[list[SteeringCell], list[int]]:
     """The cells to compare in, and the controls that have all of them.
 
     Cells are those that enough controls have, or the most where none has enough.
     """
     counts = Counter(place for places in held.values() for place in places)
-    most = max((counts[place] for place in own), default=0)
-    chosen = [place for place in own if most and counts[place] >= min(most, MIN_CONTROLS)]
+    most = max((counts[place] for place in added), default=0)
+    chosen = [place for place in added if most and counts[place] >= min(most, MIN_CONTROLS)]
     return chosen, [other for other, places in held.items() if places >= set(chosen)] if chosen else []

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from emoprobe.analysis.conclusion import Conclusion, Reason, finite
 from emoprobe.analysis.estimates import MIN_QUESTIONS, difference
 from emoprobe.analysis.statistics import CONFIDENCE, LEVEL, holm
-from emoprobe.analysis.steering.coherence import Flags
 from emoprobe.analysis.steering.direction_ranking import DirectionRanking
-from emoprobe.analysis.steering.effect_grid import CONTROLS, PRIMARY_OUTCOME, EffectGrid
+from emoprobe.analysis.steering.effect_grid import CONTROLS, PRIMARY_OUTCOME, EffectGrid, Flags
 from emoprobe.analysis.steering.preregistration import controls_needed, shuffled_needed
+from emoprobe.results.statement import Verdict
 
 FAR = 1e9
 # The noise is known from these questions alone: where the strong ones happen to be missing, both it and the effect look
@@ -42,18 +43,18 @@ def direction_rows(grid: EffectGrid, flags: Flags, rankings: Mapping[int, Direct
         for number, ranking in rankings.items()
     ]
     for family in family_sizes:
-        own = [row for row in rows if row["family"] == family]
-        for row, corrected in zip(own, holm([row["p"] for row in own]), strict=True):
+        members = [row for row in rows if row["family"] == family]
+        for row, corrected in zip(members, holm([row["p"] for row in members]), strict=True):
             row["p_holm"] = float(corrected)
-            row["verdict"] = _verdict(row)
+            row["verdict"] = conclude_direction(row).verdict.value
     return rows
 
 
 def _cells(grid: EffectGrid, number: int, ranking: DirectionRanking, flags: Flags) -> np.ndarray:
     """Which cells of a ranking are searched: coherent on the compared questions, and on all of the direction's own."""
-    own = [bool(flags[grid.held[number][place]]) for place in ranking.places]
-    found: np.ndarray = ranking.flags[0] & np.array(own, dtype=bool)
-    return found
+    everywhere = [bool(flags[grid.held[number][place]]) for place in ranking.places]
+    searched: np.ndarray = ranking.flags[0] & np.array(everywhere, dtype=bool)
+    return searched
 
 
 def _row(
@@ -126,11 +127,35 @@ def _reason(
     return None if searched.any() else "the text is not coherent at any dose"
 
 
-def _verdict(row: Mapping[str, Any]) -> str:
-    if row["reason"] is not None:
-        return "note"
-    beyond = row["low"] > 0 or row["high"] < 0
-    return "found" if row["p_holm"] <= LEVEL + 1e-9 and beyond else "not_found"
+class DirectionReason(Reason):
+    """Why a direction has its verdict."""
+
+    NOT_COMPARED = Verdict.NOTE, "there is no effect to rank"
+    OUT_OF_REACH = Verdict.NOTE, "too few controls or questions for a verdict"
+    RAISES = Verdict.FOUND, "log p(gold) rises by more than along the controls"
+    LOWERS = Verdict.FOUND, "log p(gold) falls by more than along the controls"
+    CONTROLS_AS_FAR = Verdict.NOT_FOUND, "controls move the answers as far"
+    INTERVAL_INCLUDES_0 = Verdict.NOT_FOUND, "the interval over all coherent cells includes 0"
+
+
+def conclude_direction(row: Mapping[str, Any]) -> Conclusion:
+    """Return the conclusion of a row of the table `steering_tests`; missing values are None or NaN.
+
+    The estimate is the largest effect on log p(gold), in nats.
+    """
+    estimate, low, high = (finite(row, name) for name in ("estimate", "low", "high"))
+    if estimate is None:
+        reason = DirectionReason.NOT_COMPARED
+    elif row["reason"] is not None:
+        reason = DirectionReason.OUT_OF_REACH
+    elif row["p_holm"] > LEVEL + 1e-9:
+        reason = DirectionReason.CONTROLS_AS_FAR
+    elif low is None or high is None or low <= 0 <= high:
+        reason = DirectionReason.INTERVAL_INCLUDES_0
+    else:
+        reason = DirectionReason.RAISES if estimate > 0 else DirectionReason.LOWERS
+    p = None if reason.verdict is Verdict.NOTE else finite(row, "p_holm")
+    return Conclusion(reason, estimate, low, high, p, row.get("n"))
 
 
 def _detectable(
@@ -148,8 +173,8 @@ def _detectable(
     # A direction with such an effect is the farthest, and the scale is that of all.
     beside = replace(ranking, effects=np.vstack([np.full((1, len(rows)), FAR), ranking.effects[1:]]))
     threshold = beside.critical(level) * beside.scale
-    own = (~np.isnan(grid.changes(PRIMARY_OUTCOME)[rows])).sum(axis=-1)
-    more = np.sqrt(ranking.shared.sum(axis=-1) / np.maximum(own, 1))
+    asked = (~np.isnan(grid.changes(PRIMARY_OUTCOME)[rows])).sum(axis=-1)
+    more = np.sqrt(ranking.shared.sum(axis=-1) / np.maximum(asked, 1))
     strength = np.sqrt((others**2).mean(axis=0))
     typical = np.nanmean(strength, axis=-1)
 
@@ -174,8 +199,8 @@ def _detectable(
 
 def _above(grid: EffectGrid, values: np.ndarray, confidence: float, skewed: bool) -> np.ndarray:
     """How far above a mean over questions its interval reaches: by so much it falls short of the true one at most."""
-    found = difference(values, None, None, np.nan, False, grid.groups, confidence, skewed)
-    short: np.ndarray = np.nan_to_num(found.high - found.value)
+    estimate = difference(values, None, None, np.nan, False, grid.groups, confidence, skewed)
+    short: np.ndarray = np.nan_to_num(estimate.high - estimate.value)
     return short
 
 
@@ -183,5 +208,5 @@ def _reach(threshold: np.ndarray, noise: np.ndarray, unequal: np.ndarray) -> np.
     """The D for which D = threshold + √(noise² + unequal² D²); infinite where there is none."""
     rest = np.where(unequal < 1, 1 - unequal**2, np.nan)
     known = np.where(np.isfinite(threshold), threshold, np.nan)
-    found = (known + np.sqrt(known**2 - rest * (known**2 - noise**2))) / rest
-    return np.where(np.isnan(found), np.inf, found)
+    effect = (known + np.sqrt(known**2 - rest * (known**2 - noise**2))) / rest
+    return np.where(np.isnan(effect), np.inf, effect)

@@ -1,13 +1,17 @@
-"""The steered trajectories as arrays: a row a cell of the grid, a column a question, unsteered ones taken off."""
+"""The steered trajectories as arrays, and which cells have coherent text.
+
+A row is a cell of the grid, a column a question, with the unsteered outcomes subtracted.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from emoprobe.analysis.estimates import Floats, Labels
@@ -18,6 +22,8 @@ OUTCOMES = (PRIMARY_OUTCOME, "correct", "completion_tokens", "repetition", "perp
 # Families: what nothing was done to, what directions are compared with, and all directions that are no tested ones.
 UNSTEERED, RANDOM, SHUFFLED = "none", "random", "shuffled"
 CONTROLS = (RANDOM, SHUFFLED)
+SHARES = ("correct",)  # outcomes in [0, 1]
+BAND = (0.025, 0.975)  # quantiles of the random directions that are shown beside an effect
 KEYS = ["direction", "operation", "phase", "layers", "dose", "variant"]
 
 
@@ -96,10 +102,10 @@ class EffectGrid:
     @cached_property
     def held(self) -> list[dict[SteeringCell, int]]:
         """Of each direction: place → row."""
-        found: list[dict[SteeringCell, int]] = [{} for _ in self.directions]
+        rows: list[dict[SteeringCell, int]] = [{} for _ in self.directions]
         for row, (owner, place) in enumerate(zip(self.owner.tolist(), self.places, strict=True)):
-            found[owner][place] = row
-        return found
+            rows[owner][place] = row
+        return rows
 
     def values(self, outcome: str) -> Floats:
         """Shape (cells, questions): an outcome under each edit; perplexity as its logarithm."""
@@ -114,20 +120,88 @@ class EffectGrid:
         """Shape (cells, questions): steered minus unsteered, NaN where either is missing; of kl the value itself."""
         if outcome not in self._changes:
             every = self._all(outcome)
-            own = every[: len(self.places)]
+            steered = every[: len(self.places)]
             if outcome == "kl":
-                self._changes[outcome] = own
+                self._changes[outcome] = steered
             else:
-                base = np.where(self._base[:, None] >= 0, every[self._base], np.nan) if len(own) else own
-                self._changes[outcome] = own - base
+                base = np.where(self._base[:, None] >= 0, every[self._base], np.nan) if len(steered) else steered
+                self._changes[outcome] = steered - base
         return self._changes[outcome]
 
     def rows_of(self, families: Iterable[str]) -> list[int]:
         """The numbers of the directions of some families."""
-        wanted = set(families)
-        return [number for number, direction in enumerate(self.directions) if direction.family in wanted]
+        chosen = set(families)
+        return [number for number, direction in enumerate(self.directions) if direction.family in chosen]
 
     def _all(self, outcome: str) -> Floats:
-        found = self._questions.values(outcome)[self._rows]
+        values = self._questions.values(outcome)[self._rows]
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.log(found) if outcome == "perplexity" else found
+            return np.log(values) if outcome == "perplexity" else values
+
+
+Flags = npt.NDArray[np.bool_]
+
+# An empty completion has no perplexity: a dose that silences the model more often than this is not coherent.
+LEAST_WITH_TEXT = 0.9
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far the text may be from the unsteered one.
+
+    `max_perplexity` bounds the geometric mean over questions of the ratio of perplexities, `max_repetition` the
+    mean rise of the share of repeated n-grams.
+    """
+
+    max_perplexity: float
+    max_repetition: float
+
+
+def coherent(grid: EffectGrid, limits: Limits) -> Flags:
+    """Shape (cells,): whether the text is within the limits at this dose and at all smaller ones of its sign."""
+    asked = ~np.isnan(grid.changes("completion_tokens"))
+    flags = within(grid.changes("perplexity"), grid.changes("repetition"), asked, limits)
+    unbroken_flags = np.zeros_like(flags)
+    for number in range(len(grid.directions)):
+        rows = np.flatnonzero(grid.owner == number)
+        unbroken_flags[rows] = unbroken([grid.places[row] for row in rows], flags[rows])
+    return unbroken_flags
+
+
+def within(log_ratio: Floats, repetition: Floats, asked: Flags, limits: Limits) -> Flags:
+    """Whether the text is within the limits, from changes to the unsteered texts.
+
+    Args:
+        log_ratio: shape (…, questions): change of the logarithm of perplexity, NaN where a text is empty.
+        repetition: the same shape: change of the share of repeated n-grams, NaN where a text is too short to have any.
+        asked: the same shape: the questions to judge by.
+        limits: how far it may be.
+    """
+    known = asked & ~np.isnan(log_ratio)
+    repeated = asked & ~np.isnan(repetition)
+    count, counted = known.sum(axis=-1), np.maximum(repeated.sum(axis=-1), 1)
+    ratio = np.where(known, log_ratio, 0.0).sum(axis=-1) / np.maximum(count, 1)
+    rise = np.where(repeated, repetition, 0.0).sum(axis=-1) / counted
+    enough = (count > 0) & (count >= LEAST_WITH_TEXT * asked.sum(axis=-1))
+    is_within: Flags = enough & (ratio <= np.log(limits.max_perplexity)) & (rise <= limits.max_repetition)
+    return is_within
+
+
+def unbroken(places: Sequence[SteeringCell], flags: Flags) -> Flags:
+    """Flags of some places of one direction, kept where those of all smaller doses of the same sign hold too.
+
+    A text that falls apart may look well again at a larger dose: one word over and over is likely.
+
+    Args:
+        places: the places.
+        flags: shape (…, places).
+    """
+    kept = flags.copy()
+    for place, one in enumerate(places):
+        smaller = [
+            number
+            for number, other in enumerate(places)
+            if other.line == one.line and other.dose * one.dose > 0 and abs(other.dose) < abs(one.dose)
+        ]
+        kept[..., place] &= flags[..., smaller].all(axis=-1)
+    return kept

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from emoprobe.analysis.conclusion import Conclusion, Reason, finite
 from emoprobe.analysis.contrasts import PRIMARY_MEASURE
 from emoprobe.analysis.estimates import BISECTIONS, Estimates, Floats, Labels, difference
 from emoprobe.analysis.questions import Questions
 from emoprobe.analysis.statistics import LEVEL
-from emoprobe.analysis.steering.coherence import Flags
-from emoprobe.analysis.steering.effect_grid import CONTROLS, PRIMARY_OUTCOME, RANDOM, EffectGrid, SteeringCell
-from emoprobe.analysis.steering.effects import BAND, SHARES
+from emoprobe.analysis.steering.effect_grid import (
+    BAND,
+    CONTROLS,
+    PRIMARY_OUTCOME,
+    RANDOM,
+    SHARES,
+    EffectGrid,
+    Flags,
+    SteeringCell,
+)
+from emoprobe.results.statement import Verdict
 
 OUTCOMES = (PRIMARY_OUTCOME, "correct")
 
@@ -36,14 +45,14 @@ class Texts:
         questions = Questions(trajectories)
         places = {name: place for place, name in enumerate(questions.ids)}
         known = np.array([places.get(name, -1) for name in ids], dtype=np.int64)
-        found = {}
+        by_variant = {}
         for variant in questions.names:
-            own = questions.texts(variant)
-            if own is not None:
-                labels = np.where(known >= 0, own[known], -1)
+            texts = questions.texts(variant)
+            if texts is not None:
+                labels = np.where(known >= 0, texts[known], -1)
                 if len(np.unique(labels)) > 1:
-                    found[variant] = labels.astype(np.int64)
-        return cls(found)
+                    by_variant[variant] = labels.astype(np.int64)
+        return cls(by_variant)
 
 
 def mediation_rows(
@@ -62,8 +71,8 @@ def mediation_rows(
     if not there:
         return []
     reference = there[-1]
-    own = paired_tests[(paired_tests["measure"] == PRIMARY_MEASURE) & (paired_tests["reference"] == reference)]
-    different = set(own.loc[own["verdict"] == "different", "variant"])
+    tests = paired_tests[(paired_tests["measure"] == PRIMARY_MEASURE) & (paired_tests["reference"] == reference)]
+    different = set(tests.loc[tests["verdict"] == "different", "variant"])
     return [
         _row(grid, texts, number, place, reference, outcome, place.variant in different)
         | {"coherent": _coherent(grid, flags, number, place, reference)}
@@ -71,6 +80,26 @@ def mediation_rows(
         if place.variant != reference
         for outcome in OUTCOMES
     ]
+
+
+class MediationReason(Reason):
+    """Why a share of a tone's effect is given or not; an ablation is described, not tested."""
+
+    NO_QUESTIONS = Verdict.NOTE, "no question has all of the trajectories that a comparison needs"
+    SHARE = Verdict.NOTE, "the tone's own effect is shown, so a share of it is defined"
+    EFFECT_NOT_SHOWN = Verdict.NOTE, "the tone's own effect is not shown"
+
+
+def conclude_mediation(row: Mapping[str, Any]) -> Conclusion:
+    """Return the conclusion of a row of the table `steering_mediation`, with None for what is missing.
+
+    The estimate is the change of the tone's effect on log p(gold), in nats.
+    """
+    if row["n"] == 0:
+        reason = MediationReason.NO_QUESTIONS
+    else:
+        reason = MediationReason.EFFECT_NOT_SHOWN if row["share"] is None else MediationReason.SHARE
+    return Conclusion(reason, finite(row, "change"), finite(row, "low"), finite(row, "high"), n=row["n"])
 
 
 def _ablations(grid: EffectGrid) -> Iterator[tuple[int, SteeringCell]]:
@@ -91,7 +120,7 @@ def _row(
     grid: EffectGrid, texts: Texts, number: int, place: SteeringCell, reference: str, outcome: str, different: bool
 ) -> dict[str, Any]:
     tone = place.variant
-    own, other = texts.labels.get(tone), texts.labels.get(reference)
+    tone_texts, reference_texts = texts.labels.get(tone), texts.labels.get(reference)
     share = outcome in SHARES
     effect, ablated, both = _contrasts(grid, number, place, reference, outcome)
     change = ablated - effect
@@ -99,7 +128,7 @@ def _row(
     effect, ablated = np.where(known, effect, np.nan), np.where(known, ablated, np.nan)
 
     def estimate(values: Floats) -> Estimates:
-        return difference(values, own, other, np.nan, share, grid.groups)
+        return difference(values, tone_texts, reference_texts, np.nan, share, grid.groups)
 
     before, after = estimate(effect), estimate(ablated)
     # Of shares a difference of differences lies in [-2, 2]: halved, it has the limits of one.
@@ -114,7 +143,11 @@ def _row(
         "layers": place.layers,
         "outcome": outcome,
         "n": int(known.sum()),
-        "unit": "texts" if own is not None or other is not None else "questions" if grid.groups is None else "groups",
+        "unit": "texts"
+        if tone_texts is not None or reference_texts is not None
+        else "questions"
+        if grid.groups is None
+        else "groups",
         "effect": float(before.value),
         "effect_low": float(before.low),
         "effect_high": float(before.high),
@@ -130,7 +163,9 @@ def _row(
         "control_high": float(np.quantile(controls, BAND[1])) if controls else math.nan,
     }
     if different and (row["effect_low"] > 0 or row["effect_high"] < 0):
-        row["share"], row["share_low"], row["share_high"] = _share(effect, change, own, other, grid.groups)
+        row["share"], row["share_low"], row["share_high"] = _share(
+            effect, change, tone_texts, reference_texts, grid.groups
+        )
     return row
 
 
@@ -152,26 +187,26 @@ def _control_changes(
     grid: EffectGrid, place: SteeringCell, reference: str, outcome: str, both: bool, known: np.ndarray
 ) -> list[float]:
     """The mean change when each random direction is ablated that was, in the same prompts."""
-    found = []
+    changes = []
     for number in grid.rows_of([RANDOM]):
-        own = grid.held[number]
-        if place not in own or both != (place._replace(variant=reference) in own):
+        held = grid.held[number]
+        if place not in held or both != (place._replace(variant=reference) in held):
             continue
         effect, ablated, _ = _contrasts(grid, number, place, reference, outcome)
         change = (ablated - effect)[known]
         if not np.isnan(change).all():
-            found.append(float(np.nanmean(change)))
-    return found
+            changes.append(float(np.nanmean(change)))
+    return changes
 
 
 def _share(
-    effect: Floats, change: Floats, own: Labels | None, other: Labels | None, groups: Labels | None
+    effect: Floats, change: Floats, tone_texts: Labels | None, reference_texts: Labels | None, groups: Labels | None
 ) -> tuple[float, float, float]:
     """Minus change over effect, with the interval of ratios that the test does not reject (Fieller 1954)."""
     ratio = -float(np.nanmean(change)) / float(np.nanmean(effect))
 
     def rejected(supposed: float) -> bool:
-        left = difference(change + supposed * effect, own, other, np.nan, False, groups)
+        left = difference(change + supposed * effect, tone_texts, reference_texts, np.nan, False, groups)
         return bool(left.p < LEVEL)
 
     ends = []

@@ -12,7 +12,8 @@ from emoprobe.config.section import Extent, Section
 
 NamedPosition = Literal["last_prompt", "prefix_mean", "response_first", "response_mean", "response_last"]
 # Parts of the residual stream, which mean the same in every family of models, in the order of a forward pass.
-STREAM_POINTS = ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
+RESID_POST = "resid_post"  # where directions are fitted and autoencoders read
+STREAM_POINTS = ("resid_pre", "attn_out", "resid_mid", "mlp_out", RESID_POST)
 MODULE_PATH = r"^(?:[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*)?\.?(?:input|output)$"
 
 

@@ -6,12 +6,15 @@ Nothing is imported for drawing before a figure is drawn, so that a plan stays f
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emoprobe.config.experiment import Config
 from emoprobe.results.catalogue import TABLES
+from emoprobe.results.layout import Layout
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -92,3 +95,21 @@ FIGURES: dict[str, Figure] = {
 def figures_of(rule: str) -> list[str]:
     """The names of the figures that one rule draws."""
     return [figure.name for figure in FIGURES.values() if figure.rule == rule]
+
+
+def table_rules(config: Config) -> list[str]:
+    """Return the rules that make the tables of an experiment. Tables of other rules are left from another config."""
+    probes = ["probe_activations"] if config.has_probes else []
+    steering = ["tabulate_steering", "analyze_steering"] if config.steering.enabled else []
+    features = ["measure_autoencoders", "analyze_features"] if config.features.enabled else []
+    return ["tabulate_trajectories", "analyze_behaviour", *probes, *steering, *features]
+
+
+def tables_there(layout: Layout, rules: Collection[str]) -> list[str]:
+    """Return the names of the tables of some rules that exist."""
+    return [name for name, table in TABLES.items() if table.rule in rules and layout.table(name).exists()]
+
+
+def figures_of_tables(rules: Collection[str]) -> list[Figure]:
+    """Return the figures that are drawn from tables of some rules alone."""
+    return [figure for figure in FIGURES.values() if all(TABLES[table].rule in rules for table in figure.tables)]

@@ -121,9 +121,9 @@ def lengths(view: ExperimentView) -> Figure:
     axis = axes[0, 0]
     generator = np.random.default_rng(0)
     for row, name in zip(np.arange(len(names))[::-1], names, strict=True):
-        own = known[known["variant"] == name]
-        colour = colour_of(name, own["valence"].iloc[0])
-        tokens = own["completion_tokens"].astype(float).to_numpy()
+        answers = known[known["variant"] == name]
+        colour = colour_of(name, answers["valence"].iloc[0])
+        tokens = answers["completion_tokens"].astype(float).to_numpy()
         spread = generator.uniform(-0.25, 0.25, len(tokens))
         alpha = float(np.clip(30 / len(tokens), 0.08, 0.7))
         axis.plot(

@@ -75,9 +75,11 @@ def baselines(view: ExperimentView) -> Figure:
         axis.axvline(0.5, color=FAINT, linewidth=0.8, zorder=0)
         for number, (method, (colour, marker, _)) in enumerate(METHODS.items()):
             offset = 0.16 * (number - 1.5)
-            own = known[(known["method"] == method) & (known["part"] == part)]
+            tested = known[(known["method"] == method) & (known["part"] == part)]
             points: list[tuple[float, float]] = [
-                (first, place + offset) for place, tone in enumerate(tones) if (first := _first(own, tone)) is not None
+                (first, place + offset)
+                for place, tone in enumerate(tones)
+                if (first := _first(tested, tone)) is not None
             ]
             if points:
                 axis.plot(*np.array(points).T, marker, color=colour, markersize=5, linestyle="")
@@ -95,5 +97,5 @@ def baselines(view: ExperimentView) -> Figure:
 
 def _first(rows: pd.DataFrame, tone: str) -> float | None:
     """The area of the feature that was put up first."""
-    own = rows[rows["variant"] == tone]
-    return None if own.empty else float(own["auroc"].iloc[int(own["rank"].to_numpy(dtype=int).argmin())])
+    of_tone = rows[rows["variant"] == tone]
+    return None if of_tone.empty else float(of_tone["auroc"].iloc[int(of_tone["rank"].to_numpy(dtype=int).argmin())])

@@ -42,8 +42,8 @@ def auroc(view: ExperimentView) -> Figure:
     for row, target in enumerate(targets):
         for column, point in enumerate(points):
             axis = axes[row, column]
-            own = fitted[(fitted["target"] == target) & (fitted["hook_point"] == point)]
-            _areas(axis, own, positions)
+            panel = fitted[(fitted["target"] == target) & (fitted["hook_point"] == point)]
+            _areas(axis, panel, positions)
             title = "variant (manipulation check)" if target == "variant" else target
             axis.set_title(f"{title}\n{point}" if row == 0 else title, fontsize=9)
             if row == len(targets) - 1:
@@ -62,11 +62,11 @@ def auroc(view: ExperimentView) -> Figure:
     return figure
 
 
-def _areas(axis: Axes, own: pd.DataFrame, positions: list[str]) -> None:
+def _areas(axis: Axes, panel: pd.DataFrame, positions: list[str]) -> None:
     """One panel: a line for each position, its nuisance features, the null's band."""
-    layers = sorted(own["layer"].unique())
+    layers = sorted(panel["layer"].unique())
     places = {layer: number for number, layer in enumerate(layers)}
-    band = own.groupby("layer")["null_high"].max().reindex(layers).to_numpy(dtype=float)
+    band = panel.groupby("layer")["null_high"].max().reindex(layers).to_numpy(dtype=float)
     if np.isfinite(band).any():
         x = np.arange(len(layers), dtype=float)
         if len(x) == 1:
@@ -74,7 +74,7 @@ def _areas(axis: Axes, own: pd.DataFrame, positions: list[str]) -> None:
         axis.fill_between(x, 0.5, band, color=FAINT, alpha=0.5, linewidth=0)
     axis.axhline(0.5, color=FAINT, linewidth=0.8, zorder=0)
     for number, position in enumerate(positions):
-        line = own[own["position"] == position].sort_values("layer")
+        line = panel[panel["position"] == position].sort_values("layer")
         if line.empty:
             continue
         colour = LINES[number % len(LINES)]
@@ -118,26 +118,26 @@ def _cells(view: ExperimentView) -> list[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in known.to_dict("records")]
 
 
-def _own(table: pd.DataFrame, cell: dict[str, Any]) -> pd.DataFrame:
+def _rows_of_cell(table: pd.DataFrame, cell: dict[str, Any]) -> pd.DataFrame:
     here = (table["hook_point"] == cell["hook_point"]) & (table["layer"] == cell["layer"])
-    found: pd.DataFrame = table.loc[here & (table["target"] == cell["target"])]
-    return found
+    rows_of_cell: pd.DataFrame = table.loc[here & (table["target"] == cell["target"])]
+    return rows_of_cell
 
 
 def _lines(table: pd.DataFrame, cell: dict[str, Any]) -> pd.DataFrame:
     """What was held out in a cell, with its area."""
-    own = _own(table, cell)
-    found: pd.DataFrame = own.loc[
-        (own["kind"] != "position") & (own["test"] == cell["position"]) & own["auroc"].notna()
+    of_cell = _rows_of_cell(table, cell)
+    held_out: pd.DataFrame = of_cell.loc[
+        (of_cell["kind"] != "position") & (of_cell["test"] == cell["position"]) & of_cell["auroc"].notna()
     ]
-    return found
+    return held_out
 
 
 def _position_matrix(figure: Figure, axis: Axes, table: pd.DataFrame, cell: dict[str, Any]) -> None:
-    own = _own(table, cell)
-    own = own[own["kind"] == "position"]
-    names = list(dict.fromkeys(own["train"]))
-    grid = own.pivot(index="train", columns="test", values="auroc").loc[names, names].to_numpy(dtype=float)
+    of_cell = _rows_of_cell(table, cell)
+    of_cell = of_cell[of_cell["kind"] == "position"]
+    names = list(dict.fromkeys(of_cell["train"]))
+    grid = of_cell.pivot(index="train", columns="test", values="auroc").loc[names, names].to_numpy(dtype=float)
     image = axis.imshow(grid, vmin=0.0, vmax=1.0, cmap=DIVERGING, aspect="auto")
     axis.set_xticks(range(len(names)), names, rotation=30, ha="right", rotation_mode="anchor")
     axis.set_yticks(range(len(names)), names)
@@ -172,12 +172,12 @@ def cosines(view: ExperimentView) -> Figure:
     A star marks an interval that excludes 0; the diagonal shows how well two halves agree on one direction.
     """
     table, position = view.table("direction_cosines"), view.position
-    own = table[table["position"] == position]
-    if own.empty:
+    here = table[table["position"] == position]
+    if here.empty:
         return empty_figure(f"There is no variant besides the reference at {position}.")
-    names = list(own["variant"].unique())
-    point = list(own["hook_point"].unique())[-1]
-    layers = sorted(own["layer"].unique())
+    names = list(here["variant"].unique())
+    point = list(here["hook_point"].unique())[-1]
+    layers = sorted(here["layer"].unique())
     shown = [layers[len(layers) // 4], layers[len(layers) // 2], layers[-1]]
     # Three large matrices would be wider than a page.
     chosen = list(dict.fromkeys(shown if len(names) <= MANY else shown[1:]))
@@ -185,7 +185,7 @@ def cosines(view: ExperimentView) -> Figure:
     figure, axes = new_figure(side + 0.5, columns=len(chosen), width=max(6.5, side * len(chosen) + 0.6))
     for number, layer in enumerate(chosen):
         axis = axes[0, number]
-        cell = own[(own["layer"] == layer) & (own["hook_point"] == point)]
+        cell = here[(here["layer"] == layer) & (here["hook_point"] == point)]
         grids = {
             column: cell.pivot(index="variant", columns="other", values=column).loc[names, names].to_numpy(dtype=float)
             for column in ("cosine", "low", "high")
@@ -209,12 +209,12 @@ def cosines(view: ExperimentView) -> Figure:
 def plane(view: ExperimentView) -> Figure:
     """The variants' mean activations in their principal plane, for a few layers."""
     table, position, valences = view.table("variant_plane"), view.position, view.valences
-    own = table[table["position"] == position]
-    if own.empty:
+    here = table[table["position"] == position]
+    if here.empty:
         return empty_figure("There are no variants to compare.")
-    point = list(own["hook_point"].unique())[-1]
-    own = own[own["hook_point"] == point]
-    layers = sorted(own["layer"].unique())
+    point = list(here["hook_point"].unique())[-1]
+    here = here[here["hook_point"] == point]
+    layers = sorted(here["layer"].unique())
     chosen = sorted({layers[round(share * (len(layers) - 1))] for share in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)})
     columns = min(3, len(chosen))
     rows = -(-len(chosen) // columns)
@@ -222,7 +222,7 @@ def plane(view: ExperimentView) -> Figure:
     for axis in axes.flat[len(chosen) :]:
         axis.axis("off")
     for axis, layer in zip(axes.flat, chosen, strict=False):
-        cell = own[own["layer"] == layer]
+        cell = here[here["layer"] == layer]
         numbers = range(1, len(cell) + 1)
         for number, entry in zip(numbers, cell.itertuples(), strict=True):
             colour = colour_of(entry.variant, valences.get(str(entry.variant)))
@@ -235,7 +235,7 @@ def plane(view: ExperimentView) -> Figure:
         axis.margins(0.15)
         _widen(axis, float(np.ptp(cell["pc1"])))
         axis.tick_params(labelsize=7)
-    names = list(own[own["layer"] == chosen[0]]["variant"])
+    names = list(here[here["layer"] == chosen[0]]["variant"])
     # An entry is not broken: its number stays with its name.
     text = "   ".join(f"{number}\N{NO-BREAK SPACE}{name}" for number, name in enumerate(names, 1))
     figure.supxlabel(textwrap.fill(text, KEY_WIDTH, break_on_hyphens=False), fontsize=8)

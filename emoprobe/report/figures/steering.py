@@ -27,24 +27,24 @@ def dose_response(view: ExperimentView) -> Figure:
     mark is a dose at which the text is not coherent; a square the cell that the test is about.
     """
     effects, tests = view.table("steering_effects"), view.table("steering_tests")
-    own = _added(effects, PRIMARY)
-    own = own[~own["family"].isin(CONTROLS)]
-    if own.empty:
+    added = _added(effects, PRIMARY)
+    added = added[~added["family"].isin(CONTROLS)]
+    if added.empty:
         return empty_figure(NOTHING)
-    names = list(own["direction"].unique())
-    lines = list(dict.fromkeys(zip(own["layers"], own["phase"], strict=True)))
+    names = list(added["direction"].unique())
+    lines = list(dict.fromkeys(zip(added["layers"], added["phase"], strict=True)))
     columns = _shown(lines, tests)
     figure, axes = new_figure(
         1.55 * len(names) + 1.0, columns=len(columns), rows=len(names), width=max(WIDTH, 2.2 * len(columns)),
         sharex=True, sharey=True,
     )  # fmt: skip
-    variants = list(own["variant"].unique())
+    variants = list(added["variant"].unique())
     phases = {phase for _, phase in lines}
     for row, name in enumerate(names):
         chosen = tests[tests["direction"] == name].to_dict("records")
         for column, (layers, phase) in enumerate(columns):
             axis = axes[row, column]
-            here = own[(own["direction"] == name) & (own["layers"] == layers) & (own["phase"] == phase)]
+            here = added[(added["direction"] == name) & (added["layers"] == layers) & (added["phase"] == phase)]
             for number, variant in enumerate(variants):
                 line = here[here["variant"] == variant].sort_values("dose")
                 _line(axis, line, _shade(view, line, number), chosen[0] if chosen else {})
@@ -93,9 +93,9 @@ def _line(axis: Axes, line: pd.DataFrame, style: dict[str, Any], chosen: dict[st
     for entry in line.to_dict("records"):
         low, high = float(entry["low"]), float(entry["high"])
         axis.plot([entry["dose"]] * 2, [low, high], color=colour, linewidth=0.9, zorder=2)
-        told = all(entry[key] == chosen.get(key) for key in ("layers", "phase", "variant", "dose"))
+        tested = all(entry[key] == chosen.get(key) for key in ("layers", "phase", "variant", "dose"))
         axis.plot(
-            entry["dose"], entry["estimate"], "s" if told else "o", color=colour, markersize=6 if told else 4,
+            entry["dose"], entry["estimate"], "s" if tested else "o", color=colour, markersize=6 if tested else 4,
             markerfacecolor=colour if entry["coherent"] else "white", zorder=3,
         )  # fmt: skip
 
@@ -111,10 +111,10 @@ def _shown(lines: list[tuple[str, str]], tests: pd.DataFrame) -> list[tuple[str,
     """The sets of layers with room for them: those that tests are about, then some at regular depths."""
     if len(lines) <= MAX_COLUMNS:
         return lines
-    told = tests.dropna(subset=["layers"])
-    wanted = list(dict.fromkeys(zip(told["layers"], told["phase"], strict=True)))[:MAX_COLUMNS]
+    located = tests.dropna(subset=["layers"])
+    tested = list(dict.fromkeys(zip(located["layers"], located["phase"], strict=True)))[:MAX_COLUMNS]
     spread = [lines[round(place)] for place in np.linspace(0, len(lines) - 1, MAX_COLUMNS)]
-    chosen = list(dict.fromkeys([*wanted, *spread]))[:MAX_COLUMNS]
+    chosen = list(dict.fromkeys([*tested, *spread]))[:MAX_COLUMNS]
     return [line for line in lines if line in chosen]
 
 
@@ -173,5 +173,5 @@ def _ratio_ticks(axis: Axes) -> None:
 
 def _added(effects: pd.DataFrame, outcome: str) -> pd.DataFrame:
     """The rows of one outcome with a dose that was added."""
-    found: pd.DataFrame = effects.loc[(effects["outcome"] == outcome) & (effects["operation"] == "add")]
-    return found
+    added: pd.DataFrame = effects.loc[(effects["outcome"] == outcome) & (effects["operation"] == "add")]
+    return added

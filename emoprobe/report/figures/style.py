@@ -54,8 +54,8 @@ def colour_of(variant: Any, valence: Any) -> str:
 
 def valence_legend(axis: Any, valences: list[Any]) -> None:
     """A legend of the valences that occur, above the axis."""
-    found = {name for name in valences if isinstance(name, str)}
-    present = [name for name in ("negative", "neutral", "positive") if name in found]
+    occurring = {name for name in valences if isinstance(name, str)}
+    present = [name for name in ("negative", "neutral", "positive") if name in occurring]
     handles = [Line2D([], [], marker="o", linestyle="", color=BY_VALENCE[name], label=name) for name in present]
     handles.append(Line2D([], [], marker="o", linestyle="", color=INK, label=CONTROL))
     axis.legend(handles=handles, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(handles), handletextpad=0.1)

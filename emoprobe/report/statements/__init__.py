@@ -1,1 +1,21 @@
-"""The sentences of a report, each with its verdict and the numbers that it follows from; a module for each subject."""
+"""The sentences of a report: each phrases a conclusion or a limit of the analysis and decides nothing itself."""
+
+from __future__ import annotations
+
+from emoprobe.analysis.conclusion import Conclusion
+from emoprobe.results.statement import Statement
+
+
+def stated(about: str, conclusion: Conclusion, text: str, digits: int | None = None) -> Statement:
+    """Return the statement that phrases a conclusion, its numbers rounded to so many decimal places, if any."""
+    numbers = conclusion.numbers
+    if digits is not None:
+        numbers = {name: None if value is None else round(value, digits) for name, value in numbers.items()}
+    return Statement.model_validate({"about": about, "verdict": conclusion.verdict, "text": text, **numbers})
+
+
+def points(value: float, sign: bool = True) -> str:
+    """Return a difference of accuracies in percentage points."""
+    # Adding 0 turns -0.0 into 0.0.
+    rounded = round(100 * value, 1) + 0.0
+    return f"{rounded:+.1f}" if sign else f"{rounded:.1f}"

@@ -1,97 +1,79 @@
-"""What the accuracies show, in one sentence a comparison.
+"""Sentences on contrasts of accuracies.
 
 `tests/calibration` counts how often such a sentence is false where the truth is known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 
+from emoprobe.analysis.conclusion import plain_rows
 from emoprobe.analysis.contrasts import PRIMARY_MEASURE
+from emoprobe.analysis.paired_tests import ContrastReason, Wording, conclude_contrast
 from emoprobe.config.section import CONTROL
-from emoprobe.results.statement import Statement, Verdict
+from emoprobe.report.statements import points, stated
+from emoprobe.results.statement import Statement
 
 
 def comparisons(tests: pd.DataFrame, margin: float) -> list[Statement]:
-    """A sentence for each comparison of strict accuracy, in the order of the table: the primary ones first.
+    """Return a sentence for each contrast of strict accuracy, in the order of the table: the primary ones first.
 
     Args:
         tests: the table `paired_tests`.
         margin: the margin of equivalence that it was made with.
     """
-    strict = tests[tests["measure"] == PRIMARY_MEASURE]
-    return [_comparison(row, margin) for row in strict.to_dict(orient="records")]
+    return [_comparison(row, margin) for row in plain_rows(tests[tests["measure"] == PRIMARY_MEASURE])]
 
 
-def subject(row: dict[Hashable, Any]) -> str:
-    """Who a comparison speaks of: a tone where it has several texts, this text of it where it has one."""
-    return _called(str(row["variant"]), row["texts"])
-
-
-def points(value: float, sign: bool = True) -> str:
-    """A difference of accuracies in percentage points."""
-    # Adding 0 turns -0.0 into 0.0.
-    rounded = round(100 * value, 1) + 0.0
-    return f"{rounded:+.1f}" if sign else f"{rounded:.1f}"
-
-
-def _comparison(row: dict[Hashable, Any], margin: float) -> Statement:
-    verdict = cast(Verdict, row["verdict"])
-    who, whom = subject(row), _object(row)
-    known = not pd.isna(row["low"])
-    estimate = (
-        f"{points(row['difference'])} points [{points(row['low'])}, {points(row['high'])}]"
-        if known
-        else f"no interval, {row['no_interval']}"
+def _comparison(row: dict[str, Any], margin: float) -> Statement:
+    conclusion = conclude_contrast(row, margin)
+    variant, reference = _name(row["variant"], row["texts"]), _name(row["reference"], row["reference_texts"])
+    interval = (
+        f"no interval, {row['no_interval']}"
+        if row["low"] is None
+        else f"{points(row['difference'])} points [{points(row['low'])}, {points(row['high'])}]"
     )
-    equivalent = verdict == "equivalent"
-    p = row["p_equivalent_holm"] if equivalent else row["p_holm"]
-    basis = f"{estimate}{'' if pd.isna(p) else f', corrected p {_p(p)}'}; {_basis(row)}"
-    if verdict == "different":
-        change = "raises" if row["difference"] > 0 else "lowers"
-        text = f"{who} {change} strict accuracy compared with {whom} ({basis})"
-    elif equivalent:
-        bound = points(margin, sign=False)
-        text = f"{who} and {whom} are equivalent in strict accuracy, within {bound} points either way ({basis})"
-        if known and not -margin < row["low"] <= row["high"] < margin:
-            # Two one-sided tests at 5 % go with the 90 % interval.
-            text += "; the 95 % interval reaches beyond that, the 90 % interval that the verdict follows from does not"
-    else:
-        text = f"whether {who} and {whom} differ in strict accuracy is undecided ({basis})"
-    prefix = "" if row["family"] == "primary" else "Secondary: "
-    return Statement(
-        about=f"accuracy:{row['variant']}-{row['reference']}",
-        verdict=verdict,
-        text=sentence(f"{prefix}{text}"),
-        estimate=number(row["difference"]),
-        low=number(row["low"]),
-        high=number(row["high"]),
-        p=number(p),
-        n=int(row["n"]),
-    )
+    basis = f"{interval}{'' if conclusion.p is None else f', corrected p {_p(conclusion.p)}'}; {_units(row)}"
+    match conclusion.reason:
+        case ContrastReason.RAISES | ContrastReason.LOWERS:
+            change = conclusion.reason.name.lower()
+            text = f"{variant} {change} strict accuracy compared with {reference} ({basis})"
+        case ContrastReason.WITHIN_MARGIN | ContrastReason.NEAR_MARGIN:
+            bound = points(margin, sign=False)
+            text = (
+                f"{variant} and {reference} are equivalent in strict accuracy, within {bound} points either way "
+                f"({basis})"
+            )
+        case _:
+            text = f"whether {variant} and {reference} differ in strict accuracy is undecided ({basis})"
+    if conclusion.reason is ContrastReason.NEAR_MARGIN:
+        # Two one-sided tests at 5 % go with the 90 % interval.
+        text += "; the 95 % interval reaches beyond that, the 90 % interval that the verdict follows from does not"
+    if row["family"] != "primary":
+        text = f"Secondary: {text}"
+    sentence = f"{text[0].upper()}{text[1:]}"
+    about = f"accuracy:{row['variant']}-{row['reference']}"
+    return stated(about, conclusion, sentence if sentence.endswith(".") else f"{sentence}.", digits=6)
 
 
-def _object(row: dict[Hashable, Any]) -> str:
-    return _called(str(row["reference"]), row["reference_texts"])
+def _name(variant: str, texts: int) -> str:
+    match Wording.of(variant, texts):
+        case Wording.NO_TEXT:
+            # Against it every difference holds the effect of any added text: the sentence says so.
+            return f"no added text ({CONTROL})"
+        case Wording.UNKNOWN_TEXTS:
+            return f"the text of {variant} used here"
+        case Wording.ONE_TEXT:
+            return f"this text of {variant}"
+        case _:
+            return variant
 
 
-def _called(name: str, texts: int) -> str:
-    if name == CONTROL:
-        # Against it every difference holds the effect of any added text: the sentence says so.
-        return f"no added text ({CONTROL})"
-    if texts == 0:
-        # Which question had which text is not known, so that nothing is said of other texts.
-        return f"the text of {name} used here"
-    return f"this text of {name}" if texts == 1 else name
-
-
-def _basis(row: dict[Hashable, Any]) -> str:
-    """What the method counted."""
+def _units(row: dict[str, Any]) -> str:
     questions = f"{row['n']} question{'' if row['n'] == 1 else 's'}"
-    if not pd.isna(row["groups"]):
+    if row["groups"] is not None:
         questions += f" from {row['groups']} groups"
     texts = max(row["texts"], row["reference_texts"]) if row["unit"] == "texts" else 1
     whose = "" if row["texts"] > 1 or texts == 1 else f" of {row['reference']}"
@@ -100,14 +82,3 @@ def _basis(row: dict[Hashable, Any]) -> str:
 
 def _p(value: float) -> str:
     return "< 0.0001" if value < 0.0001 else f"= {value:.2g}"
-
-
-def sentence(text: str) -> str:
-    """A sentence out of a clause."""
-    opening = text[0].upper() + text[1:]
-    return opening if opening.endswith(".") else f"{opening}."
-
-
-def number(value: Any) -> float | None:
-    """A number of a statement; null where there is none."""
-    return None if pd.isna(value) else round(float(value), 6)

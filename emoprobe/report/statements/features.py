@@ -1,97 +1,73 @@
-"""Which features differ with the tone, how good the autoencoders are that found them, and what that does not say."""
+"""Sentences on features that differ with the tone, and on the quality of the autoencoders."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from emoprobe.analysis.estimates import MIN_QUESTIONS, MIN_TEXTS
-from emoprobe.results.statement import Statement
+from emoprobe.analysis.features.differences import FeatureReason, conclude_tone
+from emoprobe.report.statements import stated
+from emoprobe.results.statement import Statement, Verdict
 
 LIMITS = "That a feature differs says neither what it stands for nor that the model uses it."
 
 
 def statements(autoencoders: pd.DataFrame, features: pd.DataFrame) -> list[Statement]:
-    """A note on the autoencoders, and a statement for each tone.
+    """Return a statement for each tone, and a note on the autoencoders.
 
     Args:
         autoencoders: the table `autoencoders`.
         features: the table `features`.
     """
     toy = bool(autoencoders["toy"].fillna(False).any())
-    tones = [_tone(name, own, toy) for name, own in features.groupby("variant", sort=False)]
+    tones = [_tone(name, rows, toy) for name, rows in features.groupby("variant", sort=False)]
     return [*tones, _quality(autoencoders)]
 
 
 def _tone(name: Any, rows: pd.DataFrame, toy: bool) -> Statement:
+    conclusion = conclude_tone(rows)
     about, title = f"feature:{name}", str(name).replace("_", " ").capitalize()
     reference, layer = rows["reference"].iloc[0], rows["layer"].iloc[0]
-    own = rows[rows["method"] == "autoencoder"]
-    tested = own[own["p"].notna()]
-    if tested.empty:
+    best = conclusion.clearest
+    if best is None:
         text = (
             f"Features that differ between {name} and {reference}: a verdict is not reachable; it takes {MIN_TEXTS} "
             f"texts and {MIN_QUESTIONS} questions in the half that features are tested on, and features that are "
             "active there."
         )
-        return Statement(about=about, verdict="note", text=text)
-    found = tested[tested["differs"].fillna(False)]
-    best = tested.iloc[int(tested["p"].to_numpy(dtype=float).argmin())]
-    separation = {method: _separation(part) for method, part in rows.groupby("method")}
-    ours, chance = separation.get("autoencoder", 0.5), separation.get("random", 0.5)
-    clear = len(found) > 0 and ours > chance
-    called = "a toy autoencoder" if toy else "the autoencoder"
+        return stated(about, conclusion, text)
+    area = conclusion.separation
+    autoencoder = "a toy autoencoder" if toy else "the autoencoder"
     level = (
         f"by the one feature that differs most on the first half, {name} is told from {reference} on the second with "
-        f"AUROC {ours:.2f} (0.5 is chance, 1 is perfect); by one of a random autoencoder with {chance:.2f}, by a "
-        f"principal component with {separation.get('pca', 0.5):.2f}, by the difference of means with "
-        f"{separation.get('diff_means', 0.5):.2f}"
+        f"AUROC {area['autoencoder']:.2f} (0.5 is chance, 1 is perfect); by one of a random autoencoder with "
+        f"{area['random']:.2f}, by a principal component with {area['pca']:.2f}, by the difference of means with "
+        f"{area['diff_means']:.2f}"
     )
-    count = f"{len(found)} of {len(tested)} features of {called} at layer {layer}, put up on one half of the questions"
     texts = " and texts" if best["unit"] == "texts" else ""
+    differ = (
+        f"{title}: {conclusion.differing} of {conclusion.tested} features of {autoencoder} at layer {layer}, put up on "
+        f"one half of the questions{texts}, differ from {reference} on the other half"
+    )
     strongest = (
         f"feature {int(best['feature'])} on the {best['part']}, {_signed(best['difference'])} "
         f"[{_signed(best['low'])}, {_signed(best['high'])}], {best['standardized']:+.2f} standard deviations"
     )
     test = f"(corrected p = {best['p_tone']:.2g}; {_units(best)})"
-    if clear:
-        text = (
-            f"{title}: {count}{texts}, differ from {reference} on the other half {test}; the clearest is {strongest}. "
-            f"For comparison, {level}. {LIMITS}"
-        )
-    elif len(found):
-        text = (
-            f"{title}: {count}{texts}, differ from {reference} on the other half {test}, but they tell no more than "
-            f"those of a random autoencoder: {level}."
-        )
-    else:
-        text = (
-            f"{title}: no feature of {called} at layer {layer} is shown to differ from {reference} on the questions"
-            f"{texts} that it was not chosen on {test}; the clearest of {len(tested)} is {strongest}. For comparison, "
-            f"{level}."
-        )
-    return Statement(
-        about=about,
-        verdict="found" if clear else "not_found",
-        text=text,
-        estimate=float(best["difference"]),
-        low=float(best["low"]),
-        high=float(best["high"]),
-        p=float(best["p_tone"]),
-        n=int(best["n"]),
-    )
-
-
-def _separation(rows: pd.DataFrame) -> float:
-    """The area of the feature that differs most on the fitting half; of difference of means, of the better part."""
-    known = rows[rows["auroc"].notna()]
-    if known.empty:
-        return 0.5
-    if known["fitted"].notna().any():
-        return float(known["auroc"].iloc[int(np.nanargmax(known["fitted"].abs().to_numpy(dtype=float)))])
-    return float(known["auroc"].max())
+    match conclusion.reason:
+        case FeatureReason.SEPARATES:
+            text = f"{differ} {test}; the clearest is {strongest}. For comparison, {level}. {LIMITS}"
+        case FeatureReason.RANDOM_AS_WELL:
+            text = f"{differ} {test}, but they tell no more than those of a random autoencoder: {level}."
+        case _:
+            text = (
+                f"{title}: no feature of {autoencoder} at layer {layer} is shown to differ from {reference} on the "
+                f"questions{texts} that it was not chosen on {test}; the clearest of {conclusion.tested} is "
+                f"{strongest}. For comparison, {level}."
+            )
+    return stated(about, conclusion, text)
 
 
 def _units(row: pd.Series) -> str:
@@ -104,13 +80,13 @@ def _signed(value: float) -> str:
 
 
 def _quality(autoencoders: pd.DataFrame) -> Statement:
-    own = autoencoders[autoencoders["kind"] != "random"]
-    first, several = own.iloc[0], len(own) > 1
+    seeds = autoencoders[autoencoders["kind"] != "random"]
+    first, several = seeds.iloc[0], len(seeds) > 1
     where = f"at layer {first['layer']}"
     if first["kind"] == "trained":
         toys = "toys" if first["toy"] else "autoencoders"
         made = (
-            f"The {len(own)} autoencoders {where} are {toys}: each has {first['width']:,} features and was trained "
+            f"The {len(seeds)} autoencoders {where} are {toys}: each has {first['width']:,} features and was trained "
             f"on {first['training_tokens']:,} tokens, with another seed"
             + ("; published ones see hundreds of millions" if first["toy"] else "")
         )
@@ -118,15 +94,15 @@ def _quality(autoencoders: pd.DataFrame) -> Statement:
         made = f"The pretrained autoencoder {where} has {first['width']:,} features"
     was, leaves, recovers = ("they were", "they leave", "recover") if several else ("it was", "it leaves", "recovers")
     text = (
-        f"{made}. On trajectories that {was} not trained on {leaves} {_range(own['fvu'], 100, 1)} % of the variance "
-        f"unexplained, with {_range(own['l0'], 1, 1)} active features a token"
+        f"{made}. On trajectories that {was} not trained on {leaves} {_range(seeds['fvu'], 100, 1)} % of the variance "
+        f"unexplained, with {_range(seeds['l0'], 1, 1)} active features a token"
     )
-    if own["recovered"].notna().any():
-        text += f", and {recovers} {_range(own['recovered'], 100, 0)} % of the cross-entropy that zeros cost"
-    text += f"; {_range(own['dead'], 100, 1)} % of the features are never active there"
-    if several and own["shared"].notna().any():
-        text += f"; {_range(own['shared'], 100, 0)} % of them are found by every seed"
-    return Statement(about="feature:autoencoders", verdict="note", text=text + ".")
+    if seeds["recovered"].notna().any():
+        text += f", and {recovers} {_range(seeds['recovered'], 100, 0)} % of the cross-entropy that zeros cost"
+    text += f"; {_range(seeds['dead'], 100, 1)} % of the features are never active there"
+    if several and seeds["shared"].notna().any():
+        text += f"; {_range(seeds['shared'], 100, 0)} % of them are found by every seed"
+    return Statement(about="feature:autoencoders", verdict=Verdict.NOTE, text=text + ".")
 
 
 def _range(values: pd.Series, factor: float, digits: int) -> str:

@@ -1,4 +1,4 @@
-"""What steering shows and what it cannot, in plain sentences."""
+"""Sentences on steering."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from emoprobe.analysis.statistics import LEVEL
-from emoprobe.report.statements.rows import finite, plain_rows
-from emoprobe.results.statement import Statement, Verdict
+from emoprobe.analysis.conclusion import plain_rows
+from emoprobe.analysis.steering.direction_tests import DirectionReason, conclude_direction
+from emoprobe.analysis.steering.mediation import MediationReason, conclude_mediation
+from emoprobe.report.statements import stated
+from emoprobe.results.statement import Statement
 
 KINDS = {
     "tone": "the difference of means between {tone} and the reference",
@@ -21,7 +23,7 @@ KINDS = {
 
 
 def statements(tests: pd.DataFrame, mediation: pd.DataFrame) -> list[Statement]:
-    """A statement for each tested direction, those of tones first, and a note on what its ablation takes away.
+    """Return a statement for each tested direction, those of tones first, and a note on each ablation.
 
     Args:
         tests: the table `steering_tests`.
@@ -33,21 +35,28 @@ def statements(tests: pd.DataFrame, mediation: pd.DataFrame) -> list[Statement]:
 
 
 def _tested(row: dict[str, Any], tests: pd.DataFrame) -> Statement:
+    conclusion = conclude_direction(row)
     kind = KINDS.get(row["family"], row["family"]).format(tone=row["tone"])
     title = f"Steering along {row['direction']} ({kind})"
-    family = int((tests["family"] == row["family"]).sum())
-    if row["estimate"] is None:
-        return _statement(row, "note", f"{title}: a verdict is not reachable ({row['reason']}).")
-    effect = f"{_effect(row)} {_rank(row, family)}"
-    if row["verdict"] == "note":
-        text = f"{title}: a verdict is not reachable ({row['reason']}). For the record, the largest effect: {effect}"
-        return _statement(row, "note", text)
-    if row["verdict"] == "found":
-        verb = "raises" if row["estimate"] > 0 else "lowers"
-        text = f"{title} {verb} log p(gold) more than {_others(row)} change it: {effect}{_accuracy(row)}"
-        return _statement(row, "found", text)
-    text = f"{title} is not shown to change log p(gold) more than {_others(row)} do; its largest effect: {effect}"
-    return _statement(row, "not_found", f"{text}{_missing(row)}{_power(row)}")
+    about = f"steering:{row['direction']}"
+    if conclusion.reason is DirectionReason.NOT_COMPARED:
+        return stated(about, conclusion, f"{title}: a verdict is not reachable ({row['reason']}).")
+    effect = f"{_effect(row)} {_rank(row, int((tests['family'] == row['family']).sum()))}"
+    match conclusion.reason:
+        case DirectionReason.OUT_OF_REACH:
+            text = (
+                f"{title}: a verdict is not reachable ({row['reason']}). For the record, the largest effect: {effect}"
+            )
+        case DirectionReason.RAISES | DirectionReason.LOWERS:
+            verb = conclusion.reason.name.lower()
+            text = f"{title} {verb} log p(gold) more than {_others(row)} change it: {effect}{_accuracy(row)}"
+        case reason:
+            but = " But the interval includes 0." if reason is DirectionReason.INTERVAL_INCLUDES_0 else ""
+            text = (
+                f"{title} is not shown to change log p(gold) more than {_others(row)} do; its largest effect: "
+                f"{effect}{but}{_power(row)}"
+            )
+    return stated(about, conclusion, text)
 
 
 def _effect(row: dict[str, Any]) -> str:
@@ -93,13 +102,6 @@ def _accuracy(row: dict[str, Any]) -> str:
     return f" Strict accuracy changes by {row['correct']:+.2f}{interval} there (secondary, not tested)."
 
 
-def _missing(row: dict[str, Any]) -> str:
-    """Why it is not found although its rank is high enough."""
-    if row["p_holm"] > LEVEL:
-        return ""
-    return " But the interval includes 0."
-
-
 def _power(row: dict[str, Any]) -> str:
     if row["detectable"] is None:
         return " What effect would have been noticed cannot be told."
@@ -110,12 +112,14 @@ def _power(row: dict[str, Any]) -> str:
 
 
 def _mediated(row: dict[str, Any]) -> Statement:
-    head = f"Ablating {row['direction']} at {_layers(row['layers'])}"
-    if row["n"] == 0:
-        return _note(row, f"{head}: no question has all of the trajectories that a comparison needs.")
+    conclusion = conclude_mediation(row)
+    about, title = f"mediation:{row['direction']}", f"Ablating {row['direction']} at {_layers(row['layers'])}"
+    if conclusion.reason is MediationReason.NO_QUESTIONS:
+        text = f"{title}: no question has all of the trajectories that a comparison needs."
+        return stated(about, conclusion, text)
     both = "in both" if row["reference_ablated"] else f"in {row['tone']} alone"
     text = (
-        f"{head} ({both}) changes the effect of {row['tone']} on log p(gold), against {row['reference']}, from "
+        f"{title} ({both}) changes the effect of {row['tone']} on log p(gold), against {row['reference']}, from "
         f"{row['effect']:+.2f}{_ends(row['effect_low'], row['effect_high'])} to {row['ablated']:+.2f} nats, by "
         f"{row['change']:+.2f}{_ends(row['low'], row['high'])}, on {row['n']} questions"
     )
@@ -124,13 +128,14 @@ def _mediated(row: dict[str, Any]) -> Statement:
             f"; of {row['controls']} random directions 95 % change it by {row['control_low']:+.2f} to "
             f"{row['control_high']:+.2f}"
         )
-    if row["share"] is not None:
+    if conclusion.reason is MediationReason.SHARE:
         text += f". That is {row['share']:.0%}{_percent(row['share_low'], row['share_high'])} of the effect"
     else:
         text += ". No share is told, as the tone's own effect is not shown"
     if not row["coherent"]:
         text += ". Under the ablation the text is not coherent, so what it takes away is more than a tone"
-    return _note(row, f"{text}. This is described, not tested; the direction was fitted on the same texts.")
+    text += ". This is described, not tested; the direction was fitted on the same texts."
+    return stated(about, conclusion, text)
 
 
 def _ends(low: Any, high: Any) -> str:
@@ -139,28 +144,3 @@ def _ends(low: Any, high: Any) -> str:
 
 def _percent(low: Any, high: Any) -> str:
     return " (no interval)" if low is None or not math.isfinite(high) else f" [{low:.0%}, {high:.0%}]"
-
-
-def _note(row: dict[str, Any], text: str) -> Statement:
-    return Statement(
-        about=f"mediation:{row['direction']}",
-        verdict="note",
-        text=text,
-        estimate=finite(row["change"]),
-        low=finite(row["low"]),
-        high=finite(row["high"]),
-        n=row["n"],
-    )
-
-
-def _statement(row: dict[str, Any], verdict: Verdict, text: str) -> Statement:
-    return Statement(
-        about=f"steering:{row['direction']}",
-        verdict=verdict,
-        text=text,
-        estimate=finite(row["estimate"]),
-        low=finite(row["low"]),
-        high=finite(row["high"]),
-        p=None if verdict == "note" else finite(row["p_holm"]),
-        n=row["n"],
-    )

@@ -5,7 +5,7 @@ A new table is one entry here; `results.tables` writes it, the rules and the pag
 
 from __future__ import annotations
 
-from emoprobe.results.catalogue import behaviour, features, probes, steering, study, trajectories
+from emoprobe.results.catalogue import behaviour, features, probes, steering
 from emoprobe.results.catalogue.table import Column, Kind, Table
 
 __all__ = ["TABLES", "Column", "Kind", "Table", "tables_of"]
@@ -13,7 +13,7 @@ __all__ = ["TABLES", "Column", "Kind", "Table", "tables_of"]
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
-        trajectories.TRAJECTORIES,
+        behaviour.TRAJECTORIES,
         behaviour.ACCURACY,
         behaviour.PAIRED_TESTS,
         behaviour.CHARACTERISTICS,
@@ -31,8 +31,8 @@ TABLES: dict[str, Table] = {
         features.AUTOENCODERS,
         features.FEATURES,
         features.FEATURE_CONTEXTS,
-        study.STUDY_ACCURACY,
-        study.STUDY_PAIRED_TESTS,
+        behaviour.STUDY_ACCURACY,
+        behaviour.STUDY_PAIRED_TESTS,
     )
 }
 

@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import save
 
 from emoprobe.analysis.contrasts import contrasts_of, references_of
+from emoprobe.analysis.features.autoencoder import seed_cosines
 from emoprobe.analysis.features.autoencoder_sources import AutoencoderSource, sources
 from emoprobe.analysis.features.baselines import Coder, TokenMoments, principal_components
 from emoprobe.analysis.features.contexts import top_contexts
 from emoprobe.analysis.features.feature_tests import AUTOENCODER, feature_differences
-from emoprobe.analysis.features.quality import seed_cosines
 from emoprobe.analysis.features.tokens import TokenActivations, load_tokens
 from emoprobe.config.experiment import Config
 from emoprobe.models.source import ModelCard
@@ -33,20 +33,20 @@ def analyze_features(config: Config, layout: Layout) -> None:
         AutoencoderError: an autoencoder cannot be used.
     """
     tokens = load_tokens(config, layout)
-    found = sources(config, layout, tokens)
+    autoencoders = sources(config, layout, tokens)
     moments = TokenMoments.of(tokens.half("fit"))
     coders: dict[str, Coder] = {
-        AUTOENCODER: found[0].autoencoder,
-        found[-1].name: found[-1].autoencoder,
+        AUTOENCODER: autoencoders[0].autoencoder,
+        autoencoders[-1].name: autoencoders[-1].autoencoder,
         "pca": principal_components(moments),
     }
     references = references_of(list(config.variants), config.analysis.references)
     tones = [one.variant for one in contrasts_of(list(config.variants), references) if one.primary]
     rows = feature_differences(tokens, coders, tones, references[-1], config.features.chosen)
     features = sorted({row["feature"] for row in rows if row["method"] == AUTOENCODER})
-    _write_directions(layout, tokens, found[0], features, moments.median_norm)
-    _write_contexts(config, layout, tokens, found[0], features)
-    cosines = seed_cosines(found[0].autoencoder, [source.autoencoder for source in found[1:-1]])
+    _write_directions(layout, tokens, autoencoders[0], features, moments.median_norm)
+    _write_contexts(config, layout, tokens, autoencoders[0], features)
+    cosines = seed_cosines(autoencoders[0].autoencoder, [source.autoencoder for source in autoencoders[1:-1]])
     if cosines is not None:
         for row in rows:
             if row["method"] == AUTOENCODER:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from emoprobe.analysis.features.autoencoder import shared
 from emoprobe.analysis.features.autoencoder_sources import AutoencoderSource, sources
-from emoprobe.analysis.features.quality import quality, shared
-from emoprobe.analysis.features.splicing import Losses, SplicedModel, losses
+from emoprobe.analysis.features.quality import Losses, SplicedModel, losses, quality
 from emoprobe.analysis.features.tokens import TokenActivations, load_tokens
 from emoprobe.config.experiment import Config
 from emoprobe.models.source import ModelCard
@@ -29,16 +29,18 @@ def measure_autoencoders(config: Config, layout: Layout) -> None:
         AutoencoderError: an autoencoder cannot be used.
     """
     tokens = load_tokens(config, layout)
-    found = sources(config, layout, tokens)
-    scored = _losses(config, layout, tokens, found)
+    autoencoders = sources(config, layout, tokens)
+    scored = _losses(config, layout, tokens, autoencoders)
     rows = []
-    for source in found:
-        rows.append(_row(source, found, tokens, scored))
+    for source in autoencoders:
+        rows.append(_row(source, autoencoders, tokens, scored))
         print(f"{source.name}: {rows[-1]}", file=sys.stderr, flush=True)
     write_table(layout, "autoencoders", frame(TABLES["autoencoders"], rows))
 
 
-def _losses(config: Config, layout: Layout, tokens: TokenActivations, found: list[AutoencoderSource]) -> Losses | None:
+def _losses(
+    config: Config, layout: Layout, tokens: TokenActivations, autoencoders: list[AutoencoderSource]
+) -> Losses | None:
     directory = Path(ModelCard.read(layout.model).path)
     if not directory.is_dir():
         return None
@@ -46,15 +48,17 @@ def _losses(config: Config, layout: Layout, tokens: TokenActivations, found: lis
     # Of all questions and variants, not of the first variant alone.
     order = np.random.default_rng(config.experiment.seed).permutation(len(held_out))[: config.features.evaluated]
     model = SplicedModel(directory, config.model.dtype, tokens.layer)
-    coders = {source.name: source.autoencoder.reconstruct for source in found}
+    coders = {source.name: source.autoencoder.reconstruct for source in autoencoders}
     return losses(model, [held_out[row] for row in order], coders)
 
 
 def _row(
-    source: AutoencoderSource, found: list[AutoencoderSource], tokens: TokenActivations, scored: Losses | None
+    source: AutoencoderSource, autoencoders: list[AutoencoderSource], tokens: TokenActivations, scored: Losses | None
 ) -> dict[str, Any]:
     measured = quality(source.autoencoder, tokens.half("test"))
-    others = {other.name: other.autoencoder for other in found if other.kind == source.kind and other is not source}
+    others = {
+        other.name: other.autoencoder for other in autoencoders if other.kind == source.kind and other is not source
+    }
     row: dict[str, Any] = {
         "name": source.name,
         "kind": source.kind,

@@ -32,7 +32,7 @@ def train_autoencoder(config: Config, layout: Layout, name: str) -> None:
     made_from = [settings.content(), seed, tokens.layer, digest_of(shards)]
     key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
     checkpoint = layout.checkpoint(name)
-    found = train(
+    autoencoder = train(
         shards, settings, seed, checkpoint, key, lambda done: print(f"{name}: {done}", file=sys.stderr, flush=True)
     )
     about = {
@@ -44,5 +44,5 @@ def train_autoencoder(config: Config, layout: Layout, name: str) -> None:
             "hook_layer": tokens.layer,
         },
     }
-    write_autoencoder(layout.autoencoder(name), found, about)
+    write_autoencoder(layout.autoencoder(name), autoencoder, about)
     checkpoint.unlink(missing_ok=True)

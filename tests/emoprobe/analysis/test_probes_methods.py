@@ -15,13 +15,13 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from emoprobe.analysis.probes.auroc import auroc, influences, interval, labelled_auroc
-from emoprobe.analysis.probes.correct import mean_differences
+from emoprobe.analysis.probes.correct import block_permutations, mean_differences
 from emoprobe.analysis.probes.directions import cross_fitted_cosines
 from emoprobe.analysis.probes.discriminant import Cells, variant_moments
 from emoprobe.analysis.probes.nuisance import nuisance_features, orthonormal
-from emoprobe.analysis.probes.permutations import block_permutations, splits
 from emoprobe.analysis.probes.probe_design import probe_plan, valence_test
 from emoprobe.analysis.probes.row_codes import RowCodes, deal_folds
+from emoprobe.analysis.probes.valence import splits
 from emoprobe.config.files import parse_config
 from tests.emoprobe.analysis import synthetic
 

@@ -14,7 +14,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from emoprobe.analysis import behaviour, consistency
+from emoprobe.analysis import behaviour
 from emoprobe.analysis.estimates import CONTINUITY, UNSEEN, difference, mean, tango_score
 from emoprobe.analysis.paired_tests import paired_tests
 from emoprobe.analysis.statistics import clopper_pearson, holm, kappa
@@ -248,7 +248,7 @@ def test_draws_are_no_questions() -> None:
 
 
 def test_consistency_counts_who_solves_what() -> None:
-    found = consistency.consistency(SOLVED).set_index(["variant", "other"])
+    found = behaviour.consistency(SOLVED).set_index(["variant", "other"])
     assert found["all_solve"].eq(0).all()
     assert found["none_solves"].eq(0).all()
     assert found.loc[("a", "a"), "alone"] == 4
@@ -261,12 +261,12 @@ def test_consistency_counts_who_solves_what() -> None:
 def test_draws_give_flips_their_noise_floor() -> None:
     generator = np.random.default_rng(1)
     answers = {name: generator.integers(0, 2, (400, 3)).astype(bool).tolist() for name in ("control", "a")}
-    found = consistency.consistency(table(answers)).set_index(["variant", "other"])
+    found = behaviour.consistency(table(answers)).set_index(["variant", "other"])
     assert found.loc[("a", "a"), "agreement"] == pytest.approx(0.5, abs=0.06)
     assert found.loc[("a", "control"), "own_agreement"] == pytest.approx(0.5, abs=0.06)
     assert found.loc[("a", "a"), "kappa"] == pytest.approx(0, abs=0.12)
     steady = {name: [[True] * 3, [False] * 3] * 10 for name in ("control", "a")}
-    assert consistency.consistency(table(steady))["own_agreement"].eq(1).all()
+    assert behaviour.consistency(table(steady))["own_agreement"].eq(1).all()
 
 
 def test_accuracy_and_characteristics_cover_every_variant() -> None:

@@ -9,12 +9,11 @@ import pandas as pd
 import pytest
 
 from emoprobe.analysis.preregistration import analysis_plan, deviations
-from emoprobe.analysis.steering.all_tests import analyze, steering_tests
-from emoprobe.analysis.steering.coherence import Limits, coherent, unbroken, within
 from emoprobe.analysis.steering.direction_ranking import rank
 from emoprobe.analysis.steering.direction_tests import candidates
-from emoprobe.analysis.steering.effect_grid import EffectGrid, SteeringCell
+from emoprobe.analysis.steering.effect_grid import EffectGrid, Limits, SteeringCell, coherent, unbroken, within
 from emoprobe.analysis.steering.preregistration import MIN_CONTROLS, controls_needed, planned_tests
+from emoprobe.analysis.steering.tables import analyze, steering_tests
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.report.statements.steering import statements

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from emoprobe.report.contexts import feature_contexts
+from emoprobe.report.page import feature_contexts
 from emoprobe.report.statements.features import statements
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.layout import Layout

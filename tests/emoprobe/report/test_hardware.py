@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from emoprobe.report.statements.hardware import notes
+from emoprobe.analysis.limits import hardware_limits
+from emoprobe.report.statements.notes import notes
 
 H100 = "NVIDIA H100 80GB HBM3 (compute capability 9.0)"
 T4 = "Tesla T4 (compute capability 7.5)"
@@ -12,13 +13,13 @@ T4 = "Tesla T4 (compute capability 7.5)"
 
 def noted(*hardware: str | None) -> dict[str, str]:
     table = pd.DataFrame({"hardware": pd.Series(hardware, dtype="string")})
-    return {statement.about: statement.text for statement in notes(table)}
+    return {statement.about: statement.text for statement in notes(hardware_limits(table))}
 
 
 def test_one_model_of_gpu_needs_no_note() -> None:
     assert noted(H100, H100, None) == {}
     assert noted("CPU Intel(R) Xeon(R)") == {}
-    assert notes(pd.DataFrame({"correct": [True]})) == []
+    assert hardware_limits(pd.DataFrame({"correct": [True]})) == []
 
 
 def test_a_mix_is_said_with_its_counts() -> None:

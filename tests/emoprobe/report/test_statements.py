@@ -6,15 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from emoprobe.analysis.behaviour import accuracy
-from emoprobe.analysis.consistency import consistency
+from emoprobe.analysis.behaviour import accuracy, consistency
+from emoprobe.analysis.limits import data_limits
 from emoprobe.analysis.paired_tests import paired_tests
 from emoprobe.analysis.preregistration import analysis_plan, deviations
 from emoprobe.config.errors import ConfigError
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.report.statements.behaviour import comparisons
-from emoprobe.report.statements.data import notes
+from emoprobe.report.statements.notes import notes
 from emoprobe.results.preregistration import Preregistration
 from emoprobe.results.statement import Statement
 from tests.calibration.trajectories import Scene, simulate
@@ -28,7 +28,9 @@ def said(scene: Scene, seed: int = 0) -> list[Statement]:
 
 def noted(scene: Scene, plan: Preregistration | None = None, changed: list[str] | None = None) -> dict[str, str]:
     table = simulate(scene, np.random.default_rng(0))
-    found = notes(table, accuracy(table), paired_tests(table, MARGIN), consistency(table), plan, changed or [])
+    found = notes(
+        data_limits(table, accuracy(table), paired_tests(table, MARGIN), consistency(table), plan, changed or [])
+    )
     assert all(statement.verdict == "note" for statement in found)
     return {statement.about: statement.text for statement in found}
 

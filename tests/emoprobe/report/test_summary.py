@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from emoprobe.analysis.behaviour import accuracy
-from emoprobe.analysis.consistency import consistency
+from emoprobe.analysis.behaviour import accuracy, consistency
 from emoprobe.analysis.paired_tests import paired_tests
 from emoprobe.analysis.preregistration import analysis_plan
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.report.closing import summary_text
-from emoprobe.report.parts import figures_of_tables, table_rules, tables_there
+from emoprobe.report.figures import figures_of_tables, table_rules, tables_there
 from emoprobe.report.summary import report
 from emoprobe.results import atomic
 from emoprobe.results.catalogue import TABLES, tables_of

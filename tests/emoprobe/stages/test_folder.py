@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from emoprobe.report.closing import summary_text
 from emoprobe.results.activation_folder import ActivationFolder
 from emoprobe.results.statement import Statement
 from emoprobe.results.tables import read_table
@@ -117,51 +118,50 @@ def test_a_push_that_does_nothing_is_not_found(tmp_path: Path, monkeypatch: pyte
 
 def test_conversations_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No config, no samples, no plan; foreign files beside them, and thoughts that never end."""
+    folder = tmp_path / "runs of 2024.1"
     for number in range(12):
         for variant, shown in (("control", "Answer: 7"), ("Angry tone", f"Answer: {7 if number < 2 else 8}")):
-            chat(tmp_path, variant, f"item{number}", shown, "7")
-    chat(tmp_path, "Angry tone", "item11", "<think>Let me see, Answer: 7", "7")
-    (tmp_path / "notes").mkdir()
-    (tmp_path / "notes" / "readme.txt").write_text("mine")
-    (tmp_path / "Angry tone" / "prompt.txt").write_text("mine")
-    said = analyze(tmp_path, monkeypatch)
+            chat(folder, variant, f"item{number}", shown, "7")
+    chat(folder, "Angry tone", "item11", "<think>Let me see, Answer: 7", "7")
+    (folder / "notes").mkdir()
+    (folder / "notes" / "readme.txt").write_text("mine")
+    (folder / "Angry tone" / "prompt.txt").write_text("mine")
+    said = analyze(folder, monkeypatch)
     first = about(said, "accuracy:Angry tone-control")
     assert first.verdict == "different"
     assert "The text of Angry tone used here lowers" in first.text
     assert {"plan", "config", "samples", "finish", "references"} <= set(notes(said))
     assert "no filler" in notes(said)["references"]
-    table = read_table(tmp_path, "trajectories").set_index(["variant", "sample_id"])
+    table = read_table(folder, "trajectories").set_index(["variant", "sample_id"])
     assert not table.loc[("Angry tone", "item11"), "correct"]
+    report = json.loads((folder / "report.json").read_text())
+    assert report["experiment"] == "runs of 2024.1"
+    assert {row["variant"]: row["correct"] for row in report["accuracy"]} == {"control": 12, "Angry tone": 2}
+    assert report["model"] == {"id": None, "dtype": None, "revision": None}
+    assert "runs of 2024.1: 24 trajectories of an unknown model on 12 samples" in summary_text(folder / "report.json")
 
 
-def test_without_a_reference_nothing_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for variant in ("anger", "joy"):
-        for number in range(10):
-            chat(tmp_path, variant, f"q{number}", "Answer: 7", "7")
+@pytest.mark.parametrize(
+    ("variants", "answer", "golds", "about_what", "words"),
+    [
+        (["anger", "joy"], "Answer: 7", ["7"] * 10, "data:references", "no variant to compare with"),
+        (["anger", "filler"], "Answer: 7", ["7"] * 10, "accuracy:anger-filler", "is undecided"),
+        (["control"], "Answer: 7", [None, *["7"] * 9], "data:references", "one variant, control"),
+        (["control"], "Answer: 7", [None, *["7"] * 9], "data:grades", "1 of 10 answers"),
+        (["control", "anger"], "I do not know", [None], "data:floor", "No trajectory has a grade"),
+    ],
+)
+def test_what_cannot_be_compared_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variants: list[str], answer: str, golds: list[str | None],
+    about_what: str, words: str,
+) -> None:  # fmt: skip
+    for variant in variants:
+        for number, gold in enumerate(golds):
+            chat(tmp_path, variant, f"q{number}", answer, gold)
     said = analyze(tmp_path, monkeypatch)
-    assert not [one for one in said if one.about.startswith("accuracy:")]
-    assert "no variant to compare with" in notes(said)["references"]
-
-
-def test_a_filler_is_a_reference_without_control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for variant in ("anger", "filler"):
-        for number in range(10):
-            chat(tmp_path, variant, f"q{number}", "Answer: 7", "7")
-    assert about(analyze(tmp_path, monkeypatch), "accuracy:anger-filler").verdict == "undecided"
-
-
-def test_one_variant_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(10):
-        chat(tmp_path, "control", f"q{number}", "Answer: 7", "7" if number else None)
-    said = analyze(tmp_path, monkeypatch)
-    assert "one variant, control" in notes(said)["references"]
-    assert notes(said)["grades"].startswith("1 of 10 answers")
-
-
-def test_answers_without_any_gold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for variant in ("control", "anger"):
-        chat(tmp_path, variant, "q1", "I do not know")
-    assert "No trajectory has a grade" in notes(analyze(tmp_path, monkeypatch))["floor"]
+    assert words in about(said, about_what).text
+    contrasts = [one for one in said if one.about.startswith("accuracy:")]
+    assert len(contrasts) == (1 if variants in (["anger", "filler"], ["control", "anger"]) else 0)
 
 
 def test_a_capture_that_failed_tells_nothing_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +195,7 @@ def test_a_folder_of_the_first_version(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_folder_without_trajectories_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SystemExit, match="holds no trajectory"):
+    with pytest.raises(SystemExit, match="holds no trajectory: VARIANT/SAMPLE"):
         analyze(tmp_path, monkeypatch)
     np.save(tmp_path / "values.npy", np.zeros(3))
     with pytest.raises(SystemExit, match="holds no trajectory"):

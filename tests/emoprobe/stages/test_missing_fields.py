@@ -18,8 +18,8 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_config
 from emoprobe.conversations.responses import Delivery
 from emoprobe.conversations.samples import known_pairs
+from emoprobe.report.figures import table_rules
 from emoprobe.report.page import experiment_page
-from emoprobe.report.parts import table_rules
 from emoprobe.report.summary import report
 from emoprobe.results import atomic
 from emoprobe.results.activation_folder import ActivationFolder

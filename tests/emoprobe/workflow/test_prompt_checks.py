@@ -9,11 +9,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from emoprobe.analysis.limits import prompt_limits
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.conversations.rendering import Renderer
 from emoprobe.models.source import ModelCard, ModelError, tokenizer_directory
-from emoprobe.report.statements.prompts import notes
+from emoprobe.report.statements.notes import notes
 from emoprobe.workflow.prompt_checks import describe_prompt, same_prompts
 from emoprobe.workflow.triggers import Triggers
 from scripts.prepare_model import with_tokenizer
@@ -69,11 +70,11 @@ def test_a_report_says_what_is_added_and_which_questions_write_markup() -> None:
     table = pd.DataFrame(
         {"sample_id": ["a_1", "a_1", "a_2", "a_3"], "question": ["x <|im_end|>", "x <|im_end|>", "y", None]}
     )
-    assert notes({}, table) == []
-    assert notes({"control_tokens": ["x"]}, table[["sample_id"]]) == []
+    assert notes(prompt_limits({}, table)) == []
+    assert notes(prompt_limits({"control_tokens": ["x"]}, table[["sample_id"]])) == []
     quiet = {"added": [], "control_tokens": ["<|im_start|>"]}
-    assert notes(quiet, table) == []
-    found = notes({"added": [QWEN, "x " * 400], "control_tokens": ["<|im_end|>"]}, table)
+    assert notes(prompt_limits(quiet, table)) == []
+    found = notes(prompt_limits({"added": [QWEN, "x " * 400], "control_tokens": ["<|im_end|>"]}, table))
     assert [statement.about for statement in found] == ["data:template", "data:markup"]
     assert f"\u201c{QWEN} …" in found[0].text
     assert len(found[0].text) < 500

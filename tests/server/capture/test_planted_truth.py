@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 import torch
 
-from emoprobe.analysis.steering.all_tests import analyze, steering_tests
-from emoprobe.analysis.steering.coherence import Limits
+from emoprobe.analysis.steering.effect_grid import Limits
+from emoprobe.analysis.steering.tables import analyze, steering_tests
 from server.capture.choice_state import ChoiceState, Cohort
 from server.capture.edits import LayerEdit, SequenceEdits, layer_edits
 from server.capture.model import ForwardInput, ServedModel

@@ -12,8 +12,8 @@ import pandas as pd
 import torch
 from safetensors.torch import save
 
-from emoprobe.analysis.features.halves import halves
-from emoprobe.analysis.features.tokens import POINT, TokenActivations, TokenShard
+from emoprobe.analysis.features.tokens import TokenActivations, TokenShard, halves
+from emoprobe.config.science.capture import RESID_POST
 from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationMetadata, TokenSpans
 from emoprobe.results.atomic import to_json
 from tests.calibration.features import trajectories
@@ -44,18 +44,18 @@ def shard(
     folder: Path, values: torch.Tensor, ids: list[int] | None = None, dtype: torch.dtype = torch.float32
 ) -> TokenShard:
     """Write a folder with the activations (tokens, d) of one trajectory."""
-    content = save({POINT: values[None].to(dtype).contiguous()})
+    content = save({RESID_POST: values[None].to(dtype).contiguous()})
     begin = SYSTEM + PREFIX
     metadata = ActivationMetadata(
         dtype=str(dtype).removeprefix("torch."),
         layers=[1],
-        hook_points=[POINT],
+        hook_points=[RESID_POST],
         positions="all",
         token_ids=ids or list(range(len(values))),
         spans=TokenSpans(
             prefix=(SYSTEM, begin), question=(begin, begin + QUESTION), response=(begin + QUESTION, len(values))
         ),
-        shapes={POINT: [1, *values.shape]},
+        shapes={RESID_POST: [1, *values.shape]},
         sha256=hashlib.sha256(content).hexdigest(),
         bytes=len(content),
     )

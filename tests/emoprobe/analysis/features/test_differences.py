@@ -13,8 +13,15 @@ from safetensors.torch import load_file, save_file
 
 from emoprobe.analysis.features.autoencoder import SparseAutoencoder, random_autoencoder
 from emoprobe.analysis.features.baselines import Coder, Projection, TokenMoments, principal_components
-from emoprobe.analysis.features.differences import auroc, compared, corrected
-from emoprobe.analysis.features.feature_ranking import Block, FeatureCandidate, FeatureRanking, Sums
+from emoprobe.analysis.features.differences import (
+    Block,
+    FeatureCandidate,
+    FeatureRanking,
+    Sums,
+    auroc,
+    compared,
+    corrected,
+)
 from emoprobe.analysis.features.feature_tests import feature_differences
 from emoprobe.analysis.features.tokens import PARTS
 from emoprobe.results.activation_folder import TENSORS

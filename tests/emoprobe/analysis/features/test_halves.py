@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from emoprobe.analysis.features.halves import halves
+from emoprobe.analysis.features.tokens import halves
 from tests.emoprobe.analysis.features.planted import table
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from emoprobe.analysis.features.splicing import Losses, SplicedModel, losses
+from emoprobe.analysis.features.quality import Losses, SplicedModel, losses
 from tests.emoprobe.analysis.features.planted import LENGTH, SYSTEM, shard
 
 LAYER = 1

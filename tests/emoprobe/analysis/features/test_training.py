@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from emoprobe.analysis.features import training
-from emoprobe.analysis.features.autoencoder import SparseAutoencoder, best_cosines, random_autoencoder
-from emoprobe.analysis.features.quality import quality, shared
+from emoprobe.analysis.features.autoencoder import SparseAutoencoder, best_cosines, random_autoencoder, shared
+from emoprobe.analysis.features.quality import quality
 from emoprobe.analysis.features.tokens import Batches
 from emoprobe.analysis.features.training import Progress, Scale, train
 from emoprobe.config.science.features import Autoencoder

@@ -1,21 +1,74 @@
-"""The table `steering_effects`: what each dose does to each outcome, beside the random directions."""
+"""The tables of the steered trajectories, and what each dose does to each outcome, beside the random directions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from emoprobe.analysis.contrasts import references_of
 from emoprobe.analysis.estimates import MIN_QUESTIONS, Floats, difference
-from emoprobe.analysis.steering.coherence import Flags
-from emoprobe.analysis.steering.direction_ranking import DirectionRanking
-from emoprobe.analysis.steering.effect_grid import CONTROLS, OUTCOMES, PRIMARY_OUTCOME, RANDOM, EffectGrid
+from emoprobe.analysis.steering.direction_ranking import DirectionRanking, rank
+from emoprobe.analysis.steering.direction_tests import candidates, direction_rows
+from emoprobe.analysis.steering.effect_grid import (
+    BAND,
+    CONTROLS,
+    OUTCOMES,
+    PRIMARY_OUTCOME,
+    RANDOM,
+    SHARES,
+    EffectGrid,
+    Flags,
+    Limits,
+    coherent,
+)
+from emoprobe.analysis.steering.mediation import Texts, mediation_rows
+from emoprobe.results.catalogue import TABLES
+from emoprobe.results.tables import frame
 
-BAND = (0.025, 0.975)
-SHARES = ("correct",)
+
+def steering_tests(table: pd.DataFrame, limits: Limits) -> pd.DataFrame:
+    """The table `steering_tests` alone.
+
+    Args:
+        table: the table `steering`.
+        limits: of coherent text.
+    """
+    grid = EffectGrid(table)
+    rankings = {number: rank(grid, number, limits) for number in candidates(grid)}
+    return frame(TABLES["steering_tests"], direction_rows(grid, coherent(grid, limits), rankings))
+
+
+def analyze(
+    table: pd.DataFrame,
+    limits: Limits,
+    trajectories: pd.DataFrame,
+    paired_tests: pd.DataFrame,
+    references: Sequence[str] | None = None,
+) -> dict[str, pd.DataFrame]:
+    """Name → each table of the catalogue that `analyze_steering` makes.
+
+    Args:
+        table: the table `steering`.
+        limits: of coherent text.
+        trajectories: the table of that name, which tells the variants' texts.
+        paired_tests: the table of that name, which tells the tones that differ.
+        references: `analysis.references`.
+    """
+    grid = EffectGrid(table)
+    rankings = {number: rank(grid, number, limits) for number in candidates(grid)}
+    flags = coherent(grid, limits)
+    names = references_of(trajectories["variant"].unique(), references)
+    rows = {
+        "steering_effects": effect_rows(grid, flags, rankings),
+        "steering_tests": direction_rows(grid, flags, rankings),
+        "steering_mediation": mediation_rows(grid, flags, Texts.of(trajectories, grid.ids), names, paired_tests),
+    }
+    return {name: frame(TABLES[name], entries) for name, entries in rows.items()}
 
 
 def effect_rows(grid: EffectGrid, flags: Flags, rankings: Mapping[int, DirectionRanking]) -> list[dict[str, Any]]:
@@ -27,13 +80,13 @@ def effect_rows(grid: EffectGrid, flags: Flags, rankings: Mapping[int, Direction
         rankings: the tested directions beside their controls, by number.
     """
     order = sorted(range(len(grid.places)), key=lambda row: grid.directions[grid.owner[row]].family in CONTROLS)
-    found: list[dict[str, Any]] = [{} for _ in range(len(order) * len(OUTCOMES))]
+    rows: list[dict[str, Any]] = [{} for _ in range(len(order) * len(OUTCOMES))]
     for place, outcome in enumerate(OUTCOMES):
         columns = _Columns.of(grid, outcome)
         bands = _Bands(grid, outcome)
         for number, row in enumerate(order):
             direction = grid.directions[grid.owner[row]]
-            found[number * len(OUTCOMES) + place] = {
+            rows[number * len(OUTCOMES) + place] = {
                 "direction": direction.name,
                 "family": direction.family,
                 "tone": direction.tone,
@@ -44,7 +97,7 @@ def effect_rows(grid: EffectGrid, flags: Flags, rankings: Mapping[int, Direction
                 **(_ranks(grid, rankings, row) if outcome == PRIMARY_OUTCOME else {}),
                 "coherent": bool(flags[row]),
             }
-    return found
+    return rows
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,330 @@
+"""Limits of what an experiment can show: properties of its plan, data and folder that the report has to name.
+
+Whether a limit applies is decided here; `emoprobe.report.statements.notes` phrases it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any
+
+import pandas as pd
+
+from emoprobe.analysis.trajectory_table import find_pairs
+from emoprobe.config.experiment import Config
+from emoprobe.config.section import CONTROL
+from emoprobe.models.hardware import models_without_batch_invariance
+from emoprobe.results.activation_folder import ActivationFolder
+from emoprobe.results.activations import find_pairs as find_captured
+from emoprobe.results.layout import Layout, draw_id
+from emoprobe.results.metadata import RunMetadata
+from emoprobe.results.preregistration import Preregistration
+
+NOTEWORTHY = 0.1  # share of answers from which truncation and unmarked answers are named
+HEADROOM = 0.05  # an accuracy this near to 0 or 1 leaves little room for a difference
+
+
+class LimitKind(Enum):
+    """The kinds of limits; the comments name the numbers that a limit of each kind has."""
+
+    NO_PLAN = auto()
+    PLAN_FOLLOWED = auto()  # sha256
+    PLAN_DEVIATES = auto()  # sha256, deviations
+    POWER = auto()  # rows: those with a detectable difference
+    OUT_OF_REACH = auto()  # questions, power
+    ONE_TEXT = auto()
+    FEW_TEXTS = auto()  # row: the first that needs more texts
+    TOKENS_UNMATCHED = auto()  # rows, reference, tolerance
+    ONE_VARIANT = auto()  # variant
+    NO_REFERENCE = auto()
+    NO_FILLER = auto()
+    GROUPS = auto()  # count
+    FEW_GROUPS = auto()  # count
+    NOTHING_GRADED = auto()
+    ALL_WRONG = auto()
+    ALL_CORRECT = auto()
+    NEAR_FLOOR = auto()  # share
+    NEAR_CEILING = auto()  # share
+    TRUNCATED = auto()  # share, variant and most: of the variant with the largest share
+    UNMARKED = auto()  # variant and most: of the variant with the largest share
+    GRADED_OTHERWISE = auto()  # rows: variant, reference, lenient and strict difference
+    REQUESTS_FAILED = auto()  # count, rows of the table `accuracy`
+    SAMPLING_NOISE = auto()  # share
+    MIXED_HARDWARE = auto()  # counts: hardware → answers
+    BATCH_DEPENDENT = auto()  # counts
+    UNKNOWN_ORIGIN = auto()  # missing
+    LEFTOVERS = auto()  # count
+    UNREADABLE_ACTIVATIONS = auto()  # error
+    NO_CONFIG = auto()
+    NO_SAMPLES = auto()
+    UNANSWERED = auto()  # count
+    UNGRADED = auto()  # count, total
+    UNKNOWN_FINISH = auto()
+    TEMPLATE_TEXT = auto()  # text
+    CONTROL_TOKENS = auto()  # tokens, samples
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One limit: its kind, the estimate of its statement, if it has one, and the numbers that its sentence needs."""
+
+    kind: LimitKind
+    estimate: float | None = None
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+
+def data_limits(
+    trajectories: pd.DataFrame,
+    accuracy: pd.DataFrame,
+    tests: pd.DataFrame,
+    consistency: pd.DataFrame,
+    plan: Preregistration | None,
+    deviations: Sequence[str] = (),
+) -> list[Limit]:
+    """Return the limits that follow from the plan and the answers.
+
+    Args:
+        trajectories: the table `trajectories`.
+        accuracy: the table `accuracy`.
+        tests: the table `paired_tests`.
+        consistency: the table `consistency`.
+        plan: the analysis plan; None where none was written before the run.
+        deviations: how the analysis differs from it, a phrase each.
+    """
+    if plan is None:
+        planned = [Limit(LimitKind.NO_PLAN)]
+    else:
+        kind = LimitKind.PLAN_DEVIATES if deviations else LimitKind.PLAN_FOLLOWED
+        followed = Limit(kind, numbers={"sha256": plan.sha256[:12], "deviations": list(deviations)})
+        planned = [followed, *_power(plan), *_token_match(plan)]
+    return [
+        *planned,
+        *_references(tests, accuracy),
+        *_groups(trajectories, tests),
+        *_headroom(accuracy),
+        *_truncation(trajectories, accuracy),
+        *_extraction(accuracy),
+        *_lenient(tests),
+        *_failures(accuracy),
+        *_noise(consistency),
+    ]
+
+
+def _power(plan: Preregistration) -> list[Limit]:
+    if not plan.power:
+        return []
+    first = plan.power[0]
+    rows = [row for row in (plan.power if first.texts > 1 else plan.power[:1]) if row.detectable is not None]
+    limits = [Limit(LimitKind.POWER, first.detectable, {"rows": rows})] if rows else []
+    if not any(row.reachable for row in plan.power):
+        limits.append(Limit(LimitKind.OUT_OF_REACH, numbers={"questions": first.questions, "power": first.power}))
+    limited = [row for row in plan.power if row.needs_more_texts]
+    if first.texts < 2:
+        limits.append(Limit(LimitKind.ONE_TEXT))
+    elif limited:
+        limits.append(Limit(LimitKind.FEW_TEXTS, limited[0].limit, {"row": limited[0]}))
+    return limits
+
+
+def _token_match(plan: Preregistration) -> list[Limit]:
+    rows = [row for row in plan.token_match if not row.matched]
+    numbers = {"rows": rows, "reference": plan.primary_reference, "tolerance": plan.token_tolerance}
+    return [Limit(LimitKind.TOKENS_UNMATCHED, numbers=numbers)] if rows else []
+
+
+def _references(tests: pd.DataFrame, accuracy: pd.DataFrame) -> list[Limit]:
+    primary = tests[tests["family"] == "primary"]
+    if primary.empty and len(accuracy) == 1:
+        return [Limit(LimitKind.ONE_VARIANT, numbers={"variant": accuracy["variant"].iloc[0]})]
+    if primary.empty:
+        return [Limit(LimitKind.NO_REFERENCE)]
+    return [Limit(LimitKind.NO_FILLER)] if (primary["reference"] == CONTROL).any() else []
+
+
+def _groups(trajectories: pd.DataFrame, tests: pd.DataFrame) -> list[Limit]:
+    if "group" not in trajectories:
+        return []
+    groups = trajectories[["sample_id", "group"]].drop_duplicates().dropna()["group"]
+    if not groups.duplicated().any():
+        return []
+    count = int(groups.nunique())
+    kind = LimitKind.GROUPS if tests["groups"].notna().any() else LimitKind.FEW_GROUPS
+    return [Limit(kind, float(count), {"count": count})]
+
+
+def _headroom(accuracy: pd.DataFrame) -> list[Limit]:
+    right, n = int(accuracy["correct"].sum()), int(accuracy["n"].sum())
+    if n == 0:
+        return [Limit(LimitKind.NOTHING_GRADED)]
+    share = right / n
+    if right == 0:
+        kind = LimitKind.ALL_WRONG
+    elif right == n:
+        kind = LimitKind.ALL_CORRECT
+    elif HEADROOM <= share <= 1 - HEADROOM:
+        return []
+    else:
+        kind = LimitKind.NEAR_FLOOR if share < 0.5 else LimitKind.NEAR_CEILING
+    return [Limit(kind, round(share, 6), {"share": share})]
+
+
+def _truncation(trajectories: pd.DataFrame, accuracy: pd.DataFrame) -> list[Limit]:
+    known = trajectories["truncated"].dropna()
+    share = float(known.astype(float).mean()) if len(known) else 0.0
+    if share <= NOTEWORTHY and not (accuracy["truncated"] > NOTEWORTHY).any():
+        return []
+    return [Limit(LimitKind.TRUNCATED, round(share, 6), {"share": share} | _most(accuracy, "truncated"))]
+
+
+def _extraction(accuracy: pd.DataFrame) -> list[Limit]:
+    if not (accuracy["last_number"] > NOTEWORTHY).any():
+        return []
+    most = _most(accuracy, "last_number")
+    return [Limit(LimitKind.UNMARKED, round(most["most"], 6), most)]
+
+
+def _most(accuracy: pd.DataFrame, column: str) -> dict[str, Any]:
+    """The variant with the largest value, and that value."""
+    rows = accuracy.dropna(subset=[column]).to_dict(orient="records")
+    largest: dict[Hashable, Any] = max(rows, key=lambda row: float(row[column]))
+    return {"variant": largest["variant"], "most": float(largest[column])}
+
+
+def _lenient(tests: pd.DataFrame) -> list[Limit]:
+    """Where the grade matters: the lenient difference lies outside the interval of the strict one."""
+    rows = tests.to_dict(orient="records")
+    lenient = {(row["variant"], row["reference"]): row["difference"] for row in rows if row["measure"] == "lenient"}
+    apart = [
+        {
+            "variant": row["variant"],
+            "reference": row["reference"],
+            "lenient": lenient[row["variant"], row["reference"]],  # present wherever a strict one is
+            "strict": row["difference"],
+        }
+        for row in rows
+        if row["family"] == "primary" and not pd.isna(row["low"])
+        if not row["low"] <= lenient[row["variant"], row["reference"]] <= row["high"]
+    ]
+    return [Limit(LimitKind.GRADED_OTHERWISE, numbers={"rows": apart})] if apart else []
+
+
+def _failures(accuracy: pd.DataFrame) -> list[Limit]:
+    failed = accuracy[accuracy["failures"] > 0]
+    count = int(failed["failures"].sum())
+    numbers = {"count": count, "rows": failed.to_dict(orient="records")}
+    return [Limit(LimitKind.REQUESTS_FAILED, float(count), numbers)] if count else []
+
+
+def _noise(consistency: pd.DataFrame) -> list[Limit]:
+    agreement = consistency[consistency["variant"] == consistency["other"]]["own_agreement"].dropna()
+    if agreement.empty:
+        return []
+    share = 1 - float(agreement.mean())
+    return [Limit(LimitKind.SAMPLING_NOISE, round(share, 6), {"share": share})]
+
+
+def hardware_limits(trajectories: pd.DataFrame) -> list[Limit]:
+    """Return the limits of a mix of hardware, and of GPUs whose answers depend on their batch.
+
+    Args:
+        trajectories: the table `trajectories`; one of an earlier version has no hardware, and no such limit.
+    """
+    if "hardware" not in trajectories:
+        return []
+    counts = {str(name): int(count) for name, count in trajectories["hardware"].dropna().value_counts().items()}
+    older = {name: count for name, count in counts.items() if models_without_batch_invariance(name)}
+    limits = []
+    if len(counts) > 1:
+        limits.append(Limit(LimitKind.MIXED_HARDWARE, float(len(counts)), {"counts": counts}))
+    if older:
+        limits.append(Limit(LimitKind.BATCH_DEPENDENT, float(sum(older.values())), {"counts": older}))
+    return limits
+
+
+def prompt_limits(prompt: dict[str, Any], trajectories: pd.DataFrame) -> list[Limit]:
+    """Return the limits of what the model reads besides the messages: text of a chat template, markup in questions.
+
+    Args:
+        prompt: the entry `prompt` of `metadata.json`; empty in folders of other versions.
+        trajectories: the table `trajectories`.
+    """
+    limits = []
+    if added := " … ".join(prompt.get("added") or []):
+        limits.append(Limit(LimitKind.TEMPLATE_TEXT, numbers={"text": added}))
+    if "question" not in trajectories:
+        return limits
+    questions = trajectories[["sample_id", "question"]].dropna().drop_duplicates("sample_id")
+    contained = {
+        str(sample): [token for token in prompt.get("control_tokens") or [] if token and token in str(question)]
+        for sample, question in zip(questions["sample_id"], questions["question"], strict=True)
+    }
+    samples = [sample for sample, tokens in contained.items() if tokens]
+    if samples:
+        tokens = sorted({token for each in contained.values() for token in each})
+        numbers = {"tokens": tokens, "samples": samples}
+        limits.append(Limit(LimitKind.CONTROL_TOKENS, float(len(samples)), numbers))
+    return limits
+
+
+def folder_limits(layout: Layout, config: Config, trajectories: pd.DataFrame) -> list[Limit]:
+    """Return the limits of what a folder says of itself; none of a folder as a run leaves it.
+
+    Args:
+        layout: the folder.
+        config: its config; a field that is not set there is unknown.
+        trajectories: the table `trajectories`.
+    """
+    limits = []
+    missing = _unknown(layout, config)
+    if missing:
+        limits.append(Limit(LimitKind.UNKNOWN_ORIGIN, numbers={"missing": missing}))
+    keys = zip(trajectories["variant"], trajectories["sample_id"], trajectories["draw"], strict=True)
+    left = len(set(find_pairs(layout.root)) - {(variant, draw_id(sample, draw)) for variant, sample, draw in keys})
+    if left:
+        limits.append(Limit(LimitKind.LEFTOVERS, numbers={"count": left}))
+    error = _capture_error(layout)
+    if error is not None:
+        limits.append(Limit(LimitKind.UNREADABLE_ACTIVATIONS, numbers={"error": error}))
+    if not layout.resolved_yaml.exists():
+        limits.append(Limit(LimitKind.NO_CONFIG))
+    if not layout.sample("any").parent.is_dir():
+        limits.append(Limit(LimitKind.NO_SAMPLES))
+    unanswered = trajectories["failure"].isna() & trajectories["completion"].isna()
+    if unanswered.any():
+        limits.append(Limit(LimitKind.UNANSWERED, numbers={"count": int(unanswered.sum())}))
+    ungraded = int((trajectories["correct"].isna() & trajectories["failure"].isna() & ~unanswered).sum())
+    if 0 < ungraded < len(trajectories):
+        limits.append(Limit(LimitKind.UNGRADED, numbers={"count": ungraded, "total": len(trajectories)}))
+    if trajectories["truncated"].isna().all():
+        limits.append(Limit(LimitKind.UNKNOWN_FINISH))
+    return limits
+
+
+def _capture_error(layout: Layout) -> str | None:
+    """Why there are no probes although there are activation folders; None where one can be read."""
+    if layout.table("probe_tests").exists():
+        return None
+    error = None
+    for pair in find_captured(layout):
+        error = ActivationFolder.read(layout.activations(*pair)).metadata.error
+        if error is None:
+            return None
+    return error
+
+
+def _unknown(layout: Layout, config: Config) -> list[str]:
+    """Parts of how the answers were made that neither metadata nor config name."""
+    metadata = RunMetadata.of(layout)
+    experiment, model, dataset, generation = (
+        getattr(config, section).model_fields_set for section in ("experiment", "model", "dataset", "generation")
+    )
+    known = {
+        "the model": metadata.model.id is not None or "source" in model,
+        "the data set": "source" in dataset,
+        "the seed": metadata.random_seed is not None or "seed" in experiment,
+        "how answers were sampled": bool(metadata.sampling) or "temperature" in generation,
+        "versions of the software": bool(metadata.package_versions),
+    }
+    return [part for part, is_known in known.items() if not is_known]

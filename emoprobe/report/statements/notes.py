@@ -1,0 +1,217 @@
+"""Notes on the limits of an experiment, one sentence each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from emoprobe.analysis.limits import Limit, LimitKind
+from emoprobe.config.section import CONTROL, FILLER
+from emoprobe.report.statements import points
+from emoprobe.results.preregistration import PowerRow
+from emoprobe.results.statement import Statement, Verdict
+
+TEMPLATE_CHARACTERS = 300  # that are shown of a template's text
+SAMPLES = 5  # that are named
+
+
+def notes(limits: Iterable[Limit]) -> list[Statement]:
+    """Return a note for each limit, in their order."""
+    statements = []
+    for limit in limits:
+        about, phrase = PHRASES[limit.kind]
+        text = phrase.format(**limit.numbers) if isinstance(phrase, str) else phrase(**limit.numbers)
+        statements.append(Statement(about=f"data:{about}", verdict=Verdict.NOTE, text=text, estimate=limit.estimate))
+    return statements
+
+
+def _deviates(sha256: str, deviations: list[str]) -> str:
+    return f"The analysis deviates from its plan (sha256 {sha256}): {'; '.join(deviations)}."
+
+
+def _power(rows: list[PowerRow]) -> str:
+    first = rows[0]
+    subject = "a tone" if first.texts > 1 else "a single text"
+    texts = f"{first.texts} texts a tone and " if first.texts > 1 else ""
+    return (
+        f"Stated before the run, for {texts}{first.questions} questions: a difference between {subject} and "
+        f"{first.reference} is noticed in at least {first.power:.0%} of runs if it is at least "
+        f"{', or '.join(map(_reach, rows))}. Smaller ones may well go unnoticed."
+    )
+
+
+def _reach(row: PowerRow) -> str:
+    """The difference that is noticed; the row has one."""
+    difference = "" if row.detectable is None else f"{points(row.detectable, False)} points"
+    if row.texts < 2:
+        return difference
+    return f"{difference} where the texts of one tone " + (
+        "all have the same effect" if row.text_deviation == 0 else f"differ by {row.text_deviation:g} logit"
+    )
+
+
+def _few_texts(row: PowerRow) -> str:
+    limit = "no difference" if row.limit is None else f"no difference below {points(row.limit, False)} points"
+    return (
+        f"Needs more texts: where the texts of a tone differ by {row.text_deviation:g} logit, {limit} is "
+        f"noticed in {row.power:.0%} of runs with {row.texts} texts, however many questions there are."
+    )
+
+
+def _tokens(rows: list[Any], reference: str, tolerance: float) -> str:
+    listed = ", ".join(f"{row.variant} {row.ratio:.2f}" for row in rows)
+    return (
+        f"Length is not held equal: mean tokens of texts relative to {reference} are {listed}, beyond the tolerance of "
+        f"{tolerance:.0%}."
+    )
+
+
+def _few_groups(count: int) -> str:
+    return (
+        f"Questions come from {count} group{'s' if count > 1 else ''}: too few to speak for others, so comparisons "
+        "are about questions of these groups."
+    )
+
+
+def _graded_otherwise(rows: list[dict[str, Any]]) -> str:
+    apart = (
+        f"{row['variant']}-{row['reference']} {points(row['lenient'])} instead of {points(row['strict'])} points"
+        for row in rows
+    )
+    return f"Graded leniently, differences come out otherwise: {', '.join(apart)}."
+
+
+def _failures(count: int, rows: list[dict[str, Any]]) -> str:
+    listed = ", ".join(
+        f"{row['variant']} {row['failures']} (accuracy between {row['if_failures_wrong']:.3f} and "
+        f"{row['if_failures_right']:.3f})"
+        for row in rows
+    )
+    return (
+        f"No server answered {count} requests: {listed}. A verdict stands only if it holds however those would have "
+        "been answered."
+    )
+
+
+def _mixed(counts: dict[str, int]) -> str:
+    return (
+        f"Answers were computed on different hardware: {_listed(counts)}. Rounding differs between them, so an answer "
+        "that is made again on another of them may be another one."
+    )
+
+
+def _batches(counts: dict[str, int]) -> str:
+    return (
+        f"{_listed(counts)}: vLLM has no batch invariance there, which needs compute capability 8.0. An answer can "
+        "depend on what else was in its batch, so answers are reproducible per batch and not alone."
+    )
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} ({count} answer{'' if count == 1 else 's'})" for name, count in counts.items())
+
+
+def _unknown(missing: list[str]) -> str:
+    return f"The folder does not say, so it is unknown: {', '.join(missing)}."
+
+
+def _template(text: str) -> str:
+    shown = text if len(text) <= TEMPLATE_CHARACTERS else f"{text[:TEMPLATE_CHARACTERS].rstrip()} …"
+    return f"The chat template adds text to every prompt that no message holds: \u201c{' '.join(shown.split())}\u201d."
+
+
+def _markup(tokens: list[str], samples: list[str]) -> str:
+    named = ", ".join(samples[:SAMPLES]) + (", …" if len(samples) > SAMPLES else "")
+    return (
+        f"Questions write out control tokens of the model ({', '.join(tokens)}), which it reads as markup and not as "
+        f"text: {named}."
+    )
+
+
+_ALIKE = "so tones cannot be told apart by accuracy: equal scores here say nothing of them."
+_HEADROOM = "{share:.1%} of all answers are correct: there is little room for a difference of accuracies."
+# Kind → subject, and the sentence: a template for the limit's numbers, or a function of them.
+PHRASES: dict[LimitKind, tuple[str, str | Callable[..., str]]] = {
+    LimitKind.NO_PLAN: (
+        "plan",
+        "There is no plan from before the run: comparisons follow the defaults, and their power is unknown.",
+    ),
+    LimitKind.PLAN_FOLLOWED: ("plan", "The analysis follows the plan from before the run (sha256 {sha256})."),
+    LimitKind.PLAN_DEVIATES: ("plan", _deviates),
+    LimitKind.POWER: ("power", _power),
+    LimitKind.OUT_OF_REACH: (
+        "reach",
+        "Not reachable at this n: with {questions} questions no difference, however large, is noticed in {power:.0%} "
+        "of runs.",
+    ),
+    LimitKind.ONE_TEXT: ("texts", "Needs more texts: with one text each, no sentence here speaks for a tone."),
+    LimitKind.FEW_TEXTS: ("texts", _few_texts),
+    LimitKind.TOKENS_UNMATCHED: ("tokens", _tokens),
+    LimitKind.ONE_VARIANT: ("references", "Nothing is compared: there is one variant, {variant}."),
+    LimitKind.NO_REFERENCE: (
+        "references",
+        f"Nothing is compared: there is no variant to compare with ({CONTROL}, {FILLER}).",
+    ),
+    LimitKind.NO_FILLER: (
+        "references",
+        "There is no filler of neutral texts, so a tone cannot be told from the effect of any added text.",
+    ),
+    LimitKind.GROUPS: (
+        "groups",
+        "Questions come from {count} groups, such as templates. What a group shares widens every interval of accuracy; "
+        "the power that was stated before the run does not know of it and is that of separate questions.",
+    ),
+    LimitKind.FEW_GROUPS: ("groups", _few_groups),
+    LimitKind.NOTHING_GRADED: ("floor", "No trajectory has a grade."),
+    LimitKind.ALL_WRONG: ("floor", f"No answer is correct, {_ALIKE}"),
+    LimitKind.ALL_CORRECT: ("ceiling", f"Every answer is correct, {_ALIKE}"),
+    LimitKind.NEAR_FLOOR: ("floor", _HEADROOM),
+    LimitKind.NEAR_CEILING: ("ceiling", _HEADROOM),
+    LimitKind.TRUNCATED: (
+        "truncation",
+        "{share:.0%} of the completions were cut off at max_tokens ({variant} most, {most:.0%}); a completion that was "
+        "cut off counts as wrong. The rows `untruncated` of paired_tests leave such questions out.",
+    ),
+    LimitKind.UNMARKED: (
+        "extraction",
+        "Up to {most:.0%} of a variant's answers ({variant}) are unmarked, a last number alone; they are wrong "
+        "strictly and graded by that number leniently.",
+    ),
+    LimitKind.GRADED_OTHERWISE: ("lenient", _graded_otherwise),
+    LimitKind.REQUESTS_FAILED: ("failures", _failures),
+    LimitKind.SAMPLING_NOISE: (
+        "noise",
+        "Two draws of one variant on one question disagree in {share:.0%} of cases: sampling alone makes about that "
+        "many flips between variants that are alike.",
+    ),
+    LimitKind.MIXED_HARDWARE: ("hardware", _mixed),
+    LimitKind.BATCH_DEPENDENT: ("batches", _batches),
+    LimitKind.UNKNOWN_ORIGIN: ("provenance", _unknown),
+    LimitKind.LEFTOVERS: (
+        "leftovers",
+        "{count} trajectories in the folder are not in its experiment.yaml and are left out.",
+    ),
+    LimitKind.UNREADABLE_ACTIVATIONS: ("activations", "No activations can be read: {error}."),
+    LimitKind.NO_CONFIG: (
+        "config",
+        f"There is no experiment.yaml: the references are {CONTROL} and {FILLER}, as far as they are there; neither "
+        "valences are known nor which question had which text, so comparisons are about the texts used here.",
+    ),
+    LimitKind.NO_SAMPLES: (
+        "samples",
+        "There is no folder samples/: gold answers come from each sample.json, and every question counts as separate, "
+        "although some may share a template.",
+    ),
+    LimitKind.UNANSWERED: (
+        "answers",
+        "{count} conversations hold no message of the assistant and are left out.",
+    ),
+    LimitKind.UNGRADED: ("grades", "{count} of {total} answers have no known gold answer and are left out."),
+    LimitKind.UNKNOWN_FINISH: (
+        "finish",
+        "No agent_state.json tells how an answer ended: every one counts as finished, though some may have been cut "
+        "off.",
+    ),
+    LimitKind.TEMPLATE_TEXT: ("template", _template),
+    LimitKind.CONTROL_TOKENS: ("markup", _markup),
+}
