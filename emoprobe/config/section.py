@@ -123,3 +123,8 @@ def check_url(url: str) -> str:
             "workers.api_key_env names"
         )
     return url.rstrip("/")
+
+
+def is_local(source: str) -> bool:
+    """Return whether `source`, of a model or data set, is a path: absolute, or beginning with `.` or `~`."""
+    return source.startswith((".", "/", "~"))

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.dataset import Dataset
+from emoprobe.config.section import is_local
 from emoprobe.conversations.sources import DataError, Row, kind_of, open_source
 from emoprobe.conversations.sources.data_source import paths_sha256
 from emoprobe.conversations.sources.files import is_file
 from emoprobe.graders.answers import LETTERS, canonical, gold_letter, gold_number, with_options
-from emoprobe.models.source import is_local
 from emoprobe.results.layout import draw_id, split_draw_id
 from emoprobe.results.trajectory import Sample
 from emoprobe.text import half_surrogate

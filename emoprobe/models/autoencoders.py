@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from emoprobe.config.science.features import Autoencoder
-from emoprobe.models.source import is_local, shapes
+from emoprobe.config.section import is_local
+from emoprobe.models.source import shapes
 
 Format = Literal["saelens", "sparsify"]
 CONFIG = "cfg.json"

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from emoprobe.config.science.model import Model
-from emoprobe.models.source import EMBEDDED, is_local
+from emoprobe.config.section import is_local
+from emoprobe.models.source import EMBEDDED
 
 # Before its first conversion there is no file to read these from.
 EMBEDDED_LAYERS, EMBEDDED_WIDTH = 30, 576

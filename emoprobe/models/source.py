@@ -17,6 +17,7 @@ from typing import Any
 from emoprobe.config.errors import shown
 from emoprobe.config.science.capture import Capture
 from emoprobe.config.science.model import Model
+from emoprobe.config.section import is_local
 from emoprobe.results import atomic
 from emoprobe.results.record import DamagedError, read_json
 
@@ -67,11 +68,6 @@ class ModelCard:
             return cls(**values)
         except TypeError as error:
             raise DamagedError(path, error) from None
-
-
-def is_local(source: str) -> bool:
-    """Whether a source names a directory: an absolute path, or one that begins with `.` or `~`."""
-    return source.startswith((".", "/", "~"))
 
 
 def directory_sha256(directory: Path) -> str:

@@ -18,11 +18,11 @@ from emoprobe.config.errors import ConfigError, lines_by_experiment
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import Study
 from emoprobe.config.science.dataset import Dataset
+from emoprobe.config.section import is_local
 from emoprobe.conversations.sources import DataError, check_source, files, kind_of, reasoning_gym
 from emoprobe.conversations.sources.data_source import is_here
 from emoprobe.conversations.variants import VariantError, load_transform, variant_texts
 from emoprobe.models import autoencoders
-from emoprobe.models import source as models
 from emoprobe.models.settings import layer_count, stream_width
 from emoprobe.results.layout import MODELS
 from emoprobe.workflow.heavy_checks import MOST_ROWS, ask, row_problems, unless_unanswered
@@ -131,7 +131,7 @@ def _features(config: Config, converted: Path) -> Iterator[str]:
             f"features.autoencoder.source = {settings.source!r}: is here, and an id of the hub otherwise; write "
             f"./{settings.source}, or rename it"
         )
-    if not models.is_local(settings.source):
+    if not is_local(settings.source):
         return
     try:
         width = autoencoders.input_width(autoencoders.local_folder(settings))

@@ -13,6 +13,7 @@ from emoprobe import __version__
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.capture import RESID_POST, Capture
 from emoprobe.config.science.model import Model
+from emoprobe.config.section import is_local
 from emoprobe.conversations import variants
 from emoprobe.conversations.rendering import PromptError, Renderer
 from emoprobe.conversations.samples import DataError, draw
@@ -47,7 +48,7 @@ def check_model(config: Config, cache: Path | None, converted: Path) -> Iterator
     try:
         models.check_source(config.model.source)
         directory = directory_of(config.model, converted)
-        if directory is not None and models.is_local(config.model.source):
+        if directory is not None and is_local(config.model.source):
             models.check_directory(directory)
     except ModelError as error:
         yield str(error)
@@ -194,7 +195,7 @@ def _captures(config: Config, directory: Path, cache: Path | None) -> Iterator[s
 
 def directory_of(model: Model, converted: Path) -> Path | None:
     """Where a model lies, if it is on this machine's disk and not in the cache of the hub."""
-    if models.is_local(model.source):
+    if is_local(model.source):
         return Path(model.source).expanduser()
     directory = converted / models.EMBEDDED
     return directory if model.source == models.EMBEDDED and (directory / "config.json").is_file() else None

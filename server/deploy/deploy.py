@@ -21,6 +21,7 @@ from emoprobe.config.errors import ConfigError
 from emoprobe.config.execution.deploy import Deploy
 from emoprobe.config.execution.workers import Workers
 from emoprobe.config.experiment import Config
+from emoprobe.config.section import is_local
 from emoprobe.models import source as models
 from emoprobe.models.hardware import QUERY, parse_gpus
 from emoprobe.results.layout import MODELS
@@ -173,7 +174,7 @@ def _standing(wanted: DeployedModel, site: Site, place: Path, environment: dict[
             print(f"{host.name}: installs the environment, which takes minutes the first time", file=out)
             python = site.install()
         source = wanted.config.model.source
-        if models.is_local(source):
+        if is_local(source):
             print(f"{host.name}: sends the model {source}", file=out)
             site.send_model(Path(source).expanduser(), model_folder(source))
         key = secrets.token_urlsafe(32)
@@ -192,7 +193,7 @@ def _order(wanted: DeployedModel, site: Site, environment: dict[str, str]) -> Or
     """The order for the keeper: the first experiment, as that machine sees it."""
     config = wanted.config
     source = config.model.source
-    if models.is_local(source):
+    if is_local(source):
         source = f"{site.folder}/models/{model_folder(source)}"
     # Endpoints and their keys are of this side, and a port that is free here need not be there.
     others = {"endpoints", "capture_endpoints", "hardware", "api_key_env", "api_key_file", "capture_files", "port"}

@@ -13,6 +13,7 @@ from typing import Any
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
+from emoprobe.config.section import is_local
 from emoprobe.conversations import variants
 from emoprobe.models import source as models
 from emoprobe.results.layout import Layout
@@ -95,7 +96,7 @@ def _distinct_servers(configs: Iterable[Config]) -> list[str]:
         if model not in identities:
             identities[model] = models.identity(config.model)
         # Another folder may have another model under the same relative path.
-        source = Path(config.model.source).expanduser().resolve() if models.is_local(config.model.source) else ""
+        source = Path(config.model.source).expanduser().resolve() if is_local(config.model.source) else ""
         entry: list[Any] = [
             [str(source), identities[model], config.model.dtype],
             # A module is imported once, so a pool that is kept alive would go on with the old source of a transform.

@@ -107,8 +107,8 @@ def test_probe_settings_without_captures_plan_only_the_description(after: Callab
 @pytest.mark.parametrize(
     ("module", "planned"),
     [
-        ("tasks/grading.py", ANALYSIS),
-        ("tasks/numbers.py", ANALYSIS),
+        ("graders/grading.py", ANALYSIS),
+        ("graders/answers.py", ANALYSIS),
         ("results/tables.py", ANALYSIS),
         ("analysis/paired_tests.py", {name: 1 for name in ANALYSIS if name != "tabulate_trajectories"}),
         ("report/figures/behaviour.py", {"draw_figures": 1, "report_experiment": 1}),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from emoprobe.config.science.dataset import Dataset
-from emoprobe.models.source import is_local
+from emoprobe.config.section import is_local
 
 MAX_PATH = 4096  # bytes, of Linux
 

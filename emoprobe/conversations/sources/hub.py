@@ -10,9 +10,9 @@ from tempfile import TemporaryDirectory
 
 from emoprobe.config.errors import shown
 from emoprobe.config.science.dataset import Dataset
+from emoprobe.config.section import is_local
 from emoprobe.conversations.sources.data_source import DataError, Kind, Row, is_here, pick
 from emoprobe.conversations.sources.files import SUFFIXES
-from emoprobe.models.source import is_local
 
 # Short name → data set and its configuration.
 SHORT_NAMES = {"gsm8k": ("openai/gsm8k", "main")}
