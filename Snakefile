@@ -34,6 +34,7 @@ rule all:
 
 
 onstart:
+    outcome.date_future_files_to_now(STUDY, ROOT)
     # Here, as it brings rich, which a plan does without.
     from emoprobe.workflow.live_servers import show_servers
     from emoprobe.workflow.lost_jobs import watch_jobs

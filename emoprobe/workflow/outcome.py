@@ -1,4 +1,4 @@
-"""Messages that a run prints at its end: headline numbers, and failures by reason."""
+"""What a run says at its end, and what it does to the dates of its files at its beginning."""
 
 from __future__ import annotations
 
@@ -8,8 +8,15 @@ from pathlib import Path
 
 from emoprobe.config.files import Study
 from emoprobe.report.closing import study_text, summary_text
+from emoprobe.results.dates import date_to_now, files_below
 from emoprobe.results.layout import Layout
 from emoprobe.workflow.failures import failure_text
+
+
+def date_future_files_to_now(study: Study, results: Path) -> None:
+    """Date every file of the plan that seems to come from the future to now; see `emoprobe.results.dates`."""
+    for name in study.configs:
+        date_to_now(files_below(results / name))
 
 
 def summaries(study: Study, results: Path, files: Collection[Path]) -> str:

@@ -13,6 +13,7 @@ from emoprobe.conversations.requests import chat_request, message_spans, rendere
 from emoprobe.conversations.responses import Delivery, ResponseError, check_response, completed, failed
 from emoprobe.conversations.samples import sample_index, split_draw_id
 from emoprobe.results.activation_folder import ActivationFolder, StoredTensors
+from emoprobe.results.dates import date_to_now
 from emoprobe.results.record import DamagedError
 from emoprobe.results.trajectory import STATE, AgentState, Sample
 from server.pool.experiment_jobs import ExperimentJobs
@@ -79,6 +80,7 @@ async def generate(experiment: ExperimentJobs, fleet: Fleet, variant: str, name:
         if inline is not None:
             await _pull_pushed(experiment, fleet, inline, response, delivery)
         trajectory = completed(config, variant, sample, request, prompt, response, delivery, draw=number)
+    date_to_now([layout.sample(sample_id), layout.model])
     await write(trajectory.write, layout.pair(variant, name))
 
 
@@ -115,6 +117,7 @@ async def capture_tokens(experiment: ExperimentJobs, fleet: Fleet, variant: str,
 async def _replay(experiment: ExperimentJobs, fleet: Fleet, variant: str, name: str, wanted: dict[str, Any]) -> None:
     path = experiment.layout.pair(variant, name) / STATE
     state = AgentState.read_file(path)
+    date_to_now([path, experiment.layout.model])
     if state.error is not None:
         await _write_failed_capture(experiment, wanted, state.error, [])
         return

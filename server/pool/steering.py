@@ -10,6 +10,7 @@ from emoprobe.conversations.requests import chat_request, rendered_prompt, sent_
 from emoprobe.conversations.responses import completed, failed
 from emoprobe.conversations.samples import split_draw_id
 from emoprobe.models.source import ModelError
+from emoprobe.results.dates import date_to_now
 from emoprobe.results.layout import SCORES
 from emoprobe.results.record import DamagedError
 from emoprobe.results.trajectory import STATE, AgentState, Sample, Scores, Trajectory
@@ -73,10 +74,12 @@ async def steer(experiment: ExperimentJobs, fleet: Fleet, where: str, name: str)
     sample = Sample.read(layout.sample(sample_id))
     request = chat_request(config, experiment.model_name, steered.variant, sample, number)
     prompt = rendered_prompt(config, await experiment.renderer(), request)
+    sources = [layout.sample(sample_id), layout.model]
     steering: list[dict[str, Any]] = []
     if edit is not None:
         steering = [requests.edit_body(edit, layout, experiment.results)]
         request |= {"ndif": {"steering": steering}}
+        sources.append(layout.direction(edit.direction))
     check = requests.check_steered(steering, prompt.token_ids)
     body = _sent(experiment, sent_request(request, prompt.token_ids))
     asked = ServerDemand(place, "/v1/completions", body, config.workers.timeout, check)
@@ -91,6 +94,7 @@ async def steer(experiment: ExperimentJobs, fleet: Fleet, where: str, name: str)
     assert made.state is not None
     # Whatever generates the other trajectories, these come from the server that can steer.
     trajectory = Trajectory(made.messages, made.state.model_copy(update={"backend": "nnsight"}), made.outcome)
+    date_to_now(sources)
     await write(trajectory.write, layout.steered(*steered))
 
 
@@ -112,6 +116,7 @@ async def score(experiment: ExperimentJobs, fleet: Fleet, where: str, name: str)
     steered, place = await _planned(experiment, where, name)
     folder = layout.steered(*steered)
     state = AgentState.read_file(folder / STATE)
+    date_to_now([folder / STATE])
     if state.error is not None:
         await write(Scores(error=state.error).write, folder / SCORES)
         return
