@@ -6,14 +6,14 @@ from emoprobe.conversations.samples import captured_pairs, experiment_pairs
 from emoprobe.results import atomic
 from emoprobe.results.activation_folder import ActivationError
 from emoprobe.results.verification import verify
-from emoprobe.workflow.steered import steering_plan
+from emoprobe.workflow.steered import steering_grid
 from scripts.arguments import experiment_arguments, told
 
 
 def main() -> None:
     """Command line; see --help."""
     config, layout = experiment_arguments(__doc__)
-    steered = steering_plan(config.model_dump_json(), None).trajectories if config.steering.enabled else ()
+    steered = steering_grid(config.model_dump_json(), None).trajectories if config.steering.enabled else ()
     with told(ActivationError):
         found = verify(layout, experiment_pairs(config), captured_pairs(config), steered)
     if found.unhashed:

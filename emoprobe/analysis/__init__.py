@@ -1,5 +1,5 @@
-"""From trajectories and activations to numbers and conclusions: behaviour, paired tests, power, probes, steering.
+"""Statistics, conclusions and limits: from trajectories and activations to numbers. Writes no file.
 
-`conclusion` has the types of verdicts and reasons, `limits` those of what an experiment cannot show. It imports
-`config`, `results`, `conversations` and `graders`; it draws nothing and writes no file.
+`conclusion` defines verdicts with their reasons, `limits` the notes on what an experiment cannot show.
+Imports `config`, `conversations`, `graders`, `models`, `results` and `steering`.
 """

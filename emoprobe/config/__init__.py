@@ -1,4 +1,4 @@
-"""An experiment's configuration: what every key is, reading it from files, and readable errors.
+"""Configuration of an experiment: the keys, the reader of YAML and JSON files, and error messages.
 
-The lowest layer of the library: it imports nothing else of it.
+The lowest layer of the library. Imports nothing else of it but `text`.
 """

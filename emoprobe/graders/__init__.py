@@ -1,1 +1,4 @@
-"""Extract answers from completions and compare them with the gold answer. Imports `results`."""
+"""Answer extraction from completions, and comparison with the gold answer.
+
+Imports nothing else of the library.
+"""

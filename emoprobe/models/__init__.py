@@ -1,4 +1,4 @@
-"""Models: where they come from, what they run on, where their layers and residual stream are, positions of tokens.
+"""Model sources, hardware, decoder layers, the residual stream and token positions.
 
-It imports `config` and `results`.
+Imports `config` and `results`.
 """

@@ -1,4 +1,4 @@
-"""What a person reads: figures, statements with their verdicts, the pages of experiments and studies.
+"""Figures, statements, and the pages of experiments and studies.
 
-It imports `analysis`, `results` and `config`.
+Imports `analysis`, `config` and `results`.
 """

@@ -1,4 +1,4 @@
-"""The files of an experiment: where they lie, and one record each that reads, writes and checks them.
+"""Paths and records of the files of an experiment; `catalogue` declares the tables.
 
-It imports nothing else of the library; tables are declared in `catalogue`.
+Readers that need another package import it inside a function. Imports `config`, `conversations` and `storage`.
 """

@@ -1,5 +1,5 @@
-"""The stages from trajectories to a report, a module each: from files of an experiment's folder to files in it.
+"""Functions that a rule's script calls: read files of an experiment's folder, compute, write files to it.
 
-A rule of the workflow runs one of them; `folder` runs them all in a folder that anybody made. They import every other
-part of the library and know nothing of Snakemake.
+`folder` runs all stages in a folder of any origin.
+Imports `analysis`, `config`, `conversations`, `models`, `report`, `results` and `steering`.
 """

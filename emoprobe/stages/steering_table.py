@@ -8,10 +8,10 @@ from emoprobe.results.tables import write_table
 from emoprobe.steering.grid import SteeringGrid
 
 
-def tabulate(plan: SteeringGrid, layout: Layout) -> None:
+def tabulate(grid: SteeringGrid, layout: Layout) -> None:
     """Write the table of what an experiment steers.
 
     Raises:
         DamagedError: a file is damaged.
     """
-    write_table(layout, "steering", steering_table(layout, plan.trajectories, plan.directions))
+    write_table(layout, "steering", steering_table(layout, grid.trajectories, grid.directions))

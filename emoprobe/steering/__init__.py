@@ -1,4 +1,4 @@
-"""Steering as files: which trajectories there are under which edits, the directions, the requests and their scores.
+"""Steering conditions, directions, and requests for steered trajectories.
 
-It imports `config`, `results`, `tasks`, `models` and, of `analysis`, what is compared with what.
+Imports `analysis`, `config`, `conversations` and `results`.
 """

@@ -60,11 +60,11 @@ class Lengths:
 _one_at_a_time = threading.Lock()
 
 
-def fit(plan: SteeringGrid, layout: Layout, name: str, folder: Path = Path()) -> None:
+def fit(grid: SteeringGrid, layout: Layout, name: str, folder: Path = Path()) -> None:
     """Make one direction of an experiment and write its file.
 
     Args:
-        plan: what the experiment steers.
+        grid: what the experiment steers.
         layout: its files, the activations of the fitting half among them.
         name: of the direction.
         folder: where relative paths of direction files are taken from.
@@ -73,20 +73,20 @@ def fit(plan: SteeringGrid, layout: Layout, name: str, folder: Path = Path()) ->
         DirectionError: the activations, or the file, do not give one.
         ActivationError: an activation folder is missing or damaged.
     """
-    direction, position = plan.directions[name], plan.config.steering.fit.position
+    direction, position = grid.directions[name], grid.config.steering.fit.position
     made: dict[str, Any] = {"family": direction.family, "tone": direction.tone}
-    lengths = stream_lengths(layout, plan.fitted, position)
-    depth = plan.n_layers or lengths.layers[-1] + 1
+    lengths = stream_lengths(layout, grid.fitted, position)
+    depth = grid.n_layers or lengths.layers[-1] + 1
     vectors = np.zeros((depth, lengths.width))
-    if name in plan.config.steering.files:
-        vectors = read_direction(plan.config.steering.files[name], folder, depth, lengths.width)
+    if name in grid.config.steering.files:
+        vectors = read_direction(grid.config.steering.files[name], folder, depth, lengths.width)
     elif direction.family == "random":
-        vectors[lengths.layers] = _generator(plan, direction).standard_normal((len(lengths.layers), lengths.width))
+        vectors[lengths.layers] = _generator(grid, direction).standard_normal((len(lengths.layers), lengths.width))
     else:
         third = [CONTROL] if direction.family == "orthogonal" else []
-        stream = read_stream(layout, [str(direction.tone), plan.reference, *third], plan.fitted, position)
-        vectors[stream.layers] = MAKERS[direction.family](plan, direction, stream)
-        made |= {"reference": plan.reference, "position": position, "samples": stream.samples}
+        stream = read_stream(layout, [str(direction.tone), grid.reference, *third], grid.fitted, position)
+        vectors[stream.layers] = MAKERS[direction.family](grid, direction, stream)
+        made |= {"reference": grid.reference, "position": position, "samples": stream.samples}
     norms = np.zeros(depth, dtype=np.float32)
     norms[lengths.layers] = lengths.norms
     tensors = {KEY: unit(vectors, name, lengths.layers), f"{KEY}.norm": norms}
@@ -167,21 +167,21 @@ def unit(vectors: np.ndarray, name: str, layers: list[int]) -> np.ndarray:
     return np.where(lengths > 0, vectors / np.where(lengths > 0, lengths, 1.0), 0.0).astype(np.float32)
 
 
-def _tone(plan: SteeringGrid, direction: ToneDirection, stream: Stream) -> np.ndarray:
+def _tone(grid: SteeringGrid, direction: ToneDirection, stream: Stream) -> np.ndarray:
     """Difference of means between tone and reference, (layers, d)."""
-    rows: np.ndarray = _differences(plan, direction, stream).mean(0)
+    rows: np.ndarray = _differences(grid, direction, stream).mean(0)
     return rows
 
 
-def _probe(plan: SteeringGrid, direction: ToneDirection, stream: Stream) -> np.ndarray:
+def _probe(grid: SteeringGrid, direction: ToneDirection, stream: Stream) -> np.ndarray:
     """Weights of the discriminant between tone and reference for the raw stream, (layers, d).
 
     w = S⁻¹ δ, with S = (1 − γ) C + γ tr(C)/d · I of the covariance C within both variants after features were scaled
     to unit variance (Friedman 1989), γ being `probes.shrinkage`. The inverse is that of a matrix as large as there are
     rows (Woodbury).
     """
-    gamma = plan.config.probes.shrinkage
-    tone, reference = stream.values[str(direction.tone)], stream.values[plan.reference]
+    gamma = grid.config.probes.shrinkage
+    tone, reference = stream.values[str(direction.tone)], stream.values[grid.reference]
     scale = np.concatenate([tone, reference]).std(0)
     scale = np.where(scale > 0, scale, 1.0)
     weights = np.empty(tone.shape[1:])
@@ -197,20 +197,20 @@ def _probe(plan: SteeringGrid, direction: ToneDirection, stream: Stream) -> np.n
     return weights
 
 
-def _orthogonal(plan: SteeringGrid, direction: ToneDirection, stream: Stream) -> np.ndarray:
+def _orthogonal(grid: SteeringGrid, direction: ToneDirection, stream: Stream) -> np.ndarray:
     """The tone's direction without its part along what the reference's text adds to `control`, (layers, d)."""
-    raw = _tone(plan, direction, stream)
-    added = (stream.values[plan.reference] - stream.values[CONTROL]).mean(0)
+    raw = _tone(grid, direction, stream)
+    added = (stream.values[grid.reference] - stream.values[CONTROL]).mean(0)
     added = added / np.maximum(np.linalg.norm(added, axis=1, keepdims=True), 1e-30)
     rows: np.ndarray = raw - (raw * added).sum(1, keepdims=True) * added
     return rows
 
 
-def _shuffled(plan: SteeringGrid, direction: ToneDirection, stream: Stream) -> np.ndarray:
+def _shuffled(grid: SteeringGrid, direction: ToneDirection, stream: Stream) -> np.ndarray:
     """The difference of means with tone and reference exchanged in half the questions, (layers, d)."""
-    differences = _differences(plan, direction, stream)
+    differences = _differences(grid, direction, stream)
     signs = np.where(np.arange(len(differences)) % 2, -1.0, 1.0)
-    _generator(plan, direction).shuffle(signs)
+    _generator(grid, direction).shuffle(signs)
     rows: np.ndarray = (differences * signs[:, None, None]).mean(0)
     return rows
 
@@ -223,15 +223,15 @@ MAKERS: dict[str, Callable[[SteeringGrid, ToneDirection, Stream], np.ndarray]] =
 }
 
 
-def _differences(plan: SteeringGrid, direction: ToneDirection, stream: Stream) -> np.ndarray:
+def _differences(grid: SteeringGrid, direction: ToneDirection, stream: Stream) -> np.ndarray:
     """Tone minus reference, (n, layers, d)."""
-    rows: np.ndarray = stream.values[str(direction.tone)] - stream.values[plan.reference]
+    rows: np.ndarray = stream.values[str(direction.tone)] - stream.values[grid.reference]
     return rows
 
 
-def _generator(plan: SteeringGrid, direction: ToneDirection) -> np.random.Generator:
+def _generator(grid: SteeringGrid, direction: ToneDirection) -> np.random.Generator:
     """Random numbers that follow from the experiment's seed and the direction's name."""
-    digest = hashlib.sha256(f"{plan.config.experiment.seed}:{direction.name}".encode()).digest()
+    digest = hashlib.sha256(f"{grid.config.experiment.seed}:{direction.name}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "big"))
 
 

@@ -1,4 +1,4 @@
-"""Activations in object storage: shards of many folders, pushed, checked, read by ranges and pulled, on obstore.
+"""Activations in object storage: shards of many folders, pushed, checked, read by ranges and pulled with obstore.
 
-It may import `emoprobe.config` and `emoprobe.results`; nothing imports it where no storage is used.
+Imported only where storage is configured. Imports `config` and `results`.
 """

@@ -1,6 +1,5 @@
-"""What a workflow asks of the library: targets, digests, checks before a run, provenance, progress, failures.
+"""Library functions for the rules: targets, digests, checks before a run, provenance, progress and failures.
 
-It imports `config`, `results`, `tasks`, `models` and `steering`, of `analysis` the contrasts, and of `report` the list
-of figures and the closing summary. It imports nothing of Snakemake; the modules that watch a run in progress
-(`live_servers`, `lost_jobs`) are handed its objects.
+Imports nothing of Snakemake; modules that watch a run (`live_servers`, `lost_jobs`) receive its objects.
+Imports `analysis`, `config`, `conversations`, `models`, `report`, `results` and `steering`.
 """

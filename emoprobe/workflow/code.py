@@ -128,7 +128,7 @@ def _read(name: str, content: bytes) -> ModuleDigest:
 
 
 def _changes_no_result(tree: ast.Module) -> bool:
-    """Whether a module is about sections of the config that say `changes_results = False`, and about nothing else."""
+    """Return whether all classes of a module are config sections with `changes_results = False`."""
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     return bool(classes) and all(
         any(

@@ -159,7 +159,7 @@ def _experiment(config: Config, layout: Layout) -> ExperimentProgress:
 
 def _steered(config: Config, layout: Layout) -> Iterable[tuple[str, str, str]]:
     """An experiment's steered trajectories."""
-    return SteeredTargets.of(config, layout, CHECKS).plan.trajectories if config.steering.enabled else ()
+    return SteeredTargets.of(config, layout, CHECKS).grid.trajectories if config.steering.enabled else ()
 
 
 def _made(paths: Iterable[Path]) -> FileCount:

@@ -25,12 +25,12 @@ from emoprobe.workflow.triggers import digest
 class SteeredTargets:
     """The files of one experiment's steering."""
 
-    plan: SteeringGrid
+    grid: SteeringGrid
     layout: Layout
 
     @classmethod
     def of(cls, config: Config, layout: Layout, memory: Path | None = None) -> SteeredTargets:
-        """Plan the steering of an experiment.
+        """Return the steering targets of an experiment.
 
         Args:
             config: the experiment.
@@ -40,16 +40,16 @@ class SteeredTargets:
         Raises:
             DataError: the data cannot be read.
         """
-        return cls(steering_plan(config.model_dump_json(), memory), layout)
+        return cls(steering_grid(config.model_dump_json(), memory), layout)
 
     def directions(self) -> list[Path]:
         """The files of all directions."""
-        return [self.layout.direction(name) for name in self.plan.directions]
+        return [self.layout.direction(name) for name in self.grid.directions]
 
     def fitted_on(self, direction: str) -> list[str]:
         """The activations that a direction is fitted on, by their metadata: the tensors may be in object storage."""
-        variants = self.plan.fitted_variants(direction)
-        folders = (self.layout.activations(variant, sample) for variant in variants for sample in self.plan.fitted)
+        variants = self.grid.fitted_variants(direction)
+        folders = (self.layout.activations(variant, sample) for variant in variants for sample in self.grid.fitted)
         return [f"{folder}/{METADATA}" for folder in folders]
 
     def trajectories(self, names: Iterable[str] = (*TRAJECTORY_FILES, SCORES)) -> list[str]:
@@ -57,18 +57,18 @@ class SteeredTargets:
         root, names = f"{self.layout.root}/steering", list(names)
         return [
             f"{root}/{steered.condition}/{steered.variant}/{steered.name}/{name}"
-            for steered in self.plan.trajectories
+            for steered in self.grid.trajectories
             for name in names
         ]
 
     @cached_property
     def made_from(self) -> dict[str, str]:
         """Direction → a digest of what it depends on, besides the activations themselves."""
-        config, plan = self.plan.config, self.plan
-        shared = digest([config.steering.fit.content(), plan.fitted])
+        config, grid = self.grid.config, self.grid
+        shared = digest([config.steering.fit.content(), grid.fitted])
         found = {}
-        for name, direction in plan.directions.items():
-            own: list[Any] = [direction.family, plan.fitted_variants(name)]
+        for name, direction in grid.directions.items():
+            own: list[Any] = [direction.family, grid.fitted_variants(name)]
             if direction.family == "probe":
                 own.append(config.probes.shrinkage)
             if direction.family in ("random", "shuffled"):
@@ -81,8 +81,8 @@ class SteeredTargets:
 
 
 @cache
-def steering_plan(config_json: str, memory: Path | None) -> SteeringGrid:
-    """The plan of a config, given as JSON."""
+def steering_grid(config_json: str, memory: Path | None) -> SteeringGrid:
+    """Return the grid of a config, given as JSON."""
     config = Config.model_validate_json(config_json)
     return SteeringGrid(config, question_groups(config, memory), known_size(config.model)[0])
 

@@ -162,14 +162,14 @@ class Targets:
     @cached_property
     def _names(self) -> dict[str, frozenset[tuple[str, ...]]]:
         """Kind of target → the names of all that there are."""
-        plan = None if self.steering is None else self.steering.plan
+        grid = None if self.steering is None else self.steering.grid
         names: dict[str, Iterable[tuple[str, ...]]] = {
             "sample": ((sample,) for sample in sample_ids(self.config.dataset)),
             "trajectory": self.pairs,
             "activations": self.captured,
             "tokens": self.tokens_of,
-            "direction": () if plan is None else ((name,) for name in plan.directions),
-            "steered": () if plan is None else (tuple(steered) for steered in plan.trajectories),
+            "direction": () if grid is None else ((name,) for name in grid.directions),
+            "steered": () if grid is None else (tuple(steered) for steered in grid.trajectories),
             "autoencoder": ((name,) for name in self.config.features.autoencoders),
         }
         return {kind: frozenset(found) for kind, found in names.items()}
@@ -342,7 +342,7 @@ def budget(study: Study, experiments: Mapping[str, Targets]) -> str:
     total = {"trajectories": 0, "steered trajectories": 0, "tokens": 0, "activation folders": 0}
     for name, config in study.configs.items():
         targets = experiments[name]
-        steered = 0 if targets.steering is None else len(targets.steering.plan.trajectories)
+        steered = 0 if targets.steering is None else len(targets.steering.grid.trajectories)
         counts = {
             "trajectories": len(targets.pairs),
             "steered trajectories": steered,
@@ -366,7 +366,7 @@ def warnings(study: Study, experiments: Mapping[str, Targets]) -> list[str]:
         targets = experiments[name]
         lines = check_records(targets.found or targets.layout)
         if targets.steering is not None:
-            lines += unreachable(config, len(targets.steering.plan.steered))
+            lines += unreachable(config, len(targets.steering.grid.steered))
         found += [f"{name}: {line}" for line in lines]
     return found
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -22,7 +23,7 @@ STATUS, JOBS = "status", "jobs"
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(ABC):
     """One thing for the pool to make; each kind is a class of its own. A sample may end in a draw, such as `-d2`."""
 
     kind: ClassVar[str]
@@ -34,9 +35,9 @@ class Job:
         return [self.kind, *(getattr(self, each.name) for each in fields(self))]
 
     @property
+    @abstractmethod
     def label(self) -> str:
         """The name in messages, which is also the path of the job's log below the folder of its kind."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
