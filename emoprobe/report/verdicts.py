@@ -35,7 +35,7 @@ MEANINGS: dict[Verdict, Meaning] = {
         "model does without an edit",
     ),
     Verdict.NOT_FOUND: Meaning(
-        "the effect was tested and does not exceed them, with this much data",
+        "the effect was tested and is not shown to exceed both chance and simpler explanations, with this much data",
         "that it does not exist",
     ),
     Verdict.NOTE: Meaning("a property of the data that limits what can be concluded, or a description without a test"),
