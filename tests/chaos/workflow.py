@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from tests.chaos.scene import PAIRS, Fault, Scene, captures, nnsight_trajectories, stubs
@@ -37,7 +38,8 @@ def end_snakemake(
         while process.poll() is None:  # after SIGTERM it finishes the jobs that run
             assert time.monotonic() < deadline, scene.printed()[-3000:]
             if number is signal.SIGTERM:  # comes again and again, to meet it at every moment
-                os.kill(process.pid, number)
+                with suppress(ProcessLookupError):  # it may end between the two lines
+                    os.kill(process.pid, number)
             time.sleep(0.01)
         seconds = scene.wait_until_nothing_is_left()
         before = len(scene.workspace.trajectories())

@@ -202,7 +202,7 @@ def test_code_that_fits_another_direction_steers_again_by_the_next_run(
     workspace = after()
     workspace.code = copy_of_code(tmp_path / "code")
     path = workspace.code / "emoprobe/steering/directions.py"
-    fitted = "_differences(plan, direction, stream).mean(0)"
+    fitted = "_differences(grid, direction, stream).mean(0)"
     assert path.read_text().count(fitted) == 1
     path.write_text(path.read_text().replace(fitted, f"-{fitted}"))
     assert workspace.planned() == {"fit_direction": 3}
