@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from emoprobe.results.layout import JOB_KINDS, Layout
+from emoprobe.results.activation_folder import METADATA
+from emoprobe.results.layout import JOB_KINDS, SCORES, JobKind, Layout
+from emoprobe.results.trajectory import MESSAGES
 
 MAX_LINES = 40
 MAX_NAMES = 5
@@ -14,21 +17,45 @@ MAX_NAMES = 5
 INTERRUPTED = ("interrupted by ", "KeyboardInterrupt")
 
 
-def pair_failures(layout: Layout, since: float) -> dict[str, list[str]]:
-    """Reason → the samples and pairs that failed for it, from the logs that were written since a time.
+def failed_jobs(layout: Layout) -> Iterator[tuple[JobKind, str, Path]]:
+    """Yield the kind, the name and the log of each job of which there are many, whose last run failed.
 
-    The log of a trajectory or capture stays empty unless its job fails.
+    Such a job writes its log only where it has something to say; a warning beside a file is no failure.
     """
-    reasons: dict[str, list[str]] = defaultdict(list)
     for kind in JOB_KINDS:
         folder = layout.root / "logs" / kind
         for path in sorted(folder.rglob("*.log")):
-            status = path.stat()
-            if not status.st_size or status.st_mtime < since:
-                continue
-            pair = str(path.relative_to(folder).with_suffix(""))
+            name = path.relative_to(folder).with_suffix("")
+            with suppress(FileNotFoundError):  # the next job of that name has removed it
+                if path.stat().st_size and not _target(layout, kind, name).exists():
+                    yield kind, str(name), path
+
+
+def _target(layout: Layout, kind: JobKind, name: Path) -> Path:
+    """The file that a job makes last, by its kind and the name of its log."""
+    match kind:
+        case "sample":
+            return layout.sample(name.name)
+        case "generate":
+            return layout.pair(str(name.parent), name.name) / MESSAGES
+        case "capture":
+            return layout.activations(str(name.parent), name.name) / METADATA
+        case "tokens":
+            return layout.tokens(str(name.parent), name.name) / METADATA
+        case "direction":
+            return layout.direction(name.name)
+        case "steer" | "score":
+            folder = layout.steered(str(name.parent.parent), name.parent.name, name.name)
+            return folder / (MESSAGES if kind == "steer" else SCORES)
+
+
+def pair_failures(layout: Layout, since: float) -> dict[str, list[str]]:
+    """Reason → the samples and pairs that failed for it, from the logs that were written since a time."""
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for kind, name, path in failed_jobs(layout):
+        if path.stat().st_mtime >= since:
             text = path.read_text(encoding="utf-8", errors="replace").strip()
-            reasons[text.removeprefix(f"{pair}: ")].append(f"{kind} {pair}")
+            reasons[text.removeprefix(f"{name}: ")].append(f"{kind} {name}")
     return reasons
 
 

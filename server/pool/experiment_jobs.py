@@ -9,13 +9,10 @@ from pathlib import Path
 
 from emoprobe.config.experiment import Config
 from emoprobe.conversations.rendering import Renderer
-from emoprobe.conversations.samples import Drawer, located
-from emoprobe.models.depth import known_size, layer_count
 from emoprobe.models.source import ModelCard, tokenizer_directory
 from emoprobe.models.tokens import Encode, encoder
 from emoprobe.results.layout import Layout
-from emoprobe.results.sample import Sample
-from emoprobe.steering.grid import SteeringGrid, captured_questions
+from emoprobe.steering.grid import SteeringGrid, drawn_grid
 from server.pool.allowance import Allowance, pair_allowance, steering_allowance
 
 
@@ -33,20 +30,7 @@ class ExperimentJobs:
         self.layout = Layout.of(config.experiment.name, results)
         self.allowance = pair_allowance(config, self.layout)
         self.directory = directory
-        self._drawer: Drawer | None = None
         self._opening, self._loading = threading.Lock(), threading.Lock()
-
-    def sample(self, index: int) -> Sample:
-        """One sample, drawn from the data set, which stays open for the others.
-
-        Raises:
-            DataError: it cannot be drawn.
-        """
-        with self._opening:
-            if self._drawer is None:
-                dataset = located(self.config.dataset, self.directory)  # the pool works elsewhere than the workflow
-                self._drawer = Drawer(dataset, self.config.experiment.seed)
-        return self._drawer.sample(index)
 
     @cached_property
     def card(self) -> ModelCard:
@@ -54,15 +38,18 @@ class ExperimentJobs:
         return ModelCard.read(self.layout.model)
 
     @cached_property
+    def _steering(self) -> SteeringGrid:
+        return drawn_grid(self.config, self.layout, self.directory)
+
+    @property
     def steering(self) -> SteeringGrid:
-        """What is steered; the data are opened for it.
+        """The steered trajectories; the data set is opened for it, once.
 
         Raises:
-            DataError: they cannot be.
+            DataError: the questions cannot be drawn.
         """
-        groups = tuple(self.sample(place).group for place in range(captured_questions(self.config)))
-        depth = layer_count(Path(self.card.path)) or known_size(self.config.model)[0]
-        return SteeringGrid(self.config, groups, depth)
+        with self._opening:
+            return self._steering
 
     @cached_property
     def steering_allowance(self) -> Allowance:

@@ -1,4 +1,4 @@
-"""What the pool does for one job: a sample, a trajectory, or the activations of one, at positions or every token."""
+"""Generate one trajectory, or capture its activations at positions or at every token."""
 
 from __future__ import annotations
 
@@ -23,20 +23,6 @@ from server.pool.fleet import Fleet, ServerDemand, UnansweredError
 from server.pool.worker import Worker
 
 Check = Callable[[Any], dict[str, Any]]
-
-
-async def draw(experiment: ExperimentJobs, sample_id: str) -> None:
-    """Draw one sample and write it.
-
-    Raises:
-        DataError: it cannot be drawn. A data file's relative path is taken from where the workflow was started.
-    """
-
-    def work() -> None:
-        sample = experiment.sample(sample_index(sample_id))
-        sample.write(experiment.layout.sample(sample_id))
-
-    await write(work)
 
 
 async def generate(experiment: ExperimentJobs, fleet: Fleet, variant: str, name: str) -> None:

@@ -17,7 +17,6 @@ from emoprobe.conversations.rendering import PromptError
 from emoprobe.conversations.samples import DataError
 from emoprobe.conversations.variants import VariantError
 from emoprobe.models.source import ModelError
-from emoprobe.results.activation_folder import ActivationError
 from emoprobe.results.os_errors import what_to_do
 from emoprobe.results.record import DamagedError
 from server.pool import jobs, steering
@@ -31,11 +30,9 @@ from server.pool.protocol import (
     STATUS,
     Caller,
     CaptureJob,
-    DirectionJob,
     GenerateJob,
     Job,
     ProtocolError,
-    SampleJob,
     ScoreJob,
     SteerJob,
     TokensJob,
@@ -225,8 +222,8 @@ class Pool:
             reason = f"a file of {root} cannot be read or written: {error.strerror or error}"
             return f"{job.label}: {reason}\nWhat to do: {what_to_do(error)}\n"
         told = (
-            GaveUpError, RefusedError, VariantError, DataError, DamagedError, ActivationError, SteeringJobError,
-            PromptError, ModelError,
+            GaveUpError, RefusedError, VariantError, DataError, DamagedError, SteeringJobError, PromptError,
+            ModelError,
         )  # fmt: skip
         if isinstance(error, told):
             message = f"{job.label}: {error}\n"
@@ -239,20 +236,13 @@ class Pool:
 
     async def _do(self, run: Run, job: Job) -> None:
         experiment = run.experiment(job.experiment)
-        match job:
-            case SampleJob():
-                await jobs.draw(experiment, job.sample)
-                return
-            case DirectionJob():
-                await steering.fit_direction(experiment, job.direction)
-                return
-            case GenerateJob():
-                fleet = self._fleets.of(experiment.config.generation.backend, experiment, run.logs)
-                if fleet.is_local and not experiment.config.captures_inline:
-                    self._fleets.start_capture_early(experiment, run.logs)
-                with self._fleets.generating(fleet):
-                    await jobs.generate(experiment, fleet, job.variant, job.sample)
-                return
+        if isinstance(job, GenerateJob):
+            fleet = self._fleets.of(experiment.config.generation.backend, experiment, run.logs)
+            if fleet.is_local and not experiment.config.captures_inline:
+                self._fleets.start_capture_early(experiment, run.logs)
+            with self._fleets.generating(fleet):
+                await jobs.generate(experiment, fleet, job.variant, job.sample)
+            return
         fleet = self._fleets.of("nnsight", experiment, run.logs)
         await self._fleets.before_capture(fleet)
         match job:

@@ -40,19 +40,6 @@ class Job:
 
 
 @dataclass(frozen=True)
-class SampleJob(Job):
-    """Draw a question from the data set."""
-
-    kind: ClassVar[str] = "sample"
-    sample: str
-
-    @property
-    def label(self) -> str:
-        """`questions/{sample}`."""
-        return f"questions/{self.sample}"
-
-
-@dataclass(frozen=True)
 class PairJob(Job):
     """A job for one sample of one variant."""
 
@@ -87,19 +74,6 @@ class TokensJob(PairJob):
 
 
 @dataclass(frozen=True)
-class DirectionJob(Job):
-    """Fit a direction on activations."""
-
-    kind: ClassVar[str] = "direction"
-    direction: str
-
-    @property
-    def label(self) -> str:
-        """`directions/{direction}`."""
-        return f"directions/{self.direction}"
-
-
-@dataclass(frozen=True)
 class ConditionJob(Job):
     """A job for a steered trajectory; `condition` is such as `joy/add-all/L14/d0.4`, or `none`."""
 
@@ -127,9 +101,7 @@ class ScoreJob(ConditionJob):
     kind: ClassVar[str] = "score"
 
 
-KINDS: dict[str, type[Job]] = {
-    each.kind: each for each in (SampleJob, GenerateJob, CaptureJob, TokensJob, DirectionJob, SteerJob, ScoreJob)
-}
+KINDS: dict[str, type[Job]] = {each.kind: each for each in (GenerateJob, CaptureJob, TokensJob, SteerJob, ScoreJob)}
 
 
 @dataclass(frozen=True)
@@ -183,6 +155,11 @@ class JobRequest:
 
     access: Access
     job: Job
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """The turn of the experiment's model, and the place of the experiment."""
+        return self.access.turns.get(self.job.experiment, (-1, -1))
 
     def __str__(self) -> str:
         access = self.access

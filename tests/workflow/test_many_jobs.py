@@ -25,7 +25,7 @@ PLUGINS = ("--executor", "emoprobe", "--scheduler", "emoprobe", "--keep-going")
 SNAKEFILE = """
 import os
 from pathlib import Path
-from server.pool.protocol import Access, Caller, Generate, Request
+from server.pool.protocol import Access, Caller, GenerateJob, JobRequest
 
 ACCESS = Access(Path("pool/a.address"), Caller("plan", "results", os.getcwd(), os.getpid()), "{python}", Path("{root}"))
 JOBS = [f"g_{{number:05d}}" for number in range(config["jobs"])]
@@ -45,7 +45,7 @@ rule make:
     threads: 0
     resources: requests=1
     params:
-        request=lambda wildcards, input: Request(ACCESS, Generate("one", wildcards.variant, wildcards.sample)),
+        request=lambda wildcards, input: JobRequest(ACCESS, GenerateJob("one", wildcards.variant, wildcards.sample)),
         made_from=config.get("made_from", "x"), number=lambda wildcards: len(wildcards.sample)
     shell: "{{params.request}} 2> {{log}}"
 

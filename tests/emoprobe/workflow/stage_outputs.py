@@ -22,6 +22,7 @@ from safetensors.numpy import load_file, save_file
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.conversations.responses import Delivery
+from emoprobe.conversations.samples import draw
 from emoprobe.models.dequantise import dequantise
 from emoprobe.models.source import ModelCard
 from emoprobe.results import atomic
@@ -102,8 +103,8 @@ class Scene:
         experiment = ExperimentJobs(config, folder, folder)
         card = ModelCard("tiny", str(model), None, "", 2048)
         atomic.write_json(experiment.layout.model, card.to_json())
-        for number in range(1, 5):
-            asyncio.run(jobs.draw(experiment, f"q_{number:04d}"))
+        for sample in draw(config.dataset, config.experiment.seed):
+            sample.write(experiment.layout.sample(sample.sample_id))
         return cls(folder, cast(Fleet, OneServer(url)), experiment)
 
     def answer(self, variant: str, name: str) -> AgentState:

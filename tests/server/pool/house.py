@@ -182,8 +182,7 @@ class House:
 
     async def ask(self, kind: str, experiment: str, variant: str, sample: str) -> str:
         """Ask for one job; return why it failed, `ok` where it did not."""
-        # Some kinds have other fields; tests name the label of the job.
-        words = [experiment, *{"sample": [sample], "direction": [sample]}.get(kind, [variant, sample])]
+        words = [experiment, variant, sample]
         if kind in ("steer", "score"):
             condition, _, variant = variant.rpartition("/")
             words = [experiment, condition, variant, sample]
