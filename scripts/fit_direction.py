@@ -5,7 +5,7 @@ import argparse
 from emoprobe.conversations.samples import DataError
 from emoprobe.results.activation_folder import ActivationError
 from emoprobe.steering.directions import DirectionError, fit
-from emoprobe.steering.grid import drawn_grid
+from emoprobe.steering.drawn import drawn_grid
 from scripts.arguments import add_experiment, read_experiment, told
 
 

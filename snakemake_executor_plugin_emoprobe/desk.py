@@ -38,7 +38,7 @@ class Desk:
         self._answers: list[tuple[int, str]] = []
         self._unreported = 0
         self._stopped = self._closed = False
-        self._clients: dict[Access | tuple[str, ...], Any] = {}
+        self._clients: dict[Access | tuple[str, ...], PoolClient | SampleProcess] = {}
         self._reasons: set[str] = set()
         threading.Thread(target=self._work, name="requests", daemon=True).start()
 
@@ -118,14 +118,18 @@ class Desk:
             else:
                 requests.setdefault(request.script, []).append((number, request))
         for receiver, numbered in requests.items():
-            self._client(receiver).ask(numbered)
+            client: Any = self._client(receiver)
+            client.ask(numbered)
 
     def _client(self, receiver: Access | tuple[str, ...]) -> PoolClient | SampleProcess:
         """The client of a pool, or of the process of a script that draws samples."""
         with self._changed:
             if receiver not in self._clients:
-                client = SampleProcess if isinstance(receiver, tuple) else PoolClient
-                self._clients[receiver] = client(receiver, self._answered)
+                self._clients[receiver] = (
+                    PoolClient(receiver, self._answered)
+                    if isinstance(receiver, Access)
+                    else SampleProcess(receiver, self._answered)
+                )
             return self._clients[receiver]
 
     def _answered(self, number: int, reason: str) -> None:

@@ -10,18 +10,13 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
-from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
 from emoprobe.analysis.contrasts import references_of
 from emoprobe.config.experiment import Config
 from emoprobe.config.names import CONTROL
 from emoprobe.config.science.steering import MIDDLE, NONE, Operation, Phase, layer_sets
-from emoprobe.conversations.samples import draw, draw_id, located, sample_id
-from emoprobe.models.depth import known_size, layer_count
-from emoprobe.models.source import ModelCard
-from emoprobe.results.layout import Layout
+from emoprobe.conversations.samples import draw_id, sample_id
 from emoprobe.steering.questions import Halves, halves
 
 Family = Literal["tone", "probe", "file", "feature", "random", "shuffled", "orthogonal"]
@@ -189,23 +184,6 @@ class SteeringGrid:
 
     def _ids(self, places: Sequence[int]) -> list[str]:
         return [sample_id(self.config.dataset, place) for place in places]
-
-
-def drawn_grid(config: Config, layout: Layout, folder: Path = Path()) -> SteeringGrid:
-    """Return the grid of an experiment whose model is prepared; opens the data set for the groups of its questions.
-
-    Args:
-        config: the experiment.
-        layout: its files.
-        folder: where a relative path of a data set starts.
-
-    Raises:
-        DataError: the questions cannot be drawn.
-    """
-    questions = draw(located(config.dataset, folder), config.experiment.seed)
-    groups = tuple(sample.group for sample in islice(questions, captured_questions(config)))
-    depth = layer_count(Path(ModelCard.read(layout.model).path)) or known_size(config.model)[0]
-    return SteeringGrid(config, groups, depth)
 
 
 def captured_questions(config: Config) -> int:

@@ -14,7 +14,7 @@ from emoprobe.results.activation_folder import METADATA
 from emoprobe.results.layout import SCORES, Layout
 from emoprobe.results.record import DamagedError
 from emoprobe.results.trajectory import MESSAGES, STATE, AgentState
-from emoprobe.workflow.failures import failed_jobs
+from emoprobe.workflow.outcome import failed_jobs
 from emoprobe.workflow.remembered import CHECKS
 from emoprobe.workflow.steered import SteeredTargets
 

@@ -17,9 +17,9 @@ from emoprobe.results.dates import date_to_now
 from emoprobe.results.record import DamagedError
 from emoprobe.results.sample import Sample
 from emoprobe.results.trajectory import STATE, AgentState
-from server.pool.experiment_jobs import ExperimentJobs
-from server.pool.fetched import delete_at_server, fetch_from_server
+from server.pool.connections import delete_at_server, fetch_from_server
 from server.pool.fleet import Fleet, ServerDemand, UnansweredError
+from server.pool.run import ExperimentJobs
 from server.pool.worker import Worker
 
 Check = Callable[[Any], dict[str, Any]]

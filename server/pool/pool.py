@@ -10,6 +10,7 @@ import os
 import secrets
 import signal
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,10 @@ from emoprobe.models.source import ModelError
 from emoprobe.results.os_errors import what_to_do
 from emoprobe.results.record import DamagedError
 from server.pool import jobs, steering
-from server.pool.address import PoolAddress
+from server.pool.address import PoolAddress, PoolStatus
 from server.pool.fleet import FleetDownError, GaveUpError, RefusedError
 from server.pool.fleets import Fleets
 from server.pool.launcher import LaunchError
-from server.pool.owners import Owners
 from server.pool.protocol import (
     JOBS,
     STATUS,
@@ -39,7 +39,6 @@ from server.pool.protocol import (
     decode,
 )
 from server.pool.run import PlanError, Run
-from server.pool.status import PoolStatus
 from server.pool.steering import SteeringJobError
 
 log = logging.getLogger(__name__)
@@ -263,3 +262,51 @@ class Pool:
             running={kind: count for kind, count in self._running.items() if count},
             fleets=[fleet.status() for fleet in self._fleets],
         )
+
+
+class Owners:
+    """Watches processes by handle, as their numbers may be used again.
+
+    Args:
+        ended: is called with the number of each process that has ended.
+    """
+
+    def __init__(self, ended: Callable[[int], None]) -> None:
+        self._ended = ended
+        self._handles: dict[int, int] = {}
+        self._stopped: set[int] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._handles)
+
+    def numbers(self) -> list[int]:
+        """The processes that live."""
+        return list(self._handles)
+
+    def adopt(self, owner: int) -> bool:
+        """Watch a process from now on; False where it is gone already."""
+        if owner in self._handles:
+            return True
+        try:
+            handle = os.pidfd_open(owner)
+        except ProcessLookupError:
+            log.warning("owner %d is gone", owner)
+            return False
+        self._handles[owner] = handle
+        asyncio.get_running_loop().add_reader(handle, self._died, owner)
+        return True
+
+    def stop(self, owner: int) -> None:
+        """Ask a workflow, once, to start no more jobs."""
+        if owner in self._handles and owner not in self._stopped:
+            self._stopped.add(owner)
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._handles[owner], signal.SIGTERM)
+
+    def _died(self, owner: int) -> None:
+        handle = self._handles.pop(owner)
+        self._stopped.discard(owner)
+        asyncio.get_running_loop().remove_reader(handle)
+        os.close(handle)
+        log.info("owner %d ended; %d left", owner, len(self._handles))
+        self._ended(owner)

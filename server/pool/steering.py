@@ -18,9 +18,9 @@ from emoprobe.results.scores import Scores
 from emoprobe.results.trajectory import STATE, AgentState, Trajectory
 from emoprobe.steering import requests
 from emoprobe.steering.grid import SteeredPair, SteeringEdit, UnknownConditionError
-from server.pool.experiment_jobs import ExperimentJobs
 from server.pool.fleet import Fleet, ServerDemand, UnansweredError
 from server.pool.jobs import write
+from server.pool.run import ExperimentJobs
 
 
 class SteeringJobError(ValueError):

@@ -237,7 +237,7 @@ def test_lost_parts_of_steered_answers_are_made_alone(after: Callable[..., Works
     [
         ("steering/directions.py", {"fit_direction": 3}),
         ("models/residual.py", {}),
-        ("tasks/requests.py", {}),
+        ("conversations/requests.py", {}),
         ("workflow/triggers.py", {}),
     ],
 )

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,8 +30,8 @@ from emoprobe.results import atomic
 from emoprobe.results.trajectory import AgentState
 from emoprobe.workflow.triggers import STAGES
 from server.pool import jobs, steering
-from server.pool.experiment_jobs import ExperimentJobs
 from server.pool.fleet import Fleet, ServerDemand
+from server.pool.run import ExperimentJobs
 from tests.conftest import PATIENCE
 from tests.workspace import ROOT
 
@@ -155,9 +156,8 @@ def of_sample(scene: Scene) -> Any:
     found = []
     for dataset in (data, data | {"choices": "options"}, made):
         config: Config = parse_config({**CONFIG, "dataset": dataset})
-        experiment = ExperimentJobs(config, scene.folder, scene.folder)
-        for index in range(3):
-            sample = experiment.sample(index).values()
+        for drawn in islice(draw(config.dataset, config.experiment.seed), 3):
+            sample = drawn.values()
             found.append({key: sample[key] for key in ("question", "answer", "choices", "group") if sample.get(key)})
     return found
 

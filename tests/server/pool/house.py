@@ -20,13 +20,12 @@ from emoprobe.results import atomic
 from emoprobe.results.layout import Layout
 from emoprobe.results.sample import Sample
 from emoprobe.results.trajectory import Trajectory
-from server.pool.address import PoolAddress
-from server.pool.experiment_jobs import ExperimentJobs
+from server.pool.address import PoolAddress, PoolStatus
 from server.pool.fleets import Fleets, ServerSlot
 from server.pool.launcher import Exit, Launcher
 from server.pool.pool import Pool
 from server.pool.protocol import JOBS, STATUS
-from server.pool.status import PoolStatus
+from server.pool.run import ExperimentJobs
 from server.pool.turns import Turns
 from tests import byte_tokenizer
 from tests.stub_server import Stub
