@@ -6,7 +6,7 @@ from emoprobe.conversations.samples import DataError
 from emoprobe.results.activation_folder import ActivationError
 from emoprobe.steering.directions import DirectionError, fit
 from emoprobe.steering.drawn import drawn_grid
-from scripts.arguments import add_experiment, read_experiment, told
+from scripts.arguments import add_experiment, exit_on, read_experiment
 
 
 def main() -> None:
@@ -15,7 +15,7 @@ def main() -> None:
     add_experiment(parser)
     parser.add_argument("name", metavar="NAME", help="of the direction, such as joy")
     config, layout, arguments = read_experiment(parser)
-    with told(DirectionError, ActivationError, DataError):
+    with exit_on(DirectionError, ActivationError, DataError):
         grid = drawn_grid(config, layout)
         if arguments.name not in grid.directions:
             parser.error(f"{arguments.name} is none of {', '.join(grid.directions) or 'no directions'}")

@@ -15,7 +15,7 @@ from pathlib import Path
 from emoprobe.config.errors import ConfigError
 from emoprobe.conversations.samples import DataError
 from emoprobe.stages.samples import SampleError, SampleWriter
-from scripts.arguments import told
+from scripts.arguments import exit_on
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
         return
     if None in (arguments.config, arguments.experiment, arguments.sample):
         parser.error("--config, --experiment and SAMPLE are required")
-    with told(ConfigError, DataError, SampleError):
+    with exit_on(ConfigError, DataError, SampleError):
         SampleWriter().write(arguments.config, arguments.experiment, arguments.sample)
 
 
