@@ -55,6 +55,7 @@ from emoprobe.results.layout import (
 )
 from emoprobe.steering.grid import EDIT
 from emoprobe.workflow.checks import check_study
+from emoprobe.workflow.drawing import SampleRequest
 from emoprobe.workflow.inputs import Inputs
 from emoprobe.workflow.remembered import CHECKS
 from emoprobe.workflow.targets import (
@@ -225,6 +226,19 @@ def request(kind):
     )
 
 
+@with_signature
+def sample_request(wildcards, input):
+    """The request that draws a sample, see `request`."""
+    name = wildcards.experiment
+    return SampleRequest(
+        (PYTHON, str(CODE / "scripts"), "prepare_sample"),
+        str(PLAN / f"{name}.json"),
+        str(ROOT / name),
+        wildcards.sample,
+        ACCESS.turns[name],
+    )
+
+
 def script_command(name):
     """A function for `params`: the command of a script. As it depends on `input`, it makes nothing again."""
     command = process.script_command(PYTHON, CODE, name)
@@ -335,6 +349,11 @@ def storage_of(wildcards):
 def experiment_folder(wildcards):
     """The folder of the experiment of a job."""
     return str(ROOT / wildcards.experiment)
+
+
+def read_experiment_folder(wildcards, input):
+    """The same, where it must make nothing again, see `script_command`."""
+    return experiment_folder(wildcards)
 
 
 def study_folder(wildcards):

@@ -26,9 +26,9 @@ from emoprobe.results.layout import Layout
 from server.deploy import processes
 from server.deploy.orders import ENVIRONMENT, KEY, ORDER, PROCESS, Order, ServerStatus, Status
 from server.deploy.relay import GoneError, Relay, Streams
-from server.pool.experiment_jobs import ExperimentJobs
 from server.pool.fleets import PER_BATCH, ServerSlot, local_process
 from server.pool.launch import Kind, shares
+from server.pool.run import ExperimentJobs
 from server.pool.worker import Worker, WorkerLimits
 
 log = logging.getLogger(__name__)

@@ -16,8 +16,6 @@ from pathlib import Path
 from emoprobe.config.execution.slurm import SlurmShape
 from emoprobe.config.execution.workers import Workers
 from emoprobe.models.hardware import described, models_without_batch_invariance
-from server.pool.endpoint import Endpoint
-from server.pool.experiment_jobs import ExperimentJobs
 from server.pool.fleet import Fleet
 from server.pool.launch import (
     BATCH_INVARIANT,
@@ -30,11 +28,12 @@ from server.pool.launch import (
     shares,
     visible_gpus,
 )
-from server.pool.launcher import Launcher, LaunchError
+from server.pool.launcher import Endpoint, Launcher, LaunchError
 from server.pool.local_process import Command, LocalProcess
-from server.pool.slurm_cluster import SlurmCluster
-from server.pool.slurm_job import SlurmJob
-from server.pool.slurm_request import JobCommand
+from server.pool.run import ExperimentJobs
+from server.pool.slurm.cluster import SlurmCluster
+from server.pool.slurm.folder import JobCommand
+from server.pool.slurm.job import SlurmJob
 from server.pool.turns import Turns
 from server.pool.worker import Worker, WorkerLimits
 

@@ -15,8 +15,8 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.science.generation import Backend
 from emoprobe.models.hardware import without_batch_invariance
 from server.guard import KEY_VARIABLE
+from server.pool.address import search_path
 from server.pool.launcher import LaunchError
-from server.pool.search_path import search_path
 
 Kind = Backend
 CODE = Path(__file__).parents[2]

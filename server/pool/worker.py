@@ -9,10 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from server.pool.connections import Connections
+from server.pool.connections import Connections, RequestError
 from server.pool.launcher import EndedError, Exit, Launcher, LaunchError
-from server.pool.phases import last_line, phase_of
-from server.pool.replies import RequestError
+from server.pool.server_log import last_line, phase_of
 
 log = logging.getLogger(__name__)
 

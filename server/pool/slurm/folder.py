@@ -12,13 +12,18 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
+import shlex
 import shutil
 import socket
+import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from emoprobe.config.execution.slurm import SlurmShape
+from server import supervisor
 from server.supervisor import ADDRESS, JOB, KEY, LEASE
 
 FOLDER = ".slurm"
@@ -150,3 +155,43 @@ def _started(process: int) -> str:
     except OSError:
         return ""
     return "" if fields[0] in "ZX" else fields[19]
+
+
+@dataclass(frozen=True)
+class JobCommand:
+    """What a job starts: arguments, of which `{host}` and `{port}` are filled in there, and the whole environment.
+
+    `cache` is the folder for what servers compile; `batch_invariant` is added to the environment where all GPUs of the
+    job have batch invariance.
+    """
+
+    line: list[str]
+    env: dict[str, str]
+    cache: Path
+    batch_invariant: dict[str, str] = field(default_factory=dict)
+
+
+def job_file(command: JobCommand, shape: SlurmShape, lease: float) -> dict[str, Any]:
+    """The content of `job.json`, with a new nonce.
+
+    Args:
+        command: what the job starts.
+        shape: what it has asked for.
+        lease: seconds without a sign of the pool after which it ends itself.
+    """
+    return {
+        "command": command.line,
+        "env": command.env,
+        "batch_invariant": command.batch_invariant,
+        "cache": str(command.cache),
+        "cpus": shape.cpus,
+        "gpus": shape.gpus,
+        "nonce": secrets.token_hex(16),
+        "pool_host": socket.gethostname(),
+        "lease_seconds": lease,
+    }
+
+
+def job_script(folder: Path) -> str:
+    """The script of the job whose folder this is."""
+    return f"#!/bin/sh\nexec {shlex.join([sys.executable, '-I', '-S', supervisor.__file__, str(folder)])}\n"

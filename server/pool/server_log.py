@@ -1,8 +1,36 @@
-"""What a starting server is doing, in a few words, out of its log."""
+"""The log of a server: its end, and the step of the start that it shows."""
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
+
+TAIL_BYTES = 65536
+
+
+class LogTail:
+    """Reads a log to which start after start is appended."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._start = 0
+
+    def begin(self) -> None:
+        """What is written from now on belongs to the next start."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._start = self.path.stat().st_size if self.path.exists() else 0
+
+    def lines(self, count: int) -> list[str]:
+        """The last lines since then; empty where there are none."""
+        try:
+            with open(self.path, "rb") as file:
+                end = file.seek(0, os.SEEK_END)
+                file.seek(max(self._start, end - TAIL_BYTES))
+                return file.read().decode(errors="replace").splitlines()[-count:]
+        except OSError:
+            return []
+
 
 WIDTH = 100
 # What vLLM writes when it begins with something. The last line of the log that holds one of these counts.

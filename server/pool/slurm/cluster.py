@@ -1,4 +1,4 @@
-"""SLURM's commands, and what SLURM last said of all jobs of this pool."""
+"""SLURM: its commands, the options of jobs, the state of all jobs of this pool, and what the end of a job means."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from server.pool.launcher import LaunchError
-from server.pool.slurm_folder import RENEW_SECONDS, PoolFolder
+from emoprobe.config.execution.slurm import SlurmShape
+from server.pool.launcher import Exit, LaunchError
+from server.pool.local_process import PORT_TAKEN
+from server.pool.slurm.folder import RENEW_SECONDS, PoolFolder
 
 log = logging.getLogger(__name__)
 
@@ -250,3 +252,51 @@ def command_environment() -> dict[str, str]:
         name: value for name, value in os.environ.items() if name.startswith("SBATCH_") and name not in _NO_DEFAULTS
     }
     return {**kept, **defaults}
+
+
+# SLURM took the job away: the server has done nothing wrong.
+TAKEN = frozenset({"PREEMPTED", "TIMEOUT", "NODE_FAIL", "BOOT_FAIL", "DEADLINE", "REVOKED"})
+
+
+def judge(job: str, state: JobState | None, reason: str, log_lines: list[str]) -> Exit:
+    """Whether the end of a job counts as a restart of its server.
+
+    Args:
+        job: its number.
+        state: what SLURM says of it, if anything.
+        reason: what is known of its end besides.
+        log_lines: the last lines of its output.
+    """
+    if state is not None and state.state in TAKEN:
+        return Exit(f"job {job}: {state.state}", again=True, counts=False)
+    if state is not None and state.state == "OUT_OF_MEMORY":
+        return Exit(f"job {job}: OUT_OF_MEMORY; raise memory in workers.slurm", again=True)
+    if PORT_TAKEN in "\n".join(log_lines):
+        return Exit(f"{reason}, as another program took its port", again=True, counts=False)
+    return Exit(reason, again=True)
+
+
+def judge_leaving(job: str, state: JobState | None, *, draining: bool) -> Exit:
+    """SLURM has told a job to end. That costs nothing, unless somebody has cancelled it on a node that stays."""
+    if state is not None and state.state == "CANCELLED" and not draining:
+        return Exit(f"job {job}: CANCELLED", again=True)
+    said = f" ({state.state})" if state is not None else ""
+    return Exit(f"SLURM wants job {job} to end{said}", again=True, counts=False)
+
+
+def judge_status(job: str, state: JobState | None, status: int, log_lines: list[str]) -> Exit:
+    """The server of a job has ended by itself, with this status of its process."""
+    words = f"signal {-status}" if status < 0 else f"exit status {status}"
+    how = f"its server ended {'by' if status < 0 else 'with'} {words}"
+    return judge(job, state, f"job {job}: {how}", log_lines)
+
+
+def sbatch_options(shape: SlurmShape, log_path: Path) -> list[str]:
+    """The options of sbatch for a job of a shape. Nothing in them is secret: everybody can read them."""
+    output = str(log_path).replace("%", "%%")
+    options = ["--nodes=1", "--ntasks=1", f"--cpus-per-task={shape.cpus}", f"--mem={shape.memory}"]
+    options += [f"--time={shape.time}", f"--output={output}", "--open-mode=append", "--chdir=/"]
+    for name in ("partition", "gres", "constraint"):
+        value = getattr(shape, name)
+        options += [f"--{name}={value}"] if value is not None else []
+    return [*options, *shape.extra]

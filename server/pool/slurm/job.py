@@ -11,12 +11,25 @@ from pathlib import Path
 
 from emoprobe.config.execution.slurm import SlurmShape
 from server import supervisor
-from server.pool import slurm_ends
 from server.pool.launcher import EndedError, Exit, Launcher, LaunchError
-from server.pool.log_tail import LogTail
-from server.pool.slurm_cluster import JobState, SlurmCluster, UnreachableError
-from server.pool.slurm_folder import LEASE_SECONDS, JobAddress, JobFolder
-from server.pool.slurm_request import JobCommand, job_file, job_script, sbatch_options
+from server.pool.server_log import LogTail
+from server.pool.slurm.cluster import (
+    JobState,
+    SlurmCluster,
+    UnreachableError,
+    judge,
+    judge_leaving,
+    judge_status,
+    sbatch_options,
+)
+from server.pool.slurm.folder import (
+    LEASE_SECONDS,
+    JobAddress,
+    JobCommand,
+    JobFolder,
+    job_file,
+    job_script,
+)
 
 log = logging.getLogger(__name__)
 
@@ -250,9 +263,9 @@ class SlurmJob(Launcher):
                 await self._cluster.look()
                 state = self._cluster.state(job)
             if leaving is not None:
-                self._end(slurm_ends.judge_leaving(job, state, draining=await self._is_draining(state)))
+                self._end(judge_leaving(job, state, draining=await self._is_draining(state)))
             elif ended is not None:
-                self._end(slurm_ends.judge_status(job, state, int(ended["status"]), self.log_lines(ERROR_LINES)))
+                self._end(judge_status(job, state, int(ended["status"]), self.log_lines(ERROR_LINES)))
             elif state is not None and state.ended:
                 self._end(self._judge(state, f"job {job}: {state.state}"))
             else:
@@ -267,7 +280,7 @@ class SlurmJob(Launcher):
         return await self._cluster.node_is_draining(state.nodes)
 
     def _judge(self, state: JobState | None, reason: str) -> Exit:
-        return slurm_ends.judge(str(self.job), state, reason, self.log_lines(ERROR_LINES))
+        return judge(str(self.job), state, reason, self.log_lines(ERROR_LINES))
 
     def _end(self, ended: Exit) -> Exit:
         """The server is gone: let everybody know who waits for that. Where it had stood for long, count anew."""
