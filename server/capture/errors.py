@@ -1,13 +1,14 @@
-"""What a client is told of a request that fails: as the answer, or as an event where its stream has begun."""
+"""Errors of requests, and the JSON responses that report them."""
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import Any
 
+from fastapi.responses import JSONResponse
+
 from emoprobe.results.activation_folder import ActivationError
-from server.capture.answers import error_body
-from server.capture.engine import ForwardError
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +32,23 @@ class BusyError(RuntimeError):
         super().__init__("the requests at once hold all memory that the server has for them; send this one again later")
 
 
-TOLD = (BadRequestError, UnknownModelError, BusyError, ForwardError, ActivationError, OSError)
+class ForwardError(RuntimeError):
+    """The model failed on a request."""
+
+    def __init__(self) -> None:
+        super().__init__("the model failed on this request; see the server's log")
 
 
-def told(error: Exception) -> tuple[int, dict[str, Any]]:
+REQUEST_ERRORS = (BadRequestError, UnknownModelError, BusyError, ForwardError, ActivationError, OSError)
+
+
+def error_body(message: str, status: int, param: str | None = None) -> dict[str, Any]:
+    """An error as OpenAI clients read it."""
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return {"error": {"message": message, "type": kind, "param": param, "code": status}}
+
+
+def error_response(error: Exception) -> tuple[int, dict[str, Any]]:
     """The status and the body for one of the errors that are `TOLD`."""
     match error:
         case BadRequestError():
@@ -52,3 +66,11 @@ def told(error: Exception) -> tuple[int, dict[str, Any]]:
         case _:
             status, message, param = 500, str(error), None
     return status, error_body(message, status, param)
+
+
+class AsciiJSON(JSONResponse):
+    """JSON in ASCII: it can also quote half of a surrogate pair that a client sent."""
+
+    def render(self, content: Any) -> bytes:
+        """The body."""
+        return json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()

@@ -16,9 +16,8 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 from emoprobe.models.architecture import HookPointError
-from server.capture.choice_state import ChoiceState, Cohort
 from server.capture.edits import EditError, LayerEdit, SequenceEdits, SteeredRows, layer_edits
-from server.capture.engine import BatchEngine, ForwardError, Pass
+from server.capture.engine import BatchEngine, ChoiceState, Cohort, ForwardError, Pass
 from server.capture.model import ForwardInput, ServedModel
 from server.capture.prompts import Decoder
 from server.capture.schema import Ndif, StreamEdit

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from server.capture.choice_state import ChoiceState
-from server.capture.engine import BatchEngine, ForwardError, Pass
+from server.capture.engine import BatchEngine, ChoiceState, Pass
+from server.capture.errors import ForwardError
 from server.capture.model import ForwardInput, ServedModel
 from server.capture.prompts import Decoder
 from tests.conftest import PATIENCE
@@ -40,7 +40,7 @@ def generation(model: ServedModel, prompt: list[int], count: int, **settings: An
 
 
 def lengths(batch: list[Pass]) -> list[int]:
-    return [len(item.wanted.token_ids) for item in batch]
+    return [len(item.sequence.token_ids) for item in batch]
 
 
 def test_a_batch_holds_the_oldest_and_its_nearest_in_length(engine: BatchEngine) -> None:

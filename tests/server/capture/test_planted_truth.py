@@ -12,8 +12,8 @@ import torch
 
 from emoprobe.analysis.steering.all_tests import analyze, steering_tests
 from emoprobe.analysis.steering.coherence import Limits
-from server.capture.choice_state import ChoiceState, Cohort
 from server.capture.edits import LayerEdit, SequenceEdits, layer_edits
+from server.capture.engine import ChoiceState, Cohort
 from server.capture.model import ForwardInput, ServedModel
 from server.capture.prompts import Decoder
 from server.capture.schema import StreamEdit
