@@ -55,7 +55,9 @@ def create_app(service: Service, api_key: str | None, request_timeout: float) ->
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
-        """Whether the model is loaded and warm, and what waits."""
+        """Report the load; status 503 once the device fails for good, so that the server is restarted."""
+        if service.engine.failure is not None:
+            raise HTTPException(503, f"the device failed, restart the server: {service.engine.failure}")
         return {"status": "ok", **service.engine.load}
 
     @app.get("/v1/models")

@@ -146,8 +146,9 @@ class Work:
         if any(row.finish is None for row in self.rows):
             await self.stepped.wait()
             self.stepped.clear()
-        if any(row.finish == "error" for row in self.rows):
-            raise ForwardError()
+        for row in self.rows:
+            if row.finish == "error":
+                raise row.error or ForwardError()
         return any(row.finish is None for row in self.rows)
 
     async def score_prompts(self) -> None:

@@ -56,6 +56,10 @@ class SequenceEdits:
     tokens: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Count from zero, before the sequence runs again from its first token."""
         self.tokens = {edit.number: 0 for edit in self.edits}
 
 

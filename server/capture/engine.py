@@ -13,7 +13,7 @@ import torch
 
 from server.capture.attention import ROOM, batch_cache, join_caches, joinable, places
 from server.capture.edits import SequenceEdits
-from server.capture.errors import ForwardError
+from server.capture.errors import ForwardError, OutOfMemoryError, is_out_of_memory, is_sticky
 from server.capture.model import Captured, ForwardInput, ServedModel
 from server.capture.prompts import Decoder
 
@@ -45,6 +45,7 @@ class ChoiceState:
     scores: list[Logprob] = field(default_factory=list)
     finish: str | None = None
     cancelled: bool = False
+    error: ForwardError | None = None
     _generator: torch.Generator | None = None
 
     @property
@@ -92,13 +93,15 @@ class Cohort:
         self.rows = rows
         self._cache = batch_cache(model.causal.config)
         self._steered = model.steered_rows([row.steering for row in rows])
-        longest = max(len(row.prompt_ids) for row in rows)
+        # Rows that run again have tokens already.
+        longest = max(len(row.prompt_ids) + len(row.token_ids) for row in rows)
         # Padding goes to the left, so that every next token stands in the same column.
         self._mask = torch.zeros((len(rows), longest), dtype=torch.long)
         self._next = torch.zeros((len(rows), longest), dtype=torch.long)
         for number, row in enumerate(rows):
-            self._mask[number, longest - len(row.prompt_ids) :] = 1
-            self._next[number, longest - len(row.prompt_ids) :] = torch.tensor(row.prompt_ids)
+            ids = row.prompt_ids + row.token_ids
+            self._mask[number, longest - len(ids) :] = 1
+            self._next[number, longest - len(ids) :] = torch.tensor(ids)
 
     @property
     def width(self) -> int:
@@ -131,6 +134,10 @@ class Cohort:
         self._next = torch.cat([self._next, other._next])
         self.rows = self.rows + other.rows
         self._steered = self._model.steered_rows([row.steering for row in self.rows])
+
+    def drop_cache(self) -> None:
+        """Give the memory of the cache back; the cohort can take no further step."""
+        self._cache = batch_cache(self._model.causal.config)
 
     @torch.inference_mode()
     def step(self) -> None:
@@ -218,6 +225,9 @@ class BatchEngine:
         batch_tokens: tokens, padding included, in one forward pass; a longer sequence goes alone. On a CPU passes are
             smaller.
         memory: bytes that captured activations that are not yet written may hold, and as much for the caches.
+
+    A batch for which the device has too little memory runs again in halves, and later batches are no larger than these.
+    `failure` describes an error after which the device is of no use to this process; None while there is none.
     """
 
     def __init__(self, model: ServedModel, batch_tokens: int, memory: int) -> None:
@@ -225,6 +235,8 @@ class BatchEngine:
         self.batch_tokens = batch_tokens
         self.pass_tokens = min(batch_tokens, CPU_PASS_TOKENS) if model.device.type == "cpu" else batch_tokens
         self.memory = memory
+        self.max_rows = MAX_ROWS
+        self.failure: str | None = None
         self._passes: deque[Pass] = deque()
         self._generations: deque[ChoiceState] = deque()
         self._cohorts: list[Cohort] = []
@@ -334,7 +346,7 @@ class BatchEngine:
             reach = max(longest, len(item.sequence.token_ids))
             rows += item.sequence.rows
             most = max(most, len(item.sequence.spans or ()))
-            if reach * rows > self.pass_tokens or rows > MAX_ROWS or reach * rows * most > MAX_WEIGHTS:
+            if reach * rows > self.pass_tokens or rows > self.max_rows or reach * rows * most > MAX_WEIGHTS:
                 break
             if self._held + size + item.bytes > self.memory:
                 break
@@ -359,7 +371,7 @@ class BatchEngine:
             count = len(rows) + 1
             alone = not rows and not self._cohorts
             fits = count * longest <= self.batch_tokens or not rows
-            if not alone and (not fits or count * reach > room or count > MAX_ROWS):
+            if not alone and (not fits or count * reach > room or count > self.max_rows):
                 break
             rows.append(self._generations.popleft())
         return rows
@@ -369,18 +381,45 @@ class BatchEngine:
         for item in dropped:
             if item not in batch:
                 self.release(item.bytes)
-        if not batch:
-            return
+        if batch:
+            self._run_batch(batch)
+
+    def _run_batch(self, batch: list[Pass]) -> None:
+        """Run passes; halve a batch that the device has too little memory for."""
         try:
             results = self.model.forward([item.sequence for item in batch])
-        except Exception:
-            log.exception("a forward pass failed")
-            for item in batch:
-                self.release(item.bytes)
-                item.result.set_exception(ForwardError())
+        except Exception as error:
+            failure = self._classified(error, "a forward pass failed")
+        else:
+            for item, captured in zip(batch, results, strict=True):
+                item.result.set_result(captured)
             return
-        for item, captured in zip(batch, results, strict=True):
-            item.result.set_result(captured)
+        # Here the error, which keeps the tensors of the failed pass alive, is gone.
+        if isinstance(failure, OutOfMemoryError) and len(batch) > 1:
+            longest = max(len(item.sequence.token_ids) for item in batch)
+            rows = sum(item.sequence.rows for item in batch)
+            self.pass_tokens = min(self.pass_tokens, max(longest, longest * rows // 2))
+            log.warning("passes have at most %d tokens from now on", self.pass_tokens)
+            for item in batch:
+                if item.sequence.steering is not None:
+                    item.sequence.steering.reset()
+            for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
+                self._run_batch(half)
+            return
+        for item in batch:
+            self.release(item.bytes)
+            item.result.set_exception(failure)
+
+    def _classified(self, error: Exception, message: str) -> ForwardError:
+        """Log an error of the device or the model, and return what its requests fail with."""
+        log.error(message, exc_info=error)
+        if is_sticky(error):
+            self.failure = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        if not is_out_of_memory(error):
+            return ForwardError()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return OutOfMemoryError()
 
     def _admit(self, newcomers: list[ChoiceState]) -> None:
         if not newcomers:
@@ -393,17 +432,38 @@ class BatchEngine:
 
     def _advance(self) -> None:
         """Give all that are being generated their next token."""
-        for cohort in self._cohorts:
-            self._step(cohort)
+        cohorts, self._cohorts = self._cohorts, []
+        for cohort in cohorts:
+            self._cohorts += self._stepped(cohort)
         self._join()
 
-    def _step(self, cohort: Cohort) -> None:
+    def _stepped(self, cohort: Cohort) -> list[Cohort]:
+        """Take a step of a cohort; return it, or the halves that take its place."""
         try:
             cohort.step()
-        except Exception:
-            log.exception("a decoding step failed")
-            _fail(cohort.rows)
+        except Exception as error:
+            failure = self._classified(error, "a decoding step failed")
+        else:
+            return [cohort]
+        return self._divided([cohort], failure)
+
+    def _divided(self, cohorts: list[Cohort], failure: ForwardError) -> list[Cohort]:
+        """Replace cohorts that ran out of memory by two halves without caches; fail those of any other error."""
+        rows = [row for cohort in cohorts for row in cohort.rows]
+        for cohort in cohorts:
             cohort.rows = []
+            cohort.drop_cache()
+        _fail([row for row in rows if row.finish is not None], failure)  # whose logits were not finite
+        rows = [row for row in rows if row.finish is None]
+        if not isinstance(failure, OutOfMemoryError) or len(rows) < 2:
+            _fail(rows, failure)
+            return []
+        self.max_rows = max(1, len(rows) // 2)
+        log.warning("batches have at most %d sequences from now on", self.max_rows)
+        for row in rows:
+            if row.steering is not None:
+                row.steering.reset()
+        return [Cohort(self.model, half) for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :])]
 
     def _join(self) -> None:
         """Make one of cohorts that were admitted apart: two steps read all of the weights twice."""
@@ -411,23 +471,24 @@ class BatchEngine:
         for cohort in self._cohorts:
             if not cohort.rows:
                 continue
-            host = next((other for other in joined if other.takes(cohort, MAX_ROWS)), None)
+            host = next((other for other in joined if other.takes(cohort, self.max_rows)), None)
             if host is None:
                 joined.append(cohort)
                 continue
             try:
                 host.join(cohort)
-            except Exception:
-                log.exception("two cohorts could not be joined")
-                _fail([*cohort.rows, *host.rows])
-                cohort.rows = []
-                joined.remove(host)
+            except Exception as error:
+                failure = self._classified(error, "two cohorts could not be joined")
+            else:
+                continue
+            joined.remove(host)
+            joined += self._divided([host, cohort], failure)
         self._cohorts = joined
 
 
-def _fail(rows: Iterable[ChoiceState]) -> None:
+def _fail(rows: Iterable[ChoiceState], error: ForwardError | None = None) -> None:
     for row in rows:
-        row.finish = "error"
+        row.finish, row.error = "error", error
         try:
             row.on_step()
         except Exception:  # whoever waited has gone

@@ -6,6 +6,7 @@ import json
 import logging
 from typing import Any
 
+import torch
 from fastapi.responses import JSONResponse
 
 from emoprobe.results.activation_folder import ActivationError
@@ -35,8 +36,31 @@ class BusyError(RuntimeError):
 class ForwardError(RuntimeError):
     """The model failed on a request."""
 
+    def __init__(self, message: str = "the model failed on this request; see the server's log") -> None:
+        super().__init__(message)
+
+
+class OutOfMemoryError(ForwardError):
+    """The device has too little memory for a request, even without any other in the same batch."""
+
     def __init__(self) -> None:
-        super().__init__("the model failed on this request; see the server's log")
+        super().__init__(
+            "the device has too little memory for this request alone; send a shorter text, capture fewer layers and "
+            "hook points, or start the server with more GPU memory"
+        )
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error says that a device had too little memory, after which it can be used as before."""
+    texts = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in texts)
+
+
+def is_sticky(error: Exception) -> bool:
+    """Return whether an error of a device makes all further work of this process on it fail."""
+    texts = ("device-side assert", "illegal memory access", "CUDA error", "CUDNN_STATUS_EXECUTION_FAILED")
+    sticky = isinstance(error, torch.AcceleratorError) or any(text in str(error) for text in texts)
+    return sticky and not is_out_of_memory(error)
 
 
 REQUEST_ERRORS = (BadRequestError, UnknownModelError, BusyError, ForwardError, ActivationError, OSError)
@@ -49,7 +73,7 @@ def error_body(message: str, status: int, param: str | None = None) -> dict[str,
 
 
 def error_response(error: Exception) -> tuple[int, dict[str, Any]]:
-    """The status and the body for one of the errors that are `TOLD`."""
+    """The status and the body for one of the `REQUEST_ERRORS`."""
     match error:
         case BadRequestError():
             status, message, param = 400, str(error), error.param

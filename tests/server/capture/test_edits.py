@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM
 
 from emoprobe.models.architecture import HookPointError
 from server.capture.edits import EditError, LayerEdit, SequenceEdits, SteeredRows, layer_edits
-from server.capture.engine import BatchEngine, ChoiceState, Cohort, ForwardError, Pass
+from server.capture.engine import BatchEngine, ChoiceState, Cohort, Pass
+from server.capture.errors import ForwardError
 from server.capture.model import ForwardInput, ServedModel
 from server.capture.prompts import Decoder
 from server.capture.schema import Ndif, StreamEdit
