@@ -20,6 +20,7 @@ from safetensors.torch import save
 
 from emoprobe.config.execution.storage import Storage
 from emoprobe.config.science.capture import Capture
+from emoprobe.config.science.model import Dtype
 from emoprobe.models.architecture import HookPointError
 from emoprobe.models.positions import PositionError, resolve
 from emoprobe.results import atomic
@@ -229,7 +230,6 @@ DEFAULTS = Ndif(
     layers="all",
     hook_points=list(Capture().hook_points),
     positions=list(Capture().positions),
-    dtype=Capture().dtype,
 )
 WRITERS = 2
 MAX_CLIENTS = 1024
@@ -255,6 +255,9 @@ class Captures:
         self, model: ServedModel, engine: BatchEngine, storage: ActivationWriter, pusher: Pusher | None = None
     ) -> None:
         self.model, self.engine, self.storage, self.pusher = model, engine, storage, pusher
+        # float16 overflows on activations of some models that compute in bfloat16.
+        stored: Dtype = "bfloat16" if model.dtype == torch.bfloat16 else "float16"
+        self._initial = DEFAULTS.model_copy(update={"dtype": stored})
         self._defaults: dict[str, Ndif] = {}
         # Each has one thread for itself: teams of theirs would be in the way of the engine's.
         self._writers = ThreadPoolExecutor(
@@ -280,7 +283,7 @@ class Captures:
         """
         if ndif is None or not ndif.captures:
             return None
-        settings = ndif.over(DEFAULTS)
+        settings = ndif.over(self._initial)
         if settings.push and self.pusher is None:
             raise BadRequestError("ndif.push: this server pushes nowhere; start it with --push URL", "ndif")
         request_id = settings.request_id or uuid.uuid4().hex
@@ -292,14 +295,14 @@ class Captures:
                 layers=self.model.architecture.layers(settings.layers or "all"),
                 hook_points=self.model.architecture.hook_points(settings.hook_points or []),
                 positions=settings.positions,
-                dtype=settings.dtype or "float16",
+                dtype=settings.dtype or self._initial.dtype or "float16",
             )
         except (HookPointError, SaveDirError) as error:
             raise BadRequestError(f"ndif: {error}", "ndif") from None
 
     def defaults(self, client: str | None) -> Ndif:
         """Return what stands for the fields that an `ndif` of a client leaves out; None for an unknown client."""
-        return DEFAULTS if client is None else self._defaults.get(client, DEFAULTS)
+        return self._initial if client is None else self._defaults.get(client, self._initial)
 
     def set_defaults(self, client: str, defaults: Ndif) -> None:
         """Set the defaults of one client, which hold for no other.
@@ -315,7 +318,7 @@ class Captures:
             resolve(defaults.positions or "all", TokenSpans(response=(self.model.max_length,) * 2))
         except (HookPointError, PositionError) as error:
             raise BadRequestError(str(error)) from None
-        if defaults == DEFAULTS:
+        if defaults == self._initial:
             self._defaults.pop(client, None)
             return
         if client not in self._defaults and len(self._defaults) >= MAX_CLIENTS:

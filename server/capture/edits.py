@@ -187,10 +187,10 @@ class SteeredRows:
 
     Args:
         rows: the edits of each sequence, None for none.
-        device: where the model is.
+        devices: the device of each decoder layer.
     """
 
-    def __init__(self, rows: Sequence[SequenceEdits | None], device: torch.device) -> None:
+    def __init__(self, rows: Sequence[SequenceEdits | None], devices: Sequence[torch.device]) -> None:
         edits = [(row, steering, edit) for row, steering in enumerate(rows) if steering for edit in steering.edits]
         self._layers = {edit.layer for _, _, edit in edits}
         self._fired: set[int] = set()
@@ -203,7 +203,7 @@ class SteeredRows:
                     by_row[row].append((row, edit, _span(edit, steering)))
             # The first edit of every sequence together, then the second: those of one sequence follow one another.
             turns = ([entry for entry in turn if entry is not None] for turn in zip_longest(*by_row))
-            self._turns[layer] = [_Turn(turn, len(rows), device) for turn in turns]
+            self._turns[layer] = [_Turn(turn, len(rows), devices[layer]) for turn in turns]
         # What is counted: an edit of a request once, at however many layers it acts.
         counted = {(row, edit.number): (steering, _span(edit, steering)) for row, steering, edit in edits}
         self._counted = [(steering.tokens, number) for (_, number), (steering, _) in counted.items()]

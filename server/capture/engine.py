@@ -198,7 +198,8 @@ class Cohort:
         self.rows = [self.rows[number] for number in order]
         self._mask, self._next = self._mask[order], self._next[order]
         if order and self._cache.get_seq_length():
-            self._cache.batch_select_indices(torch.tensor(order, device=self._model.device))
+            # Indices on the CPU select from keys on any device.
+            self._cache.batch_select_indices(torch.tensor(order))
         self._steered = self._model.steered_rows([row.steering for row in self.rows])
 
 

@@ -150,17 +150,25 @@ class ServedModel:
             path,
             task="text-generation",
             dtype=getattr(torch, dtype),
-            device_map=device,
+            device_map=placement(device),
             dispatch=True,
             trust_remote_code=False,
         )
-        self.name, self.path, self.device = name, path, torch.device(device)
+        self.name, self.path = name, path
         self.causal = wrapper._module.eval()
         self.base = language_model(self.causal)
+        layers = self.base.get_submodule(self.architecture.layers_path)
+        self.device = self.causal.get_input_embeddings().weight.device
+        self.devices = [next(layer.parameters()).device for layer in layers]
+        if {device.type for device in self.devices} != {self.device.type} or self.device.type == "meta":
+            raise ValueError(
+                "the GPUs are too small for the weights, some of which would be kept elsewhere; give the server "
+                "more or larger GPUs, or choose a smaller dtype"
+            )
         share_heads(self.causal)
         self._scorer = Scorer(self.causal)
         self._steered: SteeredRows | None = None
-        for number, layer in enumerate(self.base.get_submodule(self.architecture.layers_path)):
+        for number, layer in enumerate(layers):
             layer.register_forward_hook(self._edit_at(number))
         # Tracing the base model leaves out the head over the vocabulary, which capturing does not need.
         self._traced = nnsight.NNsight(self.base)
@@ -228,7 +236,7 @@ class ServedModel:
 
     def steered_rows(self, rows: Sequence[SequenceEdits | None]) -> SteeredRows | None:
         """The edits of a batch, None where there are none."""
-        return SteeredRows(rows, self.device) if any(rows) else None
+        return SteeredRows(rows, self.devices) if any(rows) else None
 
     def _edit_at(self, number: int) -> Any:
         def edit(_module: Any, _args: Any, output: Any) -> Any:
@@ -307,7 +315,9 @@ class ServedModel:
                 if site == ".output" and self._steered is not None:
                     hidden = self._steered.apply(layer, hidden)  # nnsight reads it before the layer's hook edits it
                 # A copy: some layers add to what their modules gave, in place.
-                taken.append(hidden.clone() if weights is None else torch.bmm(weights, hidden.float()))
+                taken.append(
+                    hidden.clone() if weights is None else torch.bmm(weights[self.devices[layer]], hidden.float())
+                )
             last.append(self._traced.output.last_hidden_state)
             nnsight.save(taken)
             nnsight.save(last)
@@ -330,15 +340,15 @@ class ServedModel:
         order = {site: number for number, site in enumerate(self.architecture.widths)}
         return sorted(sites, key=lambda site: (site[0], order[site[1]]))
 
-    def _weights(self, batch: Sequence[ForwardInput], longest: int) -> torch.Tensor | None:
-        """(batch, n_positions, longest); None where some sequence wants every token."""
+    def _weights(self, batch: Sequence[ForwardInput], longest: int) -> dict[torch.device, torch.Tensor] | None:
+        """Device → (batch, n_positions, longest); None where some sequence captures every token."""
         if any(sequence.spans is None for sequence in batch if sequence.hook_points):
             return None
         rows = max(len(sequence.spans or ()) for sequence in batch)
         weights = torch.zeros((len(batch), rows, longest))
         for row, sequence in enumerate(batch):
             _fill(weights[row], sequence.spans or ())
-        return weights.to(self.device)
+        return {device: weights.to(device) for device in set(self.devices)}
 
     def _gather(
         self, sequence: ForwardInput, row: int, length: int, taken: dict[tuple[int, str], torch.Tensor], reduced: bool
@@ -353,7 +363,7 @@ class ServedModel:
                 return values[: len(sequence.spans)]
             weights = torch.zeros((len(sequence.spans), length))
             _fill(weights, sequence.spans)
-            return weights.to(self.device) @ values[:length].float()
+            return weights.to(values.device) @ values[:length].float()
 
         def at_point(layer: int, point: str) -> torch.Tensor:
             terms = self.architecture.terms(point)
@@ -362,9 +372,21 @@ class ServedModel:
             return torch.stack([factor * at_positions(layer, site).float() for factor, site in terms]).sum(0)
 
         return {
-            point: torch.stack([at_point(layer, point).to(sequence.dtype) for layer in sequence.layers]).cpu()
+            point: stacked_on_cpu([at_point(layer, point).to(sequence.dtype) for layer in sequence.layers])
             for point in sequence.hook_points
         }
+
+
+def placement(device: str) -> str:
+    """Return the `device_map` of a model: `auto` for `cuda` with several GPUs, so that its layers are divided."""
+    return "auto" if device == "cuda" and torch.cuda.device_count() > 1 else device
+
+
+def stacked_on_cpu(values: list[torch.Tensor]) -> torch.Tensor:
+    """Stack tensors of one shape, which may lie on several devices, along a new first dimension on the CPU."""
+    if len({value.device for value in values}) > 1:
+        values = [value.cpu() for value in values]
+    return torch.stack(values).cpu()
 
 
 def _fill(weights: torch.Tensor, spans: Sequence[TokenSpan]) -> None:

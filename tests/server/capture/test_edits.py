@@ -202,7 +202,7 @@ def test_tokens_are_counted_and_no_padding(pair: Pair) -> None:
 
 def test_an_edit_that_is_not_made_is_an_error() -> None:
     steering = SequenceEdits((LayerEdit(0, 1, torch.ones(4) / 2, 1.0, "all"),), 1)
-    rows = SteeredRows([steering], torch.device("cpu"))
+    rows = SteeredRows([steering], [torch.device("cpu")] * 2)
     rows.begin(torch.zeros((1, 1), dtype=torch.long))
     rows.apply(0, torch.zeros((1, 1, 4)))
     with pytest.raises(RuntimeError, match=r"no edit was made at layers \[1\]"):
