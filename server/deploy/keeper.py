@@ -24,8 +24,8 @@ from emoprobe.models.hardware import described, without_batch_invariance
 from emoprobe.results import atomic
 from emoprobe.results.layout import Layout
 from server.deploy import processes
-from server.deploy.orders import ENVIRONMENT, KEY, ORDER, PROCESS, Order, ServerStatus, Status
-from server.deploy.relay import GoneError, Relay, Streams
+from server.deploy.deployment import ENVIRONMENT, KEY, ORDER, PROCESS, Order, ServerStatus, Status
+from server.deploy.tunnel import GoneError, Relay, Streams
 from server.pool.fleets import PER_BATCH, ServerSlot, local_process
 from server.pool.launch import Kind, shares
 from server.pool.run import ExperimentJobs
