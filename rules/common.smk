@@ -55,6 +55,7 @@ from emoprobe.results.layout import (
 )
 from emoprobe.steering.grid import EDIT
 from emoprobe.workflow.checks import check_study
+from emoprobe.workflow.gpu_checks import continued, placement_lines
 from emoprobe.workflow.inputs import Inputs
 from emoprobe.workflow.remembered import CHECKS
 from emoprobe.workflow.targets import (
@@ -87,7 +88,7 @@ try:
         given = typed(dict(workflow.config_settings.config))
         values = merged(values, with_includes(given, Path()))
     STUDY = study_of(values, folder=CONFIG_FILES[-1].parent if CONFIG_FILES else Path())
-    STUDY = follow(STUDY)
+    STUDY = continued(follow(STUDY), ROOT)
     process.check_text(STUDY, Path.cwd(), ROOT.absolute(), CODE)
     check_study(STUDY, cache=CHECKS)
 except ConfigError as error:
@@ -130,7 +131,11 @@ ACCESS = Access(
 if workflow.is_main_process:
     if not workflow.output_settings.dryrun:
         process.write_plan(STUDY, PLAN)
-    for line in [budget(STUDY, EXPERIMENTS), *warnings(STUDY, EXPERIMENTS)]:
+    for line in [
+        budget(STUDY, EXPERIMENTS),
+        *placement_lines(STUDY, CHECKS),
+        *warnings(STUDY, EXPERIMENTS),
+    ]:
         logger.info(line)
 
 

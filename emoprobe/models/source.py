@@ -42,7 +42,8 @@ class ModelCard:
 
     `path` is what the servers load: a directory, or the hub id where only foreign servers hold the weights.
     `sha256` is that of `directory_sha256`. `tokenizer` is the library that prompts are tokenized with; null stands for
-    the fast one (`tokenizers`), and `transformers` is named where the two differ.
+    the fast one (`tokenizers`), and `transformers` is named where the two differ. `resolved` has what each `auto` of
+    the configuration became, by dotted key; null in results of version 0.2, which knows none.
     """
 
     source: str
@@ -51,10 +52,12 @@ class ModelCard:
     sha256: str
     max_length: int | None
     tokenizer: str | None = None
+    resolved: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, in a fixed order; a `tokenizer` of null is left out, as older versions know none."""
-        return {key: value for key, value in asdict(self).items() if key != "tokenizer" or value is not None}
+        """Plain values, in a fixed order; what older versions do not know is left out where it is null."""
+        later = ("tokenizer", "resolved")
+        return {key: value for key, value in asdict(self).items() if key not in later or value is not None}
 
     @classmethod
     def read(cls, path: Path) -> ModelCard:

@@ -19,6 +19,16 @@ def shapes(path: Path) -> dict[str, list[int]]:
         WeightsError: it is none, or has not as many bytes as its header says.
         OSError: it cannot be read.
     """
+    return {name: shape for name, (_, shape) in tensors(path).items()}
+
+
+def tensors(path: Path) -> dict[str, tuple[str, list[int]]]:
+    """The tensors of a safetensors file, each with its type (`BF16`) and its shape.
+
+    Raises:
+        WeightsError: it is none, or has not as many bytes as its header says.
+        OSError: it cannot be read.
+    """
     size = path.stat().st_size
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(LENGTH), "little")
@@ -26,9 +36,11 @@ def shapes(path: Path) -> dict[str, list[int]]:
             raise WeightsError("it has no safetensors header")
         content = file.read(length)
     try:
-        tensors = {name: entry for name, entry in json.loads(content).items() if name != "__metadata__"}
-        held = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
-        found = {name: [int(extent) for extent in entry["shape"]] for name, entry in tensors.items()}
+        entries = {name: entry for name, entry in json.loads(content).items() if name != "__metadata__"}
+        held = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+        found = {
+            name: (str(entry["dtype"]), [int(extent) for extent in entry["shape"]]) for name, entry in entries.items()
+        }
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         raise WeightsError("its safetensors header cannot be understood") from None
     if LENGTH + length + held != size:

@@ -11,7 +11,7 @@ from emoprobe.config.execution.deploy import Deploy
 from emoprobe.config.experiment import Config
 from emoprobe.config.study import Study
 from emoprobe.models import source as models
-from server.pool.launch import Kind
+from server.pool.launch import Kind, tensor_parallel
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class DeployedModel:
     @property
     def gpus(self) -> int:
         """How many GPUs its servers want."""
-        return self.config.workers.count * self.config.generation.engine.tensor_parallel
+        return self.config.workers.count * tensor_parallel(self.config)
 
     @property
     def model_name(self) -> str:

@@ -8,10 +8,14 @@ from functools import cached_property
 from pathlib import Path
 
 from emoprobe.config.experiment import Config
-from emoprobe.conversations.rendering import Renderer
-from emoprobe.conversations.samples import Drawer, located
-from emoprobe.models.depth import known_size, layer_count
-from emoprobe.models.source import ModelCard, tokenizer_directory
+from emoprobe.conversations.lengths import LEAST, needed_length
+from emoprobe.conversations.rendering import PromptError, Renderer
+from emoprobe.conversations.samples import DataError, Drawer, located
+from emoprobe.conversations.variants import VariantError
+from emoprobe.models.depth import known_size, layer_count, read_settings
+from emoprobe.models.requirements import context_length
+from emoprobe.models.resolved import pinned, with_placement, with_values
+from emoprobe.models.source import ModelCard, ModelError, tokenizer_directory
 from emoprobe.models.tokens import Encode, encoder
 from emoprobe.results.layout import Layout
 from emoprobe.results.sample import Sample
@@ -34,7 +38,7 @@ class ExperimentJobs:
         self.allowance = pair_allowance(config, self.layout)
         self.directory = directory
         self._drawer: Drawer | None = None
-        self._opening, self._loading = threading.Lock(), threading.Lock()
+        self._opening, self._loading, self._deciding = threading.Lock(), threading.Lock(), threading.Lock()
 
     def sample(self, index: int) -> Sample:
         """One sample, drawn from the data set, which stays open for the others.
@@ -52,6 +56,47 @@ class ExperimentJobs:
     def card(self) -> ModelCard:
         """The model, from `model.json`, which the jobs of this experiment wait for."""
         return ModelCard.read(self.layout.model)
+
+    @cached_property
+    def pinned(self) -> Config:
+        """The config with what each `auto` that can change a result became, see `emoprobe.models.resolved`.
+
+        Raises:
+            ResolveError: the servers' hardware cannot compute it.
+            PlacementError: the model does not fit on the GPUs.
+        """
+        return pinned(self.config, self.card, Path(self.card.path))
+
+    @cached_property
+    def _started(self) -> Config:
+        length = self.pinned.generation.engine.max_model_len
+        if length == "auto" and self.pinned.workers.endpoints_of("vllm"):
+            return self.pinned
+        if length == "auto":
+            context = context_length(read_settings(Path(self.card.path)))
+            try:
+                with self._loading:
+                    renderer = self._loaded_renderer
+                length = needed_length(self.config, renderer, self.sample, context)
+            except (DataError, VariantError, PromptError, ModelError):  # the jobs that need them say it
+                length = min(max(LEAST, 2 * self.config.generation.max_tokens), context or LEAST)
+        config = with_values(self.pinned, {"engine.max_model_len": length})
+        return with_placement(config, Path(self.card.path))
+
+    @property
+    def started(self) -> Config:
+        """The config that servers are started with: no `auto` is left. Slow at first, see `decide`."""
+        with self._deciding:
+            return self._started
+
+    async def decide(self) -> None:
+        """Work out `started` beside the event loop: prompts are rendered, and the size of the weights is looked up.
+
+        Raises:
+            ResolveError, PlacementError: see `pinned`.
+        """
+        if "_started" not in self.__dict__:
+            await asyncio.to_thread(lambda: self.started)
 
     @cached_property
     def steering(self) -> SteeringGrid:

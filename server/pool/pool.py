@@ -16,6 +16,8 @@ from typing import Any
 from emoprobe.conversations.rendering import PromptError
 from emoprobe.conversations.samples import DataError
 from emoprobe.conversations.variants import VariantError
+from emoprobe.models.placement import PlacementError
+from emoprobe.models.resolved import ResolveError
 from emoprobe.models.source import ModelError
 from emoprobe.results.activation_folder import ActivationError
 from emoprobe.results.os_errors import what_to_do
@@ -216,7 +218,7 @@ class Pool:
 
     def _reason(self, run: Run, job: Job, error: Exception) -> str:
         """Why a job failed, for the person who runs the workflow."""
-        if isinstance(error, LaunchError | PlanError):
+        if isinstance(error, LaunchError | PlanError | PlacementError | ResolveError):
             return f"{error}\n"
         if isinstance(error, OSError):
             log.error("%s/%s: %s", job.experiment, job.label, error)
@@ -247,12 +249,14 @@ class Pool:
                 await steering.fit_direction(experiment, job.direction)
                 return
             case GenerateJob():
+                await experiment.decide()
                 fleet = self._fleets.of(experiment.config.generation.backend, experiment, run.logs)
                 if fleet.is_local and not experiment.config.captures_inline:
                     self._fleets.start_capture_early(experiment, run.logs)
                 with self._fleets.generating(fleet):
                     await jobs.generate(experiment, fleet, job.variant, job.sample)
                 return
+        await experiment.decide()
         fleet = self._fleets.of("nnsight", experiment, run.logs)
         await self._fleets.before_capture(fleet)
         match job:

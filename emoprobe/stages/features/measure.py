@@ -13,6 +13,7 @@ from emoprobe.analysis.features.quality import quality, shared
 from emoprobe.analysis.features.splicing import Losses, SplicedModel, losses
 from emoprobe.analysis.features.tokens import TokenActivations, load_tokens
 from emoprobe.config.experiment import Config
+from emoprobe.models.resolved import with_values
 from emoprobe.models.source import ModelCard
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.layout import Layout
@@ -39,13 +40,14 @@ def measure_autoencoders(config: Config, layout: Layout) -> None:
 
 
 def _losses(config: Config, layout: Layout, tokens: TokenActivations, found: list[AutoencoderSource]) -> Losses | None:
-    directory = Path(ModelCard.read(layout.model).path)
+    card = ModelCard.read(layout.model)
+    directory, dtype = Path(card.path), with_values(config, card.resolved or {}).model.dtype
     if not directory.is_dir():
         return None
     held_out = tokens.half("test")
     # Of all questions and variants, not of the first variant alone.
     order = np.random.default_rng(config.experiment.seed).permutation(len(held_out))[: config.features.evaluated]
-    model = SplicedModel(directory, config.model.dtype, tokens.layer)
+    model = SplicedModel(directory, dtype, tokens.layer)
     coders = {source.name: source.autoencoder.reconstruct for source in found}
     return losses(model, [held_out[row] for row in order], coders)
 
