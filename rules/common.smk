@@ -64,6 +64,7 @@ from emoprobe.workflow.targets import (
     UnknownTargetError,
     budget,
     directory_targets,
+    requests_in_flight,
     turns,
     warnings,
 )
@@ -127,6 +128,7 @@ ACCESS = Access(
     PYTHON,
     CODE,
     turns(STUDY),
+    requests_in_flight(STUDY),
 )
 if workflow.is_main_process:
     if not workflow.output_settings.dryrun:

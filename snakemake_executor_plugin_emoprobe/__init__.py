@@ -5,7 +5,8 @@ executor, which this one extends, runs all other jobs. Chosen with `executor: em
 the plugin by the name of this package. Other executors run the same jobs by their commands.
 
 Together with `scheduler: emoprobe`, requests are handed over as soon as they are ready, and wait here: Snakemake looks
-at all ready jobs whenever one has finished. At most as many as the resource `requests` allows are in flight.
+at all ready jobs whenever one has finished. At most as many are in flight as the servers take at once
+(`workers.requests` each), or the resource `requests` allows.
 """
 
 from __future__ import annotations
@@ -60,10 +61,14 @@ class Executor(local.Executor):
         requests = [job for job in jobs if self.is_request(job)]
         if requests:
             if self._desk is None:
-                limit = self.workflow.global_resources.get(REQUESTS)
-                self._desk = Desk(self, getattr(limit, "value", limit) or self.workflow.resource_settings.cores or 1)
+                self._desk = Desk(self, self._limit(requests[0].params[REQUEST].access.requests))
             self._desk.take(requests)
         super().run_jobs([job for job in jobs if not self.is_request(job)])
+
+    def _limit(self, wanted: int) -> int:
+        """Requests in flight: as many as the servers take at once, and no fewer than the resource `requests`."""
+        limit = self.workflow.global_resources.get(REQUESTS)
+        return max(wanted, getattr(limit, "value", limit) or self.workflow.resource_settings.cores or 1)
 
     def is_request(self, job: Any) -> bool:
         """Whether a job is nothing but a request to the pool that this process can send.

@@ -58,9 +58,10 @@ def test_together_both_stand(house: House) -> None:
     async def scenario() -> None:
         async with house.pool():
             assert await house.ask("generate", "one", *PAIRS[0]) == "ok\n"
-            asyncio.create_task(house.ask("capture", "one", *PAIRS[0]))
+            captured = asyncio.create_task(house.ask("capture", "one", *PAIRS[0]))
             await until(lambda: house.standing["nnsight"] == 1)
             assert house.standing["vllm"] == 1
+            captured.cancel()
 
     asyncio.run(scenario())
 
