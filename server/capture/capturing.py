@@ -30,7 +30,7 @@ DEFAULTS = Ndif(
     layers="all",
     hook_points=list(Capture().hook_points),
     positions=list(Capture().positions),
-    dtype=Capture().dtype,
+    dtype="float16",
 )
 WRITERS = 2
 MAX_CLIENTS = 1024
