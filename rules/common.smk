@@ -56,6 +56,7 @@ from emoprobe.results.layout import (
 from emoprobe.steering.grid import EDIT
 from emoprobe.workflow.checks import check_study
 from emoprobe.workflow.drawing import SampleRequest
+from emoprobe.workflow.gpu_checks import continued, placement_lines
 from emoprobe.workflow.inputs import Inputs
 from emoprobe.workflow.remembered import CHECKS
 from emoprobe.workflow.targets import (
@@ -64,6 +65,7 @@ from emoprobe.workflow.targets import (
     UnknownTargetError,
     budget,
     directory_targets,
+    requests_in_flight,
     turns,
     warnings,
 )
@@ -88,7 +90,7 @@ try:
         given = typed(dict(workflow.config_settings.config))
         values = merged(values, with_includes(given, Path()))
     STUDY = study_of(values, folder=CONFIG_FILES[-1].parent if CONFIG_FILES else Path())
-    STUDY = follow(STUDY)
+    STUDY = continued(follow(STUDY), ROOT)
     process.check_text(STUDY, Path.cwd(), ROOT.absolute(), CODE)
     check_study(STUDY, cache=CHECKS)
 except ConfigError as error:
@@ -127,11 +129,16 @@ ACCESS = Access(
     PYTHON,
     CODE,
     turns(STUDY),
+    requests_in_flight(STUDY),
 )
 if workflow.is_main_process:
     if not workflow.output_settings.dryrun:
         process.write_plan(STUDY, PLAN)
-    for line in [budget(STUDY, EXPERIMENTS), *warnings(STUDY, EXPERIMENTS)]:
+    for line in [
+        budget(STUDY, EXPERIMENTS),
+        *placement_lines(STUDY, CHECKS),
+        *warnings(STUDY, EXPERIMENTS),
+    ]:
         logger.info(line)
 
 

@@ -6,7 +6,8 @@ executor, which this one extends, runs all other jobs. Chosen with `executor: em
 the plugin by the name of this package. Other executors run the same jobs by their commands.
 
 Together with `scheduler: emoprobe`, requests are handed over as soon as they are ready, and wait here: Snakemake looks
-at all ready jobs whenever one has finished. At most as many as the resource `requests` allows are in flight.
+at all ready jobs whenever one has finished. At most as many are in flight as the servers take at once
+(`workers.requests` each), or the resource `requests` allows.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class Desk:
 
     Args:
         executor: prepares jobs and reports them.
-        limit: requests in flight at most.
+        limit: requests in flight at most, or as many as the servers take at once (`Access.requests`) if these are more.
     """
 
     def __init__(self, executor: Executor, limit: int) -> None:
@@ -45,7 +45,10 @@ class Desk:
     def take(self, jobs: Sequence[Any]) -> None:
         """Queue jobs."""
         entries = [(self._rank(job), job) for job in jobs]
+        requests = [job.params[REQUEST] for job in jobs]
+        taken = [request.access.requests for request in requests if isinstance(request, JobRequest)]
         with self._changed:
+            self._limit = max(self._limit, *taken, 0)
             for entry in entries:
                 heapq.heappush(self._waiting, entry)
             self._changed.notify()

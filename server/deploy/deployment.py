@@ -16,7 +16,7 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.files import Study
 from emoprobe.models import source as models
 from emoprobe.results import atomic
-from server.pool.launch import Kind
+from server.pool.launch import Kind, tensor_parallel
 
 ORDER, STATUS, KEY, ENVIRONMENT, PROCESS = "order.json", "status.json", "key", "environment.json", "keeper.process"
 
@@ -119,7 +119,7 @@ class DeployedModel:
     @property
     def gpus(self) -> int:
         """How many GPUs its servers want."""
-        return self.config.workers.count * self.config.generation.engine.tensor_parallel
+        return self.config.workers.count * tensor_parallel(self.config)
 
     @property
     def model_name(self) -> str:

@@ -146,7 +146,7 @@ def _request_id(experiment: ExperimentJobs, variant: str, name: str) -> str:
 
 def _wanted(experiment: ExperimentJobs, variant: str, name: str) -> dict[str, Any]:
     """What every capture of an experiment asks for."""
-    settings = experiment.config.capture
+    settings = experiment.pinned.capture
     push = {"push": True} if experiment.config.workers.capture_files == "push" else {}
     return {
         "save_dir": _save_dir(experiment, experiment.layout.activations(variant, name)),

@@ -17,6 +17,8 @@ from typing import Any
 from emoprobe.conversations.rendering import PromptError
 from emoprobe.conversations.samples import DataError
 from emoprobe.conversations.variants import VariantError
+from emoprobe.models.placement import PlacementError
+from emoprobe.models.resolved import ResolveError
 from emoprobe.models.source import ModelError
 from emoprobe.results.record import DamagedError, what_to_do
 from server.pool import jobs, steering
@@ -211,7 +213,7 @@ class Pool:
 
     def _reason(self, run: Run, job: Job, error: Exception) -> str:
         """Why a job failed, for the person who runs the workflow."""
-        if isinstance(error, LaunchError | PlanError):
+        if isinstance(error, LaunchError | PlanError | PlacementError | ResolveError):
             return f"{error}\n"
         if isinstance(error, OSError):
             log.error("%s/%s: %s", job.experiment, job.label, error)
@@ -234,6 +236,7 @@ class Pool:
 
     async def _do(self, run: Run, job: Job) -> None:
         experiment = run.experiment(job.experiment)
+        await experiment.decide()
         if isinstance(job, GenerateJob):
             fleet = self._fleets.of(experiment.config.generation.backend, experiment, run.logs)
             if fleet.is_local and not experiment.config.captures_inline:

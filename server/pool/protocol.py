@@ -137,6 +137,7 @@ class Access:
         python: the interpreter that starts a pool.
         code: the folder of `server/` and `scripts/`.
         turns: experiment → (the turn of its model, the place of the experiment): the order of requests.
+        requests: in flight at all servers of one kind, as the configuration allows.
     """
 
     address: Path
@@ -144,6 +145,7 @@ class Access:
     python: str
     code: Path
     turns: Mapping[str, tuple[int, int]] = field(default_factory=dict, compare=False)
+    requests: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)

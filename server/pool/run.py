@@ -18,9 +18,13 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.config.section import is_local
 from emoprobe.conversations import variants
-from emoprobe.conversations.rendering import Renderer
+from emoprobe.conversations.lengths import LEAST, needed_length
+from emoprobe.conversations.rendering import PromptError, Renderer
+from emoprobe.conversations.samples import DataError, draw, located
 from emoprobe.models import source as models
-from emoprobe.models.source import ModelCard, tokenizer_directory
+from emoprobe.models.resolved import pinned, with_placement, with_values
+from emoprobe.models.settings import context_length, read_settings
+from emoprobe.models.source import ModelCard, ModelError, tokenizer_directory
 from emoprobe.models.tokens import Encode, encoder
 from emoprobe.results.layout import Layout
 from emoprobe.steering.drawn import drawn_grid
@@ -43,12 +47,58 @@ class ExperimentJobs:
         self.layout = Layout.of(config.experiment.name, results)
         self.allowance = pair_allowance(config, self.layout)
         self.directory = directory
-        self._opening, self._loading = threading.Lock(), threading.Lock()
+        self._opening, self._loading, self._deciding = threading.Lock(), threading.Lock(), threading.Lock()
 
     @cached_property
     def card(self) -> ModelCard:
         """The model, from `model.json`, which the jobs of this experiment wait for."""
         return ModelCard.read(self.layout.model)
+
+    @cached_property
+    def pinned(self) -> Config:
+        """The config with a value for each `auto` that can change a result, see `emoprobe.models.resolved`.
+
+        Raises:
+            ResolveError: the servers' hardware cannot compute it.
+            PlacementError: the model does not fit on the GPUs.
+        """
+        return pinned(self.config, self.card, Path(self.card.path))
+
+    @cached_property
+    def _started(self) -> Config:
+        length = self.pinned.generation.engine.max_model_len
+        if length == "auto" and self.pinned.workers.endpoints_of("vllm"):
+            return self.pinned
+        if length == "auto":
+            length = self._needed_length()
+        config = with_values(self.pinned, {"engine.max_model_len": length})
+        return with_placement(config, Path(self.card.path))
+
+    def _needed_length(self) -> int:
+        context = context_length(read_settings(Path(self.card.path)))
+        dataset = located(self.config.dataset, self.directory)
+        try:
+            with self._loading:
+                renderer = self._loaded_renderer
+            return needed_length(self.config, renderer, draw(dataset, self.config.experiment.seed), context)
+        except (DataError, variants.VariantError, PromptError, ModelError):
+            # The jobs that need them report the error.
+            return min(max(LEAST, 2 * self.config.generation.max_tokens), context or LEAST)
+
+    @property
+    def started(self) -> Config:
+        """The config that servers are started with, without `auto`. Slow at first, see `decide`."""
+        with self._deciding:
+            return self._started
+
+    async def decide(self) -> None:
+        """Compute `started` in a thread: prompts are rendered, and the size of the weights is looked up.
+
+        Raises:
+            ResolveError, PlacementError: see `pinned`.
+        """
+        if "_started" not in self.__dict__:
+            await asyncio.to_thread(lambda: self.started)
 
     @cached_property
     def _steering(self) -> SteeringGrid:

@@ -114,6 +114,7 @@ class _Stubborn:
     """Servers that cannot be ended."""
 
     is_down = False
+    kind = "vllm"
 
     def start(self) -> None:
         """Nothing to start."""
