@@ -40,8 +40,8 @@ class Capture(Section):
     )
     dtype: Dtype | Auto = Field(
         "auto",
-        description="Data type of the stored activations; `auto`: bfloat16 for models that compute in it, whose activations "
-        "may exceed the range of float16, else float16.",
+        description="Data type of the stored activations; `auto`: bfloat16 for models that compute in it, whose "
+        "activations may exceed the range of float16, else float16.",
     )
 
     @field_validator("layers", mode="before")
