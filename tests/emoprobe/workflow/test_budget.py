@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +9,6 @@ import pytest
 from emoprobe.config.files import Study, parse_config
 from emoprobe.results.layout import Layout
 from emoprobe.workflow.targets import Targets, budget, requests_in_flight
-from snakemake_executor_plugin_emoprobe import Executor
 
 ELSEWHERE = ["http://a:1/v1", "http://b:2/v1"]
 INSIDE: dict[str, Any] = {"generation": {"backend": "nnsight"}}
@@ -48,11 +46,3 @@ def test_servers_that_others_run_are_told_apart(sections: dict[str, Any], server
 def test_requests_in_flight_follow_the_servers(workers: dict[str, Any], requests: int) -> None:
     config = parse_config({"capture": {"enabled": False}, "workers": workers})
     assert requests_in_flight(Study(None, {"x": config, "y": parse_config({"workers": {"requests": 1}})})) == requests
-
-
-@pytest.mark.parametrize(("profile", "wanted", "limit"), [(64, 256, 256), (64, 8, 64), (None, 4, 4), (None, 0, 2)])
-def test_the_resource_of_the_profile_does_not_hold_requests_back(profile: int | None, wanted: int, limit: int) -> None:
-    workflow = SimpleNamespace(
-        global_resources={} if profile is None else {"requests": profile}, resource_settings=SimpleNamespace(cores=2)
-    )
-    assert Executor._limit(SimpleNamespace(workflow=workflow), wanted) == limit  # type: ignore[arg-type]
