@@ -124,7 +124,9 @@ def print_ratings(tones: Mapping[str, Variant], ratings: Mapping[str, checks.Rat
     every = [row for rows in rated.values() for row in rows]
     for scale in SCALES if every else ():
         values = np.array([row[scale] for row in every])
-        print(f"Krippendorff's α of {scale}, {values.shape[1]} raters: {checks.alpha(values):.2f}")
+        alpha = checks.alpha(values)
+        agreement = "all ratings are the same" if np.isnan(alpha) else f"Krippendorff's α {alpha:.2f}"
+        print(f"{scale}, {values.shape[1]} raters: {agreement}")
 
 
 def main() -> None:
