@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -19,13 +20,13 @@ import yaml
 
 from emoprobe.results.layout import Layout
 from emoprobe.workflow.remembered import CHECKS, REMEMBERED
-from tests.copies.copy import Copy, Order, begin, has_template
+from tests.copies.copy import Copy, Order, begin, has_template, launch
 
 ROOT = Path(__file__).parents[1]
 # Answers of the checks before a run. They are about a model and its settings, so one folder's are those of every other;
 # each takes seconds to import PyTorch.
 KNOWN_CHECKS: dict[str, list[str]] = {}
-Process = subprocess.Popen[str] | Copy
+Process = subprocess.Popen[str] | subprocess.Popen[bytes] | Copy
 
 
 @dataclass
@@ -75,17 +76,10 @@ class Workspace:
         if KNOWN_CHECKS and not checks.exists():
             checks.parent.mkdir(parents=True, exist_ok=True)
             checks.write_text(json.dumps(KNOWN_CHECKS))
-        with TemporaryFile("w+") as output, TemporaryFile("w+") as errors:
-            process = self._begin(command, output, errors, {**os.environ, **(env or {})})
-            try:
-                status = process.wait(580)
-            finally:
-                process.kill()
-            if checks.exists():
-                KNOWN_CHECKS.update(json.loads(checks.read_text()))
-            output.seek(0)
-            errors.seek(0)
-            return subprocess.CompletedProcess(command, status, output.read(), errors.read())
+        done = _finish(lambda output, errors: self._begin(command, output, errors, {**os.environ, **(env or {})}))
+        if checks.exists():
+            KNOWN_CHECKS.update(json.loads(checks.read_text()))
+        return done
 
     def start(self, *arguments: str) -> Process:
         """Start snakemake and return at once; it runs in a session of its own."""
@@ -130,6 +124,23 @@ class Workspace:
     def json(self, *parts: str) -> Any:
         """A JSON file of the experiment."""
         return json.loads(self.layout.root.joinpath(*parts).read_text())
+
+
+def finish(order: Order) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, as a copy where there is a template."""
+    return _finish(lambda output, errors: launch(order, output, errors))
+
+
+def _finish(start: Callable[[IO[str], IO[str]], Process]) -> subprocess.CompletedProcess[str]:
+    with TemporaryFile("w+") as output, TemporaryFile("w+") as errors:
+        process = start(output, errors)
+        try:
+            status = process.wait(580)
+        finally:
+            process.kill()
+        output.seek(0)
+        errors.seek(0)
+        return subprocess.CompletedProcess([], status, output.read(), errors.read())
 
 
 def wait_for(condition: Any, seconds: float = 300.0, what: str = "the condition") -> None:

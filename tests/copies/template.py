@@ -45,10 +45,7 @@ IMPORTED = {
         "server.pool.client",
         "snakemake_executor_plugin_emoprobe",
         "snakemake_scheduler_plugin_emoprobe",
-        # What its registry of plugins imports.
-        "smart_open",
-        "snakemake.report.html_reporter",
-        "snakemake_logger_plugin_rich",
+        "pandas",  # to compare the params of jobs
     ),
     "scripts": (
         "matplotlib.backends.backend_svg",
@@ -149,6 +146,7 @@ def prepare(module: str) -> None:
     for name in IMPORTED.get("scripts" if is_script else module, ()):
         importlib.import_module(name)
     if module == "snakemake":
+        importlib.import_module("snakemake.cli").get_argument_parser()  # collects the plugins of the environment
         code.closure("emoprobe.graders")  # reads all of the code, which a new folder would take a second for
     if is_script:
         importlib.import_module(module)
