@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,23 +88,16 @@ class Workspace:
     def _begin(
         self, command: list[str], output: IO[str], errors: IO[str], env: dict[str, str], *, session: bool = False
     ) -> Process:
-        if self.copied and (self.code, self.python) == (ROOT, sys.executable):
-            order = Order(command[2], command[3:], str(self.folder), env, session)
-            return begin(order, output, errors)
+        if self.copied and self.python == sys.executable:
+            code = None if self.code == ROOT else str(self.code)
+            return begin(Order(command[2], command[3:], str(self.folder), env, session, code=code), output, errors)
         return subprocess.Popen(
             command, stdout=output, stderr=errors, cwd=self.folder, env=env, text=True, start_new_session=session
         )
 
     def planned(self, *arguments: str) -> dict[str, int]:
         """How many jobs of each rule a dry run plans; empty where there is nothing to be done."""
-        output = self.run("-n", *arguments)
-        table = re.search(r"^job +count\n-+ +-+\n(.*?)^total", output, re.MULTILINE | re.DOTALL)
-        counts = Counter(
-            {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table[1], re.MULTILINE)} if table else {}
-        )
-        assert table or "Nothing to be done" in output, output
-        counts.pop("all", None)
-        return dict(counts)
+        return jobs_in(self.run("-n", *arguments))
 
     def trajectories(self) -> dict[str, bytes]:
         """Every trajectory there is, by its path below the experiment."""
@@ -124,6 +116,22 @@ class Workspace:
     def json(self, *parts: str) -> Any:
         """A JSON file of the experiment."""
         return json.loads(self.layout.root.joinpath(*parts).read_text())
+
+
+def jobs_in(output: str) -> dict[str, int]:
+    """How many jobs of each rule a run has announced."""
+    table = re.search(r"^job +count\n-+ +-+\n(.*?)^total", output, re.MULTILINE | re.DOTALL)
+    assert table or "Nothing to be done" in output, output
+    rows = re.findall(r"^(\w+) +(\d+)$", table[1], re.MULTILINE) if table else []
+    return {name: int(count) for name, count in rows if name != "all"}
+
+
+def copy_of_code(place: Path) -> Path:
+    """Copy all that a run needs, to be changed."""
+    for name in ("rules", "emoprobe", "server", "scripts", "profiles", "envs", "config"):
+        shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "Snakefile", place)
+    return place
 
 
 def finish(order: Order) -> subprocess.CompletedProcess[str]:

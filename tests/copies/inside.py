@@ -20,7 +20,7 @@ from tests.copies.copy import AwaitedCopy, Copy, Order, begin
 from tests.workspace import ROOT
 
 # The command of a rule that is nothing but a script.
-SCRIPT = re.compile(rf"set -euo pipefail;\s+\S+ {re.escape(str(ROOT / 'scripts'))} (\w+) ([^|;&<>]*) > (\S+) 2>&1")
+SCRIPT = re.compile(r"set -euo pipefail;\s+\S+ (\S+)/scripts (\w+) ([^|;&<>]*) > (\S+) 2>&1")
 PYTHON_M = [sys.executable, "-m"]
 
 
@@ -45,12 +45,13 @@ def _shell(command: str, **named: Any) -> subprocess.Popen[Any] | Copy:
     found = SCRIPT.fullmatch(command.strip())
     if found is None:
         return subprocess.Popen(command, **named)
-    (log_path,) = shlex.split(found[3])
+    code, name, arguments, log_path = found.groups()
     # As `scripts/__main__.py` has it.
-    env = {**named["env"], "PYTHONPATH": os.pathsep.join([str(ROOT), os.getcwd()])}
+    env = {**named["env"], "PYTHONPATH": os.pathsep.join([code, os.getcwd()])}
+    order = Order(f"scripts.{name}", shlex.split(arguments), os.getcwd(), env, code=None if code == str(ROOT) else code)
     try:
-        with open(log_path, "wb") as log:
-            return begin(Order(f"scripts.{found[1]}", shlex.split(found[2]), os.getcwd(), env), log, log)
+        with open(*shlex.split(log_path), "wb") as log:
+            return begin(order, log, log)
     except OSError:  # the shell says why the log cannot be written
         return subprocess.Popen(command, **named)
 

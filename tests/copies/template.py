@@ -168,6 +168,10 @@ def become(order: Order, output: int, errors: int) -> NoReturn:
         os.environ["EMOPROBE_PARENT"] = str(os.getppid())
     os.chdir(order.folder)
     sys.path[0] = order.folder
+    if order.code is not None:
+        sys.path.insert(1, order.code)
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("emoprobe", "scripts", "server")]:
+            del sys.modules[name]
     sys.path += [path for path in order.env.get("PYTHONPATH", "").split(os.pathsep) if path and path not in sys.path]
     sys.argv = [order.module, *order.arguments]
     setproctitle(" ".join([sys.executable, "-m", *sys.argv]))

@@ -72,6 +72,6 @@ def empty_figure(message: str) -> Figure:
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as SVG, the same bytes for the same figure."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    figure.canvas.print_svg(buffer, metadata={"Date": None})  # `savefig` would draw it twice for the same bytes
     plt.close(figure)
     atomic.write_bytes(path, buffer.getvalue())
