@@ -28,7 +28,8 @@ def order_copies(module: str) -> None:
     """Have a command that runs in this process, by its module, ask for copies."""
     if module == "snakemake":
         vars(import_module("snakemake.shell"))["sp"] = _with(subprocess, Popen=_shell)
-        vars(import_module("server.pool.client"))["subprocess"] = _with(subprocess, run=_run)
+        for name in ("server.pool.client", "emoprobe.workflow.heavy_checks"):
+            vars(import_module(name))["subprocess"] = _with(subprocess, run=_run)
     elif module == "server.pool.start":  # which is yet to be run, and imports this then
         sys.modules["subprocess"] = _with(subprocess, Popen=_pool)
     elif module == "server.pool":
@@ -57,14 +58,16 @@ def _shell(command: str, **named: Any) -> subprocess.Popen[Any] | Copy:
 
 
 def _run(command: list[str], **named: Any) -> subprocess.CompletedProcess[str]:
-    """The start of a pool."""
+    """The start of a pool, or a check before a run."""
     if command[:2] != PYTHON_M:
         done: subprocess.CompletedProcess[str] = subprocess.run(command, **named)
         return done
-    with tempfile.TemporaryFile("w+", errors="replace") as errors, open(os.devnull, "wb") as output:
-        status = begin(Order(command[2], command[3:], os.getcwd(), named["env"]), output, errors).wait()
+    order = Order(command[2], command[3:], os.getcwd(), named["env"], input=named.get("input"))
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+", errors="replace") as errors:
+        status = begin(order, output, errors).wait()
+        output.seek(0)
         errors.seek(0)
-        return subprocess.CompletedProcess(command, status, None, errors.read())
+        return subprocess.CompletedProcess(command, status, output.read(), errors.read())
 
 
 def _pool(command: list[str], **named: Any) -> Copy:

@@ -46,6 +46,7 @@ IMPORTED = {
         "snakemake_executor_plugin_emoprobe",
         "snakemake_scheduler_plugin_emoprobe",
         "pandas",  # to compare the params of jobs
+        "smart_open",
     ),
     "scripts": (
         "matplotlib.backends.backend_svg",
@@ -57,6 +58,7 @@ IMPORTED = {
         "textblob",
         "transformers.models.auto.modeling_auto",
     ),
+    "emoprobe.workflow.heavy_checks": ("emoprobe.models.architecture", "transformers.models.llama.modeling_llama"),
     "server.pool": ("httpcore", "server.pool.fleets", "server.pool.pool", "server.pool.run", "server.pool.start"),
     "server.pool.child": CAPTURE,
     "server": CAPTURE,
@@ -162,6 +164,11 @@ def become(order: Order, output: int, errors: int) -> NoReturn:
     for source, target in ((output, 1), (errors, 2)):
         os.dup2(source, target)
         os.close(source)
+    if order.input is not None:
+        source = os.memfd_create("input")
+        os.write(source, order.input.encode())
+        os.lseek(source, 0, os.SEEK_SET)
+        os.dup2(source, 0)
     os.environ.clear()
     os.environ.update(order.env)
     if order.tied:
