@@ -14,14 +14,52 @@ from tests.workspace import Workspace, copy_of_code, jobs_in
 ANALYSIS = {"tabulate_trajectories": 1, "analyze_behaviour": 1, "draw_figures": 1, "report_experiment": 1}
 TABLES = {**ANALYSIS, "verify": 1}
 PLAN = {"plan_analysis": 1}
+COMPARED = {name: 1 for name in ANALYSIS if name != "tabulate_trajectories"}
 DESCRIBED = {"describe_experiment": 1, "report_experiment": 1}
 
 
-def test_servers_plan_nothing(after: Callable[..., Workspace]) -> None:
-    workers: dict[str, Any] = {"count": 3, "endpoints": ["http://127.0.0.1:9"], "port": 9000, "log_level": "debug"}
-    workers |= {"requests": 7, "attempts": 1, "restarts": 0, "kv_cache_gib": 1, "batch_tokens": 64, "memory_gib": 1.0}
-    workers |= {"start_timeout": 5.0, "hang_timeout": 5.0, "keep_alive": 5.0, "timeout": 5.0}
-    assert after(workers=workers).planned() == {}
+SERVERS: dict[str, Any] = {
+    "count": 3, "endpoints": ["http://127.0.0.1:9"], "requests": 7, "attempts": 1, "restarts": 0, "port": 9000,
+    "start_timeout": 5.0, "hang_timeout": 5.0, "keep_alive": 5.0, "timeout": 5.0, "log_level": "debug",
+    "kv_cache_gib": 1, "batch_tokens": 64, "memory_gib": 1.0,
+}  # fmt: skip
+NEW = {"describe_experiment": 1, **TABLES}
+EVERYTHING = {**PLAN, "generate": 16, **NEW}
+NAG = "You keep getting this wrong."
+
+
+@pytest.mark.parametrize(
+    ("change", "planned"),
+    [
+        ({"workers": SERVERS}, {}),
+        ({"dataset": {"samples": 8}}, {"generate": 4 * 4, "prepare_sample": 4, **NEW}),
+        ({"dataset": {"samples": 2}}, NEW),
+        ({"variants": {"pressure": {"text": "Hurry!"}}}, {"generate": 4, **NEW}),
+        ({"variants": {"frustration": {"text": "Not again!", "valence": "negative"}}}, {"generate": 4, **NEW}),
+        (
+            {"dataset": {"samples": 8}, "variants": {"frustration": {"text": "Not again!"}}},
+            {"generate": 4 * 4 + 4, "prepare_sample": 4, **NEW},
+        ),
+        ({"variants": {"frustration": {"text": NAG, "valence": "neutral"}}}, {"describe_experiment": 1, **ANALYSIS}),
+        ({"generation": {"draws": 3}}, {"generate": 2 * 16, **NEW}),
+        ({"generation": {"allowed_failures": 0.25}}, DESCRIBED),
+        ({"probes": {"folds": 3}}, DESCRIBED),  # without captures
+        ({"analysis": {"margin": 0.2}}, {**COMPARED, **DESCRIBED}),
+        ({"generation": {"temperature": 0.5}}, EVERYTHING),
+        ({"generation": {"max_tokens": 33}}, EVERYTHING),
+        ({"generation": {"engine": {"max_model_len": 2048}}}, EVERYTHING),
+        ({"generation": {"engine": {"compile": True}}}, EVERYTHING),
+        ({"generation": {"engine": {"extra_args": ["--x"]}}}, EVERYTHING),
+        ({"prompt": {"system": "Other."}}, EVERYTHING),
+        ({"model": {"dtype": "bfloat16"}}, {"prepare_model": 1, **EVERYTHING}),
+        ({"experiment": {"seed": 7}}, {"prepare_sample": 4, **EVERYTHING}),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_a_changed_key_plans_what_depends_on_it(
+    after: Callable[..., Workspace], change: dict[str, Any], planned: dict[str, int]
+) -> None:
+    assert after(**change).planned() == planned
 
 
 def test_values_on_the_command_line_keep_their_types(after: Callable[..., Workspace]) -> None:
@@ -30,37 +68,12 @@ def test_values_on_the_command_line_keep_their_types(after: Callable[..., Worksp
     assert workspace.planned("--config", "dataset={samples: 5}")["generate"] == 4
 
 
-def test_more_samples_plan_the_new_ones(after: Callable[..., Workspace]) -> None:
-    planned = after(dataset={"samples": 8}).planned()
-    assert planned.pop("generate") == 4 * 4
-    assert planned == {"prepare_sample": 4, "describe_experiment": 1, **TABLES}
-
-
-def test_fewer_samples_plan_the_tables(after: Callable[..., Workspace]) -> None:
-    assert after(dataset={"samples": 2}).planned() == {"describe_experiment": 1, **TABLES}
-
-
-def test_a_new_variant_plans_its_own(after: Callable[..., Workspace]) -> None:
-    planned = after(variants={"pressure": {"text": "Hurry!"}}).planned()
-    assert planned == {"generate": 4, "describe_experiment": 1, **TABLES}
-
-
-def test_a_changed_text_plans_that_variant(after: Callable[..., Workspace]) -> None:
-    planned = after(variants={"frustration": {"text": "Not again!", "valence": "negative"}}).planned()
-    assert planned == {"generate": 4, "describe_experiment": 1, **TABLES}
-
-
 def test_a_changed_transform_plans_that_variant(after: Callable[..., Workspace]) -> None:
     workspace = after()
     (workspace.folder / "nagging.py").write_text(
         "def nag(m):\n    return [*m[:-1], {**m[-1], 'content': m[-1]['content'] + ' Well?'}]\n"
     )
     assert workspace.planned() == {"generate": 4, **TABLES}
-
-
-def test_a_changed_valence_plans_no_trajectory(after: Callable[..., Workspace]) -> None:
-    planned = after(variants={"frustration": {"text": "You keep getting this wrong.", "valence": "neutral"}}).planned()
-    assert planned == {"describe_experiment": 1, **ANALYSIS}
 
 
 def test_a_deleted_trajectory_comes_back_byte_for_byte(after: Callable[..., Workspace]) -> None:
@@ -73,31 +86,12 @@ def test_a_deleted_trajectory_comes_back_byte_for_byte(after: Callable[..., Work
     assert workspace.planned() == {}
 
 
-def test_several_changes_at_once_plan_all_that_each_makes_stale(after: Callable[..., Workspace]) -> None:
-    planned = after(dataset={"samples": 8}, variants={"frustration": {"text": "Not again!"}}).planned()
-    assert planned["generate"] == 4 * 4 + 4
-    assert planned["prepare_sample"] == 4
-
-
-def test_more_draws_plan_the_new_ones(after: Callable[..., Workspace]) -> None:
-    planned = after(generation={"draws": 3}).planned()
-    assert planned == {"generate": 2 * 16, "describe_experiment": 1, **TABLES}
-
-
-def test_allowed_failures_plan_no_trajectory(after: Callable[..., Workspace]) -> None:
-    assert after(generation={"allowed_failures": 0.25}).planned() == DESCRIBED
-
-
-def test_probe_settings_without_captures_plan_only_the_description(after: Callable[..., Workspace]) -> None:
-    assert after(probes={"folds": 3}).planned() == DESCRIBED
-
-
 # Module → what is planned after a change of its code.
 CHANGED_CODE: dict[str, dict[str, int]] = {
     "graders/grading.py": ANALYSIS,
     "graders/answers.py": ANALYSIS,
     "results/tables.py": ANALYSIS,
-    "analysis/paired_tests.py": {name: 1 for name in ANALYSIS if name != "tabulate_trajectories"},
+    "analysis/paired_tests.py": COMPARED,
     "report/figures/behaviour.py": {"draw_figures": 1, "report_experiment": 1},
     "report/statements/behaviour.py": {"report_experiment": 1},
     "analysis/probes/auroc.py": {},
@@ -124,14 +118,6 @@ def test_an_answer_is_never_older_than_the_plan(after: Callable[..., Workspace])
     answers = list(workspace.layout.root.glob("*/*/trajectory.jsonl"))
     assert answers
     assert all(path.stat().st_mtime >= planned_at for path in answers)
-
-
-def test_another_margin_plans_the_tables_and_keeps_the_plan(after: Callable[..., Workspace]) -> None:
-    planned = after(analysis={"margin": 0.2}).planned()
-    assert planned == {
-        "describe_experiment": 1,
-        **{rule: count for rule, count in ANALYSIS.items() if rule != "tabulate_trajectories"},
-    }
 
 
 def test_one_target_is_made_alone(after: Callable[..., Workspace]) -> None:
@@ -162,7 +148,7 @@ LOST: list[tuple[list[str], dict[str, int], list[str]]] = [
     (["experiment_config.json"], DESCRIBED, []),
     (["verified.json"], {"verify": 1}, []),
     (["report.json"], {"report_experiment": 1}, []),
-    (["tables/accuracy.parquet"], {name: 1 for name in ANALYSIS if name != "tabulate_trajectories"}, []),
+    (["tables/accuracy.parquet"], COMPARED, []),
 ]
 
 
@@ -244,31 +230,6 @@ def test_every_file_of_a_trajectory_counts(after: Callable[..., Workspace], name
     workspace = after()
     (workspace.layout.pair("calm", "gsm8k_0003") / name).unlink()
     assert workspace.planned() == {"generate": 1, **TABLES}
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"generation": {"temperature": 0.5}},
-        {"generation": {"max_tokens": 33}},
-        {"generation": {"engine": {"max_model_len": 2048}}},
-        {"generation": {"engine": {"compile": True}}},
-        {"generation": {"engine": {"extra_args": ["--x"]}}},
-        {"prompt": {"system": "Other."}},
-    ],
-)
-def test_generation_and_prompt_plan_every_trajectory(after: Callable[..., Workspace], change: dict[str, Any]) -> None:
-    assert after(**change).planned() == {**PLAN, "generate": 16, "describe_experiment": 1, **TABLES}
-
-
-def test_the_model_plans_every_trajectory(after: Callable[..., Workspace]) -> None:
-    planned = after(model={"dtype": "bfloat16"}).planned()
-    assert planned == {**PLAN, "prepare_model": 1, "generate": 16, "describe_experiment": 1, **TABLES}
-
-
-def test_the_seed_plans_every_trajectory(after: Callable[..., Workspace]) -> None:
-    planned = after(experiment={"seed": 7}).planned()
-    assert planned == {**PLAN, "prepare_sample": 4, "generate": 16, "describe_experiment": 1, **TABLES}
 
 
 def test_a_changed_data_file_plans_every_trajectory(after: Callable[..., Workspace]) -> None:
