@@ -167,9 +167,8 @@ def test_loading_the_snakefile_changes_nothing_in_the_process(
     here = workspace()
     config = {**here.config, "workers": {"endpoints": ["http://127.0.0.1:9"], "model_name": "stub"}}
     if text is None:
-        here.config = config
+        here.config, folder = config, here.folder
         arguments = [str(ROOT / "Snakefile"), str(here.write_config())]
-        folder = here.folder
     else:
         folder = tmp_path / "outer"
         outer_folder(folder, text, {"first": config, "second": config})
