@@ -49,9 +49,10 @@ def _shell(command: str, **named: Any) -> subprocess.Popen[Any] | Copy:
     code, name, arguments, log_path = found.groups()
     # As `scripts/__main__.py` has it.
     env = {**named["env"], "PYTHONPATH": os.pathsep.join([code, os.getcwd()])}
+    (log_path,) = shlex.split(log_path)
     order = Order(f"scripts.{name}", shlex.split(arguments), os.getcwd(), env, code=None if code == str(ROOT) else code)
     try:
-        with open(*shlex.split(log_path), "wb") as log:
+        with open(log_path, "wb") as log:
             return begin(order, log, log)
     except OSError:  # the shell says why the log cannot be written
         return subprocess.Popen(command, **named)
