@@ -170,9 +170,9 @@ def test_a_lost_file_plans_itself_and_no_answer(after: Callable[..., Workspace],
 @pytest.mark.parametrize(
     "lost",
     [
-        [SAMPLE, "samples/gsm8k_0001.json", "verified.json", "report.json"],
+        [SAMPLE, "samples/gsm8k_0001.json", "report.json"],
         [MODEL, REGISTERED, SAMPLE],
-        ["metadata.json", "experiment.yaml", "experiment_config.json", "tables/accuracy.parquet"],
+        ["metadata.json", "experiment.yaml", "experiment_config.json", "verified.json", "tables/accuracy.parquet"],
     ],
 )
 def test_lost_files_are_made_again_and_no_answer(after: Callable[..., Workspace], lost: list[str]) -> None:
