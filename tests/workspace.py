@@ -71,11 +71,8 @@ class Workspace:
     def finish(self, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """Run snakemake to its end, whatever that is."""
         command = self.command(*arguments)
-        checks = self.folder / CHECKS / REMEMBERED
-        if KNOWN_CHECKS and not checks.exists():
-            checks.parent.mkdir(parents=True, exist_ok=True)
-            checks.write_text(json.dumps(KNOWN_CHECKS))
         done = _finish(lambda output, errors: self._begin(command, output, errors, {**os.environ, **(env or {})}))
+        checks = self.folder / CHECKS / REMEMBERED
         if checks.exists():
             KNOWN_CHECKS.update(json.loads(checks.read_text()))
         return done
@@ -88,6 +85,10 @@ class Workspace:
     def _begin(
         self, command: list[str], output: IO[str], errors: IO[str], env: dict[str, str], *, session: bool = False
     ) -> Process:
+        checks = self.folder / CHECKS / REMEMBERED
+        if KNOWN_CHECKS and not checks.exists():
+            checks.parent.mkdir(parents=True, exist_ok=True)
+            checks.write_text(json.dumps(KNOWN_CHECKS))
         if self.copied and self.python == sys.executable:
             code = None if self.code == ROOT else str(self.code)
             return begin(Order(command[2], command[3:], str(self.folder), env, session, code=code), output, errors)
