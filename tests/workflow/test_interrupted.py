@@ -47,7 +47,6 @@ def test_an_interrupted_script_says_so_in_a_line(script: str, number: signal.Sig
 
 def test_a_run_that_is_interrupted_in_its_report_says_so(after: Callable[..., Workspace]) -> None:
     workspace = after()
-    workspace.copied = False
     workspace.layout.report.unlink()
     assert workspace.planned() == {"report_experiment": 1}
     # Its script reads the plan, which is no input.
@@ -55,6 +54,7 @@ def test_a_run_that_is_interrupted_in_its_report_says_so(after: Callable[..., Wo
     content = fifo.read_text()
     fifo.unlink()
     os.mkfifo(fifo)
+    copied, workspace.copied = workspace.copied, False
     process = workspace.start()
     try:
         wait_for(lambda: is_read(fifo) or process.poll() is not None, PATIENCE, "the report at its configuration")
@@ -71,4 +71,5 @@ def test_a_run_that_is_interrupted_in_its_report_says_so(after: Callable[..., Wo
     assert workspace.layout.log("report_experiment").read_text() == "interrupted by SIGINT\n"
     fifo.unlink()
     fifo.write_text(content)
+    workspace.copied = copied
     assert "tiny: 16 trajectories" in workspace.run()
