@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -19,13 +19,13 @@ import yaml
 
 from emoprobe.results.layout import Layout
 from emoprobe.workflow.remembered import CHECKS, REMEMBERED
-from tests.copies.copy import Copy, Order, begin, has_template
+from tests.copies.copy import Copy, Order, begin, has_template, launch
 
 ROOT = Path(__file__).parents[1]
 # Answers of the checks before a run. They are about a model and its settings, so one folder's are those of every other;
 # each takes seconds to import PyTorch.
 KNOWN_CHECKS: dict[str, list[str]] = {}
-Process = subprocess.Popen[str] | Copy
+Process = subprocess.Popen[str] | subprocess.Popen[bytes] | Copy
 
 
 @dataclass
@@ -71,21 +71,11 @@ class Workspace:
     def finish(self, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """Run snakemake to its end, whatever that is."""
         command = self.command(*arguments)
+        done = _finish(lambda output, errors: self._begin(command, output, errors, {**os.environ, **(env or {})}))
         checks = self.folder / CHECKS / REMEMBERED
-        if KNOWN_CHECKS and not checks.exists():
-            checks.parent.mkdir(parents=True, exist_ok=True)
-            checks.write_text(json.dumps(KNOWN_CHECKS))
-        with TemporaryFile("w+") as output, TemporaryFile("w+") as errors:
-            process = self._begin(command, output, errors, {**os.environ, **(env or {})})
-            try:
-                status = process.wait(580)
-            finally:
-                process.kill()
-            if checks.exists():
-                KNOWN_CHECKS.update(json.loads(checks.read_text()))
-            output.seek(0)
-            errors.seek(0)
-            return subprocess.CompletedProcess(command, status, output.read(), errors.read())
+        if checks.exists():
+            KNOWN_CHECKS.update(json.loads(checks.read_text()))
+        return done
 
     def start(self, *arguments: str) -> Process:
         """Start snakemake and return at once; it runs in a session of its own."""
@@ -95,23 +85,20 @@ class Workspace:
     def _begin(
         self, command: list[str], output: IO[str], errors: IO[str], env: dict[str, str], *, session: bool = False
     ) -> Process:
-        if self.copied and (self.code, self.python) == (ROOT, sys.executable):
-            order = Order(command[2], command[3:], str(self.folder), env, session)
-            return begin(order, output, errors)
+        checks = self.folder / CHECKS / REMEMBERED
+        if KNOWN_CHECKS and not checks.exists():
+            checks.parent.mkdir(parents=True, exist_ok=True)
+            checks.write_text(json.dumps(KNOWN_CHECKS))
+        if self.copied and self.python == sys.executable:
+            code = None if self.code == ROOT else str(self.code)
+            return begin(Order(command[2], command[3:], str(self.folder), env, session, code=code), output, errors)
         return subprocess.Popen(
             command, stdout=output, stderr=errors, cwd=self.folder, env=env, text=True, start_new_session=session
         )
 
     def planned(self, *arguments: str) -> dict[str, int]:
         """How many jobs of each rule a dry run plans; empty where there is nothing to be done."""
-        output = self.run("-n", *arguments)
-        table = re.search(r"^job +count\n-+ +-+\n(.*?)^total", output, re.MULTILINE | re.DOTALL)
-        counts = Counter(
-            {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table[1], re.MULTILINE)} if table else {}
-        )
-        assert table or "Nothing to be done" in output, output
-        counts.pop("all", None)
-        return dict(counts)
+        return jobs_in(self.run("-n", *arguments))
 
     def trajectories(self) -> dict[str, bytes]:
         """Every trajectory there is, by its path below the experiment."""
@@ -130,6 +117,39 @@ class Workspace:
     def json(self, *parts: str) -> Any:
         """A JSON file of the experiment."""
         return json.loads(self.layout.root.joinpath(*parts).read_text())
+
+
+def jobs_in(output: str) -> dict[str, int]:
+    """How many jobs of each rule a run has announced."""
+    table = re.search(r"^job +count\n-+ +-+\n(.*?)^total", output, re.MULTILINE | re.DOTALL)
+    assert table or "Nothing to be done" in output, output
+    rows = re.findall(r"^(\w+) +(\d+)$", table[1], re.MULTILINE) if table else []
+    return {name: int(count) for name, count in rows if name != "all"}
+
+
+def copy_of_code(place: Path) -> Path:
+    """Copy all that a run needs, to be changed."""
+    for name in ("rules", "emoprobe", "server", "scripts", "profiles", "envs", "config"):
+        shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "Snakefile", place)
+    return place
+
+
+def finish(order: Order) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, as a copy where there is a template."""
+    return _finish(lambda output, errors: launch(order, output, errors))
+
+
+def _finish(start: Callable[[IO[str], IO[str]], Process]) -> subprocess.CompletedProcess[str]:
+    with TemporaryFile("w+") as output, TemporaryFile("w+") as errors:
+        process = start(output, errors)
+        try:
+            status = process.wait(580)
+        finally:
+            process.kill()
+        output.seek(0)
+        errors.seek(0)
+        return subprocess.CompletedProcess([], status, output.read(), errors.read())
 
 
 def wait_for(condition: Any, seconds: float = 300.0, what: str = "the condition") -> None:

@@ -417,8 +417,8 @@ ENVIRONMENT = _environment()
 def _signs(text: str, messages: list[Message]) -> tuple[str, str]:
     """Two characters of private use that a prompt does not hold, and that templates leave as they are."""
     taken = text + "".join(str(message.get("content")) for message in messages)
-    begin, end, *_ = (chr(point) for point in range(0xE000, 0xF900) if chr(point) not in taken)
-    return begin, end
+    free = (chr(point) for point in range(0xE000, 0xF900) if chr(point) not in taken)
+    return next(free), next(free)
 
 
 def _check_marks(marks: Mapping[str, Span], messages: list[Message]) -> None:

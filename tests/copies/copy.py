@@ -22,7 +22,8 @@ class Order:
     """A command `python -m MODULE ARGUMENTS`.
 
     It runs in this folder and environment, in a session of its own if `session`, and is killed when the one that ordered
-    it ends if `tied`.
+    it ends if `tied`. `code` is the folder that it imports this project from, if not from here, and `input` what it
+    reads from its standard input.
     """
 
     module: str
@@ -31,6 +32,8 @@ class Order:
     env: dict[str, str]
     session: bool = False
     tied: bool = False
+    code: str | None = None
+    input: str | None = None
 
 
 class Copy:

@@ -20,7 +20,7 @@ from tests.copies.copy import AwaitedCopy, Copy, Order, begin
 from tests.workspace import ROOT
 
 # The command of a rule that is nothing but a script.
-SCRIPT = re.compile(rf"set -euo pipefail;\s+\S+ {re.escape(str(ROOT / 'scripts'))} (\w+) ([^|;&<>]*) > (\S+) 2>&1")
+SCRIPT = re.compile(r"set -euo pipefail;\s+\S+ (\S+)/scripts (\w+) ([^|;&<>]*) > (\S+) 2>&1")
 PYTHON_M = [sys.executable, "-m"]
 
 
@@ -28,7 +28,8 @@ def order_copies(module: str) -> None:
     """Have a command that runs in this process, by its module, ask for copies."""
     if module == "snakemake":
         vars(import_module("snakemake.shell"))["sp"] = _with(subprocess, Popen=_shell)
-        vars(import_module("server.pool.client"))["subprocess"] = _with(subprocess, run=_run)
+        for name in ("server.pool.client", "emoprobe.workflow.heavy_checks"):
+            vars(import_module(name))["subprocess"] = _with(subprocess, run=_run)
     elif module == "server.pool.start":  # which is yet to be run, and imports this then
         sys.modules["subprocess"] = _with(subprocess, Popen=_pool)
     elif module == "server.pool":
@@ -45,25 +46,29 @@ def _shell(command: str, **named: Any) -> subprocess.Popen[Any] | Copy:
     found = SCRIPT.fullmatch(command.strip())
     if found is None:
         return subprocess.Popen(command, **named)
-    (log_path,) = shlex.split(found[3])
+    code, name, arguments, log_path = found.groups()
     # As `scripts/__main__.py` has it.
-    env = {**named["env"], "PYTHONPATH": os.pathsep.join([str(ROOT), os.getcwd()])}
+    env = {**named["env"], "PYTHONPATH": os.pathsep.join([code, os.getcwd()])}
+    (log_path,) = shlex.split(log_path)
+    order = Order(f"scripts.{name}", shlex.split(arguments), os.getcwd(), env, code=None if code == str(ROOT) else code)
     try:
         with open(log_path, "wb") as log:
-            return begin(Order(f"scripts.{found[1]}", shlex.split(found[2]), os.getcwd(), env), log, log)
+            return begin(order, log, log)
     except OSError:  # the shell says why the log cannot be written
         return subprocess.Popen(command, **named)
 
 
 def _run(command: list[str], **named: Any) -> subprocess.CompletedProcess[str]:
-    """The start of a pool."""
+    """The start of a pool, or a check before a run."""
     if command[:2] != PYTHON_M:
         done: subprocess.CompletedProcess[str] = subprocess.run(command, **named)
         return done
-    with tempfile.TemporaryFile("w+", errors="replace") as errors, open(os.devnull, "wb") as output:
-        status = begin(Order(command[2], command[3:], os.getcwd(), named["env"]), output, errors).wait()
+    order = Order(command[2], command[3:], os.getcwd(), named["env"], input=named.get("input"))
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+", errors="replace") as errors:
+        status = begin(order, output, errors).wait()
+        output.seek(0)
         errors.seek(0)
-        return subprocess.CompletedProcess(command, status, None, errors.read())
+        return subprocess.CompletedProcess(command, status, output.read(), errors.read())
 
 
 def _pool(command: list[str], **named: Any) -> Copy:

@@ -45,10 +45,8 @@ IMPORTED = {
         "server.pool.client",
         "snakemake_executor_plugin_emoprobe",
         "snakemake_scheduler_plugin_emoprobe",
-        # What its registry of plugins imports.
+        "pandas",  # to compare the params of jobs
         "smart_open",
-        "snakemake.report.html_reporter",
-        "snakemake_logger_plugin_rich",
     ),
     "scripts": (
         "matplotlib.backends.backend_svg",
@@ -60,6 +58,7 @@ IMPORTED = {
         "textblob",
         "transformers.models.auto.modeling_auto",
     ),
+    "emoprobe.workflow.heavy_checks": ("emoprobe.models.architecture", "transformers.models.llama.modeling_llama"),
     "server.pool": ("httpcore", "server.pool.fleets", "server.pool.pool", "server.pool.run", "server.pool.start"),
     "server.pool.child": CAPTURE,
     "server": CAPTURE,
@@ -149,6 +148,7 @@ def prepare(module: str) -> None:
     for name in IMPORTED.get("scripts" if is_script else module, ()):
         importlib.import_module(name)
     if module == "snakemake":
+        importlib.import_module("snakemake.cli").get_argument_parser()  # collects the plugins of the environment
         code.closure("emoprobe.graders")  # reads all of the code, which a new folder would take a second for
     if is_script:
         importlib.import_module(module)
@@ -164,12 +164,21 @@ def become(order: Order, output: int, errors: int) -> NoReturn:
     for source, target in ((output, 1), (errors, 2)):
         os.dup2(source, target)
         os.close(source)
+    if order.input is not None:
+        source = os.memfd_create("input")
+        os.write(source, order.input.encode())
+        os.lseek(source, 0, os.SEEK_SET)
+        os.dup2(source, 0)
     os.environ.clear()
     os.environ.update(order.env)
     if order.tied:
         os.environ["EMOPROBE_PARENT"] = str(os.getppid())
     os.chdir(order.folder)
     sys.path[0] = order.folder
+    if order.code is not None:
+        sys.path.insert(1, order.code)
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("emoprobe", "scripts", "server")]:
+            del sys.modules[name]
     sys.path += [path for path in order.env.get("PYTHONPATH", "").split(os.pathsep) if path and path not in sys.path]
     sys.argv = [order.module, *order.arguments]
     setproctitle(" ".join([sys.executable, "-m", *sys.argv]))

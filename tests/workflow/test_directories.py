@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import VARIANTS
+from tests.copies.copy import has_template
 from tests.workflow.pool import end_pool
 from tests.workspace import Workspace
 
@@ -36,7 +37,8 @@ def test_a_run_from_start_to_report_in_an_odd_directory(tiny: Callable[[str], Pa
         assert workspace.json("verified.json") == {"checked": 4, "unhashed": 0, "problems": []}
         assert (workspace.layout.root / "report.html").is_file() or (workspace.layout.root / "index.html").is_file()
         assert workspace.planned() == {}
-        # Captures by replay, each a job of a rule of its own.
+        # Captures by replay, each a job of a rule of its own; the shell is not asked for more than before.
+        workspace.copied = has_template()
         workspace.config["generation"] |= {"backend": "vllm", "engine": {"max_model_len": None}}  # the tiny model's
         shutil.rmtree(workspace.layout.root / "activations")
         workspace.run("--touch", "--until", "prepare_model", "prepare_sample", "generate")

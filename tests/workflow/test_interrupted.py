@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PATIENCE
+from tests.copies.copy import Order, launch
 from tests.workspace import ROOT, Workspace, wait_for
 
 
@@ -36,20 +35,18 @@ _WRITERS: list[int] = []
 def test_an_interrupted_script_says_so_in_a_line(script: str, number: signal.Signals, tmp_path: Path) -> None:
     fifo = tmp_path / "config.json"
     os.mkfifo(fifo)
-    process = subprocess.Popen(
-        [sys.executable, "-m", f"scripts.{script}", "--config", str(fifo), "--experiment", str(tmp_path)],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+    arguments = ["--config", str(fifo), "--experiment", str(tmp_path)]
+    order = Order(f"scripts.{script}", arguments, str(ROOT), dict(os.environ))
+    with open(tmp_path / "log", "w") as log:
+        process = launch(order, log, log, copied=script != "report_experiment")  # one is an interpreter of its own
     wait_for(lambda: is_read(fifo), PATIENCE, "the script at its configuration")
     process.send_signal(number)
-    output, _ = process.communicate(timeout=PATIENCE)
-    assert output == f"interrupted by {number.name}\n"
-    assert process.returncode == 128 + number
+    assert process.wait(PATIENCE) == 128 + number
+    assert (tmp_path / "log").read_text() == f"interrupted by {number.name}\n"
 
 
 def test_a_run_that_is_interrupted_in_its_report_says_so(after: Callable[..., Workspace]) -> None:
     workspace = after()
-    workspace.copied = False
     workspace.layout.report.unlink()
     assert workspace.planned() == {"report_experiment": 1}
     # Its script reads the plan, which is no input.
@@ -57,6 +54,7 @@ def test_a_run_that_is_interrupted_in_its_report_says_so(after: Callable[..., Wo
     content = fifo.read_text()
     fifo.unlink()
     os.mkfifo(fifo)
+    copied, workspace.copied = workspace.copied, False
     process = workspace.start()
     try:
         wait_for(lambda: is_read(fifo) or process.poll() is not None, PATIENCE, "the report at its configuration")
@@ -73,4 +71,5 @@ def test_a_run_that_is_interrupted_in_its_report_says_so(after: Callable[..., Wo
     assert workspace.layout.log("report_experiment").read_text() == "interrupted by SIGINT\n"
     fifo.unlink()
     fifo.write_text(content)
+    workspace.copied = copied
     assert "tiny: 16 trajectories" in workspace.run()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -16,8 +15,9 @@ from typing import Any
 import pytest
 
 from server.pool.protocol import GenerateJob, Job
+from tests.copies.copy import Order, launch
 from tests.server.pool.instant_pool import InstantPool
-from tests.workspace import ROOT, wait_for
+from tests.workspace import ROOT, Process, wait_for
 
 JOBS = 1500
 SECONDS = 300.0
@@ -59,8 +59,10 @@ rule sum:
 class Many:
     """A folder with many jobs, and the pool that does them."""
 
-    def __init__(self, folder: Path, jobs: int = JOBS, plugins: tuple[str, ...] = PLUGINS) -> None:
-        self.folder, self.jobs, self.plugins = folder, jobs, plugins
+    def __init__(
+        self, folder: Path, jobs: int = JOBS, plugins: tuple[str, ...] = PLUGINS, *, copied: bool = True
+    ) -> None:
+        self.folder, self.jobs, self.plugins, self.copied = folder, jobs, plugins, copied
         self.failing: dict[str, int] = {}
         """Sample → how many times it fails."""
         self.done = 0
@@ -83,21 +85,31 @@ class Many:
             (folder / name).write_text("made")
         return ""
 
-    def start(self, *arguments: str, **config: Any) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "snakemake", "--cores", "2", "--resources", "requests=64"]
-        command += self.plugins
-        command += ["--max-jobs-per-timespan", "1000000/1s", "--rerun-incomplete", "--quiet", "rules"]
+    def start(self, *arguments: str, **config: Any) -> Process:
         config = {"jobs": self.jobs} | config
-        command += [*arguments, "--config", *(f"{key}={value}" for key, value in config.items())]
-        return subprocess.Popen(
-            command, cwd=self.folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+        options = [
+            "--cores",
+            "2",
+            "--resources",
+            "requests=64",
+            *self.plugins,
+            "--rerun-incomplete",
+            "--quiet",
+            "rules",
+        ]
+        options += ["--max-jobs-per-timespan", "1000000/1s", *arguments]
+        options += ["--config", *(f"{key}={value}" for key, value in config.items())]
+        order = Order("snakemake", options, str(self.folder), {**os.environ, "PYTHONPATH": str(ROOT)}, session=True)
+        with open(self.folder / "snakemake.out", "w") as output:
+            return launch(order, output, output, copied=self.copied)
+
+    def end(self, process: Process) -> tuple[int, str]:
+        """Wait for the end of Snakemake; return its status and what it printed."""
+        status = process.wait(SECONDS)
+        return status, (self.folder / "snakemake.out").read_text()
 
     def finish(self, *arguments: str, **config: Any) -> tuple[int, str]:
-        process = self.start(*arguments, **config)
-        output, _ = process.communicate(timeout=SECONDS)
-        return process.returncode, output
+        return self.end(self.start(*arguments, **config))
 
     def made(self) -> int:
         return len(list(self.folder.glob("calm/*/b.txt")))
@@ -150,8 +162,8 @@ def test_what_ended_before_a_signal_is_not_made_again(tmp_path: Path) -> None:
             lambda part=part, process=process: run.made() > part * jobs // 4 or process.poll() is not None, SECONDS
         )
         process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=SECONDS)
-        assert process.returncode == 1, output[-3000:]
+        status, output = run.end(process)
+        assert status == 1, output[-3000:]
         assert run.made() < jobs
     status, output = run.finish()
     assert status == 0, output[-3000:]
@@ -165,7 +177,7 @@ def test_what_was_asked_when_snakemake_is_killed_is_made_again(tmp_path: Path) -
     process = run.start()
     wait_for(lambda: run.made() > 20 or process.poll() is not None, SECONDS)
     process.kill()
-    process.communicate(timeout=SECONDS)
+    run.end(process)
     status, output = run.finish("--unlock")
     assert status == 0, output[-3000:]
     status, output = run.finish()
@@ -203,8 +215,8 @@ def test_at_most_as_many_are_in_flight_as_the_resource_allows(tmp_path: Path) ->
     time.sleep(1.0)  # for those that would be too many
     assert len(list((tmp_path / ".snakemake/incomplete").glob("*"))) == 2 * 5
     gate.set()
-    output, _ = process.communicate(timeout=SECONDS)
-    assert process.returncode == 0, output[-3000:]
+    status, output = run.end(process)
+    assert status == 0, output[-3000:]
     assert run.made() == 200
     run.pool.stop()
 
@@ -225,7 +237,7 @@ def test_records_are_those_of_any_executor(tmp_path: Path) -> None:
     for name, plugins in (("ours", PLUGINS), ("snakemake", ())):
         folder = tmp_path / name
         folder.mkdir()
-        run = Many(folder, 5, plugins)
+        run = Many(folder, 5, plugins, copied=False)
         assert run.finish()[0] == 0
         first = run.records()
         assert run.finish(made_from="y")[0] == 0  # over records that are there

@@ -15,7 +15,8 @@ import yaml
 
 import emoprobe
 from tests.conftest import StubServer
-from tests.workspace import ROOT, Workspace
+from tests.copies.copy import Order
+from tests.workspace import ROOT, Workspace, finish
 
 OUTER = """
 configfile: "outer.yaml"
@@ -23,7 +24,6 @@ configfile: "outer.yaml"
 module emoprobe:
     snakefile: "{snakefile}"
     config: config["tones"]
-{prefix}
 
 use rule * from emoprobe as emoprobe_*
 
@@ -35,7 +35,7 @@ rule all:
 
 rule count_words:
     input:
-        "{results}/tiny/tables/trajectories.parquet",
+        "results/tiny/tables/trajectories.parquet",
     output:
         "words.txt",
     shell:
@@ -59,7 +59,15 @@ use rule * from second as second_*
 
 rule all:
     default_target: True
-    input: rules.first_all.input, rules.second_all.input
+    input: rules.first_all.input, rules.second_all.input, "words.txt"
+
+rule count_words:
+    input:
+        "one/results/tiny/tables/trajectories.parquet",
+    output:
+        "words.txt",
+    shell:
+        "ls {{input}} | wc -l > {{output}}"
 """
 # Prints what loading the Snakefile, as it is and as a module, changes in the process.
 WATCH = """
@@ -98,79 +106,72 @@ sys.exit(bool(changed) or before[1:] != after[1:])
 
 
 def outer_folder(folder: Path, text: str, config: dict[str, Any]) -> Callable[..., str]:
-    """A workflow in a folder; returns a function that runs it."""
+    """Write a workflow into a folder; return a function that runs it."""
     folder.mkdir()
     (folder / "outer.yaml").write_text(yaml.safe_dump(config))
-    (folder / "Snakefile").write_text(text)
+    (folder / "Snakefile").write_text(text.format(snakefile=ROOT / "Snakefile"))
 
-    def run(*arguments: str, ok: bool = True) -> str:
-        command = [sys.executable, "-m", "snakemake", "--cores", "8", *arguments]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=500)
-        assert (done.returncode == 0) is ok, done.stdout + done.stderr
+    def run(*arguments: str) -> str:
+        done = finish(Order("snakemake", ["--cores", "8", *arguments], str(folder), dict(os.environ)))
+        assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
     return run
 
 
-@pytest.mark.parametrize("prefix", ["", "inner"])
-def test_a_workflow_uses_another(
-    tmp_path: Path, workspace: Callable[..., Workspace], stub: Callable[..., StubServer], prefix: str
-) -> None:
-    """Without this project's profile and plugins."""
-    text = OUTER.format(
-        snakefile=ROOT / "Snakefile",
-        prefix=f'    prefix: "{prefix}"' if prefix else "",
-        results=f"{prefix}/results" if prefix else "results",
-    )
-    run = outer_folder(tmp_path / "outer", text, {"tones": workspace(stub()).config, "other": 1})
-    run()
-    root = tmp_path / "outer" / prefix / "results/tiny"
+def assert_made(root: Path, run: Callable[..., str]) -> None:
+    """Check that an experiment is complete, and that a lost answer of it comes back."""
     made = sorted(root.glob("*/*/trajectory.jsonl"))
     assert len(made) == 3 * 4
     assert (root / "report.html").exists()
-    assert not prefix or not (tmp_path / "outer/results/tiny").exists()
     assert "Nothing to be done" in run("-n")
     before = made[0].read_bytes()
     made[0].unlink()
     run()
     assert made[0].read_bytes() == before
     assert "Nothing to be done" in run("-n")
+
+
+def test_a_workflow_uses_another(
+    tmp_path: Path, workspace: Callable[..., Workspace], stub: Callable[..., StubServer]
+) -> None:
+    """Without this project's profile and plugins."""
+    run = outer_folder(tmp_path / "outer", OUTER, {"tones": workspace(stub()).config, "other": 1})
+    run()
+    assert_made(tmp_path / "outer/results/tiny", run)
     # Requests stay where the pool is, whatever the module is called.
     commands = run("-n", "--forceall", "-p")
     assert "localrule emoprobe_generate" in commands or "rule emoprobe_generate" in commands
 
 
-def test_two_instances_follow_their_own_config(
+def test_two_instances_below_prefixes_follow_their_own_config(
     tmp_path: Path, workspace: Callable[..., Workspace], stub: Callable[..., StubServer]
 ) -> None:
     config = workspace(stub()).config
     margins = {"first": 0.05, "second": 0.3}
     configs = {name: {**config, "analysis": {"margin": margin}} for name, margin in margins.items()}
-    run = outer_folder(tmp_path / "outer", TWO.format(snakefile=ROOT / "Snakefile"), configs)
+    run = outer_folder(tmp_path / "outer", TWO, configs)
     run()
     for prefix, margin in (("one", 0.05), ("two", 0.3)):
         root = tmp_path / "outer" / prefix / "results/tiny"
         assert json.loads((root / "experiment_config.json").read_text())["analysis"]["margin"] == margin
         assert f'"margin": {margin}' in (root / "analysis_plan.json").read_text()
-        assert len(list(root.glob("*/*/trajectory.jsonl"))) == 3 * 4
-        assert (root / "report.html").exists()
-    assert "Nothing to be done" in run("-n")
+        assert_made(root, run)
+    assert not (tmp_path / "outer/results/tiny").exists()
 
 
-@pytest.mark.parametrize("text", [None, OUTER, TWO])
+@pytest.mark.parametrize("text", [None, TWO])
 def test_loading_the_snakefile_changes_nothing_in_the_process(
     tmp_path: Path, workspace: Callable[..., Workspace], text: str | None
 ) -> None:
     here = workspace()
     config = {**here.config, "workers": {"endpoints": ["http://127.0.0.1:9"], "model_name": "stub"}}
     if text is None:
-        here.config = config
+        here.config, folder = config, here.folder
         arguments = [str(ROOT / "Snakefile"), str(here.write_config())]
-        folder = here.folder
     else:
         folder = tmp_path / "outer"
-        text = text.format(snakefile=ROOT / "Snakefile", prefix="", results="results")
-        outer_folder(folder, text, {"tones": config, "first": config, "second": config})
+        outer_folder(folder, text, {"first": config, "second": config})
         arguments = [str(folder / "Snakefile")]
     done = subprocess.run(
         [sys.executable, "-c", WATCH, *arguments], cwd=folder, capture_output=True, text=True, timeout=300
@@ -208,7 +209,7 @@ def test_it_loads_from_a_hosting_service(
     """The clone that Snakemake would download is in its cache already; the library is the installed one."""
     text = OUTER.replace('"{snakefile}"', 'github("somebody/emoprobe", path="Snakefile", tag="v1")')
     config = {**workspace().config, "workers": {"endpoints": ["http://127.0.0.1:9"], "model_name": "stub"}}
-    outer_folder(tmp_path / "outer", text.format(prefix="", results="results"), {"tones": config})
+    outer_folder(tmp_path / "outer", text, {"tones": config})
     script = f"import emoprobe; emoprobe.__version__ = {version!r}; import snakemake.cli; snakemake.cli.main()"
     done = subprocess.run(
         [sys.executable, "-c", script, "-n", "--cores", "1"], cwd=tmp_path / "outer", capture_output=True, text=True,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,30 +9,57 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.workspace import ROOT, Workspace
+from tests.workspace import Workspace, copy_of_code, jobs_in
 
 ANALYSIS = {"tabulate_trajectories": 1, "analyze_behaviour": 1, "draw_figures": 1, "report_experiment": 1}
 TABLES = {**ANALYSIS, "verify": 1}
 PLAN = {"plan_analysis": 1}
+COMPARED = {name: 1 for name in ANALYSIS if name != "tabulate_trajectories"}
 DESCRIBED = {"describe_experiment": 1, "report_experiment": 1}
 
 
-def test_nothing_changed(after: Callable[..., Workspace]) -> None:
-    assert after().planned() == {}
+SERVERS: dict[str, Any] = {
+    "count": 3, "endpoints": ["http://127.0.0.1:9"], "requests": 7, "attempts": 1, "restarts": 0, "port": 9000,
+    "start_timeout": 5.0, "hang_timeout": 5.0, "keep_alive": 5.0, "timeout": 5.0, "log_level": "debug",
+    "kv_cache_gib": 1, "batch_tokens": 64, "memory_gib": 1.0,
+}  # fmt: skip
+NEW = {"describe_experiment": 1, **TABLES}
+EVERYTHING = {**PLAN, "generate": 16, **NEW}
+NAG = "You keep getting this wrong."
 
 
 @pytest.mark.parametrize(
-    "workers",
+    ("change", "planned"),
     [
-        {"count": 3},
-        {"endpoints": ["http://127.0.0.1:9"]},
-        {"requests": 7, "attempts": 1, "restarts": 0},
-        {"start_timeout": 5.0, "hang_timeout": 5.0, "keep_alive": 5.0, "port": 9000},
-        {"log_level": "debug", "kv_cache_gib": 1, "timeout": 5.0, "batch_tokens": 64, "memory_gib": 1.0},
+        ({"workers": SERVERS}, {}),
+        ({"dataset": {"samples": 8}}, {"generate": 4 * 4, "prepare_sample": 4, **NEW}),
+        ({"dataset": {"samples": 2}}, NEW),
+        ({"variants": {"pressure": {"text": "Hurry!"}}}, {"generate": 4, **NEW}),
+        ({"variants": {"frustration": {"text": "Not again!", "valence": "negative"}}}, {"generate": 4, **NEW}),
+        (
+            {"dataset": {"samples": 8}, "variants": {"frustration": {"text": "Not again!"}}},
+            {"generate": 4 * 4 + 4, "prepare_sample": 4, **NEW},
+        ),
+        ({"variants": {"frustration": {"text": NAG, "valence": "neutral"}}}, {"describe_experiment": 1, **ANALYSIS}),
+        ({"generation": {"draws": 3}}, {"generate": 2 * 16, **NEW}),
+        ({"generation": {"allowed_failures": 0.25}}, DESCRIBED),
+        ({"probes": {"folds": 3}}, DESCRIBED),  # without captures
+        ({"analysis": {"margin": 0.2}}, {**COMPARED, **DESCRIBED}),
+        ({"generation": {"temperature": 0.5}}, EVERYTHING),
+        ({"generation": {"max_tokens": 33}}, EVERYTHING),
+        ({"generation": {"engine": {"max_model_len": 2048}}}, EVERYTHING),
+        ({"generation": {"engine": {"compile": True}}}, EVERYTHING),
+        ({"generation": {"engine": {"extra_args": ["--x"]}}}, EVERYTHING),
+        ({"prompt": {"system": "Other."}}, EVERYTHING),
+        ({"model": {"dtype": "bfloat16"}}, {"prepare_model": 1, **EVERYTHING}),
+        ({"experiment": {"seed": 7}}, {"prepare_sample": 4, **EVERYTHING}),
     ],
+    ids=lambda value: str(value)[:60],
 )
-def test_servers_plan_nothing(after: Callable[..., Workspace], workers: dict[str, Any]) -> None:
-    assert after(workers=workers).planned() == {}
+def test_a_changed_key_plans_what_depends_on_it(
+    after: Callable[..., Workspace], change: dict[str, Any], planned: dict[str, int]
+) -> None:
+    assert after(**change).planned() == planned
 
 
 def test_values_on_the_command_line_keep_their_types(after: Callable[..., Workspace]) -> None:
@@ -42,37 +68,12 @@ def test_values_on_the_command_line_keep_their_types(after: Callable[..., Worksp
     assert workspace.planned("--config", "dataset={samples: 5}")["generate"] == 4
 
 
-def test_more_samples_plan_the_new_ones(after: Callable[..., Workspace]) -> None:
-    planned = after(dataset={"samples": 8}).planned()
-    assert planned.pop("generate") == 4 * 4
-    assert planned == {"prepare_sample": 4, "describe_experiment": 1, **TABLES}
-
-
-def test_fewer_samples_plan_the_tables(after: Callable[..., Workspace]) -> None:
-    assert after(dataset={"samples": 2}).planned() == {"describe_experiment": 1, **TABLES}
-
-
-def test_a_new_variant_plans_its_own(after: Callable[..., Workspace]) -> None:
-    planned = after(variants={"pressure": {"text": "Hurry!"}}).planned()
-    assert planned == {"generate": 4, "describe_experiment": 1, **TABLES}
-
-
-def test_a_changed_text_plans_that_variant(after: Callable[..., Workspace]) -> None:
-    planned = after(variants={"frustration": {"text": "Not again!", "valence": "negative"}}).planned()
-    assert planned == {"generate": 4, "describe_experiment": 1, **TABLES}
-
-
 def test_a_changed_transform_plans_that_variant(after: Callable[..., Workspace]) -> None:
     workspace = after()
     (workspace.folder / "nagging.py").write_text(
         "def nag(m):\n    return [*m[:-1], {**m[-1], 'content': m[-1]['content'] + ' Well?'}]\n"
     )
     assert workspace.planned() == {"generate": 4, **TABLES}
-
-
-def test_a_changed_valence_plans_no_trajectory(after: Callable[..., Workspace]) -> None:
-    planned = after(variants={"frustration": {"text": "You keep getting this wrong.", "valence": "neutral"}}).planned()
-    assert planned == {"describe_experiment": 1, **ANALYSIS}
 
 
 def test_a_deleted_trajectory_comes_back_byte_for_byte(after: Callable[..., Workspace]) -> None:
@@ -85,57 +86,30 @@ def test_a_deleted_trajectory_comes_back_byte_for_byte(after: Callable[..., Work
     assert workspace.planned() == {}
 
 
-def test_several_changes_at_once_plan_all_that_each_makes_stale(after: Callable[..., Workspace]) -> None:
-    planned = after(dataset={"samples": 8}, variants={"frustration": {"text": "Not again!"}}).planned()
-    assert planned["generate"] == 4 * 4 + 4
-    assert planned["prepare_sample"] == 4
+# Module → what is planned after a change of its code.
+CHANGED_CODE: dict[str, dict[str, int]] = {
+    "graders/grading.py": ANALYSIS,
+    "graders/answers.py": ANALYSIS,
+    "results/tables.py": ANALYSIS,
+    "analysis/paired_tests.py": COMPARED,
+    "report/figures/behaviour.py": {"draw_figures": 1, "report_experiment": 1},
+    "report/statements/behaviour.py": {"report_experiment": 1},
+    "analysis/probes/auroc.py": {},
+    "results/atomic.py": {},
+}
 
 
-def test_more_draws_plan_the_new_ones(after: Callable[..., Workspace]) -> None:
-    planned = after(generation={"draws": 3}).planned()
-    assert planned == {"generate": 2 * 16, "describe_experiment": 1, **TABLES}
-
-
-def test_allowed_failures_plan_no_trajectory(after: Callable[..., Workspace]) -> None:
-    assert after(generation={"allowed_failures": 0.25}).planned() == DESCRIBED
-
-
-def test_probe_settings_without_captures_plan_only_the_description(after: Callable[..., Workspace]) -> None:
-    assert after(probes={"folds": 3}).planned() == DESCRIBED
-
-
-@pytest.mark.parametrize(
-    ("module", "planned"),
-    [
-        ("graders/grading.py", ANALYSIS),
-        ("graders/answers.py", ANALYSIS),
-        ("results/tables.py", ANALYSIS),
-        ("analysis/paired_tests.py", {name: 1 for name in ANALYSIS if name != "tabulate_trajectories"}),
-        ("report/figures/behaviour.py", {"draw_figures": 1, "report_experiment": 1}),
-        ("report/statements/behaviour.py", {"report_experiment": 1}),
-        ("analysis/probes/auroc.py", {}),
-        ("results/atomic.py", {}),
-    ],
-)
-def test_changed_code_plans_what_it_computes(
-    after: Callable[..., Workspace], tmp_path: Path, module: str, planned: dict[str, int]
-) -> None:
-    code = tmp_path / "code"
-    for name in ("Snakefile", "rules", "emoprobe", "server", "scripts", "profiles", "envs", "config"):
-        place = ROOT / name
-        if place.is_dir():
-            shutil.copytree(place, code / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            code.mkdir(exist_ok=True)
-            shutil.copy(place, code / name)
+def test_changed_code_plans_what_it_computes(after: Callable[..., Workspace], tmp_path: Path) -> None:
     workspace = after()
-    workspace.code = code
-    with open(code / "emoprobe" / module, "a") as file:
-        file.write('\n# A comment.\n"""A text."""\n')
+    workspace.code = copy_of_code(tmp_path / "code")
+    modules = {path: path.read_text() for path in (workspace.code / "emoprobe" / name for name in CHANGED_CODE)}
+    for path, text in modules.items():
+        path.write_text(f'{text}\n# A comment.\n"""A text."""\n')
     assert workspace.planned() == {}
-    with open(code / "emoprobe" / module, "a") as file:
-        file.write("\nCHANGED = True\n")
-    assert workspace.planned() == planned
+    for (path, text), planned in zip(modules.items(), CHANGED_CODE.values(), strict=True):
+        path.write_text(f"{text}\nCHANGED = True\n")
+        assert workspace.planned() == planned, path
+        path.write_text(text)
 
 
 def test_an_answer_is_never_older_than_the_plan(after: Callable[..., Workspace]) -> None:
@@ -144,14 +118,6 @@ def test_an_answer_is_never_older_than_the_plan(after: Callable[..., Workspace])
     answers = list(workspace.layout.root.glob("*/*/trajectory.jsonl"))
     assert answers
     assert all(path.stat().st_mtime >= planned_at for path in answers)
-
-
-def test_another_margin_plans_the_tables_and_keeps_the_plan(after: Callable[..., Workspace]) -> None:
-    planned = after(analysis={"margin": 0.2}).planned()
-    assert planned == {
-        "describe_experiment": 1,
-        **{rule: count for rule, count in ANALYSIS.items() if rule != "tabulate_trajectories"},
-    }
 
 
 def test_one_target_is_made_alone(after: Callable[..., Workspace]) -> None:
@@ -165,48 +131,59 @@ def test_one_target_is_made_alone(after: Callable[..., Workspace]) -> None:
 SAMPLE, MODEL, REGISTERED = "samples/gsm8k_0003.json", "model.json", "analysis_plan.json"
 
 
+# Lost files, what is planned then, and what a plan says of it.
+LOST: list[tuple[list[str], dict[str, int], list[str]]] = [
+    ([], {}, []),
+    ([SAMPLE], {"prepare_sample": 1}, ["samples/gsm8k_0003.json is missing; it will be made again; 16 answers stay"]),
+    ([SAMPLE, "samples/gsm8k_0001.json"], {"prepare_sample": 2}, ["2 files of results/tiny/samples are missing"]),
+    ([REGISTERED], {**PLAN, "report_experiment": 1}, ["analysis_plan.json is missing; it will be made again; 16"]),
+    ([MODEL], {"prepare_model": 1, **DESCRIBED}, ["model.json is missing; it will be made again; 16 answers stay"]),
+    (
+        [MODEL, REGISTERED, SAMPLE],
+        {"prepare_model": 1, "prepare_sample": 1, **PLAN, **DESCRIBED},
+        ["model.json is missing", "analysis_plan.json is missing", "gsm8k_0003.json is missing"],
+    ),
+    (["metadata.json"], DESCRIBED, []),
+    (["experiment.yaml"], DESCRIBED, []),
+    (["experiment_config.json"], DESCRIBED, []),
+    (["verified.json"], {"verify": 1}, []),
+    (["report.json"], {"report_experiment": 1}, []),
+    (["tables/accuracy.parquet"], COMPARED, []),
+]
+
+
+def test_a_lost_file_plans_itself_and_no_answer(after: Callable[..., Workspace], tmp_path: Path) -> None:
+    workspace = after()
+    aside = tmp_path / "aside"
+    for lost, planned, said in LOST:
+        for name in lost:
+            (aside / name).parent.mkdir(parents=True, exist_ok=True)
+            (workspace.layout.root / name).rename(aside / name)
+        output = workspace.run("-n")
+        assert jobs_in(output) == planned, lost
+        assert all(line in output for line in said)
+        assert output.count("missing; " if lost else "missing") == len(said)
+        for name in lost:
+            (aside / name).rename(workspace.layout.root / name)
+
+
 @pytest.mark.parametrize(
-    ("lost", "planned", "said"),
+    "lost",
     [
-        (
-            [SAMPLE],
-            {"prepare_sample": 1},
-            ["samples/gsm8k_0003.json is missing; it will be made again; 16 answers stay"],
-        ),
-        ([SAMPLE, "samples/gsm8k_0001.json"], {"prepare_sample": 2}, ["2 files of results/tiny/samples are missing"]),
-        ([REGISTERED], {**PLAN, "report_experiment": 1}, ["analysis_plan.json is missing; it will be made again; 16"]),
-        ([MODEL], {"prepare_model": 1, **DESCRIBED}, ["model.json is missing; it will be made again; 16 answers stay"]),
-        (
-            [MODEL, REGISTERED, SAMPLE],
-            {"prepare_model": 1, "prepare_sample": 1, **PLAN, **DESCRIBED},
-            ["model.json is missing", "analysis_plan.json is missing", "gsm8k_0003.json is missing"],
-        ),
-        (["metadata.json"], DESCRIBED, []),
-        (["experiment.yaml"], DESCRIBED, []),
-        (["experiment_config.json"], DESCRIBED, []),
-        (["verified.json"], {"verify": 1}, []),
-        (["report.json"], {"report_experiment": 1}, []),
-        (["tables/accuracy.parquet"], {name: 1 for name in ANALYSIS if name != "tabulate_trajectories"}, []),
+        [SAMPLE, "samples/gsm8k_0001.json", "report.json"],
+        [MODEL, REGISTERED, SAMPLE],
+        ["metadata.json", "experiment.yaml", "experiment_config.json", "verified.json", "tables/accuracy.parquet"],
     ],
 )
-def test_a_lost_file_is_made_again_and_no_answer(
-    after: Callable[..., Workspace], lost: list[str], planned: dict[str, int], said: list[str]
-) -> None:
+def test_lost_files_are_made_again_and_no_answer(after: Callable[..., Workspace], lost: list[str]) -> None:
     workspace = after()
     before = answers(workspace)
     for name in lost:
         (workspace.layout.root / name).unlink()
-    assert workspace.planned() == planned
-    output = workspace.run("-n")
-    assert all(line in output for line in said)
-    assert output.count("missing; ") == len(said)
     workspace.run()
+    assert all((workspace.layout.root / name).exists() for name in lost)
     assert answers(workspace) == before
     assert workspace.planned() == {}
-
-
-def test_without_a_loss_nothing_is_said(after: Callable[..., Workspace]) -> None:
-    assert "missing" not in after().run("-n")
 
 
 def test_a_lost_plan_is_made_before_answers_that_change(after: Callable[..., Workspace]) -> None:
@@ -253,31 +230,6 @@ def test_every_file_of_a_trajectory_counts(after: Callable[..., Workspace], name
     workspace = after()
     (workspace.layout.pair("calm", "gsm8k_0003") / name).unlink()
     assert workspace.planned() == {"generate": 1, **TABLES}
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"generation": {"temperature": 0.5}},
-        {"generation": {"max_tokens": 33}},
-        {"generation": {"engine": {"max_model_len": 2048}}},
-        {"generation": {"engine": {"compile": True}}},
-        {"generation": {"engine": {"extra_args": ["--x"]}}},
-        {"prompt": {"system": "Other."}},
-    ],
-)
-def test_generation_and_prompt_plan_every_trajectory(after: Callable[..., Workspace], change: dict[str, Any]) -> None:
-    assert after(**change).planned() == {**PLAN, "generate": 16, "describe_experiment": 1, **TABLES}
-
-
-def test_the_model_plans_every_trajectory(after: Callable[..., Workspace]) -> None:
-    planned = after(model={"dtype": "bfloat16"}).planned()
-    assert planned == {**PLAN, "prepare_model": 1, "generate": 16, "describe_experiment": 1, **TABLES}
-
-
-def test_the_seed_plans_every_trajectory(after: Callable[..., Workspace]) -> None:
-    planned = after(experiment={"seed": 7}).planned()
-    assert planned == {**PLAN, "prepare_sample": 4, "generate": 16, "describe_experiment": 1, **TABLES}
 
 
 def test_a_changed_data_file_plans_every_trajectory(after: Callable[..., Workspace]) -> None:

@@ -162,28 +162,33 @@ def test_scores_are_those_of_hooks_placed_by_hand(finished: Workspace, smollm2: 
         assert scores.kl == pytest.approx(expected.tolist(), abs=1e-3)
 
 
-def test_another_dose_plans_that_dose(after: Callable[..., Workspace]) -> None:
-    planned = after(doses=[0.5, -0.25]).planned()
-    assert planned.items() >= {"steer": 4, "score": 4, **AFTER}.items()
-    assert not {"fit_direction", "generate_and_capture", "probe_activations"} & planned.keys()
-
-
-def test_another_direction_plans_that_direction(after: Callable[..., Workspace]) -> None:
-    controls = {"random": 2, "shuffled": 0, "orthogonal": False, "questions": 1}
-    planned = after(controls=controls).planned()
-    assert planned.items() >= {"fit_direction": 1, "steer": 1, "score": 1, **AFTER}.items()
-    assert "generate_and_capture" not in planned
-
-
-def test_settings_of_the_scores_plan_scores(after: Callable[..., Workspace]) -> None:
-    planned = after(scores={"kl_tokens": 3}).planned()
-    assert planned.items() >= {"score": STEERED, **AFTER}.items()
-    assert not {"fit_direction", "steer"} & planned.keys()
-
-
-def test_limits_of_coherence_plan_no_forward_pass(after: Callable[..., Workspace]) -> None:
-    planned = after(coherence={"max_perplexity": 9.0}).planned()
-    assert not {"fit_direction", "steer", "score", "tabulate_steering"} & planned.keys()
+@pytest.mark.parametrize(
+    ("steering", "planned", "spared"),
+    [
+        (
+            {"doses": [0.5, -0.25]},
+            {"steer": 4, "score": 4, **AFTER},
+            {"fit_direction", "generate_and_capture", "probe_activations"},
+        ),
+        (
+            {"controls": {"random": 2, "shuffled": 0, "orthogonal": False, "questions": 1}},
+            {"fit_direction": 1, "steer": 1, "score": 1, **AFTER},
+            {"generate_and_capture"},
+        ),
+        ({"scores": {"kl_tokens": 3}}, {"score": STEERED, **AFTER}, {"fit_direction", "steer"}),
+        (
+            {"coherence": {"max_perplexity": 9.0}},
+            {"analyze_steering": 1, "report_experiment": 1},
+            {"fit_direction", "steer", "score", "tabulate_steering"},
+        ),
+    ],
+)
+def test_a_changed_key_plans_what_depends_on_it(
+    after: Callable[..., Workspace], steering: dict[str, Any], planned: dict[str, int], spared: set[str]
+) -> None:
+    found = after(**steering).planned()
+    assert found.items() >= planned.items()
+    assert not spared & found.keys()
 
 
 def test_more_questions_plan_the_new_ones(after: Callable[..., Workspace]) -> None:

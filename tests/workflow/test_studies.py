@@ -10,7 +10,7 @@ import pytest
 
 from emoprobe import read_table
 from tests.conftest import VARIANTS
-from tests.workspace import Workspace
+from tests.workspace import Workspace, jobs_in
 
 TASKS: dict[str, dict[str, Any]] = {
     "sums": {"dataset": {"source": "reasoning_gym:chain_sum", "arguments": {"max_terms": 2, "max_digits": 1}}},
@@ -42,8 +42,9 @@ def study(tmp_path: Path, tiny: Callable[[str], Path]) -> Callable[..., Workspac
 
 def test_a_study_is_one_plan(study: Callable[..., Workspace]) -> None:
     workspace = study(("llama", "gpt2"), ("sums", "words"))
-    assert "s: 4 experiments, 24 trajectories of at most 96 new tokens in all; 1 " in workspace.run("-n", "--quiet")
-    planned = workspace.planned()
+    output = workspace.run("-n")
+    assert "s: 4 experiments, 24 trajectories of at most 96 new tokens in all; 1 " in output
+    planned = jobs_in(output)
     assert planned["generate"] == 4 * PER_EXPERIMENT
     assert [planned[rule] for rule in EACH] == [4] * len(EACH)
     assert planned["tabulate_study"] == planned["report_study"] == 1

@@ -23,10 +23,11 @@ from server.deploy.deployment import DEPLOYED, ENVIRONMENT, KEY, PROCESS, TUNNEL
 from server.deploy.host import MARK, Host, HostError, Site
 from server.deploy.processes import Process
 from tests.conftest import PATIENCE
+from tests.copies.copy import Order
 from tests.seaweed import BUCKET, SECRET_KEY, SeaweedFS, environment
 from tests.server.deploy.sshd import Sshd, UnavailableError
 from tests.workflow.pool import end_pool
-from tests.workspace import ROOT, Workspace, processes_of, wait_for
+from tests.workspace import ROOT, Workspace, finish, processes_of, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +48,16 @@ class Far(Workspace):
 
     def call(self, name: str, *arguments: str, ok: bool = True) -> str:
         """What `make deploy` and its like call; return what it printed."""
-        command = [sys.executable, "-m", f"scripts.{name}", "--config", str(self.write_config()), *arguments]
-        env = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, timeout=580)
+        done = self.finish_script(name, *arguments)
         assert (done.returncode == 0) is ok, done.stdout + done.stderr
         return done.stdout + done.stderr
+
+    def finish_script(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run one of the scripts to its end."""
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return finish(
+            Order(f"scripts.{name}", ["--config", str(self.write_config()), *arguments], str(self.folder), env)
+        )
 
     @property
     def place(self) -> Path:
@@ -379,10 +385,7 @@ def test_idle_servers_end_and_nothing_is_left_in_the_end(
     workspace.host_folder = host_folder
     workspace.config["deploy"]["idle_minutes"] = 0.05
     # On a slow machine they may have ended before they were reached.
-    command = [sys.executable, "-m", "scripts.deploy", "--config", str(workspace.write_config())]
-    done = subprocess.run(
-        command, cwd=workspace.folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
-    )
+    done = workspace.finish_script("deploy")
     assert done.returncode == 0 or "idle" in done.stderr, done.stderr
     wait_for(lambda: workspace.status.ended is not None and not workspace_keeper(workspace), PATIENCE, "the end")
     assert "deploy.idle_minutes" in (workspace.status.ended or "")
