@@ -48,6 +48,7 @@ class LimitKind(Enum):
     NEAR_FLOOR = auto()  # share
     NEAR_CEILING = auto()  # share
     TRUNCATED = auto()  # share, variant and most: of the variant with the largest share
+    THOUGHT_CUT_OFF = auto()  # count, total, and counts: variant → answers
     UNMARKED = auto()  # variant and most: of the variant with the largest share
     GRADED_OTHERWISE = auto()  # rows: variant, reference, lenient and strict difference
     REQUESTS_FAILED = auto()  # count, rows of the table `accuracy`
@@ -105,6 +106,7 @@ def data_limits(
         *_groups(trajectories, tests),
         *_headroom(accuracy),
         *_truncation(trajectories, accuracy),
+        *_cut_off_thoughts(trajectories),
         *_extraction(accuracy),
         *_lenient(tests),
         *_failures(accuracy),
@@ -176,6 +178,16 @@ def _truncation(trajectories: pd.DataFrame, accuracy: pd.DataFrame) -> list[Limi
     if share <= NOTEWORTHY and not (accuracy["truncated"] > NOTEWORTHY).any():
         return []
     return [Limit(LimitKind.TRUNCATED, round(share, 6), {"share": share} | _most(accuracy, "truncated"))]
+
+
+def _cut_off_thoughts(trajectories: pd.DataFrame) -> list[Limit]:
+    """Answers that were cut off within a thought; a table of an earlier version does not count them."""
+    if "thought_cut_off" not in trajectories:
+        return []
+    cut = trajectories[trajectories["thought_cut_off"].fillna(False).astype(bool)]
+    counts = {str(name): int(count) for name, count in cut["variant"].value_counts(sort=False).items()}
+    numbers = {"count": len(cut), "total": int(trajectories["failure"].isna().sum()), "counts": counts}
+    return [Limit(LimitKind.THOUGHT_CUT_OFF, float(len(cut)), numbers)] if len(cut) else []
 
 
 def _extraction(accuracy: pd.DataFrame) -> list[Limit]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from emoprobe.config.experiment import Config
+from emoprobe.conversations.rendering import RenderedPrompt, Renderer
 from emoprobe.conversations.requests import chat_request, rendered_prompt, sent_request
-from emoprobe.conversations.responses import completed, failed
+from emoprobe.conversations.responses import Delivery, completed, failed
 from emoprobe.conversations.samples import split_draw_id
 from emoprobe.models.source import ModelError
 from emoprobe.results.dates import date_to_now
@@ -19,6 +22,7 @@ from emoprobe.steering.grid import SteeredPair, SteeringEdit, UnknownConditionEr
 from server.pool.fleet import Fleet, ServerDemand, UnansweredError
 from server.pool.jobs import write
 from server.pool.run import ExperimentJobs
+from server.pool.thinking import deliver_within_budget
 
 
 class SteeringJobError(ValueError):
@@ -48,7 +52,8 @@ async def steer(experiment: ExperimentJobs, fleet: Fleet, where: str, name: str)
     sample_id, number = split_draw_id(name)
     sample = Sample.read(layout.sample(sample_id))
     request = chat_request(config, experiment.model_name, steered.variant, sample, number)
-    prompt = rendered_prompt(config, await experiment.renderer(), request)
+    renderer = await experiment.renderer()
+    prompt = rendered_prompt(config, renderer, request)
     sources = [layout.sample(sample_id), layout.model]
     steering: list[dict[str, Any]] = []
     if edit is not None:
@@ -59,18 +64,37 @@ async def steer(experiment: ExperimentJobs, fleet: Fleet, where: str, name: str)
     body = _sent(experiment, sent_request(request, prompt.token_ids))
     asked = ServerDemand(place, "/v1/completions", body, config.workers.timeout, check)
     try:
-        response, delivery = await fleet.deliver(asked)
+        response, delivery = await _answered(fleet, asked, config, renderer, prompt, steering)
     except UnansweredError as error:
         await experiment.steering_allowance.must_admit(where, name, error)
         made = failed(config, steered.variant, sample, request, prompt, str(error), error.attempts, draw=number)
     else:
         experiment.steering_allowance.answered(where, name)
-        made = completed(config, steered.variant, sample, request, prompt, response, delivery, draw=number)
+        made = completed(
+            config, steered.variant, sample, request, prompt, response, delivery, renderer=renderer, draw=number
+        )
     assert made.state is not None
     # Whatever generates the other trajectories, these come from the server that can steer.
     trajectory = Trajectory(made.messages, made.state.model_copy(update={"backend": "nnsight"}), made.outcome)
     date_to_now(sources)
     await write(trajectory.write, layout.steered(*steered))
+
+
+async def _answered(
+    fleet: Fleet,
+    asked: ServerDemand,
+    config: Config,
+    renderer: Renderer,
+    prompt: RenderedPrompt,
+    steering: list[dict[str, Any]],
+) -> tuple[dict[str, Any], Delivery]:
+    """Have a request answered, within the budget of its thought where there is one."""
+    budget = config.generation.thinking_budget
+    if budget is None or renderer.markers is None:
+        return await fleet.deliver(asked)
+    return await deliver_within_budget(
+        fleet, asked, prompt, renderer, budget, partial(requests.check_steered, steering)
+    )
 
 
 async def score(experiment: ExperimentJobs, fleet: Fleet, where: str, name: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from emoprobe.config.science.model import Auto
-from emoprobe.config.section import Extent, Hidden, Section, Text
+from emoprobe.config.section import Added, Extent, Hidden, Section, Text
 
 # Arguments of the vLLM server that are not the user's.
 OWN_FLAGS = {
@@ -57,6 +57,14 @@ class Engine(Section):
 
 
 Backend = Literal["vllm", "nnsight"]
+# Variables of chat templates that `generation.thinking` sets.
+SWITCHES = ("enable_thinking", "thinking")
+
+
+class ThinkingBudget(Section):
+    """A thought of limited length."""
+
+    budget: int = Field(ge=1, description="Longest thought, in tokens; then it is closed and the answer begins.")
 
 
 class Generation(Section):
@@ -69,6 +77,11 @@ class Generation(Section):
     stop: list[Text] = Field(default_factory=list, description="Strings that end a completion.")
     chat_template: dict[str, bool | int | float | str] = Field(
         default_factory=dict, description="Arguments of the chat template, such as `enable_thinking: false`."
+    )
+    thinking: Annotated[Literal["off", "on"] | ThinkingBudget | None, Added] = Field(
+        None,
+        description="Whether the model thinks before it answers: `off`, `on`, or `{budget: N}` for at most N tokens; "
+        "null: as its chat template has it.",
     )
     draws: Annotated[int, Extent] = Field(
         1,
@@ -83,6 +96,38 @@ class Generation(Section):
         description="Share of the pairs that may go without an answer; each becomes a record of its error.",
     )
     engine: Engine = Field(default_factory=lambda: Engine(), description="How vLLM computes.")
+
+    @field_validator("thinking", mode="before")
+    @classmethod
+    def _thinking(cls, thinking: Any) -> Any:
+        """YAML reads `off` and `on` as false and true."""
+        return {False: "off", True: "on"}[thinking] if isinstance(thinking, bool) else thinking
+
+    @model_validator(mode="after")
+    def _one_switch(self) -> Generation:
+        set_twice = [name for name in SWITCHES if name in self.chat_template]
+        if self.thinking is not None and set_twice:
+            raise ValueError(f"thinking sets chat_template.{set_twice[0]} already; remove one of the two")
+        return self
+
+    @model_validator(mode="after")
+    def _room_for_an_answer(self) -> Generation:
+        if self.thinking_budget is not None and self.thinking_budget >= self.max_tokens:
+            raise ValueError(
+                f"thinking.budget = {self.thinking_budget} leaves no room for an answer; set max_tokens, thought and "
+                "answer together, above it"
+            )
+        return self
+
+    @property
+    def thinking_mode(self) -> Literal["off", "on"] | None:
+        """Whether thinking is switched on or off; None: as the chat template has it."""
+        return "on" if isinstance(self.thinking, ThinkingBudget) else self.thinking
+
+    @property
+    def thinking_budget(self) -> int | None:
+        """The longest thought, in tokens; None where it has no limit of its own."""
+        return self.thinking.budget if isinstance(self.thinking, ThinkingBudget) else None
 
     @model_validator(mode="after")
     def _draws(self) -> Generation:

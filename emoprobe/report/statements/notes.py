@@ -93,6 +93,13 @@ def _failures(count: int, rows: list[dict[str, Any]]) -> str:
     )
 
 
+def _cut_off_thoughts(count: int, total: int, counts: dict[str, int]) -> str:
+    return (
+        f"{count} of {total} completions were cut off at max_tokens within a thought, so that they hold no answer: "
+        f"{_listed(counts)}. Raise generation.max_tokens, or limit thoughts with generation.thinking."
+    )
+
+
 def _mixed(counts: dict[str, int]) -> str:
     return (
         f"Answers were computed on different hardware: {_listed(counts)}. Rounding differs between them, so an answer "
@@ -172,6 +179,7 @@ PHRASES: dict[LimitKind, tuple[str, str | Callable[..., str]]] = {
         "{share:.0%} of the completions were cut off at max_tokens ({variant} most, {most:.0%}); a completion that was "
         "cut off counts as wrong. The rows `untruncated` of paired_tests leave such questions out.",
     ),
+    LimitKind.THOUGHT_CUT_OFF: ("thoughts", _cut_off_thoughts),
     LimitKind.UNMARKED: (
         "extraction",
         "Up to {most:.0%} of a variant's answers ({variant}) are unmarked, a last number alone; they are wrong "
