@@ -106,7 +106,7 @@ def data_limits(
         *_groups(trajectories, tests),
         *_headroom(accuracy),
         *_truncation(trajectories, accuracy),
-        *_cut_off_thoughts(trajectories),
+        *thought_limits(trajectories),
         *_extraction(accuracy),
         *_lenient(tests),
         *_failures(accuracy),
@@ -180,8 +180,12 @@ def _truncation(trajectories: pd.DataFrame, accuracy: pd.DataFrame) -> list[Limi
     return [Limit(LimitKind.TRUNCATED, round(share, 6), {"share": share} | _most(accuracy, "truncated"))]
 
 
-def _cut_off_thoughts(trajectories: pd.DataFrame) -> list[Limit]:
-    """Answers that were cut off within a thought; a table of an earlier version does not count them."""
+def thought_limits(trajectories: pd.DataFrame) -> list[Limit]:
+    """Return the limit of answers that were cut off within a thought.
+
+    Args:
+        trajectories: the table `trajectories`; one of an earlier version does not count them.
+    """
     if "thought_cut_off" not in trajectories:
         return []
     cut = trajectories[trajectories["thought_cut_off"].fillna(False).astype(bool)]

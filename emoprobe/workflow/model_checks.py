@@ -33,9 +33,10 @@ from emoprobe.models.settings import (
 )
 from emoprobe.models.source import ModelError, shapes
 from emoprobe.models.tokens import count_tokens
+from emoprobe.results.layout import MODELS
 from emoprobe.workflow.heavy_checks import ask, unless_unanswered
 from emoprobe.workflow.process import hardware
-from emoprobe.workflow.prompt_checks import check_prompts
+from emoprobe.workflow.prompt_checks import FEW_TOKENS, check_prompts, thinking_warnings
 from emoprobe.workflow.remembered import remembered, version
 
 
@@ -76,11 +77,10 @@ def _prompts(config: Config, cache: Path | None, directory: Path) -> Iterator[st
     """Check what the chat template makes of the messages; without a fast tokenizer, `prepare_model` checks it."""
     if not (directory / "tokenizer.json").is_file():
         return
-    described = [path for path in sorted(directory.iterdir()) if path.suffix in (".json", ".jinja")]
     about: list[Any] = [
-        version("tokenizers"),
-        [[str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns] for path in described],
+        *_tokenizer_files(directory),
         [config.prompt.content(), config.generation.chat_template, config.experiment.seed],
+        [config.generation.described().get("thinking"), config.capture.enabled, config.capture.positions],
         {name: variants.identity(config, name) for name in config.variants},
     ]
 
@@ -91,6 +91,38 @@ def _prompts(config: Config, cache: Path | None, directory: Path) -> Iterator[st
             return [f"model.source = {config.model.source!r}: {error}"]
 
     yield from remembered(cache, about, problems)
+
+
+def thinking_lines(config: Config, cache: Path | None, converted: Path = MODELS) -> list[str]:
+    """Return why completions may end within a thought, one line each; none where the tokenizer is not here."""
+    directory = directory_of(config.model, converted) or downloaded(config.model)
+    settings = config.generation
+    short = settings.max_tokens < FEW_TOKENS and settings.thinking_mode != "off"
+    if not short or config.model.source == models.EMBEDDED or directory is None:
+        return []
+    if not (directory / "tokenizer.json").is_file():
+        return []
+    about: list[Any] = [
+        "thinking", *_tokenizer_files(directory), settings.chat_template, settings.max_tokens,
+        settings.described().get("thinking"), config.prompt.content(), config.model.source,
+    ]  # fmt: skip
+
+    def found() -> list[str]:
+        try:
+            return thinking_warnings(config, Renderer.load(directory))
+        except PromptError:
+            return []  # named by the checks of prompts
+
+    return remembered(cache, about, found)
+
+
+def _tokenizer_files(directory: Path) -> list[Any]:
+    """What a check of prompts is about: the library, and the files of a model's tokenizer."""
+    described = [path for path in sorted(directory.iterdir()) if path.suffix in (".json", ".jinja")]
+    return [
+        version("tokenizers"),
+        [[str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns] for path in described],
+    ]
 
 
 def _context(config: Config, directory: Path, settings: dict[str, Any], cache: Path | None) -> Iterator[str]:

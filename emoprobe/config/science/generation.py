@@ -100,8 +100,14 @@ class Generation(Section):
     @field_validator("thinking", mode="before")
     @classmethod
     def _thinking(cls, thinking: Any) -> Any:
-        """YAML reads `off` and `on` as false and true."""
-        return {False: "off", True: "on"}[thinking] if isinstance(thinking, bool) else thinking
+        """Accept a word, a budget, or a truth value, as which YAML reads `off` and `on`."""
+        if isinstance(thinking, bool):
+            return "on" if thinking else "off"
+        budget = thinking.get("budget") if isinstance(thinking, dict) else None
+        known = thinking is None or isinstance(thinking, ThinkingBudget) or thinking in ("off", "on")
+        if not known and not (type(budget) is int and budget > 0 and thinking.keys() == {"budget"}):
+            raise ValueError("must be off, on, or {budget: N} with a number of tokens above 0")
+        return thinking
 
     @model_validator(mode="after")
     def _one_switch(self) -> Generation:
