@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from emoprobe.config.experiment import Config
 from emoprobe.conversations.rendering import DEFAULT_DATE, RenderedPrompt, Renderer
@@ -163,11 +163,13 @@ def _message(
     if divided.thought is None and not divided.answer:
         return message, None
     start, end = divided.thought or (0, 0)
-    thought, at = renderer.plain(ids[start:end]), len(text)
-    ended: Literal["model", "budget"] | None = None
+    at, ended = len(text), None
     if divided.answer is not None:
         at = _place(text, ids[: divided.answer], renderer, renderer.markers)
         ended = "budget" if choice.get(BUDGET_REACHED) else "model"
+    if ended == "budget":  # what closes the thought is not the model's
+        end = start + (config.generation.thinking_budget or end)
+    thought = renderer.plain(ids[start:end])
     begin = len(prompt.token_ids) + start
     tokens = (begin, begin + end - start if thought.strip() else begin)
     if config.generation.thinking is None:

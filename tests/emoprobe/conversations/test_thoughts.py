@@ -22,7 +22,7 @@ from emoprobe.models.positions import resolve
 from emoprobe.report.statements.notes import notes
 from emoprobe.results.activation_folder import TokenSpans
 from emoprobe.results.layout import Layout
-from emoprobe.results.trajectory import AgentState, Sample, Trajectory
+from emoprobe.results.trajectory import Sample, Trajectory
 from emoprobe.results.verification import check_trajectory
 from emoprobe.workflow.prompt_checks import check_prompts, describe_prompt, thinking_warnings
 from emoprobe.workflow.triggers import Triggers
@@ -349,7 +349,10 @@ def test_results_without_the_key_stay_up_to_date() -> None:
 
 
 def test_the_record_of_a_thought_names_who_ended_it(renderers: dict[str, Renderer]) -> None:
-    state = made(renderers["r1"], config("on"), "4?\n</think>\n\nAnswer: 5", **{BUDGET_REACHED: True}).state
-    assert isinstance(state, AgentState)
-    assert state.thought is not None
-    assert state.thought.ended == "budget"
+    settings = config({"budget": 2})
+    for said, thought in (("4?\n</think>\n\nAnswer: 5", "4?"), ("</think>Answer: 5", None)):
+        found = made(renderers["r1"], settings, said, **{BUDGET_REACHED: thought is not None})
+        assert found.state is not None
+        assert found.state.thought is not None
+        assert found.state.thought.ended == ("model" if thought is None else "budget")
+        assert thought_of(renderers["r1"], found) == thought  # without what closed it
