@@ -20,6 +20,7 @@ from emoprobe.conversations.samples import DataError, draw
 from emoprobe.conversations.sources import files
 from emoprobe.conversations.variants import VariantError, opening_messages
 from emoprobe.models import source as models
+from emoprobe.models.hardware import BATCH_INVARIANT
 from emoprobe.models.resolved import dtype_of
 from emoprobe.models.server_hardware import ServerHardware
 from emoprobe.models.settings import (
@@ -28,6 +29,7 @@ from emoprobe.models.settings import (
     layer_count,
     quantisation,
     read_settings,
+    why_not_batch_invariant,
     why_not_generated,
     why_not_loaded,
 )
@@ -62,6 +64,7 @@ def check_model(config: Config, cache: Path | None, converted: Path) -> Iterator
     settings = read_settings(described)
     yield from _context(config, described, settings, cache)
     yield from _quantised(config, described, settings)
+    yield from batch_problems(config, settings)
     if directory is not None:
         yield from _prompts(config, cache, directory)
     if directory is not None and config.capture.enabled:
@@ -201,6 +204,22 @@ def _quantised(config: Config, directory: Path, settings: dict[str, Any]) -> Ite
         reasons.append(why_not_loaded(str(section["quant_method"]), gpu))
     for reason in filter(None, reasons):
         yield f"{where}: {reason}; or take the model as it was before it was quantised"
+
+
+def batch_problems(config: Config, settings: dict[str, Any]) -> Iterator[str]:
+    """Yield why vLLM cannot compute as `batch_invariant: true` asks for, one line; nothing where it can.
+
+    Args:
+        config: the experiment.
+        settings: the content of the model's config.json.
+    """
+    if config.generation.engine.batch_invariant is not True or config.generation.backend != "vllm":
+        return
+    servers, reason = ServerHardware.of(config), why_not_batch_invariant(settings)
+    if reason is None and servers.capability is not None and servers.capability < BATCH_INVARIANT:
+        reason = f"vLLM's batch-invariant kernels need compute capability {BATCH_INVARIANT[0]}.{BATCH_INVARIANT[1]}"
+    if reason is not None:
+        yield f"generation.engine.batch_invariant = True: {reason}; set it to auto or false"
 
 
 def _cpu_flags() -> str:
