@@ -39,12 +39,12 @@ def test_thoughts_are_kept_apart_from_answers(
     assert run.trajectories() == before
     answer = json.loads(lost.read_text().splitlines()[-1])
     assert answer == {"role": "assistant", "content": "\n\nAnswer: 2", "reasoning_content": "\nIs it Answer: 1?\n"}
-    table = pd.read_parquet(run.layout.table("trajectories")).set_index(["variant", "sample_id"])
+    table = pd.read_parquet(run.layout.table("trajectories"))
     assert {name: group["thought_cut_off"].all() for name, group in table.groupby("variant")} == {
         "calm": False, "control": False, "frustration": True,
     }  # fmt: skip
-    assert table.loc["frustration", "extracted"].isna().all()
-    assert (table.loc["calm", "extracted"] == "2").all()
+    extracted = {str(name): group["extracted"].tolist() for name, group in table.groupby("variant")}
+    assert extracted == {"calm": ["2", "2"], "control": ["2", "2"], "frustration": [None, None]}
     assert (table["thought_tokens"] > 0).all()
     said = [entry["text"] for entry in run.json("report.json")["statements"] if entry["about"] == "data:thoughts"]
     assert said[0].startswith("2 of 6 completions were cut off at max_tokens within a thought")

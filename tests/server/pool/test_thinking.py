@@ -124,16 +124,17 @@ def test_positions_of_the_thought_are_captured(scene: Any) -> None:
     positions = ["thinking_mean", "thinking_last", "last_prompt"]
     named = scene("r1", "named", generation=generation, capture={**capture, "positions": positions})
     state = named.answer("control", "q_0001")
+    ids, length = state.token_ids or [], len(state.prompt_token_ids or ())
     assert state.thought is not None
+    assert state.thought.span == (length, length + 4)
     start, end = state.thought.span
-    assert (start, end) == (len(state.prompt_token_ids), len(state.prompt_token_ids) + 4)
     every = scene("r1", "every", generation=generation, capture={**capture, "positions": "all"})
-    assert every.answer("control", "q_0001").token_ids == state.token_ids
+    assert every.answer("control", "q_0001").token_ids == ids
     found, tokens = (
         load_file(each.experiment.layout.activations("control", "q_0001") / "activations.safetensors")["resid_post"]
         for each in (named, every)
     )
-    assert tokens.shape[1] == len(state.token_ids)
+    assert tokens.shape[1] == len(ids)
     np.testing.assert_allclose(found[:, 0], tokens[:, start:end].mean(1), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found[:, 1], tokens[:, end - 1], rtol=1e-4, atol=1e-5)
     asyncio.run(jobs.capture(named.experiment, named.fleet, "control", "q_0001"))
