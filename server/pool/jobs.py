@@ -10,7 +10,7 @@ from typing import Any
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.capture import THOUGHT_POSITIONS
-from emoprobe.conversations.rendering import RenderedPrompt, Renderer, stored_spans
+from emoprobe.conversations.rendering import stored_spans
 from emoprobe.conversations.requests import chat_request, message_spans, rendered_prompt, sent_request
 from emoprobe.conversations.responses import Delivery, ResponseError, check_response, completed, failed
 from emoprobe.conversations.samples import sample_index, split_draw_id
@@ -49,8 +49,8 @@ async def generate(experiment: ExperimentJobs, fleet: Fleet, variant: str, name:
     request = chat_request(config, experiment.model_name, variant, sample, number)
     wanted = _wanted(experiment, variant, name) if config.captures_inline else None
     # Where a thought is, or which tokens end it, is known when it was generated; then its tokens are captured.
-    afterwards = config.generation.thinking_budget is not None or captures_thoughts(config)
-    inline = None if afterwards else wanted
+    budget = config.generation.thinking_budget
+    inline = None if budget is not None or captures_thoughts(config) else wanted
     marks = None if inline is None else message_spans(config, request["messages"], sample.question)
     renderer = await experiment.renderer()
     prompt = rendered_prompt(config, renderer, request, marks)
@@ -62,7 +62,9 @@ async def generate(experiment: ExperimentJobs, fleet: Fleet, variant: str, name:
     index = experiment.pair_index(variant, sample.index, number)
     asked = ServerDemand(index, "/v1/completions", body, config.workers.timeout, check, fetch)
     try:
-        response, delivery = await _answered(fleet, asked, config, renderer, prompt)
+        response, delivery = await deliver_within_budget(
+            fleet, asked, prompt, renderer, budget, lambda ids: partial(check_response, prompt_ids=ids)
+        )
     except UnansweredError as error:
         await experiment.allowance.must_admit(variant, name, error)
         trajectory = failed(config, variant, sample, request, prompt, str(error), error.attempts, draw=number)
@@ -86,18 +88,6 @@ def captures_thoughts(config: Config) -> bool:
     """Whether a captured position is one of the thought."""
     positions = config.capture.positions
     return config.capture.enabled and positions != "all" and not THOUGHT_POSITIONS.isdisjoint(positions)
-
-
-async def _answered(
-    fleet: Fleet, asked: ServerDemand, config: Config, renderer: Renderer, prompt: RenderedPrompt
-) -> tuple[dict[str, Any], Delivery]:
-    """Have a request answered, within the budget of its thought where there is one."""
-    budget = config.generation.thinking_budget
-    if budget is None or renderer.markers is None:
-        return await fleet.deliver(asked)
-    return await deliver_within_budget(
-        fleet, asked, prompt, renderer, budget, lambda ids: partial(check_response, prompt_ids=ids)
-    )
 
 
 async def capture(experiment: ExperimentJobs, fleet: Fleet, variant: str, name: str) -> None:

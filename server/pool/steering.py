@@ -7,10 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from emoprobe.config.experiment import Config
-from emoprobe.conversations.rendering import RenderedPrompt, Renderer
 from emoprobe.conversations.requests import chat_request, rendered_prompt, sent_request
-from emoprobe.conversations.responses import Delivery, completed, failed
+from emoprobe.conversations.responses import completed, failed
 from emoprobe.conversations.samples import split_draw_id
 from emoprobe.models.source import ModelError
 from emoprobe.results.dates import date_to_now
@@ -64,7 +62,14 @@ async def steer(experiment: ExperimentJobs, fleet: Fleet, where: str, name: str)
     body = _sent(experiment, sent_request(request, prompt.token_ids))
     asked = ServerDemand(place, "/v1/completions", body, config.workers.timeout, check)
     try:
-        response, delivery = await _answered(fleet, asked, config, renderer, prompt, steering)
+        response, delivery = await deliver_within_budget(
+            fleet,
+            asked,
+            prompt,
+            renderer,
+            config.generation.thinking_budget,
+            partial(requests.check_steered, steering),
+        )
     except UnansweredError as error:
         await experiment.steering_allowance.must_admit(where, name, error)
         made = failed(config, steered.variant, sample, request, prompt, str(error), error.attempts, draw=number)
@@ -78,23 +83,6 @@ async def steer(experiment: ExperimentJobs, fleet: Fleet, where: str, name: str)
     trajectory = Trajectory(made.messages, made.state.model_copy(update={"backend": "nnsight"}), made.outcome)
     date_to_now(sources)
     await write(trajectory.write, layout.steered(*steered))
-
-
-async def _answered(
-    fleet: Fleet,
-    asked: ServerDemand,
-    config: Config,
-    renderer: Renderer,
-    prompt: RenderedPrompt,
-    steering: list[dict[str, Any]],
-) -> tuple[dict[str, Any], Delivery]:
-    """Have a request answered, within the budget of its thought where there is one."""
-    budget = config.generation.thinking_budget
-    if budget is None or renderer.markers is None:
-        return await fleet.deliver(asked)
-    return await deliver_within_budget(
-        fleet, asked, prompt, renderer, budget, partial(requests.check_steered, steering)
-    )
 
 
 async def score(experiment: ExperimentJobs, fleet: Fleet, where: str, name: str) -> None:

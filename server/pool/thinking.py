@@ -19,10 +19,10 @@ async def deliver_within_budget(
     asked: ServerDemand,
     prompt: RenderedPrompt,
     renderer: Renderer,
-    budget: int,
+    budget: int | None,
     check_of: Callable[[list[int]], Check],
 ) -> tuple[dict[str, Any], Delivery]:
-    """Have a request answered in two: the thought, up to its budget, and the rest of the completion.
+    """Have a request answered: in two where there is a budget, the thought up to it and the rest of the completion.
 
     The first request ends where a thought that begins at once has used up its budget. If the model still thinks there,
     the thought is cut at its budget and closed by the markers of its family. The second request continues the tokens.
@@ -34,15 +34,16 @@ async def deliver_within_budget(
         fleet: the servers.
         asked: the request for the whole completion.
         prompt: its prompt.
-        renderer: of a model that thinks.
-        budget: tokens of the longest thought.
+        renderer: the model's.
+        budget: tokens of the longest thought; None: no limit.
         check_of: from a prompt to the check of its answer.
 
     Raises:
         FleetDownError, GaveUpError, RefusedError: see `Fleet.deliver`.
     """
     markers = renderer.markers
-    assert markers is not None
+    if budget is None or markers is None:
+        return await fleet.deliver(asked)
     most: int = asked.body["max_tokens"]
     first_length = min(most, budget + (0 if prompt.in_thought else len(markers.begin)))
     first, delivery = await fleet.deliver(replace(asked, body=asked.body | {"max_tokens": first_length}))

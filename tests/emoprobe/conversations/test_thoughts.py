@@ -28,7 +28,7 @@ from emoprobe.workflow.prompt_checks import check_prompts, describe_prompt, thin
 from emoprobe.workflow.triggers import Triggers
 from tests import byte_tokenizer
 from tests.byte_tokenizer import CHATML
-from tests.emoprobe.conversations.templates import THINKING
+from tests.emoprobe.conversations.templates import R1, THINKING
 
 SAMPLE = Sample(sample_id="sum_0001", index=0, question="What is 2 + 3?", answer="5", source={"name": "made"})
 DELIVERY = Delivery("vllm-0", [], "2026-01-01T00:00:00.000+00:00", 1.0)
@@ -119,6 +119,16 @@ def test_thinking_is_switched_in_the_prompt(
         state.request["messages"], prompt.arguments, None, message_spans(settings, state.request["messages"], SAMPLE.question).values(), suffix=prompt.suffix
     ).spans  # fmt: skip
     assert describe_prompt(settings, renderer)["frame"].endswith(end)
+
+
+def test_a_thought_is_opened_where_the_template_does_not(tmp_path: Path) -> None:
+    template = R1.replace("<think>", "")
+    renderer = Renderer.load(byte_tokenizer.write(tmp_path, template, added=("<think>", "</think>")))
+    ends = {None: "<|im_start|>\n", "on": "<|im_start|>\n<think>\n", "off": "<|im_start|>\n<think>\n\n</think>\n\n"}
+    for thinking, end in ends.items():
+        prompt = prompt_of(renderer, config(thinking))
+        assert prompt.text.endswith(end)
+        assert prompt.in_thought is {None: None, "on": True, "off": False}[thinking]
 
 
 def test_a_marker_in_the_question_opens_no_thought(renderers: dict[str, Renderer]) -> None:
