@@ -5,9 +5,11 @@ Whether a limit applies is decided here; `emoprobe.report.statements.notes` phra
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -16,7 +18,7 @@ from emoprobe.analysis.trajectory_table import find_pairs
 from emoprobe.config.experiment import Config
 from emoprobe.config.section import CONTROL
 from emoprobe.models.hardware import capability_of, models_without_batch_invariance
-from emoprobe.models.settings import why_not_batch_invariant
+from emoprobe.models.settings import read_settings, why_not_batch_invariant
 from emoprobe.results.activation_folder import ActivationFolder
 from emoprobe.results.activations import find_pairs as find_captured
 from emoprobe.results.layout import Layout, draw_id
@@ -280,6 +282,14 @@ def _batch_limits(gpus: dict[str, int], config: Config | None, settings: dict[st
         numbers = {"counts": gpus, "why": why}
         return [Limit(LimitKind.BATCH_INVARIANCE_OFF, float(sum(gpus.values())), numbers)]
     return [Limit(LimitKind.BATCH_DEPENDENT, float(sum(older.values())), {"counts": older})] if older else []
+
+
+def model_settings(layout: Layout) -> dict[str, Any]:
+    """Return the content of the model's config.json; empty where it is not here any more."""
+    try:
+        return read_settings(Path(json.loads(layout.model.read_text(encoding="utf-8"))["path"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def prompt_limits(prompt: dict[str, Any], trajectories: pd.DataFrame) -> list[Limit]:

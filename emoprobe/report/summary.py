@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from emoprobe.analysis.limits import data_limits, folder_limits, hardware_limits, prompt_limits
+from emoprobe.analysis.limits import data_limits, folder_limits, hardware_limits, model_settings, prompt_limits
 from emoprobe.analysis.preregistration import deviations
 from emoprobe.config.experiment import Config
-from emoprobe.models.settings import read_settings
 from emoprobe.report.figures import table_rules, tables_there
 from emoprobe.report.statements import behaviour, features, probes, steering
 from emoprobe.report.statements.notes import notes
@@ -90,19 +88,11 @@ def statements(
     changed = [] if plan is None else deviations(plan, config, trajectories)
     limits = [
         *data_limits(trajectories, tables["accuracy"], tests, tables["consistency"], plan, changed),
-        *hardware_limits(trajectories, config, _model_settings(layout)),
+        *hardware_limits(trajectories, config, model_settings(layout)),
         *prompt_limits(RunMetadata.of(layout).prompt, trajectories),
         *folder_limits(layout, config, trajectories),
     ]
     return [*primary, *inside, *notes(limits), *secondary]
-
-
-def _model_settings(layout: Layout) -> dict[str, Any]:
-    """The model's config.json; empty where it is not here any more."""
-    try:
-        return read_settings(Path(json.loads(layout.model.read_text(encoding="utf-8"))["path"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
