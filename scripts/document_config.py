@@ -83,6 +83,9 @@ def _type(annotation: Any) -> str:
         return f"list of {_type(arguments[0])}"
     if origin is dict:
         return "mapping"
+    if issubclass(annotation, BaseModel):
+        keys = ", ".join(f"{key}: {_type(item.annotation)}" for key, item in annotation.model_fields.items())
+        return f"`{{{keys}}}`"
     return {"str": "text", "int": "integer", "float": "number", "bool": "true or false"}[annotation.__name__]
 
 

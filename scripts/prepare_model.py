@@ -16,7 +16,7 @@ from emoprobe.models.resolved import resolve
 from emoprobe.models.server_hardware import ServerHardware
 from emoprobe.models.source import EMBEDDED, ModelCard, ModelError, check_capture, prepare, tokenizer_directory
 from emoprobe.results import atomic
-from emoprobe.workflow.prompt_checks import check_prompts, same_prompts
+from emoprobe.workflow.prompt_checks import check_prompts, same_prompts, thinking_warnings
 
 
 def all_foreign(config: Config) -> bool:
@@ -55,6 +55,8 @@ def with_tokenizer(config: Config, card: ModelCard) -> ModelCard:
         pass
     if problems := check_prompts(config, renderer):
         raise ModelError("\n".join(problems))
+    for line in thinking_warnings(config, renderer):
+        print(line, file=sys.stderr)
     return card
 
 

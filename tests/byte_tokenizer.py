@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -14,14 +15,24 @@ CHATML = (
 )
 
 
-def write(folder: Path, template: str | None = CHATML, **settings: object) -> Path:
-    """Write the files of the tokenizer into a folder; `settings` go into its `tokenizer_config.json`."""
+def write(
+    folder: Path,
+    template: str | None = CHATML,
+    special: Sequence[str] = (),
+    added: Sequence[str] = (),
+    **settings: object,
+) -> Path:
+    """Write the files of the tokenizer into a folder; `settings` go into its `tokenizer_config.json`.
+
+    `special` are further special tokens, `added` tokens that are no special ones, as `<think>` is none.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE({character: number for number, character in enumerate(alphabet)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(text, special=True) for text in SPECIAL])
+    tokenizer.add_special_tokens([AddedToken(text, special=True) for text in (*SPECIAL, *special)])
+    tokenizer.add_tokens([AddedToken(text, special=False) for text in added])
     tokenizer.save(str(folder / "tokenizer.json"))
     values = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": SPECIAL[0], "eos_token": SPECIAL[1]}
     (folder / "tokenizer_config.json").write_text(json.dumps(values | settings), encoding="utf-8")

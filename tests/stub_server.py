@@ -3,8 +3,9 @@
 Run it as `python -m tests.stub_server PORT`. It answers completions with text and token ids that follow from the
 request alone, captures with a breadcrumb and no files, and echoes edits without making them. `POST /faults` sets what
 goes wrong: a JSON list of faults, `{"kind": …, "times": n, "match": word}`, used up in order; `match` limits a fault to
-requests that contain the word (in prompts, by the embedded model's tokenizer), and what `hold` holds back is answered when faults are set anew. `GET /log` tells what
-was asked.
+requests that contain the word (in prompts, by the embedded model's tokenizer), and what `hold` holds back is answered
+when faults are set anew. `{"kind": "thought", "says": text, "tokenizer": path}` makes it say a text with a thought, as
+far as a request allows. `GET /log` tells what was asked.
 """
 
 from __future__ import annotations
@@ -112,6 +113,9 @@ class Stub:
                 answer["choices"][0]["prompt_token_ids"] = [0, *request["prompt"]]
                 await reply(send, 200, answer)
                 return
+            elif kind == "thought":
+                await reply(send, 200, thinking_completion(request, fault["says"], tokenizer(Path(fault["tokenizer"]))))
+                return
             elif kind == "nonsense":
                 await reply(send, 200, ["not", "a", "completion"])
                 return
@@ -149,6 +153,26 @@ def completion(request: dict[str, Any]) -> dict[str, Any]:
         "usage": {"prompt_tokens": len(prompt), "completion_tokens": 32, "total_tokens": len(prompt) + 32},
         **({"prompt_token_ids": prompt} if chat else {}),
         **echo,
+    }
+
+
+def thinking_completion(request: dict[str, Any], says: str, tokens: Any) -> dict[str, Any]:
+    """An answer that says a text, from where the prompt leaves off: at the answer, where that closed the thought."""
+    prompt, ids = request["prompt"], tokens.encode(says, add_special_tokens=False).ids
+    known = next(count for count in range(len(ids), -1, -1) if prompt[len(prompt) - count :] == ids[:count])
+    rest = ids[known:]
+    closed = tokens.decode(prompt, skip_special_tokens=False).endswith(("</think>\n\n", "final<|message|>"))
+    if known == 0 and closed:
+        rest = tokens.encode(says[says.rindex("Answer") :], add_special_tokens=False).ids
+    kept = rest[: request["max_tokens"]]
+    choice = {"text": tokens.decode(kept), "token_ids": kept, "prompt_token_ids": prompt}
+    usage = {"prompt_tokens": len(prompt), "completion_tokens": len(kept), "total_tokens": len(prompt) + len(kept)}
+    finish = "length" if len(kept) < len(rest) or len(rest) == request["max_tokens"] else "stop"
+    return {
+        "id": "cmpl-stub",
+        "model": MODEL,
+        "choices": [choice | {"index": 0, "finish_reason": finish}],
+        "usage": usage,
     }
 
 

@@ -5,9 +5,11 @@ Whether a limit applies is decided here; `emoprobe.report.statements.notes` phra
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -15,7 +17,8 @@ import pandas as pd
 from emoprobe.analysis.trajectory_table import find_pairs
 from emoprobe.config.experiment import Config
 from emoprobe.config.section import CONTROL
-from emoprobe.models.hardware import models_without_batch_invariance
+from emoprobe.models.hardware import capability_of, models_without_batch_invariance
+from emoprobe.models.settings import read_settings, why_not_batch_invariant
 from emoprobe.results.activation_folder import ActivationFolder
 from emoprobe.results.activations import find_pairs as find_captured
 from emoprobe.results.layout import Layout, draw_id
@@ -48,12 +51,15 @@ class LimitKind(Enum):
     NEAR_FLOOR = auto()  # share
     NEAR_CEILING = auto()  # share
     TRUNCATED = auto()  # share, variant and most: of the variant with the largest share
+    THOUGHT_CUT_OFF = auto()  # count, total, and counts: variant → answers
     UNMARKED = auto()  # variant and most: of the variant with the largest share
     GRADED_OTHERWISE = auto()  # rows: variant, reference, lenient and strict difference
     REQUESTS_FAILED = auto()  # count, rows of the table `accuracy`
     SAMPLING_NOISE = auto()  # share
     MIXED_HARDWARE = auto()  # counts: hardware → answers
     BATCH_DEPENDENT = auto()  # counts
+    BATCH_INVARIANCE_OFF = auto()  # counts, why
+    GENERATED_BY_CAPTURE_SERVER = auto()  # what, counts
     UNKNOWN_ORIGIN = auto()  # missing
     LEFTOVERS = auto()  # count
     UNREADABLE_ACTIVATIONS = auto()  # error
@@ -105,6 +111,7 @@ def data_limits(
         *_groups(trajectories, tests),
         *_headroom(accuracy),
         *_truncation(trajectories, accuracy),
+        *thought_limits(trajectories),
         *_extraction(accuracy),
         *_lenient(tests),
         *_failures(accuracy),
@@ -178,6 +185,20 @@ def _truncation(trajectories: pd.DataFrame, accuracy: pd.DataFrame) -> list[Limi
     return [Limit(LimitKind.TRUNCATED, round(share, 6), {"share": share} | _most(accuracy, "truncated"))]
 
 
+def thought_limits(trajectories: pd.DataFrame) -> list[Limit]:
+    """Return the limit of answers that were cut off within a thought.
+
+    Args:
+        trajectories: the table `trajectories`; one of an earlier version does not count them.
+    """
+    if "thought_cut_off" not in trajectories:
+        return []
+    cut = trajectories[trajectories["thought_cut_off"].fillna(False).astype(bool)]
+    counts = {str(name): int(count) for name, count in cut["variant"].value_counts(sort=False).items()}
+    numbers = {"count": len(cut), "total": int(trajectories["failure"].isna().sum()), "counts": counts}
+    return [Limit(LimitKind.THOUGHT_CUT_OFF, float(len(cut)), numbers)] if len(cut) else []
+
+
 def _extraction(accuracy: pd.DataFrame) -> list[Limit]:
     if not (accuracy["last_number"] > NOTEWORTHY).any():
         return []
@@ -225,22 +246,50 @@ def _noise(consistency: pd.DataFrame) -> list[Limit]:
     return [Limit(LimitKind.SAMPLING_NOISE, round(share, 6), {"share": share})]
 
 
-def hardware_limits(trajectories: pd.DataFrame) -> list[Limit]:
-    """Return the limits of a mix of hardware, and of GPUs whose answers depend on their batch.
+def hardware_limits(
+    trajectories: pd.DataFrame, config: Config | None = None, settings: dict[str, Any] | None = None
+) -> list[Limit]:
+    """Return the limits of a mix of hardware, and of GPUs on which answers depend on their batch.
 
     Args:
         trajectories: the table `trajectories`; one of an earlier version has no hardware, and no such limit.
+        config: the experiment's; None: it is not known.
+        settings: the content of the model's config.json; None: it is not known.
     """
     if "hardware" not in trajectories:
         return []
     counts = {str(name): int(count) for name, count in trajectories["hardware"].dropna().value_counts().items()}
-    older = {name: count for name, count in counts.items() if models_without_batch_invariance(name)}
     limits = []
     if len(counts) > 1:
         limits.append(Limit(LimitKind.MIXED_HARDWARE, float(len(counts)), {"counts": counts}))
-    if older:
-        limits.append(Limit(LimitKind.BATCH_DEPENDENT, float(sum(older.values())), {"counts": older}))
+    gpus = {name: count for name, count in counts.items() if capability_of(name) is not None}
+    by_capture_server = config is not None and config.generation.backend == "nnsight"
+    if not by_capture_server:
+        limits += _batch_limits(gpus, config, settings or {})
+    if gpus and config is not None and (by_capture_server or config.steering.enabled):
+        what = "The answers" if by_capture_server else "Steered answers"
+        numbers = {"what": what, "counts": gpus}
+        limits.append(Limit(LimitKind.GENERATED_BY_CAPTURE_SERVER, float(sum(gpus.values())), numbers))
     return limits
+
+
+def _batch_limits(gpus: dict[str, int], config: Config | None, settings: dict[str, Any]) -> list[Limit]:
+    """GPUs, and their answers, on which vLLM ran without batch-invariant kernels."""
+    wanted = "auto" if config is None else config.generation.engine.batch_invariant
+    why = "generation.engine.batch_invariant is false" if wanted is False else why_not_batch_invariant(settings)
+    older = {name: count for name, count in gpus.items() if models_without_batch_invariance(name)}
+    if gpus and why is not None:
+        numbers = {"counts": gpus, "why": why}
+        return [Limit(LimitKind.BATCH_INVARIANCE_OFF, float(sum(gpus.values())), numbers)]
+    return [Limit(LimitKind.BATCH_DEPENDENT, float(sum(older.values())), {"counts": older})] if older else []
+
+
+def model_settings(layout: Layout) -> dict[str, Any]:
+    """Return the content of the model's config.json; empty where it is not here any more."""
+    try:
+        return read_settings(Path(json.loads(layout.model.read_text(encoding="utf-8"))["path"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def prompt_limits(prompt: dict[str, Any], trajectories: pd.DataFrame) -> list[Limit]:

@@ -163,11 +163,21 @@ def _answer(
         "truncated": None if finish is None else finish == "length",
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
+        **_thought(trajectory, state, completion),
         "characters": len(completion),
         "steps": count_steps(text),
         "polarity": mood.polarity,
         "subjectivity": mood.subjectivity,
     }
+
+
+def _thought(trajectory: Trajectory, state: AgentState, completion: str) -> dict[str, Any]:
+    """The columns of the thought; of a record without one, whether the text ends within a thought."""
+    cut = trajectory.is_cut_off_in_thought
+    if cut is None and state.finish_reason is not None:
+        cut = state.finish_reason == "length" and grading.ends_within_thought(completion)
+    span = None if state.thought is None else state.thought.tokens
+    return {"thought_tokens": None if span is None else span[1] - span[0], "thought_cut_off": cut}
 
 
 def gold_answer(sample: SampleFile, outcome: Outcome) -> str | None:

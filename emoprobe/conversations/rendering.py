@@ -12,15 +12,18 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from emoprobe.config.science.generation import SWITCHES
+from emoprobe.conversations.thoughts import ThoughtMarkers
 from emoprobe.models.positions import token_span
 from emoprobe.results.activation_folder import TokenSpan
 from emoprobe.results.trajectory import AgentState, Message, Span
@@ -69,6 +72,8 @@ class RenderedPrompt:
     cannot be told exactly. `left_out` names the parts that the template did not put into the prompt at all. `prefill`
     is the beginning of the answer, as the template renders it; None where the assistant's turn begins with nothing.
     `control_tokens` are those that the messages write out, such as `<|im_end|>`: the model reads them as markup.
+    `arguments` are the variables of the template, `suffix` is what follows the template's text. `in_thought` says
+    whether the prompt ends within a thought: False, it ends after one; None, it says nothing of thoughts.
     """
 
     text: str
@@ -77,6 +82,9 @@ class RenderedPrompt:
     left_out: tuple[str, ...] = ()
     prefill: str | None = None
     control_tokens: tuple[str, ...] = ()
+    arguments: dict[str, Any] = field(default_factory=dict)
+    suffix: str = ""
+    in_thought: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,7 @@ class Renderer:
     def __init__(self, templates: str | Mapping[str, str] | None, vocabulary: Vocabulary) -> None:
         self._sources = {"default": templates} if isinstance(templates, str) else dict(templates or {})
         self._compiled: dict[str, jinja2.Template] = {}
+        self._headers: dict[str, str] = {}
         self.vocabulary = vocabulary
 
     @classmethod
@@ -149,6 +158,82 @@ class Renderer:
         """Whether there is a chat template."""
         return bool(self._sources)
 
+    @cached_property
+    def markers(self) -> ThoughtMarkers | None:
+        """The markers of the model's thoughts; None for a model that does not think."""
+        return ThoughtMarkers.of(self._sources.get("default", ""), lambda text: self.vocabulary.encode(text, False)[0])
+
+    @cached_property
+    def switch(self) -> str | None:
+        """The variable of the chat template that switches thinking on and off; None where there is none."""
+        try:
+            known = meta.find_undeclared_variables(ENVIRONMENT.parse(self._sources.get("default", "")))
+        except jinja2.TemplateError:  # rendering reports it
+            return None
+        return next((name for name in SWITCHES if name in known), None)
+
+    def thinking(
+        self,
+        mode: Literal["off", "on"] | None,
+        messages: Sequence[Message],
+        arguments: Mapping[str, Any] | None,
+        date: datetime.date | None,
+    ) -> tuple[dict[str, Any], str]:
+        """Return the arguments of the template and the suffix of a prompt that switch thinking on or off.
+
+        A template with a switch does it by itself. Otherwise the prompt is made to end in a thought, or after an empty
+        one. A beginning of the answer is left as it is.
+
+        Args:
+            mode: what is asked for; None: what the template does by itself.
+            messages: role and content of each.
+            arguments: further variables of the chat template.
+            date: see `render`.
+
+        Raises:
+            TemplateError: the template refuses the messages.
+        """
+        given = dict(arguments or {})
+        if mode is not None and self.switch is not None:
+            return given | {self.switch: mode == "on"}, ""
+        continued = bool(messages) and messages[-1].get("role") == "assistant"
+        if mode is None or self.markers is None or continued:
+            return given, ""
+        family, opened = self.markers.family, self.markers.is_open(self._header(messages, given, date))
+        if mode == "off":
+            return given, {True: family.closing, False: "", None: family.skipped}[opened]
+        # The channels of gpt-oss are the model's to choose; others are trained on prompts that open the thought.
+        begins_itself = not self.markers.begin_is_optional
+        return given, "" if opened or begins_itself else family.opening
+
+    def plain(self, ids: Sequence[int]) -> str:
+        """Return the text of tokens without special tokens, as servers return completions."""
+        return self.vocabulary.decode([token for token in ids if token not in self._special])
+
+    @cached_property
+    def _special(self) -> frozenset[int]:
+        """The ids of the special tokens."""
+        encoded = (self.vocabulary.encode(token, False)[0] for token in self.vocabulary.control)
+        return frozenset(ids[0] for ids in encoded if len(ids) == 1)
+
+    def _header(self, messages: Sequence[Message], arguments: Mapping[str, Any], date: datetime.date | None) -> str:
+        """What the template puts after the last message of others, the beginning of the answer included.
+
+        It is taken from a conversation with a sign in place of the question, so that no question can be mistaken for
+        it. Empty where the template refuses that conversation.
+        """
+        last = [dict(messages[-1])] if messages and messages[-1].get("role") == "assistant" else []
+        key = json.dumps([last, arguments, str(date)], sort_keys=True, default=str)
+        if key not in self._headers:
+            sign = "".join(_signs("", last))
+            asked: list[Message] = [{"role": "user", "content": sign}, *last]
+            try:
+                text = self._continued(asked, arguments, date)[0] if last else self._text(asked, arguments, date)
+            except PromptError:
+                text = ""
+            self._headers[key] = text.rpartition(sign)[2] if sign in text else ""
+        return self._headers[key]
+
     def render(
         self,
         messages: Sequence[Message],
@@ -157,6 +242,7 @@ class Renderer:
         marks: Mapping[str, Span | None] | None = None,
         *,
         continued: bool | None = None,
+        suffix: str = "",
     ) -> RenderedPrompt:
         """Render messages.
 
@@ -168,6 +254,7 @@ class Renderer:
             marks: part → (message, start, end) in characters of that message's content.
             continued: whether the last message is a beginning that the model continues; None: if it is the
                 assistant's. Else a new turn of the assistant begins.
+            suffix: what follows the template's text, see `thinking`.
 
         Raises:
             TemplateError: the template refuses the messages.
@@ -184,22 +271,25 @@ class Renderer:
         def text_of(changed: list[Message]) -> tuple[str, str | None]:
             if continued:
                 return self._continued(changed, arguments, date)
-            return self._text(changed, arguments, date), None
+            return self._text(changed, arguments, date) + suffix, None
 
         text, prefill = text_of(conversation)
+        known: dict[str, Any] = {"prefill": prefill, "arguments": arguments, "suffix": suffix}
+        if self.markers is not None:
+            known["in_thought"] = self.markers.is_open(self._header(conversation, arguments, date) + suffix)
         present = {name: mark for name, mark in (marks or {}).items() if mark is not None}
         if present:
             _check_marks(present, conversation)
         written = "\0".join(str(message.get("content")) for message in conversation)
         control = tuple(sorted(token for token in self.vocabulary.control if token in written))
         if not present:
-            return RenderedPrompt(text, self.encode(text)[0], prefill=prefill, control_tokens=control)
+            return RenderedPrompt(text, self.encode(text)[0], control_tokens=control, **known)
         places, left_out = _locate(text, conversation, present, lambda changed: text_of(changed)[0])
         ids, offsets = self.encode(text, offsets=True)
         if offsets is None:
             offsets = self._decoded_offsets(ids, text)
         spans = {name: None if place is None else token_span(offsets, *place) for name, place in places.items()}
-        return RenderedPrompt(text, ids, spans, left_out, prefill, control)
+        return RenderedPrompt(text, ids, spans, left_out, control_tokens=control, **known)
 
     def spans_in(
         self, ids: Sequence[int], messages: Sequence[Message], marks: Mapping[str, Span | None]
@@ -540,7 +630,9 @@ def stored_spans(renderer: Renderer, state: AgentState) -> dict[str, TokenSpan |
     for date in _dates(state):
         for continued in turns:
             try:
-                prompt = renderer.render(messages, arguments, date, marks, continued=continued)
+                prompt = renderer.render(
+                    messages, arguments, date, marks, continued=continued, suffix=state.prompt_suffix or ""
+                )
             except PromptError:
                 continue
             if prompt.token_ids == ids:

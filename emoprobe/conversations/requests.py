@@ -17,6 +17,11 @@ def request_seed(seed: int, sample_id: str, draw: int = 1) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") >> 1
 
 
+def continued_seed(seed: int) -> int:
+    """The sampling seed of the rest of a completion whose thought used up its budget, in [0, 2³¹)."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:continued".encode()).digest()[:4], "big") >> 1
+
+
 def chat_request(config: Config, model: str, variant: str, sample: Sample, draw: int = 1) -> dict[str, Any]:
     """The request of one draw (from 1) of one pair, with messages; draws differ in their seed alone.
 
@@ -54,8 +59,10 @@ def rendered_prompt(
     Raises:
         PromptError: the chat template refuses the messages.
     """
-    arguments = request.get("chat_template_kwargs")
-    return renderer.render(request["messages"], arguments, config.prompt.day, marks.values() if marks else None)
+    messages, day = request["messages"], config.prompt.day
+    given = request.get("chat_template_kwargs")
+    arguments, suffix = renderer.thinking(config.generation.thinking_mode, messages, given, day)
+    return renderer.render(messages, arguments, day, marks.values() if marks else None, suffix=suffix)
 
 
 def sent_request(request: dict[str, Any], prompt_ids: list[int]) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from emoprobe.config.experiment import Config
-from emoprobe.conversations.rendering import DEFAULT_DATE, RenderedPrompt
+from emoprobe.conversations.rendering import DEFAULT_DATE, RenderedPrompt, Renderer
 from emoprobe.conversations.requests import message_spans
 from emoprobe.conversations.samples import draw_id
+from emoprobe.conversations.thoughts import ThoughtMarkers
 from emoprobe.graders import grading
 from emoprobe.results.trajectory import (
     AgentState,
@@ -19,13 +20,14 @@ from emoprobe.results.trajectory import (
     Outcome,
     Sample,
     SampleData,
+    Thought,
     Timing,
     Trajectory,
     Usage,
-    message_text,
 )
 from emoprobe.text import half_surrogate
 
+BUDGET_REACHED = "thinking_budget_reached"  # a choice whose thought was ended by its budget
 TOKENS = ("prompt_token_ids", "token_ids")  # the fields of a response that a record keeps by themselves
 
 
@@ -88,20 +90,31 @@ def completed(
     response: dict[str, Any],
     delivery: Delivery,
     *,
+    renderer: Renderer | None = None,
     draw: int = 1,
 ) -> Trajectory:
     """Grade a response that `check_response` accepted, and put everything that is known of it together.
 
-    The answer is the completion, after the prefill where the opening ends with one.
+    The answer is the completion, after the prefill where the opening ends with one, and without the thought where
+    `generation.thinking` is set.
+
+    Args:
+        config: the experiment.
+        variant: the variant.
+        sample: the question.
+        request: what `chat_request` made.
+        prompt: what it was rendered to.
+        response: the server's.
+        delivery: how it came about.
+        renderer: the model's, which knows the markers of thoughts; None: the model does not think.
+        draw: which completion of the pair, from 1.
     """
     choice, usage = response["choices"][0], response["usage"]
-    message = {"role": "assistant", "content": (prompt.prefill or "") + choice["text"]}
-    grade = grading.grade(
-        message_text(message), sample.answer, finished=choice["finish_reason"] != "length", choices=sample.choices
-    )
+    message, thought = _message(config, prompt, choice, renderer)
     state = _state(config, variant, sample, request, prompt, delivery.attempts, draw).model_copy(
         update={
-            "prefill": None if prompt.prefill is None else len(prompt.prefill),
+            "prefill": _begun(prompt, message),
+            "thought": thought,
             "prompt_token_ids": prompt.token_ids,
             "completion_token_ids": choice["token_ids"],
             "finish_reason": choice["finish_reason"],
@@ -115,6 +128,10 @@ def completed(
             "timing": Timing(started=delivery.started, seconds=round(delivery.seconds, 4)),
         }
     )
+    made = Trajectory([*_opening(request), message], state)
+    grade = grading.grade(
+        made.completion, sample.answer, finished=choice["finish_reason"] != "length", choices=sample.choices
+    )
     outcome = _outcome(variant, sample, draw).model_copy(
         update={
             "metrics": Metrics(
@@ -127,7 +144,56 @@ def completed(
             "processing_time": round(delivery.seconds, 4),
         }
     )
-    return Trajectory([*_opening(request), message], state, outcome)
+    return replace(made, outcome=outcome)
+
+
+def _message(
+    config: Config, prompt: RenderedPrompt, choice: dict[str, Any], renderer: Renderer | None
+) -> tuple[Message, Thought | None]:
+    """The assistant's message, and where its thought is.
+
+    With `generation.thinking` the thought is the message's `reasoning_content`; else the content holds it as the server
+    returned it.
+    """
+    prefill, text, ids = prompt.prefill or "", choice["text"], choice["token_ids"]
+    message: Message = {"role": "assistant", "content": prefill + text}
+    if renderer is None or renderer.markers is None:
+        return message, None
+    divided = renderer.markers.divide(ids, opened=prompt.in_thought)
+    if divided.thought is None and not divided.answer:
+        return message, None
+    start, end = divided.thought or (0, 0)
+    at, ended = len(text), None
+    if divided.answer is not None:
+        at = _place(text, ids[: divided.answer], renderer, renderer.markers)
+        ended = "budget" if choice.get(BUDGET_REACHED) else "model"
+    if ended == "budget":  # what closes the thought is not the model's
+        end = start + (config.generation.thinking_budget or end)
+    thought = renderer.plain(ids[start:end])
+    begin = len(prompt.token_ids) + start
+    tokens = (begin, begin + end - start if thought.strip() else begin)
+    if config.generation.thinking is None:
+        return message, Thought(tokens=tokens, ended=ended, answer=len(prefill) + at)
+    # A thought that the prefill begins is part of it.
+    begun = prefill.rpartition(renderer.markers.family.begin)[2] if prompt.in_thought else ""
+    message = {"role": "assistant", "content": text[at:], "reasoning_content": begun + thought}
+    return message, Thought(tokens=tokens, ended=ended)
+
+
+def _place(text: str, before: list[int], renderer: Renderer, markers: ThoughtMarkers) -> int:
+    """The place in a completion's text, which may be cut at a string of `generation.stop`, after its first tokens."""
+    for shown in (renderer.plain(before), renderer.vocabulary.decode(before)):
+        if text.startswith(shown):
+            return len(shown)
+    # A server that decodes in another way.
+    return text.rfind(markers.family.answer) + len(markers.family.answer) if markers.family.answer in text else 0
+
+
+def _begun(prompt: RenderedPrompt, message: Message) -> int | None:
+    """How many characters of the answer the prefill is; none of them where it belongs to the thought."""
+    if prompt.prefill is None:
+        return None
+    return len(prompt.prefill) if message["content"].startswith(prompt.prefill) else 0
 
 
 def failed(
@@ -168,16 +234,18 @@ def _state(
     draw: int,
 ) -> AgentState:
     """What is known of a request before its answer."""
+    asked = request | ({"chat_template_kwargs": prompt.arguments} if prompt.arguments else {})
     return AgentState(
         experiment=config.experiment.name,
         variant=variant,
         sample_id=draw_id(sample.sample_id, draw),
         backend=config.generation.backend,
-        request=request,
+        request=asked,
         message_spans=message_spans(config, request["messages"], sample.question),
         prompt_text=prompt.text,
         date=(config.prompt.day or DEFAULT_DATE).isoformat(),
         control_tokens=list(prompt.control_tokens) or None,
+        prompt_suffix=prompt.suffix or None,
         attempts=attempts,
         hashes=Hashes(sample=sample.sha256),
     )

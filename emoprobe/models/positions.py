@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-from emoprobe.config.science.capture import NamedPosition
+from emoprobe.config.science.capture import THOUGHT_POSITIONS, NamedPosition
 from emoprobe.results.activation_folder import TokenPosition, TokenSpan, TokenSpans
 
 NAMES: tuple[str, ...] = get_args(NamedPosition)
@@ -24,6 +24,7 @@ def resolve(positions: Positions, spans: TokenSpans) -> list[TokenPosition]:
       which is where a prefix would have ended.
     - `response_first`, `response_mean`, `response_last`: of the completion, an end-of-sequence token included.
       Without one, the last token of the prompt stands in.
+    - `thinking_mean`, `thinking_last`: of the thought, without its markers. Without one, as for the completion.
     - an index: that token; negative ones count from the end.
     - `all`: every token.
 
@@ -48,6 +49,16 @@ def resolve(positions: Positions, spans: TokenSpans) -> list[TokenPosition]:
             before = max((spans.question or (start, start))[0] - 1, 0)
             resolved.append(
                 TokenPosition(name=position, span=spans.prefix or (before, before + 1), empty=spans.prefix is None)
+            )
+        elif position in THOUGHT_POSITIONS:
+            thought = spans.thought
+            last = None if thought is None else (thought[1] - 1, thought[1])
+            resolved.append(
+                TokenPosition(
+                    name=position,
+                    span=(thought if position == "thinking_mean" else last) or last_prompt,
+                    empty=thought is None,
+                )
             )
         elif position in NAMES:
             span = {"response_first": (start, start + 1), "response_last": (end - 1, end)}.get(position, (start, end))

@@ -200,6 +200,30 @@ def why_not_generated(section: dict[str, Any], dtype: str, gpu: bool, cpu_flags:
     return None
 
 
+# Models with layers that vLLM has no batch-invariant kernels for, where `layer_types` may not say it.
+_RECURRENT = frozenset(
+    ("bamba", "falcon_h1", "falcon_mamba", "jamba", "kimi_linear", "lfm2", "mamba", "mamba2", "minimax", "nemotron_h",
+     "plamo2", "qwen3_5", "qwen3_5_moe", "qwen3_next", "zamba2")
+)  # fmt: skip
+
+
+def why_not_batch_invariant(settings: dict[str, Any]) -> str | None:
+    """Return why vLLM has no batch-invariant kernels for a model; None where nothing shows it.
+
+    Args:
+        settings: the content of config.json.
+    """
+    text = settings.get("text_config")
+    text = text if isinstance(text, dict) else settings
+    kinds = {str(kind) for kind in text.get("layer_types") or ()}
+    other = sorted(kind for kind in kinds if kind == "linear_attention" or not kind.endswith("attention"))
+    named = {str(holder.get("model_type")) for holder in (settings, text)} & _RECURRENT
+    if other or named:
+        what = f"layers of the kind {', '.join(other)}" if other else f"models of the kind {', '.join(sorted(named))}"
+        return f"vLLM has no batch-invariant kernels for {what}"
+    return None
+
+
 def _installed(package: str) -> bool:
     try:
         return find_spec(package) is not None

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from emoprobe.analysis.limits import data_limits, folder_limits, hardware_limits, prompt_limits
+from emoprobe.analysis.limits import data_limits, folder_limits, hardware_limits, model_settings, prompt_limits
 from emoprobe.analysis.preregistration import deviations
 from emoprobe.config.experiment import Config
 from emoprobe.report.figures import table_rules, tables_there
@@ -88,7 +88,7 @@ def statements(
     changed = [] if plan is None else deviations(plan, config, trajectories)
     limits = [
         *data_limits(trajectories, tables["accuracy"], tests, tables["consistency"], plan, changed),
-        *hardware_limits(trajectories),
+        *hardware_limits(trajectories, config, model_settings(layout)),
         *prompt_limits(RunMetadata.of(layout).prompt, trajectories),
         *folder_limits(layout, config, trajectories),
     ]

@@ -48,13 +48,20 @@ class TokenPosition(StoredPosition):
 class TokenSpans(Record):
     """Half-open token spans of the parts of a conversation; null where a part is missing or empty.
 
-    `response` begins where the prompt ends; its length is 0 for a prompt alone.
+    `response` begins where the prompt ends; its length is 0 for a prompt alone. `thought` lies in it; records leave it
+    out where there is none.
     """
 
     system: TokenSpan | None = None
     prefix: TokenSpan | None = None
     question: TokenSpan | None = None
     response: TokenSpan
+    thought: TokenSpan | None = None
+
+    def values(self) -> dict[str, Any]:
+        """Plain values in the order of the fields."""
+        values = super().values()
+        return values if self.thought is not None else {name: values[name] for name in values if name != "thought"}
 
 
 class StoredTensors(Record):

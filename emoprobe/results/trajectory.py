@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field
 
@@ -82,6 +82,25 @@ class Hashes(Record):
     sample: str | None = None
 
 
+class Thought(Record):
+    """The thought of a model before its answer.
+
+    `tokens` is its half-open span in prompt and completion together, without markers; of length 0 where nothing but
+    white space was thought. `ended` says who ended it: the `model`, or the `budget` of `generation.thinking`; null: it
+    was not ended, so that there is no answer. `answer` is the place of the answer in the content of the assistant's
+    message, in characters.
+    """
+
+    tokens: tuple[int, int]
+    ended: Literal["model", "budget"] | None = None
+    answer: int = 0
+
+    @property
+    def span(self) -> tuple[int, int] | None:
+        """The span of its tokens; None where nothing was thought."""
+        return self.tokens if self.tokens[0] < self.tokens[1] else None
+
+
 class AgentState(OpenRecord):
     """`agent_state.json`: the full request and response. `error` says why no server answered; null: one did.
 
@@ -89,7 +108,9 @@ class AgentState(OpenRecord):
     the worker ran on. `hashes` are those of the folder's files; null in folders of version 0.2 and of other programs.
     `prompt_text` is what the messages of `request` were rendered to, with `date` as today. `prefill`
     is how many characters of the answer were given as its beginning (null: none), `control_tokens` which control tokens
-    of the model the messages write out (null: none), which it then reads as markup. Records of version 0.2 lack these.
+    of the model the messages write out (null: none), which it then reads as markup. `prompt_suffix` is what follows the
+    chat template's text in the prompt, to begin a thought or to leave it out (null: nothing), `thought` the thought
+    before the answer (null: none). Records of version 0.2 lack these.
     """
 
     experiment: str | None = None
@@ -102,6 +123,8 @@ class AgentState(OpenRecord):
     date: str | None = None
     prefill: int | None = None
     control_tokens: list[str] | None = None
+    prompt_suffix: str | None = None
+    thought: Thought | None = None
     prompt_token_ids: list[int] | None = None
     completion_token_ids: list[int] | None = None
     finish_reason: str | None = None
@@ -183,8 +206,22 @@ class Trajectory:
 
     @property
     def completion(self) -> str:
-        """What the grader reads: the answer's content, or the separate reasoning where there is no content."""
-        return "" if self.answer is None else message_text(self.answer)
+        """What the grader reads: what follows the thought, where the state has one.
+
+        Otherwise the answer's content, or the separate reasoning where there is no content.
+        """
+        if self.answer is None:
+            return ""
+        if self.state is None or self.state.thought is None:
+            return message_text(self.answer)
+        return str(self.answer.get("content") or "")[self.state.thought.answer :]
+
+    @property
+    def is_cut_off_in_thought(self) -> bool | None:
+        """Whether the completion reached its limit within the thought; None where the state says nothing of it."""
+        if self.state is None or self.state.thought is None or self.state.finish_reason is None:
+            return None
+        return self.state.thought.ended is None and self.state.finish_reason == "length"
 
     @property
     def failure(self) -> str | None:

@@ -120,6 +120,8 @@ def _compared(messages: list[Message], state: AgentState) -> Iterator[str]:
     if opening and (state.prefill is not None or unanswered):
         begun, opening = str(opening[-1].get("content"))[: state.prefill], opening[:-1]
     same = answer.endswith(text) and (state.error is not None or answer.startswith(begun))
+    if state.thought is not None and messages[-1].get("reasoning_content") is not None:
+        same = text.endswith(messages[-1].get("content") or "")  # the thought is a field of its own
     if not same or [one.get("content") for one in messages[:-1]] != [one.get("content") for one in opening]:
         yield f"{MESSAGES} and {STATE} disagree"
 

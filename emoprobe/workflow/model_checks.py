@@ -20,6 +20,7 @@ from emoprobe.conversations.samples import DataError, draw
 from emoprobe.conversations.sources import files
 from emoprobe.conversations.variants import VariantError, opening_messages
 from emoprobe.models import source as models
+from emoprobe.models.hardware import BATCH_INVARIANT
 from emoprobe.models.resolved import dtype_of
 from emoprobe.models.server_hardware import ServerHardware
 from emoprobe.models.settings import (
@@ -28,14 +29,16 @@ from emoprobe.models.settings import (
     layer_count,
     quantisation,
     read_settings,
+    why_not_batch_invariant,
     why_not_generated,
     why_not_loaded,
 )
 from emoprobe.models.source import ModelError, shapes
 from emoprobe.models.tokens import count_tokens
+from emoprobe.results.layout import MODELS
 from emoprobe.workflow.heavy_checks import ask, unless_unanswered
 from emoprobe.workflow.process import hardware
-from emoprobe.workflow.prompt_checks import check_prompts
+from emoprobe.workflow.prompt_checks import FEW_TOKENS, check_prompts, thinking_warnings
 from emoprobe.workflow.remembered import remembered, version
 
 
@@ -61,6 +64,7 @@ def check_model(config: Config, cache: Path | None, converted: Path) -> Iterator
     settings = read_settings(described)
     yield from _context(config, described, settings, cache)
     yield from _quantised(config, described, settings)
+    yield from batch_problems(config, settings)
     if directory is not None:
         yield from _prompts(config, cache, directory)
     if directory is not None and config.capture.enabled:
@@ -76,11 +80,10 @@ def _prompts(config: Config, cache: Path | None, directory: Path) -> Iterator[st
     """Check what the chat template makes of the messages; without a fast tokenizer, `prepare_model` checks it."""
     if not (directory / "tokenizer.json").is_file():
         return
-    described = [path for path in sorted(directory.iterdir()) if path.suffix in (".json", ".jinja")]
     about: list[Any] = [
-        version("tokenizers"),
-        [[str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns] for path in described],
+        *_tokenizer_files(directory),
         [config.prompt.content(), config.generation.chat_template, config.experiment.seed],
+        [config.generation.described().get("thinking"), config.capture.enabled, config.capture.positions],
         {name: variants.identity(config, name) for name in config.variants},
     ]
 
@@ -91,6 +94,38 @@ def _prompts(config: Config, cache: Path | None, directory: Path) -> Iterator[st
             return [f"model.source = {config.model.source!r}: {error}"]
 
     yield from remembered(cache, about, problems)
+
+
+def thinking_lines(config: Config, cache: Path | None, converted: Path = MODELS) -> list[str]:
+    """Return why completions may end within a thought, one line each; none where the tokenizer is not here."""
+    directory = directory_of(config.model, converted) or downloaded(config.model)
+    settings = config.generation
+    short = settings.max_tokens < FEW_TOKENS and settings.thinking_mode != "off"
+    if not short or config.model.source == models.EMBEDDED or directory is None:
+        return []
+    if not (directory / "tokenizer.json").is_file():
+        return []
+    about: list[Any] = [
+        "thinking", *_tokenizer_files(directory), settings.chat_template, settings.max_tokens,
+        settings.described().get("thinking"), config.prompt.content(), config.model.source,
+    ]  # fmt: skip
+
+    def found() -> list[str]:
+        try:
+            return thinking_warnings(config, Renderer.load(directory))
+        except PromptError:
+            return []  # named by the checks of prompts
+
+    return remembered(cache, about, found)
+
+
+def _tokenizer_files(directory: Path) -> list[Any]:
+    """What a check of prompts is about: the library, and the files of a model's tokenizer."""
+    described = [path for path in sorted(directory.iterdir()) if path.suffix in (".json", ".jinja")]
+    return [
+        version("tokenizers"),
+        [[str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns] for path in described],
+    ]
 
 
 def _context(config: Config, directory: Path, settings: dict[str, Any], cache: Path | None) -> Iterator[str]:
@@ -169,6 +204,22 @@ def _quantised(config: Config, directory: Path, settings: dict[str, Any]) -> Ite
         reasons.append(why_not_loaded(str(section["quant_method"]), gpu))
     for reason in filter(None, reasons):
         yield f"{where}: {reason}; or take the model as it was before it was quantised"
+
+
+def batch_problems(config: Config, settings: dict[str, Any]) -> Iterator[str]:
+    """Yield why vLLM cannot compute as `batch_invariant: true` asks for, one line; nothing where it can.
+
+    Args:
+        config: the experiment.
+        settings: the content of the model's config.json.
+    """
+    if config.generation.engine.batch_invariant is not True or config.generation.backend != "vllm":
+        return
+    servers, reason = ServerHardware.of(config), why_not_batch_invariant(settings)
+    if reason is None and servers.capability is not None and servers.capability < BATCH_INVARIANT:
+        reason = f"vLLM's batch-invariant kernels need compute capability {BATCH_INVARIANT[0]}.{BATCH_INVARIANT[1]}"
+    if reason is not None:
+        yield f"generation.engine.batch_invariant = True: {reason}; set it to auto or false"
 
 
 def _cpu_flags() -> str:

@@ -12,12 +12,14 @@ from itertools import count, islice
 from typing import Any
 
 from emoprobe.config.experiment import Config
+from emoprobe.config.science.capture import THOUGHT_POSITIONS
 from emoprobe.conversations.rendering import DEFAULT_DATE, PromptError, RenderedPrompt, Renderer, TemplateError
 from emoprobe.conversations.requests import message_spans, rendered_prompt
 from emoprobe.conversations.variants import ROLES, VariantError, base_messages, opening_messages, variant_texts
 from emoprobe.results.trajectory import Message
 
 QUESTIONS = ("What is 2 + 3?", "A box holds 12 eggs. How many eggs are in 4 boxes?", "Which number comes after 41?")
+FEW_TOKENS = 1024  # below which a thought hardly leaves room for an answer
 MARKUP = re.compile(r"<[^<>\n]*>|\[/?[A-Z_]+\]|\{(?:system|developer|user|assistant|tool)\}")
 
 
@@ -32,7 +34,7 @@ def check_prompts(config: Config, renderer: Renderer) -> list[str]:
             "follow instructions, or put a chat_template.jinja into its directory"
         ]
     number = max(len(QUESTIONS), *(len(_texts(config, name)) for name in config.variants))
-    problems: dict[str, None] = {}
+    problems: dict[str, None] = dict.fromkeys(_thinking(config, renderer))
     prompts: dict[tuple[tuple[int, ...], ...], tuple[str, list[list[Message]]]] = {}
     for name in config.variants:
         rendered, opened = [], []
@@ -40,6 +42,7 @@ def check_prompts(config: Config, renderer: Renderer) -> list[str]:
             for messages, question in islice(_openings(config, name), number):
                 prompt = _rendered(config, renderer, messages, question)
                 lines = [_left_out(config, name, part) for part in prompt.left_out]
+                lines += _without_thought(config, name, prompt)
                 problems |= dict.fromkeys(lines)
                 if lines:
                     break
@@ -76,7 +79,7 @@ def describe_prompt(config: Config, renderer: Renderer) -> dict[str, Any]:
     """
     messages = base_messages(config.prompt, QUESTIONS[0])
     marked = [message | {"content": f"{{{message['role']}}}"} for message in messages]
-    frame = renderer.render(marked, config.generation.chat_template, config.prompt.day).text
+    frame = rendered_prompt(config, renderer, _request(config, marked)).text
     return {
         "date": (config.prompt.day or DEFAULT_DATE).isoformat(),
         "frame": frame,
@@ -104,8 +107,73 @@ def _openings(config: Config, name: str) -> Iterator[tuple[list[Message], str]]:
 
 
 def _rendered(config: Config, renderer: Renderer, messages: list[Message], question: str) -> RenderedPrompt:
-    request = {"messages": messages, "chat_template_kwargs": config.generation.chat_template}
-    return rendered_prompt(config, renderer, request, message_spans(config, messages, question))
+    return rendered_prompt(config, renderer, _request(config, messages), message_spans(config, messages, question))
+
+
+def _request(config: Config, messages: list[Message]) -> dict[str, Any]:
+    return {"messages": messages, "chat_template_kwargs": config.generation.chat_template}
+
+
+def thinking_warnings(config: Config, renderer: Renderer) -> list[str]:
+    """Return why completions may end within a thought, one line each: no error, as a thought may be short."""
+    most = config.generation.max_tokens
+    if renderer.markers is None or config.generation.thinking_mode == "off" or most >= FEW_TOKENS:
+        return []
+    try:
+        prompt = rendered_prompt(config, renderer, _request(config, base_messages(config.prompt, QUESTIONS[0])))
+    except PromptError:
+        return []  # `check_prompts` reports it
+    if prompt.in_thought is False:
+        return []
+    return [
+        f"generation.max_tokens = {most}: the chat template of {config.model.source} knows thinking, and thoughts take "
+        f"hundreds or thousands of tokens; a completion that ends within one has no answer. Set it to {FEW_TOKENS} or "
+        "more, or generation.thinking: off"
+    ]
+
+
+def _thinking(config: Config, renderer: Renderer) -> Iterator[str]:
+    """Why the model cannot think as the configuration asks for."""
+    mode, markers = config.generation.thinking_mode, renderer.markers
+    wanted = [position for position in _positions(config) if position in THOUGHT_POSITIONS]
+    if mode == "on" and markers is None:
+        yield (
+            f"generation.thinking = {_shown(config)}: the chat template of {config.model.source} knows no thinking "
+            "(neither <think> nor the channels of gpt-oss, as tokens); remove the key, or choose a model that thinks"
+        )
+    elif wanted and (markers is None or mode == "off"):
+        why = "generation.thinking is off" if markers else f"the chat template of {config.model.source} knows none"
+        yield f"capture.positions = {wanted[0]!r}: is a position of the thought, and {why}; remove it"
+
+
+def _positions(config: Config) -> list[int | str]:
+    positions = config.capture.positions
+    return positions if config.capture.enabled and isinstance(positions, list) else []
+
+
+def _shown(config: Config) -> str:
+    budget = config.generation.thinking_budget
+    return "on" if budget is None else f"{{budget: {budget}}}"
+
+
+def _without_thought(config: Config, name: str, prompt: RenderedPrompt) -> Iterator[str]:
+    """Why no thought can follow a prompt although one is asked for."""
+    if prompt.in_thought is not False and (prompt.prefill is None or prompt.in_thought):
+        return
+    why = "begins the answer" if prompt.prefill is not None else "ends after an empty thought"
+    if config.generation.thinking_mode == "on":
+        yield (
+            f"generation.thinking = {_shown(config)}: the prompt of the variant {name} {why}, so that no thought "
+            "follows; remove the key, or what begins the answer"
+        )
+    elif prompt.in_thought is False and config.generation.thinking_mode is None:
+        for position in _positions(config):
+            if position in THOUGHT_POSITIONS:
+                yield (
+                    f"capture.positions = {position!r}: the prompt of the variant {name} {why}, so that no thought "
+                    "follows; set generation.thinking: on, or remove the position"
+                )
+                return
 
 
 def _left_out(config: Config, name: str, part: str) -> str:

@@ -20,6 +20,7 @@ from emoprobe.results.activation_folder import METADATA, TENSORS
 from emoprobe.results.catalogue import tables_of
 from emoprobe.results.layout import ACTIVATION_FILES, AUTOENCODER_FILES, SCORES, TRAJECTORY_FILES, Layout
 from emoprobe.results.verification import check_records
+from emoprobe.workflow.model_checks import thinking_lines
 from emoprobe.workflow.steered import SteeredTargets
 from emoprobe.workflow.steering_checks import unreachable
 
@@ -376,6 +377,7 @@ def warnings(study: Study, experiments: Mapping[str, Targets]) -> list[str]:
         lines = check_records(targets.found or targets.layout)
         if targets.steering is not None:
             lines += unreachable(config, len(targets.steering.grid.steered))
+        lines += thinking_lines(config, targets.memory)
         found += [f"{name}: {line}" for line in lines]
     return found
 

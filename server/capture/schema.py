@@ -228,9 +228,10 @@ class Ndif(BaseModel):
     `save_dir` is a folder under the server's activation root, relative to it or absolute. With `push` it is also pushed
     to object storage, by a server that was started with `--push URL`. Named positions depend on where the parts of a
     conversation are. A request with token ids says so as `token_spans`: half-open spans of `system`, `prefix` and
-    `question` in the prompt, which are the first `prompt_tokens` tokens. Or it gives the `messages` and, in characters
-    of their contents, `message_spans`; the server renders them with `chat_template_kwargs` and on the day `date`
-    (default: 2024-07-26), and refuses tokens that differ from the prompt. In a chat request it knows the messages.
+    `question` in the prompt, which are the first `prompt_tokens` tokens, and of the `thought` in those after it. Or it
+    gives the `messages` and, in characters of their contents, `message_spans`; the server renders them with
+    `chat_template_kwargs` and on the day `date` (default: 2024-07-26), and refuses tokens that differ from the prompt.
+    In a chat request it knows the messages.
 
     `steering` edits the stream while the completion is generated, while a prompt is scored, and while activations are
     captured. Next to it, also if it is an empty list, they are only captured if one of the fields from `save_dir` to
@@ -250,7 +251,7 @@ class Ndif(BaseModel):
     dtype: Dtype | None = None
     messages: list[ChatMessage] | None = Field(None, max_length=MAX_MESSAGES)
     message_spans: PartSpans | None = None
-    token_spans: dict[Literal["system", "prefix", "question"], tuple[TokenId, TokenId] | None] | None = None
+    token_spans: dict[Literal["system", "prefix", "question", "thought"], tuple[TokenId, TokenId] | None] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     date: datetime.date | None = None
     prompt_tokens: int | None = Field(None, ge=1)

@@ -123,9 +123,11 @@ class Service:
         if ndif is None or ndif.messages is None:
             spans = {} if ndif is None else ndif.token_spans or {}
             for name, span in spans.items():
-                if span is not None and not span[0] < span[1] <= count:
+                first, end = (count, len(ids)) if name == "thought" else (0, count)
+                if span is not None and not first <= span[0] < span[1] <= end:
+                    part = "after the prompt" if name == "thought" else "of the prompt"
                     raise BadRequestError(
-                        f"ndif.token_spans.{name} = {list(span)} is no span of the {count} tokens of the prompt", "ndif"
+                        f"ndif.token_spans.{name} = {list(span)} is no span of the {end - first} tokens {part}", "ndif"
                     )
             return TokenizedPrompt(ids, TokenSpans(**spans, response=(count, len(ids))))
         messages = [message.plain() for message in ndif.messages]

@@ -95,7 +95,11 @@ def slurm_command(experiment: ExperimentJobs, kind: Kind, shape: SlurmShape) -> 
     model, name = experiment.card.path, experiment.model_name
     line = command(kind, experiment.started, model, name, share, "{port}", experiment.results, "{host}")
     env = environment_elsewhere(experiment.started, gpu=bool(shape.gpus))
-    return JobCommand(line, env, experiment.results / COMPILED, BATCH_INVARIANT if shape.gpus else {})
+    wanted = experiment.started.generation.engine.batch_invariant
+    if wanted is True and shape.gpus:
+        env |= BATCH_INVARIANT  # on whatever GPUs the job gets: where they lack it, vLLM refuses to start
+    where_able = BATCH_INVARIANT if wanted is not False and shape.gpus else {}
+    return JobCommand(line, env, experiment.results / COMPILED, where_able)
 
 
 class Fleets:

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from emoprobe.config.experiment import Config
+from emoprobe.config.science.capture import THOUGHT_POSITIONS
 from emoprobe.conversations.rendering import stored_spans
 from emoprobe.conversations.requests import chat_request, message_spans, rendered_prompt, sent_request
 from emoprobe.conversations.responses import Delivery, ResponseError, check_response, completed, failed
@@ -19,6 +21,7 @@ from emoprobe.results.trajectory import STATE, AgentState, Sample
 from server.pool.connections import delete_at_server, fetch_from_server
 from server.pool.fleet import Fleet, ServerDemand, UnansweredError
 from server.pool.run import ExperimentJobs
+from server.pool.thinking import deliver_within_budget
 from server.pool.worker import Worker
 
 Check = Callable[[Any], dict[str, Any]]
@@ -44,9 +47,13 @@ async def generate(experiment: ExperimentJobs, fleet: Fleet, variant: str, name:
     sample_id, number = split_draw_id(name)
     sample = Sample.read(layout.sample(sample_id))
     request = chat_request(config, experiment.model_name, variant, sample, number)
-    inline = _wanted(experiment, variant, name) if config.captures_inline else None
+    wanted = _wanted(experiment, variant, name) if config.captures_inline else None
+    # Where a thought is, or which tokens end it, is known when it was generated; then its tokens are captured.
+    budget = config.generation.thinking_budget
+    inline = None if budget is not None or captures_thoughts(config) else wanted
     marks = None if inline is None else message_spans(config, request["messages"], sample.question)
-    prompt = rendered_prompt(config, await experiment.renderer(), request, marks)
+    renderer = await experiment.renderer()
+    prompt = rendered_prompt(config, renderer, request, marks)
     body, fetch = sent_request(request, prompt.token_ids), None
     check: Check = partial(check_response, prompt_ids=prompt.token_ids)
     if inline is not None:
@@ -55,19 +62,32 @@ async def generate(experiment: ExperimentJobs, fleet: Fleet, variant: str, name:
     index = experiment.pair_index(variant, sample.index, number)
     asked = ServerDemand(index, "/v1/completions", body, config.workers.timeout, check, fetch)
     try:
-        response, delivery = await fleet.deliver(asked)
+        response, delivery = await deliver_within_budget(
+            fleet, asked, prompt, renderer, budget, lambda ids: partial(check_response, prompt_ids=ids)
+        )
     except UnansweredError as error:
         await experiment.allowance.must_admit(variant, name, error)
         trajectory = failed(config, variant, sample, request, prompt, str(error), error.attempts, draw=number)
-        if inline is not None:
-            await _write_failed_capture(experiment, inline, str(error), [])
+        if wanted is not None:
+            await _write_failed_capture(experiment, wanted, str(error), [])
     else:
         experiment.allowance.answered(variant, name)
         if inline is not None:
             await _pull_pushed(experiment, fleet, inline, response, delivery)
-        trajectory = completed(config, variant, sample, request, prompt, response, delivery, draw=number)
+        trajectory = completed(
+            config, variant, sample, request, prompt, response, delivery, renderer=renderer, draw=number
+        )
+        if wanted is not None and inline is None:
+            assert trajectory.state is not None
+            await _replay_state(experiment, fleet, variant, name, wanted, trajectory.state)
     date_to_now([layout.sample(sample_id), layout.model])
     await write(trajectory.write, layout.pair(variant, name))
+
+
+def captures_thoughts(config: Config) -> bool:
+    """Whether a captured position is one of the thought."""
+    positions = config.capture.positions
+    return config.capture.enabled and positions != "all" and not THOUGHT_POSITIONS.isdisjoint(positions)
 
 
 async def capture(experiment: ExperimentJobs, fleet: Fleet, variant: str, name: str) -> None:
@@ -109,13 +129,23 @@ async def _replay(experiment: ExperimentJobs, fleet: Fleet, variant: str, name: 
         return
     if state.token_ids is None or state.prompt_token_ids is None:
         raise DamagedError(path, "it holds no token ids")
+    await _replay_state(experiment, fleet, variant, name, wanted, state)
+
+
+async def _replay_state(
+    experiment: ExperimentJobs, fleet: Fleet, variant: str, name: str, wanted: dict[str, Any], state: AgentState
+) -> None:
+    """Capture the tokens of a trajectory that was answered."""
+    assert state.token_ids is not None
+    assert state.prompt_token_ids is not None
+    thought = {} if state.thought is None or state.thought.span is None else {"thought": state.thought.span}
     request = {
         "model": experiment.model_name,
         "prompt": state.token_ids,
         "max_tokens": 0,
         "ndif": wanted
         | {
-            "token_spans": stored_spans(await experiment.renderer(), state),
+            "token_spans": stored_spans(await experiment.renderer(), state) | thought,
             "prompt_tokens": len(state.prompt_token_ids),
         },
     }

@@ -152,13 +152,25 @@ def command(
 
 
 def environment(config: Config, share: Share, api_key: str) -> dict[str, str]:
-    """The environment of a server here: its cores or GPUs, no network, reproducible arithmetic, and its API key."""
+    """The environment of a server here: its cores or GPUs, no network, reproducible arithmetic, and its API key.
+
+    Raises:
+        LaunchError: its GPUs lack the batch-invariant kernels that the configuration insists on.
+    """
     env = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "LD_PRELOAD")}
     env |= _settings(config, bool(share.gpus)) | {"PYTHONPATH": search_path(CODE)}
     env |= {"EMOPROBE_PARENT": str(os.getpid()), KEY_VARIABLE: api_key, "VLLM_API_KEY": api_key}
     if share.gpus:
         visible = {"CUDA_VISIBLE_DEVICES": ",".join(share.gpus)}
-        return env | visible | ({} if without_batch_invariance(share.gpus) else BATCH_INVARIANT)
+        wanted, lacking = config.generation.engine.batch_invariant, without_batch_invariance(share.gpus)
+        if wanted is True and lacking:
+            raise LaunchError(
+                f"generation.engine.batch_invariant = True: {' and '.join(lacking)} has no batch invariance in vLLM, "
+                "which needs compute capability 8.0; set it to auto or false"
+            )
+        if wanted is False:
+            env = {name: value for name, value in env.items() if name not in BATCH_INVARIANT}
+        return env | visible | ({} if lacking or wanted is False else BATCH_INVARIANT)
     return env | {"CUDA_VISIBLE_DEVICES": "", "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, share.cores))}
 
 

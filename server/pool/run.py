@@ -23,7 +23,7 @@ from emoprobe.conversations.rendering import PromptError, Renderer
 from emoprobe.conversations.samples import DataError, draw, located
 from emoprobe.models import source as models
 from emoprobe.models.resolved import pinned, with_placement, with_values
-from emoprobe.models.settings import context_length, read_settings
+from emoprobe.models.settings import context_length, read_settings, why_not_batch_invariant
 from emoprobe.models.source import ModelCard, ModelError, tokenizer_directory
 from emoprobe.models.tokens import Encode, encoder
 from emoprobe.results.layout import Layout
@@ -66,6 +66,13 @@ class ExperimentJobs:
 
     @cached_property
     def _started(self) -> Config:
+        config = self._with_context()
+        if why_not_batch_invariant(read_settings(Path(self.card.path))) is not None:
+            return with_values(config, {"engine.batch_invariant": False})
+        return config
+
+    def _with_context(self) -> Config:
+        """The config with the context that vLLM is started with."""
         length = self.pinned.generation.engine.max_model_len
         if length == "auto" and self.pinned.workers.endpoints_of("vllm"):
             return self.pinned

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from emoprobe.steering.grid import SteeredPair, SteeringEdit, UnknownConditionEr
 from server.pool.fleet import Fleet, ServerDemand, UnansweredError
 from server.pool.jobs import write
 from server.pool.run import ExperimentJobs
+from server.pool.thinking import deliver_within_budget
 
 
 class SteeringJobError(ValueError):
@@ -48,7 +50,8 @@ async def steer(experiment: ExperimentJobs, fleet: Fleet, where: str, name: str)
     sample_id, number = split_draw_id(name)
     sample = Sample.read(layout.sample(sample_id))
     request = chat_request(config, experiment.model_name, steered.variant, sample, number)
-    prompt = rendered_prompt(config, await experiment.renderer(), request)
+    renderer = await experiment.renderer()
+    prompt = rendered_prompt(config, renderer, request)
     sources = [layout.sample(sample_id), layout.model]
     steering: list[dict[str, Any]] = []
     if edit is not None:
@@ -59,13 +62,22 @@ async def steer(experiment: ExperimentJobs, fleet: Fleet, where: str, name: str)
     body = _sent(experiment, sent_request(request, prompt.token_ids))
     asked = ServerDemand(place, "/v1/completions", body, config.workers.timeout, check)
     try:
-        response, delivery = await fleet.deliver(asked)
+        response, delivery = await deliver_within_budget(
+            fleet,
+            asked,
+            prompt,
+            renderer,
+            config.generation.thinking_budget,
+            partial(requests.check_steered, steering),
+        )
     except UnansweredError as error:
         await experiment.steering_allowance.must_admit(where, name, error)
         made = failed(config, steered.variant, sample, request, prompt, str(error), error.attempts, draw=number)
     else:
         experiment.steering_allowance.answered(where, name)
-        made = completed(config, steered.variant, sample, request, prompt, response, delivery, draw=number)
+        made = completed(
+            config, steered.variant, sample, request, prompt, response, delivery, renderer=renderer, draw=number
+        )
     assert made.state is not None
     # Whatever generates the other trajectories, these come from the server that can steer.
     trajectory = Trajectory(made.messages, made.state.model_copy(update={"backend": "nnsight"}), made.outcome)

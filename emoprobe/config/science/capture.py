@@ -10,7 +10,17 @@ from pydantic import Field, field_validator
 from emoprobe.config.science.model import Auto, Dtype
 from emoprobe.config.section import Extent, Section
 
-NamedPosition = Literal["last_prompt", "prefix_mean", "response_first", "response_mean", "response_last"]
+NamedPosition = Literal[
+    "last_prompt",
+    "prefix_mean",
+    "response_first",
+    "response_mean",
+    "response_last",
+    "thinking_mean",
+    "thinking_last",
+]
+# Those of the thought before the answer.
+THOUGHT_POSITIONS = frozenset({"thinking_mean", "thinking_last"})
 # Parts of the residual stream, which mean the same in every family of models, in the order of a forward pass.
 RESID_POST = "resid_post"  # where directions are fitted and autoencoders read
 STREAM_POINTS = ("resid_pre", "attn_out", "resid_mid", "mlp_out", RESID_POST)
@@ -36,7 +46,8 @@ class Capture(Section):
     )
     positions: Literal["all"] | list[int | str] = Field(
         ["last_prompt", "prefix_mean", "response_first", "response_mean", "response_last"],
-        description="`all` token positions, or a list of named positions and token indices.",
+        description="`all` token positions, or a list of named positions and token indices. `thinking_mean` and "
+        "`thinking_last` are for models that think.",
     )
     dtype: Dtype | Auto = Field(
         "auto",

@@ -19,7 +19,9 @@ TRAJECTORIES = Table(
         "paraphrase": Column("Int64", "Which of the variant's texts, from 0; null where it has none."),
         "question": Column("string", "Question, without variant and template."),
         "gold": Column("string", "Gold answer: a number in canonical notation, or the letter of an option."),
-        "completion": Column("string", "What the model wrote, as the grader reads it; null where no server answered."),
+        "completion": Column(
+            "string", "What the model wrote after its thought, as the grader reads it; null where no server answered."
+        ),
         "extracted": Column("string", "Extracted answer in canonical notation; null: none found."),
         "correct": Column(
             "boolean",
@@ -36,7 +38,9 @@ TRAJECTORIES = Table(
         "efficiency": Column("Float64", "Share of the token budget left unspent."),
         "truncated": Column("boolean", "Whether the completion was cut off at max_tokens."),
         "prompt_tokens": Column("Int64", "Tokens of the prompt."),
-        "completion_tokens": Column("Int64", "Tokens of the completion."),
+        "completion_tokens": Column("Int64", "Tokens of the completion, the thought included."),
+        "thought_tokens": Column("Int64", "Tokens of the thought before the answer; null where none is recorded."),
+        "thought_cut_off": Column("boolean", "Whether the completion was cut off at max_tokens within a thought."),
         "characters": Column("Int64", "Characters of the completion."),
         "steps": Column("Int64", "Reasoning steps: non-empty lines, or sentences where it is one line."),
         "polarity": Column("Float64", "Tone of the completion, -1 negative to 1 positive (TextBlob)."),

@@ -106,6 +106,54 @@ QWEN = """{%- if messages[0]['role'] == 'system' %}
     {%- endif %}
 {%- endif %}
 """
+QWEN3 = """{%- for message in messages %}
+    {%- if message.role != 'assistant' %}
+        {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
+    {%- else %}
+        {%- set content = message.content.split('</think>')[-1].lstrip('\\n') %}
+        {%- if loop.last %}
+            {{- '<|im_start|>assistant\\n<think>\\n\\n</think>\\n\\n' + content + '<|im_end|>\\n' }}
+        {%- else %}
+            {{- '<|im_start|>assistant\\n' + content + '<|im_end|>\\n' }}
+        {%- endif %}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+    {%- if enable_thinking is defined and enable_thinking is false %}
+        {{- '<think>\\n\\n</think>\\n\\n' }}
+    {%- endif %}
+{%- endif %}
+"""
+R1 = """{{- bos_token }}
+{%- for message in messages %}
+    {%- if message['role'] == 'assistant' %}
+        {%- set content = message['content'] %}
+        {%- if '</think>' in content %}{% set content = content.split('</think>')[-1] %}{% endif %}
+        {{- '<|im_start|>' + content + '<|im_end|>' }}
+    {%- else %}
+        {{- message['content'] }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|><think>\\n' }}{% endif %}
+"""
+HARMONY = """{{- "<|start|>system<|message|>Reasoning: " + (reasoning_effort if reasoning_effort is defined else "medium") }}
+{{- "\\n\\n# Valid channels: analysis, final.<|end|>" }}
+{%- for message in messages %}
+    {%- if message.role == "assistant" %}
+        {{- "<|start|>assistant<|channel|>final<|message|>" + message.content + "<|return|>" }}
+    {%- else %}
+        {{- "<|start|>" + message.role + "<|message|>" + message.content + "<|end|>" }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- "<|start|>assistant" }}{% endif %}
+"""
+# Family → its template, its special tokens, and those of its tokens that mark thoughts and are no special ones.
+THINKING: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
+    "qwen3": (QWEN3, (), ("<think>", "</think>")),
+    "r1": (R1, (), ("<think>", "</think>")),
+    "harmony": (HARMONY, ("<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|return|>"), ()),
+}
 TEMPLATES = {
     "chatml": CHATML,
     "llama": LLAMA,
@@ -114,4 +162,7 @@ TEMPLATES = {
     "gemma": GEMMA,
     "mistral": MISTRAL,
     "qwen": QWEN,
+    "qwen3": QWEN3,
+    "r1": R1,
+    "harmony": HARMONY,
 }

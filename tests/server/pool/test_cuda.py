@@ -15,7 +15,14 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_study, parse_config
 from emoprobe.models import hardware
 from emoprobe.models.resolved import with_placement, with_values
+from emoprobe.models.settings import why_not_batch_invariant
+from emoprobe.models.source import ModelCard
+from emoprobe.results import atomic
+from emoprobe.workflow.model_checks import batch_problems
+from emoprobe.workflow.triggers import Triggers
 from server.pool.launch import Share, command, environment
+from server.pool.launcher import LaunchError
+from server.pool.run import ExperimentJobs
 from tests.workspace import ROOT
 
 VARIABLE = "EMOPROBE_CUDA"  # the folder of an environment with envs/cuda.txt
@@ -90,6 +97,54 @@ def test_batch_invariance_is_asked_for_where_the_gpu_has_it(monkeypatch: pytest.
         assert "VLLM_BATCH_INVARIANT" not in environment(config, Share([0], gpus), "key")
     assert hardware.described(["0", "1"]) == f"{OLD} + {NEW}"
     assert hardware.described([]).startswith("CPU ")
+
+
+def test_batch_invariance_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "gpus", lambda: [OLD, NEW])
+    monkeypatch.setenv("VLLM_BATCH_INVARIANT", "1")
+    on, off = (parse_config({"generation": {"engine": {"batch_invariant": choice}}}) for choice in (True, False))
+    assert environment(on, Share([0], ["1"]), "key")["VLLM_BATCH_INVARIANT"] == "1"
+    assert "VLLM_BATCH_INVARIANT" not in environment(off, Share([0], ["1"]), "key")
+    with pytest.raises(LaunchError, match=r"batch_invariant = True: Tesla T4 .* set it to auto or false"):
+        environment(on, Share([0], ["0", "1"]), "key")
+    default = parse_config({})
+    assert {Triggers.of(config).answers for config in (on, off)}.isdisjoint({Triggers.of(default).answers})
+    assert "batch_invariant" not in default.generation.engine.content()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"model_type": "qwen3_next"}, "models of the kind qwen3_next"),
+        ({"model_type": "x", "layer_types": ["linear_attention", "full_attention"]}, "kind linear_attention"),
+        ({"text_config": {"layer_types": ["mamba", "attention"]}}, "kind mamba"),
+        ({"model_type": "gemma3", "layer_types": ["sliding_attention", "full_attention"]}, None),
+        ({"model_type": "llama"}, None),
+    ],
+)
+def test_models_without_batch_invariant_kernels(tmp_path: Path, settings: dict[str, Any], words: str | None) -> None:
+    reason = why_not_batch_invariant(settings)
+    assert (reason is None) == (words is None)
+    assert words is None or (reason is not None and words in reason)
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    kept = {"model.dtype": "float32", "capture.dtype": "float16", "engine.tensor_parallel": 1}
+    card = ModelCard("m", str(tmp_path), None, "", 4096, resolved=kept)
+    for choice in ("auto", False, True):
+        engine = {"batch_invariant": choice, "max_model_len": 4096}
+        config = parse_config({"generation": {"engine": engine}})
+        experiment = ExperimentJobs(config, tmp_path / str(choice), tmp_path)
+        atomic.write_json(experiment.layout.model, card.to_json())
+        # Without a choice a server starts without them; insisting on them is refused while the plan is made.
+        started = experiment.started.generation.engine.batch_invariant
+        assert started is (False if choice == "auto" and words else choice)
+        problem = f"generation.engine.batch_invariant = True: {reason}; set it to auto or false"
+        assert list(batch_problems(config, settings)) == [problem] * (choice is True and words is not None)
+
+
+def test_insisting_on_an_old_gpu_is_refused_while_the_plan_is_made() -> None:
+    workers = {"endpoints": ["http://a:1"], "hardware": {"http://a:1": str(OLD)}}
+    config = parse_config({"generation": {"engine": {"batch_invariant": True}}, "workers": workers})
+    assert "need compute capability 8.0; set it to auto" in "".join(batch_problems(config, {}))
 
 
 def test_what_the_driver_says_is_read() -> None:
