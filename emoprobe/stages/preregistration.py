@@ -7,12 +7,24 @@ from pathlib import Path
 from emoprobe.analysis.preregistration import analysis_plan
 from emoprobe.analysis.probes.probe_design import probe_plan
 from emoprobe.analysis.steering.preregistration import planned_tests
+from emoprobe.analysis.trajectory_table import find_pairs
 from emoprobe.config.experiment import Config
 from emoprobe.conversations.variants import variant_texts
 from emoprobe.models.source import ModelCard
 from emoprobe.models.tokens import count_tokens
 from emoprobe.results import atomic
 from emoprobe.results.layout import Layout
+from emoprobe.results.preregistration import append_registration
+from emoprobe.workflow.code import code_digest
+
+# Rule → the module whose code decides its verdicts.
+ANALYSIS = {
+    "tabulate_trajectories": "emoprobe.stages.trajectories",
+    "analyze_behaviour": "emoprobe.stages.behaviour",
+    "probe_activations": "emoprobe.stages.probes",
+    "analyze_steering": "emoprobe.stages.steering",
+    "analyze_features": "emoprobe.stages.features.analyze",
+}
 
 
 def write_plan(config: Config, layout: Layout) -> None:
@@ -26,8 +38,15 @@ def write_plan(config: Config, layout: Layout) -> None:
         lengths,
         None if probes is None else probes.values(),
         None if steering is None else steering.values(),
+        analysis_code(),
     )
+    append_registration(layout.registrations, plan, answers=bool(find_pairs(layout.root)))
     atomic.write_json(layout.plan, plan.values())
+
+
+def analysis_code() -> dict[str, str]:
+    """Return the digest of the code that each step of the analysis is made of, by the name of its rule."""
+    return {rule: code_digest(module) for rule, module in ANALYSIS.items()}
 
 
 def _text_lengths(config: Config, model: Path) -> dict[str, list[int]]:

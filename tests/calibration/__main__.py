@@ -32,6 +32,12 @@ def jobs(runs: int) -> dict[str, Callable[[], list[Row]]]:
     found: dict[str, Callable[[], list[Row]]] = {}
     for name, scene in (behaviour.null_scenes() | behaviour.margin_scenes()).items():
         found[f"accuracy: {name}"] = partial(behaviour.rows, name, scene, runs, SEED)
+    for name, scene in (behaviour.text_scenes() | behaviour.selected_scenes()).items():
+        found[f"texts: {name}"] = partial(behaviour.rows, name, scene, runs, SEED)
+    for name, rule in behaviour.stopping_rules().items():
+        found[f"stopping: {name}"] = partial(behaviour.stopping_rows, name, rule, runs, SEED)
+    for name, (scene, comparison) in behaviour.planted_scenes().items():
+        found[f"planted: {name}"] = partial(behaviour.planted_rows, name, scene, comparison, runs, SEED)
     for number, (design, deviation) in enumerate(behaviour.DESIGNS):
         found[f"power: design {number + 1}"] = partial(behaviour.power_rows, design, deviation, runs, SEED)
     for world in probes.WORLDS:
@@ -58,7 +64,9 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=behaviour.FULL_RUNS, help="runs of each world")
     parser.add_argument("--processes", type=int, default=2, help="processes that share the worlds")
     parser.add_argument(
-        "--only", default="", help="a part of the names: accuracy, power, probes, steering, features, coverage, a world"
+        "--only",
+        default="",
+        help="a part of the names: accuracy, texts, stopping, planted, power, probes, steering, features, coverage, a world",
     )
     arguments = parser.parse_args()
     chosen = {name: job for name, job in jobs(arguments.runs).items() if arguments.only in name}
