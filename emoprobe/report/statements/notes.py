@@ -78,8 +78,8 @@ def _look(questions: int, looks: list[int], weight: float) -> str:
 
 def _no_look(questions: int, looks: list[int]) -> str:
     return (
-        f"{questions} questions have trajectories, and tests were registered for {' and '.join(map(str, looks))}: all is "
-        "described and nothing is tested, as sizes that are chosen after a look make false verdicts likely. Register "
+        f"{questions} questions have trajectories, and tests were registered for {' and '.join(map(str, looks))}: all "
+        "is described and nothing is tested, as sizes that are chosen after a look make false verdicts likely. Register "
         "sizes in analysis.looks before a run."
     )
 
@@ -232,8 +232,8 @@ PHRASES: dict[LimitKind, tuple[str, str | Callable[..., str]]] = {
     LimitKind.TRUNCATED: (
         "truncation",
         "{share:.0%} of the completions were cut off at max_tokens ({variant} most, {most:.0%}); a completion that was "
-        "cut off counts as wrong. The rows `untruncated` of paired_tests leave such questions out and are not tested, as the outcome "
-        "selects them.",
+        "cut off counts as wrong. The rows `untruncated` of paired_tests leave such questions out and are not "
+        "tested, as the outcome selects them.",
     ),
     LimitKind.UNMARKED: (
         "extraction",

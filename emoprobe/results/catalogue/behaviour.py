@@ -134,8 +134,8 @@ PAIRED_TESTS = Table(
         "difference": Column("float64", "Accuracy of the variant minus that of the reference."),
         "low": Column(
             "float64",
-            "Lower end of its 95 % interval: over texts the hull of t and Hall's; over questions Tango's score interval, "
-            "of several draws t, and over groups where there are any. Not corrected for the family.",
+            "Lower end of its 95 % interval: over texts the hull of t and Hall's; over questions Tango's score "
+            "interval, of several draws t, and over groups where there are any. Not corrected for the family.",
         ),
         "high": Column("float64", "Upper end of the same."),
         "no_interval": Column("string", "Why there is none; null where there is one."),
@@ -187,8 +187,8 @@ CHARACTERISTICS = Table(
         ),
         "p": Column(
             "float64",
-            "Two-sided t test by the method of the interval; null where trajectories are missing and the measure has no "
-            "limits, or this number of questions was not registered.",
+            "Two-sided t test by the method of the interval; null where trajectories are missing and the measure has "
+            "no limits, or this number of questions was not registered.",
         ),
         "p_holm": Column(
             "float64", "The same over the weight of its look, corrected over the table, one secondary family (Holm)."
