@@ -37,8 +37,8 @@ def study_statements(tests: pd.DataFrame) -> list[Statement]:
     undecided = primary[~decided]
     if len(undecided):
         text = (
-            f"{len(undecided)} of the {len(primary)} planned and primary comparisons are undecided after correction over "
-            f"the {primary['experiment'].nunique()} experiments."
+            f"{len(undecided)} of the {len(primary)} planned and primary comparisons are undecided after correction "
+            f"over the {primary['experiment'].nunique()} experiments."
         )
         statements.append(Statement(about="data:study", verdict=Verdict.NOTE, text=text, n=len(undecided)))
     return statements

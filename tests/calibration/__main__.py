@@ -15,7 +15,7 @@ from itertools import groupby
 
 import numpy as np
 
-from tests.calibration import behaviour, coverage, features, probes, steering
+from tests.calibration import behaviour, coverage, features, mixtures, probes, steering
 from tests.calibration.rows import Row
 
 GRIDS = ("discordance_cells", "text_cells", "accuracy_cells")
@@ -34,6 +34,8 @@ def jobs(runs: int) -> dict[str, Callable[[], list[Row]]]:
         found[f"accuracy: {name}"] = partial(behaviour.rows, name, scene, runs, SEED)
     for name, scene in (behaviour.text_scenes() | behaviour.selected_scenes()).items():
         found[f"texts: {name}"] = partial(behaviour.rows, name, scene, runs, SEED)
+    for mixture in mixtures.MIXTURES:
+        found[f"mixtures: {mixture}"] = partial(_mixture_rows, mixture, 5 * runs)
     for name, rule in behaviour.stopping_rules().items():
         found[f"stopping: {name}"] = partial(behaviour.stopping_rows, name, rule, runs, SEED)
     for name, (scene, comparison) in behaviour.planted_scenes().items():
@@ -51,6 +53,10 @@ def jobs(runs: int) -> dict[str, Callable[[], list[Row]]]:
     return found
 
 
+def _mixture_rows(mixture: str, runs: int) -> list[Row]:
+    return list(mixtures.rows(mixture, runs, SEED))
+
+
 def run(names: dict[str, Callable[[], list[Row]]], processes: int) -> Iterator[Row]:
     """The rows of some simulations in their order, as they come."""
     with ProcessPoolExecutor(processes) as pool:
@@ -66,7 +72,7 @@ def main() -> int:
     parser.add_argument(
         "--only",
         default="",
-        help="a part of the names: accuracy, texts, stopping, planted, power, probes, steering, features, coverage, a world",
+        help="a part of the names: accuracy, texts, mixtures, stopping, planted, power, probes, steering, features, coverage, a world",
     )
     arguments = parser.parse_args()
     chosen = {name: job for name, job in jobs(arguments.runs).items() if arguments.only in name}

@@ -95,24 +95,13 @@ def null_scenes() -> dict[str, Scene]:
 def text_scenes() -> dict[str, Scene]:
     """What a tone does depends on its text: skewed effects without a mean, and texts that break the answer."""
     scenes = {}
-    for texts, sizes in ((8, (64, 1319)), (24, (96, 1319)), (64, (96, 400, 1319)), (ONE_EACH, (24, 96, 672))):
-        for n in sizes:
-            whose = "a text a question" if texts == ONE_EACH else f"{texts} texts"
-            scenes[f"skewed, {whose}, n = {n}"] = Scene(n, mixture=SKEWED, texts=texts)
-            for one_in in (4, 8):
-                scenes[f"1 text in {one_in} breaks, {whose}, n = {n}"] = Scene(
-                    n, (0.9,) * 4, 0.9, 0.9, mixture=((1 - 1 / one_in, 0.0), (1 / one_in, -0.8)), texts=texts
-                )
-    others = {
-        "1 text in 32 helps by 40": ((31 / 32, -0.4 / 31), (1 / 32, 0.4)),
-        "1 text in 16 harms by 40": ((15 / 16, 0.4 / 15), (1 / 16, -0.4)),
-        "half help and half harm by 20": ((0.5, 0.2), (0.5, -0.2)),
-        "1 in 6 harms by 30, 1 in 3 helps by 15": ((1 / 6, -0.3), (1 / 2, 0.0), (1 / 3, 0.15)),
-    }
-    for name, mixture in others.items():
-        for texts, n in ((24, 1319), (64, 1319), (ONE_EACH, 96)):
-            whose = "a text a question" if texts == ONE_EACH else f"{texts} texts"
-            scenes[f"{name}, {whose}, n = {n}"] = Scene(n, (0.5,) * 8, mixture=mixture, texts=texts)
+    for texts, n in ((8, 64), (8, 1319), (24, 1319), (64, 96), (64, 1319), (ONE_EACH, 24), (ONE_EACH, 96)):
+        whose = "a text a question" if texts == ONE_EACH else f"{texts} texts"
+        scenes[f"skewed, {whose}, n = {n}"] = Scene(n, mixture=SKEWED, texts=texts)
+        for one_in in (4, 8):
+            scenes[f"1 text in {one_in} breaks, {whose}, n = {n}"] = Scene(
+                n, (0.9,) * 4, 0.9, 0.9, mixture=((1 - 1 / one_in, 0.0), (1 / one_in, -0.8)), texts=texts
+            )
     return scenes | {
         "skewed, 64 texts and 24 of the filler, n = 1319": Scene(1319, mixture=SKEWED, texts=64, filler_texts=24),
         "skewed, 64 texts, control alone, n = 400": Scene(400, filler=None, mixture=SKEWED, texts=64),

@@ -48,8 +48,8 @@ class Prompt(Section):
     text_order: Annotated[Literal["cyclic", "permuted"], Added] = Field(
         "cyclic",
         description="Which text a question gets where there are fewer texts than questions. permuted: each run of "
-        "questions as long as the texts gets all of them in a seeded random order; cyclic: in the order of the texts, as "
-        "in version 0.2.",
+        "questions as long as the texts gets all of them in a seeded random order; cyclic: in the order of the texts, "
+        "as in version 0.2.",
     )
 
     @field_validator("date", mode="before")
@@ -97,7 +97,8 @@ class Variant(Section):
     text: Text | None = Field(None, description="The emotional text.")
     texts: Annotated[list[Text], Field(min_length=1)] | None = Field(
         None,
-        description="Paraphrases, dealt to the samples (`prompt.text_order`); all draws of a question have the same one.",
+        description="Paraphrases, dealt to the samples (`prompt.text_order`); all draws of a question have the same "
+        "one.",
     )
     placement: Placement = Field("user_prefix", description="Where the text is added.")
     transform: str | None = Field(

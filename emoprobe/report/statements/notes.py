@@ -79,8 +79,8 @@ def _look(questions: int, looks: list[int], weight: float) -> str:
 def _no_look(questions: int, looks: list[int]) -> str:
     return (
         f"{questions} questions have trajectories, and tests were registered for {' and '.join(map(str, looks))}: all "
-        "is described and nothing is tested, as sizes that are chosen after a look make false verdicts likely. Register "
-        "sizes in analysis.looks before a run."
+        "is described and nothing is tested, as sizes that are chosen after a look make false verdicts likely. "
+        "Register sizes in analysis.looks before a run."
     )
 
 
