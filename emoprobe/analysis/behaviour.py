@@ -13,7 +13,7 @@ import pandas as pd
 
 from emoprobe.analysis.contrasts import references_of
 from emoprobe.analysis.estimates import Floats, Labels, difference, mean, whichever
-from emoprobe.analysis.questions import Questions
+from emoprobe.analysis.questions import Questions, two_sides
 from emoprobe.analysis.statistics import holm, kappa
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.tables import frame
@@ -125,14 +125,13 @@ def _reference(name: str, references: list[str]) -> str | None:
 
 def _division(questions: Questions, name: str) -> Labels | None:
     """Which text of a variant each question has, where texts are the units; else questions are."""
-    divisions = questions.units(name)
-    return divisions[0] if divisions else None
+    return two_sides(questions.units(name))[0]
 
 
 def _compared(questions: Questions, measure: str, name: str, reference: str) -> dict[str, float]:
     """A variant's measure against a reference's."""
     places, share = [questions.row(name), questions.row(reference)], measure in SHARES
-    texts, other_texts = [*(questions.units(name, reference) or []), None, None][:2]
+    texts, other_texts = two_sides(questions.units(name, reference))
     missing = bool(questions.missing(measure)[places].any())
     fillings: list[tuple[float | None, float | None]] = [(None, None)]
     if missing and share:

@@ -20,7 +20,7 @@ from emoprobe.analysis.contrasts import (
     references_of,
 )
 from emoprobe.analysis.estimates import MIN_QUESTIONS, Floats, difference, whichever
-from emoprobe.analysis.questions import Questions
+from emoprobe.analysis.questions import Questions, two_sides
 from emoprobe.analysis.statistics import LEVEL, holm
 from emoprobe.config.section import CONTROL
 from emoprobe.results.catalogue import TABLES
@@ -155,7 +155,7 @@ def _row(questions: Questions, contrast: Contrast, measure: str, margin: float, 
     sides = [[questions.row(name) for name in names] for names in (contrast.variants, contrast.references)]
     divisions = questions.units(*contrast.variants, *contrast.references)
     scope = Scope.TEXTS if divisions is None else Scope.TONE
-    texts, other_texts = [*(divisions or []), None, None][:2]
+    texts, other_texts = two_sides(divisions)
     selected = measure == "untruncated"
 
     def pair(missing: tuple[float, float] | None = None) -> tuple[Floats, Floats]:

@@ -15,7 +15,7 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 from emoprobe.analysis.estimates import MIN_QUESTIONS, Estimates, Floats, Labels, difference
-from emoprobe.analysis.questions import TONE_TEXTS, units_of
+from emoprobe.analysis.questions import TONE_TEXTS, two_sides, units_of
 from emoprobe.analysis.statistics import LEVEL, POWER
 
 ACCURACY = 0.5  # of the reference
@@ -77,7 +77,7 @@ class Simulation:
         self.design = design
         self.labels, self.reference_labels = design.labels()
         sides = [labels for labels in (self.labels, self.reference_labels) if labels is not None]
-        self.units = [*((units_of(sides) if sides else None) or []), None, None][:2]
+        self.units = two_sides(units_of(sides) if sides else None)
         # Where a claim is about the texts used, they have no others to deviate from.
         self.deviations = tuple(
             deviation if labels is not None else 0.0 for labels in (self.labels, self.reference_labels)
@@ -151,7 +151,7 @@ def text_limit(design: PowerDesign, deviation: float) -> float | None:
     units = [labels for labels in (variant_labels, reference_labels) if labels is not None]
     if len(units) == 2 and np.array_equal(units[0], units[1]):
         units = units[:1]
-    divisions = [*units, None][:2]
+    divisions = two_sides(units)
 
     def accuracies(side: int, labels: Labels | None, accuracy: float) -> Floats:
         own_deviation = deviation if labels is not None else 0.0

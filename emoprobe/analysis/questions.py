@@ -50,6 +50,12 @@ def units_of(sides: Sequence[Labels | None]) -> list[Labels] | None:
     return divisions if len(divisions) < 3 else None
 
 
+def two_sides(divisions: Sequence[Labels] | None) -> tuple[Labels | None, Labels | None]:
+    """The divisions as `difference` takes them: None where there are fewer than two."""
+    first, second, *_ = [*(divisions or []), None, None]
+    return first, second
+
+
 def _in_step(labels: Labels, other: Labels) -> bool:
     """Whether the same questions share a text, where both are known."""
     both = (labels >= 0) & (other >= 0)
@@ -114,7 +120,7 @@ class Questions:
         place = self._variant[known] * shape[1] + self._question[known]
         total = np.bincount(place, column[known], minlength=shape[0] * shape[1])
         count = np.bincount(place, minlength=shape[0] * shape[1])
-        return total.reshape(shape), count.reshape(shape).astype(float)
+        return total.reshape(shape).astype(float), count.reshape(shape).astype(float)
 
     def missing(self, measure: str) -> Floats:
         """Shape (variants, questions): how many draws have no value, absent or unanswered, though others have one.

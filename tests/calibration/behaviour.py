@@ -161,18 +161,18 @@ def stopping_rules() -> dict[str, Stopping]:
 def planted_scenes() -> dict[str, tuple[Scene, str]]:
     """A difference of 10 points, and the comparison that has to show it."""
     half = (0.45,) * 4 + (0.55,) * 4
-    one, others = (0.6, *(0.5,) * 7), {"difficulty": 1.5}
+    one = (0.6, *(0.5,) * 7)
     return {
         "10 points in one of 8 tones, a text a question, n = 672": (
-            Scene(672, one, texts=ONE_EACH, text_deviation=0.3, **others),
+            Scene(672, one, texts=ONE_EACH, text_deviation=0.3, difficulty=1.5),
             "tone0-filler",
         ),
         "10 points between valences, a text a question, n = 120": (
-            Scene(120, half, texts=ONE_EACH, text_deviation=0.3, **others),
+            Scene(120, half, texts=ONE_EACH, text_deviation=0.3, difficulty=1.5),
             "negative-positive",
         ),
         "10 points between valences, 64 texts, n = 160": (
-            Scene(160, half, texts=64, text_deviation=0.3, **others),
+            Scene(160, half, texts=64, text_deviation=0.3, difficulty=1.5),
             "negative-positive",
         ),
     }

@@ -13,7 +13,7 @@ from scipy.special import expit
 
 from emoprobe.analysis.estimates import Estimates, difference
 from emoprobe.analysis.power import centre_of
-from emoprobe.analysis.questions import TONE_TEXTS, units_of
+from emoprobe.analysis.questions import TONE_TEXTS, two_sides, units_of
 from emoprobe.analysis.statistics import LEVEL, holm
 from tests.calibration.allowance import least, most
 from tests.calibration.rows import Row
@@ -65,7 +65,7 @@ def claims(mixture: str, texts: int, questions: int, tones: int, runs: int, seed
     divisions = units_of([text, text])
     if divisions is None:
         raise ValueError(f"{texts} texts are fewer than {TONE_TEXTS}")
-    units = [*divisions, None, None][:2]
+    units = two_sides(divisions)
     level = expit(centre_of(accuracy, 1.0) + generator.normal(0, 1, (runs, questions)))
     filler = (generator.random((runs, questions)) < level).astype(float)
     found: list[Estimates] = []

@@ -177,7 +177,8 @@ def simulate(scene: Scene, generator: np.random.Generator) -> pd.DataFrame:
 def _accuracies(centres: np.ndarray, variance: float) -> np.ndarray:
     """The mean accuracy at each centre over normal deviations, both in logits, as `marginal` of one."""
     deviations = math.sqrt(max(0.0, variance)) * NODES
-    return expit(centres[:, None] + deviations) @ WEIGHTS / WEIGHTS.sum()
+    shares: np.ndarray = expit(centres[:, None] + deviations) @ WEIGHTS / WEIGHTS.sum()
+    return shares
 
 
 def _moved(chance: np.ndarray, share: np.ndarray) -> np.ndarray:
