@@ -15,16 +15,7 @@ from emoprobe.models.tokens import count_tokens
 from emoprobe.results import atomic
 from emoprobe.results.layout import Layout
 from emoprobe.results.preregistration import append_registration
-from emoprobe.workflow.code import code_digest
-
-# Rule → the module whose code decides its verdicts.
-ANALYSIS = {
-    "tabulate_trajectories": "emoprobe.stages.trajectories",
-    "analyze_behaviour": "emoprobe.stages.behaviour",
-    "probe_activations": "emoprobe.stages.probes",
-    "analyze_steering": "emoprobe.stages.steering",
-    "analyze_features": "emoprobe.stages.features.analyze",
-}
+from emoprobe.stages.analysis_code import analysis_code
 
 
 def write_plan(config: Config, layout: Layout) -> None:
@@ -42,11 +33,6 @@ def write_plan(config: Config, layout: Layout) -> None:
     )
     append_registration(layout.registrations, plan, answers=bool(find_pairs(layout.root)))
     atomic.write_json(layout.plan, plan.values())
-
-
-def analysis_code() -> dict[str, str]:
-    """Return the digest of the code that each step of the analysis is made of, by the name of its rule."""
-    return {rule: code_digest(module) for rule, module in ANALYSIS.items()}
 
 
 def _text_lengths(config: Config, model: Path) -> dict[str, list[int]]:

@@ -10,7 +10,7 @@ from emoprobe.report.page import experiment_page
 from emoprobe.report.summary import report
 from emoprobe.results import atomic
 from emoprobe.results.layout import Layout
-from emoprobe.stages.preregistration import analysis_code
+from emoprobe.stages.analysis_code import analysis_code
 
 
 def write_report(config: Config, layout: Layout, rules: Collection[str] | None = None) -> None:

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from emoprobe.analysis.behaviour import accuracy, consistency
+from emoprobe.analysis.contrasts import PlannedSides
 from emoprobe.analysis.limits import data_limits
 from emoprobe.analysis.looks import is_last, registered_looks, weight_of
 from emoprobe.analysis.paired_tests import paired_tests
@@ -82,11 +83,12 @@ def test_the_planned_contrast_comes_first() -> None:
     assert first.estimate == pytest.approx(-0.6, abs=0.1)
     assert sum(one.text.startswith("Planned") for one in others) == 0
     table = simulate(scene, np.random.default_rng(0))
-    for chosen, names in (
+    cases: list[tuple[PlannedSides, list[str]]] = [
         ([], []),
         ([["tone0", "filler"]], ["tone0-filler"]),
         ([[["tone0", "tone3"], "control"], ["absent", "filler"]], ["tone0+tone3-control"]),
-    ):
+    ]
+    for chosen, names in cases:
         tests = paired_tests(table, MARGIN, contrasts=chosen)
         planned = tests[tests["family"] == "planned"]
         assert [f"{row.variant}-{row.reference}" for row in planned.itertuples()] == names
