@@ -27,6 +27,7 @@ rule analyze_behaviour:
     """Compare what the variants do: accuracies, tests, text features, agreement of draws."""
     input:
         trajectories=FILES.table("trajectories"),
+        plan=FILES.plan,
     output:
         [report_table(name) for name in tables_of("analyze_behaviour")],
     log:

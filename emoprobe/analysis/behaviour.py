@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from emoprobe.analysis.contrasts import references_of
-from emoprobe.analysis.estimates import Estimates, Floats, difference, mean
-from emoprobe.analysis.questions import Questions
+from emoprobe.analysis.estimates import Floats, Labels, difference, mean, whichever
+from emoprobe.analysis.questions import Questions, two_sides
 from emoprobe.analysis.statistics import holm, kappa
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.tables import frame
@@ -42,7 +42,7 @@ def accuracy(table: pd.DataFrame) -> pd.DataFrame:
         answers = table[table["variant"] == name]
         graded, failures = answers["correct"].dropna(), int(answers["failure"].notna().sum())
         right, known = int(graded.sum()), len(graded)
-        texts = questions.texts(name)
+        texts = _division(questions, name)
         estimate, kind = (mean(values[place], texts, True, questions.groups) for values in (strict, lenient))
         rows.append(
             {
@@ -71,14 +71,19 @@ def accuracy(table: pd.DataFrame) -> pd.DataFrame:
     return frame(TABLES["accuracy"], rows)
 
 
-def characteristics(table: pd.DataFrame, references: Sequence[str] | None = None) -> pd.DataFrame:
+def characteristics(
+    table: pd.DataFrame, references: Sequence[str] | None = None, weight: float | None = 1.0
+) -> pd.DataFrame:
     """The shape and tone of each variant's answers, compared with the primary reference on the same questions.
 
     The primary reference is compared with the reference before it. All tests of the table are one secondary family.
+    Where trajectories are missing, a share is tested as accuracies are, whatever those would have been; a measure
+    without limits is not tested.
 
     Args:
         table: the trajectories.
         references: `analysis.references`.
+        weight: share of the level that belongs to this number of questions; None: nothing is tested.
     """
     questions = Questions(table)
     known = references_of(questions.names, references)
@@ -87,7 +92,7 @@ def characteristics(table: pd.DataFrame, references: Sequence[str] | None = None
         values = questions.values(measure)
         share = measure in SHARES
         for place, name in enumerate(questions.names):
-            shares, texts = values[place], questions.texts(name)
+            shares, texts = values[place], _division(questions, name)
             estimate = mean(shares, texts, share, questions.groups)
             row: dict[str, Any] = {
                 "variant": name,
@@ -99,14 +104,13 @@ def characteristics(table: pd.DataFrame, references: Sequence[str] | None = None
             }
             reference = _reference(name, known)
             if reference is not None:
-                pairs = shares - values[questions.row(reference)]
-                row |= {"reference": reference} | _compared(
-                    difference(pairs, texts, questions.texts(reference), NAN, share, questions.groups), pairs
-                )
+                row |= {"reference": reference} | _compared(questions, measure, name, reference)
             rows.append(row)
     order = {name: place for place, name in enumerate(questions.names)}
     rows.sort(key=lambda row: order[row["variant"]])
-    corrected = holm([row.get("p", NAN) for row in rows])
+    if weight is None:
+        rows = [{key: value for key, value in row.items() if key != "p"} for row in rows]
+    corrected = holm([min(1.0, row.get("p", NAN) / (weight or 1.0)) for row in rows])
     return frame(
         TABLES["characteristics"], [row | {"p_holm": p} for row, p in zip(rows, corrected.tolist(), strict=True)]
     )
@@ -119,15 +123,34 @@ def _reference(name: str, references: list[str]) -> str | None:
     return references[-2] if len(references) > 1 and name == references[-1] else None
 
 
-def _compared(estimate: Estimates, pairs: np.ndarray) -> dict[str, float]:
-    known = pairs[~np.isnan(pairs)]
+def _division(questions: Questions, name: str) -> Labels | None:
+    """Which text of a variant each question has, where texts are the units; else questions are."""
+    return two_sides(questions.units(name))[0]
+
+
+def _compared(questions: Questions, measure: str, name: str, reference: str) -> dict[str, float]:
+    """A variant's measure against a reference's."""
+    places, share = [questions.row(name), questions.row(reference)], measure in SHARES
+    texts, other_texts = two_sides(questions.units(name, reference))
+    missing = bool(questions.missing(measure)[places].any())
+    fillings: list[tuple[float | None, float | None]] = [(None, None)]
+    if missing and share:
+        fillings += [(1.0, 0.0), (0.0, 1.0)]
+    pairs = [
+        questions.values(measure, first)[places[0]] - questions.values(measure, second)[places[1]]
+        for first, second in fillings
+    ]
+    estimate = whichever(
+        [difference(each, texts, other_texts, NAN, share, questions.groups, skewed=texts is not None) for each in pairs]
+    )
+    known = pairs[0][~np.isnan(pairs[0])]
     spread = float(known.std(ddof=1)) if len(known) > 1 else NAN
     return {
         "difference": float(estimate.value),
         "difference_low": float(estimate.low),
         "difference_high": float(estimate.high),
         "effect_size": float(estimate.value) / spread if spread > 0 else NAN,
-        "p": float(estimate.p),
+        "p": NAN if missing and not share else float(estimate.p),
     }
 
 

@@ -1,19 +1,20 @@
 """Means and paired differences with an interval and p values of one method each.
 
-A variant is known through its texts: text i is used on the questions i, i + T, i + 2T …, so a difference is a mean over
-texts, and its t interval has one unit a text. A variant of one text speaks for that text alone: then questions are
-the units. Questions of one group, such as a template, share what a tone does to it, so where there are groups enough
-what they share widens every interval. All functions work along the last axis, the questions, so that a simulation runs
-through the pipeline's code.
+A tone is known through its texts, each of which has several questions, so a difference is a mean over texts, and its
+interval has one unit a text. Where each question has its own text, and where a sentence is about the texts used alone,
+questions are the units. Questions of one group, such as a template, share what a tone does to it, so where there are
+groups enough what they share widens every interval. All functions work along the last axis, the questions, so that a
+simulation runs through the pipeline's code.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special, stats
 
 from emoprobe.analysis.statistics import CONFIDENCE, clopper_pearson
 
@@ -23,8 +24,8 @@ Labels = npt.NDArray[np.int64]
 MIN_QUESTIONS = 8  # below this no interval is given
 # Two texts that happen to agree say nothing of their spread: intervals over two cover 91 % where answers are few.
 MIN_TEXTS = 3
-# Where a share p of n questions is flipped one way, none of them is with probability e^(-np): 6 % at np = 2.8. That is
-# how far from an estimate of no flips at all the truth may be.
+# Where a share p of n units (questions, or texts) is flipped one way, none of them is with probability e^(-np): 6 % at
+# np = 2.8. That is how far from an estimate of no flips at all the truth may be.
 UNSEEN = 2.8
 BISECTIONS = 30
 # Flips are counted in whole ones. A quarter of one taken off keeps the size of the test below 5 % (4.9 % at most for n
@@ -73,8 +74,8 @@ def difference(
         share: the values are shares of right answers, in [-1, 1].
         groups: shape (n,): the group of each question; None where each stands for itself.
         confidence: of the interval.
-        skewed: a t interval is widened to hold Hall's as well, which covers where few questions make up most of a mean;
-            p values stay those of t.
+        skewed: a t interval is widened to hold Hall's as well, which covers where few units make up most of a mean, and
+            p-values are the larger ones of both. Shares of several texts always are.
     """
     differences = np.asarray(differences, dtype=float)
     one_text = texts is None and other_texts is None and groups is None
@@ -117,14 +118,16 @@ def _student(
     Where variant and reference have texts that are not in step, the variance is that of two-way clusters (Cameron,
     Gelbach & Miller 2011), with the degrees of freedom of the fewer texts. Groups of questions are crossed with texts
     in the same way, with the variance over texts as the least that it can be. Shares get a floor of the half width of
-    `UNSEEN` / n, added in squares: no flips do not mean that there are none.
+    `UNSEEN` / units, added in squares: no flips do not mean that there are none, and that no text breaks the answer
+    does not mean that none does. What a text does can be skewed, so that shares over texts get Hall's interval as well.
     """
     here = ~np.isnan(values)
     n = here.sum(axis=-1)
     value = _ratio(np.nansum(values, axis=-1), n)
     residuals = np.where(here, values - value[..., None], 0.0)
     least = MIN_TEXTS
-    if texts is None and other_texts is None:
+    scored = texts if texts is not None else other_texts
+    if scored is None:
         least = 2
         if groups is None:
             variance, units = _ratio((residuals**2).sum(axis=-1), n * (n - 1)), n
@@ -135,45 +138,88 @@ def _student(
         (first, count), (second, other_count), (both, _) = parts
         variance = np.maximum(first + second - both, np.maximum(first, second))
         units = np.minimum(count, other_count)
+        scored = texts if len(np.unique(texts)) <= len(np.unique(other_texts)) else other_texts
     else:
-        variance, units = _clustered(residuals, here, texts if other_texts is None else other_texts)  # type: ignore[arg-type]
+        variance, units = _clustered(residuals, here, scored)  # type: ignore[arg-type]
+    seen = n if scored is None else units
     if groups is not None:
         units = np.minimum(units, _alike(here, groups))
-        if texts is not None or other_texts is not None:
+        if scored is not None:
             crossed = _crossed(groups, *(labels for labels in (texts, other_texts) if labels is not None))
             shared = _clustered(residuals, here, groups)[0] - _clustered(residuals, here, crossed)[0]
             variance = variance + np.maximum(shared, 0)
     usable = (n >= MIN_QUESTIONS) & (units >= least)
     freedom = np.where(usable, units - 1, 1)
-    quantile = stats.t.ppf((1 + confidence) / 2, freedom)
+    quantile = special.stdtrit(freedom, (1 + confidence) / 2)
     if limits is not None:
-        variance = variance + (UNSEEN / (quantile * np.maximum(n, 1))) ** 2
+        variance = variance + (UNSEEN / (quantile * np.maximum(seen, 1))) ** 2
     error = np.sqrt(np.where(usable & (variance > 0), variance, np.nan))
     low, high = value - quantile * error, value + quantile * error
-    if skewed:
-        scores = residuals if groups is None else _sums(residuals, groups)
-        ends = _hall(scores, units, quantile)
-        low, high = np.minimum(low, value - error * ends[1]), np.maximum(high, value - error * ends[0])
+    hall = None
+    if skewed or (limits is not None and scored is not None):
+        clusters = groups if scored is None else scored
+        hall = _Hall.of(residuals if clusters is None else _sums(residuals, clusters), units)
+        low = np.minimum(low, value - error * hall.inverse(quantile))
+        high = np.maximum(high, value - error * hall.inverse(-quantile))
     if limits is not None:
         low, high = np.clip(low, *limits), np.clip(high, *limits)
-    p = 2 * stats.t.sf(np.abs(value) / error, freedom)
-    p_equivalent = stats.t.sf((margin - np.abs(value)) / error, freedom)
-    return Estimates(value, low, high, p, p_equivalent)
+
+    def above(bound: float) -> Floats:
+        """P of a mean as large as this, where the true one is the bound."""
+        statistic = (value - bound) / error
+        least = statistic if hall is None else np.minimum(statistic, hall.symmetric(statistic))
+        tail: Floats = special.stdtr(freedom, -least)
+        return tail
+
+    def below(bound: float) -> Floats:
+        statistic = (value - bound) / error
+        most = statistic if hall is None else np.maximum(statistic, hall.symmetric(statistic))
+        tail: Floats = special.stdtr(freedom, most)
+        return tail
+
+    p = np.minimum(2 * np.minimum(above(0.0), below(0.0)), 1.0)
+    return Estimates(value, low, high, p, np.maximum(above(-margin), below(margin)))
 
 
-def _hall(scores: Floats, units: Labels, quantile: Floats) -> tuple[Floats, Floats]:
-    """What a studentised mean lies between, given its scores' skewness: a cubic of it is symmetric (Hall 1992)."""
-    n = np.maximum(units, 1).astype(float)
-    skewness = _ratio((scores**3).sum(axis=-1) / n, ((scores**2).sum(axis=-1) / n) ** 1.5)
-    flat = ~(np.abs(skewness) > 1e-6)
-    slope = np.where(flat, 1.0, skewness)
+@dataclass(frozen=True)
+class _Hall:
+    """A cubic of a studentised mean that is symmetric, given the skewness of its scores (Hall 1992)."""
 
-    def inverse(bound: Floats) -> Floats:
-        cubic = 1 + slope * (bound / np.sqrt(n) - slope / (6 * n))
-        bounds: Floats = np.where(flat, bound, np.sqrt(n) * 3 * (np.cbrt(cubic) - 1) / slope)
+    n: Floats
+    skewness: Floats
+
+    @classmethod
+    def of(cls, scores: Floats, units: Labels) -> _Hall:
+        n = np.maximum(units, 1).astype(float)
+        skewness = _ratio((scores**3).sum(axis=-1) / n, ((scores**2).sum(axis=-1) / n) ** 1.5)
+        return cls(n, np.nan_to_num(skewness))
+
+    def symmetric(self, statistic: Floats) -> Floats:
+        """The cubic."""
+        root, slope = np.sqrt(self.n), self.skewness
+        scaled = statistic / root
+        cubic: Floats = root * (scaled + slope * scaled**2 / 3 + slope**2 * scaled**3 / 27 + slope / (6 * self.n))
+        return cubic
+
+    def inverse(self, bound: Floats) -> Floats:
+        """The studentised mean that the cubic makes of a bound."""
+        flat = np.abs(self.skewness) <= 1e-6
+        slope = np.where(flat, 1.0, self.skewness)
+        cubic = 1 + slope * (bound / np.sqrt(self.n) - slope / (6 * self.n))
+        bounds: Floats = np.where(flat, bound, np.sqrt(self.n) * 3 * (np.cbrt(cubic) - 1) / slope)
         return bounds
 
-    return inverse(-quantile), inverse(quantile)
+
+def whichever(estimates: Sequence[Estimates]) -> Estimates:
+    """The first estimates, with an interval and p-values that hold for every one of them."""
+    first, *others = estimates
+    if not others:
+        return first
+    values = np.stack([each.value for each in estimates])
+    p, p_equivalent = (np.max([getattr(each, name) for each in estimates], axis=0) for name in ("p", "p_equivalent"))
+    one_way = (values > 0).all(axis=0) | (values < 0).all(axis=0)
+    ends = np.min([each.low for each in estimates], axis=0), np.max([each.high for each in estimates], axis=0)
+    return Estimates(first.value, *ends, np.where(one_way | np.isnan(p), p, 1.0), p_equivalent)
 
 
 def _clustered(residuals: Floats, here: npt.NDArray[np.bool_], labels: Labels) -> tuple[Floats, Labels]:

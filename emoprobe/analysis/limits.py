@@ -13,7 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from scipy import stats
 
+from emoprobe.analysis.looks import Looks
+from emoprobe.analysis.questions import TONE_TEXTS, unseen_share
+from emoprobe.analysis.statistics import CONFIDENCE, LEVEL, POWER
 from emoprobe.analysis.trajectory_table import find_pairs
 from emoprobe.config.experiment import Config
 from emoprobe.config.section import CONTROL
@@ -23,7 +27,7 @@ from emoprobe.results.activation_folder import ActivationFolder
 from emoprobe.results.activations import find_pairs as find_captured
 from emoprobe.results.layout import Layout, draw_id
 from emoprobe.results.metadata import RunMetadata
-from emoprobe.results.preregistration import Preregistration
+from emoprobe.results.preregistration import Preregistration, Registration
 
 NOTEWORTHY = 0.1  # share of answers from which truncation and unmarked answers are named
 HEADROOM = 0.05  # an accuracy this near to 0 or 1 leaves little room for a difference
@@ -36,9 +40,14 @@ class LimitKind(Enum):
     PLAN_FOLLOWED = auto()  # sha256
     PLAN_DEVIATES = auto()  # sha256, deviations
     POWER = auto()  # rows: those with a detectable difference
+    PLAN_HISTORY = auto()  # number, answered
     OUT_OF_REACH = auto()  # questions, power
-    ONE_TEXT = auto()
+    OWN_NOISE = auto()  # error, detectable, margin, questions, needed
+    NO_LOOK = auto()  # questions, looks
+    LOOK = auto()  # number, looks, weight
     FEW_TEXTS = auto()  # row: the first that needs more texts
+    TEXTS_USED = auto()  # texts, needed, share
+    TEXTS_UNSEEN = auto()  # texts, share
     TOKENS_UNMATCHED = auto()  # rows, reference, tolerance
     ONE_VARIANT = auto()  # variant
     NO_REFERENCE = auto()
@@ -55,6 +64,7 @@ class LimitKind(Enum):
     UNMARKED = auto()  # variant and most: of the variant with the largest share
     GRADED_OTHERWISE = auto()  # rows: variant, reference, lenient and strict difference
     REQUESTS_FAILED = auto()  # count, rows of the table `accuracy`
+    ABSENT = auto()  # count
     SAMPLING_NOISE = auto()  # share
     MIXED_HARDWARE = auto()  # counts: hardware → answers
     BATCH_DEPENDENT = auto()  # counts
@@ -88,6 +98,7 @@ def data_limits(
     consistency: pd.DataFrame,
     plan: Preregistration | None,
     deviations: Sequence[str] = (),
+    registrations: Sequence[Registration] = (),
 ) -> list[Limit]:
     """Return the limits that follow from the plan and the answers.
 
@@ -98,15 +109,20 @@ def data_limits(
         consistency: the table `consistency`.
         plan: the analysis plan; None where none was written before the run.
         deviations: how the analysis differs from it, a phrase each.
+        registrations: every plan that was written in the folder, this one last.
     """
+    looks = None if plan is None else plan.registered
     if plan is None:
         planned = [Limit(LimitKind.NO_PLAN)]
     else:
         kind = LimitKind.PLAN_DEVIATES if deviations else LimitKind.PLAN_FOLLOWED
         followed = Limit(kind, numbers={"sha256": plan.sha256[:12], "deviations": list(deviations)})
-        planned = [followed, *_power(plan), *_token_match(plan)]
+        planned = [followed, *_history(registrations), *_power(plan), *_token_match(plan)]
     return [
         *planned,
+        *_own_noise(tests),
+        *_looks(looks, trajectories["sample_id"].nunique()),
+        *_texts(tests),
         *_references(tests, accuracy),
         *_groups(trajectories, tests),
         *_headroom(accuracy),
@@ -115,6 +131,7 @@ def data_limits(
         *_extraction(accuracy),
         *_lenient(tests),
         *_failures(accuracy),
+        *_absent(trajectories),
         *_noise(consistency),
     ]
 
@@ -127,12 +144,61 @@ def _power(plan: Preregistration) -> list[Limit]:
     limits = [Limit(LimitKind.POWER, first.detectable, {"rows": rows})] if rows else []
     if not any(row.reachable for row in plan.power):
         limits.append(Limit(LimitKind.OUT_OF_REACH, numbers={"questions": first.questions, "power": first.power}))
-    limited = [row for row in plan.power if row.needs_more_texts]
-    if first.texts < 2:
-        limits.append(Limit(LimitKind.ONE_TEXT))
-    elif limited:
+    limited = [row for row in plan.power if row.needs_more_texts and row.texts >= TONE_TEXTS]
+    if limited:
         limits.append(Limit(LimitKind.FEW_TEXTS, limited[0].limit, {"row": limited[0]}))
     return limits
+
+
+def _history(registrations: Sequence[Registration]) -> list[Limit]:
+    """Earlier plans, and plans that were written when there were answers."""
+    answered = sum(one.answers for one in registrations)
+    if len(registrations) < 2 and not answered:
+        return []
+    numbers = {"number": len(registrations), "answered": answered}
+    return [Limit(LimitKind.PLAN_HISTORY, float(len(registrations) - 1), numbers)]
+
+
+def _own_noise(tests: pd.DataFrame) -> list[Limit]:
+    """What the noise of these answers lets a primary comparison show, and how many questions the margin takes."""
+    known = tests[tests["family"].eq("primary") & tests["tested"].fillna(False) & tests["low"].notna()]
+    if known.empty:
+        return []
+    error = float((known["high"] - known["low"]).median()) / (2 * stats.norm.ppf((1 + CONFIDENCE) / 2))
+    level = LEVEL * float(known["weight"].iloc[0]) / len(known)
+    detectable = error * float(stats.norm.ppf(1 - level / 2) + stats.norm.ppf(POWER))
+    numbers = {"error": error, "detectable": detectable, "questions": int(known["n"].median()), "power": POWER}
+    return [Limit(LimitKind.OWN_NOISE, round(detectable, 6), numbers)]
+
+
+def _looks(looks: Looks | None, questions: int) -> list[Limit]:
+    if looks is None or (len(looks) == 1 and questions in looks):
+        return []
+    numbers: dict[str, Any] = {"questions": questions, "looks": sorted(looks)}
+    if questions not in looks:
+        return [Limit(LimitKind.NO_LOOK, float(questions), numbers)]
+    return [Limit(LimitKind.LOOK, float(questions), numbers | {"weight": looks[questions]})]
+
+
+def _texts(tests: pd.DataFrame) -> list[Limit]:
+    """How far the fewest texts of a tested comparison speak for others."""
+    counts = tests[tests["family"].ne("secondary")][["texts", "reference_texts"]].to_numpy().ravel()
+    counts = counts[counts > 0]
+    if not len(counts):
+        return []
+    texts = int(counts.min())
+    numbers = {"texts": texts, "share": unseen_share(texts)}
+    if texts < TONE_TEXTS:
+        return [Limit(LimitKind.TEXTS_USED, round(numbers["share"], 6), numbers | {"needed": TONE_TEXTS})]
+    return [Limit(LimitKind.TEXTS_UNSEEN, round(numbers["share"], 6), numbers)]
+
+
+def _absent(trajectories: pd.DataFrame) -> list[Limit]:
+    """Trajectories that the folder lacks, though other variants or draws have that question."""
+    questions = trajectories["sample_id"].nunique()
+    planned = trajectories["variant"].nunique() * questions * int(trajectories["draw"].max())
+    count = planned - len(trajectories)
+    return [Limit(LimitKind.ABSENT, float(count), {"count": count, "planned": planned})] if count > 0 else []
 
 
 def _token_match(plan: Preregistration) -> list[Limit]:
@@ -142,12 +208,13 @@ def _token_match(plan: Preregistration) -> list[Limit]:
 
 
 def _references(tests: pd.DataFrame, accuracy: pd.DataFrame) -> list[Limit]:
-    primary = tests[tests["family"] == "primary"]
+    primary = tests[tests["family"] != "secondary"]
     if primary.empty and len(accuracy) == 1:
         return [Limit(LimitKind.ONE_VARIANT, numbers={"variant": accuracy["variant"].iloc[0]})]
     if primary.empty:
         return [Limit(LimitKind.NO_REFERENCE)]
-    return [Limit(LimitKind.NO_FILLER)] if (primary["reference"] == CONTROL).any() else []
+    with_control = primary["family"].eq("primary") & primary["reference"].eq(CONTROL)
+    return [Limit(LimitKind.NO_FILLER)] if with_control.any() else []
 
 
 def _groups(trajectories: pd.DataFrame, tests: pd.DataFrame) -> list[Limit]:

@@ -1,18 +1,26 @@
-"""Every variant against every reference on the same questions, corrected within two families, with a verdict."""
+"""Comparisons of accuracies on the same questions, corrected within families, with a verdict each."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from emoprobe.analysis.conclusion import Conclusion, Reason
-from emoprobe.analysis.contrasts import MEASURES, Contrast, contrasts_of, references_of
-from emoprobe.analysis.estimates import MIN_QUESTIONS, MIN_TEXTS, Estimates, Floats, difference
-from emoprobe.analysis.questions import Questions
+from emoprobe.analysis.contrasts import (
+    MEASURES,
+    PLANNED,
+    PRIMARY_MEASURE,
+    Contrast,
+    PlannedSides,
+    contrasts_of,
+    references_of,
+)
+from emoprobe.analysis.estimates import MIN_QUESTIONS, Floats, difference, whichever
+from emoprobe.analysis.questions import Questions, two_sides
 from emoprobe.analysis.statistics import LEVEL, holm
 from emoprobe.config.section import CONTROL
 from emoprobe.results.catalogue import TABLES
@@ -20,39 +28,69 @@ from emoprobe.results.statement import Verdict
 from emoprobe.results.tables import frame
 
 
-def paired_tests(table: pd.DataFrame, margin: float, references: Sequence[str] | None = None) -> pd.DataFrame:
+def paired_tests(
+    table: pd.DataFrame,
+    margin: float,
+    references: Sequence[str] | None = None,
+    contrasts: PlannedSides | None = None,
+    weight: float | None = 1.0,
+) -> pd.DataFrame:
     """The table `paired_tests` of the catalogue.
 
-    A test holds however the unanswered pairs would have gone: where there are any, the interval is the hull of those
-    with the pairs left out, with every difference in the variant's favour and with every one against it, and the p
-    values are the largest of the three.
+    A test holds however the missing pairs would have gone, unanswered or absent: where there are any, the interval is
+    the hull of those with the pairs left out, with every difference in the variant's favour and with every one against
+    it, and the p-values are the largest of the three. Rows of a subset that the outcome selects are not tested.
 
     Args:
         table: the trajectories.
         margin: a difference of accuracies within it on either side counts as equivalent.
         references: `analysis.references`.
+        contrasts: `analysis.contrasts`.
+        weight: share of the level that belongs to this number of questions (`looks.weight_of`); None: it was not
+            registered, so that nothing is tested.
     """
     questions = Questions(table)
+    valences = dict(zip(table["variant"].astype(str), table["valence"], strict=True))
+    compared = contrasts_of(questions.names, references_of(questions.names, references), valences, contrasts)
     rows = [
-        _row(questions, contrast, measure, margin)
-        for contrast in contrasts_of(questions.names, references_of(questions.names, references))
-        for measure in MEASURES
+        _row(questions, contrast, measure, margin, weight)
+        for contrast in compared
+        for measure in (MEASURES if contrast.family(PRIMARY_MEASURE) != PLANNED else (PRIMARY_MEASURE,))
     ]
     tests = pd.DataFrame(rows)
     if rows:
         for p in ("p", "p_equivalent"):
-            for family in tests["family"].unique():
-                members = tests["family"] == family
-                tests.loc[members, f"{p}_holm"] = holm(tests.loc[members, p])
-        tests["verdict"] = [verdict(*pair) for pair in zip(tests["p_holm"], tests["p_equivalent_holm"], strict=True)]
+            tests[f"{p}_holm"] = corrected(tests, p)
+        tests["verdict"] = [
+            verdict(*values)
+            for values in zip(tests["p_holm"], tests["p_equivalent_holm"], tests["scope"], tests["tested"], strict=True)
+        ]
     return frame(TABLES["paired_tests"], tests.to_dict(orient="records"))  # type: ignore[arg-type]
 
 
-def verdict(p: float, p_equivalent: float) -> Verdict:
+def corrected(tests: pd.DataFrame, p: str) -> pd.Series:
+    """Return the p-values of a column of the table, over the weight of its look, corrected within each family."""
+    weighted = (tests[p].astype(float) / tests["weight"].astype(float)).clip(upper=1.0)
+    return weighted.groupby(tests["family"]).transform(holm)
+
+
+def verdict(p: float, p_equivalent: float, scope: str, tested: bool) -> Verdict:
     """Return the verdict of two corrected p-values: a difference that is shown outranks that it is small."""
+    if not tested:
+        return Verdict.NOTE
+    general = scope == Scope.TONE
     if p < LEVEL:
-        return Verdict.DIFFERENT
-    return Verdict.EQUIVALENT if p_equivalent < LEVEL else Verdict.UNDECIDED
+        return Verdict.DIFFERENT if general else Verdict.DIFFERENT_HERE
+    if p_equivalent < LEVEL:
+        return Verdict.EQUIVALENT if general else Verdict.EQUIVALENT_HERE
+    return Verdict.UNDECIDED
+
+
+class Scope(StrEnum):
+    """How far a comparison speaks for other texts than those that were used."""
+
+    TONE = "tone"  # the texts stand for others
+    TEXTS = "texts"  # too few for that, or which question had which is unknown
 
 
 class ContrastReason(Reason):
@@ -62,24 +100,32 @@ class ContrastReason(Reason):
     LOWERS = Verdict.DIFFERENT, "the accuracy of the variant is lower"
     WITHIN_MARGIN = Verdict.EQUIVALENT, "the 95 % interval lies within the margin"
     NEAR_MARGIN = Verdict.EQUIVALENT, "the 90 % interval lies within the margin, and the 95 % interval does not"
+    RAISES_HERE = Verdict.DIFFERENT_HERE, "the accuracy of the variant is higher with the texts used"
+    LOWERS_HERE = Verdict.DIFFERENT_HERE, "the accuracy of the variant is lower with the texts used"
+    WITHIN_MARGIN_HERE = Verdict.EQUIVALENT_HERE, "with the texts used the 95 % interval lies within the margin"
+    NEAR_MARGIN_HERE = Verdict.EQUIVALENT_HERE, "with the texts used only the 90 % interval lies within the margin"
     INCONCLUSIVE = Verdict.UNDECIDED, "neither test rejects"
     NO_INTERVAL = Verdict.UNDECIDED, "there is too little data for an interval"
+    NOT_TESTED = Verdict.NOTE, "this number of questions was not registered"
 
 
 class Wording(Enum):
-    """How far a variant speaks for other texts than those that were used."""
+    """How a sentence names a variant."""
 
     NO_TEXT = "adds no text"
     UNKNOWN_TEXTS = "which question had which text is unknown"
     ONE_TEXT = "one text, and others may do otherwise"
-    SEVERAL_TEXTS = "several texts, which stand for others"
+    THESE_TEXTS = "several texts, too few to stand for others"
+    TONE = "enough texts, which stand for others"
 
     @classmethod
-    def of(cls, variant: str, texts: int) -> Wording:
-        """Return the wording of a variant with so many texts that have a question."""
+    def of(cls, variant: str, texts: int, scope: str) -> Wording:
+        """Return the wording of a variant with so many texts that have a question, in a comparison of some scope."""
         if variant == CONTROL:
             return cls.NO_TEXT
-        return (cls.UNKNOWN_TEXTS, cls.ONE_TEXT, cls.SEVERAL_TEXTS)[min(texts, 2)]
+        if scope == Scope.TONE:
+            return cls.TONE
+        return (cls.UNKNOWN_TEXTS, cls.ONE_TEXT, cls.THESE_TEXTS)[min(texts, 2)]
 
 
 def conclude_contrast(row: Mapping[str, Any], margin: float) -> Conclusion:
@@ -90,68 +136,77 @@ def conclude_contrast(row: Mapping[str, Any], margin: float) -> Conclusion:
         margin: the margin of equivalence that the table was made with.
     """
     outcome, low, high = Verdict(row["verdict"]), row["low"], row["high"]
-    if outcome is Verdict.DIFFERENT:
-        reason = ContrastReason.RAISES if row["difference"] > 0 else ContrastReason.LOWERS
-    elif outcome is Verdict.EQUIVALENT:
+    equivalent = outcome in (Verdict.EQUIVALENT, Verdict.EQUIVALENT_HERE)
+    here = "_HERE" if outcome in (Verdict.DIFFERENT_HERE, Verdict.EQUIVALENT_HERE) else ""
+    if equivalent:
         within = low is None or -margin < low <= high < margin
-        reason = ContrastReason.WITHIN_MARGIN if within else ContrastReason.NEAR_MARGIN
+        reason = ContrastReason[f"{'WITHIN' if within else 'NEAR'}_MARGIN{here}"]
+    elif outcome in (Verdict.DIFFERENT, Verdict.DIFFERENT_HERE):
+        reason = ContrastReason[f"{'RAISES' if row['difference'] > 0 else 'LOWERS'}{here}"]
+    elif outcome is Verdict.NOTE:
+        reason = ContrastReason.NOT_TESTED
     else:
         reason = ContrastReason.NO_INTERVAL if low is None else ContrastReason.INCONCLUSIVE
-    p = row["p_equivalent_holm" if outcome is Verdict.EQUIVALENT else "p_holm"]
+    p = row["p_equivalent_holm" if equivalent else "p_holm"]
     return Conclusion(reason, row["difference"], low, high, p, int(row["n"]))
 
 
-def _row(questions: Questions, contrast: Contrast, measure: str, margin: float) -> dict[str, Any]:
-    texts, reference_texts = questions.texts(contrast.variant), questions.texts(contrast.reference)
-    places = questions.row(contrast.variant), questions.row(contrast.reference)
+def _row(questions: Questions, contrast: Contrast, measure: str, margin: float, weight: float | None) -> dict[str, Any]:
+    sides = [[questions.row(name) for name in names] for names in (contrast.variants, contrast.references)]
+    divisions = questions.units(*contrast.variants, *contrast.references)
+    scope = Scope.TEXTS if divisions is None else Scope.TONE
+    texts, other_texts = two_sides(divisions)
+    selected = measure == "untruncated"
 
-    def pair(failed: tuple[float, float] | None = None) -> tuple[Floats, Floats]:
-        first, second = failed if failed is not None else (None, None)
-        return questions.values(measure, first)[places[0]], questions.values(measure, second)[places[1]]
+    def pair(missing: tuple[float, float] | None = None) -> tuple[Floats, Floats]:
+        first, second = (
+            questions.values(measure, value)[places].mean(axis=0)
+            for places, value in zip(sides, missing or (None, None), strict=True)
+        )
+        return first, second
 
-    ours, theirs = pair()
-    estimates = [difference(ours - theirs, texts, reference_texts, margin, groups=questions.groups)]
-    if questions.failures.any():
-        for extreme in ((1.0, 0.0), (0.0, 1.0)):
-            first, second = pair(extreme)
-            estimates.append(difference(first - second, texts, reference_texts, margin, groups=questions.groups))
-    low, high, p, p_equivalent = _whatever(estimates)
+    completions = [pair()]
+    if not selected and questions.missing(measure)[sides[0] + sides[1]].any():
+        completions += [pair((1.0, 0.0)), pair((0.0, 1.0))]
+    estimate = whichever(
+        [difference(ours - theirs, texts, other_texts, margin, groups=questions.groups) for ours, theirs in completions]
+    )
+    ours, theirs = completions[0]
     both = ~np.isnan(ours - theirs)
+    ours, theirs, n = ours[both], theirs[both], int(both.sum())
     groups = None if questions.groups is None else len(np.unique(questions.groups[both]))
-    alone = "questions" if groups is None else "groups"
-    ours, theirs = ours[both], theirs[both]
+    unit = "texts" if divisions else "questions" if groups is None else "groups"
+    low, high, p, p_equivalent = (
+        float("nan") if selected else float(value)
+        for value in (estimate.low, estimate.high, estimate.p, estimate.p_equivalent)
+    )
+    tested = weight is not None and not selected
     return {
         "variant": contrast.variant,
         "reference": contrast.reference,
         "measure": measure,
         "family": contrast.family(measure),
-        "unit": alone if texts is None and reference_texts is None else "texts",
-        "texts": questions.count(contrast.variant),
-        "reference_texts": questions.count(contrast.reference),
+        "scope": scope,
+        "unit": unit,
+        "texts": min(map(questions.count, contrast.variants)),
+        "reference_texts": min(map(questions.count, contrast.references)),
         "groups": groups,
-        "n": int(both.sum()),
-        # With several draws of a question these are means over its pairs of draws.
+        "n": n,
+        "missing": int(questions.missing("correct")[sides[0] + sides[1]].sum()),
+        # With several draws of a question, or several variants, these are means over their pairs.
         "both": float((ours * theirs).sum()),
         "gained": float((ours * (1 - theirs)).sum()),
         "lost": float(((1 - ours) * theirs).sum()),
         "neither": float(((1 - ours) * (1 - theirs)).sum()),
-        "difference": float(estimates[0].value),
+        "difference": float(estimate.value),
         "low": low,
         "high": high,
-        "no_interval": _reason(int(both.sum()), low, alone if texts is None and reference_texts is None else "texts"),
-        "p": p,
-        "p_equivalent": p_equivalent,
+        "no_interval": "the outcome selects these questions" if selected else _reason(n, low, unit),
+        "tested": tested,
+        "weight": weight,
+        "p": p if tested else float("nan"),
+        "p_equivalent": p_equivalent if tested else float("nan"),
     }
-
-
-def _whatever(estimates: list[Estimates]) -> tuple[float, float, float, float]:
-    """Interval and p values that hold for every one of these estimates."""
-    low, high = min(float(each.low) for each in estimates), max(float(each.high) for each in estimates)
-    values = [float(each.value) for each in estimates]
-    p = max(float(each.p) for each in estimates) if min(values) > 0 or max(values) < 0 else 1.0
-    if any(np.isnan(each.p) for each in estimates):
-        return float("nan"), float("nan"), float("nan"), float("nan")
-    return low, high, p, max(float(each.p_equivalent) for each in estimates)
 
 
 def _reason(n: int, low: float, unit: str) -> str | None:
@@ -161,4 +216,4 @@ def _reason(n: int, low: float, unit: str) -> str | None:
         return f"fewer than {MIN_QUESTIONS} questions"
     if unit == "groups":
         return "most questions are of one group"
-    return f"fewer than {MIN_TEXTS} texts have questions"
+    return "too few texts have questions"

@@ -15,6 +15,7 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 from emoprobe.analysis.estimates import MIN_QUESTIONS, Estimates, Floats, Labels, difference
+from emoprobe.analysis.questions import TONE_TEXTS, two_sides, units_of
 from emoprobe.analysis.statistics import LEVEL, POWER
 
 ACCURACY = 0.5  # of the reference
@@ -28,18 +29,34 @@ NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(41)
 
 @dataclass(frozen=True)
 class PowerDesign:
-    """One comparison: questions, draws of each, texts of either side (1: one text or none), tests of its family."""
+    """One comparison: questions, draws of each, texts of either side, tests of its family.
+
+    A reference of 0 texts adds none. `weight` is the share of the level that belongs to this number of questions.
+    """
 
     questions: int
     draws: int
     texts: int
     reference_texts: int
     tests: int
+    weight: float = 1.0
+
+    @property
+    def level(self) -> float:
+        """The level of one test, by the correction for all."""
+        return LEVEL * self.weight / self.tests
+
+    @property
+    def general(self) -> bool:
+        """Whether there are texts enough for a claim about the tone."""
+        return self.texts >= TONE_TEXTS and (self.reference_texts >= TONE_TEXTS or self.reference_texts == 0)
 
     def labels(self) -> tuple[Labels | None, Labels | None]:
-        """Which text each question has, of the variant and of the reference."""
+        """Which text each question has, of the variant and of the reference, where the claim is about more of them."""
         index = np.arange(self.questions)
-        variant, reference = (index % texts if texts > 1 else None for texts in (self.texts, self.reference_texts))
+        variant, reference = (
+            index % texts if texts and self.general else None for texts in (self.texts, self.reference_texts)
+        )
         return variant, reference
 
 
@@ -59,14 +76,17 @@ class Simulation:
     def __init__(self, design: PowerDesign, deviation: float, seed: int = 0) -> None:
         self.design = design
         self.labels, self.reference_labels = design.labels()
-        # One text has no texts to deviate from.
+        sides = [labels for labels in (self.labels, self.reference_labels) if labels is not None]
+        self.units = two_sides(units_of(sides) if sides else None)
+        # Where a claim is about the texts used, they have no others to deviate from.
         self.deviations = tuple(
             deviation if labels is not None else 0.0 for labels in (self.labels, self.reference_labels)
         )
         generator = np.random.default_rng(seed)
         runs = int(np.clip(ANSWERS // (design.questions * design.draws), *RUNS))
         shape = (runs, design.questions)
-        self.texts = tuple(generator.standard_normal((runs, count)) for count in (design.texts, design.reference_texts))
+        counts = (design.texts, max(1, design.reference_texts))
+        self.texts = tuple(generator.standard_normal((runs, count)) for count in counts)
         self.uniform = tuple(
             generator.random((*shape, design.draws), dtype=np.float32) for _ in ("variant", "reference")
         )
@@ -82,15 +102,15 @@ class Simulation:
 
     def estimates(self, effect: float, margin: float = math.nan) -> Estimates:
         """What the test finds in each run where the variant's accuracy is higher by `effect`."""
-        return difference(self._answers(0, ACCURACY + effect) - self.theirs, self.labels, self.reference_labels, margin)
+        return difference(self._answers(0, ACCURACY + effect) - self.theirs, *self.units, margin)
 
     def power(self, effect: float) -> float:
         """Share of the runs in which the difference is shown after the correction for its family."""
-        return float((self.estimates(effect).p < LEVEL / self.design.tests).mean())
+        return float((self.estimates(effect).p < self.design.level).mean())
 
     def equivalence(self, margin: float) -> float:
         """Share of the runs without any difference in which the verdict is equivalent after the correction."""
-        return float((self.estimates(0.0, margin).p_equivalent < LEVEL / self.design.tests).mean())
+        return float((self.estimates(0.0, margin).p_equivalent < self.design.level).mean())
 
     def detectable(self) -> float | None:
         """The smallest difference that is shown in 80 % of the runs; None where no difference is."""
@@ -114,10 +134,10 @@ def text_limit(design: PowerDesign, deviation: float) -> float | None:
 
     Args:
         design: its questions and draws do not matter.
-        deviation: how far texts differ, in logits; with 0, and for one text against one, the limit is 0.
+        deviation: how far texts differ, in logits; with 0, and for a claim about the texts used, the limit is 0.
     """
-    sides = [texts for texts in (design.texts, design.reference_texts) if texts > 1]
-    if deviation == 0 or not sides:
+    sides = [texts for texts in (design.texts, design.reference_texts) if texts]
+    if deviation == 0 or not design.general:
         return 0.0
     # With no noise of questions the accuracies of the texts are known: one question for each pair of texts.
     pairs = math.lcm(*sides)
@@ -125,9 +145,13 @@ def text_limit(design: PowerDesign, deviation: float) -> float | None:
     index = np.arange(pairs * repeats)
     generator = np.random.default_rng(0)
     variant_labels, reference_labels = (
-        index % texts if texts > 1 else None for texts in (design.texts, design.reference_texts)
+        index % texts if texts else None for texts in (design.texts, design.reference_texts)
     )
-    levels = [generator.standard_normal((RUNS[1], texts)) for texts in (design.texts, design.reference_texts)]
+    levels = [generator.standard_normal((RUNS[0], max(1, texts))) for texts in (design.texts, design.reference_texts)]
+    units = [labels for labels in (variant_labels, reference_labels) if labels is not None]
+    if len(units) == 2 and np.array_equal(units[0], units[1]):
+        units = units[:1]
+    divisions = two_sides(units)
 
     def accuracies(side: int, labels: Labels | None, accuracy: float) -> Floats:
         own_deviation = deviation if labels is not None else 0.0
@@ -138,15 +162,8 @@ def text_limit(design: PowerDesign, deviation: float) -> float | None:
     theirs = accuracies(1, reference_labels, ACCURACY)
 
     def power(effect: float) -> float:
-        # Not shares of single answers, so without the floor for flips that were not seen.
-        shares = difference(
-            accuracies(0, variant_labels, ACCURACY + effect) - theirs,
-            variant_labels,
-            reference_labels,
-            math.nan,
-            share=False,
-        )
-        return float((shares.p < LEVEL / design.tests).mean())
+        shares = difference(accuracies(0, variant_labels, ACCURACY + effect) - theirs, *divisions, math.nan)
+        return float((shares.p < design.level).mean())
 
     for step in range(1, round((1 - ACCURACY) / STEP)):
         if power(step * STEP) >= POWER:

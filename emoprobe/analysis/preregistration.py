@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from emoprobe.analysis.contrasts import MEASURES, PRIMARY_MEASURE, Contrast, contrasts_of, references_of
-from emoprobe.analysis.estimates import MIN_TEXTS
+from emoprobe.analysis.contrasts import MEASURES, PLANNED, PRIMARY_MEASURE, Contrast, contrasts_of, references_of
+from emoprobe.analysis.looks import looks_of
 from emoprobe.analysis.power import ACCURACY, TEXT_DEVIATIONS, PowerDesign, Simulation, text_limit
 from emoprobe.analysis.probes.probe_design import probe_plan
+from emoprobe.analysis.questions import TONE_TEXTS
 from emoprobe.analysis.statistics import LEVEL, POWER
 from emoprobe.analysis.steering.preregistration import planned_tests
 from emoprobe.config.experiment import Config
+from emoprobe.config.section import CONTROL
 from emoprobe.conversations.variants import variant_texts
 from emoprobe.results.preregistration import PlannedContrast, PlannedEstimator, PowerRow, Preregistration, TokenMatch
+from emoprobe.results.record import content_sha256
 
 # What a deviation is called. The power and the token counts follow from these and from the model's tokenizer.
 COMPARED = {
@@ -31,7 +35,12 @@ COMPARED = {
     "draws": "the draws of each question",
     "allowed_failures": "the allowed share of failures",
     "estimators": "the texts",
+    "looks": "the looks",
 }
+# Sections of the config that can change a verdict while the answers stay. What is compared under a name of its own is
+# left out.
+SECTIONS = ("analysis", "probes", "capture", "features", "steering")
+NAMED = ("analysis.references", "analysis.margin", "analysis.looks")
 
 
 def analysis_plan(
@@ -39,6 +48,7 @@ def analysis_plan(
     token_lengths: Mapping[str, Sequence[int]] | None = None,
     probes: Mapping[str, Any] | None = None,
     steering: Mapping[str, Any] | None = None,
+    code: Mapping[str, str] | None = None,
 ) -> Preregistration:
     """What will be tested, from the config alone.
 
@@ -47,6 +57,7 @@ def analysis_plan(
         token_lengths: tokens of each text of each variant, by the model's tokenizer; None: not known yet.
         probes: the section on probes.
         steering: the section on steering.
+        code: a digest of the code of each step of the analysis; None: it is not recorded.
     """
     fixed = _fixed(config)
     references = fixed["references"]
@@ -57,7 +68,27 @@ def analysis_plan(
         token_match=_token_match(config, references, token_lengths or {}),
         probes=dict(probes or {}),
         steering=dict(steering or {}),
+        settings=settings(config),
+        code=None if code is None else dict(code),
     )
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """Everything else that can change a verdict while the answers stay, by its name in the config."""
+    found: dict[str, Any] = {"experiment.seed": config.experiment.seed, "dataset.group": config.dataset.group}
+    for section in SECTIONS:
+        found |= _flat(section, getattr(config, section).described())
+    for name, variant in config.variants.items():
+        found[f"variants.{name}.valence"] = variant.valence
+        found[f"variants.{name}.texts"] = content_sha256({"texts": variant_texts(config, name)})[:12]
+    return {name: value for name, value in found.items() if name not in NAMED}
+
+
+def _flat(name: str, value: Any) -> dict[str, Any]:
+    """The keys of nested sections, joined by dots."""
+    if not isinstance(value, dict):
+        return {name: value}
+    return {key: each for inner, part in value.items() for key, each in _flat(f"{name}.{inner}", part).items()}
 
 
 def _fixed(config: Config) -> dict[str, Any]:
@@ -69,7 +100,7 @@ def _fixed(config: Config) -> dict[str, Any]:
         "primary_reference": references[-1] if references else None,
         "contrasts": [
             PlannedContrast(variant=one.variant, reference=one.reference, family=one.family(PRIMARY_MEASURE))
-            for one in contrasts_of(names, references)
+            for one in contrasts_of(names, references, valences_of(config), config.analysis.contrasts)
         ],
         "primary_measure": PRIMARY_MEASURE,
         "secondary_measures": [measure for measure in MEASURES if measure != PRIMARY_MEASURE],
@@ -79,24 +110,41 @@ def _fixed(config: Config) -> dict[str, Any]:
         "draws": config.generation.draws,
         "allowed_failures": config.generation.allowed_failures,
         "estimators": [_estimator(config, name) for name in names],
+        "looks": looks_of(config),
     }
 
 
-def deviations(plan: Preregistration, config: Config, table: pd.DataFrame | None = None) -> list[str]:
+def valences_of(config: Config) -> dict[str, str | None]:
+    """The valence of each variant in the config."""
+    return {name: variant.valence for name, variant in config.variants.items()}
+
+
+def deviations(
+    plan: Preregistration, config: Config, table: pd.DataFrame | None = None, code: Mapping[str, str] | None = None
+) -> list[str]:
     """How the analysis differs from what was planned, a phrase each; empty: not at all.
 
     Args:
         plan: the plan that was written before the first answer.
         config: the config of the analysis.
         table: the trajectories, if questions or draws that are missing there count.
+        code: the digests of the analysis now.
     """
-    now = plan.model_copy(update=_fixed(config)).values()
-    then = plan.values()
+    fixed = _fixed(config)
+    if plan.settings is None:  # of version 0.2, which planned no contrasts of several variants and no looks
+        fixed["contrasts"] = [one for one in fixed["contrasts"] if one.family != PLANNED or config.analysis.contrasts]
+    now = plan.model_copy(update=fixed).values()
+    then = {**plan.values(), "looks": {str(size): weight for size, weight in plan.registered.items()}}
     phrases = [
         f"{called} changed from {_short(then[key])} to {_short(now[key])}"
         for key, called in COMPARED.items()
-        if key in now and then[key] != now[key]
+        if key in now and _text(then[key]) != _text(now[key])
     ]
+    if plan.settings is not None:
+        phrases += _changes(plan.settings, json.loads(json.dumps(settings(config))))
+    if plan.code is not None and code is not None:
+        changed = [rule for rule in plan.code if rule in code and plan.code[rule] != code[rule]]
+        phrases += [f"the code of {rule} changed" for rule in changed]
     planned_probes, now_probes = plan.probes, probe_plan(config)
     if planned_probes and planned_probes != (now_probes.values() if now_probes is not None else None):
         phrases.append(
@@ -118,6 +166,15 @@ def deviations(plan: Preregistration, config: Config, table: pd.DataFrame | None
         phrases += [f"{name} has no trajectories" for name in sorted(missing)]
         phrases += [f"{name} was not planned" for name in sorted(added)]
     return phrases
+
+
+def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """A phrase for each setting that is another one, or that only one side has."""
+    return [
+        f"{name} changed from {_short(then.get(name))} to {_short(now.get(name))}"
+        for name in dict.fromkeys([*then, *now])
+        if then.get(name) != now.get(name)
+    ]
 
 
 def _estimator(config: Config, name: str) -> PlannedEstimator:
@@ -143,12 +200,17 @@ def _power(config: Config, primary: list[Contrast]) -> list[PowerRow]:
     questions, margin = config.dataset.samples, config.analysis.margin
 
     def texts_of(name: str) -> int:
-        return _texts(config, name)
+        return 0 if name == CONTROL else _texts(config, name)
 
     tones = [one for one in primary if texts_of(one.variant) > 1] or primary
     worst = min(tones, key=lambda one: texts_of(one.variant))
     design = PowerDesign(
-        questions, config.generation.draws, texts_of(worst.variant), texts_of(worst.reference), len(primary)
+        questions,
+        config.generation.draws,
+        texts_of(worst.variant),
+        texts_of(worst.reference),
+        len(primary),
+        looks_of(config).get(questions, 1.0),
     )
     rows = []
     for deviation in TEXT_DEVIATIONS:
@@ -170,8 +232,7 @@ def _power(config: Config, primary: list[Contrast]) -> list[PowerRow]:
                 limit=limit,
                 equivalence_power=round(simulation.equivalence(margin), 3),
                 reachable=detectable is not None,
-                # One text alone never speaks for a tone.
-                needs_more_texts=design.texts < MIN_TEXTS or limit is None or limit > margin,
+                needs_more_texts=design.texts < TONE_TEXTS or limit is None or limit > margin,
             )
         )
     return rows
@@ -203,4 +264,9 @@ def _token_match(config: Config, references: Sequence[str], lengths: Mapping[str
 def _short(value: Any) -> str:
     """A value in a sentence: lists by their length where they are long."""
     text = str(value)
-    return text if len(text) <= 60 else f"{len(value)} entries"
+    return text if len(text) <= 60 or not hasattr(value, "__len__") else f"{len(value)} entries"
+
+
+def _text(value: Any) -> str:
+    """A value as JSON, whose keys are text."""
+    return json.dumps(value, sort_keys=True)

@@ -8,8 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from emoprobe.analysis.paired_tests import verdict
-from emoprobe.analysis.statistics import holm
+from emoprobe.analysis.paired_tests import corrected, verdict
 from emoprobe.config.experiment import Config
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.tables import frame, read_table
@@ -33,12 +32,11 @@ def study_paired_tests(configs: Mapping[str, Config], results: Path) -> pd.DataF
         results: the folder in which their folders lie.
     """
     table = _gathered(configs, results, "paired_tests").reset_index(drop=True)
-    for p, corrected in (("p", "p_study"), ("p_equivalent", "p_equivalent_study")):
-        table[corrected] = float("nan")
-        for rows in table.groupby("family").groups.values():
-            table.loc[rows, corrected] = holm(table.loc[rows, p].to_numpy(dtype=float))
+    for p in ("p", "p_equivalent"):
+        table[f"{p}_study"] = corrected(table, p)
     table["verdict_study"] = [
-        verdict(p, equivalent) for p, equivalent in zip(table["p_study"], table["p_equivalent_study"], strict=True)
+        verdict(*values)
+        for values in zip(table["p_study"], table["p_equivalent_study"], table["scope"], table["tested"], strict=True)
     ]
     return frame(TABLES["study_paired_tests"], _rows(table))
 

@@ -81,7 +81,27 @@ def paraphrase_index(config: Config, name: str, index: int) -> int | None:
     All draws of a question get the same text.
     """
     texts = variant_texts(config, name)
-    return index % len(texts) if texts else None
+    return _text_number(config, len(texts), index) if texts else None
+
+
+def _text_number(config: Config, texts: int, index: int) -> int:
+    """Which of so many texts a sample gets; variants of as many texts give it those of the same number."""
+    block, place = divmod(index, texts)
+    if config.prompt.text_order == "cyclic":
+        return place
+    return _permutation(config.experiment.seed, texts, block)[place]
+
+
+@cache
+def _permutation(seed: int, texts: int, block: int) -> list[int]:
+    """A random order in which even places hold even numbers, as the halves of the features divide both by parity."""
+    generator = random.Random(f"{seed}:{texts}:{block}")
+    order = list(range(texts))
+    for parity in (0, 1):
+        numbers = order[parity::2]
+        generator.shuffle(numbers)
+        order[parity::2] = numbers
+    return order
 
 
 def opening_messages(config: Config, name: str, question: str, index: int) -> list[Message]:
@@ -91,7 +111,7 @@ def opening_messages(config: Config, name: str, question: str, index: int) -> li
         config: the experiment.
         name: the variant.
         question: the sample's question.
-        index: the sample's place in the permutation, from 0; it picks the paraphrase.
+        index: the sample's place in the permutation, from 0, which decides the text (`prompt.text_order`).
 
     Raises:
         VariantError: the variant's transform failed, or its scramble names no variant with texts.
@@ -101,7 +121,7 @@ def opening_messages(config: Config, name: str, question: str, index: int) -> li
     if variant.transform is not None:
         return apply_transform(name, variant.transform, messages)
     texts = variant_texts(config, name)
-    return place(messages, texts[index % len(texts)], variant.placement) if texts else messages
+    return place(messages, texts[_text_number(config, len(texts), index)], variant.placement) if texts else messages
 
 
 def place(messages: list[Message], text: str, placement: str) -> list[Message]:

@@ -32,7 +32,9 @@ def summary_text(path: Path) -> str:
         lines.append(f"  {row['variant']:{width}}  {correct:>7}  {accuracy:>8}  {interval:>13}  {lenient:>7}")
     lines.append("")
     primary = {
-        f"accuracy:{row['variant']}-{row['reference']}" for row in report["paired_tests"] if row["family"] == "primary"
+        f"accuracy:{row['variant']}-{row['reference']}"
+        for row in report["paired_tests"]
+        if row["family"] != "secondary"
     }
     hidden = [
         statement

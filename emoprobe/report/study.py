@@ -30,15 +30,15 @@ def study_report(layout: Layout) -> dict[str, Any]:
 
 
 def study_statements(tests: pd.DataFrame) -> list[Statement]:
-    """One sentence for every comparison of the primary family that has a verdict, and one for those that have none."""
-    primary = tests[(tests["family"] == "primary") & (tests["measure"] == PRIMARY_MEASURE)]
-    decided = primary["verdict_study"] != Verdict.UNDECIDED
+    """One sentence for every planned or primary comparison that is decided, and one for all others."""
+    primary = tests[(tests["family"] != "secondary") & (tests["measure"] == PRIMARY_MEASURE)]
+    decided = ~primary["verdict_study"].isin([Verdict.UNDECIDED, Verdict.NOTE])
     statements = [_statement(row) for row in records(primary[decided])]
     undecided = primary[~decided]
     if len(undecided):
         text = (
-            f"{len(undecided)} of the {len(primary)} primary comparisons are undecided after correction over the "
-            f"{primary['experiment'].nunique()} experiments."
+            f"{len(undecided)} of the {len(primary)} planned and primary comparisons are undecided after correction "
+            f"over the {primary['experiment'].nunique()} experiments."
         )
         statements.append(Statement(about="data:study", verdict=Verdict.NOTE, text=text, n=len(undecided)))
     return statements
@@ -48,11 +48,12 @@ def _statement(row: dict[str, Any]) -> Statement:
     """A verdict in one experiment, with the correction over the study."""
     low, high, difference = (100 * float(row[key]) for key in ("low", "high", "difference"))
     verdict = Verdict(row["verdict_study"])
-    different = verdict is Verdict.DIFFERENT
+    different = verdict in (Verdict.DIFFERENT, Verdict.DIFFERENT_HERE)
     words = "differs from" if different else "is equivalent to"
+    with_these = ", with the texts used," if verdict in (Verdict.DIFFERENT_HERE, Verdict.EQUIVALENT_HERE) else ""
     p = float(row["p_study"] if different else row["p_equivalent_study"])
     text = (
-        f"{row['experiment']}: {row['variant']} {words} {row['reference']} in strict accuracy "
+        f"{row['experiment']}: {row['variant']} {words} {row['reference']}{with_these} in strict accuracy "
         f"({difference:+.1f} percentage points [{low:+.1f}, {high:+.1f}], p = {p:.2g} corrected over the study)."
     )
     return Statement(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import pandas as pd
 
 from emoprobe.analysis.limits import data_limits, folder_limits, hardware_limits, model_settings, prompt_limits
+from emoprobe.analysis.looks import is_last, registered_looks
 from emoprobe.analysis.preregistration import deviations
 from emoprobe.config.experiment import Config
 from emoprobe.report.figures import table_rules, tables_there
@@ -16,10 +17,11 @@ from emoprobe.report.statements import behaviour, features, probes, steering
 from emoprobe.report.statements.notes import notes
 from emoprobe.results.layout import Layout
 from emoprobe.results.metadata import RunMetadata
-from emoprobe.results.preregistration import Preregistration
-from emoprobe.results.statement import Statement
+from emoprobe.results.preregistration import Preregistration, read_registrations
+from emoprobe.results.statement import Statement, Verdict
 from emoprobe.results.tables import read_table
 
+FAMILIES = ("planned", "primary", "secondary")
 # Table → the key that its rows have in `report.json`, if they are part of it.
 OPTIONAL = {
     "probe_tests": "probes",
@@ -31,7 +33,12 @@ OPTIONAL = {
 }
 
 
-def report(config: Config, layout: Layout, rules: Collection[str] | None = None) -> dict[str, Any]:
+def report(
+    config: Config,
+    layout: Layout,
+    rules: Collection[str] | None = None,
+    code: Callable[[], Mapping[str, str]] | None = None,
+) -> dict[str, Any]:
     """Return the content of `report.json`; what is unknown of a folder is null.
 
     Args:
@@ -39,6 +46,7 @@ def report(config: Config, layout: Layout, rules: Collection[str] | None = None)
         layout: its folder.
         rules: the rules whose tables are part of the report, those of the config by default. Other tables in the
             folder are left from another config.
+        code: returns the digests of the analysis, where the plan has some to compare; None: they are not compared.
     """
     current = tables_there(layout, table_rules(config) if rules is None else rules)
     names = ["trajectories", "accuracy", "paired_tests", "consistency", "workers"]
@@ -59,24 +67,29 @@ def report(config: Config, layout: Layout, rules: Collection[str] | None = None)
         "none_solves": int(agreement["none_solves"]),
         "workers": records(tables["workers"]),
         **{key: records(tables[name]) if name in tables else [] for name, key in OPTIONAL.items() if key},
-        "statements": [statement.values() for statement in statements(tables, config, plan, layout)],
+        "statements": [statement.values() for statement in statements(tables, config, plan, layout, code)],
     }
 
 
 def statements(
-    tables: dict[str, pd.DataFrame], config: Config, plan: Preregistration | None, layout: Layout
+    tables: dict[str, pd.DataFrame],
+    config: Config,
+    plan: Preregistration | None,
+    layout: Layout,
+    code: Callable[[], Mapping[str, str]] | None = None,
 ) -> list[Statement]:
-    """Return every statement: primary contrasts, probes, steering, features, notes; secondary contrasts last.
+    """Return every statement: planned and primary contrasts, probes, steering, features, notes, secondary contrasts.
 
     Args:
         tables: the tables by name.
         config: the config of the analysis.
         plan: the analysis plan; None where none was written before the run.
         layout: the experiment's folder, whose files may be missing.
+        code: as of `report`.
     """
     trajectories, tests, margin = tables["trajectories"], tables["paired_tests"], config.analysis.margin
-    primary, secondary = (
-        behaviour.comparisons(tests[tests["family"].eq("primary") == first], margin) for first in (True, False)
+    planned, primary, secondary = (
+        behaviour.comparisons(tests[tests["family"] == family], margin) for family in FAMILIES
     )
     inside: list[Statement] = []
     if "probe_tests" in tables:
@@ -85,14 +98,30 @@ def statements(
         inside += steering.statements(tables["steering_tests"], tables["steering_mediation"])
     if "features" in tables:
         inside += features.statements(tables["autoencoders"], tables["features"])
-    changed = [] if plan is None else deviations(plan, config, trajectories)
+    looks = registered_looks(config, plan)
+    if not is_last(looks, trajectories["sample_id"].nunique()):
+        inside = [described_alone(statement, max(looks or {})) for statement in inside]
+    now = None if plan is None or plan.code is None or code is None else code()
+    changed = [] if plan is None else deviations(plan, config, trajectories, now)
+    written = read_registrations(layout.registrations)
     limits = [
-        *data_limits(trajectories, tables["accuracy"], tests, tables["consistency"], plan, changed),
+        *data_limits(trajectories, tables["accuracy"], tests, tables["consistency"], plan, changed, written),
         *hardware_limits(trajectories, config, model_settings(layout)),
         *prompt_limits(RunMetadata.of(layout).prompt, trajectories),
         *folder_limits(layout, config, trajectories),
     ]
-    return [*primary, *inside, *notes(limits), *secondary]
+    return [*planned, *primary, *inside, *notes(limits), *secondary]
+
+
+def described_alone(statement: Statement, last: int) -> Statement:
+    """Return a statement that is tested at the last look alone, as a description before it."""
+    if statement.verdict is Verdict.NOTE:
+        return statement
+    text = (
+        f"{statement.about.replace(':', ' ', 1).capitalize()}: described in the tables, and tested at the last look "
+        f"alone, with {last} questions."
+    )
+    return statement.model_copy(update={"verdict": Verdict.NOTE, "text": text, "p": None})
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:

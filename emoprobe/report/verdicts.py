@@ -25,9 +25,19 @@ MEANINGS: dict[Verdict, Meaning] = {
         "either side, over the family likewise (two one-sided tests, which correspond to the 90 % interval)",
         "that there is no difference",
     ),
+    Verdict.DIFFERENT_HERE: Meaning(
+        "the same of the texts used alone, of which there are too few (below 24), or of which it is unknown which "
+        "question had which: questions are the units",
+        "that other texts of the tone would do so too",
+    ),
+    Verdict.EQUIVALENT_HERE: Meaning(
+        "with the texts used a difference beyond the margin is excluded, likewise",
+        "that other texts of the tone would do so too: with 8 texts none of which breaks the answer, 31 % of all its "
+        "texts may break it",
+    ),
     Verdict.UNDECIDED: Meaning(
         "neither of the two, or too little data for a test",
-        "that there is no effect; more questions, texts or draws may decide",
+        "that there is no effect. More questions may decide only where their number was registered as a look",
     ),
     Verdict.FOUND: Meaning(
         "the effect exceeds chance, wherever in the model one looks, and exceeds simpler explanations",

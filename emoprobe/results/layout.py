@@ -68,6 +68,11 @@ class Layout:
         return self.root / "analysis_plan.json"
 
     @property
+    def registrations(self) -> Path:
+        """Every plan that was written, a line each. No rule makes it, so none deletes it."""
+        return self.root / "preregistrations.jsonl"
+
+    @property
     def model(self) -> Path:
         """The model card."""
         return self.root / "model.json"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from emoprobe.results.record import Record, content_sha256
+from emoprobe.results import atomic
+from emoprobe.results.record import Record, content_sha256, unreadable
 
 
 class PlannedContrast(Record):
@@ -14,7 +17,7 @@ class PlannedContrast(Record):
 
     variant: str
     reference: str
-    family: Literal["primary", "secondary"]
+    family: Literal["planned", "primary", "secondary"]
 
 
 class PlannedEstimator(Record):
@@ -65,7 +68,12 @@ class TokenMatch(Record):
 
 
 class Preregistration(Record):
-    """The plan: contrasts, families, margin, estimators, power, and what probes and directions are judged by."""
+    """The plan: contrasts, families, margin, estimators, power, and what probes and directions are judged by.
+
+    `looks` are the numbers of questions at which accuracies are tested, each with its share of the level. `settings`
+    are all others that can change a verdict while the answers stay, by name; `code` has a digest of the analysis by
+    rule. Version 0.2 wrote none of the three: then the one look is `questions`.
+    """
 
     references: list[str]
     primary_reference: str | None
@@ -84,8 +92,63 @@ class Preregistration(Record):
     token_match: list[TokenMatch] = Field(default_factory=list)
     probes: dict[str, Any] = Field(default_factory=dict)
     steering: dict[str, Any] = Field(default_factory=dict)
+    looks: dict[int, float] | None = None
+    settings: dict[str, Any] | None = None
+    code: dict[str, str] | None = None
+
+    @property
+    def registered(self) -> dict[int, float]:
+        """The looks, also of an earlier version."""
+        return {self.questions: 1.0} if self.looks is None else self.looks
+
+    def values(self) -> dict[str, Any]:
+        """Plain values in the order of the fields, without those that the plan of an earlier version lacks."""
+        later = ("looks", "settings", "code")
+        return {name: value for name, value in super().values().items() if value is not None or name not in later}
 
     @property
     def sha256(self) -> str:
         """The hash of its canonical JSON: sorted keys, no spaces."""
         return content_sha256(self.values())
+
+
+class Registration(Record):
+    """A line of `preregistrations.jsonl`: a plan that was written, when, and whether the folder held answers then."""
+
+    sha256: str
+    date: str
+    answers: bool
+    plan: dict[str, Any]
+
+
+def read_registrations(path: Path) -> list[Registration]:
+    """Return every plan that was written in a folder, in order; empty where an earlier version kept no history.
+
+    Raises:
+        DamagedError: the file cannot be read.
+    """
+    if not path.exists():
+        return []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise unreadable(path, error) from None
+    return [Registration.parse(path, line) for line in lines]
+
+
+def append_registration(path: Path, plan: Preregistration, answers: bool) -> None:
+    """Add a plan to the history, which no rule makes, so that none deletes it.
+
+    Args:
+        path: of the history.
+        plan: that was written.
+        answers: whether the folder holds an answer.
+    """
+    line = Registration(
+        sha256=plan.sha256,
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        answers=answers,
+        plan=plan.values(),
+    )
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    atomic.write_text(path, before + line.model_dump_json() + "\n")

@@ -12,6 +12,8 @@ class Verdict(StrEnum):
 
     DIFFERENT = "different"
     EQUIVALENT = "equivalent"
+    DIFFERENT_HERE = "different_here"
+    EQUIVALENT_HERE = "equivalent_here"
     UNDECIDED = "undecided"
     FOUND = "found"
     NOT_FOUND = "not_found"

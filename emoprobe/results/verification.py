@@ -14,7 +14,7 @@ from emoprobe.results.activation_folder import METADATA
 from emoprobe.results.layout import SCORES, Layout, split_draw_id
 from emoprobe.results.manifest import Manifest
 from emoprobe.results.metadata import RunMetadata
-from emoprobe.results.preregistration import Preregistration
+from emoprobe.results.preregistration import Preregistration, read_registrations
 from emoprobe.results.record import DamagedError, Record, read_json, unreadable
 from emoprobe.results.trajectory import (
     MESSAGES,
@@ -325,6 +325,7 @@ def check_records(layout: Layout) -> list[str]:
     readers: dict[Path, Callable[[Path], Any]] = {
         layout.model: _with_keys("source", "path"),
         layout.plan: Preregistration.read_file,
+        layout.registrations: read_registrations,
         layout.metadata: RunMetadata.read_file,
         layout.resolved_json: _with_keys("experiment"),
         layout.manifest: read_json,

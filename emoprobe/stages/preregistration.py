@@ -7,12 +7,15 @@ from pathlib import Path
 from emoprobe.analysis.preregistration import analysis_plan
 from emoprobe.analysis.probes.probe_design import probe_plan
 from emoprobe.analysis.steering.preregistration import planned_tests
+from emoprobe.analysis.trajectory_table import find_pairs
 from emoprobe.config.experiment import Config
 from emoprobe.conversations.variants import variant_texts
 from emoprobe.models.source import ModelCard
 from emoprobe.models.tokens import count_tokens
 from emoprobe.results import atomic
 from emoprobe.results.layout import Layout
+from emoprobe.results.preregistration import append_registration
+from emoprobe.stages.analysis_code import analysis_code
 
 
 def write_plan(config: Config, layout: Layout) -> None:
@@ -26,7 +29,9 @@ def write_plan(config: Config, layout: Layout) -> None:
         lengths,
         None if probes is None else probes.values(),
         None if steering is None else steering.values(),
+        analysis_code(),
     )
+    append_registration(layout.registrations, plan, answers=bool(find_pairs(layout.root)))
     atomic.write_json(layout.plan, plan.values())
 
 

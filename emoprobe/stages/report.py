@@ -10,11 +10,12 @@ from emoprobe.report.page import experiment_page
 from emoprobe.report.summary import report
 from emoprobe.results import atomic
 from emoprobe.results.layout import Layout
+from emoprobe.stages.analysis_code import analysis_code
 
 
 def write_report(config: Config, layout: Layout, rules: Collection[str] | None = None) -> None:
     """Write `report.html`, then `report.json`, from the tables of some rules, by default those of the config."""
     rules = table_rules(config) if rules is None else rules
-    values = report(config, layout, rules)
+    values = report(config, layout, rules, analysis_code)
     atomic.write_text(layout.report_html, experiment_page(layout, values, rules))
     atomic.write_json(layout.report, values)

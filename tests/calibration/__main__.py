@@ -15,7 +15,7 @@ from itertools import groupby
 
 import numpy as np
 
-from tests.calibration import behaviour, coverage, features, probes, steering
+from tests.calibration import behaviour, coverage, features, mixtures, probes, steering
 from tests.calibration.rows import Row
 
 GRIDS = ("discordance_cells", "text_cells", "accuracy_cells")
@@ -32,6 +32,14 @@ def jobs(runs: int) -> dict[str, Callable[[], list[Row]]]:
     found: dict[str, Callable[[], list[Row]]] = {}
     for name, scene in (behaviour.null_scenes() | behaviour.margin_scenes()).items():
         found[f"accuracy: {name}"] = partial(behaviour.rows, name, scene, runs, SEED)
+    for name, scene in (behaviour.text_scenes() | behaviour.selected_scenes()).items():
+        found[f"texts: {name}"] = partial(behaviour.rows, name, scene, runs, SEED)
+    for mixture in mixtures.MIXTURES:
+        found[f"mixtures: {mixture}"] = partial(_mixture_rows, mixture, 5 * runs)
+    for name, rule in behaviour.stopping_rules().items():
+        found[f"stopping: {name}"] = partial(behaviour.stopping_rows, name, rule, runs, SEED)
+    for name, (scene, comparison) in behaviour.planted_scenes().items():
+        found[f"planted: {name}"] = partial(behaviour.planted_rows, name, scene, comparison, runs, SEED)
     for number, (design, deviation) in enumerate(behaviour.DESIGNS):
         found[f"power: design {number + 1}"] = partial(behaviour.power_rows, design, deviation, runs, SEED)
     for world in probes.WORLDS:
@@ -43,6 +51,10 @@ def jobs(runs: int) -> dict[str, Callable[[], list[Row]]]:
     for grid in GRIDS:
         found[f"coverage: {grid}"] = partial(coverage.rows, grid, 5 * runs, SEED)
     return found
+
+
+def _mixture_rows(mixture: str, runs: int) -> list[Row]:
+    return list(mixtures.rows(mixture, runs, SEED))
 
 
 def run(names: dict[str, Callable[[], list[Row]]], processes: int) -> Iterator[Row]:
@@ -58,7 +70,9 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=behaviour.FULL_RUNS, help="runs of each world")
     parser.add_argument("--processes", type=int, default=2, help="processes that share the worlds")
     parser.add_argument(
-        "--only", default="", help="a part of the names: accuracy, power, probes, steering, features, coverage, a world"
+        "--only",
+        default="",
+        help="a part of the names: accuracy, texts, mixtures, stopping, planted, power, probes, steering, features, coverage, a world",
     )
     arguments = parser.parse_args()
     chosen = {name: job for name, job in jobs(arguments.runs).items() if arguments.only in name}

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from emoprobe.analysis.behaviour import characteristics
 from emoprobe.analysis.paired_tests import paired_tests
@@ -22,17 +23,21 @@ from tests.calibration.rows import Row
 from tests.calibration.trajectories import Scene, simulate
 
 MARGIN = 0.1
+UNDECIDED = ("undecided", "note")  # the kinds that claim nothing
 COVERAGE = 0.93  # the least that is wanted of an interval
 SIZES = (8, 20, 64, 1319)
 FULL_RUNS = 400
 
-DIFFERENT, EQUIVALENT = "different", "equivalent"
+DIFFERENT, EQUIVALENT = ("different", "different_here"), ("equivalent", "equivalent_here")
+ONE_EACH = 10_000  # texts of a tone where each question has its own
+SKEWED = ((7 / 8, 0.05), (1 / 8, -0.35))
 
 
 def null_scenes() -> dict[str, Scene]:
     """No tone differs from the filler, or from control where there is none; what else there is differs."""
     scenes = {
-        f"null, 8 texts that differ by {deviation:g}, n = {n}": Scene(n, text_deviation=deviation)
+        f"null, {texts} texts that differ by {deviation:g}, n = {n}": Scene(n, texts=texts, text_deviation=deviation)
+        for texts in (8, 64)
         for deviation in (0.0, 0.3, 0.5)
         for n in SIZES
     }
@@ -87,6 +92,92 @@ def null_scenes() -> dict[str, Scene]:
     return scenes | {f"all at once, n = {n}": everything.at(n) for n in (20, 64, 400)}
 
 
+def text_scenes() -> dict[str, Scene]:
+    """What a tone does depends on its text: skewed effects without a mean, and texts that break the answer."""
+    scenes = {}
+    for texts, n in ((8, 64), (8, 1319), (24, 1319), (64, 96), (64, 1319), (ONE_EACH, 24), (ONE_EACH, 96)):
+        whose = "a text a question" if texts == ONE_EACH else f"{texts} texts"
+        scenes[f"skewed, {whose}, n = {n}"] = Scene(n, mixture=SKEWED, texts=texts)
+        for one_in in (4, 8):
+            scenes[f"1 text in {one_in} breaks, {whose}, n = {n}"] = Scene(
+                n, (0.9,) * 4, 0.9, 0.9, mixture=((1 - 1 / one_in, 0.0), (1 / one_in, -0.8)), texts=texts
+            )
+    return scenes | {
+        "skewed, 64 texts and 24 of the filler, n = 1319": Scene(1319, mixture=SKEWED, texts=64, filler_texts=24),
+        "skewed, 64 texts, control alone, n = 400": Scene(400, filler=None, mixture=SKEWED, texts=64),
+        "skewed, 64 texts, 4 draws, n = 128": Scene(128, mixture=SKEWED, texts=64, draws=4),
+        "skewed, a text a question, templates, n = 200": Scene(
+            200, mixture=SKEWED, texts=ONE_EACH, groups=20, group_interaction=0.5
+        ),
+    }
+
+
+def selected_scenes() -> dict[str, Scene]:
+    """The outcome decides which trajectories there are, or which questions a row is about."""
+    return {
+        f"wrong answers of one tone are absent ({share:g}), {texts} texts, n = {n}": Scene(
+            n, texts=texts, absent=share, text_deviation=deviation
+        )
+        for share in (0.1, 0.5, 1.0)
+        for texts, deviation, n in ((8, 0.3, 200), (64, 0.3, 400), (ONE_EACH, 0.0, 96))
+    } | {
+        f"tones only lengthen answers ({share:g}), {texts} texts, n = {n}": Scene(n, texts=texts, lengthened=share)
+        for share in (0.2, 0.6)
+        for texts, n in ((8, 200), (64, 400), (ONE_EACH, 96))
+    }
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """A run that goes on until something is decided.
+
+    Attributes:
+        scene: at the last size.
+        sizes: numbers of questions after which it is looked at.
+        weights: registered for the sizes; one that is missing was not.
+    """
+
+    scene: Scene
+    sizes: tuple[int, ...]
+    weights: dict[int, float]
+
+
+def stopping_rules() -> dict[str, Stopping]:
+    """Runs that stop as soon as something is decided; no tone differs."""
+    four, nine = (64, 128, 256, 512), tuple(64 * number for number in range(1, 10))
+    rules = {}
+    for texts, deviation in ((1, 0.0), (64, 0.3), (ONE_EACH, 0.3)):
+        whose = "a text a question" if texts == ONE_EACH else f"{texts} text{'s' if texts > 1 else ''}"
+        for sizes in (four, nine):
+            scene = Scene(sizes[-1], texts=texts, text_deviation=deviation)
+            name = f"{len(sizes)} looks, {whose}"
+            rules[f"{name}, equal weights"] = Stopping(scene, sizes, dict.fromkeys(sizes, 1 / len(sizes)))
+            rules[f"{name}, the first one registered"] = Stopping(scene, sizes, {sizes[0]: 1.0})
+        scene = Scene(384, texts=texts, text_deviation=deviation)
+        rules[f"2 looks, {whose}, weights 0.2 and 0.8"] = Stopping(scene, (96, 384), {96: 0.2, 384: 0.8})
+    return rules
+
+
+def planted_scenes() -> dict[str, tuple[Scene, str]]:
+    """A difference of 10 points, and the comparison that has to show it."""
+    half = (0.45,) * 4 + (0.55,) * 4
+    one = (0.6, *(0.5,) * 7)
+    return {
+        "10 points in one of 8 tones, a text a question, n = 672": (
+            Scene(672, one, texts=ONE_EACH, text_deviation=0.3, difficulty=1.5),
+            "tone0-filler",
+        ),
+        "10 points between valences, a text a question, n = 120": (
+            Scene(120, half, texts=ONE_EACH, text_deviation=0.3, difficulty=1.5),
+            "negative-positive",
+        ),
+        "10 points between valences, 64 texts, n = 160": (
+            Scene(160, half, texts=64, text_deviation=0.3, difficulty=1.5),
+            "negative-positive",
+        ),
+    }
+
+
 def margin_scenes() -> dict[str, Scene]:
     """Every tone differs from its reference by the margin exactly: none is equivalent."""
     low, high = (0.5,) * 4, (0.6,) * 4
@@ -130,8 +221,13 @@ class Tally:
 def rows(name: str, scene: Scene, runs: int, seed: int) -> list[Row]:
     """What a scene showed: a row for each kind of sentence that its runs hold, and one for the intervals."""
     tally = run_scene(scene, runs, seed)
+    return tally_rows(name, tally, runs)
+
+
+def tally_rows(name: str, tally: Tally, runs: int) -> list[Row]:
+    """A row for each kind of sentence, and one for the intervals."""
     limit = most(runs)
-    kinds = sorted({kind for kind in tally.said if not kind.endswith("undecided")} | set(tally.false) | {"shape"})
+    kinds = sorted({kind for kind in tally.said if not kind.endswith(UNDECIDED)} | set(tally.false) | {"shape"})
     found = [Row("false", kind, name, runs, tally.false[kind] / runs, limit) for kind in kinds]
     if tally.intervals:
         share = tally.covered / tally.intervals
@@ -145,18 +241,7 @@ def run_scene(scene: Scene, runs: int, seed: int) -> Tally:
     tally = Tally(runs)
     for _ in range(runs):
         table = simulate(scene, generator)
-        tests = paired_tests(table, MARGIN)
-        said, false = set(), set()
-        rows = tests[tests["measure"] == "correct"].to_dict(orient="records")
-        for statement, row in zip(comparisons(tests, MARGIN), rows, strict=True):
-            truth = scene.truth(row["variant"], row["reference"])
-            kind = f"{row['family']} {statement.verdict}"
-            said.add(kind)
-            if is_false(statement.verdict, row["difference"], truth):
-                false.add(kind)
-            if row["family"] == "primary" and statement.low is not None and statement.high is not None:
-                tally.intervals += 1
-                tally.covered += statement.low - 1e-6 <= truth <= statement.high + 1e-6
+        said, false = judge(scene, table, paired_tests(table, MARGIN), tally)
         if any(row["p_holm"] < LEVEL and not _unlike(scene, row) for row in characteristics(table).to_dict("records")):
             false.add("shape")
         tally.said.update(said)
@@ -164,16 +249,86 @@ def run_scene(scene: Scene, runs: int, seed: int) -> Tally:
     return tally
 
 
+def judge(scene: Scene, table: pd.DataFrame, tests: pd.DataFrame, tally: Tally) -> tuple[set[str], set[str]]:
+    """The kinds of sentences that a run holds, and those of which one is false; intervals are counted."""
+    said, false = set(), set()
+    rows = tests[tests["measure"] == "correct"].to_dict(orient="records")
+    for statement, row in zip(comparisons(tests, MARGIN), rows, strict=True):
+        truth = true_difference(scene, table, row)
+        kind = f"{row['family']} {statement.verdict}"
+        said.add(kind)
+        if is_false(statement.verdict, row["difference"], truth):
+            false.add(kind)
+        if row["family"] != "secondary" and statement.low is not None and statement.high is not None:
+            tally.intervals += 1
+            tally.covered += statement.low - 1e-6 <= truth <= statement.high + 1e-6
+    for row in tests[tests["measure"] == "untruncated"].to_dict(orient="records"):
+        # Its truth is that of all questions: what the outcome selects is no difference of variants.
+        if is_false(row["verdict"], row["difference"], scene.truth(row["variant"], row["reference"])):
+            false.add(f"untruncated {row['verdict']}")
+    return said, false
+
+
+def true_difference(scene: Scene, table: pd.DataFrame, row: dict[Hashable, Any]) -> float:
+    """The true difference of a row: of the texts that were drawn, or over all that could have been."""
+    here = table.attrs["here"]
+    known = here if row["scope"] == "texts" else {name: scene.strict(name) for name in here}
+    sides = []
+    for side in (row["variant"], row["reference"]):
+        members = [side] if side in known else [name for name, valence in scene.valences.items() if valence == side]
+        sides.append(float(np.mean([known[name] for name in members])))
+    return sides[0] - sides[1]
+
+
+def stopping_rows(name: str, rule: Stopping, runs: int, seed: int) -> list[Row]:
+    """How often the run stops with a false sentence."""
+    return tally_rows(name, run_stopping(rule, runs, seed), runs)
+
+
+def run_stopping(rule: Stopping, runs: int, seed: int) -> Tally:
+    """Look at each run until a planned or primary comparison is decided, `runs` times."""
+    generator = np.random.default_rng(seed)
+    tally = Tally(runs)
+    for _ in range(runs):
+        table = simulate(rule.scene, generator)
+        for size in rule.sizes:
+            seen = table[table["sample_id"] < size]
+            said, false = judge(rule.scene, seen, paired_tests(seen, MARGIN, weight=rule.weights.get(size)), tally)
+            decided = {kind for kind in said if not kind.startswith("secondary") and not kind.endswith(UNDECIDED)}
+            if decided or size == rule.sizes[-1]:
+                tally.said.update(said)
+                tally.false.update(false)
+                break
+    return tally
+
+
+def planted_rows(name: str, scene: Scene, comparison: str, runs: int, seed: int) -> list[Row]:
+    """How often the planted difference is shown."""
+    return [Row("told", "different", name, runs, share_shown(scene, comparison, runs, seed), least(runs))]
+
+
+def share_shown(scene: Scene, comparison: str, runs: int, seed: int) -> float:
+    """Share of runs in which a comparison, `VARIANT-REFERENCE`, is called different."""
+    generator = np.random.default_rng(seed)
+    shown = 0
+    for _ in range(runs):
+        said = {one.about: one.verdict for one in comparisons(paired_tests(simulate(scene, generator), MARGIN), MARGIN)}
+        shown += said[f"accuracy:{comparison}"] in DIFFERENT
+    return shown / runs
+
+
 def _unlike(scene: Scene, row: dict[Hashable, Any]) -> bool:
-    """Whether a row of the characteristics compares what truly differs: completions cut off with control's."""
-    return bool(row["measure"] == "truncated" and row["reference"] == "control" and scene.cut != scene.control_cut)
+    """Whether a row of the characteristics compares what truly differs: shares of completions that were cut off."""
+    if row["measure"] != "truncated":
+        return False
+    return bool(scene.lengthened) or (row["reference"] == "control" and scene.cut != scene.control_cut)
 
 
 def is_false(verdict: str, estimate: float, truth: float) -> bool:
     """Whether a verdict contradicts the truth; `undecided` never does."""
-    if verdict == DIFFERENT:
+    if verdict in DIFFERENT:
         return abs(truth) < 1e-9 or estimate * truth < 0
-    return verdict == EQUIVALENT and abs(truth) >= MARGIN - 1e-9
+    return verdict in EQUIVALENT and abs(truth) >= MARGIN - 1e-9
 
 
 @dataclass(frozen=True)
@@ -190,13 +345,14 @@ class PowerCheck:
 
 DESIGNS = (
     (PowerDesign(64, 1, 8, 8, 4), 0.0),
-    (PowerDesign(128, 1, 8, 8, 4), 0.3),
-    (PowerDesign(400, 1, 8, 8, 4), 0.0),
-    (PowerDesign(1319, 1, 8, 8, 8), 0.0),
-    (PowerDesign(1319, 1, 8, 8, 8), 0.3),
+    (PowerDesign(128, 1, 64, 64, 4), 0.3),
+    (PowerDesign(400, 1, 64, 64, 4), 0.0),
+    (PowerDesign(1319, 1, 64, 64, 8), 0.0),
+    (PowerDesign(1319, 1, 64, 64, 8), 0.3),
+    (PowerDesign(672, 1, 672, 672, 8), 0.3),
     (PowerDesign(64, 1, 1, 1, 3), 0.0),
     (PowerDesign(400, 1, 1, 1, 3), 0.0),
-    (PowerDesign(64, 4, 8, 8, 4), 0.3),
+    (PowerDesign(64, 4, 64, 64, 4), 0.3),
 )
 
 
@@ -230,8 +386,8 @@ def share_seen(scene: Scene, runs: int, seed: int) -> float:
     generator = np.random.default_rng(seed)
     seen = 0
     for _ in range(runs):
-        first = comparisons(paired_tests(simulate(scene, generator), MARGIN), MARGIN)[0]
-        seen += first.verdict == DIFFERENT
+        tests = paired_tests(simulate(scene, generator), MARGIN, contrasts=[])
+        seen += comparisons(tests, MARGIN)[0].verdict in DIFFERENT
     return seen / runs
 
 

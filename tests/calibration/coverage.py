@@ -14,7 +14,7 @@ from tests.calibration.allowance import least
 from tests.calibration.rows import Row
 
 SIZES = (8, 12, 20, 32, 64, 128, 256, 512, 1319)
-TEXTS = (1, 3, 8)
+TEXTS = (1, 24, 64)
 DISCORDANCE = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
 IMBALANCE = (0.0, 0.5, 1.0)  # (gained − lost) / discordance
 ACCURACIES = (0.002, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99, 0.998)
@@ -34,7 +34,8 @@ class Cell:
 
 
 def _labels(questions: int, texts: int) -> np.ndarray | None:
-    return np.arange(questions) % texts if texts > 1 else None
+    """Which text each question has, where there are fewer texts than questions."""
+    return np.arange(questions) % texts if 1 < texts < questions else None
 
 
 def discordance_cells(runs: int, seed: int, sizes: Sequence[int] = SIZES) -> Iterator[Cell]:
@@ -61,11 +62,11 @@ def text_cells(runs: int, seed: int, sizes: Sequence[int] = SIZES) -> Iterator[C
             for accuracy, other in ((0.5, 0.5), (0.8, 0.6), (0.95, 0.95), (0.1, 0.02)):
                 difficulty = generator.normal(0, 1, (runs, n))
                 for texts in TEXTS[1:]:
-                    labels = np.arange(n) % texts
+                    place, labels = np.arange(n) % texts, _labels(n, texts)
                     sides = []
                     for level in (accuracy, other):
                         centre = centre_of(level, float(np.hypot(1, deviation)))
-                        own = generator.normal(0, deviation, (runs, texts))[:, labels]
+                        own = generator.normal(0, deviation, (runs, texts))[:, place]
                         sides.append((generator.random((runs, n)) < expit(centre + difficulty + own)).astype(float))
                     found = difference(sides[0] - sides[1], labels, labels, 0.1)
                     covered = _share(found.low, found.high, accuracy - other)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from emoprobe.analysis.power import centre_of
+from emoprobe.analysis.power import NODES, WEIGHTS, centre_of
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Scene:
         tones: accuracy of each tone, graded leniently and uncut.
         filler: accuracy of the filler; None: there is no filler.
         control: accuracy of control.
-        texts: of each tone; `filler_texts` of the filler.
+        texts: of each tone, at most one a question; `filler_texts` of the filler.
         text_deviation: of texts of one variant, in logits.
         difficulty: deviation of questions, in logits.
         interaction: deviation of each question and variant, in logits: a tone that helps here and harms there.
@@ -36,6 +36,9 @@ class Scene:
         cut: share of completions cut off of every text; `control_cut` of control. They are strictly wrong.
         unmarked: share of right answers with no marker, which the strict grade does not count.
         failures: share of requests that no server answered.
+        mixture: kinds of texts of a tone, each with its probability and by how much it moves the accuracy.
+        absent: share of the first tone's wrong trajectories that the folder lacks.
+        lengthened: share of the tones' wrong answers that are cut off as well, as a tone makes answers longer.
     """
 
     questions: int
@@ -54,6 +57,9 @@ class Scene:
     control_cut: float = 0.0
     unmarked: float = 0.0
     failures: float = 0.0
+    mixture: tuple[tuple[float, float], ...] = ()
+    absent: float = 0.0
+    lengthened: float = 0.0
     name: str = field(default="", compare=False)
 
     @property
@@ -64,16 +70,28 @@ class Scene:
             found["filler"] = self.filler
         return found | {f"tone{number}": accuracy for number, accuracy in enumerate(self.tones)}
 
+    @property
+    def valences(self) -> dict[str, str]:
+        """The first half of the tones is negative, the second positive, where there are two or more."""
+        half = len(self.tones) // 2
+        return {f"tone{number}": "negative" if number < half else "positive" for number in range(2 * half)}
+
     def texts_of(self, variant: str) -> int:
         """How many texts a variant has; 0: none."""
         if variant == "control":
             return 0
-        return self.filler_texts or self.texts if variant == "filler" else self.texts
+        texts = self.filler_texts or self.texts if variant == "filler" else self.texts
+        return min(texts, self.questions)
 
     def strict(self, variant: str) -> float:
         """The true strict accuracy of a variant."""
+        moved = sum(chance * points for chance, points in self.mixture) if variant.startswith("tone") else 0.0
+        return (self.accuracies[variant] + moved) * self.counted(variant)
+
+    def counted(self, variant: str) -> float:
+        """Share of right answers that the strict grade counts."""
         cut = self.control_cut if variant == "control" else self.cut
-        return self.accuracies[variant] * (1 - cut) * (1 - self.unmarked)
+        return (1 - cut) * (1 - self.unmarked)
 
     def truth(self, variant: str, other: str) -> float:
         """The true difference of strict accuracies."""
@@ -85,12 +103,15 @@ class Scene:
 
 
 def simulate(scene: Scene, generator: np.random.Generator) -> pd.DataFrame:
-    """A table of trajectories with the columns that the analysis of behaviour reads."""
+    """A table of trajectories with the columns that the analysis of behaviour reads.
+
+    Its `attrs` have the true strict accuracy of each variant with the texts that were drawn, under `here`.
+    """
     shape = (scene.questions, scene.draws)
     difficulty = generator.normal(0, scene.difficulty, scene.questions)
     index = np.arange(scene.questions)
     group = index if scene.groups is None else generator.integers(0, scene.groups, scene.questions)
-    blocks = []
+    blocks, here = [], {}
     for variant, accuracy in scene.accuracies.items():
         texts = scene.texts_of(variant)
         several = texts > 1
@@ -102,8 +123,18 @@ def simulate(scene: Scene, generator: np.random.Generator) -> pd.DataFrame:
         level = level + generator.normal(0, scene.interaction, scene.questions) if scene.interaction else level
         if scene.group_interaction:
             level = level + generator.normal(0, scene.group_interaction, scene.groups or scene.questions)[group]
-        right = generator.random(shape) < expit(level)[:, None]
+        chance = expit(level)
+        of_text = _accuracies(centre_of(accuracy, spread) + deviation * own, spread**2 - deviation**2)
+        if scene.mixture and variant.startswith("tone"):
+            chances, points = np.array(scene.mixture).T
+            moved = generator.choice(points, max(1, texts), p=chances)
+            share = np.where(moved > 0, moved / (1 - accuracy), moved / accuracy)
+            chance, of_text = _moved(chance, share[text]), _moved(of_text, share)
+        here[variant] = float(of_text[text].mean()) * scene.counted(variant)
+        right = generator.random(shape) < chance[:, None]
         cut = generator.random(shape) < (scene.control_cut if variant == "control" else scene.cut)
+        if scene.lengthened and variant.startswith("tone"):
+            cut = cut | (~right & (generator.random(shape) < scene.lengthened))
         unmarked = generator.random(shape) < scene.unmarked
         failed = generator.random(shape) < scene.failures
         # A text without deviation has the mean length of the others: E exp(dz) = exp(d²/2).
@@ -128,12 +159,28 @@ def simulate(scene: Scene, generator: np.random.Generator) -> pd.DataFrame:
                 "failure": np.where(failed, "no answer", ""),
             }
         )
+        if scene.absent and variant == "tone0":
+            kept = right | (generator.random(shape) >= scene.absent)
+            blocks[-1] = {name: values[kept] for name, values in blocks[-1].items()}
     columns = {name: np.concatenate([block[name].ravel() for block in blocks]) for name in blocks[0]}
     table = pd.DataFrame(columns)
-    table["valence"] = pd.Series(pd.NA, index=table.index, dtype="string")
+    table.attrs["here"] = here
+    table["valence"] = table["variant"].map(scene.valences).astype("string")
     for name in ("extraction", "failure"):
         table[name] = table[name].astype("string").mask(table[name] == "")
     table["group"] = table["group"].map("template {:.0f}".format, na_action="ignore").astype("string")
     for name in ("correct", "lenient", "truncated", "compliant"):
         table[name] = table[name].astype("boolean")
     return table
+
+
+def _accuracies(centres: np.ndarray, variance: float) -> np.ndarray:
+    """The mean accuracy at each centre over normal deviations, both in logits, as `marginal` of one."""
+    deviations = math.sqrt(max(0.0, variance)) * NODES
+    shares: np.ndarray = expit(centres[:, None] + deviations) @ WEIGHTS / WEIGHTS.sum()
+    return shares
+
+
+def _moved(chance: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Chances of a right answer where a share of the wrong ones becomes right (above 0), or of the right ones wrong."""
+    return np.where(share > 0, chance + share * (1 - chance), chance * (1 + share))

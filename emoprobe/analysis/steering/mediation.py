@@ -72,7 +72,8 @@ def mediation_rows(
         return []
     reference = there[-1]
     tests = paired_tests[(paired_tests["measure"] == PRIMARY_MEASURE) & (paired_tests["reference"] == reference)]
-    different = set(tests.loc[tests["verdict"] == "different", "variant"])
+    shown = tests["verdict"].isin([Verdict.DIFFERENT, Verdict.DIFFERENT_HERE])
+    different = set(tests.loc[shown, "variant"])
     return [
         _row(grid, texts, number, place, reference, outcome, place.variant in different)
         | {"coherent": _coherent(grid, flags, number, place, reference)}

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
-from emoprobe.config.section import Section
+from emoprobe.config.section import Added, Section, Text
+
+
+def _whole_keys(looks: Any) -> Any:
+    """Numbers as JSON writes them as keys."""
+    if not isinstance(looks, dict):
+        return looks
+    return {int(key) if isinstance(key, str) and key.isdecimal() else key: value for key, value in looks.items()}
+
+
+Side = Text | Annotated[list[Text], Field(min_length=1)]
 
 
 class Analysis(Section):
-    """Contrasts between variants, and the margin of equivalence."""
+    """Contrasts between variants, looks, and the margin of equivalence."""
 
     references: list[str] | None = Field(
         None,
@@ -24,6 +35,17 @@ class Analysis(Section):
         description="Equivalence margin: the largest difference of accuracies, in either direction, that counts "
         "as equivalent.",
     )
+    contrasts: Annotated[list[Annotated[list[Side], Field(min_length=2, max_length=2)]] | None, Added] = Field(
+        None,
+        description="Planned contrasts, a family of their own: pairs of sides, each a variant, a valence (the mean of "
+        "all its variants) or a list of variants; null: `[[negative, positive]]`.",
+    )
+    looks: Annotated[dict[int, float] | None, Added, BeforeValidator(_whole_keys)] = Field(
+        None,
+        min_length=1,
+        description="Numbers of questions at which accuracies are tested, each with its share of the level, such as "
+        "`{96: 0.2, 384: 0.8}`; other numbers are described and not tested. null: `dataset.samples` alone.",
+    )
     token_tolerance: float = Field(
         0.15,
         ge=0.0,
@@ -31,6 +53,17 @@ class Analysis(Section):
         description="Accepted relative difference between a variant's mean number of tokens and the primary "
         "reference's.",
     )
+
+    @field_validator("looks")
+    @classmethod
+    def _looks(cls, looks: dict[int, float] | None) -> dict[int, float] | None:
+        if looks is None:
+            return looks
+        if min(looks) < 1 or min(looks.values()) <= 0:
+            raise ValueError("numbers of questions and weights must be above 0")
+        if not math.isclose(sum(looks.values()), 1.0, abs_tol=1e-9):
+            raise ValueError(f"weights must sum to 1 (sum: {sum(looks.values()):g})")
+        return looks
 
     @field_validator("references")
     @classmethod

@@ -45,6 +45,13 @@ class Prompt(Section):
         "null: 2024-07-26, or the date that the template names itself.",
     )
 
+    text_order: Annotated[Literal["cyclic", "permuted"], Added] = Field(
+        "cyclic",
+        description="Which text a question gets where there are fewer texts than questions. permuted: each run of "
+        "questions as long as the texts gets all of them in a seeded random order; cyclic: in the order of the texts, "
+        "as in version 0.2.",
+    )
+
     @field_validator("date", mode="before")
     @classmethod
     def _date(cls, date: Any) -> Any:
@@ -90,7 +97,9 @@ class Variant(Section):
 
     text: Text | None = Field(None, description="The emotional text.")
     texts: Annotated[list[Text], Field(min_length=1)] | None = Field(
-        None, description="Paraphrases, assigned to the samples in turn; all draws of a question have the same one."
+        None,
+        description="Paraphrases, dealt to the samples (`prompt.text_order`); all draws of a question have the same "
+        "one.",
     )
     placement: Placement = Field("user_prefix", description="Where the text is added.")
     transform: str | None = Field(

@@ -23,7 +23,9 @@ from emoprobe.report.figures.style import (
 )
 from emoprobe.report.figures.view import ExperimentView
 
-VERDICT_MARKS = {"different": "s", "equivalent": "o", "undecided": "|"}
+VERDICT_MARKS = {
+    "different": "s", "different_here": "s", "equivalent": "o", "equivalent_here": "o", "undecided": "|", "note": "|",
+}  # fmt: skip
 
 
 def accuracy(view: ExperimentView) -> Figure:
@@ -76,10 +78,10 @@ def paired_differences(view: ExperimentView) -> Figure:
     axis.axvspan(-margin, margin, color=FAINT, alpha=0.25, linewidth=0, zorder=0)
     for row, entry in zip(rows, tests.itertuples(), strict=True):
         colour = colour_of(entry.variant, valences.get(str(entry.variant)))
-        alpha = 1.0 if entry.family == "primary" else 0.45
+        alpha = 0.45 if entry.family == "secondary" else 1.0
         mark = VERDICT_MARKS[str(entry.verdict)]
         # The p value that the verdict follows from, as in the statement beside it.
-        p_value = float(str(entry.p_equivalent_holm if entry.verdict == "equivalent" else entry.p_holm))
+        p_value = float(str(entry.p_equivalent_holm if str(entry.verdict).startswith("equivalent") else entry.p_holm))
         axis.plot([entry.low, entry.high], [row, row], color=colour, linewidth=2, alpha=alpha, solid_capstyle="butt")
         axis.plot(
             entry.difference,
@@ -91,7 +93,8 @@ def paired_differences(view: ExperimentView) -> Figure:
             markeredgewidth=2,
         )
         p = "" if np.isnan(p_value) else f"   p = {p_value:.2g}"
-        _margin_text(axis, row, f"{entry.verdict}{p}")
+        words = "not tested" if entry.verdict == "note" else str(entry.verdict).replace("_", " ")
+        _margin_text(axis, row, f"{words}{p}")
     axis.axvline(0.0, color=INK, linewidth=0.8)
     ends = tests[["low", "high", "difference"]].to_numpy(dtype=float)
     reach = max(0.05, 1.2 * margin, float(np.nanmax(np.abs(ends), initial=0.0)) * 1.1)

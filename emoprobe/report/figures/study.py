@@ -12,9 +12,9 @@ MOST_ROWS = 80  # more do not fit on a page
 
 
 def forest(view: View) -> Figure:
-    """Forest plot: the primary comparisons of every experiment, grouped by what is compared."""
+    """Forest plot: the planned and primary comparisons of every experiment, grouped by what is compared."""
     tests = view.table("study_paired_tests")
-    tests = tests[(tests["family"] == "primary") & tests["low"].notna()]
+    tests = tests[(tests["family"] != "secondary") & tests["low"].notna()]
     if tests.empty:
         return empty_figure("There is no comparison with an interval.")
     accuracy = view.table("study_accuracy")
@@ -26,14 +26,14 @@ def forest(view: View) -> Figure:
     labels = []
     for row, entry in zip(rows, tests.itertuples(), strict=True):
         colour = colour_of(entry.variant, valences.get(entry.variant))
-        decided = entry.verdict_study != "undecided"
+        decided = entry.verdict_study not in ("undecided", "note")
         axis.plot([entry.low, entry.high], [row, row], color=colour, linewidth=2, solid_capstyle="butt")
         axis.plot(
             entry.difference, row, "s", markersize=6, markeredgecolor=colour, color=colour if decided else "white"
         )
         labels.append(f"{entry.variant} − {entry.reference}, {entry.experiment}")
         axis.annotate(
-            entry.verdict_study, (1.0, row), xycoords=("axes fraction", "data"), xytext=(4, 0),
+            str(entry.verdict_study).replace("_", " "), (1.0, row), xycoords=("axes fraction", "data"), xytext=(4, 0),
             textcoords="offset points", va="center", fontsize=8, color=INK,
         )  # fmt: skip
     axis.axvline(0.0, color=INK, linewidth=0.8)

@@ -11,14 +11,14 @@ import pandas as pd
 
 from emoprobe.analysis.conclusion import plain_rows
 from emoprobe.analysis.contrasts import PRIMARY_MEASURE
-from emoprobe.analysis.paired_tests import ContrastReason, Wording, conclude_contrast
+from emoprobe.analysis.paired_tests import ContrastReason, Scope, Wording, conclude_contrast
 from emoprobe.config.section import CONTROL
 from emoprobe.report.statements import points, stated
 from emoprobe.results.statement import Statement
 
 
 def comparisons(tests: pd.DataFrame, margin: float) -> list[Statement]:
-    """Return a sentence for each contrast of strict accuracy, in the order of the table: the primary ones first.
+    """Return a sentence for each contrast of strict accuracy, in the order of the table: the planned ones first.
 
     Args:
         tests: the table `paired_tests`.
@@ -29,7 +29,8 @@ def comparisons(tests: pd.DataFrame, margin: float) -> list[Statement]:
 
 def _comparison(row: dict[str, Any], margin: float) -> Statement:
     conclusion = conclude_contrast(row, margin)
-    variant, reference = _name(row["variant"], row["texts"]), _name(row["reference"], row["reference_texts"])
+    variant = _name(row["variant"], row["texts"], row["scope"])
+    reference = _name(row["reference"], row["reference_texts"], row["scope"])
     interval = (
         f"no interval, {row['no_interval']}"
         if row["low"] is None
@@ -37,29 +38,40 @@ def _comparison(row: dict[str, Any], margin: float) -> Statement:
     )
     basis = f"{interval}{'' if conclusion.p is None else f', corrected p {_p(conclusion.p)}'}; {_units(row)}"
     match conclusion.reason:
-        case ContrastReason.RAISES | ContrastReason.LOWERS:
-            change = conclusion.reason.name.lower()
+        case ContrastReason.RAISES | ContrastReason.LOWERS | ContrastReason.RAISES_HERE | ContrastReason.LOWERS_HERE:
+            change = "raise" if row["difference"] > 0 else "lower"
+            change += "" if variant.startswith("these ") else "s"
             text = f"{variant} {change} strict accuracy compared with {reference} ({basis})"
-        case ContrastReason.WITHIN_MARGIN | ContrastReason.NEAR_MARGIN:
+        case (
+            ContrastReason.WITHIN_MARGIN
+            | ContrastReason.NEAR_MARGIN
+            | ContrastReason.WITHIN_MARGIN_HERE
+            | ContrastReason.NEAR_MARGIN_HERE
+        ):
             bound = points(margin, sign=False)
             text = (
                 f"{variant} and {reference} are equivalent in strict accuracy, within {bound} points either way "
                 f"({basis})"
             )
+        case ContrastReason.NOT_TESTED:
+            text = (
+                f"the difference of {variant} and {reference} in strict accuracy is described and not tested, as this "
+                f"number of questions was not registered ({basis})"
+            )
         case _:
             text = f"whether {variant} and {reference} differ in strict accuracy is undecided ({basis})"
-    if conclusion.reason is ContrastReason.NEAR_MARGIN:
+    if conclusion.reason in (ContrastReason.NEAR_MARGIN, ContrastReason.NEAR_MARGIN_HERE):
         # Two one-sided tests at 5 % go with the 90 % interval.
         text += "; the 95 % interval reaches beyond that, the 90 % interval that the verdict follows from does not"
     if row["family"] != "primary":
-        text = f"Secondary: {text}"
+        text = f"{row['family'].capitalize()}: {text}"
     sentence = f"{text[0].upper()}{text[1:]}"
     about = f"accuracy:{row['variant']}-{row['reference']}"
     return stated(about, conclusion, sentence if sentence.endswith(".") else f"{sentence}.", digits=6)
 
 
-def _name(variant: str, texts: int) -> str:
-    match Wording.of(variant, texts):
+def _name(variant: str, texts: int, scope: str) -> str:
+    match Wording.of(variant, texts, scope):
         case Wording.NO_TEXT:
             # Against it every difference holds the effect of any added text: the sentence says so.
             return f"no added text ({CONTROL})"
@@ -67,6 +79,8 @@ def _name(variant: str, texts: int) -> str:
             return f"the text of {variant} used here"
         case Wording.ONE_TEXT:
             return f"this text of {variant}"
+        case Wording.THESE_TEXTS:
+            return f"these {texts} texts of {variant}"
         case _:
             return variant
 
@@ -75,7 +89,7 @@ def _units(row: dict[str, Any]) -> str:
     questions = f"{row['n']} question{'' if row['n'] == 1 else 's'}"
     if row["groups"] is not None:
         questions += f" from {row['groups']} groups"
-    texts = max(row["texts"], row["reference_texts"]) if row["unit"] == "texts" else 1
+    texts = max(row["texts"], row["reference_texts"]) if row["scope"] == Scope.TONE else 1
     whose = "" if row["texts"] > 1 or texts == 1 else f" of {row['reference']}"
     return f"{texts} texts{whose}, {questions}" if texts > 1 else questions
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from emoprobe.analysis.limits import Limit, LimitKind
+from emoprobe.analysis.questions import TONE_TEXTS
 from emoprobe.config.section import CONTROL, FILLER
 from emoprobe.report.statements import points
 from emoprobe.results.preregistration import PowerRow
@@ -34,16 +36,67 @@ def _power(rows: list[PowerRow]) -> str:
     subject = "a tone" if first.texts > 1 else "a single text"
     texts = f"{first.texts} texts a tone and " if first.texts > 1 else ""
     return (
-        f"Stated before the run, for {texts}{first.questions} questions: a difference between {subject} and "
-        f"{first.reference} is noticed in at least {first.power:.0%} of runs if it is at least "
-        f"{', or '.join(map(_reach, rows))}. Smaller ones may well go unnoticed."
+        f"Stated before the run, for {texts}{first.questions} questions and the noisiest answers there can be: a "
+        f"difference between {subject} and {first.reference} is noticed in at least {first.power:.0%} of runs if it is "
+        f"at least {', or '.join(dict.fromkeys(map(_reach, rows)))}. Smaller ones may well go unnoticed."
+    )
+
+
+def _own_noise(error: float, detectable: float, questions: int, power: float) -> str:
+    wanted = [size for size in (0.1, 0.05) if size < detectable]
+    needed = " and ".join(
+        f"about {math.ceil(questions * (detectable / size) ** 2 / 10) * 10:,} for {points(size, False)}"
+        for size in wanted
+    )
+    return (
+        f"With the noise of these answers (standard error {points(error, False)} points over {questions} questions) a "
+        f"difference from the primary reference is noticed in {power:.0%} of runs if it is at least "
+        f"{points(detectable, False)} points"
+        + (f"; as many texts a question would take {needed} points." if wanted else ".")
+    )
+
+
+def _history(number: int, answered: int) -> str:
+    before = f"{number - 1} came before this one" if number > 1 else "none came before this one"
+    return (
+        f"Of the plans that were written in this folder, {before}; {answered} of {number} "
+        f"{'was' if answered == 1 else 'were'} written when it held answers. preregistrations.jsonl has each."
+    )
+
+
+def _look(questions: int, looks: list[int], weight: float) -> str:
+    rest = (
+        "."
+        if questions == looks[-1]
+        else "; probes, steering and features are tested at the last one alone, and described here."
+    )
+    return (
+        f"Look {looks.index(questions) + 1} of {len(looks)} ({', '.join(map(str, looks))} questions, registered in "
+        f"advance): tests of accuracy use {weight:.0%} of the level here{rest}"
+    )
+
+
+def _no_look(questions: int, looks: list[int]) -> str:
+    return (
+        f"{questions} questions have trajectories, and tests were registered for {' and '.join(map(str, looks))}: all "
+        "is described and nothing is tested, as sizes that are chosen after a look make false verdicts likely. "
+        "Register sizes in analysis.looks before a run."
+    )
+
+
+def _texts_used(texts: int, needed: int, share: float) -> str:
+    subject = "one text" if texts == 1 else f"{texts} texts"
+    return (
+        f"Comparisons are about the texts used, and not about tones: a tone has {subject}, and a claim about it takes "
+        f"{needed}. If none of {subject} breaks the answer, up to {share:.0%} of all texts of that tone may still "
+        "break it."
     )
 
 
 def _reach(row: PowerRow) -> str:
     """The difference that is noticed; the row has one."""
     difference = "" if row.detectable is None else f"{points(row.detectable, False)} points"
-    if row.texts < 2:
+    if row.texts < TONE_TEXTS:
         return difference
     return f"{difference} where the texts of one tone " + (
         "all have the same effect" if row.text_deviation == 0 else f"differ by {row.text_deviation:g} logit"
@@ -166,8 +219,17 @@ PHRASES: dict[LimitKind, tuple[str, str | Callable[..., str]]] = {
         "Not reachable at this n: with {questions} questions no difference, however large, is noticed in {power:.0%} "
         "of runs.",
     ),
-    LimitKind.ONE_TEXT: ("texts", "Needs more texts: with one text each, no sentence here speaks for a tone."),
-    LimitKind.FEW_TEXTS: ("texts", _few_texts),
+    LimitKind.PLAN_HISTORY: ("plans", _history),
+    LimitKind.OWN_NOISE: ("noise", _own_noise),
+    LimitKind.NO_LOOK: ("looks", _no_look),
+    LimitKind.LOOK: ("looks", _look),
+    LimitKind.FEW_TEXTS: ("reach", _few_texts),
+    LimitKind.TEXTS_USED: ("texts", _texts_used),
+    LimitKind.TEXTS_UNSEEN: (
+        "texts",
+        "A tone is known through {texts} texts: if none of them breaks the answer, up to {share:.1%} of all its texts "
+        "may still break it.",
+    ),
     LimitKind.TOKENS_UNMATCHED: ("tokens", _tokens),
     LimitKind.ONE_VARIANT: ("references", "Nothing is compared: there is one variant, {variant}."),
     LimitKind.NO_REFERENCE: (
@@ -192,7 +254,8 @@ PHRASES: dict[LimitKind, tuple[str, str | Callable[..., str]]] = {
     LimitKind.TRUNCATED: (
         "truncation",
         "{share:.0%} of the completions were cut off at max_tokens ({variant} most, {most:.0%}); a completion that was "
-        "cut off counts as wrong. The rows `untruncated` of paired_tests leave such questions out.",
+        "cut off counts as wrong. The rows `untruncated` of paired_tests leave such questions out and are not "
+        "tested, as the outcome selects them.",
     ),
     LimitKind.THOUGHT_CUT_OFF: ("thoughts", _cut_off_thoughts),
     LimitKind.UNMARKED: (
@@ -202,8 +265,13 @@ PHRASES: dict[LimitKind, tuple[str, str | Callable[..., str]]] = {
     ),
     LimitKind.GRADED_OTHERWISE: ("lenient", _graded_otherwise),
     LimitKind.REQUESTS_FAILED: ("failures", _failures),
+    LimitKind.ABSENT: (
+        "absent",
+        "{count} of {planned} trajectories are absent, though their question was asked otherwise. A verdict holds only "
+        "if it does whatever they would be; measures without limits, such as tokens, are not tested.",
+    ),
     LimitKind.SAMPLING_NOISE: (
-        "noise",
+        "draws",
         "Two draws of one variant on one question disagree in {share:.0%} of cases: sampling alone makes about that "
         "many flips between variants that are alike.",
     ),

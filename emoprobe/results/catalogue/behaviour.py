@@ -58,7 +58,7 @@ TRAJECTORIES = Table(
 )
 
 
-INTERVAL = "95 % interval over the variant's texts, or over questions where it has one text"
+INTERVAL = "95 % interval over the variant's texts, or over questions where it has fewer than 24"
 
 ACCURACY = Table(
     "accuracy",
@@ -91,25 +91,34 @@ ACCURACY = Table(
 
 PAIRED_TESTS = Table(
     "paired_tests",
-    "Every variant against every reference on the same questions.",
+    "The planned contrasts, and every variant against every reference, on the same questions.",
     "analyze_behaviour",
     {
-        "variant": Column("string", "Variant that is compared."),
-        "reference": Column("string", "Variant that it is compared with."),
+        "variant": Column("string", "Variant that is compared; of a planned contrast the name of its first side."),
+        "reference": Column("string", "Variant, or side, that it is compared with."),
         "measure": Column(
             "string",
             "correct: strict grade; lenient: lenient grade; untruncated: strict grade of questions on which neither "
-            "completion was cut off.",
+            "completion was cut off: described and not tested, as the outcome selects these questions.",
         ),
         "family": Column(
             "string",
-            "primary: strict grade against the primary reference; secondary: all else. Each is corrected alone.",
+            "planned: strict grade of a planned contrast; primary: strict grade against the primary reference; "
+            "secondary: all else. Each is corrected alone.",
+        ),
+        "scope": Column(
+            "string",
+            "tone: either side that adds a text has at least 24, so that the row speaks for others; texts: it is about "
+            "the texts used.",
         ),
         "unit": Column(
-            "string", "What the method counts: texts; where neither side has several, questions, or groups of them."
+            "string",
+            "What the method counts: texts; of scope texts, and where each question has a text of its own, questions, "
+            "or groups of them.",
         ),
         "texts": Column(
-            "Int64", "Texts of the variant; 1: the row speaks for this text, not for a tone; 0: it has none."
+            "Int64",
+            "Texts of the variant, of several the least; 0: it has none, or which question had which is unknown.",
         ),
         "reference_texts": Column("Int64", "Texts of the reference."),
         "groups": Column(
@@ -118,6 +127,10 @@ PAIRED_TESTS = Table(
             "Null where no group has two questions, or there are fewer than 8.",
         ),
         "n": Column("Int64", "Questions that both have a graded trajectory for."),
+        "missing": Column(
+            "Int64",
+            "Trajectories of both that are absent, unanswered or ungraded; interval and p hold whatever they would be.",
+        ),
         "both": Column("float64", "Questions that both solve; with several draws the mean over pairs of draws."),
         "gained": Column("float64", "Questions that only the variant solves."),
         "lost": Column("float64", "Questions that only the reference solves."),
@@ -125,21 +138,29 @@ PAIRED_TESTS = Table(
         "difference": Column("float64", "Accuracy of the variant minus that of the reference."),
         "low": Column(
             "float64",
-            "Lower end of its 95 % interval: t over texts; of one text Tango's score interval, of its draws t over "
-            "questions, and over groups where there are any. Not corrected for the family.",
+            "Lower end of its 95 % interval: over texts the hull of t and Hall's; over questions Tango's score "
+            "interval, of several draws t, and over groups where there are any. Not corrected for the family.",
         ),
         "high": Column("float64", "Upper end of the same."),
         "no_interval": Column("string", "Why there is none; null where there is one."),
+        "tested": Column(
+            "boolean", "False where the outcome selects the questions, or their number was not registered."
+        ),
+        "weight": Column(
+            "float64", "Share of the level that was registered for this number of questions; null: it was not."
+        ),
         "p": Column(
             "float64",
             "Two-sided test of no difference, by the method of the interval (Tango's is McNemar's, corrected "
             "for continuity by a quarter of a question).",
         ),
-        "p_holm": Column("float64", "The same, corrected over its family (Holm)."),
+        "p_holm": Column("float64", "The same over weight, corrected over its family (Holm)."),
         "p_equivalent": Column("float64", "Two one-sided tests of a difference beyond the margin, by the same method."),
-        "p_equivalent_holm": Column("float64", "The same, corrected over its family (Holm)."),
+        "p_equivalent_holm": Column("float64", "The same over weight, corrected over its family (Holm)."),
         "verdict": Column(
-            "string", "different: p_holm < 0.05; else equivalent: p_equivalent_holm < 0.05; else undecided."
+            "string",
+            "different: p_holm < 0.05; else equivalent: p_equivalent_holm < 0.05; else undecided. Of scope texts "
+            "different_here and equivalent_here. note: not tested.",
         ),
     },
 )
@@ -168,8 +189,14 @@ CHARACTERISTICS = Table(
         "effect_size": Column(
             "float64", "Mean difference over the standard deviation of the questions' differences (Cohen's d_z)."
         ),
-        "p": Column("float64", "Two-sided t test by the method of the interval."),
-        "p_holm": Column("float64", "The same, corrected over the table, one secondary family (Holm)."),
+        "p": Column(
+            "float64",
+            "Two-sided t test by the method of the interval; null where trajectories are missing and the measure has "
+            "no limits, or this number of questions was not registered.",
+        ),
+        "p_holm": Column(
+            "float64", "The same over the weight of its look, corrected over the table, one secondary family (Holm)."
+        ),
     },
 )
 

@@ -41,6 +41,13 @@ RANDOM = FEATURE | {"method": "random", "auroc": 0.6}
         (conclude_contrast(CONTRAST | {"verdict": "different", "difference": -0.2}, MARGIN), ContrastReason.LOWERS),
         (conclude_contrast(CONTRAST | {"verdict": "equivalent"}, MARGIN), ContrastReason.WITHIN_MARGIN),
         (conclude_contrast(CONTRAST | {"verdict": "equivalent", "high": 0.1}, MARGIN), ContrastReason.NEAR_MARGIN),
+        (conclude_contrast(CONTRAST | {"verdict": "different_here"}, MARGIN), ContrastReason.RAISES_HERE),
+        (conclude_contrast(CONTRAST | {"verdict": "equivalent_here"}, MARGIN), ContrastReason.WITHIN_MARGIN_HERE),
+        (
+            conclude_contrast(CONTRAST | {"verdict": "equivalent_here", "high": 0.1}, MARGIN),
+            ContrastReason.NEAR_MARGIN_HERE,
+        ),
+        (conclude_contrast(CONTRAST | {"verdict": "note"}, MARGIN), ContrastReason.NOT_TESTED),
         (conclude_contrast(CONTRAST | {"verdict": "undecided"}, MARGIN), ContrastReason.INCONCLUSIVE),
         (conclude_contrast(CONTRAST | {"verdict": "undecided", "low": None}, MARGIN), ContrastReason.NO_INTERVAL),
         (conclude_probe(VALENCE), ProbeReason.READABLE),
@@ -77,9 +84,10 @@ def test_the_reason_follows_from_the_numbers(conclusion: Conclusion, reason: Any
 
 
 def test_wordings_limits_and_verdicts_are_complete() -> None:
-    assert [Wording.of("joy", texts) for texts in (0, 1, 2, 8)] == [
-        Wording.UNKNOWN_TEXTS, Wording.ONE_TEXT, Wording.SEVERAL_TEXTS, Wording.SEVERAL_TEXTS,
+    assert [Wording.of("joy", texts, "texts") for texts in (0, 1, 2, 8)] == [
+        Wording.UNKNOWN_TEXTS, Wording.ONE_TEXT, Wording.THESE_TEXTS, Wording.THESE_TEXTS,
     ]  # fmt: skip
-    assert Wording.of("control", 0) is Wording.NO_TEXT
+    assert Wording.of("joy", 24, "tone") is Wording.TONE
+    assert Wording.of("control", 0, "tone") is Wording.NO_TEXT
     assert set(PHRASES) == set(LimitKind)
     assert set(MEANINGS) == set(Verdict)

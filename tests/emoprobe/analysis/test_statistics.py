@@ -91,7 +91,7 @@ def test_over_texts_it_is_students_t(seed: int) -> None:
 def test_interval_and_p_agree() -> None:
     generator = np.random.default_rng(0)
     flips = generator.choice([-1.0, 0.0, 1.0], size=(400, 64), p=[0.1, 0.65, 0.25])
-    texts = np.arange(64) % 8
+    texts = np.arange(64) % 32
     for labels in (None, texts):
         found = difference(flips, labels, labels, 0.1)
         excluded = (found.low > 0) | (found.high < 0)
@@ -100,9 +100,9 @@ def test_interval_and_p_agree() -> None:
 
 
 def test_no_flips_leave_room_for_some() -> None:
-    texts = np.arange(40) % 8
-    found = difference(np.zeros(40), texts, texts, 0.1)
-    assert (float(found.low), float(found.high)) == pytest.approx((-UNSEEN / 40, UNSEEN / 40))
+    texts = np.arange(100) % 25
+    found = difference(np.zeros(100), texts, texts, 0.1)
+    assert (float(found.low), float(found.high)) == pytest.approx((-UNSEEN / 25, UNSEEN / 25))
     assert float(found.p) == 1.0
     one = difference(np.zeros(40), None, None, 0.1)
     assert float(one.low) < -0.05
@@ -202,12 +202,19 @@ SOLVED = single(control=[True, True, False, False, True] * 2, a=[True, False, Tr
 
 
 def test_paired_tests_use_the_questions_that_both_have() -> None:
+    """A question that one of them lacks is in no count, and widens the interval by what its answer might be."""
     answers = SOLVED[~((SOLVED["variant"] == "control") & (SOLVED["sample_id"] == "s9"))]
-    found = paired_tests(answers, 0.1).set_index(["variant", "measure"])
+    found, complete = (paired_tests(each, 0.1).set_index(["variant", "measure"]) for each in (answers, SOLVED))
     assert found.loc[("a", "correct"), ["n", "both", "gained", "lost", "neither"]].tolist() == [9, 3, 4, 2, 0]
+    assert found.loc[("a", "correct"), "missing"] == 1
     assert found.loc[("a", "correct"), "difference"] == pytest.approx(2 / 9)
-    assert (found["p_holm"] >= found["p"]).all()
+    assert found.loc[("a", "correct"), "low"] <= complete.loc[("a", "correct"), "low"]
+    tested = found[found["tested"]]
+    assert (tested["p_holm"] >= tested["p"]).all()
     assert found["family"].tolist() == ["primary", "secondary", "secondary"] * 2
+    untruncated = found.xs("untruncated", level="measure")
+    assert untruncated["verdict"].eq("note").all()
+    assert untruncated[["p", "low"]].isna().all(axis=None)
 
 
 def test_every_variant_meets_every_reference() -> None:
@@ -227,7 +234,7 @@ def test_every_variant_meets_every_reference() -> None:
 def test_a_verdict_holds_however_failures_would_have_gone() -> None:
     right, wrong = [True] * 20, [False] * 20
     clear = paired_tests(single(control=right, a=wrong), 0.1).iloc[0]
-    assert clear["verdict"] == "different"
+    assert clear["verdict"] == "different_here"
     # Of the 12 questions that control does not solve, the variant may have solved every one.
     missing = paired_tests(single(control=[*right[:8], *wrong[:12]], a=[*wrong[:8], *[None] * 12]), 0.1).iloc[0]
     assert missing["n"] == 8

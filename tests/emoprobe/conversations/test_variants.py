@@ -277,3 +277,38 @@ def test_placing_adds_the_text_and_nothing_else(text: str, content: str, placeme
     before = "".join(message["content"] for message in messages)
     assert sorted("".join(message["content"] for message in placed)) == sorted(before + text + "\n\n")
     assert messages[1]["content"] == content
+
+
+def test_texts_are_dealt_by_a_seeded_permutation() -> None:
+    def dealt(texts: int, samples: int, seed: int = 42) -> list[int]:
+        config = parse_config(
+            {
+                "experiment": {"seed": seed},
+                "dataset": {"samples": samples},
+                "prompt": {"text_order": "permuted"},
+                "variants": {name: {"texts": [f"{name} {n}." for n in range(texts)]} for name in ("v", "w")}
+                | {"control": {}},
+            }
+        )
+        numbers = [paraphrase_index(config, "v", index) for index in range(samples)]
+        # Sides of as many texts are in step, and the messages hold what the index says.
+        assert numbers == [paraphrase_index(config, "w", index) for index in range(samples)]
+        for index, number in enumerate(numbers):
+            assert opening_messages(config, "v", "1?", index)[-1]["content"].startswith(f"v {number}.")
+        return [number for number in numbers if number is not None]
+
+    numbers = dealt(8, 40)
+    blocks = [numbers[start : start + 8] for start in range(0, 40, 8)]
+    assert all(sorted(block) == list(range(8)) for block in blocks)
+    assert len({tuple(block) for block in blocks}) > 1
+    assert [number % 2 for number in numbers] == [index % 2 for index in range(40)]
+    assert numbers == dealt(8, 64)[:40]
+    assert numbers != dealt(8, 40, seed=7)
+    assert sorted(dealt(9, 9)) == list(range(9))
+
+
+def test_the_order_of_version_0_2_stays_the_default() -> None:
+    before = parse_config({"variants": {"control": {}, "v": {"texts": ["a", "b"]}}})
+    assert "text_order" not in before.prompt.content()
+    assert "text_order" not in before.described()["prompt"]
+    assert [paraphrase_index(before, "v", index) for index in range(4)] == [0, 1, 0, 1]

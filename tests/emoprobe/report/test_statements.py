@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from emoprobe.analysis.behaviour import accuracy, consistency
+from emoprobe.analysis.contrasts import PlannedSides
 from emoprobe.analysis.limits import data_limits
+from emoprobe.analysis.looks import is_last, registered_looks, weight_of
 from emoprobe.analysis.paired_tests import paired_tests
 from emoprobe.analysis.preregistration import analysis_plan, deviations
 from emoprobe.config.errors import ConfigError
@@ -15,8 +23,11 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.report.statements.behaviour import comparisons
 from emoprobe.report.statements.notes import notes
-from emoprobe.results.preregistration import Preregistration
-from emoprobe.results.statement import Statement
+from emoprobe.report.summary import described_alone
+from emoprobe.results.preregistration import Preregistration, Registration, append_registration, read_registrations
+from emoprobe.results.statement import Statement, Verdict
+from tests.calibration.allowance import least
+from tests.calibration.behaviour import share_shown
 from tests.calibration.trajectories import Scene, simulate
 
 MARGIN = 0.1
@@ -26,11 +37,15 @@ def said(scene: Scene, seed: int = 0) -> list[Statement]:
     return comparisons(paired_tests(simulate(scene, np.random.default_rng(seed)), MARGIN), MARGIN)
 
 
-def noted(scene: Scene, plan: Preregistration | None = None, changed: list[str] | None = None) -> dict[str, str]:
+def noted(
+    scene: Scene,
+    plan: Preregistration | None = None,
+    changed: list[str] | None = None,
+    written: Sequence[Registration] = (),
+) -> dict[str, str]:
     table = simulate(scene, np.random.default_rng(0))
-    found = notes(
-        data_limits(table, accuracy(table), paired_tests(table, MARGIN), consistency(table), plan, changed or [])
-    )
+    tests = paired_tests(table, MARGIN)
+    found = notes(data_limits(table, accuracy(table), tests, consistency(table), plan, changed or [], written))
     assert all(statement.verdict == "note" for statement in found)
     return {statement.about: statement.text for statement in found}
 
@@ -43,11 +58,55 @@ def config(samples: int = 64, texts: int = 8, tones: int = 4, **sections: object
 
 
 def test_a_sentence_of_several_texts_speaks_of_the_tone() -> None:
-    statements = said(Scene(128, (0.9, 0.5), 0.5))
-    assert statements
+    statements = said(Scene(128, (0.9, 0.5), 0.5, texts=32))
+    assert statements[1].verdict == "different"
     for statement in statements:
-        assert "this text" not in statement.text.lower()
-        assert "8 texts" in statement.text
+        assert not re.search("th(is|ese).* texts?", statement.text.lower())
+        assert "32 texts" in statement.text
+
+
+def test_a_sentence_of_few_texts_speaks_of_these() -> None:
+    """With questions as units, and with verdicts of their own."""
+    lowered, alike = said(Scene(1319, (0.2, 0.5, 0.55), 0.5, texts=8, difficulty=3.0))[1:3]
+    assert lowered.verdict == "different_here"
+    assert lowered.text.startswith("These 8 texts of tone0 lower strict accuracy compared with these 8 texts of filler")
+    assert "1319 questions)" in lowered.text
+    assert alike.verdict == "equivalent_here"
+    assert "These 8 texts of tone1 and these 8 texts of filler are equivalent" in alike.text
+
+
+def test_the_planned_contrast_comes_first() -> None:
+    scene = Scene(400, (0.2, 0.2, 0.8, 0.8), 0.5, texts=32)
+    first, *others = said(scene)
+    assert first.about == "accuracy:negative-positive"
+    assert first.text.startswith("Planned: negative lowers strict accuracy compared with positive (")
+    assert first.estimate == pytest.approx(-0.6, abs=0.1)
+    assert sum(one.text.startswith("Planned") for one in others) == 0
+    table = simulate(scene, np.random.default_rng(0))
+    cases: list[tuple[PlannedSides, list[str]]] = [
+        ([], []),
+        ([["tone0", "filler"]], ["tone0-filler"]),
+        ([[["tone0", "tone3"], "control"], ["absent", "filler"]], ["tone0+tone3-control"]),
+    ]
+    for chosen, names in cases:
+        tests = paired_tests(table, MARGIN, contrasts=chosen)
+        planned = tests[tests["family"] == "planned"]
+        assert [f"{row.variant}-{row.reference}" for row in planned.itertuples()] == names
+        strict = tests[tests["measure"] == "correct"]
+        assert not strict.duplicated(["variant", "reference"]).any()
+
+
+def test_a_number_of_questions_that_was_not_registered_is_described() -> None:
+    table = simulate(Scene(128, (0.9,), 0.3, texts=32), np.random.default_rng(0))
+    for weight, expected in ((1.0, "different"), (0.2, "different"), (None, "note")):
+        tests = paired_tests(table, MARGIN, weight=weight)
+        first = comparisons(tests, MARGIN)[0]
+        assert first.verdict == expected
+        assert first.low is not None
+        assert (first.p is None) is (weight is None)
+    assert "described and not tested" in first.text
+    whole, part = (paired_tests(table, MARGIN, weight=weight)["p_holm"] for weight in (1.0, 0.2))
+    assert part.dropna().tolist() == pytest.approx(np.minimum(1, whole.dropna() / 0.2).tolist())
 
 
 def test_a_sentence_of_one_text_speaks_of_this_text() -> None:
@@ -58,7 +117,8 @@ def test_a_sentence_of_one_text_speaks_of_this_text() -> None:
 
 
 def test_each_verdict_has_its_words_and_numbers() -> None:
-    found = {statement.about: statement for statement in said(Scene(1319, (0.2, 0.5, 0.55), 0.5, difficulty=3.0))}
+    scene = Scene(1319, (0.2, 0.5, 0.55), 0.5, texts=64, difficulty=3.0)
+    found = {statement.about: statement for statement in said(scene)}
     lowered, alike = found["accuracy:tone0-filler"], found["accuracy:tone1-filler"]
     assert lowered.verdict == "different"
     assert "Tone0 lowers strict accuracy" in lowered.text
@@ -74,9 +134,8 @@ def test_each_verdict_has_its_words_and_numbers() -> None:
         assert ("no added text" in statement.text) is statement.about.endswith("-control")
 
 
-@pytest.mark.parametrize("scene", [Scene(7), Scene(64, texts=2)])
-def test_with_too_little_nothing_is_decided(scene: Scene) -> None:
-    statements = said(scene)
+def test_with_too_little_nothing_is_decided() -> None:
+    statements = said(Scene(7))
     assert statements
     for statement in statements:
         assert statement.verdict == "undecided"
@@ -90,10 +149,17 @@ def test_notes_tell_what_is_the_matter() -> None:
     assert "cut off" in noted(Scene(64, cut=0.4))["data:truncation"]
     assert "unmarked" in noted(Scene(64, unmarked=0.4))["data:extraction"]
     assert "No server answered" in noted(Scene(64, failures=0.1))["data:failures"]
-    assert "disagree" in noted(Scene(64, draws=3))["data:noise"]
+    assert "disagree" in noted(Scene(64, draws=3))["data:draws"]
+    absent = noted(Scene(64, absent=1.0))["data:absent"]
+    assert "of 384 trajectories are absent" in absent
+    assert "8 texts, and a claim about it takes 24" in noted(Scene(64))["data:texts"]
+    assert "up to 31% of all texts" in noted(Scene(64))["data:texts"]
+    assert "known through 64 texts" in noted(Scene(128, texts=64))["data:texts"]
+    assert "up to 4.6%" in noted(Scene(128, texts=64))["data:texts"]
     assert "no filler" in noted(Scene(64, filler=None))["data:references"]
     quiet = noted(Scene(64))
-    assert {"data:truncation", "data:failures", "data:noise", "data:floor", "data:references"}.isdisjoint(quiet)
+    unsaid = ("truncation", "failures", "draws", "floor", "references", "absent", "looks", "plans")
+    assert not {f"data:{name}" for name in unsaid} & set(quiet)
     assert "no plan" in quiet["data:plan"]
 
 
@@ -101,6 +167,7 @@ def test_the_plan_follows_from_the_config_alone() -> None:
     plan = analysis_plan(config())
     assert plan.primary_reference == "filler"
     assert [entry.family for entry in plan.contrasts] == ["primary"] * 4 + ["secondary"] * 5
+    assert plan.registered == {64: 1.0}
     assert {entry.variant: entry.unit for entry in plan.estimators}["control"] == "no text"
     assert plan.sha256 == analysis_plan(config()).sha256
     assert Preregistration.model_validate_json(plan.model_dump_json()).sha256 == plan.sha256
@@ -119,9 +186,9 @@ def test_scrambled_texts_are_texts() -> None:
 def test_the_plan_says_what_is_out_of_reach() -> None:
     few = noted(Scene(8), analysis_plan(config(8)))
     assert "Not reachable at this n" in few["data:reach"]
-    assert "Needs more texts" in noted(Scene(64), analysis_plan(config()))["data:texts"]
+    assert "Needs more texts" in noted(Scene(64, texts=24), analysis_plan(config(texts=24)))["data:reach"]
     one = noted(Scene(64, texts=1), analysis_plan(config(texts=1)))
-    assert "no sentence here speaks for a tone" in one["data:texts"]
+    assert "about the texts used, and not about tones" in one["data:texts"]
     assert "between a single text and filler" in one["data:power"]
 
 
@@ -143,6 +210,85 @@ def test_deviations_from_the_plan_are_listed() -> None:
     assert deviations(plan, config(), fewer) == ["60 questions have trajectories, not 64", "tone3 has no trajectories"]
     assert "deviates" in noted(Scene(64), plan, changed)["data:plan"]
     assert plan.sha256[:12] in noted(Scene(64), plan)["data:plan"]
+
+
+@pytest.mark.parametrize(
+    ("sections", "named"),
+    [
+        ({"probes": {"folds": 7}}, "probes.folds changed from 5 to 7"),
+        ({"probes": {"shrinkage": 0.5}}, "probes.shrinkage changed from 0.1 to 0.5"),
+        ({"experiment": {"seed": 7}}, "experiment.seed changed from 42 to 7"),
+        ({"capture": {"positions": ["response_mean"]}}, "capture.positions changed from"),
+        ({"capture": {"samples": 8}}, "capture.samples changed from"),
+        ({"dataset": {"samples": 64, "group": "template"}}, "dataset.group changed from None to template"),
+        ({"analysis": {"contrasts": [["tone0", "filler"]]}}, "the comparisons changed"),
+        ({"analysis": {"looks": {64: 0.5, 128: 0.5}}}, "the looks changed from"),
+        ({"analysis": {"token_tolerance": 0.3}}, "analysis.token_tolerance changed from 0.15 to 0.3"),
+        ({"valence": "negative"}, "variants.tone0.valence changed from None to negative"),
+    ],
+)
+def test_what_changes_a_verdict_and_no_answer_is_a_deviation(sections: dict[str, Any], named: str) -> None:
+    values = config().model_dump(mode="json", exclude_unset=True)
+    values["variants"]["tone0"]["valence"] = sections.pop("valence", None)
+    plan = Preregistration.model_validate_json(analysis_plan(config()).model_dump_json())
+    changed = deviations(plan, parse_config(values | sections))
+    assert any(named in phrase for phrase in changed), changed
+
+
+def test_changed_code_and_texts_are_deviations() -> None:
+    plan = analysis_plan(config(), code={"analyze_behaviour": "a", "probe_activations": "b"})
+    assert deviations(plan, config(), code={"analyze_behaviour": "a", "probe_activations": "b"}) == []
+    changed = deviations(plan, config(), code={"analyze_behaviour": "c", "probe_activations": "b"})
+    assert changed == ["the code of analyze_behaviour changed"]
+    assert any("variants.tone0.texts changed" in phrase for phrase in deviations(plan, config(texts=9)))
+    # A plan of version 0.2 has neither, and no planned contrast.
+    older = plan.model_copy(update={"settings": None, "code": None, "looks": None})
+    assert deviations(older, config()) == []
+    assert not {"settings", "code", "looks"} & set(older.values())
+
+
+def test_every_plan_that_was_written_stays(tmp_path: Path) -> None:
+    path, plan = tmp_path / "preregistrations.jsonl", analysis_plan(config())
+    assert read_registrations(path) == []
+    append_registration(path, plan, answers=False)
+    only = read_registrations(path)
+    assert [(one.sha256, one.answers) for one in only] == [(plan.sha256, False)]
+    append_registration(path, analysis_plan(config(32)), answers=True)
+    written = read_registrations(path)
+    assert written[0] == only[0]
+    assert Preregistration.model_validate(written[1].plan).questions == 32
+    assert "data:plans" not in noted(Scene(64), plan, written=only)
+    told = noted(Scene(64), plan, written=written)["data:plans"]
+    assert "1 came before this one; 1 of 2 was written when it held answers" in told
+
+
+def test_looks_are_registered_in_advance() -> None:
+    two = config(96, analysis={"looks": {96: 0.2, 384: 0.8}})
+    plan = analysis_plan(two)
+    assert (weight_of(plan.registered, 96), weight_of(plan.registered, 384)) == (0.2, 0.8)
+    assert weight_of(plan.registered, 200) is None
+    # A size that is added after the plan was written stays unregistered.
+    assert registered_looks(two, analysis_plan(config(96))) == {96: 1.0}
+    assert not is_last(plan.registered, 96)
+    assert is_last(plan.registered, 384)
+    assert "Look 1 of 2" in noted(Scene(96), plan)["data:looks"]
+    assert "nothing is tested" in noted(Scene(100), plan)["data:looks"]
+    found = described_alone(Statement(about="probe:valence", verdict=Verdict.FOUND, text="Found.", p=0.01), 384)
+    assert (found.verdict, found.p) == ("note", None)
+    assert "at the last look alone, with 384 questions" in found.text
+    for looks, message in (({96: 0.5}, "sum to 1"), ({96: 1.5, 20: -0.5}, "above 0"), ({}, "looks")):
+        with pytest.raises(ConfigError, match=message):
+            config(analysis={"looks": looks})
+
+
+def test_the_noise_of_the_answers_says_what_they_show() -> None:
+    """A difference of that size is shown about as often as said."""
+    scene = Scene(200, (0.5,) * 2, texts=200, difficulty=2.0)
+    note = noted(scene)["data:noise"]
+    detectable = float(re.search("at least ([0-9.]+) points", note)[1]) / 100  # type: ignore[index]
+    assert 0.08 < detectable < 0.18
+    planted = replace(scene, tones=(0.5 + detectable, 0.5))
+    assert share_shown(planted, "tone0-filler", 60, seed=1) >= least(60)
 
 
 def test_references_must_be_variants() -> None:

@@ -24,7 +24,7 @@ from tests.calibration.trajectories import Scene, simulate
 
 def test_a_report_holds_statements_with_their_numbers(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
-    table = simulate(Scene(64, (0.95, 0.5), 0.3), np.random.default_rng(0))
+    table = simulate(Scene(64, (0.95, 0.5), 0.3, texts=24), np.random.default_rng(0))
     table["sample_id"] = table["sample_id"].astype("string")
     table["completion"] = "Answer: 5"
     layout.table("accuracy").parent.mkdir(parents=True)
@@ -40,8 +40,8 @@ def test_a_report_holds_statements_with_their_numbers(tmp_path: Path) -> None:
     layout.metadata.write_text(json.dumps({"experiment_name": "here", "model": {"id": "tiny"}}))
     found = report(Config(), layout)
     said = [Statement.model_validate(entry) for entry in found["statements"]]
-    assert said[0].about == "accuracy:tone0-filler"
-    assert said[0].verdict == "different"
+    assert [one.about for one in said[:2]] == ["accuracy:negative-positive", "accuracy:tone0-filler"]
+    assert said[1].verdict == "different"
     assert any(entry.about == "data:plan" and "no plan" in entry.text for entry in said)
     assert found["plan_sha256"] is None
     atomic.write_json(layout.report, found)

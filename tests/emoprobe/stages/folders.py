@@ -17,7 +17,7 @@ from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationMeta
 from emoprobe.results.layout import SCORES, Layout
 from emoprobe.results.trajectory import AgentState, Outcome, Sample, SampleData, Scores, Trajectory, Usage
 
-LAYERS, D, TEXTS = 2, 8, 8
+LAYERS, D, TEXTS = 2, 8, 24
 NEGATIVE, POSITIVE = ("anger", "fear", "sorrow", "shame"), ("joy", "hope", "pride", "warmth")
 VALENCES = {"control": None, "filler": "neutral"} | dict.fromkeys(NEGATIVE, "negative")
 VALENCES |= dict.fromkeys(POSITIVE, "positive")

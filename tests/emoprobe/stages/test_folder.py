@@ -60,9 +60,9 @@ def test_where_nothing_is_planted_nothing_is_said(tmp_path: Path, monkeypatch: p
     assert not [one for one in said if one.verdict in ("different", "found")]
     assert about(said, "probe:valence").verdict == "not_found"
     assert about(said, "probe:correct").verdict == "not_found"
-    assert set(notes(said)) == {"plan"}
+    assert set(notes(said)) == {"plan", "noise", "texts"}
     contrasts = [one.about for one in said if one.about.startswith("accuracy:")]
-    assert contrasts[:2] == ["accuracy:anger-filler", "accuracy:fear-filler"]
+    assert contrasts[:3] == ["accuracy:negative-positive", "accuracy:anger-filler", "accuracy:fear-filler"]
     assert contrasts[-1] == "accuracy:filler-control"
 
 
@@ -128,7 +128,7 @@ def test_conversations_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (folder / "Angry tone" / "prompt.txt").write_text("mine")
     said = analyze(folder, monkeypatch)
     first = about(said, "accuracy:Angry tone-control")
-    assert first.verdict == "different"
+    assert first.verdict == "different_here"
     assert "The text of Angry tone used here lowers" in first.text
     assert {"plan", "config", "samples", "finish", "references"} <= set(notes(said))
     assert "no filler" in notes(said)["references"]

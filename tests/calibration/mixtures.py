@@ -1,0 +1,102 @@
+"""Texts of a tone that do not all do the same: how often a claim about the tone is false, and what its interval covers.
+
+Many runs at once, through the estimates and the choice of units alone; `behaviour.text_scenes` goes all the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import expit
+
+from emoprobe.analysis.estimates import Estimates, difference
+from emoprobe.analysis.power import centre_of
+from emoprobe.analysis.questions import TONE_TEXTS, two_sides, units_of
+from emoprobe.analysis.statistics import LEVEL, holm
+from tests.calibration.allowance import least, most
+from tests.calibration.rows import Row
+
+MARGIN = 0.1
+COVERAGE = 0.93
+# Kinds of texts, each with its probability and by how much it moves the accuracy; the accuracy of the filler.
+MIXTURES: dict[str, tuple[tuple[tuple[float, float], ...], float]] = {
+    "7 in 8 help by 5, 1 harms by 35": (((7 / 8, 0.05), (1 / 8, -0.35)), 0.5),
+    "1 in 8 breaks": (((7 / 8, 0.0), (1 / 8, -0.8)), 0.9),
+    "1 in 4 breaks": (((3 / 4, 0.0), (1 / 4, -0.8)), 0.9),
+    "1 in 32 helps by 40": (((31 / 32, -0.4 / 31), (1 / 32, 0.4)), 0.5),
+    "1 in 16 harms by 40": (((15 / 16, 0.4 / 15), (1 / 16, -0.4)), 0.5),
+    "1 in 16 breaks, all others harm by 5": (((15 / 16, -0.05), (1 / 16, -0.85)), 0.9),
+    "half help and half harm by 20": (((0.5, 0.2), (0.5, -0.2)), 0.5),
+    "1 in 6 harms by 30, 1 in 3 helps by 15": (((1 / 6, -0.3), (1 / 2, 0.0), (1 / 3, 0.15)), 0.5),
+    "all alike": (((1.0, 0.0),), 0.5),
+}
+DESIGNS = ((24, 96), (24, 1319), (32, 400), (64, 96), (64, 400), (64, 1319), (24, 24), (96, 96), (672, 672))
+TONES = (1, 4, 8)
+
+
+@dataclass(frozen=True)
+class Claims:
+    """Shares of runs of one world.
+
+    Attributes:
+        different: in which a tone is called different falsely.
+        equivalent: in which one is called equivalent falsely.
+        covered: of the intervals that hold the truth.
+    """
+
+    different: float
+    equivalent: float
+    covered: float
+
+
+def claims(mixture: str, texts: int, questions: int, tones: int, runs: int, seed: int) -> Claims:
+    """Simulate a family of tones against a filler whose texts all do the same.
+
+    Raises:
+        ValueError: with so few texts nothing is claimed about a tone.
+    """
+    kinds, accuracy = MIXTURES[mixture]
+    chances, points = np.array(kinds).T
+    truth = float(chances @ points)
+    generator = np.random.default_rng(seed)
+    text = np.arange(questions) % texts
+    divisions = units_of([text, text])
+    if divisions is None:
+        raise ValueError(f"{texts} texts are fewer than {TONE_TEXTS}")
+    units = two_sides(divisions)
+    level = expit(centre_of(accuracy, 1.0) + generator.normal(0, 1, (runs, questions)))
+    filler = (generator.random((runs, questions)) < level).astype(float)
+    found: list[Estimates] = []
+    for _ in range(tones):
+        moved = generator.choice(points, (runs, texts), p=chances)
+        share = np.where(moved > 0, moved / (1 - accuracy), moved / accuracy)[:, text]
+        chance = np.where(share > 0, level + share * (1 - level), level * (1 + share))
+        answers = (generator.random((runs, questions)) < chance).astype(float)
+        found.append(difference(answers - filler, *units, MARGIN))
+    p, p_equivalent = (
+        np.apply_along_axis(holm, 0, np.array([getattr(each, name) for each in found]))
+        for name in ("p", "p_equivalent")
+    )
+    values = np.array([each.value for each in found])
+    different = p < LEVEL
+    equivalent = ~different & (p_equivalent < LEVEL)
+    wrong = different & ((abs(truth) < 1e-9) | (values * truth < 0))
+    held = [(each.low - 1e-9 <= truth) & (truth <= each.high + 1e-9) for each in found]
+    return Claims(
+        float(wrong.any(axis=0).mean()),
+        float((equivalent & (abs(truth) >= MARGIN - 1e-9)).any(axis=0).mean()),
+        float(np.mean(held)),
+    )
+
+
+def rows(mixture: str, runs: int, seed: int) -> Iterator[Row]:
+    """Rows for each design and number of tones."""
+    for texts, questions in DESIGNS:
+        for tones in TONES:
+            found = claims(mixture, texts, questions, tones, runs, seed)
+            world = f"{mixture}, {texts} texts, n = {questions}, {tones} tones"
+            yield Row("false", "different of a tone", world, runs, found.different, most(runs))
+            yield Row("false", "equivalent of a tone", world, runs, found.equivalent, most(runs))
+            yield Row("covered", "of a tone", world, runs, found.covered, least(runs, COVERAGE))
