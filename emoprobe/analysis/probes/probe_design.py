@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from emoprobe.analysis.conclusion import Conclusion, Reason, finite
 from emoprobe.analysis.statistics import LEVEL
@@ -14,13 +14,18 @@ from emoprobe.results.record import Record
 from emoprobe.results.statement import Verdict
 
 LEAST_UNITS = 20  # groups of questions; an interval over fewer would not cover
+LEAST_MIXED = 12  # questions with right and wrong answers, below which simulated effects are missed or made up
 LEAST_VARIANTS = 4  # of each valence: 35 ways to divide eight variants in halves, so the smallest p is 0.029
 FOUND_RULE = (
-    "found where p ≤ alpha; p is that of the permutations, of valence also only where the probe reaches a larger area "
-    "than length, truncation and format; of correctness p is the largest of that, of the same on "
-    "answers that were not cut off and of the p by the interval of what the activations add, so that it lies above 0 "
-    "(below 20 groups of questions there is no interval, and permutations decide alone)"
+    "found where p ≤ alpha; p is that of the permutations; of valence after what prompt tokens, words, punctuation and "
+    "order of capture, and at response positions length, truncation and format, predict with slopes from within "
+    "variants is taken out, and not separable where they differ too much between valences for that; of correctness p "
+    "is the largest of that, of the same on answers that were not cut off and of the p by the interval of what the "
+    "activations add to length, truncation and format of the answer and to length and numbers of the question, so that "
+    "it lies above 0 (below 20 groups of questions there is no interval, and permutations decide alone); within "
+    "questions the same of answers that were not cut off, with labels permuted within questions"
 )
+TestedTarget = ProbeTarget | Literal["correct_within"]
 CELL_RULE = "nested cross-validation over all layers, hook points and positions; p over the largest of all cells"
 
 
@@ -32,7 +37,7 @@ class ProbeTest(Record):
     a test has no smallest p; `reason` says why, or why no verdict but `note` can come of it.
     """
 
-    target: ProbeTarget
+    target: TestedTarget
     classes: dict[str, int] | None = None
     unit: str
     units: int
@@ -71,7 +76,15 @@ def probe_plan(config: Config) -> ProbeDesign | None:
         "valence": valence_test(negative, positive, config.probes.permutations),
         "correct": correct_test(questions, config.probes.permutations, config.probes.folds),
     }
-    return ProbeDesign(tests=[plans[target] for target in config.probes.targets])
+    tests = [plans[target] for target in config.probes.targets]
+    if "correct" in config.probes.targets and any(map(is_response, config.capture.positions)):
+        tests.append(within_test(questions, config.probes.permutations))
+    return ProbeDesign(tests=tests)
+
+
+def is_response(position: str) -> bool:
+    """Whether a position lies in the response, where an answer is known and not only a question."""
+    return position.startswith("response")
 
 
 def count_splits(negative: int, positive: int) -> int:
@@ -120,6 +133,20 @@ def correct_test(questions: int, permutations: int, folds: int) -> ProbeTest:
     )
 
 
+def within_test(mixed: int, permutations: int) -> ProbeTest:
+    """The test of correctness within questions, of which `mixed` have right and wrong answers."""
+    reachable = mixed >= LEAST_MIXED and 1 / (permutations + 1) <= LEVEL
+    return ProbeTest(
+        target="correct_within",
+        unit="question",
+        units=mixed,
+        permutations=permutations + 1,
+        smallest_p=1 / (permutations + 1),
+        reachable=reachable,
+        reason=None if reachable else f"{mixed} questions with right and wrong answers; {LEAST_MIXED} are needed",
+    )
+
+
 class ProbeReason(Reason):
     """Why a probe has its verdict."""
 
@@ -128,7 +155,7 @@ class ProbeReason(Reason):
     MANIPULATION_CHECK = Verdict.NOTE, "prompts that differ are bound to be told apart"
     READABLE = Verdict.FOUND, "every test rejects"
     CHANCE = Verdict.NOT_FOUND, "permuted labels do as well"
-    NUISANCE = Verdict.NOT_FOUND, "length, truncation and format do as well"
+    NOT_SEPARABLE = Verdict.NOT_SEPARABLE, "the valences differ too much in what else the prompts and answers are like"
     NO_GAIN = Verdict.NOT_FOUND, "activations add nothing to the area of the nuisance features"
     INTERVAL_INCLUDES_0 = Verdict.NOT_FOUND, "the interval of what activations add includes 0"
     TRUNCATED_ONLY = Verdict.NOT_FOUND, "the test on answers that were not cut off does not reject"
@@ -140,8 +167,8 @@ def conclude_probe(row: Mapping[str, Any]) -> Conclusion:
     The estimate is the area under the curve; of correctness it is what activations add to that of the nuisance
     features.
     """
-    reason, correct = _probe_reason(row), row["target"] == "correct"
-    tested = reason.verdict is not Verdict.NOTE
+    reason, correct = _probe_reason(row), row["target"] in ("correct", "correct_within")
+    tested = reason.verdict in (Verdict.FOUND, Verdict.NOT_FOUND)
     return Conclusion(
         reason,
         estimate=finite(row, "added" if correct else "auroc"),
@@ -160,9 +187,9 @@ def _probe_reason(row: Mapping[str, Any]) -> ProbeReason:
     if row["reason"] is not None:
         return ProbeReason.OUT_OF_REACH
     if row["target"] == "valence":
-        if row["p"] > LEVEL:
-            return ProbeReason.CHANCE
-        return ProbeReason.READABLE if row["gain"] > 0 else ProbeReason.NUISANCE
+        if row["p"] is None:
+            return ProbeReason.NOT_SEPARABLE
+        return ProbeReason.CHANCE if row["p"] > LEVEL else ProbeReason.READABLE
     if row["p"] <= LEVEL:
         return ProbeReason.READABLE
     if row["p_permuted"] > LEVEL:

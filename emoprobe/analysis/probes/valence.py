@@ -2,12 +2,13 @@
 
 A variant is the unit: all its rows have one label. For every pair of a negative and a positive variant and every fold
 of questions a probe is trained on the other variants and questions, and its scores of the pair's rows on that fold are
-compared. A permutation deals the valences to the variants anew and does the same.
+compared. A permutation deals the valences to the variants anew and does the same. `confounds` are taken out before.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import combinations
 
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 
 from emoprobe.analysis.probes.auroc import auroc
+from emoprobe.analysis.probes.confounds import Confounds
 from emoprobe.analysis.probes.discriminant import Cells, TrainingMoments
 from emoprobe.analysis.probes.probe_design import count_splits
 from emoprobe.analysis.probes.row_codes import NONE, RowCodes
@@ -55,28 +57,48 @@ def contrasts(valences: tuple[int, ...], without: tuple[int, ...] = ()) -> Contr
 class ValenceDesign:
     """The rows of the variants with a valence, and how valences are dealt to them.
 
-    `rows` are their places among the rows of the position; codes of `design.variant` go from 0 over these variants.
+    `rows` are their places among the rows of the position; `confounds` are taken out of their activations, if any.
     """
 
     design: RowCodes
     rows: np.ndarray
     signs: np.ndarray
     splits: np.ndarray
+    confounds: Confounds | None = None
 
     @classmethod
-    def of(cls, design: RowCodes, permutations: int) -> ValenceDesign | None:
-        """None where a valence has too few variants, or one of them no rows here."""
+    def of(
+        cls, design: RowCodes, permutations: int, features: Mapping[str, np.ndarray] | None = None
+    ) -> ValenceDesign | None:
+        """None where a valence has too few variants, or one of them no rows here; features have a row for each."""
         chosen = np.flatnonzero(design.valence)
         signs = design.valence[chosen]
         if min((signs < 0).sum(), (signs > 0).sum()) < LEAST_TO_TRAIN or not np.isin(chosen, design.variant).all():
             return None
         rows = np.flatnonzero(np.isin(design.variant, chosen))
-        return cls(design.take(rows), rows, signs, splits(signs, permutations, design.seed))
+        labelled = cls(design.take(rows), rows, signs, splits(signs, permutations, design.seed))
+        if not features:
+            return labelled
+        own = {name: values[rows] for name, values in features.items()}
+        return replace(labelled, confounds=Confounds.of(own, labelled.codes, signs))
+
+    def without_confounds(self) -> ValenceDesign:
+        """The same for the real valences alone, with the activations as they are."""
+        return replace(self, splits=self.splits[:1], confounds=None)
 
     @cached_property
     def codes(self) -> np.ndarray:
         """The variant of each row, from 0 over those with a valence."""
         return np.searchsorted(np.unique(self.design.variant), self.design.variant)
+
+    @cached_property
+    def confound_means(self) -> torch.Tensor:
+        """The confounds' mean over each variant's rows in each training set, (training sets, variants, k)."""
+        assert self.confounds is not None
+        members = np.eye(len(self.signs))[self.codes]
+        within = self.design.in_training[:, :, None] * members
+        means = np.einsum("snv,nk->svk", within, self.confounds.features) / np.maximum(within.sum(1), 1)[..., None]
+        return torch.from_numpy(means.astype(np.float32))
 
     @cached_property
     def slots(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -112,7 +134,7 @@ class ValenceResult:
 
     `permuted` is (cells, splits), the real one first; `by_pair` and `diff_means` are (cells, pairs, folds), and
     `choice` (cells, pairs, folds) is the area inside of each training set. `weights` (cells, folds, r, variants) are
-    S⁻¹ times the variants' means.
+    S⁻¹ times the variants' means, with what confounds predict still in them.
     """
 
     permuted: np.ndarray
@@ -128,6 +150,15 @@ def probe_valence(cells: Cells, labelled: ValenceDesign, stats: TrainingMoments)
     x = cells.x[:, labelled.rows]
     design, means = labelled.design, stats.means[:, :, np.flatnonzero(labelled.design.valence)]
     weights = stats.weights(len(design.left_out), np.flatnonzero(labelled.design.valence))
+    whole_weights = weights[:, : design.folds]
+    if labelled.confounds is not None:
+        slopes = torch.from_numpy(labelled.confounds.solver.astype(np.float32)) @ x  # (cells, k, r)
+        x = x - torch.from_numpy(labelled.confounds.features.astype(np.float32)) @ slopes
+        predicted = labelled.confound_means @ slopes[:, None]  # (cells, sets, variants, r)
+        means = means - predicted
+        weights = weights - torch.stack(
+            [stats.solve(number, predicted[:, number].mT) for number in range(len(design.left_out))], 1
+        )
     whole, split_of = labelled.permuted
     real = labelled.real
     permuted = torch.zeros((len(x), len(whole.pairs)))
@@ -143,7 +174,7 @@ def probe_valence(cells: Cells, labelled: ValenceDesign, stats: TrainingMoments)
         by_pair=torch.stack(by_pair, 2).numpy(),
         diff_means=torch.stack(diff_means, 2).numpy(),
         choice=_choice(x, labelled, weights),
-        weights=weights[:, : design.folds],
+        weights=whole_weights,
     )
 
 
