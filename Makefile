@@ -13,7 +13,7 @@ LOGGER := $$(test -t 2 && echo --logger rich emoprobe)
 # With --profile, Snakemake would also read profiles/default, which would take precedence.
 SNAKEMAKE := $(BIN)/snakemake --workflow-profile profiles/$(PROFILE) --configfile $(CONFIG) $(LOGGER)
 
-.PHONY: run report watch deploy undeploy monitor push pull test docs lint format env env-dev bench chaos calibrate lock schema clean
+.PHONY: run report watch deploy undeploy monitor push pull test docs lint format env env-dev bench chaos calibrate check-texts lock schema clean
 
 run: env
 	$(SNAKEMAKE) $(ARGS)
@@ -92,6 +92,10 @@ chaos: env-dev
 # Simulate how often each kind of sentence is printed although it is false by construction.
 calibrate: env-dev
 	$(BIN)/python -m tests.calibration $(ARGS)
+
+# Check the texts of the shipped tones; prints lengths, repetitions, balance, ratings, and one line for each fault.
+check-texts: env
+	$(BIN)/python -m scripts.check_texts config/tones.yaml $(ARGS)
 
 # Resolve the locks. Versions that still fit stay, unless ARGS=--upgrade.
 lock: env-dev

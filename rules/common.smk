@@ -55,6 +55,8 @@ from emoprobe.results.layout import (
 )
 from emoprobe.steering.grid import EDIT
 from emoprobe.workflow.checks import check_study
+from emoprobe.workflow.drawing import SampleRequest
+from emoprobe.workflow.gpu_checks import continued, placement_lines
 from emoprobe.workflow.inputs import Inputs
 from emoprobe.workflow.remembered import CHECKS
 from emoprobe.workflow.targets import (
@@ -63,6 +65,7 @@ from emoprobe.workflow.targets import (
     UnknownTargetError,
     budget,
     directory_targets,
+    requests_in_flight,
     turns,
     warnings,
 )
@@ -87,7 +90,7 @@ try:
         given = typed(dict(workflow.config_settings.config))
         values = merged(values, with_includes(given, Path()))
     STUDY = study_of(values, folder=CONFIG_FILES[-1].parent if CONFIG_FILES else Path())
-    STUDY = follow(STUDY)
+    STUDY = continued(follow(STUDY), ROOT)
     process.check_text(STUDY, Path.cwd(), ROOT.absolute(), CODE)
     check_study(STUDY, cache=CHECKS)
 except ConfigError as error:
@@ -126,11 +129,16 @@ ACCESS = Access(
     PYTHON,
     CODE,
     turns(STUDY),
+    requests_in_flight(STUDY),
 )
 if workflow.is_main_process:
     if not workflow.output_settings.dryrun:
         process.write_plan(STUDY, PLAN)
-    for line in [budget(STUDY, EXPERIMENTS), *warnings(STUDY, EXPERIMENTS)]:
+    for line in [
+        budget(STUDY, EXPERIMENTS),
+        *placement_lines(STUDY, CHECKS),
+        *warnings(STUDY, EXPERIMENTS),
+    ]:
         logger.info(line)
 
 
@@ -222,6 +230,19 @@ def request(kind):
     names = [each.name for each in fields(job)]
     return with_signature(
         lambda wildcards, input: JobRequest(ACCESS, job(*name_of(wildcards, *names)))
+    )
+
+
+@with_signature
+def sample_request(wildcards, input):
+    """The request that draws a sample, see `request`."""
+    name = wildcards.experiment
+    return SampleRequest(
+        (PYTHON, str(CODE / "scripts"), "prepare_sample"),
+        str(PLAN / f"{name}.json"),
+        str(ROOT / name),
+        wildcards.sample,
+        ACCESS.turns[name],
     )
 
 
@@ -335,6 +356,11 @@ def storage_of(wildcards):
 def experiment_folder(wildcards):
     """The folder of the experiment of a job."""
     return str(ROOT / wildcards.experiment)
+
+
+def read_experiment_folder(wildcards, input):
+    """The same, where it must make nothing again, see `script_command`."""
+    return experiment_folder(wildcards)
 
 
 def study_folder(wildcards):

@@ -23,7 +23,7 @@ rule prepare_model:
         "{params.script} --config {params.config} --cache {params.cache:q} --output {output:q} > {log:q} 2>&1"
 
 
-# A job a sample, so that drawing more concerns the new ones alone. The pool opens the data once for all of them.
+# A job a sample, so that drawing more concerns the new ones alone. The executor of this project has one process draw all.
 rule prepare_sample:
     """Draw one question from the data set."""
     input:
@@ -41,7 +41,7 @@ rule prepare_sample:
     resources:
         requests=1,
     params:
-        request=request("sample"),
+        request=sample_request,
         data=trigger("data"),
     shell:
         "{params.request} 2> {log:q}"

@@ -1,4 +1,4 @@
-# From activations to directions, and to trajectories that are steered along them. All are thin jobs of the pool.
+# From activations to directions, and to trajectories that are steered along them.
 
 
 rule fit_direction:
@@ -15,15 +15,14 @@ rule fit_direction:
     localrule: True
     conda:
         ENVIRONMENT
-    threads: 0
-    resources:
-        requests=1,
     params:
-        request=request("direction"),
+        script=script_command("fit_direction"),
+        config=config_file,
+        folder=read_experiment_folder,
         made_from=direction_trigger,
         code=triggers.code("fit_direction"),
     shell:
-        "{params.request} 2> {log:q}"
+        "{params.script} --config {params.config} --experiment {params.folder:q} {wildcards.direction} > {log:q} 2>&1"
 
 
 rule steer:

@@ -1,12 +1,12 @@
 """Compute what the variants did: accuracy, paired tests, the shape of the answers, agreement, workers."""
 
 from emoprobe.stages.behaviour import analyze_behaviour
-from scripts.arguments import experiment_arguments, told
+from scripts.arguments import exit_on, experiment_arguments
 
 
 def main() -> None:
     """Command line; see --help."""
-    with told():
+    with exit_on():
         analyze_behaviour(*experiment_arguments(__doc__))
 
 

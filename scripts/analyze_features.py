@@ -3,12 +3,12 @@
 from emoprobe.models.autoencoders import AutoencoderError
 from emoprobe.results.activation_folder import ActivationError
 from emoprobe.stages.features.analyze import analyze_features
-from scripts.arguments import experiment_arguments, told
+from scripts.arguments import exit_on, experiment_arguments
 
 
 def main() -> None:
     """Command line; see --help."""
-    with told(ActivationError, AutoencoderError):
+    with exit_on(ActivationError, AutoencoderError):
         analyze_features(*experiment_arguments(__doc__))
 
 

@@ -17,7 +17,7 @@ from emoprobe.results.record import DamagedError
 
 
 @contextmanager
-def told(*errors: type[Exception]) -> Iterator[None]:
+def exit_on(*errors: type[Exception]) -> Iterator[None]:
     """End the program with the message of an error that a person is meant to read: a damaged file, or these types."""
     meant: tuple[type[Exception], ...] = (DamagedError, *errors)
     try:

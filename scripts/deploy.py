@@ -6,7 +6,7 @@ import sys
 from emoprobe.config.errors import ConfigError
 from emoprobe.config.files import load_study
 from server.deploy.deploy import deploy
-from server.deploy.deployed_model import DeployedModel
+from server.deploy.deployment import DeployedModel
 from server.deploy.host import HostError
 
 

@@ -8,13 +8,13 @@ from emoprobe.models.source import ModelCard, is_missing, tokenizer_directory
 from emoprobe.results import atomic
 from emoprobe.workflow.prompt_checks import describe_prompt
 from emoprobe.workflow.provenance import experiment_metadata
-from scripts.arguments import experiment_arguments, told
+from scripts.arguments import exit_on, experiment_arguments
 
 
 def main() -> None:
     """Command line; see --help."""
     config, layout = experiment_arguments(__doc__)
-    with told():
+    with exit_on():
         card = ModelCard.read(layout.model)
     prompt = None
     # An experiment whose model has moved or been removed is described without its prompts: no answer needs it.

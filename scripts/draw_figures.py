@@ -4,7 +4,7 @@ import argparse
 
 from emoprobe.report.figures import FIGURES
 from emoprobe.stages.figures import draw
-from scripts.arguments import add_experiment, read_experiment, told
+from scripts.arguments import add_experiment, exit_on, read_experiment
 
 
 def main() -> None:
@@ -13,7 +13,7 @@ def main() -> None:
     add_experiment(parser)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(FIGURES)}")
     config, layout, arguments = read_experiment(parser)
-    with told():
+    with exit_on():
         draw(config, layout, arguments.names)
 
 

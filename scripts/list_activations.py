@@ -4,13 +4,13 @@ from emoprobe.conversations.samples import captured_pairs
 from emoprobe.results import atomic
 from emoprobe.results.activation_folder import ActivationError
 from emoprobe.results.manifest import manifest
-from scripts.arguments import experiment_arguments, told
+from scripts.arguments import exit_on, experiment_arguments
 
 
 def main() -> None:
     """Command line; see --help."""
     config, layout = experiment_arguments(__doc__)
-    with told(ActivationError):
+    with exit_on(ActivationError):
         entries = manifest(layout, captured_pairs(config))
     atomic.write_json(layout.manifest, entries.model_dump(mode="json"))
 

@@ -3,12 +3,12 @@
 from emoprobe.models.autoencoders import AutoencoderError
 from emoprobe.results.activation_folder import ActivationError
 from emoprobe.stages.features.measure import measure_autoencoders
-from scripts.arguments import experiment_arguments, told
+from scripts.arguments import exit_on, experiment_arguments
 
 
 def main() -> None:
     """Command line; see --help."""
-    with told(ActivationError, AutoencoderError):
+    with exit_on(ActivationError, AutoencoderError):
         measure_autoencoders(*experiment_arguments(__doc__))
 
 

@@ -5,9 +5,9 @@ import contextlib
 
 from emoprobe.config.errors import ConfigError
 from emoprobe.config.files import load_study
-from server.deploy.deployed_model import DeployedModel
+from server.deploy.deploy import monitor
+from server.deploy.deployment import DeployedModel
 from server.deploy.host import HostError
-from server.deploy.monitor import monitor
 
 
 def main() -> None:

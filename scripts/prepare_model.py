@@ -1,6 +1,7 @@
 """Make the model of an experiment ready and write its card."""
 
 import argparse
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,9 @@ from emoprobe.config.files import load_config
 from emoprobe.config.science.capture import RESID_POST, Capture
 from emoprobe.conversations.rendering import PromptError, Renderer
 from emoprobe.conversations.variants import VariantError
+from emoprobe.models.placement import PlacementError
+from emoprobe.models.resolved import resolve
+from emoprobe.models.server_hardware import ServerHardware
 from emoprobe.models.source import EMBEDDED, ModelCard, ModelError, check_capture, prepare, tokenizer_directory
 from emoprobe.results import atomic
 from emoprobe.workflow.prompt_checks import check_prompts, same_prompts
@@ -54,6 +58,24 @@ def with_tokenizer(config: Config, card: ModelCard) -> ModelCard:
     return card
 
 
+def with_resolved(config: Config, card: ModelCard, root: Path) -> ModelCard:
+    """Decide what each `auto` of the configuration is, once for the results in a folder.
+
+    Where only the card was lost, the values that the metadata keep are taken again.
+
+    Raises:
+        PlacementError: the model does not fit on the servers' GPUs.
+    """
+    directory = tokenizer_directory(card)
+    values = resolve(config, directory, ServerHardware.of(config))
+    try:
+        described = json.loads((root / "metadata.json").read_text(encoding="utf-8"))["model"]
+        kept = described["resolved"] if described["sha256"] == card.sha256 else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        kept = {}
+    return replace(card, resolved={key: kept.get(key, value) for key, value in values.items()} or None)
+
+
 def main() -> None:
     """Command line; see --help."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -65,12 +87,13 @@ def main() -> None:
     try:
         card = prepare(config.model, arguments.cache, weights=not all_foreign(config))
         card = with_tokenizer(config, card)
+        card = with_resolved(config, card, arguments.output.parent)
         if config.capture.enabled and Path(card.path).is_dir() and not surely_fits(config):
             check_capture(config.capture, Path(card.path))
         if config.features.layer is not None and config.features.enabled and Path(card.path).is_dir():
             wanted = Capture(layers=[config.features.layer], hook_points=[RESID_POST])
             check_capture(wanted, Path(card.path), "features: ")
-    except ModelError as error:
+    except (ModelError, PlacementError) as error:
         sys.exit(str(error))
     atomic.write_json(arguments.output, card.to_json())
 

@@ -2,12 +2,12 @@
 
 from emoprobe.results.activation_folder import ActivationError
 from emoprobe.stages.probes import probe
-from scripts.arguments import experiment_arguments, told
+from scripts.arguments import exit_on, experiment_arguments
 
 
 def main() -> None:
     """Command line; see --help."""
-    with told(ActivationError):
+    with exit_on(ActivationError):
         probe(*experiment_arguments(__doc__))
 
 

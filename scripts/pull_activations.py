@@ -2,13 +2,13 @@
 
 from emoprobe.results.activation_folder import ActivationError
 from emoprobe.storage.pull import pull
-from scripts.arguments import stored_experiments, told
+from scripts.arguments import exit_on, stored_experiments
 
 
 def main() -> None:
     """Command line; see --help."""
     for config, layout in stored_experiments(__doc__):
-        with told(ActivationError):
+        with exit_on(ActivationError):
             pull(layout, config.storage)
 
 

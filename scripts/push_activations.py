@@ -5,7 +5,7 @@ import sys
 from emoprobe.conversations.samples import captured_pairs
 from emoprobe.results.activation_folder import METADATA, ActivationError
 from emoprobe.storage.push import push
-from scripts.arguments import stored_experiments, told
+from scripts.arguments import exit_on, stored_experiments
 
 
 def main() -> None:
@@ -14,7 +14,7 @@ def main() -> None:
         pairs = [pair for pair in captured_pairs(config) if (layout.activations(*pair) / METADATA).exists()]
         if not pairs:
             sys.exit(f"{layout.root}: has no activations to push; run the experiment first")
-        with told(ActivationError):
+        with exit_on(ActivationError):
             push(layout, pairs, config.storage)
 
 

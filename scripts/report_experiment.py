@@ -1,12 +1,12 @@
 """Write an experiment's headline numbers and the page to read."""
 
 from emoprobe.stages.report import write_report
-from scripts.arguments import experiment_arguments, told
+from scripts.arguments import exit_on, experiment_arguments
 
 
 def main() -> None:
     """Command line; see --help."""
-    with told():
+    with exit_on():
         write_report(*experiment_arguments(__doc__))
 
 

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from emoprobe.results.layout import Layout
 from emoprobe.stages.study import report_study
-from scripts.arguments import told
+from scripts.arguments import exit_on
 
 
 def main() -> None:
     """Command line; see --help."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--study", required=True, type=Path, help="folder of the study")
-    with told():
+    with exit_on():
         report_study(Layout(parser.parse_args().study))
 
 

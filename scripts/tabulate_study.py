@@ -6,7 +6,7 @@ from pathlib import Path
 from emoprobe.config.files import load_config
 from emoprobe.results.layout import Layout
 from emoprobe.stages.study_table import tabulate_study
-from scripts.arguments import told
+from scripts.arguments import exit_on
 
 
 def main() -> None:
@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("experiments", nargs="+", metavar="EXPERIMENT", help="in the order of the tables")
     arguments = parser.parse_args()
     configs = {name: load_config(arguments.plan / f"{name}.json") for name in arguments.experiments}
-    with told():
+    with exit_on():
         tabulate_study(configs, arguments.results, Layout.of(arguments.study, arguments.results))
 
 

@@ -2,13 +2,13 @@
 
 from emoprobe.conversations.samples import experiment_pairs
 from emoprobe.stages.trajectories import tabulate
-from scripts.arguments import experiment_arguments, told
+from scripts.arguments import exit_on, experiment_arguments
 
 
 def main() -> None:
     """Command line; see --help."""
     config, layout = experiment_arguments(__doc__)
-    with told():
+    with exit_on():
         tabulate(config, layout, experiment_pairs(config))
 
 

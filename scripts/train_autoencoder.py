@@ -4,7 +4,7 @@ import argparse
 
 from emoprobe.results.activation_folder import ActivationError
 from emoprobe.stages.features.train import train_autoencoder
-from scripts.arguments import add_experiment, read_experiment, told
+from scripts.arguments import add_experiment, exit_on, read_experiment
 
 
 def main() -> None:
@@ -15,7 +15,7 @@ def main() -> None:
     config, layout, arguments = read_experiment(parser)
     if arguments.name not in config.features.autoencoders:
         parser.error(f"{arguments.name} is none of {', '.join(config.features.autoencoders) or 'no autoencoders'}")
-    with told(ActivationError):
+    with exit_on(ActivationError):
         train_autoencoder(config, layout, arguments.name)
 
 

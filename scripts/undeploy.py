@@ -5,7 +5,7 @@ import argparse
 from emoprobe.config.errors import ConfigError
 from emoprobe.config.files import load_study
 from server.deploy.deploy import undeploy
-from server.deploy.deployed_model import DeployedModel
+from server.deploy.deployment import DeployedModel
 from server.deploy.host import HostError
 
 

@@ -7,14 +7,14 @@ from emoprobe.results import atomic
 from emoprobe.results.activation_folder import ActivationError
 from emoprobe.results.verification import verify
 from emoprobe.workflow.steered import steering_grid
-from scripts.arguments import experiment_arguments, told
+from scripts.arguments import exit_on, experiment_arguments
 
 
 def main() -> None:
     """Command line; see --help."""
     config, layout = experiment_arguments(__doc__)
     steered = steering_grid(config.model_dump_json(), None).trajectories if config.steering.enabled else ()
-    with told(ActivationError):
+    with exit_on(ActivationError):
         found = verify(layout, experiment_pairs(config), captured_pairs(config), steered)
     if found.unhashed:
         print(

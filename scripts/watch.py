@@ -16,9 +16,8 @@ from emoprobe.config.files import load_study
 from emoprobe.results.layout import RESULTS
 from emoprobe.workflow.progress import ExperimentProgress, FileCount, PlanProgress, snapshot, token_rates
 from server.deploy.deployment import follow
-from server.pool.address import pool_status
+from server.pool.address import FleetStatus, PoolStatus, pool_status
 from server.pool.run import address_path
-from server.pool.status import FleetStatus, PoolStatus
 
 MAX_FAILURES = 6
 Bar = ProgressBar | str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import ipaddress
 import logging
 import os
@@ -14,7 +15,11 @@ from typing import TYPE_CHECKING
 from server.guard import KEY_VARIABLE, NONCE_VARIABLE, Guard
 
 if TYPE_CHECKING:
-    from server.capture.pushing import Pusher
+    from server.capture.activations import Pusher
+
+
+# Parameters of mallopt, from <malloc.h> of glibc, which accepts at most 32 MiB for the second.
+MALLOC_OPTIONS = {"M_ARENA_MAX": (-8, 1), "M_MMAP_THRESHOLD": (-3, 32 << 20), "M_TRIM_THRESHOLD": (-1, 128 << 20)}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -59,12 +64,23 @@ def make_pusher(arguments: argparse.Namespace) -> Pusher | None:
     if arguments.push is None:
         return None
     from emoprobe.config.execution.storage import Storage
-    from server.capture.pushing import Pusher
+    from server.capture.activations import Pusher
 
     try:
         return Pusher(arguments.push, Storage.model_validate_json(arguments.push_settings))
     except ValueError as error:
         sys.exit(f"--push {error}")
+
+
+def keep_freed_memory() -> None:
+    """Make glibc allocate all but the largest tensors from one heap that shrinks late; call it before threads start.
+
+    By default the kernel maps and clears every page of a new tensor: up to a seventh of the time of a pass on a CPU.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for option, value in MALLOC_OPTIONS.values():
+            mallopt(option, value)
 
 
 def main() -> None:
@@ -73,20 +89,15 @@ def main() -> None:
     logging.basicConfig(
         level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
-    from server.capture.allocator import keep_freed_memory
-
     keep_freed_memory()
-    # Where it is installed, transformers imports scikit-learn for a way of decoding that is not used here: a second.
-    sys.modules["sklearn"] = None  # type: ignore[assignment]
     import torch
     import uvicorn
 
     from emoprobe.models.source import first_line
-    from server.capture.activation_writer import ActivationWriter
+    from server.capture.activations import ActivationWriter
     from server.capture.app import create_app
-    from server.capture.connections import LimitedProtocol, connection_limit
     from server.capture.engine import BatchEngine
-    from server.capture.limits import LocalOnly
+    from server.capture.limits import LimitedProtocol, LocalOnly, connection_limit
     from server.capture.model import ServedModel
     from server.capture.service import Service
 

@@ -198,10 +198,10 @@ def reserved_port(host: str) -> socket.socket:
 def fingerprint() -> str:
     """A short name for this node's kind of processor and GPU: what is compiled for one may not run on another."""
     processor = _text(Path("/proc/cpuinfo")).split("\n\n")[0].splitlines()
-    found = [line for line in processor if line.startswith(("model name", "flags", "Features", "CPU part"))]
+    about = [line for line in processor if line.startswith(("model name", "flags", "Features", "CPU part"))]
     for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
-        found += [line for line in _text(path).splitlines() if line.startswith("Model")]
-    return hashlib.sha256("\n".join(found).encode()).hexdigest()[:12]
+        about += [line for line in _text(path).splitlines() if line.startswith("Model")]
+    return hashlib.sha256("\n".join(about).encode()).hexdigest()[:12]
 
 
 def _text(path: Path) -> str:

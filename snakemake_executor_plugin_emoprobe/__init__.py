@@ -1,11 +1,13 @@
-"""Snakemake's executor for plans of many short jobs: requests to the pool are sent from Snakemake's own process.
+"""Snakemake's executor for plans of many short jobs: requests are sent from Snakemake's own process.
 
+Requests for model output go to the pool; samples are drawn by one child process.
 A shell, a process and a thread for each of thousands of trajectories cost more than all else about them. The local
 executor, which this one extends, runs all other jobs. Chosen with `executor: emoprobe` in a profile; Snakemake finds
 the plugin by the name of this package. Other executors run the same jobs by their commands.
 
 Together with `scheduler: emoprobe`, requests are handed over as soon as they are ready, and wait here: Snakemake looks
-at all ready jobs whenever one has finished. At most as many as the resource `requests` allows are in flight.
+at all ready jobs whenever one has finished. At most as many are in flight as the servers take at once
+(`workers.requests` each), or the resource `requests` allows.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import sys
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from snakemake.exceptions import WorkflowError
 from snakemake.executors import local
@@ -24,11 +26,13 @@ from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.settings import ExecutorSettingsBase
 
 from snakemake_executor_plugin_emoprobe.command_line import OptionError, check_config_options
-from snakemake_executor_plugin_emoprobe.desk import REQUEST, Desk
+
+if TYPE_CHECKING:
+    from snakemake_executor_plugin_emoprobe.desk import Desk
 
 common_settings = local.common_settings
 
-REQUESTS = "requests"
+REQUEST, REQUESTS = "request", "requests"
 
 
 @dataclass
@@ -44,7 +48,7 @@ class ExecutorSettings(ExecutorSettingsBase):
 
 
 class Executor(local.Executor):
-    """The local executor, but for jobs that are a request to the pool."""
+    """The local executor, except for jobs that are requests."""
 
     def __post_init__(self) -> None:
         """No request has been made yet."""
@@ -60,21 +64,24 @@ class Executor(local.Executor):
         requests = [job for job in jobs if self.is_request(job)]
         if requests:
             if self._desk is None:
+                from snakemake_executor_plugin_emoprobe.desk import Desk  # needs the library, see `is_request`
+
                 limit = self.workflow.global_resources.get(REQUESTS)
                 self._desk = Desk(self, getattr(limit, "value", limit) or self.workflow.resource_settings.cores or 1)
             self._desk.take(requests)
         super().run_jobs([job for job in jobs if not self.is_request(job)])
 
     def is_request(self, job: Any) -> bool:
-        """Whether a job is nothing but a request to the pool that this process can send.
+        """Whether a job is nothing but a request that this process can send.
 
         In environments that Snakemake makes, another interpreter starts the pool.
         """
         if job.is_group() or self.workflow.deployment_settings.deployment_method:
             return False
-        from server.pool.protocol import JobRequest  # the Snakefile has made it importable by now
+        from emoprobe.workflow.drawing import SampleRequest  # the Snakefile has made it importable by now
+        from server.pool.protocol import JobRequest
 
-        return isinstance(job.params.get(REQUEST), JobRequest)
+        return isinstance(job.params.get(REQUEST), JobRequest | SampleRequest)
 
     def run_job(self, job: Any) -> None:
         """Run a job of its own shell or process."""

@@ -8,16 +8,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 
-if TYPE_CHECKING:
-    from server.pool.client import PoolClient
-    from server.pool.protocol import Access, JobRequest
-    from snakemake_executor_plugin_emoprobe import Executor
-
-REQUEST = "request"
+from emoprobe.workflow.drawing import SampleProcess, SampleRequest
+from server.pool.client import PoolClient
+from server.pool.protocol import Access, JobRequest
+from snakemake_executor_plugin_emoprobe import REQUEST, Executor
 
 
 class Desk:
@@ -28,7 +26,7 @@ class Desk:
 
     Args:
         executor: prepares jobs and reports them.
-        limit: requests in flight at most.
+        limit: requests in flight at most, or as many as the servers take at once (`Access.requests`) if these are more.
     """
 
     def __init__(self, executor: Executor, limit: int) -> None:
@@ -40,14 +38,17 @@ class Desk:
         self._answers: list[tuple[int, str]] = []
         self._unreported = 0
         self._stopped = self._closed = False
-        self._clients: dict[Access, PoolClient] = {}
+        self._clients: dict[Access | tuple[str, ...], PoolClient | SampleProcess] = {}
         self._reasons: set[str] = set()
         threading.Thread(target=self._work, name="requests", daemon=True).start()
 
     def take(self, jobs: Sequence[Any]) -> None:
         """Queue jobs."""
         entries = [(self._rank(job), job) for job in jobs]
+        requests = [job.params[REQUEST] for job in jobs]
+        taken = [request.access.requests for request in requests if isinstance(request, JobRequest)]
         with self._changed:
+            self._limit = max(self._limit, *taken, 0)
             for entry in entries:
                 heapq.heappush(self._waiting, entry)
             self._changed.notify()
@@ -73,8 +74,7 @@ class Desk:
             client.close()
 
     def _rank(self, job: Any) -> tuple[int, int, int, int]:
-        request: JobRequest = job.params[REQUEST]
-        turn, place = request.access.turns.get(request.job.experiment, (-1, -1))
+        turn, place = job.params[REQUEST].order
         return (turn, -job.priority, place, job.jobid)
 
     def _work(self) -> None:
@@ -103,7 +103,7 @@ class Desk:
         """Prepare jobs and send their requests."""
         failed: dict[Any, Exception] = {}
         self._executor.workflow.async_run(_prepare(jobs, failed))
-        requests: dict[Access, list[tuple[int, Any]]] = {}
+        requests: dict[Access | tuple[str, ...], list[tuple[int, Any]]] = {}
         for job in jobs:
             info = SubmittedJobInfo(job=job)
             if job in failed:
@@ -112,21 +112,28 @@ class Desk:
             if self._executor.is_shown():
                 self._executor.run_job_pre(job)
             self._executor.report_job_submission(info)
-            request: JobRequest = job.params[REQUEST]
+            request: JobRequest | SampleRequest = job.params[REQUEST]
             number = next(self._numbers)
             with self._changed:
                 self._flying[number] = info
-            requests.setdefault(request.access, []).append((number, request.job))
-        for access, numbered in requests.items():
-            self._client(access).ask(numbered)
+            if isinstance(request, JobRequest):
+                requests.setdefault(request.access, []).append((number, request.job))
+            else:
+                requests.setdefault(request.script, []).append((number, request))
+        for receiver, numbered in requests.items():
+            client: Any = self._client(receiver)
+            client.ask(numbered)
 
-    def _client(self, access: Access) -> PoolClient:
-        from server.pool.client import PoolClient
-
+    def _client(self, receiver: Access | tuple[str, ...]) -> PoolClient | SampleProcess:
+        """The client of a pool, or of the process of a script that draws samples."""
         with self._changed:
-            if access not in self._clients:
-                self._clients[access] = PoolClient(access, self._answered)
-            return self._clients[access]
+            if receiver not in self._clients:
+                self._clients[receiver] = (
+                    PoolClient(receiver, self._answered)
+                    if isinstance(receiver, Access)
+                    else SampleProcess(receiver, self._answered)
+                )
+            return self._clients[receiver]
 
     def _answered(self, number: int, reason: str) -> None:
         """Note what came of a request; runs in a thread of a client."""

@@ -62,6 +62,8 @@ class Section(BaseModel):
                 del values[name]
             elif isinstance(value, Section):
                 values[name] = value.described()
+            elif isinstance(value, dict):
+                values[name] |= {key: entry.described() for key, entry in value.items() if isinstance(entry, Section)}
         return values
 
     def _unchanged(self, name: str) -> bool:

@@ -167,8 +167,9 @@ def load_transform(name: str, reference: str) -> Callable[[list[Message]], Any]:
 def identity(config: Config, name: str) -> str:
     """What a variant's trajectories depend on: its texts and placement, or the source of its transform.
 
-    The valence is left out: it is a label for the analysis. A scrambled variant has the texts that it places, so that
-    another text of its source, or another seed, makes it anew. What cannot be found is left to the checks of a plan.
+    Valence and arousal are left out: they are labels for the analysis. A scrambled variant has the texts that it
+    places, so that another text of its source, or another seed, makes it anew. What cannot be found is left to the
+    checks of a plan.
     """
     variant = config.variants[name]
     if variant.transform is None:

@@ -42,7 +42,8 @@ class ModelCard:
 
     `path` is what the servers load: a directory, or the hub id where only foreign servers hold the weights.
     `sha256` is that of `directory_sha256`. `tokenizer` is the library that prompts are tokenized with; null stands for
-    the fast one (`tokenizers`), and `transformers` is named where the two differ.
+    the fast one (`tokenizers`), and `transformers` is named where the two differ. `resolved` has what each `auto` of
+    the configuration became, by dotted key; null in results of version 0.2, which knows none.
     """
 
     source: str
@@ -51,10 +52,12 @@ class ModelCard:
     sha256: str
     max_length: int | None
     tokenizer: str | None = None
+    resolved: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, in a fixed order; a `tokenizer` of null is left out, as older versions know none."""
-        return {key: value for key, value in asdict(self).items() if key != "tokenizer" or value is not None}
+        """Plain values, in a fixed order; what older versions do not know is left out where it is null."""
+        later = ("tokenizer", "resolved")
+        return {key: value for key, value in asdict(self).items() if key not in later or value is not None}
 
     @classmethod
     def read(cls, path: Path) -> ModelCard:
@@ -383,6 +386,11 @@ def shapes(path: Path) -> dict[str, list[int]]:
         WeightsError: it is none, or has not as many bytes as its header says.
         OSError: it cannot be read.
     """
+    return {name: shape for name, (_, shape) in tensors(path).items()}
+
+
+def tensors(path: Path) -> dict[str, tuple[str, list[int]]]:
+    """Return each tensor of a safetensors file with its type (`BF16`) and its shape; raises as `shapes`."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(LENGTH), "little")
@@ -390,11 +398,13 @@ def shapes(path: Path) -> dict[str, list[int]]:
             raise WeightsError("it has no safetensors header")
         content = file.read(length)
     try:
-        tensors = {name: entry for name, entry in json.loads(content).items() if name != "__metadata__"}
-        data = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
-        extents = {name: [int(extent) for extent in entry["shape"]] for name, entry in tensors.items()}
+        entries = {name: entry for name, entry in json.loads(content).items() if name != "__metadata__"}
+        data = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+        described = {
+            name: (str(entry["dtype"]), [int(extent) for extent in entry["shape"]]) for name, entry in entries.items()
+        }
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         raise WeightsError("its safetensors header cannot be understood") from None
     if LENGTH + length + data != size:
         raise WeightsError(f"it has {size} bytes, its header tells of {LENGTH + length + data}")
-    return extents
+    return described

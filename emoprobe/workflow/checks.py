@@ -25,6 +25,7 @@ from emoprobe.conversations.variants import VariantError, load_transform, varian
 from emoprobe.models import autoencoders
 from emoprobe.models.settings import layer_count, stream_width
 from emoprobe.results.layout import MODELS
+from emoprobe.workflow.gpu_checks import check_placement
 from emoprobe.workflow.heavy_checks import MOST_ROWS, ask, row_problems, unless_unanswered
 from emoprobe.workflow.model_checks import check_model, directory_of
 from emoprobe.workflow.remembered import remembered, version
@@ -49,7 +50,7 @@ def check_config(config: Config, cache: Path | None = None, converted: Path = MO
         *_slurm(config),
     ]
     # Data that cannot be read would be told twice.
-    return found or check_steering(config, cache)
+    return found or [*check_placement(config, cache, converted), *check_steering(config, cache)]
 
 
 def check_study(study: Study, cache: Path | None = None, converted: Path = MODELS) -> None:
@@ -174,6 +175,8 @@ def _slurm(config: Config) -> Iterator[str]:
     if shutil.which("sbatch") is None:
         yield "workers.slurm: sbatch is not on the path; run where SLURM's commands are, or remove the key"
     wanted = config.generation.engine.tensor_parallel
+    if isinstance(wanted, str):
+        return
     for number, shape in enumerate(config.workers.slurm):
         if wanted > 1 and shape.gpus < wanted:
             yield f"workers.slurm.{number}.gres = {shape.gres!r}: generation.engine.tensor_parallel needs {wanted} GPUs"

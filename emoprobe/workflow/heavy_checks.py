@@ -10,9 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from emoprobe.config.experiment import Config
 from emoprobe.config.science.capture import Capture
 from emoprobe.config.science.dataset import Dataset
 from emoprobe.conversations.samples import DataError, Drawer
+from emoprobe.models.placement import PlacementError
+from emoprobe.models.resolved import placed
+from emoprobe.models.server_hardware import ServerHardware
 from emoprobe.models.source import ModelError, check_capture
 from emoprobe.workflow.remembered import remembered
 
@@ -66,7 +70,28 @@ def capture_problems(directory: str, captures: list[tuple[str, dict[str, Any]]])
     return list(dict.fromkeys(lines))
 
 
-CHECKS: dict[str, Callable[..., list[str]]] = {"rows": row_problems, "capture": capture_problems}
+def placement_lines(directory: str, config: dict[str, Any], dtype: str, memory: list[float]) -> list[str]:
+    """Return how servers share GPUs, behind `yes`, or why they cannot, behind `no`; nothing where it is not known.
+
+    Args:
+        directory: of the model.
+        config: the experiment as plain values.
+        dtype: of the computation.
+        memory: of each GPU, GB.
+    """
+    settings, servers = Config.model_validate(config), ServerHardware("gpu", tuple(memory))
+    try:
+        placement = placed(settings, Path(directory), servers, dtype)
+    except PlacementError as error:
+        return ["no", str(error)]
+    return [] if placement is None else ["yes", str(placement)]
+
+
+CHECKS: dict[str, Callable[..., list[str]]] = {
+    "rows": row_problems,
+    "capture": capture_problems,
+    "placement": placement_lines,
+}
 
 
 def ask(check: str, *arguments: Any) -> list[str]:

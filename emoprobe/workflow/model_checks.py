@@ -20,6 +20,8 @@ from emoprobe.conversations.samples import DataError, draw
 from emoprobe.conversations.sources import files
 from emoprobe.conversations.variants import VariantError, opening_messages
 from emoprobe.models import source as models
+from emoprobe.models.resolved import dtype_of
+from emoprobe.models.server_hardware import ServerHardware
 from emoprobe.models.settings import (
     context_length,
     downloaded,
@@ -97,6 +99,8 @@ def _context(config: Config, directory: Path, settings: dict[str, Any], cache: P
     limit, named = context, f"the model in {directory} takes"
     if generation.backend == "vllm":
         asked = generation.engine.max_model_len
+        if isinstance(asked, str):
+            asked = None  # what is needed, up to what the model takes
         started = not config.workers.endpoints and "VLLM_ALLOW_LONG_MAX_MODEL_LEN" not in os.environ
         if asked is not None and context is not None and asked > context and started:
             yield (
@@ -157,9 +161,10 @@ def _quantised(config: Config, directory: Path, settings: dict[str, Any]) -> Ite
     if section is None or config.deploy.backend is not None:
         return
     where, gpu = f"model.source: {directory}", hardware() == "cuda" or any(shape.gpus for shape in config.workers.slurm)
+    dtype = dtype_of(config, settings, ServerHardware("gpu" if gpu else "cpu"))
     reasons = []
     if "vllm" in config.server_kinds and not config.workers.endpoints:
-        reasons.append(why_not_generated(section, config.model.dtype, gpu, _cpu_flags()))
+        reasons.append(why_not_generated(section, dtype, gpu, _cpu_flags()))
     if "nnsight" in config.server_kinds and not config.workers.capture_endpoints:
         reasons.append(why_not_loaded(str(section["quant_method"]), gpu))
     for reason in filter(None, reasons):

@@ -11,9 +11,10 @@ from pathlib import Path
 from emoprobe.config.experiment import Config
 from emoprobe.conversations.samples import captured_pairs, experiment_pairs, token_pairs
 from emoprobe.results.activation_folder import METADATA
-from emoprobe.results.layout import JOB_KINDS, SCORES, JobKind, Layout
+from emoprobe.results.layout import SCORES, Layout
 from emoprobe.results.record import DamagedError
 from emoprobe.results.trajectory import MESSAGES, STATE, AgentState
+from emoprobe.workflow.outcome import failed_jobs
 from emoprobe.workflow.remembered import CHECKS
 from emoprobe.workflow.steered import SteeredTargets
 
@@ -183,36 +184,13 @@ def _eta(parts: Iterable[tuple[int, float]]) -> float | None:
 
 
 def _failures(layout: Layout) -> list[tuple[str, str]]:
-    """What the last job of each kind failed to make, latest first, with the first line of the reason."""
-    found = []
-    for kind in JOB_KINDS:
-        logs = layout.root / "logs" / kind
-        for path in logs.rglob("*.log"):
-            name = path.relative_to(logs).with_suffix("")
-            with contextlib.suppress(OSError):  # the next job of that name has taken it away
-                status = path.stat()
-                if status.st_size and not _target(layout, kind, name).exists():
-                    reason = path.read_text(encoding="utf-8", errors="replace").strip().partition("\n")[0]
-                    found.append((status.st_mtime, f"{kind} {name}", reason))
-    return [(name, reason) for _, name, reason in sorted(found, reverse=True)]
-
-
-def _target(layout: Layout, kind: JobKind, name: Path) -> Path:
-    """The file that a job makes last, by its kind and the name of its log."""
-    match kind:
-        case "sample":
-            return layout.sample(name.name)
-        case "generate":
-            return layout.pair(str(name.parent), name.name) / MESSAGES
-        case "capture":
-            return layout.activations(str(name.parent), name.name) / METADATA
-        case "tokens":
-            return layout.tokens(str(name.parent), name.name) / METADATA
-        case "direction":
-            return layout.direction(name.name)
-        case "steer" | "score":
-            folder = layout.steered(str(name.parent.parent), name.parent.name, name.name)
-            return folder / (MESSAGES if kind == "steer" else SCORES)
+    """The jobs whose last run failed, latest first, each with the first line of the reason."""
+    failures = []
+    for kind, name, path in failed_jobs(layout):
+        with contextlib.suppress(OSError):  # the next job of that name has removed it
+            reason = path.read_text(encoding="utf-8", errors="replace").strip().partition("\n")[0]
+            failures.append((path.stat().st_mtime, f"{kind} {name}", reason))
+    return [(name, reason) for _, name, reason in sorted(failures, reverse=True)]
 
 
 def token_rates(configs: Mapping[str, Config], results: Path, now: float) -> dict[str, float]:

@@ -13,6 +13,7 @@ from emoprobe.config.execution.workers import Workers
 from emoprobe.config.experiment import Config
 from emoprobe.conversations.samples import sample_ids
 from emoprobe.models import hardware
+from emoprobe.models.resolved import with_values
 from emoprobe.models.source import ModelCard
 
 PACKAGES = (
@@ -60,6 +61,8 @@ def experiment_metadata(
     config: Config, card: ModelCard, code: Path, prompt: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """The content of `metadata.json`; `prompt` is what `describe_prompt` says."""
+    resolved = card.resolved or {}
+    config = with_values(config, resolved)
     generation, workers = config.generation, config.workers
     return {
         "experiment_name": config.experiment.name,
@@ -69,6 +72,7 @@ def experiment_metadata(
             "revision": card.revision,
             "sha256": card.sha256,
             "dtype": config.model.dtype,
+            **({"resolved": resolved} if resolved else {}),
         },
         **({} if prompt is None else {"prompt": prompt}),
         "samples": sample_ids(config.dataset),

@@ -353,6 +353,15 @@ def turns(study: Study) -> dict[str, tuple[int, int]]:
     }
 
 
+def requests_in_flight(study: Study) -> int:
+    """Return how many requests the servers of one kind take at once: `workers.requests` times their number."""
+    return max(
+        config.workers.requests * (len(config.workers.endpoints_of(kind)) or config.workers.started)
+        for config in study.configs.values()
+        for kind in config.server_kinds
+    )
+
+
 def budget(study: Study, experiments: Mapping[str, Targets]) -> str:
     """What a whole plan comes to, in a line an experiment and one for all: trajectories, tokens at most, servers."""
     lines = []

@@ -108,7 +108,7 @@ class Triggers:
             probes=digest(config.probes.content()),
             analysis=digest(config.analysis.content()),
             coherence=digest(config.steering.coherence.content()),
-            labels=digest([list(config.variants), [variant.valence for variant in config.variants.values()]]),
+            labels=digest(_labels(config)),
             tokens=versioned(digest([config.features.layer, config.features.dtype]), "tokens"),
             autoencoder=digest([weights_identity(config.features.autoencoder), config.experiment.seed]),
             evaluated=digest(config.features.evaluated),
@@ -116,6 +116,14 @@ class Triggers:
             references=digest(references_of(list(config.variants), config.analysis.references)),
             experiment=digest(described, ordered=True),  # the files show the order of variants
         )
+
+
+def _labels(config: Config) -> list[Any]:
+    """The names and labels of the variants; arousal only where a variant has one, as earlier versions had none."""
+    variants = config.variants.values()
+    arousal = [variant.arousal for variant in variants]
+    known: list[Any] = [list(config.variants), [variant.valence for variant in variants]]
+    return [*known, arousal] if any(arousal) else known
 
 
 @cache

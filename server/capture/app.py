@@ -15,14 +15,11 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from emoprobe.config.science.capture import STREAM_POINTS
-from server.capture.answers import error_body
-from server.capture.completions import Work
-from server.capture.errors import TOLD, BadRequestError, told
+from server.capture.completions import Work, events
+from server.capture.errors import REQUEST_ERRORS, AsciiJSON, BadRequestError, error_body, error_response
 from server.capture.limits import RequestLimits
-from server.capture.responses import AsciiJSON
 from server.capture.schema import ChatRequest, CompletionRequest, Interventions, Sampling, accepted_fields
 from server.capture.service import Service
-from server.capture.streaming import events
 
 MAX_BODY = 16 << 20
 MAX_BODIES = 512 << 20  # of all requests at once, with what becomes of them
@@ -58,7 +55,9 @@ def create_app(service: Service, api_key: str | None, request_timeout: float) ->
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
-        """Whether the model is loaded and warm, and what waits."""
+        """Report the load; status 503 once the device fails for good, so that the server is restarted."""
+        if service.engine.failure is not None:
+            raise HTTPException(503, f"the device failed, restart the server: {service.engine.failure}")
         return {"status": "ok", **service.engine.load}
 
     @app.get("/v1/models")
@@ -84,21 +83,24 @@ def create_app(service: Service, api_key: str | None, request_timeout: float) ->
         `residual_stream` says what the names that mean the same in every family are in this one: a site, or a sum of
         sites (a module path and its side, relative to a decoder layer); null, and why, where there is no such place.
         """
-        found = service.model.architecture
+        architecture = service.model.architecture
         return {
             "model": service.model.name,
             "architecture": type(service.model.causal).__name__,
             "revision": getattr(service.model.causal.config, "_commit_hash", None),
             "dtype": str(service.model.dtype).removeprefix("torch."),
-            "n_layers": found.n_layers,
-            "d_model": found.d_model,
+            "n_layers": architecture.n_layers,
+            "d_model": architecture.d_model,
             "max_model_len": service.model.max_length,
             "hook_points": [
-                {"name": name, "shape": ["n_layers", "n_positions", found.width(name)]}
-                for name in [*found.places, *found.widths]
+                {"name": name, "shape": ["n_layers", "n_positions", architecture.width(name)]}
+                for name in [*architecture.places, *architecture.widths]
             ],
             "residual_stream": {
-                name: {"is": str(found.places[name]) if name in found.places else None, "why": found.missing.get(name)}
+                name: {
+                    "is": str(architecture.places[name]) if name in architecture.places else None,
+                    "why": architecture.missing.get(name),
+                }
                 for name in STREAM_POINTS
             },
             "defaults": _defaults(service, request),
@@ -220,10 +222,10 @@ def _add_error_handlers(app: FastAPI) -> None:
         return AsciiJSON(error_body(str(error.detail), error.status_code), error.status_code, error.headers)
 
     async def failed(_: Request, error: Exception) -> Response:
-        status, body = told(error)
+        status, body = error_response(error)
         return AsciiJSON(body, status)
 
-    for kind in TOLD:
+    for kind in REQUEST_ERRORS:
         app.add_exception_handler(kind, failed)
 
     @app.exception_handler(Exception)

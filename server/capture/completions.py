@@ -1,26 +1,24 @@
-"""The two completion routes: generate, score and capture where asked to, and answer; as a stream see `streaming`."""
+"""The two completion routes: generate, score and capture, and answer at once or as a stream."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import math
+import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeVar
 
-from server.capture.answers import chat_choice, completion_choice, envelope, usage
-from server.capture.budget import LOGPROB, POSITION, TOKEN
-from server.capture.capturing import CaptureRequest
-from server.capture.choice_state import ChoiceState
+from server.capture.activations import CaptureRequest
 from server.capture.edits import LayerEdit, SequenceEdits
-from server.capture.engine import ForwardError
-from server.capture.errors import BadRequestError
-from server.capture.model import Captured
-from server.capture.prompts import TokenizedPrompt
+from server.capture.engine import ChoiceState, Logprob
+from server.capture.errors import REQUEST_ERRORS, BadRequestError, ForwardError, error_body, error_response
+from server.capture.model import Captured, TokenScores
+from server.capture.prompts import Decoder, PromptTokenizer, TokenizedPrompt
 from server.capture.schema import ChatRequest, CompletionRequest
-from server.capture.scoring import TokenScores
-from server.capture.service import Service, steering_of
+from server.capture.service import LOGPROB, POSITION, TOKEN, Service, steering_of
 
 MAX_ROWS = 1024
 DEFAULT_COMPLETION_TOKENS = 16  # what the OpenAI API gives a text completion that asks for nothing
@@ -148,8 +146,9 @@ class Work:
         if any(row.finish is None for row in self.rows):
             await self.stepped.wait()
             self.stepped.clear()
-        if any(row.finish == "error" for row in self.rows):
-            raise ForwardError()
+        for row in self.rows:
+            if row.finish == "error":
+                raise row.error or ForwardError()
         return any(row.finish is None for row in self.rows)
 
     async def score_prompts(self) -> None:
@@ -159,7 +158,9 @@ class Work:
             return
         steering = [steering_of(self.edits, prompt) for prompt in self.prompts]
         kl = (self.request.ndif.kl or 0) if self.request.ndif is not None else 0
-        scoring = (self.service.score(prompt, top, own, kl) for prompt, own in zip(self.prompts, steering, strict=True))
+        scoring = (
+            self.service.score(prompt, top, edits, kl) for prompt, edits in zip(self.prompts, steering, strict=True)
+        )
         self.scored = list(await asyncio.gather(*scoring))
         if not all(math.isfinite(value) for each in self.scored if each.scores for value in each.scores.token):
             if self.edits:
@@ -234,11 +235,11 @@ class Work:
         finally:
             self.cancel()
         kind = "chat.completion" if self.kind == "chat" else "text_completion"
-        found = envelope(self.identifier, kind, self.service.model.name)
-        found |= {"choices": self.choices(), "usage": self.usage()}
+        response = envelope(self.identifier, kind, self.service.model.name)
+        response |= {"choices": self.choices(), "usage": self.usage()}
         if self.kind == "chat" and self.request.return_token_ids:
-            found["prompt_token_ids"] = self.prompts[0].token_ids
-        return found | ({"ndif": crumb} if crumb is not None else {})
+            response["prompt_token_ids"] = self.prompts[0].token_ids
+        return response | ({"ndif": crumb} if crumb is not None else {})
 
 
 def _bytes_held(
@@ -262,3 +263,192 @@ def _bytes_held(
         layers = model.architecture.n_layers if edit.layers == "all" else len(edit.layers)
         size += 4 * model.architecture.d_model * layers
     return size
+
+
+def event(value: Any) -> str:
+    """One server-sent event."""
+    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
+
+
+DONE = "data: [DONE]\n\n"
+
+
+def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
+    """Token counts."""
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+    }
+
+
+def envelope(identifier: str, kind: str, model: str) -> dict[str, Any]:
+    """What every object and chunk begins with."""
+    return {"id": identifier, "object": kind, "created": int(time.time()), "model": model}
+
+
+def chat_choice(index: int, row: ChoiceState, tokens: PromptTokenizer, *, token_ids: bool) -> dict[str, Any]:
+    """One choice of a chat completion."""
+    choice: dict[str, Any] = {
+        "index": index,
+        "message": {"role": "assistant", "content": row.decoder.text, "refusal": None},
+        "logprobs": None if row.logprobs is None else {"content": chat_logprobs(row, tokens, 0)},
+        "finish_reason": row.finish,
+    }
+    return choice | ({"token_ids": row.token_ids} if token_ids else {})
+
+
+def chat_logprobs(row: ChoiceState, tokens: PromptTokenizer, begin: int) -> list[dict[str, Any]]:
+    """Log-probabilities of generated tokens from `begin` on, as chat completions have them."""
+
+    def entry(token: int, value: float) -> dict[str, Any]:
+        text = tokens.decode([token], special=True)
+        return {"token": text, "logprob": value, "bytes": list(text.encode())}
+
+    return [
+        {**entry(token, value), "top_logprobs": [entry(*best) for best in top]}
+        for token, (value, top) in zip(row.token_ids[begin:], row.scores[begin:], strict=True)
+    ]
+
+
+def completion_choice(
+    index: int,
+    row: ChoiceState,
+    prompt: TokenizedPrompt,
+    tokens: PromptTokenizer,
+    scores: TokenScores | None,
+    *,
+    echo: bool,
+    token_ids: bool,
+) -> dict[str, Any]:
+    """One choice of a text completion; with `echo`, the prompt stands before it."""
+    ahead = tokens.decode(prompt.token_ids, special=True) if echo else ""
+    logprobs = None
+    if row.logprobs is not None:
+        ids, values = list(row.token_ids), [*row.scores]
+        known: list[Logprob | None] = [*values]
+        if echo and scores is not None:
+            tops = scores.top or [[]] * len(scores.token)
+            # Nothing stands before the first token, so it has no probability.
+            known = [None, *zip(scores.token, tops, strict=True), *values]
+            ids = prompt.token_ids + ids
+        logprobs = completion_logprobs(ids, known, tokens, 0)
+    choice: dict[str, Any] = {
+        "index": index,
+        "text": ahead + row.decoder.text,
+        "logprobs": logprobs,
+        "finish_reason": row.finish or "length",
+    }
+    return choice | ({"token_ids": row.token_ids, "prompt_token_ids": prompt.token_ids} if token_ids else {})
+
+
+def completion_logprobs(
+    ids: list[int], known: list[Logprob | None], tokens: PromptTokenizer, offset: int
+) -> dict[str, Any]:
+    """Log-probabilities as text completions have them; `offset` is where the first token's text begins."""
+    texts = [tokens.decode([token], special=True) for token in ids]
+    offsets = []
+    for text in texts:
+        offsets.append(offset)
+        offset += len(text)
+    return {
+        "tokens": texts,
+        "token_logprobs": [None if entry is None else entry[0] for entry in known],
+        "top_logprobs": [
+            None if entry is None else {tokens.decode([token], special=True): value for token, value in entry[1]}
+            for entry in known
+        ],
+        "text_offset": offsets,
+    }
+
+
+T = TypeVar("T")
+
+
+async def events(work: Work, timeout: float) -> AsyncIterator[str]:
+    """The answer to a request, within `timeout` seconds; an error in mid-stream is an event, too."""
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + timeout
+
+    async def in_time(step: Coroutine[Any, Any, T]) -> T:
+        return await asyncio.wait_for(step, max(0.0, deadline - clock()))
+
+    kind = "chat.completion.chunk" if work.kind == "chat" else "text_completion"
+    head = envelope(work.identifier, kind, work.service.model.name)
+    chunks = _Chunks(work)
+    work.start()
+    try:
+        await in_time(work.score_prompts())
+        for choice in chunks.openings():
+            yield event(head | {"choices": [choice]})
+        more = True
+        while more:
+            more = await in_time(work.step())
+            for choice in chunks.news():
+                yield event(head | {"choices": [choice]})
+        crumb = await in_time(work.breadcrumb())
+        if crumb is not None:
+            yield event(head | {"choices": [], "ndif": crumb})
+        if work.request.stream_options is not None and work.request.stream_options.include_usage:
+            yield event(head | {"choices": [], "usage": work.usage()})
+    except TimeoutError:
+        yield event(error_body(f"not done within {timeout:g} s", 408))
+    except REQUEST_ERRORS as error:
+        yield event(error_response(error)[1])
+    finally:
+        work.cancel()
+        work.release()
+    yield DONE
+
+
+class _Chunks:
+    """The choices of a request in pieces; it knows how many tokens of each have been told, and which are complete."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._tokens = work.service.model.tokens
+        self._told, self._closed = [0] * len(work.rows), [False] * len(work.rows)
+
+    def openings(self) -> list[dict[str, Any]]:
+        """What stands before any generated token: the role, or the prompt where it is echoed."""
+        indices = range(len(self._work.rows))
+        if self._work.kind == "chat":
+            return [_chat_chunk(index, {"role": "assistant", "content": ""}, None, None) for index in indices]
+        return [self._echoed(index) for index in indices] if self._work.echo else []
+
+    def news(self) -> Iterator[dict[str, Any]]:
+        """What is new of each choice."""
+        for index, row in enumerate(self._work.rows):
+            if not self._closed[index] and (chunk := self._chunk(index, row)) is not None:
+                yield chunk
+
+    def _chunk(self, index: int, row: ChoiceState) -> dict[str, Any] | None:
+        # The engine's thread goes on meanwhile: look at `finish` first, then at what is there.
+        finish = row.finish
+        count = len(row.token_ids) if row.logprobs is None else min(len(row.token_ids), len(row.scores))
+        text = row.decoder.delta(final=finish is not None)
+        if not text and finish is None:
+            return None
+        self._closed[index] = finish is not None
+        begin, self._told[index] = self._told[index], count
+        ids = row.token_ids[begin:count]
+        extra = {"token_ids": ids} if self._work.request.return_token_ids else {}
+        if self._work.kind == "chat":
+            content = None if row.logprobs is None else chat_logprobs(row, self._tokens, begin)[: count - begin]
+            scores = None if content is None else {"content": content}
+            return _chat_chunk(index, {"content": text}, scores, finish) | extra
+        logprobs = None
+        if row.logprobs is not None:
+            logprobs = completion_logprobs(ids, list(row.scores[begin:count]), self._tokens, 0)
+        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish} | extra
+
+    def _echoed(self, index: int) -> dict[str, Any]:
+        work, tokens = self._work, self._tokens
+        nothing = replace(work.rows[index], decoder=Decoder(tokens, []), token_ids=[], scores=[])
+        prompt = work.prompts[work.number(index)]
+        choice = completion_choice(index, nothing, prompt, tokens, work.scores(index), echo=True, token_ids=False)
+        return choice | {"finish_reason": None}
+
+
+def _chat_chunk(index: int, delta: dict[str, Any], logprobs: Any, finish: str | None) -> dict[str, Any]:
+    return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}

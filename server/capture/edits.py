@@ -56,6 +56,10 @@ class SequenceEdits:
     tokens: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Count from zero, before the sequence runs again from its first token."""
         self.tokens = {edit.number: 0 for edit in self.edits}
 
 
@@ -67,11 +71,11 @@ def layer_edits(edits: Sequence[StreamEdit], root: Path, architecture: Architect
             another width than the model.
         HookPointError: the model has no such layer.
     """
-    found = []
+    layered = []
     for number, edit in enumerate(edits):
         layers = architecture.layers(edit.layers)
         rows = _file_rows(edit, root, layers, architecture) if edit.rows is None else _sent_rows(edit, layers)
-        for layer, (vector, own) in zip(layers, rows, strict=True):
+        for layer, (vector, given) in zip(layers, rows, strict=True):
             if vector.shape != (architecture.d_model,):
                 raise EditError(
                     f"the direction has {vector.shape[-1]} values, the model's stream {architecture.d_model}"
@@ -79,12 +83,12 @@ def layer_edits(edits: Sequence[StreamEdit], root: Path, architecture: Architect
             size = float(vector.norm())
             if not 0 < size < float("inf"):
                 raise EditError("the direction is zero, or not finite")
-            length = size if own is None else own
+            length = size if given is None else given
             amount = edit.dose * length if edit.operation == "add" else None
             if not 0 < length < float("inf") or abs(amount or 0.0) > torch.finfo(torch.float32).max:
                 raise EditError(f"the length of the direction, {length:g}, or the dose times it is out of range")
-            found.append(LayerEdit(number, layer, vector / size, amount, edit.phase))
-    return tuple(found)
+            layered.append(LayerEdit(number, layer, vector / size, amount, edit.phase))
+    return tuple(layered)
 
 
 def _file_rows(
@@ -183,23 +187,23 @@ class SteeredRows:
 
     Args:
         rows: the edits of each sequence, None for none.
-        device: where the model is.
+        devices: the device of each decoder layer.
     """
 
-    def __init__(self, rows: Sequence[SequenceEdits | None], device: torch.device) -> None:
+    def __init__(self, rows: Sequence[SequenceEdits | None], devices: Sequence[torch.device]) -> None:
         edits = [(row, steering, edit) for row, steering in enumerate(rows) if steering for edit in steering.edits]
         self._layers = {edit.layer for _, _, edit in edits}
         self._fired: set[int] = set()
         self._places = torch.empty((len(rows), 0), dtype=torch.long)
         self._turns: dict[int, list[_Turn]] = {}
         for layer in sorted(self._layers):
-            own: list[list[tuple[int, LayerEdit, tuple[int, int]]]] = [[] for _ in rows]
+            by_row: list[list[tuple[int, LayerEdit, tuple[int, int]]]] = [[] for _ in rows]
             for row, steering, edit in edits:
                 if edit.layer == layer and edit.amount != 0:  # a dose of nothing leaves every bit as it is
-                    own[row].append((row, edit, _span(edit, steering)))
+                    by_row[row].append((row, edit, _span(edit, steering)))
             # The first edit of every sequence together, then the second: those of one sequence follow one another.
-            turns = ([entry for entry in turn if entry is not None] for turn in zip_longest(*own))
-            self._turns[layer] = [_Turn(turn, len(rows), device) for turn in turns]
+            turns = ([entry for entry in turn if entry is not None] for turn in zip_longest(*by_row))
+            self._turns[layer] = [_Turn(turn, len(rows), devices[layer]) for turn in turns]
         # What is counted: an edit of a request once, at however many layers it acts.
         counted = {(row, edit.number): (steering, _span(edit, steering)) for row, steering, edit in edits}
         self._counted = [(steering.tokens, number) for (_, number), (steering, _) in counted.items()]
@@ -227,8 +231,8 @@ class SteeredRows:
         """
         if self._fired != self._layers:
             raise RuntimeError(f"no edit was made at layers {sorted(self._layers - self._fired)}")
-        found = _inside(self._places[self._rows], self._spans).sum(1).tolist()
-        for (tokens, number), count in zip(self._counted, found, strict=True):
+        counts = _inside(self._places[self._rows], self._spans).sum(1).tolist()
+        for (tokens, number), count in zip(self._counted, counts, strict=True):
             tokens[number] += count
 
 

@@ -1,18 +1,207 @@
-"""The engine: one thread that owns the model and shares it out among requests, by token budget."""
+"""The engine: one thread that owns the model and shares it among requests, by token budget."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from server.capture.choice_state import ChoiceState, Cohort
+import torch
+
+from server.capture.attention import ROOM, batch_cache, join_caches, joinable, places
+from server.capture.edits import SequenceEdits
+from server.capture.errors import ForwardError, OutOfMemoryError, is_out_of_memory, is_sticky
 from server.capture.model import Captured, ForwardInput, ServedModel
+from server.capture.prompts import Decoder
 
 log = logging.getLogger(__name__)
+
+Logprob = tuple[float, list[tuple[int, float]]]
+MORE_PADDING = 1.25  # how much larger two cohorts may become by being one
+
+
+@dataclass(eq=False)
+class ChoiceState:
+    """One choice that is being generated.
+
+    `on_step` is called when `finish` is set, and before, where the choice is `live`, after every token.
+    """
+
+    prompt_ids: list[int]
+    max_tokens: int
+    temperature: float
+    top_p: float
+    seed: int | None
+    decoder: Decoder
+    on_step: Callable[[], None]
+    ignore_eos: bool = False
+    live: bool = True
+    logprobs: int | None = None
+    steering: SequenceEdits | None = None
+    token_ids: list[int] = field(default_factory=list)
+    scores: list[Logprob] = field(default_factory=list)
+    finish: str | None = None
+    cancelled: bool = False
+    error: ForwardError | None = None
+    _generator: torch.Generator | None = None
+
+    @property
+    def size(self) -> int:
+        """Tokens that it may come to hold in the cache."""
+        return len(self.prompt_ids) + self.max_tokens
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the next token is always the likeliest."""
+        return self.temperature < 1e-5
+
+    def choose(self, logits: torch.Tensor) -> int:
+        """The next token: the likeliest, or one drawn from the nucleus (Holtzman et al. 2020) with its own seed."""
+        if self.greedy:
+            return int(logits.argmax())
+        if self._generator is None:
+            self._generator = torch.Generator()
+            _ = self._generator.seed() if self.seed is None else self._generator.manual_seed(self.seed)
+        probabilities = torch.softmax(logits.double() / self.temperature, dim=-1)
+        ordered, ids = probabilities.sort(descending=True, stable=True)
+        cumulative = ordered.cumsum(0)
+        # The token that crosses the threshold is still inside.
+        inside = int((cumulative - ordered < self.top_p).sum())
+        point = torch.rand((), generator=self._generator, dtype=torch.float64) * cumulative[inside - 1]
+        return int(ids[min(int((cumulative[:inside] < point).sum()), inside - 1)])
+
+    def take(self, token: int, eos_ids: frozenset[int]) -> None:
+        """Record the next token and see whether it was the last."""
+        self.token_ids.append(token)
+        ended = token in eos_ids and not self.ignore_eos
+        last = ended or len(self.token_ids) >= self.max_tokens
+        self.decoder.add(token, final=last)
+        if ended or self.decoder.stopped:
+            self.finish = "stop"
+        elif last:
+            self.finish = "length"
+
+
+class Cohort:
+    """Requests that take their steps together; a padded batch with a cache of its own."""
+
+    def __init__(self, model: ServedModel, rows: list[ChoiceState]) -> None:
+        self._model = model
+        self.rows = rows
+        self._cache = batch_cache(model.causal.config)
+        self._steered = model.steered_rows([row.steering for row in rows])
+        # Rows that run again have tokens already.
+        longest = max(len(row.prompt_ids) + len(row.token_ids) for row in rows)
+        # Padding goes to the left, so that every next token stands in the same column.
+        self._mask = torch.zeros((len(rows), longest), dtype=torch.long)
+        self._next = torch.zeros((len(rows), longest), dtype=torch.long)
+        for number, row in enumerate(rows):
+            ids = row.prompt_ids + row.token_ids
+            self._mask[number, longest - len(ids) :] = 1
+            self._next[number, longest - len(ids) :] = torch.tensor(ids)
+
+    @property
+    def width(self) -> int:
+        """Tokens that a row may come to take in the cache, padding included."""
+        return self._mask.shape[1] + max((row.max_tokens - len(row.token_ids) for row in self.rows), default=0)
+
+    @property
+    def size(self) -> int:
+        """Tokens that there may come to be memory for in its cache."""
+        return max(len(self.rows), places(self._cache)) * (self.width + ROOM)
+
+    def takes(self, other: Cohort, most: int) -> bool:
+        """Whether a step of both as one, of at most `most` rows, costs less than a step of each."""
+        count = len(self.rows) + len(other.rows)
+        apart = len(self.rows) * self.width + len(other.rows) * other.width
+        fits = count <= most and count * max(self.width, other.width) <= MORE_PADDING * apart
+        return fits and joinable(self._cache) and joinable(other._cache)
+
+    def join(self, other: Cohort) -> None:
+        """Take in the rows of another cohort, which has taken a step, as has this one."""
+        masks = []
+        lengths = []
+        for cohort in (self, other):
+            padding = int(cohort._mask.amax(0).argmax())  # columns in which no row has a token
+            masks.append(cohort._mask[:, padding:])
+            lengths.append(padding)
+        join_caches(self._cache, other._cache, *lengths)
+        longest = max(mask.shape[1] for mask in masks)
+        self._mask = torch.cat([torch.nn.functional.pad(mask, (longest - mask.shape[1], 0)) for mask in masks])
+        self._next = torch.cat([self._next, other._next])
+        self.rows = self.rows + other.rows
+        self._steered = self._model.steered_rows([row.steering for row in self.rows])
+
+    def drop_cache(self) -> None:
+        """Give the memory of the cache back; the cohort can take no further step."""
+        self._cache = batch_cache(self._model.causal.config)
+
+    @torch.inference_mode()
+    def step(self) -> None:
+        """Give every row its next token, and drop the rows that are done."""
+        self._drop_finished()
+        if not self.rows:
+            return
+        device = self._model.device
+        positions = (self._mask.cumsum(1) - 1).clamp(min=0)[:, -self._next.shape[1] :]
+        held = self._mask[:, -self._next.shape[1] :].bool()
+        with self._model.steered(self._steered, torch.where(held, positions, -1)):
+            output = self._model.causal(
+                input_ids=self._next.to(device),
+                attention_mask=self._mask.to(device),
+                position_ids=positions.to(device),
+                past_key_values=self._cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        chosen = self._choose(output.logits[:, -1].float())
+        for row, token in zip(self.rows, chosen, strict=True):
+            if row.finish is None:
+                row.take(token, self._model.tokens.eos_ids)
+            if row.live or row.finish is not None:
+                row.on_step()
+        self._next = torch.tensor(chosen)[:, None]
+        self._mask = torch.nn.functional.pad(self._mask, (0, 1), value=1)
+        self._drop_finished()
+
+    def _choose(self, logits: torch.Tensor) -> list[int]:
+        """The next token of every row, out of its logits (n_rows, vocabulary); a row without finite ones has failed."""
+        highest, likeliest = logits.max(-1)
+        chosen: list[int] = likeliest.tolist()
+        for number, (row, finite) in enumerate(zip(self.rows, highest.isfinite().tolist(), strict=True)):
+            if not finite:
+                log.error("the logits of a sequence are not finite, which an edit of a high dose can do")
+                row.finish = "error"
+            elif not row.greedy:
+                chosen[number] = row.choose(logits[number].cpu())
+        scored = [number for number, row in enumerate(self.rows) if row.logprobs is not None]
+        if scored:
+            logs = torch.log_softmax(logits[scored], dim=-1)
+            best = logs.topk(max(self.rows[number].logprobs or 0 for number in scored))
+            ranked = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            for number, scores, (ids, values) in zip(scored, logs, ranked, strict=True):
+                row = self.rows[number]
+                top = list(zip(ids, values, strict=True))[: row.logprobs or 0]
+                row.scores.append((float(scores[chosen[number]]), top))
+        return chosen
+
+    def _drop_finished(self) -> None:
+        keep = {number for number, row in enumerate(self.rows) if row.finish is None and not row.cancelled}
+        if len(keep) == len(self.rows):
+            return
+        # The last ones take the places that are left, so that no other has to move in the cache.
+        movers = [number for number in sorted(keep) if number >= len(keep)]
+        order = [number if number in keep else movers.pop() for number in range(len(keep))]
+        self.rows = [self.rows[number] for number in order]
+        self._mask, self._next = self._mask[order], self._next[order]
+        if order and self._cache.get_seq_length():
+            # Indices on the CPU select from keys on any device.
+            self._cache.batch_select_indices(torch.tensor(order))
+        self._steered = self._model.steered_rows([row.steering for row in self.rows])
+
 
 MAX_ROWS = 256
 MAX_WEIGHTS = 1 << 26  # numbers that turn the tokens of a batch into means at positions
@@ -20,18 +209,11 @@ MAX_WEIGHTS = 1 << 26  # numbers that turn the tokens of a batch into means at p
 CPU_PASS_TOKENS = 1536
 
 
-class ForwardError(RuntimeError):
-    """The model failed on a request."""
-
-    def __init__(self) -> None:
-        super().__init__("the model failed on this request; see the server's log")
-
-
 @dataclass(eq=False)  # two of equal tokens are still two
 class Pass:
     """A sequence that waits for its forward pass. `bytes` is what its activations come to, in memory."""
 
-    wanted: ForwardInput
+    sequence: ForwardInput
     bytes: int
     result: Future[Captured] = field(default_factory=Future)
 
@@ -44,6 +226,9 @@ class BatchEngine:
         batch_tokens: tokens, padding included, in one forward pass; a longer sequence goes alone. On a CPU passes are
             smaller.
         memory: bytes that captured activations that are not yet written may hold, and as much for the caches.
+
+    A batch for which the device has too little memory runs again in halves, and later batches are no larger than these.
+    `failure` describes an error after which the device is of no use to this process; None while there is none.
     """
 
     def __init__(self, model: ServedModel, batch_tokens: int, memory: int) -> None:
@@ -51,6 +236,8 @@ class BatchEngine:
         self.batch_tokens = batch_tokens
         self.pass_tokens = min(batch_tokens, CPU_PASS_TOKENS) if model.device.type == "cpu" else batch_tokens
         self.memory = memory
+        self.max_rows = MAX_ROWS
+        self.failure: str | None = None
         self._passes: deque[Pass] = deque()
         self._generations: deque[ChoiceState] = deque()
         self._cohorts: list[Cohort] = []
@@ -147,20 +334,20 @@ class BatchEngine:
         first = self._next_pass()
         if first is None:
             return []
-        length, kind = len(first.wanted.token_ids), first.wanted.kind
+        length, kind = len(first.sequence.token_ids), first.sequence.kind
         others = [
             item
             for item in self._passes
-            if item is not first and not item.result.cancelled() and item.wanted.kind == kind
+            if item is not first and not item.result.cancelled() and item.sequence.kind == kind
         ]
-        others.sort(key=lambda item: abs(len(item.wanted.token_ids) - length))
-        batch, longest, size, rows = [first], length, first.bytes, first.wanted.rows
-        most = len(first.wanted.spans or ())
+        others.sort(key=lambda item: abs(len(item.sequence.token_ids) - length))
+        batch, longest, size, rows = [first], length, first.bytes, first.sequence.rows
+        most = len(first.sequence.spans or ())
         for item in others:
-            reach = max(longest, len(item.wanted.token_ids))
-            rows += item.wanted.rows
-            most = max(most, len(item.wanted.spans or ()))
-            if reach * rows > self.pass_tokens or rows > MAX_ROWS or reach * rows * most > MAX_WEIGHTS:
+            reach = max(longest, len(item.sequence.token_ids))
+            rows += item.sequence.rows
+            most = max(most, len(item.sequence.spans or ()))
+            if reach * rows > self.pass_tokens or rows > self.max_rows or reach * rows * most > MAX_WEIGHTS:
                 break
             if self._held + size + item.bytes > self.memory:
                 break
@@ -185,7 +372,7 @@ class BatchEngine:
             count = len(rows) + 1
             alone = not rows and not self._cohorts
             fits = count * longest <= self.batch_tokens or not rows
-            if not alone and (not fits or count * reach > room or count > MAX_ROWS):
+            if not alone and (not fits or count * reach > room or count > self.max_rows):
                 break
             rows.append(self._generations.popleft())
         return rows
@@ -195,18 +382,45 @@ class BatchEngine:
         for item in dropped:
             if item not in batch:
                 self.release(item.bytes)
-        if not batch:
-            return
+        if batch:
+            self._run_batch(batch)
+
+    def _run_batch(self, batch: list[Pass]) -> None:
+        """Run passes; halve a batch that the device has too little memory for."""
         try:
-            results = self.model.forward([item.wanted for item in batch])
-        except Exception:
-            log.exception("a forward pass failed")
-            for item in batch:
-                self.release(item.bytes)
-                item.result.set_exception(ForwardError())
+            results = self.model.forward([item.sequence for item in batch])
+        except Exception as error:
+            failure = self._classified(error, "a forward pass failed")
+        else:
+            for item, captured in zip(batch, results, strict=True):
+                item.result.set_result(captured)
             return
-        for item, captured in zip(batch, results, strict=True):
-            item.result.set_result(captured)
+        # Here the error, which keeps the tensors of the failed pass alive, is gone.
+        if isinstance(failure, OutOfMemoryError) and len(batch) > 1:
+            longest = max(len(item.sequence.token_ids) for item in batch)
+            rows = sum(item.sequence.rows for item in batch)
+            self.pass_tokens = min(self.pass_tokens, max(longest, longest * rows // 2))
+            log.warning("passes have at most %d tokens from now on", self.pass_tokens)
+            for item in batch:
+                if item.sequence.steering is not None:
+                    item.sequence.steering.reset()
+            for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
+                self._run_batch(half)
+            return
+        for item in batch:
+            self.release(item.bytes)
+            item.result.set_exception(failure)
+
+    def _classified(self, error: Exception, message: str) -> ForwardError:
+        """Log an error of the device or the model, and return what its requests fail with."""
+        log.error(message, exc_info=error)
+        if is_sticky(error):
+            self.failure = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        if not is_out_of_memory(error):
+            return ForwardError()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return OutOfMemoryError()
 
     def _admit(self, newcomers: list[ChoiceState]) -> None:
         if not newcomers:
@@ -219,17 +433,38 @@ class BatchEngine:
 
     def _advance(self) -> None:
         """Give all that are being generated their next token."""
-        for cohort in self._cohorts:
-            self._step(cohort)
+        cohorts, self._cohorts = self._cohorts, []
+        for cohort in cohorts:
+            self._cohorts += self._stepped(cohort)
         self._join()
 
-    def _step(self, cohort: Cohort) -> None:
+    def _stepped(self, cohort: Cohort) -> list[Cohort]:
+        """Take a step of a cohort; return it, or the halves that take its place."""
         try:
             cohort.step()
-        except Exception:
-            log.exception("a decoding step failed")
-            _fail(cohort.rows)
+        except Exception as error:
+            failure = self._classified(error, "a decoding step failed")
+        else:
+            return [cohort]
+        return self._divided([cohort], failure)
+
+    def _divided(self, cohorts: list[Cohort], failure: ForwardError) -> list[Cohort]:
+        """Replace cohorts that ran out of memory by two halves without caches; fail those of any other error."""
+        rows = [row for cohort in cohorts for row in cohort.rows]
+        for cohort in cohorts:
             cohort.rows = []
+            cohort.drop_cache()
+        _fail([row for row in rows if row.finish is not None], failure)  # whose logits were not finite
+        rows = [row for row in rows if row.finish is None]
+        if not isinstance(failure, OutOfMemoryError) or len(rows) < 2:
+            _fail(rows, failure)
+            return []
+        self.max_rows = max(1, len(rows) // 2)
+        log.warning("batches have at most %d sequences from now on", self.max_rows)
+        for row in rows:
+            if row.steering is not None:
+                row.steering.reset()
+        return [Cohort(self.model, half) for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :])]
 
     def _join(self) -> None:
         """Make one of cohorts that were admitted apart: two steps read all of the weights twice."""
@@ -237,23 +472,24 @@ class BatchEngine:
         for cohort in self._cohorts:
             if not cohort.rows:
                 continue
-            host = next((other for other in joined if other.takes(cohort, MAX_ROWS)), None)
+            host = next((other for other in joined if other.takes(cohort, self.max_rows)), None)
             if host is None:
                 joined.append(cohort)
                 continue
             try:
                 host.join(cohort)
-            except Exception:
-                log.exception("two cohorts could not be joined")
-                _fail([*cohort.rows, *host.rows])
-                cohort.rows = []
-                joined.remove(host)
+            except Exception as error:
+                failure = self._classified(error, "two cohorts could not be joined")
+            else:
+                continue
+            joined.remove(host)
+            joined += self._divided([host, cohort], failure)
         self._cohorts = joined
 
 
-def _fail(rows: Iterable[ChoiceState]) -> None:
+def _fail(rows: Iterable[ChoiceState], error: ForwardError | None = None) -> None:
     for row in rows:
-        row.finish = "error"
+        row.finish, row.error = "error", error
         try:
             row.on_step()
         except Exception:  # whoever waited has gone

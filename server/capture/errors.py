@@ -1,13 +1,15 @@
-"""What a client is told of a request that fails: as the answer, or as an event where its stream has begun."""
+"""Errors of requests, and the JSON responses that report them."""
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import Any
 
+import torch
+from fastapi.responses import JSONResponse
+
 from emoprobe.results.activation_folder import ActivationError
-from server.capture.answers import error_body
-from server.capture.engine import ForwardError
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +33,47 @@ class BusyError(RuntimeError):
         super().__init__("the requests at once hold all memory that the server has for them; send this one again later")
 
 
-TOLD = (BadRequestError, UnknownModelError, BusyError, ForwardError, ActivationError, OSError)
+class ForwardError(RuntimeError):
+    """The model failed on a request."""
+
+    def __init__(self, message: str = "the model failed on this request; see the server's log") -> None:
+        super().__init__(message)
 
 
-def told(error: Exception) -> tuple[int, dict[str, Any]]:
-    """The status and the body for one of the errors that are `TOLD`."""
+class OutOfMemoryError(ForwardError):
+    """The device has too little memory for a request, even without any other in the same batch."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the device has too little memory for this request alone; send a shorter text, capture fewer layers and "
+            "hook points, or start the server with more GPU memory"
+        )
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error says that a device had too little memory, after which it can be used as before."""
+    texts = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in texts)
+
+
+def is_sticky(error: Exception) -> bool:
+    """Return whether an error of a device makes all further work of this process on it fail."""
+    texts = ("device-side assert", "illegal memory access", "CUDA error", "CUDNN_STATUS_EXECUTION_FAILED")
+    sticky = isinstance(error, torch.AcceleratorError) or any(text in str(error) for text in texts)
+    return sticky and not is_out_of_memory(error)
+
+
+REQUEST_ERRORS = (BadRequestError, UnknownModelError, BusyError, ForwardError, ActivationError, OSError)
+
+
+def error_body(message: str, status: int, param: str | None = None) -> dict[str, Any]:
+    """An error as OpenAI clients read it."""
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return {"error": {"message": message, "type": kind, "param": param, "code": status}}
+
+
+def error_response(error: Exception) -> tuple[int, dict[str, Any]]:
+    """The status and the body for one of the `REQUEST_ERRORS`."""
     match error:
         case BadRequestError():
             status, message, param = 400, str(error), error.param
@@ -52,3 +90,11 @@ def told(error: Exception) -> tuple[int, dict[str, Any]]:
         case _:
             status, message, param = 500, str(error), None
     return status, error_body(message, status, param)
+
+
+class AsciiJSON(JSONResponse):
+    """JSON in ASCII: it can also quote half of a surrogate pair that a client sent."""
+
+    def render(self, content: Any) -> bytes:
+        """The body."""
+        return json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()

@@ -1,4 +1,4 @@
-"""The one copy of the weights: loaded through nnsight, traced for activations, called for everything else."""
+"""The weights: loaded through nnsight, traced for activations, called for everything else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,74 @@ from emoprobe.results.activation_folder import TokenSpan
 from server.capture.attention import share_heads
 from server.capture.edits import SequenceEdits, SteeredRows
 from server.capture.prompts import PromptTokenizer
-from server.capture.scoring import Scorer, TokenScores
+
+LOGIT_CHUNK = 256  # positions whose logits are held at once
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """Log-probabilities of a sequence's tokens given those before, from the second token on, and the likeliest ones."""
+
+    token: list[float]
+    top: list[list[tuple[int, float]]]
+
+
+class Scorer:
+    """Turns the last hidden states of a causal language model into numbers about its predictions."""
+
+    def __init__(self, causal: Any) -> None:
+        self._causal = causal
+        self._config = causal.config.get_text_config()
+
+    def scores(self, token_ids: list[int], top: int, hidden: torch.Tensor) -> TokenScores:
+        """Scores of a sequence.
+
+        Args:
+            token_ids: its n tokens.
+            top: how many of the likeliest tokens to name at each place.
+            hidden: (>= n, d), the last hidden states.
+        """
+        token: list[float] = []
+        best: list[list[tuple[int, float]]] = []
+        targets = torch.tensor(token_ids[1:], device=hidden.device)
+        for begin, end in _chunks(len(targets), LOGIT_CHUNK):
+            logs = torch.log_softmax(self._logits(hidden[begin:end]), dim=-1)
+            token += logs.gather(1, targets[begin:end, None])[:, 0].tolist()
+            if top:
+                likeliest = logs.topk(top, dim=-1)
+                pairs = zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
+                best += [list(zip(ids, values, strict=True)) for ids, values in pairs]
+        return TokenScores(token, best)
+
+    def divergences(self, edited: torch.Tensor, unedited: torch.Tensor) -> list[float]:
+        """The Kullback-Leibler divergences KL(edited ‖ unedited), in nats, of the predictions at each place.
+
+        Args:
+            edited: (n, d), the last hidden states under an edit.
+            unedited: (n, d), those of the same tokens without it.
+        """
+        values: list[float] = []
+        for begin, end in _chunks(len(edited), LOGIT_CHUNK // 4):  # in float64, and of two passes
+            under, without = (
+                torch.log_softmax(self._logits(hidden[begin:end]).double(), dim=-1) for hidden in (edited, unedited)
+            )
+            values += (under.exp() * (under - without)).sum(-1).tolist()
+        return values
+
+    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits, with what some families do after the head: Granite and Cohere scale them, Gemma 2 bends them."""
+        config = self._config
+        logits: torch.Tensor = self._causal.get_output_embeddings()(hidden).float()
+        logits = (
+            logits / (getattr(config, "logits_scaling", None) or 1.0) * (getattr(config, "logit_scale", None) or 1.0)
+        )
+        cap = getattr(config, "final_logit_softcapping", None)
+        return torch.tanh(logits / cap) * cap if cap else logits
+
+
+def _chunks(length: int, size: int) -> Iterator[tuple[int, int]]:
+    return ((begin, min(begin + size, length)) for begin in range(0, length, size))
+
 
 log = logging.getLogger(__name__)
 
@@ -83,17 +150,25 @@ class ServedModel:
             path,
             task="text-generation",
             dtype=getattr(torch, dtype),
-            device_map=device,
+            device_map=placement(device),
             dispatch=True,
             trust_remote_code=False,
         )
-        self.name, self.path, self.device = name, path, torch.device(device)
+        self.name, self.path = name, path
         self.causal = wrapper._module.eval()
         self.base = language_model(self.causal)
+        layers = self.base.get_submodule(self.architecture.layers_path)
+        self.device = self.causal.get_input_embeddings().weight.device
+        self.devices = [next(layer.parameters()).device for layer in layers]
+        if {device.type for device in self.devices} != {self.device.type} or self.device.type == "meta":
+            raise ValueError(
+                "the GPUs are too small for the weights, some of which would be kept elsewhere; give the server "
+                "more or larger GPUs, or choose a smaller dtype"
+            )
         share_heads(self.causal)
         self._scorer = Scorer(self.causal)
         self._steered: SteeredRows | None = None
-        for number, layer in enumerate(self.base.get_submodule(self.architecture.layers_path)):
+        for number, layer in enumerate(layers):
             layer.register_forward_hook(self._edit_at(number))
         # Tracing the base model leaves out the head over the vocabulary, which capturing does not need.
         self._traced = nnsight.NNsight(self.base)
@@ -130,12 +205,12 @@ class ServedModel:
         ids = [token % self.vocabulary for token in range(3, 11)]
         layers = list(range(self.architecture.n_layers))
         (captured,) = self.forward([ForwardInput(ids, layers, list(places), None, torch.float32)])
-        found = captured.activations
-        between = found["resid_pre"] + found["attn_out"]
-        after = found.get("resid_mid", between) + found["mlp_out"]
+        values = captured.activations
+        between = values["resid_pre"] + values["attn_out"]
+        after = values.get("resid_mid", between) + values["mlp_out"]
         for expected, name in ((between, "resid_mid"), (after, "resid_post")):
-            if name in found:
-                error = float((found[name] - expected).abs().max() / found[name].abs().max())
+            if name in values:
+                error = float((values[name] - expected).abs().max() / values[name].abs().max())
                 if not error <= 16 * torch.finfo(self.dtype).eps:
                     raise UnsupportedModelError(
                         f"{name} of this model is not the sum of its parts (off by {error:.1e})"
@@ -161,7 +236,7 @@ class ServedModel:
 
     def steered_rows(self, rows: Sequence[SequenceEdits | None]) -> SteeredRows | None:
         """The edits of a batch, None where there are none."""
-        return SteeredRows(rows, self.device) if any(rows) else None
+        return SteeredRows(rows, self.devices) if any(rows) else None
 
     def _edit_at(self, number: int) -> Any:
         def edit(_module: Any, _args: Any, output: Any) -> Any:
@@ -186,39 +261,39 @@ class ServedModel:
         """
         count = len(batch)
         # Last, those that are compared with the edited ones among the others.
-        again = [row for row, wanted in enumerate(batch) if wanted.divergences]
+        again = [row for row, sequence in enumerate(batch) if sequence.divergences]
         batch = [*batch, *(ForwardInput(batch[row].token_ids, [], [], None, torch.float32) for row in again)]
-        lengths = [len(wanted.token_ids) for wanted in batch]
+        lengths = [len(sequence.token_ids) for sequence in batch]
         longest = max(lengths)
         ids = torch.zeros((len(batch), longest), dtype=torch.long)
         positions = torch.full_like(ids, -1)
-        for row, wanted in enumerate(batch):
-            ids[row, : lengths[row]] = torch.tensor(wanted.token_ids)
+        for row, sequence in enumerate(batch):
+            ids[row, : lengths[row]] = torch.tensor(sequence.token_ids)
             positions[row, : lengths[row]] = torch.arange(lengths[row])
         inputs: dict[str, Any] = {"input_ids": ids.to(self.device), "use_cache": False}
-        with self.steered(self.steered_rows([wanted.steering for wanted in batch]), positions):
+        with self.steered(self.steered_rows([sequence.steering for sequence in batch]), positions):
             activations, last = self._run(batch, inputs, lengths)
         unedited = dict(zip(again, last[count:], strict=True))
         return [
             Captured(
                 activations[row],
-                self._scorer.scores(wanted.token_ids, wanted.top, last[row]) if wanted.score else None,
-                *(self._compared(wanted, last[row], unedited[row]) if row in unedited else (None, None)),
+                self._scorer.scores(sequence.token_ids, sequence.top, last[row]) if sequence.score else None,
+                *(self._compared(sequence, last[row], unedited[row]) if row in unedited else (None, None)),
             )
-            for row, wanted in enumerate(batch[:count])
+            for row, sequence in enumerate(batch[:count])
         ]
 
     def _compared(
-        self, wanted: ForwardInput, edited: torch.Tensor, unedited: torch.Tensor
+        self, sequence: ForwardInput, edited: torch.Tensor, unedited: torch.Tensor
     ) -> tuple[list[float], list[float]]:
         """KL(edited ‖ unedited) of the predictions of the first tokens after the prompt, as many as there are, and the
         log-probabilities of all tokens after it without the edits.
         """
-        assert wanted.steering is not None
+        assert sequence.steering is not None
         # The last token of the prompt predicts the first one after it.
-        begin, end = wanted.steering.prompt_tokens - 1, len(wanted.token_ids) - 1
-        places = slice(begin, min(begin + wanted.divergences, end))
-        without = self._scorer.scores(wanted.token_ids[begin:], 0, unedited[begin:])
+        begin, end = sequence.steering.prompt_tokens - 1, len(sequence.token_ids) - 1
+        places = slice(begin, min(begin + sequence.divergences, end))
+        without = self._scorer.scores(sequence.token_ids[begin:], 0, unedited[begin:])
         return self._scorer.divergences(edited[places], unedited[places]), without.token
 
     def _run(
@@ -240,18 +315,22 @@ class ServedModel:
                 if site == ".output" and self._steered is not None:
                     hidden = self._steered.apply(layer, hidden)  # nnsight reads it before the layer's hook edits it
                 # A copy: some layers add to what their modules gave, in place.
-                taken.append(hidden.clone() if weights is None else torch.bmm(weights, hidden.float()))
+                taken.append(
+                    hidden.clone() if weights is None else torch.bmm(weights[self.devices[layer]], hidden.float())
+                )
             last.append(self._traced.output.last_hidden_state)
             nnsight.save(taken)
             nnsight.save(last)
-        found = dict(zip(sites, taken, strict=True))
+        by_site = dict(zip(sites, taken, strict=True))
         reduced = weights is not None
-        activations = [self._gather(wanted, row, lengths[row], found, reduced) for row, wanted in enumerate(batch)]
+        activations = [
+            self._gather(sequence, row, lengths[row], by_site, reduced) for row, sequence in enumerate(batch)
+        ]
         return activations, last[0]
 
     def _sites(self, batch: Sequence[ForwardInput]) -> list[tuple[int, str]]:
         """What has to be read for any sequence of the batch, in the order in which it fires."""
-        wanted = {
+        sites = {
             (layer, site)
             for entry in batch
             for point in entry.hook_points
@@ -259,32 +338,32 @@ class ServedModel:
             for layer in entry.layers
         }
         order = {site: number for number, site in enumerate(self.architecture.widths)}
-        return sorted(wanted, key=lambda site: (site[0], order[site[1]]))
+        return sorted(sites, key=lambda site: (site[0], order[site[1]]))
 
-    def _weights(self, batch: Sequence[ForwardInput], longest: int) -> torch.Tensor | None:
-        """(batch, n_positions, longest); None where some sequence wants every token."""
-        if any(wanted.spans is None for wanted in batch if wanted.hook_points):
+    def _weights(self, batch: Sequence[ForwardInput], longest: int) -> dict[torch.device, torch.Tensor] | None:
+        """Device → (batch, n_positions, longest); None where some sequence captures every token."""
+        if any(sequence.spans is None for sequence in batch if sequence.hook_points):
             return None
-        rows = max(len(wanted.spans or ()) for wanted in batch)
+        rows = max(len(sequence.spans or ()) for sequence in batch)
         weights = torch.zeros((len(batch), rows, longest))
-        for row, wanted in enumerate(batch):
-            _fill(weights[row], wanted.spans or ())
-        return weights.to(self.device)
+        for row, sequence in enumerate(batch):
+            _fill(weights[row], sequence.spans or ())
+        return {device: weights.to(device) for device in set(self.devices)}
 
     def _gather(
-        self, wanted: ForwardInput, row: int, length: int, taken: dict[tuple[int, str], torch.Tensor], reduced: bool
+        self, sequence: ForwardInput, row: int, length: int, taken: dict[tuple[int, str], torch.Tensor], reduced: bool
     ) -> dict[str, torch.Tensor]:
         """Hook point → (n_layers, n_positions, d) of one sequence; `reduced`: the positions are averaged already."""
 
         def at_positions(layer: int, site: str) -> torch.Tensor:
             values = taken[layer, site][row]
-            if wanted.spans is None:
+            if sequence.spans is None:
                 return values[:length]
             if reduced:
-                return values[: len(wanted.spans)]
-            weights = torch.zeros((len(wanted.spans), length))
-            _fill(weights, wanted.spans)
-            return weights.to(self.device) @ values[:length].float()
+                return values[: len(sequence.spans)]
+            weights = torch.zeros((len(sequence.spans), length))
+            _fill(weights, sequence.spans)
+            return weights.to(values.device) @ values[:length].float()
 
         def at_point(layer: int, point: str) -> torch.Tensor:
             terms = self.architecture.terms(point)
@@ -293,9 +372,21 @@ class ServedModel:
             return torch.stack([factor * at_positions(layer, site).float() for factor, site in terms]).sum(0)
 
         return {
-            point: torch.stack([at_point(layer, point).to(wanted.dtype) for layer in wanted.layers]).cpu()
-            for point in wanted.hook_points
+            point: stacked_on_cpu([at_point(layer, point).to(sequence.dtype) for layer in sequence.layers])
+            for point in sequence.hook_points
         }
+
+
+def placement(device: str) -> str:
+    """Return the `device_map` of a model: `auto` for `cuda` with several GPUs, so that its layers are divided."""
+    return "auto" if device == "cuda" and torch.cuda.device_count() > 1 else device
+
+
+def stacked_on_cpu(values: list[torch.Tensor]) -> torch.Tensor:
+    """Stack tensors of one shape, which may lie on several devices, along a new first dimension on the CPU."""
+    if len({value.device for value in values}) > 1:
+        values = [value.cpu() for value in values]
+    return torch.stack(values).cpu()
 
 
 def _fill(weights: torch.Tensor, spans: Sequence[TokenSpan]) -> None:

@@ -83,16 +83,16 @@ class PromptTokenizer:
                 positions depend, or a mark lies outside of them.
         """
         self._check("".join(str(message.get("content")) for message in messages))
-        found = self.renderer.render(messages, template, date, marks, continued=continued)
+        rendered = self.renderer.render(messages, template, date, marks, continued=continued)
         for name in ("prefix", "question"):
-            if name in found.left_out and marks is not None and (mark := marks[name]) is not None:
+            if name in rendered.left_out and marks is not None and (mark := marks[name]) is not None:
                 raise PromptError(
                     f"message_spans.{name} = {list(mark)}: the chat template leaves this text out of the prompt, so "
                     f"the model never sees it (role {messages[mark[0]].get('role')!r})"
                 )
-        self._check(found.text)
-        end = len(found.token_ids)
-        return TokenizedPrompt(found.token_ids, TokenSpans(**found.spans, response=(end, end)))
+        self._check(rendered.text)
+        end = len(rendered.token_ids)
+        return TokenizedPrompt(rendered.token_ids, TokenSpans(**rendered.spans, response=(end, end)))
 
     def _check(self, text: str) -> None:
         """Refuse what cannot be tokenized, or would take long to be found too long."""

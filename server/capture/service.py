@@ -1,8 +1,10 @@
-"""What a request comes to: prompts, generations, scores, and the edits that they are made under."""
+"""Services of the model to the routes: prompts, generations, scores, edits, and the memory they take."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -11,19 +13,56 @@ import torch
 from emoprobe.conversations.rendering import PromptError
 from emoprobe.models.architecture import HookPointError
 from emoprobe.results.activation_folder import TokenSpans
-from server.capture.activation_writer import ActivationWriter
-from server.capture.budget import Budget
-from server.capture.capturing import Captures
-from server.capture.choice_state import ChoiceState
+from server.capture.activations import ActivationWriter, Captures
 from server.capture.edits import EditError, LayerEdit, SequenceEdits, layer_edits
-from server.capture.engine import BatchEngine, Pass
-from server.capture.errors import BadRequestError, UnknownModelError
+from server.capture.engine import BatchEngine, ChoiceState, Pass
+from server.capture.errors import BadRequestError, BusyError, UnknownModelError
 from server.capture.model import Captured, ForwardInput, ServedModel
 from server.capture.prompts import Decoder, TokenizedPrompt
 from server.capture.schema import Ndif, Sampling
 
 if TYPE_CHECKING:
-    from server.capture.pushing import Pusher
+    from server.capture.activations import Pusher
+
+# Bytes of Python objects and of their JSON, measured, rounded up.
+TOKEN = 64  # a token id, its text
+LOGPROB = 700  # a token with its log-probability, text and bytes
+POSITION = 2048  # a position, its span, and its entry in the metadata
+
+
+class Budget:
+    """Bytes that all requests together may hold.
+
+    Args:
+        size: how many.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._held = 0
+        self._lock = threading.Lock()
+
+    def hold(self, holder: object, size: int) -> Callable[[], object]:
+        """Hold memory for an object, until what is returned is called, or the object is gone.
+
+        Raises:
+            BadRequestError: there is never so much.
+            BusyError: there is not so much now.
+        """
+        if size > self.size:
+            raise BadRequestError(
+                f"this request may come to hold {size / 2**30:.1f} GiB, the server holds {self.size / 2**30:.1f} GiB "
+                "(--memory-gib); ask for fewer choices, prompts, tokens, log-probabilities, positions or edits"
+            )
+        with self._lock:
+            if self._held + size > self.size:
+                raise BusyError()
+            self._held += size
+        return weakref.finalize(holder, self._release, size)
+
+    def _release(self, size: int) -> None:
+        with self._lock:
+            self._held -= size
 
 
 class Service:

@@ -1,4 +1,4 @@
-"""Deploy the servers of a plan, and take them away again."""
+"""Deploy the servers of a study, follow their logs, and take them away again."""
 
 from __future__ import annotations
 
@@ -26,22 +26,32 @@ from emoprobe.models import source as models
 from emoprobe.models.hardware import QUERY, parse_gpus
 from emoprobe.results.layout import MODELS
 from server.deploy import processes, skypilot
-from server.deploy.deployed_model import DeployedModel, model_identity
-from server.deploy.deployment import DEPLOYED, KEY, TUNNEL, TUNNEL_LOG, DeployedServer, Deployment, place_of
-from server.deploy.host import Host, HostError, digest
-from server.deploy.orders import Order, Server, Status
-from server.deploy.site import SENT, Site, model_folder
+from server.deploy.deployment import (
+    DEPLOYED,
+    KEY,
+    TUNNEL,
+    TUNNEL_LOG,
+    DeployedModel,
+    DeployedServer,
+    Deployment,
+    Order,
+    Server,
+    Status,
+    model_identity,
+    place_of,
+)
+from server.deploy.host import SENT, Host, HostError, Site, digest, model_folder
 from server.pool.fleets import PER_BATCH
 from server.pool.launch import CODE, free_port
 
 TUNNEL_SECONDS = 120.0
 
 
-def deploy(wanted: DeployedModel, root: Path = DEPLOYED, out: TextIO = sys.stderr) -> Deployment:
+def deploy(model: DeployedModel, root: Path = DEPLOYED, out: TextIO = sys.stderr) -> Deployment:
     """Have the servers of a plan stand on another machine, and a tunnel lead to them; what stands already stays.
 
     Args:
-        wanted: which servers, and where.
+        model: the servers of a study, and their machine.
         root: the folder of the records.
         out: where to say what is going on.
 
@@ -49,29 +59,29 @@ def deploy(wanted: DeployedModel, root: Path = DEPLOYED, out: TextIO = sys.stder
         HostError: it could not be done; `undeploy` removes what was.
         ConfigError: a variable that is to be handed on is not set.
     """
-    settings, place = wanted.deploy, place_of(wanted.deploy, root)
-    environment = _environment(wanted)
+    settings, place = model.deploy, place_of(model.deploy, root)
+    environment = _environment(model)
     known = Deployment.read(place)
-    found = _rented(wanted, place, known, out) if settings.backend == "skypilot" else _logged_in(settings, known)
-    host = Host(found.host, found.ssh_config)
+    deployment = _rented(model, place, known, out) if settings.backend == "skypilot" else _logged_in(settings, known)
+    host = Host(deployment.host, deployment.ssh_config)
     _check_gpus(settings, host, out)
-    site = Site.claimed(host, settings.folder, found.id)
-    identity = model_identity(wanted.config)
-    ports = {server.name: server.port for server in found.servers}
+    site = Site.claimed(host, settings.folder, deployment.id)
+    identity = model_identity(model.config)
+    ports = {server.name: server.port for server in deployment.servers}
     # No run follows to servers of another model, or that push elsewhere, while these go and come.
-    servers = found.servers if (found.model_identity, found.push) == (identity, wanted.push) else []
-    found = found.model_copy(update={"folder": site.folder, "model_identity": identity, "servers": servers})
-    found.write(place)
-    status = _standing(wanted, site, place, environment, out)
-    found = found.model_copy(update={"servers": _with_ports(status, ports), "push": wanted.push})
-    if found != known:
+    servers = deployment.servers if (deployment.model_identity, deployment.push) == (identity, model.push) else []
+    deployment = deployment.model_copy(update={"folder": site.folder, "model_identity": identity, "servers": servers})
+    deployment.write(place)
+    status = _standing(model, site, place, environment, out)
+    deployment = deployment.model_copy(update={"servers": _with_ports(status, ports), "push": model.push})
+    if deployment != known:
         processes.end(place / TUNNEL)
-        found.write(place)
+        deployment.write(place)
     _open_tunnel(place)
-    _wait_for_answers(found, place)
-    for server in found.servers:
+    _wait_for_answers(deployment, place)
+    for server in deployment.servers:
         print(f"  {server.name} at {server.url}, on {server.hardware}", file=out)
-    return found
+    return deployment
 
 
 def undeploy(settings: Deploy, root: Path = DEPLOYED, *, keep: bool = False, forget: bool = False) -> str:
@@ -90,24 +100,52 @@ def undeploy(settings: Deploy, root: Path = DEPLOYED, *, keep: bool = False, for
         HostError: the machine could not be reached; the record stays, for another try.
     """
     place = place_of(settings, root)
-    found = Deployment.read(place)
-    if found is None:
+    deployment = Deployment.read(place)
+    if deployment is None:
         return "nothing is deployed from here"
     processes.end(place / TUNNEL)
-    done = f"{found.host}: the servers are gone"
+    done = f"{deployment.host}: the servers are gone"
     try:
-        if found.cluster is not None:
-            skypilot.down(found.cluster)
-        elif found.folder is not None:
-            Site(Host(found.host, found.ssh_config), found.folder, found.id).remove(keep)
+        if deployment.cluster is not None:
+            skypilot.down(deployment.cluster)
+        elif deployment.folder is not None:
+            Site(Host(deployment.host, deployment.ssh_config), deployment.folder, deployment.id).remove(keep)
     except HostError as error:
         if not forget:
             raise
-        done = f"{error}\n{found.host} is forgotten; what it has is still there"
+        done = f"{error}\n{deployment.host} is forgotten; what it has is still there"
     shutil.rmtree(place)
     with contextlib.suppress(OSError):
         place.parent.rmdir()
     return done
+
+
+def monitor(settings: Deploy, root: Path = DEPLOYED, *, lines: int = 20, once: bool = False) -> None:
+    """Print the end of the logs of keeper and servers, then what is added to them, until interrupted.
+
+    Args:
+        settings: the section `deploy`.
+        root: the folder of the records.
+        lines: how many lines of each log to begin with.
+        once: end after these.
+
+    Raises:
+        HostError: nothing is deployed.
+    """
+    deployment = Deployment.read(place_of(settings, root))
+    if deployment is None or deployment.folder is None:
+        raise HostError("nothing is deployed from here: run make deploy")
+    host = Host(deployment.host, deployment.ssh_config)
+    while True:
+        # By name, as a server that is started again goes on in the same file.
+        follow = "" if once else "-F"
+        command = f"cd {shlex.quote(f'{deployment.folder}/logs')} && exec tail -n {lines} {follow} *.log"
+        # With a terminal there, tail ends when this end goes away.
+        done = subprocess.run([*host.ssh("-T" if once else "-tt"), f"exec sh -c {shlex.quote(command)}"])
+        if once or done.returncode != 255:
+            return
+        lines = 0
+        time.sleep(AGAIN_SECONDS)
 
 
 def _logged_in(settings: Deploy, known: Deployment | None) -> Deployment:
@@ -117,21 +155,21 @@ def _logged_in(settings: Deploy, known: Deployment | None) -> Deployment:
     return known.model_copy(update=where) if known else Deployment(id=secrets.token_hex(8), model_identity="", **where)
 
 
-def _rented(wanted: DeployedModel, place: Path, known: Deployment | None, out: TextIO) -> Deployment:
+def _rented(model: DeployedModel, place: Path, known: Deployment | None, out: TextIO) -> Deployment:
     """The deployment on a machine that SkyPilot rents; it is recorded before it costs anything."""
     number = secrets.token_hex(8)
     name = f"emoprobe-{number}"
-    found = known or Deployment(id=number, host=name, ssh_config=None, cluster=name, model_identity="")
-    found.write(place)
-    assert found.cluster is not None
-    print(f"SkyPilot rents {found.cluster}: at most ${wanted.deploy.max_price:g} an hour", file=out)
-    price = skypilot.launch(found.cluster, wanted.deploy, wanted.gpus, place)
-    print(f"  {found.cluster} costs ${price:.2f} an hour", file=out)
-    return found.model_copy(update={"price": price})
+    deployment = known or Deployment(id=number, host=name, ssh_config=None, cluster=name, model_identity="")
+    deployment.write(place)
+    assert deployment.cluster is not None
+    print(f"SkyPilot rents {deployment.cluster}: at most ${model.deploy.max_price:g} an hour", file=out)
+    price = skypilot.launch(deployment.cluster, model.deploy, model.gpus, place)
+    print(f"  {deployment.cluster} costs ${price:.2f} an hour", file=out)
+    return deployment.model_copy(update={"price": price})
 
 
 def _check_gpus(settings: Deploy, host: Host, out: TextIO) -> None:
-    """Compare the machine's GPUs with what is wanted, and tell once what some of them lack."""
+    """Compare the machine's GPUs with `deploy.min_vram`, and print once what some of them lack."""
     gpus = parse_gpus(host.run(f"{shlex.join(QUERY)} 2>/dev/null || true"))
     if settings.min_vram is not None and (not gpus or min(gpu.memory_gb for gpu in gpus) < settings.min_vram):
         has = ", ".join(f"{gpu.name} with {gpu.memory_gb:g} GB" for gpu in gpus) or "no NVIDIA GPU"
@@ -140,27 +178,27 @@ def _check_gpus(settings: Deploy, host: Host, out: TextIO) -> None:
         print(PER_BATCH % gpu, file=out)
 
 
-def _environment(wanted: DeployedModel) -> dict[str, str]:
+def _environment(model: DeployedModel) -> dict[str, str]:
     """The variables that are handed to the machine: those of `deploy.environment`, and what a push needs there.
 
     Raises:
         ConfigError: one is not set here.
     """
-    names = wanted.deploy.environment
+    names = model.deploy.environment
     missing = [name for name in names if name not in os.environ]
     if missing:
         raise ConfigError([f"deploy.environment: {', '.join(missing)} is not set here, so it cannot be handed on"])
-    found = {name: os.environ[name] for name in names}
-    if wanted.push is not None:
+    environment = {name: os.environ[name] for name in names}
+    if model.push is not None:
         from emoprobe.storage.bucket import portable_credentials
 
-        found |= portable_credentials(wanted.push)
-    return found
+        environment |= portable_credentials(model.push)
+    return environment
 
 
-def _standing(wanted: DeployedModel, site: Site, place: Path, environment: dict[str, str], out: TextIO) -> Status:
-    """What stands on the machine, once it is what is wanted."""
-    order, host = _order(wanted, site, environment), site.host
+def _standing(model: DeployedModel, site: Site, place: Path, environment: dict[str, str], out: TextIO) -> Status:
+    """Return the status of the servers, started anew unless the same order runs already."""
+    order, host = _order(model, site, environment), site.host
     status = site.status()
     stands = status is not None and status.digest == order.digest and status.ended is None and site.keeper_lives()
     if stands and (place / KEY).exists():
@@ -169,47 +207,47 @@ def _standing(wanted: DeployedModel, site: Site, place: Path, environment: dict[
         site.end_keeper()
         print(f"{host.name}: sends the code", file=out)
         site.send_code()
-        python = wanted.deploy.python
+        python = model.deploy.python
         if python is None:
             print(f"{host.name}: installs the environment, which takes minutes the first time", file=out)
             python = site.install()
-        source = wanted.config.model.source
+        source = model.config.model.source
         if is_local(source):
             print(f"{host.name}: sends the model {source}", file=out)
             site.send_model(Path(source).expanduser(), model_folder(source))
         key = secrets.token_urlsafe(32)
         _write_private(place / KEY, key)
-        if wanted.push is not None:
+        if model.push is not None:
             handed = ", ".join(environment) or "what it has itself"
-            print(f"{host.name}: its servers push activations to {wanted.push}, with {handed}", file=out)
-        print(f"{host.name}: starts {' and '.join(wanted.kinds)}", file=out)
+            print(f"{host.name}: its servers push activations to {model.push}, with {handed}", file=out)
+        print(f"{host.name}: starts {' and '.join(model.kinds)}", file=out)
         site.start(order, key, environment, python)
     status = site.wait(order, out)
-    _check_model(wanted.config, status)
+    _check_model(model.config, status)
     return status
 
 
-def _order(wanted: DeployedModel, site: Site, environment: dict[str, str]) -> Order:
+def _order(model: DeployedModel, site: Site, environment: dict[str, str]) -> Order:
     """The order for the keeper: the first experiment, as that machine sees it."""
-    config = wanted.config
+    config = model.config
     source = config.model.source
     if is_local(source):
         source = f"{site.folder}/models/{model_folder(source)}"
     # Endpoints and their keys are of this side, and a port that is free here need not be there.
-    others = {"endpoints", "capture_endpoints", "hardware", "api_key_env", "api_key_file", "capture_files", "port"}
-    workers = Workers(**config.workers.model_dump(exclude=others) | {"model_name": wanted.model_name})
-    model = config.model.model_copy(update={"source": source})
-    values = config.model_copy(update={"model": model, "workers": workers, "deploy": Deploy()}).resolved()
+    local = {"endpoints", "capture_endpoints", "hardware", "api_key_env", "api_key_file", "capture_files", "port"}
+    workers = Workers(**config.workers.model_dump(exclude=local) | {"model_name": model.model_name})
+    remote = config.model.model_copy(update={"source": source})
+    values = config.model_copy(update={"model": remote, "workers": workers, "deploy": Deploy()}).resolved()
     # With the variables' values, so that credentials that were renewed get there. Only that machine is told the hash.
     about = json.dumps(
-        [values, wanted.kinds, wanted.push, wanted.deploy.model_dump(mode="json"), environment, digest(CODE, SENT)]
+        [values, model.kinds, model.push, model.deploy.model_dump(mode="json"), environment, digest(CODE, SENT)]
     )
     return Order(
         digest=hashlib.sha256(about.encode()).hexdigest()[:16],
         config=values,
-        kinds=list(wanted.kinds),
-        push=wanted.push,
-        idle_minutes=wanted.deploy.idle_minutes,
+        kinds=list(model.kinds),
+        push=model.push,
+        idle_minutes=model.deploy.idle_minutes,
     )
 
 
@@ -250,7 +288,7 @@ def _open_tunnel(place: Path) -> None:
         )
 
 
-def _wait_for_answers(found: Deployment, place: Path) -> None:
+def _wait_for_answers(deployment: Deployment, place: Path) -> None:
     """Wait until every server answers through the tunnel.
 
     Raises:
@@ -259,7 +297,7 @@ def _wait_for_answers(found: Deployment, place: Path) -> None:
     headers = {"Authorization": f"Bearer {(place / KEY).read_text(encoding='utf-8')}"}
     deadline = time.monotonic() + TUNNEL_SECONDS
     with httpx.Client(trust_env=False, timeout=5.0, headers=headers) as client:
-        for server in found.servers:
+        for server in deployment.servers:
             answered = False
             while not answered:
                 with contextlib.suppress(httpx.HTTPError):
@@ -274,3 +312,6 @@ def _write_private(path: Path, content: str) -> None:
     path.unlink(missing_ok=True)
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         file.write(content)
+
+
+AGAIN_SECONDS = 5.0

@@ -1,21 +1,157 @@
-"""The record of what is deployed, kept where the workflow is started, and how a run follows it."""
+"""Deployments: the servers of a study, the order to the keeper and its status, the record that a run follows."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from emoprobe.config.errors import ConfigError
 from emoprobe.config.execution.deploy import Deploy
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import Study
+from emoprobe.models import source as models
 from emoprobe.results import atomic
-from server.deploy.deployed_model import model_identity, pushed_to
-from server.deploy.orders import Server
+from server.pool.launch import Kind, tensor_parallel
+
+ORDER, STATUS, KEY, ENVIRONMENT, PROCESS = "order.json", "status.json", "key", "environment.json", "keeper.process"
+
+
+class Order(BaseModel):
+    """The order to the keeper: which servers shall stand, and where they push activations. `digest` stands for all."""
+
+    model_config = ConfigDict(frozen=True)
+
+    digest: str
+    config: dict[str, Any]
+    kinds: list[str]
+    push: str | None
+    idle_minutes: float | None
+
+
+class Server(BaseModel):
+    """A server that is deployed: its kind, the socket there that leads to it, and what it runs on."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    kind: str
+    socket: str
+    hardware: str
+
+
+class ServerStatus(Server):
+    """How one is: its state as the pool would call it, and in words what it does."""
+
+    state: str
+    phase: str
+    error: str | None
+    restarts: int
+
+
+class Status(BaseModel):
+    """How the keeper gets on. `ended` says why its servers are gone, `model_sha256` what model they have."""
+
+    model_config = ConfigDict(frozen=True)
+
+    digest: str
+    phase: str
+    model_sha256: str | None = None
+    servers: list[ServerStatus] = []
+    ended: str | None = None
+
+    def write(self, folder: Path) -> None:
+        """Write it into the keeper's folder."""
+        atomic.write_text(folder / STATUS, self.model_dump_json(indent=2) + "\n")
+
+
+@dataclass(frozen=True)
+class DeployedModel:
+    """The first experiment stands for all; every other needs the same model, set up in the same way.
+
+    `push` is where in object storage the servers push activations.
+    """
+
+    config: Config
+    kinds: tuple[Kind, ...]
+    push: str | None = None
+
+    @classmethod
+    def of(cls, study: Study) -> DeployedModel:
+        """What the experiments of a plan want together.
+
+        Raises:
+            ConfigError: nothing is to be deployed, or not the same for all.
+        """
+        configs = list(study.configs.values())
+        first = configs[0]
+        if any(config.deploy != first.deploy for config in configs):
+            raise ConfigError(["deploy: differs between the experiments of the study; keep it in `base` or `patch`"])
+        if first.deploy.backend is None:
+            raise ConfigError(["deploy.backend: is null, so nothing is to be deployed; set ssh or skypilot"])
+        if len({model_identity(config) for config in configs}) > 1:
+            raise ConfigError(
+                [
+                    "deploy: a deployment serves one model, and the experiments of the study name several (model, "
+                    "generation.engine, workers.model_name); deploy and run them one after the other"
+                ]
+            )
+        places = list(dict.fromkeys(place for config in configs if (place := pushed_to(config)) is not None))
+        if len(places) > 1:
+            raise ConfigError(
+                [
+                    "storage.url: the servers of a deployment push to one place, and the experiments of the study name "
+                    f"{len(places)}; keep it in `base`, or set workers.capture_files: fetch"
+                ]
+            )
+        kinds = dict.fromkeys(kind for config in configs for kind in config.server_kinds)
+        return cls(first, tuple(kinds), *places)
+
+    @property
+    def deploy(self) -> Deploy:
+        """Where it is wanted."""
+        return self.config.deploy
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs its servers want."""
+        return self.config.workers.count * tensor_parallel(self.config)
+
+    @property
+    def model_name(self) -> str:
+        """What the servers call the model."""
+        return self.config.workers.model_name or self.config.model.source
+
+
+def pushed_to(config: Config) -> str | None:
+    """Where servers that are deployed push what they capture for an experiment; None where it is fetched from them."""
+    url, files = config.storage.url, config.workers.capture_files
+    # A folder of this machine is none of theirs, unless the config says that it is.
+    if url is None or not config.capture.enabled or files == "fetch" or (files is None and url.startswith("file:")):
+        return None
+    return f"{url}/captured"
+
+
+def model_identity(config: Config) -> str:
+    """A digest of everything about the servers that can change an answer: the model, its type, the engine's settings.
+
+    What is deployed serves an experiment only where this is the same.
+    """
+    about = [
+        models.identity(config.model),
+        config.model.dtype,
+        config.generation.engine.model_dump(mode="json"),
+        config.workers.model_name,
+    ]
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+
 
 DEPLOYED = Path(".snakemake/emoprobe/deployed")
-RECORD, KEY, TUNNEL, TUNNEL_LOG = "deployment.json", "key", "tunnel.process", "tunnel.log"
+RECORD, TUNNEL, TUNNEL_LOG = "deployment.json", "tunnel.process", "tunnel.log"
 
 
 class DeployedServer(Server):
@@ -77,11 +213,11 @@ def followed(config: Config, root: Path = DEPLOYED) -> Config:
     if config.deploy.backend is None or named:
         return config
     place = place_of(config.deploy, root)
-    found = Deployment.read(place)
-    if found is None or found.model_identity != model_identity(config):
+    deployment = Deployment.read(place)
+    if deployment is None or deployment.model_identity != model_identity(config):
         return config
-    urls = {kind: [server.url for server in found.servers if server.kind == kind] for kind in config.server_kinds}
-    pushes = found.push is not None and found.push == pushed_to(config)
+    urls = {kind: [server.url for server in deployment.servers if server.kind == kind] for kind in config.server_kinds}
+    pushes = deployment.push is not None and deployment.push == pushed_to(config)
     if not all(urls.values()) or (config.workers.capture_files == "push" and not pushes):
         return config
     update = {
@@ -89,7 +225,7 @@ def followed(config: Config, root: Path = DEPLOYED) -> Config:
         "capture_endpoints": urls.get("nnsight", []),
         "api_key_file": str((place / KEY).absolute()),
         "capture_files": "push" if pushes else "fetch",
-        "hardware": {server.url: server.hardware for server in found.servers},
+        "hardware": {server.url: server.hardware for server in deployment.servers},
     }
     return config.model_copy(update={"workers": config.workers.model_copy(update=update)})
 

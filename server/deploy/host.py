@@ -1,17 +1,24 @@
-"""A machine that `ssh` reaches: commands that run there, and files that go there."""
+"""A machine that `ssh` reaches, and the folder of a deployment on it."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
+import platform
 import shlex
 import subprocess
 import tarfile
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from emoprobe.config.execution.deploy import Deploy
+from emoprobe.models import source as models
+from server.deploy.deployment import ENVIRONMENT, KEY, ORDER, PROCESS, STATUS, Order, Status
+from server.pool.launch import CODE
 
 # Nothing here may wait for somebody to type, or for a machine that is gone.
 OPTIONS = ("BatchMode=yes", "ConnectTimeout=20", "ServerAliveInterval=10", "ServerAliveCountMax=3", "ControlPath=none")
@@ -109,15 +116,175 @@ def packed(root: Path, names: Sequence[str]) -> bytes:
 
 def digest(root: Path, names: Sequence[str]) -> str:
     """A hash of what `packed` packs."""
-    found = hashlib.sha256()
+    hashed = hashlib.sha256()
     for path in _files(root, names):
         content = path.read_bytes()
-        found.update(f"{path.relative_to(root)}\0{len(content)}\0".encode() + content)
-    return found.hexdigest()
+        hashed.update(f"{path.relative_to(root)}\0{len(content)}\0".encode() + content)
+    return hashed.hexdigest()
 
 
 def _files(root: Path, names: Iterable[str]) -> Iterable[Path]:
     for name in names:
         path = root / name
-        found = [path] if path.is_file() else sorted(path.rglob("*"))
-        yield from (file for file in found if file.is_file() and "__pycache__" not in file.parts)
+        paths = [path] if path.is_file() else sorted(path.rglob("*"))
+        yield from (file for file in paths if file.is_file() and "__pycache__" not in file.parts)
+
+
+# What a machine needs to run the servers: the library, the servers, and what installs their environment.
+SENT = ("emoprobe", "server", "envs", "Makefile", "pyproject.toml", "README.md", "LICENSE")
+# Says whose the folder is. Nothing is put into a folder that has others' files and not this one, or removed from it.
+MARK = ".emoprobe-deployment"
+FREE = "free"
+KEEPER_LOG = "logs/keeper.log"
+LOOK_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Site:
+    """The folder of the deployment `id`, by its absolute path on the machine."""
+
+    host: Host
+    folder: str
+    id: str
+
+    @classmethod
+    def claimed(cls, host: Host, folder: str, number: str) -> Site:
+        """Make the folder, for this deployment alone.
+
+        Raises:
+            HostError: it is another's, or holds something else.
+        """
+        quoted, owner = shlex.quote(folder), f"{number} {platform.node()}:{Path.cwd()}"
+        script = f"""
+            umask 077
+            mkdir -p {quoted} && cd {quoted} || exit
+            if [ -e {MARK} ]; then
+                [ "$(cat {MARK})" != {FREE} ] || cat > {MARK}
+            else
+                [ -z "$(ls -A)" ] || {{ echo foreign; exit; }}
+                cat > {MARK}
+            fi
+            cat {MARK}; pwd -P
+        """
+        mark, _, path = host.run(script, content=f"{owner}\n".encode()).strip().partition("\n")
+        if mark == "foreign":
+            raise HostError(f"{host.name}: the folder {folder} has other files; choose another deploy.folder")
+        if not mark.startswith(f"{number} "):
+            where = mark.partition(" ")[2]
+            raise HostError(
+                f"{host.name}: the folder {folder} belongs to a deployment from {where}; run `make undeploy` there, or "
+                "choose another deploy.folder"
+            )
+        return cls(host, path, number)
+
+    def path(self, *parts: str) -> str:
+        """A path below the folder, quoted for a shell."""
+        return shlex.quote("/".join([self.folder, *parts]))
+
+    def send_code(self) -> None:
+        """Send the code; an environment that was installed stays."""
+        self.host.run(f"mkdir -p {self.path('code')} && cd {self.path('code')} && rm -rf emoprobe server envs")
+        self.host.unpack(packed(CODE, SENT), f"{self.folder}/code")
+
+    def install(self) -> str:
+        """Install the lock that fits the machine, as far as it is not; return the interpreter."""
+        self.host.run(
+            f'PATH="$HOME/.local/bin:$PATH" PIP_NO_CACHE_DIR=1 make -C {self.path("code")} env',
+            seconds=None,
+            shown=True,
+        )
+        return f"{self.folder}/code/.venv/bin/python"
+
+    def send_model(self, source: Path, name: str) -> None:
+        """Send the files of a model's directory, unless they are there."""
+        there, part = self.path("models", name), self.path("models", f"{name}.part")
+        # The folder is named by its content and gets its name last: what is there is whole.
+        if self.host.run(f"mkdir -p {self.path('models')}; test -d {there} && echo there || true").strip():
+            return
+        self.host.run(f"rm -rf {part}")
+        self.host.send_folder(source, f"{self.folder}/models/{name}.part")
+        self.host.run(f"mv {part} {there}")
+
+    def start(self, order: Order, key: str, environment: dict[str, str], python: str) -> None:
+        """Give an order to a new keeper, which outlives this session. No secret is on a command line."""
+        self.host.run(f"umask 077 && mkdir -p {self.path('run')} {self.path('logs')} && rm -f {self.path('run')}/*")
+        self.host.write_secret(f"{self.folder}/run/{KEY}", key)
+        self.host.write_secret(f"{self.folder}/run/{ENVIRONMENT}", json.dumps(environment))
+        self.host.write_secret(f"{self.folder}/run/{ORDER}", order.model_dump_json())
+        self.host.run(
+            f"cd {self.path('code')} || exit 1\n"
+            f"PYTHONPATH={self.path('code')} setsid nohup {shlex.quote(python)} -m server.deploy.keeper {self.path()} "
+            f">{self.path(KEEPER_LOG)} 2>&1 </dev/null &"
+        )
+
+    def status(self) -> Status | None:
+        """What the keeper has last said; None where it has said nothing."""
+        text = self.host.run(f"cat {self.path('run', STATUS)} 2>/dev/null || true")
+        return Status.model_validate_json(text) if text.strip() else None
+
+    def keeper_lives(self) -> bool:
+        """Whether the very process that the keeper's file names is there."""
+        return self.host.run(f"{self._is_there()}\nis_there && echo yes || true").strip() == "yes"
+
+    def end_keeper(self) -> None:
+        """End the keeper, and nothing that only has its number; its servers end with it."""
+        self.host.run(
+            f"""
+            {self._is_there()}
+            is_there || exit 0
+            for signal in TERM KILL; do
+                is_there && kill -$signal "$number"
+                for _ in $(seq 300); do is_there || exit 0; sleep 0.1; done
+            done
+            exit 1
+            """
+        )
+
+    def _is_there(self) -> str:
+        """A shell function that tells whether the keeper lives: its number, and when it was started."""
+        file = self.path("run", PROCESS)
+        return (
+            f"is_there() {{ read -r number started < {file} && "
+            '[ "$(cut -d" " -f22 "/proc/$number/stat")" = "$started" ]; } 2>/dev/null'
+        )
+
+    def wait(self, order: Order, out: TextIO) -> Status:
+        """Wait until every server stands, and tell what they do meanwhile.
+
+        Raises:
+            HostError: they ended, or one has failed; with the end of its log.
+        """
+        said = ""
+        looked = 0
+        while True:
+            status = self.status()
+            looked += 1
+            if status is not None and status.digest == order.digest:
+                words = "; ".join(f"{server.name} {server.phase}" for server in status.servers) or status.phase
+                # Seconds count on; a line for each would be too many.
+                if (shape := "".join(letter for letter in words if not letter.isdigit())) != said:
+                    print(f"{self.host.name}: {words}", file=out)
+                    said = shape
+                failed = [server.error or server.name for server in status.servers if server.state == "failed"]
+                if failed or status.ended is not None:
+                    raise HostError("\n".join([f"{self.host.name}: {status.ended or 'a server has failed'}", *failed]))
+                if status.servers and all(server.state == "live" for server in status.servers):
+                    return status
+            if looked % 5 == 0 and not self.keeper_lives():
+                log = self.host.run(f"tail -n 20 {self.path(KEEPER_LOG)} 2>/dev/null || true")
+                raise HostError(f"{self.host.name}: the keeper of the servers ended; the end of its log:\n{log}")
+            time.sleep(LOOK_SECONDS)
+
+    def remove(self, keep: bool) -> None:
+        """End the servers and remove the folder; with `keep`, code, environment and models stay for the next time."""
+        self.end_keeper()
+        used = " ".join(self.path(name) for name in ("run", "activations", "logs"))
+        what = f"rm -rf -- {used} && echo {FREE} > {self.path(MARK)}" if keep else f"rm -rf -- {self.path()}"
+        # Only what this deployment has marked as its own.
+        ours = f'[ "$(cut -d" " -f1 {self.path(MARK)} 2>/dev/null)" = {self.id} ]'
+        self.host.run(f"{ours} || exit 0; {what}", seconds=None)
+
+
+def model_folder(source: str) -> str:
+    """What the directory of a local model is called there: by its content."""
+    return models.directory_sha256(Path(source).expanduser())[:16]

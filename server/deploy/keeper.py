@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import signal
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,14 +22,15 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.models import source as models
 from emoprobe.models.hardware import described, without_batch_invariance
+from emoprobe.models.placement import PlacementError
 from emoprobe.results import atomic
 from emoprobe.results.layout import Layout
 from server.deploy import processes
-from server.deploy.orders import ENVIRONMENT, KEY, ORDER, PROCESS, Order, ServerStatus, Status
-from server.deploy.relay import GoneError, Relay, Streams
-from server.pool.experiment_jobs import ExperimentJobs
+from server.deploy.deployment import ENVIRONMENT, KEY, ORDER, PROCESS, Order, ServerStatus, Status
+from server.deploy.tunnel import GoneError, Relay, Streams
 from server.pool.fleets import PER_BATCH, ServerSlot, local_process
-from server.pool.launch import Kind, shares
+from server.pool.launch import Kind, shares, tensor_parallel, visible_gpus
+from server.pool.run import ExperimentJobs
 from server.pool.worker import Worker, WorkerLimits
 
 log = logging.getLogger(__name__)
@@ -36,6 +38,10 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.5
 # What is downloaded and compiled goes below the folder, so that it goes when the folder does.
 CACHES = ("HF_HOME", "XDG_CACHE_HOME", "TRITON_HOME", "TORCHINDUCTOR_CACHE_DIR", "FLASHINFER_WORKSPACE_BASE")
+TURNS = (
+    "the GPUs cannot hold vLLM and the NNsight server at once, and servers that are deployed stand together; take "
+    "larger or more GPUs (deploy.min_vram), or run the workflow on that machine, where they take turns"
+)
 # A socket's path must fit into the kernel's field of 108 bytes.
 MAX_SOCKET = 107
 
@@ -72,6 +78,7 @@ class Keeper:
             self._tell("prepares the model")
             experiment = await asyncio.to_thread(prepared, self._config, self._folder)
             self._model_sha256 = experiment.card.sha256
+            await experiment.decide()
             self._make_workers(experiment)
             supervisors = [asyncio.create_task(worker.supervise()) for worker in self._workers]
             for worker, relay in zip(self._workers, self._relays, strict=True):
@@ -92,7 +99,11 @@ class Keeper:
         settings = self._config.workers
         limits = WorkerLimits(settings.requests, settings.restarts, settings.start_timeout, settings.hang_timeout)
         kinds: list[Kind] = [kind for kind in ("vllm", "nnsight") if kind in self._order.kinds]
-        divided = shares(settings.count, self._config.generation.engine.tensor_parallel)
+        started = experiment.started
+        if started.workers.gpu_sharing == "turns" and len(kinds) > 1 and visible_gpus():
+            raise PlacementError(TURNS)
+        divided = shares(settings.count, tensor_parallel(started))
+        gates: dict[tuple[str, ...], asyncio.Lock] = defaultdict(asyncio.Lock)
         for gpu in dict.fromkeys(name for share in divided for name in without_batch_invariance(share.gpus)):
             log.warning(PER_BATCH, gpu)
         for kind in kinds:
@@ -100,8 +111,10 @@ class Keeper:
                 log_path = self._folder / "logs" / f"{kind}-{number}.log"
                 place = ServerSlot(kind, number, share, self._key, log_path, self._order.push)
                 launcher = local_process(experiment, place)
+                gate = gates[tuple(share.gpus)] if share.gpus else None
+                runs_on = described(share.gpus)
                 worker = Worker(
-                    place.name, experiment.model_name, self._key, limits, launcher, lambda: None, described(share.gpus)
+                    place.name, experiment.model_name, self._key, limits, launcher, lambda: None, runs_on, gate
                 )
                 self._workers.append(worker)
                 self._relays.append(Relay(_connect_to(worker)))

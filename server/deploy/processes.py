@@ -61,9 +61,9 @@ class Process:
 
 def write_own(path: Path) -> None:
     """Put this process into a file."""
-    own = Process.of(os.getpid())
-    assert own is not None
-    own.write(path)
+    process = Process.of(os.getpid())
+    assert process is not None
+    process.write(path)
 
 
 def end(path: Path) -> None:

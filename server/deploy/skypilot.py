@@ -16,8 +16,8 @@ import yaml
 
 from emoprobe.config.execution.deploy import Deploy
 from emoprobe.results import atomic
+from server.deploy.deployment import PROCESS
 from server.deploy.host import HostError
-from server.deploy.orders import PROCESS
 
 ENVIRONMENT_VARIABLE = "EMOPROBE_SKYPILOT"
 ENVIRONMENT = Path(".venv-skypilot")

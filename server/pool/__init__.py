@@ -1,7 +1,7 @@
-"""The pool: one process a workflow run that starts, owns and supervises model servers and spreads requests.
+"""The pool: one process a workflow run that starts, monitors and stops model servers and spreads requests.
 
-From the outside in: `pool` listens to clients (`protocol`), `jobs` makes files, `fleets` knows which servers an
-experiment needs, `turns` lets one model after the other stand, a `fleet` spreads requests over `worker`s, and a
-`launcher` (`local_process`, `slurm_job`, `endpoint`) brings a server up. It imports the library, and nothing of the
-workflow.
+From the outside in: `pool` listens to clients (`protocol`), `jobs` and `steering` make files, `fleets` knows which
+servers an experiment needs, `turns` lets the servers of one model run at a time, a `fleet` spreads requests over
+`worker`s, and a `launcher` (`local_process`, `slurm.job`) starts a server. The pool imports the library, and nothing of
+the workflow.
 """

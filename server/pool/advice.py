@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from emoprobe.conversations.responses import OtherPromptError
-from server.pool.replies import RequestError
+from server.pool.connections import RequestError
 
 TRANSIENT = "run again for new attempts; logs/pool.log and logs/servers/ say more."
 REQUEST = "change what is asked (the prompt, generation.max_tokens, generation.engine.max_model_len), then run again."

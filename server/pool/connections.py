@@ -1,19 +1,90 @@
-"""HTTP to one model server."""
+"""HTTP to one model server: requests, the classification of responses, and the files that the server wrote."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
 import hmac
 import secrets
 import ssl
 from functools import cache
-from typing import Any
-from urllib.parse import urlsplit
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import quote, urlsplit
 
 import httpx
 
+from emoprobe.results import atomic
+from emoprobe.results.activation_folder import METADATA, TENSORS
+from emoprobe.results.layout import ACTIVATION_FILES
 from server.guard import CHALLENGE, PROOF, proof
-from server.pool.replies import RequestError, read_reply
+
+
+class RequestError(Exception):
+    """An attempt that failed.
+
+    `permanent`: another server would refuse it as well. `pause`: seconds to leave the server be. `broken`: it was the
+    connection that failed. `spared`: the server was taken away, which costs the request none of its attempts.
+    `status`: that of the response, where there was one. `timed_out`: none came in time.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        permanent: bool = False,
+        pause: float = 0.0,
+        broken: bool = False,
+        spared: bool = False,
+        status: int | None = None,
+        timed_out: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.permanent, self.pause, self.broken, self.spared = permanent, pause, broken, spared
+        self.status, self.timed_out = status, timed_out
+
+
+def read_reply(response: httpx.Response) -> dict[str, Any]:
+    """The JSON object that a server answers.
+
+    Raises:
+        RequestError: it answers something else.
+    """
+    status = response.status_code
+    if status in (429, 503):
+        pause = _seconds(response.headers.get("retry-after"))
+        raise RequestError(f"status {status}: {_message(response)}", pause=pause, status=status)
+    if status != 200:
+        # A key or a model that is not there is this server's mistake, other refusals are the request's.
+        refused = 400 <= status < 500 and status not in (401, 403, 404, 408, 409, 425)
+        raise RequestError(f"status {status}: {_message(response)}", permanent=refused, status=status)
+    try:
+        answer = response.json()
+    except ValueError:
+        raise RequestError(f"the answer is no JSON: {response.text[:200]!r}") from None
+    if not isinstance(answer, dict):
+        raise RequestError(f"the answer is no JSON object: {response.text[:200]!r}")
+    return answer
+
+
+def _seconds(retry_after: str | None) -> float:
+    """The pause that a server asked for, in seconds, at most a minute."""
+    try:
+        return min(60.0, max(0.0, float(retry_after or 1.0)))
+    except ValueError:
+        return 1.0
+
+
+def _message(response: httpx.Response) -> str:
+    """What a server says of its refusal, in one line."""
+    try:
+        error = response.json().get("error", response.json())
+        text = error.get("message", error) if isinstance(error, dict) else error
+    except (ValueError, AttributeError):
+        text = response.text
+    return " ".join(str(text).split())[:500]
+
 
 HEALTH_SECONDS = 5.0
 MODELS_SECONDS = 30.0
@@ -146,3 +217,62 @@ class Connections:
 def _tls() -> ssl.SSLContext:
     """One context for all connections: each takes 20 ms to make."""
     return httpx.create_ssl_context()
+
+
+class Files(Protocol):
+    """A server whose files can be fetched."""
+
+    async def get(self, path: str) -> bytes:
+        """The content at a path.
+
+        Raises:
+            RequestError: there is none.
+        """
+        ...
+
+    async def delete(self, path: str) -> None:
+        """Delete what is at a path.
+
+        Raises:
+            RequestError: it was not.
+        """
+        ...
+
+
+async def fetch_from_server(folder: Path, save_dir: str, worker: Files, answer: dict[str, Any]) -> None:
+    """Fetch a folder, check it, and put it into its place; the server's copy is deleted then.
+
+    Args:
+        folder: its place here.
+        save_dir: the folder that the server was asked to write, relative to its root.
+        worker: the server.
+        answer: its answer, whose breadcrumb has the hash of the tensors.
+
+    Raises:
+        RequestError: it did not come, or not whole.
+        OSError: it could not be written.
+    """
+    path = _path(save_dir)
+    tensors = await worker.get(f"{path}/{TENSORS}")
+    metadata = await worker.get(f"{path}/{METADATA}")
+    if hashlib.sha256(tensors).hexdigest() != (answer.get("ndif") or {}).get("sha256"):
+        raise RequestError(f"the activations of {save_dir} did not come as they were written: their hash differs")
+    await asyncio.to_thread(_write, folder, tensors, metadata)
+    await delete_at_server(save_dir, worker)
+
+
+async def delete_at_server(save_dir: str, worker: Files) -> None:
+    """Delete the server's copy of a folder that is somewhere else by now."""
+    # What cannot be deleted now is written over by the next capture, or goes with the deployment.
+    with contextlib.suppress(RequestError):
+        await worker.delete(_path(save_dir))
+
+
+def _path(save_dir: str) -> str:
+    return f"/v1/activations/{quote(save_dir)}"
+
+
+def _write(folder: Path, tensors: bytes, metadata: bytes) -> None:
+    with atomic.directory(folder, ACTIVATION_FILES) as temporary:
+        (temporary / TENSORS).write_bytes(tensors)
+        (temporary / METADATA).write_bytes(metadata)

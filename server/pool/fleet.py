@@ -14,9 +14,9 @@ from typing import Any
 from emoprobe.conversations.responses import Delivery, OtherPromptError
 from emoprobe.results.trajectory import Attempt
 from server.pool import advice
+from server.pool.address import FleetStatus, WorkerStatus
+from server.pool.connections import RequestError
 from server.pool.launch import Kind
-from server.pool.replies import RequestError
-from server.pool.status import FleetStatus, WorkerStatus
 from server.pool.turns import Turns
 from server.pool.worker import Worker
 

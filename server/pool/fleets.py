@@ -12,12 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from emoprobe.config.execution.slurm import SlurmShape
 from emoprobe.config.execution.workers import Workers
 from emoprobe.models.hardware import described, models_without_batch_invariance
-from server.pool.endpoint import Endpoint
-from server.pool.experiment_jobs import ExperimentJobs
 from server.pool.fleet import Fleet
 from server.pool.launch import (
     BATCH_INVARIANT,
@@ -28,13 +27,15 @@ from server.pool.launch import (
     environment_elsewhere,
     free_port,
     shares,
+    tensor_parallel,
     visible_gpus,
 )
-from server.pool.launcher import Launcher, LaunchError
+from server.pool.launcher import Endpoint, Launcher, LaunchError
 from server.pool.local_process import Command, LocalProcess
-from server.pool.slurm_cluster import SlurmCluster
-from server.pool.slurm_job import SlurmJob
-from server.pool.slurm_request import JobCommand
+from server.pool.run import ExperimentJobs
+from server.pool.slurm.cluster import SlurmCluster
+from server.pool.slurm.folder import JobCommand
+from server.pool.slurm.job import SlurmJob
 from server.pool.turns import Turns
 from server.pool.worker import Worker, WorkerLimits
 
@@ -76,7 +77,7 @@ class ServerSlot:
 
 def local_process(experiment: ExperimentJobs, place: ServerSlot) -> Launcher:
     """A server that is a process of the pool. It takes the first free port from its number on, see `workers.port`."""
-    config, share = experiment.config, place.share
+    config, share = experiment.started, place.share
     first = config.workers.port + place.number if config.workers.port else 0
 
     def make() -> Command:
@@ -92,8 +93,8 @@ def slurm_command(experiment: ExperimentJobs, kind: Kind, shape: SlurmShape) -> 
     """What a SLURM job of an experiment runs."""
     share = Share([], [str(number) for number in range(shape.gpus)])
     model, name = experiment.card.path, experiment.model_name
-    line = command(kind, experiment.config, model, name, share, "{port}", experiment.results, "{host}")
-    env = environment_elsewhere(experiment.config, gpu=bool(shape.gpus))
+    line = command(kind, experiment.started, model, name, share, "{port}", experiment.results, "{host}")
+    env = environment_elsewhere(experiment.started, gpu=bool(shape.gpus))
     return JobCommand(line, env, experiment.results / COMPILED, BATCH_INVARIANT if shape.gpus else {})
 
 
@@ -113,7 +114,8 @@ class Fleets:
         self._launcher = launcher
         self._fleets: dict[Hashable, Fleet] = {}
         self._forgotten: list[Fleet] = []
-        self._turns: dict[Kind, Turns] = defaultdict(turns)
+        self._turns: dict[Kind | Literal["gpu"], Turns] = defaultdict(turns)
+        self._gates: dict[tuple[str, ...], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._told: set[str] = set()
         self._clusters: dict[Path, SlurmCluster] = {}
         self._generating = 0
@@ -185,6 +187,11 @@ class Fleets:
         await asyncio.gather(*(fleet.stop() for fleet in [*self._fleets.values(), *self._forgotten]))
         await asyncio.gather(*(cluster.close() for cluster in self._clusters.values()))
 
+    def _line(self, kind: Kind, experiment: ExperimentJobs) -> Kind | Literal["gpu"]:
+        """The line in which a fleet waits for its turn: its kind's, or that of all servers of the GPUs."""
+        sharing = experiment.started.workers.gpu_sharing
+        return "gpu" if sharing == "turns" and visible_gpus() and not experiment.config.workers.slurm else kind
+
     def _tell_of_batches(self, hardware: str) -> None:
         """Say once which GPUs make answers depend on the batch that they were computed in."""
         for gpu in set(models_without_batch_invariance(hardware)) - self._told:
@@ -194,9 +201,10 @@ class Fleets:
     def _new(self, kind: Kind, experiment: ExperimentJobs, logs: Path) -> Fleet:
         workers, urls = experiment.config.workers, _endpoints(kind, experiment)
         limits = WorkerLimits(workers.requests, workers.restarts, workers.start_timeout, workers.hang_timeout)
-        turns = None if urls else self._turns[kind]
+        turns = None if urls else self._turns[self._line(kind, experiment)]
         fleet = Fleet(kind, experiment.model_name, workers.attempts, turns, elsewhere=bool(workers.slurm) and not urls)
         api_key: str | None = secrets.token_urlsafe(24)
+        gates: dict[str, asyncio.Lock] = {}
         if urls:
             api_key = _endpoint_key(workers)
             launchers: dict[str, Launcher] = {f"endpoint-{number}": Endpoint(url) for number, url in enumerate(urls)}
@@ -209,13 +217,15 @@ class Fleets:
             hardware = [None] * len(launchers)  # known on the node alone
         else:
             launchers, hardware = {}, []
-            for number, share in enumerate(shares(workers.count, experiment.config.generation.engine.tensor_parallel)):
+            for number, share in enumerate(shares(workers.count, tensor_parallel(experiment.started))):
                 place = ServerSlot(kind, number, share, api_key or "", logs / "servers" / f"{kind}-{number}.log")
                 launchers[place.name] = self._launcher(experiment, place)
+                if share.gpus:
+                    gates[place.name] = self._gates[tuple(share.gpus)]
                 hardware.append(described(share.gpus))
                 self._tell_of_batches(described(share.gpus))
         fleet.workers += [
-            Worker(name, fleet.model, api_key, limits, launcher, fleet.changed, runs_on)
+            Worker(name, fleet.model, api_key, limits, launcher, fleet.changed, runs_on, gates.get(name))
             for (name, launcher), runs_on in zip(launchers.items(), hardware, strict=True)
         ]
         return fleet
@@ -261,8 +271,8 @@ def _endpoints(kind: Kind, experiment: ExperimentJobs) -> list[str]:
 
 def _identity(kind: Kind, experiment: ExperimentJobs) -> Hashable:
     """What the servers of an experiment are. Settings that only say how they are run are no part of it."""
-    config = experiment.config
     urls = _endpoints(kind, experiment)
+    config = experiment.pinned if urls else experiment.started
     if urls:
         return kind, tuple(urls), config.workers.api_key_env, config.workers.api_key_file, experiment.model_name
     card = experiment.card

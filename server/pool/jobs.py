@@ -1,4 +1,4 @@
-"""What the pool does for one job: a sample, a trajectory, or the activations of one, at positions or every token."""
+"""Generate one trajectory, or capture its activations at positions or at every token."""
 
 from __future__ import annotations
 
@@ -16,26 +16,12 @@ from emoprobe.results.activation_folder import ActivationFolder, StoredTensors
 from emoprobe.results.dates import date_to_now
 from emoprobe.results.record import DamagedError
 from emoprobe.results.trajectory import STATE, AgentState, Sample
-from server.pool.experiment_jobs import ExperimentJobs
-from server.pool.fetched import delete_at_server, fetch_from_server
+from server.pool.connections import delete_at_server, fetch_from_server
 from server.pool.fleet import Fleet, ServerDemand, UnansweredError
+from server.pool.run import ExperimentJobs
 from server.pool.worker import Worker
 
 Check = Callable[[Any], dict[str, Any]]
-
-
-async def draw(experiment: ExperimentJobs, sample_id: str) -> None:
-    """Draw one sample and write it.
-
-    Raises:
-        DataError: it cannot be drawn. A data file's relative path is taken from where the workflow was started.
-    """
-
-    def work() -> None:
-        sample = experiment.sample(sample_index(sample_id))
-        sample.write(experiment.layout.sample(sample_id))
-
-    await write(work)
 
 
 async def generate(experiment: ExperimentJobs, fleet: Fleet, variant: str, name: str) -> None:
@@ -160,7 +146,7 @@ def _request_id(experiment: ExperimentJobs, variant: str, name: str) -> str:
 
 def _wanted(experiment: ExperimentJobs, variant: str, name: str) -> dict[str, Any]:
     """What every capture of an experiment asks for."""
-    settings = experiment.config.capture
+    settings = experiment.pinned.capture
     push = {"push": True} if experiment.config.workers.capture_files == "push" else {}
     return {
         "save_dir": _save_dir(experiment, experiment.layout.activations(variant, name)),

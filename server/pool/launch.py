@@ -15,8 +15,8 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.science.generation import Backend
 from emoprobe.models.hardware import without_batch_invariance
 from server.guard import KEY_VARIABLE
+from server.pool.address import search_path
 from server.pool.launcher import LaunchError
-from server.pool.search_path import search_path
 
 Kind = Backend
 CODE = Path(__file__).parents[2]
@@ -73,6 +73,12 @@ def shares(count: int, gpus_each: int) -> list[Share]:
     ]
 
 
+def tensor_parallel(config: Config) -> int:
+    """GPUs of one server, in a config without `auto`."""
+    width = config.generation.engine.tensor_parallel
+    return 1 if isinstance(width, str) else width
+
+
 def free_port(first: int) -> int:
     """A port on the loopback interface that is free now: the first from `first` on, or any where it is 0."""
     for port in range(first, 65536) if first else [0]:
@@ -101,7 +107,7 @@ def command(
 
     Args:
         kind: which server.
-        config: the experiment.
+        config: the experiment, with a value in place of each `auto` (`ExperimentJobs.started`).
         path: directory of the model.
         name: what the server calls the model.
         share: its part of the machine.
@@ -133,11 +139,11 @@ def command(
         arguments += ["--enforce-eager"]
     if share.gpus:
         arguments += ["--gpu-memory-utilization", str(workers.gpu_memory)]
-        arguments += ["--tensor-parallel-size", str(engine.tensor_parallel)]
+        arguments += ["--tensor-parallel-size", str(tensor_parallel(config))]
     else:
         # A seeded request whose prefill is chunked ends vLLM's engine on a CPU, so prompts are prefilled whole.
         arguments += ["--no-enable-chunked-prefill", "--gpu-memory-utilization", "0.1"]
-        if engine.max_model_len is not None:
+        if isinstance(engine.max_model_len, int):
             arguments += ["--max-num-batched-tokens", str(max(engine.max_model_len, 2048))]
         # Only whole blocks of a prompt are shared with others. By default one has 128 tokens on a CPU, more than what
         # variants of a short question have in common.

@@ -1,11 +1,12 @@
-"""How a model server comes to stand and goes: what every kind of worker has in common.
+"""Start, monitor and stop one model server: the interface that every kind of server follows.
 
-A local process (`local_process`), a SLURM job (`slurm_job`) and a server that somebody else runs (`endpoint`) are the
-kinds that there are. A new kind is one new module with a class that follows `Launcher`.
+A local process (`local_process`), a SLURM job (`slurm.job`) and a server that somebody else runs (`Endpoint`) are the
+kinds. A new kind is one new module with a class that follows `Launcher`.
 """
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -90,3 +91,35 @@ class Launcher(Protocol):
     async def lost(self, reason: str, *, listening: bool) -> Exit:
         """What became of a server that has stopped to answer, and whether anything still `listening` is at its port."""
         return Exit(reason, again=True)
+
+
+@dataclass
+class Endpoint(Launcher):
+    """A launcher that starts nothing: it only knows the server's URL."""
+
+    url: str
+    foreign: bool = True
+
+    async def start(self) -> str:
+        """The base URL, without `/v1`."""
+        return self.url.removesuffix("/v1")
+
+    def exited(self) -> Exit | None:
+        """Nothing is known of its process."""
+        return None
+
+    async def wait(self) -> Exit:
+        """Wait for ever: health checks tell when it is gone."""
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+    async def stop(self) -> None:
+        """Leave it alone."""
+
+    def log_lines(self, count: int) -> list[str]:
+        """Its log lies elsewhere."""
+        return []
+
+    def log_name(self) -> str:
+        """The log of a server that somebody else runs is not known."""
+        return self.url

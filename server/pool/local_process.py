@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server.pool.launcher import Exit, Launcher
-from server.pool.log_tail import LogTail
+from server.pool.server_log import LogTail
 
 log = logging.getLogger(__name__)
 

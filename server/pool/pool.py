@@ -10,38 +10,36 @@ import os
 import secrets
 import signal
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from emoprobe.conversations.rendering import PromptError
 from emoprobe.conversations.samples import DataError
 from emoprobe.conversations.variants import VariantError
+from emoprobe.models.placement import PlacementError
+from emoprobe.models.resolved import ResolveError
 from emoprobe.models.source import ModelError
-from emoprobe.results.activation_folder import ActivationError
 from emoprobe.results.record import DamagedError, what_to_do
 from server.pool import jobs, steering
-from server.pool.address import PoolAddress
+from server.pool.address import PoolAddress, PoolStatus
 from server.pool.fleet import FleetDownError, GaveUpError, RefusedError
 from server.pool.fleets import Fleets
 from server.pool.launcher import LaunchError
-from server.pool.owners import Owners
 from server.pool.protocol import (
     JOBS,
     STATUS,
     Caller,
     CaptureJob,
-    DirectionJob,
     GenerateJob,
     Job,
     ProtocolError,
-    SampleJob,
     ScoreJob,
     SteerJob,
     TokensJob,
     decode,
 )
 from server.pool.run import PlanError, Run
-from server.pool.status import PoolStatus
 from server.pool.steering import SteeringJobError
 
 log = logging.getLogger(__name__)
@@ -215,7 +213,7 @@ class Pool:
 
     def _reason(self, run: Run, job: Job, error: Exception) -> str:
         """Why a job failed, for the person who runs the workflow."""
-        if isinstance(error, LaunchError | PlanError):
+        if isinstance(error, LaunchError | PlanError | PlacementError | ResolveError):
             return f"{error}\n"
         if isinstance(error, OSError):
             log.error("%s/%s: %s", job.experiment, job.label, error)
@@ -224,8 +222,8 @@ class Pool:
             reason = f"a file of {root} cannot be read or written: {error.strerror or error}"
             return f"{job.label}: {reason}\nWhat to do: {what_to_do(error)}\n"
         told = (
-            GaveUpError, RefusedError, VariantError, DataError, DamagedError, ActivationError, SteeringJobError,
-            PromptError, ModelError,
+            GaveUpError, RefusedError, VariantError, DataError, DamagedError, SteeringJobError, PromptError,
+            ModelError,
         )  # fmt: skip
         if isinstance(error, told):
             message = f"{job.label}: {error}\n"
@@ -238,20 +236,14 @@ class Pool:
 
     async def _do(self, run: Run, job: Job) -> None:
         experiment = run.experiment(job.experiment)
-        match job:
-            case SampleJob():
-                await jobs.draw(experiment, job.sample)
-                return
-            case DirectionJob():
-                await steering.fit_direction(experiment, job.direction)
-                return
-            case GenerateJob():
-                fleet = self._fleets.of(experiment.config.generation.backend, experiment, run.logs)
-                if fleet.is_local and not experiment.config.captures_inline:
-                    self._fleets.start_capture_early(experiment, run.logs)
-                with self._fleets.generating(fleet):
-                    await jobs.generate(experiment, fleet, job.variant, job.sample)
-                return
+        await experiment.decide()
+        if isinstance(job, GenerateJob):
+            fleet = self._fleets.of(experiment.config.generation.backend, experiment, run.logs)
+            if fleet.is_local and not experiment.config.captures_inline:
+                self._fleets.start_capture_early(experiment, run.logs)
+            with self._fleets.generating(fleet):
+                await jobs.generate(experiment, fleet, job.variant, job.sample)
+            return
         fleet = self._fleets.of("nnsight", experiment, run.logs)
         await self._fleets.before_capture(fleet)
         match job:
@@ -272,3 +264,51 @@ class Pool:
             running={kind: count for kind, count in self._running.items() if count},
             fleets=[fleet.status() for fleet in self._fleets],
         )
+
+
+class Owners:
+    """Watches processes by handle, as their numbers may be used again.
+
+    Args:
+        ended: is called with the number of each process that has ended.
+    """
+
+    def __init__(self, ended: Callable[[int], None]) -> None:
+        self._ended = ended
+        self._handles: dict[int, int] = {}
+        self._stopped: set[int] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._handles)
+
+    def numbers(self) -> list[int]:
+        """The processes that live."""
+        return list(self._handles)
+
+    def adopt(self, owner: int) -> bool:
+        """Watch a process from now on; False where it is gone already."""
+        if owner in self._handles:
+            return True
+        try:
+            handle = os.pidfd_open(owner)
+        except ProcessLookupError:
+            log.warning("owner %d is gone", owner)
+            return False
+        self._handles[owner] = handle
+        asyncio.get_running_loop().add_reader(handle, self._died, owner)
+        return True
+
+    def stop(self, owner: int) -> None:
+        """Ask a workflow, once, to start no more jobs."""
+        if owner in self._handles and owner not in self._stopped:
+            self._stopped.add(owner)
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._handles[owner], signal.SIGTERM)
+
+    def _died(self, owner: int) -> None:
+        handle = self._handles.pop(owner)
+        self._stopped.discard(owner)
+        asyncio.get_running_loop().remove_reader(handle)
+        os.close(handle)
+        log.info("owner %d ended; %d left", owner, len(self._handles))
+        self._ended(owner)

@@ -41,19 +41,6 @@ class Job(ABC):
 
 
 @dataclass(frozen=True)
-class SampleJob(Job):
-    """Draw a question from the data set."""
-
-    kind: ClassVar[str] = "sample"
-    sample: str
-
-    @property
-    def label(self) -> str:
-        """`questions/{sample}`."""
-        return f"questions/{self.sample}"
-
-
-@dataclass(frozen=True)
 class PairJob(Job):
     """A job for one sample of one variant."""
 
@@ -88,19 +75,6 @@ class TokensJob(PairJob):
 
 
 @dataclass(frozen=True)
-class DirectionJob(Job):
-    """Fit a direction on activations."""
-
-    kind: ClassVar[str] = "direction"
-    direction: str
-
-    @property
-    def label(self) -> str:
-        """`directions/{direction}`."""
-        return f"directions/{self.direction}"
-
-
-@dataclass(frozen=True)
 class ConditionJob(Job):
     """A job for a steered trajectory; `condition` is such as `joy/add-all/L14/d0.4`, or `none`."""
 
@@ -128,9 +102,7 @@ class ScoreJob(ConditionJob):
     kind: ClassVar[str] = "score"
 
 
-KINDS: dict[str, type[Job]] = {
-    each.kind: each for each in (SampleJob, GenerateJob, CaptureJob, TokensJob, DirectionJob, SteerJob, ScoreJob)
-}
+KINDS: dict[str, type[Job]] = {each.kind: each for each in (GenerateJob, CaptureJob, TokensJob, SteerJob, ScoreJob)}
 
 
 @dataclass(frozen=True)
@@ -165,6 +137,7 @@ class Access:
         python: the interpreter that starts a pool.
         code: the folder of `server/` and `scripts/`.
         turns: experiment → (the turn of its model, the place of the experiment): the order of requests.
+        requests: in flight at all servers of one kind, as the configuration allows.
     """
 
     address: Path
@@ -172,6 +145,7 @@ class Access:
     python: str
     code: Path
     turns: Mapping[str, tuple[int, int]] = field(default_factory=dict, compare=False)
+    requests: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -184,6 +158,11 @@ class JobRequest:
 
     access: Access
     job: Job
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """The turn of the experiment's model, and the place of the experiment."""
+        return self.access.turns.get(self.job.experiment, (-1, -1))
 
     def __str__(self) -> str:
         access = self.access

@@ -1,13 +1,16 @@
-"""One workflow run as the pool sees it, and which pool it uses."""
+"""One workflow run as the pool sees it: its experiments, and the pool that it uses."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
 import socket
 import tempfile
+import threading
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +18,142 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.config.section import is_local
 from emoprobe.conversations import variants
+from emoprobe.conversations.lengths import LEAST, needed_length
+from emoprobe.conversations.rendering import PromptError, Renderer
+from emoprobe.conversations.samples import DataError, draw, located
 from emoprobe.models import source as models
+from emoprobe.models.resolved import pinned, with_placement, with_values
+from emoprobe.models.settings import context_length, read_settings
+from emoprobe.models.source import ModelCard, ModelError, tokenizer_directory
+from emoprobe.models.tokens import Encode, encoder
 from emoprobe.results.layout import Layout
-from server.pool.experiment_jobs import ExperimentJobs
+from emoprobe.steering.drawn import drawn_grid
+from emoprobe.steering.grid import SteeringGrid
+from server.pool.allowance import Allowance, pair_allowance, steering_allowance
 from server.pool.protocol import Caller, Job
+
+
+class ExperimentJobs:
+    """What the jobs of one experiment of a run share.
+
+    Args:
+        config: its resolved config.
+        results: the folder in which the experiment's folder lies.
+        directory: where the workflow was started; relative paths of data start there.
+    """
+
+    def __init__(self, config: Config, results: Path, directory: Path) -> None:
+        self.config, self.results = config, results
+        self.layout = Layout.of(config.experiment.name, results)
+        self.allowance = pair_allowance(config, self.layout)
+        self.directory = directory
+        self._opening, self._loading, self._deciding = threading.Lock(), threading.Lock(), threading.Lock()
+
+    @cached_property
+    def card(self) -> ModelCard:
+        """The model, from `model.json`, which the jobs of this experiment wait for."""
+        return ModelCard.read(self.layout.model)
+
+    @cached_property
+    def pinned(self) -> Config:
+        """The config with a value for each `auto` that can change a result, see `emoprobe.models.resolved`.
+
+        Raises:
+            ResolveError: the servers' hardware cannot compute it.
+            PlacementError: the model does not fit on the GPUs.
+        """
+        return pinned(self.config, self.card, Path(self.card.path))
+
+    @cached_property
+    def _started(self) -> Config:
+        length = self.pinned.generation.engine.max_model_len
+        if length == "auto" and self.pinned.workers.endpoints_of("vllm"):
+            return self.pinned
+        if length == "auto":
+            length = self._needed_length()
+        config = with_values(self.pinned, {"engine.max_model_len": length})
+        return with_placement(config, Path(self.card.path))
+
+    def _needed_length(self) -> int:
+        context = context_length(read_settings(Path(self.card.path)))
+        dataset = located(self.config.dataset, self.directory)
+        try:
+            with self._loading:
+                renderer = self._loaded_renderer
+            return needed_length(self.config, renderer, draw(dataset, self.config.experiment.seed), context)
+        except (DataError, variants.VariantError, PromptError, ModelError):
+            # The jobs that need them report the error.
+            return min(max(LEAST, 2 * self.config.generation.max_tokens), context or LEAST)
+
+    @property
+    def started(self) -> Config:
+        """The config that servers are started with, without `auto`. Slow at first, see `decide`."""
+        with self._deciding:
+            return self._started
+
+    async def decide(self) -> None:
+        """Compute `started` in a thread: prompts are rendered, and the size of the weights is looked up.
+
+        Raises:
+            ResolveError, PlacementError: see `pinned`.
+        """
+        if "_started" not in self.__dict__:
+            await asyncio.to_thread(lambda: self.started)
+
+    @cached_property
+    def _steering(self) -> SteeringGrid:
+        return drawn_grid(self.config, self.layout, self.directory)
+
+    @property
+    def steering(self) -> SteeringGrid:
+        """The steered trajectories; the data set is opened for it, once.
+
+        Raises:
+            DataError: the questions cannot be drawn.
+        """
+        with self._opening:
+            return self._steering
+
+    @cached_property
+    def steering_allowance(self) -> Allowance:
+        """How many steered trajectories may go without an answer."""
+        return steering_allowance(self.config, self.layout, self.steering.trajectories)
+
+    @cached_property
+    def _loaded_renderer(self) -> Renderer:
+        return Renderer.load(tokenizer_directory(self.card), self.card.tokenizer)
+
+    async def renderer(self) -> Renderer:
+        """What turns messages into the model's tokens; loaded when it is first asked for.
+
+        Raises:
+            PromptError, ModelError: the model's tokenizer cannot be loaded.
+        """
+
+        def load() -> Renderer:
+            with self._loading:
+                return self._loaded_renderer
+
+        return self._loaded_renderer if "_loaded_renderer" in self.__dict__ else await asyncio.to_thread(load)
+
+    @cached_property
+    def encode(self) -> Encode:
+        """The model's tokenizer.
+
+        Raises:
+            ModelError: it cannot be loaded.
+        """
+        return encoder(tokenizer_directory(self.card))
+
+    @property
+    def model_name(self) -> str:
+        """What the servers call the model."""
+        return self.config.workers.model_name or self.config.model.source
+
+    def pair_index(self, variant: str, sample_index: int, draw: int) -> int:
+        """The place of a pair among all pairs of the experiment, sample by sample: what round robin counts."""
+        names = list(self.config.variants)
+        return sample_index * len(names) + names.index(variant) + draw - 1
 
 
 class PlanError(ValueError):

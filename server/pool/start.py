@@ -8,8 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from server.pool.address import pool_status, private_folder
-from server.pool.search_path import search_path
+from server.pool.address import pool_status, private_folder, search_path
 
 START_SECONDS = 120.0
 

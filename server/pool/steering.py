@@ -1,4 +1,4 @@
-"""What the pool does for steering: a direction, a steered trajectory, or the scores of one."""
+"""Generate one steered trajectory, or score it."""
 
 from __future__ import annotations
 
@@ -16,38 +16,13 @@ from emoprobe.results.record import DamagedError
 from emoprobe.results.trajectory import STATE, AgentState, Sample, Scores, Trajectory
 from emoprobe.steering import requests
 from emoprobe.steering.grid import SteeredPair, SteeringEdit, UnknownConditionError
-from server.pool.experiment_jobs import ExperimentJobs
 from server.pool.fleet import Fleet, ServerDemand, UnansweredError
 from server.pool.jobs import write
+from server.pool.run import ExperimentJobs
 
 
 class SteeringJobError(ValueError):
     """Something that cannot be made for steering; the message says why."""
-
-
-async def fit_direction(experiment: ExperimentJobs, name: str) -> None:
-    """Make one direction and write its file.
-
-    Raises:
-        SteeringError: the activations, or a file, do not give it.
-        DataError: the questions cannot be drawn.
-        OSError: it could not be written.
-    """
-
-    def work() -> None:
-        # Here, as they bring NumPy, which the pool otherwise does without.
-        from emoprobe.results.activation_folder import ActivationError
-        from emoprobe.steering.directions import DirectionError, fit
-
-        plan = experiment.steering
-        if name not in plan.directions:
-            raise SteeringJobError(f"the plan has no direction {name}; it has {', '.join(plan.directions)}")
-        try:
-            fit(plan, experiment.layout, name, experiment.directory)
-        except (DirectionError, ActivationError) as error:
-            raise SteeringJobError(str(error)) from None
-
-    await write(work)
 
 
 async def steer(experiment: ExperimentJobs, fleet: Fleet, where: str, name: str) -> None:

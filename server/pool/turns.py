@@ -12,10 +12,17 @@ log = logging.getLogger(__name__)
 
 LINGER_SECONDS = 1.0
 LONGEST_SECONDS = 900.0
+# So many times longer is the moment before another kind of server gets the GPUs: there is no way back until it is done.
+OTHER_KIND = 10
 
 
 class Standing(Protocol):
     """What takes turns: the servers of one model."""
+
+    @property
+    def kind(self) -> str:
+        """What its servers are."""
+        ...
 
     @property
     def is_down(self) -> bool:
@@ -37,7 +44,8 @@ class Turns:
     A turn ends when its fleet has had nothing to do for a moment while others wait. Jobs come model after model, so
     the moment is there for the next job of the same model: a server's start costs more. Where requests for the same
     fleet never end, the turn ends all the same some time after others began to wait: later requests go to the end of
-    the queue, and what is in flight is answered first.
+    the queue, and what is in flight is answered first. Where vLLM and the capture server take turns, neither cuts the
+    other's short: all that one has to do is done first.
 
     Args:
         linger: seconds without a request after which a turn ends.
@@ -121,9 +129,12 @@ class Turns:
         if self.standing is None or (self._users == 0 and (self._closed or self.standing.is_down)):
             self._begin_switch()
             return
+        same = any(fleet.kind == self.standing.kind for fleet in self._queue)
         if self._users == 0:
-            self._linger = self._linger or loop.call_later(self._linger_seconds, self._begin_switch)
-        self._longest = self._longest or loop.call_later(self._longest_seconds, self._close_turn)
+            seconds = self._linger_seconds * (1 if same else OTHER_KIND)
+            self._linger = self._linger or loop.call_later(seconds, self._begin_switch)
+        if same:
+            self._longest = self._longest or loop.call_later(self._longest_seconds, self._close_turn)
 
     def _close_turn(self) -> None:
         """Take no more requests in this turn: others have waited long enough."""
@@ -155,9 +166,11 @@ class Turns:
         old, self.standing = self.standing, None
         if old is not None:
             await old.stop()
-        fleet = next(iter(self._queue), None)
-        if fleet is None:  # whoever waited has gone
+        fleets = list(self._queue)
+        if not fleets:  # whoever waited has gone
             return
+        # All models generate before the GPUs pass to the capture server.
+        fleet = next((each for each in fleets if old is not None and each.kind == old.kind), fleets[0])
         self.standing, self._closed = fleet, False
         if not fleet.is_down:
             fleet.start()

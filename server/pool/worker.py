@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from server.pool.connections import Connections
+from server.pool.connections import Connections, RequestError
 from server.pool.launcher import EndedError, Exit, Launcher, LaunchError
-from server.pool.phases import last_line, phase_of
-from server.pool.replies import RequestError
+from server.pool.server_log import last_line, phase_of
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,8 @@ class Worker:
         launcher: brings it up.
         changed: is called whenever requests may move: the server became live, failed, or has room again.
         hardware: what it runs on, as far as that is known before it stands.
+        gate: held while the server starts. Servers that share a GPU have one gate: vLLM counts the memory that another
+            process takes meanwhile as its own.
     """
 
     def __init__(
@@ -58,8 +60,9 @@ class Worker:
         launcher: Launcher,
         changed: Callable[[], None],
         hardware: str | None = None,
+        gate: asyncio.Lock | None = None,
     ) -> None:
-        self.hardware = hardware
+        self.hardware, self._gate = hardware, gate
         self.name, self.model_name, self.limits, self.launcher = name, model_name, limits, launcher
         self.state: State = "waiting"
         self.url = ""
@@ -101,7 +104,8 @@ class Worker:
     async def _keep_up(self) -> None:
         restarts = 0
         while True:
-            ended = await self._start()
+            async with self._gate or contextlib.nullcontext():
+                ended = await self._start()
             if self.state == "failed":
                 return
             ended = ended or await self._watch()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from tests.benchmarks import capture, first, generation, planning, probes, scale, slurm, steering, storage
+from tests.benchmarks import capture, first, generation, overhead, planning, probes, scale, slurm, steering, storage
 
 ALL: dict[str, Callable[[list[str]], None]] = {
     "scale": scale.run,
@@ -13,6 +13,7 @@ ALL: dict[str, Callable[[list[str]], None]] = {
     "probes": probes.run,
     "storage": storage.run,
     "capture": capture.run,
+    "overhead": overhead.run,
     "steering": steering.run,
     "generation": generation.run,
     "slurm": slurm.run,

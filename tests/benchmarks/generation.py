@@ -18,6 +18,7 @@ import httpx
 from emoprobe.config.files import parse_config
 from emoprobe.conversations.requests import chat_request
 from emoprobe.conversations.samples import draw
+from emoprobe.models.resolved import with_placement, with_values
 from server.pool.launch import command, environment, free_port, shares
 from tests.benchmarks.measure import embedded_model, questions, report, timed_run
 from tests.workflow.pool import end_pool
@@ -51,6 +52,7 @@ def run(arguments: list[str]) -> None:
     os.environ["EMOPROBE_BENCH_KEY"] = KEY
     config = parse_config(values)
     share = shares(1, 1)[0]
+    config = with_placement(with_values(config, {"model.dtype": "float32", "engine.max_model_len": 4096}), model)
     line = command("vllm", config, str(model), str(model), share, port, ROOT)
     with open(os.devnull, "wb") as sink:
         server = subprocess.Popen(line, env=environment(config, share, KEY), stdout=sink, stderr=sink)

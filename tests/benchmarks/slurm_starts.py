@@ -18,11 +18,11 @@ from emoprobe.config.files import parse_config
 from emoprobe.models.source import ModelCard
 from emoprobe.results import atomic
 from emoprobe.results.layout import Layout
-from server.pool.experiment_jobs import ExperimentJobs
 from server.pool.fleet import ServerDemand
 from server.pool.fleets import COMPILED, Fleets
 from server.pool.launch import Kind, free_port
 from server.pool.local_process import Command, LocalProcess
+from server.pool.run import ExperimentJobs
 from server.pool.worker import Worker
 from tests.benchmarks.measure import TICKS, embedded_model, report
 from tests.conftest import VARIANTS

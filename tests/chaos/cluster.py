@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from server.guard import KEY_VARIABLE
-from server.pool.slurm_folder import FOLDER, JobAddress
+from server.pool.slurm.folder import FOLDER, JobAddress
 from tests.chaos.scene import Scene, tiny_model
 from tests.conftest import PATIENCE
 from tests.slurm import Slurm

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from server.guard import NONCE_VARIABLE
-from server.pool.slurm_folder import FOLDER
+from server.pool.slurm.folder import FOLDER
 from tests.chaos.cluster import NAMES, SHAPE, Impostor, SlurmScene, impostor_at, let_go
 from tests.chaos.scene import Fault, nnsight_trajectories
 from tests.conftest import PATIENCE

@@ -47,14 +47,14 @@ MAY_SPLIT = {
     "emoprobe/workflow/heavy_checks.py": "what a process of our own prints",
     "emoprobe/workflow/model_checks.py": "a file of /proc",
     "server/pool/client.py": "a file of /proc",
-    "emoprobe/workflow/failures.py": "a log, to indent it for a person",
+    "emoprobe/workflow/outcome.py": "a log, to indent it for a person",
     "emoprobe/workflow/progress.py": "the first line of a log, for a person",
     "scripts/lock.py": "a lock file",
     "server/__main__.py": "the first line of a library's error",
     "server/deploy/skypilot.py": "what SkyPilot prints",
     "server/pool/launch.py": "what nvidia-smi lists",
-    "server/pool/log_tail.py": "a server's log, for a person",
-    "server/pool/slurm_cluster.py": "what SLURM's commands list",
+    "server/pool/server_log.py": "a server's log, for a person",
+    "server/pool/slurm/cluster.py": "what SLURM's commands list",
     "server/supervisor.py": "files of /proc",
 }
 

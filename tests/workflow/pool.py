@@ -10,8 +10,8 @@ from typing import Any
 
 from emoprobe.config.files import parse_config
 from server.pool import address
+from server.pool.address import PoolStatus, WorkerStatus
 from server.pool.run import address_path
-from server.pool.status import PoolStatus, WorkerStatus
 from tests.workspace import ROOT, wait_for
 
 

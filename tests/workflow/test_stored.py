@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import shutil
 import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
+from emoprobe.config.files import parse_config
+from emoprobe.workflow.targets import Targets
 from tests.workspace import ROOT, Workspace
 
 STORED = ROOT / "tests/fixtures/version_0_2.tar.xz"
@@ -273,3 +276,14 @@ def copy_of_code(place: Path) -> Path:
         shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "Snakefile", place)
     return place
+
+
+def test_the_report_of_snakemake_contains_the_page_and_the_tables(after: Callable[..., Workspace]) -> None:
+    workspace = after()
+    workspace.run("--report", "snakemake.zip")
+    with zipfile.ZipFile(workspace.folder / "snakemake.zip") as archive:
+        contents = {archive.read(name) for name in archive.namelist()}
+    tables = [Path(path) for path in Targets(parse_config(workspace.config), workspace.layout).tables()]
+    assert len(tables) > 10
+    for path in [workspace.layout.report_html, workspace.layout.report, *tables]:
+        assert path.read_bytes() in contents, path.name

@@ -47,8 +47,16 @@ class Workers(Section):
     keep_alive: float = Field(0.0, ge=0, description="Seconds that servers stay up after the last workflow ended.")
     port: int = Field(0, ge=0, le=65535, description="First port to try; 0 takes any free one.")
     kv_cache_gib: int = Field(4, ge=1, description="Memory for the KV cache of a server on a CPU, GiB.")
-    gpu_memory: float = Field(
-        0.45, gt=0, lt=1, description="Share of a GPU's memory for vLLM; the NNsight server lives beside it."
+    gpu_sharing: Literal["auto", "together", "turns"] = Field(
+        "auto",
+        description="How vLLM and the NNsight server share the GPUs of a machine. `together`: both at once; `turns`: "
+        "vLLM until its work is done, then the NNsight server; `auto`: together where both fit, by the size of the "
+        "weights.",
+    )
+    gpu_memory: Literal["auto"] | Annotated[float, Field(gt=0, lt=1)] = Field(
+        "auto",
+        description="Share of a GPU's memory for vLLM; `auto`: what the NNsight server leaves of 0.9, or 0.9 where it "
+        "has the GPU to itself.",
     )
     api_key_env: Annotated[str | None, Hidden] = Field(
         None, description="Environment variable that holds the API key of `endpoints`; the key itself never goes here."

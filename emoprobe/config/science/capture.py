@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator
 
-from emoprobe.config.science.model import Dtype
+from emoprobe.config.science.model import Auto, Dtype
 from emoprobe.config.section import Extent, Section
 
 NamedPosition = Literal["last_prompt", "prefix_mean", "response_first", "response_mean", "response_last"]
@@ -38,7 +38,11 @@ class Capture(Section):
         ["last_prompt", "prefix_mean", "response_first", "response_mean", "response_last"],
         description="`all` token positions, or a list of named positions and token indices.",
     )
-    dtype: Dtype = Field("float16", description="Data type of the stored activations.")
+    dtype: Dtype | Auto = Field(
+        "auto",
+        description="Data type of the stored activations; `auto`: bfloat16 for models that compute in it, whose "
+        "activations may exceed the range of float16, else float16.",
+    )
 
     @field_validator("layers", mode="before")
     @classmethod

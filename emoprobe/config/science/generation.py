@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from emoprobe.config.science.model import Auto
 from emoprobe.config.section import Extent, Hidden, Section, Text
 
 # Arguments of the vLLM server that are not the user's.
@@ -24,14 +25,26 @@ OWN_FLAGS = {
 class Engine(Section):
     """How vLLM computes an answer: each of these can change one."""
 
-    max_model_len: int | None = Field(4096, ge=16, description="Longest prompt + completion; null: the model's own.")
-    tensor_parallel: int = Field(1, ge=1, description="GPUs that one server is spread over.")
+    max_model_len: Auto | Annotated[int, Field(ge=16)] | None = Field(
+        "auto",
+        description="Longest prompt + completion; `auto`: what prompts and `max_tokens` need; null: the model's own.",
+    )
+    tensor_parallel: Auto | Annotated[int, Field(ge=1)] = Field(
+        "auto",
+        description="GPUs that one server is spread over; `auto`: as few as the model needs. Decided once and kept in "
+        "`model.json`.",
+    )
     compile: bool | None = Field(
         None, description="Whether vLLM compiles the model: a slow first start, faster decoding; null: on a GPU only."
     )
     extra_args: Annotated[list[str], Hidden] = Field(
         default_factory=list, description="Further arguments of the vLLM server, besides those that other keys set."
     )
+
+    def content(self) -> dict[str, Any]:
+        """As for any section; a `max_model_len` of `auto` changes no answer, as it cuts nothing off."""
+        found = super().content()
+        return {key: value for key, value in found.items() if (key, value) != ("max_model_len", "auto")}
 
     @field_validator("extra_args")
     @classmethod

@@ -9,6 +9,7 @@ from pydantic import Field
 from emoprobe.config.section import Section, Text
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+Auto = Literal["auto"]
 
 
 class Model(Section):
@@ -22,4 +23,8 @@ class Model(Section):
     revision: str | None = Field(
         None, description="Branch, tag or commit of a Hugging Face id; resolved once and pinned in `metadata.json`."
     )
-    dtype: Dtype = Field("float32", description="Of weights and computation. On a CPU only float32 is reproducible.")
+    dtype: Dtype | Auto = Field(
+        "auto",
+        description="Of weights and computation; `auto`: the checkpoint's on a GPU, float32 on a CPU, where only "
+        "float32 is reproducible. Decided once and kept in `model.json`.",
+    )

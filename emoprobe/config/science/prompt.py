@@ -82,6 +82,7 @@ class Prompt(Section):
 WAYS = ("text", "texts", "transform", "scramble")
 Placement = Literal["user_prefix", "user_suffix", "system_prefix", "system_suffix"]
 Valence = Literal["negative", "neutral", "positive"]
+Arousal = Literal["high", "low"]
 
 
 class Variant(Section):
@@ -101,6 +102,9 @@ class Variant(Section):
         "control for tone.",
     )
     valence: Valence | None = Field(None, description="Emotional valence of the text, a target of the probes.")
+    arousal: Annotated[Arousal | None, Added] = Field(
+        None, description="Emotional arousal of the text: excited or agitated (high), or calm or subdued (low)."
+    )
 
     @field_validator("text")
     @classmethod

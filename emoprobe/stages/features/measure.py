@@ -13,6 +13,7 @@ from emoprobe.analysis.features.autoencoder_sources import AutoencoderSource, so
 from emoprobe.analysis.features.quality import Losses, SplicedModel, losses, quality
 from emoprobe.analysis.features.tokens import TokenActivations, load_tokens
 from emoprobe.config.experiment import Config
+from emoprobe.models.resolved import with_values
 from emoprobe.models.source import ModelCard
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.layout import Layout
@@ -41,13 +42,14 @@ def measure_autoencoders(config: Config, layout: Layout) -> None:
 def _losses(
     config: Config, layout: Layout, tokens: TokenActivations, autoencoders: list[AutoencoderSource]
 ) -> Losses | None:
-    directory = Path(ModelCard.read(layout.model).path)
+    card = ModelCard.read(layout.model)
+    directory, dtype = Path(card.path), with_values(config, card.resolved or {}).model.dtype
     if not directory.is_dir():
         return None
     held_out = tokens.half("test")
     # Of all questions and variants, not of the first variant alone.
     order = np.random.default_rng(config.experiment.seed).permutation(len(held_out))[: config.features.evaluated]
-    model = SplicedModel(directory, config.model.dtype, tokens.layer)
+    model = SplicedModel(directory, dtype, tokens.layer)
     coders = {source.name: source.autoencoder.reconstruct for source in autoencoders}
     return losses(model, [held_out[row] for row in order], coders)
 

@@ -14,7 +14,7 @@ from emoprobe.config.files import load_config, parse_config, study_of
 from emoprobe.config.reading import read_yaml, typed
 from emoprobe.config.section import Section
 from emoprobe.workflow.process import plan_folder, write_plan
-from emoprobe.workflow.triggers import EXECUTION, Triggers
+from emoprobe.workflow.triggers import EXECUTION, Triggers, digest
 
 ROOT = Path(__file__).parents[3]
 CONFIGS = sorted([ROOT / "config/config.yaml", *(ROOT / "config/experiments").glob("*.yaml")])
@@ -112,6 +112,7 @@ MALFORMED: list[tuple[Any, list[str]]] = [
     (variants(calm={"text": "x", "transform": "m:f"}), ["variants.calm", "text and transform"]),
     (variants(calm={"text": "x", "placement": "prefix"}), ["variants.calm.placement", "user_prefix", "system_suffix"]),
     (variants(calm={"text": "x", "valence": "happy"}), ["variants.calm.valence", "negative", "positive"]),
+    (variants(calm={"text": "x", "arousal": "medium"}), ["variants.calm.arousal", "high", "low"]),
     (variants(calm={"transform": "module"}), ["variants.calm.transform", "module:function"]),
     (variants(calm={"transform": "mod ule:f"}), ["variants.calm.transform", "module:function"]),
     (variants(calm={"transform": ":f"}), ["variants.calm.transform", "module:function"]),
@@ -504,6 +505,18 @@ def test_a_section_says_itself_whether_it_changes_results() -> None:
     plain = parse_config({})
     assert plain.deploy.backend is None
     assert Triggers.of(parse_config({"deploy": RENTED})) == Triggers.of(plain)
+
+
+def test_arousal_changes_the_labels_alone_and_nothing_where_it_is_left_out() -> None:
+    plain, high = (
+        parse_config(variants(joy={"text": "Ah!", "valence": "positive", **extra}))
+        for extra in ({}, {"arousal": "high"})
+    )
+    assert plain.described()["variants"]["joy"].keys() == plain.resolved()["variants"]["joy"].keys() - {"arousal"}
+    assert high.described()["variants"]["joy"]["arousal"] == "high"
+    before, after = Triggers.of(plain), Triggers.of(high)
+    assert {name for name, value in vars(before).items() if vars(after)[name] != value} == {"labels", "experiment"}
+    assert before.labels == digest([["control", "joy"], [None, "positive"]])  # as in version 0.2
 
 
 def test_other_encodings_and_missing_files_are_named(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,14 +23,15 @@ from safetensors.numpy import load_file, save_file
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.conversations.responses import Delivery
+from emoprobe.conversations.samples import draw
 from emoprobe.models.dequantise import dequantise
 from emoprobe.models.source import ModelCard
 from emoprobe.results import atomic
 from emoprobe.results.trajectory import AgentState
 from emoprobe.workflow.triggers import STAGES
 from server.pool import jobs, steering
-from server.pool.experiment_jobs import ExperimentJobs
 from server.pool.fleet import Fleet, ServerDemand
+from server.pool.run import ExperimentJobs
 from tests.conftest import PATIENCE
 from tests.workspace import ROOT
 
@@ -102,8 +104,8 @@ class Scene:
         experiment = ExperimentJobs(config, folder, folder)
         card = ModelCard("tiny", str(model), None, "", 2048)
         atomic.write_json(experiment.layout.model, card.to_json())
-        for number in range(1, 5):
-            asyncio.run(jobs.draw(experiment, f"q_{number:04d}"))
+        for sample in draw(config.dataset, config.experiment.seed):
+            sample.write(experiment.layout.sample(sample.sample_id))
         return cls(folder, cast(Fleet, OneServer(url)), experiment)
 
     def answer(self, variant: str, name: str) -> AgentState:
@@ -154,9 +156,8 @@ def of_sample(scene: Scene) -> Any:
     found = []
     for dataset in (data, data | {"choices": "options"}, made):
         config: Config = parse_config({**CONFIG, "dataset": dataset})
-        experiment = ExperimentJobs(config, scene.folder, scene.folder)
-        for index in range(3):
-            sample = experiment.sample(index).values()
+        for drawn in islice(draw(config.dataset, config.experiment.seed), 3):
+            sample = drawn.values()
             found.append({key: sample[key] for key in ("question", "answer", "choices", "group") if sample.get(key)})
     return found
 

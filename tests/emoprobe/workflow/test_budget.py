@@ -8,7 +8,7 @@ import pytest
 
 from emoprobe.config.files import Study, parse_config
 from emoprobe.results.layout import Layout
-from emoprobe.workflow.targets import Targets, budget
+from emoprobe.workflow.targets import Targets, budget, requests_in_flight
 
 ELSEWHERE = ["http://a:1/v1", "http://b:2/v1"]
 INSIDE: dict[str, Any] = {"generation": {"backend": "nnsight"}}
@@ -31,3 +31,18 @@ def test_servers_that_others_run_are_told_apart(sections: dict[str, Any], server
     line = budget(Study(None, {"x": config}), {"x": Targets(config, Layout.of("x"))})
     assert line.startswith("x: 3 trajectories of at most 768 new tokens in all")
     assert line.rpartition("; ")[2] == servers
+
+
+@pytest.mark.parametrize(
+    ("workers", "requests"),
+    [
+        ({}, 64),
+        ({"requests": 256}, 256),
+        ({"requests": 100, "count": 4}, 400),
+        ({"requests": 8, "slurm": [{"count": 3}, {"count": 2}]}, 40),
+        ({"requests": 8, "endpoints": ELSEWHERE}, 16),
+    ],
+)
+def test_requests_in_flight_follow_the_servers(workers: dict[str, Any], requests: int) -> None:
+    config = parse_config({"capture": {"enabled": False}, "workers": workers})
+    assert requests_in_flight(Study(None, {"x": config, "y": parse_config({"workers": {"requests": 1}})})) == requests

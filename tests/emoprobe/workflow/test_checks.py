@@ -494,6 +494,9 @@ def test_a_configuration_of_a_model_that_is_damaged(tmp_path: Path, model: Path,
         ({"max_position_embeddings": 2048}, {"backend": "nnsight"}, []),
         ({"max_position_embeddings": 128}, {"backend": "nnsight"}, ["generation.max_tokens = 256", "takes 128 tokens"]),
         ({"max_position_embeddings": 2048}, {"endpoints": ["http://host/v1"]}, []),
+        ({"max_position_embeddings": 2048}, {"max_model_len": "auto"}, []),
+        ({"max_position_embeddings": 128}, {"max_model_len": "auto"}, ["max_tokens = 256", "takes 128 tokens"]),
+        ({}, {"max_model_len": "auto", "max_tokens": 5000}, []),
     ],
 )
 def test_a_context_that_is_too_short(
@@ -502,8 +505,7 @@ def test_a_context_that_is_too_short(
     (model / "config.json").write_text(json.dumps({"num_hidden_layers": 3, **settings}))
     generation: dict[str, Any] = dict(sections)
     workers = {"endpoints": generation.pop("endpoints", [])}
-    if "max_model_len" in generation:
-        generation["engine"] = {"max_model_len": generation.pop("max_model_len")}
+    generation["engine"] = {"max_model_len": generation.pop("max_model_len", 4096)}
     found = problems(tmp_path, model={"source": "./tiny"}, generation=generation, workers=workers)
     assert len(found) == bool(words), found
     for word in words:

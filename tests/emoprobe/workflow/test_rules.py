@@ -37,8 +37,8 @@ EXEMPT = {
     "pull_activations": "copies bytes, and compares their hashes",
     **dict.fromkeys(("all", "trajectories", "activations", "tables", "figures", "report"), "only names files"),
 }
-# Only reads the configuration, whose values are parameters of the rules.
-READS = {"emoprobe.config.files"}
+# Only read the configuration, the questions and the model, which are parameters or inputs of the rules.
+READS = {"emoprobe.config.files", "emoprobe.steering.drawn"}
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from server.capture.activation_writer import ActivationWriter, OverflowedError, SaveDirError
+from server.capture.activations import ActivationWriter, OverflowedError, SaveDirError
 
 TENSORS = {"resid_post": torch.zeros(1, 1, 2)}
 CONTENT = {"layers": [0], "hook_points": ["resid_post"], "dtype": "float32", "positions": "all", "token_ids": [1]}

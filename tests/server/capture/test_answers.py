@@ -10,11 +10,11 @@ from openai.types.chat import ChatCompletion
 from transformers import AutoTokenizer
 
 from emoprobe.results.activation_folder import TokenSpans
-from server.capture import answers
-from server.capture.choice_state import ChoiceState
+from server.capture import completions, errors
+from server.capture.engine import ChoiceState
+from server.capture.errors import AsciiJSON
+from server.capture.model import TokenScores
 from server.capture.prompts import Decoder, PromptTokenizer, TokenizedPrompt
-from server.capture.responses import AsciiJSON
-from server.capture.scoring import TokenScores
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +35,9 @@ def generated(tokens: PromptTokenizer, text: str, logprobs: int | None) -> Choic
 
 def test_a_chat_choice_is_one(tokens: PromptTokenizer) -> None:
     row = generated(tokens, "Café!", 1)
-    body = answers.envelope("chatcmpl-1", "chat.completion", "tiny") | {
-        "choices": [answers.chat_choice(0, row, tokens, token_ids=False)],
-        "usage": answers.usage(1, len(row.token_ids)),
+    body = completions.envelope("chatcmpl-1", "chat.completion", "tiny") | {
+        "choices": [completions.chat_choice(0, row, tokens, token_ids=False)],
+        "usage": completions.usage(1, len(row.token_ids)),
     }
     found = ChatCompletion.model_validate(body, strict=True)
     assert found.choices[0].message.content == "Café!"
@@ -53,7 +53,7 @@ def test_a_text_choice_tells_the_prompts_scores_only_with_echo(tokens: PromptTok
     ids = tokens.encode("One two")
     prompt = TokenizedPrompt(ids, TokenSpans(response=(len(ids), len(ids))))
     scores = TokenScores([-1.0] * (len(ids) - 1), [])
-    choice = answers.completion_choice(0, row, prompt, tokens, scores, echo=echo, token_ids=True)
+    choice = completions.completion_choice(0, row, prompt, tokens, scores, echo=echo, token_ids=True)
     assert choice["text"] == ("One two three" if echo else " three")
     # The first token of all has no probability: null, as in the API, whatever the client's types say.
     expected = [None, *[-1.0] * (len(ids) - 1)] if echo else []
@@ -64,9 +64,9 @@ def test_a_text_choice_tells_the_prompts_scores_only_with_echo(tokens: PromptTok
 
 
 def test_errors_and_events_are_json() -> None:
-    assert answers.error_body("no", 400, "n")["error"] == {
+    assert errors.error_body("no", 400, "n")["error"] == {
         "message": "no", "type": "invalid_request_error", "param": "n", "code": 400,
     }  # fmt: skip
-    assert answers.error_body("no", 500)["error"]["type"] == "server_error"
-    assert json.loads(answers.event({"a": "é\n"}).removeprefix("data: ").strip()) == {"a": "é\n"}
+    assert errors.error_body("no", 500)["error"]["type"] == "server_error"
+    assert json.loads(completions.event({"a": "é\n"}).removeprefix("data: ").strip()) == {"a": "é\n"}
     assert json.loads(bytes(AsciiJSON({"quoted": "\ud800"}).body)) == {"quoted": "\ud800"}

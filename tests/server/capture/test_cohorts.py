@@ -11,10 +11,9 @@ import pytest
 import torch
 from transformers import DynamicCache, DynamicLayer
 
-from server.capture.cache import ROOM, RoomyLayer, batch_cache, places
-from server.capture.choice_state import ChoiceState, Cohort
+from server.capture.attention import ROOM, RoomyLayer, batch_cache, places
 from server.capture.edits import LayerEdit, SequenceEdits, layer_edits
-from server.capture.engine import BatchEngine
+from server.capture.engine import BatchEngine, ChoiceState, Cohort
 from server.capture.model import ServedModel
 from server.capture.prompts import Decoder
 from server.capture.schema import StreamEdit

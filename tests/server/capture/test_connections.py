@@ -17,9 +17,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from server.capture import connections, limits
-from server.capture.connections import LimitedProtocol, connection_limit
-from server.capture.limits import RequestLimits
+from server.capture import limits
+from server.capture.limits import LimitedProtocol, RequestLimits, connection_limit
 from tests.conftest import PATIENCE
 from tests.workspace import wait_for
 
@@ -41,7 +40,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
 
     def start(limit: int = 100, requests: int = 100, key: str | None = None, **constants: float) -> int:
         for name, value in constants.items():
-            monkeypatch.setattr(connections if hasattr(connections, name) else limits, name, value)
+            monkeypatch.setattr(limits, name, value)
         monkeypatch.setattr(LimitedProtocol, "limit", limit)
         app = Starlette(routes=[Route("/echo", echo, methods=["POST"]), Route("/big", big)])
         limited: Any = RequestLimits(app, key, 1 << 20, 1 << 24, requests)
@@ -197,4 +196,4 @@ def test_a_client_that_does_not_read_has_a_time(serve: Serve) -> None:
 
 
 def test_there_are_files_for_more_than_connections() -> None:
-    assert 1 <= connection_limit() <= connections.MAX_CONNECTIONS
+    assert 1 <= connection_limit() <= limits.MAX_CONNECTIONS

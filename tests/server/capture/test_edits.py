@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 from emoprobe.models.architecture import HookPointError
-from server.capture.choice_state import ChoiceState, Cohort
 from server.capture.edits import EditError, LayerEdit, SequenceEdits, SteeredRows, layer_edits
-from server.capture.engine import BatchEngine, ForwardError, Pass
+from server.capture.engine import BatchEngine, ChoiceState, Cohort, Pass
+from server.capture.errors import ForwardError
 from server.capture.model import ForwardInput, ServedModel
 from server.capture.prompts import Decoder
 from server.capture.schema import Ndif, StreamEdit
@@ -202,7 +202,7 @@ def test_tokens_are_counted_and_no_padding(pair: Pair) -> None:
 
 def test_an_edit_that_is_not_made_is_an_error() -> None:
     steering = SequenceEdits((LayerEdit(0, 1, torch.ones(4) / 2, 1.0, "all"),), 1)
-    rows = SteeredRows([steering], torch.device("cpu"))
+    rows = SteeredRows([steering], [torch.device("cpu")] * 2)
     rows.begin(torch.zeros((1, 1), dtype=torch.long))
     rows.apply(0, torch.zeros((1, 1, 4)))
     with pytest.raises(RuntimeError, match=r"no edit was made at layers \[1\]"):

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import torch
 
-from server.capture.choice_state import ChoiceState
-from server.capture.engine import BatchEngine, ForwardError, Pass
+from server.capture.activations import ActivationWriter
+from server.capture.app import create_app
+from server.capture.edits import LayerEdit, SequenceEdits
+from server.capture.engine import BatchEngine, ChoiceState, Cohort, Pass
+from server.capture.errors import ForwardError, OutOfMemoryError
 from server.capture.model import ForwardInput, ServedModel
 from server.capture.prompts import Decoder
+from server.capture.service import Service
 from tests.conftest import PATIENCE
+from tests.emoprobe.models.families import WIDTH
 from tests.server.capture import tiny_models
 
 
@@ -40,7 +48,7 @@ def generation(model: ServedModel, prompt: list[int], count: int, **settings: An
 
 
 def lengths(batch: list[Pass]) -> list[int]:
-    return [len(item.wanted.token_ids) for item in batch]
+    return [len(item.sequence.token_ids) for item in batch]
 
 
 def test_a_batch_holds_the_oldest_and_its_nearest_in_length(engine: BatchEngine) -> None:
@@ -138,6 +146,112 @@ def test_a_failed_pass_tells_all_who_wait(engine: BatchEngine, monkeypatch: pyte
     engine._forward(engine._take_batch())
     assert [type(item.result.exception()) for item in items] == [ForwardError] * 2
     assert engine.load["held_bytes"] == 0
+
+
+ERRORS = [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED in x")]
+
+
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize(("most", "failed"), [(2, 0), (1, 0), (0, 4)])
+def test_a_pass_without_memory_is_halved_until_it_fits(
+    engine: BatchEngine, monkeypatch: pytest.MonkeyPatch, error: Exception, most: int, failed: int
+) -> None:
+    forward, sizes = engine.model.forward, []
+
+    def limited(batch: Any) -> Any:
+        sizes.append(len(batch))
+        if len(batch) > most:
+            raise error
+        return forward(batch)
+
+    monkeypatch.setattr(engine.model, "forward", limited)
+    items = [waiting(5, 10) for _ in range(4)]
+    for item in items:
+        engine.submit_pass(item)
+    engine._forward(engine._take_batch())
+    assert sizes == {2: [4, 2, 2], 1: [4, 2, 1, 1, 2, 1, 1], 0: [4, 2, 1, 1, 2, 1, 1]}[most]
+    assert [type(item.result.exception()) for item in items].count(OutOfMemoryError) == failed
+    assert engine.load["held_bytes"] == 10 * (4 - failed)
+    assert engine.failure is None
+    for _ in range(4):  # later batches have the size that fitted
+        engine.submit_pass(waiting(5))
+    assert len(engine._take_batch()) == max(1, min(2, most))
+
+
+def test_generations_without_memory_go_on_in_halves_with_the_same_tokens(
+    engine: BatchEngine, model: ServedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.memory = 10**9
+    whole = [generation(model, [5 + number, 6, 7], 6, ignore_eos=True) for number in range(4)]
+    edit = LayerEdit(0, 1, torch.ones(WIDTH) / WIDTH**0.5, 1.0, "all")
+    for row in whole:
+        row.steering = SequenceEdits((edit,), 3)
+    cohort = Cohort(model, list(whole))
+    while cohort.rows:
+        cohort.step()
+    rows = [generation(model, [5 + number, 6, 7], 6, ignore_eos=True) for number in range(4)]
+    for row in rows:
+        row.steering = SequenceEdits((edit,), 3)
+    engine.submit_generations(list(rows))
+    engine._admit(engine._take_newcomers())
+    engine._advance()
+    forward, sizes = model.causal.forward, []
+
+    def limited(**inputs: Any) -> Any:
+        sizes.append(len(inputs["input_ids"]))
+        output = forward(**inputs)
+        if len(inputs["input_ids"]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")  # when the caches have the new token
+        return output
+
+    monkeypatch.setattr(model.causal, "forward", limited)
+    while engine._cohorts:
+        engine._advance()
+    assert max(sizes[1:]) == 2
+    assert [row.token_ids for row in rows] == [row.token_ids for row in whole]
+    assert [row.steering.tokens for row in rows if row.steering] == [
+        row.steering.tokens for row in whole if row.steering
+    ]
+
+    def without(**_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(model.causal, "forward", without)
+    alone = generation(model, [5, 6], 2)
+    engine._admit([alone])
+    engine._advance()
+    assert (alone.finish, type(alone.error), engine._cohorts) == ("error", OutOfMemoryError, [])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: device-side assert triggered"),
+        RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with TORCH_USE_CUDA_DSA"),
+    ],
+)
+def test_an_error_that_breaks_the_device_fails_the_health_check(
+    engine: BatchEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception
+) -> None:
+    app = create_app(Service(engine.model, engine, ActivationWriter(tmp_path)), None, 60.0)
+
+    def health() -> httpx.Response:
+        async def get() -> httpx.Response:
+            transport = httpx.ASGITransport(app=app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+                return await client.get("/health")
+
+        return asyncio.run(get())
+
+    def fail(_: Any) -> Any:
+        raise error
+
+    assert health().status_code == 200
+    monkeypatch.setattr(engine.model, "forward", fail)
+    engine.submit_pass(waiting(5))
+    engine._forward(engine._take_batch())
+    assert health().status_code == 503
+    assert str(error).partition("\n")[0] in health().text
 
 
 @pytest.mark.parametrize(("top_p", "allowed"), [(1.0, {0, 1, 2, 3}), (0.6, {0, 1}), (0.45, {0}), (1e-9, {0})])

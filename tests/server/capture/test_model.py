@@ -11,7 +11,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from emoprobe.models.architecture import UnsupportedModelError
-from server.capture.model import ForwardInput, ServedModel
+from server.capture.activations import ActivationWriter, Captures
+from server.capture.edits import LayerEdit, SequenceEdits, SteeredRows
+from server.capture.engine import BatchEngine
+from server.capture.model import ForwardInput, ServedModel, placement, stacked_on_cpu
+from server.capture.schema import Ndif
 from tests.emoprobe.models.families import LAYERS
 from tests.server.capture import tiny_models
 
@@ -123,3 +127,41 @@ def test_a_model_whose_numbers_contradict_its_structure_is_refused(
     monkeypatch.setattr(modeling_llama.LlamaDecoderLayer, "forward", scaled)
     with pytest.raises(UnsupportedModelError, match="resid_post of this model is not the sum of its parts"):
         ServedModel(str(folder), "tiny", "float32", "cpu")
+
+
+def test_layers_on_several_devices_are_steered_and_averaged_where_they_lie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device `meta` stands for a second one: PyTorch refuses operations that mix it with the CPU."""
+    cpu, other = torch.device("cpu"), torch.device("meta")
+    edits = tuple(LayerEdit(layer, layer, torch.ones(4) / 2, 1.0 if layer else None, "all") for layer in (0, 1))
+    rows = SteeredRows([SequenceEdits(edits, 1), None], [cpu, other])
+    rows.begin(torch.zeros((2, 3), dtype=torch.long))
+    for layer, device in enumerate((cpu, other)):
+        assert rows.apply(layer, torch.ones((2, 3, 4), device=device)).device == device
+    rows.finish()
+    served = ServedModel(str(tiny_models.make_of_family("llama", tmp_path)), "tiny", "float32", "cpu")
+    monkeypatch.setattr(served, "devices", [cpu, other, other])
+    weights = served._weights([ForwardInput([3, 4], [0], ["resid_post"], [(0, 2)], torch.float32)], 2)
+    assert weights is not None
+    assert {device: weight.device for device, weight in weights.items()} == {cpu: cpu, other: other}
+    assert torch.bmm(weights[other], torch.ones((1, 2, 4), device=other)).device == other
+
+
+def test_a_model_is_divided_over_the_gpus_that_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    for count, expected in ((1, "cuda"), (4, "auto")):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
+        assert placement("cuda") == expected
+        assert [placement(device) for device in ("cpu", "cuda:1")] == ["cpu", "cuda:1"]
+    assert torch.equal(stacked_on_cpu([torch.ones(2), torch.zeros(2)]), torch.tensor([[1.0, 1.0], [0.0, 0.0]]))
+
+
+@pytest.mark.parametrize(("dtype", "stored"), [("bfloat16", "bfloat16"), ("float32", "float16")])
+def test_activations_are_stored_in_a_type_that_holds_them(tmp_path: Path, dtype: str, stored: str) -> None:
+    served = ServedModel(str(tiny_models.make_of_family("llama", tmp_path / "model")), "tiny", dtype, "cpu")
+    engine = BatchEngine(served, batch_tokens=100, memory=1000)
+    engine.close()
+    captures = Captures(served, engine, ActivationWriter(tmp_path / "root"))
+    requests = [captures.plan(Ndif(save_dir="a")), captures.plan(Ndif(save_dir="a", dtype="float32"))]
+    assert [request.dtype for request in requests if request is not None] == [stored, "float32"]
+    assert captures.defaults(None).dtype == stored

@@ -12,8 +12,8 @@ import torch
 
 from emoprobe.analysis.steering.effect_grid import Limits
 from emoprobe.analysis.steering.tables import analyze, steering_tests
-from server.capture.choice_state import ChoiceState, Cohort
 from server.capture.edits import LayerEdit, SequenceEdits, layer_edits
+from server.capture.engine import ChoiceState, Cohort
 from server.capture.model import ForwardInput, ServedModel
 from server.capture.prompts import Decoder
 from server.capture.schema import StreamEdit

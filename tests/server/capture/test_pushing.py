@@ -17,8 +17,8 @@ from emoprobe.results.layout import Layout
 from emoprobe.storage.bucket import Bucket, StorageError
 from emoprobe.storage.pull import pull_folder
 from emoprobe.storage.push import push
-from server.capture import pushing
-from server.capture.pushing import Pusher
+from server.capture import activations
+from server.capture.activations import Pusher
 from tests.emoprobe.storage import folders
 from tests.faulty_proxy import Fault, FaultyProxy
 from tests.seaweed import BUCKET, SeaweedFS, environment
@@ -128,7 +128,7 @@ def test_a_push_that_loses_one_folder_fails_its_batch_and_the_next_is_pushed(
     first, second = folders.write(layout, variants=1, samples=2, d=8)
     pusher = Pusher(url)
     with monkeypatch.context() as patched:
-        patched.setattr(pushing, "push_folders", lambda bucket, wanted: {})
+        patched.setattr(activations, "push_folders", lambda bucket, wanted: {})
         with pytest.raises(KeyError):
             pusher.push(layout.activations(*first)).result(120)
     assert results([pusher.push(layout.activations(*second))])

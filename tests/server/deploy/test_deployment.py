@@ -13,8 +13,7 @@ from emoprobe.config.files import parse_config, study_of
 from emoprobe.storage.bucket import portable_credentials
 from emoprobe.workflow.checks import check_config
 from scripts.prepare_model import all_foreign
-from server.deploy.deployed_model import DeployedModel, model_identity
-from server.deploy.deployment import KEY, DeployedServer, Deployment, followed, place_of
+from server.deploy.deployment import KEY, DeployedModel, DeployedServer, Deployment, followed, model_identity, place_of
 
 DEPLOY = {"backend": "ssh", "host": "gpu"}
 MODEL = {"source": "someone/model"}

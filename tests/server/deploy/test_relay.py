@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from server.deploy.relay import GoneError, Relay, Streams
+from server.deploy.tunnel import GoneError, Relay, Streams
 
 SECONDS = 60.0
 

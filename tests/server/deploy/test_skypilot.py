@@ -14,8 +14,8 @@ import yaml
 
 from emoprobe.config.execution.deploy import Deploy
 from server.deploy import skypilot
+from server.deploy.deployment import PROCESS
 from server.deploy.host import HostError
-from server.deploy.orders import PROCESS
 from server.deploy.processes import Process
 from tests.workspace import ROOT, wait_for
 

@@ -19,11 +19,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from emoprobe.config.files import parse_config
-from server.deploy.deployment import DEPLOYED, KEY, TUNNEL, Deployment, place_of
-from server.deploy.host import Host, HostError
-from server.deploy.orders import ENVIRONMENT, PROCESS, Status
+from server.deploy.deployment import DEPLOYED, ENVIRONMENT, KEY, PROCESS, TUNNEL, Deployment, Status, place_of
+from server.deploy.host import MARK, Host, HostError, Site
 from server.deploy.processes import Process
-from server.deploy.site import MARK, Site
 from tests.conftest import PATIENCE
 from tests.seaweed import BUCKET, SECRET_KEY, SeaweedFS, environment
 from tests.server.deploy.sshd import Sshd, UnavailableError

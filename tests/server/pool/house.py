@@ -19,13 +19,12 @@ from emoprobe.models.source import ModelCard
 from emoprobe.results import atomic
 from emoprobe.results.layout import Layout
 from emoprobe.results.trajectory import Sample, Trajectory
-from server.pool.address import PoolAddress
-from server.pool.experiment_jobs import ExperimentJobs
+from server.pool.address import PoolAddress, PoolStatus
 from server.pool.fleets import Fleets, ServerSlot
 from server.pool.launcher import Exit, Launcher
 from server.pool.pool import Pool
 from server.pool.protocol import JOBS, STATUS
-from server.pool.status import PoolStatus
+from server.pool.run import ExperimentJobs
 from server.pool.turns import Turns
 from tests import byte_tokenizer
 from tests.stub_server import Stub
@@ -181,8 +180,7 @@ class House:
 
     async def ask(self, kind: str, experiment: str, variant: str, sample: str) -> str:
         """Ask for one job; return why it failed, `ok` where it did not."""
-        # Some kinds have other fields; tests name the label of the job.
-        words = [experiment, *{"sample": [sample], "direction": [sample]}.get(kind, [variant, sample])]
+        words = [experiment, variant, sample]
         if kind in ("steer", "score"):
             condition, _, variant = variant.rpartition("/")
             words = [experiment, condition, variant, sample]

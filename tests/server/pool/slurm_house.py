@@ -12,10 +12,9 @@ from emoprobe.config.execution.slurm import SlurmShape
 from emoprobe.config.files import parse_config
 from server.pool.fleet import Fleet, ServerDemand
 from server.pool.launch import environment_elsewhere
-from server.pool.slurm_cluster import SlurmCluster
-from server.pool.slurm_folder import FOLDER, LEASE_SECONDS
-from server.pool.slurm_job import SlurmJob
-from server.pool.slurm_request import JobCommand
+from server.pool.slurm.cluster import SlurmCluster
+from server.pool.slurm.folder import FOLDER, LEASE_SECONDS, JobCommand
+from server.pool.slurm.job import SlurmJob
 from server.pool.worker import Worker, WorkerLimits
 from tests.server.pool.house import SECONDS, until
 from tests.slurm import Slurm

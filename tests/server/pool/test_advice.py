@@ -18,9 +18,9 @@ from emoprobe.results.record import (
     what_to_do,
 )
 from server.pool import advice
-from server.pool.endpoint import Endpoint
+from server.pool.connections import RequestError
 from server.pool.fleet import Fleet, GaveUpError, RefusedError, ServerDemand
-from server.pool.replies import RequestError
+from server.pool.launcher import Endpoint
 from server.pool.worker import Worker, WorkerLimits
 from tests.conftest import StubServer
 from tests.server.pool.house import SECONDS

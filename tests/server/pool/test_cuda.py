@@ -14,6 +14,7 @@ import pytest
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_study, parse_config
 from emoprobe.models import hardware
+from emoprobe.models.resolved import with_placement, with_values
 from server.pool.launch import Share, command, environment
 from tests.workspace import ROOT
 
@@ -25,6 +26,7 @@ ENGINES: list[dict[str, Any]] = [
     {"max_model_len": 16384, "tensor_parallel": 4, "compile": True},
     {"extra_args": ["--quantization", "fp8", "--seed", "1", "--no-enable-prefix-caching"]},
 ]
+VALUES = {"model.dtype": "bfloat16", "engine.tensor_parallel": 1, "engine.max_model_len": 4096}
 SHARES = [Share([0, 1], ["0"]), Share([0, 1], ["0", "1", "2", "3"])]
 
 
@@ -47,6 +49,7 @@ def cuda() -> Path:
 def test_its_own_parser_reads_every_line(cuda: Path, tmp_path: Path) -> None:
     configs = [config for path in SHIPPED for config in load_study(path).configs.values()]
     configs += [parse_config({"generation": {"engine": engine}}) for engine in ENGINES]
+    configs = [with_placement(with_values(config, VALUES), tmp_path) for config in configs]
     pairs = [(config, share) for config in configs for share in SHARES]
     script = Path(__file__).with_name("vllm_parse.py")
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}

@@ -18,7 +18,7 @@ from server.pool.address import PoolAddress
 from server.pool.client import PoolClient
 from server.pool.launcher import Launcher
 from server.pool.protocol import JOBS, Access, Caller, GenerateJob, encode
-from server.pool.slurm_cluster import SlurmCluster
+from server.pool.slurm.cluster import SlurmCluster
 from server.pool.turns import Turns
 from server.pool.worker import Worker, WorkerLimits
 from tests.server.pool.house import SECONDS, House
@@ -114,6 +114,7 @@ class _Stubborn:
     """Servers that cannot be ended."""
 
     is_down = False
+    kind = "vllm"
 
     def start(self) -> None:
         """Nothing to start."""

@@ -11,9 +11,7 @@ import httpx
 import pytest
 
 from emoprobe.results import activations
-from server.pool.connections import Connections
-from server.pool.fetched import fetch_from_server
-from server.pool.replies import RequestError
+from server.pool.connections import Connections, RequestError, fetch_from_server
 from tests.conftest import PATIENCE
 from tests.nnsight_server import NNsightServer
 

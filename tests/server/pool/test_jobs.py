@@ -1,4 +1,4 @@
-"""Draws, failures that are allowed, and captures, from a client's question to the files."""
+"""Answers, failures that are allowed, and captures, from a client's request to the files."""
 
 from __future__ import annotations
 
@@ -211,17 +211,6 @@ def test_a_capture_that_no_server_makes_counts_as_a_failed_pair(house: House) ->
     assert found.token_ids == state.token_ids
     # Another run knows it from the folder.
     assert "1 have been recorded" in ask_all(house, [("capture", "one", *PAIRS[1])], REFUSAL)[0]
-
-
-def test_samples_are_drawn_once_the_data_is_open(house: House) -> None:
-    data = house.folder / "data.jsonl"
-    data.write_text("".join(f'{{"question": "{n} + {n}?", "answer": "{2 * n}"}}\n' for n in range(4)))
-    # Relative paths start where the workflow was started, not where the pool works.
-    layout = house.add("one", dataset={"source": "data.jsonl", "samples": 4})
-    for sample in SAMPLES:
-        layout.sample(sample).unlink()
-    assert set(ask_all(house, [("sample", "one", "questions", sample) for sample in SAMPLES])) == {"ok\n"}
-    assert len({layout.sample(sample).read_text() for sample in SAMPLES}) == 4
 
 
 @pytest.mark.parametrize(

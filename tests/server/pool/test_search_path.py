@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from server.pool.search_path import search_path
+from server.pool.address import search_path
 
 
 @pytest.mark.parametrize("name", ["plain", "10:30", ":", "a b [1] {x} 'y' & #7"])

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from server.pool import slurm_ends
 from server.pool.connections import Connections
-from server.pool.slurm_cluster import JobState
-from server.pool.slurm_folder import JobFolder, PoolFolder
+from server.pool.slurm.cluster import JobState, judge
+from server.pool.slurm.folder import JobFolder, PoolFolder
 from tests.conftest import StubServer
 from tests.server.pool.slurm_house import KEY
 
@@ -58,5 +57,5 @@ def test_another_server_at_the_address_is_not_believed_and_not_given_the_key(stu
     ],
 )  # fmt: skip
 def test_what_counts_as_a_restart(state: str, counts: bool) -> None:
-    ended = slurm_ends.judge("7", JobState(state, "None", "n1"), "it ended", [])
+    ended = judge("7", JobState(state, "None", "n1"), "it ended", [])
     assert (ended.again, ended.counts) == (True, counts)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from server.pool.fleet import FleetDownError
-from server.pool.slurm_folder import FOLDER
+from server.pool.slurm.folder import FOLDER
 from server.pool.worker import WorkerLimits
 from tests.server.pool.house import SECONDS, until
 from tests.server.pool.slurm_house import KEY, SMALL, Jobs, job_of, jobs, node_of, script, stub_command, urgent
@@ -162,7 +162,7 @@ def test_servers_outlive_slurms_own_daemons(slurm: Slurm, tmp_path: Path, daemon
 
 
 def test_a_job_is_submitted_once_slurm_answers(slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.pool.slurm_cluster.COMMAND_SECONDS", 1.0)
+    monkeypatch.setattr("server.pool.slurm.cluster.COMMAND_SECONDS", 1.0)
 
     async def scenario() -> None:
         async with jobs(tmp_path) as made:

@@ -168,9 +168,3 @@ def test_too_many_failures_are_told(house: House, layout: Layout) -> None:
 def test_what_is_not_planned_is_refused(house: House, layout: Layout) -> None:
     (answer,) = ask(house, ("steer", "joy/add-all/L1/d0.75/control", "gsm8k_0001"))
     assert "no steered trajectory joy/add-all/L1/d0.75/control/gsm8k_0001" in answer
-
-
-def test_a_direction_without_activations_says_what_to_do(house: House, layout: Layout) -> None:
-    (answer,) = ask(house, ("direction", "directions", "random-01"))
-    assert "metadata.json: No such file" in answer
-    assert "run again" in answer

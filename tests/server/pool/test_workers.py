@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from server.pool.endpoint import Endpoint
 from server.pool.fleet import Fleet, FleetDownError, ServerDemand
 from server.pool.launch import free_port
+from server.pool.launcher import Endpoint
 from server.pool.local_process import Command, LocalProcess
-from server.pool.phases import last_line, phase_of
+from server.pool.server_log import last_line, phase_of
 from server.pool.worker import Worker, WorkerLimits
 from tests.server.pool.house import SECONDS, until
 from tests.workspace import ROOT

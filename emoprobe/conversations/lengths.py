@@ -1,0 +1,38 @@
+"""Tokens that the longest conversation of an experiment needs: the context that vLLM is started with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from emoprobe.config.experiment import Config
+from emoprobe.conversations.rendering import Renderer
+from emoprobe.conversations.requests import chat_request, rendered_prompt
+from emoprobe.results.trajectory import Sample
+
+# Servers of experiments with shorter conversations are the same: a limit that nothing reaches changes nothing.
+LEAST = 4096
+
+
+def needed_length(config: Config, renderer: Renderer, samples: Iterable[Sample], context: int | None) -> int:
+    """Return a length that every prompt of an experiment fits in together with its completion, in tokens.
+
+    It is a power of two from `LEAST` on, so that experiments share servers, or the model's own length.
+
+    Args:
+        config: the experiment.
+        renderer: the model's.
+        samples: of the data set.
+        context: the longest text that the model takes; None where it is not known.
+
+    Raises:
+        DataError: a sample cannot be drawn.
+        VariantError: a transform fails.
+        PromptError: a prompt cannot be rendered.
+    """
+    longest = 0
+    for sample in samples:
+        for variant in config.variants:
+            request = chat_request(config, "", variant, sample)
+            longest = max(longest, len(rendered_prompt(config, renderer, request).token_ids))
+    length = max(LEAST, 1 << (longest + config.generation.max_tokens - 1).bit_length())
+    return min(length, context or length)
