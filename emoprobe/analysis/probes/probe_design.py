@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from emoprobe.analysis.conclusion import Conclusion, Reason, finite
@@ -32,15 +32,17 @@ CELL_RULE = "nested cross-validation over all layers, hook points and positions;
 class ProbeTest(Record):
     """The test of one target.
 
-    `units` counts what is independent: variants of each class for valence, questions for correctness. `permutations`
-    counts those that are drawn, the real labels among them; `exact` says that they are all there are. A target without
-    a test has no smallest p; `reason` says why, or why no verdict but `note` can come of it.
+    `units` counts what is independent: variants of each class for valence, questions for correctness. `within` is the
+    label that permutations keep: the arousal, where every variant with a valence has one. `permutations` counts those
+    that are drawn, the real labels among them; `exact` says that they are all there are. A target without a test has no
+    smallest p; `reason` says why, or why no verdict but `note` can come of it.
     """
 
     target: TestedTarget
     classes: dict[str, int] | None = None
     unit: str
     units: int
+    within: Literal["arousal"] | None = None
     permutations: int | None = None
     exact: bool = False
     smallest_p: float | None = None
@@ -62,9 +64,6 @@ def probe_plan(config: Config) -> ProbeDesign | None:
     if not config.capture.enabled or config.capture.positions == "all":
         return None
     questions = min(config.dataset.samples, config.capture.samples or config.dataset.samples)
-    negative, positive = (
-        sum(variant.valence == valence for variant in config.variants.values()) for valence in ("negative", "positive")
-    )
     plans = {
         "variant": ProbeTest(
             target="variant",
@@ -73,7 +72,7 @@ def probe_plan(config: Config) -> ProbeDesign | None:
             reachable=False,
             reason="a manipulation check: prompts that differ are bound to be told apart",
         ),
-        "valence": valence_test(negative, positive, config.probes.permutations),
+        "valence": valence_test(_valences(config), config.probes.permutations),
         "correct": correct_test(questions, config.probes.permutations, config.probes.folds),
     }
     tests = [plans[target] for target in config.probes.targets]
@@ -87,15 +86,35 @@ def is_response(position: str) -> bool:
     return position.startswith("response")
 
 
-def count_splits(negative: int, positive: int) -> int:
-    """Ways to divide variants into classes of these sizes, up to a change of sign where the sizes are equal."""
-    ways = math.comb(negative + positive, negative)
-    return max(1, ways // 2) if negative == positive else ways
+def _valences(config: Config) -> list[tuple[int, int]]:
+    """Count the negative and positive variants of each arousal; of all together where one of them has none."""
+    known = [variant for variant in config.variants.values() if variant.valence in ("negative", "positive")]
+    arousals = {variant.arousal for variant in known}
+    strata = [None] if None in arousals or not arousals else sorted(map(str, arousals))
+    return [
+        tuple(
+            sum(variant.valence == valence and stratum in (None, variant.arousal) for variant in known)
+            for valence in ("negative", "positive")
+        )
+        for stratum in strata
+    ]  # type: ignore[misc]
 
 
-def valence_test(negative: int, positive: int, permutations: int) -> ProbeTest:
-    """The test of valence: valences are permuted over variants, all ways where there are no more than asked for."""
-    ways = count_splits(negative, positive)
+def count_splits(strata: Sequence[tuple[int, int]]) -> int:
+    """Return how many ways there are to deal classes of these sizes within strata, up to an exchange of all signs."""
+    ways = math.prod(math.comb(negative + positive, negative) for negative, positive in strata)
+    return max(1, ways // 2) if all(negative == positive for negative, positive in strata) else ways
+
+
+def valence_test(strata: Sequence[tuple[int, int]], permutations: int) -> ProbeTest:
+    """Return the test of valence: permutations over variants within strata, all where no more than are asked for.
+
+    Args:
+        strata: numbers of negative and positive variants of each arousal, or of all variants.
+        permutations: permutations at most, the real labels left out.
+    """
+    negative, positive = (sum(counts) for counts in zip(*strata, strict=True))
+    ways = count_splits(strata)
     exact = ways <= permutations + 1
     drawn = ways if exact else permutations + 1
     reachable = min(negative, positive) >= LEAST_VARIANTS and 1 / drawn <= LEVEL
@@ -104,11 +123,14 @@ def valence_test(negative: int, positive: int, permutations: int) -> ProbeTest:
         reason = (
             f"{negative} negative and {positive} positive variants: a verdict needs at least {LEAST_VARIANTS} of each"
         )
+        if min(negative, positive) >= LEAST_VARIANTS:
+            reason += f", and there are {ways} ways to exchange valences within each arousal, of 20 at least"
     return ProbeTest(
         target="valence",
         classes={"negative": negative, "positive": positive},
         unit="variant",
         units=negative + positive,
+        within="arousal" if len(strata) > 1 else None,
         permutations=drawn,
         exact=exact,
         smallest_p=1 / drawn,

@@ -193,8 +193,12 @@ class ValenceTarget:
 
     @property
     def _plan(self) -> ProbeTest:
-        negative, positive = int((self.design.valence < 0).sum()), int((self.design.valence > 0).sum())
-        return valence_test(negative, positive, self.settings.permutations)
+        valence, stratum = self.design.valence, self.design.stratum
+        strata = [
+            (int((valence[stratum == code] < 0).sum()), int((valence[stratum == code] > 0).sum()))
+            for code in np.unique(stratum[valence != 0])
+        ]
+        return valence_test(strata or [(0, 0)], self.settings.permutations)
 
     def _why(self) -> str:
         return self._plan.reason or self.reason or "a variant has no activations, or there are too few questions"

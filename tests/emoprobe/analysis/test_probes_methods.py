@@ -19,9 +19,9 @@ from emoprobe.analysis.probes.correct import block_permutations, mean_difference
 from emoprobe.analysis.probes.directions import cross_fitted_cosines
 from emoprobe.analysis.probes.discriminant import Cells, variant_moments
 from emoprobe.analysis.probes.nuisance import nuisance_features, orthonormal
-from emoprobe.analysis.probes.probe_design import probe_plan, valence_test
+from emoprobe.analysis.probes.probe_design import count_splits, probe_plan, valence_test
 from emoprobe.analysis.probes.row_codes import RowCodes, deal_folds
-from emoprobe.analysis.probes.valence import splits
+from emoprobe.analysis.probes.valence import contrasts, splits
 from emoprobe.config.files import parse_config
 from tests.emoprobe.analysis import synthetic
 
@@ -113,15 +113,34 @@ def test_a_group_is_never_on_both_sides() -> None:
 @pytest.mark.parametrize(("negative", "positive", "ways"), [(4, 4, 35), (3, 4, 35), (5, 5, 126), (2, 2, 3)])
 def test_all_ways_to_deal_valences_are_listed_once(negative: int, positive: int, ways: int) -> None:
     signs = np.array([1, *[-1] * negative, *[1] * (positive - 1)])
-    found = splits(signs, 199, 0)
+    found = splits(signs, np.zeros(len(signs), dtype=int), 199, 0)
     assert len(found) == ways
     assert len({tuple(row) for row in found.tolist()}) == ways
     assert ((found > 0).sum(1) == positive).all()
     assert tuple(found[0]) in {tuple(signs), tuple(-signs)}
 
 
+@pytest.mark.parametrize(
+    ("strata", "ways"),
+    [([(3, 3), (3, 3)], 200), ([(2, 2), (2, 2)], 18), ([(2, 1), (2, 3)], 30), ([(1, 1), (3, 3)], 20)],
+)
+def test_valences_are_dealt_within_an_arousal(strata: list[tuple[int, int]], ways: int) -> None:
+    signs = np.concatenate([np.repeat([-1, 1], counts) for counts in strata])
+    codes = np.repeat(np.arange(len(strata)), [sum(counts) for counts in strata])
+    dealt = splits(signs, codes, 199, 0)
+    assert len(dealt) == count_splits(strata) == ways
+    assert len({tuple(row) for row in dealt.tolist()}) == ways
+    for code, (negative, positive) in enumerate(strata):
+        sizes = (dealt[:, codes == code] > 0).sum(1)
+        # An exchange of all signs is the same way, so that a stratum may have either number of positive ones.
+        assert set(sizes.tolist()) <= {positive, negative}
+    pairs = contrasts(tuple(signs.tolist()), tuple(codes.tolist())).pairs
+    assert (codes[pairs[:, 0]] == codes[pairs[:, 1]]).all()
+    assert len(pairs) == sum(negative * positive for negative, positive in strata)
+
+
 def test_many_ways_are_sampled_without_repeats() -> None:
-    found = splits(np.repeat([-1, 1], 8), 199, 0)
+    found = splits(np.repeat([-1, 1], 8), np.zeros(16, dtype=int), 199, 0)
     assert comb(16, 8) // 2 > len(found) == 200
     assert len({tuple(row) for row in found.tolist()}) == 200
 
@@ -182,7 +201,7 @@ def test_the_plan_says_what_can_be_reached() -> None:
     assert tests["valence"].reachable
     assert not tests["variant"].reachable
     assert tests["correct"].smallest_p == pytest.approx(1 / 200)
-    few = valence_test(3, 4, 199)
+    few = valence_test([(3, 4)], 199)
     assert not few.reachable
     assert "at least 4 of each" in str(few.reason)
     assert probe_plan(parse_config({"capture": {"enabled": False}})) is None
