@@ -77,9 +77,9 @@ class ValenceDesign:
             return None
         rows = np.flatnonzero(np.isin(design.variant, chosen))
         labelled = cls(design.take(rows), rows, signs, splits(signs, permutations, design.seed))
-        if not features:
+        own = {name: values[rows] for name, values in (features or {}).items() if np.ptp(values[rows]) > 0}
+        if not own:
             return labelled
-        own = {name: values[rows] for name, values in features.items()}
         return replace(labelled, confounds=Confounds.of(own, labelled.codes, signs))
 
     def without_confounds(self) -> ValenceDesign:
