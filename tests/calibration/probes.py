@@ -92,9 +92,9 @@ class Draw:
         self.table["prompt_tokens"] = pd.array(40 + asked + words + marks + split, dtype="Int64")
 
     def capture(self, *columns: str) -> None:
-        """Capture the rows of each value of some columns together, in a random order."""
+        """Capture the rows of each value of some columns together, the first column first, else in a random order."""
         keys = self.generator.permutation(len(self.table))
-        order = np.lexsort([keys, *(self.table[name].to_numpy(dtype=str) for name in columns)])
+        order = np.lexsort([keys, *(self.table[name].to_numpy(dtype=str) for name in reversed(columns))])
         self.place = np.empty(len(order), dtype=int)
         self.place[order] = np.arange(len(order))
         self.table["started"] = pd.array([f"2026-01-01T{place:08d}" for place in self.place], dtype="string")
@@ -264,7 +264,7 @@ def drift(draw: Draw) -> None:
 
 def drift_by_variant(draw: Draw) -> None:
     """The same, where each variant is captured as a whole, the negative ones first."""
-    draw.capture("variant", "valence")
+    draw.capture("valence", "variant")
     draw.planted += 3 * np.outer(draw.standard(draw.place), draw.direction())
 
 
@@ -292,8 +292,7 @@ def topic(draw: Draw) -> None:
 
 
 def valence_and_length(draw: Draw) -> None:
-    """`valence_effect` where texts of negative variants are one word longer, and activations hold prompt tokens."""
-    draw.lengthen(1)
+    """`valence_effect` where activations hold prompt tokens as well, of texts that are as long but for chance."""
     draw.planted += np.outer(draw.table["prompt_tokens"].to_numpy(dtype=float) / 2, draw.direction())
     valence_effect(draw)
 

@@ -1,4 +1,4 @@
-"""Probes of correctness: whether activations tell more of it than length, truncation, format and words do.
+"""Probes of correctness: whether activations tell more of it than length, truncation, format, words and question do.
 
 The area of a probe alone says little: an activation that knows the answer was cut off knows that it is wrong. So what
 is tested is what the activations add. Correctness is fitted on the nuisance features; a probe is trained on what that

@@ -39,7 +39,7 @@ def prompt_features(table: pd.DataFrame, texts: RowTexts) -> dict[str, np.ndarra
         features["punctuation"] = np.array([[float(len(PUNCTUATION.findall(text)))] for text in known])
     if "started" in table and not table["started"].isna().any():
         features["order of capture"] = table["started"].rank().to_numpy(dtype=float)[:, None]
-    return {name: values for name, values in features.items() if np.ptp(values) > 0}
+    return features
 
 
 def answer_features(table: pd.DataFrame) -> dict[str, np.ndarray]:

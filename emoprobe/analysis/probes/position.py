@@ -83,7 +83,7 @@ class ProbedPosition:
             if valence is None:
                 reasons["valence"] = _why_no_valence(whole)
             else:
-                baseline = partial(_valence_baseline, valence, design, settings.shrinkage)
+                baseline = partial(_valence_baseline, valence)
                 valence_nuisance = baseline(list(features.values()))
                 valence_words = baseline([bag_of_words([text or "" for text in own_texts], MOST_COMPONENTS)])
         if "correct" in settings.targets:
@@ -121,13 +121,15 @@ def positions_of(
     return positions
 
 
-def _valence_baseline(
-    labelled: ValenceDesign, design: RowCodes, shrinkage: float, features: list[np.ndarray]
-) -> ValenceResult:
-    """A probe of valence on features (n, …) instead of activations, as one cell."""
-    columns = np.column_stack([np.zeros((len(design), 1)), *features]).astype(np.float32)
-    cells = Cells.of(torch.from_numpy(columns)[None])
-    return probe_valence(cells, labelled.without_confounds(), variant_moments(cells, design, shrinkage))
+def _valence_baseline(labelled: ValenceDesign, features: list[np.ndarray]) -> ValenceResult:
+    """A probe of valence on features (n, …) of the position's rows instead of activations, as one cell.
+
+    It is a difference of means: a feature that is constant within variants has no covariance around them.
+    """
+    rows = labelled.rows
+    columns = np.column_stack([np.zeros(len(rows)), *(values[rows] for values in features)]).astype(np.float32)
+    cells, own = Cells.of(torch.from_numpy(columns)[None]), replace(labelled, rows=np.arange(len(rows)))
+    return probe_valence(cells, own.without_confounds(), variant_moments(cells, labelled.design, 1.0))
 
 
 def _why_no_valence(design: RowCodes) -> str:

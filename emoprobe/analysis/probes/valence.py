@@ -86,9 +86,9 @@ class ValenceDesign:
         labelled = cls(design.take(rows), rows, signs, strata, splits(signs, strata, permutations, design.seed))
         if not len(labelled.real.pairs):
             return None
-        if not features:
+        own = {name: values[rows] for name, values in (features or {}).items() if np.ptp(values[rows]) > 0}
+        if not own:
             return labelled
-        own = {name: values[rows] for name, values in features.items()}
         return replace(labelled, confounds=Confounds.of(own, labelled.codes, signs))
 
     def without_confounds(self) -> ValenceDesign:

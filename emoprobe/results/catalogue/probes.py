@@ -41,7 +41,8 @@ PROBES = Table(
         "diff_means_auroc": Column("float64", "Area of a plain difference of means on the same folds."),
         "nuisance_auroc": Column(
             "float64",
-            "Area of length, truncation and format, at response positions also the words, on the same folds.",
+            "Area of the nuisance features on the same folds: of valence those that are taken out, of correct length, "
+            "truncation and format, length and numbers of the question, and at response positions the words.",
         ),
         "gain": Column("float64", "auroc minus nuisance_auroc."),
         "added": Column(
