@@ -40,13 +40,18 @@ MEANINGS: dict[Verdict, Meaning] = {
         "that there is no effect. More questions may decide only where their number was registered as a look",
     ),
     Verdict.FOUND: Meaning(
-        "the effect exceeds chance, wherever in the model one looks, and exceeds simpler explanations",
+        "the effect exceeds chance, wherever in the model one looks, and the simpler explanations that the sentence "
+        "lists",
         "that the model uses it: a probe says nothing about cause, steering along a direction nothing about what the "
-        "model does without an edit",
+        "model does without an edit; nor that no other explanation is left, such as the topic in other words",
     ),
     Verdict.NOT_FOUND: Meaning(
         "the effect was tested and is not shown to exceed both chance and simpler explanations, with this much data",
         "that it does not exist",
+    ),
+    Verdict.NOT_SEPARABLE: Meaning(
+        "a simpler explanation goes together with the label so closely that these data cannot tell the two apart",
+        "that the simpler explanation is the right one",
     ),
     Verdict.NOTE: Meaning("a property of the data that limits what can be concluded, or a description without a test"),
 }

@@ -17,6 +17,7 @@ class Verdict(StrEnum):
     UNDECIDED = "undecided"
     FOUND = "found"
     NOT_FOUND = "not_found"
+    NOT_SEPARABLE = "not_separable"
     NOTE = "note"
 
 

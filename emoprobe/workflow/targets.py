@@ -14,11 +14,18 @@ from pathlib import Path
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import Study
 from emoprobe.config.science.generation import Backend
-from emoprobe.conversations.samples import captured_pairs, experiment_pairs, sample_ids, token_pairs
+from emoprobe.conversations.samples import captured_pairs, experiment_pairs, sample_ids, sample_index, token_pairs
 from emoprobe.report.figures import figures_of, table_rules
 from emoprobe.results.activation_folder import METADATA, TENSORS
 from emoprobe.results.catalogue import tables_of
-from emoprobe.results.layout import ACTIVATION_FILES, AUTOENCODER_FILES, SCORES, TRAJECTORY_FILES, Layout
+from emoprobe.results.layout import (
+    ACTIVATION_FILES,
+    AUTOENCODER_FILES,
+    SCORES,
+    TRAJECTORY_FILES,
+    Layout,
+    split_draw_id,
+)
 from emoprobe.results.verification import check_records
 from emoprobe.workflow.model_checks import thinking_lines
 from emoprobe.workflow.steered import SteeredTargets
@@ -41,6 +48,16 @@ class UnknownTargetError(ValueError):
     """Raised for a target that the config does not contain; the message names what it contains."""
 
 
+def _by_question(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The pairs of variant and folder with all variants of a question together, in the order of the variants."""
+
+    def place(pair: tuple[str, str]) -> tuple[int, int]:
+        sample, draw = split_draw_id(pair[1])
+        return sample_index(sample), draw
+
+    return sorted(pairs, key=place)
+
+
 @dataclass(frozen=True)
 class Targets:
     """The files of one experiment.
@@ -56,13 +73,13 @@ class Targets:
 
     @cached_property
     def pairs(self) -> list[tuple[str, str]]:
-        """Variant and folder of every trajectory."""
-        return experiment_pairs(self.config)
+        """Variant and folder of every trajectory, by question, so that no variant is captured before another."""
+        return _by_question(experiment_pairs(self.config))
 
     @cached_property
     def captured(self) -> list[tuple[str, str]]:
-        """Those of the trajectories whose activations are captured."""
-        return captured_pairs(self.config)
+        """Those of the trajectories whose activations are captured, question by question."""
+        return _by_question(captured_pairs(self.config))
 
     @cached_property
     def tokens_of(self) -> list[tuple[str, str]]:

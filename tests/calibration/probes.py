@@ -15,6 +15,8 @@ import torch
 
 from emoprobe.analysis.probes.activation_source import ActivationSource, Load
 from emoprobe.analysis.probes.all_probes import run_probes
+from emoprobe.config.experiment import Config
+from emoprobe.conversations.variants import variant_texts
 from tests.calibration.allowance import least, most
 from tests.calibration.rows import Row
 from tests.emoprobe.analysis import synthetic
@@ -26,9 +28,10 @@ COVERAGE = 0.93  # the least that is wanted of an interval
 
 @dataclass
 class Draw:
-    """One simulated experiment: a table, and what is added to each row's activations, (n, D)."""
+    """One simulated experiment: its config and table, and what is added to each row's activations, (n, D)."""
 
     generator: np.random.Generator
+    settings: Config
     table: pd.DataFrame
     planted: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
@@ -55,17 +58,80 @@ class Draw:
         found: np.ndarray = self.generator.normal(size=codes.max() + 1)[codes]
         return found
 
+    def standard(self, values: np.ndarray) -> np.ndarray:
+        """Values of mean 0 and variance 1."""
+        found: np.ndarray = (values - values.mean()) / max(values.std(), 1e-12)
+        return found
+
+    def negative(self) -> np.ndarray:
+        """Which rows are those of negative variants."""
+        found: np.ndarray = (self.table["valence"] == "negative").fillna(False).to_numpy(dtype=bool)
+        return found
+
+    def ask(self) -> None:
+        """Write a question for each sample, of one to five numbers with one to four digits."""
+        questions = {}
+        for sample in self.table["sample_id"].unique():
+            numbers = self.generator.integers(1, 10 ** self.generator.integers(1, 5), self.generator.integers(1, 6))
+            filling = " ".join(["so"] * int(self.generator.integers(0, 20)))
+            questions[sample] = f"Add up {filling} {' + '.join(map(str, numbers))}"
+        self.table["question"] = self.table["sample_id"].map(questions).astype("string")
+
+    def prompt(self) -> None:
+        """Count the tokens of each prompt: more than one a word, by the question and by the text."""
+        texts = {name: variant_texts(self.settings, name) for name in self.settings.variants}
+        own = [
+            "" if pd.isna(text) else texts[variant][int(text)]
+            for variant, text in zip(self.table["variant"], self.table["paraphrase"], strict=True)
+        ]
+        words = np.array([len(text.split()) for text in own])
+        marks = np.array([sum(mark in "!,." for mark in text) for text in own])
+        split = np.array([len(text) % 3 for text in own])  # words that are more than one token
+        asked = self.table["question"].str.len().to_numpy(dtype=int) // 6
+        self.words, self.marks = words, marks
+        self.table["prompt_tokens"] = pd.array(40 + asked + words + marks + split, dtype="Int64")
+
+    def capture(self, *columns: str) -> None:
+        """Capture the rows of each value of some columns together, the first column first, else in a random order."""
+        keys = self.generator.permutation(len(self.table))
+        order = np.lexsort([keys, *(self.table[name].to_numpy(dtype=str) for name in reversed(columns))])
+        self.place = np.empty(len(order), dtype=int)
+        self.place[order] = np.arange(len(order))
+        self.table["started"] = pd.array([f"2026-01-01T{place:08d}" for place in self.place], dtype="string")
+
+    def lengthen(self, more: int, marks: int = 0) -> None:
+        """Write texts of the negative variants that have more words, or punctuation marks."""
+        texts = {
+            name: _texts(self.generator, name, *((more, marks) if valence == "negative" else ()))
+            for name, valence in synthetic.BALANCED.items()
+            if name != "control"
+        }
+        probes = self.settings.probes
+        self.settings = synthetic.config(
+            synthetic.BALANCED, texts, targets=probes.targets, permutations=probes.permutations
+        )
+        self.prompt()
+
     def answer(self, logit: np.ndarray) -> None:
         """Draw correctness."""
         chance = 1 / (1 + np.exp(-logit))
         self.table["correct"] = pd.Series(self.generator.random(len(chance)) < chance).astype("boolean").to_numpy()
 
 
-def start(generator: np.random.Generator, samples: int) -> Draw:
-    """Ten variants on some questions: lengths that differ by variant and question, few answers cut off."""
-    settings = synthetic.config(synthetic.BALANCED)
-    table = synthetic.table(settings, samples, int(generator.integers(1 << 30)))
-    draw = Draw(generator, table)
+def start(generator: np.random.Generator, samples: int, draws: int, permutations: int) -> Draw:
+    """Ten variants on some questions: lengths that differ by variant and question, few answers cut off.
+
+    Tones have eight texts of 8 to 14 words and 1 to 6 punctuation marks. Questions differ in length and numbers. The
+    captures of a question follow each other.
+    """
+    texts = {name: _texts(generator, name) for name in synthetic.BALANCED if name != "control"}
+    settings = synthetic.config(synthetic.BALANCED, texts, targets=["valence", "correct"], permutations=permutations)
+    once = synthetic.table(settings, samples, int(generator.integers(1 << 30)))
+    table = pd.concat([once.assign(draw=draw) for draw in range(1, draws + 1)], ignore_index=True)
+    draw = Draw(generator, settings, table)
+    draw.ask()
+    draw.prompt()
+    draw.capture("sample_id")
     length = 3.4 + 0.3 * draw.level("sample_id") + 0.1 * draw.level("variant") + 0.3 * generator.normal(size=len(table))
     table["completion_tokens"] = pd.array(np.minimum(np.exp(length), 64).round().astype(int), dtype="Int64")
     table["truncated"] = (table["completion_tokens"] >= 64).astype("boolean")
@@ -74,6 +140,17 @@ def start(generator: np.random.Generator, samples: int) -> Draw:
     draw.planted = np.zeros((len(table), D))
     draw.answer(0.8 * draw.level("sample_id"))
     return draw
+
+
+def _texts(generator: np.random.Generator, name: str, more: int = 0, marks: int = 0) -> list[str]:
+    """Eight texts of 8 to 14 words and 1 to 6 punctuation marks, and of so many more."""
+    texts = []
+    for number in range(8):
+        words = ["word"] * (int(generator.integers(6, 13)) + more)
+        for place in generator.choice(len(words), int(generator.integers(1, 5)) + marks):
+            words[place] += "!"
+        texts.append(" ".join([name, str(number) + ".", *words]))
+    return texts
 
 
 def nothing(draw: Draw) -> None:
@@ -152,36 +229,130 @@ def correct_effect(draw: Draw) -> None:
     draw.planted += 0.4 * np.outer(right, draw.direction())
 
 
+def prompt_length(draw: Draw) -> None:
+    """Texts of negative variants are three words longer; activations hold the number of prompt tokens."""
+    draw.lengthen(3)
+    tokens = draw.table["prompt_tokens"].to_numpy(dtype=float)
+    draw.planted += np.outer(tokens / 2, draw.direction())
+
+
+def prompt_length_curved(draw: Draw) -> None:
+    """Two words longer, held on a curve, with what else texts and variants hold."""
+    draw.lengthen(2)
+    tokens = draw.table["prompt_tokens"].to_numpy(dtype=float)
+    draw.planted += np.outer(15 * np.log(tokens), draw.direction()) + np.outer((tokens / 20) ** 2, draw.direction())
+    draw.planted += draw.by("variant", "paraphrase", scale=0.5) + draw.by("variant", scale=0.5)
+
+
+def prompt_much_longer(draw: Draw) -> None:
+    """Texts of negative variants are twelve words longer, so that hardly any has the length of a positive one."""
+    draw.lengthen(12)
+    draw.planted += np.outer(draw.words / 2, draw.direction())
+
+
+def punctuation(draw: Draw) -> None:
+    """Negative texts have two more exclamation marks; activations hold their number."""
+    draw.lengthen(0, 2)
+    draw.planted += np.outer(draw.marks / 1.5, draw.direction())
+
+
+def drift(draw: Draw) -> None:
+    """Activations drift with the order of capture, in which the tones of a question follow each other."""
+    draw.capture("sample_id", "valence")
+    draw.planted += 3 * np.outer(draw.standard(draw.place), draw.direction())
+
+
+def drift_by_variant(draw: Draw) -> None:
+    """The same, where each variant is captured as a whole, the negative ones first."""
+    draw.capture("valence", "variant")
+    draw.planted += 3 * np.outer(draw.standard(draw.place), draw.direction())
+
+
+def question_length(draw: Draw) -> None:
+    """Long questions are hard, and activations hold how long a question is; nothing of the answer."""
+    length = draw.standard(np.log(draw.table["question"].str.len().to_numpy(dtype=float)))
+    draw.planted += 2 * np.outer(length, draw.direction())
+    draw.answer(-2.0 * length)
+
+
+def question_numbers(draw: Draw) -> None:
+    """Questions of many or large numbers are hard, and activations hold both; nothing of the answer."""
+    numbers = draw.table["question"].str.findall(r"\d+")
+    count = draw.standard(numbers.str.len().to_numpy(dtype=float))
+    largest = draw.standard(numbers.map(lambda each: np.log10(max(map(int, each)))).to_numpy(dtype=float))
+    draw.planted += 2 * np.outer(count, draw.direction()) + 2 * np.outer(largest, draw.direction())
+    draw.answer(-1.0 * count - 1.0 * largest)
+
+
+def topic(draw: Draw) -> None:
+    """Activations hold how difficult a question is, by what no baseline sees; nothing of the answer."""
+    level = draw.level("sample_id")
+    draw.planted += 2 * np.outer(level, draw.direction())
+    draw.answer(1.5 * level + 0.7 * draw.level("variant"))
+
+
+def valence_and_length(draw: Draw) -> None:
+    """`valence_effect` where activations hold prompt tokens as well, of texts that are as long but for chance."""
+    draw.planted += np.outer(draw.table["prompt_tokens"].to_numpy(dtype=float) / 2, draw.direction())
+    valence_effect(draw)
+
+
+def correct_and_question(draw: Draw) -> None:
+    """`correct_effect` where long questions are hard and activations hold how long a question is."""
+    length = draw.standard(np.log(draw.table["question"].str.len().to_numpy(dtype=float)))
+    draw.planted += 2 * np.outer(length, draw.direction())
+    draw.answer(-1.0 * length + 0.5 * draw.level("sample_id"))
+    right = draw.table["correct"].to_numpy(dtype=float) - 0.5
+    draw.planted += 0.4 * np.outer(right, draw.direction())
+
+
 @dataclass(frozen=True)
 class World:
-    """What is planted, on how many questions, and which targets have an effect."""
+    """What is planted, on how many questions, which sentences are true of it, and the draws of each question.
+
+    `topic` is true at the level of questions alone, where nothing is claimed that it would make false.
+    """
 
     plant: Callable[[Draw], None]
     samples: int
     effects: tuple[str, ...] = ()
+    draws: int = 1
+    open: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """As it is reported."""
-        return f"{self.plant.__name__}, {self.samples} questions"
+        return f"{self.plant.__name__}, {self.samples} questions" + (f", {self.draws} draws" if self.draws > 1 else "")
 
 
 NULLS = (nothing, text_identity, variant_identity, question_identity, template, cut_off, length_only, everything)
+CONFOUNDED = (
+    prompt_length, prompt_length_curved, prompt_much_longer, punctuation, drift, drift_by_variant, question_length,
+    question_numbers,
+)  # fmt: skip
+BOTH = ("correct", "correct_within")
 WORLDS = [
     *(World(plant, samples) for plant in NULLS for samples in (8, 24, 60)),
     *(World(plant, 200) for plant in (template, cut_off, length_only, everything)),
+    *(World(plant, samples) for plant in CONFOUNDED for samples in (24, 60)),
+    *(World(plant, 96) for plant in (prompt_length, question_length, question_numbers)),
+    World(question_length, 32),
+    *(World(topic, samples, open=("correct",), draws=draws) for samples, draws in ((60, 1), (24, 4))),
+    World(length_only, 24, draws=4),
     World(valence_effect, 24, ("valence",)),
-    World(correct_effect, 60, ("correct",)),
-    World(correct_effect, 32, ("correct",)),
+    World(valence_and_length, 60, ("valence",)),
+    World(correct_effect, 60, BOTH),
+    World(correct_effect, 32, BOTH),
+    World(correct_effect, 32, BOTH, draws=3),
+    World(correct_and_question, 60, BOTH),
 ]
 
 
 def simulate(world: World, runs: int, seed: int = 0, permutations: int = 19) -> Iterator[dict[str, Any]]:
     """The tests of each run by target, and its cosines."""
-    settings = synthetic.config(synthetic.BALANCED, targets=["valence", "correct"], permutations=permutations)
     for run in range(runs):
         generator = np.random.default_rng([seed, world.samples, run])
-        draw = start(generator, world.samples)
+        draw = start(generator, world.samples, world.draws, permutations)
         world.plant(draw)
         noise = generator.normal(size=(len(POSITIONS), len(draw.table), LAYERS, D))
         # The signal fades over the layers, so that cells differ.
@@ -194,7 +365,7 @@ def simulate(world: World, runs: int, seed: int = 0, permutations: int = 19) -> 
         source = ActivationSource(
             np.arange(n), list(range(LAYERS)), ["layer.output"], list(POSITIONS), D, _load(block), empty
         )
-        found = run_probes(draw.table, source, settings, transfers=False)
+        found = run_probes(draw.table, source, draw.settings, transfers=False)
         cosines = pd.DataFrame(found.directions.cosines)
         yield {row["target"]: row for row in found.tests} | {"cosines": cosines[cosines["variant"] < cosines["other"]]}
 
@@ -206,7 +377,9 @@ def rows(world: World, runs: int) -> list[Row]:
     tests = list(simulate(world, runs))
     torch.set_num_threads(threads)
     found = []
-    for target in ("valence", "correct"):
+    for target in ("valence", *BOTH):
+        if target in world.open:
+            continue
         share = float(np.mean([run[target]["verdict"] == "found" for run in tests]))
         if target in world.effects:
             found.append(Row("told", f"{target} found", world.name, runs, share, least(runs)))

@@ -16,9 +16,11 @@ from emoprobe.analysis.probes import transfer
 from emoprobe.analysis.probes.activation_source import ActivationSource
 from emoprobe.analysis.probes.directions import Directions
 from emoprobe.analysis.probes.position import Probed, ProbedPosition, positions_of, probe_position
+from emoprobe.analysis.probes.probe_design import is_response
 from emoprobe.analysis.probes.row_codes import RowCodes
-from emoprobe.analysis.probes.targets import CorrectTarget, Place, ValenceTarget, VariantTarget
+from emoprobe.analysis.probes.targets import CorrectTarget, Place, ValenceTarget, VariantTarget, WithinTarget
 from emoprobe.config.experiment import Config
+from emoprobe.conversations.variants import variant_texts
 
 THREADED_ROWS = 1000
 BATCH = 1 << 25  # floats that one batch of cells may take
@@ -61,10 +63,13 @@ def _run(
 ) -> Findings:  # fmt: skip
     table = table.iloc[source.rows].reset_index(drop=True)
     design, settings = RowCodes.of(table, config), config.probes
+    texts = _texts(table, config)
     findings = Findings(Directions.empty(design.variants, config, source.layers, source.d))
-    positions = positions_of(table, design, source.empty, settings)
+    positions = positions_of(table, texts, design, source.empty, settings)
     valence = ValenceTarget(design, settings) if "valence" in settings.targets else None
     correct = CorrectTarget(design, settings) if "correct" in settings.targets else None
+    answers = any(is_response(position.name) for position in positions)
+    within = WithinTarget(design, settings) if correct is not None and answers else None
     why = [position.reasons["correct"] for position in positions if "correct" in position.reasons]
     if correct is not None and why:
         correct.reason = why[0]
@@ -92,6 +97,8 @@ def _run(
                 valence.add(probed.valence, places, position, probed.d)
             if correct is not None and probed.correct is not None and probed.added is not None:
                 correct.add(probed.correct, probed.added, probed.untruncated, places, position, probed.d)
+            if within is not None and probed.within is not None:
+                within.add(probed.within, places, position)
             for target, raw in probed.weights.items():
                 weights[target][position.name] = raw
             findings.transfer += [
@@ -122,7 +129,23 @@ def _run(
         if gathered is not None:
             findings.probes += gathered.rows()
             findings.tests.append(gathered.test())
+    if within is not None:
+        findings.tests.append(within.test())
     return findings
+
+
+def _texts(table: pd.DataFrame, config: Config) -> list[str | None]:
+    """The text that each row's variant adds to the prompt; None where config and table do not say which."""
+    known = {name: variant_texts(config, name) for name, variant in config.variants.items() if not variant.transform}
+    places = table["paraphrase"].tolist() if "paraphrase" in table else [None] * len(table)
+    texts: list[str | None] = []
+    for name, place in zip(table["variant"].astype(str), places, strict=True):
+        of_variant = known.get(name)
+        if of_variant is not None and len(of_variant) < 2:
+            texts.append("".join(of_variant))
+        else:
+            texts.append(None if of_variant is None or pd.isna(place) else of_variant[int(place)])
+    return texts
 
 
 def _batches(

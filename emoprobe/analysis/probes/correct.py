@@ -1,4 +1,4 @@
-"""Probes of correctness: whether activations tell more of it than length, truncation, format and words do.
+"""Probes of correctness: whether activations tell more of it than length, truncation, format, words and question do.
 
 The area of a probe alone says little: an activation that knows the answer was cut off knows that it is wrong. So what
 is tested is what the activations add. Correctness is fitted on the nuisance features; a probe is trained on what that
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from emoprobe.analysis.probes.auroc import influences, labelled_auroc
-from emoprobe.analysis.probes.discriminant import Cells, TrainingMoments, moments
+from emoprobe.analysis.probes.discriminant import Cells, TrainingMoments
 from emoprobe.analysis.probes.nuisance import fitted, orthonormal
 from emoprobe.analysis.probes.row_codes import NONE, RowCodes
 
@@ -96,13 +96,24 @@ class AddedResult:
 
 
 @torch.no_grad()
-def probe_added(cells: Cells, rows: CorrectDesign, shrinkage: float) -> AddedResult:
-    """Train and test probes on what the nuisance features leave over."""
+def probe_added(cells: Cells, rows: CorrectDesign, stats: TrainingMoments) -> AddedResult:
+    """Train and test probes on what the nuisance features leave over; `stats` are those of `probe_correct`."""
+    statistic, choice, scores = residual_scores(cells.x[:, rows.rows], rows, stats)
+    added, influence = _gains(scores, rows)
+    return AddedResult(statistic, choice, added, influence)
+
+
+def residual_scores(
+    x: torch.Tensor, rows: CorrectDesign, stats: TrainingMoments
+) -> tuple[np.ndarray, np.ndarray, torch.Tensor]:
+    """Return `statistic` and `choice` of an `AddedResult`, and scores (cells, n, folds), of features (cells, n, r).
+
+    The covariance is that of all rows around their variants, before anything is taken out: it has no label, and one
+    decomposition serves all probes of a position.
+    """
     design, basis = rows.design, _tensor(rows.basis)
-    x = cells.x[:, rows.rows]
     x = x - basis @ (basis.T @ x)
     sets = len(design.left_out)
-    stats = moments(x, design, np.zeros(len(design), dtype=int), shrinkage, cells.d, sets, 1)
     remainders = _tensor(rows.remainders)
     statistic = torch.zeros((len(x), remainders.shape[1]))
     left = _tensor(rows.labels - rows.predictions).T
@@ -121,9 +132,7 @@ def probe_added(cells: Cells, rows: CorrectDesign, shrinkage: float) -> AddedRes
             number, test = design.training_set(fold, other), design.fold == other
             scores = x[:, test] @ slopes[:, number, :, None]
             choice[:, fold] += _correlation(scores, left[test][:, [number]])[:, 0] / (design.folds - 1)
-    scores = x @ slopes[:, : design.folds].mT  # (cells, n, folds)
-    added, influence = _gains(scores, rows)
-    return AddedResult(statistic.numpy(), choice.numpy(), added, influence)
+    return statistic.numpy(), choice.numpy(), x @ slopes[:, : design.folds].mT
 
 
 def _slopes(

@@ -1,6 +1,9 @@
-"""What a probe has to beat: features of a trajectory that are no inner state, such as its length."""
+"""What a probe has to beat: features of prompt, question and answer that are no inner state, such as their length."""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,30 +15,86 @@ WORDS = 500  # the commonest words of the responses
 MOST_COMPONENTS, GROUPS_A_COMPONENT = 16, 5
 BINS = 5
 RIDGE = 1e-3  # of the rows, on columns of unit variance
+NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
+PUNCTUATION = re.compile(r"[^\w\s]")
+
+# The text of each row of a table as its variant places it; None where that is not known.
+RowTexts = Sequence[str | None]
 
 
-def is_response(position: str) -> bool:
-    """Whether a position lies in the response, so that its words are to be beaten as well."""
-    return position.startswith("response")
+def prompt_features(table: pd.DataFrame, texts: RowTexts) -> dict[str, np.ndarray]:
+    """Return what differs between the prompts of a question beside their meaning: (n, k) each, by its name.
+
+    Tokens are those that the text adds: what all prompts of a question share cannot separate variants. Words and
+    punctuation are those of the text, and left out where a row's text is not known; so are columns that a table lacks.
+    """
+    features: dict[str, np.ndarray] = {}
+    if "prompt_tokens" in table and not table["prompt_tokens"].isna().any():
+        tokens = table["prompt_tokens"].astype(float)
+        own = tokens - tokens.groupby(table["sample_id"].astype(str)).transform("mean")
+        features["prompt tokens"] = own.to_numpy()[:, None]
+    known = [text for text in texts if text is not None]
+    if known and len(known) == len(texts):
+        features["words"] = np.array([[float(len(text.split()))] for text in known])
+        features["punctuation"] = np.array([[float(len(PUNCTUATION.findall(text)))] for text in known])
+    if "started" in table and not table["started"].isna().any():
+        features["order of capture"] = table["started"].rank().to_numpy(dtype=float)[:, None]
+    return features
+
+
+def answer_features(table: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Return length, truncation and form of each response, (n, k) each, by their names.
+
+    Length enters as a curve (logarithm, its square and cube, quintiles). Columns that a table lacks are left out.
+    """
+    lengths = [*_lengths(table, "completion_tokens"), *_lengths(table, "characters")]
+    features = {"length": np.column_stack(lengths)} if lengths else {}
+    form = [_dummies(table, name) for name in ("compliant", "extraction") if name in table]
+    if "truncated" in table:
+        features["truncation"] = _dummies(table, "truncated")
+    if form:
+        features["format"] = np.column_stack(form)
+    return features
+
+
+def question_features(table: pd.DataFrame, groups: int) -> np.ndarray:
+    """Return length and numbers of each question, (n, k): how many, their digits, the largest and the smallest.
+
+    Logarithms enter, and their squares where there are five groups of questions for each column; of a table without
+    questions there are no columns.
+    """
+    if "question" not in table:
+        return np.zeros((len(table), 0))
+    codes, questions = pd.factorize(table["question"].fillna("").astype(str))
+    rows = []
+    for question in questions:
+        numbers = [number.replace(",", "") for number in NUMBER.findall(question)]
+        values = [float(number) for number in numbers] or [0.0]
+        counts = (len(question), len(question.split()), len(numbers), sum(map(len, numbers)), max(values), min(values))
+        rows.append(np.log1p(counts))
+    features = _scaled(np.array(rows)[codes])
+    if 2 * features.shape[1] * GROUPS_A_COMPONENT <= groups:
+        features = _scaled(np.column_stack([features, features**2]))
+    return features
 
 
 def nuisance_features(table: pd.DataFrame, design: RowCodes, words: bool) -> np.ndarray:
     """Length, truncation and format of each response, and its bag of words where asked for: (n, k), unit variance.
 
-    Length enters as a curve (logarithm, its square and cube, quintiles). The bag of words enters by its first principal
-    components, at most one for five groups of questions, so that it can be fitted to them. The group of a question
-    enters where folds divide groups. Columns that a table lacks are left out.
+    Length and numbers of the question enter as well. The bag of words enters by its first principal components, at most
+    one for five groups of questions, so that it can be fitted to them. The group of a question enters where folds
+    divide groups.
     """
-    columns = [
-        *_lengths(table, "completion_tokens"),
-        *_lengths(table, "characters"),
-        *(_dummies(table, name) for name in ("truncated", "compliant", "extraction") if name in table),
-    ]
+    columns = [*answer_features(table).values(), question_features(table, len(np.unique(design.group)))]
     if "group" in table and not folds_by_group(table, design.folds):
         columns.append(_dummies(table, "group"))
     if words and "completion" in table:
-        columns.append(_bag_of_words(table["completion"].fillna("").astype(str).tolist(), design))
+        columns.append(bag_of_words(table["completion"].fillna("").astype(str).tolist(), _most(design)))
     return _scaled(np.column_stack([np.zeros(len(table)), *columns]))
+
+
+def _most(design: RowCodes) -> int:
+    return min(MOST_COMPONENTS, len(np.unique(design.group)) // GROUPS_A_COMPONENT)
 
 
 def with_variants(features: np.ndarray, design: RowCodes) -> np.ndarray:
@@ -78,8 +137,8 @@ def _dummies(table: pd.DataFrame, name: str) -> np.ndarray:
     return dummies
 
 
-def _bag_of_words(texts: list[str], design: RowCodes) -> np.ndarray:
-    count = min(MOST_COMPONENTS, len(np.unique(design.group)) // GROUPS_A_COMPONENT)
+def bag_of_words(texts: list[str], count: int) -> np.ndarray:
+    """Return the first principal components of the counts of the commonest words, (n, at most `count`)."""
     vectors = CountVectorizer(max_features=WORDS, token_pattern=r"(?u)\b\w+\b")  # noqa: S106 (no password)
     try:
         counts = np.log1p(vectors.fit_transform(texts).toarray().astype(float))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -22,10 +23,20 @@ from emoprobe.analysis.probes.correct import (
     probe_correct,
 )
 from emoprobe.analysis.probes.discriminant import Cells, variant_moments
-from emoprobe.analysis.probes.nuisance import is_response, nuisance_features, with_variants
+from emoprobe.analysis.probes.nuisance import (
+    MOST_COMPONENTS,
+    RowTexts,
+    answer_features,
+    bag_of_words,
+    nuisance_features,
+    prompt_features,
+    with_variants,
+)
+from emoprobe.analysis.probes.probe_design import is_response
 from emoprobe.analysis.probes.row_codes import RowCodes
 from emoprobe.analysis.probes.valence import ValenceDesign, ValenceResult, probe_valence
 from emoprobe.analysis.probes.variant import VariantResult, probe_variant
+from emoprobe.analysis.probes.within import WithinDesign, WithinResult, probe_within
 from emoprobe.config.science.analysis import Probes, ProbeTarget
 
 
@@ -33,8 +44,10 @@ from emoprobe.config.science.analysis import Probes, ProbeTarget
 class ProbedPosition:
     """What the probes at one position need besides the activations.
 
-    `rows` are the rows without a stand-in there. `valence`, `correct` and `untruncated` are None where there is nothing
-    to probe; `untruncated` also where no answer was cut off. `reasons` says why, by target.
+    `rows` are the rows without a stand-in there. `valence`, `correct`, `untruncated` and `within` are None where there
+    is nothing to probe; `untruncated` also where no answer was cut off, `within` also before the response. `reasons`
+    says why, by target. `valence_nuisance` and `valence_words` are probes on the confounds of valence, and on the words
+    of the texts.
     """
 
     name: str
@@ -42,28 +55,37 @@ class ProbedPosition:
     design: RowCodes
     valence: ValenceDesign | None
     valence_nuisance: ValenceResult | None
+    valence_words: ValenceResult | None
     correct: CorrectDesign | None
     untruncated: CorrectDesign | None
+    within: WithinDesign | None
     any_truncated: bool
     reasons: dict[str, str]
 
     @classmethod
-    def of(cls, name: str, table: pd.DataFrame, whole: RowCodes, empty: np.ndarray, settings: Probes) -> ProbedPosition:
-        """For the rows of a table, of which `empty` ones have a stand-in."""
+    def of(
+        cls, name: str, table: pd.DataFrame, texts: RowTexts, whole: RowCodes, empty: np.ndarray, settings: Probes
+    ) -> ProbedPosition:
+        """For the rows of a table, with their texts, of which `empty` ones have a stand-in."""
         rows = np.flatnonzero(~empty)
         design, present = whole.take(rows), table.iloc[rows]
         reasons: dict[str, str] = {}
         nuisance = nuisance_features(present, design, is_response(name))
-        valence = valence_nuisance = correct = untruncated = None
+        valence = valence_nuisance = valence_words = correct = untruncated = within = None
         any_truncated = bool((design.truncated & (design.correct >= 0)).any())
         if "valence" in settings.targets:
-            valence = ValenceDesign.of(design, settings.permutations) if design.folds > 2 else None
+            has_valence = design.valence[design.variant] != 0
+            own_texts = [texts[row] if known else "" for row, known in zip(rows, has_valence, strict=True)]
+            features = prompt_features(present, own_texts)
+            if is_response(name):
+                features |= answer_features(present)
+            valence = ValenceDesign.of(design, settings.permutations, features) if design.folds > 2 else None
             if valence is None:
                 reasons["valence"] = _why_no_valence(whole)
             else:
-                cells = Cells.of(torch.from_numpy(nuisance.astype(np.float32))[None])
-                real = ValenceDesign(valence.design, valence.rows, valence.signs, valence.splits[:1])
-                valence_nuisance = probe_valence(cells, real, variant_moments(cells, design, settings.shrinkage))
+                baseline = partial(_valence_baseline, valence)
+                valence_nuisance = baseline(list(features.values()))
+                valence_words = baseline([bag_of_words([text or "" for text in own_texts], MOST_COMPONENTS)])
         if "correct" in settings.targets:
             features = with_variants(nuisance, design)
             known = np.flatnonzero(design.correct >= 0)
@@ -75,11 +97,16 @@ class ProbedPosition:
                 correct = CorrectDesign.of(design, features, known, settings.permutations)
                 if any_truncated and has_both_classes(design.take(finished), settings.min_per_class) is None:
                     untruncated = CorrectDesign.of(design, features, finished, settings.permutations)
-        return cls(name, rows, design, valence, valence_nuisance, correct, untruncated, any_truncated, reasons)
+                if is_response(name):
+                    within = WithinDesign.of(design, features, settings.permutations)
+        return cls(
+            name, rows, design, valence, valence_nuisance, valence_words, correct, untruncated, within, any_truncated,
+            reasons,
+        )  # fmt: skip
 
 
 def positions_of(
-    table: pd.DataFrame, design: RowCodes, empty: dict[str, np.ndarray], settings: Probes
+    table: pd.DataFrame, texts: RowTexts, design: RowCodes, empty: dict[str, np.ndarray], settings: Probes
 ) -> list[ProbedPosition]:
     """Every position that any row has; those with the same rows and nuisance features share what they are made of."""
     made: dict[tuple[bytes, bool], ProbedPosition] = {}
@@ -89,9 +116,20 @@ def positions_of(
             continue
         key = (missing.tobytes(), is_response(name))
         if key not in made:
-            made[key] = ProbedPosition.of(name, table, design, missing, settings)
+            made[key] = ProbedPosition.of(name, table, texts, design, missing, settings)
         positions.append(replace(made[key], name=name))
     return positions
+
+
+def _valence_baseline(labelled: ValenceDesign, features: list[np.ndarray]) -> ValenceResult:
+    """A probe of valence on features (n, …) of the position's rows instead of activations, as one cell.
+
+    It is a difference of means: a feature that is constant within variants has no covariance around them.
+    """
+    rows = labelled.rows
+    columns = np.column_stack([np.zeros(len(rows)), *(values[rows] for values in features)]).astype(np.float32)
+    cells, own = Cells.of(torch.from_numpy(columns)[None]), replace(labelled, rows=np.arange(len(rows)))
+    return probe_valence(cells, own.without_confounds(), variant_moments(cells, labelled.design, 1.0))
 
 
 def _why_no_valence(design: RowCodes) -> str:
@@ -115,6 +153,7 @@ class Probed:
     correct: CorrectResult | None = None
     added: AddedResult | None = None
     untruncated: AddedResult | None = None
+    within: WithinResult | None = None
     weights: dict[ProbeTarget, torch.Tensor] = field(default_factory=dict)
     directions: dict[ProbeTarget, tuple[list[str], torch.Tensor]] = field(default_factory=dict)
     transfer: transfer.Rows = field(default_factory=list)
@@ -156,9 +195,11 @@ def probe_position(
             _extend(probed.transfer, transfer.held_out_texts(cells, rows, settings.shrinkage))
     if "correct" in targets and position.correct is not None:
         probed.correct = probe_correct(cells, position.correct, moments)
-        probed.added = probe_added(cells, position.correct, settings.shrinkage)
+        probed.added = probe_added(cells, position.correct, moments)
         if position.untruncated is not None:
-            probed.untruncated = probe_added(cells, position.untruncated, settings.shrinkage)
+            probed.untruncated = probe_added(cells, position.untruncated, moments)
+        if position.within is not None:
+            probed.within = probe_within(cells, position.within, moments)
         raw = probed.weights["correct"] = cells.raw(probed.correct.weights)
         probed.directions["correct"] = ["correct"], raw.mean(1)
         if transfers:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from emoprobe.analysis.conclusion import Conclusion, Reason, finite
 from emoprobe.analysis.statistics import LEVEL
@@ -14,28 +14,35 @@ from emoprobe.results.record import Record
 from emoprobe.results.statement import Verdict
 
 LEAST_UNITS = 20  # groups of questions; an interval over fewer would not cover
+LEAST_MIXED = 12  # questions with right and wrong answers, below which simulated effects are missed or made up
 LEAST_VARIANTS = 4  # of each valence: 35 ways to divide eight variants in halves, so the smallest p is 0.029
 FOUND_RULE = (
-    "found where p ≤ alpha; p is that of the permutations, of valence also only where the probe reaches a larger area "
-    "than length, truncation and format; of correctness p is the largest of that, of the same on "
-    "answers that were not cut off and of the p by the interval of what the activations add, so that it lies above 0 "
-    "(below 20 groups of questions there is no interval, and permutations decide alone)"
+    "found where p ≤ alpha; p is that of the permutations; of valence after what prompt tokens, words, punctuation and "
+    "order of capture, and at response positions length, truncation and format, predict with slopes from within "
+    "variants is taken out, and not separable where they differ too much between valences for that; of correctness p "
+    "is the largest of that, of the same on answers that were not cut off and of the p by the interval of what the "
+    "activations add to length, truncation and format of the answer and to length and numbers of the question, so that "
+    "it lies above 0 (below 20 groups of questions there is no interval, and permutations decide alone); within "
+    "questions the same of answers that were not cut off, with labels permuted within questions"
 )
+TestedTarget = ProbeTarget | Literal["correct_within"]
 CELL_RULE = "nested cross-validation over all layers, hook points and positions; p over the largest of all cells"
 
 
 class ProbeTest(Record):
     """The test of one target.
 
-    `units` counts what is independent: variants of each class for valence, questions for correctness. `permutations`
-    counts those that are drawn, the real labels among them; `exact` says that they are all there are. A target without
-    a test has no smallest p; `reason` says why, or why no verdict but `note` can come of it.
+    `units` counts what is independent: variants of each class for valence, questions for correctness. `within` is the
+    label that permutations keep: the arousal, where every variant with a valence has one. `permutations` counts those
+    that are drawn, the real labels among them; `exact` says that they are all there are. A target without a test has no
+    smallest p; `reason` says why, or why no verdict but `note` can come of it.
     """
 
-    target: ProbeTarget
+    target: TestedTarget
     classes: dict[str, int] | None = None
     unit: str
     units: int
+    within: Literal["arousal"] | None = None
     permutations: int | None = None
     exact: bool = False
     smallest_p: float | None = None
@@ -57,9 +64,6 @@ def probe_plan(config: Config) -> ProbeDesign | None:
     if not config.capture.enabled or config.capture.positions == "all":
         return None
     questions = min(config.dataset.samples, config.capture.samples or config.dataset.samples)
-    negative, positive = (
-        sum(variant.valence == valence for variant in config.variants.values()) for valence in ("negative", "positive")
-    )
     plans = {
         "variant": ProbeTest(
             target="variant",
@@ -68,21 +72,49 @@ def probe_plan(config: Config) -> ProbeDesign | None:
             reachable=False,
             reason="a manipulation check: prompts that differ are bound to be told apart",
         ),
-        "valence": valence_test(negative, positive, config.probes.permutations),
+        "valence": valence_test(_valences(config), config.probes.permutations),
         "correct": correct_test(questions, config.probes.permutations, config.probes.folds),
     }
-    return ProbeDesign(tests=[plans[target] for target in config.probes.targets])
+    tests = [plans[target] for target in config.probes.targets]
+    if "correct" in config.probes.targets and any(map(is_response, config.capture.positions)):
+        tests.append(within_test(questions, config.probes.permutations))
+    return ProbeDesign(tests=tests)
 
 
-def count_splits(negative: int, positive: int) -> int:
-    """Ways to divide variants into classes of these sizes, up to a change of sign where the sizes are equal."""
-    ways = math.comb(negative + positive, negative)
-    return max(1, ways // 2) if negative == positive else ways
+def is_response(position: str) -> bool:
+    """Whether a position lies in the response, where an answer is known and not only a question."""
+    return position.startswith("response")
 
 
-def valence_test(negative: int, positive: int, permutations: int) -> ProbeTest:
-    """The test of valence: valences are permuted over variants, all ways where there are no more than asked for."""
-    ways = count_splits(negative, positive)
+def _valences(config: Config) -> list[tuple[int, int]]:
+    """Count the negative and positive variants of each arousal; of all together where one of them has none."""
+    known = [variant for variant in config.variants.values() if variant.valence in ("negative", "positive")]
+    arousals = {variant.arousal for variant in known}
+    strata = [None] if None in arousals or not arousals else sorted(map(str, arousals))
+    return [
+        tuple(
+            sum(variant.valence == valence and stratum in (None, variant.arousal) for variant in known)
+            for valence in ("negative", "positive")
+        )
+        for stratum in strata
+    ]  # type: ignore[misc]
+
+
+def count_splits(strata: Sequence[tuple[int, int]]) -> int:
+    """Return how many ways there are to deal classes of these sizes within strata, up to an exchange of all signs."""
+    ways = math.prod(math.comb(negative + positive, negative) for negative, positive in strata)
+    return max(1, ways // 2) if all(negative == positive for negative, positive in strata) else ways
+
+
+def valence_test(strata: Sequence[tuple[int, int]], permutations: int) -> ProbeTest:
+    """Return the test of valence: permutations over variants within strata, all where no more than are asked for.
+
+    Args:
+        strata: numbers of negative and positive variants of each arousal, or of all variants.
+        permutations: permutations at most, the real labels left out.
+    """
+    negative, positive = (sum(counts) for counts in zip(*strata, strict=True))
+    ways = count_splits(strata)
     exact = ways <= permutations + 1
     drawn = ways if exact else permutations + 1
     reachable = min(negative, positive) >= LEAST_VARIANTS and 1 / drawn <= LEVEL
@@ -91,11 +123,14 @@ def valence_test(negative: int, positive: int, permutations: int) -> ProbeTest:
         reason = (
             f"{negative} negative and {positive} positive variants: a verdict needs at least {LEAST_VARIANTS} of each"
         )
+        if min(negative, positive) >= LEAST_VARIANTS:
+            reason += f", and there are {ways} ways to exchange valences within each arousal, of 20 at least"
     return ProbeTest(
         target="valence",
         classes={"negative": negative, "positive": positive},
         unit="variant",
         units=negative + positive,
+        within="arousal" if len(strata) > 1 else None,
         permutations=drawn,
         exact=exact,
         smallest_p=1 / drawn,
@@ -120,6 +155,20 @@ def correct_test(questions: int, permutations: int, folds: int) -> ProbeTest:
     )
 
 
+def within_test(mixed: int, permutations: int) -> ProbeTest:
+    """The test of correctness within questions, of which `mixed` have right and wrong answers."""
+    reachable = mixed >= LEAST_MIXED and 1 / (permutations + 1) <= LEVEL
+    return ProbeTest(
+        target="correct_within",
+        unit="question",
+        units=mixed,
+        permutations=permutations + 1,
+        smallest_p=1 / (permutations + 1),
+        reachable=reachable,
+        reason=None if reachable else f"{mixed} questions with right and wrong answers; {LEAST_MIXED} are needed",
+    )
+
+
 class ProbeReason(Reason):
     """Why a probe has its verdict."""
 
@@ -128,7 +177,7 @@ class ProbeReason(Reason):
     MANIPULATION_CHECK = Verdict.NOTE, "prompts that differ are bound to be told apart"
     READABLE = Verdict.FOUND, "every test rejects"
     CHANCE = Verdict.NOT_FOUND, "permuted labels do as well"
-    NUISANCE = Verdict.NOT_FOUND, "length, truncation and format do as well"
+    NOT_SEPARABLE = Verdict.NOT_SEPARABLE, "the valences differ too much in what else the prompts and answers are like"
     NO_GAIN = Verdict.NOT_FOUND, "activations add nothing to the area of the nuisance features"
     INTERVAL_INCLUDES_0 = Verdict.NOT_FOUND, "the interval of what activations add includes 0"
     TRUNCATED_ONLY = Verdict.NOT_FOUND, "the test on answers that were not cut off does not reject"
@@ -140,8 +189,8 @@ def conclude_probe(row: Mapping[str, Any]) -> Conclusion:
     The estimate is the area under the curve; of correctness it is what activations add to that of the nuisance
     features.
     """
-    reason, correct = _probe_reason(row), row["target"] == "correct"
-    tested = reason.verdict is not Verdict.NOTE
+    reason, correct = _probe_reason(row), row["target"] in ("correct", "correct_within")
+    tested = reason.verdict in (Verdict.FOUND, Verdict.NOT_FOUND)
     return Conclusion(
         reason,
         estimate=finite(row, "added" if correct else "auroc"),
@@ -160,9 +209,9 @@ def _probe_reason(row: Mapping[str, Any]) -> ProbeReason:
     if row["reason"] is not None:
         return ProbeReason.OUT_OF_REACH
     if row["target"] == "valence":
-        if row["p"] > LEVEL:
-            return ProbeReason.CHANCE
-        return ProbeReason.READABLE if row["gain"] > 0 else ProbeReason.NUISANCE
+        if row["p"] is None:
+            return ProbeReason.NOT_SEPARABLE
+        return ProbeReason.CHANCE if row["p"] > LEVEL else ProbeReason.READABLE
     if row["p"] <= LEVEL:
         return ProbeReason.READABLE
     if row["p_permuted"] > LEVEL:

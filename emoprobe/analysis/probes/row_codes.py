@@ -20,12 +20,14 @@ SIGN = {"negative": -1, "positive": 1}
 class RowCodes:
     """Rows by codes, each an array (n,).
 
-    `valence` is −1, 0 or 1 for each of `variants`, 0 for those that are no class. A `group` holds questions that belong
+    `valence` is −1, 0 or 1 for each of `variants`, 0 for those that are no class, and `stratum` is the code of its
+    arousal, 0 for all where one variant with a valence has none. A `group` holds questions that belong
     together and lies in one of `folds` folds as a whole. `correct` is 0, 1 or −1 for unknown.
     """
 
     variants: list[str]
     valence: np.ndarray
+    stratum: np.ndarray
     folds: int
     groups: int
     seed: int
@@ -44,12 +46,14 @@ class RowCodes:
         variants = list(dict.fromkeys(table["variant"].astype(str)))
         place = {name: number for number, name in enumerate(variants)}
         valence = dict(zip(table["variant"].astype(str), table["valence"], strict=True))
+        signs = np.array([SIGN.get(_text(valence[name]), 0) for name in variants])
         question = pd.factorize(table["sample_id"])[0]
         group = _groups(table, config.probes.folds)
         count = min(config.probes.folds, len(np.unique(group)))
         return cls(
             variants=variants,
-            valence=np.array([SIGN.get(_text(valence[name]), 0) for name in variants]),
+            valence=signs,
+            stratum=_strata(config, variants, signs),
             folds=count,
             groups=int(group.max()) + 1,
             seed=config.experiment.seed,
@@ -69,7 +73,7 @@ class RowCodes:
     def take(self, rows: np.ndarray) -> RowCodes:
         """The same for some rows, given as a mask or places. Codes of variants, groups and folds stay."""
         return RowCodes(
-            self.variants, self.valence, self.folds, self.groups, self.seed,
+            self.variants, self.valence, self.stratum, self.folds, self.groups, self.seed,
             *(values[rows] for values in (
                 self.variant, self.question, self.group, self.fold, self.draw, self.paraphrase, self.correct,
                 self.truncated,
@@ -79,8 +83,8 @@ class RowCodes:
     def with_folds(self, fold: np.ndarray) -> RowCodes:
         """The same rows divided otherwise: codes from 0, each of which occurs."""
         return RowCodes(
-            self.variants, self.valence, int(fold.max()) + 1, self.groups, self.seed, self.variant, self.question,
-            self.group, fold, self.draw, self.paraphrase, self.correct, self.truncated,
+            self.variants, self.valence, self.stratum, int(fold.max()) + 1, self.groups, self.seed, self.variant,
+            self.question, self.group, fold, self.draw, self.paraphrase, self.correct, self.truncated,
         )  # fmt: skip
 
     @property
@@ -109,6 +113,14 @@ class RowCodes:
     def training_set(self, *out: int) -> int:
         """The place in `left_out` of the training set without these folds."""
         return self.left_out.index(tuple(sorted(out)))
+
+
+def _strata(config: Config, variants: list[str], signs: np.ndarray) -> np.ndarray:
+    known = [config.variants.get(name) for name in variants]
+    arousal = [None if variant is None else variant.arousal for variant in known]
+    if any(level is None for level, sign in zip(arousal, signs, strict=True) if sign):
+        return np.zeros(len(variants), dtype=int)
+    return np.array([int(level == "high") for level in arousal])
 
 
 def deal_folds(group: np.ndarray, folds: int, seed: int) -> np.ndarray:

@@ -11,10 +11,11 @@ import numpy as np
 from emoprobe.analysis.probes.auroc import interval
 from emoprobe.analysis.probes.correct import AddedResult, CorrectResult
 from emoprobe.analysis.probes.position import ProbedPosition
-from emoprobe.analysis.probes.probe_design import ProbeTest, conclude_probe, correct_test, valence_test
+from emoprobe.analysis.probes.probe_design import ProbeTest, conclude_probe, correct_test, valence_test, within_test
 from emoprobe.analysis.probes.row_codes import RowCodes
 from emoprobe.analysis.probes.valence import ValenceResult
 from emoprobe.analysis.probes.variant import VariantResult
+from emoprobe.analysis.probes.within import WithinResult
 from emoprobe.analysis.statistics import LEVEL
 from emoprobe.config.science.analysis import Probes
 
@@ -100,26 +101,45 @@ NULL_QUANTILE = 1 - LEVEL
 
 @dataclass
 class ValenceTarget:
-    """Negative against positive; see `valence`."""
+    """Negative against positive; see `valence`.
+
+    Positions where confounds cannot be separated from valence are left out of the test: `inseparable` are the confounds
+    by position, and `others` chooses among their cells, which describe where there is no other.
+    """
 
     design: RowCodes
     settings: Probes
     choice: CellChoice = field(default_factory=CellChoice)
     largest: Largest = field(default_factory=Largest)
+    others: CellChoice = field(default_factory=CellChoice)
+    controlled: dict[str, list[str]] = field(default_factory=dict)
+    inseparable: dict[str, list[str]] = field(default_factory=dict)
     cells: list[dict[str, Any]] = field(default_factory=list)
     reason: str | None = None
 
     def add(self, result: ValenceResult, places: list[Place], position: ProbedPosition, d: int) -> None:
         """Take in some cells of a position, of `d` features."""
-        graded, nuisance = position.valence, position.valence_nuisance
+        graded, nuisance, words = position.valence, position.valence_nuisance, position.valence_words
         assert graded is not None
         assert nuisance is not None
-        self.largest.add(result.permuted)
-        baseline = np.broadcast_to(nuisance.by_pair, result.by_pair.shape)
-        self.choice.add(
+        assert words is not None
+        confounds = graded.confounds
+        self.controlled[position.name] = confounds.names if confounds else []
+        separable = confounds is None or not confounds.inseparable
+        if confounds is not None and confounds.inseparable:
+            self.inseparable[position.name] = confounds.inseparable
+        else:
+            self.largest.add(result.permuted)
+        shape = result.by_pair.shape
+        (self.choice if separable else self.others).add(
             places,
             result.choice,
-            {"auroc": result.by_pair, "nuisance": baseline, "diff_means": result.diff_means},
+            {
+                "auroc": result.by_pair,
+                "nuisance": np.broadcast_to(nuisance.by_pair, shape),
+                "words": np.broadcast_to(words.by_pair, shape),
+                "diff_means": result.diff_means,
+            },
         )
         level = float(nuisance.by_pair.mean())
         for number, place in enumerate(places):
@@ -137,7 +157,7 @@ class ValenceTarget:
                     "diff_means_auroc": float(result.diff_means[number].mean()),
                     "nuisance_auroc": level,
                     "gain": area - level,
-                    "p": area,
+                    "p": area if separable else None,
                 }
             )
 
@@ -145,7 +165,7 @@ class ValenceTarget:
         """Rows of the table `probes`."""
         if not self.cells:
             return [{"target": "valence", "skipped": self._why()}]
-        return [row | {"p": self.largest.p(row["p"])} for row in self.cells]
+        return [row | {"p": None if row["p"] is None else self.largest.p(row["p"])} for row in self.cells]
 
     def test(self) -> dict[str, Any]:
         """The row of the table `probe_tests`."""
@@ -153,13 +173,32 @@ class ValenceTarget:
         row: dict[str, Any] = _planned(plan) | {"cells": len(self.cells)}
         if not self.cells:
             return _judged(row | {"reason": plan.reason or self._why()})
-        p = self.largest.p()
-        return _judged(row | _chosen(self.choice) | {"p": p, "p_permuted": p, "n": self.cells[0]["n"]})
+        tested = self.largest.maximum is not None
+        choice = self.choice if tested else self.others
+        p = self.largest.p() if tested else None
+        positions = {place["position"] for place in choice.places.values()} or self.controlled.keys()
+        controlled = dict.fromkeys(
+            name for position in self.controlled for name in self.controlled[position] if position in positions
+        )
+        apart = (f"{', '.join(names)} at {position}" for position, names in self.inseparable.items())
+        row |= _chosen(choice) | {
+            "p": p,
+            "p_permuted": p,
+            "n": self.cells[0]["n"],
+            "words_auroc": choice.mean("words"),
+            "controlled": ", ".join(controlled),
+            "inseparable": "; ".join(apart) or None,
+        }
+        return _judged(row)
 
     @property
     def _plan(self) -> ProbeTest:
-        negative, positive = int((self.design.valence < 0).sum()), int((self.design.valence > 0).sum())
-        return valence_test(negative, positive, self.settings.permutations)
+        valence, stratum = self.design.valence, self.design.stratum
+        strata = [
+            (int((valence[stratum == code] < 0).sum()), int((valence[stratum == code] > 0).sum()))
+            for code in np.unique(stratum[valence != 0])
+        ]
+        return valence_test(strata or [(0, 0)], self.settings.permutations)
 
     def _why(self) -> str:
         return self._plan.reason or self.reason or "a variant has no activations, or there are too few questions"
@@ -255,8 +294,10 @@ class CorrectTarget:
             "added_untruncated": self.finished.mean("added"),
             "n": self.cells[0]["n"],
         }
-        area = interval(row["auroc"], self._influence("influence", groups), self.design.folds)
-        gain = interval(row["added"], self._influence("added_influence", groups), self.design.folds)
+        area, gain = (
+            interval(row[name], influence_of_groups(self.choice.values[values], self.design, groups), self.design.folds)
+            for name, values in (("auroc", "influence"), ("added", "added_influence"))
+        )
         row |= {"auroc_low": area.low, "auroc_high": area.high, "added_low": gain.low, "added_high": gain.high}
         if not plan.reachable:
             return _judged(row)
@@ -270,15 +311,57 @@ class CorrectTarget:
         row["p"] = float(np.nanmax(tests)) if min(gains) > 0 else 1.0
         return _judged(row)
 
-    def _influence(self, name: str, groups: np.ndarray) -> np.ndarray:
-        """The influence of each group, from the cell that was chosen without its fold."""
-        fold_of = np.zeros(self.design.groups, dtype=int)
-        fold_of[self.design.group] = self.design.fold
-        influence: np.ndarray = np.nan_to_num(self.choice.values[name][fold_of[groups], groups])
-        return influence
-
     def _why(self) -> str:
         return self.reason
+
+
+@dataclass
+class WithinTarget:
+    """Right against wrong answers to the same question; see `within`."""
+
+    design: RowCodes
+    settings: Probes
+    choice: CellChoice = field(default_factory=CellChoice)
+    largest: Largest = field(default_factory=Largest)
+    cells: int = 0
+    n: int = 0
+    mixed: int = 0
+
+    def add(self, result: WithinResult, places: list[Place], position: ProbedPosition) -> None:
+        """Take in some cells of a position."""
+        within = position.within
+        assert within is not None
+        self.cells += len(places)
+        self.n, self.mixed = len(within.correct.rows), max(self.mixed, within.mixed)
+        self.largest.add(result.statistic)
+        shape = (*result.areas.shape, self.design.groups)
+        self.choice.add(
+            places,
+            result.choice,
+            {
+                "auroc": result.areas,
+                "nuisance": np.broadcast_to(result.nuisance, result.areas.shape),
+                "diff_means": np.full_like(result.areas, np.nan),
+                "added": result.added,
+                "added_influence": np.broadcast_to(result.influence[:, None], shape),
+            },
+        )
+
+    def test(self) -> dict[str, Any]:
+        """The row of the table `probe_tests`."""
+        plan = within_test(self.mixed, self.settings.permutations)
+        row: dict[str, Any] = _planned(plan) | {"cells": self.cells}
+        if not self.cells:
+            return _judged(row)
+        p = self.largest.p()
+        row |= _chosen(self.choice) | {"p_permuted": p, "added": self.choice.mean("added"), "n": self.n}
+        influence = influence_of_groups(
+            self.choice.values["added_influence"], self.design, np.unique(self.design.group)
+        )
+        gain = interval(row["added"], influence[influence != 0], self.design.folds)
+        row |= {"added_low": gain.low, "added_high": gain.high}
+        row["p"] = float(np.nanmax([p, gain.p])) if row["added"] > 0 else 1.0
+        return _judged(row)
 
 
 @dataclass
@@ -335,6 +418,14 @@ class VariantTarget:
             best = max(self.cells, key=lambda cell: float(cell["auroc"]))
             row |= {name: best[name] for name in ("hook_point", "position", "layer", "auroc", "diff_means_auroc", "n")}
         return _judged(row)
+
+
+def influence_of_groups(values: np.ndarray, design: RowCodes, groups: np.ndarray) -> np.ndarray:
+    """The influence of each group, from the cell that was chosen without its fold, out of values (folds, groups)."""
+    fold_of = np.zeros(design.groups, dtype=int)
+    fold_of[design.group] = design.fold
+    influence: np.ndarray = np.nan_to_num(values[fold_of[groups], groups])
+    return influence
 
 
 def _judged(row: dict[str, Any]) -> dict[str, Any]:

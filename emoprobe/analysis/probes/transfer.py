@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,7 @@ def held_out_texts(cells: Cells, valence: ValenceDesign, shrinkage: float) -> Ro
         return rows
     places = np.flatnonzero(known)
     design = valence.design.take(places).with_folds(np.searchsorted(texts, valence.design.paraphrase[places]))
-    kept = ValenceDesign(design, valence.rows[places], valence.signs, valence.splits[:1])
+    kept = replace(valence.without_confounds(), design=design, rows=valence.rows[places])
     if len(np.unique(design.variant)) < len(valence.signs):
         return rows
     x = cells.x[:, kept.rows]

@@ -2,19 +2,23 @@
 
 A variant is the unit: all its rows have one label. For every pair of a negative and a positive variant and every fold
 of questions a probe is trained on the other variants and questions, and its scores of the pair's rows on that fold are
-compared. A permutation deals the valences to the variants anew and does the same.
+compared. A permutation deals the valences to the variants anew and does the same. `confounds` are taken out before.
+Where every variant has an arousal, pairs are of one arousal and permutations stay within it, so that a probe of arousal
+gains nothing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import torch
 
 from emoprobe.analysis.probes.auroc import auroc
+from emoprobe.analysis.probes.confounds import Confounds
 from emoprobe.analysis.probes.discriminant import Cells, TrainingMoments
 from emoprobe.analysis.probes.probe_design import count_splits
 from emoprobe.analysis.probes.row_codes import NONE, RowCodes
@@ -35,13 +39,16 @@ class Contrasts:
 
 
 @lru_cache(maxsize=1 << 14)
-def contrasts(valences: tuple[int, ...], without: tuple[int, ...] = ()) -> Contrasts:
-    """Every pair of variants of opposite valences (−1, 1), and the contrast between all others but those `without`."""
+def contrasts(valences: tuple[int, ...], strata: tuple[int, ...], without: tuple[int, ...] = ()) -> Contrasts:
+    """Return every pair of variants of opposite valences (−1, 1) of a stratum, with the contrast between all others.
+
+    `without` are left out of pairs and contrasts.
+    """
     signs = np.array(valences)
     pairs, weights = [], []
     for low in np.flatnonzero(signs < 0):
         for high in np.flatnonzero(signs > 0):
-            if low in without or high in without:
+            if low in without or high in without or strata[low] != strata[high]:
                 continue
             kept = ~np.isin(np.arange(len(signs)), [low, high, *without])
             positive, negative = kept & (signs > 0), kept & (signs < 0)
@@ -55,28 +62,52 @@ def contrasts(valences: tuple[int, ...], without: tuple[int, ...] = ()) -> Contr
 class ValenceDesign:
     """The rows of the variants with a valence, and how valences are dealt to them.
 
-    `rows` are their places among the rows of the position; codes of `design.variant` go from 0 over these variants.
+    `rows` are their places among the rows of the position; `confounds` are taken out of their activations, if any.
     """
 
     design: RowCodes
     rows: np.ndarray
     signs: np.ndarray
+    strata: np.ndarray
     splits: np.ndarray
+    confounds: Confounds | None = None
 
     @classmethod
-    def of(cls, design: RowCodes, permutations: int) -> ValenceDesign | None:
-        """None where a valence has too few variants, or one of them no rows here."""
+    def of(
+        cls, design: RowCodes, permutations: int, features: Mapping[str, np.ndarray] | None = None
+    ) -> ValenceDesign | None:
+        """None where a valence has too few variants, or one of them no rows here; features have a row for each."""
         chosen = np.flatnonzero(design.valence)
         signs = design.valence[chosen]
         if min((signs < 0).sum(), (signs > 0).sum()) < LEAST_TO_TRAIN or not np.isin(chosen, design.variant).all():
             return None
         rows = np.flatnonzero(np.isin(design.variant, chosen))
-        return cls(design.take(rows), rows, signs, splits(signs, permutations, design.seed))
+        strata = design.stratum[chosen]
+        labelled = cls(design.take(rows), rows, signs, strata, splits(signs, strata, permutations, design.seed))
+        if not len(labelled.real.pairs):
+            return None
+        own = {name: values[rows] for name, values in (features or {}).items() if np.ptp(values[rows]) > 0}
+        if not own:
+            return labelled
+        return replace(labelled, confounds=Confounds.of(own, labelled.codes, signs))
+
+    def without_confounds(self) -> ValenceDesign:
+        """The same for the real valences alone, with the activations as they are."""
+        return replace(self, splits=self.splits[:1], confounds=None)
 
     @cached_property
     def codes(self) -> np.ndarray:
         """The variant of each row, from 0 over those with a valence."""
         return np.searchsorted(np.unique(self.design.variant), self.design.variant)
+
+    @cached_property
+    def confound_means(self) -> torch.Tensor:
+        """The confounds' mean over each variant's rows in each training set, (training sets, variants, k)."""
+        assert self.confounds is not None
+        members = np.eye(len(self.signs))[self.codes]
+        within = self.design.in_training[:, :, None] * members
+        means = np.einsum("snv,nk->svk", within, self.confounds.features) / np.maximum(within.sum(1), 1)[..., None]
+        return torch.from_numpy(means.astype(np.float32))
 
     @cached_property
     def slots(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -96,14 +127,14 @@ class ValenceDesign:
     @cached_property
     def permuted(self) -> tuple[Contrasts, np.ndarray]:
         """The contrasts of all splits, and to which split each belongs. Those of the real one come first."""
-        parts = [contrasts(tuple(split)) for split in self.splits.tolist()]
+        parts = [contrasts(tuple(split), tuple(self.strata.tolist())) for split in self.splits.tolist()]
         whole = Contrasts(np.concatenate([p.pairs for p in parts]), np.concatenate([p.weights for p in parts]))
         return whole, np.repeat(np.arange(len(parts)), [len(part.pairs) for part in parts])
 
     @cached_property
     def real(self) -> Contrasts:
         """The contrasts of the real valences."""
-        return contrasts(tuple(self.signs.tolist()))
+        return contrasts(tuple(self.signs.tolist()), tuple(self.strata.tolist()))
 
 
 @dataclass(frozen=True)
@@ -112,7 +143,7 @@ class ValenceResult:
 
     `permuted` is (cells, splits), the real one first; `by_pair` and `diff_means` are (cells, pairs, folds), and
     `choice` (cells, pairs, folds) is the area inside of each training set. `weights` (cells, folds, r, variants) are
-    S⁻¹ times the variants' means.
+    S⁻¹ times the variants' means, with what confounds predict still in them.
     """
 
     permuted: np.ndarray
@@ -128,6 +159,15 @@ def probe_valence(cells: Cells, labelled: ValenceDesign, stats: TrainingMoments)
     x = cells.x[:, labelled.rows]
     design, means = labelled.design, stats.means[:, :, np.flatnonzero(labelled.design.valence)]
     weights = stats.weights(len(design.left_out), np.flatnonzero(labelled.design.valence))
+    whole_weights = weights[:, : design.folds]
+    if labelled.confounds is not None:
+        slopes = torch.from_numpy(labelled.confounds.solver.astype(np.float32)) @ x  # (cells, k, r)
+        x = x - torch.from_numpy(labelled.confounds.features.astype(np.float32)) @ slopes
+        predicted = labelled.confound_means @ slopes[:, None]  # (cells, sets, variants, r)
+        means = means - predicted
+        weights = weights - torch.stack(
+            [stats.solve(number, predicted[:, number].mT) for number in range(len(design.left_out))], 1
+        )
     whole, split_of = labelled.permuted
     real = labelled.real
     permuted = torch.zeros((len(x), len(whole.pairs)))
@@ -143,7 +183,7 @@ def probe_valence(cells: Cells, labelled: ValenceDesign, stats: TrainingMoments)
         by_pair=torch.stack(by_pair, 2).numpy(),
         diff_means=torch.stack(diff_means, 2).numpy(),
         choice=_choice(x, labelled, weights),
-        weights=weights[:, : design.folds],
+        weights=whole_weights,
     )
 
 
@@ -176,7 +216,8 @@ def pair_areas(
 def _choice(x: torch.Tensor, labelled: ValenceDesign, weights: torch.Tensor) -> np.ndarray:
     """The area of each cell inside of each training set, over its own pairs and folds, (cells, pairs, folds)."""
     design, real = labelled.design, labelled.real
-    inner = [contrasts(tuple(labelled.signs.tolist()), (low, high)) for low, high in real.pairs.tolist()]
+    signs, strata = tuple(labelled.signs.tolist()), tuple(labelled.strata.tolist())
+    inner = [contrasts(signs, strata, (low, high)) for low, high in real.pairs.tolist()]
     sizes = [len(part.pairs) for part in inner]
     if not all(sizes):
         return np.full((len(x), len(real.pairs), design.folds), np.nan)
@@ -194,28 +235,33 @@ def _choice(x: torch.Tensor, labelled: ValenceDesign, weights: torch.Tensor) -> 
     return result
 
 
-def splits(signs: np.ndarray, permutations: int, seed: int) -> np.ndarray:
-    """Ways to deal valences to variants, (ways, variants) of −1 and 1, the real one first.
+def splits(signs: np.ndarray, strata: np.ndarray, permutations: int, seed: int) -> np.ndarray:
+    """Ways to deal valences to variants within strata, (ways, variants) of −1 and 1, the real one first.
 
     All of them where there are no more than `permutations` besides the real one, else so many at random, all different.
-    Classes of equal size that change names are one way: the area under the curve is the same.
+    Where all signs can be exchanged, that is the same way: the area under the curve is the same.
     """
-    count, positive = len(signs), int((signs > 0).sum())
-    equal = 2 * positive == count
-    real = _canonical(frozenset(np.flatnonzero(signs > 0).tolist()), count, equal)
+    members = [np.flatnonzero(strata == code) for code in np.unique(strata)]
+    counts = [int((signs[places] > 0).sum()) for places in members]
+    sizes = [(len(places) - count, count) for places, count in zip(members, counts, strict=True)]
+    equal = all(negative == positive for negative, positive in sizes)
+    real = _canonical(frozenset(np.flatnonzero(signs > 0).tolist()), len(signs), equal)
     ways = [real]
-    if count_splits(count - positive, positive) <= permutations + 1:
-        every = (_canonical(frozenset(chosen), count, equal) for chosen in combinations(range(count), positive))
+    if count_splits(sizes) <= permutations + 1:
+        chosen = [combinations(places.tolist(), count) for places, count in zip(members, counts, strict=True)]
+        every = (_canonical(frozenset().union(*parts), len(signs), equal) for parts in product(*chosen))
         ways += [way for way in dict.fromkeys(every) if way != real]
     else:
         generator, seen = np.random.default_rng(seed), {real}
         while len(ways) <= permutations:
-            drawn = frozenset(generator.choice(count, positive, replace=False).tolist())
-            way = _canonical(drawn, count, equal)
+            drawn = [
+                generator.choice(places, count, replace=False) for places, count in zip(members, counts, strict=True)
+            ]
+            way = _canonical(frozenset(np.concatenate(drawn).tolist()), len(signs), equal)
             if way not in seen:
                 seen.add(way)
                 ways.append(way)
-    result = np.full((len(ways), count), -1)
+    result = np.full((len(ways), len(signs)), -1)
     for row, way in enumerate(ways):
         result[row, sorted(way)] = 1
     return result

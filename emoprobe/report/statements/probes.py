@@ -14,10 +14,16 @@ from emoprobe.results.statement import Statement, Verdict
 TITLES = {
     "valence": "Valence (negative against positive variants)",
     "correct": "Correctness of the answer",
+    "correct_within": "Right against wrong answers to the same question",
     "variant": "The variant",
 }
 CELLS = "combinations of layer, position and hook point"
 CHANCE = "0.5 is chance, 1 is perfect"
+BASELINES = (
+    "length and numbers of the question, length, truncation and format of the answer, the variant and, after the "
+    "prompt, the words of the answer"
+)
+LIMIT = "No baseline covers what else the texts and questions are about, such as a topic in other words."
 # Why correctness is not found although the permutations reject.
 MISSING = {
     ProbeReason.NO_GAIN: ", but the area under the curve does not gain by it",
@@ -38,7 +44,7 @@ def statements(tests: pd.DataFrame, transfer: pd.DataFrame) -> list[Statement]:
 
 def _target(row: dict[str, Any]) -> Statement:
     conclusion = conclude_probe(row)
-    title, level = TITLES[row["target"]], {"valence": _valence_level, "correct": _correct_level}.get(row["target"])
+    title, level = TITLES[row["target"]], LEVELS.get(row["target"])
     match conclusion.reason:
         case ProbeReason.MANIPULATION_CHECK:
             text = (
@@ -54,39 +60,58 @@ def _target(row: dict[str, Any]) -> Statement:
             text = f"{title}: a verdict is not reachable ({row['reason']}). For the record, {level(row)}."
         case reason:
             assert isinstance(reason, ProbeReason)
-            text = (_valence if row["target"] == "valence" else _correct)(title, row, reason)
+            text = SENTENCES[row["target"]](title, row, reason)
     return stated(f"probe:{row['target']}", conclusion, text)
 
 
 def _valence_level(row: dict[str, Any]) -> str:
     return (
         f"on a negative and a positive variant and on questions that it was not trained on, a probe tells the two "
-        f"apart with AUROC {row['auroc']:.2f} ({CHANCE}); length, truncation and format reach "
-        f"{row['nuisance_auroc']:.2f}, a plain difference of means {row['diff_means_auroc']:.2f}"
+        f"apart with AUROC {row['auroc']:.2f} ({CHANCE}){_without(row)}; a plain difference of means reaches "
+        f"{row['diff_means_auroc']:.2f}{_words(row)}"
     )
 
 
+def _without(row: dict[str, Any]) -> str:
+    """What was taken out of the activations; a table of an earlier version does not say."""
+    if not row.get("controlled"):
+        return ""
+    return f" after {row['controlled']} were taken out, which reach {row['nuisance_auroc']:.2f} alone"
+
+
+def _words(row: dict[str, Any]) -> str:
+    return "" if row.get("words_auroc") is None else f", the words of the texts {row['words_auroc']:.2f}"
+
+
 def _valence(title: str, row: dict[str, Any], reason: ProbeReason) -> str:
+    left_out = (
+        f" No verdict is possible where negative and positive variants differ too much in something else: "
+        f"{row['inseparable']}."
+        if row.get("inseparable")
+        else ""
+    )
+    if reason is ProbeReason.NOT_SEPARABLE:
+        return (
+            f"{title} cannot be separated from simpler explanations.{left_out} For the record, {_valence_level(row)}."
+        )
     ways = f"all {row['permutations']}" if row["exact"] else f"{row['permutations']} random"
     test = (
         f"Of {ways} ways to deal the valences to {row['units']} variants, {round(row['p'] * row['permutations'])}, "
         f"the real one among them, do at least as well in the best of {row['cells']} {CELLS} (p = {row['p']:.2g})."
     )
-    if reason is ProbeReason.NUISANCE:
-        test += " But length, truncation and format do as well, so valence need not be what the probe reads."
-    read = (
-        f"can be read off the activations (most often at {_cell(row)})"
-        if reason is ProbeReason.READABLE
-        else "is not shown to be readable from the activations"
+    if reason is not ProbeReason.READABLE:
+        return f"{title} is not shown to be readable from the activations: {_valence_level(row)}. {test}{left_out}"
+    beyond = f", not explained by {row['controlled']}" if row.get("controlled") else ""
+    return (
+        f"{title} can be read off the activations{beyond} (most often at {_cell(row)}): {_valence_level(row)}. "
+        f"{test}{left_out} {LIMIT}"
     )
-    return f"{title} {read}: {_valence_level(row)}. {test}"
 
 
 def _correct_level(row: dict[str, Any]) -> str:
     return (
-        f"on questions that were held out, length, truncation, format and variant, and after the prompt the words of "
-        f"the answer, reach AUROC {row['nuisance_auroc']:.2f} ({CHANCE}); the activations add "
-        f"{row['added']:+.2f}{_interval(row)}, and reach {row['auroc']:.2f} alone"
+        f"on questions that were held out, {BASELINES} reach AUROC {row['nuisance_auroc']:.2f} ({CHANCE}); the "
+        f"activations add {row['added']:+.2f}{_interval(row)}, and reach {row['auroc']:.2f} alone"
     )
 
 
@@ -99,11 +124,38 @@ def _correct(title: str, row: dict[str, Any], reason: ProbeReason) -> str:
         test += f"; on answers that were not cut off p = {row['p_untruncated']:.2g}"
     test += f"){MISSING.get(reason, '')}"
     read = (
-        f"can be read off the activations better than off the answer's shape alone (most often at {_cell(row)})"
+        f"can be predicted from the activations, not explained by {BASELINES} (most often at {_cell(row)})"
         if reason is ProbeReason.READABLE
-        else "is not shown to be readable from the activations beyond the answer's shape"
+        else "is not shown to be predictable from the activations beyond simpler explanations"
     )
-    return f"{title} {read}: {_correct_level(row)}. {test}."
+    limit = f" This may be a matter of which question it was. {LIMIT}" if reason is ProbeReason.READABLE else ""
+    return f"{title} {read}: {_correct_level(row)}. {test}.{limit}"
+
+
+def _within_level(row: dict[str, Any]) -> str:
+    return (
+        f"of the pairs of a right and a wrong answer to a question that was held out, length, truncation, format, "
+        f"words and variant put {row['nuisance_auroc']:.2f} in order ({CHANCE}); the activations add "
+        f"{row['added']:+.2f}{_interval(row)}, and reach {row['auroc']:.2f} alone"
+    )
+
+
+def _within(title: str, row: dict[str, Any], reason: ProbeReason) -> str:
+    read = (
+        f"can be told apart by the activations at {_cell(row)}, not explained by the question, the variant, or length, "
+        "format and words of the answer"
+        if reason is ProbeReason.READABLE
+        else "are not shown to be told apart by the activations"
+    )
+    return (
+        f"{title} {read}: {_within_level(row)}. Labels permuted within questions do as well in the best of "
+        f"{row['cells']} {CELLS} with p = {row['p_permuted']:.2g} ({row['units']} questions with both outcomes)"
+        f"{MISSING.get(reason, '')}."
+    )
+
+
+LEVELS = {"valence": _valence_level, "correct": _correct_level, "correct_within": _within_level}
+SENTENCES = {"valence": _valence, "correct": _correct, "correct_within": _within}
 
 
 def _transfers(tests: pd.DataFrame, transfer: pd.DataFrame) -> list[Statement]:

@@ -41,7 +41,8 @@ PROBES = Table(
         "diff_means_auroc": Column("float64", "Area of a plain difference of means on the same folds."),
         "nuisance_auroc": Column(
             "float64",
-            "Area of length, truncation and format, at response positions also the words, on the same folds.",
+            "Area of the nuisance features on the same folds: of valence those that are taken out, of correct length, "
+            "truncation and format, length and numbers of the question, and at response positions the words.",
         ),
         "gain": Column("float64", "auroc minus nuisance_auroc."),
         "added": Column(
@@ -61,8 +62,10 @@ PROBE_TESTS = Table(
     "The test of each target: one row, one p value, not corrected across targets.",
     "probe_activations",
     {
-        "target": Column("string", "What is read off."),
-        "verdict": Column("string", "found, not_found, or note where no verdict can be reached."),
+        "target": Column(
+            "string", "What is read off; correct_within: right against wrong answers to the same question."
+        ),
+        "verdict": Column("string", "found, not_found, not_separable, or note where no verdict can be reached."),
         "reason": Column("string", "Why there is no verdict; null where there is one."),
         "unit": Column("string", "What is independent, and permuted: variants for valence, questions for correct."),
         "units": Column("Int64", "How many there are; groups count where questions have any."),
@@ -100,6 +103,13 @@ PROBE_TESTS = Table(
         "added_low": Column("float64", "Lower end of its 95 % interval over groups of questions; null below 20."),
         "added_high": Column("float64", "Upper end of the same."),
         "added_untruncated": Column("float64", "added, on answers that were not cut off."),
+        "words_auroc": Column("float64", "Of valence: area of the words of the variants' texts, which is not tested."),
+        "controlled": Column("string", "Of valence: what is taken out of the activations at the chosen positions."),
+        "inseparable": Column(
+            "string",
+            "Of valence: what differs too much between the valences to be taken out, and at which positions, which are "
+            "left out of the test.",
+        ),
     },
 )
 

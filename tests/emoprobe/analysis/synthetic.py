@@ -37,13 +37,17 @@ BALANCED = {
 }
 
 
-def config(variants: int | dict[str, str | None] = 7, **probes: object) -> Config:
-    """A config with that many variants, or these, two texts each."""
+def config(
+    variants: int | dict[str, str | None] = 7, texts: dict[str, list[str]] | None = None, **probes: object
+) -> Config:
+    """A config with that many variants, or these; each has some texts, or two."""
     chosen = dict(list(VALENCES.items())[:variants]) if isinstance(variants, int) else variants
     return parse_config(
         {
             "variants": {
-                name: {} if name == "control" else {"texts": [f"{name} a", f"{name} b"], "valence": valence}
+                name: {}
+                if name == "control"
+                else {"texts": (texts or {}).get(name, [f"{name} a", f"{name} b"]), "valence": valence}
                 for name, valence in chosen.items()
             },
             "probes": {"permutations": 19, **probes},
@@ -60,7 +64,7 @@ def table(settings: Config, samples: int, seed: int) -> pd.DataFrame:
             "variant": variant,
             "sample_id": f"s_{sample:04d}",
             "valence": spec.valence,
-            "paraphrase": sample % 2 if spec.texts else None,
+            "paraphrase": sample % len(spec.texts) if spec.texts else None,
             "correct": bool(ease[sample] + generator.normal() > 0),
         }
         for variant, spec in settings.variants.items()

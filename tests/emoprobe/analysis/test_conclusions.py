@@ -25,6 +25,7 @@ CORRECT = {
     "target": "correct", "reason": None, "auroc": 0.9, "p": 0.02, "p_permuted": 0.02, "added": 0.1, "added_low": 0.04,
     "added_high": 0.2, "added_untruncated": 0.1, "n": 80,
 }  # fmt: skip
+WITHIN = {name: value for name, value in CORRECT.items() if name != "added_untruncated"} | {"target": "correct_within"}
 DIRECTION = {"reason": None, "estimate": -0.5, "low": -0.8, "high": -0.2, "p_holm": 0.05, "n": 20}
 ABLATION = {"n": 20, "share": 0.5, "change": 1.0, "low": 0.5, "high": 1.5}
 FEATURE = {
@@ -52,7 +53,7 @@ RANDOM = FEATURE | {"method": "random", "auroc": 0.6}
         (conclude_contrast(CONTRAST | {"verdict": "undecided", "low": None}, MARGIN), ContrastReason.NO_INTERVAL),
         (conclude_probe(VALENCE), ProbeReason.READABLE),
         (conclude_probe(VALENCE | {"p": 0.06}), ProbeReason.CHANCE),
-        (conclude_probe(VALENCE | {"gain": 0.0}), ProbeReason.NUISANCE),
+        (conclude_probe(VALENCE | {"p": None}), ProbeReason.NOT_SEPARABLE),
         (conclude_probe(VALENCE | {"reason": "too few"}), ProbeReason.OUT_OF_REACH),
         (conclude_probe(VALENCE | {"auroc": None}), ProbeReason.NOT_PROBED),
         (conclude_probe(VALENCE | {"target": "variant"}), ProbeReason.MANIPULATION_CHECK),
@@ -61,6 +62,8 @@ RANDOM = FEATURE | {"method": "random", "auroc": 0.6}
         (conclude_probe(CORRECT | {"p": 1.0, "added_untruncated": 0.0}), ProbeReason.NO_GAIN),
         (conclude_probe(CORRECT | {"p": 0.1, "added_low": -0.1}), ProbeReason.INTERVAL_INCLUDES_0),
         (conclude_probe(CORRECT | {"p": 0.1}), ProbeReason.TRUNCATED_ONLY),
+        (conclude_probe(WITHIN), ProbeReason.READABLE),
+        (conclude_probe(WITHIN | {"p": 0.1, "added_low": -0.1}), ProbeReason.INTERVAL_INCLUDES_0),
         (conclude_direction(DIRECTION), DirectionReason.LOWERS),
         (conclude_direction(DIRECTION | {"estimate": 0.5, "low": 0.1, "high": 0.9}), DirectionReason.RAISES),
         (conclude_direction(DIRECTION | {"high": 0.1}), DirectionReason.INTERVAL_INCLUDES_0),

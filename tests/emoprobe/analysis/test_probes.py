@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -42,9 +44,31 @@ def test_what_is_not_there_is_rarely_found() -> None:
             if row.what == "false":
                 assert row.holds, row
                 shares.setdefault(row.kind, []).append(row.share)
-    assert set(shares) == {"valence found", "correct found"}
+    assert set(shares) == {"valence found", "correct found", "correct_within found"}
     for kind, found in shares.items():
         assert np.mean(found) <= most(runs * len(worlds)), kind
+
+
+@pytest.mark.parametrize("plant", [calibration.prompt_much_longer, calibration.drift_by_variant])
+def test_what_goes_together_with_valence_cannot_be_separated_from_it(plant: Callable[[calibration.Draw], None]) -> None:
+    (run,) = calibration.simulate(calibration.World(plant, 24), 1)
+    test = run["valence"]
+    assert (test["verdict"], test["p"]) == ("not_separable", None)
+    confound = "order of capture" if plant is calibration.drift_by_variant else "words"
+    assert f"{confound} at last_prompt" in test["inseparable"] or f"{confound}, " in test["inseparable"]
+    (sentence,) = statements(frame(TABLES["probe_tests"], [test]), frame(TABLES["probe_transfer"], []))
+    assert sentence.verdict == "not_separable"
+    assert confound in sentence.text
+
+
+def test_few_questions_with_both_outcomes_reach_no_verdict_within_questions() -> None:
+    settings = synthetic.config(synthetic.BALANCED, targets=["correct"])
+    table = synthetic.table(settings, 20, 0)
+    mixed = table["sample_id"] < "s_0011"
+    table.loc[~mixed, "correct"] = table.loc[~mixed, "sample_id"] < "s_0016"
+    test = by_target(run_probes(table, synthetic.source(table, 1, 8, 0), settings))["correct_within"]
+    assert test["verdict"] == "note"
+    assert "11 questions with right and wrong answers; 12 are needed" in str(test["reason"])
 
 
 @pytest.mark.parametrize("world", [w for w in calibration.WORLDS if w.effects], ids=lambda world: world.name)

@@ -15,13 +15,15 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from emoprobe.analysis.probes.auroc import auroc, influences, interval, labelled_auroc
+from emoprobe.analysis.probes.confounds import MOST_INFLATION, Confounds, inflation
 from emoprobe.analysis.probes.correct import block_permutations, mean_differences
 from emoprobe.analysis.probes.directions import cross_fitted_cosines
 from emoprobe.analysis.probes.discriminant import Cells, variant_moments
-from emoprobe.analysis.probes.nuisance import nuisance_features, orthonormal
-from emoprobe.analysis.probes.probe_design import probe_plan, valence_test
+from emoprobe.analysis.probes.nuisance import nuisance_features, orthonormal, question_features
+from emoprobe.analysis.probes.probe_design import count_splits, probe_plan, valence_test, within_test
 from emoprobe.analysis.probes.row_codes import RowCodes, deal_folds
-from emoprobe.analysis.probes.valence import splits
+from emoprobe.analysis.probes.valence import contrasts, splits
+from emoprobe.analysis.probes.within import dealt_labels
 from emoprobe.config.files import parse_config
 from tests.emoprobe.analysis import synthetic
 
@@ -113,15 +115,34 @@ def test_a_group_is_never_on_both_sides() -> None:
 @pytest.mark.parametrize(("negative", "positive", "ways"), [(4, 4, 35), (3, 4, 35), (5, 5, 126), (2, 2, 3)])
 def test_all_ways_to_deal_valences_are_listed_once(negative: int, positive: int, ways: int) -> None:
     signs = np.array([1, *[-1] * negative, *[1] * (positive - 1)])
-    found = splits(signs, 199, 0)
+    found = splits(signs, np.zeros(len(signs), dtype=int), 199, 0)
     assert len(found) == ways
     assert len({tuple(row) for row in found.tolist()}) == ways
     assert ((found > 0).sum(1) == positive).all()
     assert tuple(found[0]) in {tuple(signs), tuple(-signs)}
 
 
+@pytest.mark.parametrize(
+    ("strata", "ways"),
+    [([(3, 3), (3, 3)], 200), ([(2, 2), (2, 2)], 18), ([(2, 1), (2, 3)], 30), ([(1, 1), (3, 3)], 20)],
+)
+def test_valences_are_dealt_within_an_arousal(strata: list[tuple[int, int]], ways: int) -> None:
+    signs = np.concatenate([np.repeat([-1, 1], counts) for counts in strata])
+    codes = np.repeat(np.arange(len(strata)), [sum(counts) for counts in strata])
+    dealt = splits(signs, codes, 199, 0)
+    assert len(dealt) == count_splits(strata) == ways
+    assert len({tuple(row) for row in dealt.tolist()}) == ways
+    for code, (negative, positive) in enumerate(strata):
+        sizes = (dealt[:, codes == code] > 0).sum(1)
+        # An exchange of all signs is the same way, so that a stratum may have either number of positive ones.
+        assert set(sizes.tolist()) <= {positive, negative}
+    pairs = contrasts(tuple(signs.tolist()), tuple(codes.tolist())).pairs
+    assert (codes[pairs[:, 0]] == codes[pairs[:, 1]]).all()
+    assert len(pairs) == sum(negative * positive for negative, positive in strata)
+
+
 def test_many_ways_are_sampled_without_repeats() -> None:
-    found = splits(np.repeat([-1, 1], 8), 199, 0)
+    found = splits(np.repeat([-1, 1], 8), np.zeros(16, dtype=int), 199, 0)
     assert comb(16, 8) // 2 > len(found) == 200
     assert len({tuple(row) for row in found.tolist()}) == 200
 
@@ -173,6 +194,50 @@ def test_nuisance_features_are_what_the_table_has() -> None:
     assert np.allclose(basis.T @ basis, np.eye(basis.shape[1]), atol=1e-6)
 
 
+def test_slopes_come_from_within_variants_and_their_errors_are_counted() -> None:
+    generator = np.random.default_rng(0)
+    variant, signs = np.repeat(np.arange(4), 50), np.array([-1, -1, 1, 1])
+    length = generator.normal(size=200)[:, None]
+    apart = length + 1.0 * signs[variant][:, None]
+    assert inflation(length, variant, signs) < 0.1
+    # An error of a slope is as large as 1 over the spread within variants, and counts as often as valences are apart.
+    means = np.array([apart[variant == code].mean() for code in range(4)])
+    within = sum(((apart[variant == code] - mean) ** 2).sum() for code, mean in enumerate(means))
+    expected = (means[2:].mean() - means[:2].mean()) ** 2 / within / (2 / 100)
+    assert inflation(apart, variant, signs) == pytest.approx(expected)
+    assert inflation(np.column_stack([apart, -2 * apart]), variant, signs) == pytest.approx(expected)
+    assert inflation(signs[variant][:, None].astype(float), variant, signs) == np.inf
+    confounds = Confounds.of({"length": apart, "valence itself": signs[variant][:, None] * 1.0}, variant, signs)
+    assert expected > MOST_INFLATION
+    assert confounds.inseparable == ["length", "valence itself"]
+    activations = 3 * apart + 7 * signs[variant][:, None]
+    slopes = Confounds.of({"length": apart}, variant, signs).solver @ activations
+    assert slopes * apart.std() ** -1 == pytest.approx(np.array([[3.0]]))
+
+
+@pytest.mark.parametrize("draws", [1, 3])
+def test_labels_within_questions_keep_their_margins(draws: int) -> None:
+    settings = synthetic.config(synthetic.BALANCED)
+    table = pd.concat([synthetic.table(settings, 12, 3).assign(draw=draw) for draw in range(1, draws + 1)])
+    table["correct"] = pd.array(np.random.default_rng(1).random(len(table)) < 0.6, dtype="boolean")
+    design = RowCodes.of(table.iloc[3:].reset_index(drop=True), settings)
+    block = design.question if draws == 1 else design.question * len(design.variants) + design.variant
+    block = np.unique(block, return_inverse=True)[1]
+    dealt = dealt_labels(design, block, 50)
+    assert np.array_equal(dealt[0], design.correct)
+    assert len(np.unique(dealt, axis=0)) > 40
+    for codes in (block, design.question, design.variant, design.variant * 2 + design.paraphrase + 1):
+        counts = np.array([np.bincount(codes, labels) for labels in dealt])
+        assert (counts == counts[0]).all()
+
+
+def test_questions_are_described_by_length_and_numbers() -> None:
+    table = pd.DataFrame({"question": ["What is 4 + 3?", "What is 1,204.5 + 30 - 7?", "What is it?"] * 20})
+    assert question_features(table, 10).shape == (60, 6)
+    assert question_features(table, 60).shape[1] > 6
+    assert question_features(table.drop(columns="question"), 60).shape == (60, 0)
+
+
 def test_the_plan_says_what_can_be_reached() -> None:
     plan = probe_plan(synthetic.config(synthetic.BALANCED, permutations=199))
     assert plan is not None
@@ -182,7 +247,9 @@ def test_the_plan_says_what_can_be_reached() -> None:
     assert tests["valence"].reachable
     assert not tests["variant"].reachable
     assert tests["correct"].smallest_p == pytest.approx(1 / 200)
-    few = valence_test(3, 4, 199)
+    assert "8 questions with right and wrong answers; 12 are needed" in str(tests["correct_within"].reason)
+    assert within_test(12, 199).reachable
+    few = valence_test([(3, 4)], 199)
     assert not few.reachable
     assert "at least 4 of each" in str(few.reason)
     assert probe_plan(parse_config({"capture": {"enabled": False}})) is None

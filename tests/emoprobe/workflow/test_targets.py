@@ -24,6 +24,19 @@ def targets(**sections: Any) -> Targets:
     return Targets(config, Layout.of("e"))
 
 
+def test_variants_of_a_question_are_made_together() -> None:
+    known = targets()
+    assert known.pairs[:4] == [
+        ("control", "sum_0001"),
+        ("joy", "sum_0001"),
+        ("calm", "sum_0001"),
+        ("control", "sum_0001-d2"),
+    ]
+    assert [name for _, name in known.captured] == [
+        name for name in ("sum_0001", "sum_0001-d2", "sum_0002", "sum_0002-d2") for _ in range(3)
+    ]
+
+
 @pytest.mark.parametrize(
     ("kind", "name"),
     [("sample", ("sum_0004",)), ("trajectory", ("joy", "sum_0004-d2")), ("activations", ("joy", "sum_0002-d2"))],
