@@ -1,13 +1,18 @@
 # Set up the environment, run experiments and tests. Needs Python 3.11 with pip and venv, bash, and a package index.
 #
 # CONFIG: file of an experiment or study. ARGS: further arguments of the target's command. PYTHON: interpreter for .venv.
+# HARDWARE: cuda or cpu, which the model servers run on (default: see envs/hardware.sh).
 
 PROFILE ?= default
 CONFIG ?= config/config.yaml
 PYTHON ?=
-HARDWARE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
+HARDWARE := $(shell envs/hardware.sh $(CONFIG))
+# vLLM has one package for CPUs and another for GPUs with the same files, so no environment holds both. The hardware that
+# comes first gets .venv, the other one .venv-cuda or .venv-cpu.
+OTHER := $(if $(filter cuda,$(HARDWARE)),cpu,cuda)
+VENV := $(if $(wildcard .venv/installed-$(OTHER)),.venv-$(HARDWARE),.venv)
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' emoprobe/__init__.py)
-BIN := .venv/bin
+BIN := $(VENV)/bin
 # Progress bars on a terminal, plain lines otherwise. Snakemake writes to standard error.
 LOGGER := $$(test -t 2 && echo --logger rich emoprobe)
 # With --profile, Snakemake would also read profiles/default, which would take precedence.
@@ -34,31 +39,31 @@ push pull: env
 	$(BIN)/python -m scripts.$@_activations --config $(CONFIG) $(ARGS)
 
 # Install the packages that a run needs, and emoprobe.
-env: .venv/installed-$(HARDWARE) .venv/installed-emoprobe-$(VERSION)
+env: $(VENV)/installed-$(HARDWARE) $(VENV)/installed-emoprobe-$(VERSION)
 
 # Also install the packages for tests and linting.
-env-dev: env .venv/installed-dev
+env-dev: env $(VENV)/installed-dev
 
 # The locks are for Python 3.11. Try each interpreter, because a name on the path may be a stub that does not run.
-.venv/bin/python:
+$(BIN)/python:
 	@for python in $(PYTHON) python3.11 python3 python; do \
 	  if $$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then \
-	    exec $$python -m venv .venv; \
+	    exec $$python -m venv $(VENV); \
 	  fi; \
 	done; \
 	echo "No Python 3.11 with venv was found: install python3.11 and python3.11-venv (or 'uv python install 3.11', 'pyenv install 3.11'), or name one with 'make PYTHON=/path/to/python3.11'." >&2; \
 	exit 1
 
-.venv/installed-$(HARDWARE): envs/$(HARDWARE).txt | .venv/bin/python
+$(VENV)/installed-$(HARDWARE): envs/$(HARDWARE).txt | $(VENV)/bin/python
 	envs/install.sh --python $(BIN)/python $<
 	touch $@
 
-.venv/installed-dev: envs/dev.txt | .venv/installed-$(HARDWARE)
+$(VENV)/installed-dev: envs/dev.txt | $(VENV)/installed-$(HARDWARE)
 	envs/install.sh --python $(BIN)/python $<
 	touch $@
 
 # Editable, so only a new version needs another installation.
-.venv/installed-emoprobe-$(VERSION): pyproject.toml | .venv/installed-$(HARDWARE)
+$(VENV)/installed-emoprobe-$(VERSION): pyproject.toml | $(VENV)/installed-$(HARDWARE)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
@@ -103,4 +108,4 @@ schema: env
 
 clean:
 	@test ! -d .snakemake/emoprobe/deployed || { echo "Servers are deployed from here: run make undeploy first." >&2; exit 1; }
-	rm -rf .venv .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis docs/_build results
+	rm -rf .venv .venv-cpu .venv-cuda .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis docs/_build results

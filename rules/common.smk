@@ -120,7 +120,7 @@ INPUTS = {
 }
 
 IN_CONDA = workflow.deployment_settings.deployment_method
-ENVIRONMENT = f"../envs/{process.hardware()}.yaml"
+ENVIRONMENT = f"../envs/{process.hardware(STUDY.configs.values())}.yaml"
 PYTHON = "python" if IN_CONDA else sys.executable
 PLAN = process.plan_folder(STUDY, CHECKS)
 ACCESS = Access(
