@@ -228,9 +228,11 @@ def request(kind):
     """A function for `params`: the request that a job is. As it depends on `input`, it makes nothing again."""
     job = KINDS[kind]
     names = [each.name for each in fields(job)]
-    return with_signature(
+    function = with_signature(
         lambda wildcards, input: JobRequest(ACCESS, job(*name_of(wildcards, *names)))
     )
+    function.kind = kind  # the executor counts the jobs of each kind
+    return function
 
 
 @with_signature

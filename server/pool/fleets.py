@@ -185,6 +185,11 @@ class Fleets:
         if fleet.is_local and not visible_gpus():
             await self._no_generation.wait()
 
+    def end_unused(self, kind: Kind) -> None:
+        """End the servers of a kind for which no more requests will come."""
+        for turns in self._turns.values():
+            turns.end_unused(kind)
+
     async def stop(self) -> None:
         """End every server that was started."""
         await asyncio.gather(*(turns.close() for turns in self._turns.values()))

@@ -108,7 +108,7 @@ def test_a_server_here_with_a_gpu_needs_pytorch_for_cuda(house: House, monkeypat
     experiment = ExperimentJobs(load_config(house.plan / "one.json"), house.results, house.folder)
     slot = ServerSlot("vllm", 0, Share([0], ["0"]), "key", house.folder / "log")
     monkeypatch.setattr(hardware, "torch_build", lambda *_: "cpu")
-    with pytest.raises(LaunchError, match="PyTorch for CPUs; install envs/cuda.txt with `make HARDWARE=cuda env`"):
+    with pytest.raises(LaunchError, match=r"PyTorch for CPUs; install envs/cuda\.txt with `make HARDWARE=cuda env`"):
         asyncio.run(local_process(experiment, slot).start())
     assert not (house.folder / "log").exists()
 
