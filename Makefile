@@ -18,10 +18,15 @@ LOGGER := $$(test -t 2 && echo --logger rich emoprobe)
 # With --profile, Snakemake would also read profiles/default, which would take precedence.
 SNAKEMAKE := $(BIN)/snakemake --workflow-profile profiles/$(PROFILE) --configfile $(CONFIG) $(LOGGER)
 
-.PHONY: run report watch deploy undeploy monitor push pull test docs lint format env env-dev bench chaos calibrate lock schema clean
+.PHONY: run doctor report watch deploy undeploy monitor push pull test docs lint format env env-dev bench chaos calibrate lock schema clean
 
 run: env
+	@$(BIN)/python -m scripts.doctor --short --config $(CONFIG) >&2 || true
 	$(SNAKEMAKE) $(ARGS)
+
+# Check driver, GPUs, environment, compiler, disk, ports and clock: one line each, ok or what to do.
+doctor: env
+	$(BIN)/python -m scripts.doctor --config $(CONFIG) $(ARGS)
 
 report: env
 	$(SNAKEMAKE) --until report_experiment $(ARGS)
