@@ -18,7 +18,7 @@ LOGGER := $$(test -t 2 && echo --logger rich emoprobe)
 # With --profile, Snakemake would also read profiles/default, which would take precedence.
 SNAKEMAKE := $(BIN)/snakemake --workflow-profile profiles/$(PROFILE) --configfile $(CONFIG) $(LOGGER)
 
-.PHONY: run doctor report watch deploy undeploy monitor push pull test docs lint format env env-dev bench chaos calibrate lock schema clean
+.PHONY: run doctor report watch deploy undeploy monitor push pull test docs lint format env env-dev bench gpu-check chaos calibrate lock schema clean
 
 run: env
 	@$(BIN)/python -m scripts.doctor --short --config $(CONFIG) >&2 || true
@@ -94,6 +94,10 @@ format: env-dev
 # Compare two ways of doing something in one run; prints JSON lines.
 bench: env-dev
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+# Check on a GPU what no CPU can show; prints one JSON line for each step. ARGS="--part capture" needs no vLLM.
+gpu-check: env-dev
+	$(BIN)/python -m tests.gpu $(ARGS)
 
 # Inject faults; prints one JSON line for each.
 chaos: env-dev

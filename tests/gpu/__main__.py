@@ -7,6 +7,7 @@ a model directory, by default the embedded model.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import tempfile
 from pathlib import Path
@@ -44,6 +45,7 @@ def main() -> int:
         "--backend", default="vllm", choices=["vllm", "nnsight"], help="server of the part `generation`"
     )
     arguments = parser.parse_args()
+    logging.getLogger("server").setLevel(logging.CRITICAL)  # errors are injected
     with tempfile.TemporaryDirectory() as folder:
         setting = steps.Setting(Path(folder), arguments.device, arguments.tiny, arguments.model, arguments.backend)
         return 0 if check(setting, (arguments.part,) if arguments.part else PARTS) else 1

@@ -20,6 +20,7 @@ import httpx
 from emoprobe.config.files import parse_config
 from emoprobe.models.hardware import without_batch_invariance
 from emoprobe.models.resolved import with_placement, with_values
+from emoprobe.models.settings import read_settings
 from emoprobe.models.source import prepare
 from server.pool.launch import BATCH_INVARIANT, Share, command, environment, free_port, visible_gpus
 from tests.gpu.steps import Figures, Setting, nvidia_smi
@@ -179,6 +180,14 @@ class GenerationCheck:
             return self.setting.model.absolute()
         config = parse_config({})
         return Path(prepare(config.model, self.setting.folder / "models").path)
+
+    @cached_property
+    def prompts(self) -> list[list[int]]:
+        """Random prompts of 8 to 63 tokens."""
+        generator = random.Random(0)
+        vocabulary = min(3000, read_settings(self.model)["vocab_size"])
+        lengths = [generator.randrange(8, 64) for _ in range(8 if self.setting.tiny else PROMPTS)]
+        return [[generator.randrange(vocabulary // 10, vocabulary) for _ in range(length)] for length in lengths]
 
     @contextmanager
     def standing(self) -> Iterator[Server]:

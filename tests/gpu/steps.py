@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -74,7 +75,7 @@ def versions(setting: Setting) -> Figures:
         "processor": f"{hardware.processor()}, {len(os.sched_getaffinity(0))} cores",
     }
     if setting.device == "cuda":
-        assert torch.cuda.is_available(), f"PyTorch sees no GPU: {hardware.why_without_gpu(os.sys.executable)}"
+        assert torch.cuda.is_available(), f"PyTorch sees no GPU: {hardware.why_without_gpu(sys.executable)}"
         figures["architectures"] = torch.cuda.get_arch_list()
     return figures
 
