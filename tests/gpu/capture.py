@@ -10,7 +10,8 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from concurrent.futures import Future
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -123,11 +124,13 @@ class CaptureCheck:
         batch = [ForwardInput(ids, layers, POINTS, None, torch.float32) for ids in sequences]
         captured = self.served.forward(batch)
         expected = self._by_hand(sequences)
-        least, means = 1.0, []
+        least = 1.0
+        means: list[float] = []
         for row, seen in zip(captured, expected, strict=True):
             for point in POINTS:
                 cosine = torch.nn.functional.cosine_similarity(row.activations[point], seen[point], dim=-1)
-                least, means = min(least, float(cosine.min())), [*means, float(cosine.mean())]
+                least = min(least, float(cosine.min()))
+                means.append(float(cosine.mean()))
         bound = LEAST_COSINE[self.dtype]
         assert least >= bound, f"a token's cosine to hooks placed by hand is {least:.5f}, less than {bound}"
         return {"least_cosine": least, "mean_cosine": statistics.mean(means), "tokens": sum(map(len, sequences))}
@@ -194,10 +197,7 @@ class CaptureCheck:
             spans = [(0, 1), (0, len(ids) // 2), (len(ids) // 2, len(ids)), (len(ids) - 1, len(ids)), (0, len(ids))]
             wanted = ForwardInput(ids, layers, POINTS[1:], spans, torch.float32)
             items.append(Pass(wanted, len(layers) * len(spans) * width * 4 * 2))
-            # As the writer does once the file is there; the engine itself does so where a pass fails.
-            items[-1].result.add_done_callback(
-                lambda done, size=items[-1].bytes: None if done.exception() else engine.release(size)
-            )
+            items[-1].result.add_done_callback(partial(_release, engine, items[-1].bytes))
             engine.submit_pass(items[-1])
         return [item.result.exception(300) or item.result.result() for item in items]  # type: ignore[misc]
 
@@ -326,6 +326,12 @@ class CaptureCheck:
         gc.collect()  # hooks refer to the model that refers to them
         if self.setting.device == "cuda":
             torch.cuda.empty_cache()
+
+
+def _release(engine: BatchEngine, size: int, done: Future[Captured]) -> None:
+    """Do as the writer does once the files are there; where a pass fails, the engine has done so itself."""
+    if done.exception() is None:
+        engine.release(size)
 
 
 def _difference(one: Captured | Exception, two: Captured | Exception) -> float:

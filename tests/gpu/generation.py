@@ -148,11 +148,6 @@ class GenerationCheck:
         self.server: Server | None = None
         self._memory = nvidia_smi("memory.used")
         self._alone: list[str] = []
-        size = 8 if setting.tiny else PROMPTS
-        generator = random.Random(0)
-        self.prompts = [
-            [generator.randrange(300, 3000) for _ in range(generator.randrange(8, 64))] for _ in range(size)
-        ]
 
     @property
     def steps(self) -> list[tuple[str, Callable[[], Figures]]]:

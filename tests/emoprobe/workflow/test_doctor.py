@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sysconfig
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,11 +15,13 @@ import pytest
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import Study, parse_config
+from emoprobe.conversations.samples import captured_pairs
 from emoprobe.models import hardware
 from emoprobe.results.activation_folder import TENSORS
 from emoprobe.results.layout import Layout
 from emoprobe.workflow import doctor
 from scripts import doctor as script
+from server.pool.launcher import LaunchError
 from tests import nvidia_smi
 
 VALUES: dict[str, Any] = {
@@ -164,7 +167,7 @@ def test_planned_activations_are_counted() -> None:
     folder = layout.activations("control", "sum_0001")
     folder.mkdir(parents=True)
     (folder / TENSORS).touch()
-    names = [pair[1] for pair in doctor.captured_pairs(config())]
+    names = [pair[1] for pair in captured_pairs(config())]
     assert len(names) == 4
     folder = layout.activations("control", names[0])
     folder.mkdir(parents=True, exist_ok=True)
@@ -180,10 +183,10 @@ def test_activations_that_exceed_the_disk(machine: pytest.MonkeyPatch) -> None:
 
 
 def test_a_clock_that_is_wrong(machine: pytest.MonkeyPatch) -> None:
-    now = doctor.time.time()
-    machine.setattr(doctor.time, "time", lambda: now + 100)
+    now = time.time()
+    machine.setattr(time, "time", lambda: now + 100)
     assert "synchronise both clocks" in wrong()[0]
-    machine.setattr(doctor.time, "time", lambda: 1000.0)
+    machine.setattr(time, "time", lambda: 1000.0)
     assert "set the clock" in wrong()[0]
 
 
@@ -214,4 +217,4 @@ def test_the_command_prints_each_line_or_only_what_is_wrong(
 
 
 def _taken(_first: int) -> int:
-    raise script.LaunchError("no port is free")
+    raise LaunchError("no port is free")
