@@ -21,10 +21,11 @@ PARTS = ("capture", "generation")
 
 def check(setting: steps.Setting, parts: tuple[str, ...]) -> bool:
     """Run the steps of some parts; return whether none failed."""
-    wanted = [("versions", lambda: steps.versions(setting))]
+    done = [steps.run("versions", lambda: steps.versions(setting))]
     if "capture" in parts:
-        wanted += CaptureCheck(setting).steps
-    done = [steps.run(name, step) for name, step in wanted]
+        capture = CaptureCheck(setting)
+        done += [steps.run(name, step) for name, step in capture.steps]
+        capture.close()
     if "generation" in parts:
         generation = GenerationCheck(setting)
         try:

@@ -69,6 +69,11 @@ class CaptureCheck:
             ("several devices", self.divided),
         ]
 
+    def close(self) -> None:
+        """Give the memory of the device back."""
+        self.__dict__.pop("served", None)
+        self._collect()
+
     @cached_property
     def path(self) -> Path:
         """The directory of the model, which is made at first."""
@@ -101,8 +106,7 @@ class CaptureCheck:
 
     def load(self) -> Figures:
         """Load the model on the device."""
-        self.__dict__.pop("served", None)
-        self._collect()
+        self.close()
         started = time.monotonic()
         served = self.served
         assert {each.type for each in served.devices} == {self.setting.device}
