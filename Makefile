@@ -1,22 +1,32 @@
 # Set up the environment, run experiments and tests. Needs Python 3.11 with pip and venv, bash, and a package index.
 #
 # CONFIG: file of an experiment or study. ARGS: further arguments of the target's command. PYTHON: interpreter for .venv.
+# HARDWARE: cuda or cpu, which the model servers run on (default: see envs/hardware.sh).
 
 PROFILE ?= default
 CONFIG ?= config/config.yaml
 PYTHON ?=
-HARDWARE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
+HARDWARE := $(shell envs/hardware.sh $(CONFIG))
+# vLLM has one package for CPUs and another for GPUs with the same files, so no environment holds both. The hardware that
+# comes first gets .venv, the other one .venv-cuda or .venv-cpu.
+OTHER := $(if $(filter cuda,$(HARDWARE)),cpu,cuda)
+VENV := $(if $(wildcard .venv/installed-$(OTHER)),.venv-$(HARDWARE),.venv)
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' emoprobe/__init__.py)
-BIN := .venv/bin
+BIN := $(VENV)/bin
 # Progress bars on a terminal, plain lines otherwise. Snakemake writes to standard error.
 LOGGER := $$(test -t 2 && echo --logger rich emoprobe)
 # With --profile, Snakemake would also read profiles/default, which would take precedence.
 SNAKEMAKE := $(BIN)/snakemake --workflow-profile profiles/$(PROFILE) --configfile $(CONFIG) $(LOGGER)
 
-.PHONY: run report watch deploy undeploy monitor push pull test docs lint format env env-dev bench chaos calibrate check-texts lock schema clean
+.PHONY: run doctor report watch deploy undeploy monitor push pull test docs lint format env env-dev bench gpu-check chaos calibrate check-texts lock schema clean
 
 run: env
+	@$(BIN)/python -m scripts.doctor --short --config $(CONFIG) >&2 || true
 	$(SNAKEMAKE) $(ARGS)
+
+# Check driver, GPUs, environment, compiler, disk, ports and clock: one line each, ok or what to do.
+doctor: env
+	$(BIN)/python -m scripts.doctor --config $(CONFIG) $(ARGS)
 
 report: env
 	$(SNAKEMAKE) --until report_experiment $(ARGS)
@@ -34,31 +44,31 @@ push pull: env
 	$(BIN)/python -m scripts.$@_activations --config $(CONFIG) $(ARGS)
 
 # Install the packages that a run needs, and emoprobe.
-env: .venv/installed-$(HARDWARE) .venv/installed-emoprobe-$(VERSION)
+env: $(VENV)/installed-$(HARDWARE) $(VENV)/installed-emoprobe-$(VERSION)
 
 # Also install the packages for tests and linting.
-env-dev: env .venv/installed-dev
+env-dev: env $(VENV)/installed-dev
 
 # The locks are for Python 3.11. Try each interpreter, because a name on the path may be a stub that does not run.
-.venv/bin/python:
+$(BIN)/python:
 	@for python in $(PYTHON) python3.11 python3 python; do \
 	  if $$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then \
-	    exec $$python -m venv .venv; \
+	    exec $$python -m venv $(VENV); \
 	  fi; \
 	done; \
 	echo "No Python 3.11 with venv was found: install python3.11 and python3.11-venv (or 'uv python install 3.11', 'pyenv install 3.11'), or name one with 'make PYTHON=/path/to/python3.11'." >&2; \
 	exit 1
 
-.venv/installed-$(HARDWARE): envs/$(HARDWARE).txt | .venv/bin/python
+$(VENV)/installed-$(HARDWARE): envs/$(HARDWARE).txt | $(VENV)/bin/python
 	envs/install.sh --python $(BIN)/python $<
 	touch $@
 
-.venv/installed-dev: envs/dev.txt | .venv/installed-$(HARDWARE)
+$(VENV)/installed-dev: envs/dev.txt | $(VENV)/installed-$(HARDWARE)
 	envs/install.sh --python $(BIN)/python $<
 	touch $@
 
 # Editable, so only a new version needs another installation.
-.venv/installed-emoprobe-$(VERSION): pyproject.toml | .venv/installed-$(HARDWARE)
+$(VENV)/installed-emoprobe-$(VERSION): pyproject.toml | $(VENV)/installed-$(HARDWARE)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
@@ -85,6 +95,10 @@ format: env-dev
 bench: env-dev
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
+# Check on a GPU what no CPU can show; prints one JSON line for each step. ARGS="--part capture" needs no vLLM.
+gpu-check: env-dev
+	$(BIN)/python -m tests.gpu $(ARGS)
+
 # Inject faults; prints one JSON line for each.
 chaos: env-dev
 	$(BIN)/python -m tests.chaos $(ARGS)
@@ -107,4 +121,4 @@ schema: env
 
 clean:
 	@test ! -d .snakemake/emoprobe/deployed || { echo "Servers are deployed from here: run make undeploy first." >&2; exit 1; }
-	rm -rf .venv .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis docs/_build results
+	rm -rf .venv .venv-cpu .venv-cuda .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis docs/_build results

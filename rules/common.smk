@@ -120,7 +120,7 @@ INPUTS = {
 }
 
 IN_CONDA = workflow.deployment_settings.deployment_method
-ENVIRONMENT = f"../envs/{process.hardware()}.yaml"
+ENVIRONMENT = f"../envs/{process.hardware(STUDY.configs.values())}.yaml"
 PYTHON = "python" if IN_CONDA else sys.executable
 PLAN = process.plan_folder(STUDY, CHECKS)
 ACCESS = Access(
@@ -228,9 +228,11 @@ def request(kind):
     """A function for `params`: the request that a job is. As it depends on `input`, it makes nothing again."""
     job = KINDS[kind]
     names = [each.name for each in fields(job)]
-    return with_signature(
+    function = with_signature(
         lambda wildcards, input: JobRequest(ACCESS, job(*name_of(wildcards, *names)))
     )
+    function.kind = kind  # the executor counts the jobs of each kind
+    return function
 
 
 @with_signature

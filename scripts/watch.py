@@ -105,7 +105,8 @@ def _servers(fleets: list[FleetStatus], rates: dict[str, float]) -> Table:
     for fleet in sorted(fleets, key=lambda fleet: not fleet["standing"]):
         waiting = str(fleet["waiting_for_turn"] + fleet["waiting_for_room"])
         if not fleet["standing"] and not any(worker["error"] for worker in fleet["workers"]):
-            table.add_row(fleet["kind"], fleet["model"], "waits for its turn", "", waiting)
+            words = "waits for its turn" if fleet["waiting_for_turn"] else "stopped: no request needs it"
+            table.add_row(fleet["kind"], fleet["model"], words, "", waiting)
             continue
         for worker in fleet["workers"]:
             counts = [str(worker["served"]), str(worker["failures"]), str(worker["restarts"])]

@@ -36,7 +36,9 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--push", metavar="URL", help="where to push activations (s3://bucket/prefix …) if asked to")
     parser.add_argument("--push-settings", metavar="JSON", default="{}", help="keys of the section storage: part_mib …")
-    parser.add_argument("--batch-tokens", type=int, default=4096, help="tokens of one forward pass")
+    parser.add_argument(
+        "--batch-tokens", type=token_budget, default=4096, help="tokens of one forward pass; auto: by the GPU's memory"
+    )
     parser.add_argument(
         "--memory-gib",
         type=float,
@@ -49,6 +51,11 @@ def parse_arguments() -> argparse.Namespace:
     if not is_loopback(arguments.host) and not os.environ.get(KEY_VARIABLE):
         parser.error(f"--host {arguments.host} can be reached from elsewhere: set an API key in {KEY_VARIABLE}")
     return arguments
+
+
+def token_budget(text: str) -> int | None:
+    """Read `--batch-tokens`: a number, or None for `auto`."""
+    return None if text == "auto" else int(text)
 
 
 def is_loopback(host: str) -> bool:
@@ -96,7 +103,7 @@ def main() -> None:
     from emoprobe.models.source import first_line
     from server.capture.activations import ActivationWriter
     from server.capture.app import create_app
-    from server.capture.engine import BatchEngine
+    from server.capture.engine import BatchEngine, measured_batch_tokens
     from server.capture.limits import LimitedProtocol, LocalOnly, connection_limit
     from server.capture.model import ServedModel
     from server.capture.service import Service
@@ -114,7 +121,8 @@ def main() -> None:
     except Exception as error:  # the libraries raise whatever a directory or a missing package runs into
         logging.getLogger("server").debug("the model cannot be loaded", exc_info=True)
         sys.exit(f"--model {arguments.model}: {first_line(error)}")
-    engine = BatchEngine(model, arguments.batch_tokens, int(arguments.memory_gib * 2**30))
+    tokens = arguments.batch_tokens or measured_batch_tokens(model)
+    engine = BatchEngine(model, tokens, int(arguments.memory_gib * 2**30))
     app = create_app(
         Service(model, engine, ActivationWriter(arguments.activation_root), pusher),
         os.environ.get(KEY_VARIABLE) or None,

@@ -4,7 +4,7 @@ Usage: python -I -S supervisor.py FOLDER
 
 The pool has written into FOLDER, which only its user can enter, what to start (`job.json`) and the server's key (`key`,
 deleted once it is read). The answers go there as well: `address.json` when the server has a port, `leaving.json` when
-SLURM wants the job to end, `ended.json` when the server has ended by itself.
+SLURM wants the job to end, `ended.json` when the server has ended by itself or cannot be started at all.
 
 The server ends with the job, and the job with the pool: when FOLDER is gone, or when the pool's lease, a file beside
 FOLDER that it touches every few seconds, has been left alone for too long. Clocks are not compared, as those of two
@@ -28,7 +28,7 @@ from typing import Any
 CODE = Path(__file__).parents[1]
 if str(CODE) not in sys.path:  # a job runs this file alone
     sys.path.append(str(CODE))
-from emoprobe.models.hardware import described, visible, without_batch_invariance  # noqa: E402
+from emoprobe.models.hardware import described, visible, why_without_gpu, without_batch_invariance  # noqa: E402
 
 JOB, KEY, ADDRESS, LEAVING, ENDED, LEASE = "job.json", "key", "address.json", "leaving.json", "ended.json", "lease"
 LOOK_SECONDS = 0.25
@@ -96,11 +96,17 @@ class Supervisor:
 
     def run(self) -> int:
         """Run the server to its end, or to the end of the job; return an exit status."""
+        line, search_path = self._job["command"], self._job["env"].get("PYTHONPATH", "")
+        wrong = why_without_gpu(line[0], search_path) if self._job["gpus"] else ""
+        if wrong:
+            self._tell(ENDED, {"status": 1, "reason": wrong})
+            print(f"supervisor: {wrong}", flush=True)
+            return 1
         host = facing(self._job["pool_host"])
         with reserved_port(host) as holder:
             port = holder.getsockname()[1]
             places = {"{host}": host, "{port}": str(port)}
-            line = [places.get(argument, argument) for argument in self._job["command"]]
+            line = [places.get(argument, argument) for argument in line]
             gpus = visible(os.environ.get("CUDA_VISIBLE_DEVICES")) if self._job["gpus"] else []
             server = subprocess.Popen(line, env=self._environment(gpus), cwd="/", start_new_session=True)
             node = os.environ.get("SLURMD_NODENAME", socket.gethostname())

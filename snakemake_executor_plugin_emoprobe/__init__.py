@@ -15,6 +15,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -54,7 +55,7 @@ class Executor(local.Executor):
         """No request has been made yet."""
         super().__post_init__()
         self._desk: Desk | None = None
-        self._unfinished_elsewhere = 0
+        self._unfinished_elsewhere = self._counted = 0
         self._lock = threading.Lock()
         self._handler: Any = None
 
@@ -68,8 +69,16 @@ class Executor(local.Executor):
 
                 limit = self.workflow.global_resources.get(REQUESTS)
                 self._desk = Desk(self, getattr(limit, "value", limit) or self.workflow.resource_settings.cores or 1)
+            if len(self.workflow.dag) != self._counted:  # checkpoints of a workflow around this one add jobs
+                self._counted = len(self.workflow.dag)
+                self._desk.expect(self._planned())
             self._desk.take(requests)
         super().run_jobs([job for job in jobs if not self.is_request(job)])
+
+    def _planned(self) -> Counter[str]:
+        """Count the jobs of the plan by kind, as their rules name it: requests themselves are expensive to make."""
+        jobs = self.workflow.dag.needrun_jobs(exclude_finished=False)
+        return Counter(kind for job in jobs if (kind := kind_of(job)) is not None)
 
     def is_request(self, job: Any) -> bool:
         """Whether a job is nothing but a request that this process can send.
@@ -160,3 +169,9 @@ class Executor(local.Executor):
             with suppress(ValueError):
                 signal.signal(signal.SIGTERM, self._handler)
             self._handler = None
+
+
+def kind_of(job: Any) -> str | None:
+    """Return the kind of request that the jobs of a rule are; None for jobs that are none, or not of the pool."""
+    kind: str | None = getattr(job.rule.params.get(REQUEST), "kind", None)
+    return kind

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import count
@@ -15,7 +16,7 @@ from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from emoprobe.workflow.drawing import SampleProcess, SampleRequest
 from server.pool.client import PoolClient
 from server.pool.protocol import Access, JobRequest
-from snakemake_executor_plugin_emoprobe import REQUEST, Executor
+from snakemake_executor_plugin_emoprobe import REQUEST, Executor, kind_of
 
 
 class Desk:
@@ -40,7 +41,14 @@ class Desk:
         self._stopped = self._closed = False
         self._clients: dict[Access | tuple[str, ...], PoolClient | SampleProcess] = {}
         self._reasons: set[str] = set()
+        self._expected, self._done = Counter[str](), Counter[str]()
+        self._remaining: frozenset[str] | None = None
         threading.Thread(target=self._work, name="requests", daemon=True).start()
+
+    def expect(self, kinds: Counter[str]) -> None:
+        """Set how many jobs of each kind the plan holds, finished ones included."""
+        with self._changed:
+            self._expected = kinds
 
     def take(self, jobs: Sequence[Any]) -> None:
         """Queue jobs."""
@@ -92,6 +100,7 @@ class Desk:
                     self._send(sent)
                 for info, reason in ended:
                     self._report(info, reason)
+                self._tell_remaining()
         except BaseException as error:  # no thread dies in silence: the run would wait for ever
             self._executor.workflow.scheduler.executor_error_callback(error)
 
@@ -141,8 +150,20 @@ class Desk:
             self._answers.append((number, reason))
             self._changed.notify()
 
+    def _tell_remaining(self) -> None:
+        """Tell the pools which kinds of jobs are left whenever that changes, so that servers without work end."""
+        with self._changed:
+            remaining = frozenset(kind for kind, count in self._expected.items() if self._done[kind] < count)
+            if not self._expected or remaining == self._remaining:
+                return
+            self._remaining = remaining
+            clients = [client for client in self._clients.values() if isinstance(client, PoolClient)]
+        for client in clients:
+            client.tell_remaining(remaining)
+
     def _report(self, info: SubmittedJobInfo, reason: str) -> None:
         """Tell the scheduler what came of a job."""
+        again = bool(reason) and info.job.restart_times > info.job.attempt - 1
         if reason:
             # `quiet: rules` hides what Snakemake itself says of a failed job. Thousands may fail for one reason.
             if reason not in self._reasons:
@@ -155,6 +176,7 @@ class Desk:
             self._executor.report_job_success(info)
         with self._changed:
             self._unreported -= 1
+            self._done[kind_of(info.job) or ""] += not again
         self._executor.end_if_stopped()
 
 

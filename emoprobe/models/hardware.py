@@ -61,6 +61,55 @@ def gpus() -> list[Gpu]:
     return parse_gpus(listing.stdout) if listing.returncode == 0 else []
 
 
+# Prints what PyTorch is built for, without importing it.
+_BUILD = """
+import importlib.util, os, runpy
+spec = importlib.util.find_spec("torch")
+print("none" if spec is None else runpy.run_path(os.path.dirname(spec.origin) + "/version.py").get("cuda") or "cpu")
+"""
+
+
+@cache
+def torch_build(python: str, search_path: str = "") -> str:
+    """Return the CUDA version that an interpreter's PyTorch is built for.
+
+    Args:
+        python: the interpreter.
+        search_path: PYTHONPATH.
+
+    Returns:
+        Such as `13.0`; `cpu` for a build without CUDA, `none` where PyTorch is not installed, empty where the
+        interpreter does not answer.
+    """
+    try:
+        answer = subprocess.run(
+            [python, "-c", _BUILD],
+            env={**os.environ, "PYTHONPATH": search_path},
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return answer.stdout.strip()
+
+
+def why_without_gpu(python: str, search_path: str = "") -> str:
+    """Return why servers of an interpreter cannot use a GPU, and what to do; empty where nothing is known against it.
+
+    See `torch_build` for the arguments.
+    """
+    build = torch_build(python, search_path)
+    if build not in ("cpu", "none"):
+        return ""
+    what = "PyTorch for CPUs" if build == "cpu" else "no PyTorch"
+    return (
+        f"the server has a GPU, but its environment ({python}) has {what}; install envs/cuda.txt with "
+        "`make HARDWARE=cuda env` and run with `make HARDWARE=cuda run`"
+    )
+
+
 def capability_of(hardware: str) -> tuple[int, int] | None:
     """The least compute capability that a description names; None where it names none."""
     capabilities = [

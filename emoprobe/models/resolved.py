@@ -11,7 +11,7 @@ from typing import Any
 
 from emoprobe.config.experiment import Config
 from emoprobe.models.footprint import Footprint
-from emoprobe.models.placement import ALONE, Placement, ServerNeeds, place
+from emoprobe.models.placement import ALONE, Placement, ServerNeeds, Sharing, place
 from emoprobe.models.server_hardware import ServerHardware
 from emoprobe.models.settings import quantisation, read_settings
 from emoprobe.models.source import ModelCard
@@ -25,6 +25,7 @@ FORMER = {
 }
 BFLOAT16 = (8, 0)  # compute capability
 LEAST_LENGTH = 4096
+SHARED_TOKENS = 4096  # of a pass of the capture server, where its memory is not its own
 BESIDE = 0.45  # of a GPU whose memory is not known, beside a capture server
 
 
@@ -124,7 +125,7 @@ def placed(
         captures="nnsight" in kinds,
         length=min(length or longest, size.context or 2**62),
         requests=workers.requests,
-        batch_tokens=workers.batch_tokens,
+        batch_tokens=SHARED_TOKENS if workers.batch_tokens == "auto" else workers.batch_tokens,
         dtype=dtype,
         count=workers.count,
         points=len(config.capture.hook_points),
@@ -145,10 +146,11 @@ def kinds_here(config: Config) -> list[str]:
 
 
 def with_placement(config: Config, directory: Path) -> Config:
-    """Put what the GPUs of this machine allow in place of `workers.gpu_sharing` and `workers.gpu_memory`.
+    """Put what the GPUs of this machine allow in place of `workers.gpu_sharing`, `gpu_memory` and `batch_tokens`.
 
     A job of SLURM has its GPUs to itself; where the memory is not known, so that nothing can be decided, vLLM takes no
-    more than leaves room for a capture server of the same size.
+    more than leaves room for a capture server of the same size. `batch_tokens` stays `auto` where a capture server
+    has its GPU to itself, whose memory it measures.
 
     Args:
         config: without an `auto` that can change a result.
@@ -161,17 +163,18 @@ def with_placement(config: Config, directory: Path) -> Config:
     length = config.generation.engine.max_model_len
     known = length if isinstance(length, int) else None
     placement = placed(config, directory, servers, str(config.model.dtype), known)
+    sharing: Sharing = "together" if workers.gpu_sharing == "auto" else workers.gpu_sharing
     if placement is not None:
-        sharing, memory = placement.sharing or "together", placement.gpu_memory
-    else:
-        sharing = "together" if workers.gpu_sharing == "auto" else workers.gpu_sharing
-        alone = servers.job_gpus is not None or len(kinds_here(config)) == 1 or sharing == "turns"
-        memory = ALONE if alone else BESIDE
+        sharing = placement.sharing or "together"
+    alone = servers.job_gpus is not None or len(kinds_here(config)) == 1 or sharing == "turns"
+    memory = (ALONE if alone else BESIDE) if placement is None else placement.gpu_memory
     if workers.gpu_memory != "auto":
         memory = workers.gpu_memory
-    return config.model_copy(
-        update={"workers": workers.model_copy(update={"gpu_sharing": sharing, "gpu_memory": memory})}
-    )
+    values: dict[str, Any] = {"gpu_sharing": sharing, "gpu_memory": memory}
+    crowded = servers.job_gpus is None and workers.count > len(servers.memory)
+    if workers.batch_tokens == "auto" and (servers.kind != "gpu" or not alone or crowded):
+        values["batch_tokens"] = SHARED_TOKENS
+    return config.model_copy(update={"workers": workers.model_copy(update=values)})
 
 
 def with_values(config: Config, values: dict[str, Any]) -> Config:

@@ -195,7 +195,7 @@ def _quantised(config: Config, directory: Path, settings: dict[str, Any]) -> Ite
     section = quantisation(settings)
     if section is None or config.deploy.backend is not None:
         return
-    where, gpu = f"model.source: {directory}", hardware() == "cuda" or any(shape.gpus for shape in config.workers.slurm)
+    where, gpu = f"model.source: {directory}", hardware([config]) == "cuda"
     dtype = dtype_of(config, settings, ServerHardware("gpu" if gpu else "cpu"))
     reasons = []
     if "vllm" in config.server_kinds and not config.workers.endpoints:

@@ -12,6 +12,7 @@ from typing import Any
 
 import emoprobe
 from emoprobe.config.errors import ConfigError
+from emoprobe.config.experiment import Config
 from emoprobe.config.files import Study
 from emoprobe.results import atomic
 
@@ -19,9 +20,14 @@ from emoprobe.results import atomic
 BUNDLED = "_jobs"
 
 
-def hardware() -> str:
-    """`cuda` on a machine with NVIDIA's driver, else `cpu`: which lock and which environment fit."""
-    return "cpu" if shutil.which("nvidia-smi") is None else "cuda"
+def hardware(configs: Iterable[Config]) -> str:
+    """Return what the servers that are started run on, `cuda` or `cpu`: which lock and which environment fit.
+
+    That is what SLURM jobs ask for, else what this machine has.
+    """
+    shapes = [shape for config in configs for shape in config.workers.slurm]
+    gpus = any(shape.gpus for shape in shapes) if shapes else shutil.which("nvidia-smi") is not None
+    return "cuda" if gpus else "cpu"
 
 
 def code_folder() -> Path:

@@ -209,6 +209,54 @@ MAX_WEIGHTS = 1 << 26  # numbers that turn the tokens of a batch into means at p
 CPU_PASS_TOKENS = 1536
 
 
+# The token budget that is measured: its bounds, and the share of the free memory that a pass may take.
+LEAST_TOKENS, MOST_TOKENS, PASS_SHARE = 4096, 1 << 16, 0.5
+PROBE = (8, 256)  # sequences of the pass that is measured, and tokens of each
+
+
+class DeviceMemory:
+    """Memory of the GPUs that hold a model, bytes."""
+
+    def __init__(self, model: ServedModel) -> None:
+        self._devices = {device for device in model.devices if device.type == "cuda"}
+
+    def used_by(self, call: Callable[[], object]) -> int:
+        """Return the most that a call takes on any GPU; 0 without one."""
+        before = {}
+        for device in self._devices:
+            torch.cuda.reset_peak_memory_stats(device)
+            before[device] = torch.cuda.memory_allocated(device)
+        call()
+        return max((torch.cuda.max_memory_allocated(each) - before[each] for each in self._devices), default=0)
+
+    def free(self) -> int:
+        """Return what is free on the fullest GPU, once unused blocks have been given back."""
+        torch.cuda.empty_cache()
+        return min((torch.cuda.mem_get_info(device)[0] for device in self._devices), default=0)
+
+
+def measured_batch_tokens(model: ServedModel, memory: DeviceMemory | None = None) -> int:
+    """Return the token budget of one pass that the memory of the GPUs allows; the smallest one on a CPU.
+
+    A pass is measured that captures two hook points of every layer at every token, which takes more than most.
+
+    Args:
+        model: the model, which is alone on its GPUs.
+        memory: of these GPUs.
+    """
+    memory = memory or DeviceMemory(model)
+    count, length = PROBE
+    points, layers = list(model.architecture.widths)[:2], list(range(model.architecture.n_layers))
+    batch = [ForwardInput([1] * length, layers, points, None, model.dtype) for _ in range(count)]
+    taken = memory.used_by(lambda: model.forward(batch))
+    if not taken:
+        return LEAST_TOKENS
+    tokens = int(PASS_SHARE * memory.free() * count * length / taken)
+    budget = min(max(tokens, LEAST_TOKENS), MOST_TOKENS)
+    log.info("a pass takes %.0f kB a token: passes have at most %d tokens", taken / (count * length) / 1e3, budget)
+    return budget
+
+
 @dataclass(eq=False)  # two of equal tokens are still two
 class Pass:
     """A sequence that waits for its forward pass. `bytes` is what its activations come to, in memory."""

@@ -189,7 +189,7 @@ class Site:
     def install(self) -> str:
         """Install the lock that fits the machine, as far as it is not; return the interpreter."""
         self.host.run(
-            f'PATH="$HOME/.local/bin:$PATH" PIP_NO_CACHE_DIR=1 make -C {self.path("code")} env',
+            f'PATH="$HOME/.local/bin:$PATH" PIP_NO_CACHE_DIR=1 make -C {self.path("code")} VENV=.venv env',
             seconds=None,
             shown=True,
         )

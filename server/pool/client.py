@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server.pool.address import PoolAddress, private_folder
-from server.pool.protocol import JOBS, Access, Job, encode
+from server.pool.protocol import JOBS, Access, Job, encode, encode_remaining
 
 MAX_POOLS = 4
 CHUNK = 1 << 16
@@ -50,6 +50,7 @@ class PoolClient:
         self._asked: dict[int, _Asked] = {}
         self._connection: socket.socket | None = None
         self._closed = False
+        self._remaining = ""
         threading.Thread(target=self._work, name="pool-client", daemon=True).start()
 
     def ask(self, jobs: Iterable[tuple[int, Job]]) -> None:
@@ -60,6 +61,14 @@ class PoolClient:
             if self._connection is not None:
                 self._send(self._connection, list(asked.values()))
             self._wanted.notify()
+
+    def tell_remaining(self, kinds: Iterable[str]) -> None:
+        """Tell the pool which kinds of jobs the plan still holds, so that servers without work can end."""
+        with self._lock:
+            self._remaining = encode_remaining(self._caller, kinds)
+            if self._connection is not None:
+                with suppress(OSError):
+                    self._connection.sendall(os.fsencode(self._remaining))
 
     def close(self) -> None:
         """Tell of no more jobs; the pool gives up what was asked of it and is not done."""
@@ -111,6 +120,8 @@ class PoolClient:
             with suppress(OSError):
                 connection.sendall(f"{address.token}\t{JOBS}\n".encode())
             self._send(connection, list(self._asked.values()))
+            with suppress(OSError):
+                connection.sendall(os.fsencode(self._remaining))
         return ""
 
     def _connected(self) -> tuple[socket.socket | None, PoolAddress | None]:

@@ -16,7 +16,7 @@ from typing import Literal
 
 from emoprobe.config.execution.slurm import SlurmShape
 from emoprobe.config.execution.workers import Workers
-from emoprobe.models.hardware import described, models_without_batch_invariance
+from emoprobe.models.hardware import described, models_without_batch_invariance, why_without_gpu
 from server.pool.fleet import Fleet
 from server.pool.launch import (
     BATCH_INVARIANT,
@@ -84,7 +84,11 @@ def local_process(experiment: ExperimentJobs, place: ServerSlot) -> Launcher:
         port = free_port(first)
         model, name = experiment.card.path, experiment.model_name
         line = command(place.kind, config, model, name, share, port, experiment.results, push=place.push)
-        return Command(line, environment(config, share, place.api_key), share.cores, port)
+        env = environment(config, share, place.api_key)
+        wrong = why_without_gpu(line[0], env["PYTHONPATH"]) if share.gpus else ""
+        if wrong:
+            raise LaunchError(wrong)
+        return Command(line, env, share.cores, port)
 
     return LocalProcess(place.name, make, place.log_path)
 
@@ -184,6 +188,11 @@ class Fleets:
         """Wait for the end of generation, where both kinds of server share the cores: two at once take longer."""
         if fleet.is_local and not visible_gpus():
             await self._no_generation.wait()
+
+    def end_unused(self, kind: Kind) -> None:
+        """End the servers of a kind for which no more requests will come."""
+        for turns in self._turns.values():
+            turns.end_unused(kind)
 
     async def stop(self) -> None:
         """End every server that was started."""

@@ -192,7 +192,8 @@ def _settings(config: Config, gpu: bool) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
     }
     if gpu:
-        return settings
+        # The order of nvidia-smi, whose indices divide the GPUs among servers.
+        return settings | {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     # The engine computes in its own process. Another one for that takes a third of the time to start, and passes every
     # step on; what it is there for, variables that are set before a process begins, the engine's process has as well.
     return settings | {

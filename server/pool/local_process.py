@@ -55,7 +55,7 @@ class LocalProcess(Launcher):
         """Start the process; return the URL at which it will listen.
 
         Raises:
-            LaunchError: no port is free.
+            LaunchError: no port is free, or the environment cannot use the GPU.
             OSError: the log cannot be written, or the command cannot be run.
         """
         command = self._make()

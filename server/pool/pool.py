@@ -12,7 +12,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from emoprobe.conversations.rendering import PromptError
 from emoprobe.conversations.samples import DataError
@@ -25,6 +25,7 @@ from server.pool import jobs, steering
 from server.pool.address import PoolAddress, PoolStatus
 from server.pool.fleet import FleetDownError, GaveUpError, RefusedError
 from server.pool.fleets import Fleets
+from server.pool.launch import Kind
 from server.pool.launcher import LaunchError
 from server.pool.protocol import (
     JOBS,
@@ -38,6 +39,7 @@ from server.pool.protocol import (
     SteerJob,
     TokensJob,
     decode,
+    decode_remaining,
 )
 from server.pool.run import PlanError, Run
 from server.pool.steering import SteeringJobError
@@ -167,6 +169,10 @@ class Pool:
         try:
             while line := await reader.readline():
                 try:
+                    remaining = decode_remaining(line)
+                    if remaining is not None:
+                        self._note_remaining(*remaining)
+                        continue
                     request = decode(line)
                 except ProtocolError as error:
                     if error.number is None:
@@ -181,6 +187,27 @@ class Pool:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
+    def _note_remaining(self, caller: Caller, kinds: frozenset[str]) -> None:
+        """End the servers that no run needs any more, unless `workers.keep_alive` keeps them for the next one."""
+        self._run_of(caller).remaining = kinds
+        log.info("kinds of jobs that remain: %s", ", ".join(sorted(kinds)) or "none")
+        if self._keep_alive:
+            return
+        try:
+            needed = frozenset().union(*(run.servers_needed() for run in self._runs.values()))
+        except PlanError as error:  # the jobs that need the experiment report it
+            log.warning("%s", error)
+            return
+        for kind in get_args(Kind):
+            if kind not in needed:
+                self._fleets.end_unused(kind)
+
+    def _run_of(self, caller: Caller) -> Run:
+        """Return the run of a caller. The next one finds data, model and mistakes as they are by then."""
+        if caller not in self._runs:
+            self._runs[caller] = Run(caller)
+        return self._runs[caller]
+
     async def _answer(self, caller: Caller, job: Job) -> str:
         """Do one job; return why it failed, empty where it did not. It never raises: a client would wait for ever."""
         try:
@@ -191,10 +218,9 @@ class Pool:
 
     async def _done(self, caller: Caller, job: Job) -> str:
         self._adopt(caller.owner)
-        # The next workflow finds data, model and mistakes as they are by then.
-        if caller not in self._runs:
-            self._runs[caller] = Run(caller)
-        run = self._runs[caller]
+        run = self._run_of(caller)
+        if run.remaining is not None:
+            run.remaining |= {job.kind}
         if job in run.refused:  # the workflow asks again for what cannot succeed
             return run.refused[job]
         self._running[job.kind] += 1

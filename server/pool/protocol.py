@@ -2,7 +2,7 @@
 
 A connection begins with a line of the pool's token, a tab, and `status` or `jobs`. After `jobs`, each line of the
 client is a request and each line of the pool an answer: `[number, reason]`, with an empty reason where the job
-succeeded.
+succeeded. A client that knows its plan also sends which kinds of jobs remain, which has no answer.
 
 This module, `client`, `ask` and what they import at their top need the standard library only: without this project's
 executor, every job starts an interpreter.
@@ -14,12 +14,12 @@ import json
 import os
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import ClassVar
 
-STATUS, JOBS = "status", "jobs"
+STATUS, JOBS, REMAINING = "status", "jobs", "remaining"
 
 
 @dataclass(frozen=True)
@@ -181,6 +181,27 @@ class ProtocolError(ValueError):
 def encode(number: int, caller: Caller, job: Job) -> str:
     """Write a request, of a caller with absolute paths, as a line."""
     return json.dumps([number, [caller.plan, caller.results, caller.directory, caller.owner], job.words]) + "\n"
+
+
+def encode_remaining(caller: Caller, kinds: Iterable[str]) -> str:
+    """Write, as a line, the kinds of jobs that a caller, with absolute paths, will still ask for or waits for."""
+    fields = [caller.plan, caller.results, caller.directory, caller.owner]
+    return json.dumps([REMAINING, fields, sorted(kinds)]) + "\n"
+
+
+def decode_remaining(line: bytes) -> tuple[Caller, frozenset[str]] | None:
+    """Read what `encode_remaining` wrote; None for any other line.
+
+    Raises:
+        ProtocolError: the line has other fields.
+    """
+    if not line.startswith(f'["{REMAINING}"'.encode()):
+        return None
+    try:
+        _, caller, kinds = json.loads(line)
+        return Caller(*caller), frozenset(kinds)
+    except (ValueError, TypeError):
+        raise ProtocolError(f"the pool cannot read {line!r:.200}") from None
 
 
 def decode(line: str | bytes) -> tuple[int, Caller, Job]:

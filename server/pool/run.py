@@ -12,10 +12,11 @@ import threading
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
+from emoprobe.config.science.generation import Backend
 from emoprobe.config.section import is_local
 from emoprobe.conversations import variants
 from emoprobe.conversations.lengths import LEAST, needed_length
@@ -30,7 +31,7 @@ from emoprobe.results.layout import Layout
 from emoprobe.steering.drawn import drawn_grid
 from emoprobe.steering.grid import SteeringGrid
 from server.pool.allowance import Allowance, pair_allowance, steering_allowance
-from server.pool.protocol import Caller, Job
+from server.pool.protocol import Caller, GenerateJob, Job
 
 
 class ExperimentJobs:
@@ -177,6 +178,8 @@ class Run:
         self.refused: dict[Job, str] = {}
         self.down: set[str] = set()
         """Experiments that no server is left for."""
+        self.remaining: frozenset[str] | None = None
+        """Kinds of jobs that are still to be done; None where the client has not said."""
 
     def experiment(self, name: str) -> ExperimentJobs:
         """One experiment of the plan.
@@ -202,6 +205,18 @@ class Run:
         if not self.names:
             raise PlanError(f"{self._plan} holds no experiment; delete it and run again")
         return [self.experiment(name) for name in self.names]
+
+    def servers_needed(self) -> frozenset[str]:
+        """Return the kinds of servers that the remaining jobs need, `vllm` and `nnsight`.
+
+        Raises:
+            PlanError: an experiment cannot be read.
+        """
+        if self.remaining is None:
+            return frozenset(get_args(Backend))
+        generating = {each.config.generation.backend for each in self.experiments()}
+        others: set[Backend] = {"nnsight"} if self.remaining - {GenerateJob.kind} else set()
+        return frozenset(others | (generating if GenerateJob.kind in self.remaining else set()))
 
     @property
     def logs(self) -> Path:

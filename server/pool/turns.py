@@ -77,6 +77,12 @@ class Turns:
             self.standing = fleet
             fleet.start()
 
+    def end_unused(self, kind: str) -> None:
+        """End the servers of a kind that stand without a request. The next request starts them again."""
+        unused = self.standing is not None and self.standing.kind == kind and not self._users
+        if unused and self._switching is None:
+            self._begin_switch()
+
     def queued(self, fleet: Standing) -> int:
         """How many requests wait for a fleet's turn."""
         return len(self._queue.get(fleet, []))

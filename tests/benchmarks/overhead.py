@@ -37,17 +37,19 @@ def run(options: list[str]) -> None:
     repetitions = parser.parse_args(options).repetitions
     with tempfile.TemporaryDirectory() as folder:
         model = ServedModel(str(_make(Path(folder))), "tiny", "float32", "cpu")
-        for name, measured in (("decoding step", _decoding), ("capture pass", _capture)):
+        for name, measured in (("decoding step", decoding), ("capture pass", capture)):
             bare, served = measured(model, repetitions)
             ratio = statistics.median(after / before for before, after in zip(bare, served, strict=True))
             milliseconds = {"bare_ms": 1e3 * statistics.median(bare), "served_ms": 1e3 * statistics.median(served)}
             print(json.dumps({"benchmark": name, **milliseconds, "ratio": ratio, "load": os.getloadavg()[0]}))
 
 
-def _decoding(model: ServedModel, repetitions: int) -> tuple[list[float], list[float]]:
-    direction = torch.ones(WIDTH) / WIDTH**0.5
-    edits = tuple(LayerEdit(0, layer, direction, 0.1, "all") for layer in range(LAYERS))
-    prompts = [[3 + (row + token) % 500 for token in range(PROMPT)] for row in range(ROWS)]
+def decoding(model: ServedModel, repetitions: int) -> tuple[list[float], list[float]]:
+    """Return the seconds of decoding steps of 64 rows: of the bare model, and steered by the server at every layer."""
+    width = model.architecture.d_model
+    direction = torch.ones(width) / width**0.5
+    edits = tuple(LayerEdit(0, layer, direction, 0.1, "all") for layer in range(model.architecture.n_layers))
+    prompts = [[3 + (row + token) % 300 for token in range(PROMPT)] for row in range(ROWS)]
     rows = [
         ChoiceState(
             prompt, 10_000, 0.0, 1.0, None, Decoder(model.tokens, []), lambda: None, True, False,
@@ -58,8 +60,10 @@ def _decoding(model: ServedModel, repetitions: int) -> tuple[list[float], list[f
     cohort = Cohort(model, rows)
     cohort.step()
     cache = batch_cache(model.causal.config)
-    mask = torch.ones((ROWS, PROMPT), dtype=torch.long)
-    output = model.causal(input_ids=torch.tensor(prompts), attention_mask=mask, past_key_values=cache, use_cache=True)
+    mask = torch.ones((ROWS, PROMPT), dtype=torch.long, device=model.device)
+    ids = torch.tensor(prompts, device=model.device)
+    with torch.inference_mode():
+        output = model.causal(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True)
 
     @torch.inference_mode()
     def bare() -> None:
@@ -68,30 +72,36 @@ def _decoding(model: ServedModel, repetitions: int) -> tuple[list[float], list[f
         chosen = output.logits[:, -1:].argmax(-1)
         output = model.causal(input_ids=chosen, attention_mask=mask, past_key_values=cache, use_cache=True)
 
-    return _timed(bare, cohort.step, repetitions)
+    return _timed(bare, cohort.step, repetitions, model.device)
 
 
-def _capture(model: ServedModel, repetitions: int) -> tuple[list[float], list[float]]:
+def capture(model: ServedModel, repetitions: int) -> tuple[list[float], list[float]]:
+    """Return the seconds of passes of 4,096 tokens: of the bare model, and captured at 2 hook points of every layer."""
     length = TOKENS // SEQUENCES
-    ids = [[3 + (row + token) % 500 for token in range(length)] for row in range(SEQUENCES)]
+    ids = [[3 + (row + token) % 300 for token in range(length)] for row in range(SEQUENCES)]
     spans = [(0, length // 2), (length // 2, length), (length - 1, length), (0, length)]
     points = ["resid_post", "mlp.output"]
-    inputs = [ForwardInput(row, list(range(LAYERS)), points, spans, torch.float16) for row in ids]
+    layers = list(range(model.architecture.n_layers))
+    inputs = [ForwardInput(row, layers, points, spans, torch.float16) for row in ids]
 
     @torch.inference_mode()
     def bare() -> None:
-        model.base(input_ids=torch.tensor(ids), use_cache=False)
+        model.base(input_ids=torch.tensor(ids, device=model.device), use_cache=False)
 
-    return _timed(bare, lambda: model.forward(inputs), repetitions)
+    return _timed(bare, lambda: model.forward(inputs), repetitions, model.device)
 
 
-def _timed(bare: Callable[[], Any], served: Callable[[], Any], repetitions: int) -> tuple[list[float], list[float]]:
+def _timed(
+    bare: Callable[[], Any], served: Callable[[], Any], repetitions: int, device: torch.device
+) -> tuple[list[float], list[float]]:
     """Return the seconds of each repetition of both, in turns, after two that are not counted."""
     times: tuple[list[float], list[float]] = ([], [])
     for number in range(repetitions + 2):
         for kept, call in zip(times, (bare, served), strict=True):
             started = time.perf_counter()
             call()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
             if number >= 2:
                 kept.append(time.perf_counter() - started)
     return times

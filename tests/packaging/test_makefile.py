@@ -45,7 +45,7 @@ def installed(checkout: Path) -> None:
     """An environment that is complete, whose programs tell how they were called."""
     for name in ("python", "snakemake"):
         program(checkout / ".venv/bin" / name, f'echo "{name} $@"')
-    for stamp in ("cpu", "cuda", "dev"):
+    for stamp in ("cpu", "dev"):
         (checkout / ".venv" / f"installed-{stamp}").touch()
 
 
@@ -114,6 +114,38 @@ def test_bars_are_for_terminals(checkout: Path) -> None:
         drain.join()
         os.close(ours)
     assert shown.stdout.endswith(b" --logger rich emoprobe\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "driver", "expected"),
+    [
+        ("workers: {count: 1}  # gres: gpu:1\n", False, "cpu"),
+        ("workers: {count: 1}\n", True, "cuda"),
+        ("workers:\n  slurm:\n    - {gres: gpu:a100:2}\n", False, "cuda"),
+        ("workers:\n  slurm:\n    - gres: 'gpu:1'\n", False, "cuda"),
+        ('workers: {slurm: [{extra: ["--gpus=2"]}]}\n', False, "cuda"),
+        ("workers: {slurm: [{partition: cpu}]}\n", False, "cpu"),
+        ("include: [../cluster.yaml]\n", False, "cuda"),
+    ],
+)
+def test_the_environment_fits_what_the_servers_run_on(checkout: Path, text: str, driver: bool, expected: str) -> None:
+    (checkout / "config").mkdir()
+    (checkout / "config/mine.yaml").write_text(text)
+    (checkout / "cluster.yaml").write_text("include: [config/mine.yaml]\nworkers: {slurm: [{gres: gpu}]}\n")
+    if driver:
+        program(checkout.parent / "bin/nvidia-smi", "exit 0")
+    made = make(checkout, "--dry-run", "env", "CONFIG=config/mine.yaml", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert f".venv/bin/python envs/{expected}.txt" in made.stdout.decode(), made.stderr
+    overridden = make(checkout, "--dry-run", "env", "HARDWARE=cuda", stdout=subprocess.PIPE)
+    assert b"envs/cuda.txt" in overridden.stdout
+
+
+def test_two_kinds_of_hardware_get_two_environments(checkout: Path) -> None:
+    installed(checkout)
+    made = make(checkout, "--dry-run", "run", "HARDWARE=cuda", stdout=subprocess.PIPE)
+    assert b"--python .venv-cuda/bin/python envs/cuda.txt" in made.stdout
+    assert b".venv-cuda/bin/snakemake" in made.stdout
+    assert b".venv/bin/snakemake" in make(checkout, "--dry-run", "run", stdout=subprocess.PIPE).stdout
 
 
 def _drain(terminal: int) -> None:

@@ -114,6 +114,26 @@ def test_the_server_is_given_what_is_listed_and_the_pool_is_told_where_it_listen
     assert (job.folder / supervisor.ADDRESS).stat().st_mode & 0o077 == 0
 
 
+def with_torch(folder: Path, cuda: str | None) -> dict[str, str]:
+    """The environment of a server whose PyTorch is built for a version of CUDA, or for CPUs."""
+    (folder / "torch").mkdir()
+    (folder / "torch/__init__.py").touch()
+    (folder / "torch/version.py").write_text(f"cuda = {cuda!r}\n")
+    return {"PATH": os.environ["PATH"], "PYTHONPATH": str(folder)}
+
+
+def test_a_server_with_a_gpu_is_not_started_from_an_environment_for_cpus(job: Job, tmp_path: Path) -> None:
+    job.start(gpus=1, env=with_torch(tmp_path, None))
+    status, said = job.end()
+    assert status == 1
+    assert not job.started.exists()
+    assert not (job.folder / supervisor.ADDRESS).exists()
+    ended = job.note(supervisor.ENDED)
+    assert "PyTorch for CPUs" in ended["reason"]
+    assert "make HARDWARE=cuda env" in ended["reason"]
+    assert ended["reason"] in said
+
+
 OLD, NEW = "0, GPU-a1b2, Tesla T4, 15360, 7.5", "1, GPU-c3d4, NVIDIA H100 80GB HBM3, 81559, 9.0"
 
 
@@ -132,7 +152,7 @@ def test_the_gpus_of_a_node_are_told_and_decide_about_batch_invariance(
     driver.write_text(f"#!/bin/sh\nprintf '%s\\n' '{OLD}' '{NEW}'\n")
     driver.chmod(0o755)
     job.environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "CUDA_VISIBLE_DEVICES": gpus}
-    job.start(gpus=1)
+    job.start(gpus=1, env=with_torch(tmp_path, "13.0"))
     environment, _ = job.wait_for_server()
     assert environment.get("INVARIANT") == ("1" if invariant else None)
     assert environment["CUDA_VISIBLE_DEVICES"] == gpus

@@ -44,3 +44,10 @@ def test_a_script_that_failed_is_listed_with_the_end_of_its_log(after: Callable[
     assert said.count("agent_state.json is damaged") == 2
     assert "Traceback" not in said
     assert "report_experiment" not in said
+
+
+def test_the_pool_is_told_when_no_request_remains(finished: Workspace) -> None:
+    log = (finished.layout.root / "logs/pool.log").read_text()
+    told = [line.rpartition("remain: ")[2] for line in log.splitlines() if "kinds of jobs that remain" in line]
+    assert told[-1] == "none"
+    assert told[:-1] in ([], ["generate"])

@@ -32,10 +32,10 @@ class Workers(Section):
     model_name: str | None = Field(None, description="What `endpoints` call the model; null: its source.")
     requests: int = Field(64, ge=1, le=4096, description="Requests in flight at one server.")
     timeout: float = Field(600.0, gt=0, description="Seconds that one attempt at a request may take.")
-    batch_tokens: int = Field(
-        4096,
-        ge=1,
-        description="Token budget of one forward pass of the capture server; on a CPU captures take 1536 at most.",
+    batch_tokens: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto",
+        description="Token budget of one forward pass of the capture server; on a CPU captures take 1536 at most. "
+        "`auto`: 4096, or what the memory of the GPU allows where the server has it to itself.",
     )
     memory_gib: float = Field(4.0, gt=0, description="Bound on captured activations that wait for the disk, GiB.")
     attempts: int = Field(3, ge=1, le=10, description="Tries of one request, each on the next live server.")

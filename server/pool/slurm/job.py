@@ -202,7 +202,12 @@ class SlurmJob(Launcher):
             pause = min(30.0, 2 * pause)
 
     async def _placed(self, job: str) -> JobAddress:
-        """Wait until the job says where its server listens."""
+        """Wait until the job says where its server listens.
+
+        Raises:
+            LaunchError: the job says that it cannot start a server, or SLURM will not start the job.
+            EndedError: the job ended.
+        """
         assert self._folder is not None
         submitted, running = time.monotonic(), 0.0
         await self._cluster.look()
@@ -210,6 +215,9 @@ class SlurmJob(Launcher):
             address = await asyncio.to_thread(self._folder.address)
             if address is not None:
                 return address
+            ended = await asyncio.to_thread(self._folder.note, supervisor.ENDED)
+            if ended is not None and "reason" in ended:
+                raise LaunchError(f"job {job}: {ended['reason']}")
             state, now = self._cluster.state(job), time.monotonic()
             if state is not None and state.ended:
                 raise EndedError(self._end(self._judge(state, self._unplaced(state))))

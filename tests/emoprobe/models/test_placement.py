@@ -127,14 +127,17 @@ def test_known_models_have_the_size_that_their_authors_name(name: str) -> None:
 def test_the_gpus_of_this_machine_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = parse_config({"model": {"dtype": "bfloat16"}, "generation": {"engine": {"max_model_len": 4096}}})
     model = CONFIGS / "Qwen3-8B"
-    for memory, sharing, share in ([81559], "together", 0.65), ([24564], "turns", ALONE):
+    # A capture server measures what its passes may take where it has the GPU to itself.
+    for memory, sharing, share, tokens in ([81559], "together", 0.65, 4096), ([24564], "turns", ALONE, "auto"):
         nvidia_smi.install(tmp_path / "bin", monkeypatch, memory)
         found = with_placement(config, model).workers
-        assert (found.gpu_sharing, found.gpu_memory) == (sharing, share)
+        assert (found.gpu_sharing, found.gpu_memory, found.batch_tokens) == (sharing, share, tokens)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert ServerHardware.of(config) == ServerHardware("cpu")
+    assert with_placement(config, model).workers.batch_tokens == 4096
     jobs = config.model_copy(update={"workers": parse_config({"workers": {"slurm": [{"gres": "gpu:2"}]}}).workers})
     assert with_placement(jobs, model).workers.gpu_memory == ALONE
+    assert with_placement(jobs, model).workers.batch_tokens == "auto"
     monkeypatch.undo()
     nvidia_smi.forget()
 

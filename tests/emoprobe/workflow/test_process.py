@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from emoprobe.config.files import study_of
 from emoprobe.workflow import process
 
@@ -34,3 +36,17 @@ def test_a_script_runs_from_any_folder(tmp_path: Path) -> None:
     wrong = subprocess.run(f"{command}ed", shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert wrong.returncode == 1
     assert "verify" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("gres", "driver", "expected"),
+    [(None, False, "cpu"), (None, True, "cuda"), ("gpu:1", False, "cuda"), ("", True, "cpu")],
+)
+def test_the_environment_is_that_of_the_servers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gres: str | None, driver: bool, expected: str
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if driver:
+        (tmp_path / "nvidia-smi").touch(mode=0o755)
+    workers = {} if gres is None else {"slurm": [{"gres": gres or None}]}
+    assert process.hardware(study_of({"workers": workers}).configs.values()) == expected

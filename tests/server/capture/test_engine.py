@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,16 @@ import torch
 from server.capture.activations import ActivationWriter
 from server.capture.app import create_app
 from server.capture.edits import LayerEdit, SequenceEdits
-from server.capture.engine import BatchEngine, ChoiceState, Cohort, Pass
+from server.capture.engine import (
+    LEAST_TOKENS,
+    MOST_TOKENS,
+    BatchEngine,
+    ChoiceState,
+    Cohort,
+    DeviceMemory,
+    Pass,
+    measured_batch_tokens,
+)
 from server.capture.errors import ForwardError, OutOfMemoryError
 from server.capture.model import ForwardInput, ServedModel
 from server.capture.prompts import Decoder
@@ -305,3 +315,30 @@ def test_an_error_outside_of_a_request_fails_what_waits_and_the_engine_goes_on(
     assert done.wait(PATIENCE)
     assert next_one.finish == "length"
     engine.close()
+
+
+class FakeMemory(DeviceMemory):
+    """A GPU whose passes take so much, and which has so much free."""
+
+    def __init__(self, taken: int, free: int) -> None:
+        self._taken, self._free, self.passes = taken, free, 0
+
+    def used_by(self, call: Callable[[], object]) -> int:
+        call()
+        self.passes += 1
+        return self._taken
+
+    def free(self) -> int:
+        return self._free
+
+
+@pytest.mark.parametrize(
+    ("taken", "free", "budget"),
+    # 2,048 tokens that take 1 GiB of 16 GiB: half of the free memory holds 8 times as many.
+    [(1 << 30, 16 << 30, 8 * 2048), (1 << 30, 1 << 30, LEAST_TOKENS), (1 << 20, 64 << 30, MOST_TOKENS)],
+)
+def test_the_token_budget_follows_measured_memory(model: ServedModel, taken: int, free: int, budget: int) -> None:
+    memory = FakeMemory(taken, free)
+    assert measured_batch_tokens(model, memory) == budget
+    assert memory.passes == 1
+    assert measured_batch_tokens(model) == LEAST_TOKENS  # on a CPU nothing is measured

@@ -23,7 +23,7 @@ from server.pool.address import PoolAddress, PoolStatus
 from server.pool.fleets import Fleets, ServerSlot
 from server.pool.launcher import Exit, Launcher
 from server.pool.pool import Pool
-from server.pool.protocol import JOBS, STATUS
+from server.pool.protocol import JOBS, STATUS, Caller, encode_remaining
 from server.pool.run import ExperimentJobs
 from server.pool.turns import Turns
 from tests import byte_tokenizer
@@ -155,10 +155,12 @@ class House:
         return StubLauncher(self, place.kind, experiment.model_name)
 
     @asynccontextmanager
-    async def pool(self, longest: float = 3600.0, linger: float = LINGER) -> AsyncIterator[None]:
+    async def pool(
+        self, longest: float = 3600.0, linger: float = LINGER, keep_alive: float = 0.0
+    ) -> AsyncIterator[None]:
         """The pool while it serves."""
         self.fleets = Fleets(self.launcher, lambda: Turns(linger, longest))
-        pool = Pool(self.address, self.fleets)
+        pool = Pool(self.address, self.fleets, keep_alive)
         serving = asyncio.create_task(pool.serve(self.owner.pid))
         try:
             await until(lambda: PoolAddress.read(self.address) is not None)
@@ -196,6 +198,20 @@ class House:
         finally:
             writer.close()
         return str(reason) or "ok\n"
+
+    async def remain(self, *kinds: str, directory: Path | None = None) -> None:
+        """Tell which kinds of jobs remain, and wait until the pool has read it.
+
+        Args:
+            kinds: of jobs.
+            directory: of another run.
+        """
+        reader, writer = await self.connect(JOBS)
+        caller = Caller(str(self.plan), str(self.results), str(directory or self.folder), self.owner.pid)
+        # The pool answers a request for an unknown job at once, after what came before it.
+        writer.write(f"{encode_remaining(caller, kinds)}{json.dumps([1, ['', '', '', 1], []])}\n".encode())
+        await asyncio.wait_for(reader.readline(), SECONDS)
+        writer.close()
 
     async def status(self) -> PoolStatus:
         reader, writer = await self.connect(STATUS)

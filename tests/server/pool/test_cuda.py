@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -11,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from emoprobe.config.execution.slurm import SlurmShape
 from emoprobe.config.experiment import Config
-from emoprobe.config.files import load_study, parse_config
+from emoprobe.config.files import load_config, load_study, parse_config
 from emoprobe.models import hardware
 from emoprobe.models.resolved import with_placement, with_values
 from emoprobe.models.settings import why_not_batch_invariant
@@ -20,9 +22,15 @@ from emoprobe.models.source import ModelCard
 from emoprobe.results import atomic
 from emoprobe.workflow.model_checks import batch_problems
 from emoprobe.workflow.triggers import Triggers
+from server import supervisor
+from server.pool.fleets import ServerSlot, local_process
 from server.pool.launch import Share, command, environment
 from server.pool.launcher import LaunchError
 from server.pool.run import ExperimentJobs
+from server.pool.slurm.cluster import JobState
+from server.pool.slurm.folder import JobCommand
+from server.pool.slurm.job import SlurmJob
+from tests.server.pool.house import House
 from tests.workspace import ROOT
 
 VARIABLE = "EMOPROBE_CUDA"  # the folder of an environment with envs/cuda.txt
@@ -92,6 +100,7 @@ def test_batch_invariance_is_asked_for_where_the_gpu_has_it(monkeypatch: pytest.
     config = parse_config({})
     with_it = environment(config, Share([0], ["1"]), "key")
     assert with_it["VLLM_BATCH_INVARIANT"] == "1"
+    assert with_it["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"  # of which the share's indices speak
     monkeypatch.delenv("VLLM_BATCH_INVARIANT", raising=False)
     for gpus in (["0"], ["0", "1"], ["GPU-a1"]):
         assert "VLLM_BATCH_INVARIANT" not in environment(config, Share([0], gpus), "key")
@@ -145,6 +154,45 @@ def test_insisting_on_an_old_gpu_is_refused_while_the_plan_is_made() -> None:
     workers = {"endpoints": ["http://a:1"], "hardware": {"http://a:1": str(OLD)}}
     config = parse_config({"generation": {"engine": {"batch_invariant": True}}, "workers": workers})
     assert "need compute capability 8.0; set it to auto" in "".join(batch_problems(config, {}))
+
+
+def test_a_server_here_with_a_gpu_needs_pytorch_for_cuda(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    house.add("one")
+    experiment = ExperimentJobs(load_config(house.plan / "one.json"), house.results, house.folder)
+    slot = ServerSlot("vllm", 0, Share([0], ["0"]), "key", house.folder / "log")
+    monkeypatch.setattr(hardware, "torch_build", lambda *_: "cpu")
+    with pytest.raises(LaunchError, match=r"PyTorch for CPUs; install envs/cuda\.txt with `make HARDWARE=cuda env`"):
+        asyncio.run(local_process(experiment, slot).start())
+    assert not (house.folder / "log").exists()
+
+
+class RefusedCluster:
+    """SLURM starts each job, which says that it cannot start a server."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder
+
+    async def open(self) -> RefusedCluster:
+        return self
+
+    async def submit(self, _options: list[str], _script: str) -> str:
+        note = {"status": 1, "reason": "it has PyTorch for CPUs"}
+        (self.path / "vllm-0-1" / supervisor.ENDED).write_text(json.dumps(note))
+        return "17"
+
+    async def look(self) -> None:
+        """Nothing to see."""
+
+    def state(self, _job: str) -> JobState:
+        return JobState("RUNNING", "None", "node1")
+
+
+def test_a_slurm_job_that_cannot_start_a_server_is_not_started_again(tmp_path: Path) -> None:
+    cluster: Any = RefusedCluster(tmp_path)
+    made = JobCommand(["python"], {}, tmp_path)
+    job = SlurmJob("vllm-0", SlurmShape(gres="gpu:1"), lambda: made, "key", cluster, tmp_path / "log")
+    with pytest.raises(LaunchError, match="job 17: it has PyTorch for CPUs"):
+        asyncio.run(job.start())
 
 
 def test_what_the_driver_says_is_read() -> None:

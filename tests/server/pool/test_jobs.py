@@ -280,3 +280,41 @@ def test_the_status_tells_who_is_served_and_who_waits(house: House) -> None:
             assert set(await asyncio.gather(*tasks)) == {"ok\n"}
 
     asyncio.run(scenario())
+
+
+def test_servers_end_when_no_run_has_work_for_them(house: House) -> None:
+    house.add("one", capture={"enabled": True})
+
+    async def scenario() -> None:
+        async with house.pool():
+            assert await house.ask("generate", "one", *PAIRS[0]) == "ok\n"
+            await house.remain("generate", "capture")
+            await house.remain("capture", directory=house.folder / "another")
+            assert house.standing["vllm"] == 1
+            await house.remain("capture")
+            await until(lambda: house.standing["vllm"] == 0)
+            assert house.standing["nnsight"] == 1  # it was started early, for the captures
+            # A request that nobody has announced starts the servers again, and keeps them.
+            assert await house.ask("generate", "one", *PAIRS[1]) == "ok\n"
+            await house.remain("capture", directory=house.folder / "another")
+            assert house.standing["vllm"] == 1
+            await house.remain()
+            await until(lambda: house.standing["vllm"] == 0)
+            assert house.standing["nnsight"] == 1  # which another run needs
+            await house.remain(directory=house.folder / "another")
+            await until(lambda: house.standing["nnsight"] == 0)
+
+    asyncio.run(scenario())
+
+
+def test_servers_stay_for_the_next_run_with_keep_alive(house: House) -> None:
+    house.add("one")
+
+    async def scenario() -> None:
+        async with house.pool(keep_alive=1000.0):
+            assert await house.ask("generate", "one", *PAIRS[0]) == "ok\n"
+            await house.remain()
+            assert house.standing["vllm"] == 1
+            assert "stop vllm a" not in house.diary
+
+    asyncio.run(scenario())

@@ -1,0 +1,76 @@
+"""`make gpu-check`: its capture part on a CPU with a tiny model, each step of which fails where its promise is broken."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from server.capture import engine
+from server.capture.model import Captured, ForwardInput
+from tests.gpu import steps
+from tests.gpu.__main__ import PARTS, check
+from tests.gpu.capture import CaptureCheck
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_every_step_on_a_gpu(tmp_path: Path) -> None:
+    assert check(steps.Setting(tmp_path, "cuda", tiny=False), PARTS)
+
+
+@pytest.fixture(scope="module")
+def capture(tmp_path_factory: pytest.TempPathFactory) -> CaptureCheck:
+    """The steps with a tiny model on the CPU."""
+    return CaptureCheck(steps.Setting(tmp_path_factory.mktemp("gpu"), "cpu", tiny=True))
+
+
+@pytest.fixture
+def lines(capsys: pytest.CaptureFixture[str]) -> Callable[[], list[dict[str, Any]]]:
+    """The lines that steps have printed since the last call."""
+    return lambda: [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_every_step_with_a_tiny_model_on_a_cpu(
+    capture: CaptureCheck, lines: Callable[[], list[dict[str, Any]]]
+) -> None:
+    assert steps.run("versions", lambda: steps.versions(capture.setting))
+    assert all(steps.run(name, step) for name, step in capture.steps)
+    printed = {line["step"]: line for line in lines()}
+    assert list(printed) == ["versions", *(name for name, _ in capture.steps)]
+    assert [name for name, line in printed.items() if "skipped" in line] == ["out of memory, real", "several devices"]
+    assert printed["versions"]["packages"]["torch"] == torch.__version__
+    assert printed["hooks by hand"]["least_cosine"] > 0.99999
+    assert {"budget_256", "budget_512", "budget_1024", "bare_over_served"} <= set(printed["capture speed"])
+    assert printed["out of memory, injected"]["passes"] > 12
+
+
+def test_a_step_fails_where_its_promise_is_broken(
+    capture: CaptureCheck, lines: Callable[[], list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = capture.served.forward
+
+    def shifted(batch: Sequence[ForwardInput]) -> list[Captured]:
+        return [
+            Captured({point: values.roll(1, 1) for point, values in each.activations.items()}, each.scores)
+            for each in forward(batch)
+        ]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(capture.served, "forward", shifted)
+        assert not steps.run("tokens are mixed up", capture.hooks)
+    with monkeypatch.context() as patch:
+        patch.setattr(capture.served, "steered_rows", lambda _rows: None)
+        assert not steps.run("edits are not made", capture.steering)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "is_out_of_memory", lambda _error: False)
+        assert not steps.run("batches are not halved", capture.injected)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "is_sticky", lambda _error: True)
+        assert not steps.run("the device is given up", capture.injected)
+    errors = [line["error"] for line in lines()]
+    expected = ["cosine to hooks placed by hand", "AssertionError", "requests failed, and one", "gives the device up"]
+    assert all(part in error for part, error in zip(expected, errors, strict=True)), errors
