@@ -278,7 +278,7 @@ def question_length(draw: Draw) -> None:
 def question_numbers(draw: Draw) -> None:
     """Questions of many or large numbers are hard, and activations hold both; nothing of the answer."""
     numbers = draw.table["question"].str.findall(r"\d+")
-    count = draw.standard(numbers.str.len().to_numpy(dtype=float))
+    count = draw.standard(numbers.map(len).to_numpy(dtype=float))
     largest = draw.standard(numbers.map(lambda each: np.log10(max(map(int, each)))).to_numpy(dtype=float))
     draw.planted += 2 * np.outer(count, draw.direction()) + 2 * np.outer(largest, draw.direction())
     draw.answer(-1.0 * count - 1.0 * largest)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from server.pool.protocol import Access, GenerateJob, JobRequest
+from server.pool.protocol import Access, Caller, GenerateJob, JobRequest
 from snakemake_executor_plugin_emoprobe import REQUEST
 from snakemake_executor_plugin_emoprobe.desk import Desk
 from tests.conftest import PATIENCE
@@ -54,7 +54,9 @@ def test_the_resource_of_the_profile_does_not_hold_back_requests_that_servers_ta
     pool = Receiver()
     monkeypatch.setattr(Desk, "_client", lambda self, receiver: pool)
     desk = Desk(executor, resource)
-    access = Access(Path("address"), Path("plan"), "python", Path("code"), {"pilot": (0, 0)}, servers)
+    access = Access(
+        Path("address"), Caller("plan", "results", "/", 0), "python", Path("code"), {"pilot": (0, 0)}, servers
+    )
     desk.take([Job(number, access) for number in range(300)])
     try:
         wait_for(lambda: len(pool.asked) >= limit, PATIENCE, "the requests")

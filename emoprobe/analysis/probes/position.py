@@ -87,18 +87,18 @@ class ProbedPosition:
                 valence_nuisance = baseline(list(features.values()))
                 valence_words = baseline([bag_of_words([text or "" for text in own_texts], MOST_COMPONENTS)])
         if "correct" in settings.targets:
-            features = with_variants(nuisance, design)
+            controls = with_variants(nuisance, design)
             known = np.flatnonzero(design.correct >= 0)
             finished = np.flatnonzero((design.correct >= 0) & ~design.truncated)
             reason = has_both_classes(design.take(known), settings.min_per_class)
             if reason is not None:
                 reasons["correct"] = reason
             else:
-                correct = CorrectDesign.of(design, features, known, settings.permutations)
+                correct = CorrectDesign.of(design, controls, known, settings.permutations)
                 if any_truncated and has_both_classes(design.take(finished), settings.min_per_class) is None:
-                    untruncated = CorrectDesign.of(design, features, finished, settings.permutations)
+                    untruncated = CorrectDesign.of(design, controls, finished, settings.permutations)
                 if is_response(name):
-                    within = WithinDesign.of(design, features, settings.permutations)
+                    within = WithinDesign.of(design, controls, settings.permutations)
         return cls(
             name, rows, design, valence, valence_nuisance, valence_words, correct, untruncated, within, any_truncated,
             reasons,

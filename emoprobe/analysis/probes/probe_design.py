@@ -76,7 +76,7 @@ def probe_plan(config: Config) -> ProbeDesign | None:
         "correct": correct_test(questions, config.probes.permutations, config.probes.folds),
     }
     tests = [plans[target] for target in config.probes.targets]
-    if "correct" in config.probes.targets and any(map(is_response, config.capture.positions)):
+    if "correct" in config.probes.targets and any(is_response(str(name)) for name in config.capture.positions):
         tests.append(within_test(questions, config.probes.permutations))
     return ProbeDesign(tests=tests)
 
@@ -91,13 +91,11 @@ def _valences(config: Config) -> list[tuple[int, int]]:
     known = [variant for variant in config.variants.values() if variant.valence in ("negative", "positive")]
     arousals = {variant.arousal for variant in known}
     strata = [None] if None in arousals or not arousals else sorted(map(str, arousals))
-    return [
-        tuple(
-            sum(variant.valence == valence and stratum in (None, variant.arousal) for variant in known)
-            for valence in ("negative", "positive")
-        )
-        for stratum in strata
-    ]  # type: ignore[misc]
+
+    def count(valence: str, stratum: str | None) -> int:
+        return sum(variant.valence == valence and stratum in (None, variant.arousal) for variant in known)
+
+    return [(count("negative", stratum), count("positive", stratum)) for stratum in strata]
 
 
 def count_splits(strata: Sequence[tuple[int, int]]) -> int:

@@ -73,6 +73,7 @@ def empty_figure(message: str) -> Figure:
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as SVG, the same bytes for the same figure."""
     buffer = io.BytesIO()
-    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})  # `savefig` draws it twice for the same bytes
+    # `savefig` draws it twice for the same bytes.
+    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})  # type: ignore[no-untyped-call]
     plt.close(figure)
     atomic.write_bytes(path, buffer.getvalue())

@@ -361,7 +361,8 @@ def test_results_without_the_key_stay_up_to_date() -> None:
 def test_the_record_of_a_thought_names_who_ended_it(renderers: dict[str, Renderer]) -> None:
     settings = config({"budget": 2})
     for said, thought in (("4?\n</think>\n\nAnswer: 5", "4?"), ("</think>Answer: 5", None)):
-        found = made(renderers["r1"], settings, said, **{BUDGET_REACHED: thought is not None})
+        choice: dict[str, Any] = {BUDGET_REACHED: thought is not None}
+        found = made(renderers["r1"], settings, said, **choice)
         assert found.state is not None
         assert found.state.thought is not None
         assert found.state.thought.ended == ("model" if thought is None else "budget")
