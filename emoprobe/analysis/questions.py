@@ -16,9 +16,10 @@ from emoprobe.config.section import CONTROL
 
 # With fewer groups, such as levels of difficulty, conclusions are about questions of these groups.
 MIN_GROUPS = 8
-# With fewer texts a sentence is about the texts used. At most 5 % of sentences about a tone are false from here on
-# where at least one text in 32 does otherwise than the others, by up to 80 points, in families of up to 8 tones; below,
-# 7 % are (`tests/calibration/behaviour.py` has these worlds). A text in 8 escapes 24 of them in 4 % of runs.
+# With fewer texts a sentence is about the texts used. From 24 on at most 5 % of claims about a tone are false where one
+# text in 32 moves the accuracy by 40 points, or one in 16 by 85, in families of up to 8 tones (the worlds are in
+# `tests/calibration/mixtures.py`); with 16 texts 7 % are. A kind that one text in 8 is of escapes 24 of them in 4 % of
+# runs.
 TONE_TEXTS = 24
 
 
