@@ -281,7 +281,7 @@ class GenerationCheck:
         folder = self.setting.folder / "experiment"
         folder.mkdir()
         workspace = Workspace(folder, config, copied=False)
-        workspace.run("activations")
+        workspace.run("trajectories", "activations")
         made = workspace.trajectories()
         samples = 2 if self.setting.tiny else 8
         assert len(made) == 2 * samples, f"{len(made)} trajectories in place of {2 * samples}: {', '.join(made)}"
@@ -295,7 +295,7 @@ class GenerationCheck:
             assert generated[1] < captured[1], "the capture server started first"
         path = workspace.layout.root / next(iter(made))
         path.unlink()
-        workspace.run("activations")
+        workspace.run("trajectories", "activations")
         assert workspace.trajectories() == made, "a trajectory that was made again differs"
         return {"trajectories": len(made), "same_after_deletion": True}
 
