@@ -20,13 +20,13 @@ from emoprobe.workflow.prompt_checks import check_prompts, same_prompts, thinkin
 
 
 def all_foreign(config: Config) -> bool:
-    """Whether only servers elsewhere need the weights: this machine's load none, and share no disk with them."""
+    """Return whether only servers elsewhere need the weights: this machine's load none, and share no disk with them."""
     vllm_here = "vllm" in config.server_kinds and not config.workers.endpoints
     return not vllm_here and (config.workers.captures_elsewhere or "nnsight" not in config.server_kinds)
 
 
 def surely_fits(config: Config) -> bool:
-    """Whether the default settings are captured from the embedded model: looking takes as long as its conversion."""
+    """Return whether the embedded model is captured with the default settings, which need no slow check."""
     default, settings = Capture(), config.capture
     return config.model.source == EMBEDDED and (
         (settings.layers, settings.hook_points) == (default.layers, default.hook_points)

@@ -59,7 +59,7 @@ def token_budget(text: str) -> int | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine only."""
+    """Return whether an address can be reached from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -67,7 +67,7 @@ def is_loopback(host: str) -> bool:
 
 
 def make_pusher(arguments: argparse.Namespace) -> Pusher | None:
-    """What pushes activations; None where nothing does. A store that cannot be used ends the program."""
+    """Return the object that pushes activations; None if none does. Exit if the store cannot be used."""
     if arguments.push is None:
         return None
     from emoprobe.config.execution.storage import Storage

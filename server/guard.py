@@ -26,7 +26,7 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
 def proof(key: str, nonce: str, challenge: str) -> str:
-    """What the server with a key and a nonce answers to a challenge: HMAC-SHA256, in hexadecimal."""
+    """Return a server's answer to a challenge, from key and nonce: HMAC-SHA256, in hexadecimal."""
     return hmac.new(key.encode(), f"{nonce} {challenge}".encode(), hashlib.sha256).hexdigest()
 
 

@@ -44,7 +44,7 @@ NODE_VARIABLES = (
 
 
 class Lease:
-    """Whether the pool still wants the server.
+    """The pool's claim on a server.
 
     Args:
         folder: the job's.
@@ -57,7 +57,7 @@ class Lease:
         self._changed = time.monotonic()
 
     def why_over(self) -> str:
-        """Why the server should end; empty while it should not."""
+        """Return why the server should end; empty while it should not."""
         try:
             if not (self._folder / JOB).exists():
                 return "the pool has taken its folder away"

@@ -81,7 +81,7 @@ class Executor(local.Executor):
         return Counter(kind for job in jobs if (kind := kind_of(job)) is not None)
 
     def is_request(self, job: Any) -> bool:
-        """Whether a job is nothing but a request that this process can send.
+        """Return whether a job is nothing but a request that this process can send.
 
         In environments that Snakemake makes, another interpreter starts the pool.
         """
@@ -127,7 +127,7 @@ class Executor(local.Executor):
             self.workflow.scheduler.executor_error_callback(WorkflowError(reason))
 
     def is_shown(self) -> bool:
-        """Whether anybody sees a message about a single job."""
+        """Return whether anybody sees a message about a single job."""
         if Quietness.RULES not in (self.workflow.output_settings.quiet or ()):
             return True
         handlers = self.workflow.logger_manager.plugin_handlers

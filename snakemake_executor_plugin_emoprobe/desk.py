@@ -67,7 +67,7 @@ class Desk:
             self._stopped = True
 
     def unsent_for_good(self) -> int:
-        """How many jobs will not be begun, once all others are reported; else 0."""
+        """Return how many jobs will not be begun, once all others are reported; else 0."""
         with self._changed:
             return len(self._waiting) if self._stopped and not self._unreported else 0
 
@@ -105,7 +105,7 @@ class Desk:
             self._executor.workflow.scheduler.executor_error_callback(error)
 
     def _room(self) -> int:
-        """How many more requests may be sent now. Holds the lock."""
+        """Return how many more requests may be sent now. Holds the lock."""
         return 0 if self._stopped else max(min(len(self._waiting), self._limit - len(self._flying)), 0)
 
     def _send(self, jobs: list[Any]) -> None:

@@ -117,14 +117,14 @@ def characteristics(
 
 
 def _reference(name: str, references: list[str]) -> str | None:
-    """What a variant is compared with: the primary reference, or the one before it for that one."""
+    """Return the reference of a variant: the primary one, or the one before it for the primary one."""
     if name not in references:
         return references[-1] if references else None
     return references[-2] if len(references) > 1 and name == references[-1] else None
 
 
 def _division(questions: Questions, name: str) -> Labels | None:
-    """Which text of a variant each question has, where texts are the units; else questions are."""
+    """Return which text of a variant each question has, where texts are the units; else questions are."""
     return two_sides(questions.units(name))[0]
 
 
@@ -223,7 +223,7 @@ def _mean(values: tuple[float, ...]) -> float:
 
 
 def workers(table: pd.DataFrame) -> pd.DataFrame:
-    """How each worker fared, out of the attempts that the trajectories record."""
+    """Tabulate each worker's performance from the attempts that the trajectories record."""
     failed = [
         {"worker": attempt.get("worker"), "started": attempt.get("started"), "error": attempt.get("error")}
         for attempts in table["failed_attempts"].dropna()

@@ -14,7 +14,7 @@ from emoprobe.results.statement import Verdict
 
 
 class Reason(Enum):
-    """Why a verdict came out as it did; each reason belongs to one verdict.
+    """Reason for a verdict; each reason belongs to one verdict.
 
     The values of a member are its verdict and what it means.
     """

@@ -49,7 +49,7 @@ class Estimates:
 
     @property
     def known(self) -> npt.NDArray[np.bool_]:
-        """Where there is an interval."""
+        """Mask of the places with an interval."""
         known: npt.NDArray[np.bool_] = ~np.isnan(self.low)
         return known
 
@@ -239,7 +239,7 @@ def _sums(values: Floats, labels: Labels) -> Floats:
 
 
 def _alike(here: npt.NDArray[np.bool_], labels: Labels) -> Labels:
-    """How many clusters of equal size are worth as much as these: n² / Σ n_g² (Kish 1965), rounded down."""
+    """Return the effective number of clusters of equal size: n² / Σ n_g² (Kish 1965), rounded down."""
     sizes = _sums(here.astype(float), labels)
     # Equal sizes give a whole number, which rounding errors must not make one less.
     effective: Labels = np.nan_to_num(_ratio(sizes.sum(axis=-1) ** 2, (sizes**2).sum(axis=-1)) + 1e-9).astype(np.int64)

@@ -160,7 +160,7 @@ def _history(registrations: Sequence[Registration]) -> list[Limit]:
 
 
 def _own_noise(tests: pd.DataFrame) -> list[Limit]:
-    """What the noise of these answers lets a primary comparison show, and how many questions the margin takes."""
+    """Return the effect that a primary comparison can show at this noise, and the questions that the margin takes."""
     known = tests[tests["family"].eq("primary") & tests["tested"].fillna(False) & tests["low"].notna()]
     if known.empty:
         return []
@@ -181,7 +181,7 @@ def _looks(looks: Looks | None, questions: int) -> list[Limit]:
 
 
 def _texts(tests: pd.DataFrame) -> list[Limit]:
-    """How far the fewest texts of a tested comparison speak for others."""
+    """Return how far the fewest texts of a tested comparison speak for others."""
     counts = tests[tests["family"].ne("secondary")][["texts", "reference_texts"]].to_numpy().ravel()
     counts = counts[counts > 0]
     if not len(counts):
@@ -281,7 +281,7 @@ def _most(accuracy: pd.DataFrame, column: str) -> dict[str, Any]:
 
 
 def _lenient(tests: pd.DataFrame) -> list[Limit]:
-    """Where the grade matters: the lenient difference lies outside the interval of the strict one."""
+    """Return whether the grade matters: the lenient difference lies outside the interval of the strict one."""
     rows = tests.to_dict(orient="records")
     lenient = {(row["variant"], row["reference"]): row["difference"] for row in rows if row["measure"] == "lenient"}
     apart = [
@@ -419,7 +419,7 @@ def folder_limits(layout: Layout, config: Config, trajectories: pd.DataFrame) ->
 
 
 def _capture_error(layout: Layout) -> str | None:
-    """Why there are no probes although there are activation folders; None where one can be read."""
+    """Return why there are no probes although there are activation folders; None where one can be read."""
     if layout.table("probe_tests").exists():
         return None
     error = None

@@ -87,14 +87,14 @@ def verdict(p: float, p_equivalent: float, scope: str, tested: bool) -> Verdict:
 
 
 class Scope(StrEnum):
-    """How far a comparison speaks for other texts than those that were used."""
+    """Scope of a comparison: whether it represents texts other than those used."""
 
     TONE = "tone"  # the texts stand for others
     TEXTS = "texts"  # too few for that, or which question had which is unknown
 
 
 class ContrastReason(Reason):
-    """Why a contrast of accuracies has its verdict."""
+    """Reason for the verdict on a contrast of accuracies."""
 
     RAISES = Verdict.DIFFERENT, "the accuracy of the variant is higher"
     LOWERS = Verdict.DIFFERENT, "the accuracy of the variant is lower"
@@ -110,7 +110,7 @@ class ContrastReason(Reason):
 
 
 class Wording(Enum):
-    """How a sentence names a variant."""
+    """Names of a variant in sentences."""
 
     NO_TEXT = "adds no text"
     UNKNOWN_TEXTS = "which question had which text is unknown"

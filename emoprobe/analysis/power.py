@@ -52,7 +52,7 @@ class PowerDesign:
         return self.texts >= TONE_TEXTS and (self.reference_texts >= TONE_TEXTS or self.reference_texts == 0)
 
     def labels(self) -> tuple[Labels | None, Labels | None]:
-        """Which text each question has, of the variant and of the reference, where the claim is about more of them."""
+        """Return each question's text, of variant and reference, where the claim is about other texts too."""
         index = np.arange(self.questions)
         variant, reference = (
             index % texts if texts and self.general else None for texts in (self.texts, self.reference_texts)
@@ -101,7 +101,7 @@ class Simulation:
         return shares
 
     def estimates(self, effect: float, margin: float = math.nan) -> Estimates:
-        """What the test finds in each run where the variant's accuracy is higher by `effect`."""
+        """Simulate the test where the variant's accuracy is higher by `effect`; one result per run."""
         return difference(self._answers(0, ACCURACY + effect) - self.theirs, *self.units, margin)
 
     def power(self, effect: float) -> float:

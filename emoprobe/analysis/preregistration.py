@@ -50,7 +50,7 @@ def analysis_plan(
     steering: Mapping[str, Any] | None = None,
     code: Mapping[str, str] | None = None,
 ) -> Preregistration:
-    """What will be tested, from the config alone.
+    """Build the preregistration from the config alone.
 
     Args:
         config: the experiment.
@@ -122,7 +122,7 @@ def valences_of(config: Config) -> dict[str, str | None]:
 def deviations(
     plan: Preregistration, config: Config, table: pd.DataFrame | None = None, code: Mapping[str, str] | None = None
 ) -> list[str]:
-    """How the analysis differs from what was planned, a phrase each; empty: not at all.
+    """List the deviations of the analysis from the plan, a phrase each.
 
     Args:
         plan: the plan that was written before the first answer.

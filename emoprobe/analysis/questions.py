@@ -58,7 +58,7 @@ def two_sides(divisions: Sequence[Labels] | None) -> tuple[Labels | None, Labels
 
 
 def _in_step(labels: Labels, other: Labels) -> bool:
-    """Whether the same questions share a text, where both are known."""
+    """Return whether the same questions share a text, where both are known."""
     both = (labels >= 0) & (other >= 0)
     return np.array_equal(labels[both], other[both])
 
@@ -147,7 +147,7 @@ class Questions:
 
     @cached_property
     def failures(self) -> npt.NDArray[np.bool_]:
-        """Which rows of the table no server answered."""
+        """Mask of the rows of the table that no server answered."""
         failed: npt.NDArray[np.bool_] = self.table["failure"].notna().to_numpy(dtype=bool)
         return failed
 
@@ -192,7 +192,7 @@ class Questions:
         return units_of(sides)
 
     def count(self, name: str) -> int:
-        """How many texts of the variant have a question; 0 where it has no text, or not every one is known."""
+        """Return how many texts of the variant have a question; 0 where it has no text, or not every one is known."""
         text = self._paraphrase[self._variant == self.row(name)]
         return 0 if np.isnan(text).any() else len(np.unique(text))
 

@@ -67,7 +67,7 @@ def load_trajectories(experiment: str | Path) -> pd.DataFrame:
 
 
 def nothing_there(folder: Path) -> str:
-    """Why a folder has no trajectories, and what is there instead."""
+    """Return why a folder has no trajectories, and what is there instead."""
     if not folder.is_dir():
         parent = folder.parent
         beside = sorted(path.name for path in parent.iterdir() if path.is_dir()) if parent.is_dir() else []
@@ -190,7 +190,7 @@ def gold_answer(sample: SampleFile, outcome: Outcome) -> str | None:
 
 
 def _paraphrase(config: Config, variant: str, sample_id: str, sample: SampleFile) -> int | None:
-    """Which text a sample got, by its place in the permutation; None where neither its file nor its id says that."""
+    """Return the index of a sample's text, by its place in the permutation; None where that is unknown."""
     index = sample.index
     if index is None and re.fullmatch(rf"{re.escape(config.dataset.id_prefix)}_\d+", sample_id):
         index = sample_index(sample_id)

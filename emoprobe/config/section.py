@@ -67,7 +67,7 @@ class Section(BaseModel):
         return values
 
     def _unchanged(self, name: str) -> bool:
-        """Whether a key is `Added` and has its default."""
+        """Return whether a key is `Added` and has its default."""
         field = type(self).model_fields[name]
         return any(mark is Added for mark in field.metadata) and getattr(self, name) == field.default
 

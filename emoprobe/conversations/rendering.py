@@ -66,7 +66,7 @@ class TemplateError(PromptError):
 
 @dataclass(frozen=True)
 class RenderedPrompt:
-    """What a model is given.
+    """The input of a model.
 
     `spans` has the half-open token span of each part that was asked for: None where the part is empty, or its place
     cannot be told exactly. `left_out` names the parts that the template did not put into the prompt at all. `prefill`
@@ -217,7 +217,7 @@ class Renderer:
         return frozenset(ids[0] for ids in encoded if len(ids) == 1)
 
     def _header(self, messages: Sequence[Message], arguments: Mapping[str, Any], date: datetime.date | None) -> str:
-        """What the template puts after the last message of others, the beginning of the answer included.
+        """Return what the template puts after the last message of others, the beginning of the answer included.
 
         It is taken from a conversation with a sign in place of the question, so that no question can be mistaken for
         it. Empty where the template refuses that conversation.

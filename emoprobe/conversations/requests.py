@@ -72,7 +72,7 @@ def sent_request(request: dict[str, Any], prompt_ids: list[int]) -> dict[str, An
 
 
 def message_spans(config: Config, messages: list[Message], question: str) -> MessageSpans:
-    """Where system text, prefix and question stand in the opening messages.
+    """Locate system text, prefix and question in the opening messages.
 
     Each is (message, start, end) in characters of that message's content, or None where there is none. The question is
     in the last user message that holds it; earlier ones are examples. The prefix is what the variant added: the part

@@ -37,7 +37,7 @@ class ResponseError(ValueError):
 
 @dataclass(frozen=True)
 class Delivery:
-    """How a response came about: which worker gave it, after which attempts, in which time, on what hardware."""
+    """Origin of a response: its worker, attempts, time and hardware."""
 
     worker_id: str
     attempts: list[Attempt]
@@ -190,7 +190,7 @@ def _place(text: str, before: list[int], renderer: Renderer, markers: ThoughtMar
 
 
 def _begun(prompt: RenderedPrompt, message: Message) -> int | None:
-    """How many characters of the answer the prefill is; none of them where it belongs to the thought."""
+    """Return how many characters of the answer the prefill is; none of them where it belongs to the thought."""
     if prompt.prefill is None:
         return None
     return len(prompt.prefill) if message["content"].startswith(prompt.prefill) else 0
@@ -233,7 +233,7 @@ def _state(
     attempts: list[Attempt],
     draw: int,
 ) -> AgentState:
-    """What is known of a request before its answer."""
+    """Return the state of a request before its answer."""
     asked = request | ({"chat_template_kwargs": prompt.arguments} if prompt.arguments else {})
     return AgentState(
         experiment=config.experiment.name,

@@ -86,7 +86,7 @@ def sample_index(identifier: str) -> int:
 
 
 def identity(dataset: Dataset, seed: int) -> str:
-    """What a trajectory depends on, apart from how many samples are drawn. Local files enter by their content.
+    """Return the values that a trajectory depends on, except the number of samples. Local files enter by content.
 
     Raises:
         OSError: a local file cannot be read.

@@ -49,7 +49,7 @@ FAMILIES = (
 
 @dataclass(frozen=True)
 class DividedCompletion:
-    """Where the thought of a completion is, and where its answer begins, counted in tokens of the completion.
+    """The thought of a completion and the beginning of its answer, counted in tokens of the completion.
 
     `thought` is half-open and without markers: None where there is no thought. `answer` is None where the completion
     ends within the thought.

@@ -185,7 +185,7 @@ def rating_faults(tones: Mapping[str, Variant], ratings: Mapping[str, Ratings]) 
 
 
 def _agrees(valence: str | None, mean: float) -> bool:
-    """Whether a mean rating of valence is on the side of neutral that a label says."""
+    """Return whether a mean rating of valence is on the side of neutral that a label says."""
     if valence == "neutral":
         return abs(mean - NEUTRAL) <= NEAR
     return valence is None or (mean < NEUTRAL if valence == "negative" else mean > NEUTRAL)

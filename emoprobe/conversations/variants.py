@@ -76,7 +76,7 @@ def scrambled(text: str, seed: int) -> str:
 
 
 def paraphrase_index(config: Config, name: str, index: int) -> int | None:
-    """Which of a variant's texts the sample at `index` (from 0) of the permutation gets, None for no text.
+    """Return the index of the variant's text for the sample at `index` (from 0) of the permutation; None for no text.
 
     All draws of a question get the same text.
     """
@@ -85,7 +85,7 @@ def paraphrase_index(config: Config, name: str, index: int) -> int | None:
 
 
 def _text_number(config: Config, texts: int, index: int) -> int:
-    """Which of so many texts a sample gets; variants of as many texts give it those of the same number."""
+    """Return which of so many texts a sample gets; variants of as many texts give it those of the same number."""
     block, place = divmod(index, texts)
     if config.prompt.text_order == "cyclic":
         return place
@@ -185,7 +185,7 @@ def load_transform(name: str, reference: str) -> Callable[[list[Message]], Any]:
 
 
 def identity(config: Config, name: str) -> str:
-    """What a variant's trajectories depend on: its texts and placement, or the source of its transform.
+    """Return what a variant's trajectories depend on: its texts and placement, or the source of its transform.
 
     Valence and arousal are left out: they are labels for the analysis. A scrambled variant has the texts that it
     places, so that another text of its source, or another seed, makes it anew. What cannot be found is left to the
@@ -210,7 +210,7 @@ def identity(config: Config, name: str) -> str:
 
 
 def _prefills(config: Config, name: str) -> bool:
-    """Whether a transform ends with a message of the assistant, which version 0.2 closed and later ones continue."""
+    """Return whether a transform ends with the assistant's message, which 0.2 closed and later versions continue."""
     try:
         return bool(opening_messages(config, name, "What is 2 + 3?", 0)[-1]["role"] == "assistant")
     except VariantError:

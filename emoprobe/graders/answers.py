@@ -229,7 +229,7 @@ def gold_letter(answer: Any, choices: list[str]) -> str | None:
 
 
 def is_letter(answer: str) -> bool:
-    """Whether a gold answer in its canonical notation is a letter."""
+    """Return whether a gold answer in its canonical notation is a letter."""
     return len(answer) == 1 and answer in LETTERS
 
 

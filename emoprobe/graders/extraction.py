@@ -420,7 +420,7 @@ def _read_candidate(candidate: _Candidate, read: _Reader, *, letters: bool) -> _
 
 
 def _is_answer(line: str, candidate: _Candidate) -> bool:
-    """Whether a line begins with its number, or is the last one and has one number or result."""
+    """Return whether a line begins with its number, or is the last one and has one number or result."""
     runs = _runs(line)
     if _LIST_ITEM.match(line) or (candidate.kind == "hashes" and _NUMBERED_HEADING.match(line)):
         return False
@@ -486,7 +486,7 @@ def _value(token: re.Match[str]) -> Fraction | None:
 
 
 def _kind(tokens: list[re.Match[str]], index: int) -> str:
-    """What a token is in a run: a number, an operator, a symbol, a bracket, or no part of one."""
+    """Classify a token in a run: a number, an operator, a symbol, a bracket, or no part of one."""
     token = tokens[index]
     group, literal = token.lastgroup or "", token[0]
     if group in NUMBER_KINDS or (group == "other" and literal[0].isdigit()):
@@ -513,7 +513,7 @@ def _kind(tokens: list[re.Match[str]], index: int) -> str:
 
 
 def _is_aside(text: str, run: _Run) -> bool:
-    """Whether a run is no candidate for an answer: denied, the number of a step, or a number of digits."""
+    """Return whether a run is no candidate for an answer: denied, the number of a step, or a number of digits."""
     before = text[max(0, run.start - 30) : run.start]
     return bool(_DENIED.search(before) or _REFERENCE.search(before) or _PRECISION.match(text, run.end))
 
@@ -557,7 +557,7 @@ def _read_clause(clause: str, runs: list[_Run]) -> _Reading:
 
 
 def _several(clause: str, first: _Run, second: _Run) -> bool:
-    """Whether two numbers of a clause are two answers, a range, a product or the parts of one quantity."""
+    """Return whether two numbers of a clause are two answers, a range, a product or the parts of one quantity."""
     between, rest = clause[first.end : second.start], clause[second.end :]
     one, other = first.value, second.value
     if one is None or other is None or one in (other, 100 * other, other / 100):  # also `0.5 or 50%`
@@ -621,7 +621,7 @@ def _read_letter(rest: str, letters: str, options: list[str]) -> _Reading | None
 
 
 def _is_letter(clause: str, match: re.Match[str], letters: str, options: list[str]) -> bool:
-    """Whether a single letter of an answer's text names an option, and is no word, unit or denied option."""
+    """Return whether a single letter of an answer's text names an option, and is no word, unit or denied option."""
     letter, before, after = match["letter"], clause[: match.start()], clause[match.end("letter") :]
     if letter.upper() not in letters or _DENIED.search(before[-_WINDOW // 8 :]):
         return False

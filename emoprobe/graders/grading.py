@@ -16,7 +16,7 @@ _COMPLIANT = re.compile(r"^[ \t]*Answer:[ \t]*\[?[ \t]*([^\[\]\n]+?)[ \t]*\]?[ \
 
 @dataclass(frozen=True)
 class Grade:
-    """What a completion says and how well.
+    """The answer of a completion and its grade.
 
     `extracted` is the answer as an exact number or a letter (None: there is none), `text` how it was written,
     `extraction` how it was found, `compliant` whether it was given in the form that the prompt asks for. `lenient` says
@@ -49,7 +49,7 @@ def visible(completion: str) -> str:
 
 
 def ends_within_thought(completion: str) -> bool:
-    """Whether a reasoning block begins and does not end."""
+    """Return whether a reasoning block begins and does not end."""
     return _THINK_START.search(_THINK_END.split(completion)[-1]) is not None
 
 
@@ -60,7 +60,7 @@ def extract(completion: str, *, letters: bool = False, choices: list[str] | None
 
 
 def is_compliant(completion: str, *, letters: bool = False, choices: list[str] | None = None) -> bool:
-    """Whether the last non-empty line is `Answer: ` and one number or letter, brackets and a full stop allowed."""
+    """Return whether the last non-empty line is `Answer: ` and one number or letter; allow brackets and a full stop."""
     lines = visible(completion).strip().splitlines()
     match = _COMPLIANT.fullmatch(lines[-1]) if lines else None
     if match is None:

@@ -28,7 +28,7 @@ class UnsupportedModelError(ValueError):
 
 @dataclass(frozen=True)
 class Architecture:
-    """What can be captured.
+    """The modules and hook points of a model.
 
     Attributes:
         layers_path: leads from the language model without its head to its decoder layers.

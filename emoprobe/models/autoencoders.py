@@ -21,7 +21,7 @@ class AutoencoderError(ValueError):
 
 
 def identity(settings: Autoencoder) -> dict[str, Any]:
-    """What a computation depends on: how one is trained, or which files it is; nothing is downloaded."""
+    """Return what a computation depends on: how one is trained, or which files it is; nothing is downloaded."""
     if settings.source is None:
         return settings.content()
     weights: dict[str, Any] = settings.model_dump(mode="json", include={"source", "folder", "revision"})
@@ -78,7 +78,7 @@ def weights_file(folder: Path) -> tuple[Path, Format]:
 
 
 def input_width(folder: Path) -> int:
-    """How many values an autoencoder takes, by the header of its weights.
+    """Return how many values an autoencoder takes, by the header of its weights.
 
     Raises:
         AutoencoderError: it cannot be read.

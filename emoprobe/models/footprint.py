@@ -20,7 +20,7 @@ _BITS = {"awq": 4.5, "gptq": 4.5, "mxfp4": 4.25, "fp8": 8.1, "mxfp8": 8.25, "nvf
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a model takes.
+    """Memory that a model needs.
 
     Attributes:
         weights: bytes of the weights as vLLM holds them, quantised ones as stored.
@@ -94,7 +94,7 @@ class Footprint:
         )
 
     def divides(self, width: int) -> bool:
-        """Whether vLLM can divide the attention heads over so many GPUs."""
+        """Return whether vLLM can divide the attention heads over so many GPUs."""
         whole = self.cache_heads % width == 0 or width % self.cache_heads == 0
         return self.heads % width == 0 and whole
 

@@ -26,7 +26,7 @@ class Gpu:
     capability: tuple[int, int]
 
     def has_one_of(self, ids: list[str]) -> bool:
-        """Whether one of these names it, as in CUDA_VISIBLE_DEVICES: its index, or the beginning of its UUID."""
+        """Return whether one of these names it, as in CUDA_VISIBLE_DEVICES: its index, or the beginning of its UUID."""
         return any(name == self.index or (name.startswith("GPU-") and self.uuid.startswith(name)) for name in ids)
 
     @property
@@ -129,7 +129,7 @@ def processor() -> str:
 
 
 def described(ids: list[str]) -> str:
-    """What a server that has these GPUs of this machine runs on; the processor where it has none.
+    """Describe the hardware of a server with these GPUs of this machine; the processor where it has none.
 
     Different models are each named once, joined by ` + `.
     """

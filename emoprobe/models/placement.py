@@ -32,7 +32,7 @@ class PlacementError(ValueError):
 
 @dataclass(frozen=True)
 class ServerNeeds:
-    """What the servers of an experiment are asked for.
+    """Requirements of the servers of an experiment.
 
     Attributes:
         generates: whether vLLM is needed.
@@ -57,7 +57,7 @@ class ServerNeeds:
 
 @dataclass(frozen=True)
 class Placement:
-    """How the servers use the GPUs.
+    """Assignment of the servers to the GPUs.
 
     Attributes:
         sharing: `together`, or `turns`; None where there is one kind of server.

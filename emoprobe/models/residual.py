@@ -22,7 +22,7 @@ SAME = {"view", "_unsafe_view", "reshape", "alias", "detach", "clone", "_to_copy
 
 @dataclass(frozen=True)
 class ReadPoint:
-    """Where a part of the residual stream can be read: a weighted sum over a layer's modules.
+    """A point to read a part of the residual stream: a weighted sum over a layer's modules.
 
     `terms` are (factor, site), a site being a module path and its side, such as `mlp.output`.
     """
@@ -55,7 +55,7 @@ ENTRY, EXIT = ReadPoint(((1.0, ".input"),)), ReadPoint(((1.0, ".output"),))
 
 @dataclass(frozen=True)
 class ValueOrigin:
-    """How a value came to be. `factor` is the number that it was multiplied by, if this is how."""
+    """Origin of a value. `factor` is the number that it was multiplied by, if any."""
 
     operation: str
     parents: tuple[Key, ...]
@@ -97,11 +97,11 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return id(tensor), tensor._version
 
     def made(self, key: Key) -> ValueOrigin | None:
-        """How a value was made; None for one that came from outside."""
+        """Return the origin of a value; None for one that came from outside."""
         return self._made.get(key)
 
     def depends(self, key: Key, matches: Callable[[Key], bool], stop: Key) -> bool:
-        """Whether a value was made from one that is looked for, not looking beyond `stop`."""
+        """Return whether a value was made from one that is looked for, not looking beyond `stop`."""
         open_keys, seen = [key], {stop}
         while open_keys:
             here = open_keys.pop()
@@ -185,7 +185,7 @@ class LayerPass:
         return self._operations.depends(key, mixes, self._entry or key)
 
     def _added(self, key: Key | None) -> list[tuple[Key, Key | None]] | None:
-        """What was added to the layer's input, in this order, each with the sum after it; None if this is no sum.
+        """Return the terms added to the layer's input, in order, each with the sum after it; None if this is no sum.
 
         What was added in one piece that no module takes or gives is taken apart; there is no sum between its parts.
         """
@@ -212,7 +212,7 @@ class LayerPass:
         return [part for parent in made.parents for part in self._parts(parent)]
 
     def _place(self, key: Key) -> ReadPoint | None:
-        """Where a value can be read; reshaped or multiplied by a number it is the same."""
+        """Return where a value can be read; reshaped or multiplied by a number it is the same."""
         if key in self._sites:
             return ReadPoint(((1.0, self._sites[key]),))
         made = self._operations.made(key)

@@ -12,7 +12,7 @@ from emoprobe.models import hardware
 
 @dataclass(frozen=True)
 class ServerHardware:
-    """What servers run on.
+    """Hardware of the servers.
 
     Attributes:
         kind: `cpu` or `gpu`; None where nothing says it.

@@ -36,7 +36,7 @@ def known_size(model: Model) -> tuple[int | None, int | None]:
 
 
 def downloaded(model: Model) -> Path | None:
-    """Where the configuration of a model from the hub lies, if it has been downloaded."""
+    """Return where the configuration of a model from the hub lies, if it has been downloaded."""
     try:
         from huggingface_hub import try_to_load_from_cache
 

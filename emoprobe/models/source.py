@@ -97,7 +97,7 @@ def directory_sha256(directory: Path) -> str:
 
 
 def identity(model: Model) -> str:
-    """What the rerun of a trajectory depends on, known without loading or downloading anything.
+    """Return what the rerun of a trajectory depends on, without loading or downloading anything.
 
     A local directory is identified by its content, so that swapping the weights makes the run again. A directory
     that is missing is found out when the model is prepared.

@@ -8,7 +8,7 @@ from emoprobe.results.statement import Verdict
 
 
 class Meaning(NamedTuple):
-    """What a verdict says, and what it does not say; the latter is empty of a note."""
+    """Meaning of a verdict, and what it does not imply; the latter is empty for a note."""
 
     says: str
     not_says: str = ""

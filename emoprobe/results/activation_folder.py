@@ -65,7 +65,7 @@ class TokenSpans(Record):
 
 
 class StoredTensors(Record):
-    """Where a file of tensors lies in object storage: `length` bytes from `offset` on in the object at `uri`."""
+    """Location of a tensor file in object storage: `length` bytes from `offset` on in the object at `uri`."""
 
     uri: str
     offset: int

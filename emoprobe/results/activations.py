@@ -40,7 +40,7 @@ class Activations:
 
 
 def check(folder: Path, entry: ManifestEntry | None = None, token_ids: list[int] | None = None) -> list[str]:
-    """What is wrong with a folder, one line each; an empty list where all is well.
+    """Check a folder; return a list of problems, one line each.
 
     Tensors that are in object storage and not here are not looked at: `emoprobe.storage.remote` does that.
 
@@ -316,7 +316,7 @@ def load_block(
 
 
 def _column(folder: ActivationFolder, position: str | int) -> tuple[int, bool]:
-    """Where a position stands in a folder's tensors, and whether a neighbour stands in for it."""
+    """Return the column of a position in a folder's tensors, and whether a neighbour replaces it."""
     metadata = folder.metadata
     if metadata.positions == "all":
         length = len(metadata.token_ids)
@@ -333,7 +333,7 @@ def _column(folder: ActivationFolder, position: str | int) -> tuple[int, bool]:
 
 
 def _layer_rows(folder: ActivationFolder, hook_point: str, layers: list[int]) -> list[int]:
-    """Where some layers stand in a folder's tensors."""
+    """Return the rows of some layers in a folder's tensors."""
     metadata = folder.metadata
     if hook_point not in metadata.hook_points:
         known = ", ".join(metadata.hook_points)

@@ -112,7 +112,7 @@ def remove_directory(path: Path, names: Iterable[str]) -> None:
 
 
 def holds_only(path: Path, names: Collection[str]) -> bool:
-    """Whether a path is a folder, and no link to one, without anything but files of these names.
+    """Return whether a path is a folder, and no link to one, without anything but files of these names.
 
     Raises:
         FileNotFoundError: there is nothing at the path.

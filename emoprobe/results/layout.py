@@ -59,12 +59,12 @@ class Layout:
 
     @property
     def metadata(self) -> Path:
-        """What is needed to run it again: versions, commit, model, seed."""
+        """Provenance: versions, commit, model, seed."""
         return self.root / "metadata.json"
 
     @property
     def plan(self) -> Path:
-        """What will be tested, written before the first answer."""
+        """The preregistration, written before the first answer."""
         return self.root / "analysis_plan.json"
 
     @property
@@ -79,7 +79,7 @@ class Layout:
 
     @property
     def manifest(self) -> Path:
-        """Where the activations lie, with their hashes."""
+        """Locations and hashes of the activations."""
         return self.root / "activations_manifest.json"
 
     @property
@@ -89,17 +89,17 @@ class Layout:
 
     @property
     def pushed(self) -> Path:
-        """Which activations were pushed where."""
+        """Record of the activations that were pushed."""
         return self.root / "activations_pushed.json"
 
     @property
     def pulled(self) -> Path:
-        """Which activations came back from object storage."""
+        """Record of the activations that were pulled."""
         return self.root / "activations_pulled.json"
 
     @property
     def verified(self) -> Path:
-        """What the check of every trajectory and activation folder found."""
+        """Result of the check of every trajectory and activation folder."""
         return self.root / "verified.json"
 
     @property
@@ -141,7 +141,7 @@ class Layout:
         return self.root / "features" / "autoencoders" / name
 
     def checkpoint(self, name: str) -> Path:
-        """How far the training of an autoencoder is."""
+        """Return the path of the checkpoint of an autoencoder's training."""
         return self.root / "features" / "checkpoints" / f"{name}.safetensors"
 
     def feature_directions(self) -> Path:

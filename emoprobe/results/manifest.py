@@ -14,7 +14,7 @@ from emoprobe.results.record import DamagedError, Record, read_json
 
 
 class ManifestEntry(Record):
-    """Where one activation folder lies, relative to the experiment, and what its tensors' file is."""
+    """Location of one activation folder, relative to the experiment, and its tensor file."""
 
     save_dir: str
     request_id: str | None = None
@@ -31,7 +31,7 @@ class StoredEntry(ManifestEntry):
 
     @property
     def stored(self) -> StoredTensors:
-        """Where its tensors lie."""
+        """Location of its tensors."""
         return StoredTensors(uri=self.uri, offset=self.offset, length=self.length)
 
 

@@ -21,7 +21,7 @@ class PlannedContrast(Record):
 
 
 class PlannedEstimator(Record):
-    """How a variant is known: through how many texts, on how many questions each.
+    """Sampling of a variant: the number of texts, and of questions for each.
 
     `unit` is `texts` where it speaks for a tone, `this text` where it has one, `no text` where it adds none.
     """
@@ -33,7 +33,7 @@ class PlannedEstimator(Record):
 
 
 class PowerRow(Record):
-    """What the primary comparison with the fewest texts would show, at one deviation of texts from each other.
+    """Power of the primary comparison with the fewest texts, at one standard deviation between texts.
 
     `detectable` is the smallest difference of accuracies that is shown in 80 % of the runs after the correction (null:
     none is, at this number of questions). `limit` is the one that no number of questions would bring below.
@@ -58,7 +58,7 @@ class PowerRow(Record):
 
 
 class TokenMatch(Record):
-    """How the texts of a variant compare in tokens with those of the primary reference; the means, and their ratio."""
+    """Mean tokens of a variant's texts and of the primary reference's, and their ratio."""
 
     variant: str
     tokens: float

@@ -34,7 +34,7 @@ class UnreadableError(DamagedError):
 
 
 def unreadable(path: Path, error: Exception) -> DamagedError:
-    """What to raise where a result file cannot be read."""
+    """Return the error to raise where a result file cannot be read."""
     if isinstance(error, FileNotFoundError):
         return MissingError(path)
     return UnreadableError(path, error) if isinstance(error, OSError) else DamagedError(path, error)

@@ -62,7 +62,7 @@ class Timing(OpenRecord):
 
 
 class MessageSpans(Record):
-    """Where parts of the conversation stand in its opening: (message, start, end) in characters, or null."""
+    """Spans of parts of the conversation in its opening: (message, start, end) in characters, or null."""
 
     system: Span | None = None
     prefix: Span | None = None
@@ -145,7 +145,7 @@ class AgentState(OpenRecord):
         return self.prompt_token_ids + self.completion_token_ids
 
     def holds_answer(self, messages: list[Message]) -> bool:
-        """Whether a conversation goes on after the messages of the request, and ends with the assistant's.
+        """Return whether a conversation goes on after the messages of the request, and ends with the assistant's.
 
         With a prefill, the last message of the request is the beginning of the answer.
         """
@@ -206,7 +206,7 @@ class Trajectory:
 
     @property
     def completion(self) -> str:
-        """What the grader reads: what follows the thought, where the state has one.
+        """Text for the grader: what follows the thought, where the state has one.
 
         Otherwise the answer's content, or the separate reasoning where there is no content.
         """
@@ -225,7 +225,7 @@ class Trajectory:
 
     @property
     def failure(self) -> str | None:
-        """Why no server answered, so that the assistant's message is empty; None for an answered request."""
+        """Reason why no server answered, so that the assistant's message is empty; None for an answered request."""
         return None if self.state is None else self.state.error
 
     @classmethod

@@ -35,7 +35,7 @@ UNEXPECTED = (AttributeError, KeyError, IndexError, TypeError, ValueError)  # of
 
 
 class CheckedTrajectory(NamedTuple):
-    """What is wrong with a trajectory, and what was read of it; None where it cannot be read."""
+    """A trajectory and its problems; None where it cannot be read."""
 
     problems: list[str]
     tokens: list[int] | None
@@ -98,12 +98,12 @@ def check_trajectory(folder: Path, variant: str, name: str, condition: str | Non
 
 
 def _belongs_elsewhere(variant: str | None, sample: str | None, here: str, name: str) -> bool:
-    """Whether a file names another pair than its folder; the first version left some names out."""
+    """Return whether a file names another pair than its folder; the first version left some names out."""
     return variant not in (None, here) or sample not in (None, name)
 
 
 def _compared(messages: list[Message], state: AgentState) -> Iterator[str]:
-    """How a conversation and the request and response that it was made from disagree."""
+    """List the contradictions between a conversation and the request and response that it was made from."""
     if messages[-1]["role"] != "assistant":
         yield f"{MESSAGES} does not end with the assistant's message"
         return
@@ -146,7 +146,7 @@ def _changed(folder: Path, hashes: Hashes) -> Iterator[str]:
 
 
 def check_scores(folder: Path) -> list[str]:
-    """What is wrong with the scores of a steered trajectory, and with what they say of its answer."""
+    """Check the scores of a steered trajectory, also against its answer."""
     try:
         scores, state = Scores.read_file(folder / SCORES), AgentState.read_file(folder / STATE)
     except DamagedError as error:
@@ -200,7 +200,7 @@ class _Samples:
             return None
 
     def all_problems(self) -> list[str]:
-        """What is wrong: with a sample where all of its trajectories disagree with it, else with the trajectory."""
+        """List problems: of a sample where all of its trajectories disagree with it, else of the trajectory."""
         for sample_id, uses in self._uses.items():
             path = self._layout.sample(sample_id)
             if uses.other_hash or (uses.count > 1 and len(uses.other_text) == uses.count):
@@ -235,7 +235,7 @@ def check_derived(layout: Layout) -> list[str]:
 
 
 def _config_problems(layout: Layout) -> list[str]:
-    """Whether the resolved config is the same in both of its files."""
+    """Check that the resolved config is the same in both of its files."""
     if not (layout.resolved_yaml.exists() and layout.resolved_json.exists()):
         return []
     from emoprobe.config.errors import ConfigError
@@ -321,7 +321,7 @@ class Verification(Record):
 
 
 def check_records(layout: Layout) -> list[str]:
-    """What is wrong with the records, tables and figures of an experiment; of the large ones only the end is read."""
+    """Check the records, tables and figures of an experiment; of large files only the end is read."""
     readers: dict[Path, Callable[[Path], Any]] = {
         layout.model: _with_keys("source", "path"),
         layout.plan: Preregistration.read_file,

@@ -90,7 +90,7 @@ def _steering(config: Config, layout: Layout) -> bool:
 
 
 def _config(said: Config, layout: Layout, pairs: list[tuple[str, str]]) -> Config:
-    """What a folder says, and what can be counted there in place of defaults that it does not mean.
+    """Return the folder's config, with values counted there in place of defaults.
 
     What it says of captures gives way to what lies there. Nothing is validated: whoever made the folder need not name
     variants as the workflow would, nor have a control.

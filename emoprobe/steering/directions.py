@@ -49,7 +49,7 @@ class Stream:
 
 @dataclass(frozen=True)
 class Lengths:
-    """How long the stream is in `control`: its median norm at each of the captured layers, and its width."""
+    """Median norm of the stream in `control` at each captured layer, and its width."""
 
     layers: list[int]
     norms: np.ndarray
@@ -149,7 +149,7 @@ def read_stream(layout: Layout, variants: list[str], samples: Sequence[str], pos
 
 
 def _stands_in(metadata: ActivationMetadata, name: str) -> bool:
-    """Whether a neighbour stands in for the part of the conversation that a position is named after."""
+    """Return whether a neighbour replaces the part of the conversation that a position is named after."""
     positions = metadata.positions
     return positions != "all" and any(position.name == name and position.empty for position in positions)
 

@@ -45,7 +45,7 @@ class ToneDirection:
 
 @dataclass(frozen=True)
 class SteeringEdit:
-    """What is done to the stream along a direction."""
+    """An edit of the stream along a direction."""
 
     direction: str
     operation: Operation
@@ -91,7 +91,7 @@ class SteeredPair(NamedTuple):
 
 @dataclass(frozen=True)
 class SteeringGrid:
-    """What an experiment steers.
+    """The steered trajectories of an experiment.
 
     Args:
         config: the experiment.
@@ -110,7 +110,7 @@ class SteeringGrid:
 
     @property
     def reference(self) -> str:
-        """What the tones are compared with: the primary reference."""
+        """The primary reference, which the tones are compared with."""
         return references_of(self.config.variants, self.config.analysis.references)[-1]
 
     @cached_property
@@ -187,7 +187,7 @@ class SteeringGrid:
 
 
 def captured_questions(config: Config) -> int:
-    """How many questions are captured, the first ones: those that steering divides into two halves."""
+    """Return the number of captured questions, from the first; steering divides them into two halves."""
     samples, captured = config.dataset.samples, config.capture.samples
     return samples if captured is None else min(samples, captured)
 
@@ -228,7 +228,7 @@ def directions_of(config: Config) -> list[ToneDirection]:
 
 
 def named_direction(name: str, variants: Iterable[str]) -> ToneDirection:
-    """What a direction is by its name alone, in a folder whose config does not tell.
+    """Describe a direction by its name alone, in a folder without a config of it.
 
     Args:
         name: of the direction.

@@ -43,7 +43,7 @@ class MissingObjectError(StorageError):
 
 
 class CorruptError(StorageError):
-    """What was read, again and again, is not what its hash says."""
+    """Data that differ from their hash after several reads."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ class Bucket:
 
 
 def scheme_of(url: str) -> str:
-    """What kind of store an address is of: `s3`, `gs`, `az` or `file`."""
+    """Return the scheme of an address: `s3`, `gs`, `az` or `file`."""
     return url.partition("://")[0]
 
 
@@ -236,7 +236,7 @@ def _open(url: str, settings: Storage) -> ObjectStore:
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether the store refuses the credentials. That of a list comes as a general error."""
+    """Return whether the store refuses the credentials. That of a list comes as a general error."""
     from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
 
     refused = isinstance(error, PermissionDeniedError | UnauthenticatedError | PermissionError)
@@ -274,6 +274,6 @@ def in_parallel(function: Callable[[Item], Result], items: Sequence[Item], at_on
 
 
 def shares(items: int, requests: int) -> tuple[int, int]:
-    """How many items to work on at once, and how many requests each may have in flight, for so many in all."""
+    """Return how many items to process at once, and the requests in flight for each, for a given total."""
     at_once = max(1, min(items, requests))
     return at_once, max(1, requests // at_once)

@@ -97,7 +97,7 @@ def pull_folder(path: Path, stored: StoredTensors, settings: Storage) -> None:
 
 
 def _is_away(layout: Layout, name: str, row: StoredEntry) -> bool:
-    """Whether the tensors of a folder are not here, and the bucket has them."""
+    """Return whether the tensors of a folder are not here, and the bucket has them."""
     folder = layout.activations(*_pair(name))
     if (folder / TENSORS).exists():
         return False

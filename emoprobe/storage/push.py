@@ -152,7 +152,7 @@ def _whole_shards(
 
 
 def _is_there(folder: LocalFolder, rows: dict[str, StoredEntry], shards: dict[str, Shard]) -> bool:
-    """Whether the bucket has this folder as it is here: its tensors, and its metadata."""
+    """Return whether the bucket has this folder as it is here: its tensors, and its metadata."""
     row = rows.get(folder.name)
     if row is None or row.sha256 != folder.metadata.sha256:
         return False

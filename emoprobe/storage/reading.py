@@ -77,7 +77,7 @@ class TensorRequest:
 def tensor_requests(
     experiment: str | Path, folders: Sequence[tuple[tuple[str, str], ActivationFolder, list[int]]]
 ) -> list[TensorRequest]:
-    """Where the tensors of folders lie that are not here: their metadata say so, or the local manifest.
+    """Locate the tensors of folders that are not local, from their metadata or the local manifest.
 
     Args:
         experiment: its folder, here or in object storage.

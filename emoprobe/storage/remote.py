@@ -166,7 +166,7 @@ def read_rows(
 
 
 def fault_of(name: str, row: StoredEntry, shards: Mapping[str, Shard | StorageError]) -> str:
-    """Why the tensors of a folder are not where a row says; empty where they are."""
+    """Return why the tensors of a folder are not where a row says; empty where they are."""
     shard = shards[row.uri]
     if isinstance(shard, StorageError):
         return str(shard)
@@ -176,7 +176,7 @@ def fault_of(name: str, row: StoredEntry, shards: Mapping[str, Shard | StorageEr
 
 
 def agrees(name: str, row: StoredEntry, shard: Shard) -> bool:
-    """Whether a row of a manifest says of its folder what the shard says."""
+    """Return whether a row of a manifest agrees with the shard about its folder."""
     folder = shard.index.folders.get(name)
     return (
         folder is not None
@@ -205,7 +205,7 @@ def checked_shards(layout: Layout) -> dict[str, CheckedShard]:
 
 
 def check_stored(layout: Layout, entries: Mapping[str, ManifestEntry]) -> list[str]:
-    """What is wrong with the shards that hold an experiment's activations, one line each.
+    """Check the shards of an experiment's activations; return problems, one line each.
 
     The index of every shard is read. Its files are read where they are all that there is of some tensors, and where the
     store says that the shard has changed since it was pushed.

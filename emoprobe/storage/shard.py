@@ -92,7 +92,7 @@ class Shard:
         return self.start + self.index.bytes
 
     def stored(self, name: str) -> StoredTensors:
-        """Where the tensors of a folder lie."""
+        """Return the location of a folder's tensors."""
         folder = self.index.folders[name]
         return StoredTensors(uri=self.uri, offset=self.start + folder.offset, length=folder.length)
 

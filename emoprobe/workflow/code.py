@@ -160,7 +160,7 @@ _SILENT = ("ctx", "kind", "type_comment", "type_ignores")
 
 
 def _is_docstring(node: object) -> bool:
-    """Whether a statement is a text by itself, which computes nothing: of a module, class, function or attribute."""
+    """Return whether a statement is a docstring: of a module, class, function or attribute."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 

@@ -51,18 +51,18 @@ class Inputs:
         return self.targets.found or self.targets.layout
 
     def preregistration(self) -> list[Input]:
-        """What the analysis plan waits for: the model, once."""
+        """Return the inputs of the analysis plan: the model, once."""
         here, model = self._here.model, str(self.targets.layout.model)
         if not self._exists(here) and self._is_registered:
             return [self._without(here)]
         return [ancient(model) if self._settled([here], self.triggers.model) else model]
 
     def answer(self, variant: str, name: str) -> list[Input]:
-        """What an answer waits for: its question and the analysis plan."""
+        """Return the inputs of an answer: its question and the analysis plan."""
         return self._asked(self._answer_files(variant, name), self.triggers.trajectories[variant], name)
 
     def steered(self, condition: str, variant: str, name: str) -> list[Input]:
-        """What a steered answer waits for: its question, the analysis plan and its direction, where it has one."""
+        """Return the inputs of a steered answer: its question, the analysis plan and its direction, if any."""
         outputs = self._steered_files(condition, variant, name)
         made_from = self.triggers.steered[variant]
         found = self._asked(outputs, made_from, name)
@@ -72,7 +72,7 @@ class Inputs:
         return [*found, self._direction(direction, outputs, made_from)]
 
     def replayed(self, variant: str, name: str, folder: Path, made_from: str) -> list[Input]:
-        """What a capture waits for: the answer's tokens.
+        """Return the inputs of a capture: the answer's tokens.
 
         Args:
             variant: of the answer.
@@ -85,7 +85,7 @@ class Inputs:
         return [self._after(state, answer, self.triggers.trajectories[variant], outputs, made_from)]
 
     def scored(self, condition: str, variant: str, name: str) -> list[Input]:
-        """What the scores of a steered answer wait for: its tokens."""
+        """Return the inputs of the scores of a steered answer: its tokens."""
         answer = self._steered_files(condition, variant, name)
         outputs = [self._here.steered(condition, variant, name) / SCORES]
         state = self.targets.layout.steered(condition, variant, name) / STATE
@@ -136,7 +136,7 @@ class Inputs:
         return self._without(here)
 
     def _due_alone(self, name: str) -> str | None:
-        """Why a direction is fitted again though the config that decides it is the same; None: it is not."""
+        """Return why a direction is fitted again although its config is the same; None: it is not."""
         steering, here = self.targets.steering, self._here.direction(name)
         assert steering is not None
         recorded = self._recorded(here)
@@ -155,7 +155,7 @@ class Inputs:
         return None
 
     def _exists(self, path: Path) -> bool:
-        """Whether a file was there when the plan was made, which is the same for all jobs of it."""
+        """Return whether a file was there when the plan was made, which is the same for all jobs of it."""
         if path not in self._there:
             self._there[path] = path.exists()
         return self._there[path]
@@ -169,7 +169,7 @@ class Inputs:
         return self._settled([self._here.plan], self.triggers.answers)
 
     def _settled(self, outputs: Iterable[Path], made_from: str) -> bool:
-        """Whether all outputs of a job are there, made from what it would be made from now."""
+        """Return whether all outputs of a job are there, made from what it would be made from now."""
         return all(self._exists(path) and repr(made_from) in self._recorded(path) for path in outputs)
 
     def _recorded(self, path: Path) -> list[str]:

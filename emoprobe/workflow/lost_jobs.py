@@ -55,7 +55,7 @@ class LostJobs:
 
 
 def why_over(number: str) -> str:
-    """Why SLURM job `number` is over: forgotten, or in a final state; empty while it stands or nothing is known."""
+    """Return why SLURM job `number` is over: forgotten, or in a final state; empty while it runs or is unknown."""
     try:
         done = subprocess.run(
             ["scontrol", "--oneliner", "show", "job", number], capture_output=True, text=True, timeout=COMMAND_SECONDS

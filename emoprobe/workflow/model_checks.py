@@ -120,7 +120,7 @@ def thinking_lines(config: Config, cache: Path | None, converted: Path = MODELS)
 
 
 def _tokenizer_files(directory: Path) -> list[Any]:
-    """What a check of prompts is about: the library, and the files of a model's tokenizer."""
+    """Return what a check of prompts is about: the library, and the files of a model's tokenizer."""
     described = [path for path in sorted(directory.iterdir()) if path.suffix in (".json", ".jinja")]
     return [
         version("tokenizers"),
@@ -129,7 +129,7 @@ def _tokenizer_files(directory: Path) -> list[Any]:
 
 
 def _context(config: Config, directory: Path, settings: dict[str, Any], cache: Path | None) -> Iterator[str]:
-    """Whether prompts and completions fit into the longest text that the model and vLLM take."""
+    """Check that prompts and completions fit into the context of the model and of vLLM."""
     context, generation = context_length(settings), config.generation
     limit, named = context, f"the model in {directory} takes"
     if generation.backend == "vllm":
@@ -157,7 +157,7 @@ def _context(config: Config, directory: Path, settings: dict[str, Any], cache: P
 
 
 def _longest_prompt(config: Config, directory: Path, limit: int, named: str, cache: Path | None) -> Iterator[str]:
-    """Whether the longest question with the longest text leaves room for a completion; as far as is known here."""
+    """Check that the longest question with the longest text leaves room for a completion, as far as is known."""
     dataset, seed = config.dataset, config.experiment.seed
     paths = [Path(dataset.source).expanduser(), directory / "tokenizer.json"]
     if not files.is_file(dataset.source) or not all(path.is_file() for path in paths):
@@ -191,7 +191,7 @@ def _longest_prompt(config: Config, directory: Path, limit: int, named: str, cac
 
 
 def _quantised(config: Config, directory: Path, settings: dict[str, Any]) -> Iterator[str]:
-    """Whether the servers that are started here can load weights that are quantised."""
+    """Check that servers started here can load quantised weights."""
     section = quantisation(settings)
     if section is None or config.deploy.backend is not None:
         return
@@ -231,7 +231,7 @@ def _cpu_flags() -> str:
 
 
 def _captures(config: Config, directory: Path, cache: Path | None) -> Iterator[str]:
-    """Whether activations of the model can be captured, as the capture server finds out when it loads it."""
+    """Check that activations of the model can be captured, as the NNsight server does when it loads the model."""
     captures: list[tuple[str, dict[str, Any]]] = []
     # Only what the check reads, so that another change of the section does not ask again.
     if config.capture.enabled:
@@ -250,7 +250,7 @@ def _captures(config: Config, directory: Path, cache: Path | None) -> Iterator[s
 
 
 def directory_of(model: Model, converted: Path) -> Path | None:
-    """Where a model lies, if it is on this machine's disk and not in the cache of the hub."""
+    """Return the directory of a model that is on this machine's disk, outside the cache of the hub."""
     if is_local(model.source):
         return Path(model.source).expanduser()
     directory = converted / models.EMBEDDED

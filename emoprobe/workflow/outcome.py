@@ -91,7 +91,7 @@ def failure_text(layout: Layout, other_logs: Iterable[Path], since: float) -> st
 
 
 def _was_interrupted(lines: list[str]) -> bool:
-    """Whether a log is that of a script that was ended from outside; of a traceback there may be half."""
+    """Return whether a log is that of a script that was ended from outside; of a traceback there may be half."""
     traceback = [number for number, line in enumerate(lines) if line.startswith("Traceback (most recent call last):")]
     unfinished = bool(traceback) and all(line.startswith(" ") or not line for line in lines[traceback[-1] + 1 :])
     return lines[-1].startswith(INTERRUPTED) or unfinished
@@ -127,7 +127,7 @@ def _left_out(report: Path) -> str:
 
 
 def failures(study: Study, results: Path, jobs: Mapping[str, list[str]], since: float) -> str:
-    """What failed in a run, by reason: Snakemake itself tells only which jobs did.
+    """Group the failures of a run by reason; Snakemake itself names only the jobs.
 
     Args:
         study: the plan.

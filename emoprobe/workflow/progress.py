@@ -30,12 +30,12 @@ class FileCount:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """Number of files."""
         return len(self.times)
 
     @property
     def left(self) -> int:
-        """How many are still to be made."""
+        """Number of files still to make."""
         return self.total - self.count
 
     def rate(self, now: float) -> float:

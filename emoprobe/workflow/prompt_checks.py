@@ -62,7 +62,7 @@ def check_prompts(config: Config, renderer: Renderer) -> list[str]:
 
 
 def same_prompts(config: Config, renderer: Renderer, other: Renderer) -> bool:
-    """Whether two renderers make the same prompts of an experiment."""
+    """Return whether two renderers make the same prompts of an experiment."""
     for name in config.variants:
         for messages, question in islice(_openings(config, name), max(len(QUESTIONS), len(_texts(config, name)))):
             if _rendered(config, renderer, messages, question) != _rendered(config, other, messages, question):
@@ -133,7 +133,7 @@ def thinking_warnings(config: Config, renderer: Renderer) -> list[str]:
 
 
 def _thinking(config: Config, renderer: Renderer) -> Iterator[str]:
-    """Why the model cannot think as the configuration asks for."""
+    """Yield why the model cannot think as the configuration asks for."""
     mode, markers = config.generation.thinking_mode, renderer.markers
     wanted = [position for position in _positions(config) if position in THOUGHT_POSITIONS]
     if mode == "on" and markers is None:
@@ -157,7 +157,7 @@ def _shown(config: Config) -> str:
 
 
 def _without_thought(config: Config, name: str, prompt: RenderedPrompt) -> Iterator[str]:
-    """Why no thought can follow a prompt although one is asked for."""
+    """Yield why no thought can follow a prompt although one is asked for."""
     if prompt.in_thought is not False and (prompt.prefill is None or prompt.in_thought):
         return
     why = "begins the answer" if prompt.prefill is not None else "ends after an empty thought"
@@ -202,7 +202,7 @@ def _twins(name: str, other: str, *, same: bool) -> str:
 
 
 def _refused(config: Config, renderer: Renderer, name: str, messages: list[Message], error: str) -> str:
-    """Why a template refuses messages, and what to do."""
+    """Return why a template refuses messages, and what to do."""
     model = config.model.source
     others = [message for message in messages if message["role"] != "system"]
     if len(others) < len(messages):

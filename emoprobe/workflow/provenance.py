@@ -44,7 +44,7 @@ def git_commit(directory: Path) -> str | None:
 
 
 def _hardware(workers: Workers) -> dict[str, str | None]:
-    """What each server runs on, as far as it is known before the first answer; `local` stands for this machine's.
+    """Return each server's hardware, as far as known before the first answer; `local` is this machine's.
 
     What a SLURM job runs on is known once it stands. What an answer was really computed on is in its
     `agent_state.json`, and in the tables `trajectories` and `workers`.

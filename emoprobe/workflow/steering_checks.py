@@ -22,7 +22,7 @@ LEAST_QUESTIONS = 4
 
 
 def check_steering(config: Config, memory: Path | None = None) -> list[str]:
-    """What is wrong, one line each: `section.key = value: what is wrong, what to do`; empty where nothing is steered.
+    """Return problems, one line each: `section.key = value: what is wrong, what to do`.
 
     Args:
         config: the experiment; relative paths are taken from the working directory.
@@ -35,7 +35,7 @@ def check_steering(config: Config, memory: Path | None = None) -> list[str]:
 
 
 def unreachable(config: Config, steered: int) -> Iterator[str]:
-    """Why directions will get no verdict, one line each: no error, as trajectories and effects are made all the same.
+    """Yield why directions will get no verdict, one line each: warnings, as the effects are computed all the same.
 
     Args:
         config: the experiment, which steers.

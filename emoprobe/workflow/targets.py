@@ -88,7 +88,7 @@ class Targets:
 
     @cached_property
     def steering(self) -> SteeredTargets | None:
-        """What is steered; None where nothing is."""
+        """The steering grid; None where nothing is steered."""
         return SteeredTargets.of(self.config, self.layout, self.memory) if self.config.steering.enabled else None
 
     def steered(self, names: Iterable[str] = (*TRAJECTORY_FILES, SCORES)) -> list[str]:
@@ -129,14 +129,14 @@ class Targets:
         return stored_pairs(layout, missing)
 
     def copies(self) -> list[Path]:
-        """What is to be done with object storage: activations that are pushed, and pulled where they are missing."""
+        """Return the files of object storage: activations to push, and missing ones to pull."""
         if not self.config.pushes:
             return []
         wanted = self.config.storage.keep_local and bool(self._away)
         return [self.layout.pushed, *([self.layout.pulled] if wanted else [])]
 
     def before_push(self) -> list[Path]:
-        """What is made of activations and says whether they are whole: they are read here rather than there."""
+        """Return the files made from activations before they are pushed, so that they are read from the local disk."""
         steering = [] if self.steering is None else [Path(path) for path in self.steering.directions()]
         return [self.layout.verified, *([self.layout.directions()] if self.config.has_probes else []), *steering]
 
@@ -282,7 +282,7 @@ class StudyTargets:
 
     @property
     def layout(self) -> Layout | None:
-        """Where they lie; None where there is no study."""
+        """Paths of the study's files; None where there is no study."""
         return None if self.study.name is None else Layout.of(self.study.name)
 
     def sources(self) -> list[Path]:
@@ -364,7 +364,7 @@ def requests_in_flight(study: Study) -> int:
 
 
 def budget(study: Study, experiments: Mapping[str, Targets]) -> str:
-    """What a whole plan comes to, in a line an experiment and one for all: trajectories, tokens at most, servers."""
+    """Summarise a plan in a line per experiment and one for all: trajectories, most tokens, servers."""
     lines = []
     total = {"trajectories": 0, "steered trajectories": 0, "tokens": 0, "activation folders": 0}
     for name, config in study.configs.items():
@@ -387,7 +387,7 @@ def budget(study: Study, experiments: Mapping[str, Targets]) -> str:
 
 
 def warnings(study: Study, experiments: Mapping[str, Targets]) -> list[str]:
-    """What is wrong although a plan can be run: files that are damaged, and what can be known to come to nothing."""
+    """Return warnings of a plan: damaged files, and analyses that cannot reach a verdict."""
     found = []
     for name, config in study.configs.items():
         targets = experiments[name]
@@ -412,7 +412,7 @@ def _counted(counts: dict[str, int]) -> str:
 
 
 def _servers(study: Study) -> str:
-    """How many servers stand at once, of how many models in turn."""
+    """Describe how many servers run at once, and for how many models in turn."""
     configs = list(study.configs.values())
     models = len({config.model.source for config in configs})
     turns = f", {models} models in turn" if models > 1 else ""

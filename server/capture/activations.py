@@ -161,7 +161,7 @@ def _check_names(path: Path) -> None:
 
 
 def _is_activation_folder(path: Path) -> bool:
-    """Whether a folder holds no more than a capture, whose metadata may have been left alone by a push."""
+    """Return whether a folder holds no more than a capture, whose metadata may have been left alone by a push."""
     if not atomic.holds_only(path, ACTIVATION_FILES):
         return False
     if (path / TENSORS).exists():

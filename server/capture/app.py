@@ -78,7 +78,7 @@ def create_app(service: Service, api_key: str | None, request_timeout: float) ->
 
     @app.get("/v1/model/structure")
     async def structure(request: Request) -> dict[str, Any]:
-        """What can be captured: every hook point with the shape of its tensor.
+        """Return every hook point with the shape of its tensor.
 
         `residual_stream` says what the names that mean the same in every family are in this one: a site, or a sum of
         sites (a module path and its side, relative to a decoder layer); null, and why, where there is no such place.
@@ -151,7 +151,7 @@ def create_app(service: Service, api_key: str | None, request_timeout: float) ->
 
 
 def _client(request: Request) -> str | None:
-    """Who sends a request: the key and the name that come with it; None where it has neither.
+    """Return the sender of a request: its key and name; None where it has neither.
 
     Raises:
         BadRequestError: the name is none.

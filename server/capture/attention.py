@@ -77,7 +77,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
 
     @property
     def places(self) -> int:
-        """How many sequences there is memory for."""
+        """Number of sequences with memory."""
         return 0 if self._held is None else len(self._held[0])
 
     def update(
@@ -154,12 +154,12 @@ def batch_cache(config: Any) -> DynamicCache:
 
 
 def places(cache: DynamicCache) -> int:
-    """How many sequences a cache has memory for."""
+    """Return the number of sequences that a cache has memory for."""
     return max((layer.places for layer in cache.layers if isinstance(layer, RoomyLayer)), default=0)
 
 
 def joinable(cache: DynamicCache) -> bool:
-    """Whether a cache can become one with another."""
+    """Return whether a cache can become one with another."""
     return bool(cache.layers) and all(isinstance(layer, RoomyLayer) for layer in cache.layers)
 
 

@@ -113,7 +113,7 @@ class Work:
         return made
 
     def number(self, index: int) -> int:
-        """Which prompt a choice belongs to."""
+        """Return the prompt of a choice."""
         return index // (self.request.n or 1)
 
     def scores(self, index: int) -> TokenScores | None:
@@ -283,7 +283,7 @@ def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
 
 
 def envelope(identifier: str, kind: str, model: str) -> dict[str, Any]:
-    """What every object and chunk begins with."""
+    """Return the fields that every object and chunk begins with."""
     return {"id": identifier, "object": kind, "created": int(time.time()), "model": model}
 
 
@@ -410,14 +410,14 @@ class _Chunks:
         self._told, self._closed = [0] * len(work.rows), [False] * len(work.rows)
 
     def openings(self) -> list[dict[str, Any]]:
-        """What stands before any generated token: the role, or the prompt where it is echoed."""
+        """Return what precedes generated tokens: the role, or the prompt where it is echoed."""
         indices = range(len(self._work.rows))
         if self._work.kind == "chat":
             return [_chat_chunk(index, {"role": "assistant", "content": ""}, None, None) for index in indices]
         return [self._echoed(index) for index in indices] if self._work.echo else []
 
     def news(self) -> Iterator[dict[str, Any]]:
-        """What is new of each choice."""
+        """Yield the new text of each choice."""
         for index, row in enumerate(self._work.rows):
             if not self._closed[index] and (chunk := self._chunk(index, row)) is not None:
                 yield chunk

@@ -177,7 +177,7 @@ def _tensor(tensors: Any, key: str, file: str, shapes: list[list[int]]) -> torch
 
 
 def _state(path: Path) -> tuple[int, int, int]:
-    """What changes when a file is replaced: its inode, date (ns) and size."""
+    """Return the inode, date (ns) and size of a file, which change when it is replaced."""
     status = path.stat()
     return status.st_ino, status.st_mtime_ns, status.st_size
 
@@ -277,5 +277,5 @@ def _span(edit: LayerEdit, steering: SequenceEdits) -> tuple[int, int]:
 
 
 def _inside(places: torch.Tensor, spans: torch.Tensor) -> torch.Tensor:
-    """Which places (k, n_tokens) lie in their row's span (k, 2)."""
+    """Return a mask of the places (k, n_tokens) in their row's span (k, 2)."""
     return (places >= spans[:, :1]) & (places < spans[:, 1:])

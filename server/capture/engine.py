@@ -114,7 +114,7 @@ class Cohort:
         return max(len(self.rows), places(self._cache)) * (self.width + ROOM)
 
     def takes(self, other: Cohort, most: int) -> bool:
-        """Whether a step of both as one, of at most `most` rows, costs less than a step of each."""
+        """Return whether a step of both as one, of at most `most` rows, costs less than a step of each."""
         count = len(self.rows) + len(other.rows)
         apart = len(self.rows) * self.width + len(other.rows) * other.width
         fits = count <= most and count * max(self.width, other.width) <= MORE_PADDING * apart
@@ -322,7 +322,7 @@ class BatchEngine:
 
     @property
     def load(self) -> dict[str, int]:
-        """What waits and what runs."""
+        """The queued and running work."""
         return {
             "passes": len(self._passes),
             "waiting": len(self._generations),

@@ -148,7 +148,7 @@ class _Body:
         self._limits.take(size, len(self._content), self.size)
 
     def again(self, receive: Receive) -> Receive:
-        """What the application receives: the whole body, then what follows."""
+        """Pass the whole body to the application, then what follows."""
         content: bytes | None = bytes(self._content)
         self._content = bytearray()
 

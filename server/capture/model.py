@@ -92,7 +92,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ForwardInput:
-    """What one sequence asks of a forward pass.
+    """One sequence of a forward pass, with what to read of it.
 
     `spans` are the half-open spans of tokens over which its positions are means; None stands for every token. `score`
     asks for the log-probabilities of its own tokens. `steering` edits the stream in this pass; `divergences` is at how
@@ -111,18 +111,18 @@ class ForwardInput:
 
     @property
     def rows(self) -> int:
-        """How many rows of a batch it takes."""
+        """Number of rows of a batch."""
         return 2 if self.divergences else 1
 
     @property
     def kind(self) -> tuple[tuple[int, ...], tuple[str, ...], bool]:
-        """What a pass holds for each of its tokens: it holds that for every sequence of a batch."""
+        """The tensors that a pass keeps for each token of every sequence of a batch."""
         return tuple(self.layers), tuple(self.hook_points), self.spans is None
 
 
 @dataclass(frozen=True)
 class Captured:
-    """What a forward pass gave for one sequence: hook point → (n_layers, n_positions, d) on the CPU.
+    """Activations of one sequence: hook point → (n_layers, n_positions, d) on the CPU.
 
     Where it is compared, `unedited` has the log-probabilities of the tokens after the prompt without its edits.
     """
@@ -248,7 +248,7 @@ class ServedModel:
         return edit
 
     def values_held(self, points: list[str]) -> int:
-        """How many numbers a pass holds for each token and layer, to give these hook points."""
+        """Return how many numbers a pass holds for each token and layer for these hook points."""
         sites = {site for point in points for _, site in self.architecture.terms(point)}
         return sum(self.architecture.widths[site] for site in sites)
 
@@ -329,7 +329,7 @@ class ServedModel:
         return activations, last[0]
 
     def _sites(self, batch: Sequence[ForwardInput]) -> list[tuple[int, str]]:
-        """What has to be read for any sequence of the batch, in the order in which it fires."""
+        """Return the modules to read for any sequence of the batch, in the order in which they run."""
         sites = {
             (layer, site)
             for entry in batch

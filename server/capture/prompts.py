@@ -131,7 +131,7 @@ class Decoder:
                 self.text, self.stopped = self.text[:at], True
 
     def delta(self, *, final: bool = False) -> str:
-        """What is new since the last call; holds back what may become a stop string."""
+        """Return the text since the last call, except what may become a stop string."""
         end = len(self.text) if final or self.stopped else max(self._given, len(self.text) - self._hold)
         part, self._given = self.text[self._given : end], end
         return part

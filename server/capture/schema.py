@@ -57,7 +57,7 @@ def _same(value: Any, other: Any) -> bool:
 
 
 class Unserved(BaseModel):
-    """What both completion routes may be sent and do not serve."""
+    """Fields of both completion routes that are accepted and not served."""
 
     # The OpenAI API
     presence_penalty: Annotated[Any, Only(0)] = None
@@ -91,7 +91,7 @@ class Unserved(BaseModel):
 
 
 class UnservedInChat(BaseModel):
-    """What only chat completions may be sent."""
+    """Fields of chat completions alone."""
 
     tools: Annotated[Any, Only([])] = None
     tool_choice: Annotated[Any, Only("none", "auto")] = None
@@ -115,7 +115,7 @@ class UnservedInChat(BaseModel):
 
 
 class UnservedInText(BaseModel):
-    """What only text completions may be sent."""
+    """Fields of text completions alone."""
 
     suffix: Annotated[Any, Only("")] = None
     best_of: Annotated[Any, Only(1)] = None
@@ -213,7 +213,7 @@ class ChatMessage(BaseModel):
 
 
 class PartSpans(BaseModel):
-    """Where the parts of a conversation lie: (message, start, end), the latter two in characters of its content."""
+    """Spans of the parts of a conversation: (message, start, end), the latter two in characters of its content."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -223,7 +223,7 @@ class PartSpans(BaseModel):
 
 
 class Ndif(BaseModel):
-    """What to capture, for one request; a field that is left out has the server's default.
+    """Settings of the capture of one request; an absent field has the server's default.
 
     `save_dir` is a folder under the server's activation root, relative to it or absolute. With `push` it is also pushed
     to object storage, by a server that was started with `--push URL`. Named positions depend on where the parts of a
@@ -296,7 +296,7 @@ class StreamOptions(BaseModel):
 
 
 class Sampling(Unserved):
-    """What both completion routes share."""
+    """Fields of both completion routes."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -45,7 +45,7 @@ class Server(BaseModel):
 
 
 class ServerStatus(Server):
-    """How one is: its state as the pool would call it, and in words what it does."""
+    """State of a server, with a description of its activity."""
 
     state: str
     phase: str
@@ -54,7 +54,7 @@ class ServerStatus(Server):
 
 
 class Status(BaseModel):
-    """How the keeper gets on. `ended` says why its servers are gone, `model_sha256` what model they have."""
+    """State of the keeper. `ended` is the reason why its servers ended, `model_sha256` identifies their model."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -82,7 +82,7 @@ class DeployedModel:
 
     @classmethod
     def of(cls, study: Study) -> DeployedModel:
-        """What the experiments of a plan want together.
+        """Combine the experiments of a plan.
 
         Raises:
             ConfigError: nothing is to be deployed, or not the same for all.
@@ -113,22 +113,22 @@ class DeployedModel:
 
     @property
     def deploy(self) -> Deploy:
-        """Where it is wanted."""
+        """The section `deploy`."""
         return self.config.deploy
 
     @property
     def gpus(self) -> int:
-        """How many GPUs its servers want."""
+        """Number of GPUs of its servers."""
         return self.config.workers.count * tensor_parallel(self.config)
 
     @property
     def model_name(self) -> str:
-        """What the servers call the model."""
+        """Name of the model at the servers."""
         return self.config.workers.model_name or self.config.model.source
 
 
 def pushed_to(config: Config) -> str | None:
-    """Where servers that are deployed push what they capture for an experiment; None where it is fetched from them."""
+    """Return where deployed servers push captures of an experiment; None where captures are fetched from them."""
     url, files = config.storage.url, config.workers.capture_files
     # A folder of this machine is none of theirs, unless the config says that it is.
     if url is None or not config.capture.enabled or files == "fetch" or (files is None and url.startswith("file:")):
@@ -166,7 +166,7 @@ class DeployedServer(Server):
 
 
 class Deployment(BaseModel):
-    """What is deployed. `cluster` is SkyPilot's name of a rented machine, `price` its price an hour in US dollars.
+    """A deployment. `cluster` is SkyPilot's name of a rented machine, `price` its price per hour in US dollars.
 
     `folder` is the absolute path there; `servers` is empty until they stand; `push` is where they push activations.
     """

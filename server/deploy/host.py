@@ -218,12 +218,12 @@ class Site:
         )
 
     def status(self) -> Status | None:
-        """What the keeper has last said; None where it has said nothing."""
+        """Return the last status of the keeper; None where there is none."""
         text = self.host.run(f"cat {self.path('run', STATUS)} 2>/dev/null || true")
         return Status.model_validate_json(text) if text.strip() else None
 
     def keeper_lives(self) -> bool:
-        """Whether the very process that the keeper's file names is there."""
+        """Return whether the process named in the keeper's file is running."""
         return self.host.run(f"{self._is_there()}\nis_there && echo yes || true").strip() == "yes"
 
     def end_keeper(self) -> None:
@@ -286,5 +286,5 @@ class Site:
 
 
 def model_folder(source: str) -> str:
-    """What the directory of a local model is called there: by its content."""
+    """Return the name of a local model's directory on the host, from its content."""
     return models.directory_sha256(Path(source).expanduser())[:16]

@@ -103,7 +103,7 @@ class PoolAddress:
 
 
 def pool_status(path: Path) -> PoolStatus | None:
-    """What the pool at an address says of itself, None where none answers."""
+    """Return the status of the pool at an address; None where none answers."""
     address = PoolAddress.read(path)
     connection = address.connect() if address is not None else None
     if address is None or connection is None:

@@ -40,7 +40,7 @@ class Allowance:
         self._reading = asyncio.Lock()
 
     async def admits(self, variant: str, sample: str) -> bool:
-        """Whether a pair that failed may become a record of its error; if so, it is counted."""
+        """Return whether a pair that failed may become a record of its error; if so, it is counted."""
         if not self.allowed:
             return False
         async with self._reading:
@@ -58,7 +58,7 @@ class Allowance:
             self._failed.discard((variant, sample))
 
     def words(self) -> str:
-        """Why a failure became no record, in the same words for every pair."""
+        """Return why a failure became no record, in the same words for every pair."""
         if not self._share:
             return "generation.allowed_failures is 0, so every pair needs an answer."
         recorded = len(self._failed or ())
@@ -78,7 +78,7 @@ class Allowance:
 
 
 def pair_allowance(config: Config, layout: Layout) -> Allowance:
-    """That of the trajectories and captures of an experiment."""
+    """Return the allowance of the trajectories and captures of an experiment."""
 
     def recorded() -> set[Pair]:
         return {
@@ -92,7 +92,7 @@ def pair_allowance(config: Config, layout: Layout) -> Allowance:
 
 
 def steering_allowance(config: Config, layout: Layout, steered: Iterable[tuple[str, str, str]]) -> Allowance:
-    """That of the steered trajectories of an experiment and their scores, each a condition, a variant and a name.
+    """Return the allowance of an experiment's steered trajectories and scores, each a condition, a variant and a name.
 
     Its pairs have `{condition}/{variant}` for a variant.
     """
@@ -106,7 +106,7 @@ def steering_allowance(config: Config, layout: Layout, steered: Iterable[tuple[s
 
 
 def _trajectory_failed(folder: Path) -> bool:
-    """Whether a trajectory is a record of its error."""
+    """Return whether a trajectory is a record of its error."""
     if not (folder / STATE).exists():
         return False
     try:
@@ -116,7 +116,7 @@ def _trajectory_failed(folder: Path) -> bool:
 
 
 def _capture_failed(folder: Path) -> bool:
-    """Whether an activation folder is a record of its error."""
+    """Return whether an activation folder is a record of its error."""
     if not (folder / METADATA).exists():
         return False
     try:
@@ -126,7 +126,7 @@ def _capture_failed(folder: Path) -> bool:
 
 
 def _score_failed(folder: Path) -> bool:
-    """Whether the scores of a steered trajectory are a record of their error."""
+    """Return whether the scores of a steered trajectory are a record of their error."""
     if not (folder / SCORES).exists():
         return False
     try:

@@ -201,7 +201,7 @@ class PoolClient:
 
 
 def is_alive(process: int) -> bool:
-    """Whether a process runs; one that has been killed may stay as a zombie until its parent looks."""
+    """Return whether a process runs; one that has been killed may stay as a zombie until its parent looks."""
     try:
         lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

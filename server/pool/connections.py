@@ -77,7 +77,7 @@ def _seconds(retry_after: str | None) -> float:
 
 
 def _message(response: httpx.Response) -> str:
-    """What a server says of its refusal, in one line."""
+    """Return a server's message about its refusal, in one line."""
     try:
         error = response.json().get("error", response.json())
         text = error.get("message", error) if isinstance(error, dict) else error

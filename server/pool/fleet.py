@@ -50,7 +50,7 @@ class RefusedError(UnansweredError):
 
 @dataclass(frozen=True)
 class ServerDemand:
-    """What is asked of a fleet.
+    """A request to a fleet.
 
     `index` is the pair's, which picks the worker; `path` the route, such as `/v1/chat/completions`; `timeout` the
     seconds for one attempt. `check` returns an answer that is good and raises ValueError for one that is not. `fetch`
@@ -238,13 +238,13 @@ class Fleet:
             self._without_room -= 1
 
     def why_down(self) -> str:
-        """Why no worker is left: each different reason once."""
+        """Return why no worker is left, each different reason once."""
         reasons = list(dict.fromkeys(worker.error or worker.name for worker in self.workers))
         what = f"What to do: {advice.for_server(' '.join(reasons))} What has been made is kept."
         return "\n".join(["No model server is left.", *reasons, what])
 
     def status(self) -> FleetStatus:
-        """What a watcher wants to know: who is served, who waits, and what each worker does."""
+        """Return the status for `make watch`: the models served and queued, and the state of each worker."""
         return FleetStatus(
             kind=self.kind,
             model=self.model,

@@ -71,7 +71,7 @@ class ServerSlot:
 
     @property
     def name(self) -> str:
-        """What results call the worker."""
+        """Name of the worker in results."""
         return f"{self.kind}-{self.number}"
 
 
@@ -94,7 +94,7 @@ def local_process(experiment: ExperimentJobs, place: ServerSlot) -> Launcher:
 
 
 def slurm_command(experiment: ExperimentJobs, kind: Kind, shape: SlurmShape) -> JobCommand:
-    """What a SLURM job of an experiment runs."""
+    """Return the command of a SLURM job of an experiment."""
     share = Share([], [str(number) for number in range(shape.gpus)])
     model, name = experiment.card.path, experiment.model_name
     line = command(kind, experiment.started, model, name, share, "{port}", experiment.results, "{host}")
@@ -283,7 +283,7 @@ def _endpoints(kind: Kind, experiment: ExperimentJobs) -> list[str]:
 
 
 def _identity(kind: Kind, experiment: ExperimentJobs) -> Hashable:
-    """What the servers of an experiment are. Settings that only say how they are run are no part of it."""
+    """Return the identity of an experiment's servers, without settings that only say how they are run."""
     urls = _endpoints(kind, experiment)
     config = experiment.pinned if urls else experiment.started
     if urls:

@@ -85,7 +85,7 @@ async def generate(experiment: ExperimentJobs, fleet: Fleet, variant: str, name:
 
 
 def captures_thoughts(config: Config) -> bool:
-    """Whether a captured position is one of the thought."""
+    """Return whether a captured position is one of the thought."""
     positions = config.capture.positions
     return config.capture.enabled and positions != "all" and not THOUGHT_POSITIONS.isdisjoint(positions)
 
@@ -175,7 +175,7 @@ def _request_id(experiment: ExperimentJobs, variant: str, name: str) -> str:
 
 
 def _wanted(experiment: ExperimentJobs, variant: str, name: str) -> dict[str, Any]:
-    """What every capture of an experiment asks for."""
+    """Return the `ndif` field of every capture of an experiment."""
     settings = experiment.pinned.capture
     push = {"push": True} if experiment.config.workers.capture_files == "push" else {}
     return {
@@ -190,13 +190,13 @@ def _wanted(experiment: ExperimentJobs, variant: str, name: str) -> dict[str, An
 
 
 def _save_dir(experiment: ExperimentJobs, folder: Path) -> str:
-    """Where a server is to write a folder; one on a host without this file system has another root."""
+    """Return where a server writes a folder; a host without this file system has another root."""
     elsewhere = experiment.config.workers.captures_elsewhere
     return str(folder.relative_to(experiment.results) if elsewhere else folder.resolve())
 
 
 def _fetcher(experiment: ExperimentJobs, wanted: dict[str, Any]) -> Callable[[Worker, dict[str, Any]], Any] | None:
-    """What brings a folder here from its server's disk; None where it is written, or pushed, to where we find it."""
+    """Return a function that fetches a folder from its server's disk; None where none is needed."""
     if not experiment.config.workers.captures_elsewhere or wanted.get("push"):
         return None
     return partial(fetch_from_server, experiment.results / wanted["save_dir"], wanted["save_dir"])

@@ -184,7 +184,7 @@ def environment_elsewhere(config: Config, *, gpu: bool) -> dict[str, str]:
 
 
 def _settings(config: Config, gpu: bool) -> dict[str, str]:
-    """What every server is told, wherever it stands."""
+    """Return the environment of every server, on any machine."""
     settings = {
         "PYTHONPATH": str(CODE),
         "VLLM_NO_USAGE_STATS": "1",

@@ -17,7 +17,7 @@ class LaunchError(RuntimeError):
 
 @dataclass(frozen=True)
 class Exit:
-    """How a server ended.
+    """End of a server.
 
     `again`: another start may do better, as it was killed or lost its port. `counts`: that start is one of
     `workers.restarts`; a server that was taken away through no fault of its own costs none.
@@ -52,7 +52,7 @@ class Launcher(Protocol):
         ...
 
     def exited(self) -> Exit | None:
-        """How the server ended; None while it stands."""
+        """Return how the server ended; None while it runs."""
         ...
 
     async def wait(self) -> Exit:
@@ -71,25 +71,25 @@ class Launcher(Protocol):
         ...
 
     def log_name(self) -> str:
-        """Where those lines lie, for a person."""
+        """Return the location of those lines, for messages."""
         ...
 
     @property
     def nonce(self) -> str:
-        """What the server must prove to know before it is believed; empty where its address is certain."""
+        """Secret that the server must prove to know; empty where its address is certain."""
         return ""
 
     @property
     def hardware(self) -> str | None:
-        """What the server runs on, where that is known only once it stands."""
+        """Hardware of the server, where it is known only after the start."""
         return None
 
     def waits(self) -> str:
-        """What `start` waits for, in words for a person; empty while it waits for nothing."""
+        """Return what `start` waits for, for messages; empty while it waits for nothing."""
         return ""
 
     async def lost(self, reason: str, *, listening: bool) -> Exit:
-        """What became of a server that has stopped to answer, and whether anything still `listening` is at its port."""
+        """Return how a server that stopped answering ended, given whether its port is still `listening`."""
         return Exit(reason, again=True)
 
 

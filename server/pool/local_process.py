@@ -78,7 +78,7 @@ class LocalProcess(Launcher):
         return url
 
     def exited(self) -> Exit | None:
-        """How the process ended; None while it runs."""
+        """Return how the process ended; None while it runs."""
         status = None if self._process is None else self._process.returncode
         return None if status is None else self._exit(status)
 

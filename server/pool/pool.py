@@ -238,7 +238,7 @@ class Pool:
         return ""
 
     def _reason(self, run: Run, job: Job, error: Exception) -> str:
-        """Why a job failed, for the person who runs the workflow."""
+        """Return why a job failed, for the person who runs the workflow."""
         if isinstance(error, LaunchError | PlanError | PlacementError | ResolveError):
             return f"{error}\n"
         if isinstance(error, OSError):
@@ -283,7 +283,7 @@ class Pool:
                 await steering.score(experiment, fleet, f"{job.condition}/{job.variant}", job.sample)
 
     def status(self) -> PoolStatus:
-        """What a watcher wants to know: who is served, and by what."""
+        """Return the status for `make watch`."""
         return PoolStatus(
             pid=os.getpid(),
             owners=self._owners.numbers(),

@@ -129,7 +129,7 @@ class Caller:
 
 @dataclass(frozen=True)
 class Access:
-    """How one instance of the workflow reaches its pool.
+    """Access of one instance of the workflow to its pool.
 
     Attributes:
         address: the file with the pool's address.

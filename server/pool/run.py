@@ -35,7 +35,7 @@ from server.pool.protocol import Caller, GenerateJob, Job
 
 
 class ExperimentJobs:
-    """What the jobs of one experiment of a run share.
+    """State shared by the jobs of one experiment of a run.
 
     Args:
         config: its resolved config.
@@ -124,7 +124,7 @@ class ExperimentJobs:
 
     @cached_property
     def steering_allowance(self) -> Allowance:
-        """How many steered trajectories may go without an answer."""
+        """Number of steered trajectories that may go without an answer."""
         return steering_allowance(self.config, self.layout, self.steering.trajectories)
 
     @cached_property
@@ -132,7 +132,7 @@ class ExperimentJobs:
         return Renderer.load(tokenizer_directory(self.card), self.card.tokenizer)
 
     async def renderer(self) -> Renderer:
-        """What turns messages into the model's tokens; loaded when it is first asked for.
+        """Return the renderer of the model; loaded at the first call.
 
         Raises:
             PromptError, ModelError: the model's tokenizer cannot be loaded.
@@ -155,7 +155,7 @@ class ExperimentJobs:
 
     @property
     def model_name(self) -> str:
-        """What the servers call the model."""
+        """Name of the model at the servers."""
         return self.config.workers.model_name or self.config.model.source
 
     def pair_index(self, variant: str, sample_index: int, draw: int) -> int:
@@ -245,7 +245,7 @@ def address_path(configs: dict[str, Config], code: Path) -> Path:
 
 
 def _distinct_servers(configs: Iterable[Config]) -> list[str]:
-    """What the servers of each experiment depend on, each once, in alphabetical order."""
+    """Return the distinct server settings of the experiments, in alphabetical order."""
     identities: dict[str, str] = {}
     found = set()
     for config in configs:

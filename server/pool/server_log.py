@@ -17,7 +17,7 @@ class LogTail:
         self._start = 0
 
     def begin(self) -> None:
-        """What is written from now on belongs to the next start."""
+        """Begin the log of the next start."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._start = self.path.stat().st_size if self.path.exists() else 0
 
@@ -50,7 +50,7 @@ _PREFIX = re.compile(
 
 
 def phase_of(lines: list[str]) -> str:
-    """What a server that is not healthy yet does, as far as its log tells."""
+    """Return the phase of a server that is not healthy yet, from its log."""
     for line in reversed(lines):
         for mark, words in _MARKS:
             if mark in line:

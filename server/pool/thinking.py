@@ -80,7 +80,7 @@ def _joined(
 
 
 def _both(first: Delivery, rest: Delivery) -> Delivery:
-    """How both parts came about; the worker is that of the second."""
+    """Return how both parts came about; the worker is that of the second."""
     return replace(
         rest,
         attempts=[*first.attempts, *rest.attempts],

@@ -17,11 +17,11 @@ OTHER_KIND = 10
 
 
 class Standing(Protocol):
-    """What takes turns: the servers of one model."""
+    """The servers of one model, which take turns with others."""
 
     @property
     def kind(self) -> str:
-        """What its servers are."""
+        """Kind of its servers."""
         ...
 
     @property
@@ -84,7 +84,7 @@ class Turns:
             self._begin_switch()
 
     def queued(self, fleet: Standing) -> int:
-        """How many requests wait for a fleet's turn."""
+        """Return the number of requests that wait for a fleet's turn."""
         return len(self._queue.get(fleet, []))
 
     async def close(self) -> None:

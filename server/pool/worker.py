@@ -24,7 +24,7 @@ STARTING_LINES = 200
 
 @dataclass(frozen=True)
 class WorkerLimits:
-    """How much a server is given, how often it may die, and for how many seconds it may start or hang."""
+    """Limits of a server: requests, restarts, and seconds to start or to hang."""
 
     requests: int
     restarts: int
@@ -200,7 +200,7 @@ class Worker:
         return None
 
     def _ended_at_start(self, ended: Exit) -> Exit | None:
-        """What follows from an end before it was live."""
+        """Handle an end before the server was live."""
         reason = f"it ended while it started ({ended.reason})"
         if ended.again:
             return replace(ended, reason=reason)
@@ -278,7 +278,7 @@ class Worker:
         self._changed()
 
     def phase(self) -> str:
-        """What it does now, in words for a person."""
+        """Return the worker's activity, for messages."""
         if self.state == "starting":
             seconds = f"{time.monotonic() - self._since:.0f} s"
             if self.launcher.waits():

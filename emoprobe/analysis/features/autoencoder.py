@@ -65,7 +65,7 @@ class SparseAutoencoder:
         return features @ self.w_dec + self.b_dec
 
     def reconstruct(self, x: torch.Tensor) -> torch.Tensor:
-        """What it gives back of activations (…, d)."""
+        """Reconstruct activations (…, d)."""
         return self.encode_and_reconstruct(x)[1]
 
     def encode_and_reconstruct(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

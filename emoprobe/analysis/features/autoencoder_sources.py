@@ -72,6 +72,6 @@ def _trained(layout: Layout, name: str) -> AutoencoderSource:
 
 @torch.no_grad()
 def _active(autoencoder: SparseAutoencoder, shards: Sequence[TokenShard]) -> int:
-    """How many features are active on a token, rounded, at least 1."""
+    """Return how many features are active on a token, rounded, at least 1."""
     counts = torch.cat([(autoencoder.encode(shard.tokens()) > 0).sum(1) for shard in shards[:COUNTED]])
     return max(1, round(float(counts.float().mean())))

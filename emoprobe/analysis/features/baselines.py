@@ -18,7 +18,7 @@ class Coder(Protocol):
 
     @property
     def width(self) -> int:
-        """How many."""
+        """Number of features."""
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """The features."""
@@ -33,7 +33,7 @@ class Projection:
 
     @property
     def width(self) -> int:
-        """How many axes."""
+        """Number of axes."""
         return int(self.axes.shape[1])
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:

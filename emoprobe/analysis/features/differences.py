@@ -209,7 +209,7 @@ class _Side:
 
 
 def _compare(questions: Questions, tone: _Side, other: _Side, values: Floats) -> list[dict[str, Any]]:
-    """What the test says of k features over one part, whose values are (k, rows of the table)."""
+    """Test k features over one part, whose values are (k, rows of the table)."""
     ours, theirs = (side.by_question(values, len(questions.ids)) for side in (tone, other))
     # Which questions there are depends on the part and not on the feature.
     here = ~np.isnan(ours - theirs)[0]
@@ -280,7 +280,7 @@ def corrected(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def auroc(ours: Floats, theirs: Floats) -> float:
-    """How often a value of the first is the larger one, ties counted half; NaN where one side has none."""
+    """Return how often a value of the first is the larger one, ties counted half; NaN where one side has none."""
     if not len(ours) or not len(theirs):
         return float("nan")
     ranks = stats.rankdata(np.concatenate([ours, theirs]))
@@ -288,7 +288,7 @@ def auroc(ours: Floats, theirs: Floats) -> float:
 
 
 class FeatureReason(Reason):
-    """Why the features of a tone have their verdict."""
+    """Reason for the verdict on the features of a tone."""
 
     NOT_TESTED = Verdict.NOTE, "too few texts or questions in the testing half, or no feature is active there"
     SEPARATES = Verdict.FOUND, "features differ, and separate the tone better than those of a random autoencoder"

@@ -91,7 +91,7 @@ class TokenShard:
         return bounds or (0, 0)
 
     def part_of(self, token: int) -> str:
-        """Which part a token belongs to: prefix, question, response, or other."""
+        """Return which part a token belongs to: prefix, question, response, or other."""
         spans = self.metadata.spans
         for name in ("prefix", "question", "response"):
             span = getattr(spans, name) if spans else None
@@ -227,5 +227,5 @@ class Batches:
 
 
 def digest_of(shards: Sequence[TokenShard]) -> list[str]:
-    """What the shards hold, by the hash that each was written with."""
+    """Return a digest of the content of shards, from the hash that each was written with."""
     return [shard.metadata.sha256 for shard in shards]

@@ -29,7 +29,7 @@ CHECKPOINT_SECONDS, PROGRESS_SECONDS = 30.0, 2.0
 
 @dataclass(frozen=True)
 class Progress:
-    """How far training is: the last batch's share of variance unexplained, active features, and dead share."""
+    """Progress of training: the last batch's share of variance unexplained, active features, and dead share."""
 
     step: int
     steps: int
@@ -141,7 +141,7 @@ class Trainer:
             self._threshold += torch.stack([smallest, torch.ones((), dtype=torch.float64)])
 
     def _auxiliary(self, pre: torch.Tensor, error: torch.Tensor, d: int) -> torch.Tensor:
-        """How much of the error the dead features explain: what brings them back (Gao et al. 2024, A.2)."""
+        """Return the auxiliary loss: the error that the dead features leave unexplained (Gao et al. 2024, A.2)."""
         dead = torch.nonzero(self._silent > self._dead_after).flatten()
         count = min(len(dead), d // 2)
         if not count:

@@ -58,12 +58,12 @@ def labelled_auroc(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def _before(counted: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
-    """How many were counted before each place, those equal to it left out; `first` marks where equal ones begin."""
+    """Count the values before each place, excluding equal ones; `first` marks where equal ones begin."""
     return torch.where(first, counted.cumsum(-1) - counted, 0.0).cummax(-1).values
 
 
 def influences(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """How much each row contributes to the error of the area (the placements of DeLong et al. 1988), (…, n).
+    """Return each row's contribution to the error of the area (the placements of DeLong et al. 1988), (…, n).
 
     Scores are (…, n); labels (n) are 0 or 1, and both occur. The sum of squares over independent groups of rows is the
     variance of the area (Obuchowski 1997).

@@ -50,7 +50,7 @@ class Confounds:
 
 
 def inflation(features: np.ndarray, variant: np.ndarray, signs: np.ndarray) -> float:
-    """How much errors of slopes add to the variance of the difference between valences, as a share of it.
+    """Return how much errors of slopes add to the variance of the difference between valences, as a share of it.
 
     Infinite where valences differ in what does not vary within variants.
     """

@@ -69,7 +69,7 @@ class CorrectDesign:
 
 
 def has_both_classes(design: RowCodes, least: int) -> str | None:
-    """Why there is no probe of correctness for these rows; None where there is one."""
+    """Return why there is no probe of correctness for these rows; None where there is one."""
     for value, name in ((1, "correct"), (0, "wrong")):
         questions = len(np.unique(design.question[design.correct == value]))
         if questions < least:
@@ -82,7 +82,7 @@ def has_both_classes(design: RowCodes, least: int) -> str | None:
 
 @dataclass(frozen=True)
 class AddedResult:
-    """What activations add to the nuisance features in some cells.
+    """Gain from activations over the nuisance features in some cells.
 
     `statistic` (cells, permutations) is the mean correlation on held-out folds, the real one first; `choice`
     (cells, folds) the same inside of each training set; `added` (cells, folds) how much larger the area is with
@@ -233,7 +233,7 @@ def _tensor(values: np.ndarray) -> torch.Tensor:
 
 
 def block_permutations(design: RowCodes, permutations: int) -> np.ndarray:
-    """Where each row takes its label from, (permutations + 1, n), the rows themselves first; −1: from nowhere.
+    """Return the row that each row takes its label from, (permutations + 1, n); first the rows themselves; −1: none.
 
     Questions change places as blocks, with the labels of all variants and draws, and the questions of a group move
     together: what rows of a block have in common stays. A group that takes over from a larger one gets some of its

@@ -42,7 +42,7 @@ from emoprobe.config.science.analysis import Probes, ProbeTarget
 
 @dataclass(frozen=True)
 class ProbedPosition:
-    """What the probes at one position need besides the activations.
+    """Inputs of the probes at one position besides the activations.
 
     `rows` are the rows without a stand-in there. `valence`, `correct`, `untruncated` and `within` are None where there
     is nothing to probe; `untruncated` also where no answer was cut off, `within` also before the response. `reasons`
@@ -141,7 +141,7 @@ def _why_no_valence(design: RowCodes) -> str:
 
 @dataclass
 class Probed:
-    """What the probes of a position find; None where there is nothing to probe.
+    """Results of the probes at a position; None where there is nothing to probe.
 
     `weights` are those of each fold for raw features, (layers, folds, d, columns), by target; `directions` the means
     that are kept of them, (layers, d, columns), with the columns' names. `transfer` has rows for each layer.

@@ -82,7 +82,7 @@ def probe_plan(config: Config) -> ProbeDesign | None:
 
 
 def is_response(position: str) -> bool:
-    """Whether a position lies in the response, where an answer is known and not only a question."""
+    """Return whether a position lies in the response, where an answer is known and not only a question."""
     return position.startswith("response")
 
 
@@ -168,7 +168,7 @@ def within_test(mixed: int, permutations: int) -> ProbeTest:
 
 
 class ProbeReason(Reason):
-    """Why a probe has its verdict."""
+    """Reason for the verdict on a probe."""
 
     NOT_PROBED = Verdict.NOTE, "there is no probe"
     OUT_OF_REACH = Verdict.NOTE, "no permutation test of this size can reject"

@@ -134,7 +134,7 @@ def deal_folds(group: np.ndarray, folds: int, seed: int) -> np.ndarray:
 
 
 def folds_by_group(table: pd.DataFrame, folds: int) -> bool:
-    """Whether there are groups enough to keep each in one fold.
+    """Return whether there are groups enough to keep each in one fold.
 
     A handful of groups, such as two levels of difficulty, cannot be divided: then folds go by question, and the group
     is one of the nuisance features that a probe has to beat.

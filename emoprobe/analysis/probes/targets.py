@@ -366,7 +366,7 @@ class WithinTarget:
 
 @dataclass
 class VariantTarget:
-    """Which variant it is: a manipulation check without a test; see `variant`."""
+    """The variant as a target: a manipulation check without a test; see `variant`."""
 
     design: RowCodes
     settings: Probes
@@ -374,7 +374,7 @@ class VariantTarget:
 
     @property
     def reason(self) -> str | None:
-        """Why there is no probe; None where there is one."""
+        """Reason for the absence of a probe; None where there is one."""
         if len(self.design.variants) < 2:
             return "there is one variant only"
         return "fewer than three groups of questions" if self.design.folds < 3 else None

@@ -80,7 +80,7 @@ class WithinDesign:
 
 @dataclass(frozen=True)
 class WithinResult:
-    """What activations tell within questions in some cells.
+    """Prediction within questions in some cells.
 
     `statistic` and `choice` are those of `AddedResult`; `areas`, `nuisance` and `added` are (cells, folds), the share
     of pairs in order by activations, by the nuisance features, and by both beyond the latter; `influence` (cells,

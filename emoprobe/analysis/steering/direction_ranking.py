@@ -89,7 +89,7 @@ class DirectionRanking:
 
     @property
     def shuffled(self) -> int:
-        """How many shuffled-label directions there are."""
+        """Number of shuffled-label directions."""
         return len(self.effects) - 1 - self.controls
 
     def p_random(self, size: float) -> float:
@@ -117,7 +117,7 @@ class DirectionRanking:
 
 
 def _critical(others: Floats, level: float) -> float:
-    """What has to be exceeded for a rank among these of at most `level`."""
+    """Return the value to exceed for a rank among these of at most `level`."""
     above = int(np.floor(level * (1 + len(others)) + 1e-9)) - 1
     if above < 0:
         return math.inf

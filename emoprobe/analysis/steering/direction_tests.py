@@ -51,7 +51,7 @@ def direction_rows(grid: EffectGrid, flags: Flags, rankings: Mapping[int, Direct
 
 
 def _cells(grid: EffectGrid, number: int, ranking: DirectionRanking, flags: Flags) -> np.ndarray:
-    """Which cells of a ranking are searched: coherent on the compared questions, and on all of the direction's own."""
+    """Return the searched cells of a ranking: coherent on the compared questions, and on all of the direction's."""
     everywhere = [bool(flags[grid.held[number][place]]) for place in ranking.places]
     searched: np.ndarray = ranking.flags[0] & np.array(everywhere, dtype=bool)
     return searched
@@ -113,7 +113,7 @@ def _row(
 def _reason(
     grid: EffectGrid, number: int, searched: np.ndarray, ranking: DirectionRanking, needed: int, more: int
 ) -> str | None:
-    """Why no verdict can be reached."""
+    """Return why no verdict can be reached."""
     if not any(place.operation == "add" for place in grid.held[number]):
         return "nothing was added along it"
     if not ranking.controls:
@@ -128,7 +128,7 @@ def _reason(
 
 
 class DirectionReason(Reason):
-    """Why a direction has its verdict."""
+    """Reason for the verdict on a direction."""
 
     NOT_COMPARED = Verdict.NOTE, "there is no effect to rank"
     OUT_OF_REACH = Verdict.NOTE, "too few controls or questions for a verdict"
@@ -198,7 +198,7 @@ def _detectable(
 
 
 def _above(grid: EffectGrid, values: np.ndarray, confidence: float, skewed: bool) -> np.ndarray:
-    """How far above a mean over questions its interval reaches: by so much it falls short of the true one at most."""
+    """Return the distance from a mean over questions to the upper end of its interval."""
     estimate = difference(values, None, None, np.nan, False, grid.groups, confidence, skewed)
     short: np.ndarray = np.nan_to_num(estimate.high - estimate.value)
     return short

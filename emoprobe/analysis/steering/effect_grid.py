@@ -28,7 +28,7 @@ KEYS = ["direction", "operation", "phase", "layers", "dose", "variant"]
 
 
 class SteeringCell(NamedTuple):
-    """What is done, but for the direction, and to whose prompt."""
+    """An edit without its direction, and the variant whose prompt it applies to."""
 
     operation: str
     phase: str
@@ -147,7 +147,7 @@ LEAST_WITH_TEXT = 0.9
 
 @dataclass(frozen=True)
 class Limits:
-    """How far the text may be from the unsteered one.
+    """Limits on the distance of the text from the unsteered one.
 
     `max_perplexity` bounds the geometric mean over questions of the ratio of perplexities, `max_repetition` the
     mean rise of the share of repeated n-grams.
@@ -169,7 +169,7 @@ def coherent(grid: EffectGrid, limits: Limits) -> Flags:
 
 
 def within(log_ratio: Floats, repetition: Floats, asked: Flags, limits: Limits) -> Flags:
-    """Whether the text is within the limits, from changes to the unsteered texts.
+    """Return whether the text is within the limits, from changes to the unsteered texts.
 
     Args:
         log_ratio: shape (…, questions): change of the logarithm of perplexity, NaN where a text is empty.

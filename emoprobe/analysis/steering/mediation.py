@@ -32,7 +32,7 @@ OUTCOMES = (PRIMARY_OUTCOME, "correct")
 
 @dataclass(frozen=True)
 class Texts:
-    """Which text of a variant each question had: a tone is known through its texts, so they are the units.
+    """The text of a variant for each question; texts are the units of inference for a tone.
 
     `labels` has variants of several texts; those that are missing have one, or none.
     """
@@ -84,7 +84,7 @@ def mediation_rows(
 
 
 class MediationReason(Reason):
-    """Why a share of a tone's effect is given or not; an ablation is described, not tested."""
+    """Reason why a share of a tone's effect is given or not; an ablation is described, not tested."""
 
     NO_QUESTIONS = Verdict.NOTE, "no question has all of the trajectories that a comparison needs"
     SHARE = Verdict.NOTE, "the tone's own effect is shown, so a share of it is defined"
@@ -112,7 +112,7 @@ def _ablations(grid: EffectGrid) -> Iterator[tuple[int, SteeringCell]]:
 
 
 def _coherent(grid: EffectGrid, flags: Flags, number: int, place: SteeringCell, reference: str) -> bool:
-    """Whether the text under the ablation is coherent, in the reference as well where it is ablated there."""
+    """Return whether the text under the ablation is coherent, in the reference as well where it is ablated there."""
     held = grid.held[number]
     return all(bool(flags[held[one]]) for one in (place, place._replace(variant=reference)) if one in held)
 

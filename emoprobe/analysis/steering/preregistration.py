@@ -26,7 +26,7 @@ FOUND_RULE = (
 
 
 class SteeringTests(Record):
-    """How directions are judged: what is compared, when one is found, and what that takes.
+    """Evaluation of directions: the comparisons, the rule for `found`, and the samples that it needs.
 
     `directions` counts the tested ones of each family, `controls_needed` the random ones and `shuffled_needed` the
     shuffled-label ones without which none of a family can be found; `reachable` says whether there are so many.

@@ -131,7 +131,7 @@ class _Columns:
 
 
 class _Bands:
-    """What the random directions do to one outcome, place by place."""
+    """Effects of the random directions on one outcome, by place."""
 
     def __init__(self, grid: EffectGrid, outcome: str) -> None:
         self._grid, self._changes = grid, grid.changes(outcome)

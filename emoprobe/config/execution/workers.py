@@ -113,5 +113,5 @@ class Workers(Section):
 
     @property
     def started(self) -> int:
-        """How many servers of each kind are started, here or in SLURM jobs, unless endpoints take their place."""
+        """Number of servers of each kind that are started, here or in SLURM jobs, if no endpoints replace them."""
         return sum(shape.count for shape in self.slurm) or self.count

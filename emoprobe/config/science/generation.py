@@ -23,7 +23,7 @@ OWN_FLAGS = {
 
 
 class Engine(Section):
-    """How vLLM computes an answer: each of these can change one."""
+    """Settings of vLLM that can change an answer."""
 
     max_model_len: Auto | Annotated[int, Field(ge=16)] | None = Field(
         "auto",
@@ -73,7 +73,7 @@ class ThinkingBudget(Section):
 
 
 class Generation(Section):
-    """How trajectories are generated."""
+    """Generation of trajectories."""
 
     backend: Backend = Field("vllm", description="`nnsight` generates and captures in one request, slower.")
     max_tokens: int = Field(256, ge=1, description="Longest completion, in tokens.")

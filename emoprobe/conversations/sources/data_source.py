@@ -64,7 +64,7 @@ class Kind:
 
 
 def is_here(source: str) -> bool:
-    """Whether a source that is not written as a path names a file or directory of the working directory."""
+    """Return whether a source that is not written as a path names a file or directory of the working directory."""
     return not is_local(source) and "\0" not in source and len(source) < MAX_PATH and Path(source).exists()
 
 

@@ -20,7 +20,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def is_file(source: str) -> bool:
-    """Whether a source names a file of rows, by the end of its name."""
+    """Return whether a source names a file of rows, by the end of its name."""
     return source.endswith(SUFFIXES)
 
 
@@ -43,7 +43,7 @@ def open_file(dataset: Dataset, seed: int) -> DataSource:
 
 
 def check(dataset: Dataset, seed: int) -> list[str]:
-    """Whether the file exists and can be opened, has the columns, and has rows enough."""
+    """Return whether the file exists and can be opened, has the columns, and has rows enough."""
     try:
         path = _existing(dataset)
         if path.suffix == ".parquet":

@@ -20,7 +20,7 @@ _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def matches(source: str) -> bool:
-    """Whether a source is a short name, a local directory or an id of the hub."""
+    """Return whether a source is a short name, a local directory or an id of the hub."""
     return source in SHORT_NAMES or is_local(source) or _ID.fullmatch(source) is not None
 
 
@@ -33,7 +33,7 @@ def paths(source: str) -> list[Path]:
 
 
 def check(dataset: Dataset, seed: int) -> list[str]:
-    """Whether a local directory exists and holds something; what the hub has is not asked."""
+    """Return whether a local directory exists and holds something; what the hub has is not asked."""
     where, path = f"dataset.source = {shown(dataset.source)}", Path(dataset.source).expanduser()
     name, _ = SHORT_NAMES.get(dataset.source, (dataset.source, None))
     if is_here(name):

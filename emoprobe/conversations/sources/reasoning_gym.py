@@ -27,7 +27,7 @@ MOST_CHECKED, MOST_GRADED = 2000, 200
 
 
 def matches(source: str) -> bool:
-    """Whether a source is a task."""
+    """Return whether a source is a task."""
     return source == SHORT_NAME or source.startswith(PREFIX)
 
 
@@ -37,7 +37,7 @@ def task_of(source: str) -> str:
 
 
 def check(dataset: Dataset, seed: int) -> list[str]:
-    """Whether there is such a task, with these arguments, different questions enough, and numbers as answers.
+    """Return whether there is such a task, with these arguments, different questions enough, and numbers as answers.
 
     Of a large draw only the beginning is looked at.
     """

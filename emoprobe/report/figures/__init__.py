@@ -52,7 +52,7 @@ class Figure:
 
     @property
     def caption(self) -> str:
-        """What it shows, in a few sentences of reStructuredText."""
+        """Description of the figure in a few sentences of reStructuredText."""
         return self.caption_file.read_text(encoding="utf-8").strip()
 
     @property

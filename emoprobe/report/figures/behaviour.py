@@ -151,7 +151,7 @@ def lengths(view: ExperimentView) -> Figure:
 
 
 def consistency(view: ExperimentView) -> Figure:
-    """Who solves what together: agreement and κ of every pair of variants."""
+    """Plot the agreement and κ of every pair of variants."""
     table = view.table("consistency")
     names = list(table["variant"].unique())
     side = max(2.6, 0.42 * len(names) + 1.2)

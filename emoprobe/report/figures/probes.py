@@ -95,7 +95,7 @@ def _areas(axis: Axes, panel: pd.DataFrame, positions: list[str]) -> None:
 
 
 def transfers(view: ExperimentView) -> Figure:
-    """Whether probes of valence and correctness hold at other positions, on held-out texts and on held-out variants."""
+    """Plot the transfer of probes to other positions, held-out texts and held-out variants."""
     table = view.table("probe_transfer")
     chosen = [cell for cell in _cells(view) if cell["target"] in set(table["target"])]
     if not chosen:
@@ -125,7 +125,7 @@ def _rows_of_cell(table: pd.DataFrame, cell: dict[str, Any]) -> pd.DataFrame:
 
 
 def _lines(table: pd.DataFrame, cell: dict[str, Any]) -> pd.DataFrame:
-    """What was held out in a cell, with its area."""
+    """Return the held-out part of a cell, with its area."""
     of_cell = _rows_of_cell(table, cell)
     held_out: pd.DataFrame = of_cell.loc[
         (of_cell["kind"] != "position") & (of_cell["test"] == cell["position"]) & of_cell["auroc"].notna()

@@ -73,7 +73,7 @@ def _valence_level(row: dict[str, Any]) -> str:
 
 
 def _without(row: dict[str, Any]) -> str:
-    """What was taken out of the activations; a table of an earlier version does not say."""
+    """Return what was taken out of the activations; a table of an earlier version does not say."""
     if not row.get("controlled"):
         return ""
     return f" after {row['controlled']} were taken out, which reach {row['nuisance_auroc']:.2f} alone"
@@ -159,7 +159,7 @@ SENTENCES = {"valence": _valence, "correct": _correct, "correct_within": _within
 
 
 def _transfers(tests: pd.DataFrame, transfer: pd.DataFrame) -> list[Statement]:
-    """How the probe of valence fares elsewhere, in the cell that most training sets choose."""
+    """Describe the transfer of the valence probe, in the cell that most training sets choose."""
     chosen = tests[(tests["target"] == "valence") & tests["layer"].notna()]
     if chosen.empty or transfer.empty:
         return []

@@ -77,7 +77,7 @@ def _layers(layers: str) -> str:
 
 
 def _others(row: dict[str, Any]) -> str:
-    """What a direction is compared with."""
+    """Name the directions that a direction is compared with."""
     return "random and shuffled-label directions" if row["shuffled"] else "random directions"
 
 
@@ -91,7 +91,7 @@ def _rank(row: dict[str, Any], family: int) -> str:
 
 
 def _as_far(p: float, others: int) -> str:
-    """How many of the others reach as far, by the rank among them."""
+    """Return how many of the others reach as far, by the rank among them."""
     return f"{round(p * (1 + others)) - 1 or 'None'} of {others}"
 
 

@@ -45,7 +45,7 @@ class UnreachableError(RuntimeError):
 
 @dataclass(frozen=True)
 class JobState:
-    """What squeue says of a job: its state, why it waits, and where it runs."""
+    """State of a job in `squeue`, with the reason why it waits and its node."""
 
     state: str
     reason: str
@@ -120,7 +120,7 @@ class SlurmCluster:
         return number
 
     def state(self, job: str) -> JobState | None:
-        """What SLURM last said of a job; None where it has said nothing of it yet."""
+        """Return the last known state of a job; None where there is none yet."""
         return self._states.get(job)
 
     async def look(self) -> None:
@@ -130,7 +130,7 @@ class SlurmCluster:
         await asyncio.shield(self._looking)
 
     async def node_is_draining(self, nodes: str) -> bool:
-        """Whether the administrators are taking nodes out of service, as far as SLURM answers."""
+        """Return whether the administrators are taking nodes out of service, as far as SLURM answers."""
         try:
             _, output, _ = await self._run(["sinfo", "--noheader", f"--nodes={nodes}", "--format=%T"])
         except UnreachableError:
@@ -259,7 +259,7 @@ TAKEN = frozenset({"PREEMPTED", "TIMEOUT", "NODE_FAIL", "BOOT_FAIL", "DEADLINE",
 
 
 def judge(job: str, state: JobState | None, reason: str, log_lines: list[str]) -> Exit:
-    """Whether the end of a job counts as a restart of its server.
+    """Return whether the end of a job counts as a restart of its server.
 
     Args:
         job: its number.

@@ -34,7 +34,7 @@ LEASE_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class JobAddress:
-    """Where a job's server listens, as the job says: to be believed only once the server has proved its nonce.
+    """Address of a job's server, as the job wrote it; verified by the nonce.
 
     `hardware` is what it runs on, as `emoprobe.models.hardware` describes it.
     """
@@ -67,7 +67,7 @@ class JobFolder:
         private_file(path / JOB, json.dumps(job))
 
     def address(self) -> JobAddress | None:
-        """Where the server listens; None until the job has said so. What names another nonce is not of this job."""
+        """Return the server's address; None until the job wrote it. A file with another nonce is ignored."""
         found = self.note(ADDRESS)
         try:
             address = JobAddress(**found) if found is not None else None
@@ -76,7 +76,7 @@ class JobFolder:
         return address if address is not None and address.nonce == self._nonce else None
 
     def note(self, name: str) -> dict[str, Any] | None:
-        """What the job has written into one of its files; None where it has not."""
+        """Return the content of one of the job's files; None where there is none."""
         try:
             found = json.loads((self.path / name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -159,7 +159,7 @@ def _started(process: int) -> str:
 
 @dataclass(frozen=True)
 class JobCommand:
-    """What a job starts: arguments, of which `{host}` and `{port}` are filled in there, and the whole environment.
+    """Command of a job: arguments, with `{host}` and `{port}` filled in on the node, and the whole environment.
 
     `cache` is the folder for what servers compile; `batch_invariant` is added to the environment where all GPUs of the
     job have batch invariance.

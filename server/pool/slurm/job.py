@@ -92,12 +92,12 @@ class SlurmJob(Launcher):
 
     @property
     def nonce(self) -> str:
-        """What this job's server alone can prove to know."""
+        """Secret that only this job's server knows."""
         return self._address.nonce if self._address is not None else ""
 
     @property
     def hardware(self) -> str | None:
-        """What the job runs on, as it says itself."""
+        """Hardware of the job, as it reports it."""
         return self._address.hardware if self._address is not None else None
 
     async def start(self) -> str:
@@ -121,7 +121,7 @@ class SlurmJob(Launcher):
         return self._address.url
 
     def exited(self) -> Exit | None:
-        """How the job ended; None while it stands."""
+        """Return how the job ended; None while it runs."""
         return self._ended.result() if self._ended is not None and self._ended.done() else None
 
     async def wait(self) -> Exit:
@@ -159,7 +159,7 @@ class SlurmJob(Launcher):
         self._waits = ""
 
     def waits(self) -> str:
-        """Why it does not run yet."""
+        """Return why the job does not run yet."""
         return self._waits
 
     def log_lines(self, count: int) -> list[str]:
@@ -245,7 +245,7 @@ class SlurmJob(Launcher):
             raise LaunchError(f"its job {job} was still in SLURM's queue after {limit}: {reason}")
 
     def _unplaced(self, state: JobState) -> str:
-        """What is said of a job that has not said where it listens."""
+        """Describe a job that has no address yet."""
         assert self._folder is not None
         return (
             f"job {self.job} ({state.state}) has not said where it listens: does its node share "
@@ -282,7 +282,7 @@ class SlurmJob(Launcher):
             return
 
     async def _is_draining(self, state: JobState | None) -> bool:
-        """Whether a job was cancelled on a node that is taken out of service."""
+        """Return whether a job was cancelled on a node that is taken out of service."""
         if state is None or state.state != "CANCELLED":
             return False
         return await self._cluster.node_is_draining(state.nodes)
