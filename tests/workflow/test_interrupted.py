@@ -30,15 +30,23 @@ def is_read(fifo: Path) -> bool:
 _WRITERS: list[int] = []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("script", ["report_experiment", "probe_activations", "draw_figures", "verify"])
+@pytest.mark.parametrize(
+    ("script", "number"),
+    [
+        ("report_experiment", signal.SIGINT),
+        ("report_experiment", signal.SIGTERM),
+        ("probe_activations", signal.SIGTERM),
+        ("draw_figures", signal.SIGINT),
+        ("verify", signal.SIGTERM),
+    ],
+)
 def test_an_interrupted_script_says_so_in_a_line(script: str, number: signal.Signals, tmp_path: Path) -> None:
     fifo = tmp_path / "config.json"
     os.mkfifo(fifo)
     arguments = ["--config", str(fifo), "--experiment", str(tmp_path)]
     order = Order(f"scripts.{script}", arguments, str(ROOT), dict(os.environ))
     with open(tmp_path / "log", "w") as log:
-        process = launch(order, log, log, copied=script != "report_experiment")  # one is an interpreter of its own
+        process = launch(order, log, log, copied=False)
     wait_for(lambda: is_read(fifo), PATIENCE, "the script at its configuration")
     process.send_signal(number)
     assert process.wait(PATIENCE) == 128 + number
