@@ -13,6 +13,7 @@ import pandas as pd
 
 from emoprobe.analysis.contrasts import references_of
 from emoprobe.analysis.estimates import Floats, Labels, difference, mean, whichever
+from emoprobe.analysis.paired_tests import Scope
 from emoprobe.analysis.questions import Questions, two_sides
 from emoprobe.analysis.statistics import holm, kappa
 from emoprobe.results.catalogue import TABLES
@@ -128,10 +129,11 @@ def _division(questions: Questions, name: str) -> Labels | None:
     return two_sides(questions.units(name))[0]
 
 
-def _compared(questions: Questions, measure: str, name: str, reference: str) -> dict[str, float]:
-    """A variant's measure against a reference's."""
+def _compared(questions: Questions, measure: str, name: str, reference: str) -> dict[str, Any]:
+    """Compare a variant's measure with a reference's."""
     places, share = [questions.row(name), questions.row(reference)], measure in SHARES
-    texts, other_texts = two_sides(questions.units(name, reference))
+    divisions = questions.units(name, reference)
+    texts, other_texts = two_sides(divisions)
     missing = bool(questions.missing(measure)[places].any())
     fillings: list[tuple[float | None, float | None]] = [(None, None)]
     if missing and share:
@@ -151,6 +153,7 @@ def _compared(questions: Questions, measure: str, name: str, reference: str) -> 
         "difference_high": float(estimate.high),
         "effect_size": float(estimate.value) / spread if spread > 0 else NAN,
         "p": NAN if missing and not share else float(estimate.p),
+        "scope": Scope.TEXTS if divisions is None else Scope.TONE,
     }
 
 

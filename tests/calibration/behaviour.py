@@ -318,9 +318,10 @@ def share_shown(scene: Scene, comparison: str, runs: int, seed: int) -> float:
 
 
 def _unlike(scene: Scene, row: dict[Hashable, Any]) -> bool:
-    """Whether a row of the characteristics compares what truly differs: shares of completions that were cut off."""
+    """Whether a row of the characteristics compares what truly differs: cut-off completions, lengths of these texts."""
     if row["measure"] != "truncated":
-        return False
+        # Each text has a length of its own, so that those of two variants differ in their mean.
+        return row["measure"] == "completion_tokens" and row["scope"] == "texts" and bool(scene.text_deviation)
     return bool(scene.lengthened) or (row["reference"] == "control" and scene.cut != scene.control_cut)
 
 

@@ -118,14 +118,20 @@ class Draw:
         self.table["correct"] = pd.Series(self.generator.random(len(chance)) < chance).astype("boolean").to_numpy()
 
 
-def start(generator: np.random.Generator, samples: int, draws: int, permutations: int) -> Draw:
-    """Ten variants on some questions: lengths that differ by variant and question, few answers cut off.
+def start(
+    generator: np.random.Generator,
+    samples: int,
+    draws: int,
+    permutations: int,
+    variants: dict[str, str | None] = synthetic.BALANCED,
+) -> Draw:
+    """Variants on some questions: lengths that differ by variant and question, few answers cut off.
 
     Tones have eight texts of 8 to 14 words and 1 to 6 punctuation marks. Questions differ in length and numbers. The
     captures of a question follow each other.
     """
-    texts = {name: _texts(generator, name) for name in synthetic.BALANCED if name != "control"}
-    settings = synthetic.config(synthetic.BALANCED, texts, targets=["valence", "correct"], permutations=permutations)
+    texts = {name: _texts(generator, name) for name in variants if name != "control"}
+    settings = synthetic.config(variants, texts, targets=["valence", "correct"], permutations=permutations)
     once = synthetic.table(settings, samples, int(generator.integers(1 << 30)))
     table = pd.concat([once.assign(draw=draw) for draw in range(1, draws + 1)], ignore_index=True)
     draw = Draw(generator, settings, table)
@@ -220,6 +226,19 @@ def valence_effect(draw: Draw) -> None:
     draw.planted += draw.by("variant", scale=0.5)
     sign = draw.table["valence"].map({"negative": -1.0, "positive": 1.0}).astype(float).fillna(0.0).to_numpy()
     draw.planted += 0.5 * np.outer(sign, draw.direction())
+
+
+def arousal_alone(draw: Draw) -> None:
+    """Variants differ, and arousals lie 3.5 standard deviations apart along one direction; nothing of valence."""
+    draw.planted += draw.by("variant", scale=0.5)
+    sign = draw.table["variant"].map(synthetic.AROUSAL).map({"high": 1.0, "low": -1.0}).astype(float).fillna(0.0)
+    draw.planted += 0.5 * np.outer(sign.to_numpy(), draw.direction())
+
+
+def valence_and_arousal(draw: Draw) -> None:
+    """Both, equally strong, along two directions."""
+    arousal_alone(draw)
+    valence_effect(draw)
 
 
 def correct_effect(draw: Draw) -> None:
@@ -318,6 +337,7 @@ class World:
     effects: tuple[str, ...] = ()
     draws: int = 1
     open: tuple[str, ...] = ()
+    aroused: bool = False
 
     @property
     def name(self) -> str:
@@ -341,6 +361,8 @@ WORLDS = [
     World(length_only, 24, draws=4),
     World(valence_effect, 24, ("valence",)),
     World(valence_and_length, 60, ("valence",)),
+    World(arousal_alone, 24, aroused=True),
+    World(valence_and_arousal, 24, ("valence",), aroused=True),
     World(correct_effect, 60, BOTH),
     World(correct_effect, 32, BOTH),
     World(correct_effect, 32, BOTH, draws=3),
@@ -352,7 +374,8 @@ def simulate(world: World, runs: int, seed: int = 0, permutations: int = 19) -> 
     """The tests of each run by target, and its cosines."""
     for run in range(runs):
         generator = np.random.default_rng([seed, world.samples, run])
-        draw = start(generator, world.samples, world.draws, permutations)
+        variants = synthetic.AROUSED if world.aroused else synthetic.BALANCED
+        draw = start(generator, world.samples, world.draws, permutations, variants)
         world.plant(draw)
         noise = generator.normal(size=(len(POSITIONS), len(draw.table), LAYERS, D))
         # The signal fades over the layers, so that cells differ.

@@ -194,6 +194,11 @@ CHARACTERISTICS = Table(
             "Two-sided t test by the method of the interval; null where trajectories are missing and the measure has "
             "no limits, or this number of questions was not registered.",
         ),
+        "scope": Column(
+            "string",
+            "What the difference is about: the tone, or the texts used, of which there are too few or whose questions "
+            "are unknown.",
+        ),
         "p_holm": Column(
             "float64", "The same over the weight of its look, corrected over the table, one secondary family (Holm)."
         ),

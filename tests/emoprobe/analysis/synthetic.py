@@ -36,18 +36,35 @@ BALANCED = {
     **dict.fromkeys(("joy", "hope", "encouragement", "collaborative"), "positive"),
 }
 
+# Six of each valence, three of them of high arousal and three of low.
+AROUSED = {
+    "control": None,
+    "filler": None,
+    **dict.fromkeys(("anger", "fear", "impatience", "sadness", "boredom", "gloom"), "negative"),
+    **dict.fromkeys(("joy", "pride", "excitement", "calm", "gratitude", "warmth"), "positive"),
+}
+AROUSAL = {
+    **dict.fromkeys(("anger", "fear", "impatience", "joy", "pride", "excitement"), "high"),
+    **dict.fromkeys(("sadness", "boredom", "gloom", "calm", "gratitude", "warmth"), "low"),
+}
+
 
 def config(
     variants: int | dict[str, str | None] = 7, texts: dict[str, list[str]] | None = None, **probes: object
 ) -> Config:
-    """A config with that many variants, or these; each has some texts, or two."""
+    """A config with that many variants, or these; each has some texts, or two. Those of `AROUSED` have an arousal."""
+    arousal = AROUSAL if variants == AROUSED else {}
     chosen = dict(list(VALENCES.items())[:variants]) if isinstance(variants, int) else variants
     return parse_config(
         {
             "variants": {
                 name: {}
                 if name == "control"
-                else {"texts": (texts or {}).get(name, [f"{name} a", f"{name} b"]), "valence": valence}
+                else {
+                    "texts": (texts or {}).get(name, [f"{name} a", f"{name} b"]),
+                    "valence": valence,
+                    "arousal": arousal.get(name),
+                }
                 for name, valence in chosen.items()
             },
             "probes": {"permutations": 19, **probes},

@@ -102,7 +102,7 @@ def test_the_script_writes_every_table_of_its_rule(
     probe_activations.main()
     for name in tables_of("probe_activations"):
         assert len(read_table(tmp_path, name)), name
-    assert set(read_table(tmp_path, "probe_tests")["target"]) == {"variant", "valence", "correct"}
+    assert set(read_table(tmp_path, "probe_tests")["target"]) == {"variant", "valence", "correct", "correct_within"}
     with safe_open(layout.directions(), "np") as file:
         assert file.get_tensor("diff_means/layer.output/response_mean").shape == (9, LAYERS, D)
         assert file.get_tensor("norm/layer.output/response_mean").shape == (LAYERS,)

@@ -551,7 +551,7 @@ def test_quantised_weights(
     sections: dict[str, Any],
     words: list[str],
 ) -> None:
-    monkeypatch.setattr(model_checks, "hardware", lambda: "cpu")
+    monkeypatch.setattr(model_checks, "hardware", lambda _: "cpu")
     (model / "config.json").write_text(json.dumps({"num_hidden_layers": 3, "quantization_config": section}))
     sections = {**sections, "model": {"source": "./tiny", **sections.get("model", {})}}
     found = problems(tmp_path, **sections)
