@@ -10,6 +10,7 @@ from pydantic import Field
 
 from emoprobe.results import atomic
 from emoprobe.results.record import Record, content_sha256, unreadable
+from emoprobe.text import split_lines
 
 
 class PlannedContrast(Record):
@@ -130,7 +131,7 @@ def read_registrations(path: Path) -> list[Registration]:
     if not path.exists():
         return []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = split_lines(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise unreadable(path, error) from None
     return [Registration.parse(path, line) for line in lines]
