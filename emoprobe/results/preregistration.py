@@ -134,7 +134,7 @@ def read_registrations(path: Path) -> list[Registration]:
         lines = split_lines(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise unreadable(path, error) from None
-    return [Registration.parse(path, line) for line in lines]
+    return [Registration.parse(path, line) for line in lines if line]
 
 
 def append_registration(path: Path, plan: Preregistration, answers: bool) -> None:

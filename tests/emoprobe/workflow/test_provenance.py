@@ -21,7 +21,7 @@ def test_the_engine_is_described_whole(tmp_path: Path) -> None:
     found = described(
         tmp_path, {"model": {"dtype": "float32"}, "generation": {"engine": engine}, "workers": {"requests": 7}}
     )
-    assert found["vllm_config"] == {"dtype": "float32", "max_num_seqs": 7, **engine}
+    assert found["vllm_config"] == {"dtype": "float32", "max_num_seqs": 7, "batch_invariant": "auto", **engine}
 
 
 def test_the_servers_that_generate_are_counted(tmp_path: Path) -> None:
