@@ -83,6 +83,9 @@ def watch_jobs(workflow: Any, interval: float | None = None, patience: float | N
         return {number: str(job) for job in jobs for number in workflow.persistence.external_jobids(job)}
 
     jobs = LostJobs(waiting, why_over, patience)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # So it is where a shell script started the run in the background, and then nothing could end it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def follow() -> None:
         while True:

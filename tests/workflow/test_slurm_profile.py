@@ -84,8 +84,10 @@ def test_a_run_whose_job_slurm_has_forgotten_is_ended(
     urgent(slurm)  # so that the rule's job waits
     before = set(slurm.jobs())
     command = [python, "-c", IMPATIENT, *here.command("--until", "prepare_model", *QUICK)[3:]]
+    # As a script starts it with `&`: interrupts are ignored.
+    background = ["/bin/sh", "-c", 'trap "" INT; exec "$@"', "sh", *command]
     with open(here.folder / "snakemake.out", "w") as log:
-        run = subprocess.Popen(command, stdout=log, stderr=log, cwd=here.folder, env=dict(os.environ))
+        run = subprocess.Popen(background, stdout=log, stderr=log, cwd=here.folder, env=dict(os.environ))
     try:
         wait_for(lambda: set(slurm.jobs()) - before or run.poll() is not None, PATIENCE, "the rule's job")
         slurm.forget()
