@@ -131,16 +131,18 @@ def test_one_target_is_made_alone(after: Callable[..., Workspace]) -> None:
 SAMPLE, MODEL, REGISTERED = "samples/gsm8k_0003.json", "model.json", "analysis_plan.json"
 
 
+# Which looks were registered decides what is tested.
+TESTED = {"analyze_behaviour": 1, "draw_figures": 1}
 # Lost files, what is planned then, and what a plan says of it.
 LOST: list[tuple[list[str], dict[str, int], list[str]]] = [
     ([], {}, []),
     ([SAMPLE], {"prepare_sample": 1}, ["samples/gsm8k_0003.json is missing; it will be made again; 16 answers stay"]),
     ([SAMPLE, "samples/gsm8k_0001.json"], {"prepare_sample": 2}, ["2 files of results/tiny/samples are missing"]),
-    ([REGISTERED], {**PLAN, "report_experiment": 1}, ["analysis_plan.json is missing; it will be made again; 16"]),
+    ([REGISTERED], {**PLAN, **TESTED, "report_experiment": 1}, ["analysis_plan.json is missing; it will be made again; 16"]),
     ([MODEL], {"prepare_model": 1, **DESCRIBED}, ["model.json is missing; it will be made again; 16 answers stay"]),
     (
         [MODEL, REGISTERED, SAMPLE],
-        {"prepare_model": 1, "prepare_sample": 1, **PLAN, **DESCRIBED},
+        {"prepare_model": 1, "prepare_sample": 1, **PLAN, **TESTED, **DESCRIBED},
         ["model.json is missing", "analysis_plan.json is missing", "gsm8k_0003.json is missing"],
     ),
     (["metadata.json"], DESCRIBED, []),
