@@ -43,8 +43,8 @@ def test_thoughts_are_kept_apart_from_answers(
     assert {name: group["thought_cut_off"].all() for name, group in table.groupby("variant")} == {
         "calm": False, "control": False, "frustration": True,
     }  # fmt: skip
-    extracted = {str(name): group["extracted"].tolist() for name, group in table.groupby("variant")}
-    assert extracted == {"calm": ["2", "2"], "control": ["2", "2"], "frustration": [None, None]}
+    extracted = {str(name): group["extracted"].fillna("").tolist() for name, group in table.groupby("variant")}
+    assert extracted == {"calm": ["2", "2"], "control": ["2", "2"], "frustration": ["", ""]}
     assert (table["thought_tokens"] > 0).all()
     said = [entry["text"] for entry in run.json("report.json")["statements"] if entry["about"] == "data:thoughts"]
     assert said[0].startswith("2 of 6 completions were cut off at max_tokens within a thought")
