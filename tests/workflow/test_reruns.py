@@ -138,7 +138,11 @@ LOST: list[tuple[list[str], dict[str, int], list[str]]] = [
     ([], {}, []),
     ([SAMPLE], {"prepare_sample": 1}, ["samples/gsm8k_0003.json is missing; it will be made again; 16 answers stay"]),
     ([SAMPLE, "samples/gsm8k_0001.json"], {"prepare_sample": 2}, ["2 files of results/tiny/samples are missing"]),
-    ([REGISTERED], {**PLAN, **TESTED, "report_experiment": 1}, ["analysis_plan.json is missing; it will be made again; 16"]),
+    (
+        [REGISTERED],
+        {**PLAN, **TESTED, "report_experiment": 1},
+        ["analysis_plan.json is missing; it will be made again; 16"],
+    ),
     ([MODEL], {"prepare_model": 1, **DESCRIBED}, ["model.json is missing; it will be made again; 16 answers stay"]),
     (
         [MODEL, REGISTERED, SAMPLE],
