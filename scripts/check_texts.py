@@ -1,4 +1,4 @@
-"""Check the texts of tones, and how people rated them: lengths, repetitions, balance between valences, agreement."""
+"""Check the texts of tones and their ratings: lengths, repetitions, balance between valences, agreement."""
 
 import argparse
 import csv

@@ -14,7 +14,7 @@ PLANNED: Family = "planned"
 PRIMARY_MEASURE = "correct"
 MEASURES = (PRIMARY_MEASURE, "lenient", "untruncated")
 # The contrast of every experiment that has both, where `analysis.contrasts` names none.
-DEFAULT: PlannedSides = [["negative", "positive"]]
+DEFAULT_CONTRASTS: PlannedSides = [["negative", "positive"]]
 PlannedSides = Sequence[Sequence[str | Sequence[str]]]
 
 
@@ -96,7 +96,7 @@ def planned_contrasts(
         planned: pairs of sides, each a variant, a valence, or a list of variants; None: negative and positive.
     """
     contrasts = []
-    for sides in DEFAULT if planned is None else planned:
+    for sides in DEFAULT_CONTRASTS if planned is None else planned:
         members = [_members(side, names, valences) for side in sides]
         if all(members):
             label, other = ("+".join(side) if not isinstance(side, str) else side for side in sides)

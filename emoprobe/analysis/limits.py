@@ -281,7 +281,7 @@ def _most(accuracy: pd.DataFrame, column: str) -> dict[str, Any]:
 
 
 def _lenient(tests: pd.DataFrame) -> list[Limit]:
-    """Return whether the grade matters: the lenient difference lies outside the interval of the strict one."""
+    """Return a limit if the grade matters: a lenient difference lies outside the interval of the strict one."""
     rows = tests.to_dict(orient="records")
     lenient = {(row["variant"], row["reference"]): row["difference"] for row in rows if row["measure"] == "lenient"}
     apart = [

@@ -184,12 +184,7 @@ class Questions:
 
     def units(self, *names: str) -> list[Labels] | None:
         """`units_of` the texts that these variants have; a variant that is known to add none has no say."""
-        sides = []
-        for name in names:
-            if name == CONTROL:
-                continue
-            sides.append(self.texts(name))
-        return units_of(sides)
+        return units_of([self.texts(name) for name in names if name != CONTROL])
 
     def count(self, name: str) -> int:
         """Return how many texts of the variant have a question; 0 where it has no text, or not every one is known."""

@@ -7,16 +7,14 @@ from collections.abc import Iterable
 from emoprobe.config.experiment import Config
 from emoprobe.conversations.rendering import Renderer
 from emoprobe.conversations.requests import chat_request, rendered_prompt
+from emoprobe.models.resolved import LEAST_LENGTH
 from emoprobe.results.trajectory import Sample
-
-# Servers of experiments with shorter conversations are the same: a limit that nothing reaches changes nothing.
-LEAST = 4096
 
 
 def needed_length(config: Config, renderer: Renderer, samples: Iterable[Sample], context: int | None) -> int:
     """Return a length that every prompt of an experiment fits in together with its completion, in tokens.
 
-    It is a power of two from `LEAST` on, so that experiments share servers, or the model's own length.
+    It is a power of two from `LEAST_LENGTH` on, so that experiments share servers, or the model's own length.
 
     Args:
         config: the experiment.
@@ -34,5 +32,5 @@ def needed_length(config: Config, renderer: Renderer, samples: Iterable[Sample],
         for variant in config.variants:
             request = chat_request(config, "", variant, sample)
             longest = max(longest, len(rendered_prompt(config, renderer, request).token_ids))
-    length = max(LEAST, 1 << (longest + config.generation.max_tokens - 1).bit_length())
+    length = max(LEAST_LENGTH, 1 << (longest + config.generation.max_tokens - 1).bit_length())
     return min(length, context or length)

@@ -24,6 +24,7 @@ FORMER = {
     "engine.max_model_len": 4096,
 }
 BFLOAT16 = (8, 0)  # compute capability
+# Servers of experiments with shorter conversations are the same: a limit that nothing reaches changes nothing.
 LEAST_LENGTH = 4096
 SHARED_TOKENS = 4096  # of a pass of the capture server, where its memory is not its own
 BESIDE = 0.45  # of a GPU whose memory is not known, beside a capture server

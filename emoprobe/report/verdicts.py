@@ -26,12 +26,12 @@ MEANINGS: dict[Verdict, Meaning] = {
         "that there is no difference",
     ),
     Verdict.DIFFERENT_HERE: Meaning(
-        "the same of the texts used alone, of which there are too few (below 24), or of which it is unknown which "
-        "question had which: questions are the units",
+        "as `different`, but for the texts used alone: there are fewer than 24, or it is unknown which question had "
+        "which. Questions are the units",
         "that other texts of the tone would do so too",
     ),
     Verdict.EQUIVALENT_HERE: Meaning(
-        "with the texts used a difference beyond the margin is excluded, likewise",
+        "as `equivalent`, but for the texts used alone",
         "that other texts of the tone would do so too: with 8 texts none of which breaks the answer, 31 % of all its "
         "texts may break it",
     ),

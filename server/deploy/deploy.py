@@ -46,6 +46,8 @@ from server.pool.launch import CODE, free_port
 
 TUNNEL_SECONDS = 120.0
 
+AGAIN_SECONDS = 5.0
+
 
 def deploy(model: DeployedModel, root: Path = DEPLOYED, out: TextIO = sys.stderr) -> Deployment:
     """Have the servers of a plan stand on another machine, and a tunnel lead to them; what stands already stays.
@@ -312,6 +314,3 @@ def _write_private(path: Path, content: str) -> None:
     path.unlink(missing_ok=True)
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         file.write(content)
-
-
-AGAIN_SECONDS = 5.0

@@ -19,11 +19,11 @@ from emoprobe.config.files import parse_config
 from emoprobe.config.science.generation import Backend
 from emoprobe.config.section import is_local
 from emoprobe.conversations import variants
-from emoprobe.conversations.lengths import LEAST, needed_length
+from emoprobe.conversations.lengths import needed_length
 from emoprobe.conversations.rendering import PromptError, Renderer
 from emoprobe.conversations.samples import DataError, draw, located
 from emoprobe.models import source as models
-from emoprobe.models.resolved import pinned, with_placement, with_values
+from emoprobe.models.resolved import LEAST_LENGTH, pinned, with_placement, with_values
 from emoprobe.models.settings import context_length, read_settings, why_not_batch_invariant
 from emoprobe.models.source import ModelCard, ModelError, tokenizer_directory
 from emoprobe.models.tokens import Encode, encoder
@@ -91,7 +91,7 @@ class ExperimentJobs:
             return needed_length(self.config, renderer, draw(dataset, self.config.experiment.seed), context)
         except (DataError, variants.VariantError, PromptError, ModelError):
             # The jobs that need them report the error.
-            return min(max(LEAST, 2 * self.config.generation.max_tokens), context or LEAST)
+            return min(max(LEAST_LENGTH, 2 * self.config.generation.max_tokens), context or LEAST_LENGTH)
 
     @property
     def started(self) -> Config:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# By how much the errors of slopes may widen the variance of the difference between valences. From simulations: the
-# share of false findings stays below 5 % up to here.
+# By how much the errors of slopes may widen the variance of the difference between valences. In simulations of 40 to
+# 120 runs about 5 % of findings are false up to here (7.5 % at most), and up to 9 % beyond.
 MOST_INFLATION = 0.25
 SINGULAR = 1e-9
 

@@ -10,11 +10,12 @@ from emoprobe.analysis.conclusion import Conclusion, Reason, finite
 from emoprobe.analysis.statistics import LEVEL
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.analysis import ProbeTarget
+from emoprobe.config.science.capture import THOUGHT_POSITIONS
 from emoprobe.results.record import Record
 from emoprobe.results.statement import Verdict
 
 LEAST_UNITS = 20  # groups of questions; an interval over fewer would not cover
-LEAST_MIXED = 12  # questions with right and wrong answers, below which simulated effects are missed or made up
+LEAST_MIXED = 12  # questions with right and wrong answers; a convention, which no simulation has set
 LEAST_VARIANTS = 4  # of each valence: 35 ways to divide eight variants in halves, so the smallest p is 0.029
 FOUND_RULE = (
     "found where p ≤ alpha; p is that of the permutations; of valence after what prompt tokens, words, punctuation and "
@@ -82,8 +83,8 @@ def probe_plan(config: Config) -> ProbeDesign | None:
 
 
 def is_response(position: str) -> bool:
-    """Return whether a position lies in the response, where an answer is known and not only a question."""
-    return position.startswith("response")
+    """Return whether a position lies in the completion, thoughts included, where more than a question is known."""
+    return position.startswith("response") or position in THOUGHT_POSITIONS
 
 
 def _valences(config: Config) -> list[tuple[int, int]]:
@@ -122,7 +123,8 @@ def valence_test(strata: Sequence[tuple[int, int]], permutations: int) -> ProbeT
             f"{negative} negative and {positive} positive variants: a verdict needs at least {LEAST_VARIANTS} of each"
         )
         if min(negative, positive) >= LEAST_VARIANTS:
-            reason += f", and there are {ways} ways to exchange valences within each arousal, of 20 at least"
+            least = math.ceil(1 / LEVEL)
+            reason += f", and there are {ways} ways to exchange valences within each arousal, of {least} at least"
     return ProbeTest(
         target="valence",
         classes={"negative": negative, "positive": positive},

@@ -169,7 +169,7 @@ def coherent(grid: EffectGrid, limits: Limits) -> Flags:
 
 
 def within(log_ratio: Floats, repetition: Floats, asked: Flags, limits: Limits) -> Flags:
-    """Return whether the text is within the limits, from changes to the unsteered texts.
+    """Return a mask of the texts within the limits, from changes to the unsteered texts.
 
     Args:
         log_ratio: shape (…, questions): change of the logarithm of perplexity, NaN where a text is empty.

@@ -43,7 +43,7 @@ def open_file(dataset: Dataset, seed: int) -> DataSource:
 
 
 def check(dataset: Dataset, seed: int) -> list[str]:
-    """Return whether the file exists and can be opened, has the columns, and has rows enough."""
+    """Return problems: a file that is missing or cannot be opened, missing columns, or too few rows."""
     try:
         path = _existing(dataset)
         if path.suffix == ".parquet":

@@ -33,7 +33,7 @@ def paths(source: str) -> list[Path]:
 
 
 def check(dataset: Dataset, seed: int) -> list[str]:
-    """Return whether a local directory exists and holds something; what the hub has is not asked."""
+    """Return problems: a local directory that is missing or empty; the hub is not asked."""
     where, path = f"dataset.source = {shown(dataset.source)}", Path(dataset.source).expanduser()
     name, _ = SHORT_NAMES.get(dataset.source, (dataset.source, None))
     if is_here(name):

@@ -37,7 +37,7 @@ def task_of(source: str) -> str:
 
 
 def check(dataset: Dataset, seed: int) -> list[str]:
-    """Return whether there is such a task, with these arguments, different questions enough, and numbers as answers.
+    """Return problems: an unknown task or argument, too few different questions, or answers that are no numbers.
 
     Of a large draw only the beginning is looked at.
     """

@@ -259,7 +259,7 @@ TAKEN = frozenset({"PREEMPTED", "TIMEOUT", "NODE_FAIL", "BOOT_FAIL", "DEADLINE",
 
 
 def judge(job: str, state: JobState | None, reason: str, log_lines: list[str]) -> Exit:
-    """Return whether the end of a job counts as a restart of its server.
+    """Return what the end of a job means: why it ended, and whether it counts as a restart of its server.
 
     Args:
         job: its number.

@@ -20,7 +20,7 @@ from emoprobe.analysis.probes.correct import block_permutations, mean_difference
 from emoprobe.analysis.probes.directions import cross_fitted_cosines
 from emoprobe.analysis.probes.discriminant import Cells, variant_moments
 from emoprobe.analysis.probes.nuisance import nuisance_features, orthonormal, question_features
-from emoprobe.analysis.probes.probe_design import count_splits, probe_plan, valence_test, within_test
+from emoprobe.analysis.probes.probe_design import count_splits, is_response, probe_plan, valence_test, within_test
 from emoprobe.analysis.probes.row_codes import RowCodes, deal_folds
 from emoprobe.analysis.probes.valence import contrasts, splits
 from emoprobe.analysis.probes.within import dealt_labels
@@ -120,6 +120,15 @@ def test_all_ways_to_deal_valences_are_listed_once(negative: int, positive: int,
     assert len({tuple(row) for row in found.tolist()}) == ways
     assert ((found > 0).sum(1) == positive).all()
     assert tuple(found[0]) in {tuple(signs), tuple(-signs)}
+
+
+@pytest.mark.parametrize(
+    ("position", "inside"),
+    [("last_prompt", False), ("prefix_mean", False), ("response_mean", True), ("thinking_mean", True)],
+)
+def test_a_thought_is_part_of_the_response(position: str, inside: bool) -> None:
+    """Its length, truncation and words have to be beaten there as well."""
+    assert is_response(position) is inside
 
 
 @pytest.mark.parametrize(
