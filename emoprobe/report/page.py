@@ -11,29 +11,60 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from emoprobe.config.experiment import Config
+from emoprobe.report import front
 from emoprobe.report.figures import figures_of_tables, tables_there
 from emoprobe.report.verdicts import MEANINGS
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.layout import Layout, draw_id
 from emoprobe.results.metadata import RunMetadata
+from emoprobe.results.statement import Verdict
 from emoprobe.results.tables import read_table
 
 TEMPLATES = Path(__file__).with_name("templates")
 MAX_ROWS = 300
+FIRST = "accuracy"  # the figure of the first screen
+# What a sentence is about → the heading that it stands under.
+GROUPS = {
+    "accuracy": "Accuracy",
+    "probe": "Inside the model",
+    "steering": "Inside the model",
+    "mediation": "Inside the model",
+    "feature": "Inside the model",
+    "data": "Design and limits",
+}
+OTHER, FOLDED = "Other outcomes", "Undecided and secondary comparisons"
 
 
-def experiment_page(layout: Layout, report: dict[str, Any], rules: Collection[str]) -> str:
+def experiment_page(config: Config, layout: Layout, report: dict[str, Any], rules: Collection[str]) -> str:
     """The page of an experiment, from the tables and figures that it has.
 
     Args:
+        config: the config of the analysis.
         layout: where they lie.
         report: the content of `report.json`.
         rules: the rules whose tables are part of it.
     """
     metadata = RunMetadata.of(layout)
     features = feature_contexts(layout) if "analyze_features" in rules else []
+    figures = _figures(layout, rules)
+    first = next((figure for entries in figures.values() for figure in entries if figure["name"] == FIRST), None)
     return _render(
-        "experiment", layout, rules, title=report["experiment"], report=report, metadata=metadata, features=features
+        "experiment",
+        layout,
+        rules,
+        {heading: [figure for figure in entries if figure is not first] for heading, entries in figures.items()},
+        [("answer", "Answer"), ("done", "What was done"), ("comparisons", "Comparisons"), ("sentences", "Sentences")],
+        title=report["experiment"],
+        metadata=metadata,
+        features=features,
+        first=first,
+        question=front.question(config, report),
+        done=front.done(config, report, metadata, read_table(layout.root, "trajectories")),
+        answer=front.answer(report, config.analysis.margin),
+        comparisons=front.comparisons(config, report),
+        groups=_grouped(report),
+        folded=FOLDED,
     )
 
 
@@ -44,16 +75,46 @@ def study_page(layout: Layout, report: dict[str, Any]) -> str:
         layout: where its tables and figures lie.
         report: the content of its `report.json`.
     """
-    return _render("study", layout, ["tabulate_study"], title=report["study"], **report)
+    rules, sections = ["tabulate_study"], [("sentences", "Sentences"), ("experiments", "Experiments")]
+    return _render("study", layout, rules, _figures(layout, rules), sections, title=report["study"], **report)
 
 
-def _render(template: str, layout: Layout, rules: Collection[str], **values: Any) -> str:
+def _grouped(report: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Heading → the sentences below it, in the order of the report; the last heading is folded: it decides nothing."""
+    tested = front.tested(report)
+    shown = {
+        f"accuracy:{row['variant']}-{row['reference']}"
+        for row in tested
+        if row["family"] == "planned" or row["verdict"] != Verdict.UNDECIDED
+    }
+    groups: dict[str, list[dict[str, Any]]] = {name: [] for name in (*GROUPS.values(), OTHER, FOLDED)}
+    for entry in report["statements"]:
+        name = GROUPS.get(entry["about"].partition(":")[0], OTHER)
+        folded = name == GROUPS["accuracy"] and entry["about"] not in shown
+        groups[FOLDED if folded else name].append(entry)
+    return {name: entries for name, entries in groups.items() if entries}
+
+
+def _render(
+    template: str,
+    layout: Layout,
+    rules: Collection[str],
+    figures: dict[str, list[dict[str, str]]],
+    sections: list[tuple[str, str]],
+    **values: Any,
+) -> str:
+    """Render a page; `sections` are the anchors and headings that come before its figures and tables."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     names = [name for name in tables_there(layout, rules) if name != "trajectories"]
+    figures = {heading: entries for heading, entries in figures.items() if entries}
     return environment.get_template(f"{template}.html.j2").render(
-        **values, meanings=MEANINGS, parts=_figures(layout, rules), tables=[_table(layout, name) for name in names]
+        **values,
+        sections=[*sections, *((f"part-{heading.lower()}", heading) for heading in figures), ("tables", "Tables")],
+        meanings=MEANINGS,
+        parts=figures,
+        tables=[_table(layout, name) for name in names],
     )
 
 
@@ -82,6 +143,7 @@ def _table(layout: Layout, name: str) -> dict[str, Any]:
     table = read_table(layout.root, name)
     return {
         "name": name,
+        "file": str(layout.table(name).relative_to(layout.root)),
         "total": len(table),
         "columns": list(table.columns),
         "meanings": {name: column.meaning for name, column in TABLES[name].columns.items()},

@@ -17,5 +17,5 @@ def write_report(config: Config, layout: Layout, rules: Collection[str] | None =
     """Write `report.html`, then `report.json`, from the tables of some rules, by default those of the config."""
     rules = table_rules(config) if rules is None else rules
     values = report(config, layout, rules, analysis_code)
-    atomic.write_text(layout.report_html, experiment_page(layout, values, rules))
+    atomic.write_text(layout.report_html, experiment_page(config, layout, values, rules))
     atomic.write_json(layout.report, values)

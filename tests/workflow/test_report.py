@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -38,7 +39,8 @@ class Outside(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         for name, value in attrs:
-            if name in ("src", "href", "xlink:href") and value and not value.startswith(("#", "data:")):
+            fetched = tag != "a" and name in ("src", "href", "xlink:href")
+            if fetched and value and not value.startswith(("#", "data:")):
                 self.found.append(f"{tag} {name}={value}")
 
 
@@ -50,7 +52,11 @@ def test_the_page_needs_nothing_else_and_opens_without_errors(finished: Workspac
     assert outside.found == []
     for word in ("What this shows", "paired_tests", "accuracy", "control", "frustration"):
         assert word in text
-    assert text.count("<svg") == 4
+    assert text.count("<svg role") == 4
+    assert '<svg class="bar' in text
+    links = re.findall(r'<a href="([^"#]+)"', text)
+    assert links
+    assert [link for link in links if not (page.parent / link).exists()] == []
     if CHROMIUM is None:
         pytest.fail("this test needs a browser: apt-get install chromium")
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]

@@ -11,11 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 from emoprobe.report.figures.style import DIVERGING, FAINT, INK, colour_of, empty_figure, new_figure
 from emoprobe.report.figures.view import ExperimentView
 
 MAX_TICKS = 12
+NUMBER = 0.13  # room for the number of a point, in inches
 KEY_WIDTH = 110  # characters that fit under a figure
 MIN_ASPECT = 0.2
 MANY = 8  # variants
@@ -223,23 +226,48 @@ def plane(view: ExperimentView) -> Figure:
         axis.axis("off")
     for axis, layer in zip(axes.flat, chosen, strict=False):
         cell = here[here["layer"] == layer]
-        numbers = range(1, len(cell) + 1)
-        for number, entry in zip(numbers, cell.itertuples(), strict=True):
-            colour = colour_of(entry.variant, valences.get(str(entry.variant)))
-            axis.plot(entry.pc1, entry.pc2, "o", color=colour, markersize=11)
-            axis.text(entry.pc1, entry.pc2, str(number), ha="center", va="center", fontsize=7, color="white")
+        colours = [colour_of(name, valences.get(str(name))) for name in cell["variant"]]
+        axis.scatter(cell["pc1"], cell["pc2"], s=22, c=colours, zorder=3)
         first, second = cell["explained1"].iloc[0], cell["explained2"].iloc[0]
         axis.set_title(f"layer {layer}")
         axis.set_xlabel(f"PC 1 ({first:.0%})", fontsize=8)
         axis.set_ylabel(f"PC 2 ({second:.0%})", fontsize=8)
-        axis.margins(0.15)
+        axis.margins(0.3)
         _widen(axis, float(np.ptp(cell["pc1"])))
         axis.tick_params(labelsize=7)
+        _number(axis, cell[["pc1", "pc2"]].to_numpy(dtype=float), colours)
     names = list(here[here["layer"] == chosen[0]]["variant"])
     # An entry is not broken: its number stays with its name.
     text = "   ".join(f"{number}\N{NO-BREAK SPACE}{name}" for number, name in enumerate(names, 1))
     figure.supxlabel(textwrap.fill(text, KEY_WIDTH, break_on_hyphens=False), fontsize=8)
     return figure
+
+
+def _number(axis: Axes, points: np.ndarray, colours: list[str]) -> None:
+    """Number points beside them; the numbers of points that lie close together stand on a circle around these."""
+    size = np.array([2.1, 1.8])  # of an axis, in inches
+    lows, highs = np.array([axis.get_xlim(), axis.get_ylim()]).T
+    inches = (points - lows) / (highs - lows) * size
+    near_by = np.linalg.norm(inches[:, None] - inches[None], axis=2)
+    _, groups = connected_components(csr_array(near_by < 2 * NUMBER))
+    for group in np.unique(groups):
+        members = np.flatnonzero(groups == group)
+        centre = inches[members].mean(axis=0)
+        reach = np.linalg.norm(inches[members] - centre, axis=1).max()
+        radius = max(reach + 1.3 * NUMBER, len(members) * NUMBER / (2 * np.pi)) if len(members) > 1 else 1.3 * NUMBER
+        angles = np.arctan2(*(inches[members] - centre).T[::-1])
+        order = np.argsort(angles, kind="stable")
+        # A point that stands alone has its number on the side away from its neighbours.
+        away = inches[members[0]] - np.average(inches, axis=0, weights=1 / (0.1 + near_by[members[0]]) ** 2)
+        start = angles[order[0]] if len(members) > 1 else np.arctan2(away[1], away[0])
+        for place, member in enumerate(members[order]):
+            angle = start + 2 * np.pi * place / len(members)
+            spot = centre + radius * np.array([np.cos(angle), np.sin(angle)])
+            axis.annotate(
+                str(member + 1), points[member], xytext=tuple(lows + spot / size * (highs - lows)), fontsize=7,
+                ha="center", va="center", color=colours[member],
+                arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.5, "shrinkA": 3, "shrinkB": 0},
+            )  # fmt: skip
 
 
 def _widen(axis: Axes, other: float) -> None:

@@ -48,7 +48,7 @@ def _comparison(row: dict[str, Any], margin: float) -> Statement:
             | ContrastReason.WITHIN_MARGIN_HERE
             | ContrastReason.NEAR_MARGIN_HERE
         ):
-            bound = points(margin, sign=False)
+            bound = _bound(margin)
             text = (
                 f"{variant} and {reference} are equivalent in strict accuracy, within {bound} points either way "
                 f"({basis})"
@@ -68,6 +68,48 @@ def _comparison(row: dict[str, Any], margin: float) -> Statement:
     sentence = f"{text[0].upper()}{text[1:]}"
     about = f"accuracy:{row['variant']}-{row['reference']}"
     return stated(about, conclusion, sentence if sentence.endswith(".") else f"{sentence}.", digits=6)
+
+
+def why(row: dict[str, Any], margin: float) -> str:
+    """Return the reason for the verdict on a contrast, for readers without statistics.
+
+    Args:
+        row: a row of the table `paired_tests`.
+        margin: the margin of equivalence that it was made with.
+    """
+    conclusion = conclude_contrast(row, margin)
+    bound = _bound(margin)
+    corrected = "" if conclusion.p is None else f" (p {_p(conclusion.p)} after correction for all comparisons made)"
+    here = " This speaks of the texts used: too few to stand for a tone." if conclusion.reason in OF_TEXTS else ""
+    match conclusion.reason:
+        case ContrastReason.RAISES | ContrastReason.LOWERS | ContrastReason.RAISES_HERE | ContrastReason.LOWERS_HERE:
+            side = "above" if row["difference"] > 0 else "below"
+            return f"The whole interval lies {side} zero, and chance alone rarely does this{corrected}.{here}"
+        case ContrastReason.WITHIN_MARGIN | ContrastReason.WITHIN_MARGIN_HERE:
+            return (
+                f"The whole interval lies within {bound} points of zero{corrected}: a larger effect is excluded.{here}"
+            )
+        case ContrastReason.NEAR_MARGIN | ContrastReason.NEAR_MARGIN_HERE:
+            return f"The 90 % interval, which this test uses, lies within {bound} points of zero{corrected}.{here}"
+        case ContrastReason.NO_INTERVAL:
+            return f"There are too few data for an interval: {row['no_interval']}."
+        case ContrastReason.NOT_TESTED:
+            return "This number of questions was not registered in advance, so nothing is tested."
+    low, high = row["low"], row["high"]
+    if not low <= 0 <= high:
+        return f"The interval excludes zero, but among so many comparisons chance does that too often{corrected}."
+    beyond = [word for word, reached in (("losses", low <= -margin), ("gains", high >= margin)) if reached]
+    if beyond:
+        return f"The data allow no effect at all, and also {' or '.join(beyond)} of {bound} points or more."
+    return f"The interval lies within {bound} points of zero, but not after correction for all comparisons made."
+
+
+OF_TEXTS = (
+    ContrastReason.RAISES_HERE,
+    ContrastReason.LOWERS_HERE,
+    ContrastReason.WITHIN_MARGIN_HERE,
+    ContrastReason.NEAR_MARGIN_HERE,
+)
 
 
 def _name(variant: str, texts: int, scope: str) -> str:
@@ -92,6 +134,10 @@ def _units(row: dict[str, Any]) -> str:
     texts = max(row["texts"], row["reference_texts"]) if row["scope"] == Scope.TONE else 1
     whose = "" if row["texts"] > 1 or texts == 1 else f" of {row['reference']}"
     return f"{texts} texts{whose}, {questions}" if texts > 1 else questions
+
+
+def _bound(margin: float) -> str:
+    return f"{100 * margin:.3g}"
 
 
 def _p(value: float) -> str:

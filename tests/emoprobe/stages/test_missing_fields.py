@@ -87,7 +87,7 @@ def make(config: Config, layout: Layout) -> dict[str, Any]:
     tabulate(config, layout, PAIRS)
     analyze_behaviour(config, layout)
     found = report(config, layout)
-    experiment_page(layout, found, table_rules(config))
+    experiment_page(config, layout, found, table_rules(config))
     return found
 
 

@@ -1,0 +1,263 @@
+"""The first screen of an experiment's page: its question, what was done, the answer, and a row for each comparison."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from emoprobe.analysis.contrasts import PRIMARY_MEASURE, references_of
+from emoprobe.config.experiment import Config
+from emoprobe.config.section import CONTROL
+from emoprobe.report.statements import points
+from emoprobe.report.statements.behaviour import why
+from emoprobe.results.metadata import RunMetadata
+from emoprobe.results.statement import Verdict
+
+PLACES = {
+    "user_prefix": "before the question",
+    "user_suffix": "after the question",
+    "system_prefix": "before the system message",
+    "system_suffix": "after the system message",
+}
+SHOWN = 160  # characters of a text or a question
+NAMED = 4  # variants that a sentence names; it counts more
+# Verdict → what the tally of comparisons says of variants that have it.
+TALLIED = {
+    Verdict.DIFFERENT: "different",
+    Verdict.DIFFERENT_HERE: "different with the texts used",
+    Verdict.EQUIVALENT: "equivalent",
+    Verdict.EQUIVALENT_HERE: "equivalent with the texts used",
+    Verdict.UNDECIDED: "undecided",
+    Verdict.NOTE: "not tested",
+}
+# Target of a probe → its name in a sentence.
+READ = {"valence": "the valence of the text", "correct": "whether the answer is right"}
+# Verdict of a probe → its end of the sentence.
+READABLE = {
+    Verdict.FOUND: "can be read from the activations beyond the baselines",
+    Verdict.NOT_FOUND: "is not shown to be readable from the activations beyond the baselines",
+    Verdict.NOT_SEPARABLE: "cannot be separated from a simpler explanation in the activations",
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A row of the page's table: a planned or primary contrast of strict accuracy.
+
+    `bar` has the interval, the estimate and the margin as percentages of the width of a bar that all rows share; None
+    without an interval. `share` and `reference_share` are accuracies, empty for means of several variants.
+    """
+
+    name: str
+    reference: str
+    planned: bool
+    valence: str
+    example: str
+    share: str
+    reference_share: str
+    difference: str
+    interval: str
+    bar: dict[str, float] | None
+    verdict: str
+    why: str
+
+
+def question(config: Config, report: dict[str, Any]) -> str:
+    """Return the question of an experiment in one sentence."""
+    places = {variant.placement for name, variant in config.variants.items() if variant.text or variant.texts}
+    where = PLACES[places.pop()] if len(places) == 1 else "in the conversation"
+    model, data = report["model"]["id"] or "the model", _dataset(config)
+    parts = [f"does the tone of a text {where} change how often {model} answers {data} correctly"]
+    if report["probes"]:
+        parts.append("can the tone be read from its activations")
+    if report["steering"]:
+        parts.append("does steering along a tone's direction change its answers")
+    if report["autoencoders"]:
+        parts.append("which features does it change")
+    sentence = f"{', '.join(parts[:-1])}, and {parts[-1]}" if len(parts) > 1 else parts[0]
+    return f"{sentence[0].upper()}{sentence[1:]}?"
+
+
+def done(
+    config: Config, report: dict[str, Any], metadata: RunMetadata, trajectories: pd.DataFrame
+) -> list[tuple[str, str]]:
+    """Return what was done, as pairs of a heading and a description; what a folder does not say is left out."""
+    model = report["model"]
+    details = ", ".join(str(model[key]) for key in ("dtype", "revision") if model[key])
+    asked = next(iter(trajectories["question"].dropna()), None) if "question" in trajectories else None
+    named = "dataset" in config.model_fields_set
+    entries = [
+        ("Model", f"{model['id']} ({details})" if model["id"] and details else model["id"] or "unknown"),
+        (
+            "Questions",
+            f"{report['samples']}{' of ' * named}{_dataset(config) * named}"
+            + (f", such as “{_short(asked)}”" if asked else ""),
+        ),
+        ("Variants", _variants(config, report)),
+        ("Prompt", _prompt(config)),
+        ("Answers", _answers(config, report)),
+        ("Activations", _activations(config, report)),
+        ("Made", ", commit ".join(filter(None, [metadata.timestamp, (metadata.git_commit or "")[:12]]))),
+        ("Plan", f"analysis_plan.json, sha256 {report['plan_sha256'][:12]}" if report["plan_sha256"] else ""),
+    ]
+    return [(heading, text) for heading, text in entries if text]
+
+
+def answer(report: dict[str, Any], margin: float) -> list[str]:
+    """Return the answer in a few sentences: planned contrasts, a tally of the others, and what is inside the model."""
+    rows = tested(report)
+    about = {f"accuracy:{row['variant']}-{row['reference']}" for row in rows if row["family"] == "planned"}
+    planned = [entry["text"] for entry in report["statements"] if entry["about"] in about]
+    primary = [row for row in rows if row["family"] == "primary"]
+    return [*dict.fromkeys(planned), *_tally(primary, margin), *_inside(report)]
+
+
+def comparisons(config: Config, report: dict[str, Any]) -> list[Comparison]:
+    """Return a row for each planned or primary contrast, in the order of their table."""
+    rows = tested(report)
+    margin = config.analysis.margin
+    ends = [abs(row[key]) for row in rows for key in ("low", "high") if row[key] is not None]
+    reach = max([0.05, 1.2 * margin, *(1.05 * end for end in ends)])
+    accuracy = {row["variant"]: row for row in report["accuracy"]}
+    return [_comparison(row, config, accuracy, margin, reach) for row in rows]
+
+
+def _comparison(
+    row: dict[str, Any], config: Config, accuracy: dict[str, dict[str, Any]], margin: float, reach: float
+) -> Comparison:
+    def place(value: float) -> float:
+        return round(50 + 50 * value / reach, 2)
+
+    known = row["low"] is not None
+    variant = config.variants.get(row["variant"])
+    return Comparison(
+        name=row["variant"],
+        reference=row["reference"],
+        planned=row["family"] == "planned",
+        valence=(variant.valence or "") if variant else "",
+        example=_example(config, row["variant"]),
+        share=_share(accuracy.get(row["variant"])),
+        reference_share=_share(accuracy.get(row["reference"])),
+        difference="–" if row["difference"] is None else points(row["difference"]),
+        interval=f"[{points(row['low'])}, {points(row['high'])}]" if known else "",
+        bar={
+            "low": place(row["low"]),
+            "high": place(row["high"]),
+            "estimate": place(row["difference"]),
+            "margin_low": place(-margin),
+            "margin_high": place(margin),
+        }
+        if known
+        else None,
+        verdict=row["verdict"],
+        why=why(row, margin),
+    )
+
+
+def tested(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of planned and primary contrasts of strict accuracy, the planned ones first."""
+    rows = [row for row in report["paired_tests"] if row["measure"] == PRIMARY_MEASURE and row["family"] != "secondary"]
+    return sorted(rows, key=lambda row: row["family"] != "planned")
+
+
+def _tally(rows: Sequence[dict[str, Any]], margin: float) -> list[str]:
+    if not rows:
+        return []
+    counts = Counter(Verdict(row["verdict"]) for row in rows)
+    parts = []
+    for verdict, words in TALLIED.items():
+        names = [row["variant"] for row in rows if row["verdict"] == verdict]
+        if names or verdict is Verdict.DIFFERENT:
+            named = f" ({', '.join(names)})" if 0 < len(names) <= NAMED else ""
+            within = f" within {100 * margin:.3g} points" if verdict is Verdict.EQUIVALENT else ""
+            parts.append(f"{counts[verdict] or 'none'} {'is' if counts[verdict] < 2 else 'are'} {words}{within}{named}")
+    references = " or ".join(dict.fromkeys(row["reference"] for row in rows))
+    return [f"Of {len(rows)} variants compared with {references} in strict accuracy, {', '.join(parts)}."]
+
+
+def _inside(report: dict[str, Any]) -> list[str]:
+    parts = []
+    for row in report["probes"]:
+        if row["target"] in READ and row["verdict"] in READABLE:
+            p = "" if row["p"] is None else f", p = {row['p']:.2g}"
+            auroc = "" if row["auroc"] is None else f" (AUROC {row['auroc']:.2f}{p})"
+            parts.append(f"{READ[row['target']]} {READABLE[row['verdict']]}{auroc}")
+    for kind, words in (("steering", "directions steer the answers"), ("feature", "tones change features")):
+        verdicts = [entry["verdict"] for entry in report["statements"] if entry["about"].startswith(f"{kind}:")]
+        decided = [verdict for verdict in verdicts if verdict != Verdict.NOTE]
+        if decided:
+            shown = sum(verdict in (Verdict.FOUND, Verdict.DIFFERENT) for verdict in decided)
+            parts.append(f"{shown or 'none'} of {len(decided)} {words} beyond the controls")
+    return ["; ".join([parts[0][0].upper() + parts[0][1:], *parts[1:]]) + "."] if parts else []
+
+
+def _variants(config: Config, report: dict[str, Any]) -> str:
+    names = [row["variant"] for row in report["accuracy"]]
+    references = references_of(names, config.analysis.references)
+    others = [name for name in names if name not in references]
+    valences = Counter(config.variants[name].valence for name in others if name in config.variants)
+    kinds = ", ".join(f"{count} {valence}" for valence, count in valences.items() if valence)
+    texts = {row["texts"] for row in report["accuracy"] if row["texts"]}
+    each = f"; {min(texts)}{f' to {max(texts)}' if len(texts) > 1 else ''} texts each" if texts else ""
+    compared = f", compared with {' and '.join(reversed(references))}" if references else ""
+    return f"{len(others)} ({kinds}){compared}{each}" if kinds else f"{len(others)}{compared}{each}"
+
+
+def _prompt(config: Config) -> str:
+    if "prompt" not in config.model_fields_set:
+        return ""
+    parts = [f"system message “{_short(config.prompt.system)}”" if config.prompt.system else "no system message"]
+    examples = len(config.prompt.examples)
+    if examples:
+        parts.append(f"{examples} solved example{'' if examples == 1 else 's'}")
+    return ", ".join(parts)
+
+
+def _answers(config: Config, report: dict[str, Any]) -> str:
+    parts = [str(report["trajectories"])]
+    if "generation" in config.model_fields_set:
+        generation = config.generation
+        parts.append("greedy" if generation.temperature == 0 else f"temperature {generation.temperature:g}")
+        parts.append(f"at most {generation.max_tokens} tokens")
+    if report["truncated"]:
+        parts.append(f"{report['truncated']:.1%} cut off")
+    return ", ".join(parts)
+
+
+def _activations(config: Config, report: dict[str, Any]) -> str:
+    if not report["probes"] or "capture" not in config.model_fields_set:
+        return ""
+    capture = config.capture
+    positions = "all tokens" if capture.positions == "all" else ", ".join(map(str, capture.positions))
+    count = report["samples"] if capture.samples is None else min(capture.samples, report["samples"])
+    return (
+        f"{count} questions, {capture.layers if capture.layers == 'all' else len(capture.layers)} layers, {positions}"
+    )
+
+
+def _dataset(config: Config) -> str:
+    return str(config.dataset.source) if "dataset" in config.model_fields_set else "the questions"
+
+
+def _example(config: Config, name: str) -> str:
+    variant = config.variants.get(name)
+    if variant is None:
+        return ""
+    if variant.text or variant.texts:
+        return f"“{_short(variant.text or (variant.texts or [''])[0])}”"
+    if variant.scramble:
+        return f"the words of {variant.scramble}, shuffled"
+    return f"function {variant.transform}" if variant.transform else "no text" if name == CONTROL else ""
+
+
+def _share(row: dict[str, Any] | None) -> str:
+    return "" if row is None or row["accuracy"] is None else f"{row['correct']}/{row['n']}"
+
+
+def _short(text: Any) -> str:
+    words = " ".join(str(text).split())
+    return words if len(words) <= SHOWN else f"{words[: SHOWN - 1].rstrip()}…"

@@ -1,0 +1,146 @@
+"""The first screen of a report: its sentences follow from the tables, and say nothing that a folder does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from emoprobe.config.experiment import Config
+from emoprobe.config.files import parse_config
+from emoprobe.report import front
+from emoprobe.report.statements.behaviour import why
+from emoprobe.results.metadata import RunMetadata
+
+
+def row(verdict: str, low: float | None, high: float | None, p: float | None = 0.01, **values: Any) -> dict[str, Any]:
+    known = low is not None and high is not None
+    return {
+        "variant": "joy",
+        "reference": "filler",
+        "measure": "correct",
+        "family": "primary",
+        "verdict": verdict,
+        "difference": (low + high) / 2 if low is not None and high is not None else None,
+        "low": low,
+        "high": high,
+        "p_holm": p,
+        "p_equivalent_holm": p,
+        "no_interval": None if known else "2 questions",
+        "n": 64,
+        **values,
+    }
+
+
+CONFIG = parse_config(
+    {
+        "dataset": {"source": "gsm8k"},
+        "variants": {
+            "control": {},
+            "filler": {"texts": ["The desk is brown."], "valence": "neutral"},
+            "joy": {"texts": ["What a day!", "Hurray!"], "valence": "positive"},
+            "gloom": {"text": "Alas.", "valence": "negative"},
+        },
+    }
+)
+
+
+def report(*rows: dict[str, Any], **values: Any) -> dict[str, Any]:
+    accuracy = [
+        {"variant": name, "texts": texts, "correct": 3, "n": 4, "accuracy": 0.75}
+        for name, texts in (("control", 0), ("filler", 1), ("joy", 2), ("gloom", 1))
+    ]
+    return {
+        "model": {"id": "tiny", "dtype": None, "revision": None},
+        "trajectories": 16,
+        "samples": 4,
+        "truncated": 0.0,
+        "plan_sha256": None,
+        "accuracy": accuracy,
+        "paired_tests": list(rows),
+        "probes": [],
+        "steering": [],
+        "autoencoders": [],
+        "statements": [],
+        **values,
+    }
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        (row("different", 0.02, 0.2), "The whole interval lies above zero"),
+        (
+            row("different_here", -0.2, -0.02),
+            "below zero, and chance alone rarely does this (p = 0.01 after correction",
+        ),
+        (row("different_here", -0.2, -0.02), "This speaks of the texts used"),
+        (row("equivalent", -0.05, 0.04), "The whole interval lies within 10 points of zero"),
+        (row("equivalent", -0.11, 0.04), "The 90 % interval, which this test uses, lies within 10 points"),
+        (row("undecided", -0.2, 0.04), "no effect at all, and also losses of 10 points or more."),
+        (row("undecided", -0.2, 0.1), "no effect at all, and also losses or gains of 10 points or more."),
+        (row("undecided", -0.09, 0.04), "within 10 points of zero, but not after correction"),
+        (row("undecided", 0.01, 0.4, 0.3), "excludes zero, but among so many comparisons chance does that too often"),
+        (row("undecided", None, None, None), "There are too few data for an interval: 2 questions."),
+        (row("note", -0.1, 0.1, None), "was not registered in advance"),
+    ],
+)
+def test_the_reason_fits_the_verdict(entry: dict[str, Any], expected: str) -> None:
+    text = why(entry, 0.1)
+    assert expected in text
+    assert text.endswith(".")
+    assert ("texts used" in text) is entry["verdict"].endswith("_here")
+
+
+def test_the_answer_counts_every_comparison_once() -> None:
+    planned = row("equivalent", -0.02, 0.02, family="planned", variant="negative", reference="positive")
+    rows = [planned, row("different", 0.02, 0.2), row("undecided", -0.3, 0.1, variant="gloom")]
+    rows.append(row("different", 0.02, 0.2, family="secondary", reference="control"))
+    rows.append(row("different", 0.02, 0.2, measure="lenient", family="secondary"))
+    said = [{"about": "accuracy:negative-positive", "verdict": "equivalent", "text": "Planned: equal."}]
+    probes = [
+        {"target": "variant", "verdict": "note", "auroc": 0.99, "p": None},
+        {"target": "valence", "verdict": "found", "auroc": 0.9, "p": 0.005},
+        {"target": "correct", "verdict": "not_found", "auroc": 0.6, "p": 0.4},
+    ]
+    assert front.answer(report(*rows, statements=said, probes=probes), 0.1) == [
+        "Planned: equal.",
+        "Of 2 variants compared with filler in strict accuracy, 1 is different (joy), 1 is undecided (gloom).",
+        "The valence of the text can be read from the activations beyond the baselines (AUROC 0.90, p = 0.005); whether "
+        "the answer is right is not shown to be readable from the activations beyond the baselines (AUROC 0.60, p = 0.4).",
+    ]
+    assert front.answer(report(), 0.1) == []
+
+
+def test_bars_share_one_scale_and_stay_inside() -> None:
+    rows = [row("undecided", -0.9, 0.1), row("undecided", -0.01, 0.02, variant="gloom"), row("undecided", None, None)]
+    found = front.comparisons(CONFIG, report(*rows))
+    assert found[2].bar is None
+    bars = [entry.bar for entry in found[:2]]
+    for bar in bars:
+        assert bar is not None
+        assert 0 <= bar["low"] <= bar["estimate"] <= bar["high"] <= 100
+        assert bar["margin_low"] == pytest.approx(100 - bar["margin_high"], abs=0.02)
+    assert bars[0] is not None
+    assert bars[1] is not None
+    assert bars[0]["margin_low"] == bars[1]["margin_low"]
+    assert [entry.example for entry in found[:2]] == ["“What a day!”", "“Alas.”"]
+    assert [entry.share for entry in found[:2]] == ["3/4", "3/4"]
+
+
+def test_what_was_done_names_only_what_is_known() -> None:
+    trajectories = pd.DataFrame({"question": ["How many?\n\nTwo."]})
+    known = dict(front.done(CONFIG, report(), RunMetadata(), trajectories))
+    assert known["Questions"] == "4 of gsm8k, such as “How many? Two.”"
+    assert known["Variants"] == "2 (1 positive, 1 negative), compared with filler and control; 1 to 2 texts each"
+    assert "Made" not in known
+    strange = dict(
+        front.done(Config(), report(model={"id": None, "dtype": None, "revision": None}), RunMetadata(), pd.DataFrame())
+    )
+    assert strange["Model"] == "unknown"
+    assert strange["Questions"] == "4"
+    assert not strange.keys() & {"Prompt", "Activations", "Plan"}
+    assert front.question(CONFIG, report()) == (
+        "Does the tone of a text before the question change how often tiny answers gsm8k correctly?"
+    )
