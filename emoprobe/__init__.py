@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from emoprobe.analysis.trajectory_table import load_trajectories
     from emoprobe.config.files import load_config
+    from emoprobe.finished import Results
     from emoprobe.results.activations import load_activations
     from emoprobe.results.tables import read_table
 
 __version__ = "0.2.0"
-__all__ = ["load_activations", "load_config", "load_trajectories", "read_table"]
+__all__ = ["Results", "load_activations", "load_config", "load_trajectories", "read_table"]
 
 _HOMES = {
+    "Results": "emoprobe.finished",
     "load_activations": "emoprobe.results.activations",
     "load_config": "emoprobe.config.files",
     "load_trajectories": "emoprobe.analysis.trajectory_table",

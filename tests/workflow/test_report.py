@@ -16,12 +16,14 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 
+from emoprobe import Results
 from emoprobe.analysis.probes.all_probes import run_probes
 from emoprobe.report.figures import FIGURES
 from emoprobe.report.figures.style import save_figure
 from emoprobe.report.figures.view import ExperimentView
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.layout import Layout
+from emoprobe.results.statement import Verdict
 from emoprobe.results.tables import frame
 from tests.conftest import PATIENCE
 from tests.emoprobe.analysis import synthetic
@@ -53,7 +55,7 @@ def test_the_page_needs_nothing_else_and_opens_without_errors(finished: Workspac
     for word in ("What this shows", "paired_tests", "accuracy", "control", "frustration"):
         assert word in text
     assert text.count("<svg role") == 4
-    assert '<svg class="bar' in text
+    assert 'class="comparisons"' in text
     links = re.findall(r'<a href="([^"#]+)"', text)
     assert links
     assert [link for link in links if not (page.parent / link).exists()] == []
@@ -139,3 +141,30 @@ def test_figures_are_legible_pictures(count: int, tmp_path: Path) -> None:
         first = (tmp_path / f"{name}.svg").read_bytes()
         assert ElementTree.fromstring(first).tag.endswith("svg")
         assert b"<path" in first
+
+
+def test_a_finished_experiment_is_one_object(finished: Workspace) -> None:
+    results = Results(finished.layout.root)
+    assert (
+        repr(results)
+        == f"Results({str(finished.layout.root)!r}: {len(results.tables)} tables, {len(dir(results.plot))} figures)"
+    )
+    table = results.trajectories
+    assert table["messages"].iloc[0][-1] == {"role": "assistant", "content": table["completion"].iloc[0]}
+    assert set(results.statements["verdict"]) <= set(Verdict)
+    assert results.tables.accuracy.equals(results.tables["accuracy"])
+    assert {"accuracy", "paired_tests"} <= set(dir(results.tables))
+    assert results.config.experiment.name == finished.layout.root.name
+    same = results.compare(results)
+    assert len(same) == len(results.tables.paired_tests)
+    assert same["difference_left"].equals(same["difference_right"])
+    assert {"accuracy", "paired_differences"} <= set(dir(results.plot))
+    figure = results.plot.accuracy()
+    assert "control" in [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert "interval" in (results.plot.accuracy.__doc__ or "")
+    with pytest.raises(AttributeError, match=r"tables there: .*accuracy"):
+        _ = results.tables.absent
+    with pytest.raises(AttributeError, match=r"figures: accuracy"):
+        _ = results.plot.absent
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        Results(finished.folder / "absent")
