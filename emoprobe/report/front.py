@@ -89,7 +89,7 @@ def done(
     model = report["model"]
     details = ", ".join(str(model[key]) for key in ("dtype", "revision") if model[key])
     asked = next(iter(trajectories["question"].dropna()), None) if "question" in trajectories else None
-    named = "dataset" in config.model_fields_set
+    named = _known(config, "dataset", "source")
     entries = [
         ("Model", f"{model['id']} ({details})" if model["id"] and details else model["id"] or "unknown"),
         (
@@ -208,9 +208,11 @@ def _variants(config: Config, report: dict[str, Any]) -> str:
 
 
 def _prompt(config: Config) -> str:
-    if "prompt" not in config.model_fields_set:
-        return ""
-    parts = [f"system message “{_short(config.prompt.system)}”" if config.prompt.system else "no system message"]
+    parts = []
+    if _known(config, "prompt", "system"):
+        parts.append(
+            f"system message “{_short(config.prompt.system)}”" if config.prompt.system else "no system message"
+        )
     examples = len(config.prompt.examples)
     if examples:
         parts.append(f"{examples} solved example{'' if examples == 1 else 's'}")
@@ -219,17 +221,18 @@ def _prompt(config: Config) -> str:
 
 def _answers(config: Config, report: dict[str, Any]) -> str:
     parts = [str(report["trajectories"])]
-    if "generation" in config.model_fields_set:
-        generation = config.generation
-        parts.append("greedy" if generation.temperature == 0 else f"temperature {generation.temperature:g}")
-        parts.append(f"at most {generation.max_tokens} tokens")
+    if _known(config, "generation", "temperature"):
+        temperature = config.generation.temperature
+        parts.append("greedy" if temperature == 0 else f"temperature {temperature:g}")
+    if _known(config, "generation", "max_tokens"):
+        parts.append(f"at most {config.generation.max_tokens} tokens")
     if report["truncated"]:
         parts.append(f"{report['truncated']:.1%} cut off")
     return ", ".join(parts)
 
 
 def _activations(config: Config, report: dict[str, Any]) -> str:
-    if not report["probes"] or "capture" not in config.model_fields_set:
+    if not report["probes"] or not _known(config, "capture", "positions"):
         return ""
     capture = config.capture
     positions = "all tokens" if capture.positions == "all" else ", ".join(map(str, capture.positions))
@@ -240,7 +243,12 @@ def _activations(config: Config, report: dict[str, Any]) -> str:
 
 
 def _dataset(config: Config) -> str:
-    return str(config.dataset.source) if "dataset" in config.model_fields_set else "the questions"
+    return str(config.dataset.source) if _known(config, "dataset", "source") else "the questions"
+
+
+def _known(config: Config, section: str, key: str) -> bool:
+    """Return whether a folder's config says this itself, so that it is no default of ours."""
+    return section in config.model_fields_set and key in getattr(config, section).model_fields_set
 
 
 def _example(config: Config, name: str) -> str:
