@@ -35,6 +35,12 @@ TRAJECTORIES = Table(
             "or none (also: a marked answer that is not one value).",
         ),
         "compliant": Column("boolean", "Whether the answer was given in the form that the prompt asks for."),
+        "p_gold": Column(
+            "Float64",
+            "Probability of the gold answer by teacher forcing, after the prompt or the thought, in [0, 1]; null where "
+            "it was not measured.",
+        ),
+        "log_p_gold": Column("Float64", "Its natural logarithm, in nats."),
         "efficiency": Column("Float64", "Share of the token budget left unspent."),
         "truncated": Column("boolean", "Whether the completion was cut off at max_tokens."),
         "prompt_tokens": Column("Int64", "Tokens of the prompt."),

@@ -19,6 +19,7 @@ from server.pool.protocol import (
     GenerateJob,
     Job,
     JobRequest,
+    OutcomesJob,
     ProtocolError,
     ScoreJob,
     SteerJob,
