@@ -105,12 +105,13 @@ PAIRED_TESTS = Table(
         "measure": Column(
             "string",
             "correct: strict grade; lenient: lenient grade; untruncated: strict grade of questions on which neither "
-            "completion was cut off: described and not tested, as the outcome selects these questions.",
+            "completion was cut off: described and not tested, as the outcome selects these questions; p_gold: "
+            "probability of the gold answer, where `graders` has logprob.",
         ),
         "family": Column(
             "string",
             "planned: strict grade of a planned contrast; primary: strict grade against the primary reference; "
-            "secondary: all else. Each is corrected alone.",
+            "secondary: all else. Of p_gold the same with logprob_ before. Each is corrected alone.",
         ),
         "scope": Column(
             "string",
@@ -137,15 +138,20 @@ PAIRED_TESTS = Table(
             "Int64",
             "Trajectories of both that are absent, unanswered or ungraded; interval and p hold whatever they would be.",
         ),
-        "both": Column("float64", "Questions that both solve; with several draws the mean over pairs of draws."),
+        "both": Column(
+            "float64",
+            "Questions that both solve; with several draws the mean over pairs of draws. Null of p_gold, as the next "
+            "three.",
+        ),
         "gained": Column("float64", "Questions that only the variant solves."),
         "lost": Column("float64", "Questions that only the reference solves."),
         "neither": Column("float64", "Questions that neither solves."),
-        "difference": Column("float64", "Accuracy of the variant minus that of the reference."),
+        "difference": Column("float64", "Accuracy, or p(gold), of the variant minus that of the reference."),
         "low": Column(
             "float64",
             "Lower end of its 95 % interval: over texts the hull of t and Hall's; over questions Tango's score "
-            "interval, of several draws t, and over groups where there are any. Not corrected for the family.",
+            "interval, of several draws t, and over groups where there are any; of p_gold always the hull of t and "
+            "Hall's. Not corrected for the family.",
         ),
         "high": Column("float64", "Upper end of the same."),
         "no_interval": Column("string", "Why there is none; null where there is one."),
@@ -161,7 +167,11 @@ PAIRED_TESTS = Table(
             "for continuity by a quarter of a question).",
         ),
         "p_holm": Column("float64", "The same over weight, corrected over its family (Holm)."),
-        "p_equivalent": Column("float64", "Two one-sided tests of a difference beyond the margin, by the same method."),
+        "p_equivalent": Column(
+            "float64",
+            "Two one-sided tests of a difference beyond the margin, by the same method; null of p_gold without a "
+            "margin.",
+        ),
         "p_equivalent_holm": Column("float64", "The same over weight, corrected over its family (Holm)."),
         "verdict": Column(
             "string",
