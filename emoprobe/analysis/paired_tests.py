@@ -186,14 +186,18 @@ def _row(questions: Questions, contrast: Contrast, measure: str, margin: float, 
     completions = [pair()]
     if not selected and questions.missing(measure)[sides[0] + sides[1]].any():
         completions += [pair((1.0, 0.0)), pair((0.0, 1.0))]
-    estimate = whichever(
-        [
-            difference(ours - theirs, texts, other_texts, margin, not outcome, groups=questions.groups, skewed=outcome)
-            for ours, theirs in completions
-        ]
-    )
     ours, theirs = completions[0]
     both = ~np.isnan(ours - theirs)
+    # A rare kind of text that breaks the answer costs as much p(gold) as there is.
+    unseen = float(np.mean([ours[both], theirs[both]])) if outcome and both.any() else None
+    estimate = whichever(
+        [
+            difference(
+                first - second, texts, other_texts, margin, not outcome, questions.groups, skewed=outcome, unseen=unseen
+            )
+            for first, second in completions
+        ]
+    )
     ours, theirs, n = ours[both], theirs[both], int(both.sum())
     groups = None if questions.groups is None else len(np.unique(questions.groups[both]))
     unit = "texts" if divisions else "questions" if groups is None else "groups"

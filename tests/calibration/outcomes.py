@@ -7,20 +7,21 @@ by 7 points for p(gold), and by 38 for right answers, of which one in three is r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import expit
 
-from emoprobe.analysis.estimates import Estimates, difference
-from emoprobe.analysis.questions import two_sides, units_of
+from emoprobe.analysis.estimates import Estimates, difference, whichever
+from emoprobe.analysis.power import NODES, WEIGHTS
+from emoprobe.analysis.questions import TONE_TEXTS, two_sides, units_of
 from emoprobe.analysis.statistics import LEVEL, POWER, holm
 from tests.calibration.allowance import least, most
 from tests.calibration.rows import Row
 
 COVERAGE = 0.93
-CENTRE, DIFFICULTY, INTERACTION = -1.6, 4.2, 0.42
+CENTRE, DIFFICULTY, INTERACTION, OF_GROUP = -2.2, 4.8, 0.45, 0.3
 MARGIN = 0.05
 SIZES = (8, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 448, 512, 640, 768, 1024)
 
@@ -76,14 +77,82 @@ WORLDS = {
     "templates, 200 questions of 20": World(200, groups=20),
     "4 draws, n = 64": World(64, draws=4),
     "a fifth of the low ones is missing, n = 96": World(96, missing=0.2),
-    "the margin exactly, n = 384": World(384, shifts=(0.6,) * 4),
+    "1 text in 32 helps, 24 texts, n = 1319": World(1319, texts=24, kinds=((31 / 32, -0.05), (1 / 32, 4.0))),
+    "just beyond the margin, n = 384": World(384, shifts=(0.7,) * 4),
+}
+# A shift in the first of the tones, which has to be shown.
+PLANTED = {
+    "half a logit in one of 8 tones, a text a question, n = 96": World(96, shifts=(0.5, *(0.0,) * 7)),
+    "a logit in one of 8 tones, 64 texts that differ, n = 128": World(
+        128, texts=64, shifts=(-1.0, *(0.0,) * 7), text_deviation=0.3
+    ),
 }
 
 
 @dataclass(frozen=True)
-class Outcomes:
+class Measured:
+    """p(gold) and right answers of some runs, each of shape (variants, runs, questions), the filler first.
+
+    `truth` has the true differences of the tones to the filler, of shape (tones, runs): over all texts or, where there
+    are too few to stand for others, over those that were drawn.
+    """
+
+    p_gold: np.ndarray
+    correct: np.ndarray
+    truth: np.ndarray
+    text: np.ndarray
+    group: np.ndarray | None
+
+
+def simulate(world: World, runs: int, generator: np.random.Generator) -> Measured:
+    """Draw some runs of a world."""
+    n, texts = world.questions, min(world.texts, world.questions)
+    text = np.arange(n) % texts
+    group = None if world.groups is None else np.arange(n) % world.groups
+    chances, moves = np.array(world.kinds).T
+    level = world.centre + DIFFICULTY * generator.normal(size=(runs, n))
+    p_gold, correct, here = [], [], []
+    for place, shift in enumerate((0.0, *world.shifts)):
+        moved = world.text_deviation * generator.normal(size=(runs, texts)) + shift
+        if place:
+            moved = moved + generator.choice(moves, (runs, texts), p=chances)
+        logit = level + moved[:, text] + world.interaction * _noise(world, (world.draws, runs, n), generator)
+        if group is not None:
+            logit = logit + OF_GROUP * generator.normal(size=(runs, world.groups or 1))[:, group]
+        chance = expit(logit)
+        p_gold.append(chance.mean(axis=0))
+        correct.append((generator.random(chance.shape) < chance).mean(axis=0))
+        here.append(_mean(world, moved).mean(axis=1))
+    values = np.array(p_gold)
+    truth = np.array(here[1:]) - here[0] if texts < TONE_TEXTS else np.repeat(_truth(world)[:, None], runs, axis=1)
+    if world.missing:
+        low = values[1] < np.median(values[1], axis=-1, keepdims=True)
+        values[1] = np.where(low & (generator.random(low.shape) < world.missing), np.nan, values[1])
+    return Measured(values, np.array(correct), truth, text, group)
+
+
+def _noise(world: World, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+    return generator.normal(size=shape) if world.heavy is None else generator.standard_t(world.heavy, shape)
+
+
+def _mean(world: World, moved: np.ndarray, more: float = 0.0) -> np.ndarray:
+    """The mean p(gold) over all questions at each shift in logits, with a further deviation; heavy tails aside."""
+    spread = DIFFICULTY**2 + world.interaction**2 + more**2 + (OF_GROUP**2 if world.groups else 0.0)
+    means: np.ndarray = expit(world.centre + moved[..., None] + spread**0.5 * NODES) @ WEIGHTS / WEIGHTS.sum()
+    return means
+
+
+def _truth(world: World) -> np.ndarray:
+    """The true difference of each tone, over all questions and texts that could be drawn."""
+    chances, moves = np.array(world.kinds).T
+    of_kinds = [_mean(world, shift + moves, world.text_deviation) @ chances for shift in world.shifts]
+    return np.array(of_kinds) - _mean(world, np.zeros(1), world.text_deviation)[0]
+
+
+@dataclass(frozen=True)
+class Claims:
     """Shares of runs of one world: with a false `different`, with a false `equivalent`, of intervals that hold the
-    truth, and the mean width of these.
+    truth; and the median width of these, in probability.
     """
 
     different: float
@@ -92,99 +161,81 @@ class Outcomes:
     width: float
 
 
-@dataclass(frozen=True)
-class Measured:
-    """p(gold) and right answers of some runs, each of shape (variants, runs, questions), the filler first."""
-
-    p_gold: np.ndarray
-    correct: np.ndarray
-    truth: np.ndarray  # true differences of the tones to the filler, (tones, runs), of all or of the drawn texts
-    text: np.ndarray
-    group: np.ndarray | None
-
-
-def simulate(world: World, runs: int, generator: np.random.Generator) -> Measured:
-    """Draw some runs of a world."""
-    n, texts = world.questions, min(world.texts, world.questions)
-    text, shifts = np.arange(n) % texts, np.array([0.0, *world.shifts])
-    chances, moves = np.array(world.kinds).T
-    level = world.centre + DIFFICULTY * generator.normal(size=(runs, n))
-    p_gold, correct, means = [], [], []
-    group = None if world.groups is None else np.arange(n) % world.groups
-    for place, shift in enumerate(shifts):
-        kind = generator.choice(len(chances), (runs, texts), p=chances) if place else np.zeros((runs, texts), int)
-        of_text = world.text_deviation * generator.normal(size=(runs, texts)) + (moves[kind] if place else 0.0)
-        noise = (
-            generator.normal(size=(world.draws, runs, n))
-            if world.heavy is None
-            else generator.standard_t(world.heavy, (world.draws, runs, n))
-        )
-        moved = level + shift + of_text[:, text] + world.interaction * noise
-        if group is not None:
-            moved = moved + 0.3 * generator.normal(size=(runs, world.groups or 1))[:, group]
-        chance = expit(moved)
-        p_gold.append(chance.mean(axis=0))
-        correct.append((generator.random(chance.shape) < chance).mean(axis=0))
-        means.append(shift)
-    values, answers = np.array(p_gold), np.array(correct)
-    truth = _truth(world)[:, None].repeat(runs, axis=1)
-    if world.missing:
-        low = values[1] < np.median(values[1], axis=-1, keepdims=True)
-        values[1] = np.where(low & (generator.random(low.shape) < world.missing), np.nan, values[1])
-    return Measured(values, answers, truth, text, group)
-
-
-def _truth(world: World) -> np.ndarray:
-    """The true difference of each tone, over all questions and texts that could be drawn."""
-    many = np.random.default_rng(0)
-    level = world.centre + DIFFICULTY * many.normal(size=400_000)
-    noise = many.normal(size=len(level)) if world.heavy is None else many.standard_t(world.heavy, len(level))
-    spread = level + world.text_deviation * many.normal(size=len(level)) + world.interaction * noise
-    if world.groups is not None:
-        spread = spread + 0.3 * many.normal(size=len(level))
-    filler = expit(spread).mean()
-    return np.array(
-        [
-            sum(chance * expit(spread + shift + move).mean() for chance, move in world.kinds) - filler
-            for shift in world.shifts
+def compared(values: np.ndarray, found: Measured, *, share: bool = False) -> list[Estimates]:
+    """Return the differences of the tones to the filler as `paired_tests` computes them: of p(gold), or of a share."""
+    labels = found.text if found.text.any() else None
+    units = two_sides(units_of([labels, labels]))
+    estimates = []
+    for value in values[1:]:
+        missing = np.isnan(value).any()
+        fillings = (value, np.nan_to_num(value, nan=1.0), np.nan_to_num(value)) if missing else (value,)
+        known = np.where(np.isnan(value), np.nan, (value + values[0]) / 2)
+        unseen = None if share else np.nanmean(known, axis=-1)
+        tests = [
+            difference(one - values[0], *units, MARGIN, share, found.group, skewed=not share, unseen=unseen)
+            for one in fillings
         ]
-    )
+        estimates.append(whichever(tests))
+    return estimates
 
 
-def outcomes(world: World, runs: int, seed: int) -> Outcomes:
-    """Simulate a world and test every tone against the filler, as the table `paired_tests` does."""
-    generator = np.random.default_rng(seed)
-    found = simulate(world, runs, generator)
-    tests = _tests(world, found, found.p_gold)
-    estimates = tests[0]
-    p, p_equivalent = (
-        np.apply_along_axis(holm, 0, np.array([getattr(each, name) for each in estimates]))
-        for name in ("p", "p_equivalent")
+def claims(world: World, runs: int, seed: int) -> Claims:
+    """Simulate a world and judge every tone against the filler."""
+    found = simulate(world, runs, np.random.default_rng(seed))
+    estimates = compared(found.p_gold, found)
+    values, low, high, p, p_equivalent = (
+        np.array([getattr(each, name) for each in estimates]) for name in ("value", "low", "high", "p", "p_equivalent")
     )
-    values = np.array([each.value for each in estimates])
-    different = p < LEVEL
-    equivalent = ~different & (p_equivalent < LEVEL)
-    zero = np.abs(found.truth) < 1e-9
-    wrong = different & (zero | (values * found.truth < 0))
-    low, high = (np.array([getattr(each, name) for each in estimates]) for name in ("low", "high"))
-    covered = (low - 1e-9 <= found.truth) & (found.truth <= high + 1e-9)
-    beyond = equivalent & (np.abs(found.truth) >= MARGIN - 1e-9)
-    return Outcomes(
+    different = np.apply_along_axis(holm, 0, p) < LEVEL
+    equivalent = ~different & (np.apply_along_axis(holm, 0, p_equivalent) < LEVEL)
+    wrong = different & ((np.abs(found.truth) < 1e-9) | (values * found.truth < 0))
+    beyond = equivalent & (np.abs(found.truth) >= MARGIN - 1e-3)
+    held = (low - 1e-9 <= found.truth) & (found.truth <= high + 1e-9)
+    return Claims(
         float(wrong.any(axis=0).mean()),
         float(beyond.any(axis=0).mean()),
-        float(covered[~np.isnan(low)].mean()) if not np.isnan(low).all() else float("nan"),
+        float(held[~np.isnan(low)].mean()),
         float(np.nanmedian(high - low)),
     )
 
 
-def _tests(world: World, found: Measured, values: np.ndarray, share: bool = False) -> list[list[Estimates]]:
-    """Differences of the tones to the filler, with the units that the pipeline chooses."""
-    one = min(world.texts, world.questions)
-    labels = None if one == 1 else found.text
-    units = two_sides(units_of([labels, labels]))
-    return [
-        [
-            difference(value - values[0], *units, MARGIN, share, groups=found.group, skewed=not share)
-            for value in values[1:]
-        ]
-    ]
+def rows(name: str, runs: int, seed: int) -> Iterator[Row]:
+    """Rows of one of the worlds, and of planted shifts."""
+    if name in PLANTED:
+        world = PLANTED[name]
+        yield Row("told", "p(gold) different", name, runs, power(world, runs, seed), least(runs))
+        return
+    found = claims(WORLDS[name], runs, seed)
+    intervals = runs * len(WORLDS[name].shifts)
+    world_name = f"{name}, width {100 * found.width:.1f} points"
+    yield Row("false", "p(gold) different", name, runs, found.different, most(runs))
+    yield Row("false", "p(gold) equivalent", name, runs, found.equivalent, most(runs))
+    yield Row("covered", "p(gold)", world_name, intervals, found.covered, least(intervals, COVERAGE))
+
+
+def power(world: World, runs: int, seed: int, *, correct: bool = False) -> float:
+    """Share of runs in which the first tone is called different, by p(gold) or by right answers."""
+    found = simulate(world, runs, np.random.default_rng(seed))
+    estimates = compared(found.correct if correct else found.p_gold, found, share=correct)
+    p = np.apply_along_axis(holm, 0, np.array([each.p for each in estimates]))
+    return float(((p < LEVEL) & (np.array([each.value for each in estimates]) * world.shifts[0] > 0))[0].mean())
+
+
+def needed(shifts: tuple[float, ...], runs: int, seed: int, *, correct: bool = False) -> int | None:
+    """Return the fewest of `SIZES` questions, each with its own text, at which the first shift is shown in 80 %."""
+    return next((n for n in SIZES if power(World(n, shifts=shifts), runs, seed, correct=correct) >= POWER), None)
+
+
+def main() -> None:
+    """Print the questions that p(gold) and accuracy need for the same shift in logits."""
+    print("shift (logits)  difference (points)  family  p(gold)  accuracy")
+    for shift in (0.5, 1.0, -0.5, -1.0):
+        for tones in (1, 8):
+            shifts = (shift, *(0.0,) * (tones - 1))
+            points = 100 * float(_truth(World(8, shifts=shifts))[0])
+            sizes = [needed(shifts, 1000, 1, correct=correct) for correct in (False, True)]
+            print(f"{shift:14.2f}  {points:19.1f}  {tones:6}  {sizes[0]!s:>7}  {sizes[1]!s:>8}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
