@@ -5,6 +5,7 @@ rule tabulate_trajectories:
     """Grade every trajectory and write one row for each."""
     input:
         trajectories=files_of("trajectories", ["trajectory.jsonl"]),
+        outcomes=files_of("outcomes"),
     output:
         report_table("trajectories"),
     log:
@@ -40,6 +41,7 @@ rule analyze_behaviour:
         script=script_command("analyze_behaviour"),
         config=config_file,
         analysis=trigger("analysis"),
+        graders=trigger("graders"),
         code=triggers.code("analyze_behaviour"),
         folder=experiment_folder,
     shell:

@@ -54,6 +54,7 @@ rule verify:
     """Check every trajectory and activation folder."""
     input:
         trajectories=files_of("trajectories", ["trajectory.jsonl"]),
+        outcomes=files_of("outcomes"),
         manifest=files_of("manifest"),
         steered=files_of("steered", ["trajectory.jsonl", SCORES]),
         tokens=files_of("tokens", ["metadata.json"]),

@@ -48,6 +48,7 @@ from emoprobe.results.layout import (
     ACTIVATION_FILES,
     AUTOENCODER_FILES,
     MODELS,
+    OUTCOMES,
     RESULTS,
     SCORES,
     TRAJECTORY_FILES,
@@ -216,6 +217,7 @@ def known(kind, *inputs):
 WILDCARDS = dict(
     sample=("sample",),
     trajectory=("variant", "sample"),
+    outcomes=("variant", "sample"),
     activations=("variant", "sample"),
     tokens=("variant", "sample"),
     direction=("direction",),
@@ -287,6 +289,15 @@ def answered_from(wildcards):
 
 
 @with_signature
+def measured_from(wildcards):
+    """What the outcomes of an answer wait for."""
+    require_target(wildcards, "outcomes")
+    return INPUTS[wildcards.experiment].outcomes(
+        wildcards.variant, f"{wildcards.sample}{wildcards.draw}"
+    )
+
+
+@with_signature
 def captured_from(wildcards):
     """What the activations of an answer wait for."""
     require_target(wildcards, "activations")
@@ -304,7 +315,10 @@ def _replayed(wildcards, folder, captured):
     variant, name = wildcards.variant, f"{wildcards.sample}{wildcards.draw}"
     place = getattr(EXPERIMENTS[wildcards.experiment].found, folder)(variant, name)
     return INPUTS[wildcards.experiment].replayed(
-        variant, name, place, getattr(TRIGGERS[wildcards.experiment], captured)
+        variant,
+        name,
+        [place / file for file in ACTIVATION_FILES],
+        getattr(TRIGGERS[wildcards.experiment], captured),
     )
 
 

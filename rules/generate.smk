@@ -39,3 +39,29 @@ use rule generate as generate_and_capture with:
         ],
     wildcard_constraints:
         experiment=experiments(lambda config: config.captures_inline),
+
+
+# A file of its own: a grader that is added later makes neither answers nor activations again.
+rule outcomes:
+    """Measure what graders ask the model about one trajectory."""
+    input:
+        state=measured_from,
+    output:
+        FILES.pair("{variant}", "{sample}{draw}") / OUTCOMES,
+    log:
+        FILES.log("outcomes", "{variant}", "{sample}{draw}"),
+    # Soon after its answer, while the server has the prompt in its cache.
+    priority: 11
+    # As for generate: the pool tries the next server by itself.
+    retries: 0
+    localrule: True
+    conda:
+        ENVIRONMENT
+    threads: 0
+    resources:
+        requests=1,
+    params:
+        request=request("outcomes"),
+        outcomes=trigger("outcomes"),
+    shell:
+        "{params.request} 2> {log:q}"

@@ -5,6 +5,7 @@ rule trajectories:
     """The answers of every variant to every question, steered ones as well."""
     input:
         of_all("trajectories"),
+        of_all("outcomes"),
         of_all("steered"),
     localrule: True
 

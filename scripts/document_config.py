@@ -60,6 +60,8 @@ def _section_of(annotation: Any) -> type[BaseModel] | None:
     """The section behind an annotation, also as the value of a mapping or list."""
     if typing.get_origin(annotation) in (dict, list):
         annotation = typing.get_args(annotation)[-1]
+        if typing.get_origin(annotation) in (typing.Union, UnionType):  # a name, or a mapping
+            annotation = typing.get_args(annotation)[-1]
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 

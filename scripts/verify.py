@@ -15,7 +15,8 @@ def main() -> None:
     config, layout = experiment_arguments(__doc__)
     steered = steering_grid(config.model_dump_json(), None).trajectories if config.steering.enabled else ()
     with exit_on(ActivationError):
-        found = verify(layout, experiment_pairs(config), captured_pairs(config), steered)
+        asked = config.logprob is not None
+        found = verify(layout, experiment_pairs(config), captured_pairs(config), steered, outcomes=asked)
     if found.unhashed:
         print(
             f"{found.unhashed} of {found.checked} trajectories recorded no hashes: they were compared among themselves"

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from emoprobe.config.section import CONTROL, FILLER
+from emoprobe.graders.registry import GRADERS
 
 Family = Literal["planned", "primary", "secondary"]
 PLANNED: Family = "planned"
 # The grade of the planned and primary families; the other measures of accuracy are secondary.
 PRIMARY_MEASURE = "correct"
 MEASURES = (PRIMARY_MEASURE, "lenient", "untruncated")
+# Column of each other grader → the prefix of its families, each of which is corrected alone.
+OUTCOMES = {grader.column: f"{grader.name}_" for grader in GRADERS.values() if grader.column != PRIMARY_MEASURE}
 # The contrast of every experiment that has both, where `analysis.contrasts` names none.
 DEFAULT_CONTRASTS: PlannedSides = [["negative", "positive"]]
 PlannedSides = Sequence[Sequence[str | Sequence[str]]]
@@ -37,11 +40,19 @@ class Contrast:
             if not getattr(self, side):
                 object.__setattr__(self, side, (name,))
 
-    def family(self, measure: str) -> Family:
-        """The family that a test of this contrast is corrected in: strict accuracy alone is more than secondary."""
-        if measure != PRIMARY_MEASURE:
-            return "secondary"
+    @property
+    def kind(self) -> Family:
+        """Family of this contrast by what is compared."""
         return PLANNED if self.planned else "primary" if self.primary else "secondary"
+
+    def family(self, measure: str) -> str:
+        """The family that a test of this contrast is corrected in.
+
+        Of accuracies the strict one alone is more than secondary; each other grader has families of its own.
+        """
+        if measure in OUTCOMES:
+            return OUTCOMES[measure] + self.kind
+        return self.kind if measure == PRIMARY_MEASURE else "secondary"
 
     def __str__(self) -> str:
         return f"{self.variant}-{self.reference}"

@@ -63,6 +63,7 @@ def difference(
     groups: Labels | None = None,
     confidence: float = CONFIDENCE,
     skewed: bool = False,
+    unseen: npt.ArrayLike | None = None,
 ) -> Estimates:
     """The mean of paired differences, one a question.
 
@@ -76,13 +77,14 @@ def difference(
         confidence: of the interval.
         skewed: a t interval is widened to hold Hall's as well, which covers where few units make up most of a mean, and
             p-values are the larger ones of both. Shares of several texts always are.
+        unseen: what a rare kind of units, of which none is here, may change the value by; None: 1 for shares, else 0.
     """
     differences = np.asarray(differences, dtype=float)
     one_text = texts is None and other_texts is None and groups is None
     if one_text and share and np.isin(differences[~np.isnan(differences)], (-1, 0, 1)).all():
         return _tango(differences, margin, confidence)
     limits = (-1.0, 1.0) if share else None
-    return _student(differences, texts, other_texts, groups, margin, limits, confidence, skewed)
+    return _student(differences, texts, other_texts, groups, margin, limits, confidence, skewed, unseen)
 
 
 def mean(values: Floats, texts: Labels | None, share: bool, groups: Labels | None = None) -> Estimates:
@@ -112,6 +114,7 @@ def _student(
     limits: tuple[float, float] | None,
     confidence: float = CONFIDENCE,
     skewed: bool = False,
+    unseen: npt.ArrayLike | None = None,
 ) -> Estimates:
     """Student's t over texts, or over questions or groups of them where neither side has several texts.
 
@@ -151,8 +154,9 @@ def _student(
     usable = (n >= MIN_QUESTIONS) & (units >= least)
     freedom = np.where(usable, units - 1, 1)
     quantile = special.stdtrit(freedom, (1 + confidence) / 2)
-    if limits is not None:
-        variance = variance + (UNSEEN / (quantile * np.maximum(seen, 1))) ** 2
+    if limits is not None or unseen is not None:
+        change = 1.0 if unseen is None else np.asarray(unseen, dtype=float)
+        variance = variance + (change * UNSEEN / (quantile * np.maximum(seen, 1))) ** 2
     error = np.sqrt(np.where(usable & (variance > 0), variance, np.nan))
     low, high = value - quantile * error, value + quantile * error
     hall = None

@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 from scipy import stats
 
+from emoprobe.analysis.contrasts import MEASURES
 from emoprobe.analysis.looks import Looks
 from emoprobe.analysis.questions import TONE_TEXTS, unseen_share
 from emoprobe.analysis.statistics import CONFIDENCE, LEVEL, POWER
@@ -112,6 +113,7 @@ def data_limits(
         registrations: every plan that was written in the folder, this one last.
     """
     looks = None if plan is None else plan.registered
+    tests = tests[tests["measure"].isin(MEASURES)]
     if plan is None:
         planned = [Limit(LimitKind.NO_PLAN)]
     else:

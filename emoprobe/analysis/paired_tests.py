@@ -1,4 +1,4 @@
-"""Comparisons of accuracies on the same questions, corrected within families, with a verdict each."""
+"""Comparisons of accuracies and other outcomes on the same questions, corrected within families, with verdicts."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pandas as pd
 from emoprobe.analysis.conclusion import Conclusion, Reason
 from emoprobe.analysis.contrasts import (
     MEASURES,
+    OUTCOMES,
     PLANNED,
     PRIMARY_MEASURE,
     Contrast,
@@ -22,7 +23,10 @@ from emoprobe.analysis.contrasts import (
 from emoprobe.analysis.estimates import MIN_QUESTIONS, Floats, difference, whichever
 from emoprobe.analysis.questions import Questions, two_sides
 from emoprobe.analysis.statistics import LEVEL, holm
+from emoprobe.config.experiment import Config
+from emoprobe.config.science.graders import LogprobGrader
 from emoprobe.config.section import CONTROL
+from emoprobe.graders.registry import GRADERS
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.statement import Verdict
 from emoprobe.results.tables import frame
@@ -34,6 +38,7 @@ def paired_tests(
     references: Sequence[str] | None = None,
     contrasts: PlannedSides | None = None,
     weight: float | None = 1.0,
+    outcomes: Mapping[str, float | None] | None = None,
 ) -> pd.DataFrame:
     """The table `paired_tests` of the catalogue.
 
@@ -48,6 +53,8 @@ def paired_tests(
         contrasts: `analysis.contrasts`.
         weight: share of the level that belongs to this number of questions (`looks.weight_of`); None: it was not
             registered, so that nothing is tested.
+        outcomes: columns of other graders that are tested, each with its margin of equivalence; None as a margin:
+            equivalence is not tested.
     """
     questions = Questions(table)
     valences = dict(zip(table["variant"].astype(str), table["valence"], strict=True))
@@ -55,8 +62,11 @@ def paired_tests(
     rows = [
         _row(questions, contrast, measure, margin, weight)
         for contrast in compared
-        for measure in (MEASURES if contrast.family(PRIMARY_MEASURE) != PLANNED else (PRIMARY_MEASURE,))
+        for measure in (MEASURES if contrast.kind != PLANNED else (PRIMARY_MEASURE,))
     ]
+    for measure, own_margin in (outcomes or {}).items():
+        own_margin = float("nan") if own_margin is None else own_margin
+        rows += [_row(questions, contrast, measure, own_margin, weight) for contrast in compared]
     tests = pd.DataFrame(rows)
     if rows:
         for p in ("p", "p_equivalent"):
@@ -66,6 +76,13 @@ def paired_tests(
             for values in zip(tests["p_holm"], tests["p_equivalent_holm"], tests["scope"], tests["tested"], strict=True)
         ]
     return frame(TABLES["paired_tests"], tests.to_dict(orient="records"))  # type: ignore[arg-type]
+
+
+def outcomes_of(config: Config) -> dict[str, float | None]:
+    """Return the columns of the graders besides `number`, in their order, each with its margin of equivalence."""
+    return {
+        GRADERS[grader.name].column: grader.margin for grader in config.graders if isinstance(grader, LogprobGrader)
+    }
 
 
 def corrected(tests: pd.DataFrame, p: str) -> pd.Series:
@@ -156,7 +173,8 @@ def _row(questions: Questions, contrast: Contrast, measure: str, margin: float, 
     divisions = questions.units(*contrast.variants, *contrast.references)
     scope = Scope.TEXTS if divisions is None else Scope.TONE
     texts, other_texts = two_sides(divisions)
-    selected = measure == "untruncated"
+    selected, outcome = measure == "untruncated", measure in OUTCOMES
+    counted = measure if outcome else PRIMARY_MEASURE
 
     def pair(missing: tuple[float, float] | None = None) -> tuple[Floats, Floats]:
         first, second = (
@@ -168,11 +186,18 @@ def _row(questions: Questions, contrast: Contrast, measure: str, margin: float, 
     completions = [pair()]
     if not selected and questions.missing(measure)[sides[0] + sides[1]].any():
         completions += [pair((1.0, 0.0)), pair((0.0, 1.0))]
-    estimate = whichever(
-        [difference(ours - theirs, texts, other_texts, margin, groups=questions.groups) for ours, theirs in completions]
-    )
     ours, theirs = completions[0]
     both = ~np.isnan(ours - theirs)
+    # A rare kind of text that breaks the answer costs as much p(gold) as there is.
+    unseen = float(np.mean([ours[both], theirs[both]])) if outcome and both.any() else None
+    estimate = whichever(
+        [
+            difference(
+                first - second, texts, other_texts, margin, not outcome, questions.groups, skewed=outcome, unseen=unseen
+            )
+            for first, second in completions
+        ]
+    )
     ours, theirs, n = ours[both], theirs[both], int(both.sum())
     groups = None if questions.groups is None else len(np.unique(questions.groups[both]))
     unit = "texts" if divisions else "questions" if groups is None else "groups"
@@ -192,12 +217,8 @@ def _row(questions: Questions, contrast: Contrast, measure: str, margin: float, 
         "reference_texts": min(map(questions.count, contrast.references)),
         "groups": groups,
         "n": n,
-        "missing": int(questions.missing("correct")[sides[0] + sides[1]].sum()),
-        # With several draws of a question, or several variants, these are means over their pairs.
-        "both": float((ours * theirs).sum()),
-        "gained": float((ours * (1 - theirs)).sum()),
-        "lost": float(((1 - ours) * theirs).sum()),
-        "neither": float(((1 - ours) * (1 - theirs)).sum()),
+        "missing": int(questions.missing(counted)[sides[0] + sides[1]].sum()),
+        **({} if outcome else _solved(ours, theirs)),
         "difference": float(estimate.value),
         "low": low,
         "high": high,
@@ -206,6 +227,19 @@ def _row(questions: Questions, contrast: Contrast, measure: str, margin: float, 
         "weight": weight,
         "p": p if tested else float("nan"),
         "p_equivalent": p_equivalent if tested else float("nan"),
+    }
+
+
+def _solved(ours: Floats, theirs: Floats) -> dict[str, float]:
+    """How many questions both sides solve, one alone, or none.
+
+    With several draws of a question, or several variants, these are means over their pairs.
+    """
+    return {
+        "both": float((ours * theirs).sum()),
+        "gained": float((ours * (1 - theirs)).sum()),
+        "lost": float(((1 - ours) * theirs).sum()),
+        "neither": float(((1 - ours) * (1 - theirs)).sum()),
     }
 
 

@@ -17,6 +17,7 @@ from emoprobe.analysis.questions import TONE_TEXTS
 from emoprobe.analysis.statistics import LEVEL, POWER
 from emoprobe.analysis.steering.preregistration import planned_tests
 from emoprobe.config.experiment import Config
+from emoprobe.config.science.graders import LogprobGrader
 from emoprobe.config.section import CONTROL
 from emoprobe.conversations.variants import variant_texts
 from emoprobe.results.preregistration import PlannedContrast, PlannedEstimator, PowerRow, Preregistration, TokenMatch
@@ -36,6 +37,8 @@ COMPARED = {
     "allowed_failures": "the allowed share of failures",
     "estimators": "the texts",
     "looks": "the looks",
+    "graders": "the graders",
+    "outcomes": "the outcomes besides accuracy",
 }
 # Sections of the config that can change a verdict while the answers stay. What is compared under a name of its own is
 # left out.
@@ -95,11 +98,16 @@ def _fixed(config: Config) -> dict[str, Any]:
     """Everything that a config fixes and that can deviate from it later, without simulating the power."""
     names = list(config.variants)
     references = references_of(names, config.analysis.references)
+    outcomes = {
+        grader.name: grader.model_dump(exclude={"name"})
+        for grader in config.graders
+        if isinstance(grader, LogprobGrader)
+    }
     return {
         "references": references,
         "primary_reference": references[-1] if references else None,
         "contrasts": [
-            PlannedContrast(variant=one.variant, reference=one.reference, family=one.family(PRIMARY_MEASURE))
+            PlannedContrast(variant=one.variant, reference=one.reference, family=one.kind)
             for one in contrasts_of(names, references, valences_of(config), config.analysis.contrasts)
         ],
         "primary_measure": PRIMARY_MEASURE,
@@ -111,6 +119,8 @@ def _fixed(config: Config) -> dict[str, Any]:
         "allowed_failures": config.generation.allowed_failures,
         "estimators": [_estimator(config, name) for name in names],
         "looks": looks_of(config),
+        "graders": config.grader_names if outcomes else None,
+        "outcomes": outcomes or None,
     }
 
 
@@ -136,9 +146,9 @@ def deviations(
     now = plan.model_copy(update=fixed).values()
     then = {**plan.values(), "looks": {str(size): weight for size, weight in plan.registered.items()}}
     phrases = [
-        f"{called} changed from {_short(then[key])} to {_short(now[key])}"
+        f"{called} changed from {_short(then.get(key))} to {_short(now.get(key))}"
         for key, called in COMPARED.items()
-        if key in now and _text(then[key]) != _text(now[key])
+        if _text(then.get(key)) != _text(now.get(key))
     ]
     if plan.settings is not None:
         phrases += _changes(plan.settings, json.loads(json.dumps(settings(config))))

@@ -21,12 +21,12 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_config
 from emoprobe.conversations.samples import known_pairs, sample_index, split_draw_id
 from emoprobe.conversations.variants import paraphrase_index
-from emoprobe.graders import grading
+from emoprobe.graders import grading, registry
 from emoprobe.graders.answers import canonical, gold_number, is_letter
 from emoprobe.results.catalogue import TABLES
-from emoprobe.results.layout import Layout
+from emoprobe.results.layout import OUTCOMES, Layout
 from emoprobe.results.tables import frame
-from emoprobe.results.trajectory import MESSAGES, AgentState, Outcome, SampleFile, Trajectory
+from emoprobe.results.trajectory import MESSAGES, AgentState, GoldProbability, Outcome, SampleFile, Trajectory
 from emoprobe.text import split_lines
 
 
@@ -127,7 +127,7 @@ def _row(folder: Path, variant: str, name: str, config: Config | None, sample: S
         "paraphrase": _paraphrase(config, variant, sample_id, sample) if config is not None and known else None,
         "question": sample.question or outcome.sample_data.question,
         "gold": gold,
-        **_answer(trajectory, state, outcome, gold, sample.choices),
+        **_answer(trajectory, state, outcome, gold, sample.choices, _log_p_gold(folder, config)),
         "worker": state.worker_id or outcome.worker_id,
         "hardware": state.hardware,
         "attempts": len(state.attempts) or None,
@@ -139,7 +139,12 @@ def _row(folder: Path, variant: str, name: str, config: Config | None, sample: S
 
 
 def _answer(
-    trajectory: Trajectory, state: AgentState, outcome: Outcome, gold: str | None, choices: list[str] | None
+    trajectory: Trajectory,
+    state: AgentState,
+    outcome: Outcome,
+    gold: str | None,
+    choices: list[str] | None,
+    log_p_gold: float | None,
 ) -> dict[str, Any]:
     """The columns that say what was answered, graded anew, so that a better grader needs no new trajectories."""
     if trajectory.failure is not None or trajectory.answer is None:
@@ -147,18 +152,17 @@ def _answer(
     completion, finish, usage = trajectory.completion, state.finish_reason, state.usage
     text = grading.visible(completion)
     mood = tone(text)
-    grades: dict[str, Any]
-    if gold is not None:
-        grade = grading.grade(completion, gold, finished=finish != "length", choices=choices)
-        grades = {"extracted": grade.answer, "correct": grade.correct, "lenient": grade.lenient}
-        grades |= {"extraction": grade.extraction, "compliant": grade.compliant}
-    else:  # what the folder says of its correctness is all there is
-        answer, said = grading.extract(completion), _as_bool(outcome.metrics.correctness)
-        grades = {"extracted": answer.notation, "correct": said, "lenient": said}
-        grades |= {"extraction": answer.extraction, "compliant": grading.is_compliant(completion)}
+    answer = registry.Answer(
+        completion,
+        gold,
+        finished=finish != "length",
+        choices=choices,
+        recorded=_as_bool(outcome.metrics.correctness),
+        log_p_gold=log_p_gold,
+    )
     return {
         "completion": completion,
-        **grades,
+        **registry.graded(answer),
         "efficiency": _efficiency(usage.completion_tokens, state.request.get("max_tokens"), outcome),
         "truncated": None if finish is None else finish == "length",
         "prompt_tokens": usage.prompt_tokens,
@@ -169,6 +173,13 @@ def _answer(
         "polarity": mood.polarity,
         "subjectivity": mood.subjectivity,
     }
+
+
+def _log_p_gold(folder: Path, config: Config | None) -> float | None:
+    """Read log p(gold) of a trajectory; None where it was not measured, or the config does not ask for it."""
+    asked = config is None or config.logprob is not None
+    path = folder / OUTCOMES
+    return GoldProbability.read_file(path).log_p_gold if asked and path.exists() else None
 
 
 def _thought(trajectory: Trajectory, state: AgentState, completion: str) -> dict[str, Any]:

@@ -99,6 +99,8 @@ def _walk(root: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[str, list[
     inside_mapping = hidden = False
     for step in loc:
         if model is not None and not inside_mapping:
+            if step == model.__name__ or "[" in str(step):  # a union's branch: a section, or `literal[…]`
+                continue
             known = list(model.model_fields)
             path.append(str(step))
             field = model.model_fields.get(str(step))
@@ -119,8 +121,8 @@ def _model_of(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation, False
     if origin in (dict, list):
-        value = typing.get_args(annotation)[-1]
-        return (value, True) if isinstance(value, type) and issubclass(value, BaseModel) else (None, False)
+        value, nested = _model_of(typing.get_args(annotation)[-1])
+        return (None, False) if nested else (value, value is not None)
     if origin in (typing.Union, UnionType):
         for branch in typing.get_args(annotation):
             branch_model = _model_of(branch)

@@ -17,10 +17,11 @@ from emoprobe.config.science.capture import Capture
 from emoprobe.config.science.dataset import Dataset
 from emoprobe.config.science.features import Features
 from emoprobe.config.science.generation import Backend, Generation
+from emoprobe.config.science.graders import GraderName, Graders, LogprobGrader, complete, name_of
 from emoprobe.config.science.model import Model
 from emoprobe.config.science.prompt import Prompt, Variant
 from emoprobe.config.science.steering import Steering
-from emoprobe.config.section import CONTROL, Extent, Section, check_name
+from emoprobe.config.section import CONTROL, Added, Extent, Section, check_name
 
 
 class Experiment(Section):
@@ -47,6 +48,7 @@ class Config(Section):
         description="Name → variant. One must be `control`, which the others are compared with.",
     )
     generation: Generation = Field(default_factory=Generation)
+    graders: Annotated[Graders, Added] = Field(["number"], description="Graders of the answers; the first is primary.")
     workers: Workers = Field(default_factory=Workers)
     deploy: Deploy = Field(default_factory=Deploy)
     capture: Capture = Field(default_factory=Capture)
@@ -76,6 +78,11 @@ class Config(Section):
             if folded.count(name.casefold()) > 1:
                 raise ValueError(f"{name!r} differs from another variant in case only")
         return variants
+
+    @field_validator("graders")
+    @classmethod
+    def _graders(cls, graders: Graders) -> Graders:
+        return complete(graders)
 
     @model_validator(mode="after")
     def _inline_needs_capture(self) -> Config:
@@ -119,6 +126,16 @@ class Config(Section):
     def has_probes(self) -> bool:
         """Whether probes are fitted, which need activations at positions that all trajectories share."""
         return self.capture.enabled and self.capture.positions != "all"
+
+    @property
+    def grader_names(self) -> list[GraderName]:
+        """The graders by name, the primary one first."""
+        return [name_of(grader) for grader in self.graders]
+
+    @property
+    def logprob(self) -> LogprobGrader | None:
+        """The settings of the grader `logprob`; None where p(gold) is not measured."""
+        return next((grader for grader in self.graders if isinstance(grader, LogprobGrader)), None)
 
     @property
     def pushes(self) -> bool:

@@ -31,17 +31,15 @@ def summary_text(path: Path) -> str:
         accuracy, lenient = ("" if row[key] is None else f"{row[key]:.3f}" for key in ("accuracy", "lenient"))
         lines.append(f"  {row['variant']:{width}}  {correct:>7}  {accuracy:>8}  {interval:>13}  {lenient:>7}")
     lines.append("")
-    primary = {
-        f"accuracy:{row['variant']}-{row['reference']}"
+    secondary = {
+        f"{'accuracy' if row['measure'] == 'correct' else row['measure']}:{row['variant']}-{row['reference']}"
         for row in report["paired_tests"]
-        if row["family"] != "secondary"
+        if row["family"].endswith("secondary") and row["measure"] not in ("lenient", "untruncated")
     }
     hidden = [
         statement
         for statement in report["statements"]
-        if statement["verdict"] == "undecided"
-        and statement["about"].startswith("accuracy:")
-        and statement["about"] not in primary
+        if statement["verdict"] == "undecided" and statement["about"] in secondary
     ]
     lines += wrapped([statement for statement in report["statements"] if statement not in hidden])
     if hidden:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from emoprobe.analysis.contrasts import PRIMARY_MEASURE, references_of
+from emoprobe.analysis.contrasts import PLANNED, PRIMARY_MEASURE, references_of
 from emoprobe.config.experiment import Config
 from emoprobe.config.section import CONTROL
 from emoprobe.report.statements import points
-from emoprobe.report.statements.behaviour import why
+from emoprobe.report.statements.behaviour import subject, why
 from emoprobe.results.metadata import RunMetadata
 from emoprobe.results.statement import Verdict
 
@@ -110,7 +110,11 @@ def done(
 def answer(report: dict[str, Any], margin: float) -> list[str]:
     """Return the answer in a few sentences: planned contrasts, a tally of the others, and what is inside the model."""
     rows = tested(report)
-    about = {f"accuracy:{row['variant']}-{row['reference']}" for row in rows if row["family"] == "planned"}
+    about = {
+        subject(row["measure"], row["variant"], row["reference"])
+        for row in report["paired_tests"]
+        if row["family"].endswith(PLANNED)
+    }
     planned = [entry["text"] for entry in report["statements"] if entry["about"] in about]
     primary = [row for row in rows if row["family"] == "primary"]
     return [*dict.fromkeys(planned), *_tally(primary, margin), *_inside(report)]
@@ -137,7 +141,7 @@ def _comparison(
     return Comparison(
         name=row["variant"],
         reference=row["reference"],
-        planned=row["family"] == "planned",
+        planned=row["family"] == PLANNED,
         valence=(variant.valence or "") if variant else "",
         example=_example(config, row["variant"]),
         share=_share(accuracy.get(row["variant"])),
@@ -161,7 +165,7 @@ def _comparison(
 def tested(report: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the rows of planned and primary contrasts of strict accuracy, the planned ones first."""
     rows = [row for row in report["paired_tests"] if row["measure"] == PRIMARY_MEASURE and row["family"] != "secondary"]
-    return sorted(rows, key=lambda row: row["family"] != "planned")
+    return sorted(rows, key=lambda row: row["family"] != PLANNED)
 
 
 def _tally(rows: Sequence[dict[str, Any]], margin: float) -> list[str]:

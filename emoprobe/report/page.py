@@ -11,9 +11,11 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from emoprobe.analysis.contrasts import PLANNED, PRIMARY_MEASURE
 from emoprobe.config.experiment import Config
 from emoprobe.report import front
 from emoprobe.report.figures import figures_of_tables, tables_there
+from emoprobe.report.statements.behaviour import subject
 from emoprobe.report.verdicts import MEANINGS
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.layout import Layout, draw_id
@@ -83,9 +85,9 @@ def _grouped(report: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Heading → the sentences below it, in the order of the report; the last heading is folded: it decides nothing."""
     tested = front.tested(report)
     shown = {
-        f"accuracy:{row['variant']}-{row['reference']}"
+        subject(PRIMARY_MEASURE, row["variant"], row["reference"])
         for row in tested
-        if row["family"] == "planned" or row["verdict"] != Verdict.UNDECIDED
+        if row["family"] == PLANNED or row["verdict"] != Verdict.UNDECIDED
     }
     groups: dict[str, list[dict[str, Any]]] = {name: [] for name in (*GROUPS.values(), OTHER, FOLDED)}
     for entry in report["statements"]:

@@ -8,10 +8,13 @@ from typing import Any
 
 import pandas as pd
 
+from emoprobe.analysis.contrasts import PRIMARY_MEASURE
 from emoprobe.analysis.limits import data_limits, folder_limits, hardware_limits, model_settings, prompt_limits
 from emoprobe.analysis.looks import is_last, registered_looks
+from emoprobe.analysis.paired_tests import outcomes_of
 from emoprobe.analysis.preregistration import deviations
 from emoprobe.config.experiment import Config
+from emoprobe.graders.registry import GRADERS
 from emoprobe.report.figures import table_rules, tables_there
 from emoprobe.report.statements import behaviour, features, probes, steering
 from emoprobe.report.statements.notes import notes
@@ -21,7 +24,6 @@ from emoprobe.results.preregistration import Preregistration, read_registrations
 from emoprobe.results.statement import Statement, Verdict
 from emoprobe.results.tables import read_table
 
-FAMILIES = ("planned", "primary", "secondary")
 # Table → the key that its rows have in `report.json`, if they are part of it.
 OPTIONAL = {
     "probe_tests": "probes",
@@ -80,6 +82,8 @@ def statements(
 ) -> list[Statement]:
     """Return every statement: planned and primary contrasts, probes, steering, features, notes, secondary contrasts.
 
+    Contrasts are in the order of the graders.
+
     Args:
         tables: the tables by name.
         config: the config of the analysis.
@@ -87,9 +91,17 @@ def statements(
         layout: the experiment's folder, whose files may be missing.
         code: as of `report`.
     """
-    trajectories, tests, margin = tables["trajectories"], tables["paired_tests"], config.analysis.margin
-    planned, primary, secondary = (
-        behaviour.comparisons(tests[tests["family"] == family], margin) for family in FAMILIES
+    trajectories, tests = tables["trajectories"], tables["paired_tests"]
+    margins = {PRIMARY_MEASURE: config.analysis.margin, **outcomes_of(config)}
+    measures = [GRADERS[name].column for name in config.grader_names]
+    first, secondary = (
+        [
+            statement
+            for measure in measures
+            for family in families
+            for statement in behaviour.comparisons(tests, margins[measure], measure, family)
+        ]
+        for families in (("planned", "primary"), ("secondary",))
     )
     inside: list[Statement] = []
     if "probe_tests" in tables:
@@ -110,7 +122,7 @@ def statements(
         *prompt_limits(RunMetadata.of(layout).prompt, trajectories),
         *folder_limits(layout, config, trajectories),
     ]
-    return [*planned, *primary, *inside, *notes(limits), *secondary]
+    return [*first, *inside, *notes(limits), *secondary]
 
 
 def described_alone(statement: Statement, last: int) -> Statement:

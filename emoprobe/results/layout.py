@@ -10,9 +10,10 @@ from typing import Literal, get_args
 TRAJECTORY_FILES = ("trajectory.jsonl", "agent_state.json", "sample.json")
 ACTIVATION_FILES = ("activations.safetensors", "metadata.json")
 SCORES = "scores.json"
+OUTCOMES = "outcomes.json"  # beside a trajectory: what graders measured by requests to the model
 AUTOENCODER_FILES = ("cfg.json", "sae_weights.safetensors")
 # The jobs of which there is one for each of many files; their logs lie in folders that are named like the files.
-JobKind = Literal["sample", "generate", "capture", "tokens", "direction", "steer", "score"]
+JobKind = Literal["sample", "generate", "outcomes", "capture", "tokens", "direction", "steer", "score"]
 JOB_KINDS: tuple[JobKind, ...] = get_args(JobKind)
 RESULTS = Path("results")
 # A sample's id ends in its number, so that the end of a further draw's name cannot be part of an id.

@@ -73,7 +73,9 @@ class Preregistration(Record):
 
     `looks` are the numbers of questions at which accuracies are tested, each with its share of the level. `settings`
     are all others that can change a verdict while the answers stay, by name; `code` has a digest of the analysis by
-    rule. Version 0.2 wrote none of the three: then the one look is `questions`.
+    rule. Version 0.2 wrote none of the three: then the one look is `questions`. `graders` are all that are tested, the
+    primary one first, and `outcomes` the settings of those besides accuracy, each with families of its own, corrected
+    alone; null where accuracy is the only one.
     """
 
     references: list[str]
@@ -95,6 +97,8 @@ class Preregistration(Record):
     steering: dict[str, Any] = Field(default_factory=dict)
     looks: dict[int, float] | None = None
     settings: dict[str, Any] | None = None
+    graders: list[str] | None = None
+    outcomes: dict[str, dict[str, Any]] | None = None
     code: dict[str, str] | None = None
 
     @property
@@ -104,7 +108,7 @@ class Preregistration(Record):
 
     def values(self) -> dict[str, Any]:
         """Plain values in the order of the fields, without those that the plan of an earlier version lacks."""
-        later = ("looks", "settings", "code")
+        later = ("looks", "settings", "graders", "outcomes", "code")
         return {name: value for name, value in super().values().items() if value is not None or name not in later}
 
     @property

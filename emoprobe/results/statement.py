@@ -24,12 +24,12 @@ class Verdict(StrEnum):
 class Statement(Record):
     """A sentence, its subject and its verdict.
 
-    `about` is `accuracy:VARIANT-REFERENCE` (in a study `accuracy:EXPERIMENT/VARIANT-REFERENCE`), `probe:TARGET`,
-    `steering:DIRECTION`, `mediation:DIRECTION`, `feature:TONE`, `feature:autoencoders` or `data:…`. `estimate`, with
-    its 95 % interval from `low` to `high`, agrees with `p`, which is that of the verdict: nothing is `different` or
-    `found` whose interval includes 0. Of accuracies one method gives all of them, with `p` corrected over the family;
-    of probes `p` is the largest of those of the permutations and of the interval. Numbers are null where there are
-    none.
+    `about` is `accuracy:VARIANT-REFERENCE` (in a study `accuracy:EXPERIMENT/VARIANT-REFERENCE`), `p_gold:…` likewise,
+    `probe:TARGET`, `steering:DIRECTION`, `mediation:DIRECTION`, `feature:TONE`, `feature:autoencoders` or `data:…`.
+    `estimate`, with its 95 % interval from `low` to `high`, agrees with `p`, which is that of the verdict: nothing is
+    `different` or `found` whose interval includes 0. Of accuracies one method gives all of them, with `p` corrected
+    over the family; of probes `p` is the largest of those of the permutations and of the interval. Numbers are null
+    where there are none.
     """
 
     about: str

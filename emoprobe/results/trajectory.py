@@ -351,6 +351,49 @@ class Scores(Record):
         atomic.write_json(path, self.values() | {"sha256": self.content_sha256})
 
 
+class GoldForm(Record):
+    """One form of the gold answer: its text, how many of its tokens count, and their log-probabilities' sum in nats."""
+
+    text: str
+    tokens: int
+    log_p: float
+
+
+class GoldProbability(Record):
+    """`outcomes.json`: p(gold) of one trajectory by teacher forcing, in nats.
+
+    The model reads the first `context_tokens` tokens of the trajectory (`context_sha256` is their hash), which end
+    where the prompt or, with `after` = thought, the thought does, then `lead`. `log_p_gold` is the logarithm of the sum
+    of the probabilities of the `forms`. `reason` says why there is none although there is an answer, such as a thought
+    without an end; `error` why no server measured it. `sha256` is that of the rest.
+    """
+
+    after: Literal["prompt", "thought"] | None = None
+    context_tokens: int | None = None
+    context_sha256: str | None = None
+    lead: str | None = None
+    forms: list[GoldForm] = Field(default_factory=list)
+    log_p_gold: float | None = None
+    worker_id: str | None = None
+    reason: str | None = None
+    error: str | None = None
+    sha256: str | None = None
+
+    @property
+    def content_sha256(self) -> str:
+        """The hash of everything but the hash."""
+        return content_sha256({key: value for key, value in self.values().items() if key != "sha256"})
+
+    def write(self, path: Path) -> None:
+        """Write `outcomes.json`."""
+        atomic.write_json(path, self.values() | {"sha256": self.content_sha256})
+
+
+def tokens_sha256(ids: list[int]) -> str:
+    """Return the hash of a sequence of tokens."""
+    return content_sha256({"token_ids": ids})
+
+
 class SampleFile(OpenRecord):
     """`samples/{sample}.json` of any folder.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from emoprobe.results.activation_folder import METADATA
-from emoprobe.results.layout import SCORES, Layout, split_draw_id
+from emoprobe.results.layout import OUTCOMES, SCORES, Layout, split_draw_id
 from emoprobe.results.manifest import Manifest
 from emoprobe.results.metadata import RunMetadata
 from emoprobe.results.preregistration import Preregistration, read_registrations
@@ -21,6 +21,7 @@ from emoprobe.results.trajectory import (
     OUTCOME,
     STATE,
     AgentState,
+    GoldProbability,
     Hashes,
     Message,
     Outcome,
@@ -29,6 +30,7 @@ from emoprobe.results.trajectory import (
     message_text,
     read_messages,
     state_sha256,
+    tokens_sha256,
 )
 
 UNEXPECTED = (AttributeError, KeyError, IndexError, TypeError, ValueError)  # of plain values of another form
@@ -158,6 +160,23 @@ def check_scores(folder: Path) -> list[str]:
     return []
 
 
+def check_outcomes(folder: Path, state: AgentState | None) -> list[str]:
+    """Check what graders asked the model about a trajectory, also against its tokens."""
+    path = folder / OUTCOMES
+    try:
+        outcomes = GoldProbability.read_file(path)
+    except DamagedError as error:
+        return [str(error)]
+    ids = None if state is None else state.token_ids
+    if None not in (ids, outcomes.context_sha256) and outcomes.context_sha256 != tokens_sha256(
+        (ids or [])[: outcomes.context_tokens]
+    ):
+        return [f"{path}: was made from another answer than the folder's; delete it and run again"]
+    if outcomes.sha256 not in (None, outcomes.content_sha256):
+        return [f"{path} was changed after it was written (its hash is another); delete it and run again"]
+    return []
+
+
 @dataclass
 class _SampleUses:
     """The trajectories of one sample: of how many, and which were made from another question or gold answer."""
@@ -255,11 +274,13 @@ def verify(
     pairs: Iterable[tuple[str, str]],
     captured: Iterable[tuple[str, str]],
     steered: Iterable[tuple[str, str, str]] = (),
+    *,
+    outcomes: bool = False,
 ) -> Verification:
     """Check every pair, the activations of those that were `captured`, here and in object storage, every `steered`
     trajectory, the questions, and whatever else is there already.
 
-    A steered one is named by its condition, variant and folder.
+    A steered one is named by its condition, variant and folder. With `outcomes`, every pair has a file of outcomes.
 
     Raises:
         ActivationError: object storage cannot be reached.
@@ -283,6 +304,7 @@ def verify(
         problems += trajectory.problems
         unhashed += trajectory.state is not None and trajectory.state.hashes is None
         samples.compare(sample, folder, trajectory)
+        problems += check_outcomes(folder, trajectory.state) if outcomes else []
         if (variant, sample) in with_activations:
             folder, entry = layout.activations(variant, sample), entries.get(f"{variant}/{sample}")
             if entry is None and entries:

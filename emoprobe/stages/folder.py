@@ -10,13 +10,14 @@ from emoprobe.analysis.trajectory_table import find_pairs, nothing_there
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_config
 from emoprobe.config.science.capture import Capture
+from emoprobe.config.science.graders import complete
 from emoprobe.config.science.prompt import Variant
 from emoprobe.config.section import CONTROL, FILLER
 from emoprobe.conversations.samples import known_pairs, split_draw_id
 from emoprobe.report.figures import table_rules
 from emoprobe.results.activation_folder import ActivationFolder
 from emoprobe.results.activations import find_pairs as find_captured
-from emoprobe.results.layout import Layout
+from emoprobe.results.layout import OUTCOMES, Layout
 from emoprobe.results.tables import write_table
 from emoprobe.stages.behaviour import analyze_behaviour
 from emoprobe.stages.figures import draw
@@ -111,6 +112,8 @@ def _config(said: Config, layout: Layout, pairs: list[tuple[str, str]]) -> Confi
         )
     if "variants" not in said.model_fields_set:
         update["variants"] = dict.fromkeys(names, Variant())
+    if "graders" not in said.model_fields_set and any((layout.pair(*pair) / OUTCOMES).exists() for pair in pairs):
+        update["graders"] = complete(["number", "logprob"])
     config = said.model_copy(update=update)
     captured = find_captured(layout)
     if not captured:

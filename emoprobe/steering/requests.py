@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from emoprobe.conversations import scoring
 from emoprobe.conversations.responses import ResponseError, check_response
 from emoprobe.results.layout import Layout
 from emoprobe.results.trajectory import AgentState
@@ -98,23 +99,22 @@ def check_steered(steering: list[dict[str, Any]], prompt_ids: list[int]) -> Chec
 
 
 def check_scored(count: int, steering: list[dict[str, Any]], kl: int = 0) -> Check:
-    """A check of scores: a log-probability for each of so many tokens but the first and an echo of each edit; where
-    they are compared, `kl` divergences and log-probabilities without the edits.
+    """A check of scores: as of those without edits, and an echo of each edit; where they are compared, `kl` divergences
+    and log-probabilities without the edits.
     """
+    check_tokens = scoring.check_scored(count)
 
     def check(answer: Any) -> dict[str, Any]:
+        scored = check_tokens(answer)
         try:
-            known = answer["choices"][0]["logprobs"]["token_logprobs"]
             divergences = answer["ndif"]["kl"] if kl else []
             without = answer["ndif"]["unedited"] if kl else []
-        except (KeyError, IndexError, TypeError):
-            raise ResponseError(f"the answer lacks log-probabilities of its prompt: {str(answer)[:200]}") from None
-        if len(known) != count or not all(isinstance(value, float) and math.isfinite(value) for value in known[1:]):
-            raise ResponseError(f"the answer does not have the log-probabilities of {count} tokens")
+        except (KeyError, TypeError):
+            raise ResponseError(f"the answer does not compare {kl} tokens: {str(answer)[:200]}") from None
         if len(divergences) != kl or not all(map(math.isfinite, [*divergences, *without])) or len(without) < kl:
             raise ResponseError(f"the answer does not compare {kl} tokens: {str([divergences, without])[:200]}")
         _check_echo(answer, steering)
-        return dict(answer)
+        return scored
 
     return check
 
@@ -123,16 +123,10 @@ def score_body(
     model: str, ids: list[int], prompt_tokens: int, steering: list[dict[str, Any]], kl: int = 0
 ) -> dict[str, Any]:
     """The body of a request for the log-probabilities of tokens, under some edits; `kl` of them are also compared."""
-    body: dict[str, Any] = {"model": model, "prompt": ids, "max_tokens": 0, "echo": True, "logprobs": 0}
+    body = scoring.score_body(model, ids)
     if steering:
         body["ndif"] = {"steering": steering, "prompt_tokens": prompt_tokens} | ({"kl": kl} if kl else {})
     return body
-
-
-def log_probabilities(answer: dict[str, Any], first: int) -> list[float]:
-    """Those of the tokens from `first` on, in nats, out of an answer that `check_scored` accepted."""
-    values: list[float] = answer["choices"][0]["logprobs"]["token_logprobs"][first:]
-    return values
 
 
 def unedited(answer: dict[str, Any]) -> list[float]:

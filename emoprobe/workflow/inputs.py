@@ -17,7 +17,7 @@ from snakemake.io import IOFile, ancient, sourcecache_entry
 
 from emoprobe.conversations.samples import split_draw_id
 from emoprobe.results.activation_folder import METADATA, TENSORS
-from emoprobe.results.layout import ACTIVATION_FILES, SCORES, TRAJECTORY_FILES, Layout
+from emoprobe.results.layout import ACTIVATION_FILES, OUTCOMES, SCORES, TRAJECTORY_FILES, Layout
 from emoprobe.results.trajectory import STATE
 from emoprobe.workflow.targets import Targets
 from emoprobe.workflow.triggers import Triggers, code
@@ -71,18 +71,22 @@ class Inputs:
         direction = condition.partition("/")[0]
         return [*found, self._direction(direction, outputs, made_from)]
 
-    def replayed(self, variant: str, name: str, folder: Path, made_from: str) -> list[Input]:
-        """Return the inputs of a capture: the answer's tokens.
+    def replayed(self, variant: str, name: str, outputs: list[Path], made_from: str) -> list[Input]:
+        """Return the inputs of a capture, or of what graders ask the model: the answer's tokens.
 
         Args:
             variant: of the answer.
             name: of the answer's folder.
-            folder: the activations.
-            made_from: the digest of what is captured.
+            outputs: the files that are made.
+            made_from: the digest of what they are made with.
         """
-        answer, outputs = self._answer_files(variant, name), [folder / file for file in ACTIVATION_FILES]
+        answer = self._answer_files(variant, name)
         state = self.targets.layout.pair(variant, name) / STATE
         return [self._after(state, answer, self.triggers.trajectories[variant], outputs, made_from)]
+
+    def outcomes(self, variant: str, name: str) -> list[Input]:
+        """Return the inputs of what graders ask the model about an answer."""
+        return self.replayed(variant, name, [self._here.pair(variant, name) / OUTCOMES], self.triggers.outcomes)
 
     def scored(self, condition: str, variant: str, name: str) -> list[Input]:
         """Return the inputs of the scores of a steered answer: its tokens."""

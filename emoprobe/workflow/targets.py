@@ -21,6 +21,7 @@ from emoprobe.results.catalogue import tables_of
 from emoprobe.results.layout import (
     ACTIVATION_FILES,
     AUTOENCODER_FILES,
+    OUTCOMES,
     SCORES,
     TRAJECTORY_FILES,
     Layout,
@@ -35,6 +36,7 @@ from emoprobe.workflow.steering_checks import unreachable
 KINDS: dict[str, tuple[tuple[str, ...], str]] = {
     "sample": (("samples",), ""),
     "trajectory": (("variants", "samples"), ""),
+    "outcomes": (("variants", "samples"), ""),
     "activations": (("variants", "samples"), "capture.enabled"),
     "tokens": (("variants", "samples"), "features.enabled"),
     "direction": (("directions",), "steering.enabled"),
@@ -103,6 +105,10 @@ class Targets:
         """Files of every trajectory."""
         names = list(names)
         return [f"{self.layout.root}/{variant}/{sample}/{name}" for variant, sample in self.pairs for name in names]
+
+    def outcomes(self) -> list[str]:
+        """The files of what graders ask the model, one a trajectory; none where no grader does."""
+        return self.trajectories([OUTCOMES]) if self.config.logprob is not None else []
 
     def activations(self, names: Iterable[str] = ACTIVATION_FILES) -> list[str]:
         """Files of every activation folder."""
@@ -184,6 +190,7 @@ class Targets:
         names: dict[str, Iterable[tuple[str, ...]]] = {
             "sample": ((sample,) for sample in sample_ids(self.config.dataset)),
             "trajectory": self.pairs,
+            "outcomes": self.pairs if self.config.logprob is not None else (),
             "activations": self.captured,
             "tokens": self.tokens_of,
             "direction": () if grid is None else ((name,) for name in grid.directions),
@@ -217,7 +224,7 @@ class Targets:
             self.require(kind, *names)
         elif not any(variant == names[0] for variant, _ in self._names[kind]):
             self.require(kind, names[0], "…")
-        files = self.trajectories() if kind == "trajectory" else self.activations()
+        files = [*self.trajectories(), *self.outcomes()] if kind == "trajectory" else self.activations()
         inside = "/".join([str(self.layout.root), *parts, ""])
         return [path for path in files if path.startswith(inside)]
 
@@ -264,6 +271,7 @@ class Targets:
             *directions,
             *self.samples(),
             *self.trajectories(),
+            *self.outcomes(),
             *captured,
             *steered,
             *featured,

@@ -43,7 +43,7 @@ CODE = {
 # Versions of what costs a model's time, or decides what a model is asked. Raise one by hand where a change of the code
 # changes tokens or numbers: everything of that stage is made again then. `tests/emoprobe/workflow/test_stages.py`
 # compares each with stored outputs.
-STAGES = {"model": 1, "sample": 1, "generate": 1, "capture": 1, "tokens": 1, "steer": 1, "score": 1}
+STAGES = {"model": 1, "sample": 1, "generate": 1, "outcomes": 1, "capture": 1, "tokens": 1, "steer": 1, "score": 1}
 
 
 def digest(value: Any, *, ordered: bool = False) -> str:
@@ -62,9 +62,10 @@ class Triggers:
     """The digests of one configuration, by what they make again.
 
     `trajectories` has one for each variant, `steered` the same without what is captured along with an answer. `answers`
-    changes where all of them do. `labels` is what the analysis knows of the variants. `tokens` is what is captured for
-    the features, `autoencoder` what it is trained with or where it comes from, `evaluated` and `features` how it is
-    measured and which features are tested, against the primary one of `references`.
+    changes where all of them do. `outcomes` is what graders ask the model, `graders` all of their settings. `labels` is
+    what the analysis knows of the variants. `tokens` is what is captured for the features, `autoencoder` what it is
+    trained with or where it comes from, `evaluated` and `features` how it is measured and which features are tested,
+    against the primary one of `references`.
     """
 
     model: str
@@ -73,6 +74,8 @@ class Triggers:
     trajectories: dict[str, str]
     steered: dict[str, str]
     scores: str
+    outcomes: str
+    graders: str
     capture: str
     probes: str
     analysis: str
@@ -104,6 +107,8 @@ class Triggers:
             trajectories={name: f"{shared} {variant}" for name, variant in own.items()},
             steered={name: f"{steered} {variant}" for name, variant in own.items()},
             scores=versioned(digest(config.steering.scores.content()), "score"),
+            outcomes=versioned(digest(None if config.logprob is None else config.logprob.content()), "outcomes"),
+            graders=digest(config.resolved()["graders"]),
             capture=capture,
             probes=digest(config.probes.content()),
             analysis=digest(config.analysis.content()),

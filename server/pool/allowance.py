@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from emoprobe.config.experiment import Config
 from emoprobe.conversations.samples import experiment_pairs
 from emoprobe.results.activation_folder import METADATA, ActivationError, ActivationFolder
-from emoprobe.results.layout import SCORES, Layout
+from emoprobe.results.layout import OUTCOMES, SCORES, Layout
 from emoprobe.results.record import DamagedError
-from emoprobe.results.trajectory import STATE, AgentState, Scores
+from emoprobe.results.trajectory import STATE, AgentState, GoldProbability, Scores
 
 if TYPE_CHECKING:
     from server.pool.fleet import UnansweredError
@@ -84,7 +84,9 @@ def pair_allowance(config: Config, layout: Layout) -> Allowance:
         return {
             (variant, sample)
             for variant, sample in experiment_pairs(config)
-            if _trajectory_failed(layout.pair(variant, sample)) or _capture_failed(layout.activations(variant, sample))
+            if _trajectory_failed(layout.pair(variant, sample))
+            or _record_failed(GoldProbability, layout.pair(variant, sample) / OUTCOMES)
+            or _capture_failed(layout.activations(variant, sample))
         }
 
     pairs = len(config.variants) * config.dataset.samples * config.generation.draws
@@ -100,7 +102,11 @@ def steering_allowance(config: Config, layout: Layout, steered: Iterable[tuple[s
 
     def recorded() -> set[Pair]:
         folders = ((f"{where}/{variant}", name, layout.steered(where, variant, name)) for where, variant, name in known)
-        return {(place, name) for place, name, folder in folders if _trajectory_failed(folder) or _score_failed(folder)}
+        return {
+            (place, name)
+            for place, name, folder in folders
+            if _trajectory_failed(folder) or _record_failed(Scores, folder / SCORES)
+        }
 
     return Allowance(config.generation.allowed_failures, len(known), recorded)
 
@@ -125,11 +131,11 @@ def _capture_failed(folder: Path) -> bool:
         return False
 
 
-def _score_failed(folder: Path) -> bool:
-    """Return whether the scores of a steered trajectory are a record of their error."""
-    if not (folder / SCORES).exists():
+def _record_failed(record: type[Scores] | type[GoldProbability], path: Path) -> bool:
+    """Return whether what a server measured of a trajectory is a record of its error."""
+    if not path.exists():
         return False
     try:
-        return Scores.read_file(folder / SCORES).error is not None
+        return record.read_file(path).error is not None
     except DamagedError:
         return False

@@ -21,12 +21,13 @@ from emoprobe.models.placement import PlacementError
 from emoprobe.models.resolved import ResolveError
 from emoprobe.models.source import ModelError
 from emoprobe.results.record import DamagedError, what_to_do
-from server.pool import jobs, steering
+from server.pool import jobs, outcomes, steering
 from server.pool.address import PoolAddress, PoolStatus
 from server.pool.fleet import FleetDownError, GaveUpError, RefusedError
 from server.pool.fleets import Fleets
 from server.pool.launch import Kind
 from server.pool.launcher import LaunchError
+from server.pool.outcomes import OutcomesError
 from server.pool.protocol import (
     JOBS,
     STATUS,
@@ -34,6 +35,7 @@ from server.pool.protocol import (
     CaptureJob,
     GenerateJob,
     Job,
+    OutcomesJob,
     ProtocolError,
     ScoreJob,
     SteerJob,
@@ -249,7 +251,7 @@ class Pool:
             return f"{job.label}: {reason}\nWhat to do: {what_to_do(error)}\n"
         told = (
             GaveUpError, RefusedError, VariantError, DataError, DamagedError, SteeringJobError, PromptError,
-            ModelError,
+            ModelError, OutcomesError,
         )  # fmt: skip
         if isinstance(error, told):
             message = f"{job.label}: {error}\n"
@@ -263,12 +265,13 @@ class Pool:
     async def _do(self, run: Run, job: Job) -> None:
         experiment = run.experiment(job.experiment)
         await experiment.decide()
-        if isinstance(job, GenerateJob):
+        if isinstance(job, GenerateJob | OutcomesJob):
             fleet = self._fleets.of(experiment.config.generation.backend, experiment, run.logs)
             if fleet.is_local and not experiment.config.captures_inline:
                 self._fleets.start_capture_early(experiment, run.logs)
             with self._fleets.generating(fleet):
-                await jobs.generate(experiment, fleet, job.variant, job.sample)
+                make = jobs.generate if isinstance(job, GenerateJob) else outcomes.measure
+                await make(experiment, fleet, job.variant, job.sample)
             return
         fleet = self._fleets.of("nnsight", experiment, run.logs)
         await self._fleets.before_capture(fleet)

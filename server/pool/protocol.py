@@ -61,6 +61,13 @@ class GenerateJob(PairJob):
 
 
 @dataclass(frozen=True)
+class OutcomesJob(PairJob):
+    """Measure what graders ask the model about a trajectory."""
+
+    kind: ClassVar[str] = "outcomes"
+
+
+@dataclass(frozen=True)
 class CaptureJob(PairJob):
     """Capture the activations of a trajectory."""
 
@@ -102,7 +109,9 @@ class ScoreJob(ConditionJob):
     kind: ClassVar[str] = "score"
 
 
-KINDS: dict[str, type[Job]] = {each.kind: each for each in (GenerateJob, CaptureJob, TokensJob, SteerJob, ScoreJob)}
+KINDS: dict[str, type[Job]] = {
+    each.kind: each for each in (GenerateJob, OutcomesJob, CaptureJob, TokensJob, SteerJob, ScoreJob)
+}
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from emoprobe.results.layout import Layout
 from emoprobe.steering.drawn import drawn_grid
 from emoprobe.steering.grid import SteeringGrid
 from server.pool.allowance import Allowance, pair_allowance, steering_allowance
-from server.pool.protocol import Caller, GenerateJob, Job
+from server.pool.protocol import Caller, GenerateJob, Job, OutcomesJob
 
 
 class ExperimentJobs:
@@ -215,8 +215,9 @@ class Run:
         if self.remaining is None:
             return frozenset(get_args(Backend))
         generating = {each.config.generation.backend for each in self.experiments()}
-        others: set[Backend] = {"nnsight"} if self.remaining - {GenerateJob.kind} else set()
-        return frozenset(others | (generating if GenerateJob.kind in self.remaining else set()))
+        by_generator = {GenerateJob.kind, OutcomesJob.kind}
+        others: set[Backend] = {"nnsight"} if self.remaining - by_generator else set()
+        return frozenset(others | (generating if self.remaining & by_generator else set()))
 
     @property
     def logs(self) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 from emoprobe.conversations.requests import chat_request, rendered_prompt, sent_request
 from emoprobe.conversations.responses import completed, failed
 from emoprobe.conversations.samples import split_draw_id
+from emoprobe.conversations.scoring import log_probabilities
 from emoprobe.models.source import ModelError
 from emoprobe.results.dates import date_to_now
 from emoprobe.results.layout import SCORES
@@ -141,14 +142,14 @@ class _Asking:
         begin = len(self._prompt)
         first = min(len(completion), self._experiment.config.steering.scores.kl_tokens)
         answer = await self._ask(completion, self._steering, first if self._steering else 0)
-        read = requests.log_probabilities(answer, begin)
+        read = log_probabilities(answer, begin)
         logs, divergences = read, [0.0] * first
         if self._steering:
             logs, divergences = requests.unedited(answer), answer["ndif"]["kl"]
         if completion[: len(forced)] == forced:
             read = read[: len(forced)]
         else:
-            read = requests.log_probabilities(await self._ask(forced, self._steering), begin)
+            read = log_probabilities(await self._ask(forced, self._steering), begin)
         return Scores(
             gold=gold,
             gold_tokens=len(forced),

@@ -15,7 +15,7 @@ from itertools import groupby
 
 import numpy as np
 
-from tests.calibration import behaviour, coverage, features, mixtures, probes, steering
+from tests.calibration import behaviour, coverage, features, mixtures, outcomes, probes, steering
 from tests.calibration.rows import Row
 
 GRIDS = ("discordance_cells", "text_cells", "accuracy_cells")
@@ -44,6 +44,8 @@ def jobs(runs: int) -> dict[str, Callable[[], list[Row]]]:
         found[f"power: design {number + 1}"] = partial(behaviour.power_rows, design, deviation, runs, SEED)
     for world in probes.WORLDS:
         found[f"probes: {world.name}"] = partial(probes.rows, world, runs)
+    for name in (*outcomes.WORLDS, *outcomes.PLANTED):
+        found[f"outcomes: {name}"] = partial(_outcome_rows, name, runs)
     for place in steering.WORLDS:
         found[f"steering: {place.name}"] = partial(steering.rows, place, runs, SEED)
     for own in features.WORLDS:
@@ -51,6 +53,10 @@ def jobs(runs: int) -> dict[str, Callable[[], list[Row]]]:
     for grid in GRIDS:
         found[f"coverage: {grid}"] = partial(coverage.rows, grid, 5 * runs, SEED)
     return found
+
+
+def _outcome_rows(world: str, runs: int) -> list[Row]:
+    return list(outcomes.rows(world, 5 * runs, SEED))
 
 
 def _mixture_rows(mixture: str, runs: int) -> list[Row]:
@@ -72,7 +78,7 @@ def main() -> int:
     parser.add_argument(
         "--only",
         default="",
-        help="a part of the names: accuracy, texts, mixtures, stopping, planted, power, probes, steering, features, coverage, a world",
+        help="a part of the names: accuracy, texts, mixtures, stopping, planted, power, outcomes, probes, steering, features, coverage, a world",
     )
     arguments = parser.parse_args()
     chosen = {name: job for name, job in jobs(arguments.runs).items() if arguments.only in name}

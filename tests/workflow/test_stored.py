@@ -22,7 +22,7 @@ from tests.workspace import ROOT, Workspace, copy_of_code
 
 STORED = ROOT / "tests/fixtures/version_0_2.tar.xz"
 # Rules that call a model.
-CALLS = {"generate", "generate_and_capture", "capture", "capture_tokens", "steer", "score"}
+CALLS = {"generate", "generate_and_capture", "capture", "capture_tokens", "steer", "score", "outcomes"}
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
+from emoprobe.analysis.contrasts import PRIMARY_MEASURE
 from emoprobe.report.figures.style import INK, ROW, colour_of, empty_figure, new_figure, valence_legend
 from emoprobe.report.figures.view import View
 
@@ -14,7 +15,7 @@ MOST_ROWS = 80  # more do not fit on a page
 def forest(view: View) -> Figure:
     """Forest plot: the planned and primary comparisons of every experiment, grouped by what is compared."""
     tests = view.table("study_paired_tests")
-    tests = tests[(tests["family"] != "secondary") & tests["low"].notna()]
+    tests = tests[(tests["family"] != "secondary") & (tests["measure"] == PRIMARY_MEASURE) & tests["low"].notna()]
     if tests.empty:
         return empty_figure("There is no comparison with an interval.")
     accuracy = view.table("study_accuracy")

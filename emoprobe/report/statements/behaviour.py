@@ -1,4 +1,4 @@
-"""Sentences on contrasts of accuracies.
+"""Sentences on contrasts of accuracies and of other outcomes.
 
 `tests/calibration` counts how often such a sentence is false where the truth is known.
 """
@@ -10,38 +10,56 @@ from typing import Any
 import pandas as pd
 
 from emoprobe.analysis.conclusion import plain_rows
-from emoprobe.analysis.contrasts import PRIMARY_MEASURE
+from emoprobe.analysis.contrasts import OUTCOMES, PRIMARY_MEASURE
 from emoprobe.analysis.paired_tests import ContrastReason, Scope, Wording, conclude_contrast
 from emoprobe.config.section import CONTROL
+from emoprobe.graders.registry import GRADERS
 from emoprobe.report.statements import points, stated
 from emoprobe.results.statement import Statement
 
+TITLES = {grader.column: grader.title for grader in GRADERS.values()}
 
-def comparisons(tests: pd.DataFrame, margin: float) -> list[Statement]:
-    """Return a sentence for each contrast of strict accuracy, in the order of the table: the planned ones first.
+
+def comparisons(
+    tests: pd.DataFrame, margin: float | None, measure: str = PRIMARY_MEASURE, *families: str
+) -> list[Statement]:
+    """Return a sentence for each contrast of one outcome, in the order of the table: the planned ones first.
 
     Args:
         tests: the table `paired_tests`.
-        margin: the margin of equivalence that it was made with.
+        margin: the margin of equivalence that it was made with; None: equivalence was not tested.
+        measure: column of the outcome; strict accuracy by default.
+        families: kinds of contrasts, such as `planned`; none: all.
     """
-    return [_comparison(row, margin) for row in plain_rows(tests[tests["measure"] == PRIMARY_MEASURE])]
+    prefix = OUTCOMES.get(measure, "")
+    chosen = tests["measure"] == measure
+    if families:
+        chosen &= tests["family"].isin([prefix + family for family in families])
+    return [_comparison(row, margin or 0.0) for row in plain_rows(tests[chosen])]
+
+
+def subject(measure: str, variant: str, reference: str) -> str:
+    """Return what a sentence on a contrast is about."""
+    return f"{'accuracy' if measure == PRIMARY_MEASURE else measure}:{variant}-{reference}"
 
 
 def _comparison(row: dict[str, Any], margin: float) -> Statement:
+    outcome, prefix = TITLES[row["measure"]], OUTCOMES.get(row["measure"], "")
+    unit = "points of probability" if prefix else "points"
     conclusion = conclude_contrast(row, margin)
     variant = _name(row["variant"], row["texts"], row["scope"])
     reference = _name(row["reference"], row["reference_texts"], row["scope"])
     interval = (
         f"no interval, {row['no_interval']}"
         if row["low"] is None
-        else f"{points(row['difference'])} points [{points(row['low'])}, {points(row['high'])}]"
+        else f"{points(row['difference'])} {unit} [{points(row['low'])}, {points(row['high'])}]"
     )
     basis = f"{interval}{'' if conclusion.p is None else f', corrected p {_p(conclusion.p)}'}; {_units(row)}"
     match conclusion.reason:
         case ContrastReason.RAISES | ContrastReason.LOWERS | ContrastReason.RAISES_HERE | ContrastReason.LOWERS_HERE:
             change = "raise" if row["difference"] > 0 else "lower"
             change += "" if variant.startswith("these ") else "s"
-            text = f"{variant} {change} strict accuracy compared with {reference} ({basis})"
+            text = f"{variant} {change} {outcome} compared with {reference} ({basis})"
         case (
             ContrastReason.WITHIN_MARGIN
             | ContrastReason.NEAR_MARGIN
@@ -49,24 +67,22 @@ def _comparison(row: dict[str, Any], margin: float) -> Statement:
             | ContrastReason.NEAR_MARGIN_HERE
         ):
             bound = _bound(margin)
-            text = (
-                f"{variant} and {reference} are equivalent in strict accuracy, within {bound} points either way "
-                f"({basis})"
-            )
+            text = f"{variant} and {reference} are equivalent in {outcome}, within {bound} {unit} either way ({basis})"
         case ContrastReason.NOT_TESTED:
             text = (
-                f"the difference of {variant} and {reference} in strict accuracy is described and not tested, as this "
+                f"the difference of {variant} and {reference} in {outcome} is described and not tested, as this "
                 f"number of questions was not registered ({basis})"
             )
         case _:
-            text = f"whether {variant} and {reference} differ in strict accuracy is undecided ({basis})"
+            text = f"whether {variant} and {reference} differ in {outcome} is undecided ({basis})"
     if conclusion.reason in (ContrastReason.NEAR_MARGIN, ContrastReason.NEAR_MARGIN_HERE):
         # Two one-sided tests at 5 % go with the 90 % interval.
         text += "; the 95 % interval reaches beyond that, the 90 % interval that the verdict follows from does not"
-    if row["family"] != "primary":
-        text = f"{row['family'].capitalize()}: {text}"
+    family = row["family"].removeprefix(prefix)
+    if family != "primary":
+        text = f"{family.capitalize()}: {text}"
     sentence = f"{text[0].upper()}{text[1:]}"
-    about = f"accuracy:{row['variant']}-{row['reference']}"
+    about = subject(row["measure"], row["variant"], row["reference"])
     return stated(about, conclusion, sentence if sentence.endswith(".") else f"{sentence}.", digits=6)
 
 
@@ -79,7 +95,9 @@ def why(row: dict[str, Any], margin: float) -> str:
     """
     conclusion = conclude_contrast(row, margin)
     bound = _bound(margin)
-    corrected = "" if conclusion.p is None else f" (p {_p(conclusion.p)} after correction for all comparisons made)"
+    corrected = (
+        "" if conclusion.p is None else f" (p {_p(conclusion.p)} after correction for the comparisons of its family)"
+    )
     here = " This speaks of the texts used: too few to stand for a tone." if conclusion.reason in OF_TEXTS else ""
     match conclusion.reason:
         case ContrastReason.RAISES | ContrastReason.LOWERS | ContrastReason.RAISES_HERE | ContrastReason.LOWERS_HERE:
@@ -101,7 +119,9 @@ def why(row: dict[str, Any], margin: float) -> str:
     beyond = [word for word, reached in (("losses", low <= -margin), ("gains", high >= margin)) if reached]
     if beyond:
         return f"The data allow no effect at all, and also {' or '.join(beyond)} of {bound} points or more."
-    return f"The interval lies within {bound} points of zero, but not after correction for all comparisons made."
+    return (
+        f"The interval lies within {bound} points of zero, but not after correction for the comparisons of its family."
+    )
 
 
 OF_TEXTS = (

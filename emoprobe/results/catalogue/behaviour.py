@@ -35,6 +35,12 @@ TRAJECTORIES = Table(
             "or none (also: a marked answer that is not one value).",
         ),
         "compliant": Column("boolean", "Whether the answer was given in the form that the prompt asks for."),
+        "p_gold": Column(
+            "Float64",
+            "Probability of the gold answer by teacher forcing, after the prompt or the thought, in [0, 1]; null where "
+            "it was not measured.",
+        ),
+        "log_p_gold": Column("Float64", "Its natural logarithm, in nats."),
         "efficiency": Column("Float64", "Share of the token budget left unspent."),
         "truncated": Column("boolean", "Whether the completion was cut off at max_tokens."),
         "prompt_tokens": Column("Int64", "Tokens of the prompt."),
@@ -99,12 +105,13 @@ PAIRED_TESTS = Table(
         "measure": Column(
             "string",
             "correct: strict grade; lenient: lenient grade; untruncated: strict grade of questions on which neither "
-            "completion was cut off: described and not tested, as the outcome selects these questions.",
+            "completion was cut off: described and not tested, as the outcome selects these questions; p_gold: "
+            "probability of the gold answer, where `graders` has logprob.",
         ),
         "family": Column(
             "string",
             "planned: strict grade of a planned contrast; primary: strict grade against the primary reference; "
-            "secondary: all else. Each is corrected alone.",
+            "secondary: all else. Of p_gold the same with logprob_ before. Each is corrected alone.",
         ),
         "scope": Column(
             "string",
@@ -131,15 +138,20 @@ PAIRED_TESTS = Table(
             "Int64",
             "Trajectories of both that are absent, unanswered or ungraded; interval and p hold whatever they would be.",
         ),
-        "both": Column("float64", "Questions that both solve; with several draws the mean over pairs of draws."),
+        "both": Column(
+            "float64",
+            "Questions that both solve; with several draws the mean over pairs of draws. Null of p_gold, as the next "
+            "three.",
+        ),
         "gained": Column("float64", "Questions that only the variant solves."),
         "lost": Column("float64", "Questions that only the reference solves."),
         "neither": Column("float64", "Questions that neither solves."),
-        "difference": Column("float64", "Accuracy of the variant minus that of the reference."),
+        "difference": Column("float64", "Accuracy, or p(gold), of the variant minus that of the reference."),
         "low": Column(
             "float64",
             "Lower end of its 95 % interval: over texts the hull of t and Hall's; over questions Tango's score "
-            "interval, of several draws t, and over groups where there are any. Not corrected for the family.",
+            "interval, of several draws t, and over groups where there are any; of p_gold always the hull of t and "
+            "Hall's. Not corrected for the family.",
         ),
         "high": Column("float64", "Upper end of the same."),
         "no_interval": Column("string", "Why there is none; null where there is one."),
@@ -155,7 +167,11 @@ PAIRED_TESTS = Table(
             "for continuity by a quarter of a question).",
         ),
         "p_holm": Column("float64", "The same over weight, corrected over its family (Holm)."),
-        "p_equivalent": Column("float64", "Two one-sided tests of a difference beyond the margin, by the same method."),
+        "p_equivalent": Column(
+            "float64",
+            "Two one-sided tests of a difference beyond the margin, by the same method; null of p_gold without a "
+            "margin.",
+        ),
         "p_equivalent_holm": Column("float64", "The same over weight, corrected over its family (Holm)."),
         "verdict": Column(
             "string",

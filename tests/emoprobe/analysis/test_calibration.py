@@ -10,7 +10,7 @@ import pytest
 
 from emoprobe.analysis.power import PowerDesign, Simulation, centre_of, marginal
 from emoprobe.analysis.statistics import LEVEL
-from tests.calibration import coverage, mixtures
+from tests.calibration import coverage, mixtures, outcomes
 from tests.calibration.allowance import least, most
 from tests.calibration.behaviour import (
     is_false,
@@ -75,6 +75,28 @@ def test_texts_of_several_kinds_make_no_false_claim(mixture: str, texts: int, qu
     found = mixtures.claims(mixture, texts, questions, 4, runs, seed=2)
     assert max(found.different, found.equivalent) <= most(runs)
     assert found.covered >= least(runs, mixtures.COVERAGE)
+
+
+@pytest.mark.parametrize("world", outcomes.WORLDS)
+def test_p_gold_makes_few_false_claims(world: str) -> None:
+    runs = 100
+    for row in outcomes.rows(world, runs, seed=3):
+        assert row.holds, row
+
+
+@pytest.mark.parametrize("world", outcomes.PLANTED)
+def test_a_planted_shift_of_p_gold_is_seen(world: str) -> None:
+    for row in outcomes.rows(world, 100, seed=3):
+        assert row.holds, row
+
+
+def test_p_gold_shows_the_same_shift_with_fewer_questions_than_accuracy() -> None:
+    world = outcomes.World(96, shifts=(0.75,))
+    found = outcomes.simulate(world, 40, np.random.default_rng(0))
+    spread = [float((values[1] - values[0]).std()) for values in (found.correct, found.p_gold)]
+    assert spread == pytest.approx([0.38, 0.07], abs=0.02)  # as measured on the embedded model
+    assert outcomes.power(world, 100, 1) > 0.9
+    assert outcomes.power(world, 100, 1, correct=True) < 0.5
 
 
 def test_few_texts_make_no_claim_about_a_tone() -> None:

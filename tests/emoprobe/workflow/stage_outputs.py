@@ -29,7 +29,7 @@ from emoprobe.models.source import ModelCard
 from emoprobe.results import atomic
 from emoprobe.results.trajectory import AgentState
 from emoprobe.workflow.triggers import STAGES
-from server.pool import jobs, steering
+from server.pool import jobs, outcomes, steering
 from server.pool.fleet import Fleet, ServerDemand
 from server.pool.run import ExperimentJobs
 from tests.conftest import PATIENCE
@@ -59,6 +59,7 @@ CONFIG: dict[str, Any] = {
     },
     "generation": {"backend": "nnsight", "max_tokens": 6},
     "capture": {"layers": [0, 2], "hook_points": ["resid_post", "mlp_out"], "dtype": "float32"},
+    "graders": ["number", {"name": "logprob", "gold": [" {answer}", " **{answer}**"]}],
     "workers": {"model_name": "tiny"},
     "steering": {
         "enabled": True,
@@ -168,6 +169,17 @@ def of_generate(scene: Scene) -> Any:
     return {f"{variant}/{name}": exchange(scene.answer(variant, name)) for variant, name in pairs}
 
 
+def of_outcomes(scene: Scene) -> Any:
+    """Probabilities of gold answers."""
+    found = {}
+    for variant in ("control", "joy"):
+        scene.answer(variant, "q_0002")
+        asyncio.run(outcomes.measure(scene.experiment, scene.fleet, variant, "q_0002"))
+        measured = json.loads((scene.experiment.layout.pair(variant, "q_0002") / "outcomes.json").read_text())
+        found[variant] = [rounded(measured["log_p_gold"]), *(rounded(form["log_p"]) for form in measured["forms"])]
+    return found
+
+
 def of_capture(scene: Scene) -> Any:
     """Activations that are captured with an answer, and again from its tokens."""
     found = {}
@@ -228,6 +240,7 @@ OUTPUTS: dict[str, Callable[[Scene], Any]] = {
     "model": of_model,
     "sample": of_sample,
     "generate": of_generate,
+    "outcomes": of_outcomes,
     "capture": of_capture,
     "tokens": of_tokens,
     "steer": of_steer,

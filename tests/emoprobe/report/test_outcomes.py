@@ -1,0 +1,143 @@
+"""Tests and sentences on p(gold): families of its own, few texts, margins, missing values, the plan."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from emoprobe.analysis.behaviour import accuracy, consistency
+from emoprobe.analysis.paired_tests import paired_tests
+from emoprobe.analysis.preregistration import analysis_plan, deviations
+from emoprobe.config.files import parse_config
+from emoprobe.report.closing import summary_text
+from emoprobe.report.statements.behaviour import comparisons
+from emoprobe.report.summary import report
+from emoprobe.results import atomic
+from emoprobe.results.layout import Layout
+from emoprobe.results.preregistration import Preregistration
+from tests.calibration.trajectories import Scene, simulate
+
+MARGIN = 0.1
+
+
+def measured(questions: int = 64, texts: int = 64, shift: float = 0.1) -> pd.DataFrame:
+    """Trajectories whose p(gold) the first tone raises, and accuracy does not."""
+    table = simulate(Scene(questions, texts=texts), np.random.default_rng(0))
+    generator = np.random.default_rng(1)
+    ease = table["sample_id"].map(dict(enumerate(generator.uniform(0.1, 0.6, questions)))).astype(float)
+    table["p_gold"] = ease + shift * (table["variant"] == "tone0") + generator.normal(0, 0.02, len(table))
+    return table
+
+
+def test_p_gold_is_tested_for_every_contrast_in_families_of_its_own() -> None:
+    table = measured()
+    alone = paired_tests(table, MARGIN)
+    tests = paired_tests(table, MARGIN, outcomes={"p_gold": None})
+    # What is said of accuracies does not change.
+    pd.testing.assert_frame_equal(tests[tests["measure"] != "p_gold"], alone)
+    own = tests[tests["measure"] == "p_gold"].set_index(["variant", "reference"])
+    assert set(own["family"]) == {"logprob_planned", "logprob_primary", "logprob_secondary"}
+    primary = own[own["family"] == "logprob_primary"]
+    assert len(primary) == 4
+    assert primary["p_holm"].min() == pytest.approx(4 * primary["p"].min())
+    assert own[["both", "gained", "lost", "neither", "p_equivalent"]].isna().all(axis=None)
+    row = own.loc["tone0", "filler"]
+    assert row["low"] < 0.1 < row["high"] < 0.15
+    said = {one.about: one for one in comparisons(tests, None, "p_gold")}
+    assert said["p_gold:tone0-filler"].verdict == "different"
+    assert "raises p(gold) compared with filler (+" in said["p_gold:tone0-filler"].text
+    assert "points of probability [" in said["p_gold:tone0-filler"].text
+    assert said["p_gold:tone1-filler"].verdict == "undecided"
+    assert said["p_gold:negative-positive"].text.startswith("Planned: negative raises p(gold)")
+    assert said["p_gold:tone0-control"].text.startswith("Secondary: tone0")
+
+
+def test_few_texts_speak_for_themselves_alone() -> None:
+    tests = paired_tests(measured(texts=8), MARGIN, outcomes={"p_gold": None})
+    said = {one.about: one for one in comparisons(tests, None, "p_gold")}
+    assert said["p_gold:tone0-filler"].verdict == "different_here"
+    assert said["p_gold:tone0-filler"].text.startswith("These 8 texts of tone0 raise p(gold)")
+
+
+@pytest.mark.parametrize(("margin", "verdict"), [(None, "undecided"), (0.05, "equivalent"), (0.001, "undecided")])
+def test_equivalence_takes_a_margin_of_its_own(margin: float | None, verdict: str) -> None:
+    tests = paired_tests(measured(256, 256), MARGIN, outcomes={"p_gold": margin})
+    (said,) = (one for one in comparisons(tests, margin, "p_gold") if one.about == "p_gold:tone1-filler")
+    assert said.verdict == verdict
+    assert ("within 5.0 points of probability" in said.text) is (verdict == "equivalent")
+
+
+def test_values_that_are_missing_widen_the_interval_to_every_completion() -> None:
+    whole, part = measured(), measured()
+    lacking = (part["variant"] == "tone0") & (part["sample_id"] < 6)
+    part.loc[lacking, "p_gold"] = np.nan
+    rows = [
+        paired_tests(table, MARGIN, outcomes={"p_gold": None}).query("measure == 'p_gold'").set_index("variant")
+        for table in (whole, part)
+    ]
+    (complete, missing) = (row[row["reference"] == "filler"].loc["tone0"] for row in rows)
+    assert (complete["missing"], missing["missing"]) == (0, 6)
+    assert (complete["verdict"], missing["verdict"]) == ("different", "undecided")
+    assert missing["low"] < 0 < complete["low"]
+
+
+def test_nothing_measured_is_nothing_tested() -> None:
+    table = measured()
+    table["p_gold"] = np.nan
+    said = comparisons(paired_tests(table, MARGIN, outcomes={"p_gold": None}), None, "p_gold")
+    assert {one.verdict for one in said} == {"undecided"}
+    assert all("no interval" in one.text for one in said)
+
+
+def config(**sections: Any) -> Any:
+    texts = [f"text {number}" for number in range(8)]
+    return parse_config({"variants": {"control": {}, "filler": {"texts": texts}, "joy": {"texts": texts}}, **sections})
+
+
+def test_the_plan_registers_graders_and_names_what_deviates() -> None:
+    plain, planned = config(), config(graders=["number", "logprob"])
+    older, plan = (
+        Preregistration.model_validate_json(json.dumps(analysis_plan(one).values())) for one in (plain, planned)
+    )
+    assert not {"graders", "outcomes"} & older.values().keys()
+    assert plan.graders == ["number", "logprob"]
+    assert plan.outcomes == {"logprob": {"lead": "Answer:", "gold": [" {answer}"], "margin": None}}
+    assert deviations(older, plain) == deviations(plan, planned) == []
+    assert any("graders changed" in phrase for phrase in deviations(older, planned))
+    assert any("graders changed" in phrase for phrase in deviations(plan, plain))
+    for key, value in (("lead", ""), ("gold", ["{answer}"]), ("margin", 0.01)):
+        other = config(graders=["number", {"name": "logprob", key: value}])
+        assert any("outcomes besides accuracy changed" in phrase for phrase in deviations(plan, other)), key
+
+
+def test_the_primary_grader_comes_first_in_the_report(tmp_path: Path) -> None:
+    layout, table = Layout(tmp_path), measured()
+    table["sample_id"] = table["sample_id"].astype("string")
+    table["completion"] = "Answer: 5"
+    tables = {
+        "trajectories": table,
+        "accuracy": accuracy(table),
+        "paired_tests": paired_tests(table, MARGIN, outcomes={"p_gold": None}),
+        "consistency": consistency(table),
+        "workers": table.iloc[:0][["variant"]],
+    }
+    layout.table("accuracy").parent.mkdir(parents=True)
+    for name, content in tables.items():
+        content.to_parquet(layout.table(name))
+    for graders, first in ((["number", "logprob"], "accuracy"), (["logprob", "number"], "p_gold")):
+        found = report(config(graders=graders), layout)
+        abouts = [entry["about"] for entry in found["statements"]]
+        contrasts = [about.split(":")[0] for about in abouts if about.startswith(("accuracy:", "p_gold:"))]
+        # Planned and primary contrasts of each grader, then what is secondary.
+        assert [name for name, _ in zip(contrasts, range(10), strict=False)] == [first] * 5 + [
+            "p_gold" if first == "accuracy" else "accuracy"
+        ] * 5
+    atomic.write_json(layout.report, found)
+    text = " ".join(summary_text(layout.report).split())
+    assert "different: Tone0 raises p(gold)" in text
+    assert "Secondary: whether" not in text  # undecided secondary comparisons of both graders are counted

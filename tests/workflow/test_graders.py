@@ -1,0 +1,46 @@
+"""A grader that asks the model, added to a finished experiment: what is planned, made, and made again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from emoprobe.results.tables import read_table
+from tests.workflow.test_reruns import ANALYSIS, COMPARED, DESCRIBED, TABLES
+from tests.workspace import Workspace
+
+FORM = {"name": "logprob", "gold": [" {answer}", " {answer}.0"]}
+
+
+def test_p_gold_is_added_to_a_finished_experiment_and_costs_no_answer(after: Callable[..., Workspace]) -> None:
+    workspace = after()
+    answers = workspace.trajectories()
+    workspace.config["graders"] = ["number", FORM]
+    assert workspace.planned() == {"outcomes": 16, **DESCRIBED, **TABLES}
+    workspace.run()
+    assert workspace.planned() == {}
+    assert workspace.trajectories() == answers
+
+    table = read_table(workspace.layout.root, "trajectories")
+    assert table["p_gold"].between(0, 1, inclusive="neither").all()
+    tests = read_table(workspace.layout.root, "paired_tests")
+    assert set(tests[tests["measure"] == "p_gold"]["family"]) == {"logprob_primary"}
+    report = workspace.json("report.json")
+    said = [one["text"] for one in report["statements"] if one["about"].startswith("p_gold:")]
+    assert len(said) == 3
+    assert all("p(gold)" in text for text in said)
+    deviation = next(one["text"] for one in report["statements"] if "the graders changed" in one["text"])
+    assert "the outcomes besides accuracy" in deviation
+
+    one = workspace.layout.pair("calm", "gsm8k_0003") / "outcomes.json"
+    before = one.read_bytes()
+    one.unlink()
+    assert workspace.planned() == {"outcomes": 1, **TABLES}
+    workspace.run("results/tiny/calm/gsm8k_0003/outcomes.json")
+    assert one.read_bytes() == before
+    workspace.config["graders"] = ["number", {**FORM, "margin": 0.02}]
+    planned = workspace.planned()
+    assert planned == {**DESCRIBED, **COMPARED} | {name: 1 for name in planned if name in ANALYSIS or name == "verify"}
+    workspace.config["graders"] = ["number", {**FORM, "lead": ""}]
+    assert workspace.planned() == {"outcomes": 16, **DESCRIBED, **TABLES}
+    workspace.config["graders"] = ["number"]
+    assert not workspace.planned().keys() & {"outcomes", "generate"}
