@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import stats
 
 from emoprobe.analysis.looks import Looks
-from emoprobe.analysis.questions import TONE_TEXTS, unseen_share
+from emoprobe.analysis.questions import TONE_TEXTS, Questions, unseen_share
 from emoprobe.analysis.statistics import CONFIDENCE, LEVEL, POWER
 from emoprobe.analysis.trajectory_table import find_pairs
 from emoprobe.config.experiment import Config
@@ -195,8 +195,7 @@ def _texts(tests: pd.DataFrame) -> list[Limit]:
 
 def _absent(trajectories: pd.DataFrame) -> list[Limit]:
     """Trajectories that the folder lacks, though other variants or draws have that question."""
-    questions = trajectories["sample_id"].nunique()
-    planned = trajectories["variant"].nunique() * questions * int(trajectories["draw"].max())
+    planned = Questions(trajectories).planned
     count = planned - len(trajectories)
     return [Limit(LimitKind.ABSENT, float(count), {"count": count, "planned": planned})] if count > 0 else []
 

@@ -20,7 +20,7 @@ from emoprobe.analysis.contrasts import (
     references_of,
 )
 from emoprobe.analysis.estimates import MIN_QUESTIONS, Floats, difference, whichever
-from emoprobe.analysis.questions import Questions, two_sides
+from emoprobe.analysis.questions import Questions, Units
 from emoprobe.analysis.statistics import LEVEL, holm
 from emoprobe.config.section import CONTROL
 from emoprobe.results.catalogue import TABLES
@@ -153,14 +153,13 @@ def conclude_contrast(row: Mapping[str, Any], margin: float) -> Conclusion:
 
 def _row(questions: Questions, contrast: Contrast, measure: str, margin: float, weight: float | None) -> dict[str, Any]:
     sides = [[questions.row(name) for name in names] for names in (contrast.variants, contrast.references)]
-    divisions = questions.units(*contrast.variants, *contrast.references)
-    scope = Scope.TEXTS if divisions is None else Scope.TONE
-    texts, other_texts = two_sides(divisions)
+    units = questions.units(*contrast.variants, *contrast.references)
+    scope, units = Scope.TEXTS if units is None else Scope.TONE, units or Units()
     selected = measure == "untruncated"
 
-    def pair(missing: tuple[float, float] | None = None) -> tuple[Floats, Floats]:
+    def pair(missing: tuple[float, float] | None = None, asks: int = units.asks) -> tuple[Floats, Floats]:
         first, second = (
-            questions.values(measure, value)[places].mean(axis=0)
+            questions.values(measure, value, asks)[places].mean(axis=0)
             for places, value in zip(sides, missing or (None, None), strict=True)
         )
         return first, second
@@ -168,14 +167,15 @@ def _row(questions: Questions, contrast: Contrast, measure: str, margin: float, 
     completions = [pair()]
     if not selected and questions.missing(measure)[sides[0] + sides[1]].any():
         completions += [pair((1.0, 0.0)), pair((0.0, 1.0))]
+    groups_of = units.repeated(questions.groups)
     estimate = whichever(
-        [difference(ours - theirs, texts, other_texts, margin, groups=questions.groups) for ours, theirs in completions]
+        [difference(ours - theirs, *units.sides, margin, groups=groups_of) for ours, theirs in completions]
     )
-    ours, theirs = completions[0]
+    ours, theirs = pair(asks=1)
     both = ~np.isnan(ours - theirs)
     ours, theirs, n = ours[both], theirs[both], int(both.sum())
     groups = None if questions.groups is None else len(np.unique(questions.groups[both]))
-    unit = "texts" if divisions else "questions" if groups is None else "groups"
+    unit = "texts" if units.divisions else "questions" if groups is None else "groups"
     low, high, p, p_equivalent = (
         float("nan") if selected else float(value)
         for value in (estimate.low, estimate.high, estimate.p, estimate.p_equivalent)

@@ -102,6 +102,17 @@ class Config(Section):
             raise ValueError(f"analysis.references names {', '.join(unknown)}, which is no variant")
         return self
 
+    @model_validator(mode="after")
+    def _texts_for_every_ask(self) -> Config:
+        for name, variant in self.variants.items():
+            source = self.variants.get(variant.scramble or "", variant)
+            if variant.asks > 1 and variant.asks > len(source.paraphrases):
+                raise ValueError(
+                    f"variants.{name}.asks = {variant.asks}: every ask of a question has another text, and there are "
+                    f"{len(source.paraphrases)}"
+                )
+        return self
+
     @property
     def captures_inline(self) -> bool:
         """Whether generation captures in the same request (backend nnsight); with vllm, trajectories are replayed."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from emoprobe.config.section import Added, Section, Text
+from emoprobe.config.section import Added, Extent, Section, Text
 
 
 class Example(Section):
@@ -113,6 +113,12 @@ class Variant(Section):
     valence: Valence | None = Field(None, description="Emotional valence of the text, a target of the probes.")
     arousal: Annotated[Arousal | None, Added] = Field(
         None, description="Emotional arousal of the text: excited or agitated (high), or calm or subdued (low)."
+    )
+    asks: Annotated[int, Extent, Added] = Field(
+        1,
+        ge=1,
+        description="How many times each question is asked, each time with another of the `texts`: for references, "
+        "whose noise is in every comparison. Further ones lie in `SAMPLE-d2`, `-d3` … after all draws of the first.",
     )
 
     @field_validator("text")

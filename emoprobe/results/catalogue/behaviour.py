@@ -16,6 +16,9 @@ TRAJECTORIES = Table(
         ),
         "group": Column("string", "What the sample shares with others, such as its template; null where nothing."),
         "valence": Column("string", "Valence of the variant in the config; null where it has none."),
+        "asks": Column(
+            "Int64", "How many times the variant asks each question, with another text each; null where not known."
+        ),
         "paraphrase": Column("Int64", "Which of the variant's texts, from 0; null where it has none."),
         "question": Column("string", "Question, without variant and template."),
         "gold": Column("string", "Gold answer: a number in canonical notation, or the letter of an option."),
