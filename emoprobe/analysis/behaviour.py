@@ -16,6 +16,7 @@ from emoprobe.analysis.estimates import Estimates, Floats, difference, mean, whi
 from emoprobe.analysis.paired_tests import Scope
 from emoprobe.analysis.questions import Questions, Units
 from emoprobe.analysis.statistics import holm, kappa
+from emoprobe.config.section import is_format
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.tables import frame
 
@@ -115,7 +116,9 @@ def characteristics(
 
 
 def _reference(name: str, references: list[str]) -> str | None:
-    """Return the reference of a variant: the primary one, or the one before it for the primary one."""
+    """Return the reference of a variant: the primary one, or the one before it for the primary one; formats have none."""
+    if is_format(name):
+        return None
     if name not in references:
         return references[-1] if references else None
     return references[-2] if len(references) > 1 and name == references[-1] else None

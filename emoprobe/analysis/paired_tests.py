@@ -19,9 +19,9 @@ from emoprobe.analysis.contrasts import (
     contrasts_of,
     references_of,
 )
-from emoprobe.analysis.estimates import MIN_QUESTIONS, Floats, difference, whichever
+from emoprobe.analysis.estimates import MIN_QUESTIONS, Estimates, Floats, difference, whichever
 from emoprobe.analysis.questions import Questions, Units
-from emoprobe.analysis.statistics import LEVEL, holm
+from emoprobe.analysis.statistics import CONFIDENCE, LEVEL, holm
 from emoprobe.config.section import CONTROL
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.statement import Verdict
@@ -151,27 +151,49 @@ def conclude_contrast(row: Mapping[str, Any], margin: float) -> Conclusion:
     return Conclusion(reason, row["difference"], low, high, p, int(row["n"]))
 
 
+def compare(
+    questions: Questions, contrast: Contrast, measure: str, margin: float = float("nan"), confidence: float = CONFIDENCE
+) -> tuple[Estimates, Units | None]:
+    """Estimate a contrast, whatever the missing pairs would have been, and return the units of its claim as well.
+
+    Args:
+        questions: the trajectories.
+        contrast: the sides.
+        measure: one of `MEASURES`; of `untruncated` what is missing stays so, as the outcome selects the questions.
+        margin: of equivalence.
+        confidence: of the interval.
+    """
+    known = questions.units(*contrast.variants, *contrast.references)
+    units = known or Units()
+    completions: list[tuple[float, float] | None] = [None]
+    places = [questions.row(name) for name in (*contrast.variants, *contrast.references)]
+    if measure != "untruncated" and questions.missing(measure)[places].any():
+        completions += [(1.0, 0.0), (0.0, 1.0)]
+    groups = units.repeated(questions.groups)
+    estimates = []
+    for completion in completions:
+        ours, theirs = _sides(questions, contrast, measure, completion, units.asks)
+        estimates.append(difference(ours - theirs, *units.sides, margin, groups=groups, confidence=confidence))
+    return whichever(estimates), known
+
+
+def _sides(
+    questions: Questions, contrast: Contrast, measure: str, missing: tuple[float, float] | None, asks: int
+) -> tuple[Floats, Floats]:
+    """The values of both sides, each the mean of its variants; `missing` has those of what is missing on either."""
+    ours, theirs = (
+        questions.values(measure, value, asks)[[questions.row(name) for name in names]].mean(axis=0)
+        for names, value in zip((contrast.variants, contrast.references), missing or (None, None), strict=True)
+    )
+    return ours, theirs
+
+
 def _row(questions: Questions, contrast: Contrast, measure: str, margin: float, weight: float | None) -> dict[str, Any]:
-    sides = [[questions.row(name) for name in names] for names in (contrast.variants, contrast.references)]
-    units = questions.units(*contrast.variants, *contrast.references)
+    estimate, units = compare(questions, contrast, measure, margin)
+    places = [questions.row(name) for name in (*contrast.variants, *contrast.references)]
     scope, units = Scope.TEXTS if units is None else Scope.TONE, units or Units()
     selected = measure == "untruncated"
-
-    def pair(missing: tuple[float, float] | None = None, asks: int = units.asks) -> tuple[Floats, Floats]:
-        first, second = (
-            questions.values(measure, value, asks)[places].mean(axis=0)
-            for places, value in zip(sides, missing or (None, None), strict=True)
-        )
-        return first, second
-
-    completions = [pair()]
-    if not selected and questions.missing(measure)[sides[0] + sides[1]].any():
-        completions += [pair((1.0, 0.0)), pair((0.0, 1.0))]
-    groups_of = units.repeated(questions.groups)
-    estimate = whichever(
-        [difference(ours - theirs, *units.sides, margin, groups=groups_of) for ours, theirs in completions]
-    )
-    ours, theirs = pair(asks=1)
+    ours, theirs = _sides(questions, contrast, measure, None, 1)
     both = ~np.isnan(ours - theirs)
     ours, theirs, n = ours[both], theirs[both], int(both.sum())
     groups = None if questions.groups is None else len(np.unique(questions.groups[both]))
@@ -192,7 +214,7 @@ def _row(questions: Questions, contrast: Contrast, measure: str, margin: float, 
         "reference_texts": min(map(questions.count, contrast.references)),
         "groups": groups,
         "n": n,
-        "missing": int(questions.missing("correct")[sides[0] + sides[1]].sum()),
+        "missing": int(questions.missing("correct")[places].sum()),
         # With several draws of a question, or several variants, these are means over their pairs.
         "both": float((ours * theirs).sum()),
         "gained": float((ours * (1 - theirs)).sum()),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.dataset import Dataset
-from emoprobe.config.section import is_local
+from emoprobe.config.section import is_format, is_local
 from emoprobe.conversations.sources import DataError, Row, kind_of, open_source
 from emoprobe.conversations.sources.data_source import paths_sha256
 from emoprobe.conversations.sources.files import is_file
@@ -76,12 +76,13 @@ def token_pairs(config: Config) -> list[tuple[str, str]]:
 
 
 def _first_pairs(config: Config, samples: int | None) -> list[tuple[str, str]]:
-    """The first questions with every draw of the first ask, as every variant has it."""
+    """The first questions with every draw of the first ask, as every variant has it; formats answer no question here."""
     split = ((pair, *split_draw_id(pair[1])) for pair in experiment_pairs(config))
     return [
         pair
         for pair, sample, draw in split
         if (samples is None or sample_index(sample) < samples) and draw <= config.generation.draws
+        if not is_format(pair[0])
     ]
 
 

@@ -145,7 +145,10 @@ def opening_messages(config: Config, name: str, question: str, index: int, draw:
         VariantError: the variant's transform failed, or its scramble names no variant with texts.
     """
     variant = config.variants[name]
-    messages = base_messages(config.prompt, question)
+    prompt = config.prompt
+    if variant.template is not None:
+        prompt = prompt.model_copy(update={"template": variant.template})
+    messages = base_messages(prompt, question)
     if variant.transform is not None:
         return apply_transform(name, variant.transform, messages)
     texts = variant_texts(config, name)
@@ -215,13 +218,15 @@ def load_transform(name: str, reference: str) -> Callable[[list[Message]], Any]:
 
 
 def identity(config: Config, name: str) -> str:
-    """Return what a variant's trajectories depend on: its texts and placement, or the source of its transform.
+    """Return what a variant's trajectories depend on: its texts and placement, its template, or its transform's source.
 
     Valence and arousal are left out: they are labels for the analysis. A scrambled variant has the texts that it
     places, so that another text of its source, or another seed, makes it anew. What cannot be found is left to the
     checks of a plan.
     """
     variant = config.variants[name]
+    if variant.template is not None:
+        return json.dumps(["template", variant.template])
     if variant.transform is None:
         try:
             texts = variant_texts(config, name)

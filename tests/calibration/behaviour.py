@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from emoprobe.analysis.behaviour import characteristics
+from emoprobe.analysis.format_noise import format_noise
 from emoprobe.analysis.paired_tests import paired_tests
 from emoprobe.analysis.power import ACCURACY, PowerDesign, Simulation
 from emoprobe.analysis.statistics import LEVEL
@@ -176,6 +177,59 @@ def planted_scenes() -> dict[str, tuple[Scene, str]]:
             "negative-positive",
         ),
     }
+
+
+def asked_scenes() -> dict[str, Scene]:
+    """The filler is asked three times as often, and no tone differs from it; neighbours have worse data."""
+    return {
+        "filler 3 times, a text each, n = 432": Scene(432, (0.5,) * 8, texts=ONE_EACH, asks=3),
+        "filler 3 times, texts differ by 0.3, n = 480": Scene(
+            480, (0.5,) * 8, texts=ONE_EACH, text_deviation=0.3, asks=3
+        ),
+        "filler 3 times, 64 texts that differ by 0.5, n = 64": Scene(64, texts=64, text_deviation=0.5, asks=3),
+        "filler 3 times, 24 texts that differ by 0.5, n = 400": Scene(400, texts=24, text_deviation=0.5, asks=3),
+        "filler twice, 8 texts, n = 64": Scene(64, text_deviation=0.5, asks=2),
+        "filler 3 times, 2 draws, failures, groups, n = 128": Scene(
+            128, texts=64, text_deviation=0.3, draws=2, failures=0.02, groups=40, group_interaction=0.5, asks=3
+        ),
+        "filler 3 times, one tone's wrong answers absent, n = 200": Scene(
+            200, texts=64, text_deviation=0.3, asks=3, absent=0.5
+        ),
+        "filler 3 times, skewed tones, 64 texts, n = 200": Scene(200, mixture=SKEWED, texts=64, asks=3),
+    }
+
+
+def format_scenes() -> dict[str, tuple[Scene, bool]]:
+    """Formats of the prompt beside tones, and whether every tone is within their noise or none is."""
+    large = (0.5, 0.75, 0.45, 0.52)
+    return {
+        "formats do nothing, no tone does, n = 400": (Scene(400, formats=(0.5,) * 4, texts=64), False),
+        "tones do as much as the largest format, n = 400": (
+            Scene(400, (0.75, 0.25, 0.75, 0.25), formats=large, texts=64, text_deviation=0.3),
+            False,
+        ),
+        "tones do as much as every format, one text, n = 64": (
+            Scene(64, (0.7,) * 4, formats=(0.7,) * 8, texts=1),
+            False,
+        ),
+        "a format does 25 points and no tone anything, n = 400": (
+            Scene(400, formats=large, texts=ONE_EACH, difficulty=1.5),
+            True,
+        ),
+    }
+
+
+def format_rows(name: str, scene: Scene, within: bool, runs: int, seed: int) -> list[Row]:
+    """How often a tone is called within format noise: any where none is, or one where all are."""
+    generator = np.random.default_rng(seed)
+    found = []
+    for _ in range(runs):
+        tones = format_noise(simulate(scene, generator)).query("kind == 'tone'")["within"].astype(bool)
+        found.append(tones.mean() if within else float(tones.any()))
+    share = float(np.mean(found))
+    if within:
+        return [Row("told", "within format noise", name, runs, share, least(runs))]
+    return [Row("false", "within format noise", name, runs, share, most(runs))]
 
 
 def margin_scenes() -> dict[str, Scene]:

@@ -15,6 +15,7 @@ import pandas as pd
 from scipy.special import expit
 
 from emoprobe.analysis.power import NODES, WEIGHTS, centre_of
+from emoprobe.config.section import format_name, is_format
 from emoprobe.conversations.variants import text_shift
 
 
@@ -41,6 +42,7 @@ class Scene:
         absent: share of the first tone's wrong trajectories that the folder lacks.
         lengthened: share of the tones' wrong answers that are cut off as well, as a tone makes answers longer.
         asks: of the filler, each with another of its texts.
+        formats: accuracies of control's prompt in other formats.
     """
 
     questions: int
@@ -63,6 +65,7 @@ class Scene:
     absent: float = 0.0
     lengthened: float = 0.0
     asks: int = 1
+    formats: tuple[float, ...] = ()
     name: str = field(default="", compare=False)
 
     @property
@@ -71,7 +74,8 @@ class Scene:
         found = {"control": self.control}
         if self.filler is not None:
             found["filler"] = self.filler
-        return found | {f"tone{number}": accuracy for number, accuracy in enumerate(self.tones)}
+        found |= {f"tone{number}": accuracy for number, accuracy in enumerate(self.tones)}
+        return found | {format_name(number): accuracy for number, accuracy in enumerate(self.formats, 1)}
 
     @property
     def valences(self) -> dict[str, str]:
@@ -81,7 +85,7 @@ class Scene:
 
     def texts_of(self, variant: str) -> int:
         """How many texts a variant has; 0: none."""
-        if variant == "control":
+        if variant == "control" or is_format(variant):
             return 0
         texts = self.filler_texts or self.texts if variant == "filler" else self.texts
         # Asks are as far apart as the power of two allows that is at least their number (`text_shift`).

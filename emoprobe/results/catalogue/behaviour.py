@@ -240,6 +240,27 @@ CONSISTENCY = Table(
     },
 )
 
+FORMAT_NOISE = Table(
+    "format_noise",
+    "How far formats of the prompt move strict accuracy, beside the tones; empty without `prompt.formats`.",
+    "analyze_behaviour",
+    {
+        "variant": Column("string", "Format, or tone."),
+        "reference": Column("string", "What it is compared with: `control`, or the primary reference of tones."),
+        "kind": Column("string", "format or tone."),
+        "difference": Column("float64", "Accuracy of the variant minus that of the reference."),
+        "low": Column("float64", "Lower end of its 95 % interval, as in `paired_tests`."),
+        "high": Column("float64", "Upper end of the same."),
+        "least": Column(
+            "float64", "Lower bound of the size of the difference. All bounds of the table hold together at 95 %."
+        ),
+        "most": Column("float64", "Upper bound of the size of the difference; 1 where there is no interval."),
+        "within": Column(
+            "boolean", "Of a tone: whether `most` is below the largest `least` of a format, so that a format does more."
+        ),
+    },
+)
+
 WORKERS = Table(
     "workers",
     "How each worker fared.",
