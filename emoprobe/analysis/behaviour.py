@@ -116,7 +116,7 @@ def characteristics(
 
 
 def _reference(name: str, references: list[str]) -> str | None:
-    """Return the reference of a variant: the primary one, or the one before it for the primary one; formats have none."""
+    """Return the reference of a variant: the primary one, or for that the one before it; a format has none."""
     if is_format(name):
         return None
     if name not in references:

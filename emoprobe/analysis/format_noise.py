@@ -17,8 +17,10 @@ from emoprobe.results.catalogue import TABLES
 from emoprobe.results.tables import frame
 
 
-def format_noise(table: pd.DataFrame, references: Sequence[str] | None = None, weight: float | None = 1.0) -> pd.DataFrame:
-    """The table `format_noise` of the catalogue: effects of formats against control, and of tones against their reference.
+def format_noise(
+    table: pd.DataFrame, references: Sequence[str] | None = None, weight: float | None = 1.0
+) -> pd.DataFrame:
+    """The table `format_noise` of the catalogue: effects of formats, and of tones against the primary reference.
 
     A tone lies within format noise where the upper bound of the size of its effect is below the lower bound of the size
     of a format's. All bounds hold together at 95 %: half of the level is divided over the formats, and half over the

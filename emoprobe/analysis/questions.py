@@ -184,7 +184,7 @@ class Questions:
         return total.reshape(shape[0], -1), count.reshape(shape[0], -1)
 
     def missing(self, measure: str, asks: int = 1) -> Floats:
-        """Shape (variants, questions × asks): how many draws have no value, absent or unanswered, though others have one.
+        """Shape (variants, questions × asks): how many draws have no value, absent or unanswered, and others have one.
 
         A question without a value in any variant, such as one without a gold answer, misses none.
         """
@@ -205,7 +205,7 @@ class Questions:
         return int(self.draws * self.asks.sum()) * len(self.ids)
 
     def by_draw(self, measure: str) -> Floats:
-        """Shape (variants, questions, most draws): a column, NaN where there is no value; draws of all asks in order."""
+        """Shape (variants, questions, most draws): a column, NaN where there is no value; draws ask by ask."""
         most = int(self.draws * self.asks.max(initial=1))
         values = np.full((len(self.names), len(self.ids), most), np.nan)
         values[self._variant, self._question, self.table["draw"].to_numpy(dtype=np.int64) - 1] = _floats(

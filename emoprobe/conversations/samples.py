@@ -76,7 +76,7 @@ def token_pairs(config: Config) -> list[tuple[str, str]]:
 
 
 def _first_pairs(config: Config, samples: int | None) -> list[tuple[str, str]]:
-    """The first questions with every draw of the first ask, as every variant has it; formats answer no question here."""
+    """The first questions with every draw of the first ask, which every variant has; without formats of the prompt."""
     split = ((pair, *split_draw_id(pair[1])) for pair in experiment_pairs(config))
     return [
         pair

@@ -88,7 +88,7 @@ class Triggers:
     draws: int
 
     def trajectory(self, variant: str, name: str) -> str:
-        """Return the digest of one trajectory, by its folder: of a further ask it names which, as that has another text."""
+        """Return the digest of one trajectory by its folder; of a further ask, with another text, it names which."""
         ask = (split_draw_id(name)[1] - 1) // self.draws
         return self.trajectories[variant] + (f" ask {ask + 1}" if ask else "")
 

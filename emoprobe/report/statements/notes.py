@@ -206,8 +206,8 @@ def _markup(tokens: list[str], samples: list[str]) -> str:
 def _asked(asks: dict[str, int]) -> str:
     listed = ", ".join(f"{name} {count} times" for name, count in asks.items())
     return (
-        f"Each question is asked more than once, with another text each time, of: {listed}. The mean over these answers "
-        "is compared, and agreement counts all of them."
+        f"Asked more than once, with another text each time: {listed}. The mean over these answers to a question is "
+        "compared, and agreement counts all of them."
     )
 
 

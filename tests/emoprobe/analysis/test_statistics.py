@@ -15,8 +15,8 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from emoprobe.analysis import behaviour
-from emoprobe.analysis.format_noise import format_noise
 from emoprobe.analysis.estimates import CONTINUITY, UNSEEN, difference, mean, tango_score
+from emoprobe.analysis.format_noise import format_noise
 from emoprobe.analysis.paired_tests import paired_tests
 from emoprobe.analysis.statistics import clopper_pearson, holm, kappa
 from tests.calibration.trajectories import Scene, simulate
@@ -308,7 +308,7 @@ def test_all_asks_of_a_reference_count() -> None:
     """The mean of the asks is compared; its variance is that of questions and texts, crossed, from first principles."""
     n, asks = 60, 3
     answers = asked(n, 64, asks)
-    row = paired_tests(answers, 0.1, ["filler"]).iloc[0]
+    row = paired_tests(answers, 0.1).iloc[0]
     tone = answers[answers["variant"] == "tone0"].set_index("sample_id")["correct"].astype(float)
     filler = answers[answers["variant"] == "filler"]
     observations = tone[filler["sample_id"]].to_numpy() - filler["correct"].to_numpy(dtype=float)

@@ -340,7 +340,9 @@ def test_every_ask_of_a_question_has_another_text() -> None:
     for request, number in zip(requests, dealt[3], strict=True):
         assert request["messages"][-1]["content"].startswith(f"Text {number}.")
     assert len({request["seed"] for request in requests}) == 6
-    once = parse_config({**config.described(), "variants": {**variants, "filler": {"texts": variants["filler"]["texts"]}}})
+    once = parse_config(
+        {**config.described(), "variants": {**variants, "filler": {"texts": variants["filler"]["texts"]}}}
+    )
     assert [paraphrase_index(once, "filler", index) for index in range(16)] == [row[0] for row in dealt]
     assert identity(once, "filler") == identity(config, "filler")
     names = [name for variant, name in experiment_pairs(config) if variant == "filler"]
@@ -364,7 +366,9 @@ def test_asks_are_far_apart_and_more_of_them_change_none(texts: int) -> None:
 def test_asks_need_texts() -> None:
     for variant in ({"text": "One."}, {}, {"scramble": "joy"}):
         with pytest.raises(ConfigError, match=r"variants.filler.asks = 3: every ask of a question has another text"):
-            parse_config({"variants": {"control": {}, "joy": {"texts": ["a b", "c d"]}, "filler": {**variant, "asks": 3}}})
+            parse_config(
+                {"variants": {"control": {}, "joy": {"texts": ["a b", "c d"]}, "filler": {**variant, "asks": 3}}}
+            )
 
 
 TEMPLATES = (
@@ -380,7 +384,7 @@ def test_formats_keep_every_word_and_number(template: str) -> None:
     question = "How many are 12 + 30?\nTake  {both} (or 7.5)."
     original = template.format(question=question)
     found = reformatted(template, 42)
-    assert len(found) == len(set(found)) >= 4
+    assert len(found) == len(set(found)) >= 3
     labels = {*LABELS, *LABELS.values()}
     for text in found:
         content = text.format(question=question)
@@ -399,7 +403,10 @@ def test_formats_keep_every_word_and_number(template: str) -> None:
 
 
 def test_formats_are_variants_that_a_resolved_config_has_already() -> None:
-    sections = {"prompt": {"template": "{question}", "examples": [{"question": "1 + 1", "answer": "2"}]}, "variants": {"control": {}}}
+    sections = {
+        "prompt": {"template": "{question}", "examples": [{"question": "1 + 1", "answer": "2"}]},
+        "variants": {"control": {}},
+    }
     plain, two, four = (
         parse_config({**sections, "prompt": {**sections["prompt"], "formats": number}}) for number in (0, 2, 4)
     )
@@ -419,5 +426,5 @@ def test_formats_are_variants_that_a_resolved_config_has_already() -> None:
     assert opening_messages(two, "control", "3 + 4", 0) == opening_messages(plain, "control", "3 + 4", 0)
     with pytest.raises(ConfigError, match=r"variants.reformatted-1: variants of that name are made by prompt.formats"):
         parse_config({**sections, "variants": {"control": {}, "reformatted-1": {"text": "x"}}})
-    with pytest.raises(ConfigError, match=r"prompt.formats = 32: prompt.template has 4 other formats"):
+    with pytest.raises(ConfigError, match=r"prompt.formats = 32: prompt.template has 3 other formats"):
         parse_config({"prompt": {"template": "Q: {question}\nA:", "formats": 32}})
