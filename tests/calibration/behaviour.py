@@ -361,6 +361,38 @@ def planted_rows(name: str, scene: Scene, comparison: str, runs: int, seed: int)
     return [Row("told", "different", name, runs, share_shown(scene, comparison, runs, seed), least(runs))]
 
 
+# The planned contrasts of config/config.yaml: six tones against six, and the hint, which has no valence, against filler.
+HINT = "tone12"
+DEFAULT_CONTRASTS = [["negative", "positive"], [HINT, "filler"]]
+
+
+def default_run(effect: float, difficulty: float = 1.0) -> Scene:
+    """The design of config/config.yaml: 64 questions, each with its own text, of which a third is solved.
+
+    Negative tones are below the positive ones by the effect, and the hint is below the filler.
+    """
+    solved = 1 / 3
+    tones = (solved - effect / 2,) * 6 + (solved + effect / 2,) * 6
+    return Scene(64, (*tones, solved - effect), solved, solved, texts=64, text_deviation=0.3, difficulty=difficulty)
+
+
+def default_rows(effect: float, runs: int, seed: int) -> list[Row]:
+    """How often each planned contrast of the default run has each verdict, where both differ by the effect."""
+    generator = np.random.default_rng(seed)
+    said: Counter[tuple[str, str]] = Counter()
+    for _ in range(runs):
+        tests = paired_tests(simulate(default_run(effect), generator), MARGIN, [], DEFAULT_CONTRASTS)
+        said.update((one.about.removeprefix("accuracy:"), one.verdict) for one in comparisons(tests, MARGIN))
+    rows = []
+    for (contrast, verdict), count in sorted(said.items()):
+        world = f"default run, {100 * effect:g} points: {contrast}"
+        # What is described has no limit; where nothing differs, that nothing is called different has one.
+        false = verdict in DIFFERENT and not effect
+        share = count / runs
+        rows.append(Row("false" if false else "told", verdict, world, runs, share, most(runs) if false else 0.0))
+    return rows
+
+
 def share_shown(scene: Scene, comparison: str, runs: int, seed: int) -> float:
     """Share of runs in which a comparison, `VARIANT-REFERENCE`, is called different."""
     generator = np.random.default_rng(seed)

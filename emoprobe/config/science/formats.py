@@ -44,7 +44,7 @@ def _formats(template: str) -> Iterator[str]:
     for (label, separator, line_break), gap in product([("", "", None), *labelled], gaps):
         text = ""
         for literal, is_question in parts:
-            text += _escaped(literal if gap is None else re.sub(r"\n+", lambda _, gap=gap: gap, literal))
+            text += _escaped(literal if gap is None else re.sub(r"\n+", gap, literal))
             text += f"{label}{separator}{{question}}" if is_question else ""
         yield text if line_break is None else f"{text}{line_break}{LABELS[label]}{separator.rstrip()}"
 
