@@ -270,8 +270,10 @@ def trigger(name):
 
 @with_signature
 def variant_trigger(wildcards):
-    """The digests that the trajectories of one variant depend on."""
-    return TRIGGERS[wildcards.experiment].trajectories[wildcards.variant]
+    """The digests that a trajectory depends on."""
+    return TRIGGERS[wildcards.experiment].trajectory(
+        wildcards.variant, f"{wildcards.sample}{wildcards.draw}"
+    )
 
 
 def planned_from(wildcards):

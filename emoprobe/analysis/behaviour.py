@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 
 from emoprobe.analysis.contrasts import references_of
-from emoprobe.analysis.estimates import Floats, Labels, difference, mean, whichever
+from emoprobe.analysis.estimates import Estimates, Floats, difference, mean, whichever
 from emoprobe.analysis.paired_tests import Scope
-from emoprobe.analysis.questions import Questions, two_sides
+from emoprobe.analysis.questions import Questions, Units
 from emoprobe.analysis.statistics import holm, kappa
+from emoprobe.config.section import is_format
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.tables import frame
 
@@ -37,14 +38,12 @@ NAN = float("nan")
 def accuracy(table: pd.DataFrame) -> pd.DataFrame:
     """Accuracy of each variant, strict and lenient, with what its answers were read off and how many there are."""
     questions = Questions(table)
-    strict, lenient = questions.values("correct"), questions.values("lenient")
     rows = []
-    for place, name in enumerate(questions.names):
+    for name in questions.names:
         answers = table[table["variant"] == name]
         graded, failures = answers["correct"].dropna(), int(answers["failure"].notna().sum())
         right, known = int(graded.sum()), len(graded)
-        texts = _division(questions, name)
-        estimate, kind = (mean(values[place], texts, True, questions.groups) for values in (strict, lenient))
+        estimate, kind = (_mean_of(questions, measure, name, True) for measure in ("correct", "lenient"))
         rows.append(
             {
                 "variant": name,
@@ -93,12 +92,11 @@ def characteristics(
         values = questions.values(measure)
         share = measure in SHARES
         for place, name in enumerate(questions.names):
-            shares, texts = values[place], _division(questions, name)
-            estimate = mean(shares, texts, share, questions.groups)
+            estimate = _mean_of(questions, measure, name, share)
             row: dict[str, Any] = {
                 "variant": name,
                 "measure": measure,
-                "n": int((~np.isnan(shares)).sum()),
+                "n": int((~np.isnan(values[place])).sum()),
                 "mean": float(estimate.value),
                 "low": float(estimate.low),
                 "high": float(estimate.high),
@@ -118,42 +116,50 @@ def characteristics(
 
 
 def _reference(name: str, references: list[str]) -> str | None:
-    """Return the reference of a variant: the primary one, or the one before it for the primary one."""
+    """Return the reference of a variant: the primary one, or for that the one before it; a format has none."""
+    if is_format(name):
+        return None
     if name not in references:
         return references[-1] if references else None
     return references[-2] if len(references) > 1 and name == references[-1] else None
 
 
-def _division(questions: Questions, name: str) -> Labels | None:
-    """Return which text of a variant each question has, where texts are the units; else questions are."""
-    return two_sides(questions.units(name))[0]
+def _mean_of(questions: Questions, measure: str, name: str, share: bool) -> Estimates:
+    """The mean of one variant's measure, over its texts where they stand for others, else over questions."""
+    units = questions.units(name) or Units()
+    values = questions.values(measure, asks=units.asks)[questions.row(name)]
+    return mean(values, units.sides[0], share, units.repeated(questions.groups), units.sides[1])
 
 
 def _compared(questions: Questions, measure: str, name: str, reference: str) -> dict[str, Any]:
     """Compare a variant's measure with a reference's."""
     places, share = [questions.row(name), questions.row(reference)], measure in SHARES
-    divisions = questions.units(name, reference)
-    texts, other_texts = two_sides(divisions)
+    known = questions.units(name, reference)
+    units = known or Units()
     missing = bool(questions.missing(measure)[places].any())
     fillings: list[tuple[float | None, float | None]] = [(None, None)]
     if missing and share:
         fillings += [(1.0, 0.0), (0.0, 1.0)]
-    pairs = [
-        questions.values(measure, first)[places[0]] - questions.values(measure, second)[places[1]]
-        for first, second in fillings
-    ]
+
+    def pair(filling: tuple[float | None, float | None], asks: int) -> Floats:
+        first, second = filling
+        ours, theirs = questions.values(measure, first, asks), questions.values(measure, second, asks)
+        return ours[places[0]] - theirs[places[1]]
+
+    groups, skewed = units.repeated(questions.groups), bool(units.divisions)
     estimate = whichever(
-        [difference(each, texts, other_texts, NAN, share, questions.groups, skewed=texts is not None) for each in pairs]
+        [difference(pair(each, units.asks), *units.sides, NAN, share, groups, skewed=skewed) for each in fillings]
     )
-    known = pairs[0][~np.isnan(pairs[0])]
-    spread = float(known.std(ddof=1)) if len(known) > 1 else NAN
+    differences = pair((None, None), 1)
+    differences = differences[~np.isnan(differences)]
+    spread = float(differences.std(ddof=1)) if len(differences) > 1 else NAN
     return {
         "difference": float(estimate.value),
         "difference_low": float(estimate.low),
         "difference_high": float(estimate.high),
         "effect_size": float(estimate.value) / spread if spread > 0 else NAN,
         "p": NAN if missing and not share else float(estimate.p),
-        "scope": Scope.TEXTS if divisions is None else Scope.TONE,
+        "scope": Scope.TEXTS if known is None else Scope.TONE,
     }
 
 
@@ -169,19 +175,19 @@ def consistency(table: pd.DataFrame) -> pd.DataFrame:
     """Every ordered pair of variants, itself included.
 
     With several draws all is a mean over pairs of *different* draws, and the diagonal is the noise floor: how far a
-    variant agrees with itself. Draws of one number share their seed between variants, so they are not paired.
+    variant agrees with itself. Draws of one number share their seed between variants, so they are not paired. All asks
+    of a variant count, and with one draw each the diagonal is how far it agrees with itself where the text is another.
     """
     questions = Questions(table)
     solved = questions.by_draw("correct")
-    draws = solved.shape[2]
-    chosen = list(islice(combinations(range(draws), 2), MAX_PAIRS))
-    pairs = [*chosen, *((two, one) for one, two in chosen)] or [(0, 0)]
+    draws = questions.draws
     first = solved[:, :, 0]
     complete = ~np.isnan(first).any(axis=0)
     counts = first[:, complete].sum(axis=0)
     rows: list[dict[str, Any]] = []
     for place, variant in enumerate(questions.names):
         for other_place, other in enumerate(questions.names):
+            pairs = _draw_pairs(draws, *map(int, questions.asks[[place, other_place]]), same=place == other_place)
             agreements = [_agreement(solved[place, :, one], solved[other_place, :, two]) for one, two in pairs]
             n, agreement, chance, gained, lost = (_mean(values) for values in zip(*agreements, strict=True))
             rows.append(
@@ -204,6 +210,27 @@ def consistency(table: pd.DataFrame) -> pd.DataFrame:
             diagonal = [float(by_pair[row[side], row[side]][measure]) for side in ("variant", "other")]
             row[f"own_{measure}"] = float(np.mean(diagonal)) if draws > 1 else float("nan")
     return frame(TABLES["consistency"], rows)
+
+
+def _draw_pairs(draws: int, asks: int, other_asks: int, *, same: bool) -> list[tuple[int, int]]:
+    """Pairs of draws, from 0, of two variants that agreement is the mean over; each is there in both orders.
+
+    Args:
+        draws: of one ask.
+        asks: of the variant.
+        other_asks: of the other one.
+        same: they are one variant, whose draws are compared within an ask, unless there is one.
+    """
+    pairs = (
+        (one, two)
+        for one, two in combinations(range(draws * max(asks, other_asks)), 2)
+        if (draws == 1 or (one // draws == two // draws if same else one % draws != two % draws))
+    )
+    chosen = list(islice(pairs, MAX_PAIRS))
+    both = [*chosen, *((two, one) for one, two in chosen)]
+    if draws == 1 and not same:
+        both = [(0, 0), *both]
+    return [(one, two) for one, two in both if one < draws * asks and two < draws * other_asks] or [(0, 0)]
 
 
 def _agreement(first: Floats, second: Floats) -> tuple[float, float, float, float, float]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from emoprobe.config.section import CONTROL, FILLER
+from emoprobe.config.section import CONTROL, FILLER, is_format
 from emoprobe.graders.registry import GRADERS
 
 Family = Literal["planned", "primary", "secondary"]
@@ -77,6 +77,8 @@ def contrasts_of(
 ) -> list[Contrast]:
     """Every comparison: the planned ones, those with the primary reference (the last one), all others.
 
+    Formats of the prompt are no tones, see `emoprobe.analysis.format_noise`.
+
     Args:
         names: the variants, in whose order tones are compared.
         references: as `references_of` returns them.
@@ -86,7 +88,7 @@ def contrasts_of(
     first = [] if valences is None else planned_contrasts(names, valences, planned)
     if not references:
         return first
-    tones = [name for name in names if name not in references]
+    tones = [name for name in names if name not in references and not is_format(name)]
     contrasts = [Contrast(tone, references[-1], True) for tone in tones]
     for place, reference in enumerate(references[:-1]):
         contrasts += [Contrast(tone, reference, False) for tone in tones]

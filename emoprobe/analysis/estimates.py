@@ -87,7 +87,9 @@ def difference(
     return _student(differences, texts, other_texts, groups, margin, limits, confidence, skewed, unseen)
 
 
-def mean(values: Floats, texts: Labels | None, share: bool, groups: Labels | None = None) -> Estimates:
+def mean(
+    values: Floats, texts: Labels | None, share: bool, groups: Labels | None = None, other_texts: Labels | None = None
+) -> Estimates:
     """The mean of one variant's values, one a question; arguments as of `difference`, in [0, 1] if `share`.
 
     The interval of a share of one text is Clopper and Pearson's (1934).
@@ -102,7 +104,7 @@ def mean(values: Floats, texts: Labels | None, share: bool, groups: Labels | Non
         return Estimates(
             _ratio(right, known), np.where(few, np.nan, low), np.where(few, np.nan, high), nothing, nothing
         )
-    return _student(values, texts, None, groups, np.nan, (0.0, 1.0) if share else None)
+    return _student(values, texts, other_texts, groups, np.nan, (0.0, 1.0) if share else None)
 
 
 def _student(

@@ -17,7 +17,7 @@ from scipy import stats
 
 from emoprobe.analysis.contrasts import MEASURES
 from emoprobe.analysis.looks import Looks
-from emoprobe.analysis.questions import TONE_TEXTS, unseen_share
+from emoprobe.analysis.questions import TONE_TEXTS, Questions, unseen_share
 from emoprobe.analysis.statistics import CONFIDENCE, LEVEL, POWER
 from emoprobe.analysis.trajectory_table import find_pairs
 from emoprobe.config.experiment import Config
@@ -67,6 +67,8 @@ class LimitKind(Enum):
     REQUESTS_FAILED = auto()  # count, rows of the table `accuracy`
     ABSENT = auto()  # count
     SAMPLING_NOISE = auto()  # share
+    ASKED = auto()  # asks: variant → how many times
+    FORMAT_NOISE = auto()  # formats and tones: rows of `format_noise`; low, high, spread, reached, within
     MIXED_HARDWARE = auto()  # counts: hardware → answers
     BATCH_DEPENDENT = auto()  # counts
     BATCH_INVARIANCE_OFF = auto()  # counts, why
@@ -100,6 +102,7 @@ def data_limits(
     plan: Preregistration | None,
     deviations: Sequence[str] = (),
     registrations: Sequence[Registration] = (),
+    formats: pd.DataFrame | None = None,
 ) -> list[Limit]:
     """Return the limits that follow from the plan and the answers.
 
@@ -111,6 +114,7 @@ def data_limits(
         plan: the analysis plan; None where none was written before the run.
         deviations: how the analysis differs from it, a phrase each.
         registrations: every plan that was written in the folder, this one last.
+        formats: the table `format_noise`; None where there is none.
     """
     looks = None if plan is None else plan.registered
     tests = tests[tests["measure"].isin(MEASURES)]
@@ -135,6 +139,8 @@ def data_limits(
         *_failures(accuracy),
         *_absent(trajectories),
         *_noise(consistency),
+        *_asked(trajectories),
+        *([] if formats is None else _format_noise(formats)),
     ]
 
 
@@ -197,8 +203,7 @@ def _texts(tests: pd.DataFrame) -> list[Limit]:
 
 def _absent(trajectories: pd.DataFrame) -> list[Limit]:
     """Trajectories that the folder lacks, though other variants or draws have that question."""
-    questions = trajectories["sample_id"].nunique()
-    planned = trajectories["variant"].nunique() * questions * int(trajectories["draw"].max())
+    planned = Questions(trajectories).planned
     count = planned - len(trajectories)
     return [Limit(LimitKind.ABSENT, float(count), {"count": count, "planned": planned})] if count > 0 else []
 
@@ -313,6 +318,33 @@ def _noise(consistency: pd.DataFrame) -> list[Limit]:
         return []
     share = 1 - float(agreement.mean())
     return [Limit(LimitKind.SAMPLING_NOISE, round(share, 6), {"share": share})]
+
+
+def _asked(trajectories: pd.DataFrame) -> list[Limit]:
+    if "asks" not in trajectories:
+        return []
+    most = trajectories.dropna(subset=["asks"]).groupby("variant", sort=False)["asks"].max()
+    asks = {str(name): int(count) for name, count in most.items() if count > 1}
+    return [Limit(LimitKind.ASKED, numbers={"asks": asks})] if asks else []
+
+
+def _format_noise(formats: pd.DataFrame) -> list[Limit]:
+    if formats.empty:
+        return []
+    rows, tones = (formats[formats["kind"] == kind].to_dict(orient="records") for kind in ("format", "tone"))
+    effects = [float(row["difference"]) for row in rows]
+    # Control is one of the formats that are compared, with an effect of 0.
+    spread = max(0.0, *effects) - min(0.0, *effects)
+    numbers = {
+        "formats": rows,
+        "tones": tones,
+        "low": min(effects),
+        "high": max(effects),
+        "spread": spread,
+        "reached": max(float(row["least"]) for row in rows),
+        "within": [row["variant"] for row in tones if not pd.isna(row["within"]) and row["within"]],
+    }
+    return [Limit(LimitKind.FORMAT_NOISE, round(spread, 6), numbers)]
 
 
 def hardware_limits(

@@ -20,9 +20,9 @@ from emoprobe.analysis.contrasts import (
     contrasts_of,
     references_of,
 )
-from emoprobe.analysis.estimates import MIN_QUESTIONS, Floats, difference, whichever
-from emoprobe.analysis.questions import Questions, two_sides
-from emoprobe.analysis.statistics import LEVEL, holm
+from emoprobe.analysis.estimates import MIN_QUESTIONS, Estimates, Floats, difference, whichever
+from emoprobe.analysis.questions import Questions, Units
+from emoprobe.analysis.statistics import CONFIDENCE, LEVEL, holm
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.graders import LogprobGrader
 from emoprobe.config.section import CONTROL
@@ -168,39 +168,62 @@ def conclude_contrast(row: Mapping[str, Any], margin: float) -> Conclusion:
     return Conclusion(reason, row["difference"], low, high, p, int(row["n"]))
 
 
-def _row(questions: Questions, contrast: Contrast, measure: str, margin: float, weight: float | None) -> dict[str, Any]:
-    sides = [[questions.row(name) for name in names] for names in (contrast.variants, contrast.references)]
-    divisions = questions.units(*contrast.variants, *contrast.references)
-    scope = Scope.TEXTS if divisions is None else Scope.TONE
-    texts, other_texts = two_sides(divisions)
-    selected, outcome = measure == "untruncated", measure in OUTCOMES
-    counted = measure if outcome else PRIMARY_MEASURE
+def compare(
+    questions: Questions, contrast: Contrast, measure: str, margin: float = float("nan"), confidence: float = CONFIDENCE
+) -> tuple[Estimates, Units | None]:
+    """Estimate a contrast, whatever the missing pairs would have been, and return the units of its claim as well.
 
-    def pair(missing: tuple[float, float] | None = None) -> tuple[Floats, Floats]:
-        first, second = (
-            questions.values(measure, value)[places].mean(axis=0)
-            for places, value in zip(sides, missing or (None, None), strict=True)
-        )
-        return first, second
-
-    completions = [pair()]
-    if not selected and questions.missing(measure)[sides[0] + sides[1]].any():
-        completions += [pair((1.0, 0.0)), pair((0.0, 1.0))]
-    ours, theirs = completions[0]
-    both = ~np.isnan(ours - theirs)
-    # A rare kind of text that breaks the answer costs as much p(gold) as there is.
-    unseen = float(np.mean([ours[both], theirs[both]])) if outcome and both.any() else None
-    estimate = whichever(
-        [
+    Args:
+        questions: the trajectories.
+        contrast: the sides.
+        measure: one of `MEASURES` or `OUTCOMES`; of `untruncated` what is missing stays so, as the outcome selects the questions.
+        margin: of equivalence.
+        confidence: of the interval.
+    """
+    known = questions.units(*contrast.variants, *contrast.references)
+    units = known or Units()
+    completions: list[tuple[float, float] | None] = [None]
+    places = [questions.row(name) for name in (*contrast.variants, *contrast.references)]
+    if measure != "untruncated" and questions.missing(measure)[places].any():
+        completions += [(1.0, 0.0), (0.0, 1.0)]
+    groups = units.repeated(questions.groups)
+    outcome, unseen = measure in OUTCOMES, None
+    estimates = []
+    for completion in completions:
+        ours, theirs = _sides(questions, contrast, measure, completion, units.asks)
+        both = ~np.isnan(ours - theirs)
+        if outcome and completion is None and both.any():
+            # A rare kind of text that breaks the answer costs as much p(gold) as there is.
+            unseen = float(np.mean([ours[both], theirs[both]]))
+        estimates.append(
             difference(
-                first - second, texts, other_texts, margin, not outcome, questions.groups, skewed=outcome, unseen=unseen
+                ours - theirs, *units.sides, margin, not outcome, groups, confidence, skewed=outcome, unseen=unseen
             )
-            for first, second in completions
-        ]
+        )
+    return whichever(estimates), known
+
+
+def _sides(
+    questions: Questions, contrast: Contrast, measure: str, missing: tuple[float, float] | None, asks: int
+) -> tuple[Floats, Floats]:
+    """The values of both sides, each the mean of its variants; `missing` has those of what is missing on either."""
+    ours, theirs = (
+        questions.values(measure, value, asks)[[questions.row(name) for name in names]].mean(axis=0)
+        for names, value in zip((contrast.variants, contrast.references), missing or (None, None), strict=True)
     )
+    return ours, theirs
+
+
+def _row(questions: Questions, contrast: Contrast, measure: str, margin: float, weight: float | None) -> dict[str, Any]:
+    estimate, units = compare(questions, contrast, measure, margin)
+    places = [questions.row(name) for name in (*contrast.variants, *contrast.references)]
+    scope, units = Scope.TEXTS if units is None else Scope.TONE, units or Units()
+    selected = measure == "untruncated"
+    ours, theirs = _sides(questions, contrast, measure, None, 1)
+    both = ~np.isnan(ours - theirs)
     ours, theirs, n = ours[both], theirs[both], int(both.sum())
     groups = None if questions.groups is None else len(np.unique(questions.groups[both]))
-    unit = "texts" if divisions else "questions" if groups is None else "groups"
+    unit = "texts" if units.divisions else "questions" if groups is None else "groups"
     low, high, p, p_equivalent = (
         float("nan") if selected else float(value)
         for value in (estimate.low, estimate.high, estimate.p, estimate.p_equivalent)
@@ -217,8 +240,8 @@ def _row(questions: Questions, contrast: Contrast, measure: str, margin: float, 
         "reference_texts": min(map(questions.count, contrast.references)),
         "groups": groups,
         "n": n,
-        "missing": int(questions.missing(counted)[sides[0] + sides[1]].sum()),
-        **({} if outcome else _solved(ours, theirs)),
+        "missing": int(questions.missing(measure if measure in OUTCOMES else PRIMARY_MEASURE)[places].sum()),
+        **({} if measure in OUTCOMES else _solved(ours, theirs)),
         "difference": float(estimate.value),
         "low": low,
         "high": high,

@@ -15,8 +15,9 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 from emoprobe.analysis.estimates import MIN_QUESTIONS, Estimates, Floats, Labels, difference
-from emoprobe.analysis.questions import TONE_TEXTS, two_sides, units_of
+from emoprobe.analysis.questions import TONE_TEXTS, Units, units_of
 from emoprobe.analysis.statistics import LEVEL, POWER
+from emoprobe.conversations.variants import text_shift
 
 ACCURACY = 0.5  # of the reference
 TEXT_DEVIATIONS = (0.0, 0.3)  # how far the texts of one variant differ, standard deviation in logits
@@ -31,7 +32,8 @@ NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(41)
 class PowerDesign:
     """One comparison: questions, draws of each, texts of either side, tests of its family.
 
-    A reference of 0 texts adds none. `weight` is the share of the level that belongs to this number of questions.
+    A reference of 0 texts adds none. `weight` is the share of the level that belongs to this number of questions,
+    `asks` how many times the reference is asked each of them, with another text each time.
     """
 
     questions: int
@@ -40,6 +42,7 @@ class PowerDesign:
     reference_texts: int
     tests: int
     weight: float = 1.0
+    asks: int = 1
 
     @property
     def level(self) -> float:
@@ -52,12 +55,15 @@ class PowerDesign:
         return self.texts >= TONE_TEXTS and (self.reference_texts >= TONE_TEXTS or self.reference_texts == 0)
 
     def labels(self) -> tuple[Labels | None, Labels | None]:
-        """Return each question's text, of variant and reference, where the claim is about other texts too."""
+        """Return each question's text, where the claim is about other texts too: (questions,) of the variant, and
+        (questions, asks) of the reference.
+        """
         index = np.arange(self.questions)
-        variant, reference = (
-            index % texts if texts and self.general else None for texts in (self.texts, self.reference_texts)
-        )
-        return variant, reference
+        variant = index % self.texts if self.texts and self.general else None
+        if not (self.reference_texts and self.general):
+            return variant, None
+        shifts = [text_shift(self.reference_texts, ask) for ask in range(self.asks)]
+        return variant, (index[:, None] + np.array(shifts)) % self.reference_texts
 
 
 def marginal(centre: float, deviation: float) -> float:
@@ -76,33 +82,41 @@ class Simulation:
     def __init__(self, design: PowerDesign, deviation: float, seed: int = 0) -> None:
         self.design = design
         self.labels, self.reference_labels = design.labels()
-        sides = [labels for labels in (self.labels, self.reference_labels) if labels is not None]
-        self.units = two_sides(units_of(sides) if sides else None)
+        ours = [] if self.labels is None else [self.labels]
+        theirs = self.reference_labels
+        if theirs is None:
+            self.units = units_of(ours) or Units()
+        elif design.asks == 1:
+            self.units = units_of([*ours, theirs[:, 0]]) or Units()
+        else:
+            self.units = units_of(ours, theirs) or Units()
         # Where a claim is about the texts used, they have no others to deviate from.
         self.deviations = tuple(
             deviation if labels is not None else 0.0 for labels in (self.labels, self.reference_labels)
         )
         generator = np.random.default_rng(seed)
         runs = int(np.clip(ANSWERS // (design.questions * design.draws), *RUNS))
-        shape = (runs, design.questions)
+        shapes = ((runs, design.questions, 1), (runs, design.questions, design.asks))
         counts = (design.texts, max(1, design.reference_texts))
         self.texts = tuple(generator.standard_normal((runs, count)) for count in counts)
-        self.uniform = tuple(
-            generator.random((*shape, design.draws), dtype=np.float32) for _ in ("variant", "reference")
-        )
+        self.uniform = tuple(generator.random((*shape, design.draws), dtype=np.float32) for shape in shapes)
         self.theirs = self._answers(1, ACCURACY)
 
     def _answers(self, side: int, accuracy: float) -> Floats:
-        """Shape (runs, questions): share of draws that are right."""
+        """Shape (runs, questions, asks): share of draws that are right."""
         deviation, labels = self.deviations[side], (self.labels, self.reference_labels)[side]
         level = expit(centre_of(accuracy, deviation) + deviation * self.texts[side]).astype(np.float32)
-        chance = level[:, labels] if labels is not None else level[:, :1]
+        chance = level[:, :1] if labels is None else level[:, labels]
+        chance = chance.reshape(*chance.shape[:2], -1)  # of the variant there is one ask
         shares: Floats = (self.uniform[side] < chance[..., None]).mean(axis=-1)
         return shares
 
     def estimates(self, effect: float, margin: float = math.nan) -> Estimates:
         """Simulate the test where the variant's accuracy is higher by `effect`; one result per run."""
-        return difference(self._answers(0, ACCURACY + effect) - self.theirs, *self.units, margin)
+        differences = self._answers(0, ACCURACY + effect) - self.theirs
+        if self.units.asks == 1:
+            differences = differences.mean(axis=-1)
+        return difference(differences.reshape(len(differences), -1), *self.units.sides, margin)
 
     def power(self, effect: float) -> float:
         """Share of the runs in which the difference is shown after the correction for its family."""
@@ -151,7 +165,7 @@ def text_limit(design: PowerDesign, deviation: float) -> float | None:
     units = [labels for labels in (variant_labels, reference_labels) if labels is not None]
     if len(units) == 2 and np.array_equal(units[0], units[1]):
         units = units[:1]
-    divisions = two_sides(units)
+    divisions = Units(tuple(units)).sides
 
     def accuracies(side: int, labels: Labels | None, accuracy: float) -> Floats:
         own_deviation = deviation if labels is not None else 0.0

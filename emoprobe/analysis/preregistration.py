@@ -13,7 +13,7 @@ from emoprobe.analysis.contrasts import MEASURES, PLANNED, PRIMARY_MEASURE, Cont
 from emoprobe.analysis.looks import looks_of
 from emoprobe.analysis.power import ACCURACY, TEXT_DEVIATIONS, PowerDesign, Simulation, text_limit
 from emoprobe.analysis.probes.probe_design import probe_plan
-from emoprobe.analysis.questions import TONE_TEXTS
+from emoprobe.analysis.questions import TONE_TEXTS, Questions
 from emoprobe.analysis.statistics import LEVEL, POWER
 from emoprobe.analysis.steering.preregistration import planned_tests
 from emoprobe.config.experiment import Config
@@ -83,6 +83,8 @@ def settings(config: Config) -> dict[str, Any]:
         found |= _flat(section, getattr(config, section).described())
     for name, variant in config.variants.items():
         found[f"variants.{name}.valence"] = variant.valence
+        if variant.asks > 1:
+            found[f"variants.{name}.asks"] = variant.asks
         found[f"variants.{name}.texts"] = content_sha256({"texts": variant_texts(config, name)})[:12]
     return {name: value for name, value in found.items() if name not in NAMED}
 
@@ -166,7 +168,7 @@ def deviations(
     if plan.steering != (steering.values() if steering is not None else {}):
         phrases.append("the directions that are steered along, their doses or rules are not the planned ones")
     if table is not None:
-        here, draws = table["sample_id"].nunique(), table["draw"].max()
+        here, draws = table["sample_id"].nunique(), Questions(table).draws
         if here != plan.questions and now["questions"] == plan.questions:
             phrases.append(f"{here} questions have trajectories, not {plan.questions}")
         if len(table) and draws != plan.draws and now["draws"] == plan.draws:
@@ -221,6 +223,7 @@ def _power(config: Config, primary: list[Contrast]) -> list[PowerRow]:
         texts_of(worst.reference),
         len(primary),
         looks_of(config).get(questions, 1.0),
+        config.variants[worst.reference].asks,
     )
     rows = []
     for deviation in TEXT_DEVIATIONS:

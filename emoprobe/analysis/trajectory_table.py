@@ -124,7 +124,8 @@ def _row(folder: Path, variant: str, name: str, config: Config | None, sample: S
         "draw": draw,
         "group": sample.group,
         "valence": known.valence if known else None,
-        "paraphrase": _paraphrase(config, variant, sample_id, sample) if config is not None and known else None,
+        "asks": known.asks if known else None,
+        "paraphrase": _paraphrase(config, variant, name, sample) if config is not None and known else None,
         "question": sample.question or outcome.sample_data.question,
         "gold": gold,
         **_answer(trajectory, state, outcome, gold, sample.choices, _log_p_gold(folder, config)),
@@ -200,12 +201,12 @@ def gold_answer(sample: SampleFile, outcome: Outcome) -> str | None:
     return None if number is None else canonical(number)
 
 
-def _paraphrase(config: Config, variant: str, sample_id: str, sample: SampleFile) -> int | None:
-    """Return the index of a sample's text, by its place in the permutation; None where that is unknown."""
-    index = sample.index
+def _paraphrase(config: Config, variant: str, name: str, sample: SampleFile) -> int | None:
+    """Return the index of a trajectory's text, by its place in the permutation; None where that is unknown."""
+    index, (sample_id, draw) = sample.index, split_draw_id(name)
     if index is None and re.fullmatch(rf"{re.escape(config.dataset.id_prefix)}_\d+", sample_id):
         index = sample_index(sample_id)
-    return None if index is None else paraphrase_index(config, variant, index)
+    return None if index is None else paraphrase_index(config, variant, index, draw)
 
 
 def _efficiency(completion_tokens: int | None, max_tokens: Any, outcome: Outcome) -> float | None:

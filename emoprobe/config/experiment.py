@@ -16,12 +16,13 @@ from emoprobe.config.science.analysis import Analysis, Probes
 from emoprobe.config.science.capture import Capture
 from emoprobe.config.science.dataset import Dataset
 from emoprobe.config.science.features import Features
+from emoprobe.config.science.formats import reformatted
 from emoprobe.config.science.generation import Backend, Generation
 from emoprobe.config.science.graders import GraderName, Graders, LogprobGrader, complete, name_of
 from emoprobe.config.science.model import Model
 from emoprobe.config.science.prompt import Prompt, Variant
 from emoprobe.config.science.steering import Steering
-from emoprobe.config.section import CONTROL, Added, Extent, Section, check_name
+from emoprobe.config.section import CONTROL, Added, Extent, Section, check_name, format_name, is_format
 
 
 class Experiment(Section):
@@ -107,6 +108,33 @@ class Config(Section):
         unknown = [name for name in self.analysis.references or [] if name not in self.variants]
         if unknown:
             raise ValueError(f"analysis.references names {', '.join(unknown)}, which is no variant")
+        return self
+
+    @model_validator(mode="after")
+    def _add_formats(self) -> Config:
+        """Add a variant for each format of the prompt; a resolved config has them already."""
+        wanted = self.prompt.formats
+        templates = reformatted(self.prompt.template, self.experiment.seed) if wanted else []
+        if wanted > len(templates):
+            raise ValueError(f"prompt.formats = {wanted}: prompt.template has {len(templates)} other formats")
+        formats = {format_name(number + 1): Variant(template=text) for number, text in enumerate(templates[:wanted])}
+        for name, variant in self.variants.items():
+            if is_format(name) and formats.get(name) != variant:
+                raise ValueError(
+                    f"variants.{name}: variants of that name are made by prompt.formats = {wanted}; remove or rename it"
+                )
+        self.variants.update(formats)
+        return self
+
+    @model_validator(mode="after")
+    def _texts_for_every_ask(self) -> Config:
+        for name, variant in self.variants.items():
+            source = self.variants.get(variant.scramble or "", variant)
+            if variant.asks > 1 and variant.asks > len(source.paraphrases):
+                raise ValueError(
+                    f"variants.{name}.asks = {variant.asks}: every ask of a question has another text, and there are "
+                    f"{len(source.paraphrases)}"
+                )
         return self
 
     @property

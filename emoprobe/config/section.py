@@ -74,6 +74,7 @@ class Section(BaseModel):
 
 CONTROL = "control"
 FILLER = "filler"
+_FORMAT = re.compile(r"reformatted-[1-9]\d*")
 # Folders of an experiment that hold something other than a variant.
 RESERVED_NAMES = frozenset(
     {"activations", "benchmarks", "features", "figures", "logs", "probes", "samples", "steering", "tables", "models"}
@@ -84,6 +85,16 @@ MAX_NAME = 64
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*|(?:https?|ftp|all|no)_proxy")
 # A run of capitals and digits as long as this, such as an access key of AWS.
 _LIKE_A_KEY = re.compile(r"(?=.*\d)[A-Z0-9]{16,}")
+
+
+def format_name(number: int) -> str:
+    """Return the name of the variant that has a format of the prompt, counted from 1."""
+    return f"reformatted-{number}"
+
+
+def is_format(name: str) -> bool:
+    """Return whether a variant has the prompt of control in another format (`prompt.formats`)."""
+    return _FORMAT.fullmatch(name) is not None
 
 
 def check_name(name: str) -> str:

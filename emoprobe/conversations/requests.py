@@ -23,7 +23,7 @@ def continued_seed(seed: int) -> int:
 
 
 def chat_request(config: Config, model: str, variant: str, sample: Sample, draw: int = 1) -> dict[str, Any]:
-    """The request of one draw (from 1) of one pair, with messages; draws differ in their seed alone.
+    """The request of one draw (from 1) of one pair, with messages; draws of one ask differ in their seed alone.
 
     Raises:
         VariantError: the variant's transform failed, or its scramble names no variant with texts.
@@ -31,7 +31,7 @@ def chat_request(config: Config, model: str, variant: str, sample: Sample, draw:
     generation = config.generation
     body: dict[str, Any] = {
         "model": model,
-        "messages": opening_messages(config, variant, sample.question, sample.index),
+        "messages": opening_messages(config, variant, sample.question, sample.index, draw),
         "max_tokens": generation.max_tokens,
         "temperature": generation.temperature,
         "top_p": generation.top_p,

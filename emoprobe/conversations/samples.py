@@ -10,7 +10,7 @@ from pathlib import Path
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.dataset import Dataset
-from emoprobe.config.section import is_local
+from emoprobe.config.section import is_format, is_local
 from emoprobe.conversations.sources import DataError, Row, kind_of, open_source
 from emoprobe.conversations.sources.data_source import paths_sha256
 from emoprobe.conversations.sources.files import is_file
@@ -28,10 +28,17 @@ def sample_ids(dataset: Dataset) -> list[str]:
 
 
 def experiment_pairs(config: Config) -> list[tuple[str, str]]:
-    """Variant and folder name of every trajectory of an experiment, all draws of each sample."""
-    draws = range(1, config.generation.draws + 1)
-    names = [draw_id(sample, draw) for sample in sample_ids(config.dataset) for draw in draws]
-    return [(variant, name) for variant in config.variants for name in names]
+    """Variant and folder name of every trajectory of an experiment, all draws of each sample.
+
+    A variant that is asked k times has k times as many draws: first all those of the first ask, then those of the next.
+    """
+    draws = config.generation.draws
+    return [
+        (name, draw_id(sample, draw))
+        for name, variant in config.variants.items()
+        for sample in sample_ids(config.dataset)
+        for draw in range(1, draws * variant.asks + 1)
+    ]
 
 
 def known_pairs(config: Config | None, there: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -52,26 +59,30 @@ def known_pairs(config: Config | None, there: Iterable[tuple[str, str]]) -> list
     if {"samples", "id_prefix"} <= config.dataset.model_fields_set:
         known = set(sample_ids(config.dataset))
         draws = config.generation.draws if "draws" in config.generation.model_fields_set else sys.maxsize
+        asks = {name: variant.asks for name, variant in config.variants.items()}
         split = ((pair, *split_draw_id(pair[1])) for pair in pairs)
-        pairs = [pair for pair, sample, draw in split if sample in known and draw <= draws]
+        pairs = [pair for pair, sample, draw in split if sample in known and draw <= draws * asks.get(pair[0], 1)]
     return pairs
 
 
 def captured_pairs(config: Config) -> list[tuple[str, str]]:
-    """Those of the pairs whose activations are captured: every draw of the first `capture.samples` questions."""
+    """Those of the pairs whose activations are captured: the first `capture.samples` questions, asked once."""
     return _first_pairs(config, config.capture.samples) if config.capture.enabled else []
 
 
 def token_pairs(config: Config) -> list[tuple[str, str]]:
-    """Those of the pairs whose every token is captured: every draw of the first `features.samples` questions."""
+    """Those of the pairs whose every token is captured: the first `features.samples` questions, asked once."""
     return _first_pairs(config, config.features.samples) if config.features.enabled else []
 
 
 def _first_pairs(config: Config, samples: int | None) -> list[tuple[str, str]]:
+    """The first questions with every draw of the first ask, which every variant has; without formats of the prompt."""
+    split = ((pair, *split_draw_id(pair[1])) for pair in experiment_pairs(config))
     return [
-        (variant, name)
-        for variant, name in experiment_pairs(config)
-        if samples is None or sample_index(split_draw_id(name)[0]) < samples
+        pair
+        for pair, sample, draw in split
+        if (samples is None or sample_index(sample) < samples) and draw <= config.generation.draws
+        if not is_format(pair[0])
     ]
 
 

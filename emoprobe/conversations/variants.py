@@ -10,6 +10,7 @@ import json
 import random
 from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -75,21 +76,47 @@ def scrambled(text: str, seed: int) -> str:
     return " ".join(shuffled)
 
 
-def paraphrase_index(config: Config, name: str, index: int) -> int | None:
+def paraphrase_index(config: Config, name: str, index: int, draw: int = 1) -> int | None:
     """Return the index of the variant's text for the sample at `index` (from 0) of the permutation; None for no text.
 
-    All draws of a question get the same text.
+    All draws of one ask get the same text (`variants.NAME.asks`).
     """
     texts = variant_texts(config, name)
-    return _text_number(config, len(texts), index) if texts else None
+    return _text_number(config, len(texts), index, ask_of(config, draw)) if texts else None
 
 
-def _text_number(config: Config, texts: int, index: int) -> int:
+def ask_of(config: Config, draw: int) -> int:
+    """Return which ask, from 0, a draw (from 1) belongs to."""
+    return (draw - 1) // config.generation.draws
+
+
+def _text_number(config: Config, texts: int, index: int, ask: int) -> int:
     """Return which of so many texts a sample gets; variants of as many texts give it those of the same number."""
     block, place = divmod(index, texts)
+    place = (place + text_shift(texts, ask)) % texts
     if config.prompt.text_order == "cyclic":
         return place
     return _permutation(config.experiment.seed, texts, block)[place]
+
+
+@cache
+def text_shift(texts: int, ask: int) -> int:
+    """Return how far along the order of the texts an ask (from 0) is from the first one.
+
+    Each ask is in the middle of the largest gap between those before it: so a question never has a text twice, more
+    asks change nothing for those before them, and few questions share a text.
+
+    Raises:
+        ValueError: there are fewer texts than asks.
+    """
+    if ask >= texts:
+        raise ValueError(f"{ask + 1} asks need as many texts, and there are {texts}")
+    shifts = [0]
+    for _ in range(ask):
+        ends = [*sorted(shifts), texts]
+        gap, start = max((end - start, -start) for start, end in pairwise(ends))
+        shifts.append(-start + gap // 2)
+    return shifts[-1]
 
 
 @cache
@@ -104,7 +131,7 @@ def _permutation(seed: int, texts: int, block: int) -> list[int]:
     return order
 
 
-def opening_messages(config: Config, name: str, question: str, index: int) -> list[Message]:
+def opening_messages(config: Config, name: str, question: str, index: int, draw: int = 1) -> list[Message]:
     """The messages that open the conversation of one variant on one sample.
 
     Args:
@@ -112,16 +139,22 @@ def opening_messages(config: Config, name: str, question: str, index: int) -> li
         name: the variant.
         question: the sample's question.
         index: the sample's place in the permutation, from 0, which decides the text (`prompt.text_order`).
+        draw: which completion of the pair, from 1, which decides it where the variant is asked several times.
 
     Raises:
         VariantError: the variant's transform failed, or its scramble names no variant with texts.
     """
     variant = config.variants[name]
-    messages = base_messages(config.prompt, question)
+    prompt = config.prompt
+    if variant.template is not None:
+        prompt = prompt.model_copy(update={"template": variant.template})
+    messages = base_messages(prompt, question)
     if variant.transform is not None:
         return apply_transform(name, variant.transform, messages)
     texts = variant_texts(config, name)
-    return place(messages, texts[_text_number(config, len(texts), index)], variant.placement) if texts else messages
+    if not texts:
+        return messages
+    return place(messages, texts[_text_number(config, len(texts), index, ask_of(config, draw))], variant.placement)
 
 
 def place(messages: list[Message], text: str, placement: str) -> list[Message]:
@@ -185,13 +218,15 @@ def load_transform(name: str, reference: str) -> Callable[[list[Message]], Any]:
 
 
 def identity(config: Config, name: str) -> str:
-    """Return what a variant's trajectories depend on: its texts and placement, or the source of its transform.
+    """Return what a variant's trajectories depend on: its texts and placement, its template, or its transform's source.
 
     Valence and arousal are left out: they are labels for the analysis. A scrambled variant has the texts that it
     places, so that another text of its source, or another seed, makes it anew. What cannot be found is left to the
     checks of a plan.
     """
     variant = config.variants[name]
+    if variant.template is not None:
+        return json.dumps(["template", variant.template])
     if variant.transform is None:
         try:
             texts = variant_texts(config, name)

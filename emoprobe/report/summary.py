@@ -26,6 +26,7 @@ from emoprobe.results.tables import read_table
 
 # Table → the key that its rows have in `report.json`, if they are part of it.
 OPTIONAL = {
+    "format_noise": "format_noise",
     "probe_tests": "probes",
     "probe_transfer": None,
     "steering_tests": "steering",
@@ -117,7 +118,16 @@ def statements(
     changed = [] if plan is None else deviations(plan, config, trajectories, now)
     written = read_registrations(layout.registrations)
     limits = [
-        *data_limits(trajectories, tables["accuracy"], tests, tables["consistency"], plan, changed, written),
+        *data_limits(
+            trajectories,
+            tables["accuracy"],
+            tests,
+            tables["consistency"],
+            plan,
+            changed,
+            written,
+            tables.get("format_noise"),
+        ),
         *hardware_limits(trajectories, config, model_settings(layout)),
         *prompt_limits(RunMetadata.of(layout).prompt, trajectories),
         *folder_limits(layout, config, trajectories),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from emoprobe.analysis import behaviour
+from emoprobe.analysis.format_noise import format_noise
 from emoprobe.analysis.looks import registered_looks, weight_of
 from emoprobe.analysis.paired_tests import outcomes_of, paired_tests
 from emoprobe.config.experiment import Config
@@ -23,4 +24,5 @@ def analyze_behaviour(config: Config, layout: Layout) -> None:
     write_table(layout, "paired_tests", paired_tests(table, margin, references, contrasts, weight, outcomes_of(config)))
     write_table(layout, "characteristics", behaviour.characteristics(table, references, weight))
     write_table(layout, "consistency", behaviour.consistency(table))
+    write_table(layout, "format_noise", format_noise(table, references, weight))
     write_table(layout, "workers", behaviour.workers(table))

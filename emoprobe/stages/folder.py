@@ -98,11 +98,12 @@ def _config(said: Config, layout: Layout, pairs: list[tuple[str, str]]) -> Confi
     """
     there = {variant for variant, _ in pairs}
     names = [*(name for name in (CONTROL, FILLER) if name in there), *sorted(there - {CONTROL, FILLER})]
-    drawn = [split_draw_id(name) for _, name in pairs]
+    drawn = [(variant, *split_draw_id(name)) for variant, name in pairs]
+    asks = {name: variant.asks for name, variant in said.variants.items()}
     counted: dict[str, dict[str, Any]] = {
         "experiment": {"name": layout.root.resolve().name},
-        "dataset": {"samples": len({sample for sample, _ in drawn})},
-        "generation": {"draws": max(draw for _, draw in drawn)},
+        "dataset": {"samples": len({sample for _, sample, _ in drawn})},
+        "generation": {"draws": max(-(-draw // asks.get(variant, 1)) for variant, _, draw in drawn)},
     }
     update: dict[str, Any] = {}
     for section, values in counted.items():

@@ -59,7 +59,7 @@ class Inputs:
 
     def answer(self, variant: str, name: str) -> list[Input]:
         """Return the inputs of an answer: its question and the analysis plan."""
-        return self._asked(self._answer_files(variant, name), self.triggers.trajectories[variant], name)
+        return self._asked(self._answer_files(variant, name), self.triggers.trajectory(variant, name), name)
 
     def steered(self, condition: str, variant: str, name: str) -> list[Input]:
         """Return the inputs of a steered answer: its question, the analysis plan and its direction, if any."""
@@ -82,7 +82,7 @@ class Inputs:
         """
         answer = self._answer_files(variant, name)
         state = self.targets.layout.pair(variant, name) / STATE
-        return [self._after(state, answer, self.triggers.trajectories[variant], outputs, made_from)]
+        return [self._after(state, answer, self.triggers.trajectory(variant, name), outputs, made_from)]
 
     def outcomes(self, variant: str, name: str) -> list[Input]:
         """Return the inputs of what graders ask the model about an answer."""

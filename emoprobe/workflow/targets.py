@@ -384,7 +384,7 @@ def budget(study: Study, experiments: Mapping[str, Targets]) -> str:
             "tokens": (len(targets.pairs) + steered) * config.generation.max_tokens,
             "activation folders": len(targets.captured) + len(targets.tokens_of),
         }
-        lines.append(f"  {name}: {_counted(counts)}")
+        lines.append(f"  {name}: {_counted(counts)}{_more(config)}")
         total = {key: total[key] + counts[key] for key in total}
     if len(lines) == 1:
         return f"{lines[0].strip()}; {_servers(study)}"
@@ -417,6 +417,13 @@ def _counted(counts: dict[str, int]) -> str:
     return (
         f"{counts['trajectories']:,} trajectories{steered} of at most {counts['tokens']:,} new tokens in all{captures}"
     )
+
+
+def _more(config: Config) -> str:
+    """Say what takes more trajectories than one for each variant and question."""
+    parts = [f"{name} asked {variant.asks} times" for name, variant in config.variants.items() if variant.asks > 1]
+    parts += [_plural(config.prompt.formats, "format")] if config.prompt.formats else []
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def _servers(study: Study) -> str:

@@ -18,6 +18,7 @@ from emoprobe.config.experiment import Config
 from emoprobe.conversations import samples, variants
 from emoprobe.models import source as models
 from emoprobe.models.autoencoders import identity as weights_identity
+from emoprobe.results.layout import split_draw_id
 from emoprobe.workflow.code import code_digest
 
 EXECUTION = {
@@ -87,6 +88,12 @@ class Triggers:
     features: str
     references: str
     experiment: str
+    draws: int
+
+    def trajectory(self, variant: str, name: str) -> str:
+        """Return the digest of one trajectory by its folder; of a further ask, with another text, it names which."""
+        ask = (split_draw_id(name)[1] - 1) // self.draws
+        return self.trajectories[variant] + (f" ask {ask + 1}" if ask else "")
 
     @classmethod
     def of(cls, config: Config) -> Triggers:
@@ -120,6 +127,7 @@ class Triggers:
             features=digest([config.features.chosen, config.features.contexts]),
             references=digest(references_of(list(config.variants), config.analysis.references)),
             experiment=digest(described, ordered=True),  # the files show the order of variants
+            draws=config.generation.draws,
         )
 
 

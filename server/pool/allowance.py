@@ -89,8 +89,7 @@ def pair_allowance(config: Config, layout: Layout) -> Allowance:
             or _capture_failed(layout.activations(variant, sample))
         }
 
-    pairs = len(config.variants) * config.dataset.samples * config.generation.draws
-    return Allowance(config.generation.allowed_failures, pairs, recorded)
+    return Allowance(config.generation.allowed_failures, len(experiment_pairs(config)), recorded)
 
 
 def steering_allowance(config: Config, layout: Layout, steered: Iterable[tuple[str, str, str]]) -> Allowance:

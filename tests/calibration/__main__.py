@@ -34,12 +34,18 @@ def jobs(runs: int) -> dict[str, Callable[[], list[Row]]]:
         found[f"accuracy: {name}"] = partial(behaviour.rows, name, scene, runs, SEED)
     for name, scene in (behaviour.text_scenes() | behaviour.selected_scenes()).items():
         found[f"texts: {name}"] = partial(behaviour.rows, name, scene, runs, SEED)
+    for name, scene in behaviour.asked_scenes().items():
+        found[f"asks: {name}"] = partial(behaviour.rows, name, scene, runs, SEED)
+    for name, (scene, within) in behaviour.format_scenes().items():
+        found[f"formats: {name}"] = partial(behaviour.format_rows, name, scene, within, runs, SEED)
     for mixture in mixtures.MIXTURES:
         found[f"mixtures: {mixture}"] = partial(_mixture_rows, mixture, 5 * runs)
     for name, rule in behaviour.stopping_rules().items():
         found[f"stopping: {name}"] = partial(behaviour.stopping_rows, name, rule, runs, SEED)
     for name, (scene, comparison) in behaviour.planted_scenes().items():
         found[f"planted: {name}"] = partial(behaviour.planted_rows, name, scene, comparison, runs, SEED)
+    for effect in (0.0, 0.05, 0.1, 0.15):
+        found[f"default run: {100 * effect:g} points"] = partial(behaviour.default_rows, effect, runs, SEED)
     for number, (design, deviation) in enumerate(behaviour.DESIGNS):
         found[f"power: design {number + 1}"] = partial(behaviour.power_rows, design, deviation, runs, SEED)
     for world in probes.WORLDS:
@@ -78,7 +84,7 @@ def main() -> int:
     parser.add_argument(
         "--only",
         default="",
-        help="a part of the names: accuracy, texts, mixtures, stopping, planted, power, outcomes, probes, steering, features, coverage, a world",
+        help="a part of the names: accuracy, texts, asks, formats, mixtures, stopping, planted, default run, power, outcomes, probes, steering, features, coverage, a world",
     )
     arguments = parser.parse_args()
     chosen = {name: job for name, job in jobs(arguments.runs).items() if arguments.only in name}

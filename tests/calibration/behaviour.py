@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from emoprobe.analysis.behaviour import characteristics
+from emoprobe.analysis.format_noise import format_noise
 from emoprobe.analysis.paired_tests import paired_tests
 from emoprobe.analysis.power import ACCURACY, PowerDesign, Simulation
 from emoprobe.analysis.statistics import LEVEL
@@ -178,6 +179,59 @@ def planted_scenes() -> dict[str, tuple[Scene, str]]:
     }
 
 
+def asked_scenes() -> dict[str, Scene]:
+    """The filler is asked three times as often, and no tone differs from it; neighbours have worse data."""
+    return {
+        "filler 3 times, a text each, n = 432": Scene(432, (0.5,) * 8, texts=ONE_EACH, asks=3),
+        "filler 3 times, texts differ by 0.3, n = 480": Scene(
+            480, (0.5,) * 8, texts=ONE_EACH, text_deviation=0.3, asks=3
+        ),
+        "filler 3 times, 64 texts that differ by 0.5, n = 64": Scene(64, texts=64, text_deviation=0.5, asks=3),
+        "filler 3 times, 24 texts that differ by 0.5, n = 400": Scene(400, texts=24, text_deviation=0.5, asks=3),
+        "filler twice, 8 texts, n = 64": Scene(64, text_deviation=0.5, asks=2),
+        "filler 3 times, 2 draws, failures, groups, n = 128": Scene(
+            128, texts=64, text_deviation=0.3, draws=2, failures=0.02, groups=40, group_interaction=0.5, asks=3
+        ),
+        "filler 3 times, one tone's wrong answers absent, n = 200": Scene(
+            200, texts=64, text_deviation=0.3, asks=3, absent=0.5
+        ),
+        "filler 3 times, skewed tones, 64 texts, n = 200": Scene(200, mixture=SKEWED, texts=64, asks=3),
+    }
+
+
+def format_scenes() -> dict[str, tuple[Scene, bool]]:
+    """Formats of the prompt beside tones, and whether every tone is within their noise or none is."""
+    large = (0.5, 0.75, 0.45, 0.52)
+    return {
+        "formats do nothing, no tone does, n = 400": (Scene(400, formats=(0.5,) * 4, texts=64), False),
+        "tones do as much as the largest format, n = 400": (
+            Scene(400, (0.75, 0.25, 0.75, 0.25), formats=large, texts=64, text_deviation=0.3),
+            False,
+        ),
+        "tones do as much as every format, one text, n = 64": (
+            Scene(64, (0.7,) * 4, formats=(0.7,) * 8, texts=1),
+            False,
+        ),
+        "a format does 25 points and no tone anything, n = 400": (
+            Scene(400, formats=large, texts=ONE_EACH, difficulty=1.5),
+            True,
+        ),
+    }
+
+
+def format_rows(name: str, scene: Scene, within: bool, runs: int, seed: int) -> list[Row]:
+    """How often a tone is called within format noise: any where none is, or one where all are."""
+    generator = np.random.default_rng(seed)
+    found = []
+    for _ in range(runs):
+        tones = format_noise(simulate(scene, generator)).query("kind == 'tone'")["within"].astype(bool)
+        found.append(tones.mean() if within else float(tones.any()))
+    share = float(np.mean(found))
+    if within:
+        return [Row("told", "within format noise", name, runs, share, least(runs))]
+    return [Row("false", "within format noise", name, runs, share, most(runs))]
+
+
 def margin_scenes() -> dict[str, Scene]:
     """Every tone differs from its reference by the margin exactly: none is equivalent."""
     low, high = (0.5,) * 4, (0.6,) * 4
@@ -305,6 +359,38 @@ def run_stopping(rule: Stopping, runs: int, seed: int) -> Tally:
 def planted_rows(name: str, scene: Scene, comparison: str, runs: int, seed: int) -> list[Row]:
     """How often the planted difference is shown."""
     return [Row("told", "different", name, runs, share_shown(scene, comparison, runs, seed), least(runs))]
+
+
+# The planned contrasts of config/config.yaml: six tones against six, and the hint, which has no valence, against filler.
+HINT = "tone12"
+DEFAULT_CONTRASTS = [["negative", "positive"], [HINT, "filler"]]
+
+
+def default_run(effect: float, difficulty: float = 1.0) -> Scene:
+    """The design of config/config.yaml: 64 questions, each with its own text, of which a third is solved.
+
+    Negative tones are below the positive ones by the effect, and the hint is below the filler.
+    """
+    solved = 1 / 3
+    tones = (solved - effect / 2,) * 6 + (solved + effect / 2,) * 6
+    return Scene(64, (*tones, solved - effect), solved, solved, texts=64, text_deviation=0.3, difficulty=difficulty)
+
+
+def default_rows(effect: float, runs: int, seed: int) -> list[Row]:
+    """How often each planned contrast of the default run has each verdict, where both differ by the effect."""
+    generator = np.random.default_rng(seed)
+    said: Counter[tuple[str, str]] = Counter()
+    for _ in range(runs):
+        tests = paired_tests(simulate(default_run(effect), generator), MARGIN, [], DEFAULT_CONTRASTS)
+        said.update((one.about.removeprefix("accuracy:"), one.verdict) for one in comparisons(tests, MARGIN))
+    rows = []
+    for (contrast, verdict), count in sorted(said.items()):
+        world = f"default run, {100 * effect:g} points: {contrast}"
+        # What is described has no limit; where nothing differs, that nothing is called different has one.
+        false = verdict in DIFFERENT and not effect
+        share = count / runs
+        rows.append(Row("false" if false else "told", verdict, world, runs, share, most(runs) if false else 0.0))
+    return rows
 
 
 def share_shown(scene: Scene, comparison: str, runs: int, seed: int) -> float:

@@ -13,7 +13,7 @@ from scipy.special import expit
 
 from emoprobe.analysis.estimates import Estimates, difference
 from emoprobe.analysis.power import centre_of
-from emoprobe.analysis.questions import TONE_TEXTS, two_sides, units_of
+from emoprobe.analysis.questions import TONE_TEXTS, units_of
 from emoprobe.analysis.statistics import LEVEL, holm
 from tests.calibration.allowance import least, most
 from tests.calibration.rows import Row
@@ -62,10 +62,9 @@ def claims(mixture: str, texts: int, questions: int, tones: int, runs: int, seed
     truth = float(chances @ points)
     generator = np.random.default_rng(seed)
     text = np.arange(questions) % texts
-    divisions = units_of([text, text])
-    if divisions is None:
+    units = units_of([text, text])
+    if units is None:
         raise ValueError(f"{texts} texts are fewer than {TONE_TEXTS}")
-    units = two_sides(divisions)
     level = expit(centre_of(accuracy, 1.0) + generator.normal(0, 1, (runs, questions)))
     filler = (generator.random((runs, questions)) < level).astype(float)
     found: list[Estimates] = []
@@ -74,7 +73,7 @@ def claims(mixture: str, texts: int, questions: int, tones: int, runs: int, seed
         share = np.where(moved > 0, moved / (1 - accuracy), moved / accuracy)[:, text]
         chance = np.where(share > 0, level + share * (1 - level), level * (1 + share))
         answers = (generator.random((runs, questions)) < chance).astype(float)
-        found.append(difference(answers - filler, *units, MARGIN))
+        found.append(difference(answers - filler, *units.sides, MARGIN))
     p, p_equivalent = (
         np.apply_along_axis(holm, 0, np.array([getattr(each, name) for each in found]))
         for name in ("p", "p_equivalent")

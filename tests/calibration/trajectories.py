@@ -15,6 +15,8 @@ import pandas as pd
 from scipy.special import expit
 
 from emoprobe.analysis.power import NODES, WEIGHTS, centre_of
+from emoprobe.config.section import format_name, is_format
+from emoprobe.conversations.variants import text_shift
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Scene:
         mixture: kinds of texts of a tone, each with its probability and by how much it moves the accuracy.
         absent: share of the first tone's wrong trajectories that the folder lacks.
         lengthened: share of the tones' wrong answers that are cut off as well, as a tone makes answers longer.
+        asks: of the filler, each with another of its texts.
+        formats: accuracies of control's prompt in other formats.
     """
 
     questions: int
@@ -60,6 +64,8 @@ class Scene:
     mixture: tuple[tuple[float, float], ...] = ()
     absent: float = 0.0
     lengthened: float = 0.0
+    asks: int = 1
+    formats: tuple[float, ...] = ()
     name: str = field(default="", compare=False)
 
     @property
@@ -68,7 +74,8 @@ class Scene:
         found = {"control": self.control}
         if self.filler is not None:
             found["filler"] = self.filler
-        return found | {f"tone{number}": accuracy for number, accuracy in enumerate(self.tones)}
+        found |= {f"tone{number}": accuracy for number, accuracy in enumerate(self.tones)}
+        return found | {format_name(number): accuracy for number, accuracy in enumerate(self.formats, 1)}
 
     @property
     def valences(self) -> dict[str, str]:
@@ -78,10 +85,15 @@ class Scene:
 
     def texts_of(self, variant: str) -> int:
         """How many texts a variant has; 0: none."""
-        if variant == "control":
+        if variant == "control" or is_format(variant):
             return 0
         texts = self.filler_texts or self.texts if variant == "filler" else self.texts
-        return min(texts, self.questions)
+        # Asks are as far apart as the power of two allows that is at least their number (`text_shift`).
+        return min(texts, self.questions << (self.asks_of(variant) - 1).bit_length())
+
+    def asks_of(self, variant: str) -> int:
+        """How many times a variant is asked each question."""
+        return self.asks if variant == "filler" else 1
 
     def strict(self, variant: str) -> float:
         """The true strict accuracy of a variant."""
@@ -107,7 +119,6 @@ def simulate(scene: Scene, generator: np.random.Generator) -> pd.DataFrame:
 
     Its `attrs` have the true strict accuracy of each variant with the texts that were drawn, under `here`.
     """
-    shape = (scene.questions, scene.draws)
     difficulty = generator.normal(0, scene.difficulty, scene.questions)
     index = np.arange(scene.questions)
     group = index if scene.groups is None else generator.integers(0, scene.groups, scene.questions)
@@ -117,12 +128,16 @@ def simulate(scene: Scene, generator: np.random.Generator) -> pd.DataFrame:
         several = texts > 1
         deviation = scene.text_deviation if several else 0.0
         own = generator.normal(0, 1, max(1, texts))
-        text = index % max(1, texts)
+        shifts = [text_shift(max(1, texts), ask) for ask in range(scene.asks_of(variant))]
+        # The text of each question and ask.
+        text = (index[:, None] + np.array(shifts)) % max(1, texts)
+        shape = (scene.questions, scene.draws * len(shifts))
         spread = math.sqrt(scene.difficulty**2 + scene.interaction**2 + scene.group_interaction**2 + deviation**2)
-        level = centre_of(accuracy, spread) + difficulty + deviation * own[text]
-        level = level + generator.normal(0, scene.interaction, scene.questions) if scene.interaction else level
+        asked = centre_of(accuracy, spread) + difficulty
+        asked = asked + generator.normal(0, scene.interaction, scene.questions) if scene.interaction else asked
         if scene.group_interaction:
-            level = level + generator.normal(0, scene.group_interaction, scene.groups or scene.questions)[group]
+            asked = asked + generator.normal(0, scene.group_interaction, scene.groups or scene.questions)[group]
+        level = asked[:, None] + deviation * own[text]
         chance = expit(level)
         of_text = _accuracies(centre_of(accuracy, spread) + deviation * own, spread**2 - deviation**2)
         if scene.mixture and variant.startswith("tone"):
@@ -131,22 +146,24 @@ def simulate(scene: Scene, generator: np.random.Generator) -> pd.DataFrame:
             share = np.where(moved > 0, moved / (1 - accuracy), moved / accuracy)
             chance, of_text = _moved(chance, share[text]), _moved(of_text, share)
         here[variant] = float(of_text[text].mean()) * scene.counted(variant)
-        right = generator.random(shape) < chance[:, None]
+        right = generator.random(shape) < np.repeat(chance, scene.draws, axis=1)
         cut = generator.random(shape) < (scene.control_cut if variant == "control" else scene.cut)
         if scene.lengthened and variant.startswith("tone"):
             cut = cut | (~right & (generator.random(shape) < scene.lengthened))
         unmarked = generator.random(shape) < scene.unmarked
         failed = generator.random(shape) < scene.failures
         # A text without deviation has the mean length of the others: E exp(dz) = exp(d²/2).
-        own_length = deviation * own[text] if several else np.full(scene.questions, scene.text_deviation**2 / 2)
-        length = np.exp(4 + 0.3 * difficulty[:, None] + own_length[:, None] + generator.normal(0, 0.3, shape))
+        own_length = deviation * own[text] if several else np.full(text.shape, scene.text_deviation**2 / 2)
+        own_length = np.repeat(own_length, scene.draws, axis=1)
+        length = np.exp(4 + 0.3 * difficulty[:, None] + own_length + generator.normal(0, 0.3, shape))
         blocks.append(
             {
                 "variant": np.full(shape, variant),
                 "sample_id": np.broadcast_to(index[:, None], shape),
                 "group": np.broadcast_to(group[:, None] if scene.groups else np.nan, shape),
-                "draw": np.broadcast_to(np.arange(1, scene.draws + 1), shape),
-                "paraphrase": np.broadcast_to(text[:, None] if texts else np.nan, shape),
+                "asks": np.full(shape, len(shifts)),
+                "draw": np.broadcast_to(np.arange(1, shape[1] + 1), shape),
+                "paraphrase": np.repeat(text, scene.draws, axis=1) if texts else np.full(shape, np.nan),
                 "correct": np.where(failed, np.nan, right & ~cut & ~unmarked),
                 "lenient": np.where(failed, np.nan, right),
                 "truncated": np.where(failed, np.nan, cut),

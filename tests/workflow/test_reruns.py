@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from emoprobe.results.tables import read_table
+from tests.conftest import VARIANTS
 from tests.workspace import Workspace, copy_of_code, jobs_in
 
 ANALYSIS = {"tabulate_trajectories": 1, "analyze_behaviour": 1, "draw_figures": 1, "report_experiment": 1}
@@ -42,6 +45,8 @@ NAG = "You keep getting this wrong."
         ),
         ({"variants": {"frustration": {"text": NAG, "valence": "neutral"}}}, {"describe_experiment": 1, **ANALYSIS}),
         ({"generation": {"draws": 3}}, {"generate": 2 * 16, **NEW}),
+        ({"prompt": {"formats": 2}}, {"generate": 2 * 4, **NEW}),
+        ({"variants": {"calm": {**VARIANTS["calm"], "asks": 2}}}, {"generate": 4, **NEW}),
         ({"generation": {"allowed_failures": 0.25}}, DESCRIBED),
         ({"probes": {"folds": 3}}, DESCRIBED),  # without captures
         ({"analysis": {"margin": 0.2}}, {**COMPARED, **DESCRIBED}),
@@ -97,6 +102,32 @@ CHANGED_CODE: dict[str, dict[str, int]] = {
     "analysis/probes/auroc.py": {},
     "results/atomic.py": {},
 }
+
+
+def test_asks_and_formats_are_made_once_and_told(after: Callable[..., Workspace]) -> None:
+    texts = [f"This is text {number}." for number in range(4)]
+    workspace = after(prompt={"formats": 1}, variants={"filler": {"texts": texts, "asks": 2}})
+    workspace.run()
+    root = workspace.layout.root
+    told = {one["about"]: one["text"] for one in json.loads((root / "report.json").read_text())["statements"]}
+    assert "filler 2 times" in told["data:asks"]
+    assert "1 other format of control's prompt" in told["data:formats"]
+    table = read_table(root, "trajectories")
+    assert table[table["variant"] == "filler"].groupby("sample_id")["paraphrase"].nunique().eq(2).all()
+    assert workspace.planned() == {}
+    second = workspace.layout.pair("filler", "gsm8k_0001-d2") / "trajectory.jsonl"
+    before = second.read_bytes()
+    second.unlink()
+    workspace.run(str(second.relative_to(workspace.folder)))
+    assert second.read_bytes() == before
+    workspace.config["variants"]["filler"]["asks"] = 3
+    assert workspace.planned()["generate"] == 4
+    workspace.config["variants"]["filler"]["asks"] = 1
+    assert "generate" not in workspace.planned()
+    # The second draw was the second ask, with another text: of the filler only the first draw stays.
+    workspace.config["variants"]["filler"]["asks"] = 2
+    workspace.config["generation"]["draws"] = 2
+    assert workspace.planned()["generate"] == 5 * 4 + 3 * 4
 
 
 def test_changed_code_plans_what_it_computes(after: Callable[..., Workspace], tmp_path: Path) -> None:

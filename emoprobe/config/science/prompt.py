@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from emoprobe.config.section import Added, Section, Text
+from emoprobe.config.section import Added, Extent, Section, Text
 
 
 class Example(Section):
@@ -52,6 +52,15 @@ class Prompt(Section):
         "as in version 0.2.",
     )
 
+    formats: Annotated[int, Extent, Added] = Field(
+        0,
+        ge=0,
+        le=32,
+        description="Number of formats: variants `reformatted-1`, `-2` … without a text, whose template has other "
+        "labels, separators and line breaks around the same words. They show how far the format alone moves accuracy; "
+        "each takes as many trajectories as `control`.",
+    )
+
     @field_validator("date", mode="before")
     @classmethod
     def _date(cls, date: Any) -> Any:
@@ -72,21 +81,30 @@ class Prompt(Section):
     @field_validator("template")
     @classmethod
     def _template(cls, template: str) -> str:
-        try:
-            fields = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
-        except ValueError as error:
-            raise ValueError(f"is no format string ({error}); write {{{{ and }}}} for literal braces") from None
-        if set(fields) != {"question"}:
-            placeholders = ", ".join(f"{{{name}}}" for name in fields) or "none"
-            raise ValueError(
-                f"must contain the placeholder {{question}} and no other (found: {placeholders}); "
-                "write {{ and }} for literal braces"
-            )
-        return template
+        return check_template(template)
+
+
+def check_template(template: str) -> str:
+    """Return the template of a user message.
+
+    Raises:
+        ValueError: it has not the one placeholder `{question}`.
+    """
+    try:
+        fields = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
+    except ValueError as error:
+        raise ValueError(f"is no format string ({error}); write {{{{ and }}}} for literal braces") from None
+    if set(fields) != {"question"}:
+        placeholders = ", ".join(f"{{{name}}}" for name in fields) or "none"
+        raise ValueError(
+            f"must contain the placeholder {{question}} and no other (found: {placeholders}); "
+            "write {{ and }} for literal braces"
+        )
+    return template
 
 
 # The keys that say what a variant does; at most one is given.
-WAYS = ("text", "texts", "transform", "scramble")
+WAYS = ("text", "texts", "transform", "scramble", "template")
 Placement = Literal["user_prefix", "user_suffix", "system_prefix", "system_suffix"]
 Valence = Literal["negative", "neutral", "positive"]
 Arousal = Literal["high", "low"]
@@ -110,9 +128,18 @@ class Variant(Section):
         description="Name of another variant whose texts are used with their words in a seeded random order: a "
         "control for tone.",
     )
+    template: Annotated[Text | None, Added] = Field(
+        None, description="Template in place of `prompt.template`, for the examples as well."
+    )
     valence: Valence | None = Field(None, description="Emotional valence of the text, a target of the probes.")
     arousal: Annotated[Arousal | None, Added] = Field(
         None, description="Emotional arousal of the text: excited or agitated (high), or calm or subdued (low)."
+    )
+    asks: Annotated[int, Extent, Added] = Field(
+        1,
+        ge=1,
+        description="How many times each question is asked, each time with another of the `texts`: for references, "
+        "whose noise is in every comparison. Further ones lie in `SAMPLE-d2`, `-d3` … after all draws of the first.",
     )
 
     @field_validator("text")
@@ -128,6 +155,11 @@ class Variant(Section):
         if texts is not None and not all(text.strip() for text in texts):
             raise ValueError("every text must hold more than white space")
         return texts
+
+    @field_validator("template")
+    @classmethod
+    def _template(cls, template: str | None) -> str | None:
+        return None if template is None else check_template(template)
 
     @field_validator("transform")
     @classmethod

@@ -203,6 +203,43 @@ def _markup(tokens: list[str], samples: list[str]) -> str:
     )
 
 
+def _asked(asks: dict[str, int]) -> str:
+    listed = ", ".join(f"{name} {count} times" for name, count in asks.items())
+    return (
+        f"Asked more than once, with another text each time: {listed}. The mean over these answers to a question is "
+        "compared, and agreement counts all of them."
+    )
+
+
+def _format_noise(
+    formats: list[dict[str, Any]],
+    tones: list[dict[str, Any]],
+    low: float,
+    high: float,
+    spread: float,
+    reached: float,
+    within: list[str],
+) -> str:
+    one = len(formats) == 1
+    shown = (
+        f"at least one changes it by more than {points(reached, False)} points"
+        if reached
+        else "none is shown to change it"
+    )
+    text = (
+        f"Format noise: {len(formats)} other format{'' if one else 's'} of control's prompt "
+        f"change{'s' if one else ''} strict accuracy by {points(low)} to {points(high)} points (best minus worst "
+        f"format, the spread of Sclar et al. 2024: {points(spread, False)}); {shown} (95 %, like all bounds here)."
+    )
+    effects = "; ".join(
+        f"{row['variant']} {points(row['difference'])} (at most {points(row['most'], False)})" for row in tones
+    )
+    if not tones:
+        return text
+    end = f"Within format noise: {', '.join(within)}." if within else "No tone is shown to be within format noise."
+    return f"{text} Tones against {tones[0]['reference']}, with the most that an effect can be: {effects}. {end}"
+
+
 _ALIKE = "so tones cannot be told apart by accuracy: equal scores here say nothing of them."
 _HEADROOM = "{share:.1%} of all answers are correct: there is little room for a difference of accuracies."
 # Kind → subject, and the sentence: a template for the limit's numbers, or a function of them.
@@ -275,6 +312,8 @@ PHRASES: dict[LimitKind, tuple[str, str | Callable[..., str]]] = {
         "Two draws of one variant on one question disagree in {share:.0%} of cases: sampling alone makes about that "
         "many flips between variants that are alike.",
     ),
+    LimitKind.ASKED: ("asks", _asked),
+    LimitKind.FORMAT_NOISE: ("formats", _format_noise),
     LimitKind.MIXED_HARDWARE: ("hardware", _mixed),
     LimitKind.BATCH_DEPENDENT: ("batches", _batches),
     LimitKind.BATCH_INVARIANCE_OFF: ("batches", _batches_off),

@@ -18,6 +18,7 @@ TABLES: dict[str, Table] = {
         behaviour.PAIRED_TESTS,
         behaviour.CHARACTERISTICS,
         behaviour.CONSISTENCY,
+        behaviour.FORMAT_NOISE,
         behaviour.WORKERS,
         probes.PROBES,
         probes.PROBE_TESTS,

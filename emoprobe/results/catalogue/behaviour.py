@@ -16,6 +16,9 @@ TRAJECTORIES = Table(
         ),
         "group": Column("string", "What the sample shares with others, such as its template; null where nothing."),
         "valence": Column("string", "Valence of the variant in the config; null where it has none."),
+        "asks": Column(
+            "Int64", "How many times the variant asks each question, with another text each; null where not known."
+        ),
         "paraphrase": Column("Int64", "Which of the variant's texts, from 0; null where it has none."),
         "question": Column("string", "Question, without variant and template."),
         "gold": Column("string", "Gold answer: a number in canonical notation, or the letter of an option."),
@@ -250,6 +253,27 @@ CONSISTENCY = Table(
         ),
         "all_solve": Column("Int64", "Questions that every variant solves in the first draw (the same in each row)."),
         "none_solves": Column("Int64", "Questions that no variant solves in the first draw (the same in each row)."),
+    },
+)
+
+FORMAT_NOISE = Table(
+    "format_noise",
+    "How far formats of the prompt move strict accuracy, beside the tones; empty without `prompt.formats`.",
+    "analyze_behaviour",
+    {
+        "variant": Column("string", "Format, or tone."),
+        "reference": Column("string", "What it is compared with: `control`, or the primary reference of tones."),
+        "kind": Column("string", "format or tone."),
+        "difference": Column("float64", "Accuracy of the variant minus that of the reference."),
+        "low": Column("float64", "Lower end of its 95 % interval, as in `paired_tests`."),
+        "high": Column("float64", "Upper end of the same."),
+        "least": Column(
+            "float64", "Lower bound of the size of the difference. All bounds of the table hold together at 95 %."
+        ),
+        "most": Column("float64", "Upper bound of the size of the difference; 1 where there is no interval."),
+        "within": Column(
+            "boolean", "Of a tone: whether `most` is below the largest `least` of a format, so that a format does more."
+        ),
     },
 )
 

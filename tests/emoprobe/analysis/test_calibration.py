@@ -13,6 +13,9 @@ from emoprobe.analysis.statistics import LEVEL
 from tests.calibration import coverage, mixtures, outcomes
 from tests.calibration.allowance import least, most
 from tests.calibration.behaviour import (
+    asked_scenes,
+    format_rows,
+    format_scenes,
     is_false,
     margin_scenes,
     null_scenes,
@@ -47,12 +50,14 @@ SCENES = (
     "all at once, n = 64",
     "at the margin, 8 texts, n = 400",
     "at the margin near the ceiling, one text, n = 64",
+    "filler 3 times, 64 texts that differ by 0.5, n = 64",
+    "filler 3 times, one tone's wrong answers absent, n = 200",
 )
 
 
 @pytest.mark.parametrize("name", SCENES)
 def test_few_sentences_are_false(name: str) -> None:
-    scene = (null_scenes() | margin_scenes() | text_scenes() | selected_scenes())[name]
+    scene = (null_scenes() | margin_scenes() | text_scenes() | selected_scenes() | asked_scenes())[name]
     tally = run_scene(scene, RUNS, seed=1)
     assert tally.worst() <= most(RUNS), dict(tally.false)
 
@@ -111,6 +116,15 @@ def test_stopping_early_makes_no_false_claim(name: str) -> None:
     assert tally.worst() <= most(RUNS), dict(tally.false)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["tones do as much as the largest format, n = 400", "a format does 25 points and no tone anything, n = 400"],
+)
+def test_format_noise_is_said_only_of_tones_that_are_within(name: str) -> None:
+    scene, within = format_scenes()[name]
+    assert all(row.holds for row in format_rows(name, scene, within, RUNS, seed=1))
+
+
 def test_intervals_cover_on_a_grid() -> None:
     runs, sizes = 800, (8, 20, 128)
     for part in (coverage.discordance_cells, coverage.text_cells, coverage.accuracy_cells):
@@ -138,6 +152,7 @@ def test_more_of_anything_shows_smaller_differences() -> None:
         (PowerDesign(64, 1, 32, 32, 1), 0.0, True),
         (PowerDesign(64, 1, 32, 32, 4, weight=0.2), 0.0, False),
         (PowerDesign(64, 1, 32, 32, 4), 0.5, False),
+        (PowerDesign(64, 1, 32, 32, 4, asks=3), 0.0, True),
     ):
         found = Simulation(design, deviation).detectable()
         assert found is not None

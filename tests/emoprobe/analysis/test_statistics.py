@@ -16,8 +16,10 @@ from statsmodels.stats.proportion import proportion_confint
 
 from emoprobe.analysis import behaviour
 from emoprobe.analysis.estimates import CONTINUITY, UNSEEN, difference, mean, tango_score
+from emoprobe.analysis.format_noise import format_noise
 from emoprobe.analysis.paired_tests import paired_tests
 from emoprobe.analysis.statistics import clopper_pearson, holm, kappa
+from tests.calibration.trajectories import Scene, simulate
 
 SEEDS = range(60)
 
@@ -294,3 +296,90 @@ def test_failures_bound_the_accuracy() -> None:
 
 def test_no_measure_is_tested_twice() -> None:
     assert {"efficiency", "characters"}.isdisjoint(behaviour.CHARACTERISTICS_OF)
+
+
+def asked(n: int, texts: int, asks: int, seed: int = 0) -> pd.DataFrame:
+    """A tone with a text a question, and a filler that is asked several times."""
+    scene = Scene(n, (0.6,), texts=texts, text_deviation=1.0, asks=asks)
+    return simulate(scene, np.random.default_rng(seed))
+
+
+def test_all_asks_of_a_reference_count() -> None:
+    """The mean of the asks is compared; its variance is that of questions and texts, crossed, from first principles."""
+    n, asks = 60, 3
+    answers = asked(n, 64, asks)
+    row = paired_tests(answers, 0.1).iloc[0]
+    tone = answers[answers["variant"] == "tone0"].set_index("sample_id")["correct"].astype(float)
+    filler = answers[answers["variant"] == "filler"]
+    observations = tone[filler["sample_id"]].to_numpy() - filler["correct"].to_numpy(dtype=float)
+    means = filler.groupby("sample_id")["correct"].mean().astype(float)
+    assert row["difference"] == pytest.approx((tone - means).mean())
+    assert row["n"] == n
+    assert row["gained"] + row["lost"] + row["both"] + row["neither"] == pytest.approx(n)
+    assert (row["scope"], row["unit"], row["reference_texts"]) == ("tone", "texts", filler["paraphrase"].nunique())
+
+    def clustered(labels: pd.Series) -> float:
+        sums = pd.Series(observations - observations.mean()).groupby(labels.to_numpy()).sum()
+        return float((sums**2).sum()) / len(observations) ** 2 * len(sums) / (len(sums) - 1)
+
+    pairs = filler["sample_id"].astype(str) + " " + filler["paraphrase"].astype(str)
+    parts = [clustered(labels) for labels in (filler["sample_id"], filler["paraphrase"], pairs)]
+    variance = max(parts[0] + parts[1] - parts[2], *parts[:2])
+    units = min(n, filler["paraphrase"].nunique())
+    quantile = stats.t.ppf(0.975, units - 1)
+    half = quantile * np.sqrt(variance + (UNSEEN / (quantile * units)) ** 2)
+    # The interval holds Student's, and no more than Hall's correction of it.
+    assert row["low"] <= row["difference"] - half + 1e-9
+    assert row["high"] >= row["difference"] + half - 1e-9
+    assert row["high"] - row["low"] < 2.2 * half
+
+
+def test_asks_narrow_the_interval_and_lost_ones_do_not() -> None:
+    one, three = (paired_tests(asked(400, 10_000, asks), 0.1).iloc[0] for asks in (1, 3))
+    assert three["high"] - three["low"] < 0.92 * (one["high"] - one["low"])
+    # Every ask has a text of its own, so that the question is the unit.
+    assert three["unit"] == one["unit"] == "questions"
+    answers = asked(40, 64, 3)
+    gone = answers[~((answers["variant"] == "filler") & (answers["draw"] == 3))]
+    found = paired_tests(gone, 0.1).iloc[0]
+    assert found["missing"] == 40
+    complete = paired_tests(answers, 0.1).iloc[0]
+    assert found["low"] <= complete["low"] <= complete["high"] <= found["high"]
+
+
+def test_of_two_variants_that_are_asked_several_times_nothing_is_claimed_in_general() -> None:
+    answers = asked(64, 64, 2)
+    both = pd.concat([answers, answers[answers["variant"] == "filler"].assign(variant="other")])
+    found = paired_tests(both, 0.1, ["filler"]).set_index(["variant", "measure"])
+    assert found.loc[("tone0", "correct"), "scope"] == "tone"
+    assert found.loc[("other", "correct"), "scope"] == "texts"
+
+
+def test_agreement_counts_all_asks() -> None:
+    answers = table({"filler": [[True, False, True]] * 8, "a": [[True]] * 8})
+    answers["asks"] = answers["variant"].map({"filler": 3, "a": 1})
+    found = behaviour.consistency(answers).set_index(["variant", "other"])
+    assert found.loc[("a", "filler"), "agreement"] == pytest.approx(2 / 3)
+    assert found.loc[("filler", "a"), "gained"] == 0
+    assert found.loc[("filler", "a"), "lost"] == pytest.approx(8 / 3)
+    assert found.loc[("filler", "filler"), "agreement"] == pytest.approx(1 / 3)
+    # There is one draw of each text, so that sampling alone is unknown.
+    assert found["own_agreement"].isna().all()
+
+
+def test_format_noise_takes_bounds_that_hold_together() -> None:
+    scene = Scene(400, (0.5, 0.75), formats=(0.5, 0.75), texts=10_000)
+    answers = simulate(scene, np.random.default_rng(3))
+    found = format_noise(answers).set_index("variant")
+    assert found["kind"].tolist() == ["format", "format", "tone", "tone"]
+    assert found["within"].tolist()[2:] == [True, False]
+    assert ((found["least"] <= found["difference"].abs()) & (found["difference"].abs() <= found["most"])).all()
+    wide = {name: max(-row["low"], row["high"]) for name, row in found.iterrows()}
+    assert all(row["most"] > wide[name] for name, row in found.iterrows())
+    assert not format_noise(answers, weight=None)["within"].any()
+    # Formats are no tones: they are in no family of tests.
+    tests = paired_tests(answers, 0.1)
+    assert not tests["variant"].str.startswith("reformatted").any()
+    shapes = behaviour.characteristics(answers)
+    assert shapes[shapes["variant"].str.startswith("reformatted")]["p"].isna().all()
+    assert format_noise(asked(40, 64, 1)).empty

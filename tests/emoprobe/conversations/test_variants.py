@@ -1,6 +1,7 @@
 """How variants change the opening messages."""
 
 import hashlib
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 from emoprobe.config.errors import ConfigError
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
+from emoprobe.config.science.formats import LABELS, reformatted
 from emoprobe.config.science.prompt import Prompt
-from emoprobe.conversations.requests import message_spans
+from emoprobe.conversations.requests import chat_request, message_spans
+from emoprobe.conversations.samples import captured_pairs, experiment_pairs, known_pairs
 from emoprobe.conversations.variants import (
     TransformError,
     VariantError,
@@ -25,8 +28,10 @@ from emoprobe.conversations.variants import (
     paraphrase_index,
     place,
     scrambled,
+    text_shift,
     variant_texts,
 )
+from emoprobe.results.trajectory import Sample
 
 PROMPT = Prompt(system="Solve.", template="Q: {question}\nA:")
 
@@ -312,3 +317,114 @@ def test_the_order_of_version_0_2_stays_the_default() -> None:
     assert "text_order" not in before.prompt.content()
     assert "text_order" not in before.described()["prompt"]
     assert [paraphrase_index(before, "v", index) for index in range(4)] == [0, 1, 0, 1]
+
+
+def test_every_ask_of_a_question_has_another_text() -> None:
+    variants = {"control": {}, "filler": {"texts": [f"Text {n}." for n in range(8)], "asks": 3}}
+    config = parse_config(
+        {
+            "variants": variants,
+            "dataset": {"samples": 16, "id_prefix": "gsm"},
+            "prompt": {"text_order": "permuted"},
+            "generation": {"draws": 2, "temperature": 1.0},
+        }
+    )
+    dealt = [[paraphrase_index(config, "filler", index, draw) for draw in range(1, 7)] for index in range(16)]
+    assert all(first == second for row in dealt for first, second in zip(row[::2], row[1::2], strict=True))
+    assert all(len(set(row)) == 3 for row in dealt)
+    for ask in range(3):
+        assert sorted(row[2 * ask] for row in dealt[:8]) == list(range(8))
+    # The request holds the text that the index says, and every trajectory has a seed of its own.
+    question = Sample(sample_id="gsm_0004", index=3, question="1?", answer="1", source={})
+    requests = [chat_request(config, "m", "filler", question, draw) for draw in range(1, 7)]
+    for request, number in zip(requests, dealt[3], strict=True):
+        assert request["messages"][-1]["content"].startswith(f"Text {number}.")
+    assert len({request["seed"] for request in requests}) == 6
+    once = parse_config(
+        {**config.described(), "variants": {**variants, "filler": {"texts": variants["filler"]["texts"]}}}
+    )
+    assert [paraphrase_index(once, "filler", index) for index in range(16)] == [row[0] for row in dealt]
+    assert identity(once, "filler") == identity(config, "filler")
+    names = [name for variant, name in experiment_pairs(config) if variant == "filler"]
+    assert len(names) == len(set(names)) == 16 * 6
+    assert len(experiment_pairs(config)) == 16 * 8
+    assert len(captured_pairs(config)) == 16 * 4
+    last = [("filler", f"{names[0]}-d6"), ("control", f"{names[0]}-d2")]
+    assert known_pairs(config, [*last, ("filler", f"{names[0]}-d7"), ("control", f"{names[0]}-d3")]) == last
+
+
+@pytest.mark.parametrize("texts", [1, 3, 8, 64, 65])
+def test_asks_are_far_apart_and_more_of_them_change_none(texts: int) -> None:
+    shifts = [text_shift(texts, ask) for ask in range(texts)]
+    assert sorted(shifts) == list(range(texts))
+    with pytest.raises(ValueError, match=f"{texts + 1} asks need as many texts"):
+        text_shift(texts, texts)
+    if texts == 64:
+        assert shifts[:4] == [0, 32, 16, 48]
+
+
+def test_asks_need_texts() -> None:
+    for variant in ({"text": "One."}, {}, {"scramble": "joy"}):
+        with pytest.raises(ConfigError, match=r"variants.filler.asks = 3: every ask of a question has another text"):
+            parse_config(
+                {"variants": {"control": {}, "joy": {"texts": ["a b", "c d"]}, "filler": {**variant, "asks": 3}}}
+            )
+
+
+TEMPLATES = (
+    "{question}",
+    '{question}\n\nThink step by step, then write the final answer as "Answer: [number]".',
+    "Q: {question}\nA:",
+    "Solve this in {{braces}}.\n{question}",
+)
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_formats_keep_every_word_and_number(template: str) -> None:
+    question = "How many are 12 + 30?\nTake  {both} (or 7.5)."
+    original = template.format(question=question)
+    found = reformatted(template, 42)
+    assert len(found) == len(set(found)) >= 3
+    labels = {*LABELS, *LABELS.values()}
+    for text in found:
+        content = text.format(question=question)
+        assert content != original
+        assert question in content
+        rest = content.replace(question, "\0")
+        words = re.findall(r"\w+", rest)
+        expected = re.findall(r"\w+", original.replace(question, "\0"))
+        assert [word for word in words if word not in labels] == [word for word in expected if word not in labels]
+        assert len(words) - len(expected) <= 2
+    # An instruction after the question is not followed by a label that asks for the answer at once.
+    if "Think" in template:
+        assert all(text.endswith('"Answer: [number]".') for text in found)
+    assert found == reformatted(template, 42)
+    assert sorted(found) == sorted(reformatted(template, 7))
+
+
+def test_formats_are_variants_that_a_resolved_config_has_already() -> None:
+    sections = {
+        "prompt": {"template": "{question}", "examples": [{"question": "1 + 1", "answer": "2"}]},
+        "variants": {"control": {}},
+    }
+    plain, two, four = (
+        parse_config({**sections, "prompt": {**sections["prompt"], "formats": number}}) for number in (0, 2, 4)
+    )
+    assert list(two.variants) == ["control", "reformatted-1", "reformatted-2"]
+    assert list(four.variants.items())[:3] == list(two.variants.items())
+    assert parse_config(two.resolved()) == two
+    # What exists stays up to date.
+    assert plain.prompt.content() == four.prompt.content()
+    assert "formats" not in plain.described()["prompt"]
+    assert len({identity(four, name) for name in four.variants}) == 5
+    template = two.variants["reformatted-1"].template
+    assert template is not None
+    messages = opening_messages(two, "reformatted-1", "3 + 4", 0)
+    assert [message["content"] for message in messages if message["role"] == "user"] == [
+        template.format(question=question) for question in ("1 + 1", "3 + 4")
+    ]
+    assert opening_messages(two, "control", "3 + 4", 0) == opening_messages(plain, "control", "3 + 4", 0)
+    with pytest.raises(ConfigError, match=r"variants.reformatted-1: variants of that name are made by prompt.formats"):
+        parse_config({**sections, "variants": {"control": {}, "reformatted-1": {"text": "x"}}})
+    with pytest.raises(ConfigError, match=r"prompt.formats = 32: prompt.template has 3 other formats"):
+        parse_config({"prompt": {"template": "Q: {question}\nA:", "formats": 32}})

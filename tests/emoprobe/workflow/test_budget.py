@@ -33,6 +33,15 @@ def test_servers_that_others_run_are_told_apart(sections: dict[str, Any], server
     assert line.rpartition("; ")[2] == servers
 
 
+def test_asks_and_formats_are_counted_and_named() -> None:
+    variants = {"control": {}, "filler": {"texts": ["One.", "Two.", "Three."], "asks": 3}, "joy": {"text": "Hooray!"}}
+    config = parse_config({"dataset": {"samples": 10}, "variants": variants, "prompt": {"formats": 2}})
+    line = budget(Study(None, {"x": config}), {"x": Targets(config, Layout.of("x"))})
+    assert line.startswith("x: 70 trajectories of at most")
+    # Accuracy alone takes them: what is captured is a question of each tone and reference.
+    assert "30 activation folders (filler asked 3 times, 2 formats); " in line
+
+
 @pytest.mark.parametrize(
     ("workers", "requests"),
     [
