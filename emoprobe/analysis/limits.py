@@ -54,6 +54,7 @@ class LimitKind(Enum):
     NO_FILLER = auto()
     GROUPS = auto()  # count
     FEW_GROUPS = auto()  # count
+    REPEATED = auto()  # count, ids
     NOTHING_GRADED = auto()
     ALL_WRONG = auto()
     ALL_CORRECT = auto()
@@ -125,6 +126,7 @@ def data_limits(
         *_texts(tests),
         *_references(tests, accuracy),
         *_groups(trajectories, tests),
+        *_repeated(trajectories),
         *_headroom(accuracy),
         *_truncation(trajectories, accuracy),
         *thought_limits(trajectories),
@@ -226,6 +228,17 @@ def _groups(trajectories: pd.DataFrame, tests: pd.DataFrame) -> list[Limit]:
     count = int(groups.nunique())
     kind = LimitKind.GROUPS if tests["groups"].notna().any() else LimitKind.FEW_GROUPS
     return [Limit(kind, float(count), {"count": count})]
+
+
+def _repeated(trajectories: pd.DataFrame) -> list[Limit]:
+    """Questions that come under several ids."""
+    if "question" not in trajectories:
+        return []
+    asked = trajectories[["sample_id", "question"]].dropna().drop_duplicates("sample_id")["question"]
+    counts = asked[asked.ne("")].value_counts()
+    repeated = counts[counts > 1]
+    numbers = {"count": len(repeated), "ids": int(repeated.sum())}
+    return [Limit(LimitKind.REPEATED, float(len(repeated)), numbers)] if len(repeated) else []
 
 
 def _headroom(accuracy: pd.DataFrame) -> list[Limit]:

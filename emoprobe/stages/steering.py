@@ -14,8 +14,10 @@ def analyze_steering(config: Config, layout: Layout) -> None:
     """Write the tables that follow from the table `steering`, beside those of the unsteered trajectories."""
     coherence = config.steering.coherence
     steering, trajectories = read_table(layout.root, "steering"), read_table(layout.root, "trajectories")
+    # A question that comes under several ids is one unit.
+    questions = trajectories.drop_duplicates("sample_id").set_index("sample_id")["question"]
     tables = analyze(
-        steering,
+        steering.assign(question=steering["sample_id"].map(questions)),
         Limits(coherence.max_perplexity, coherence.max_repetition),
         fitted_texts(layout, trajectories, steering["direction"].unique()),
         trajectories,

@@ -34,6 +34,8 @@ def jobs(runs: int) -> dict[str, Callable[[], list[Row]]]:
         found[f"accuracy: {name}"] = partial(behaviour.rows, name, scene, runs, SEED)
     for name, scene in (behaviour.text_scenes() | behaviour.selected_scenes()).items():
         found[f"texts: {name}"] = partial(behaviour.rows, name, scene, runs, SEED)
+    for name, scene in behaviour.dependent_scenes().items():
+        found[f"dependent: {name}"] = partial(behaviour.rows, name, scene, runs, SEED)
     for mixture in mixtures.MIXTURES:
         found[f"mixtures: {mixture}"] = partial(_mixture_rows, mixture, 5 * runs)
     for name, rule in behaviour.stopping_rules().items():
@@ -72,7 +74,7 @@ def main() -> int:
     parser.add_argument(
         "--only",
         default="",
-        help="a part of the names: accuracy, texts, mixtures, stopping, planted, power, probes, steering, features, coverage, a world",
+        help="a part of the names: accuracy, texts, dependent, mixtures, stopping, planted, power, probes, steering, features, coverage, a world",
     )
     arguments = parser.parse_args()
     chosen = {name: job for name, job in jobs(arguments.runs).items() if arguments.only in name}

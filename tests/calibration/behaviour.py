@@ -127,6 +127,24 @@ def selected_scenes() -> dict[str, Scene]:
     }
 
 
+def dependent_scenes() -> dict[str, Scene]:
+    """No tone differs; questions, answers or failures depend on each other or on the answer."""
+    scenes = {}
+    for texts in (1, 8, 64, ONE_EACH):
+        whose = "a text a question" if texts == ONE_EACH else f"{texts} text{'s' if texts > 1 else ''}"
+        deviation = 0.0 if texts == 1 else 0.3
+        scenes |= {
+            f"each question under 8 ids, {whose}": Scene(
+                192, texts=texts, text_deviation=deviation, copies=8, interaction=1.0
+            ),
+            f"one question in 10 is informative, {whose}": Scene(400, texts=texts, informative=0.1),
+            f"long answers time out (0.2), {whose}": Scene(192, texts=texts, text_deviation=deviation, timeouts=0.2),
+            f"answers correlate in batches of 4, {whose}": Scene(192, texts=texts, text_deviation=deviation, batch=4),
+            f"texts go with topics, {whose}": Scene(192, texts=texts, text_deviation=deviation, topics=4),
+        }
+    return scenes
+
+
 @dataclass(frozen=True)
 class Stopping:
     """A run that goes on until something is decided.

@@ -39,6 +39,11 @@ class Scene:
         mixture: kinds of texts of a tone, each with its probability and by how much it moves the accuracy.
         absent: share of the first tone's wrong trajectories that the folder lacks.
         lengthened: share of the tones' wrong answers that are cut off as well, as a tone makes answers longer.
+        copies: under how many ids each question comes; copies with the same text get the same answer.
+        informative: share of the questions whose answer is not the same whatever stands before them.
+        timeouts: share of the tones' wrong answers that never come, as they are long.
+        batch: questions that are answered together; 0: each alone. What a batch shares has the deviation of 0.7 logits.
+        topics: topics of the questions, which go round as texts do; each tone helps with some and harms with others.
     """
 
     questions: int
@@ -60,6 +65,11 @@ class Scene:
     mixture: tuple[tuple[float, float], ...] = ()
     absent: float = 0.0
     lengthened: float = 0.0
+    copies: int = 1
+    informative: float = 1.0
+    timeouts: float = 0.0
+    batch: int = 0
+    topics: int = 0
     name: str = field(default="", compare=False)
 
     @property
@@ -108,8 +118,13 @@ def simulate(scene: Scene, generator: np.random.Generator) -> pd.DataFrame:
     Its `attrs` have the true strict accuracy of each variant with the texts that were drawn, under `here`.
     """
     shape = (scene.questions, scene.draws)
-    difficulty = generator.normal(0, scene.difficulty, scene.questions)
     index = np.arange(scene.questions)
+    # Copies are spread over the permutation, as data sets hold them.
+    asked = index % math.ceil(scene.questions / scene.copies)
+    difficulty = generator.normal(0, scene.difficulty, scene.questions)[asked]
+    if scene.informative < 1:
+        settled = generator.random(scene.questions) >= scene.informative
+        difficulty = np.where(settled, generator.choice([-20.0, 20.0], scene.questions), difficulty)
     group = index if scene.groups is None else generator.integers(0, scene.groups, scene.questions)
     blocks, here = [], {}
     for variant, accuracy in scene.accuracies.items():
@@ -120,7 +135,11 @@ def simulate(scene: Scene, generator: np.random.Generator) -> pd.DataFrame:
         text = index % max(1, texts)
         spread = math.sqrt(scene.difficulty**2 + scene.interaction**2 + scene.group_interaction**2 + deviation**2)
         level = centre_of(accuracy, spread) + difficulty + deviation * own[text]
-        level = level + generator.normal(0, scene.interaction, scene.questions) if scene.interaction else level
+        level = level + generator.normal(0, scene.interaction, scene.questions)[asked] if scene.interaction else level
+        if scene.batch:
+            level = level + generator.normal(0, 0.7, scene.questions)[index // scene.batch]
+        if scene.topics:
+            level = level + generator.permutation(np.linspace(-1, 1, scene.topics))[index % scene.topics]
         if scene.group_interaction:
             level = level + generator.normal(0, scene.group_interaction, scene.groups or scene.questions)[group]
         chance = expit(level)
@@ -131,12 +150,15 @@ def simulate(scene: Scene, generator: np.random.Generator) -> pd.DataFrame:
             share = np.where(moved > 0, moved / (1 - accuracy), moved / accuracy)
             chance, of_text = _moved(chance, share[text]), _moved(of_text, share)
         here[variant] = float(of_text[text].mean()) * scene.counted(variant)
-        right = generator.random(shape) < chance[:, None]
+        answer = generator.random((scene.questions, max(1, texts), scene.draws)) if scene.copies > 1 else None
+        right = (generator.random(shape) if answer is None else answer[asked, text]) < chance[:, None]
         cut = generator.random(shape) < (scene.control_cut if variant == "control" else scene.cut)
         if scene.lengthened and variant.startswith("tone"):
             cut = cut | (~right & (generator.random(shape) < scene.lengthened))
         unmarked = generator.random(shape) < scene.unmarked
         failed = generator.random(shape) < scene.failures
+        if scene.timeouts and variant.startswith("tone"):
+            failed = failed | (~right & (generator.random(shape) < scene.timeouts))
         # A text without deviation has the mean length of the others: E exp(dz) = exp(d²/2).
         own_length = deviation * own[text] if several else np.full(scene.questions, scene.text_deviation**2 / 2)
         length = np.exp(4 + 0.3 * difficulty[:, None] + own_length[:, None] + generator.normal(0, 0.3, shape))
@@ -144,6 +166,7 @@ def simulate(scene: Scene, generator: np.random.Generator) -> pd.DataFrame:
             {
                 "variant": np.full(shape, variant),
                 "sample_id": np.broadcast_to(index[:, None], shape),
+                "question": np.broadcast_to(asked[:, None], shape),
                 "group": np.broadcast_to(group[:, None] if scene.groups else np.nan, shape),
                 "draw": np.broadcast_to(np.arange(1, scene.draws + 1), shape),
                 "paraphrase": np.broadcast_to(text[:, None] if texts else np.nan, shape),
@@ -166,6 +189,7 @@ def simulate(scene: Scene, generator: np.random.Generator) -> pd.DataFrame:
     table = pd.DataFrame(columns)
     table.attrs["here"] = here
     table["valence"] = table["variant"].map(scene.valences).astype("string")
+    table["question"] = table["question"].map("What is {}?".format).astype("string")
     for name in ("extraction", "failure"):
         table[name] = table[name].astype("string").mask(table[name] == "")
     table["group"] = table["group"].map("template {:.0f}".format, na_action="ignore").astype("string")
