@@ -121,7 +121,7 @@ def data_limits(
         planned = [followed, *_history(registrations), *_power(plan), *_token_match(plan)]
     return [
         *planned,
-        *_own_noise(tests),
+        *own_noise(tests),
         *_looks(looks, trajectories["sample_id"].nunique()),
         *_texts(tests),
         *_references(tests, accuracy),
@@ -161,7 +161,7 @@ def _history(registrations: Sequence[Registration]) -> list[Limit]:
     return [Limit(LimitKind.PLAN_HISTORY, float(len(registrations) - 1), numbers)]
 
 
-def _own_noise(tests: pd.DataFrame) -> list[Limit]:
+def own_noise(tests: pd.DataFrame) -> list[Limit]:
     """Return the effect that a primary comparison can show at this noise, and the questions that the margin takes."""
     known = tests[tests["family"].eq("primary") & tests["tested"].fillna(False) & tests["low"].notna()]
     if known.empty:

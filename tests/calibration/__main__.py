@@ -44,6 +44,8 @@ def jobs(runs: int) -> dict[str, Callable[[], list[Row]]]:
         found[f"planted: {name}"] = partial(behaviour.planted_rows, name, scene, comparison, runs, SEED)
     for number, (design, deviation) in enumerate(behaviour.DESIGNS):
         found[f"power: design {number + 1}"] = partial(behaviour.power_rows, design, deviation, runs, SEED)
+    for name, scene in behaviour.noise_scenes().items():
+        found[f"noise: {name}"] = partial(behaviour.noise_rows, name, scene, runs, SEED)
     for world in probes.WORLDS:
         found[f"probes: {world.name}"] = partial(probes.rows, world, runs)
     for place in steering.WORLDS:
@@ -74,7 +76,7 @@ def main() -> int:
     parser.add_argument(
         "--only",
         default="",
-        help="a part of the names: accuracy, texts, dependent, mixtures, stopping, planted, power, probes, steering, features, coverage, a world",
+        help="a part of the names: accuracy, texts, dependent, mixtures, stopping, planted, power, noise, probes, steering, features, coverage, a world",
     )
     arguments = parser.parse_args()
     chosen = {name: job for name, job in jobs(arguments.runs).items() if arguments.only in name}
