@@ -133,7 +133,7 @@ WORLDS = (
     World("texts as the filler's, outliers", shuffled=20, fitting=Fitting(24, kind="outliers", read="varying")),
     World("texts as the filler's, that go with topics", shuffled=20, fitting=Fitting(24, kind="topics")),
     World("texts of other variance", shuffled=20, fitting=Fitting(24, kind="spread", read="varying")),
-    World("texts of unequal numbers of questions", shuffled=20, fitting=Fitting(28, 34)),
+    World("texts of unequal numbers of questions", shuffled=20, fitting=Fitting(32, 60)),
     World("48 texts and 24 of the filler", shuffled=20, fitting=Fitting(48, 96, reference_texts=24)),
     World("64 texts and 8 of the filler", shuffled=20, fitting=Fitting(64, reference_texts=8)),
     World("probes, where nothing varies", shuffled=20, fitting=Fitting(24, methods=("diff_means", "probe"), read="still")),
