@@ -55,6 +55,7 @@ class LimitKind(Enum):
     NO_FILLER = auto()
     GROUPS = auto()  # count
     FEW_GROUPS = auto()  # count
+    REPEATED = auto()  # count, ids
     NOTHING_GRADED = auto()
     ALL_WRONG = auto()
     ALL_CORRECT = auto()
@@ -126,11 +127,12 @@ def data_limits(
         planned = [followed, *_history(registrations), *_power(plan), *_token_match(plan)]
     return [
         *planned,
-        *_own_noise(tests),
+        *own_noise(tests),
         *_looks(looks, trajectories["sample_id"].nunique()),
         *_texts(tests),
         *_references(tests, accuracy),
         *_groups(trajectories, tests),
+        *_repeated(trajectories),
         *_headroom(accuracy),
         *_truncation(trajectories, accuracy),
         *thought_limits(trajectories),
@@ -167,7 +169,7 @@ def _history(registrations: Sequence[Registration]) -> list[Limit]:
     return [Limit(LimitKind.PLAN_HISTORY, float(len(registrations) - 1), numbers)]
 
 
-def _own_noise(tests: pd.DataFrame) -> list[Limit]:
+def own_noise(tests: pd.DataFrame) -> list[Limit]:
     """Return the effect that a primary comparison can show at this noise, and the questions that the margin takes."""
     known = tests[tests["family"].eq("primary") & tests["tested"].fillna(False) & tests["low"].notna()]
     if known.empty:
@@ -233,6 +235,17 @@ def _groups(trajectories: pd.DataFrame, tests: pd.DataFrame) -> list[Limit]:
     count = int(groups.nunique())
     kind = LimitKind.GROUPS if tests["groups"].notna().any() else LimitKind.FEW_GROUPS
     return [Limit(kind, float(count), {"count": count})]
+
+
+def _repeated(trajectories: pd.DataFrame) -> list[Limit]:
+    """Questions that come under several ids."""
+    if "question" not in trajectories:
+        return []
+    asked = trajectories[["sample_id", "question"]].dropna().drop_duplicates("sample_id")["question"]
+    counts = asked[asked.ne("")].value_counts()
+    repeated = counts[counts > 1]
+    numbers = {"count": len(repeated), "ids": int(repeated.sum())}
+    return [Limit(LimitKind.REPEATED, float(len(repeated)), numbers)] if len(repeated) else []
 
 
 def _headroom(accuracy: pd.DataFrame) -> list[Limit]:

@@ -176,7 +176,8 @@ def compare(
     Args:
         questions: the trajectories.
         contrast: the sides.
-        measure: one of `MEASURES` or `OUTCOMES`; of `untruncated` what is missing stays so, as the outcome selects the questions.
+        measure: one of `MEASURES` or `OUTCOMES`; of `untruncated` what is missing stays so, as the outcome selects the
+            questions.
         margin: of equivalence.
         confidence: of the interval.
     """

@@ -242,19 +242,28 @@ class Questions:
 
     @cached_property
     def groups(self) -> Labels | None:
-        """Shape (questions,): the group of each question; None where none is shared, or there are too few of them."""
-        if "group" not in self.table:
-            return None
-        group_of = np.full(len(self.ids), None, dtype=object)
-        group_of[self._question] = self.table["group"].astype(object).where(self.table["group"].notna(), None)
+        """Shape (questions,): the group of each question; None where none is shared, or there are too few of them.
+
+        The same question under several ids is one group, however few there are: its copies say nothing of other ones.
+        """
+        asked = [("question", text or one) for one, text in zip(self.ids, self._by_id("question"), strict=True)]
         names = [
-            ("question", one) if group is None else ("group", group)
-            for one, group in zip(self.ids, group_of, strict=True)
+            question if group is None else ("group", group)
+            for question, group in zip(asked, self._by_id("group"), strict=True)
         ]
+        if not MIN_GROUPS <= len(set(names)) < len(names):
+            names = asked
         places = {name: place for place, name in enumerate(dict.fromkeys(names))}
-        if not MIN_GROUPS <= len(places) < len(names):
+        if len(places) == len(names):
             return None
         return np.array([places[name] for name in names], dtype=np.int64)
+
+    def _by_id(self, column: str) -> list[str | None]:
+        """A column of the samples in the order of `ids`; None where there is no value, or no such column."""
+        values = np.full(len(self.ids), None, dtype=object)
+        if column in self.table:
+            values[self._question] = self.table[column].astype(object).where(self.table[column].notna(), None)
+        return list(values)
 
     def units(self, *names: str) -> Units | None:
         """`units_of` the texts that these variants have; a variant that is known to add none has no say.

@@ -7,15 +7,20 @@ from emoprobe.analysis.steering.tables import analyze
 from emoprobe.config.experiment import Config
 from emoprobe.results.layout import Layout
 from emoprobe.results.tables import read_table, write_table
+from emoprobe.steering.directions import fitted_texts
 
 
 def analyze_steering(config: Config, layout: Layout) -> None:
     """Write the tables that follow from the table `steering`, beside those of the unsteered trajectories."""
     coherence = config.steering.coherence
+    steering, trajectories = read_table(layout.root, "steering"), read_table(layout.root, "trajectories")
+    # A question that comes under several ids is one unit.
+    questions = trajectories.drop_duplicates("sample_id").set_index("sample_id")["question"]
     tables = analyze(
-        read_table(layout.root, "steering"),
+        steering.assign(question=steering["sample_id"].map(questions)),
         Limits(coherence.max_perplexity, coherence.max_repetition),
-        read_table(layout.root, "trajectories"),
+        fitted_texts(layout, trajectories, steering["direction"].unique()),
+        trajectories,
         read_table(layout.root, "paired_tests"),
         config.analysis.references,
     )

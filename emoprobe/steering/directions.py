@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,9 +18,11 @@ from typing import Any
 
 import ml_dtypes  # noqa: F401 (teaches NumPy bfloat16, which safetensors asks it for)
 import numpy as np
+import pandas as pd
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from emoprobe.analysis.steering.preregistration import LEAST_TEXTS
 from emoprobe.config.science.capture import RESID_POST
 from emoprobe.config.science.steering import DirectionFile
 from emoprobe.config.section import CONTROL
@@ -28,10 +30,11 @@ from emoprobe.results import atomic
 from emoprobe.results.activation_folder import METADATA, ActivationError, ActivationFolder, ActivationMetadata
 from emoprobe.results.activations import load_block
 from emoprobe.results.layout import Layout
-from emoprobe.steering.grid import SteeringGrid, ToneDirection
+from emoprobe.steering.grid import SteeringGrid, ToneDirection, text_blocks
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 KEY = "direction"
+SHUFFLED_OVER = "shuffled_over"  # of shuffled-label directions whose labels move with texts that several questions have
 
 
 class DirectionError(ValueError):
@@ -87,6 +90,8 @@ def fit(grid: SteeringGrid, layout: Layout, name: str, folder: Path = Path()) ->
         stream = read_stream(layout, [str(direction.tone), grid.reference, *third], grid.fitted, position)
         vectors[stream.layers] = MAKERS[direction.family](grid, direction, stream)
         made |= {"reference": grid.reference, "position": position, "samples": stream.samples}
+        if direction.family == "shuffled" and _moves_texts(_blocks(grid, direction, stream)):
+            made |= {SHUFFLED_OVER: "texts"}
     norms = np.zeros(depth, dtype=np.float32)
     norms[lengths.layers] = lengths.norms
     tensors = {KEY: unit(vectors, name, lengths.layers), f"{KEY}.norm": norms}
@@ -207,12 +212,37 @@ def _orthogonal(grid: SteeringGrid, direction: ToneDirection, stream: Stream) ->
 
 
 def _shuffled(grid: SteeringGrid, direction: ToneDirection, stream: Stream) -> np.ndarray:
-    """The difference of means with tone and reference exchanged in half the questions, (layers, d)."""
-    differences = _differences(grid, direction, stream)
-    signs = np.where(np.arange(len(differences)) % 2, -1.0, 1.0)
+    """The difference of means with tone and reference exchanged in half the blocks of texts, (layers, d).
+
+    A text that several questions have moves as a whole: what it does by its wording is in all of its questions. Half
+    the difference of the means over both halves has nothing of the tone, whatever the sizes of the blocks.
+    """
+    differences, blocks = _differences(grid, direction, stream), _blocks(grid, direction, stream)
+    together = _moves_texts(blocks)
+    signs = np.where(np.arange(blocks.max() + 1 if together else len(blocks)) % 2, -1.0, 1.0)
     _generator(grid, direction).shuffle(signs)
-    rows: np.ndarray = (differences * signs[:, None, None]).mean(0)
+    rows: np.ndarray
+    if together:
+        kept = signs[blocks] > 0
+        rows = (differences[kept].mean(0) - differences[~kept].mean(0)) / 2
+    else:
+        rows = (differences * signs[:, None, None]).mean(0)
     return rows
+
+
+def _blocks(grid: SteeringGrid, direction: ToneDirection, stream: Stream) -> np.ndarray:
+    """Shape (n,): the block of texts of each sample of a stream, numbered from 0."""
+    block_of = grid.text_blocks(str(direction.tone))
+    numbers: np.ndarray = np.unique([block_of[sample] for sample in stream.samples], return_inverse=True)[1]
+    return numbers
+
+
+def _moves_texts(blocks: np.ndarray) -> bool:
+    """Return whether labels are shuffled over texts and not over questions.
+
+    With fewer texts than a verdict takes, questions are exchanged as in earlier versions, whose files stay.
+    """
+    return LEAST_TEXTS <= len(np.unique(blocks)) < len(blocks)
 
 
 MAKERS: dict[str, Callable[[SteeringGrid, ToneDirection, Stream], np.ndarray]] = {
@@ -221,6 +251,49 @@ MAKERS: dict[str, Callable[[SteeringGrid, ToneDirection, Stream], np.ndarray]] =
     "orthogonal": _orthogonal,
     "shuffled": _shuffled,
 }
+
+
+def fitted_texts(layout: Layout, trajectories: pd.DataFrame, names: Iterable[str]) -> dict[str, int]:
+    """Tone → number of blocks of texts that its directions and their controls were fitted on, the least of all.
+
+    0 where that is not known, because a file is missing, or where labels were shuffled over questions that share texts.
+
+    Args:
+        layout: the experiment, with the files of its directions.
+        trajectories: the table of that name, which has the text of each question.
+        names: of directions; those that belong to no tone are left out.
+    """
+    known = trajectories.drop_duplicates(["variant", "sample_id"]).set_index(["variant", "sample_id"])["paraphrase"]
+    counts: dict[str, int] = {}
+    for name in names:
+        made = _made(layout.direction(name))
+        tone = made.get("tone")
+        if tone is None:
+            continue
+        sides = [side for side in (tone, made.get("reference")) if side != CONTROL]
+        texts = {
+            sample: [(side, _number(known.get((side, sample)))) for side in sides] for sample in made.get("samples", [])
+        }
+        count = len(set(text_blocks(texts).values()))
+        if made.get("family") == "shuffled" and count < len(texts) and made.get(SHUFFLED_OVER) != "texts":
+            count = 0
+        counts[tone] = min(count, counts.get(tone, count))
+    return counts
+
+
+def _number(text: Any) -> int | None:
+    """The number of a text; None where it is not known."""
+    return None if text is None or pd.isna(text) else int(text)
+
+
+def _made(path: Path) -> dict[str, Any]:
+    """What the file of a direction says of how it was made; empty where there is none."""
+    try:
+        with safe_open(path, "np") as tensors:
+            found: dict[str, Any] = json.loads((tensors.metadata() or {}).get(KEY, "{}"))
+    except (OSError, SafetensorError, ValueError):
+        return {}
+    return found
 
 
 def _differences(grid: SteeringGrid, direction: ToneDirection, stream: Stream) -> np.ndarray:

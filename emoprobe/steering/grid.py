@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple, cast
@@ -18,6 +18,7 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.science.steering import MIDDLE, NONE, Operation, Phase, layer_sets
 from emoprobe.config.section import CONTROL
 from emoprobe.conversations.samples import draw_id, sample_id
+from emoprobe.conversations.variants import paraphrase_index, variant_texts
 
 Family = Literal["tone", "probe", "file", "feature", "random", "shuffled", "orthogonal"]
 # What is not made for itself but to be compared with.
@@ -182,8 +183,43 @@ class SteeringGrid:
         direction = self.directions[name]
         return list(dict.fromkeys([*([] if direction.tone is None else [direction.tone, self.reference]), CONTROL]))
 
+    def text_blocks(self, tone: str) -> dict[str, int]:
+        """Fitting sample → number of its block, as `text_blocks` of the texts of the tone and of the reference."""
+        places = self.halves.fitted[: self.config.steering.fit.questions]
+        texts: dict[str, list[Hashable]] = {sample: [] for sample in self._ids(places)}
+        for name in (tone, self.reference):
+            # Which text a transform adds is not known, so all of its samples count as having the same one.
+            several = bool(variant_texts(self.config, name))
+            if several or self.config.variants[name].transform is not None:
+                for sample, place in zip(texts, places, strict=True):
+                    texts[sample].append((name, paraphrase_index(self.config, name, place)))
+        return text_blocks(texts)
+
     def _ids(self, places: Sequence[int]) -> list[str]:
         return [sample_id(self.config.dataset, place) for place in places]
+
+
+def text_blocks(texts: Mapping[str, Sequence[Hashable]]) -> dict[str, int]:
+    """Sample → number of its block, from 0: samples that share a text are in one, directly or through others.
+
+    Labels that are shuffled over texts move whole blocks.
+
+    Args:
+        texts: sample → its texts, of the variants that are compared.
+    """
+    parent: dict[Hashable, Hashable] = {}
+
+    def root(one: Hashable) -> Hashable:
+        while parent.setdefault(one, one) != one:
+            parent[one] = one = parent[parent[one]]
+        return one
+
+    for sample, own in texts.items():
+        for text in own:
+            parent[root(("text", text))] = root(("sample", sample))
+    roots = {sample: root(("sample", sample)) for sample in texts}
+    numbers = {one: number for number, one in enumerate(dict.fromkeys(roots.values()))}
+    return {sample: numbers[one] for sample, one in roots.items()}
 
 
 def captured_questions(config: Config) -> int:

@@ -13,7 +13,7 @@ from emoprobe.config.science.steering import MIDDLE, NONE, DirectionFile, layer_
 from emoprobe.config.section import CONTROL
 from emoprobe.conversations.sources import DataError, hub, kind_of
 from emoprobe.models.settings import known_size
-from emoprobe.steering.grid import captured_questions, directions_of, tones_of
+from emoprobe.steering.grid import SteeringGrid, captured_questions, directions_of, tones_of
 from emoprobe.workflow.remembered import remembered
 from emoprobe.workflow.steered import question_groups
 
@@ -34,16 +34,16 @@ def check_steering(config: Config, memory: Path | None = None) -> list[str]:
     return found or list(_questions(config, memory))
 
 
-def unreachable(config: Config, steered: int) -> Iterator[str]:
+def unreachable(grid: SteeringGrid) -> Iterator[str]:
     """Yield why directions will get no verdict, one line each: warnings, as the effects are computed all the same.
 
     Args:
-        config: the experiment, which steers.
-        steered: questions of the steered half.
+        grid: what the experiment steers.
     """
+    config, steered = grid.config, len(grid.steered)
     # Here, as they bring NumPy, which a plan of anything else does without.
     from emoprobe.analysis.estimates import MIN_QUESTIONS
-    from emoprobe.analysis.steering.preregistration import planned_tests
+    from emoprobe.analysis.steering.preregistration import LEAST_TEXTS, planned_tests
 
     planned = planned_tests(config)
     assert planned is not None
@@ -56,6 +56,14 @@ def unreachable(config: Config, steered: int) -> Iterator[str]:
         yield (
             f"steering.controls: no verdict is within reach on directions of the family {' or '.join(families)}: it "
             f"takes {random} random directions (there are {planned.random_directions}){shuffled}"
+        )
+    texts = {tone: len(set(grid.text_blocks(tone).values())) for tone in grid.tones}
+    few = [tone for tone, count in texts.items() if count < LEAST_TEXTS]
+    if few:
+        yield (
+            f"steering.fit: no verdict is within reach on directions of {', '.join(few)}: it takes {LEAST_TEXTS} texts "
+            f"in the fitting half (there are {min(texts[tone] for tone in few)}, those that go with the same text of "
+            f"{grid.reference} counted once); give {grid.reference} and the tones more texts, or raise dataset.samples"
         )
     questions = min(steered, config.steering.controls.questions or steered)
     if questions < MIN_QUESTIONS:

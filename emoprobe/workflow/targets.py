@@ -401,7 +401,7 @@ def warnings(study: Study, experiments: Mapping[str, Targets]) -> list[str]:
         targets = experiments[name]
         lines = check_records(targets.found or targets.layout)
         if targets.steering is not None:
-            lines += unreachable(config, len(targets.steering.grid.steered))
+            lines += unreachable(targets.steering.grid)
         lines += thinking_lines(config, targets.memory)
         found += [f"{name}: {line}" for line in lines]
     return found

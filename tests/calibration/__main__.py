@@ -38,6 +38,8 @@ def jobs(runs: int) -> dict[str, Callable[[], list[Row]]]:
         found[f"asks: {name}"] = partial(behaviour.rows, name, scene, runs, SEED)
     for name, (scene, within) in behaviour.format_scenes().items():
         found[f"formats: {name}"] = partial(behaviour.format_rows, name, scene, within, runs, SEED)
+    for name, scene in behaviour.dependent_scenes().items():
+        found[f"dependent: {name}"] = partial(behaviour.rows, name, scene, runs, SEED)
     for mixture in mixtures.MIXTURES:
         found[f"mixtures: {mixture}"] = partial(_mixture_rows, mixture, 5 * runs)
     for name, rule in behaviour.stopping_rules().items():
@@ -48,6 +50,8 @@ def jobs(runs: int) -> dict[str, Callable[[], list[Row]]]:
         found[f"default run: {100 * effect:g} points"] = partial(behaviour.default_rows, effect, runs, SEED)
     for number, (design, deviation) in enumerate(behaviour.DESIGNS):
         found[f"power: design {number + 1}"] = partial(behaviour.power_rows, design, deviation, runs, SEED)
+    for name, scene in behaviour.noise_scenes().items():
+        found[f"noise: {name}"] = partial(behaviour.noise_rows, name, scene, runs, SEED)
     for world in probes.WORLDS:
         found[f"probes: {world.name}"] = partial(probes.rows, world, runs)
     for name in (*outcomes.WORLDS, *outcomes.PLANTED):
@@ -84,7 +88,7 @@ def main() -> int:
     parser.add_argument(
         "--only",
         default="",
-        help="a part of the names: accuracy, texts, asks, formats, mixtures, stopping, planted, default run, power, outcomes, probes, steering, features, coverage, a world",
+        help="a part of the names: accuracy, texts, asks, formats, dependent, mixtures, stopping, planted, default run, power, noise, outcomes, probes, steering, features, coverage, a world",
     )
     arguments = parser.parse_args()
     chosen = {name: job for name, job in jobs(arguments.runs).items() if arguments.only in name}

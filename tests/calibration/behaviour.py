@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import pandas as pd
 
 from emoprobe.analysis.behaviour import characteristics
 from emoprobe.analysis.format_noise import format_noise
+from emoprobe.analysis.limits import own_noise
 from emoprobe.analysis.paired_tests import paired_tests
 from emoprobe.analysis.power import ACCURACY, PowerDesign, Simulation
 from emoprobe.analysis.statistics import LEVEL
@@ -126,6 +127,24 @@ def selected_scenes() -> dict[str, Scene]:
         for share in (0.2, 0.6)
         for texts, n in ((8, 200), (64, 400), (ONE_EACH, 96))
     }
+
+
+def dependent_scenes() -> dict[str, Scene]:
+    """No tone differs; questions, answers or failures depend on each other or on the answer."""
+    scenes = {}
+    for texts in (1, 64, ONE_EACH):
+        whose = "a text a question" if texts == ONE_EACH else f"{texts} text{'s' if texts > 1 else ''}"
+        deviation = 0.0 if texts == 1 else 0.3
+        scenes |= {
+            f"each question under 8 ids, {whose}": Scene(
+                192, texts=texts, text_deviation=deviation, copies=8, interaction=1.0
+            ),
+            f"one question in 10 is informative, {whose}": Scene(400, texts=texts, informative=0.1),
+            f"long answers time out (0.2), {whose}": Scene(192, texts=texts, text_deviation=deviation, timeouts=0.2),
+            f"answers correlate in batches of 4, {whose}": Scene(192, texts=texts, text_deviation=deviation, batch=4),
+            f"texts go with topics, {whose}": Scene(192, texts=texts, text_deviation=deviation, topics=4),
+        }
+    return scenes
 
 
 @dataclass(frozen=True)
@@ -401,6 +420,29 @@ def share_shown(scene: Scene, comparison: str, runs: int, seed: int) -> float:
         said = {one.about: one.verdict for one in comparisons(paired_tests(simulate(scene, generator), MARGIN), MARGIN)}
         shown += said[f"accuracy:{comparison}"] in DIFFERENT
     return shown / runs
+
+
+def noise_scenes() -> dict[str, Scene]:
+    """Designs whose own noise says what they can show."""
+    return {
+        "24 texts, n = 384": Scene(384, texts=24, text_deviation=0.3),
+        "a text a question, n = 96": Scene(96, texts=ONE_EACH, text_deviation=0.3, difficulty=1.5),
+        "one text, n = 200": Scene(200, texts=1),
+        "24 texts, 20 templates, n = 384": Scene(384, texts=24, groups=20, group_interaction=0.3),
+    }
+
+
+def noise_rows(name: str, scene: Scene, runs: int, seed: int) -> list[Row]:
+    """How often a difference is shown that is as large as the noise of an experiment without one says."""
+    generator = np.random.default_rng(seed)
+    shown = 0
+    for _ in range(runs):
+        (limit,) = own_noise(paired_tests(simulate(scene, generator), MARGIN, contrasts=[]))
+        assert limit.estimate is not None
+        planted = replace(scene, tones=(scene.tones[0] + limit.estimate, *scene.tones[1:]))
+        tests = paired_tests(simulate(planted, generator), MARGIN, contrasts=[])
+        shown += comparisons(tests, MARGIN)[0].verdict in DIFFERENT
+    return [Row("told", "different, by its own noise", name, runs, shown / runs, least(runs))]
 
 
 def _unlike(scene: Scene, row: dict[Hashable, Any]) -> bool:

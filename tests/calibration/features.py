@@ -76,9 +76,12 @@ def trajectories(texts: Mapping[str, int], questions: int, groups: int = 0) -> p
     return pd.DataFrame(rows).astype({"paraphrase": "Int64", "group": "string"})
 
 
-def start(generator: np.random.Generator, questions: int, texts: int, groups: int = 0) -> Draw:
+def start(
+    generator: np.random.Generator, questions: int, texts: int, groups: int = 0, filler_texts: int | None = None
+) -> Draw:
     """A filler and four tones with so many texts each, and a control."""
-    table = trajectories({"control": 0, "filler": texts, **dict.fromkeys(TONES, texts)}, questions, groups)
+    counts = {"control": 0, "filler": texts if filler_texts is None else filler_texts, **dict.fromkeys(TONES, texts)}
+    table = trajectories(counts, questions, groups)
     table["half"] = halves(table, int(generator.integers(1 << 30)))
     levels = {part: np.zeros((len(table), WIDTH)) for part in PARTS}
     draw = Draw(generator, table, levels)
@@ -98,6 +101,19 @@ def rare(draw: Draw) -> None:
 def text_identity(draw: Draw) -> None:
     """Every text moves every feature in its own way."""
     draw.add(draw.by("variant", "paraphrase", scale=0.7))
+
+
+def outlying_texts(draw: Draw) -> None:
+    """One text in eight moves a feature, and by a lot."""
+    sizes = draw.by("variant", "paraphrase", scale=1.0)
+    draw.add(np.where(np.abs(sizes) > 1.53, 4.0 * np.sign(sizes), 0.0))
+
+
+def text_and_length(draw: Draw) -> None:
+    """Texts differ, and the longer the response to a question under a text, the more of everything there is."""
+    draw.add(draw.by("variant", "paraphrase", scale=0.5))
+    length = draw.by("variant", "sample_id", scale=0.7)[:, :1]
+    draw.levels["response"] = draw.levels["response"] + length
 
 
 def template(draw: Draw) -> None:
@@ -133,18 +149,25 @@ class World:
     texts: int
     groups: int = 0
     differing: tuple[str, ...] = ()
+    filler_texts: int | None = None
 
     @property
     def name(self) -> str:
         """As it is reported."""
         groups = f", {self.groups} groups" if self.groups else ""
-        return f"{self.plant.__name__}, {self.questions} questions, {self.texts} texts{groups}"
+        filler = "" if self.filler_texts is None else f" and {self.filler_texts} of the filler"
+        return f"{self.plant.__name__}, {self.questions} questions, {self.texts} texts{filler}{groups}"
 
 
 WORLDS = [
     *(World(plant, questions, 8) for plant in (nothing, rare, text_identity) for questions in (32, 96)),
     *(World(plant, questions, 1) for plant in (nothing, rare) for questions in (24, 96)),
     World(text_identity, 96, 6),
+    World(text_identity, 96, 1),
+    World(text_identity, 96, 8, filler_texts=1),
+    World(text_identity, 96, 8, filler_texts=6),
+    World(text_identity, 96, 96),
+    *(World(plant, 96, texts) for plant in (outlying_texts, text_and_length) for texts in (6, 8, 24, 96)),
     World(template, 96, 1, groups=24),
     World(template, 96, 8, groups=24),
     World(one_differs, 96, 8, differing=("anger",)),
@@ -156,7 +179,7 @@ def simulate(world: World, runs: int, seed: int = SEED) -> Iterator[tuple[pd.Dat
     """The table `features` and the statements of each run."""
     for run in range(runs):
         generator = np.random.default_rng([seed, world.questions, world.texts, run])
-        draw = start(generator, world.questions, world.texts, world.groups)
+        draw = start(generator, world.questions, world.texts, world.groups, world.filler_texts)
         world.plant(draw)
         found = _tested("autoencoder", draw, draw.activations())
         # A random autoencoder has features of its own, which are sparse as well and tell nothing.

@@ -15,7 +15,7 @@ from scipy.special import expit
 
 from emoprobe.analysis.estimates import Estimates, difference, whichever
 from emoprobe.analysis.power import NODES, WEIGHTS
-from emoprobe.analysis.questions import TONE_TEXTS, two_sides, units_of
+from emoprobe.analysis.questions import TONE_TEXTS, Units, units_of
 from emoprobe.analysis.statistics import LEVEL, POWER, holm
 from tests.calibration.allowance import least, most
 from tests.calibration.rows import Row
@@ -164,7 +164,7 @@ class Claims:
 def compared(values: np.ndarray, found: Measured, *, share: bool = False) -> list[Estimates]:
     """Return the differences of the tones to the filler as `paired_tests` computes them: of p(gold), or of a share."""
     labels = found.text if found.text.any() else None
-    units = two_sides(units_of([labels, labels]))
+    units = (units_of([labels, labels]) or Units()).sides
     estimates = []
     for value in values[1:]:
         missing = np.isnan(value).any()

@@ -1,11 +1,14 @@
 """How often a direction that does what random ones do is called found, and how often one that does more is not.
 
-A world draws what each direction does to each question. Its runs end in the tables of the analysis, as an experiment's.
+A world draws what each direction does to each question, or activations that directions are fitted to by the pipeline's
+functions. Its runs end in the tables of the analysis, as an experiment's.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -13,12 +16,46 @@ import pandas as pd
 from emoprobe.analysis.steering.direction_ranking import rank
 from emoprobe.analysis.steering.direction_tests import candidates, direction_rows
 from emoprobe.analysis.steering.effect_grid import PRIMARY_OUTCOME, EffectGrid, Limits, coherent
+from emoprobe.analysis.steering.preregistration import LEAST_TEXTS
 from emoprobe.analysis.steering.tables import effect_rows, steering_tests
+from emoprobe.config.files import parse_config
+from emoprobe.config.section import CONTROL
+from emoprobe.steering.directions import MAKERS, Stream, unit
+from emoprobe.steering.grid import SteeringGrid
 from tests.calibration.allowance import least, most
 from tests.calibration.rows import Row
 
 LIMITS = Limits(max_perplexity=2.0, max_repetition=0.1)
 COVERAGE = 0.93  # the least that is wanted of an interval
+
+
+WIDTH = 48  # of the stream that directions are fitted to
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """Activations that directions are fitted to; the texts of every tone are drawn as those of the filler.
+
+    Attributes:
+        texts: of each tone.
+        questions: of the fitting half.
+        reference_texts: of the filler; 0: as many as a tone has.
+        share: of the variance of a difference that is between texts.
+        kind: how texts are distributed; `outliers`: one in eight lies far off along one axis; `topics`: texts go with
+            the topic of their questions.
+        read: which directions the model answers to: any, those along which texts vary, or those along which nothing does.
+        methods: of fitting.
+        orthogonal: whether directions without what any text adds are tested too.
+    """
+
+    texts: int
+    questions: int = 64
+    reference_texts: int = 0
+    share: float = 0.95
+    kind: Literal["normal", "heavy", "outliers", "topics", "spread"] = "normal"
+    read: Literal["any", "varying", "still"] = "any"
+    methods: tuple[str, ...] = ("diff_means",)
+    orthogonal: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,6 +81,7 @@ class World:
         draws: of each question.
         groups: of questions; 0: each stands for itself.
         lost: share of the trajectories without a score.
+        fitting: where directions come from; None: from nowhere, so that their effects are drawn.
     """
 
     name: str
@@ -64,6 +102,7 @@ class World:
     draws: int = 1
     groups: int = 0
     lost: float = 0.0
+    fitting: Fitting | None = None
 
 
 PLAIN = World("plain")
@@ -84,6 +123,21 @@ WORLDS = (
     World("draws and groups", questions=40, draws=2, groups=16, unequal=0.6),
     World("lost answers", questions=32, lost=0.003),
     World("nothing moves anything", spread=0.0),
+    *(World(f"texts as the filler's, {texts}", shuffled=20, fitting=Fitting(texts)) for texts in (1, 8, 24, 64)),
+    World("texts as the filler's, one a question", shuffled=20, fitting=Fitting(64, 24)),
+    World("texts as the filler's, one tone", tones=1, shuffled=20, fitting=Fitting(24)),
+    World("texts as the filler's, one tone, one cell", tones=1, shuffled=20, layers=1, doses=(0.5,), fitting=Fitting(24)),
+    World("texts as the filler's, 4 tones", tones=4, random=79, shuffled=20, fitting=Fitting(24), layers=1),
+    World("texts as the filler's, all that varies", shuffled=20, fitting=Fitting(24, share=0.99, read="varying")),
+    World("texts as the filler's, heavy tails", tails=3.0, shuffled=20, fitting=Fitting(24, kind="heavy")),
+    World("texts as the filler's, outliers", shuffled=20, fitting=Fitting(24, kind="outliers", read="varying")),
+    World("texts as the filler's, that go with topics", shuffled=20, fitting=Fitting(24, kind="topics")),
+    World("texts of other variance", shuffled=20, fitting=Fitting(24, kind="spread", read="varying")),
+    World("texts of unequal numbers of questions", shuffled=20, fitting=Fitting(32, 60)),
+    World("48 texts and 24 of the filler", shuffled=20, fitting=Fitting(48, 96, reference_texts=24)),
+    World("64 texts and 8 of the filler", shuffled=20, fitting=Fitting(64, reference_texts=8)),
+    World("probes, where nothing varies", shuffled=20, fitting=Fitting(24, methods=("diff_means", "probe"), read="still")),
+    World("orthogonal directions", shuffled=20, fitting=Fitting(24, orthogonal=True, read="varying")),
 )  # fmt: skip
 
 
@@ -109,6 +163,85 @@ class Draw:
         self.truth[0, layer, dose] = effect
 
 
+@cache
+def fitted_grid(world: World) -> SteeringGrid:
+    """The directions of a world whose directions are fitted."""
+    assert world.fitting is not None
+    fitting, tones = world.fitting, [f"tone{number}" for number in range(world.tones)]
+    counts = {"filler": fitting.reference_texts or fitting.texts} | dict.fromkeys(tones, fitting.texts)
+    variants = {name: {"texts": [f"{name} {number}" for number in range(count)]} for name, count in counts.items()}
+    for tone in tones:
+        variants[tone]["valence"] = "negative"  # type: ignore[assignment]
+    controls = {"random": world.random, "shuffled": world.shuffled, "orthogonal": fitting.orthogonal}
+    steering = {"enabled": True, "methods": list(fitting.methods), "controls": controls}
+    return SteeringGrid(
+        parse_config(
+            {
+                "dataset": {"samples": 2 * fitting.questions},
+                "variants": {CONTROL: {}, **variants},
+                "steering": steering,
+            }
+        ),
+        (None,) * (2 * fitting.questions),
+        world.layers,
+    )
+
+
+def texts_of(world: World) -> dict[str, int]:
+    """Tone → number of texts that its directions were fitted on."""
+    tones = [f"tone{number}" for number in range(world.tones)]
+    if world.fitting is None:
+        return dict.fromkeys(tones, LEAST_TEXTS)
+    return {tone: len(set(fitted_grid(world).text_blocks(tone).values())) for tone in tones}
+
+
+def fitted_vectors(
+    world: World, generator: np.random.Generator
+) -> tuple[list[tuple[str, str, str | None]], np.ndarray]:
+    """Name, family and tone of each direction, and the directions, (directions, layers, WIDTH)."""
+    grid, fitting = fitted_grid(world), world.fitting
+    assert fitting is not None
+    shape = (world.layers, WIDTH)
+    varies = np.arange(1, WIDTH + 1) ** -0.5
+
+    def drawn(count: int, wide: float = 1.0) -> np.ndarray:
+        if fitting.kind == "heavy":
+            return varies * generator.standard_t(3, (count, *shape)) / np.sqrt(3)
+        values = generator.standard_normal((count, *shape)) * wide
+        if fitting.kind == "outliers":
+            values[..., 0] += np.where(generator.random((count, 1)) < 1 / 8, 7.0, -1.0)
+        found: np.ndarray = varies * values
+        return found
+
+    samples = grid.fitted
+    topic = np.arange(len(samples)) % 6
+    topics = drawn(6) if fitting.kind == "topics" else np.zeros((6, *shape))
+    base = 3 * drawn(len(samples)) + topics[topic]
+    values = {CONTROL: base}
+    places = grid.halves.fitted
+    for name in (grid.reference, *grid.tones):
+        count = len(grid.config.variants[name].texts or [])
+        # One tone of a world of other variance has texts that vary twice as much as all others'.
+        own = drawn(count, 2.0 if fitting.kind == "spread" and name == "tone0" else 1.0)
+        text = own[np.array(places) % count]
+        if fitting.kind == "topics":
+            text = text * (1 + 0.5 * np.sin(topic))[:, None, None]
+        within = np.sqrt(1 / fitting.share - 1) * drawn(len(samples))
+        values[name] = base + text + within
+    stream = Stream(values, list(range(world.layers)), samples)
+    kept = [direction for direction in grid.directions.values() if direction.family not in ("random", "shuffled")] + [
+        direction for direction in grid.directions.values() if direction.family in ("random", "shuffled")
+    ]
+    vectors = [
+        generator.standard_normal(shape)
+        if direction.family == "random"
+        else MAKERS[direction.family](grid, direction, stream)
+        for direction in kept
+    ]
+    rows = [unit(one, direction.name, list(range(world.layers))) for one, direction in zip(vectors, kept, strict=True)]
+    return [(one.name, one.family, one.tone) for one in kept], np.array(rows, dtype=float)
+
+
 def draw(world: World, generator: np.random.Generator) -> Draw:
     """One experiment."""
     tones = [f"tone{number}" for number in range(world.tones)]
@@ -117,7 +250,11 @@ def draw(world: World, generator: np.random.Generator) -> Draw:
     ]
     directions += [(f"shuffled-{tone}-{n:02d}", "shuffled", tone) for tone in tones for n in range(world.shuffled)]
     directions += [(f"random-{number:03d}", "random", None) for number in range(world.random)]
+    vectors = None
+    if world.fitting is not None:
+        directions, vectors = fitted_vectors(world, generator)
     count, doses = len(directions), np.array(world.doses)
+    tested = sum(family not in ("random", "shuffled") for _, family, _ in directions)
     shape = (count, world.layers, 1)
     group = np.arange(world.questions) % world.groups if world.groups else np.arange(world.questions)
     strength = np.exp(world.unequal * generator.normal(size=group.max() + 1) - world.unequal**2 / 2)[group]
@@ -126,14 +263,25 @@ def draw(world: World, generator: np.random.Generator) -> Draw:
     spread = np.full(shape, world.spread)
     spread[: count - world.random] *= world.fitted
     slope = spread * own
+    scatter = generator.standard_t(world.tails, (count, world.layers, 1, world.questions, 1))
+    if vectors is not None:
+        assert world.fitting is not None
+        # The model answers along some directions, and each question a little otherwise.
+        weights = np.arange(1, WIDTH + 1) ** {"any": 0.0, "varying": -0.5, "still": 0.5}[world.fitting.read]
+        weights = world.spread * weights / np.sqrt(np.mean(weights**2))
+        gain = weights * generator.standard_t(3, (world.layers, WIDTH)) / np.sqrt(3)
+        each = weights * generator.standard_t(world.tails, (world.layers, world.questions, WIDTH))
+        slope = np.einsum("dlw,lw->dl", vectors, gain)[..., None]
+        scatter = np.einsum("dlw,lqw->dlq", vectors, each)[:, :, None, :, None] / max(world.spread, 1e-9)
+        spread = np.full(shape, world.spread)
     truth = slope * doses - world.damage * doses**2 * np.exp(0.2 * generator.normal(size=shape))
-    scatter = generator.standard_t(world.tails, (count, world.layers, 1, world.questions, 1)) * doses[:, None, None]
+    scatter = scatter * doses[:, None, None]
     wobble = generator.standard_t(world.tails, (count, world.layers, len(doses), world.questions, world.draws))
     noise = spread[..., None, None] * (scatter + 0.5 * wobble)
     changes = (truth[..., None, None] + noise) * strength[:, None]
     lost = generator.random(changes.shape) < world.lost
     few = world.control_questions or world.questions
-    lost[world.tones :, :, :, few:] = True
+    lost[tested:, :, :, few:] = True
     log_ratio = world.breaking * doses**2 * np.exp(0.4 * generator.normal(size=shape))
     return Draw(
         [name for name, _, _ in directions], [family for _, family, _ in directions], [tone for _, _, tone in directions],
@@ -200,13 +348,13 @@ class Tally:
 def run(world: World, runs: int, seed: int, power: bool = True) -> Tally:
     """Simulate and analyse a world; then plant the stated detectable effect, and analyse it again."""
     generator = np.random.default_rng(seed)
-    tally = Tally(runs)
+    tally, texts = Tally(runs), texts_of(world)
     for _ in range(runs):
         drawn = draw(world, generator)
         grid = EffectGrid(table(world, drawn, generator))
         flags = coherent(grid, LIMITS)
         rankings = {number: rank(grid, number, LIMITS) for number in candidates(grid)}
-        rows = direction_rows(grid, flags, rankings)
+        rows = direction_rows(grid, flags, rankings, texts)
         tally.false += any(row["verdict"] == "found" for row in rows)
         for row in rows:
             if row.get("low") is not None and not np.isnan(row["low"]):
@@ -218,10 +366,10 @@ def run(world: World, runs: int, seed: int, power: bool = True) -> Tally:
                 tally.intervals += 1
                 tally.covered += row["low"] <= _truth(world, drawn, row) <= row["high"]
         first = rows[0]
-        if power and not np.isnan(first.get("detectable", np.nan)):
+        if power and first["reason"] is None and not np.isnan(first.get("detectable", np.nan)):
             place = int(first["detectable_layers"]), world.doses.index(first["detectable_dose"])
             drawn.plant(*place, first["detectable"] * generator.choice([-1.0, 1.0]))
-            again = steering_tests(table(world, drawn, generator), LIMITS)
+            again = steering_tests(table(world, drawn, generator), LIMITS, texts)
             tally.planted += 1
             tally.told += again["verdict"].iloc[0] == "found"
     return tally

@@ -43,6 +43,11 @@ class Scene:
         lengthened: share of the tones' wrong answers that are cut off as well, as a tone makes answers longer.
         asks: of the filler, each with another of its texts.
         formats: accuracies of control's prompt in other formats.
+        copies: under how many ids each question comes; copies with the same text get the same answer.
+        informative: share of the questions whose answer is not the same whatever stands before them.
+        timeouts: share of the tones' wrong answers that never come, as they are long.
+        batch: questions that are answered together; 0: each alone. What a batch shares has the deviation of 0.7 logits.
+        topics: topics of the questions, which go round as texts do; each tone helps with some and harms with others.
     """
 
     questions: int
@@ -66,6 +71,11 @@ class Scene:
     lengthened: float = 0.0
     asks: int = 1
     formats: tuple[float, ...] = ()
+    copies: int = 1
+    informative: float = 1.0
+    timeouts: float = 0.0
+    batch: int = 0
+    topics: int = 0
     name: str = field(default="", compare=False)
 
     @property
@@ -119,8 +129,13 @@ def simulate(scene: Scene, generator: np.random.Generator) -> pd.DataFrame:
 
     Its `attrs` have the true strict accuracy of each variant with the texts that were drawn, under `here`.
     """
-    difficulty = generator.normal(0, scene.difficulty, scene.questions)
     index = np.arange(scene.questions)
+    # Copies are spread over the permutation, as data sets hold them.
+    asked = index % math.ceil(scene.questions / scene.copies)
+    difficulty = generator.normal(0, scene.difficulty, scene.questions)[asked]
+    if scene.informative < 1:
+        settled = generator.random(scene.questions) >= scene.informative
+        difficulty = np.where(settled, generator.choice([-20.0, 20.0], scene.questions), difficulty)
     group = index if scene.groups is None else generator.integers(0, scene.groups, scene.questions)
     blocks, here = [], {}
     for variant, accuracy in scene.accuracies.items():
@@ -133,11 +148,15 @@ def simulate(scene: Scene, generator: np.random.Generator) -> pd.DataFrame:
         text = (index[:, None] + np.array(shifts)) % max(1, texts)
         shape = (scene.questions, scene.draws * len(shifts))
         spread = math.sqrt(scene.difficulty**2 + scene.interaction**2 + scene.group_interaction**2 + deviation**2)
-        asked = centre_of(accuracy, spread) + difficulty
-        asked = asked + generator.normal(0, scene.interaction, scene.questions) if scene.interaction else asked
+        level = centre_of(accuracy, spread) + difficulty
+        level = level + generator.normal(0, scene.interaction, scene.questions)[asked] if scene.interaction else level
+        if scene.batch:
+            level = level + generator.normal(0, 0.7, scene.questions)[index // scene.batch]
+        if scene.topics:
+            level = level + generator.permutation(np.linspace(-1, 1, scene.topics))[index % scene.topics]
         if scene.group_interaction:
-            asked = asked + generator.normal(0, scene.group_interaction, scene.groups or scene.questions)[group]
-        level = asked[:, None] + deviation * own[text]
+            level = level + generator.normal(0, scene.group_interaction, scene.groups or scene.questions)[group]
+        level = level[:, None] + deviation * own[text]
         chance = expit(level)
         of_text = _accuracies(centre_of(accuracy, spread) + deviation * own, spread**2 - deviation**2)
         if scene.mixture and variant.startswith("tone"):
@@ -146,12 +165,16 @@ def simulate(scene: Scene, generator: np.random.Generator) -> pd.DataFrame:
             share = np.where(moved > 0, moved / (1 - accuracy), moved / accuracy)
             chance, of_text = _moved(chance, share[text]), _moved(of_text, share)
         here[variant] = float(of_text[text].mean()) * scene.counted(variant)
-        right = generator.random(shape) < np.repeat(chance, scene.draws, axis=1)
+        answer = generator.random((scene.questions, max(1, texts), scene.draws)) if scene.copies > 1 else None
+        chance = np.repeat(chance, scene.draws, axis=1)
+        right = (generator.random(shape) if answer is None else answer[asked[:, None], text].reshape(shape)) < chance
         cut = generator.random(shape) < (scene.control_cut if variant == "control" else scene.cut)
         if scene.lengthened and variant.startswith("tone"):
             cut = cut | (~right & (generator.random(shape) < scene.lengthened))
         unmarked = generator.random(shape) < scene.unmarked
         failed = generator.random(shape) < scene.failures
+        if scene.timeouts and variant.startswith("tone"):
+            failed = failed | (~right & (generator.random(shape) < scene.timeouts))
         # A text without deviation has the mean length of the others: E exp(dz) = exp(d²/2).
         own_length = deviation * own[text] if several else np.full(text.shape, scene.text_deviation**2 / 2)
         own_length = np.repeat(own_length, scene.draws, axis=1)
@@ -160,6 +183,7 @@ def simulate(scene: Scene, generator: np.random.Generator) -> pd.DataFrame:
             {
                 "variant": np.full(shape, variant),
                 "sample_id": np.broadcast_to(index[:, None], shape),
+                "question": np.broadcast_to(asked[:, None], shape),
                 "group": np.broadcast_to(group[:, None] if scene.groups else np.nan, shape),
                 "asks": np.full(shape, len(shifts)),
                 "draw": np.broadcast_to(np.arange(1, shape[1] + 1), shape),
@@ -183,6 +207,7 @@ def simulate(scene: Scene, generator: np.random.Generator) -> pd.DataFrame:
     table = pd.DataFrame(columns)
     table.attrs["here"] = here
     table["valence"] = table["variant"].map(scene.valences).astype("string")
+    table["question"] = table["question"].map("What is {}?".format).astype("string")
     for name in ("extraction", "failure"):
         table[name] = table[name].astype("string").mask(table[name] == "")
     table["group"] = table["group"].map("template {:.0f}".format, na_action="ignore").astype("string")

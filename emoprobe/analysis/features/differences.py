@@ -2,7 +2,8 @@
 
 A feature is compared by its mean activation over the tokens of the question, or of the response, of a trajectory.
 The tokens of the prefix are left out: they are other words, so nearly any feature differs there. Tone and reference are
-paired by question; the independent units are the tone's texts, as in every other comparison.
+paired by question; the independent units are the texts, as in every other comparison. Where a side that adds a text has
+one alone, the difference may be that text's, so features are described and not tested.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from emoprobe.analysis.conclusion import Conclusion, Reason
 from emoprobe.analysis.estimates import Floats, Labels, difference
 from emoprobe.analysis.questions import Questions
 from emoprobe.analysis.statistics import LEVEL, holm
+from emoprobe.config.section import CONTROL
 from emoprobe.results.statement import Verdict
 
 # Rows of one question with their means of features: places in the table, part → (rows, width), NaN without tokens.
@@ -191,12 +193,13 @@ class _Side:
     asked: npt.NDArray[np.int64]
     texts: Labels | None
     count: int
+    adds: bool
 
     @classmethod
     def of(cls, questions: Questions, name: str) -> _Side:
         rows = np.flatnonzero(questions.table["variant"].eq(name))
         asked = pd.Categorical(questions.table["sample_id"].iloc[rows], categories=questions.ids).codes
-        return cls(rows, asked.astype(np.int64), questions.texts(name), questions.count(name))
+        return cls(rows, asked.astype(np.int64), questions.texts(name), questions.count(name), name != CONTROL)
 
     def by_question(self, values: Floats, questions: int) -> Floats:
         """(k, questions): of values (k, rows of the table), the mean over the draws; NaN where there is none."""
@@ -224,6 +227,8 @@ def _compare(questions: Questions, tone: _Side, other: _Side, values: Floats) ->
     if not here.any():
         return [shared] * len(values)
     estimates = difference(ours - theirs, labels[0], labels[1], np.nan, share=False, groups=groups)
+    # One text, or texts of which it is unknown which question had which, says nothing of others.
+    tested = not any(side.adds and side.texts is None for side in (tone, other))
     rows = []
     for at in range(len(values)):
         single = [side[~np.isnan(side)] for side in (values[at, tone.rows], values[at, other.rows])]
@@ -237,7 +242,7 @@ def _compare(questions: Questions, tone: _Side, other: _Side, values: Floats) ->
                 "difference": value,
                 "low": float(estimates.low[at]),
                 "high": float(estimates.high[at]),
-                "p": float(estimates.p[at]),
+                "p": float(estimates.p[at]) if tested else float("nan"),
                 "standardized": value / spread if spread > 0 else None,
                 "auroc": auroc(*single),
             }

@@ -124,7 +124,8 @@ class TokenShard:
 class TokenActivations:
     """Trajectories whose every token was captured at one layer.
 
-    `table` has a row for each of `shards`: `variant`, `sample_id`, `index`, `draw`, `group`, `paraphrase` and `half`.
+    `table` has a row for each of `shards`: `variant`, `sample_id`, `index`, `draw`, `group`, `question`, `paraphrase`
+    and `half`.
     """
 
     table: pd.DataFrame
@@ -165,6 +166,7 @@ def load_tokens(config: Config, layout: Layout) -> TokenActivations:
                 "index": sample.index,
                 "draw": draw,
                 "group": sample.group,
+                "question": sample.question,
                 "paraphrase": paraphrase_index(config, variant, sample.index),
             }
         )

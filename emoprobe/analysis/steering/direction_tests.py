@@ -15,7 +15,7 @@ from emoprobe.analysis.estimates import MIN_QUESTIONS, difference
 from emoprobe.analysis.statistics import CONFIDENCE, LEVEL, holm
 from emoprobe.analysis.steering.direction_ranking import DirectionRanking
 from emoprobe.analysis.steering.effect_grid import CONTROLS, PRIMARY_OUTCOME, EffectGrid, Flags
-from emoprobe.analysis.steering.preregistration import controls_needed, shuffled_needed
+from emoprobe.analysis.steering.preregistration import LEAST_TEXTS, controls_needed, shuffled_needed
 from emoprobe.results.statement import Verdict
 
 FAR = 1e9
@@ -29,22 +29,29 @@ def candidates(grid: EffectGrid) -> list[int]:
     return [number for number, direction in enumerate(grid.directions) if direction.family not in CONTROLS]
 
 
-def direction_rows(grid: EffectGrid, flags: Flags, rankings: Mapping[int, DirectionRanking]) -> list[dict[str, Any]]:
+def direction_rows(
+    grid: EffectGrid, flags: Flags, rankings: Mapping[int, DirectionRanking], texts: Mapping[str, int]
+) -> list[dict[str, Any]]:
     """Rows of the table, in the order of the directions.
 
     Args:
         grid: the trajectories.
         flags: which cells are coherent, on all questions of a direction.
         rankings: each tested direction beside its controls, by number.
+        texts: tone → number of texts that its directions were fitted on; 0, or none, where that is not known.
     """
     family_sizes = Counter(grid.directions[number].family for number in rankings)
     rows = [
-        _row(grid, number, _cells(grid, number, ranking, flags), ranking, family_sizes)
+        _row(grid, number, _cells(grid, number, ranking, flags), ranking, family_sizes, texts)
         for number, ranking in rankings.items()
     ]
     for family in family_sizes:
         members = [row for row in rows if row["family"] == family]
-        for row, corrected in zip(members, holm([row["p"] for row in members]), strict=True):
+        # A direction that cannot be judged takes its place in the correction, and eases none of the others'.
+        known = [
+            row["p"] if row["texts"] is None or row["texts"] >= LEAST_TEXTS else max(row["p"], 1.0) for row in members
+        ]
+        for row, corrected in zip(members, holm(known), strict=True):
             row["p_holm"] = float(corrected)
             row["verdict"] = conclude_direction(row).verdict.value
     return rows
@@ -58,20 +65,28 @@ def _cells(grid: EffectGrid, number: int, ranking: DirectionRanking, flags: Flag
 
 
 def _row(
-    grid: EffectGrid, number: int, searched: np.ndarray, ranking: DirectionRanking, family_sizes: Mapping[str, int]
+    grid: EffectGrid,
+    number: int,
+    searched: np.ndarray,
+    ranking: DirectionRanking,
+    family_sizes: Mapping[str, int],
+    texts: Mapping[str, int],
 ) -> dict[str, Any]:
     direction = grid.directions[number]
     family = family_sizes[direction.family]
+    fitted = None if direction.tone is None else texts.get(direction.tone, 0)
     needed, more = controls_needed(family), 0 if direction.tone is None else shuffled_needed(family)
     row: dict[str, Any] = {
         "direction": direction.name,
         "family": direction.family,
         "tone": direction.tone,
-        "reason": _reason(grid, number, searched, ranking, needed, more),
+        "reason": _reason(grid, number, searched, ranking, needed, more, fitted),
         "controls": ranking.controls,
         "controls_needed": needed,
         "shuffled": ranking.shuffled,
         "shuffled_needed": more,
+        "texts": fitted,
+        "texts_needed": None if fitted is None else LEAST_TEXTS,
         "questions": int(ranking.shared.sum(axis=-1).min()) if ranking.places else 0,
         "cells": int(searched.sum()),
         "p": math.nan,
@@ -111,11 +126,21 @@ def _row(
 
 
 def _reason(
-    grid: EffectGrid, number: int, searched: np.ndarray, ranking: DirectionRanking, needed: int, more: int
+    grid: EffectGrid,
+    number: int,
+    searched: np.ndarray,
+    ranking: DirectionRanking,
+    needed: int,
+    more: int,
+    texts: int | None,
 ) -> str | None:
     """Return why no verdict can be reached."""
     if not any(place.operation == "add" for place in grid.held[number]):
         return "nothing was added along it"
+    if texts == 0:
+        return f"it takes {LEAST_TEXTS} texts to fit on, and it is not known that labels were shuffled over so many"
+    if texts is not None and texts < LEAST_TEXTS:
+        return f"it takes {LEAST_TEXTS} texts to fit on, and the questions of the fitting half have {texts}"
     if not ranking.controls:
         return "no random direction ran the same grid"
     if ranking.controls < needed:

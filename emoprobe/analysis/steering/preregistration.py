@@ -14,6 +14,12 @@ from emoprobe.steering.grid import directions_of
 
 # So that the smallest p, 1 / (1 + 39), is half of the level.
 MIN_CONTROLS = 39
+# Texts that a tone's direction is fitted on. A text differs from others by its wording, which makes up 92–98 % of the
+# variance of such directions, so labels are shuffled over texts. Where half of a few texts are exchanged, the mean over
+# all of them lies outside of what the shuffled ones span: a tone whose texts are drawn like the reference's is found in
+# 25 % of experiments with 4 texts, 10 % with 8, 6–7 % with 12 or 16, and 5 % from 24 on
+# (`tests/calibration/steering.py`).
+LEAST_TEXTS = 24
 STATISTIC = (
     "largest |effect| on the primary outcome over layers, doses and variants with coherent text, in each divided by "
     "the median of the compared directions' and its own; p by rank among the random directions and, for a tone's, by "
@@ -30,6 +36,7 @@ class SteeringTests(Record):
 
     `directions` counts the tested ones of each family, `controls_needed` the random ones and `shuffled_needed` the
     shuffled-label ones without which none of a family can be found; `reachable` says whether there are so many.
+    `texts_needed` is how many texts a tone's direction has to be fitted on.
     """
 
     primary_outcome: str = PRIMARY_OUTCOME
@@ -45,6 +52,7 @@ class SteeringTests(Record):
     controls_needed: dict[str, int]
     shuffled_directions: int
     shuffled_needed: dict[str, int]
+    texts_needed: int = LEAST_TEXTS
     reachable: dict[str, bool]
 
 

@@ -31,21 +31,23 @@ from emoprobe.results.catalogue import TABLES
 from emoprobe.results.tables import frame
 
 
-def steering_tests(table: pd.DataFrame, limits: Limits) -> pd.DataFrame:
+def steering_tests(table: pd.DataFrame, limits: Limits, texts: Mapping[str, int]) -> pd.DataFrame:
     """The table `steering_tests` alone.
 
     Args:
         table: the table `steering`.
         limits: of coherent text.
+        texts: tone → number of texts that its directions were fitted on, see `fitted_texts`.
     """
     grid = EffectGrid(table)
     rankings = {number: rank(grid, number, limits) for number in candidates(grid)}
-    return frame(TABLES["steering_tests"], direction_rows(grid, coherent(grid, limits), rankings))
+    return frame(TABLES["steering_tests"], direction_rows(grid, coherent(grid, limits), rankings, texts))
 
 
 def analyze(
     table: pd.DataFrame,
     limits: Limits,
+    texts: Mapping[str, int],
     trajectories: pd.DataFrame,
     paired_tests: pd.DataFrame,
     references: Sequence[str] | None = None,
@@ -55,6 +57,7 @@ def analyze(
     Args:
         table: the table `steering`.
         limits: of coherent text.
+        texts: tone → number of texts that its directions were fitted on, see `fitted_texts`.
         trajectories: the table of that name, which tells the variants' texts.
         paired_tests: the table of that name, which tells the tones that differ.
         references: `analysis.references`.
@@ -65,7 +68,7 @@ def analyze(
     names = references_of(trajectories["variant"].unique(), references)
     rows = {
         "steering_effects": effect_rows(grid, flags, rankings),
-        "steering_tests": direction_rows(grid, flags, rankings),
+        "steering_tests": direction_rows(grid, flags, rankings, texts),
         "steering_mediation": mediation_rows(grid, flags, Texts.of(trajectories, grid.ids), names, paired_tests),
     }
     return {name: frame(TABLES[name], entries) for name, entries in rows.items()}

@@ -56,8 +56,9 @@ class Controls(Section):
         20,
         ge=0,
         le=9999,
-        description="Number of directions of each tone with tone and reference exchanged in half the questions: a push "
-        "along the variation of the activations. With 20, a verdict is possible for any number of tones.",
+        description="Number of directions of each tone with tone and reference exchanged in half the texts: a push "
+        "along the variation of the activations. With 20, a verdict is possible for any number of tones; it takes 24 "
+        "texts in the fitting half.",
     )
     orthogonal: Annotated[bool, Extent] = Field(
         True,

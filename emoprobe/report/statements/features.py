@@ -34,8 +34,8 @@ def _tone(name: Any, rows: pd.DataFrame, toy: bool) -> Statement:
     if best is None:
         text = (
             f"Features that differ between {name} and {reference}: a verdict is not reachable; it takes {MIN_TEXTS} "
-            f"texts and {MIN_QUESTIONS} questions in the half that features are tested on, and features that are "
-            "active there."
+            f"texts of each and {MIN_QUESTIONS} questions in the half that features are tested on, and features that "
+            "are active there."
         )
         return stated(about, conclusion, text)
     area = conclusion.separation

@@ -126,6 +126,13 @@ def _few_groups(count: int) -> str:
     )
 
 
+def _repeated(count: int, ids: int) -> str:
+    return (
+        f"{count} question{' comes' if count == 1 else 's come'} under several ids ({ids} in all). Copies of a "
+        "question count as one unit in every comparison, so there is less data than the number of ids suggests."
+    )
+
+
 def _graded_otherwise(rows: list[dict[str, Any]]) -> str:
     apart = (
         f"{row['variant']}-{row['reference']} {points(row['lenient'])} instead of {points(row['strict'])} points"
@@ -283,6 +290,7 @@ PHRASES: dict[LimitKind, tuple[str, str | Callable[..., str]]] = {
         "the power that was stated before the run does not know of it and is that of separate questions.",
     ),
     LimitKind.FEW_GROUPS: ("groups", _few_groups),
+    LimitKind.REPEATED: ("repeated", _repeated),
     LimitKind.NOTHING_GRADED: ("floor", "No trajectory has a grade."),
     LimitKind.ALL_WRONG: ("floor", f"No answer is correct, {_ALIKE}"),
     LimitKind.ALL_CORRECT: ("ceiling", f"Every answer is correct, {_ALIKE}"),

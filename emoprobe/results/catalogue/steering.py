@@ -113,6 +113,11 @@ STEERING_TESTS = Table(
         "controls_needed": Column("Int64", "How many the correction over the family's directions takes."),
         "shuffled": Column("Int64", "Shuffled-label directions, of all tones, that did so; 0 if it is no tone's."),
         "shuffled_needed": Column("Int64", "How many of these the correction takes."),
+        "texts": Column(
+            "Int64", "Texts of the tone that its directions were fitted on, where the reference's go with them; 0 if "
+            "unknown, null if it is no tone's."
+        ),
+        "texts_needed": Column("Int64", "How many a verdict takes."),
         "questions": Column("Int64", "Least questions of a cell that the direction shares with the controls."),
         "cells": Column("Int64", "Cells that are coherent and searched: layers × doses × variants × phases."),
         "p": Column("float64", "The larger of the two below: it has to stand out among both kinds of controls."),

@@ -8,12 +8,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from emoprobe.analysis.behaviour import accuracy, consistency
+from emoprobe.analysis.limits import LimitKind, data_limits
+from emoprobe.analysis.paired_tests import paired_tests
 from emoprobe.analysis.power import PowerDesign, Simulation, centre_of, marginal
+from emoprobe.analysis.questions import Questions
 from emoprobe.analysis.statistics import LEVEL
+from emoprobe.report.statements.notes import notes
 from tests.calibration import coverage, mixtures, outcomes
 from tests.calibration.allowance import least, most
 from tests.calibration.behaviour import (
     asked_scenes,
+    dependent_scenes,
     format_rows,
     format_scenes,
     is_false,
@@ -52,12 +58,14 @@ SCENES = (
     "at the margin near the ceiling, one text, n = 64",
     "filler 3 times, 64 texts that differ by 0.5, n = 64",
     "filler 3 times, one tone's wrong answers absent, n = 200",
+    "each question under 8 ids, 1 text",
 )
 
 
 @pytest.mark.parametrize("name", SCENES)
 def test_few_sentences_are_false(name: str) -> None:
-    scene = (null_scenes() | margin_scenes() | text_scenes() | selected_scenes() | asked_scenes())[name]
+    scenes = null_scenes() | margin_scenes() | text_scenes() | selected_scenes() | asked_scenes() | dependent_scenes()
+    scene = scenes[name]
     tally = run_scene(scene, RUNS, seed=1)
     assert tally.worst() <= most(RUNS), dict(tally.false)
 
@@ -167,6 +175,29 @@ def test_the_truth_of_a_scene_is_what_it_says() -> None:
     shares = table.groupby("variant")["correct"].mean()
     assert shares["tone0"] - shares["filler"] == pytest.approx(scene.truth("tone0", "filler"), abs=0.04)
     assert shares["control"] == pytest.approx(scene.strict("control"), abs=0.04)
+
+
+def test_copies_of_a_question_are_one_unit() -> None:
+    table = simulate(Scene(32, texts=1, copies=4), np.random.default_rng(0))
+    groups = Questions(table).groups
+    assert groups is not None
+    assert groups.tolist() == [number % 8 for number in range(32)]
+    assert Questions(table.drop(columns="question")).groups is None
+    # However few there are; and templates with copies among them, or too few to be units, say no less.
+    few = Questions(simulate(Scene(32, texts=1, copies=16), np.random.default_rng(0))).groups
+    assert few is not None
+    assert set(few) == {0, 1}
+    two = table.assign(group=table["sample_id"].mod(2).map("level {}".format))
+    assert np.array_equal(Questions(two).groups, groups)
+    rows = paired_tests(table, 0.1)
+    assert set(rows["unit"]) == {"groups"}
+    assert set(rows["groups"].dropna()) == {8}
+    (note,) = notes(
+        limit
+        for limit in data_limits(table, accuracy(table), rows, consistency(table), None)
+        if limit.kind is LimitKind.REPEATED
+    )
+    assert note.text.startswith("8 questions come under several ids (32 in all).")
 
 
 def test_what_counts_as_false() -> None:

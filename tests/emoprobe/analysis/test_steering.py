@@ -12,7 +12,7 @@ from emoprobe.analysis.preregistration import analysis_plan, deviations
 from emoprobe.analysis.steering.direction_ranking import rank
 from emoprobe.analysis.steering.direction_tests import candidates
 from emoprobe.analysis.steering.effect_grid import EffectGrid, Limits, SteeringCell, coherent, unbroken, within
-from emoprobe.analysis.steering.preregistration import MIN_CONTROLS, controls_needed, planned_tests
+from emoprobe.analysis.steering.preregistration import LEAST_TEXTS, MIN_CONTROLS, controls_needed, planned_tests
 from emoprobe.analysis.steering.tables import analyze, steering_tests
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
@@ -21,6 +21,8 @@ from tests.calibration.allowance import least, most
 from tests.calibration.steering import LIMITS, PLAIN, WORLDS, World, draw, run, table
 
 RUNS = 12
+# Of the worlds' tones, as many as a verdict takes.
+TEXTS = {f"tone{number}": LEAST_TEXTS for number in range(4)}
 NAMES = ("plain", "heavy tails, few questions for controls", "large doses break the text, and harm")
 
 
@@ -47,7 +49,7 @@ def empty_tests() -> pd.DataFrame:
 
 def analyzed(steered: pd.DataFrame, limits: Limits = LIMITS) -> dict[str, pd.DataFrame]:
     trajectories = steered[steered["family"] == "none"].assign(paraphrase=pd.array([None], dtype="Int64")[0])
-    return analyze(steered, limits, trajectories, empty_tests())
+    return analyze(steered, limits, TEXTS, trajectories, empty_tests())
 
 
 def test_a_planted_effect_is_found_where_it_is() -> None:
@@ -75,31 +77,31 @@ def test_what_is_not_coherent_is_not_found() -> None:
     steered = planted(PLAIN, -3.0)
     broken = (steered["direction"] == "tone0") & (steered["layers"] == "1") & (steered["dose"] == 0.5)
     steered.loc[broken, "perplexity"] *= 3
-    test = steering_tests(steered, LIMITS).set_index("direction").loc["tone0"]
+    test = steering_tests(steered, LIMITS, TEXTS).set_index("direction").loc["tone0"]
     assert (test["layers"], test["dose"]) != ("1", 0.5)
     assert test["cells"] == 6  # neither that dose nor the larger one
     steered["perplexity"] *= np.where(steered["family"] == "none", 1.0, 9.0)
-    test = steering_tests(steered, LIMITS).iloc[0]
+    test = steering_tests(steered, LIMITS, TEXTS).iloc[0]
     assert (test["verdict"], test["reason"]) == ("note", "the text is not coherent at any dose")
-    (said, _) = statements(steering_tests(steered, LIMITS), analyzed(steered)["steering_mediation"])
+    (said, _) = statements(steering_tests(steered, LIMITS, TEXTS), analyzed(steered)["steering_mediation"])
     assert "not reachable" in said.text
 
 
 def test_too_few_controls_reach_no_verdict() -> None:
     steered = planted(PLAIN, -3.0)
     few = steered[~steered["direction"].isin(["random-000", "random-001"])]
-    test = steering_tests(few, LIMITS).iloc[0]
+    test = steering_tests(few, LIMITS, TEXTS).iloc[0]
     assert (test["verdict"], test["controls"]) == ("note", 37)
     assert "39 random directions are needed, 37" in test["reason"]
     none = steered[steered["family"] != "random"]
-    assert steering_tests(none, LIMITS)["reason"].iloc[0] == "no random direction ran the same grid"
-    said = statements(steering_tests(none, LIMITS), analyzed(none)["steering_mediation"])
+    assert steering_tests(none, LIMITS, TEXTS)["reason"].iloc[0] == "no random direction ran the same grid"
+    said = statements(steering_tests(none, LIMITS, TEXTS), analyzed(none)["steering_mediation"])
     assert {one.verdict for one in said} == {"note"}
 
 
 def test_the_correction_takes_more_controls_for_more_directions() -> None:
     assert [controls_needed(count) for count in (1, 2, 3, 4)] == [MIN_CONTROLS, 39, 59, 79]
-    test = steering_tests(planted(World("three", tones=3), -3.0), LIMITS).iloc[0]
+    test = steering_tests(planted(World("three", tones=3), -3.0), LIMITS, TEXTS).iloc[0]
     assert test["verdict"] == "note"
     assert test["p_holm"] == pytest.approx(3 / 40)
 
@@ -125,11 +127,27 @@ def test_a_tone_has_to_stand_out_among_shuffled_labels_too() -> None:
 def test_too_few_shuffled_labels_reach_no_verdict() -> None:
     world = World("few shuffled", shuffled=2)
     generator = np.random.default_rng(3)
-    test = steering_tests(table(world, draw(world, generator), generator), LIMITS).iloc[0]
+    test = steering_tests(table(world, draw(world, generator), generator), LIMITS, TEXTS).iloc[0]
     assert (test["verdict"], test["reason"]) == (
         "note",
         "39 shuffled-label directions are needed, 4 ran the same grid",
     )
+
+
+def test_a_direction_of_a_few_texts_reaches_no_verdict_and_eases_no_other() -> None:
+    world = World("few texts", shuffled=20)
+    generator = np.random.default_rng(3)
+    drawn = draw(world, generator)
+    drawn.plant(1, 2, -3.0)
+    steered = table(world, drawn, generator)
+    few, other = steering_tests(steered, LIMITS, TEXTS | {"tone0": 23}).to_dict("records")
+    assert (few["verdict"], few["texts"], few["texts_needed"]) == ("note", 23, 24)
+    assert few["reason"] == "it takes 24 texts to fit on, and the questions of the fitting half have 23"
+    assert few["p"] == pytest.approx(1 / 40)
+    assert (few["p_holm"], other["p_holm"]) == (1.0, pytest.approx(min(1.0, 2 * other["p"])))
+    unknown = steering_tests(steered, LIMITS, {}).iloc[0]
+    assert (unknown["verdict"], unknown["texts"]) == ("note", 0)
+    assert "it is not known" in unknown["reason"]
 
 
 def test_only_the_questions_of_the_controls_are_ranked() -> None:
@@ -138,7 +156,7 @@ def test_only_the_questions_of_the_controls_are_ranked() -> None:
     generator = np.random.default_rng(5)
     drawn = draw(world, generator)
     drawn.changes[0, :, :, 12:] -= 20.0
-    found = steering_tests(table(world, drawn, generator), LIMITS).iloc[0]
+    found = steering_tests(table(world, drawn, generator), LIMITS, TEXTS).iloc[0]
     assert found["questions"] == 12
     assert found["n"] == 40
     assert found["verdict"] == "not_found"
@@ -217,7 +235,7 @@ def mediated(
     texts = trajectories["sample_id"].str[2:].astype(int) % 8
     trajectories["paraphrase"] = texts.astype("Int64")
     tests = pd.DataFrame([{"variant": "anger", "reference": "filler", "measure": "correct", "verdict": verdict}])
-    found = analyze(steered, LIMITS, trajectories, tests)
+    found = analyze(steered, LIMITS, {}, trajectories, tests)
     (row,) = found["steering_mediation"].query("outcome == 'log_p_gold'").to_dict("records")
     said = statements(found["steering_tests"], found["steering_mediation"])
     assert said[0].text.startswith("Steering along anger") or said[0].verdict == "note"
@@ -271,6 +289,7 @@ def test_the_plan_says_what_a_verdict_takes() -> None:
     assert (planned.directions, planned.reachable) == ({"tone": 3}, {"tone": False})
     assert (planned.controls_needed, planned.random_directions) == ({"tone": 59}, 39)
     assert (planned.shuffled_needed, planned.shuffled_directions) == ({"tone": 59}, 60)
+    assert planned.texts_needed == LEAST_TEXTS
     with_random = settings | {"steering": {"enabled": True, "controls": {"random": 59}}}
     enough = planned_tests(parse_config(with_random))
     assert enough is not None
@@ -281,6 +300,8 @@ def test_the_plan_says_what_a_verdict_takes() -> None:
     assert unreachable.reachable == {"tone": False}
     plan = analysis_plan(parse_config(settings), steering=planned.values())
     assert deviations(plan, parse_config(settings)) == []
+    earlier = {name: value for name, value in planned.values().items() if name != "texts_needed"}
+    assert deviations(analysis_plan(parse_config(settings), steering=earlier), parse_config(settings)) == []
     other = parse_config(settings | {"steering": {"enabled": True, "coherence": {"max_perplexity": 9.0}}})
     changed = deviations(plan, other)
     assert "steering.coherence.max_perplexity changed from 2.0 to 9.0" in changed

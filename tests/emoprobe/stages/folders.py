@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,8 +135,13 @@ def activations(path: Path, values: np.ndarray, **changes: Any) -> None:
     atomic.write_text(path / METADATA, metadata.model_copy(update=changes).model_dump_json())
 
 
-def steer(layout: Layout, effect: float, questions: int = 10, random: int = 39, shuffled: int = 20) -> None:
-    """Add trajectories under edits to a folder: anger has an effect on log p(gold) at dose 0.2, controls have none."""
+def steer(
+    layout: Layout, effect: float, questions: int = 10, random: int = 39, shuffled: int = 20, texts: int = TEXTS
+) -> None:
+    """Add trajectories under edits to a folder: anger has an effect on log p(gold) at dose 0.2, controls have none.
+
+    Its direction, and those of shuffled labels, were fitted on the first `texts` questions, each of which has a text.
+    """
     generator = np.random.default_rng(1)
     base = generator.normal(-2, 1, questions)
     edits: dict[str, list[tuple[str, float]]] = {"none": [("control", 0.0), ("filler", 0.0), ("anger", effect)]}
@@ -144,6 +150,11 @@ def steer(layout: Layout, effect: float, questions: int = 10, random: int = 39, 
     controls = [f"random-{number:02d}" for number in range(1, random + 1)]
     controls += [f"shuffled-anger-{number:02d}" for number in range(1, shuffled + 1)]
     edits |= {f"{name}/add-all/L1/d0.2": [("control", 0.0)] for name in controls}
+    made = {"tone": "anger", "reference": "filler", "samples": [f"q_{number + 1:04d}" for number in range(texts)]}
+    for name in ("anger", *controls):
+        own = {"family": "random"} if name.startswith("random") else made
+        layout.direction(name).parent.mkdir(parents=True, exist_ok=True)
+        save_file({"direction": np.eye(LAYERS)}, layout.direction(name), {"direction": json.dumps(own)})
     for condition, cells in edits.items():
         for variant, moved in cells:
             for number in range(questions):

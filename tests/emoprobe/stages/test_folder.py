@@ -90,7 +90,7 @@ def test_what_is_planted_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_steered_trajectories_are_judged_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the config does not know of them, and some were not scored."""
-    layout = folders.write(tmp_path, folders.Plant(questions=12, captured=0))
+    layout = folders.write(tmp_path, folders.Plant(questions=24, captured=0))
     folders.steer(layout, effect=-2.0)
     layout.steered("anger/add-all/L1/d0.4", "control", "q_0001").mkdir(parents=True)
     said = [one for one in analyze(layout.root, monkeypatch) if one.about.endswith(":anger")]
@@ -108,7 +108,7 @@ def test_steered_trajectories_are_judged_as_well(tmp_path: Path, monkeypatch: py
 
 
 def test_a_push_that_does_nothing_is_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    layout = folders.write(tmp_path, folders.Plant(questions=12, captured=0))
+    layout = folders.write(tmp_path, folders.Plant(questions=24, captured=0))
     folders.steer(layout, effect=0.0)
     said = [one for one in analyze(layout.root, monkeypatch) if one.about.endswith(":anger")]
     assert [(one.about, one.verdict) for one in said] == [("steering:anger", "not_found"), ("mediation:anger", "note")]
@@ -200,3 +200,11 @@ def test_a_folder_without_trajectories_is_refused(tmp_path: Path, monkeypatch: p
     np.save(tmp_path / "values.npy", np.zeros(3))
     with pytest.raises(SystemExit, match="holds no trajectory"):
         analyze(tmp_path, monkeypatch)
+
+
+def test_a_direction_of_a_few_texts_gets_no_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = folders.write(tmp_path, folders.Plant(questions=24, captured=0))
+    folders.steer(layout, effect=-2.0, texts=12)
+    (said,) = (one for one in analyze(layout.root, monkeypatch) if one.about == "steering:anger")
+    assert said.verdict == "note"
+    assert "it takes 24 texts to fit on, and the questions of the fitting half have 12" in said.text

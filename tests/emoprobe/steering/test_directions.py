@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from safetensors.numpy import load_file, save, save_file
 
@@ -15,8 +17,8 @@ from emoprobe.config.science.steering import DirectionFile
 from emoprobe.results import atomic
 from emoprobe.results.activation_folder import ActivationError, ActivationFolder
 from emoprobe.results.layout import Layout
-from emoprobe.steering.directions import DirectionError, fit, read_direction
-from emoprobe.steering.grid import SteeringGrid
+from emoprobe.steering.directions import MAKERS, DirectionError, Stream, fit, fitted_texts, read_direction
+from emoprobe.steering.grid import SteeringGrid, text_blocks
 
 LAYERS, WIDTH, SAMPLES = 3, 8, 16
 VARIANTS = {
@@ -181,3 +183,62 @@ def test_a_file_that_is_none_is_told(tmp_path: Path) -> None:
     for name in ("missing", "text"):
         with pytest.raises(DirectionError, match="cannot be read"):
             read_direction(DirectionFile(path=f"{name}.safetensors"), tmp_path, LAYERS, WIDTH)
+
+
+def shared_texts(texts: int, questions: int) -> tuple[SteeringGrid, Stream]:
+    """A grid whose questions share texts, and a stream in which each text of joy points along an axis of its own."""
+    own = {name: {"texts": [f"{name} {number}" for number in range(texts)]} for name in ("filler", "joy")}
+    variants = {"control": {}, "filler": own["filler"], "joy": {**own["joy"], "valence": "positive"}}
+    settings = {"enabled": True, "controls": {"random": 0, "shuffled": 2}}
+    plan = SteeringGrid(
+        parse_config({"dataset": {"samples": 2 * questions}, "variants": variants, "steering": settings}),
+        (None,) * (2 * questions),
+        1,
+    )
+    asked = np.array(plan.halves.fitted) % texts
+    values = {"control": np.zeros((questions, 1, texts)), "filler": np.zeros((questions, 1, texts))}
+    return plan, Stream({**values, "joy": np.eye(texts)[asked][:, None]}, [0], plan.fitted)
+
+
+def test_labels_are_shuffled_over_texts() -> None:
+    plan, stream = shared_texts(24, 120)
+    for name in ("shuffled-joy-01", "shuffled-joy-02"):
+        (row,) = MAKERS["shuffled"](plan, plan.directions[name], stream)
+        counts = stream.values["joy"].sum((0, 1))
+        kept = row > 0
+        # All questions of a text are on one side, and what all texts share is on neither.
+        assert np.allclose(row[kept], counts[kept] / counts[kept].sum() / 2)
+        assert np.allclose(row[~kept], -counts[~kept] / counts[~kept].sum() / 2)
+        assert kept.sum() == 12
+
+
+def test_texts_that_share_questions_are_one_block() -> None:
+    texts = {"a": [("joy", 0), ("filler", 0)], "b": [("joy", 1), ("filler", 1)], "c": [("joy", 0), ("filler", 2)]}
+    assert text_blocks(texts) == {"a": 0, "b": 1, "c": 0}
+    assert text_blocks(texts | {"d": [("joy", 1), ("filler", 2)]}) == dict.fromkeys("abcd", 0)
+    assert text_blocks({"a": [], "b": []}) == {"a": 0, "b": 1}
+
+
+@pytest.mark.parametrize(
+    ("questions", "shuffled", "expected"),
+    [(24, {}, 24), (48, {}, 0), (48, {"shuffled_over": "texts"}, 24), (20, {}, 20)],
+)
+def test_what_a_direction_was_fitted_on_is_read_off_its_file(
+    tmp_path: Path, questions: int, shuffled: dict[str, str], expected: int
+) -> None:
+    """Labels that were shuffled over questions which share texts, as earlier versions did, do not count."""
+    layout, samples = Layout.of("pilot", tmp_path), [f"q_{number:02d}" for number in range(questions)]
+    made = {"tone": "joy", "reference": "filler", "samples": samples}
+    for name, own in (("joy", {"family": "tone"}), ("shuffled-joy-01", {"family": "shuffled", **shuffled})):
+        content = save({"direction": np.zeros((1, 2))}, {"direction": json.dumps(made | own)})
+        atomic.write_bytes(layout.direction(name), content)
+    table = pd.DataFrame(
+        [(name, sample, place % 24) for name in ("joy", "filler") for place, sample in enumerate(samples)],
+        columns=["variant", "sample_id", "paraphrase"],
+    ).astype({"paraphrase": "Int64"})
+    names = ["joy", "shuffled-joy-01"]
+    assert fitted_texts(layout, table, names) == {"joy": expected}
+    assert fitted_texts(layout, table, [*names, "shuffled-joy-02"])["joy"] == expected
+    # A reference without known texts has the same one everywhere.
+    assert fitted_texts(layout, table[table["variant"] == "joy"], ["joy"]) == {"joy": 1}
+    assert fitted_texts(Layout.of("other", tmp_path), table, names) == {}

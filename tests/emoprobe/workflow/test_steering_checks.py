@@ -12,9 +12,11 @@ from safetensors.numpy import save_file
 
 from emoprobe.config.errors import ConfigError
 from emoprobe.config.files import parse_config
+from emoprobe.steering.grid import SteeringGrid
 from emoprobe.workflow.steered import question_groups
 from emoprobe.workflow.steering_checks import check_steering, unreachable
 
+TEXTS = [f"A table of {number} legs." for number in range(64)]
 VARIANTS: dict[str, Any] = {
     "control": {},
     "filler": {"text": "A table."},
@@ -36,6 +38,37 @@ def test_a_good_one_has_no_problems() -> None:
     assert check_steering(parse_config({"variants": {"control": {}}})) == []
 
 
+def grid(texts: int = 64, samples: int = 48, filler: int = 64, **steering: Any) -> SteeringGrid:
+    variants = {"control": {}, "filler": {"texts": TEXTS[:filler]}}
+    variants |= {"joy": {"texts": TEXTS[:texts], "valence": "positive"}}
+    config = parse_config(
+        {
+            "dataset": {"samples": samples},
+            "variants": variants,
+            "capture": CAPTURE,
+            "steering": {"enabled": True, "layers": [1], **steering},
+        }
+    )
+    return SteeringGrid(config, (None,) * samples, 3)
+
+
+@pytest.mark.parametrize(
+    ("design", "texts"),
+    [
+        ({"texts": 8, "filler": 8}, 8),
+        ({"samples": 46}, 23),
+        ({"fit": {"questions": 20}}, 20),
+        ({"filler": 8, "samples": 96}, 8),
+        ({"filler": 1, "samples": 96}, 1),
+        ({"filler": 23, "samples": 400}, 1),
+    ],
+)
+def test_a_plan_tells_of_too_few_texts(design: dict[str, Any], texts: int) -> None:
+    """Texts of the tone and of the filler that share questions count as one."""
+    (told,) = unreachable(grid(**design))
+    assert f"on directions of joy: it takes 24 texts in the fitting half (there are {texts}, " in told
+
+
 @pytest.mark.parametrize(
     ("controls", "words"),
     [
@@ -48,12 +81,8 @@ def test_a_good_one_has_no_problems() -> None:
     ],
 )
 def test_a_plan_tells_of_verdicts_out_of_reach(controls: dict[str, Any], words: list[str]) -> None:
-    def config(**own: int) -> Any:
-        steering = {"enabled": True, "layers": [1], "controls": own}
-        return parse_config({"variants": VARIANTS, "capture": CAPTURE, "steering": steering})
-
-    assert list(unreachable(config(), 12)) == []
-    (told,) = unreachable(config(**controls), 12)
+    assert list(unreachable(grid())) == []
+    (told,) = unreachable(grid(controls=controls))
     assert all(word in told for word in words)
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from emoprobe.analysis.steering.effect_grid import Limits
+from emoprobe.analysis.steering.preregistration import LEAST_TEXTS
 from emoprobe.analysis.steering.tables import analyze, steering_tests
 from server.capture.edits import LayerEdit, SequenceEdits, layer_edits
 from server.capture.engine import ChoiceState, Cohort
@@ -23,6 +24,7 @@ from tests.server.capture.planted_model import FLIP, FLIPPED_AT, LAYERS, QUESTIO
 DOSES = (-0.1, 0.1)
 TOKENS = 12
 LIMITS = Limits(max_perplexity=2.0, max_repetition=0.1)
+TEXTS = {"anger": LEAST_TEXTS}  # it is known by its construction, not through its one token
 FITTED = QUESTIONS // 2  # the first half; the rest is steered
 KEYS = ("direction", "family", "tone", "operation", "phase", "layers", "dose", "variant", "sample_id")
 NONE = ("none", "none", None, None, None, None, 0.0)
@@ -139,7 +141,7 @@ def test_the_difference_of_means_is_the_direction(served: ServedModel) -> None:
 
 
 def test_the_direction_is_found_at_its_layer(steered: pd.DataFrame) -> None:
-    test = steering_tests(steered, LIMITS).iloc[0]
+    test = steering_tests(steered, LIMITS, TEXTS).iloc[0]
     assert (test["direction"], test["verdict"], test["layers"]) == ("anger", "found", str(FLIPPED_AT))
     assert (test["p_random"], test["p_shuffled"]) == pytest.approx((1 / 40, 1 / 21))
     assert test["high"] < 0 < test["dose"]
@@ -148,7 +150,7 @@ def test_the_direction_is_found_at_its_layer(steered: pd.DataFrame) -> None:
 
 def test_at_other_layers_it_is_not(steered: pd.DataFrame) -> None:
     others = steered[steered["layers"] != str(FLIPPED_AT)]
-    assert steering_tests(others, LIMITS)["verdict"].tolist() == ["not_found"]
+    assert steering_tests(others, LIMITS, TEXTS)["verdict"].tolist() == ["not_found"]
 
 
 def test_random_directions_are_not(steered: pd.DataFrame) -> None:
@@ -160,14 +162,14 @@ def test_random_directions_are_not(steered: pd.DataFrame) -> None:
     for name in names[:8]:
         own = without["direction"] == name
         swapped = without.assign(family=without["family"].mask(own, "file"), tone=None)
-        found.append(steering_tests(pd.concat([swapped, extra]), LIMITS)["verdict"].item())
+        found.append(steering_tests(pd.concat([swapped, extra]), LIMITS, TEXTS)["verdict"].item())
     assert found.count("found") <= 1
 
 
 def test_ablation_undoes_the_tone(steered: pd.DataFrame) -> None:
     trajectories = steered[steered["family"] == "none"].assign(paraphrase=pd.array([None], dtype="Int64")[0])
     told = pd.DataFrame([{"variant": "anger", "reference": "control", "measure": "correct", "verdict": "different"}])
-    table = analyze(steered, LIMITS, trajectories, told)["steering_mediation"]
+    table = analyze(steered, LIMITS, TEXTS, trajectories, told)["steering_mediation"]
     rows: dict[Any, Any] = {(row["outcome"], row["layers"]): row for row in table.to_dict("records")}
     at, before = rows["correct", str(FLIPPED_AT)], rows["correct", "0"]
     assert (at["effect"], at["ablated"], at["change"]) == (-1.0, 0.0, 1.0)
