@@ -160,13 +160,7 @@ def tokenizer_directory(card: ModelCard) -> Path:
     path = Path(card.path)
     if path.is_absolute():
         return path
-    from huggingface_hub import snapshot_download
-
-    model = Model(source=card.path, revision=card.revision)
-    try:
-        return Path(snapshot_download(card.path, revision=card.revision, allow_patterns=TOKENIZER_FILES))
-    except Exception as error:
-        raise ModelError(_hub_message(model, error)) from error
+    return _snapshot(Model(source=card.path, revision=card.revision), TOKENIZER_FILES)
 
 
 def is_missing(card: ModelCard) -> bool:
@@ -328,21 +322,43 @@ def embedded_weights() -> Path:
 
 
 def _download(model: Model) -> tuple[Path, str]:
-    """Download a model from the Hugging Face hub; return its directory and the commit it is."""
+    """Download a model from the Hugging Face hub; return its directory and the commit it is.
+
+    Of the weights, only the files that transformers loads are downloaded: many repositories have copies beside them.
+
+    Raises:
+        ModelError: it cannot be downloaded, or has no such files.
+    """
+    directory = _snapshot(model, TOKENIZER_FILES)
+    # A snapshot lies in a folder that is named by its commit, and of that the weights are.
+    commit = directory.name
+    at_commit = model.model_copy(update={"revision": commit})
+    if not (directory / WEIGHTS).is_file():
+        index = directory / f"{WEIGHTS}.index.json"
+        parts = _read_object(index).get("weight_map") if index.is_file() else None
+        _snapshot(at_commit, sorted(set(map(str, parts.values()))) if isinstance(parts, dict) else [WEIGHTS])
+    if not any(directory.glob("*.safetensors")):
+        raise ModelError(
+            f"model.source: {model.source} has neither {WEIGHTS} nor {WEIGHTS}.index.json{_offline()}; choose a "
+            "revision or a repository with safetensors weights"
+        )
+    _check_shards(directory)
+    return directory, commit
+
+
+def _snapshot(model: Model, patterns: list[str]) -> Path:
+    """Download files from the top of a repository on the hub; return the directory that holds them.
+
+    Folders below hold other formats of the same weights, such as `original` of gpt-oss.
+    """
     from huggingface_hub import snapshot_download
 
     try:
-        directory = Path(
-            snapshot_download(
-                model.source,
-                revision=model.revision,
-                allow_patterns=[*TOKENIZER_FILES, "*.safetensors"],
-            )
+        return Path(
+            snapshot_download(model.source, revision=model.revision, allow_patterns=patterns, ignore_patterns=["*/*"])
         )
     except Exception as error:
         raise ModelError(_hub_message(model, error)) from error
-    # A snapshot lies in a folder that is named by its commit.
-    return directory, directory.name
 
 
 def _pin(model: Model) -> str:
@@ -358,11 +374,14 @@ def _pin(model: Model) -> str:
 def _hub_message(model: Model, error: Exception) -> str:
     revision = f" at revision {model.revision}" if model.revision else ""
     reason = first_line(error)
-    offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
     return (
-        f"model.source: {model.source}{revision} could not be loaded from the Hugging Face hub{offline}: {reason} "
+        f"model.source: {model.source}{revision} could not be loaded from the Hugging Face hub{_offline()}: {reason} "
         f"Check the id and the revision, or give the path of a local directory (./name or /path/name)."
     )
+
+
+def _offline() -> str:
+    return " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
 
 
 def _max_length(directory: Path) -> int | None:

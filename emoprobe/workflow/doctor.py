@@ -23,8 +23,9 @@ from emoprobe.models import hardware
 from emoprobe.models.footprint import BYTES
 from emoprobe.models.resolved import kinds_here
 from emoprobe.models.settings import known_size
-from emoprobe.results.activation_folder import TENSORS
+from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationMetadata
 from emoprobe.results.layout import Layout
+from emoprobe.results.record import DamagedError
 from emoprobe.workflow.process import hardware as servers_hardware
 
 # CUDA's major version → the oldest driver that runs it.
@@ -237,7 +238,17 @@ def planned_bytes(config: Config, layout: Layout) -> float | None:
 
 
 def _missing(folders: list[Path]) -> int:
-    return sum(not (folder / TENSORS).exists() for folder in folders)
+    return sum(not _exists(folder) for folder in folders)
+
+
+def _exists(folder: Path) -> bool:
+    """Return whether activations have been captured: they are in the folder, or in object storage alone."""
+    if (folder / TENSORS).exists():
+        return True
+    try:
+        return ActivationMetadata.read_file(folder / METADATA).stored is not None
+    except DamagedError:
+        return False
 
 
 def check_clock(results: Path) -> Finding:

@@ -438,7 +438,7 @@ class BatchEngine:
         try:
             results = self.model.forward([item.sequence for item in batch])
         except Exception as error:
-            failure = self._classified(error, "a forward pass failed")
+            failure = self.failed(error, "a forward pass failed")
         else:
             for item, captured in zip(batch, results, strict=True):
                 item.result.set_result(captured)
@@ -459,7 +459,7 @@ class BatchEngine:
             self.release(item.bytes)
             item.result.set_exception(failure)
 
-    def _classified(self, error: Exception, message: str) -> ForwardError:
+    def failed(self, error: Exception, message: str) -> ForwardError:
         """Log an error of the device or the model, and return what its requests fail with."""
         log.error(message, exc_info=error)
         if is_sticky(error):
@@ -491,7 +491,7 @@ class BatchEngine:
         try:
             cohort.step()
         except Exception as error:
-            failure = self._classified(error, "a decoding step failed")
+            failure = self.failed(error, "a decoding step failed")
         else:
             return [cohort]
         return self._divided([cohort], failure)
@@ -527,7 +527,7 @@ class BatchEngine:
             try:
                 host.join(cohort)
             except Exception as error:
-                failure = self._classified(error, "two cohorts could not be joined")
+                failure = self.failed(error, "two cohorts could not be joined")
             else:
                 continue
             joined.remove(host)

@@ -61,6 +61,7 @@ class CaptureCheck:
             ("placement", self.placement),
             ("load", self.load),
             ("hooks by hand", self.hooks),
+            ("copies", self.copies),
             ("capture speed", self.capture_speed),
             ("steering", self.steering),
             ("steering speed", self.steering_speed),
@@ -164,6 +165,30 @@ class CaptureCheck:
             found.append({name: torch.stack(values) for name, values in seen.items()})
         return found
 
+    def copies(self) -> Figures:
+        """Run passes whose copies to the CPU overlap: all of them hold what each holds alone, in pinned memory."""
+        layers = list(range(self.served.architecture.n_layers))
+        parts = [self.sequences(200 if self.setting.tiny else 4000, 40 if self.setting.tiny else 400) for _ in range(4)]
+        batches = [
+            [ForwardInput(ids, layers, POINTS, None if number % 2 else [(0, len(ids))], torch.float32) for ids in part]
+            for number, part in enumerate(parts)
+        ]
+        expected = [[self._read(row) for row in self.served.forward(batch)] for batch in batches]
+        started = time.perf_counter()
+        passes = [self.served.forward(batch) for batch in batches]
+        returned = time.perf_counter() - started
+        for rows, values in zip(passes, expected, strict=True):
+            for row, value in zip(rows, values, strict=True):
+                assert all(torch.equal(each, value[point]) for point, each in self._read(row).items()), "values differ"
+        seconds = time.perf_counter() - started
+        pinned = all(each.is_pinned() for rows in passes for row in rows for each in row.values.values())
+        assert pinned == (self.setting.device == "cuda"), f"pinned: {pinned}"
+        return {"pinned": pinned, "returned_seconds": returned, "read_seconds": seconds}
+
+    def _read(self, row: Captured) -> dict[str, torch.Tensor]:
+        """A copy of the activations, as pinned memory is used again."""
+        return {point: value.clone() for point, value in row.activations.items()}
+
     def capture_speed(self) -> Figures:
         """Measure captured tokens a second and the use of the device at three token budgets, and beside a bare pass."""
         budgets = (256, 512, 1024) if self.setting.tiny else (4096, 16384, 65536)
@@ -249,7 +274,7 @@ class CaptureCheck:
 
         def limited(batch: Sequence[ForwardInput]) -> list[Captured]:
             sizes.append(len(batch))
-            if len(batch) > 2 or batch[0].token_ids == hopeless:
+            if len(batch) > 2 or any(each.token_ids == hopeless for each in batch):
                 raise torch.OutOfMemoryError("CUDA out of memory (injected)")
             return forward(batch)
 

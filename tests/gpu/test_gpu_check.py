@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -62,6 +63,12 @@ def test_a_step_fails_where_its_promise_is_broken(
     with monkeypatch.context() as patch:
         patch.setattr(capture.served, "forward", shifted)
         assert not steps.run("tokens are mixed up", capture.hooks)
+    answers = itertools.count()
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Captured, "activations", property(lambda row: {p: v + next(answers) for p, v in row.values.items()})
+        )
+        assert not steps.run("values change", capture.copies)
     with monkeypatch.context() as patch:
         patch.setattr(capture.served, "steered_rows", lambda _rows: None)
         assert not steps.run("edits are not made", capture.steering)
@@ -72,5 +79,11 @@ def test_a_step_fails_where_its_promise_is_broken(
         patch.setattr(engine, "is_sticky", lambda _error: True)
         assert not steps.run("the device is given up", capture.injected)
     errors = [line["error"] for line in lines()]
-    expected = ["cosine to hooks placed by hand", "AssertionError", "requests failed, and one", "gives the device up"]
+    expected = [
+        "cosine to hooks placed by hand",
+        "values differ",
+        "AssertionError",
+        "requests failed, and one",
+        "gives the device up",
+    ]
     assert all(part in error for part, error in zip(expected, errors, strict=True)), errors

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -130,3 +132,75 @@ def test_another_checkpoint_of_the_same_shape_is_another_model(copied: Path) -> 
     assert directory_sha256(copied) != before
     save_file(tensors, weights, {"format": "pt"})
     assert directory_sha256(copied) == before
+
+
+class FakeHub:
+    """A repository of the hub that counts how often each file is downloaded, with the filter of the real client."""
+
+    def __init__(self, whole: Path, cache: Path, names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        import huggingface_hub
+
+        self.downloads: list[str] = []
+        self._whole, self._names = whole, names
+        self.directory = cache / "abc123"
+        self.directory.mkdir()
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", self.download)
+
+    def download(
+        self, repository: str, *, revision: str | None, allow_patterns: list[str], ignore_patterns: list[str]
+    ) -> str:
+        from huggingface_hub.utils import filter_repo_objects
+
+        assert (repository, revision) in {("owner/name", "main"), ("owner/name", "abc123")}
+        for name in filter_repo_objects(self._names, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns):
+            place = self.directory / name
+            if not place.exists():
+                self.downloads.append(name)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                source = self._whole / place.name
+                place.write_bytes(source.read_bytes() if source.exists() else b"{}")
+        return str(self.directory)
+
+
+COPIES = [
+    "original/model.safetensors", "original/config.json", "original/dtypes.json", "metal/model.bin", "consolidated.safetensors",
+    "consolidated.00.pth", "pytorch_model.bin", "model.gguf", "model.fp16.safetensors", "onnx/model.onnx", "onnx/config.json",
+    "gguf/model.safetensors", "tf_model.h5", "flax_model.msgpack",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_each_weight_is_downloaded_once(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sharded: bool
+) -> None:
+    source = Path(shutil.copytree(whole, tmp_path / "hub"))
+    if sharded:
+        tensors = load_file(source / "model.safetensors")
+        parts: dict[str, dict[str, Any]] = {
+            "model-00001-of-00002.safetensors": {},
+            "model-00002-of-00002.safetensors": {},
+        }
+        for number, (name, tensor) in enumerate(tensors.items()):
+            list(parts.values())[number % 2][name] = tensor
+        for part, held in parts.items():
+            save_file(held, source / part)
+        index = {"weight_map": {name: part for part, held in parts.items() for name in held}}
+        (source / "model.safetensors.index.json").write_text(json.dumps(index))
+        (source / "model.safetensors").unlink()
+    names = sorted(path.name for path in source.iterdir() if path.is_file())
+    hub = FakeHub(source, tmp_path, [*names, *COPIES], monkeypatch)
+    model = Model(source="owner/name", revision="main")
+    card = prepare(model, tmp_path / "cache")
+    assert (card.path, card.revision) == (str(hub.directory), "abc123")
+    assert sorted(hub.downloads) == names
+    assert prepare(model, tmp_path / "cache") == card
+    assert sorted(hub.downloads) == names
+
+
+def test_a_repository_without_safetensors_is_refused(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = FakeHub(whole, tmp_path, ["config.json", "tokenizer.json", "pytorch_model.bin"], monkeypatch)
+    with pytest.raises(ModelError, match=r"owner/name has neither model\.safetensors nor .* choose a revision"):
+        prepare(Model(source="owner/name", revision="main"), tmp_path / "cache")
+    assert hub.downloads == ["config.json", "tokenizer.json"]

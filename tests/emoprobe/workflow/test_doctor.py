@@ -17,7 +17,7 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.files import Study, parse_config
 from emoprobe.conversations.samples import captured_pairs
 from emoprobe.models import hardware
-from emoprobe.results.activation_folder import TENSORS
+from emoprobe.results.activation_folder import METADATA, TENSORS
 from emoprobe.results.layout import Layout
 from emoprobe.workflow import doctor
 from scripts import doctor as script
@@ -173,6 +173,12 @@ def test_planned_activations_are_counted() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / TENSORS).touch()
     assert doctor.planned_bytes(config(), layout) == 3 * 3 * 2 * 5 * 10 * 2
+    stored = {"uri": "s3://bucket/shards/a.tar", "offset": 512, "length": 1000}
+    for name, metadata in zip(names[1:], ({"sha256": "a", "stored": stored}, {"sha256": "a"}, {}), strict=True):
+        folder = layout.activations("control", name)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / METADATA).write_text(json.dumps(metadata))
+    assert doctor.planned_bytes(config(), layout) == 2 * 3 * 2 * 5 * 10 * 2  # one is in object storage alone
 
 
 def test_activations_that_exceed_the_disk(machine: pytest.MonkeyPatch) -> None:

@@ -121,7 +121,8 @@ def test_where_the_weights_are_elsewhere_the_tokenizer_is_downloaded(
 
     asked = []
 
-    def download(repository: str, *, revision: str, allow_patterns: list[str]) -> str:
+    def download(repository: str, *, revision: str, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
+        assert ignore_patterns == ["*/*"]
         asked.append((repository, revision, allow_patterns))
         return str(tmp_path)
 

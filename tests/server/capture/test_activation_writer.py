@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 from server.capture.activations import ActivationWriter, OverflowedError, SaveDirError
 
@@ -69,10 +69,23 @@ def test_both_files_are_written_at_once(storage: ActivationWriter) -> None:
     assert [path.name for path in folder.parent.iterdir()] == ["b"]
 
 
-@pytest.mark.parametrize("value", [float("inf"), float("nan")])
-def test_values_that_are_not_finite_are_refused(storage: ActivationWriter, value: float) -> None:
-    with pytest.raises(OverflowedError, match="resid_post are not finite as float16; choose dtype bfloat16 or float32"):
-        storage.write(storage.root / "a", {"resid_post": torch.full((1, 1, 1), value, dtype=torch.float16)}, {})
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_the_file_is_the_one_that_safetensors_writes(storage: ActivationWriter, dtype: torch.dtype) -> None:
+    batch = torch.randn(3, 4, 5, 7).to(dtype)  # of which a sequence is no block of memory
+    tensors = {"resid_post": batch[:, 2, :3], "mlp.output": batch[:, 1], "a": torch.zeros(1, dtype=dtype)}
+    storage.write(storage.root / "a", tensors, {})
+    expected = save({point: tensor.contiguous() for point, tensor in tensors.items()})
+    assert (storage.root / "a/activations.safetensors").read_bytes() == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan")])
+def test_values_that_are_not_finite_are_refused(storage: ActivationWriter, value: float, dtype: torch.dtype) -> None:
+    values = torch.arange(2000.0).reshape(2, 10, 100).to(dtype)
+    values[1, 3, 7] = value
+    name = str(dtype).removeprefix("torch.")
+    with pytest.raises(OverflowedError, match=f"resid_post are not finite as {name}; choose dtype bfloat16 or float32"):
+        storage.write(storage.root / "a", {"resid_post": values}, {})
     assert list(storage.root.iterdir()) == []
 
 

@@ -14,7 +14,7 @@ from emoprobe.models.architecture import UnsupportedModelError
 from server.capture.activations import ActivationWriter, Captures
 from server.capture.edits import LayerEdit, SequenceEdits, SteeredRows
 from server.capture.engine import BatchEngine
-from server.capture.model import ForwardInput, ServedModel, placement, stacked_on_cpu
+from server.capture.model import ForwardInput, ServedModel, placement
 from server.capture.schema import Ndif
 from tests.emoprobe.models.families import LAYERS
 from tests.server.capture import tiny_models
@@ -153,7 +153,6 @@ def test_a_model_is_divided_over_the_gpus_that_it_is_given(monkeypatch: pytest.M
         monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
         assert placement("cuda") == expected
         assert [placement(device) for device in ("cpu", "cuda:1")] == ["cpu", "cuda:1"]
-    assert torch.equal(stacked_on_cpu([torch.ones(2), torch.zeros(2)]), torch.tensor([[1.0, 1.0], [0.0, 0.0]]))
 
 
 @pytest.mark.parametrize(("dtype", "stored"), [("bfloat16", "bfloat16"), ("float32", "float16")])
