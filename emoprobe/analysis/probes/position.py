@@ -183,16 +183,16 @@ def probe_position(
     if "variant" in targets:
         probed.variant = probe_variant(cells, design, moments, settings.control_tasks)
         names = [design.variants[code] for code in np.unique(design.variant)]
-        probed.directions["variant"] = names, cells.raw(probed.variant.weights.mean(1))
+        probed.directions["variant"] = names, moments.raw(probed.variant.weights.mean(1))
     if "valence" in targets and position.valence is not None:
         rows = position.valence
         probed.valence = probe_valence(cells, rows, moments)
-        raw = probed.weights["valence"] = cells.raw(probed.valence.weights)
+        raw = probed.weights["valence"] = moments.raw(probed.valence.weights)
         direction = (raw.mean(1) * torch.from_numpy(rows.signs).float()).sum(2, keepdim=True)
         probed.directions["valence"] = ["positive"], direction
         if transfers:
             _extend(probed.transfer, transfer.held_out_variants(probed.valence.by_pair, rows))
-            _extend(probed.transfer, transfer.held_out_texts(cells, rows, settings.shrinkage))
+            _extend(probed.transfer, transfer.held_out_texts(cells, rows, design, moments))
     if "correct" in targets and position.correct is not None:
         probed.correct = probe_correct(cells, position.correct, moments)
         probed.added = probe_added(cells, position.correct, moments)
@@ -200,7 +200,7 @@ def probe_position(
             probed.untruncated = probe_added(cells, position.untruncated, moments)
         if position.within is not None:
             probed.within = probe_within(cells, position.within, moments)
-        raw = probed.weights["correct"] = cells.raw(probed.correct.weights)
+        raw = probed.weights["correct"] = moments.raw(probed.correct.weights)
         probed.directions["correct"] = ["correct"], raw.mean(1)
         if transfers:
             _extend(probed.transfer, transfer.correct_without_variant(cells, position.correct, moments))

@@ -100,15 +100,11 @@ def probe_within(cells: Cells, within: WithinDesign, stats: TrainingMoments) -> 
     """Train and test probes within blocks; `stats` are the moments of all rows around their variants."""
     rows = within.correct
     design = rows.design
-    x = cells.x[:, rows.rows]
-    block = torch.from_numpy(within.block)
-    counts = torch.bincount(block).to(x.dtype)[:, None]
-    x = x - (x.new_zeros((len(x), len(counts), x.shape[2])).index_add_(1, block, x) / counts)[:, block]
-    statistic, choice, scores = residual_scores(x, rows, stats)
+    statistic, choice, scores = residual_scores(cells, rows, stats, within.block)
     first = torch.from_numpy(within.pairs[:, 0])
     fold_of, group_of = torch.from_numpy(design.fold)[first], torch.from_numpy(design.group)[first]
-    areas, nuisance, added = (np.full((len(x), design.folds), np.nan) for _ in range(3))
-    influence = torch.zeros((len(x), design.groups))
+    areas, nuisance, added = (np.full((len(scores), design.folds), np.nan) for _ in range(3))
+    influence = torch.zeros((len(scores), design.groups))
     for fold in range(design.folds):
         tested = fold_of == fold
         if not tested.any():
