@@ -127,9 +127,11 @@ class Covariance:
             return cls(cells, codes, count, False, factor, level, x, None)
         gram = x.clone()
         gram.diagonal(dim1=1, dim2=2).add_(level[:, None])
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram)).mul_(-level[:, None, None])
+        # It is symmetric, and its transpose has the rows one after another.
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram)).mT.mul_(-level[:, None, None])
         left = -inverse.diagonal(dim1=1, dim2=2)
         inverse.diagonal(dim1=1, dim2=2).add_(1.0)
+        inverse[whole == 0], left[whole == 0] = 0.0, 1.0  # rows without any difference, which rounding would make
         return cls(cells, codes, count, False, factor, level, inverse, left)
 
 
@@ -139,8 +141,8 @@ class TrainingMoments:
 
     `means` is (cells, sets, codes, r), vectors of the variants in each training set, and `averages` (sets, codes, n)
     the weights of rows in them, 0 for a mean of none. `roots` has a Cholesky factor for each set, of S or of what is
-    removed from that of all rows: the rows that are left out, `out`, and the combinations `lifted` (codes, n) of rows,
-    whose products with all rows are `centres` (cells, codes, n).
+    removed from that of all rows: the rows that are left out, `out`, and the combinations `lifted` (codes, n) of rows.
+    `reach` (cells, rows out and codes, n) are their products with all rows.
     """
 
     covariance: Covariance
@@ -149,7 +151,7 @@ class TrainingMoments:
     roots: list[torch.Tensor]
     out: list[torch.Tensor]
     lifted: list[torch.Tensor]
-    centres: list[torch.Tensor]
+    reach: list[torch.Tensor]
 
     @property
     def x(self) -> torch.Tensor:
@@ -164,8 +166,7 @@ class TrainingMoments:
         if not self.out:
             return torch.cholesky_solve(vectors, self.roots[number])
         out, lifted = self.out[number], self.lifted[number]
-        products = torch.cat([self.x[:, out] @ vectors, self.centres[number] @ vectors], 1)
-        removed = torch.cholesky_solve(products, self.roots[number])
+        removed = torch.cholesky_solve(self.reach[number] @ vectors, self.roots[number])
         weights = vectors + lifted.mT @ removed[:, len(out) :]
         weights[:, out] += removed[:, : len(out)]
         return weights
@@ -260,11 +261,12 @@ def _remove(
         out, there = torch.nonzero(~inside)[:, 0], rows[number] > 0
         length = rows[number, there].sqrt()[:, None]
         lifted, negative = made.averages[number, there] * length, sums[:, number, there] / length
-        corner = -x[:, out][:, :, out]
+        reach = x[:, out]
+        corner = -reach[:, :, out]
         corner.diagonal(dim1=1, dim2=2).copy_(left[:, out])
         side = -negative[:, :, out]
         whole = torch.cat([torch.cat([corner, side.mT], 2), torch.cat([side, -negative @ lifted.T], 2)], 1)
         made.roots.append(torch.linalg.cholesky(whole))
         made.out.append(out)
         made.lifted.append(lifted)
-        made.centres.append(lifted + negative)
+        made.reach.append(torch.cat([reach, lifted + negative], 1))

@@ -9,7 +9,7 @@ gains nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import combinations, product
@@ -23,7 +23,6 @@ from emoprobe.analysis.probes.discriminant import Cells, TrainingMoments
 from emoprobe.analysis.probes.probe_design import count_splits
 from emoprobe.analysis.probes.row_codes import NONE, RowCodes
 
-BUDGET = 1 << 24  # scores that are held at once
 LEAST_TO_TRAIN = 2  # variants of each valence: one to train on, one to test on
 
 
@@ -36,6 +35,16 @@ class Contrasts:
 
     pairs: np.ndarray
     weights: np.ndarray
+
+    @cached_property
+    def by_pair(self) -> list[tuple[int, int, torch.Tensor, torch.Tensor]]:
+        """Each pair with the places of its contrasts, and their weights (variants, contrasts)."""
+        pairs, place = np.unique(self.pairs, axis=0, return_inverse=True)
+        chosen = [np.flatnonzero(place.reshape(-1) == number) for number in range(len(pairs))]
+        return [
+            (low, high, torch.from_numpy(rows), torch.from_numpy(self.weights[rows].T.astype(np.float32)))
+            for (low, high), rows in zip(pairs.tolist(), chosen, strict=True)
+        ]
 
 
 @lru_cache(maxsize=1 << 14)
@@ -172,10 +181,8 @@ def probe_valence(cells: Cells, labelled: ValenceDesign, stats: TrainingMoments)
         solver = torch.zeros((labelled.confounds.solver.shape[0], cells.x.shape[1]))
         solver[:, torch.from_numpy(labelled.rows)] = torch.from_numpy(labelled.confounds.solver.astype(np.float32))
         means = means - labelled.confound_means @ cells.mix(solver.T).mT[:, None]  # (cells, sets, variants, r)
-    scores = [
-        labelled.adjusted(stats.x[:, labelled.rows] @ stats.solve(number, means[:, number].mT))
-        for number in range(sets)
-    ]
+    weights = torch.cat([stats.solve(number, means[:, number].mT) for number in range(sets)], 2)
+    scores = labelled.adjusted(stats.x[:, labelled.rows] @ weights).chunk(sets, 2)
     whole, split_of = labelled.permuted
     real = labelled.real
     permuted = torch.zeros((len(cells.x), len(whole.pairs)))
@@ -207,20 +214,15 @@ def pair_areas(scores: torch.Tensor, slots: torch.Tensor, there: torch.Tensor, t
     """
     cells, (variants, width) = len(scores), slots.shape
     by_variant = scores[:, slots.reshape(-1)].view(cells, variants, width, -1)
-    pairs, mixing = torch.from_numpy(tested.pairs), torch.from_numpy(tested.weights).to(scores.dtype)
-    step = max(1, BUDGET // max(1, cells * width * max(mixing.shape[1], min(width, 32))))
-    areas = []
-    for begin in range(0, len(pairs), step):
-        low, high = pairs[begin : begin + step].T
-        mix = mixing[begin : begin + step]
-        negative, positive = (torch.einsum("clmv,lv->clm", by_variant[:, side], mix) for side in (low, high))
-        areas.append(auroc(positive, negative, there[high], there[low]))
-    joined = torch.cat(areas, 1)
+    areas = scores.new_empty((cells, len(tested.pairs)))
+    for low, high, chosen, mixing in tested.by_pair:
+        negative, positive = (by_variant[:, side] @ mixing for side in (low, high))
+        areas[:, chosen] = auroc(positive, negative, there[high], there[low])
     # A pair without rows on this fold says nothing: it counts as neither way.
-    return torch.nan_to_num(joined, nan=0.5)
+    return torch.nan_to_num(areas, nan=0.5)
 
 
-def _choice(scores: list[torch.Tensor], labelled: ValenceDesign) -> np.ndarray:
+def _choice(scores: Sequence[torch.Tensor], labelled: ValenceDesign) -> np.ndarray:
     """The area of each cell inside of each training set, over its own pairs and folds, (cells, pairs, folds).
 
     `scores` are those of each training set, (cells, n, variants).

@@ -53,7 +53,9 @@ def probe_variant(cells: Cells, design: RowCodes, stats: TrainingMoments, tasks:
         diff_means += labelled_auroc(plain.softmax(2).mT, labels_of).nanmean(1) / design.folds
         accuracy += share * (scores.argmax(2) == labels[test]).float().mean(1)
         if controls is not None:
-            members = (~test & (controls[:, None] == torch.arange(len(present))[:, None])).float()  # (tasks, classes, n)
+            members = (
+                ~test & (controls[:, None] == torch.arange(len(present))[:, None])
+            ).float()  # (tasks, classes, n)
             averages = (members / members.sum(2, keepdim=True).clamp(min=1.0)).flatten(0, 1)
             guessed = _scores(stats.x, stats.solve(fold, cells.mix(averages.T)), averages)[:, test]
             guesses = guessed.view(*guessed.shape[:2], *members.shape[:2]).argmax(3).mT
