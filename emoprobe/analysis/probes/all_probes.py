@@ -96,7 +96,11 @@ def _run(
             if valence is not None and probed.valence is not None:
                 valence.add(probed.valence, places, position, probed.d)
             if correct is not None and probed.correct is not None and probed.added is not None:
-                correct.add(probed.correct, probed.added, probed.untruncated, places, position, probed.d)
+                assert probed.correct_diff_means is not None
+                correct.add(
+                    probed.correct, probed.correct_diff_means, probed.added, probed.untruncated, places, position,
+                    probed.d,
+                )  # fmt: skip
             if within is not None and probed.within is not None:
                 within.add(probed.within, places, position)
             for target, raw in probed.weights.items():

@@ -15,27 +15,15 @@ from emoprobe.analysis.statistics import LEVEL
 PAIRWISE = 32  # rows up to which comparing every pair is faster than sorting
 
 
-def auroc(
-    positive: torch.Tensor, negative: torch.Tensor, positive_mask: torch.Tensor, negative_mask: torch.Tensor
-) -> torch.Tensor:
-    """P(positive > negative) + ½ P(equal), over the dimension before the last; NaN where a side is empty.
-
-    Args:
-        positive: scores (…, a, k).
-        negative: scores (…, b, k).
-        positive_mask: which of them count, (a).
-        negative_mask: likewise (b).
-    """
-    positive, negative = positive[..., positive_mask, :], negative[..., negative_mask, :]
+def auroc(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
+    """P(positive > negative) + ½ P(equal) of scores (…, a, k) and (…, b, k), (…, k); NaN where a side is empty."""
     pairs = positive.shape[-2] * negative.shape[-2]
     if not pairs:
         return torch.full_like(positive.sum(-2), torch.nan)
     if negative.shape[-2] > PAIRWISE:
         return _wins(positive.mT, negative.mT).sum(-1) / pairs
-    total = torch.zeros_like(positive[..., 0, :])
-    for row in range(positive.shape[-2]):
-        total += torch.sign(positive[..., row : row + 1, :] - negative).sum(-2)
-    return 0.5 + 0.5 * total / pairs
+    order = torch.sign(positive[..., :, None, :] - negative[..., None, :, :])
+    return 0.5 + 0.5 * order.sum((-3, -2)) / pairs
 
 
 def _wins(values: torch.Tensor, others: torch.Tensor) -> torch.Tensor:

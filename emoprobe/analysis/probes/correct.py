@@ -9,8 +9,10 @@ that is held out. The null deals blocks of questions of that remainder anew and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from itertools import permutations
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -88,18 +90,27 @@ def has_both_classes(design: RowCodes, least: int) -> str | None:
 
 
 @dataclass(frozen=True)
-class AddedResult:
+class FoldResult:
+    """Results of probes in some cells, (cells, folds, …); `influence` (cells, groups) is that of each group."""
+
+    influence: np.ndarray
+
+
+Result = TypeVar("Result", bound=FoldResult)
+
+
+@dataclass(frozen=True)
+class AddedResult(FoldResult):
     """Gain from activations over the nuisance features in some cells.
 
     `statistic` (cells, permutations) is the mean correlation on held-out folds, the real one first; `choice`
     (cells, folds) the same inside of each training set; `added` (cells, folds) how much larger the area is with
-    activations than without; `influence` (cells, groups) the influence of each group on the mean of that.
+    activations than without; `influence` is that on the mean of it.
     """
 
     statistic: np.ndarray
     choice: np.ndarray
     added: np.ndarray
-    influence: np.ndarray
 
 
 @torch.no_grad()
@@ -107,7 +118,7 @@ def probe_added(cells: Cells, rows: CorrectDesign, stats: TrainingMoments) -> Ad
     """Train and test probes on what the nuisance features leave over; `stats` are those of `probe_correct`."""
     statistic, choice, scores = residual_scores(cells, rows, stats)
     added, influence = _gains(scores, rows)
-    return AddedResult(statistic, choice, added, influence)
+    return AddedResult(influence, statistic, choice, added)
 
 
 def residual_scores(
@@ -117,7 +128,7 @@ def residual_scores(
 
     The covariance is that of all rows around their variants, before anything is taken out: it has no label, and one
     decomposition serves all probes of a position. Where a `block` (n) of each row is given, features are centred within
-    it as well.
+    it as well. Scores have the size that predicts best inside of their training set, as they are added to a prediction.
     """
     design, basis = rows.design, _tensor(rows.basis)
     within = None if block is None else torch.from_numpy(block)
@@ -128,7 +139,8 @@ def residual_scores(
     remainders = _tensor(rows.remainders)
     statistic = torch.zeros((len(x), remainders.shape[1]))
     left = _tensor(rows.labels - rows.predictions).T
-    scores, choice = [], torch.zeros((len(x), design.folds))
+    scores = []
+    choice, products, squares = (torch.zeros((len(x), design.folds)) for _ in range(3))
     for number, training in enumerate(torch.from_numpy(design.in_training)):
         outcomes = left[:, [number]]
         if number < design.folds:
@@ -147,9 +159,13 @@ def residual_scores(
             continue
         for fold, other in permutations(design.left_out[number]):
             test = torch.from_numpy(design.fold == other)
-            found = _correlation(x[:, test] @ weights, left[test][:, [number]])[:, 0]
-            choice[:, fold] += found / (design.folds - 1)
-    return statistic.numpy(), choice.numpy(), torch.stack(scores, 2)
+            tested, truth = x[:, test] @ weights, left[test][:, [number]]
+            choice[:, fold] += _correlation(tested, truth)[:, 0] / (design.folds - 1)
+            tested = tested - tested.mean(1, keepdim=True)
+            products[:, fold] += (tested * truth).sum((1, 2))
+            squares[:, fold] += tested.square().sum((1, 2))
+    size = (products / squares.clamp(min=torch.finfo(squares.dtype).tiny)).clamp(min=0.0)
+    return statistic.numpy(), choice.numpy(), torch.stack(scores, 2) * size[:, None]
 
 
 def _centred(x: torch.Tensor, block: torch.Tensor) -> torch.Tensor:
@@ -185,18 +201,15 @@ def _gains(scores: torch.Tensor, rows: CorrectDesign) -> tuple[np.ndarray, np.nd
 
 
 @dataclass(frozen=True)
-class CorrectResult:
+class CorrectResult(FoldResult):
     """Probes on activations alone: areas and their null, influences, and the weights of each fold.
 
-    `areas` and `diff_means` are (cells, folds), `permuted` (cells, permutations), `influence` (cells, groups), and
-    `weights` (cells, folds, r, 1).
+    `areas` are (cells, folds), `permuted` (cells, permutations), and `weights` (cells, folds, d, 1), for raw features.
     """
 
     areas: np.ndarray
-    diff_means: np.ndarray
     permuted: np.ndarray
-    influence: np.ndarray
-    weights: torch.Tensor
+    weights: np.ndarray
 
 
 @torch.no_grad()
@@ -206,33 +219,50 @@ def probe_correct(cells: Cells, graded: CorrectDesign, stats: TrainingMoments) -
     dealt = torch.from_numpy(
         np.where(graded.origin == NONE, NONE, graded.labels[np.maximum(graded.origin, 0)])
     )  # (p, n)
-    areas, diff_means = np.full((2, len(x), design.folds), np.nan)
+    areas = np.full((len(x), design.folds), np.nan)
     permuted: list[torch.Tensor] = []
     places = torch.from_numpy(design.group)
     influence = torch.zeros((len(x), design.groups))
     weights = []
     for fold in range(design.folds):
         test = torch.from_numpy(design.fold == fold)
-        delta = cells.mix(graded.contrasts(dealt, ~test, stats.x.shape[1]))
-        slopes = stats.solve(fold, delta)
+        slopes = stats.solve(fold, cells.mix(graded.contrasts(dealt, ~test, stats.x.shape[1])))
         weights.append(slopes[..., :1])
         every = labelled_auroc((x[:, test] @ slopes).mT, dealt[:, test])
         permuted.append(every)
         areas[:, fold] = every[:, 0].numpy()
-        raw = cells.x[:, graded.rows[test.numpy()]] @ delta[..., :1]
         truth = dealt[0, test]
-        diff_means[:, fold] = labelled_auroc(raw[..., 0], truth).numpy()
         if 0 < int(truth.sum()) < len(truth):
             scores = (x[:, test] @ slopes[..., :1])[..., 0]
             influence.index_add_(1, places[test], influences(scores, truth))
     valid = max(1, int(np.isfinite(areas[:1]).sum()))
     return CorrectResult(
-        areas,
-        diff_means,
-        torch.stack(permuted, 2).nanmean(2).numpy(),
         (influence / valid).numpy() * design.leverage,
-        torch.stack(weights, 1),
+        areas,
+        torch.stack(permuted, 2).nanmean(2).numpy(),
+        stats.raw(torch.stack(weights, 1)).numpy(),
     )
+
+
+def strongest(results: Sequence[Result], choice: Sequence[np.ndarray], design: RowCodes) -> Result:
+    """Return the results of probes of several shrinkages as those of one probe.
+
+    In each training set that is the probe with the largest `choice` (cells, folds) inside of it. The statistic of the
+    test is the largest one, of the real labels and of each permutation alike, so that the test stays exact.
+    """
+    place = np.stack(choice).argmax(0)[None]
+    fold_of = np.zeros(design.groups, dtype=int)
+    fold_of[design.group] = design.fold
+    merged: dict[str, np.ndarray] = {}
+    for field in fields(results[0]):
+        values = np.stack([getattr(result, field.name) for result in results])
+        if field.name in ("statistic", "choice", "permuted"):
+            merged[field.name] = values.max(0)
+        else:
+            chosen = place[..., fold_of] if field.name == "influence" else place
+            wide = chosen.reshape(*chosen.shape, *[1] * (values.ndim - chosen.ndim))
+            merged[field.name] = np.take_along_axis(values, wide, 0)[0]
+    return type(results[0])(**merged)
 
 
 def mean_differences(labels: torch.Tensor) -> torch.Tensor:

@@ -79,11 +79,11 @@ def _inner(x: torch.Tensor) -> torch.Tensor:
 class Covariance:
     """S of all rows of some cells, of which training sets take a part.
 
-    `codes` (n) are the variants of rows, `count` how many there are. Up to `factor` (cells or 1), its share of the rows,
-    S is the scatter within variants and λ, `level` (cells), on its diagonal; where it is `plain`, at γ = 1, the identity.
-    `x` (cells, n, r) gives scores: `x[:, rows] @ weights`, with weights that `TrainingMoments.solve` returns. Where
-    vectors mix rows it is K (K + λI)⁻¹ = I − λ (K + λI)⁻¹, and `left` (cells, n) the diagonal of what is taken from I,
-    which it would hold in few digits.
+    `codes` (n) are the variants of rows, `count` how many there are. S times the number of rows, over `factor`,
+    is the scatter within variants with λ, `level` (cells), on its diagonal; where it is `plain`, at γ = 1, S is
+    `factor` times the identity. `x` (cells, n, r) gives scores: `x[:, rows] @ weights`, with weights that
+    `TrainingMoments.solve` returns. Where vectors mix rows it is K (K + λI)⁻¹ = I − λ (K + λI)⁻¹, and `left` (cells, n)
+    the diagonal of what is taken from I, which it would hold in few digits.
     """
 
     cells: Cells

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -108,10 +109,15 @@ def held_out_texts(cells: Cells, valence: ValenceDesign, whole: RowCodes, stats:
 
 
 @torch.no_grad()
-def correct_without_variant(cells: Cells, graded: CorrectDesign, stats: TrainingMoments) -> Rows:
-    """Correctness of a variant's answers by probes that saw neither the variant nor the questions of the fold."""
+def correct_without_variant(
+    cells: Cells, graded: CorrectDesign, shrunk: Sequence[TrainingMoments], choice: Sequence[np.ndarray]
+) -> Rows:
+    """Correctness of a variant's answers by probes that saw neither the variant nor the questions of the fold.
+
+    Of several shrinkages the one with the largest `choice` (cells, folds) counts.
+    """
     rows: Rows = [[] for _ in cells.x]
-    design, x = graded.design, stats.x[:, graded.rows]
+    design, place = graded.design, np.stack(choice).argmax(0)
     codes = np.unique(design.variant)
     if len(codes) < 3:
         return rows
@@ -125,8 +131,14 @@ def correct_without_variant(cells: Cells, graded: CorrectDesign, stats: Training
     areas = []
     for fold in range(design.folds):
         test = torch.from_numpy(design.fold == fold)
-        slopes = stats.solve(fold, cells.mix(graded.contrasts(trained, ~test, stats.x.shape[1])))
-        areas.append(labelled_auroc((x[:, test] @ slopes).mT, tested[:, test]))
+        contrasts = graded.contrasts(trained, ~test, len(cells.x[0]))
+        each = [
+            labelled_auroc(
+                (stats.x[:, graded.rows[test.numpy()]] @ stats.solve(fold, cells.mix(contrasts))).mT, tested[:, test]
+            )
+            for stats in shrunk
+        ]
+        areas.append(torch.stack(each)[place[:, fold], torch.arange(len(cells.x))])
     by_variant = torch.stack(areas).nanmean(0)  # (cells, codes)
     for number, code in enumerate(codes):
         entry = {

@@ -209,15 +209,15 @@ def pair_areas(scores: torch.Tensor, slots: torch.Tensor, there: torch.Tensor, t
     Args:
         scores: a column for each variant, (cells, n, variants).
         slots: rows of each variant, (variants, m).
-        there: which of them there are.
+        there: which of them there are, the first ones.
         tested: the contrasts.
     """
     cells, (variants, width) = len(scores), slots.shape
     by_variant = scores[:, slots.reshape(-1)].view(cells, variants, width, -1)
-    areas = scores.new_empty((cells, len(tested.pairs)))
+    areas, rows = scores.new_empty((cells, len(tested.pairs))), there.sum(1).tolist()
     for low, high, chosen, mixing in tested.by_pair:
-        negative, positive = (by_variant[:, side] @ mixing for side in (low, high))
-        areas[:, chosen] = auroc(positive, negative, there[high], there[low])
+        negative, positive = (by_variant[:, side, : rows[side]] @ mixing for side in (low, high))
+        areas[:, chosen] = auroc(positive, negative)
     # A pair without rows on this fold says nothing: it counts as neither way.
     return torch.nan_to_num(areas, nan=0.5)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from emoprobe.analysis.probes.correct import CorrectDesign, residual_scores
+from emoprobe.analysis.probes.correct import CorrectDesign, FoldResult, residual_scores
 from emoprobe.analysis.probes.discriminant import Cells, TrainingMoments
 from emoprobe.analysis.probes.nuisance import fitted, orthonormal
 from emoprobe.analysis.probes.row_codes import RowCodes
@@ -79,7 +79,7 @@ class WithinDesign:
 
 
 @dataclass(frozen=True)
-class WithinResult:
+class WithinResult(FoldResult):
     """Prediction within questions in some cells.
 
     `statistic` and `choice` are those of `AddedResult`; `areas`, `nuisance` and `added` are (cells, folds), the share
@@ -92,7 +92,6 @@ class WithinResult:
     areas: np.ndarray
     nuisance: np.ndarray
     added: np.ndarray
-    influence: np.ndarray
 
 
 @torch.no_grad()
@@ -117,7 +116,7 @@ def probe_within(cells: Cells, within: WithinDesign, stats: TrainingMoments) -> 
         areas[:, fold], nuisance[:, fold], added[:, fold] = own.mean(1), less.mean(1), gain.mean(1)
         influence.index_add_(1, group_of[tested], (gain - gain.mean(1, keepdim=True)) / int(tested.sum()))
     valid = max(1, int(np.isfinite(areas[:1]).sum()))
-    return WithinResult(statistic, choice, areas, nuisance, added, (influence / valid).numpy() * design.leverage)
+    return WithinResult((influence / valid).numpy() * design.leverage, statistic, choice, areas, nuisance, added)
 
 
 def _blocks(design: RowCodes) -> np.ndarray:
