@@ -30,6 +30,7 @@ from emoprobe.results.layout import (
 from emoprobe.results.verification import check_records
 from emoprobe.workflow.model_checks import thinking_lines
 from emoprobe.workflow.steered import SteeredTargets
+from emoprobe.workflow.probe_checks import inseparable
 from emoprobe.workflow.steering_checks import unreachable
 
 # Kind of target → what each part of its name is, and the key that turns the kind on, where one does.
@@ -402,6 +403,8 @@ def warnings(study: Study, experiments: Mapping[str, Targets]) -> list[str]:
         lines = check_records(targets.found or targets.layout)
         if targets.steering is not None:
             lines += unreachable(targets.steering.grid)
+        if config.has_probes:
+            lines += inseparable(config, targets.captured)
         lines += thinking_lines(config, targets.memory)
         found += [f"{name}: {line}" for line in lines]
     return found

@@ -1,14 +1,14 @@
-"""All probes of an experiment against the plain scikit-learn loop with the same folds."""
+"""All probes of an experiment against the plain scikit-learn loop with the same folds, and at other shapes."""
 
 from __future__ import annotations
 
 import argparse
 import resource
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from sklearn.covariance import shrunk_covariance
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -27,17 +27,22 @@ HOOK_POINTS = ("input_layernorm.output", "post_attention_layernorm.output")
 SUBSET = 2  # cells that the plain loop runs; its time is scaled
 PERMUTATIONS = 199
 FULL_SAMPLES, FULL_VARIANTS = 1319, 9
+WIDE_SAMPLES, WIDE_D, WIDE_CELLS = 320, 4096, 360  # 3,200 rows
 
 
 def run(arguments: list[str]) -> None:
     """2,000 trajectories, 30 layers, 2 hook points, 3 positions, d = 576; then a layer of the whole GSM8K's shape.
 
-    The plain loop fits valence and correctness once; ours does as well for every permutation, and what activations add.
+    Then some cells of 3,200 trajectories at d = 4,096, whose time is scaled. The plain loop fits valence and correctness once; ours does as well for every permutation, and what activations add.
     """
     parser = argparse.ArgumentParser(prog="probes")
     parser.add_argument("--layers", type=int, default=30, help="layers of the first part")
     parser.add_argument("--no-full", action="store_true", help="leave the second part out")
+    parser.add_argument("--wide", action="store_true", help="the third part alone")
     options = parser.parse_args(arguments)
+    if options.wide:
+        wide()
+        return
     layers: int = options.layers
     settings = synthetic.config(synthetic.BALANCED, permutations=PERMUTATIONS, targets=["valence", "correct"])
     table = synthetic.table(settings, SAMPLES, 0)
@@ -53,9 +58,9 @@ def run(arguments: list[str]) -> None:
         started = time.monotonic()
         loop = _plain_loop(features, table, settings)
         plain += time.monotonic() - started
-        for target, area in loop.items():
-            worst = max(worst, abs(area - areas[layer, POSITIONS[0], HOOK_POINTS[0], target]))
-        logistic.append(_logistic(features, table, settings) - loop["correct"])
+        ours_here = {target: areas[layer, POSITIONS[0], HOOK_POINTS[0], target] for target in loop}
+        worst = max(worst, abs(loop["valence"] - ours_here["valence"]))
+        logistic.append(_logistic(features, table, settings) - ours_here["correct"])
     scaled = plain / SUBSET * cells
     report(
         "probes", cells=cells, targets=2, permutations=PERMUTATIONS, seconds=ours, cpu_seconds=ours_cpu, seconds_per_cell=ours / cells,
@@ -65,6 +70,7 @@ def run(arguments: list[str]) -> None:
     )  # fmt: skip
     if not options.no_full:
         full()
+        wide()
 
 
 def full() -> None:
@@ -76,6 +82,21 @@ def full() -> None:
     started = time.monotonic()
     run_probes(table, source, settings)
     report("probes_full_gsm8k", rows=len(table), seconds_per_cell=time.monotonic() - started)
+
+
+def wide() -> None:
+    """A layer at two positions, every target, with permutations; without the time that it takes to draw activations."""
+    settings = synthetic.config(synthetic.BALANCED, permutations=PERMUTATIONS)
+    table = synthetic.table(settings, WIDE_SAMPLES, 0)
+    source = synthetic.source(table, 1, WIDE_D, 0, None, POSITIONS[:2], HOOK_POINTS[:1])
+    block = source.load(0, 1, HOOK_POINTS[0])
+    started, cpu = time.monotonic(), time.process_time()
+    run_probes(table, replace(source, load=lambda *_: block), settings)
+    seconds, cpu = (time.monotonic() - started) / 2, (time.process_time() - cpu) / 2
+    report(
+        "probes_wide", rows=len(table), d=WIDE_D, seconds_per_cell=seconds, cpu_seconds_per_cell=cpu, cells=WIDE_CELLS,
+        cpu_minutes=cpu * WIDE_CELLS / 60,
+    )  # fmt: skip
 
 
 def _signal(table: pd.DataFrame) -> synthetic.Signal:
@@ -98,13 +119,18 @@ def _plain_loop(features: np.ndarray, table: pd.DataFrame, settings: Config) -> 
     standard = StandardScaler().fit_transform(features.astype(float))
     correct, valence = [], []
     classes = [np.flatnonzero(design.valence == sign) for sign in (-1, 1)]
+    centres = np.stack([standard[design.variant == code].mean(0) for code in range(len(design.variants))])
+    variance = float(((standard - centres[design.variant]) ** 2).mean())
     for fold in range(design.folds):
         training, test = design.fold != fold, design.fold == fold
         means = np.stack(
             [standard[training & (design.variant == code)].mean(0) for code in range(len(design.variants))]
         )
         centred = standard[training] - means[design.variant[training]]
-        covariance = Given(shrunk_covariance(centred.T @ centred / len(centred), settings.probes.shrinkage))
+        # λ is that of all rows, for as many of them as all folds but one have.
+        shrinkage, share = settings.probes.shrinkage, len(standard) * (1 - 1 / design.folds) / len(centred)
+        level = shrinkage * share * variance * np.eye(standard.shape[1])
+        covariance = Given((1 - shrinkage) * centred.T @ centred / len(centred) + level)
         model = LinearDiscriminantAnalysis(solver="lsqr", covariance_estimator=covariance)
         scores = model.fit(standard[training], design.correct[training]).decision_function(standard[test])
         correct.append(roc_auc_score(design.correct[test], scores))

@@ -96,7 +96,11 @@ def _run(
             if valence is not None and probed.valence is not None:
                 valence.add(probed.valence, places, position, probed.d)
             if correct is not None and probed.correct is not None and probed.added is not None:
-                correct.add(probed.correct, probed.added, probed.untruncated, places, position, probed.d)
+                assert probed.correct_diff_means is not None
+                correct.add(
+                    probed.correct, probed.correct_diff_means, probed.added, probed.untruncated, places, position,
+                    probed.d,
+                )  # fmt: skip
             if within is not None and probed.within is not None:
                 within.add(probed.within, places, position)
             for target, raw in probed.weights.items():
@@ -154,7 +158,8 @@ def _batches(
     """Hook point, first layer and, for each position, the features (layers, n, d) of its rows."""
     n, d = len(source.rows), source.d
     held = max(1, memory // max(1, 2 * n * len(source.positions) * d))
-    size = max(1, BATCH // (n * d + 40 * min(n, d) ** 2 + 3 * n * permutations))
+    decomposed = 40 * d**2 if n > d else 8 * n**2
+    size = max(1, BATCH // (n * d + decomposed + 3 * n * permutations))
     for hook_point in source.hook_points:
         for first in range(0, len(source.layers), held):
             block = source.load(first, min(first + held, len(source.layers)), hook_point)
@@ -178,23 +183,21 @@ def _between_positions(
     weights: dict[str, dict[str, torch.Tensor]],
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Train at one position, test at another, on the questions that the fold holds out."""
-    for train in positions:
+    for target in ("valence", "correct"):
+        trained = weights[target]
         for test in positions:
-            for target, tested in (("valence", test.valence), ("correct", test.correct)):
-                if tested is None or train.name not in weights[target]:
-                    continue
-                features, raw = block[test.name][:, tested.rows], weights[target][train.name]
-                if target == "valence":
-                    areas = transfer.valence_at(features, raw, tested)  # type: ignore[arg-type]
-                else:
-                    areas = transfer.correct_at(features, raw, tested)  # type: ignore[arg-type]
+            tested = getattr(test, target)
+            if tested is None or not trained:
+                continue
+            at = transfer.valence_at if target == "valence" else transfer.correct_at
+            for train, areas in zip(trained, at(block[test.name], list(trained.values()), tested), strict=True):
                 for layer, area in zip(layers, areas.tolist(), strict=True):
                     yield {
                         "kind": "position",
                         "target": target,
                         "hook_point": hook_point,
                         "layer": layer,
-                        "train": train.name,
+                        "train": train,
                         "test": test.name,
                         "n": len(tested.rows),
                         "auroc": area,

@@ -15,33 +15,22 @@ from emoprobe.analysis.statistics import LEVEL
 PAIRWISE = 32  # rows up to which comparing every pair is faster than sorting
 
 
-def auroc(
-    positive: torch.Tensor, negative: torch.Tensor, positive_mask: torch.Tensor, negative_mask: torch.Tensor
-) -> torch.Tensor:
-    """P(positive > negative) + ½ P(equal), over the last dimension; NaN where a side is empty.
-
-    Args:
-        positive: scores (…, a).
-        negative: scores (…, b).
-        positive_mask: which of them count, (…, a) or fewer leading dimensions.
-        negative_mask: likewise (…, b).
-    """
-    wins = _wins(positive, negative, negative_mask)
-    weight = positive_mask.to(wins.dtype)
-    pairs = weight.sum(-1) * negative_mask.to(wins.dtype).sum(-1)
-    return torch.where(pairs > 0, (wins * weight).sum(-1) / pairs.clamp(min=1.0), torch.nan)
+def auroc(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
+    """P(positive > negative) + ½ P(equal) of scores (…, a, k) and (…, b, k), (…, k); NaN where a side is empty."""
+    pairs = positive.shape[-2] * negative.shape[-2]
+    if not pairs:
+        return torch.full_like(positive.sum(-2), torch.nan)
+    if negative.shape[-2] > PAIRWISE:
+        return _wins(positive.mT, negative.mT).sum(-1) / pairs
+    order = torch.sign(positive[..., :, None, :] - negative[..., None, :, :])
+    return 0.5 + 0.5 * order.sum((-3, -2)) / pairs
 
 
-def _wins(values: torch.Tensor, others: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def _wins(values: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     """For each value how many others lie below it, ties counted half."""
-    if others.shape[-1] <= PAIRWISE:
-        difference = values[..., :, None] - others[..., None, :]
-        counts = 0.5 * (torch.sign(difference) + 1.0) * mask[..., None, :].to(values.dtype)
-        return counts.sum(-1)
-    far = torch.where(mask, others, torch.inf).sort(dim=-1).values.contiguous()
-    values = values.contiguous()
-    below = torch.searchsorted(far, values, right=False)
-    return 0.5 * (below + torch.searchsorted(far, values, right=True)).to(values.dtype)
+    others, values = others.sort(dim=-1).values.contiguous(), values.contiguous()
+    below = torch.searchsorted(others, values, right=False)
+    return 0.5 * (below + torch.searchsorted(others, values, right=True)).to(values.dtype)
 
 
 def labelled_auroc(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -70,8 +59,8 @@ def influences(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """
     one, zero = labels == 1, labels == 0
     total = torch.zeros_like(scores)
-    above = _wins(scores[..., one], scores[..., zero], torch.ones_like(scores[..., zero], dtype=torch.bool))
-    below = _wins(-scores[..., zero], -scores[..., one], torch.ones_like(scores[..., one], dtype=torch.bool))
+    above = _wins(scores[..., one], scores[..., zero])
+    below = _wins(-scores[..., zero], -scores[..., one])
     n_one, n_zero = int(one.sum()), int(zero.sum())
     area = above.mean(-1, keepdim=True) / n_zero
     total[..., one] = (above / n_zero - area) / n_one

@@ -9,7 +9,10 @@ that is held out. The null deals blocks of questions of that remainder anew and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from itertools import permutations
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -58,6 +61,12 @@ class CorrectDesign:
             np.stack([fitted(features, labels, training) for training in graded.in_training]),
         )
 
+    def contrasts(self, labels: torch.Tensor, training: torch.Tensor, count: int) -> torch.Tensor:
+        """`mean_differences` of labels (k, n) over the training rows (n), of all `count` rows, (count, k)."""
+        whole = torch.zeros((count, len(labels)))
+        whole[torch.from_numpy(self.rows)] = mean_differences(torch.where(training, labels, NONE))
+        return whole
+
     def nuisance_areas(self) -> np.ndarray:
         """The area of the nuisance features alone on each held-out fold, (folds); NaN where it has one class."""
         return np.array(
@@ -81,67 +90,88 @@ def has_both_classes(design: RowCodes, least: int) -> str | None:
 
 
 @dataclass(frozen=True)
-class AddedResult:
+class FoldResult:
+    """Results of probes in some cells, (cells, folds, …); `influence` (cells, groups) is that of each group."""
+
+    influence: np.ndarray
+
+
+Result = TypeVar("Result", bound=FoldResult)
+
+
+@dataclass(frozen=True)
+class AddedResult(FoldResult):
     """Gain from activations over the nuisance features in some cells.
 
     `statistic` (cells, permutations) is the mean correlation on held-out folds, the real one first; `choice`
     (cells, folds) the same inside of each training set; `added` (cells, folds) how much larger the area is with
-    activations than without; `influence` (cells, groups) the influence of each group on the mean of that.
+    activations than without; `influence` is that on the mean of it.
     """
 
     statistic: np.ndarray
     choice: np.ndarray
     added: np.ndarray
-    influence: np.ndarray
 
 
 @torch.no_grad()
 def probe_added(cells: Cells, rows: CorrectDesign, stats: TrainingMoments) -> AddedResult:
     """Train and test probes on what the nuisance features leave over; `stats` are those of `probe_correct`."""
-    statistic, choice, scores = residual_scores(cells.x[:, rows.rows], rows, stats)
+    statistic, choice, scores = residual_scores(cells, rows, stats)
     added, influence = _gains(scores, rows)
-    return AddedResult(statistic, choice, added, influence)
+    return AddedResult(influence, statistic, choice, added)
 
 
 def residual_scores(
-    x: torch.Tensor, rows: CorrectDesign, stats: TrainingMoments
+    cells: Cells, rows: CorrectDesign, stats: TrainingMoments, block: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, torch.Tensor]:
-    """Return `statistic` and `choice` of an `AddedResult`, and scores (cells, n, folds), of features (cells, n, r).
+    """Return `statistic` and `choice` of an `AddedResult`, and scores (cells, n, folds).
 
     The covariance is that of all rows around their variants, before anything is taken out: it has no label, and one
-    decomposition serves all probes of a position.
+    decomposition serves all probes of a position. Where a `block` (n) of each row is given, features are centred within
+    it as well. Scores have the size that predicts best inside of their training set, as they are added to a prediction.
     """
     design, basis = rows.design, _tensor(rows.basis)
+    within = None if block is None else torch.from_numpy(block)
+    x = stats.x[:, rows.rows]
+    if within is not None:
+        x = _centred(x, within)
     x = x - basis @ (basis.T @ x)
-    sets = len(design.left_out)
     remainders = _tensor(rows.remainders)
     statistic = torch.zeros((len(x), remainders.shape[1]))
     left = _tensor(rows.labels - rows.predictions).T
-    slopes = torch.empty((len(x), sets, x.shape[2]))
+    scores = []
+    choice, products, squares = (torch.zeros((len(x), design.folds)) for _ in range(3))
     for number, training in enumerate(torch.from_numpy(design.in_training)):
         outcomes = left[:, [number]]
         if number < design.folds:
             outcomes = torch.cat([outcomes, remainders], 1)
-        weights = _slopes(x, outcomes, stats, training, number)
-        slopes[:, number] = weights[..., 0]
+        # The covariance of features and remainders in the training set, as a mixture of rows.
+        mixing = (outcomes - outcomes[training].mean(0)) * training[:, None] / training.sum()
+        mixing = mixing - basis @ (basis.T @ mixing)
+        if within is not None:
+            mixing = _centred(mixing[None], within)[0]
+        whole = torch.zeros((stats.x.shape[1], outcomes.shape[1]))
+        whole[torch.from_numpy(rows.rows)] = mixing
+        weights = stats.solve(number, cells.mix(whole))
         if number < design.folds:
+            scores.append((x @ weights[..., :1])[..., 0])
             statistic += _correlation(x[:, ~training] @ weights[..., 1:], remainders[~training]) / design.folds
-    choice = torch.zeros((len(x), design.folds))
-    for fold in range(design.folds):
-        for other in set(range(design.folds)) - {fold}:
-            number, test = design.training_set(fold, other), design.fold == other
-            scores = x[:, test] @ slopes[:, number, :, None]
-            choice[:, fold] += _correlation(scores, left[test][:, [number]])[:, 0] / (design.folds - 1)
-    return statistic.numpy(), choice.numpy(), x @ slopes[:, : design.folds].mT
+            continue
+        for fold, other in permutations(design.left_out[number]):
+            test = torch.from_numpy(design.fold == other)
+            tested, truth = x[:, test] @ weights, left[test][:, [number]]
+            choice[:, fold] += _correlation(tested, truth)[:, 0] / (design.folds - 1)
+            tested = tested - tested.mean(1, keepdim=True)
+            products[:, fold] += (tested * truth).sum((1, 2))
+            squares[:, fold] += tested.square().sum((1, 2))
+    size = (products / squares.clamp(min=torch.finfo(squares.dtype).tiny)).clamp(min=0.0)
+    return statistic.numpy(), choice.numpy(), torch.stack(scores, 2) * size[:, None]
 
 
-def _slopes(
-    x: torch.Tensor, left: torch.Tensor, stats: TrainingMoments, training: torch.Tensor, number: int
-) -> torch.Tensor:
-    """S⁻¹ times the covariance of features and remainders (n, k) in one training set, (cells, r, k)."""
-    outcomes = left[training]
-    right = x[:, training].mT @ (outcomes - outcomes.mean(0)) / len(outcomes)
-    return stats.solve(number, right)
+def _centred(x: torch.Tensor, block: torch.Tensor) -> torch.Tensor:
+    """Values (cells, n, k) minus the mean of their block, of codes (n)."""
+    counts = torch.bincount(block).to(x.dtype)[:, None]
+    return x - (x.new_zeros((len(x), len(counts), x.shape[2])).index_add_(1, block, x) / counts)[:, block]
 
 
 def _correlation(scores: torch.Tensor, left: torch.Tensor) -> torch.Tensor:
@@ -171,61 +201,75 @@ def _gains(scores: torch.Tensor, rows: CorrectDesign) -> tuple[np.ndarray, np.nd
 
 
 @dataclass(frozen=True)
-class CorrectResult:
+class CorrectResult(FoldResult):
     """Probes on activations alone: areas and their null, influences, and the weights of each fold.
 
-    `areas` and `diff_means` are (cells, folds), `permuted` (cells, permutations), `influence` (cells, groups), and
-    `weights` (cells, folds, r, 1).
+    `areas` are (cells, folds), `permuted` (cells, permutations), and `weights` (cells, folds, d, 1), for raw features.
     """
 
     areas: np.ndarray
-    diff_means: np.ndarray
     permuted: np.ndarray
-    influence: np.ndarray
-    weights: torch.Tensor
+    weights: np.ndarray
 
 
 @torch.no_grad()
 def probe_correct(cells: Cells, graded: CorrectDesign, stats: TrainingMoments) -> CorrectResult:
     """Train probes of correctness on activations alone; `stats` are the moments of all rows around their variants."""
-    design, x = graded.design, cells.x[:, graded.rows]
+    design, x = graded.design, stats.x[:, graded.rows]
     dealt = torch.from_numpy(
         np.where(graded.origin == NONE, NONE, graded.labels[np.maximum(graded.origin, 0)])
     )  # (p, n)
-    areas, diff_means = np.full((2, len(x), design.folds), np.nan)
+    areas = np.full((len(x), design.folds), np.nan)
     permuted: list[torch.Tensor] = []
     places = torch.from_numpy(design.group)
     influence = torch.zeros((len(x), design.groups))
     weights = []
     for fold in range(design.folds):
         test = torch.from_numpy(design.fold == fold)
-        delta = mean_differences(x[:, ~test], dealt[:, ~test])
-        slopes = stats.solve(fold, delta)
+        slopes = stats.solve(fold, cells.mix(graded.contrasts(dealt, ~test, stats.x.shape[1])))
         weights.append(slopes[..., :1])
         every = labelled_auroc((x[:, test] @ slopes).mT, dealt[:, test])
         permuted.append(every)
         areas[:, fold] = every[:, 0].numpy()
-        raw = x[:, test] @ delta[..., :1]
         truth = dealt[0, test]
-        diff_means[:, fold] = labelled_auroc(raw[..., 0], truth).numpy()
         if 0 < int(truth.sum()) < len(truth):
             scores = (x[:, test] @ slopes[..., :1])[..., 0]
             influence.index_add_(1, places[test], influences(scores, truth))
     valid = max(1, int(np.isfinite(areas[:1]).sum()))
     return CorrectResult(
-        areas,
-        diff_means,
-        torch.stack(permuted, 2).nanmean(2).numpy(),
         (influence / valid).numpy() * design.leverage,
-        torch.stack(weights, 1),
+        areas,
+        torch.stack(permuted, 2).nanmean(2).numpy(),
+        stats.raw(torch.stack(weights, 1)).numpy(),
     )
 
 
-def mean_differences(x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Means of the rows labelled 1 minus those labelled 0, (cells, r, k), for labels (k, n)."""
-    one, zero = (labels == 1).to(x.dtype), (labels == 0).to(x.dtype)
+def strongest(results: Sequence[Result], choice: Sequence[np.ndarray], design: RowCodes) -> Result:
+    """Return the results of probes of several shrinkages as those of one probe.
+
+    In each training set that is the probe with the largest `choice` (cells, folds) inside of it. The statistic of the
+    test is the largest one, of the real labels and of each permutation alike, so that the test stays exact.
+    """
+    place = np.stack(choice).argmax(0)[None]
+    fold_of = np.zeros(design.groups, dtype=int)
+    fold_of[design.group] = design.fold
+    merged: dict[str, np.ndarray] = {}
+    for field in fields(results[0]):
+        values = np.stack([getattr(result, field.name) for result in results])
+        if field.name in ("statistic", "choice", "permuted"):
+            merged[field.name] = values.max(0)
+        else:
+            chosen = place[..., fold_of] if field.name == "influence" else place
+            wide = chosen.reshape(*chosen.shape, *[1] * (values.ndim - chosen.ndim))
+            merged[field.name] = np.take_along_axis(values, wide, 0)[0]
+    return type(results[0])(**merged)
+
+
+def mean_differences(labels: torch.Tensor) -> torch.Tensor:
+    """Return weights (n, k) of rows whose sum is the mean of those labelled 1 minus that of 0, for labels (k, n)."""
+    one, zero = (labels == 1).float(), (labels == 0).float()
     mixing = one / one.sum(1, keepdim=True).clamp(min=1.0) - zero / zero.sum(1, keepdim=True).clamp(min=1.0)
-    return x.mT @ mixing.T
+    return mixing.T
 
 
 def _tensor(values: np.ndarray) -> torch.Tensor:

@@ -3,10 +3,15 @@
 The probe is Fisher's discriminant, w = S⁻¹ δ: δ is a difference of means over the training rows, S their covariance
 within variants, drawn to a multiple of the identity, (1 − γ) S + γ tr(S)/d · I (Friedman 1989). S needs no label, so a
 decomposition serves every permutation of the labels; at γ = 1 the probe is a plain difference of means.
+
+Where a cell has no more rows than features, w lies in the span of the rows, and everything is computed from their inner
+products K: one inverse (K + λI)⁻¹ of all rows serves every training set, from which the rows that it leaves out and the
+means of its variants are removed by Woodbury's identity. That takes one λ for all training sets of a cell.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,27 +20,30 @@ import torch
 from emoprobe.analysis.probes.row_codes import RowCodes
 
 ROUNDING = 4 * torch.finfo(torch.float32).eps
-JITTER = 1e-6  # of the mean diagonal, so that a Gram matrix of rounding errors can be decomposed
+JITTER = 1e-6  # the least variance within variants that is not rounding, of features of unit variance
 FLAT = 1e-6  # a column with a deviation below this share of its mean is constant up to rounding
+STRIP = 512  # rows of K that are computed together; the rest follows from its symmetry
 
 
 @dataclass(frozen=True)
 class Cells:
-    """The features of some cells in few coordinates.
+    """The features of some cells, each of unit variance, and vectors that are mixtures of their rows.
 
-    `x` is (cells, n, r) with r ≤ min(n, d): scaled to unit variance, then rotated without loss. `scale` (cells, d) and
-    `basis` (cells, d, r; None: r = d) lead weights back to the raw features.
+    A vector is (cells, r, k): r = d coordinates where there are more rows than features, and otherwise the weights of
+    the r = n rows in it, which all cells can share (1, n, k). Either way `x[:, rows] @ vector`, with `x` (cells, n, r),
+    is the inner product of rows with it. `scale` (cells, d) and `features` (cells, n, d; None: r = d) lead vectors back
+    to the raw features.
     """
 
     x: torch.Tensor
     d: int
     scale: torch.Tensor
-    basis: torch.Tensor | None
+    features: torch.Tensor | None
 
     @classmethod
     @torch.no_grad()
     def of(cls, features: torch.Tensor) -> Cells:
-        """Scale and rotate features (cells, n, d), float32. Neither sees a label."""
+        """Scale features (cells, n, d), float32, without a look at any label."""
         mean = features.mean(1, keepdim=True)
         x = features - mean
         deviation = torch.linalg.vector_norm(x, dim=1, keepdim=True) / x.shape[1] ** 0.5
@@ -43,88 +51,222 @@ class Cells:
         scale = torch.where(flat, 0.0, 1.0 / deviation.clamp(min=torch.finfo(features.dtype).tiny))
         x *= scale
         n, d = x.shape[1:]
-        if n >= d:
-            return cls(x, d, scale[:, 0], None)
-        wide = x.double()  # in single precision rounding alone can make the Gram matrix indefinite
-        gram = wide @ wide.mT
-        level = gram.diagonal(dim1=1, dim2=2).mean(1).clamp(min=JITTER)
-        root = torch.linalg.cholesky(gram + JITTER * level[:, None, None] * torch.eye(n, dtype=gram.dtype))
-        basis = torch.linalg.solve_triangular(root.float(), x, upper=False).mT
-        return cls(root.float(), d, scale[:, 0], basis)
+        return cls(x, d, scale[:, 0], None) if n > d else cls(_inner(x), d, scale[:, 0], x)
 
-    def raw(self, weights: torch.Tensor) -> torch.Tensor:
-        """Weights (cells, …, r, k) for the raw features, (cells, …, d, k)."""
-        columns = weights.movedim(-2, 1)
+    def mix(self, mixing: torch.Tensor) -> torch.Tensor:
+        """Return mixtures of the rows as vectors, of weights (n, k)."""
+        return self.x.mT @ mixing if self.features is None else mixing[None]
+
+    def raw(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Vectors (cells, …, r, k) as weights of the raw features, (cells, …, d, k)."""
+        columns = vectors.movedim(-2, 1)
         flat = columns.flatten(2)
-        raw = (flat if self.basis is None else self.basis @ flat) * self.scale[..., None]
+        raw = (flat if self.features is None else self.features.mT @ flat) * self.scale[..., None]
         return raw.view(len(raw), self.d, *columns.shape[2:]).movedim(1, -2)
+
+
+def _inner(x: torch.Tensor) -> torch.Tensor:
+    """Inner products (cells, n, n) of rows (cells, n, d)."""
+    inner = x.new_empty((len(x), x.shape[1], x.shape[1]))
+    for begin in range(0, x.shape[1], STRIP):
+        end = begin + STRIP
+        inner[:, begin:end, :end] = x[:, begin:end] @ x[:, :end].mT
+        inner[:, :begin, begin:end] = inner[:, begin:end, :begin].mT
+    return inner
+
+
+@dataclass(frozen=True)
+class Covariance:
+    """S of all rows of some cells, of which training sets take a part.
+
+    `codes` (n) are the variants of rows, `count` how many there are. S times the number of rows, over `factor`,
+    is the scatter within variants with λ, `level` (cells), on its diagonal; where it is `plain`, at γ = 1, S is
+    `factor` times the identity. `x` (cells, n, r) gives scores: `x[:, rows] @ weights`, with weights that
+    `TrainingMoments.solve` returns. Where vectors mix rows it is K (K + λI)⁻¹ = I − λ (K + λI)⁻¹, and `left` (cells, n)
+    the diagonal of what is taken from I, which it would hold in few digits.
+    """
+
+    cells: Cells
+    codes: np.ndarray
+    count: int
+    plain: bool
+    factor: torch.Tensor
+    level: torch.Tensor
+    x: torch.Tensor
+    left: torch.Tensor | None
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, cells: Cells, codes: np.ndarray, count: int, shrinkage: float, folds: int) -> Covariance:
+        """Decompose what all training sets have in common.
+
+        Args:
+            cells: the features.
+            codes: what rows have a mean in common, (n,), from 0.
+            count: how many codes there are.
+            shrinkage: γ in (0, 1].
+            folds: γ holds for the rows of all folds but one.
+        """
+        x = cells.x
+        members = torch.from_numpy(np.eye(count, dtype=np.float32)[:, codes])
+        means = members / members.sum(1, keepdim=True).clamp(min=1).sqrt()
+        if cells.features is None:
+            whole = x.square().sum((1, 2))
+            within = whole - (means @ x).square().sum((1, 2))
+        else:
+            whole = x.diagonal(dim1=1, dim2=2).sum(1)
+            within = whole - ((means @ x) * means).sum((1, 2))
+        variance = (within / (cells.d * len(codes))).clamp(min=JITTER)
+        if shrinkage == 1:
+            return cls(cells, codes, count, True, variance, variance, x, None)
+        factor = x.new_tensor([1 - shrinkage])
+        # Where rows hardly vary within variants, what is left of the differences is rounding, which may be indefinite.
+        trained = len(codes) * (1 - 1 / max(2, folds))
+        level = torch.maximum(shrinkage / factor * trained * variance, ROUNDING * whole)
+        if cells.features is None:
+            return cls(cells, codes, count, False, factor, level, x, None)
+        gram = x.clone()
+        gram.diagonal(dim1=1, dim2=2).add_(level[:, None])
+        # It is symmetric, and its transpose has the rows one after another.
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram)).mT.mul_(-level[:, None, None])
+        left = -inverse.diagonal(dim1=1, dim2=2)
+        inverse.diagonal(dim1=1, dim2=2).add_(1.0)
+        inverse[whole == 0], left[whole == 0] = 0.0, 1.0  # rows without any difference, which rounding would make
+        return cls(cells, codes, count, False, factor, level, inverse, left)
 
 
 @dataclass(frozen=True)
 class TrainingMoments:
-    """Covariances and means of training sets: `roots` has a Cholesky factor (cells, r, r) for each set.
+    """Covariances and means of training sets.
 
-    `means` is (cells, sets, codes, r), and `counts` (sets, codes) the rows behind each; a mean of none is 0.
+    `means` is (cells, sets, codes, r), vectors of the variants in each training set, and `averages` (sets, codes, n)
+    the weights of rows in them, 0 for a mean of none. `roots` has a Cholesky factor for each set, of S or of what is
+    removed from that of all rows: the rows that are left out, `out`, and the combinations `lifted` (codes, n) of rows.
+    `reach` (cells, rows out and codes, n) are their products with all rows.
     """
 
-    roots: list[torch.Tensor]
+    covariance: Covariance
     means: torch.Tensor
-    counts: torch.Tensor
+    averages: torch.Tensor
+    roots: list[torch.Tensor]
+    out: list[torch.Tensor]
+    lifted: list[torch.Tensor]
+    reach: list[torch.Tensor]
 
-    def solve(self, number: int, right: torch.Tensor) -> torch.Tensor:
-        """S⁻¹ of one training set times (cells, r, k)."""
-        return torch.cholesky_solve(right, self.roots[number])
+    @property
+    def x(self) -> torch.Tensor:
+        """`x` of the covariance, (cells, n, r), whose product with weights are the scores of rows."""
+        return self.covariance.x
+
+    def solve(self, number: int, vectors: torch.Tensor) -> torch.Tensor:
+        """Weights: S⁻¹ of one training set times vectors (cells, r, k), (cells, r, k)."""
+        if self.covariance.plain:
+            return vectors / self.covariance.factor[:, None, None]
+        vectors = vectors * (self.averages[number] > 0).sum() / self.covariance.factor
+        if not self.out:
+            return torch.cholesky_solve(vectors, self.roots[number])
+        out, lifted = self.out[number], self.lifted[number]
+        removed = torch.cholesky_solve(self.reach[number] @ vectors, self.roots[number])
+        weights = vectors + lifted.mT @ removed[:, len(out) :]
+        weights[:, out] += removed[:, : len(out)]
+        return weights
 
     def weights(self, sets: int, codes: np.ndarray | slice = slice(None)) -> torch.Tensor:
         """S⁻¹ times the means of some codes in the first training sets, (cells, sets, r, codes)."""
         return torch.stack([self.solve(number, self.means[:, number, codes].mT) for number in range(sets)], 1)
 
+    def raw(self, weights: torch.Tensor) -> torch.Tensor:
+        """Weights (cells, …, r, k) for the raw features, up to a factor for each cell, (cells, …, d, k)."""
+        covariance = self.covariance
+        if covariance.left is not None:
+            flat = weights.movedim(-2, 1)
+            scores = (self.x @ flat.flatten(2)).view(flat.shape).movedim(1, -2)
+            weights = weights - scores
+        return covariance.cells.raw(weights)
+
 
 def variant_moments(cells: Cells, design: RowCodes, shrinkage: float) -> TrainingMoments:
     """Means of all variants, by their codes, and the covariance around them, in every training set."""
-    return moments(cells.x, design, design.variant, shrinkage, cells.d, len(design.left_out), len(design.variants))
+    covariance = Covariance.of(cells, design.variant, len(design.variants), shrinkage, design.folds)
+    return moments(covariance, design.fold, design.left_out)
 
 
 @torch.no_grad()
-def moments(
-    x: torch.Tensor, design: RowCodes, codes: np.ndarray, shrinkage: float, d: int, sets: int, count: int
-) -> TrainingMoments:  # fmt: skip
+def moments(covariance: Covariance, fold: np.ndarray, left_out: Sequence[tuple[int, ...]]) -> TrainingMoments:
     """The covariance of each training set around the means of its codes.
 
     Args:
-        x: features (cells, n, r).
-        design: the rows; the first `sets` of its training sets are decomposed.
-        codes: what rows have a mean in common, (n,), from 0.
-        shrinkage: γ in (0, 1].
-        d: the number of raw features, over which the trace is spread.
-        sets: how many training sets.
-        count: how many codes there are.
+        covariance: that of all rows.
+        fold: of each row, (n,), from 0.
+        left_out: the folds that each training set leaves out.
     """
-    cells, _, r = x.shape
-    place = torch.from_numpy(design.fold * count + codes)
-    sums = x.new_zeros((cells, design.folds * count, r)).index_add_(1, place, x).view(cells, design.folds, -1)
-    rows = torch.bincount(place, minlength=design.folds * count).view(design.folds, count).to(x.dtype)
-    inner = [x[:, design.fold == fold].mT @ x[:, design.fold == fold] for fold in range(design.folds)]
-    kept = torch.tensor(
-        [[float(fold not in out) for fold in range(design.folds)] for out in design.left_out[:sets]], dtype=x.dtype
-    )
-    counts = kept @ rows
-    means = (kept @ sums).view(cells, sets, count, r) / counts.clamp(min=1.0)[..., None]
-    weighted = means * counts.sqrt()[..., None]
+    count, codes, cells = covariance.count, covariance.codes, covariance.cells
+    kept = torch.from_numpy(np.stack([~np.isin(fold, out) for out in left_out]))
+    members = torch.from_numpy(np.eye(count, dtype=np.float32)[:, codes])
+    rows = kept.float() @ members.T  # (sets, codes)
+    averages = kept.float()[:, None] * members / rows.clamp(min=1.0)[..., None]
+    folds, x = int(fold.max()) + 1, covariance.x
+    place = torch.from_numpy(fold * count + codes)
+    in_fold = torch.tensor([[float(one not in out) for one in range(folds)] for out in left_out])
+
+    def sums() -> torch.Tensor:
+        """Of the rows of `x`, by training set and code, (cells, sets, codes, r)."""
+        parts = x.new_zeros((len(x), folds * count, x.shape[2])).index_add_(1, place, x)
+        return (in_fold @ parts.view(len(x), folds, -1)).view(len(x), len(left_out), count, -1)
+
+    if cells.features is None:
+        means = sums() / rows.clamp(min=1.0)[..., None]
+        made = TrainingMoments(covariance, means, averages, [], [], [], [])
+        if not covariance.plain:
+            inner = [x[:, fold == one].mT @ x[:, fold == one] for one in range(folds)]
+            made.roots.extend(_roots(covariance, inner, left_out, means * rows.sqrt()[..., None]))
+        return made
+    made = TrainingMoments(covariance, averages[None], averages, [], [], [], [])
+    if covariance.left is not None:
+        diagonal = x.diagonal(dim1=1, dim2=2)
+        diagonal.copy_(-covariance.left)
+        negative = sums()
+        diagonal += 1.0
+        _remove(made, covariance.left, negative, kept, rows)
+    return made
+
+
+def _roots(
+    covariance: Covariance, inner: list[torch.Tensor], left_out: Sequence[tuple[int, ...]], weighted: torch.Tensor
+) -> list[torch.Tensor]:
+    """Cholesky factors of the scatter (cells, r, r) of each training set, from the inner products of each fold."""
     # One set at a time and in place: fresh memory for all of them would take longer to come by than to fill.
     whole, scatter = torch.stack(inner).sum(0), torch.empty_like(inner[0])
     roots = []
-    for number, total in enumerate(counts.sum(1).clamp(min=1.0).tolist()):
-        first, *others = design.left_out[number]
+    for number, (first, *others) in enumerate(left_out):
         torch.sub(whole, inner[first], out=scatter)
         for fold in others:
             scatter -= inner[fold]
         scatter.baddbmm_(weighted[:, number].mT, weighted[:, number], alpha=-1)
-        diagonal = scatter.diagonal(dim1=1, dim2=2)
-        level = diagonal.sum(1, keepdim=True) / (total * d)
-        scatter *= (1 - shrinkage) / total
-        # Where a training set hardly varies, what is left of the differences is rounding, which may be indefinite.
-        rounding = ROUNDING * whole.diagonal(dim1=1, dim2=2).sum(1, keepdim=True) / total
-        diagonal += torch.maximum(shrinkage * level.clamp(min=JITTER), rounding)
+        scatter.diagonal(dim1=1, dim2=2).add_(covariance.level[:, None])
         roots.append(torch.linalg.cholesky(scatter))
-    return TrainingMoments(roots, means, counts)
+    return roots
+
+
+def _remove(
+    made: TrainingMoments, left: torch.Tensor, sums: torch.Tensor, kept: torch.Tensor, rows: torch.Tensor
+) -> None:
+    """Decompose what each training set removes from the covariance of all rows: E′ λ (K + λI)⁻¹ E.
+
+    E has a column for each row that is left out, and one of length 1 for each variant's mean of the others. `sums`
+    (cells, sets, codes, n) are those of the rows of −λ (K + λI)⁻¹, whose diagonal is −`left`.
+    """
+    x = made.x
+    for number, inside in enumerate(kept):
+        out, there = torch.nonzero(~inside)[:, 0], rows[number] > 0
+        length = rows[number, there].sqrt()[:, None]
+        lifted, negative = made.averages[number, there] * length, sums[:, number, there] / length
+        reach = x[:, out]
+        corner = -reach[:, :, out]
+        corner.diagonal(dim1=1, dim2=2).copy_(left[:, out])
+        side = -negative[:, :, out]
+        whole = torch.cat([torch.cat([corner, side.mT], 2), torch.cat([side, -negative @ lifted.T], 2)], 1)
+        made.roots.append(torch.linalg.cholesky(whole))
+        made.out.append(out)
+        made.lifted.append(lifted)
+        made.reach.append(torch.cat([reach, lifted + negative], 1))

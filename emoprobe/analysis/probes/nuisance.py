@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from sklearn.feature_extraction.text import CountVectorizer
 
+from emoprobe.analysis.probes.confounds import text_features
 from emoprobe.analysis.probes.row_codes import RowCodes, folds_by_group
 
 WORDS = 500  # the commonest words of the responses
@@ -16,7 +17,6 @@ MOST_COMPONENTS, GROUPS_A_COMPONENT = 16, 5
 BINS = 5
 RIDGE = 1e-3  # of the rows, on columns of unit variance
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
-PUNCTUATION = re.compile(r"[^\w\s]")
 
 # The text of each row of a table as its variant places it; None where that is not known.
 RowTexts = Sequence[str | None]
@@ -35,8 +35,7 @@ def prompt_features(table: pd.DataFrame, texts: RowTexts) -> dict[str, np.ndarra
         features["prompt tokens"] = own.to_numpy()[:, None]
     known = [text for text in texts if text is not None]
     if known and len(known) == len(texts):
-        features["words"] = np.array([[float(len(text.split()))] for text in known])
-        features["punctuation"] = np.array([[float(len(PUNCTUATION.findall(text)))] for text in known])
+        features |= text_features(known)
     if "started" in table and not table["started"].isna().any():
         features["order of capture"] = table["started"].rank().to_numpy(dtype=float)[:, None]
     return features

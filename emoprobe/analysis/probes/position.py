@@ -21,8 +21,9 @@ from emoprobe.analysis.probes.correct import (
     has_both_classes,
     probe_added,
     probe_correct,
+    strongest,
 )
-from emoprobe.analysis.probes.discriminant import Cells, variant_moments
+from emoprobe.analysis.probes.discriminant import Cells, TrainingMoments, variant_moments
 from emoprobe.analysis.probes.nuisance import (
     MOST_COMPONENTS,
     RowTexts,
@@ -151,6 +152,7 @@ class Probed:
     variant: VariantResult | None = None
     valence: ValenceResult | None = None
     correct: CorrectResult | None = None
+    correct_diff_means: np.ndarray | None = None
     added: AddedResult | None = None
     untruncated: AddedResult | None = None
     within: WithinResult | None = None
@@ -178,33 +180,47 @@ def probe_position(
     """
     design = position.design
     cells = Cells.of(features)
-    moments = variant_moments(cells, design, settings.shrinkage)
+    shrunk = [variant_moments(cells, design, shrinkage) for shrinkage in dict.fromkeys((settings.shrinkage, 1.0))]
+    moments = shrunk[0]
     probed = Probed(cells.d, transfer=[[] for _ in features])
     if "variant" in targets:
         probed.variant = probe_variant(cells, design, moments, settings.control_tasks)
         names = [design.variants[code] for code in np.unique(design.variant)]
-        probed.directions["variant"] = names, cells.raw(probed.variant.weights.mean(1))
+        probed.directions["variant"] = names, moments.raw(probed.variant.weights.mean(1))
     if "valence" in targets and position.valence is not None:
         rows = position.valence
         probed.valence = probe_valence(cells, rows, moments)
-        raw = probed.weights["valence"] = cells.raw(probed.valence.weights)
+        raw = probed.weights["valence"] = moments.raw(probed.valence.weights)
         direction = (raw.mean(1) * torch.from_numpy(rows.signs).float()).sum(2, keepdim=True)
         probed.directions["valence"] = ["positive"], direction
         if transfers:
             _extend(probed.transfer, transfer.held_out_variants(probed.valence.by_pair, rows))
-            _extend(probed.transfer, transfer.held_out_texts(cells, rows, settings.shrinkage))
+            _extend(probed.transfer, transfer.held_out_texts(cells, rows, design, moments))
     if "correct" in targets and position.correct is not None:
-        probed.correct = probe_correct(cells, position.correct, moments)
-        probed.added = probe_added(cells, position.correct, moments)
-        if position.untruncated is not None:
-            probed.untruncated = probe_added(cells, position.untruncated, moments)
-        if position.within is not None:
-            probed.within = probe_within(cells, position.within, moments)
-        raw = probed.weights["correct"] = cells.raw(probed.correct.weights)
-        probed.directions["correct"] = ["correct"], raw.mean(1)
-        if transfers:
-            _extend(probed.transfer, transfer.correct_without_variant(cells, position.correct, moments))
+        _probe_correct(probed, cells, position, shrunk, transfers)
     return probed
+
+
+def _probe_correct(
+    probed: Probed, cells: Cells, position: ProbedPosition, shrunk: list[TrainingMoments], transfers: bool
+) -> None:
+    """Take in the probes of correctness, which choose their shrinkage; that of a difference of means is the last."""
+    rows, design = position.correct, position.design
+    assert rows is not None
+    added, correct = ([probe(cells, rows, each) for each in shrunk] for probe in (probe_added, probe_correct))
+    choice = [each.choice for each in added]
+    probed.added, probed.correct = strongest(added, choice, design), strongest(correct, choice, design)
+    probed.correct_diff_means = correct[-1].areas
+    if position.untruncated is not None:
+        untruncated = [probe_added(cells, position.untruncated, each) for each in shrunk]
+        probed.untruncated = strongest(untruncated, [each.choice for each in untruncated], design)
+    if position.within is not None:
+        within = [probe_within(cells, position.within, each) for each in shrunk]
+        probed.within = strongest(within, [each.choice for each in within], design)
+    raw = probed.weights["correct"] = torch.from_numpy(probed.correct.weights)
+    probed.directions["correct"] = ["correct"], raw.mean(1)
+    if transfers:
+        _extend(probed.transfer, transfer.correct_without_variant(cells, rows, shrunk, choice))
 
 
 def _extend(rows: transfer.Rows, more: transfer.Rows) -> None:

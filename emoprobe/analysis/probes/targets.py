@@ -219,7 +219,7 @@ class CorrectTarget:
     reason: str = "no position has enough graded answers"
 
     def add(
-        self, result: CorrectResult, added: AddedResult, untruncated: AddedResult | None,
+        self, result: CorrectResult, diff_means: np.ndarray, added: AddedResult, untruncated: AddedResult | None,
         places: list[Place], position: ProbedPosition, d: int,
     ) -> None:  # fmt: skip
         """Take in some cells of a position, of `d` features."""
@@ -234,7 +234,7 @@ class CorrectTarget:
             {
                 "auroc": result.areas,
                 "nuisance": nuisance,
-                "diff_means": result.diff_means,
+                "diff_means": diff_means,
                 "added": added.added,
                 "influence": np.broadcast_to(result.influence[:, None], shape),
                 "added_influence": np.broadcast_to(added.influence[:, None], shape),
@@ -261,7 +261,7 @@ class CorrectTarget:
                     "auroc_low": low,
                     "auroc_high": high,
                     "null_high": float(np.nanquantile(result.permuted[number], NULL_QUANTILE)),
-                    "diff_means_auroc": float(np.nanmean(result.diff_means[number])),
+                    "diff_means_auroc": float(np.nanmean(diff_means[number])),
                     "nuisance_auroc": level,
                     "gain": area - level,
                     "added": float(np.nanmean(added.added[number])),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,39 +10,41 @@ import numpy as np
 import torch
 
 from emoprobe.analysis.probes.auroc import labelled_auroc
-from emoprobe.analysis.probes.correct import CorrectDesign, mean_differences
+from emoprobe.analysis.probes.correct import CorrectDesign
 from emoprobe.analysis.probes.discriminant import Cells, TrainingMoments, moments
-from emoprobe.analysis.probes.row_codes import NONE
+from emoprobe.analysis.probes.row_codes import NONE, RowCodes
 from emoprobe.analysis.probes.valence import Contrasts, ValenceDesign, pair_areas
 
 Rows = list[list[dict[str, Any]]]  # for each cell its rows of the table
 
 
 @torch.no_grad()
-def valence_at(features: torch.Tensor, weights: torch.Tensor, tested: ValenceDesign) -> np.ndarray:
-    """Areas (cells) at one position of probes that were trained at another.
+def valence_at(features: torch.Tensor, weights: list[torch.Tensor], tested: ValenceDesign) -> np.ndarray:
+    """Areas (probes, cells) at one position of probes that were trained at others.
 
     Args:
-        features: raw, (cells, n, d), of the rows of `tested.design`.
-        weights: of the other position's probes for raw features, (cells, folds, d, variants).
+        features: raw, (cells, n, d), of all rows of the position.
+        weights: of each other position's probes for raw features, (cells, folds, d, variants).
         tested: the design at this position.
     """
-    areas = [
-        pair_areas(features, weights[:, fold], *tested.slots[fold], tested.real).mean(1)
-        for fold in range(tested.design.folds)
-    ]
-    mean: np.ndarray = torch.stack(areas).mean(0).numpy()
+    rows, areas = torch.from_numpy(tested.rows), []
+    for fold, (slots, there) in enumerate(tested.slots):
+        scores = features[:, rows[slots.reshape(-1)]] @ torch.cat([each[:, fold] for each in weights], 2)
+        by_probe = torch.cat(scores.chunk(len(weights), 2))
+        own = torch.arange(slots.numel()).view(slots.shape)
+        areas.append(pair_areas(by_probe, own, there, tested.real).mean(1))
+    mean: np.ndarray = torch.stack(areas).mean(0).view(len(weights), -1).numpy()
     return mean
 
 
 @torch.no_grad()
-def correct_at(features: torch.Tensor, weights: torch.Tensor, tested: CorrectDesign) -> np.ndarray:
+def correct_at(features: torch.Tensor, weights: list[torch.Tensor], tested: CorrectDesign) -> np.ndarray:
     """The same for correctness; weights are (cells, folds, d, 1)."""
     areas = []
     for fold in range(tested.design.folds):
-        test = torch.from_numpy(tested.design.fold == fold)
-        scores = (features[:, test] @ weights[:, fold])[..., 0]
-        areas.append(labelled_auroc(scores, torch.from_numpy(tested.labels)[test]))
+        test = tested.design.fold == fold
+        scores = features[:, tested.rows[test]] @ torch.cat([each[:, fold] for each in weights], 2)
+        areas.append(labelled_auroc(scores.movedim(2, 0), torch.from_numpy(tested.labels[test])))
     mean: np.ndarray = torch.stack(areas).nanmean(0).numpy()
     return mean
 
@@ -67,10 +70,11 @@ def held_out_variants(by_pair: np.ndarray, tested: ValenceDesign) -> Rows:
 
 
 @torch.no_grad()
-def held_out_texts(cells: Cells, valence: ValenceDesign, shrinkage: float) -> Rows:
+def held_out_texts(cells: Cells, valence: ValenceDesign, whole: RowCodes, stats: TrainingMoments) -> Rows:
     """Valence on texts that were left out, of variants that were not: training leaves out one text of every variant.
 
-    Texts go by question, so that the questions differ as well.
+    Texts go by question, so that the questions differ as well. `whole` are the rows of `stats`, also those without a
+    valence.
     """
     rows: Rows = [[] for _ in cells.x]
     known = valence.design.paraphrase != NONE
@@ -82,20 +86,22 @@ def held_out_texts(cells: Cells, valence: ValenceDesign, shrinkage: float) -> Ro
     kept = replace(valence.without_confounds(), design=design, rows=valence.rows[places])
     if len(np.unique(design.variant)) < len(valence.signs):
         return rows
-    x = cells.x[:, kept.rows]
-    stats = moments(x, design, kept.codes, shrinkage, cells.d, design.folds, len(valence.signs))
-    weights = stats.weights(design.folds)
+    fold = np.where(np.isin(whole.paraphrase, texts), np.searchsorted(texts, whole.paraphrase), len(texts))
+    trained = moments(stats.covariance, fold, [(number,) for number in range(len(texts))])
+    weights = trained.weights(len(texts), np.flatnonzero(whole.valence))
     positive, negative = valence.signs > 0, valence.signs < 0
-    whole = positive / positive.sum() - negative / negative.sum()
+    difference = positive / positive.sum() - negative / negative.sum()
     pairs = np.array([(low, high) for low in np.flatnonzero(negative) for high in np.flatnonzero(positive)])
-    tested = Contrasts(pairs, np.tile(whole, (len(pairs), 1)))
-    for fold, text in enumerate(texts):
-        areas = pair_areas(x, weights[:, fold], *kept.slots[fold], tested).mean(1)
+    tested = Contrasts(pairs, np.tile(difference, (len(pairs), 1)))
+    for number, text in enumerate(texts):
+        slots, there = kept.slots[number]
+        scores = stats.x[:, kept.rows[slots.reshape(-1)]] @ weights[:, number]
+        areas = pair_areas(scores, torch.arange(slots.numel()).view(slots.shape), there, tested).mean(1)
         entry = {
             "kind": "text",
             "target": "valence",
             "train": f"text {text}",
-            "n": int((design.fold == fold).sum()),
+            "n": int((design.fold == number).sum()),
         }
         for cell, area in enumerate(areas.tolist()):
             rows[cell].append(entry | {"auroc": area})
@@ -103,10 +109,15 @@ def held_out_texts(cells: Cells, valence: ValenceDesign, shrinkage: float) -> Ro
 
 
 @torch.no_grad()
-def correct_without_variant(cells: Cells, graded: CorrectDesign, stats: TrainingMoments) -> Rows:
-    """Correctness of a variant's answers by probes that saw neither the variant nor the questions of the fold."""
+def correct_without_variant(
+    cells: Cells, graded: CorrectDesign, shrunk: Sequence[TrainingMoments], choice: Sequence[np.ndarray]
+) -> Rows:
+    """Correctness of a variant's answers by probes that saw neither the variant nor the questions of the fold.
+
+    Of several shrinkages the one with the largest `choice` (cells, folds) counts.
+    """
     rows: Rows = [[] for _ in cells.x]
-    design, x = graded.design, cells.x[:, graded.rows]
+    design, place = graded.design, np.stack(choice).argmax(0)
     codes = np.unique(design.variant)
     if len(codes) < 3:
         return rows
@@ -120,8 +131,14 @@ def correct_without_variant(cells: Cells, graded: CorrectDesign, stats: Training
     areas = []
     for fold in range(design.folds):
         test = torch.from_numpy(design.fold == fold)
-        slopes = stats.solve(fold, mean_differences(x[:, ~test], trained[:, ~test]))
-        areas.append(labelled_auroc((x[:, test] @ slopes).mT, tested[:, test]))
+        contrasts = graded.contrasts(trained, ~test, len(cells.x[0]))
+        each = [
+            labelled_auroc(
+                (stats.x[:, graded.rows[test.numpy()]] @ stats.solve(fold, cells.mix(contrasts))).mT, tested[:, test]
+            )
+            for stats in shrunk
+        ]
+        areas.append(torch.stack(each)[place[:, fold], torch.arange(len(cells.x))])
     by_variant = torch.stack(areas).nanmean(0)  # (cells, codes)
     for number, code in enumerate(codes):
         entry = {

@@ -9,7 +9,7 @@ gains nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import combinations, product
@@ -23,7 +23,6 @@ from emoprobe.analysis.probes.discriminant import Cells, TrainingMoments
 from emoprobe.analysis.probes.probe_design import count_splits
 from emoprobe.analysis.probes.row_codes import NONE, RowCodes
 
-BUDGET = 1 << 24  # scores that are held at once
 LEAST_TO_TRAIN = 2  # variants of each valence: one to train on, one to test on
 
 
@@ -36,6 +35,16 @@ class Contrasts:
 
     pairs: np.ndarray
     weights: np.ndarray
+
+    @cached_property
+    def by_pair(self) -> list[tuple[int, int, torch.Tensor, torch.Tensor]]:
+        """Each pair with the places of its contrasts, and their weights (variants, contrasts)."""
+        pairs, place = np.unique(self.pairs, axis=0, return_inverse=True)
+        chosen = [np.flatnonzero(place.reshape(-1) == number) for number in range(len(pairs))]
+        return [
+            (low, high, torch.from_numpy(rows), torch.from_numpy(self.weights[rows].T.astype(np.float32)))
+            for (low, high), rows in zip(pairs.tolist(), chosen, strict=True)
+        ]
 
 
 @lru_cache(maxsize=1 << 14)
@@ -109,6 +118,15 @@ class ValenceDesign:
         means = np.einsum("snv,nk->svk", within, self.confounds.features) / np.maximum(within.sum(1), 1)[..., None]
         return torch.from_numpy(means.astype(np.float32))
 
+    def adjusted(self, scores: torch.Tensor) -> torch.Tensor:
+        """Scores (cells, n, k) without what the confounds predict of them."""
+        if self.confounds is None:
+            return scores
+        solver, features = (
+            torch.from_numpy(each.astype(np.float32)) for each in (self.confounds.solver, self.confounds.features)
+        )
+        return scores - features @ (solver @ scores)
+
     @cached_property
     def slots(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """For each fold the rows of each variant, (variants, most rows), and which of them there are."""
@@ -156,81 +174,75 @@ class ValenceResult:
 @torch.no_grad()
 def probe_valence(cells: Cells, labelled: ValenceDesign, stats: TrainingMoments) -> ValenceResult:
     """Test probes of valence in some cells; `stats` are the moments of all rows around their variants."""
-    x = cells.x[:, labelled.rows]
-    design, means = labelled.design, stats.means[:, :, np.flatnonzero(labelled.design.valence)]
-    weights = stats.weights(len(design.left_out), np.flatnonzero(labelled.design.valence))
-    whole_weights = weights[:, : design.folds]
+    design, chosen = labelled.design, np.flatnonzero(labelled.design.valence)
+    means, sets = stats.means[:, :, chosen], len(design.left_out)
+    whole_weights = stats.weights(design.folds, chosen)
     if labelled.confounds is not None:
-        slopes = torch.from_numpy(labelled.confounds.solver.astype(np.float32)) @ x  # (cells, k, r)
-        x = x - torch.from_numpy(labelled.confounds.features.astype(np.float32)) @ slopes
-        predicted = labelled.confound_means @ slopes[:, None]  # (cells, sets, variants, r)
-        means = means - predicted
-        weights = weights - torch.stack(
-            [stats.solve(number, predicted[:, number].mT) for number in range(len(design.left_out))], 1
-        )
+        solver = torch.zeros((labelled.confounds.solver.shape[0], cells.x.shape[1]))
+        solver[:, torch.from_numpy(labelled.rows)] = torch.from_numpy(labelled.confounds.solver.astype(np.float32))
+        means = means - labelled.confound_means @ cells.mix(solver.T).mT[:, None]  # (cells, sets, variants, r)
+    weights = torch.cat([stats.solve(number, means[:, number].mT) for number in range(sets)], 2)
+    scores = labelled.adjusted(stats.x[:, labelled.rows] @ weights).chunk(sets, 2)
     whole, split_of = labelled.permuted
     real = labelled.real
-    permuted = torch.zeros((len(x), len(whole.pairs)))
+    permuted = torch.zeros((len(cells.x), len(whole.pairs)))
     by_pair, diff_means = [], []
     for fold in range(design.folds):
-        areas = pair_areas(x, weights[:, fold], *labelled.slots[fold], whole)
+        areas = pair_areas(scores[fold], *labelled.slots[fold], whole)
         permuted += areas / design.folds
         by_pair.append(areas[:, : len(real.pairs)])
-        diff_means.append(pair_areas(x, means[:, fold].mT, *labelled.slots[fold], real))
-    sums = torch.zeros((len(x), len(labelled.splits))).index_add_(1, torch.from_numpy(split_of), permuted)
+        plain = labelled.adjusted(cells.x[:, labelled.rows] @ means[:, fold].mT)
+        diff_means.append(pair_areas(plain, *labelled.slots[fold], real))
+    sums = torch.zeros((len(cells.x), len(labelled.splits))).index_add_(1, torch.from_numpy(split_of), permuted)
     return ValenceResult(
         permuted=(sums / torch.from_numpy(np.bincount(split_of))).numpy(),
         by_pair=torch.stack(by_pair, 2).numpy(),
         diff_means=torch.stack(diff_means, 2).numpy(),
-        choice=_choice(x, labelled, weights),
+        choice=_choice(scores, labelled),
         weights=whole_weights,
     )
 
 
-def pair_areas(
-    x: torch.Tensor, weights: torch.Tensor, slots: torch.Tensor, there: torch.Tensor, tested: Contrasts
-) -> torch.Tensor:
+def pair_areas(scores: torch.Tensor, slots: torch.Tensor, there: torch.Tensor, tested: Contrasts) -> torch.Tensor:
     """The area of each contrast on its own pair's rows of one fold, (cells, contrasts).
 
     Args:
-        x: features (cells, n, r).
-        weights: a column for each variant, (cells, r, variants).
+        scores: a column for each variant, (cells, n, variants).
         slots: rows of each variant, (variants, m).
-        there: which of them there are.
+        there: which of them there are, the first ones.
         tested: the contrasts.
     """
-    by_variant = (x[:, slots.reshape(-1)] @ weights).view(len(x), *slots.shape, -1)
-    pairs, mixing = torch.from_numpy(tested.pairs), torch.from_numpy(tested.weights).to(x.dtype)
-    step = max(1, BUDGET // max(1, len(x) * slots.shape[1] * max(mixing.shape[1], min(slots.shape[1], 32))))
-    areas = []
-    for begin in range(0, len(pairs), step):
-        low, high = pairs[begin : begin + step].T
-        mix = mixing[begin : begin + step]
-        negative, positive = (torch.einsum("clmv,lv->clm", by_variant[:, side], mix) for side in (low, high))
-        areas.append(auroc(positive, negative, there[high], there[low]))
-    joined = torch.cat(areas, 1)
+    cells, (variants, width) = len(scores), slots.shape
+    by_variant = scores[:, slots.reshape(-1)].view(cells, variants, width, -1)
+    areas, rows = scores.new_empty((cells, len(tested.pairs))), there.sum(1).tolist()
+    for low, high, chosen, mixing in tested.by_pair:
+        negative, positive = (by_variant[:, side, : rows[side]] @ mixing for side in (low, high))
+        areas[:, chosen] = auroc(positive, negative)
     # A pair without rows on this fold says nothing: it counts as neither way.
-    return torch.nan_to_num(joined, nan=0.5)
+    return torch.nan_to_num(areas, nan=0.5)
 
 
-def _choice(x: torch.Tensor, labelled: ValenceDesign, weights: torch.Tensor) -> np.ndarray:
-    """The area of each cell inside of each training set, over its own pairs and folds, (cells, pairs, folds)."""
+def _choice(scores: Sequence[torch.Tensor], labelled: ValenceDesign) -> np.ndarray:
+    """The area of each cell inside of each training set, over its own pairs and folds, (cells, pairs, folds).
+
+    `scores` are those of each training set, (cells, n, variants).
+    """
     design, real = labelled.design, labelled.real
     signs, strata = tuple(labelled.signs.tolist()), tuple(labelled.strata.tolist())
     inner = [contrasts(signs, strata, (low, high)) for low, high in real.pairs.tolist()]
     sizes = [len(part.pairs) for part in inner]
     if not all(sizes):
-        return np.full((len(x), len(real.pairs), design.folds), np.nan)
+        return np.full((len(scores[0]), len(real.pairs), design.folds), np.nan)
     whole = Contrasts(np.concatenate([p.pairs for p in inner]), np.concatenate([p.weights for p in inner]))
     outer = torch.from_numpy(np.repeat(np.arange(len(inner)), sizes))
-    criterion = torch.zeros((len(x), len(inner), design.folds))
+    cells = len(scores[0])
+    criterion = torch.zeros((cells, len(inner), design.folds))
     for fold in range(design.folds):
-        total = torch.zeros((len(x), len(whole.pairs)))
+        total = torch.zeros((cells, len(whole.pairs)))
         for other in range(design.folds):
             if other != fold:
-                these = weights[:, design.training_set(fold, other)]
-                total += pair_areas(x, these, *labelled.slots[other], whole)
-        criterion[:, :, fold] = torch.zeros((len(x), len(inner))).index_add_(1, outer, total)
+                total += pair_areas(scores[design.training_set(fold, other)], *labelled.slots[other], whole)
+        criterion[:, :, fold] = torch.zeros((cells, len(inner))).index_add_(1, outer, total)
     result: np.ndarray = (criterion / torch.tensor(sizes)[:, None] / (design.folds - 1)).numpy()
     return result
 

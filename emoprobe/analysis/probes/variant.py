@@ -42,21 +42,24 @@ def probe_variant(cells: Cells, design: RowCodes, stats: TrainingMoments, tasks:
     controls = None if dealt is None else torch.from_numpy(dealt)
     areas, diff_means, accuracy = (torch.zeros(len(cells.x)) for _ in range(3))
     control_accuracy = torch.zeros(len(cells.x))
-    centres = stats.means[:, : design.folds, present]
     weights = stats.weights(design.folds, present)
     for fold in range(design.folds):
         test = torch.from_numpy(design.fold == fold)
-        x, means, share = cells.x[:, test], centres[:, fold], float(test.sum()) / len(design)
+        averages, share = stats.averages[fold, present], float(test.sum()) / len(design)
         labels_of = (labels[test] == torch.arange(len(present))[:, None]).to(torch.int64)
-        scores = _scores(x, means, weights[:, fold])
+        scores = _scores(stats.x, weights[:, fold], averages)[:, test]
         areas += labelled_auroc(scores.softmax(2).mT, labels_of).nanmean(1) / design.folds
-        plain = _scores(x, means, means.mT)
+        plain = _scores(cells.x, stats.means[:, fold, present].mT, averages)[:, test]
         diff_means += labelled_auroc(plain.softmax(2).mT, labels_of).nanmean(1) / design.folds
-        accuracy += share * (scores.argmax(2) == labels[test]).to(x.dtype).mean(1)
+        accuracy += share * (scores.argmax(2) == labels[test]).float().mean(1)
         if controls is not None:
-            members = controls[:, None] == torch.arange(len(present))[:, None]
-            guesses = _guesses(x, cells.x[:, ~test], members[..., ~test].to(x.dtype), stats, fold)
-            control_accuracy += share * (guesses == controls[:, test]).to(x.dtype).mean((1, 2))
+            members = (
+                ~test & (controls[:, None] == torch.arange(len(present))[:, None])
+            ).float()  # (tasks, classes, n)
+            averages = (members / members.sum(2, keepdim=True).clamp(min=1.0)).flatten(0, 1)
+            guessed = _scores(stats.x, stats.solve(fold, cells.mix(averages.T)), averages)[:, test]
+            guesses = guessed.view(*guessed.shape[:2], *members.shape[:2]).argmax(3).mT
+            control_accuracy += share * (guesses == controls[:, test]).float().mean((1, 2))
     return VariantResult(
         areas.numpy(),
         diff_means.numpy(),
@@ -80,18 +83,7 @@ def control_tasks(design: RowCodes, classes: int, tasks: int) -> np.ndarray | No
     return np.stack([generator.permutation(np.arange(count) % classes)[texts] for _ in range(tasks)])
 
 
-def _scores(x: torch.Tensor, means: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Discriminant scores (cells, n, classes): x′S⁻¹m − ½ m′S⁻¹m."""
-    return x @ weights - 0.5 * (means * weights.mT).sum(2)[:, None]
-
-
-def _guesses(
-    x: torch.Tensor, training: torch.Tensor, members: torch.Tensor, stats: TrainingMoments, fold: int
-) -> torch.Tensor:
-    """The classes of rows (cells, m, r) by the probes of all control tasks at once, (cells, tasks, m).
-
-    `members` (tasks, classes, n) is 1 where a row of `training` (cells, n, r) belongs to a class of a task.
-    """
-    means = (members / members.sum(2, keepdim=True).clamp(min=1.0)).flatten(0, 1) @ training
-    scores = _scores(x, means, stats.solve(fold, means.mT))
-    return scores.view(*x.shape[:2], *members.shape[:2]).argmax(3).mT
+def _scores(x: torch.Tensor, weights: torch.Tensor, averages: torch.Tensor) -> torch.Tensor:
+    """Discriminant scores (cells, n, classes): x′S⁻¹m − ½ m′S⁻¹m, where `averages` (classes, n) mixes m of the rows."""
+    scores = x @ weights
+    return scores - 0.5 * (averages * scores.mT).sum(2)[:, None]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from emoprobe.analysis.probes.correct import CorrectDesign, residual_scores
+from emoprobe.analysis.probes.correct import CorrectDesign, FoldResult, residual_scores
 from emoprobe.analysis.probes.discriminant import Cells, TrainingMoments
 from emoprobe.analysis.probes.nuisance import fitted, orthonormal
 from emoprobe.analysis.probes.row_codes import RowCodes
@@ -79,7 +79,7 @@ class WithinDesign:
 
 
 @dataclass(frozen=True)
-class WithinResult:
+class WithinResult(FoldResult):
     """Prediction within questions in some cells.
 
     `statistic` and `choice` are those of `AddedResult`; `areas`, `nuisance` and `added` are (cells, folds), the share
@@ -92,7 +92,6 @@ class WithinResult:
     areas: np.ndarray
     nuisance: np.ndarray
     added: np.ndarray
-    influence: np.ndarray
 
 
 @torch.no_grad()
@@ -100,15 +99,11 @@ def probe_within(cells: Cells, within: WithinDesign, stats: TrainingMoments) -> 
     """Train and test probes within blocks; `stats` are the moments of all rows around their variants."""
     rows = within.correct
     design = rows.design
-    x = cells.x[:, rows.rows]
-    block = torch.from_numpy(within.block)
-    counts = torch.bincount(block).to(x.dtype)[:, None]
-    x = x - (x.new_zeros((len(x), len(counts), x.shape[2])).index_add_(1, block, x) / counts)[:, block]
-    statistic, choice, scores = residual_scores(x, rows, stats)
+    statistic, choice, scores = residual_scores(cells, rows, stats, within.block)
     first = torch.from_numpy(within.pairs[:, 0])
     fold_of, group_of = torch.from_numpy(design.fold)[first], torch.from_numpy(design.group)[first]
-    areas, nuisance, added = (np.full((len(x), design.folds), np.nan) for _ in range(3))
-    influence = torch.zeros((len(x), design.groups))
+    areas, nuisance, added = (np.full((len(scores), design.folds), np.nan) for _ in range(3))
+    influence = torch.zeros((len(scores), design.groups))
     for fold in range(design.folds):
         tested = fold_of == fold
         if not tested.any():
@@ -121,7 +116,7 @@ def probe_within(cells: Cells, within: WithinDesign, stats: TrainingMoments) -> 
         areas[:, fold], nuisance[:, fold], added[:, fold] = own.mean(1), less.mean(1), gain.mean(1)
         influence.index_add_(1, group_of[tested], (gain - gain.mean(1, keepdim=True)) / int(tested.sum()))
     valid = max(1, int(np.isfinite(areas[:1]).sum()))
-    return WithinResult(statistic, choice, areas, nuisance, added, (influence / valid).numpy() * design.leverage)
+    return WithinResult((influence / valid).numpy() * design.leverage, statistic, choice, areas, nuisance, added)
 
 
 def _blocks(design: RowCodes) -> np.ndarray:

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.covariance import shrunk_covariance
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
@@ -39,9 +38,10 @@ class Given(BaseEstimator):  # type: ignore[misc]
         return self
 
 
-@pytest.mark.parametrize(("samples", "d"), [(12, 100), (60, 20)])
+@pytest.mark.parametrize(("samples", "d"), [(12, 100), (25, 100), (60, 20)])
 @pytest.mark.parametrize("shrinkage", [0.02, 0.3, 1.0])
 def test_the_discriminant_is_scikit_learns(samples: int, d: int, shrinkage: float) -> None:
+    """Whether it comes from inner products of rows (the first two) or from covariances of features."""
     settings = synthetic.config(4)
     table = synthetic.table(settings, samples, 0)
     design = RowCodes.of(table, settings)
@@ -50,22 +50,47 @@ def test_the_discriminant_is_scikit_learns(samples: int, d: int, shrinkage: floa
     )
     cells = Cells.of(torch.from_numpy(features)[None])
     found = variant_moments(cells, design, shrinkage)
+    assert (cells.features is None) == (len(table) > d)
     standard = StandardScaler().fit_transform(features.astype(float))
-    for fold in range(design.folds):
-        training, test = design.fold != fold, design.fold == fold
-        labels = design.correct
-        delta = mean_differences(cells.x[:, training], torch.from_numpy(labels[training])[None])
-        ours = (cells.x[0, test] @ found.solve(fold, delta)[0])[:, 0].numpy()
+    labels = design.correct
+    # One λ for all training sets: that of γ for as many rows as all folds but one have.
+    means = np.stack([standard[design.variant == code].mean(0) for code in range(4)])
+    variance = ((standard - means[design.variant]) ** 2).sum() / standard.size
+    level = shrinkage * variance * len(standard) * (1 - 1 / design.folds)
+    for number, out in enumerate(design.left_out):
+        training = design.in_training[number]
+        test = ~training
+        contrast = np.zeros((len(labels), 1), dtype=np.float32)
+        contrast[training] = mean_differences(torch.from_numpy(labels[training])[None]).numpy()
+        weights = found.solve(number, cells.mix(torch.from_numpy(contrast)))
+        ours = (found.x[0, test] @ weights[0])[:, 0].numpy()
         centred = standard[training].copy()
         for code in np.unique(design.variant):
             centred[design.variant[training] == code] -= centred[design.variant[training] == code].mean(0)
-        covariance = shrunk_covariance(centred.T @ centred / len(centred), shrinkage)
+        covariance = ((1 - shrinkage) * centred.T @ centred + level * np.eye(d)) / len(centred)
         model = LinearDiscriminantAnalysis(solver="lsqr", covariance_estimator=Given(covariance))
         theirs = model.fit(standard[training], labels[training]).decision_function(standard[test])
-        assert np.corrcoef(ours, theirs)[0, 1] > 0.9999
+        assert np.corrcoef(ours, theirs)[0, 1] > 0.9999, out
         assert abs(roc_auc_score(labels[test], ours) - roc_auc_score(labels[test], theirs)) <= 0.001
-        raw = features @ cells.raw(found.solve(fold, delta))[0].numpy()
+        raw = features @ found.raw(weights)[0].numpy()
         assert np.corrcoef(raw[test, 0], theirs)[0, 1] > 0.999
+        # The size of the scores counts as well: they are added to what nuisance features predict.
+        if shrinkage < 1:
+            expected = standard[test] @ np.linalg.solve(covariance, standard.T @ contrast)[:, 0]
+            assert np.abs(ours - expected).max() <= 0.002 * np.abs(expected).max()
+
+
+def test_rows_without_any_difference_have_equal_scores() -> None:
+    """Rounding is no feature: the token of a position can be the same in all prompts."""
+    settings = synthetic.config(4)
+    table = synthetic.table(settings, 12, 0)
+    design = RowCodes.of(table, settings)
+    features = np.random.default_rng(0).normal(size=100).astype(np.float32)
+    for d in (100, 20):
+        cells = Cells.of(torch.from_numpy(np.broadcast_to(features[:d], (1, len(table), d)).copy()))
+        found = variant_moments(cells, design, 0.1)
+        mixing = mean_differences(torch.from_numpy(design.correct)[None])
+        assert not (found.x @ found.solve(0, cells.mix(mixing))).any()
 
 
 @pytest.mark.parametrize("n", [20, 300])
@@ -78,11 +103,9 @@ def test_areas_are_scikit_learns_with_ties_and_rows_left_out(n: int) -> None:
         expected = roc_auc_score(labels[known], scores[known])
         tensor, truth = torch.from_numpy(scores), torch.from_numpy(labels)
         assert float(labelled_auroc(tensor, truth)) == pytest.approx(expected)
-        whole = (
-            torch.ones(int((labels == 1).sum()), dtype=torch.bool),
-            torch.ones(int((labels == 0).sum()), dtype=torch.bool),
-        )
-        assert float(auroc(tensor[truth == 1], tensor[truth == 0], *whole)) == pytest.approx(expected)
+        one, zero = (tensor[truth == value][:, None] for value in (1, 0))
+        assert float(auroc(one, zero)) == pytest.approx(expected)
+        assert torch.isnan(auroc(one, zero[:0])).all()
     constant = torch.zeros(n)
     assert float(labelled_auroc(constant, truth)) == 0.5
     assert torch.isnan(labelled_auroc(constant, torch.zeros(n)))

@@ -1,0 +1,52 @@
+"""Verdicts of the probes that the texts of a configuration put out of reach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from emoprobe.config.experiment import Config
+from emoprobe.conversations.samples import sample_index
+from emoprobe.conversations.variants import paraphrase_index, variant_texts
+
+SIGNS = {"negative": -1, "positive": 1}
+
+
+def inseparable(config: Config, captured: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Yield why a probe of valence will get no verdict, one line each: a warning, as it is fitted all the same.
+
+    Only words and punctuation of the texts are known without a model; the analysis compares prompt tokens as well.
+
+    Args:
+        config: the experiment, which has probes.
+        captured: variant and trajectory of everything that is captured.
+    """
+    signs = {
+        name: SIGNS[variant.valence]
+        for name, variant in config.variants.items()
+        if variant.valence in SIGNS and not variant.transform and variant_texts(config, name)
+    }
+    known = sum(variant.valence in SIGNS for variant in config.variants.values())
+    if "valence" not in config.probes.targets or len(signs) < known or len(set(signs.values())) < 2:
+        return
+    # Here, as they bring NumPy, which a plan of anything else does without.
+    import numpy as np
+
+    from emoprobe.analysis.probes.confounds import Confounds, text_features
+
+    names, texts = [], []
+    for name, trajectory in captured:
+        place = paraphrase_index(config, name, sample_index(trajectory)) if name in signs else None
+        if place is not None:
+            names.append(name)
+            texts.append(variant_texts(config, name)[place])
+    chosen, variant = np.unique(names, return_inverse=True)
+    features = {name: values for name, values in text_features(texts).items() if np.ptp(values) > 0}
+    if len(chosen) < len(signs) or not features:
+        return
+    apart = Confounds.of(features, variant, np.array([signs[name] for name in chosen])).inseparable
+    if apart:
+        yield (
+            f"probes.targets: no verdict is within reach on valence: the {' and '.join(apart)} of negative and "
+            "positive texts differ by more than those of the texts of one variant; match their numbers between "
+            "valences, or give each variant texts of several lengths"
+        )
