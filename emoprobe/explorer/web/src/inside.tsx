@@ -1,0 +1,201 @@
+// Inside: projections of activations on directions, by position and layer.
+
+import { useEffect, useMemo, useState } from "preact/hooks";
+import { type Experiment, type Inside, load } from "./data";
+import { visible } from "./text";
+
+type Entry = [row: number, values: string, spans: ([number, number, number] | null)[]];
+
+interface Scale {
+  means: number[];
+  deviations: number[];
+}
+
+interface Projection {
+  values: Int8Array;
+  spans: Entry[2];
+}
+
+export interface InsideState {
+  there: boolean;
+  open: boolean;
+  toggle(): void;
+  index: Inside;
+  /** Numbers of the direction, the hook point and the layer that are shown. */
+  direction: number;
+  hook: number;
+  layer: number;
+  change(what: "direction" | "hook" | "layer", value: number): void;
+  rows: Map<number, Projection> | string | undefined;
+  scale: Scale | undefined;
+}
+
+/** Settings and data of the panels; the settings are part of the address. */
+export function useInside(experiment: Experiment, question: number, params: URLSearchParams): InsideState {
+  const index = experiment.index.inside;
+  const pages = useMemo(() => new Map(index?.pages ?? []), [index]);
+  const page = pages.get(question) ?? -1;
+  const open = params.has("inside") && index !== null;
+  const [rows, setRows] = useState<Map<number, Projection> | string | undefined>();
+  const [scale, setScale] = useState<Scale | undefined>();
+
+  useEffect(() => {
+    let current = true;
+    setRows(undefined);
+    if (!open || page < 0) return;
+    Promise.all([load<Entry[]>(`a${page}`), load<Scale>("scale")]).then(
+      ([entries, found]) => {
+        if (!current) return;
+        setRows(new Map(entries.map(([row, values, spans]) => [row, { values: numbers(values), spans }])));
+        setScale(found);
+      },
+      (error: Error) => current && setRows(error.message),
+    );
+    return () => {
+      current = false;
+    };
+  }, [open, page]);
+
+  const set = (changes: Record<string, string | null>) => {
+    const next = new URLSearchParams(params);
+    for (const [key, value] of Object.entries(changes)) {
+      if (value === null) next.delete(key);
+      else next.set(key, value);
+    }
+    const search = next.toString().replace(/inside=(?=&|$)/, "inside");
+    const path = location.hash.replace(/\?.*/, "");
+    // Moving the slider makes no entry in the history.
+    const address = search ? `${path}?${search}` : path;
+    history.replaceState(null, "", address);
+    dispatchEvent(new HashChangeEvent("hashchange"));
+  };
+  const known = index ?? EMPTY;
+  const layer = known.layers.indexOf(Number(params.get("layer") ?? NaN));
+  return {
+    there: index !== null,
+    open,
+    toggle: () => set(open ? { inside: null, layer: null, direction: null, hook: null } : { inside: "" }),
+    index: known,
+    direction: Math.max(0, known.directions.findIndex(([name]) => name === params.get("direction"))),
+    hook: Math.max(0, known.hooks.indexOf(params.get("hook") ?? "")),
+    layer: layer < 0 ? Math.floor(known.layers.length / 2) : layer,
+    change: (what, value) =>
+      set({
+        [what]: what === "direction" ? known.directions[value][0] : what === "hook" ? known.hooks[value] : String(known.layers[value]),
+      }),
+    rows: page < 0 ? new Map() : rows,
+    scale,
+  };
+}
+
+const EMPTY: Inside = { directions: [], hooks: [], layers: [], positions: [], n: 0, step: 1, pages: [] };
+
+export function InsideControls({ inside }: { inside: InsideState }) {
+  const { index } = inside;
+  return (
+    <div class="inside-controls">
+      <label>
+        direction{" "}
+        <select value={inside.direction} onChange={(event) => inside.change("direction", Number(event.currentTarget.value))}>
+          {index.directions.map(([name], place) => (
+            <option value={place}>{visible(name)}</option>
+          ))}
+        </select>
+      </label>
+      <label>
+        hook point{" "}
+        <select value={inside.hook} onChange={(event) => inside.change("hook", Number(event.currentTarget.value))}>
+          {index.hooks.map((name, place) => (
+            <option value={place}>{visible(name)}</option>
+          ))}
+        </select>
+      </label>
+      <label class="layer">
+        layer{" "}
+        <input
+          type="range"
+          min={0}
+          max={index.layers.length - 1}
+          value={inside.layer}
+          onInput={(event) => inside.change("layer", Number(event.currentTarget.value))}
+        />
+        <output>{index.layers[inside.layer]}</output>
+      </label>
+      <span class="ramp" aria-hidden="true">
+        −3 <i /> +3 sd
+      </span>
+      <p class="quiet">
+        {visible(index.directions[inside.direction]?.[1] ?? "")}, fitted at each position. Colours show the projection as
+        its distance from the mean of all {index.n} captured conversations at the same position and layer, in standard
+        deviations. The direction was fitted on conversations of this experiment: this describes, and tests nothing.
+      </p>
+    </div>
+  );
+}
+
+export function InsidePanel({ inside, row }: { inside: InsideState; row: number }) {
+  const { index, rows, direction, hook } = inside;
+  if (typeof rows === "string") return <p class="quiet">{rows}</p>;
+  const projection = rows?.get(row);
+  if (!projection) return <p class="quiet">{rows ? "Its activations were not captured, or are not here." : "…"}</p>;
+  const [layers, positions] = [index.layers.length, index.positions.length];
+  const at = (layer: number, position: number) => ((direction * index.hooks.length + hook) * layers + layer) * positions + position;
+  const value = (layer: number, position: number) => projection.values[at(layer, position)] / index.step;
+  const raw = (layer: number, position: number) => {
+    const place = at(layer, position);
+    const { means, deviations } = inside.scale!;
+    return (means[place] + value(layer, position) * deviations[place]).toPrecision(3);
+  };
+  return (
+    <section class="inside" style={{ "--positions": positions }}>
+      <h4>inside, layer {index.layers[inside.layer]}</h4>
+      <div class="positions">
+        {index.positions.map((name, position) => {
+          const span = projection.spans[position];
+          const tokens = !span ? "" : span[1] - span[0] === 1 ? `token ${span[0]}` : `tokens ${span[0]}–${span[1] - 1}`;
+          return (
+            <span
+              class="position"
+              style={colour(value(inside.layer, position))}
+              title={`${name}, ${tokens}${span?.[2] ? " (a neighbour, as this part is empty)" : ""}: projection ${raw(inside.layer, position)}`}
+            >
+              <b>{signed(value(inside.layer, position))}</b>
+              <small>{visible(name.replaceAll("_", " "))}</small>
+            </span>
+          );
+        })}
+      </div>
+      <div class="layers" role="img" aria-label="projection by layer and position, the last layer on top">
+        {index.layers.map((_, place) => {
+          const layer = layers - 1 - place;
+          return (
+            <div
+              class={`layer-line${layer === inside.layer ? " chosen" : ""}`}
+              title={`layer ${index.layers[layer]}`}
+              onClick={() => inside.change("layer", layer)}
+            >
+              {index.positions.map((name, position) => (
+                <i style={colour(value(layer, position))} title={`layer ${index.layers[layer]}, ${name}: ${signed(value(layer, position))} sd`} />
+              ))}
+            </div>
+          );
+        })}
+      </div>
+    </section>
+  );
+}
+
+/** A colour for a value in standard deviations: blue below 0, orange above. */
+export function colour(value: number): { background: string } {
+  const share = Math.min(1, Math.abs(value) / 3);
+  const side = value < 0 ? "--below" : "--above";
+  return { background: `color-mix(in oklab, var(${side}) ${Math.round(share * 85)}%, var(--neutral))` };
+}
+
+export function signed(value: number): string {
+  return `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(1)}`;
+}
+
+function numbers(encoded: string): Int8Array {
+  return Int8Array.from(atob(encoded), (character) => (character.charCodeAt(0) << 24) >> 24);
+}
