@@ -162,8 +162,9 @@ def _project(
                 there = [n for n, direction in enumerate(directions) if (point, position) in direction.tensors]
                 if there:
                     vectors = np.stack([directions[n].tensors[point, position][begin:end] for n in there])
-                    along = np.einsum("nld,kld->nkl", blocks[position].astype(np.float32), vectors, optimize=True)
-                    values[:, there, hook, begin:end, column] = along
+                    activations = blocks[position].astype(np.float32).transpose(1, 0, 2)
+                    along = activations @ vectors.transpose(1, 2, 0)  # (layers, n, directions)
+                    values[:, :, hook, begin:end, column][:, there] = along.transpose(1, 2, 0)
     return values
 
 
