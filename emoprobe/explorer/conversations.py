@@ -103,7 +103,7 @@ def read_conversation(folder: Path, row: dict[str, Any], choices: list[str] | No
     state = trajectory.state or AgentState()
     messages = [_shown(message) for message in trajectory.messages]
     response = _response(trajectory)
-    answer = None
+    answer, extracted = None, None
     if response is not None:
         thought = _thought_length(trajectory)
         messages[response] = _shown(trajectory.messages[response], thought)
@@ -120,7 +120,7 @@ def read_conversation(folder: Path, row: dict[str, Any], choices: list[str] | No
         tone=_inside(messages, spans and spans.prefix),
         question=_inside(messages, spans and spans.question),
         answer=_inside(messages, answer),
-        facts=_facts(row, state, answered=response is not None),
+        facts=_facts(row, state, extracted, answered=response is not None),
     )
 
 
@@ -177,10 +177,9 @@ def _inside(messages: list[ShownMessage], place: Place | None) -> Place | None:
     return place if 0 <= place[1] < place[2] <= len(messages[place[0]].text) else None
 
 
-def _facts(row: dict[str, Any], state: AgentState, *, answered: bool) -> dict[str, Any]:
+def _facts(row: dict[str, Any], state: AgentState, extracted: str | None, *, answered: bool) -> dict[str, Any]:
     """What is listed beside a conversation, without what is unknown."""
     usage, timing = state.usage, state.timing
-    extracted = row.get("extracted")
     facts = {
         "extracted": extracted if extracted is None else extracted[:MAX_EXTRACTED],
         "extraction": row["extraction"],

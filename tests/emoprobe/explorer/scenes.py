@@ -37,8 +37,9 @@ QUESTIONS = 6
 HOSTILE = "gloom", "q_0002"
 HOSTILE_TEXT = (
     "<script>window.pwned = 1</script><img src=x onerror='window.pwned = 1'>"
-    "\x1b[31mred\x1b[0m שלום \u202eevil\u202c " + "x" * 1_000_000 + "\nAnswer: 2"
+    "\x1b[31mred\x1b[0m שלום \u202eevil\u202c\nAnswer: 2"
 )
+LONG_LINE = "x" * 1_000_000
 POSITIONS, LAYERS, D = ("last_prompt", "response_mean"), (0, 1, 2), 4
 
 
@@ -114,6 +115,8 @@ def _trajectory(variant: str, number: int, question: str) -> Trajectory:
     tools = [{"id": "1", "type": "function", "function": {"name": "add", "arguments": f'{{"a": {number}}}'}}]
     called = [{"role": "assistant", "content": "", "tool_calls": tools}, {"role": "tool", "content": str(2 * number)}]
     turns = called if variant == ODD else []
+    if (variant, f"q_{number:04d}") == HOSTILE:
+        turns = [{"role": "tool", "content": LONG_LINE}]
     return Trajectory([*opening, *turns, {"role": "assistant", "content": text}], state, Outcome())
 
 

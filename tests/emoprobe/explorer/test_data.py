@@ -19,11 +19,6 @@ from emoprobe.results.layout import Layout
 from tests.emoprobe.explorer import scenes
 
 
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    return scenes.write(tmp_path_factory.mktemp("scene"))
-
-
 def data(layout: Layout, limit: int | None = None) -> dict[str, Any]:
     """Name of a script → its value."""
     found: dict[str, Any] = {}
@@ -105,7 +100,7 @@ def test_a_long_text_is_cut_and_says_so(scene: Layout) -> None:
     page = data(scene)["c0"]
     assert max(map(len, page["texts"])) == MAX_TEXT
     (cut,) = [extra["x"] for row in page["rows"] for *_, extra in row["m"] if isinstance(extra, dict) and "x" in extra]
-    assert cut == len(scenes.HOSTILE_TEXT) - MAX_TEXT
+    assert cut == len(scenes.LONG_LINE) - MAX_TEXT
 
 
 def test_what_exceeds_the_limit_is_left_out_and_named(scene: Layout) -> None:

@@ -69,6 +69,7 @@ export function Grid(props: Props) {
   const first = Math.max(0, Math.floor(top / LINE) - 5);
   const last = Math.min(selection.questions.length, Math.ceil((top + height) / LINE) + 5);
   const accuracies = useMemo(() => variants.map((_, variant) => accuracy(experiment, variant)), [experiment]);
+  const common = useMemo(() => commonStart(questions.map(([, text]) => text)), [experiment]);
   const style = { "--cell": `${cell}px`, "--variants": variants.length };
 
   return (
@@ -79,7 +80,7 @@ export function Grid(props: Props) {
         style={style}
         ref={frame}
         tabIndex={0}
-        aria-label="questions and variants"
+        aria-label="outcomes"
         onScroll={(event) => setTop(event.currentTarget.scrollTop)}
       >
         <div class="head">
@@ -116,7 +117,7 @@ export function Grid(props: Props) {
                 </span>
                 {!narrow && (
                   <span class="text" title={text.slice(0, 500)}>
-                    <bdi>{visible(text.slice(0, 200))}</bdi>
+                    <bdi>{visible(own(text, common))}</bdi>
                   </span>
                 )}
                 {!narrow && <span class="gold">{visible(gold ?? "")}</span>}
@@ -126,25 +127,25 @@ export function Grid(props: Props) {
                   </span>
                 )}
                 {variants.map(([name], variant) => {
-                  const own = experiment.rowsOf(question, variant);
+                  const draws = experiment.rowsOf(question, variant);
                   const at = cursor[0] === line && cursor[1] === variant;
-                  if (!own.length) return <span class={`cell none${at ? " cursor" : ""}`} />;
-                  const row = own[0];
+                  if (!draws.length) return <span class={`cell none${at ? " cursor" : ""}`} />;
+                  const row = draws[0];
                   const outcome = rows.o[row] as Outcome;
                   const flip = experiment.flips[row];
                   const answer = rows.answers[rows.x[row]];
-                  const right = own.filter((each) => rows.o[each] === "r").length;
-                  const many = own.length > 1;
-                  const label = many ? `${right}/${own.length}` : cell >= 36 ? answer || SIGNS[outcome] : cell >= 20 ? SIGNS[outcome] : "";
-                  const kind = many ? `share${Math.round((4 * right) / own.length)}` : `o-${outcome}`;
-                  const dim = own.some((each) => selection.rows[each]) ? "" : " dim";
-                  const cut = own.some((each) => rows.t[each] === "1") ? " is-cut" : "";
+                  const right = draws.filter((each) => rows.o[each] === "r").length;
+                  const many = draws.length > 1;
+                  const label = many ? `${right}/${draws.length}` : cell >= 36 ? answer || SIGNS[outcome] : cell >= 20 ? SIGNS[outcome] : "";
+                  const kind = many ? `share${Math.round((4 * right) / draws.length)}` : `o-${outcome}`;
+                  const dim = draws.some((each) => selection.rows[each]) ? "" : " dim";
+                  const cut = draws.some((each) => rows.t[each] === "1") ? " is-cut" : "";
                   const flipped = flip > 0 ? " gained" : flip < 0 ? " lost" : "";
                   return (
                     <a
                       class={`cell ${kind}${cut}${flipped}${dim}${at ? " cursor" : ""}`}
                       href={compareAddress([name], sampleName(id, rows.d[row]))}
-                      title={`${name}, ${id}: ${many ? `${right} of ${own.length} draws right` : `${OUTCOMES[outcome]}${answer ? `, ${answer}` : ""}`}${flip ? ` (${flip > 0 ? "gained" : "lost"} against the reference)` : ""}${cut ? ", cut off" : ""}`}
+                      title={`${name}, ${id}: ${many ? `${right} of ${draws.length} draws right` : `${OUTCOMES[outcome]}${answer ? `, ${answer}` : ""}`}${flip ? ` (${flip > 0 ? "gained" : "lost"} against the reference)` : ""}${cut ? ", cut off" : ""}`}
                       tabIndex={-1}
                     >
                       {visible(label)}
@@ -273,6 +274,20 @@ function Legend({ experiment }: { experiment: Experiment }) {
       ))}
     </footer>
   );
+}
+
+/** Length of what all questions begin with, up to a word; 0 where that is short. */
+function commonStart(texts: string[]): number {
+  let length = texts.length > 1 ? texts[0].length : 0;
+  for (const text of texts) {
+    while (!text.startsWith(texts[0].slice(0, length))) length -= 1;
+  }
+  length = texts.length ? texts[0].lastIndexOf(" ", length - 1) + 1 : 0;
+  return length > 16 ? length : 0;
+}
+
+function own(text: string, common: number): string {
+  return common ? `… ${text.slice(common, common + 200)}` : text.slice(0, 200);
 }
 
 function headHeight(frame: HTMLElement): number {
