@@ -74,7 +74,10 @@ class Projections:
         if not captured or not chosen or captured[0].positions == "all":
             return None
         values = _project(layout, pairs, chosen, captured[0])
-        means, deviations = values.mean(0), values.std(0)
+        spans = [_spans(metadata) for metadata in captured]
+        # A neighbour stands in for an empty part: it says nothing of that position.
+        there = np.array([[span is None or not span[2] for span in row] for row in spans])
+        means, deviations = _moments(values, there)
         scaled = (values - means) / np.where(deviations > 0, deviations, 1.0)
         return cls(
             keys=keys,
@@ -85,7 +88,7 @@ class Projections:
             hook_points=captured[0].hook_points,
             layers=captured[0].layers,
             positions=captured[0].position_names,
-            spans=[_spans(metadata) for metadata in captured],
+            spans=spans,
         )
 
     def write(self, pages: Pages, scripts: Scripts, notes: list[str]) -> dict[str, Any]:
@@ -166,6 +169,14 @@ def _project(
                     along = activations @ vectors.transpose(1, 2, 0)  # (layers, n, directions)
                     values[:, :, hook, begin:end, column][:, there] = along.transpose(1, 2, 0)
     return values
+
+
+def _moments(values: np.ndarray, there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means and standard deviations of (n, …, positions) over the rows that are there, (n, positions)."""
+    weights = there.reshape(len(there), *(1 for _ in values.shape[1:-1]), there.shape[1]).astype(np.float32)
+    count = np.maximum(weights.sum(0), 1.0)
+    means = (values * weights).sum(0) / count
+    return means, np.sqrt(((values - means) ** 2 * weights).sum(0) / count)
 
 
 def _shape(metadata: ActivationMetadata) -> tuple[Any, ...]:

@@ -176,7 +176,7 @@ export function Compare(props: Props) {
           ))}
         </details>
       )}
-      <div class="columns" style={{ "--columns": shown.length }}>
+      <div class="columns" style={{ "--columns": shown.length, "--parts": partsOf(conversations, common) + Number(inside.open) }}>
         {shown.map(({ variant, row, conversation }, place) => {
           const [name, valence] = variants[variant];
           if (row === undefined || !conversation) {
@@ -226,6 +226,11 @@ function columnsOf(experiment: Experiment, question: number, names: string[]): n
   others.push(...experiment.index.variants.keys());
   const other = others.find((variant) => variant !== chosen[0] && experiment.rowsOf(question, variant).length);
   return other === undefined ? chosen : [other, chosen[0]];
+}
+
+/** The most parts that a column has: its head, messages and facts. */
+export function partsOf(conversations: Conversation[], common: number): number {
+  return 2 + Math.max(1, ...conversations.map((conversation) => conversation.messages.length - common));
 }
 
 export function commonMessages(conversations: Conversation[]): number {

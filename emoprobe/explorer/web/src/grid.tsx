@@ -64,13 +64,17 @@ export function Grid(props: Props) {
 
   const [width, height] = size;
   const narrow = width < 700;
-  const fixed = narrow ? 84 : width < 1000 ? 320 : 480;
-  const cell = Math.min(Math.max(Math.floor((width - fixed - 16) / variants.length), narrow ? 16 : 20), 64);
+  const common = useMemo(() => commonStart(questions.map(([, text]) => text)), [experiment]);
+  const longest = useMemo(() => Math.max(0, ...questions.map(([, text]) => Math.min(text.length - common, 200))), [common]);
+  // Cells take what the text of a question leaves; the text takes what cells leave that are as wide as they get.
+  const wanted = Math.min(longest * 7 + 24, Math.max(160, width * 0.3));
+  const room = width - (narrow ? 92 : 226 + wanted);
+  const cell = Math.min(Math.max(Math.floor(room / variants.length), narrow ? 16 : 20), 88);
+  const text = Math.min(longest * 7 + 24, Math.max(100, width - 226 - variants.length * cell));
   const first = Math.max(0, Math.floor(top / LINE) - 5);
   const last = Math.min(selection.questions.length, Math.ceil((top + height) / LINE) + 5);
   const accuracies = useMemo(() => variants.map((_, variant) => accuracy(experiment, variant)), [experiment]);
-  const common = useMemo(() => commonStart(questions.map(([, text]) => text)), [experiment]);
-  const style = { "--cell": `${cell}px`, "--variants": variants.length };
+  const style = { "--cell": `${cell}px`, "--text-width": `${text}px` };
 
   return (
     <main class="grid-view">

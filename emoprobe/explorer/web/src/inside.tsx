@@ -141,6 +141,7 @@ export function InsidePanel({ inside, row }: { inside: InsideState; row: number 
   const [layers, positions] = [index.layers.length, index.positions.length];
   const at = (layer: number, position: number) => ((direction * index.hooks.length + hook) * layers + layer) * positions + position;
   const value = (layer: number, position: number) => projection.values[at(layer, position)] / index.step;
+  const empty = (position: number) => projection.spans[position]?.[2] === 1;
   const raw = (layer: number, position: number) => {
     const place = at(layer, position);
     const { means, deviations } = inside.scale!;
@@ -156,10 +157,10 @@ export function InsidePanel({ inside, row }: { inside: InsideState; row: number 
           return (
             <span
               class="position"
-              style={colour(value(inside.layer, position))}
-              title={`${name}, ${tokens}${span?.[2] ? " (a neighbour, as this part is empty)" : ""}: projection ${raw(inside.layer, position)}`}
+              style={empty(position) ? undefined : colour(value(inside.layer, position))}
+              title={empty(position) ? `${name}: this part of the conversation is empty` : `${name}, ${tokens}: projection ${raw(inside.layer, position)}`}
             >
-              <b>{signed(value(inside.layer, position))}</b>
+              <b>{empty(position) ? "–" : signed(value(inside.layer, position))}</b>
               <small>{visible(name.replaceAll("_", " "))}</small>
             </span>
           );
@@ -175,7 +176,7 @@ export function InsidePanel({ inside, row }: { inside: InsideState; row: number 
               onClick={() => inside.change("layer", layer)}
             >
               {index.positions.map((name, position) => (
-                <i style={colour(value(layer, position))} title={`layer ${index.layers[layer]}, ${name}: ${signed(value(layer, position))} sd`} />
+                <i style={empty(position) ? undefined : colour(value(layer, position))} title={`layer ${index.layers[layer]}, ${name}: ${signed(value(layer, position))} sd`} />
               ))}
             </div>
           );

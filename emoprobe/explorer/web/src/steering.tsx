@@ -2,7 +2,7 @@
 
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { steeringAddress, type SteeringPlace } from "./address";
-import { commonMessages, differencesOf } from "./compare";
+import { commonMessages, differencesOf, partsOf } from "./compare";
 import { ConversationColumn, MessageBlock } from "./conversation";
 import { type Conversation, type Experiment, loadPage, type Outcome, type Steering as SteeringIndex } from "./data";
 import { visible } from "./text";
@@ -135,7 +135,7 @@ export function Steering({ experiment, steering, place, thoughts, diff }: Props)
           ))}
         </details>
       )}
-      <div class="columns many" style={{ "--columns": shown.length }}>
+      <div class="columns many" style={{ "--columns": shown.length, "--parts": partsOf(conversations, common) }}>
         {shown.map(({ row, dose, folder, conversation }) =>
           conversation ? (
             <ConversationColumn
