@@ -227,7 +227,8 @@ export class Experiment {
       this.share[question] = graded ? count / graded : NaN;
       for (let row = this.first[question]; row < this.first[question + 1]; row++) {
         const other = right.get(rows.d[row]);
-        if (other === undefined || !isGraded(rows.o[row])) continue;
+        // One reference against another is no flip by a tone.
+        if (other === undefined || !isGraded(rows.o[row]) || references.includes(rows.v[row])) continue;
         this.flips[row] = Number(rows.o[row] === "r") - Number(other);
         this.flipped[question] += Math.abs(this.flips[row]);
       }

@@ -18,12 +18,15 @@ export const LEVELS: Record<string, string> = {
   none: "no variant right",
 };
 
-export const FLIPS: Record<string, string> = {
-  "": "flipped or not",
-  any: "flipped by a tone",
-  gained: "gained by a tone",
-  lost: "lost by a tone",
-};
+/** Options of what differs from the reference. */
+export function flips(reference: string): Record<string, string> {
+  return {
+    "": "flipped or not",
+    any: `flipped against ${reference}`,
+    gained: `gained against ${reference}`,
+    lost: `lost against ${reference}`,
+  };
+}
 
 export interface Settings {
   q: string;

@@ -3,7 +3,7 @@
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { compareAddress, sampleName } from "./address";
 import type { Experiment, Outcome } from "./data";
-import { FLIPS, LEVELS, type Selection, type Settings, SORTS } from "./filters";
+import { flips, LEVELS, type Selection, type Settings, SORTS } from "./filters";
 import { OUTCOMES } from "./reason";
 import { visible } from "./text";
 
@@ -199,7 +199,7 @@ function Toolbar(props: Props) {
         options={{ "": "any outcome", ...Object.fromEntries(outcomes.map((each) => [each, OUTCOMES[each]])) }}
         {...props}
       />
-      {experiment.reference >= 0 && <Choice label="flipped" name="flip" options={FLIPS} {...props} />}
+      {experiment.reference >= 0 && <Choice label="flipped" name="flip" options={flips(variants[experiment.reference][0])} {...props} />}
       <Choice
         label="variant"
         name="variant"
