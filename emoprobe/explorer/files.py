@@ -1,8 +1,8 @@
 """The explorer's data: scripts that each hand one value to the page, as pages from a file system cannot fetch.
 
-`index.js` has what the first view shows. The conversations of some questions are in `c0.js`, `c1.js` …, the steered
-ones in `t0.js` …, projections of activations in `a0.js` …, and the words to search in `s….js`; a page loads them when
-it needs them.
+`index.js` has what the first view shows. A page loads the others when it needs them: the conversations of some
+questions in `c0.js`, `c1.js` …, steered ones in `t0.js` …, projections of activations at positions in `a0.js` … and at
+tokens in `k0.js` …, the words to search in `s….js`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from emoprobe.explorer.projections import Projections
 from emoprobe.explorer.scripts import MAX_BYTES, Pages, Scripts, Write
 from emoprobe.explorer.search import WordIndex
 from emoprobe.explorer.steered import Steered
+from emoprobe.explorer.tokens import TokenProjections
 from emoprobe.results.layout import Layout, draw_id
 from emoprobe.results.tables import read_table
 from emoprobe.results.trajectory import SampleFile
@@ -66,6 +67,7 @@ def write_data(config: Config, layout: Layout, write: Write, limit: int = MAX_BY
         notes.append(f"The index of words is incomplete, as the explorer is limited to {limit / 1e6:,.0f} MB.")
     steered = Steered.read(layout, questions, samples)
     inside = Projections.read(layout, rows, questions)
+    tokens = TokenProjections.read(layout, rows, questions)
     index = {
         "experiment": config.experiment.name,
         "model": config.model.source if "source" in config.model.model_fields_set else None,
@@ -77,6 +79,7 @@ def write_data(config: Config, layout: Layout, write: Write, limit: int = MAX_BY
         "shards": searched,
         "steering": steered.write(Pages(scripts, "t", with_texts), notes) if steered else None,
         "inside": inside.write(Pages(scripts, "a"), scripts, notes) if inside else None,
+        "tokens": tokens.write(Pages(scripts, "k"), notes) if tokens else None,
         "notes": notes,
     }
     scripts.add("index", index, needed=True)

@@ -61,7 +61,7 @@ class Projections:
         """
         if not layout.directions().exists():
             return None
-        chosen = chosen_directions(layout)
+        chosen, _ = chosen_directions(layout)
         pairs, keys, captured = [], [], []
         for number, row in enumerate(rows):
             pair = row["variant"], draw_id(row["sample_id"], row["draw"])
@@ -113,8 +113,8 @@ class Projections:
         }
 
 
-def chosen_directions(layout: Layout) -> list[ShownDirection]:
-    """Return at most 20 directions: valence and the probes of valence and correctness, then the tones in their order.
+def chosen_directions(layout: Layout) -> tuple[list[ShownDirection], list[int]]:
+    """Return at most 20 directions, and their layers: valence, the probes of valence and correctness, then the tones.
 
     Raises:
         DamagedError: the file is damaged.
@@ -146,7 +146,7 @@ def chosen_directions(layout: Layout) -> list[ShownDirection]:
         for place, name in enumerate(variants)
     }
     found = [(*said, parts[key]) for key, said in {**named, **tones}.items() if key in parts]
-    return [ShownDirection(*entry) for entry in found[:MAX_DIRECTIONS]]
+    return [ShownDirection(*entry) for entry in found[:MAX_DIRECTIONS]], json.loads(said.get("layers", "[]"))
 
 
 def _project(

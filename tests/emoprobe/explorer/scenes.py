@@ -41,6 +41,7 @@ HOSTILE_TEXT = (
 )
 LONG_LINE = "x" * 1_000_000
 POSITIONS, LAYERS, D = ("last_prompt", "response_mean"), (0, 1, 2), 4
+TOKENS, FEATURE = 9, np.array([0, 1, 0, 0], dtype=np.float32)
 
 
 def config() -> Config:
@@ -127,6 +128,11 @@ def activations() -> dict[tuple[str, str], np.ndarray]:
     return {pair: generator.normal(size=(len(LAYERS), len(POSITIONS), D)).astype(np.float32) for pair in pairs}
 
 
+def token_values(pair: tuple[str, str]) -> np.ndarray:
+    """(tokens, d)."""
+    return np.random.default_rng(len(pair[0]) + int(pair[1][-1])).normal(size=(TOKENS, D)).astype(np.float32)
+
+
 def direction(position: str) -> np.ndarray:
     """(layers, d): the direction of joy at a position."""
     vectors = np.random.default_rng(POSITIONS.index(position) + 1).normal(size=(len(LAYERS), D))
@@ -150,12 +156,25 @@ def _capture(layout: Layout) -> None:
             shapes={"resid_post": list(values.shape)},
         )
         atomic.write_json(folder / METADATA, metadata.values())
+    for pair in list(activations())[:6]:
+        folder = layout.tokens(*pair)
+        folder.mkdir(parents=True)
+        save_file({"resid_post": token_values(pair)[None]}, folder / TENSORS)
+        atomic.write_json(
+            folder / METADATA,
+            ActivationMetadata(
+                dtype="float32", layers=[1], hook_points=["resid_post"], positions="all",
+                token_ids=list(range(TOKENS)), shapes={"resid_post": [1, TOKENS, D]},
+            ).values(),
+        )  # fmt: skip
+    atomic.write_bytes(layout.feature_directions(), save({"feature-7": FEATURE, "feature-7.norm": np.float32([1])}))
     tensors = {}
     for position in POSITIONS:
         joy = direction(position)
         tensors[f"diff_means/resid_post/{position}"] = np.stack([joy, np.zeros_like(joy), -joy])
         tensors[f"valence/resid_post/{position}"] = joy
     said = {"variants": json.dumps(["joy", "control", "gloom"]), "reference": json.dumps("filler")}
+    said["layers"] = json.dumps(LAYERS)
     atomic.write_bytes(layout.directions(), save(tensors, metadata=said))
 
 

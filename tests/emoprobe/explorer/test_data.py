@@ -132,6 +132,21 @@ def test_projections_are_those_computed_by_hand(scene: Layout) -> None:
     np.testing.assert_allclose(means[1, 0, :, 1], raw.mean(0), rtol=1e-3)
 
 
+def test_tokens_are_projected_on_features_and_tones(scene: Layout) -> None:
+    found = data(scene)
+    index = found["index"]["tokens"]
+    assert [name for name, _ in index["directions"]] == ["valence", "joy", "gloom", "feature-7"]
+    pairs = list(scenes.activations())[:6]
+    usual = np.concatenate([scenes.token_values(pair)[1:, 1] for pair in pairs])
+    rows, names = found["index"]["rows"], [variant for variant, _ in found["index"]["variants"]]
+    for row, encoded, texts in found["k0"]:
+        pair = names[rows["v"][row]], f"q_{rows['q'][row] + 1:04d}"
+        stored = np.frombuffer(base64.b64decode(encoded), np.int8).reshape(4, scenes.TOKENS) / index["step"]
+        expected = (scenes.token_values(pair)[:, 1] - usual.mean()) / usual.std()
+        np.testing.assert_allclose(stored[3], expected, atol=0.5 / index["step"] + 1e-6)
+        assert texts == [f"<{token}>" for token in range(scenes.TOKENS)]  # there is no tokenizer
+
+
 def test_doses_of_a_condition_are_listed(scene: Layout) -> None:
     steering = data(scene)["index"]["steering"]
     assert {tuple(condition[1:]) for condition in steering["conditions"]} == {

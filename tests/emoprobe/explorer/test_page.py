@@ -93,6 +93,7 @@ def test_the_grid(page: Page) -> None:
 
 
 def test_side_by_side(page: Page) -> None:
+    go(page, "#")  # without the filters of another test
     go(page, "#joy/q_0003")
     filler, joy = page.locator(".column").all()
     expect(joy.locator("mark.tone")).to_have_text("What a day 🎉!")
@@ -157,6 +158,9 @@ def test_inside(page: Page) -> None:
     standardised = (raw["joy", "q_0002"] - mean) / deviation
     shown = panel.locator(".position b").nth(1).inner_text()
     assert abs(float(shown.replace("−", "-")) - standardised) < 0.1
+    page.get_by_label("tokens by").select_option("feature-7")
+    expect(panel.locator(".tokens span")).to_have_count(scenes.TOKENS)
+    assert "token=feature-7" in page.evaluate("location.hash")
     page.locator("input[type=range]").fill("0")
     expect(panel.locator("h4")).to_have_text("inside, layer 0")
     assert "layer=0" in page.evaluate("location.hash")

@@ -26,12 +26,12 @@ export interface Inside {
   n: number;
   step: number;
   pages: [number, number][];
-  tokens?: TokenIndex;
 }
 
-export interface TokenIndex {
+export interface Tokens {
   hook: string;
   layer: number;
+  step: number;
   directions: [name: string, about: string][];
   pages: [number, number][];
 }
@@ -47,6 +47,7 @@ export interface Index {
   shards: string[];
   steering: Steering | null;
   inside: Inside | null;
+  tokens: Tokens | null;
   notes: string[];
 }
 

@@ -84,7 +84,7 @@ export function Grid(props: Props) {
         style={style}
         ref={frame}
         tabIndex={0}
-        aria-label="outcomes"
+        aria-label="conversations"
         onScroll={(event) => setTop(event.currentTarget.scrollTop)}
       >
         <div class="head">

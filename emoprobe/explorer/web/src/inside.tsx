@@ -1,7 +1,7 @@
 // Inside: projections of activations on directions, by position and layer.
 
 import { useEffect, useMemo, useState } from "preact/hooks";
-import { type Experiment, type Inside, load } from "./data";
+import { type Experiment, type Inside, load, type Tokens } from "./data";
 import { visible } from "./text";
 
 type Entry = [row: number, values: string, spans: ([number, number, number] | null)[]];
@@ -9,6 +9,13 @@ type Entry = [row: number, values: string, spans: ([number, number, number] | nu
 interface Scale {
   means: number[];
   deviations: number[];
+}
+
+type TokenEntry = [row: number, values: string, texts: string[]];
+
+interface TokenProjection {
+  values: Int8Array;
+  texts: string[];
 }
 
 interface Projection {
@@ -25,9 +32,13 @@ export interface InsideState {
   direction: number;
   hook: number;
   layer: number;
-  change(what: "direction" | "hook" | "layer", value: number): void;
+  change(what: "direction" | "hook" | "layer" | "token", value: number): void;
   rows: Map<number, Projection> | string | undefined;
   scale: Scale | undefined;
+  tokens: Tokens | null;
+  /** Number of the direction that tokens are coloured by. */
+  token: number;
+  tokenRows: Map<number, TokenProjection> | undefined;
 }
 
 /** Settings and data of the panels; the settings are part of the address. */
@@ -35,7 +46,11 @@ export function useInside(experiment: Experiment, question: number, params: URLS
   const index = experiment.index.inside;
   const pages = useMemo(() => new Map(index?.pages ?? []), [index]);
   const page = pages.get(question) ?? -1;
-  const open = params.has("inside") && index !== null;
+  const tokens = experiment.index.tokens;
+  const tokenPage = useMemo(() => new Map(tokens?.pages ?? []), [tokens]).get(question) ?? -1;
+  const there = index !== null || tokens !== null;
+  const open = params.has("inside") && there;
+  const [tokenRows, setTokenRows] = useState<Map<number, TokenProjection> | undefined>();
   const [rows, setRows] = useState<Map<number, Projection> | string | undefined>();
   const [scale, setScale] = useState<Scale | undefined>();
 
@@ -56,6 +71,21 @@ export function useInside(experiment: Experiment, question: number, params: URLS
     };
   }, [open, page]);
 
+  useEffect(() => {
+    let current = true;
+    setTokenRows(undefined);
+    if (!open || tokenPage < 0) return;
+    load<TokenEntry[]>(`k${tokenPage}`).then(
+      (entries) => {
+        if (current) setTokenRows(new Map(entries.map(([row, values, texts]) => [row, { values: numbers(values), texts }])));
+      },
+      (error: Error) => current && setRows(error.message),
+    );
+    return () => {
+      current = false;
+    };
+  }, [open, tokenPage]);
+
   const set = (changes: Record<string, string | null>) => {
     const next = new URLSearchParams(params);
     for (const [key, value] of Object.entries(changes)) {
@@ -72,28 +102,71 @@ export function useInside(experiment: Experiment, question: number, params: URLS
   const known = index ?? EMPTY;
   const layer = known.layers.indexOf(Number(params.get("layer") ?? NaN));
   return {
-    there: index !== null,
+    there,
     open,
-    toggle: () => set(open ? { inside: null, layer: null, direction: null, hook: null } : { inside: "" }),
+    toggle: () => set(open ? { inside: null, layer: null, direction: null, hook: null, token: null } : { inside: "" }),
     index: known,
     direction: Math.max(0, known.directions.findIndex(([name]) => name === params.get("direction"))),
     hook: Math.max(0, known.hooks.indexOf(params.get("hook") ?? "")),
     layer: layer < 0 ? Math.floor(known.layers.length / 2) : layer,
     change: (what, value) =>
       set({
-        [what]: what === "direction" ? known.directions[value][0] : what === "hook" ? known.hooks[value] : String(known.layers[value]),
+        [what]: {
+          direction: known.directions[value]?.[0],
+          hook: known.hooks[value],
+          layer: String(known.layers[value]),
+          token: tokens?.directions[value]?.[0],
+        }[what]!,
       }),
     rows: page < 0 ? new Map() : rows,
     scale,
+    tokens,
+    token: Math.max(0, tokens?.directions.findIndex(([name]) => name === params.get("token")) ?? 0),
+    tokenRows,
   };
 }
 
 const EMPTY: Inside = { directions: [], hooks: [], layers: [], positions: [], n: 0, step: 1, pages: [] };
 
 export function InsideControls({ inside }: { inside: InsideState }) {
-  const { index } = inside;
+  const { index, tokens } = inside;
   return (
     <div class="inside-controls">
+      {index.positions.length > 0 && <PositionControls inside={inside} />}
+      {tokens && (
+        <label title={`${tokens.hook}, layer ${tokens.layer}`}>
+          tokens by{" "}
+          <select value={inside.token} onChange={(event) => inside.change("token", Number(event.currentTarget.value))}>
+            {tokens.directions.map(([name], place) => (
+              <option value={place}>{visible(name)}</option>
+            ))}
+          </select>
+        </label>
+      )}
+      <span class="ramp" aria-hidden="true">
+        −3 <i /> +3 sd
+      </span>
+      {index.positions.length > 0 && (
+        <p class="quiet">
+          {visible(index.directions[inside.direction]?.[1] ?? "")}, fitted at each position. Colours show the projection as
+          its distance from the mean of all {index.n} captured conversations at the same position and layer, in standard
+          deviations. The direction was fitted on conversations of this experiment: this describes, and tests nothing.
+        </p>
+      )}
+      {tokens && (
+        <p class="quiet">
+          Tokens at layer {tokens.layer}: {visible(tokens.directions[inside.token][1])}; distance from the mean of all tokens, in
+          standard deviations.
+        </p>
+      )}
+    </div>
+  );
+}
+
+function PositionControls({ inside }: { inside: InsideState }) {
+  const { index } = inside;
+  return (
+    <>
       <label>
         direction{" "}
         <select value={inside.direction} onChange={(event) => inside.change("direction", Number(event.currentTarget.value))}>
@@ -121,19 +194,39 @@ export function InsideControls({ inside }: { inside: InsideState }) {
         />
         <output>{index.layers[inside.layer]}</output>
       </label>
-      <span class="ramp" aria-hidden="true">
-        −3 <i /> +3 sd
-      </span>
-      <p class="quiet">
-        {visible(index.directions[inside.direction]?.[1] ?? "")}, fitted at each position. Colours show the projection as
-        its distance from the mean of all {index.n} captured conversations at the same position and layer, in standard
-        deviations. The direction was fitted on conversations of this experiment: this describes, and tests nothing.
-      </p>
-    </div>
+    </>
   );
 }
 
 export function InsidePanel({ inside, row }: { inside: InsideState; row: number }) {
+  const tokens = inside.tokenRows?.get(row);
+  return (
+    <section class="inside">
+      {inside.index.positions.length > 0 && <Positions inside={inside} row={row} />}
+      {tokens && <TokenStrip inside={inside} projection={tokens} />}
+      {inside.tokens && inside.tokenRows && !tokens && <p class="quiet">Its tokens were not captured, or are not here.</p>}
+    </section>
+  );
+}
+
+function TokenStrip({ inside, projection }: { inside: InsideState; projection: TokenProjection }) {
+  const { step, directions } = inside.tokens!;
+  const count = projection.texts.length;
+  return (
+    <div class="tokens" dir="auto" aria-label={`tokens, ${directions[inside.token][0]}`}>
+      {projection.texts.map((text, place) => {
+        const value = projection.values[inside.token * count + place] / step;
+        return (
+          <span style={colour(value)} title={`token ${place}: ${signed(value)} sd`}>
+            {visible(text).replaceAll("\n", "⏎\n")}
+          </span>
+        );
+      })}
+    </div>
+  );
+}
+
+function Positions({ inside, row }: { inside: InsideState; row: number }) {
   const { index, rows, direction, hook } = inside;
   if (typeof rows === "string") return <p class="quiet">{rows}</p>;
   const projection = rows?.get(row);
@@ -148,7 +241,7 @@ export function InsidePanel({ inside, row }: { inside: InsideState; row: number 
     return (means[place] + value(layer, position) * deviations[place]).toPrecision(3);
   };
   return (
-    <section class="inside" style={{ "--positions": positions }}>
+    <div style={{ "--positions": positions }}>
       <h4>inside, layer {index.layers[inside.layer]}</h4>
       <div class="positions">
         {index.positions.map((name, position) => {
@@ -182,7 +275,7 @@ export function InsidePanel({ inside, row }: { inside: InsideState; row: number 
           );
         })}
       </div>
-    </section>
+    </div>
   );
 }
 
