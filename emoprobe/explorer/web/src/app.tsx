@@ -100,8 +100,13 @@ function App({ experiment }: { experiment: Experiment }) {
       else if (event.key === "t") setThoughts(!thoughts);
       else if (event.key === "l") setTheme((theme + 1) % THEMES.length);
       else if (event.key === "/") {
-        if (place.view !== "grid") location.hash = grid;
-        requestAnimationFrame(() => requestAnimationFrame(() => document.getElementById("search")?.focus()));
+        const focus = () => document.getElementById("search")?.focus();
+        if (place.view === "grid") focus();
+        else {
+          location.hash = grid;
+          // The grid has its field once it has been rendered.
+          setTimeout(() => requestAnimationFrame(() => setTimeout(focus)));
+        }
       } else return;
       event.preventDefault();
     };
