@@ -18,7 +18,7 @@ LOGGER := $$(test -t 2 && echo --logger rich emoprobe)
 # With --profile, Snakemake would also read profiles/default, which would take precedence.
 SNAKEMAKE := $(BIN)/snakemake --workflow-profile profiles/$(PROFILE) --configfile $(CONFIG) $(LOGGER)
 
-.PHONY: run doctor report watch deploy undeploy monitor push pull test docs lint format env env-dev bench gpu-check chaos calibrate check-texts lock schema clean
+.PHONY: run doctor report explorer watch deploy undeploy monitor push pull test docs lint format env env-dev bench gpu-check chaos calibrate check-texts lock schema clean
 
 run: env
 	@$(BIN)/python -m scripts.doctor --short --config $(CONFIG) >&2 || true
@@ -30,6 +30,10 @@ doctor: env
 
 report: env
 	$(SNAKEMAKE) --until report_experiment $(ARGS)
+
+# Bundle the page of the explorer from its sources; needs Node. What it shows is made by the target `explorer` of Snakemake.
+explorer: $(BIN)/python
+	$(BIN)/python -m scripts.bundle_explorer
 
 # Show a live view of a run, from any shell.
 watch: env

@@ -131,3 +131,27 @@ rule report_experiment:
         folder=experiment_folder,
     shell:
         "{params.script} --config {params.config} --experiment {params.folder:q} > {log:q} 2>&1"
+
+
+# A folder of scripts, of which the page is written last. It is read offline and has a link to the report and back.
+rule build_explorer:
+    """Write the explorer, which shows every conversation."""
+    input:
+        files_of("explorer_sources"),
+    output:
+        FILES.explorer,
+    log:
+        FILES.log("build_explorer"),
+    benchmark:
+        FILES.benchmark("build_explorer")
+    conda:
+        ENVIRONMENT
+    params:
+        script=script_command("build_explorer"),
+        config=config_file,
+        labels=trigger("labels"),
+        references=trigger("references"),
+        code=triggers.code("build_explorer"),
+        folder=experiment_folder,
+    shell:
+        "{params.script} --config {params.config} --experiment {params.folder:q} > {log:q} 2>&1"

@@ -36,6 +36,13 @@ rule figures:
     localrule: True
 
 
+rule explorer:
+    """The pages that show every conversation."""
+    input:
+        of_all("explorer"),
+    localrule: True
+
+
 rule report:
     """The reports, of the experiments and across them."""
     input:

@@ -77,7 +77,19 @@ FILLER = "filler"
 _FORMAT = re.compile(r"reformatted-[1-9]\d*")
 # Folders of an experiment that hold something other than a variant.
 RESERVED_NAMES = frozenset(
-    {"activations", "benchmarks", "features", "figures", "logs", "probes", "samples", "steering", "tables", "models"}
+    {
+        "activations",
+        "benchmarks",
+        "explorer",
+        "features",
+        "figures",
+        "logs",
+        "models",
+        "probes",
+        "samples",
+        "steering",
+        "tables",
+    }
 )
 NAME = r"^[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?$"
 MAX_NAME = 64

@@ -113,6 +113,11 @@ class Layout:
         """The report to read."""
         return self.root / "report.html"
 
+    @property
+    def explorer(self) -> Path:
+        """The page that shows every conversation; its scripts and data lie beside it."""
+        return self.root / "explorer" / "index.html"
+
     def sample(self, sample: str) -> Path:
         """One question with its gold answer."""
         return self.root / "samples" / f"{sample}.json"

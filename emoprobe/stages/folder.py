@@ -20,6 +20,7 @@ from emoprobe.results.activations import find_pairs as find_captured
 from emoprobe.results.layout import OUTCOMES, Layout
 from emoprobe.results.tables import write_table
 from emoprobe.stages.behaviour import analyze_behaviour
+from emoprobe.stages.explorer import write_explorer
 from emoprobe.stages.figures import draw
 from emoprobe.stages.report import write_report
 from emoprobe.stages.steering import analyze_steering
@@ -34,7 +35,7 @@ class NothingThereError(ValueError):
 
 
 def analyze_folder(folder: Path) -> Layout:
-    """Make tables, probes, figures and report inside a folder, from the trajectories and activations that are there.
+    """Make tables, probes, figures, explorer and report inside a folder, from the trajectories and activations there.
 
     What the folder does not say is unknown: without `experiment.yaml` every variant is known by its name alone. With
     one, trajectories that it does not contain are left out.
@@ -68,6 +69,7 @@ def analyze_folder(folder: Path) -> Layout:
     rules = [rule for rule in table_rules(config) if rule not in STEERING_RULES]
     rules += STEERING_RULES if _steering(config, layout) else ()
     draw(config, layout, rules=rules)
+    write_explorer(config, layout)
     write_report(config, layout, rules)
     return layout
 

@@ -145,7 +145,8 @@ class Targets:
     def before_push(self) -> list[Path]:
         """Return the files made from activations before they are pushed, so that they are read from the local disk."""
         steering = [] if self.steering is None else [Path(path) for path in self.steering.directions()]
-        return [self.layout.verified, *([self.layout.directions()] if self.config.has_probes else []), *steering]
+        directions = [self.layout.directions()] if self.config.has_probes else []
+        return [self.layout.verified, *self.explorer(), *directions, *steering]
 
     def tokens(self, names: Iterable[str] = ACTIVATION_FILES) -> list[str]:
         """Files of every folder of tokens."""
@@ -254,11 +255,22 @@ class Targets:
         """The report, as a page and as numbers."""
         return [self.layout.report, self.layout.report_html]
 
+    def explorer(self) -> list[Path]:
+        """The page that shows every conversation."""
+        return [self.layout.explorer]
+
+    def explorer_sources(self) -> list[Path]:
+        """The files that the explorer is made after; they come after all trajectories and activations."""
+        steering = [self.layout.table("steering")] if self.config.steering.enabled else []
+        directions = [self.layout.directions()] if self.config.has_probes else []
+        directions += [self.layout.feature_directions()] if self.config.features.enabled else []
+        return [self.layout.table("trajectories"), *steering, *directions]
+
     def everything(self) -> list[Path | str]:
         """Everything that a finished experiment has."""
         layout = self.layout
         described = [layout.resolved_yaml, layout.resolved_json, layout.metadata, layout.model]
-        concluded = [layout.plan, *self.report(), layout.verified]
+        concluded = [layout.plan, *self.report(), *self.explorer(), layout.verified]
         captured: list[Path | str] = [*self.manifest(), *self.activations([METADATA]), *self.tensors(), *self.copies()]
         directions = [layout.directions()] if self.config.has_probes else []
         steered: list[Path | str] = [] if self.steering is None else [*self.steering.directions(), *self.steered()]

@@ -39,6 +39,7 @@ CODE = {
     "draw_figures": ("emoprobe.stages.figures", "emoprobe.report.figures"),
     "tabulate_study": ("emoprobe.stages.study_table",),
     "report_study": ("emoprobe.stages.study", "emoprobe.report.study", "emoprobe.report.figures.study", *PAGES),
+    "build_explorer": ("emoprobe.stages.explorer", "emoprobe.explorer"),
     "report_experiment": ("emoprobe.stages.report", *PAGES),
 }
 # Versions of what costs a model's time, or decides what a model is asked. Raise one by hand where a change of the code

@@ -5,12 +5,25 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from tests.benchmarks import capture, first, generation, overhead, planning, probes, scale, slurm, steering, storage
+from tests.benchmarks import (
+    capture,
+    explorer,
+    first,
+    generation,
+    overhead,
+    planning,
+    probes,
+    scale,
+    slurm,
+    steering,
+    storage,
+)
 
 ALL: dict[str, Callable[[list[str]], None]] = {
     "scale": scale.run,
     "planning": planning.run,
     "probes": probes.run,
+    "explorer": explorer.run,
     "storage": storage.run,
     "capture": capture.run,
     "overhead": overhead.run,

@@ -19,7 +19,9 @@ from tests.conftest import VARIANTS
 from tests.workflow.pool import end_pool
 from tests.workspace import Workspace
 
-TABLES = {"tabulate_trajectories": 1, "analyze_behaviour": 1, "draw_figures": 1, "report_experiment": 1}
+TABLES = dict.fromkeys(
+    ("tabulate_trajectories", "analyze_behaviour", "draw_figures", "build_explorer", "report_experiment"), 1
+)
 CAPTURED = {"list_activations": 1, "verify": 1, "probe_activations": 1, "draw_probe_figures": 1}
 
 
@@ -99,7 +101,7 @@ def test_capture_settings_plan_no_trajectory(replayed: Workspace, capture: dict[
 
 def test_probe_settings_plan_probes_only(after: Callable[..., Workspace]) -> None:
     workspace = after(probes={"folds": 3})
-    probed = ("probe_activations", "draw_probe_figures", "report_experiment", "describe_experiment")
+    probed = ("probe_activations", "draw_probe_figures", "build_explorer", "report_experiment", "describe_experiment")
     assert workspace.planned() == dict.fromkeys(probed, 1)
 
 

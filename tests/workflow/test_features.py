@@ -21,8 +21,8 @@ NEUTRAL = [
     f"{word} stands near the road." for word in ("A house", "One tree", "The wall", "A bench", "A sign", "One post")
 ]
 REPORTED = {"report_experiment": 1}
-DRAWN = {"draw_feature_figures": 1, **REPORTED}
-COMPUTED = {"measure_autoencoders": 1, "analyze_features": 1, **DRAWN}
+ANALYZED = {"analyze_features": 1, "build_explorer": 1, "draw_feature_figures": 1, **REPORTED}
+COMPUTED = {"measure_autoencoders": 1, **ANALYZED}
 DESCRIBED = {"describe_experiment": 1}
 
 
@@ -112,8 +112,8 @@ def test_everything_is_there(finished: Workspace) -> None:
             {"autoencoder": {"width": 64, "k": 4, "steps": 30, "batch_tokens": 64, "seeds": 4}},
             {"train_autoencoder": 1, **COMPUTED},
         ),
-        ({"chosen": 2}, {"analyze_features": 1, **DRAWN}),
-        ({"contexts": 1}, {"analyze_features": 1, **DRAWN}),
+        ({"chosen": 2}, ANALYZED),
+        ({"contexts": 1}, ANALYZED),
         ({"evaluated": 3}, {"measure_autoencoders": 1, **REPORTED}),
     ],
 )

@@ -14,10 +14,10 @@ from emoprobe.results.tables import read_table
 from tests.conftest import VARIANTS
 from tests.workspace import Workspace, copy_of_code, jobs_in
 
-ANALYSIS = {"tabulate_trajectories": 1, "analyze_behaviour": 1, "draw_figures": 1, "report_experiment": 1}
+COMPARED = {"analyze_behaviour": 1, "draw_figures": 1, "report_experiment": 1}
+ANALYSIS = {"tabulate_trajectories": 1, "build_explorer": 1, **COMPARED}
 TABLES = {**ANALYSIS, "verify": 1}
 PLAN = {"plan_analysis": 1}
-COMPARED = {name: 1 for name in ANALYSIS if name != "tabulate_trajectories"}
 DESCRIBED = {"describe_experiment": 1, "report_experiment": 1}
 
 
@@ -99,6 +99,7 @@ CHANGED_CODE: dict[str, dict[str, int]] = {
     "analysis/paired_tests.py": COMPARED,
     "report/figures/behaviour.py": {"draw_figures": 1, "report_experiment": 1},
     "report/statements/behaviour.py": {"report_experiment": 1},
+    "explorer/search.py": {"build_explorer": 1},
     "analysis/probes/auroc.py": {},
     "results/atomic.py": {},
 }
@@ -185,6 +186,7 @@ LOST: list[tuple[list[str], dict[str, int], list[str]]] = [
     (["experiment_config.json"], DESCRIBED, []),
     (["verified.json"], {"verify": 1}, []),
     (["report.json"], {"report_experiment": 1}, []),
+    (["explorer/index.html"], {"build_explorer": 1}, []),
     (["tables/accuracy.parquet"], COMPARED, []),
 ]
 

@@ -30,7 +30,7 @@ VARIANTS = {
 # random direction on one of them.
 STEERED = 3 * (3 + 1 + 2) + 1
 # What follows from any steered trajectory.
-AFTER = {"tabulate_steering": 1, "verify": 1, "report_experiment": 1}
+AFTER = {"tabulate_steering": 1, "verify": 1, "build_explorer": 1, "report_experiment": 1}
 
 
 @pytest.fixture(scope="module")

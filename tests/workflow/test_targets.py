@@ -16,7 +16,7 @@ from tests.workspace import ROOT, Workspace
 
 def test_targets_are_listed(after: Callable[..., Workspace]) -> None:
     listed = dict(line.partition(" ")[::2] for line in after().run("--list-target-rules").splitlines())
-    targets = {"all", "trajectories", "activations", "tables", "figures", "report"}
+    targets = {"all", "trajectories", "activations", "tables", "figures", "report", "explorer"}
     assert targets <= set(listed)
     assert all(listed[name].strip("()") for name in targets)
 

@@ -36,7 +36,9 @@ EXEMPT = {
     "verify": "compares files with each other and says what is wrong",
     "push_activations": "copies bytes, and compares their hashes",
     "pull_activations": "copies bytes, and compares their hashes",
-    **dict.fromkeys(("all", "trajectories", "activations", "tables", "figures", "report"), "only names files"),
+    **dict.fromkeys(
+        ("all", "trajectories", "activations", "tables", "figures", "report", "explorer"), "only names files"
+    ),
 }
 # Only read the configuration, the questions and the model, which are parameters or inputs of the rules.
 READS = {"emoprobe.config.files", "emoprobe.steering.drawn"}

@@ -1,0 +1,136 @@
+"""The explorer's data: scripts that each hand one value to the page, as pages from a file system cannot fetch.
+
+`index.js` has what the first view shows. A page loads the others when it needs them: the conversations of some
+questions in `c0.js`, `c1.js` …, steered ones in `t0.js` …, projections of activations at positions in `a0.js` … and at
+tokens in `k0.js` …, the words to search in `s….js`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import groupby
+from typing import Any
+
+from emoprobe.analysis.contrasts import references_of
+from emoprobe.config.experiment import Config
+from emoprobe.explorer.conversations import Conversation, outcome, plain_rows, read_conversation
+from emoprobe.explorer.projections import Projections
+from emoprobe.explorer.scripts import MAX_BYTES, Pages, Scripts, Write
+from emoprobe.explorer.search import WordIndex
+from emoprobe.explorer.steered import Steered
+from emoprobe.explorer.tokens import TokenProjections
+from emoprobe.results.layout import Layout, draw_id
+from emoprobe.results.tables import read_table
+from emoprobe.results.trajectory import SampleFile
+
+
+def write_data(config: Config, layout: Layout, write: Write, limit: int = MAX_BYTES) -> None:
+    """Write the data of an experiment's explorer from its tables, trajectories and activations.
+
+    Args:
+        config: the experiment.
+        layout: its folder.
+        write: called with the name and the content of each script.
+        limit: bytes of all scripts together; what exceeds it is left out, and the page says so.
+
+    Raises:
+        DamagedError, ActivationError: a file is damaged; the message names it.
+    """
+    scripts = Scripts(write, limit)
+    rows = plain_rows(read_table(layout.root, "trajectories"))
+    variants = {name: place for place, name in enumerate(dict.fromkeys(row["variant"] for row in rows))}
+    questions = {name: place for place, name in enumerate(sorted({row["sample_id"] for row in rows}))}
+    rows.sort(key=lambda row: (questions[row["sample_id"]], row["draw"], variants[row["variant"]]))
+    samples = {name: _sample(layout, name) for name in questions}
+    words, pages = WordIndex(), Pages(scripts, "c", with_texts)
+    shown: list[dict[str, Any]] = []
+    number = 0
+    for name, group in groupby(rows, key=lambda row: row["sample_id"]):
+        place, entries, first = questions[name], [], None
+        for row in group:
+            first = first or row
+            folder = layout.pair(row["variant"], draw_id(name, row["draw"]))
+            conversation = read_conversation(folder, row, samples[name].choices)
+            words.add_row(number, conversation.texts())
+            entries.append((number, conversation))
+            number += 1
+        assert first is not None
+        words.add_question(place, first["question"] or "")
+        shown.append(_question(name, first, samples[name]))
+        pages.add(place, entries, sum(_size(conversation) for _, conversation in entries))
+    pages.flush()
+    left_out = [name for name, place in questions.items() if pages.places[place] < 0]
+    notes = [_left_out("conversations", left_out, len(questions))] if left_out else []
+    shards = words.shards()
+    searched = [name for name, entries in shards.items() if scripts.add(f"s{name}", entries)]
+    if len(searched) < len(shards):
+        notes.append(f"The index of words is incomplete, as the explorer is limited to {limit / 1e6:,.0f} MB.")
+    steered = Steered.read(layout, questions, samples)
+    inside = Projections.read(layout, rows, questions)
+    tokens = TokenProjections.read(layout, rows, questions)
+    index = {
+        "experiment": config.experiment.name,
+        "model": config.model.source if "source" in config.model.model_fields_set else None,
+        "variants": [[name, config.variants[name].valence if name in config.variants else None] for name in variants],
+        "references": [variants[name] for name in references_of(variants, config.analysis.references)],
+        "questions": shown,
+        "rows": _columns(rows, variants, questions),
+        "pages": [pages.places[place] for place in range(len(questions))],
+        "shards": searched,
+        "steering": steered.write(Pages(scripts, "t", with_texts), notes) if steered else None,
+        "inside": inside.write(Pages(scripts, "a"), scripts, notes) if inside else None,
+        "tokens": tokens.write(Pages(scripts, "k"), notes) if tokens else None,
+        "notes": notes,
+    }
+    scripts.add("index", index, needed=True)
+
+
+def with_texts(entries: Iterable[tuple[int, Conversation]]) -> dict[str, Any]:
+    """Return conversations as plain values, each text once."""
+    numbers: dict[str, int] = {}
+    rows = []
+    for number, conversation in entries:
+        messages = [message.values(numbers.setdefault(message.text, len(numbers))) for message in conversation.messages]
+        marks = {"r": conversation.response, "p": conversation.tone, "q": conversation.question}
+        marks["a"] = conversation.answer
+        known = {key: value for key, value in marks.items() if value is not None}
+        rows.append({"n": number, "m": messages, **known, "f": conversation.facts})
+    return {"texts": list(numbers), "rows": rows}
+
+
+def _size(conversation: Conversation) -> int:
+    return 300 + sum(len(message.text) + len(message.reasoning) for message in conversation.messages)
+
+
+def _sample(layout: Layout, name: str) -> SampleFile:
+    path = layout.sample(name)
+    return SampleFile.read(path) if path.exists() else SampleFile()
+
+
+def _question(name: str, row: dict[str, Any], sample: SampleFile) -> list[Any]:
+    """Id, text, gold answer, group and the options of a question."""
+    text = (row["question"] or "")[:2000]
+    return [name, text, row["gold"], row["group"], *([sample.choices] if sample.choices else [])]
+
+
+def _columns(rows: list[dict[str, Any]], variants: dict[str, int], questions: dict[str, int]) -> dict[str, Any]:
+    """Columns of the trajectories, one entry each: numbers in lists, letters in strings."""
+    answers: dict[str, int] = {}
+    extracted = ["" if row["extracted"] is None else row["extracted"][:40] for row in rows]
+    return {
+        "v": [variants[row["variant"]] for row in rows],
+        "q": [questions[row["sample_id"]] for row in rows],
+        "d": [row["draw"] for row in rows],
+        "o": "".join(map(outcome, rows)),
+        "t": "".join("1" if row["truncated"] else "0" for row in rows),
+        "k": [row["completion_tokens"] for row in rows],
+        "x": [answers.setdefault(text, len(answers)) for text in extracted],
+        "answers": list(answers),
+    }
+
+
+def _left_out(what: str, names: list[str], total: int) -> str:
+    return (
+        f"The {what} of {len(names):,} of {total:,} questions ({names[0]} to {names[-1]}) exceed the size limit of the "
+        "explorer and are only in the results folder."
+    )

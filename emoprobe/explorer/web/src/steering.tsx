@@ -1,0 +1,171 @@
+// Steering: one question and variant under each dose of a direction, side by side.
+
+import { useEffect, useMemo, useState } from "preact/hooks";
+import { steeringAddress, type SteeringPlace } from "./address";
+import { commonMessages, differencesOf, partsOf } from "./compare";
+import { ConversationColumn, MessageBlock } from "./conversation";
+import { type Conversation, type Experiment, loadPage, type Outcome, type Steering as SteeringIndex } from "./data";
+import { visible } from "./text";
+
+const NONE = "none";
+
+interface Props {
+  experiment: Experiment;
+  steering: SteeringIndex;
+  place: SteeringPlace;
+  thoughts: boolean;
+  diff: boolean;
+}
+
+export function Steering({ experiment, steering, place, thoughts, diff }: Props) {
+  const { questions } = experiment.index;
+  const pages = useMemo(() => new Map(steering.pages), [steering]);
+  const known = useMemo(() => [...new Set(steering.q)], [steering]);
+  // What the address leaves open, or names wrongly, is what comes first.
+  const pick = (options: string[], wanted: string) => (options.includes(wanted) ? wanted : (options[0] ?? ""));
+  const conditions = steering.conditions.filter(([family]) => family !== NONE);
+  const direction = pick(unique(conditions.map((each) => each[1])), place.direction);
+  const ofDirection = conditions.filter((each) => each[1] === direction);
+  const edit = pick(unique(ofDirection.map(editName)), place.edit);
+  const ofEdit = ofDirection.filter((each) => editName(each) === edit);
+  const layers = pick(unique(ofEdit.map((each) => `L${each[4]}`)), place.layers);
+  const variant = pick(steering.variants, place.variant);
+  const question = known.find((each) => questions[each][0] === place.sample) ?? known[0];
+  const [there, setThere] = useState<Map<number, Conversation> | string | undefined>();
+  const page = pages.get(question) ?? -1;
+
+  useEffect(() => {
+    let current = true;
+    if (page < 0) return;
+    loadPage(`t${page}`).then(
+      (found) => current && setThere(found),
+      (error: Error) => current && setThere(error.message),
+    );
+    return () => {
+      current = false;
+    };
+  }, [page]);
+
+  const rows: { row: number; dose: number; folder: string }[] = [];
+  for (let row = 0; row < steering.q.length; row++) {
+    if (steering.q[row] !== question || steering.variants[steering.v[row]] !== variant || steering.d[row] !== 1) continue;
+    const condition = steering.conditions[steering.c[row]];
+    const none = condition[0] === NONE;
+    if (!none && !(condition[1] === direction && editName(condition) === edit && `L${condition[4]}` === layers)) continue;
+    const folder = none ? NONE : `${direction}/${edit}/${layers}/d${condition[5]}`;
+    rows.push({ row, dose: none ? 0 : condition[5], folder: `steering/${folder}/${variant}/${questions[question][0]}` });
+  }
+  rows.sort((one, other) => one.dose - other.dose);
+
+  const id = questions[question][0];
+  const go = (change: Partial<SteeringPlace>) => {
+    location.hash = steeringAddress({ direction, edit, layers, dose: place.dose || "d0", variant, sample: id, ...change });
+  };
+  const at = known.indexOf(question);
+  const step = (by: number) => known[at + by] !== undefined && go({ sample: questions[known[at + by]][0] });
+
+  useEffect(() => {
+    const onKey = (event: KeyboardEvent) => {
+      const target = event.target as HTMLElement;
+      if (target.closest("input, select, textarea") || event.metaKey || event.ctrlKey || event.altKey) return;
+      if (event.key === "j" || event.key === "ArrowRight") step(1);
+      else if (event.key === "k" || event.key === "ArrowLeft") step(-1);
+      else return;
+      event.preventDefault();
+    };
+    document.addEventListener("keydown", onKey);
+    return () => document.removeEventListener("keydown", onKey);
+  });
+
+  const shown = rows.map((each) => ({ ...each, conversation: there instanceof Map ? there.get(each.row) : undefined }));
+  // Differences are marked against the unsteered answer.
+  const ordered = [...shown].sort((one, other) => Number(other.dose === 0) - Number(one.dose === 0));
+  const conversations = ordered.map((each) => each.conversation).filter((each) => each !== undefined);
+  const marks = diff ? differencesOf(conversations) : null;
+  const common = commonMessages(conversations);
+  const Pick = (props: { label: string; value: string; options: string[]; change(value: string): void }) => (
+    <label>
+      {props.label}{" "}
+      <select value={props.value} onChange={(event) => props.change(event.currentTarget.value)}>
+        {props.options.map((option) => (
+          <option value={option}>{visible(option)}</option>
+        ))}
+      </select>
+    </label>
+  );
+
+  return (
+    <main class="compare">
+      <div class="question-bar">
+        <div class="steps">
+          <button disabled={at <= 0} onClick={() => step(-1)} title="question before (k)" aria-label="question before">
+            ‹
+          </button>
+          <h2>{visible(id)}</h2>
+          <button disabled={at + 1 >= known.length} onClick={() => step(1)} title="next question (j)" aria-label="next question">
+            ›
+          </button>
+        </div>
+        <p class="asked" dir="auto">
+          {visible(questions[question][1])}
+        </p>
+        <p class="about">
+          gold answer <b>{visible(questions[question][2] ?? "unknown")}</b>
+        </p>
+      </div>
+      <div class="inside-controls">
+        <Pick label="direction" value={direction} options={unique(conditions.map((each) => each[1]))} change={(value) => go({ direction: value })} />
+        <Pick label="operation and phase" value={edit} options={unique(ofDirection.map(editName))} change={(value) => go({ edit: value })} />
+        <Pick label="layers" value={layers} options={unique(ofEdit.map((each) => `L${each[4]}`))} change={(value) => go({ layers: value })} />
+        <Pick label="variant" value={variant} options={steering.variants} change={(value) => go({ variant: value })} />
+        <p class="quiet">
+          Doses are in median norms of the residual stream at the layer; 0 is the unsteered model, which differences are
+          marked against.
+        </p>
+      </div>
+      {typeof there === "string" && <p class="nothing">{there}</p>}
+      {page < 0 && <p class="nothing">These conversations exceed the size limit of the explorer; read them in the results folder.</p>}
+      {common > 0 && (
+        <details class="opening">
+          <summary>
+            {common} {common === 1 ? "message" : "messages"} before, the same in all
+          </summary>
+          {conversations[0].messages.slice(0, common).map((message) => (
+            <MessageBlock message={message} marks={[]} response={false} thoughts={false} folder="" />
+          ))}
+        </details>
+      )}
+      <div class="columns many" style={{ "--columns": shown.length, "--parts": partsOf(conversations, common) }}>
+        {shown.map(({ row, dose, folder, conversation }) =>
+          conversation ? (
+            <ConversationColumn
+              key={folder}
+              conversation={conversation}
+              outcome={steering.o[row] as Outcome}
+              truncated={steering.t[row] === "1"}
+              gold={questions[question][2]}
+              draw={steering.d[row]}
+              draws={1}
+              folder={folder}
+              common={common}
+              different={marks?.get(conversation) ?? null}
+              differentTitle="differs from the unsteered answer"
+              thoughts={thoughts}
+              head={<h3 class={place.dose === `d${dose}` ? "chosen" : ""}>{dose === 0 ? "unsteered" : `dose ${dose}`}</h3>}
+            />
+          ) : (
+            <article class="column waiting" key={folder} />
+          ),
+        )}
+      </div>
+    </main>
+  );
+}
+
+function editName(condition: SteeringIndex["conditions"][number]): string {
+  return `${condition[2]}-${condition[3]}`;
+}
+
+function unique(names: string[]): string[] {
+  return [...new Set(names)];
+}
