@@ -497,7 +497,9 @@ def test_numbers_are_finite(value: float) -> None:
 
 
 def test_a_section_says_itself_whether_it_changes_results() -> None:
-    sections = {name: field.annotation for name, field in Config.model_fields.items() if name not in ("variants", "graders")}
+    sections = {
+        name: field.annotation for name, field in Config.model_fields.items() if name not in ("variants", "graders")
+    }
     assert all(isinstance(section, type) and issubclass(section, Section) for section in sections.values())
     execution = {name for name, section in sections.items() if not section.changes_results}  # type: ignore[union-attr]
     assert execution == EXECUTION == {"workers", "deploy", "storage"}
