@@ -24,7 +24,7 @@ from emoprobe.analysis.estimates import MIN_QUESTIONS, Estimates, Floats, differ
 from emoprobe.analysis.questions import Questions, Units
 from emoprobe.analysis.statistics import CONFIDENCE, LEVEL, holm
 from emoprobe.config.experiment import Config
-from emoprobe.config.science.graders import LogprobGrader
+from emoprobe.config.science.graders import LogprobGrader, name_of
 from emoprobe.config.section import CONTROL
 from emoprobe.graders.registry import GRADERS
 from emoprobe.results.catalogue import TABLES
@@ -79,9 +79,12 @@ def paired_tests(
 
 
 def outcomes_of(config: Config) -> dict[str, float | None]:
-    """Return the columns of the graders besides `number`, in their order, each with its margin of equivalence."""
+    """Return the numbers that graders give, in the order of the graders, each with its margin of equivalence."""
+    graders = [(GRADERS[name_of(entry)], entry) for entry in config.graders]
     return {
-        GRADERS[grader.name].column: grader.margin for grader in config.graders if isinstance(grader, LogprobGrader)
+        grader.column: entry.margin if isinstance(entry, LogprobGrader) else None
+        for grader, entry in graders
+        if grader.value == "number"
     }
 
 

@@ -94,7 +94,7 @@ def statements(
     """
     trajectories, tests = tables["trajectories"], tables["paired_tests"]
     margins = {PRIMARY_MEASURE: config.analysis.margin, **outcomes_of(config)}
-    measures = [GRADERS[name].column for name in config.grader_names]
+    measures = [column for name in config.grader_names if (column := GRADERS[name].column) in margins]
     first, secondary = (
         [
             statement

@@ -11,7 +11,7 @@ from pathlib import Path
 from emoprobe.config.experiment import Config
 from emoprobe.conversations.samples import captured_pairs, experiment_pairs, token_pairs
 from emoprobe.results.activation_folder import METADATA
-from emoprobe.results.layout import SCORES, Layout
+from emoprobe.results.layout import OUTCOMES, SCORES, Layout
 from emoprobe.results.record import DamagedError
 from emoprobe.results.trajectory import MESSAGES, STATE, AgentState
 from emoprobe.workflow.outcome import failed_jobs
@@ -63,8 +63,8 @@ class VariantProgress:
 class ExperimentProgress:
     """The files of one experiment, and what the last job failed to make, latest first, each with a reason.
 
-    `steered` and `scores` are of the steered trajectories, `tokens` the captures of every token; none in all where
-    nothing is steered, or no features are looked for.
+    `steered` and `scores` are of the steered trajectories, `tokens` the captures of every token, `outcomes` what
+    graders ask the model; none in all where nothing is steered, no features are looked for, or no grader does.
     """
 
     name: str
@@ -73,6 +73,7 @@ class ExperimentProgress:
     steered: FileCount = FileCount([], 0)
     scores: FileCount = FileCount([], 0)
     tokens: FileCount = FileCount([], 0)
+    outcomes: FileCount = FileCount([], 0)
 
     @property
     def trajectories(self) -> FileCount:
@@ -112,6 +113,7 @@ def snapshot(configs: Mapping[str, Config], results: Path, now: float | None = N
     steered = together(experiment.steered for experiment in experiments)
     scores = together(experiment.scores for experiment in experiments)
     tokens = together(experiment.tokens for experiment in experiments)
+    outcomes = together(experiment.outcomes for experiment in experiments)
     rates = trajectories.rate(now), activations.rate(now)
     # Nothing has been captured yet while trajectories are made: take it to go as fast, and steering as well.
     captures = rates[1] or rates[0]
@@ -124,6 +126,7 @@ def snapshot(configs: Mapping[str, Config], results: Path, now: float | None = N
         eta=_eta(
             [
                 (trajectories.left, rates[0]),
+                (outcomes.left, outcomes.rate(now) or rates[0]),
                 (activations.left, captures),
                 (steered.left, steering),
                 (scores.left, scores.rate(now) or steering),
@@ -131,7 +134,7 @@ def snapshot(configs: Mapping[str, Config], results: Path, now: float | None = N
             ]
         ),
         last_file=max(
-            (stamp for made in (trajectories, activations, steered, scores, tokens) for stamp in made.times),
+            (stamp for made in (trajectories, outcomes, activations, steered, scores, tokens) for stamp in made.times),
             default=None,
         ),
     )
@@ -155,6 +158,7 @@ def _experiment(config: Config, layout: Layout) -> ExperimentProgress:
         _made([folder / MESSAGES for folder in steered]),
         _made([folder / SCORES for folder in steered]),
         _made([layout.tokens(*pair) / METADATA for pair in token_pairs(config)]),
+        _made([layout.pair(*pair) / OUTCOMES for pair in pairs] if config.logprob is not None else []),
     )
 
 

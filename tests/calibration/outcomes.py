@@ -146,7 +146,8 @@ def _truth(world: World) -> np.ndarray:
     """The true difference of each tone, over all questions and texts that could be drawn."""
     chances, moves = np.array(world.kinds).T
     of_kinds = [_mean(world, shift + moves, world.text_deviation) @ chances for shift in world.shifts]
-    return np.array(of_kinds) - _mean(world, np.zeros(1), world.text_deviation)[0]
+    truth: np.ndarray = np.array(of_kinds) - _mean(world, np.zeros(1), world.text_deviation)[0]
+    return truth
 
 
 @dataclass(frozen=True)
@@ -234,7 +235,8 @@ def main() -> None:
             shifts = (shift, *(0.0,) * (tones - 1))
             points = 100 * float(_truth(World(8, shifts=shifts))[0])
             sizes = [needed(shifts, 1000, 1, correct=correct) for correct in (False, True)]
-            print(f"{shift:14.2f}  {points:19.1f}  {tones:6}  {sizes[0]!s:>7}  {sizes[1]!s:>8}", flush=True)
+            most_seen, few = (f"> {SIZES[-1]}" if size is None else str(size) for size in sizes[::-1])
+            print(f"{shift:14.2f}  {points:19.1f}  {tones:6}  {few:>7}  {most_seen:>8}", flush=True)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def test_p_gold_is_tested_for_every_contrast_in_families_of_its_own() -> None:
     assert len(primary) == 4
     assert primary["p_holm"].min() == pytest.approx(4 * primary["p"].min())
     assert own[["both", "gained", "lost", "neither", "p_equivalent"]].isna().all(axis=None)
-    row = own.loc["tone0", "filler"]
+    (row,) = own.loc[[("tone0", "filler")]].to_dict("records")
     assert row["low"] < 0.1 < row["high"] < 0.15
     said = {one.about: one for one in comparisons(tests, None, "p_gold")}
     assert said["p_gold:tone0-filler"].verdict == "different"
