@@ -9,6 +9,7 @@ from safetensors.numpy import save
 from emoprobe.analysis.probes.activation_source import folder_source
 from emoprobe.analysis.probes.all_probes import run_probes
 from emoprobe.config.experiment import Config
+from emoprobe.config.section import is_format
 from emoprobe.results import atomic
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.layout import Layout
@@ -22,6 +23,9 @@ def probe(config: Config, layout: Layout) -> None:
         ActivationError: a folder is damaged, or none has activations.
     """
     table = read_table(layout.root, "trajectories")
+    # Where one request answers and captures, there are also activations of further asks and of formats.
+    wanted = (table["draw"] <= config.generation.draws) & ~table["variant"].map(is_format).astype(bool)
+    table = table[wanted].reset_index(drop=True)
     findings = run_probes(table, folder_source(layout, table), config)
     directions = findings.directions
     names = {

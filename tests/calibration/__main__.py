@@ -36,6 +36,7 @@ def jobs(runs: int) -> dict[str, Callable[[], list[Row]]]:
         found[f"texts: {name}"] = partial(behaviour.rows, name, scene, runs, SEED)
     for name, scene in behaviour.asked_scenes().items():
         found[f"asks: {name}"] = partial(behaviour.rows, name, scene, runs, SEED)
+    found["asks: estimates"] = partial(_asked_rows, 5 * runs)
     for name, (scene, within) in behaviour.format_scenes().items():
         found[f"formats: {name}"] = partial(behaviour.format_rows, name, scene, within, runs, SEED)
     for name, scene in behaviour.dependent_scenes().items():
@@ -71,6 +72,10 @@ def _outcome_rows(world: str, runs: int) -> list[Row]:
 
 def _mixture_rows(mixture: str, runs: int) -> list[Row]:
     return list(mixtures.rows(mixture, runs, SEED))
+
+
+def _asked_rows(runs: int) -> list[Row]:
+    return list(mixtures.asked_rows(runs, SEED))
 
 
 def run(names: dict[str, Callable[[], list[Row]]], processes: int) -> Iterator[Row]:

@@ -5,6 +5,7 @@ Every run goes the way of the pipeline: a table of trajectories, the tables of t
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field, replace
@@ -12,13 +13,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 
 from emoprobe.analysis.behaviour import characteristics
+from emoprobe.analysis.estimates import Floats, difference
 from emoprobe.analysis.format_noise import format_noise
 from emoprobe.analysis.limits import own_noise
-from emoprobe.analysis.paired_tests import paired_tests
-from emoprobe.analysis.power import ACCURACY, PowerDesign, Simulation
-from emoprobe.analysis.statistics import LEVEL
+from emoprobe.analysis.paired_tests import Scope, paired_tests, verdict
+from emoprobe.analysis.power import ACCURACY, PowerDesign, Simulation, centre_of
+from emoprobe.analysis.statistics import LEVEL, holm
 from emoprobe.report.statements.behaviour import comparisons
 from tests.calibration.allowance import least, most
 from tests.calibration.rows import Row
@@ -380,35 +383,41 @@ def planted_rows(name: str, scene: Scene, comparison: str, runs: int, seed: int)
     return [Row("told", "different", name, runs, share_shown(scene, comparison, runs, seed), least(runs))]
 
 
-# The planned contrasts of config/config.yaml: six tones against six, and the hint, which has no valence, against filler.
-HINT = "tone12"
-DEFAULT_CONTRASTS = [["negative", "positive"], [HINT, "filler"]]
-
-
-def default_run(effect: float, difficulty: float = 1.0) -> Scene:
-    """The design of config/config.yaml: 64 questions, each with its own text, of which a third is solved.
-
-    Negative tones are below the positive ones by the effect, and the hint is below the filler.
-    """
-    solved = 1 / 3
-    tones = (solved - effect / 2,) * 6 + (solved + effect / 2,) * 6
-    return Scene(64, (*tones, solved - effect), solved, solved, texts=64, text_deviation=0.3, difficulty=difficulty)
-
-
 def default_rows(effect: float, runs: int, seed: int) -> list[Row]:
-    """How often each planned contrast of the default run has each verdict, where both differ by the effect."""
+    """How often each planned contrast of config/config.yaml has each verdict, where both differ by the effect.
+
+    There are 64 questions, each with its own text, of which a third is solved. Six negative tones are below six positive
+    ones by the effect, and the hint is below the filler. Many runs at once, through the estimates and verdicts alone.
+    """
+    questions, solved, deviation, difficulty = 64, 1 / 3, 0.3, 1.0
     generator = np.random.default_rng(seed)
-    said: Counter[tuple[str, str]] = Counter()
-    for _ in range(runs):
-        tests = paired_tests(simulate(default_run(effect), generator), MARGIN, [], DEFAULT_CONTRASTS)
-        said.update((one.about.removeprefix("accuracy:"), one.verdict) for one in comparisons(tests, MARGIN))
+    hard = generator.normal(0, difficulty, (runs, 1, questions))
+
+    def solves(accuracy: float, variants: int) -> Floats:
+        level = centre_of(accuracy, math.hypot(deviation, difficulty)) + hard
+        level = level + generator.normal(0, deviation, (runs, variants, questions))
+        return (generator.random(level.shape) < expit(level)).mean(axis=1)
+
+    contrasts = {
+        "negative-positive": solves(solved - effect / 2, 6) - solves(solved + effect / 2, 6),
+        "wrong_hint-filler": solves(solved - effect, 1) - solves(solved, 1),
+    }
+    estimates = [difference(each, None, None, MARGIN) for each in contrasts.values()]
+    p, p_equivalent = (
+        np.apply_along_axis(holm, 0, np.array([getattr(each, name) for each in estimates]))
+        for name in ("p", "p_equivalent")
+    )
     rows = []
-    for (contrast, verdict), count in sorted(said.items()):
-        world = f"default run, {100 * effect:g} points: {contrast}"
-        # What is described has no limit; where nothing differs, that nothing is called different has one.
-        false = verdict in DIFFERENT and not effect
-        share = count / runs
-        rows.append(Row("false" if false else "told", verdict, world, runs, share, most(runs) if false else 0.0))
+    for place, contrast in enumerate(contrasts):
+        pairs = zip(p[place], p_equivalent[place], strict=True)
+        said = Counter(str(verdict(one, other, Scope.TONE, True)) for one, other in pairs)
+        for kind, count in sorted(said.items()):
+            world = f"default run, {100 * effect:g} points: {contrast}"
+            # What is described has no limit; where nothing differs, that it is called different has one.
+            false = kind in DIFFERENT and not effect
+            rows.append(
+                Row("false" if false else "told", kind, world, runs, count / runs, most(runs) if false else 0.0)
+            )
     return rows
 
 

@@ -15,6 +15,7 @@ from emoprobe.analysis.estimates import Estimates, difference
 from emoprobe.analysis.power import centre_of
 from emoprobe.analysis.questions import TONE_TEXTS, units_of
 from emoprobe.analysis.statistics import LEVEL, holm
+from emoprobe.conversations.variants import text_shift
 from tests.calibration.allowance import least, most
 from tests.calibration.rows import Row
 
@@ -34,6 +35,15 @@ MIXTURES: dict[str, tuple[tuple[tuple[float, float], ...], float]] = {
 }
 DESIGNS = ((24, 96), (24, 1319), (32, 400), (64, 96), (64, 400), (64, 1319), (24, 24), (96, 96), (672, 672))
 TONES = (1, 4, 8)
+# Texts, questions, asks of the filler, deviation of the texts in logits.
+ASKED = (
+    (64, 64, 3, 0.0),
+    (64, 64, 3, 0.5),
+    (24, 400, 3, 0.5),
+    (64, 400, 2, 1.0),
+    (64, 1319, 3, 0.5),
+    (1728, 432, 3, 0.3),
+)
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,52 @@ def claims(mixture: str, texts: int, questions: int, tones: int, runs: int, seed
         chance = np.where(share > 0, level + share * (1 - level), level * (1 + share))
         answers = (generator.random((runs, questions)) < chance).astype(float)
         found.append(difference(answers - filler, *units.sides, MARGIN))
+    return _claims(found, truth)
+
+
+def asked_claims(texts: int, questions: int, asks: int, deviation: float, runs: int, seed: int) -> Claims:
+    """Simulate eight tones that do nothing against a filler that is asked several times.
+
+    Args:
+        texts: of each tone and of the filler.
+        questions: that each is asked.
+        asks: of the filler, each with another text.
+        deviation: of the texts of a variant, in logits.
+        runs: how many.
+        seed: of the simulation.
+    """
+    generator, index = np.random.default_rng(seed), np.arange(questions)
+    text = index % texts
+    theirs = (index[:, None] + np.array([text_shift(texts, ask) for ask in range(asks)])) % texts
+    units = units_of([text], theirs)
+    assert units is not None
+    level = centre_of(0.5, float(np.hypot(1.0, deviation))) + generator.normal(0, 1, (runs, questions))
+
+    def solved(labels: np.ndarray) -> np.ndarray:
+        moved = generator.normal(0, deviation, (runs, texts))[:, labels]
+        hard = level if labels.ndim == 1 else level[:, :, None]
+        return (generator.random(moved.shape) < expit(hard + moved)).astype(float)
+
+    filler = solved(theirs)
+    found: list[Estimates] = []
+    for _ in range(max(TONES)):
+        differences = solved(text)[:, :, None] - filler
+        observations = differences.mean(axis=-1) if units.asks == 1 else differences.reshape(runs, -1)
+        found.append(difference(observations, *units.sides, MARGIN))
+    return _claims(found, 0.0)
+
+
+def asked_rows(runs: int, seed: int) -> Iterator[Row]:
+    """Rows for designs in which the filler is asked several times."""
+    for texts, questions, asks, deviation in ASKED:
+        found = asked_claims(texts, questions, asks, deviation, runs, seed)
+        world = f"filler asked {asks} times, {texts} texts that differ by {deviation:g}, n = {questions}"
+        yield Row("false", "different of a tone", world, runs, found.different, most(runs))
+        yield Row("covered", "of a tone", world, runs, found.covered, least(runs, COVERAGE))
+
+
+def _claims(found: list[Estimates], truth: float) -> Claims:
+    """The shares of false claims of several tones, each with an estimate a run."""
     p, p_equivalent = (
         np.apply_along_axis(holm, 0, np.array([getattr(each, name) for each in found]))
         for name in ("p", "p_equivalent")

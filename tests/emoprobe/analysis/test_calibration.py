@@ -112,6 +112,13 @@ def test_p_gold_shows_the_same_shift_with_fewer_questions_than_accuracy() -> Non
     assert outcomes.power(world, 100, 1, correct=True) < 0.5
 
 
+def test_a_filler_that_is_asked_several_times_makes_no_false_claim() -> None:
+    """Where texts are shared between questions: questions alone as units reject this null in 70 % of runs."""
+    found = mixtures.asked_claims(24, 400, 3, 1.0, 200, seed=2)
+    assert found.different <= most(200)
+    assert found.covered >= least(200, mixtures.COVERAGE)
+
+
 def test_few_texts_make_no_claim_about_a_tone() -> None:
     with pytest.raises(ValueError, match="fewer than 24"):
         mixtures.claims("all alike", 23, 400, 4, 10, seed=2)

@@ -514,7 +514,8 @@ def test_arousal_changes_the_labels_alone_and_nothing_where_it_is_left_out() -> 
         parse_config(variants(joy={"text": "Ah!", "valence": "positive", **extra}))
         for extra in ({}, {"arousal": "high"})
     )
-    assert plain.described()["variants"]["joy"].keys() == plain.resolved()["variants"]["joy"].keys() - {"arousal"}
+    added = {"arousal", "asks", "template"}
+    assert plain.described()["variants"]["joy"].keys() == plain.resolved()["variants"]["joy"].keys() - added
     assert high.described()["variants"]["joy"]["arousal"] == "high"
     before, after = Triggers.of(plain), Triggers.of(high)
     assert {name for name, value in vars(before).items() if vars(after)[name] != value} == {"labels", "experiment"}

@@ -14,6 +14,7 @@ import pytest
 
 from emoprobe.analysis.behaviour import accuracy, consistency
 from emoprobe.analysis.contrasts import PlannedSides
+from emoprobe.analysis.format_noise import format_noise
 from emoprobe.analysis.limits import data_limits
 from emoprobe.analysis.looks import is_last, registered_looks, weight_of
 from emoprobe.analysis.paired_tests import paired_tests
@@ -296,3 +297,22 @@ def test_references_must_be_variants() -> None:
         config(analysis={"references": ["neutral"]})
     with pytest.raises(ConfigError, match="twice"):
         config(analysis={"references": ["filler", "filler"]})
+
+
+def test_format_noise_names_the_tones_within_and_shows_each_effect() -> None:
+    scene = Scene(400, (0.5, 0.75), formats=(0.5, 0.75), texts=10_000, asks=2)
+    table = simulate(scene, np.random.default_rng(3))
+    tests, formats = paired_tests(table, MARGIN), format_noise(table)
+    limits = data_limits(table, accuracy(table), tests, consistency(table), None, formats=formats)
+    text = {statement.about: statement.text for statement in notes(limits)}
+    assert "filler 2 times" in text["data:asks"]
+    effects = dict(re.findall(r"(tone\d) ([+-][\d.]+) \(at most", text["data:formats"]))
+    shown = tests[(tests["family"] == "primary")].set_index("variant")["difference"]
+    assert effects == {name: f"{100 * shown[name]:+.1f}" for name in ("tone0", "tone1")}
+    assert text["data:formats"].endswith("Within format noise: tone0.")
+    unlike = format_noise(table[table["variant"] != "reformatted-2"])
+    limits = data_limits(table, accuracy(table), tests, consistency(table), None, formats=unlike)
+    text = {statement.about: statement.text for statement in notes(limits)}
+    assert "none is shown to change it" in text["data:formats"]
+    assert text["data:formats"].endswith("No tone is shown to be within format noise.")
+    assert "data:formats" not in noted(Scene(24))

@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from emoprobe.config.files import parse_config
 from emoprobe.report.closing import summary_text
-from emoprobe.results.activation_folder import ActivationFolder
+from emoprobe.results.activation_folder import ActivationError, ActivationFolder
+from emoprobe.results.catalogue import TABLES
+from emoprobe.results.layout import Layout
 from emoprobe.results.statement import Statement
-from emoprobe.results.tables import read_table
+from emoprobe.results.tables import frame, read_table, write_table
 from emoprobe.results.trajectory import Trajectory
+from emoprobe.stages.probes import probe
 from scripts import analyze_folder
 from tests.emoprobe.stages import folders
 from tests.workspace import ROOT
@@ -208,3 +213,26 @@ def test_a_direction_of_a_few_texts_gets_no_verdict(tmp_path: Path, monkeypatch:
     (said,) = (one for one in analyze(layout.root, monkeypatch) if one.about == "steering:anger")
     assert said.verdict == "note"
     assert "it takes 24 texts to fit on, and the questions of the fitting half have 12" in said.text
+
+
+def test_probes_read_the_first_ask_of_tones_and_references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one request answers and captures, every trajectory has activations."""
+    rows = [
+        {"variant": variant, "sample_id": "s_1", "draw": draw}
+        for variant, draws in (("control", 2), ("filler", 6), ("reformatted-1", 2))
+        for draw in range(1, draws + 1)
+    ]
+    write_table(Layout(tmp_path), "trajectories", frame(TABLES["trajectories"], rows))
+    read: list[pd.DataFrame] = []
+
+    def source(_: Layout, table: pd.DataFrame) -> None:
+        read.append(table)
+        raise ActivationError("seen")
+
+    monkeypatch.setattr("emoprobe.stages.probes.folder_source", source)
+    config = parse_config({"generation": {"draws": 2, "temperature": 1.0}})
+    with pytest.raises(ActivationError, match="seen"):
+        probe(config, Layout(tmp_path))
+    assert read[0][["variant", "draw"]].to_numpy().tolist() == [
+        [name, draw] for name in ("control", "filler") for draw in (1, 2)
+    ]
