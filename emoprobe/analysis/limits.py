@@ -17,7 +17,7 @@ from scipy import stats
 
 from emoprobe.analysis.contrasts import MEASURES
 from emoprobe.analysis.looks import Looks
-from emoprobe.analysis.questions import TONE_TEXTS, Questions, unseen_share
+from emoprobe.analysis.questions import MIN_GROUPS, TONE_TEXTS, Questions, unseen_share
 from emoprobe.analysis.statistics import CONFIDENCE, LEVEL, POWER
 from emoprobe.analysis.trajectory_table import find_pairs
 from emoprobe.config.experiment import Config
@@ -229,11 +229,14 @@ def _references(tests: pd.DataFrame, accuracy: pd.DataFrame) -> list[Limit]:
 def _groups(trajectories: pd.DataFrame, tests: pd.DataFrame) -> list[Limit]:
     if "group" not in trajectories:
         return []
-    groups = trajectories[["sample_id", "group"]].drop_duplicates().dropna()["group"]
+    every = trajectories.drop_duplicates("sample_id")["group"]
+    groups = every.dropna()
     if not groups.duplicated().any():
         return []
     count = int(groups.nunique())
-    kind = LimitKind.GROUPS if tests["groups"].notna().any() else LimitKind.FEW_GROUPS
+    # Where there are too few, tests may still have copies of a question as groups.
+    enough = count + int(every.isna().sum()) >= MIN_GROUPS and tests["groups"].notna().any()
+    kind = LimitKind.GROUPS if enough else LimitKind.FEW_GROUPS
     return [Limit(kind, float(count), {"count": count})]
 
 

@@ -65,6 +65,11 @@ def unreachable(grid: SteeringGrid) -> Iterator[str]:
             f"in the fitting half (there are {min(texts[tone] for tone in few)}, those that go with the same text of "
             f"{grid.reference} counted once); give {grid.reference} and the tones more texts, or raise dataset.samples"
         )
+    if "probe" in config.steering.methods and grid.tones:
+        yield (
+            "steering.methods = 'probe': directions of probes get no verdict, as no control directions are fitted in "
+            "the same way; their effects are described"
+        )
     questions = min(steered, config.steering.controls.questions or steered)
     if questions < MIN_QUESTIONS:
         yield (

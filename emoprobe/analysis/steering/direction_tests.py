@@ -19,6 +19,9 @@ from emoprobe.analysis.steering.preregistration import LEAST_TEXTS, controls_nee
 from emoprobe.results.statement import Verdict
 
 FAR = 1e9
+# Weights of a probe are large where activations hardly vary. Where a model reads there, they do more than random
+# directions and differences of means do, whatever the labels.
+PROBE = "probe"
 # The noise is known from these questions alone: where the strong ones happen to be missing, both it and the effect look
 # small. Reckoned with 90 %, an effect is found with 80 % then as well.
 ASSURANCE = 0.9
@@ -137,6 +140,8 @@ def _reason(
     """Return why no verdict can be reached."""
     if not any(place.operation == "add" for place in grid.held[number]):
         return "nothing was added along it"
+    if grid.directions[number].family == PROBE:
+        return "no controls are fitted as a probe is: shuffled labels give differences of means alone"
     if texts == 0:
         return f"it takes {LEAST_TEXTS} texts to fit on, and it is not known that labels were shuffled over so many"
     if texts is not None and texts < LEAST_TEXTS:

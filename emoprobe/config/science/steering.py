@@ -127,7 +127,7 @@ class Steering(Section):
         ["diff_means"],
         min_length=1,
         description="`diff_means`: mean of the tone minus that of the primary reference; `probe`: weights of the "
-        "discriminant between them, as a comparison.",
+        "discriminant between them, described as a comparison without a verdict.",
     )
     files: Annotated[dict[str, DirectionFile], Extent] = Field(
         default_factory=dict, description="Name → direction from a file, such as a feature of an autoencoder."

@@ -199,12 +199,10 @@ def test_copies_of_a_question_are_one_unit() -> None:
     rows = paired_tests(table, 0.1)
     assert set(rows["unit"]) == {"groups"}
     assert set(rows["groups"].dropna()) == {8}
-    (note,) = notes(
-        limit
-        for limit in data_limits(table, accuracy(table), rows, consistency(table), None)
-        if limit.kind is LimitKind.REPEATED
-    )
+    limits = data_limits(two, accuracy(two), paired_tests(two, 0.1), consistency(two), None)
+    (note,) = notes(limit for limit in limits if limit.kind is LimitKind.REPEATED)
     assert note.text.startswith("8 questions come under several ids (32 in all).")
+    assert [limit.numbers["count"] for limit in limits if limit.kind is LimitKind.FEW_GROUPS] == [2]
 
 
 def test_what_counts_as_false() -> None:

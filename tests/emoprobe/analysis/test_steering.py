@@ -150,6 +150,19 @@ def test_a_direction_of_a_few_texts_reaches_no_verdict_and_eases_no_other() -> N
     assert "it is not known" in unknown["reason"]
 
 
+def test_a_probe_has_no_controls_of_its_kind() -> None:
+    world = World("probe", tones=1, shuffled=20)
+    generator = np.random.default_rng(3)
+    drawn = draw(world, generator)
+    drawn.plant(1, 2, -3.0)
+    steered = table(world, drawn, generator)
+    assert steering_tests(steered, LIMITS, TEXTS)["verdict"].tolist() == ["found"]
+    steered["family"] = steered["family"].replace("tone", "probe")
+    test = steering_tests(steered, LIMITS, TEXTS).iloc[0]
+    assert test["verdict"] == "note"
+    assert "no controls are fitted as a probe is" in test["reason"]
+
+
 def test_only_the_questions_of_the_controls_are_ranked() -> None:
     """An effect on questions that no control was asked is estimated, and not ranked."""
     world = World("few", questions=40, control_questions=12)

@@ -69,6 +69,11 @@ def test_a_plan_tells_of_too_few_texts(design: dict[str, Any], texts: int) -> No
     assert f"on directions of joy: it takes 24 texts in the fitting half (there are {texts}, " in told
 
 
+def test_a_plan_tells_that_probes_get_no_verdict() -> None:
+    (told,) = unreachable(grid(methods=["diff_means", "probe"]))
+    assert told.startswith("steering.methods = 'probe': directions of probes get no verdict")
+
+
 @pytest.mark.parametrize(
     ("controls", "words"),
     [
