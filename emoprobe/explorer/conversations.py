@@ -12,7 +12,7 @@ import pandas as pd
 
 from emoprobe.explorer.answers import answer_place
 from emoprobe.graders import grading
-from emoprobe.results.trajectory import AgentState, Message, Trajectory, message_text
+from emoprobe.results.trajectory import AgentState, Message, MessageSpans, Trajectory, message_text
 
 MAX_TEXT = 50_000
 MAX_EXTRACTED = 40
@@ -60,12 +60,12 @@ class Conversation:
     def texts(self) -> Iterator[str]:
         """Texts that are this conversation's, to search in: the tone's and the model's."""
         if self.tone is not None:
-            message, start, end = self.tone
-            yield self.messages[message].text[start:end]
-        first = 0 if self.response is None else self.response
-        for message in self.messages[first:] if self.response is not None else ():
-            yield message.text
-            yield message.reasoning
+            place, start, end = self.tone
+            yield self.messages[place].text[start:end]
+        if self.response is not None:
+            for message in self.messages[self.response :]:
+                yield message.text
+                yield message.reasoning
 
 
 def outcome(row: dict[str, Any]) -> str:
@@ -113,12 +113,12 @@ def read_conversation(folder: Path, row: dict[str, Any], choices: list[str] | No
             place = answer_place(completion, extracted, tuple(choices or ()))
             before = len(content) - len(completion)
             answer = None if place is None else (response, before + place[0], before + place[1])
-    spans = state.message_spans
+    spans = state.message_spans or MessageSpans()
     return Conversation(
         messages=messages,
         response=response,
-        tone=_inside(messages, spans and spans.prefix),
-        question=_inside(messages, spans and spans.question),
+        tone=_inside(messages, spans.prefix),
+        question=_inside(messages, spans.question),
         answer=_inside(messages, answer),
         facts=_facts(row, state, extracted, answered=response is not None),
     )

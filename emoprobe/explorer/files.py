@@ -7,6 +7,7 @@ tokens in `k0.js` …, the words to search in `s….js`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
@@ -39,11 +40,11 @@ def write_data(config: Config, layout: Layout, write: Write, limit: int = MAX_BY
     scripts = Scripts(write, limit)
     rows = plain_rows(read_table(layout.root, "trajectories"))
     variants = {name: place for place, name in enumerate(dict.fromkeys(row["variant"] for row in rows))}
-    questions = {name: place for place, name in enumerate(sorted({row["sample_id"] for row in rows}))}
+    questions = {name: place for place, name in enumerate(sorted({row["sample_id"] for row in rows}, key=_natural))}
     rows.sort(key=lambda row: (questions[row["sample_id"]], row["draw"], variants[row["variant"]]))
     samples = {name: _sample(layout, name) for name in questions}
     words, pages = WordIndex(), Pages(scripts, "c", with_texts)
-    shown: list[dict[str, Any]] = []
+    shown: list[list[Any]] = []
     number = 0
     for name, group in groupby(rows, key=lambda row: row["sample_id"]):
         place, entries, first = questions[name], [], None
@@ -100,6 +101,12 @@ def with_texts(entries: Iterable[tuple[int, Conversation]]) -> dict[str, Any]:
 
 def _size(conversation: Conversation) -> int:
     return 300 + sum(len(message.text) + len(message.reasoning) for message in conversation.messages)
+
+
+def _natural(name: str) -> tuple[str, int, str]:
+    """A key that orders names by the number at their end."""
+    match = re.fullmatch(r"(.*?)(\d{1,18})", name, re.ASCII | re.DOTALL)
+    return (match[1], int(match[2]), name) if match else (name, 0, name)
 
 
 def _sample(layout: Layout, name: str) -> SampleFile:

@@ -62,7 +62,9 @@ class Projections:
         if not layout.directions().exists():
             return None
         chosen, _ = chosen_directions(layout)
-        pairs, keys, captured = [], [], []
+        pairs: list[tuple[str, str]] = []
+        keys: list[tuple[int, int]] = []
+        captured: list[ActivationMetadata] = []
         for number, row in enumerate(rows):
             pair = row["variant"], draw_id(row["sample_id"], row["draw"])
             if (layout.activations(*pair) / METADATA).exists():
@@ -95,7 +97,7 @@ class Projections:
         """Write the projections; return what the index says of them."""
         numbered = zip(self.keys, self.values, self.spans, strict=True)
         for question, group in groupby(numbered, key=lambda entry: entry[0][1]):
-            entries = [[key[0], base64.b64encode(values.tobytes()).decode(), spans] for key, values, spans in group]
+            entries = [(key[0], base64.b64encode(values.tobytes()).decode(), spans) for key, values, spans in group]
             pages.add(question, entries, sum(len(entry[1]) for entry in entries))
         pages.flush()
         if any(place < 0 for place in pages.places.values()):
@@ -136,17 +138,15 @@ def chosen_directions(layout: Layout) -> tuple[list[ShownDirection], list[int]]:
         for number, vectors in rows:
             if vectors.any():
                 parts.setdefault((kind, number), {})[point, position] = vectors
-    named = {
+    named: dict[tuple[str, int | None], tuple[str, str]] = {
         ("valence", None): ("valence", "mean of the positive minus mean of the negative tones"),
         ("probe/valence", 0): ("valence (probe)", "weights of the probe for positive against negative tones"),
         ("probe/correct", 0): ("correct (probe)", "weights of the probe for right against wrong answers"),
     }
-    tones = {
-        ("diff_means", place): (name, f"mean of {name} minus mean of {reference}")
-        for place, name in enumerate(variants)
-    }
-    found = [(*said, parts[key]) for key, said in {**named, **tones}.items() if key in parts]
-    return [ShownDirection(*entry) for entry in found[:MAX_DIRECTIONS]], json.loads(said.get("layers", "[]"))
+    for place, name in enumerate(variants):
+        named["diff_means", place] = name, f"mean of {name} minus mean of {reference}"
+    found = [ShownDirection(*words, parts[key]) for key, words in named.items() if key in parts]
+    return found[:MAX_DIRECTIONS], json.loads(said.get("layers", "[]"))
 
 
 def _project(

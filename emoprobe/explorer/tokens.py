@@ -88,7 +88,7 @@ class TokenProjections:
         """Write the projections; return what the index says of them."""
         numbered = zip(self.keys, self.values, self.texts, strict=True)
         for question, group in groupby(numbered, key=lambda entry: entry[0][1]):
-            entries = [[key[0], base64.b64encode(values.tobytes()).decode(), texts] for key, values, texts in group]
+            entries = [(key[0], base64.b64encode(values.tobytes()).decode(), texts) for key, values, texts in group]
             pages.add(question, entries, sum(len(entry[1]) + 8 * len(entry[2]) for entry in entries))
         pages.flush()
         if any(place < 0 for place in pages.places.values()):

@@ -25,7 +25,11 @@ def write_explorer(config: Config, layout: Layout) -> None:
     layout.explorer.unlink(missing_ok=True)
     shutil.rmtree(data, ignore_errors=True)
     data.mkdir(parents=True)
-    write_data(config, layout, lambda name, content: (data / name).write_text(content, encoding="utf-8"))
+
+    def write(name: str, content: str) -> None:
+        (data / name).write_text(content, encoding="utf-8")
+
+    write_data(config, layout, write)
     for asset in sorted(ASSETS.iterdir()):
         if asset.name != layout.explorer.name:
             atomic.write_bytes(layout.explorer.parent / asset.name, asset.read_bytes())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save, save_file
@@ -114,7 +115,10 @@ def _trajectory(variant: str, number: int, question: str) -> Trajectory:
         timing=Timing(started="2026-01-01T00:00:00.000+00:00", seconds=1.5),
     )
     tools = [{"id": "1", "type": "function", "function": {"name": "add", "arguments": f'{{"a": {number}}}'}}]
-    called = [{"role": "assistant", "content": "", "tool_calls": tools}, {"role": "tool", "content": str(2 * number)}]
+    called: list[dict[str, Any]] = [
+        {"role": "assistant", "content": "", "tool_calls": tools},
+        {"role": "tool", "content": str(2 * number)},
+    ]
     turns = called if variant == ODD else []
     if (variant, f"q_{number:04d}") == HOSTILE:
         turns = [{"role": "tool", "content": LONG_LINE}]
@@ -130,13 +134,15 @@ def activations() -> dict[tuple[str, str], np.ndarray]:
 
 def token_values(pair: tuple[str, str]) -> np.ndarray:
     """(tokens, d)."""
-    return np.random.default_rng(len(pair[0]) + int(pair[1][-1])).normal(size=(TOKENS, D)).astype(np.float32)
+    values = np.random.default_rng(len(pair[0]) + int(pair[1][-1])).normal(size=(TOKENS, D))
+    return values.astype(np.float32)
 
 
 def direction(position: str) -> np.ndarray:
     """(layers, d): the direction of joy at a position."""
     vectors = np.random.default_rng(POSITIONS.index(position) + 1).normal(size=(len(LAYERS), D))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    unit: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit.astype(np.float32)
 
 
 def _capture(layout: Layout) -> None:
@@ -167,7 +173,9 @@ def _capture(layout: Layout) -> None:
                 token_ids=list(range(TOKENS)), shapes={"resid_post": [1, TOKENS, D]},
             ).values(),
         )  # fmt: skip
-    atomic.write_bytes(layout.feature_directions(), save({"feature-7": FEATURE, "feature-7.norm": np.float32([1])}))
+    atomic.write_bytes(
+        layout.feature_directions(), save({"feature-7": FEATURE, "feature-7.norm": np.ones(1, dtype=np.float32)})
+    )
     tensors = {}
     for position in POSITIONS:
         joy = direction(position)
