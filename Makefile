@@ -18,7 +18,7 @@ LOGGER := $$(test -t 2 && echo --logger rich emoprobe)
 # With --profile, Snakemake would also read profiles/default, which would take precedence.
 SNAKEMAKE := $(BIN)/snakemake --workflow-profile profiles/$(PROFILE) --configfile $(CONFIG) $(LOGGER)
 
-.PHONY: run doctor report explorer watch deploy undeploy monitor push pull test docs lint format env env-dev bench gpu-check chaos calibrate check-texts lock schema clean
+.PHONY: run doctor report explorer watch deploy undeploy monitor push pull test docs lint format env interpreter env-dev bench gpu-check chaos calibrate check-texts lock schema clean
 
 run: env
 	@$(BIN)/python -m scripts.doctor --short --config $(CONFIG) >&2 || true
@@ -49,6 +49,10 @@ push pull: env
 
 # Install the packages that a run needs, and emoprobe.
 env: $(VENV)/installed-$(HARDWARE) $(VENV)/installed-emoprobe-$(VERSION)
+
+# Print the interpreter of that environment.
+interpreter:
+	@echo $(CURDIR)/$(BIN)/python
 
 # Also install the packages for tests and linting.
 env-dev: env $(VENV)/installed-dev

@@ -12,7 +12,7 @@ from emoprobe.config.science.capture import RESID_POST, Capture
 from emoprobe.conversations.rendering import PromptError, Renderer
 from emoprobe.conversations.variants import VariantError
 from emoprobe.models.placement import PlacementError
-from emoprobe.models.resolved import resolve
+from emoprobe.models.resolved import memory_warning, resolve, with_values
 from emoprobe.models.server_hardware import ServerHardware
 from emoprobe.models.source import EMBEDDED, ModelCard, ModelError, check_capture, prepare, tokenizer_directory
 from emoprobe.results import atomic
@@ -66,7 +66,7 @@ def with_resolved(config: Config, card: ModelCard, root: Path) -> ModelCard:
     Where only the card was lost, the values that the metadata keep are taken again.
 
     Raises:
-        PlacementError: the model does not fit on the servers' GPUs.
+        PlacementError: the model does not fit into the memory of the servers' hardware.
     """
     directory = tokenizer_directory(card)
     values = resolve(config, directory, ServerHardware.of(config))
@@ -75,7 +75,12 @@ def with_resolved(config: Config, card: ModelCard, root: Path) -> ModelCard:
         kept = described["resolved"] if described["sha256"] == card.sha256 else {}
     except (OSError, ValueError, KeyError, TypeError):
         kept = {}
-    return replace(card, resolved={key: kept.get(key, value) for key, value in values.items()} or None)
+    resolved = {key: kept.get(key, value) for key, value in values.items()}
+    if config.model.source != EMBEDDED:
+        warning = memory_warning(config, directory, str(with_values(config, resolved).model.dtype))
+        if warning is not None:
+            print(warning, file=sys.stderr)
+    return replace(card, resolved=resolved or None)
 
 
 def main() -> None:

@@ -154,3 +154,13 @@ def visible(chosen: str | None) -> list[str]:
     if chosen is not None:
         return [name for name in chosen.split(",") if name]
     return [gpu.index for gpu in gpus()]
+
+
+def machine_memory() -> int:
+    """Return the bytes of memory that processes of this machine, or of its container, may use."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+    except OSError:
+        return memory
+    return min(memory, int(limit)) if limit.isdigit() else memory

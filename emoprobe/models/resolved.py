@@ -11,7 +11,8 @@ from typing import Any
 
 from emoprobe.config.experiment import Config
 from emoprobe.models.footprint import Footprint
-from emoprobe.models.placement import ALONE, Placement, ServerNeeds, Sharing, place
+from emoprobe.models.hardware import machine_memory
+from emoprobe.models.placement import ALONE, Placement, PlacementError, ServerNeeds, Sharing, place
 from emoprobe.models.server_hardware import ServerHardware
 from emoprobe.models.settings import quantisation, read_settings
 from emoprobe.models.source import ModelCard
@@ -139,6 +140,43 @@ def placed(
         tensor_parallel=engine.tensor_parallel if isinstance(engine.tensor_parallel, int) else None,
         gpu_memory=workers.gpu_memory if isinstance(workers.gpu_memory, float) else None,
     )
+
+
+def memory_warning(config: Config, directory: Path, dtype: str) -> str | None:
+    """Compare the memory that a model needs with that of the GPUs, or of this machine where its servers use CPUs.
+
+    Args:
+        config: the experiment.
+        directory: of the model.
+        dtype: of the computation.
+
+    Returns:
+        A warning where the weights of all servers together exceed the memory of this machine, else None.
+
+    Raises:
+        PlacementError: the model does not fit.
+    """
+    servers, kinds = ServerHardware.of(config, started=True), kinds_here(config)
+    if not kinds or servers.kind is None:
+        return None
+    if servers.kind == "gpu":
+        placed(config, directory, servers, dtype)
+        return None
+    size = None if config.workers.slurm or config.deploy.backend else Footprint.of(directory, dtype)
+    if size is None:
+        return None
+    each = {"vllm": size.weights, "nnsight": size.loaded}
+    largest, memory = max(each[kind] for kind in kinds), machine_memory()
+    total = config.workers.count * sum(each[kind] for kind in kinds)
+    if total <= memory:
+        return None
+    text = (
+        f"model.source: the weights take {largest / 1e9:.1f} GB in {dtype}, {total / 1e9:.1f} GB in all servers of "
+        f"this machine, which has {memory / 1e9:.1f} GB of memory; choose a smaller model or type, or another machine"
+    )
+    if largest > memory:
+        raise PlacementError(text)
+    return text
 
 
 def kinds_here(config: Config) -> list[str]:

@@ -187,13 +187,13 @@ class Site:
         self.host.unpack(packed(CODE, SENT), f"{self.folder}/code")
 
     def install(self) -> str:
-        """Install the lock that fits the machine, as far as it is not; return the interpreter."""
-        self.host.run(
-            f'PATH="$HOME/.local/bin:$PATH" PIP_NO_CACHE_DIR=1 make -C {self.path("code")} VENV=.venv env',
-            seconds=None,
-            shown=True,
-        )
-        return f"{self.folder}/code/.venv/bin/python"
+        """Install the lock that fits the machine, as far as it is not; return the interpreter.
+
+        Each hardware has an environment: machines with and without a GPU may share the folder.
+        """
+        make = f"env -u VENV -u HARDWARE make -C {self.path('code')}"
+        self.host.run(f'PATH="$HOME/.local/bin:$PATH" PIP_NO_CACHE_DIR=1 {make} env', seconds=None, shown=True)
+        return self.host.run(f"{make} -s --no-print-directory interpreter").strip()
 
     def send_model(self, source: Path, name: str) -> None:
         """Send the files of a model's directory, unless they are there."""

@@ -39,7 +39,7 @@ class Engine(Section):
     )
     batch_invariant: Annotated[Auto | bool, Added] = Field(
         "auto",
-        description="Kernels whose answers do not depend on the batch, 20 to 60 % slower on a GPU; `auto`: where GPU "
+        description="Kernels whose answers do not depend on the batch, slower on a GPU; `auto`: where GPU "
         "and model have them; true: refuse to start where they have not.",
     )
     extra_args: Annotated[list[str], Hidden] = Field(

@@ -11,6 +11,9 @@ import pytest
 from emoprobe.config.files import parse_config
 from emoprobe.conversations.lengths import needed_length
 from emoprobe.conversations.rendering import Renderer
+from emoprobe.models import resolved
+from emoprobe.models.footprint import Footprint
+from emoprobe.models.placement import PlacementError
 from emoprobe.models.resolved import ResolveError, as_made, pinned, resolve, with_values
 from emoprobe.models.server_hardware import ServerHardware
 from emoprobe.models.source import ModelCard
@@ -171,3 +174,27 @@ def test_the_context_holds_every_prompt_and_its_completion(tmp_path: Path) -> No
     assert needed_length(config, renderer, samples(4000), None) == 8192
     assert needed_length(config, renderer, samples(4000), 5000) == 5000
     assert needed_length(config, renderer, samples(10), 512) == 512
+
+
+def test_a_model_that_memory_cannot_hold_is_refused_before_anything_is_generated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    card, config = ModelCard("m", str(QWEN), None, "0", 64), parse_config({"model": {"source": "./m"}})
+    size = Footprint.of(QWEN, "float32")
+    assert size is not None
+    for memory, warns in ((2 * size.loaded, False), (2 * size.loaded - 1, True), (size.loaded, True)):
+        monkeypatch.setattr(resolved, "machine_memory", lambda memory=memory: memory)
+        assert with_resolved(config, card, tmp_path).resolved
+        said = capsys.readouterr().err
+        assert ("in all servers of this machine" in said) == warns, said
+    monkeypatch.setattr(resolved, "machine_memory", lambda: size.loaded - 1)
+    with pytest.raises(PlacementError, match=r"the weights take 2\.4 GB in float32, 4\.8 GB in all servers .* choose"):
+        with_resolved(config, card, tmp_path)
+    elsewhere = parse_config({"model": {"source": "./m"}, "workers": {"slurm": [{"partition": "a"}]}})
+    assert with_resolved(elsewhere, card, tmp_path).resolved
+    # What the user has chosen, `auto` need not decide: it is checked all the same.
+    monkeypatch.setattr(ServerHardware, "of_this_machine", lambda: ServerHardware("gpu", (4.0,), (9, 0)))
+    chosen = parse_config({"model": {"source": "./m"}, "generation": {"engine": {"tensor_parallel": 1}}})
+    with pytest.raises(PlacementError, match="does not fit"):
+        with_resolved(chosen, card, tmp_path)

@@ -434,6 +434,15 @@ def test_the_lock_is_installed_there_once(sshd: Sshd, tmp_path: Path) -> None:
     site.send_code()
     site.install()
     assert len(asked.read_text().splitlines()) == 2
+    # The folder is now used by a machine of the other hardware: its packages go elsewhere.
+    (installed,) = python.parents[1].glob("installed-c*")
+    other = {"installed-cpu": "installed-cuda", "installed-cuda": "installed-cpu"}[installed.name]
+    installed.rename(installed.with_name(other))
+    beside = tmp_path / f"deployed/code/.venv-{installed.name.removeprefix('installed-')}/bin/python"
+    beside.parent.mkdir(parents=True)
+    shutil.copy(python, beside)
+    assert site.install() == str(beside)
+    assert len(asked.read_text().splitlines()) == 4
 
 
 def test_a_machine_that_cannot_be_reached_is_told(sshd: Sshd, tmp_path: Path) -> None:
