@@ -28,8 +28,8 @@ from emoprobe.results.layout import (
 )
 from emoprobe.results.verification import check_records
 from emoprobe.workflow.model_checks import thinking_lines
-from emoprobe.workflow.steered import SteeredTargets
 from emoprobe.workflow.probe_checks import inseparable
+from emoprobe.workflow.steered import SteeredTargets
 from emoprobe.workflow.steering_checks import unreachable
 
 # Kind of target → what each part of its name is, and the key that turns the kind on, where one does.
