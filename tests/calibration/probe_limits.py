@@ -1,0 +1,104 @@
+"""The limits of the probes' verdicts: how far tones may differ in a confound, and how few questions may be mixed.
+
+`python -m tests.calibration.probe_limits confounds 400` prints the share of false findings of valence by inflation of
+the variance, and `… within 400` that of findings within questions by the number of questions with both outcomes. These
+set `MOST_INFLATION` and `LEAST_MIXED`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pandas as pd
+import torch
+
+from emoprobe.analysis.probes.all_probes import run_probes
+from emoprobe.analysis.probes.confounds import inflation
+from emoprobe.analysis.probes.discriminant import Cells, variant_moments
+from emoprobe.analysis.probes.position import positions_of
+from emoprobe.analysis.probes.row_codes import RowCodes
+from emoprobe.analysis.probes.valence import probe_valence
+from emoprobe.analysis.statistics import LEVEL
+from emoprobe.conversations.variants import variant_texts
+from tests.calibration import probes
+from tests.emoprobe.analysis import synthetic
+
+D = 200
+PERMUTATIONS = 199
+
+
+def false_valence(run: int) -> dict[str, float]:
+    """Return the p of a run in which activations hold the number of prompt tokens alone, whatever the inflation."""
+    generator = np.random.default_rng([run, D])
+    variants = synthetic.AROUSED if run % 2 else synthetic.BALANCED
+    draw = probes.start(generator, int(generator.choice([24, 60])), 1, PERMUTATIONS, variants)
+    more = int(generator.integers(0, 3))
+    texts = {
+        name: probes._texts(generator, name, more if valence == "negative" else 0)
+        for name, valence in variants.items()
+        if name != "control"
+    }
+    draw.settings = synthetic.config(variants, texts, targets=["valence"], permutations=PERMUTATIONS)
+    draw.prompt()
+    table, direction = draw.table, generator.normal(size=D)
+    activations = generator.normal(size=(len(table), D))
+    activations += np.outer(table["prompt_tokens"].to_numpy(dtype=float) / 2, direction)
+    design = RowCodes.of(table, draw.settings)
+    placed = [
+        "" if pd.isna(text) else variant_texts(draw.settings, name)[int(text)]
+        for name, text in zip(table["variant"], table["paraphrase"], strict=True)
+    ]
+    empty = {"last_prompt": np.zeros(len(table), dtype=bool)}
+    (position,) = positions_of(table, placed, design, empty, draw.settings.probes)
+    valence = position.valence
+    assert valence is not None
+    assert valence.confounds is not None
+    cells = Cells.of(torch.from_numpy(activations.astype(np.float32))[None])
+    moments = variant_moments(cells, position.design, draw.settings.probes.shrinkage)
+    permuted = probe_valence(cells, valence, moments).permuted[0]
+    columns = valence.confounds.features
+    largest = max(inflation(each, valence.codes, valence.signs) for each in (columns, *columns.T[:, :, None]))
+    return {"by": largest, "found": float((permuted >= permuted[0] - 1e-6).mean() <= LEVEL)}
+
+
+def within(run: int, effect: float) -> dict[str, float]:
+    """Return whether the test within questions rejects where right answers lie `effect` deviations from wrong ones."""
+    generator = np.random.default_rng([run, D])
+    draw = probes.start(generator, 24, 1, PERMUTATIONS)
+    mixed = generator.permutation(24)[: int(generator.integers(4, 21))]
+    question = draw.codes("sample_id")
+    draw.answer(np.where(np.isin(question, mixed), 0.0, 20.0))
+    direction = generator.normal(size=D)
+    right = draw.table["correct"].to_numpy(dtype=float) - 0.5
+    activations = generator.normal(size=(len(right), D))
+    activations += effect * np.outer(right, direction / np.linalg.norm(direction))
+    source = synthetic.source(draw.table, 1, D, run, None, ("response_mean",))
+    block = {"response_mean": activations[:, None].astype(np.float32)}
+    settings = draw.settings.model_copy(
+        update={"probes": draw.settings.probes.model_copy(update={"targets": ["correct"], "min_per_class": 1})}
+    )
+    found = run_probes(draw.table, type(source)(**{**vars(source), "load": lambda *_: block}), settings)
+    (test,) = (row for row in found.tests if row["target"] == "correct_within")
+    return {"by": float(test["units"]), "found": float(test.get("p", 1.0) <= LEVEL)}
+
+
+def main(kind: str, runs: int) -> None:
+    """Print shares by the quantity that a limit is set on."""
+    torch.set_num_threads(1)
+    if kind == "confounds":
+        rows, edges = [false_valence(run) for run in range(runs)], [0, 0.05, 0.1, 0.15, 0.25, 0.5, np.inf]
+        print(_shares(rows, edges))
+    else:
+        for effect in (0.0, 4.0):
+            print(f"effect {effect}\n{_shares([within(run, effect) for run in range(runs)], [0, 5, 8, 11, 14, 24])}")
+
+
+def _shares(rows: list[dict[str, float]], edges: list[float]) -> str:
+    frame = pd.DataFrame(rows)
+    shares = frame.groupby(pd.cut(frame["by"], edges), observed=True)["found"].agg(["mean", "size"])
+    return str(shares.round(3).to_string())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
