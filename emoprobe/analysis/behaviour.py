@@ -144,7 +144,8 @@ def _compared(questions: Questions, measure: str, name: str, reference: str) -> 
     def pair(filling: tuple[float | None, float | None], asks: int) -> Floats:
         first, second = filling
         ours, theirs = questions.values(measure, first, asks), questions.values(measure, second, asks)
-        return ours[places[0]] - theirs[places[1]]
+        apart: Floats = ours[places[0]] - theirs[places[1]]
+        return apart
 
     groups, skewed = units.repeated(questions.groups), bool(units.divisions)
     estimate = whichever(

@@ -396,7 +396,8 @@ def default_rows(effect: float, runs: int, seed: int) -> list[Row]:
     def solves(accuracy: float, variants: int) -> Floats:
         level = centre_of(accuracy, math.hypot(deviation, difficulty)) + hard
         level = level + generator.normal(0, deviation, (runs, variants, questions))
-        return (generator.random(level.shape) < expit(level)).mean(axis=1)
+        shares: Floats = (generator.random(level.shape) < expit(level)).mean(axis=1)
+        return shares
 
     contrasts = {
         "negative-positive": solves(solved - effect / 2, 6) - solves(solved + effect / 2, 6),

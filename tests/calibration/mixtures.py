@@ -108,7 +108,8 @@ def asked_claims(texts: int, questions: int, asks: int, deviation: float, runs: 
     def solved(labels: np.ndarray) -> np.ndarray:
         moved = generator.normal(0, deviation, (runs, texts))[:, labels]
         hard = level if labels.ndim == 1 else level[:, :, None]
-        return (generator.random(moved.shape) < expit(hard + moved)).astype(float)
+        right: np.ndarray = (generator.random(moved.shape) < expit(hard + moved)).astype(float)
+        return right
 
     filler = solved(theirs)
     found: list[Estimates] = []

@@ -11,7 +11,6 @@ import pytest
 import yaml
 
 from emoprobe.results.tables import read_table
-from tests.conftest import VARIANTS
 from tests.workspace import Workspace, copy_of_code, jobs_in
 
 COMPARED = {"analyze_behaviour": 1, "draw_figures": 1, "report_experiment": 1}
@@ -28,6 +27,7 @@ SERVERS: dict[str, Any] = {
 }  # fmt: skip
 NEW = {"describe_experiment": 1, **TABLES}
 EVERYTHING = {**PLAN, "generate": 16, **NEW}
+CALM = {"texts": ["It is a quiet day.", "All is still."], "valence": "neutral"}  # as it is in the finished experiment
 NAG = "You keep getting this wrong."
 
 
@@ -46,7 +46,7 @@ NAG = "You keep getting this wrong."
         ({"variants": {"frustration": {"text": NAG, "valence": "neutral"}}}, {"describe_experiment": 1, **ANALYSIS}),
         ({"generation": {"draws": 3}}, {"generate": 2 * 16, **NEW}),
         ({"prompt": {"formats": 2}}, {"generate": 2 * 4, **NEW}),
-        ({"variants": {"calm": {**VARIANTS["calm"], "asks": 2}}}, {"generate": 4, **NEW}),
+        ({"variants": {"calm": {**CALM, "asks": 2}}}, {"generate": 4, **NEW}),
         ({"generation": {"allowed_failures": 0.25}}, DESCRIBED),
         ({"probes": {"folds": 3}}, DESCRIBED),  # without captures
         ({"analysis": {"margin": 0.2}}, {**COMPARED, **DESCRIBED}),

@@ -56,7 +56,6 @@ SCENES = (
     "all at once, n = 64",
     "at the margin, 8 texts, n = 400",
     "at the margin near the ceiling, one text, n = 64",
-    "filler 3 times, 64 texts that differ by 0.5, n = 64",
     "filler 3 times, one tone's wrong answers absent, n = 200",
     "each question under 8 ids, 1 text",
 )

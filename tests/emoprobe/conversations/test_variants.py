@@ -320,7 +320,7 @@ def test_the_order_of_version_0_2_stays_the_default() -> None:
 
 
 def test_every_ask_of_a_question_has_another_text() -> None:
-    variants = {"control": {}, "filler": {"texts": [f"Text {n}." for n in range(8)], "asks": 3}}
+    variants: dict[str, Any] = {"control": {}, "filler": {"texts": [f"Text {n}." for n in range(8)], "asks": 3}}
     config = parse_config(
         {
             "variants": variants,
@@ -333,7 +333,7 @@ def test_every_ask_of_a_question_has_another_text() -> None:
     assert all(first == second for row in dealt for first, second in zip(row[::2], row[1::2], strict=True))
     assert all(len(set(row)) == 3 for row in dealt)
     for ask in range(3):
-        assert sorted(row[2 * ask] for row in dealt[:8]) == list(range(8))
+        assert sorted(row[2 * ask] or 0 for row in dealt[:8]) == list(range(8))
     # The request holds the text that the index says, and every trajectory has a seed of its own.
     question = Sample(sample_id="gsm_0004", index=3, question="1?", answer="1", source={})
     requests = [chat_request(config, "m", "filler", question, draw) for draw in range(1, 7)]
@@ -403,7 +403,7 @@ def test_formats_keep_every_word_and_number(template: str) -> None:
 
 
 def test_formats_are_variants_that_a_resolved_config_has_already() -> None:
-    sections = {
+    sections: dict[str, Any] = {
         "prompt": {"template": "{question}", "examples": [{"question": "1 + 1", "answer": "2"}]},
         "variants": {"control": {}},
     }
