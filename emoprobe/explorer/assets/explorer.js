@@ -1,4 +1,4 @@
-/*! sources de2f720022f3bb5e15e21651725b05d8ece56eb77b961bf7da898fe3eee4f7e3
+/*! sources 735f8ea9d4c8176a2c8c76966579d0703afda47eff00d3e82572950c808e92b6
 
 preact 11.2.0
 The MIT License (MIT)
