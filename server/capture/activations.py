@@ -10,13 +10,13 @@ import queue
 import re
 import threading
 import uuid
-from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
 from emoprobe.config.execution.storage import Storage
 from emoprobe.config.science.capture import Capture
@@ -24,7 +24,7 @@ from emoprobe.config.science.model import Dtype
 from emoprobe.models.architecture import HookPointError
 from emoprobe.models.positions import PositionError, resolve
 from emoprobe.results import atomic
-from emoprobe.results.activation_folder import DTYPES, METADATA, TENSORS, ActivationMetadata, TokenSpans
+from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationMetadata, TokenSpans
 from emoprobe.results.layout import ACTIVATION_FILES
 from emoprobe.results.record import DamagedError
 from emoprobe.storage.bucket import Bucket
@@ -38,7 +38,6 @@ from server.capture.prompts import TokenizedPrompt
 from server.capture.schema import Ndif
 
 MAX_NAME = 255
-STORED = {getattr(torch, dtype): name for name, dtype in DTYPES.items()}
 ACCEPTED = "accepted: a folder below the server's activation root"
 
 
@@ -140,40 +139,14 @@ class ActivationWriter:
         try:
             self._check_place(folder)  # others may have written since it was resolved
             with atomic.directory(folder, ACTIVATION_FILES) as temporary:
-                digest, size = _write_tensors(temporary / TENSORS, activations)
+                save_file(activations, temporary / TENSORS)
+                with open(temporary / TENSORS, "rb") as file:
+                    digest, size = hashlib.file_digest(file, "sha256").hexdigest(), os.fstat(file.fileno()).st_size
                 full = metadata | {"shapes": shapes, "sha256": digest, "bytes": size}
                 (temporary / METADATA).write_text(json.dumps(full, allow_nan=False) + "\n", encoding="utf-8")
         except (atomic.OccupiedError, NotADirectoryError):
             raise SaveDirError(f"save_dir exists and holds something else; {ACCEPTED}") from None
         return WrittenFolder(str(folder), digest, size, shapes)
-
-
-def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> tuple[str, int]:
-    """Write contiguous tensors of one type as safetensors would, in place of the two copies that `save` makes of them.
-
-    Returns:
-        The sha256 of the file, and its size in bytes.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    header: dict[str, Any] = {}
-    size = 0
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        end = size + tensor.nbytes
-        header[name] = {"dtype": STORED[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [size, end]}
-        size = end
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    parts: list[bytes | memoryview] = [len(text).to_bytes(8, "little"), text]
-    parts += [memoryview(tensors[name].reshape(-1).view(torch.uint8).numpy()) for name in header]
-    digest = hashlib.sha256()
-    with open(path, "wb") as file:
-        for part in parts:
-            file.write(part)
-            digest.update(part)
-    return digest.hexdigest(), sum(map(len, parts))
 
 
 def _check_names(path: Path) -> None:

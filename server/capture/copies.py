@@ -23,7 +23,7 @@ class HostCopies:
     @classmethod
     def of(cls, devices: Iterable[torch.device]) -> HostCopies:
         """Return the copies from the GPUs among some devices."""
-        return cls({each: torch.cuda.Stream(each) for each in set(devices) if each.type == "cuda"})
+        return cls({each: torch.cuda.Stream(each) for each in set(devices) if each.type == "cuda"})  # type: ignore[no-untyped-call]
 
     def stack(self, values: Sequence[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
         """Stack tensors of one shape along a new first dimension on the CPU, in another type.

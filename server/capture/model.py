@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import nnsight
@@ -284,15 +285,14 @@ class ServedModel:
             activations, last = self._run(batch, inputs, lengths)
         copying = self._copies.started()
         unedited = dict(zip(again, last[count:], strict=True))
-        return [
-            Captured(
-                activations[row],
-                self._scorer.scores(sequence.token_ids, sequence.top, last[row]) if sequence.score else None,
-                *(self._compared(sequence, last[row], unedited[row]) if row in unedited else (None, None)),
-                copying,
-            )
-            for row, sequence in enumerate(batch[:count])
-        ]
+        captured = []
+        for row, sequence in enumerate(batch[:count]):
+            scores = self._scorer.scores(sequence.token_ids, sequence.top, last[row]) if sequence.score else None
+            divergences = logs = None
+            if row in unedited:
+                divergences, logs = self._compared(sequence, last[row], unedited[row])
+            captured.append(Captured(activations[row], scores, divergences, logs, copying))
+        return captured
 
     def _compared(
         self, sequence: ForwardInput, edited: torch.Tensor, unedited: torch.Tensor
@@ -369,7 +369,7 @@ class ServedModel:
             alike.setdefault((*sequence.kind, sequence.dtype), []).append(row)
         for rows in alike.values():
             chosen = slice(None) if len(rows) == len(batch) else rows
-            gathered = self._gather(batch[rows[0]], lambda layer, site, chosen=chosen: taken[layer, site][chosen])
+            gathered = self._gather(batch[rows[0]], partial(_chosen, taken, chosen))
             for place, row in enumerate(rows):
                 count = len(batch[row].spans or ())
                 activations[row] = {point: values[:, place, :count] for point, values in gathered.items()}
@@ -407,6 +407,10 @@ class ServedModel:
 def placement(device: str) -> str:
     """Return the `device_map` of a model: `auto` for `cuda` with several GPUs, so that its layers are divided."""
     return "auto" if device == "cuda" and torch.cuda.device_count() > 1 else device
+
+
+def _chosen(taken: dict[tuple[int, str], torch.Tensor], rows: list[int] | slice, layer: int, site: str) -> torch.Tensor:
+    return taken[layer, site][rows]
 
 
 def _averages(spans: Sequence[Sequence[TokenSpan]], length: int) -> torch.Tensor:

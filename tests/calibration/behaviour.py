@@ -134,7 +134,7 @@ def selected_scenes() -> dict[str, Scene]:
 
 def dependent_scenes() -> dict[str, Scene]:
     """No tone differs; questions, answers or failures depend on each other or on the answer."""
-    scenes = {}
+    scenes: dict[str, Scene] = {}
     for texts in (1, 64, ONE_EACH):
         whose = "a text a question" if texts == ONE_EACH else f"{texts} text{'s' if texts > 1 else ''}"
         deviation = 0.0 if texts == 1 else 0.3

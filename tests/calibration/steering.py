@@ -207,7 +207,7 @@ def fitted_vectors(
 
     def drawn(count: int, wide: float = 1.0) -> np.ndarray:
         if fitting.kind == "heavy":
-            return varies * generator.standard_t(3, (count, *shape)) / np.sqrt(3)
+            return np.asarray(varies * generator.standard_t(3, (count, *shape)) / np.sqrt(3))
         values = generator.standard_normal((count, *shape)) * wide
         if fitting.kind == "outliers":
             values[..., 0] += np.where(generator.random((count, 1)) < 1 / 8, 7.0, -1.0)

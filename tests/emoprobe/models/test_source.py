@@ -149,7 +149,7 @@ class FakeHub:
     def download(
         self, repository: str, *, revision: str | None, allow_patterns: list[str], ignore_patterns: list[str]
     ) -> str:
-        from huggingface_hub.utils import filter_repo_objects
+        from huggingface_hub.utils._paths import filter_repo_objects
 
         assert (repository, revision) in {("owner/name", "main"), ("owner/name", "abc123")}
         for name in filter_repo_objects(self._names, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns):

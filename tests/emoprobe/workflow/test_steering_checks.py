@@ -39,7 +39,7 @@ def test_a_good_one_has_no_problems() -> None:
 
 
 def grid(texts: int = 64, samples: int = 48, filler: int = 64, **steering: Any) -> SteeringGrid:
-    variants = {"control": {}, "filler": {"texts": TEXTS[:filler]}}
+    variants: dict[str, Any] = {"control": {}, "filler": {"texts": TEXTS[:filler]}}
     variants |= {"joy": {"texts": TEXTS[:texts], "valence": "positive"}}
     config = parse_config(
         {

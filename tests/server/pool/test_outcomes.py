@@ -86,7 +86,7 @@ def test_p_gold_is_that_of_hugging_face(
     found = GoldProbability.read_file(layout.pair("joy", "q_0002") / "outcomes.json")
 
     tokenizer = AutoTokenizer.from_pretrained(directory)
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
     gold, expected = Sample.read(layout.sample("q_0002")).answer, []
     for form in (f" {gold}", f" **{gold}**"):
         lead, ids = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("Answer:", f"Answer:{form}"))
