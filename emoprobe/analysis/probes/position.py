@@ -207,7 +207,8 @@ def _probe_correct(
     """Take in the probes of correctness, which choose their shrinkage; that of a difference of means is the last."""
     rows, design = position.correct, position.design
     assert rows is not None
-    added, correct = ([probe(cells, rows, each) for each in shrunk] for probe in (probe_added, probe_correct))
+    added = [probe_added(cells, rows, each) for each in shrunk]
+    correct = [probe_correct(cells, rows, each) for each in shrunk]
     choice = [each.choice for each in added]
     probed.added, probed.correct = strongest(added, choice, design), strongest(correct, choice, design)
     probed.correct_diff_means = correct[-1].areas

@@ -14,7 +14,7 @@ NEGATIVE, POSITIVE = ("anger", "fear", "gloom", "envy"), ("joy", "hope", "calm",
 
 
 def lines(negative: list[str], positive: list[str], **sections: Any) -> list[str]:
-    variants = {"control": {}} | {
+    variants: dict[str, Any] = {"control": {}} | {
         name: {"texts": [f"{name} {text}" for text in texts], "valence": valence}
         for names, texts, valence in ((NEGATIVE, negative, "negative"), (POSITIVE, positive, "positive"))
         for name in names
