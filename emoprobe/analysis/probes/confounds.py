@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 # By how much the errors of slopes may widen the variance of the difference between valences. Where activations hold a
-# confound and no valence, mostly at d = 200, 6.1 % of 489 simulated findings are false up to here (4.2 % of 313 up to
-# 0.05, 9.7 % of 176 above that), and 8.2 % of 282 between here and 0.25; see `tests.calibration.probe_limits`.
+# confound and no valence, mostly at d = 200, 6.3 % of 602 simulated findings are false up to here (4.9 % of 365 up to
+# 0.05, 8.4 % of 237 above that), and 7.9 % of 329 between here and 0.25; see `tests.calibration.probe_limits`.
 MOST_INFLATION = 0.1
 SINGULAR = 1e-9
 PUNCTUATION = re.compile(r"[^\w\s]")
