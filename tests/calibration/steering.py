@@ -207,7 +207,8 @@ def fitted_vectors(
 
     def drawn(count: int, wide: float = 1.0) -> np.ndarray:
         if fitting.kind == "heavy":
-            return np.asarray(varies * generator.standard_t(3, (count, *shape)) / np.sqrt(3))
+            heavy: np.ndarray = varies * generator.standard_t(3, (count, *shape)) / np.sqrt(3)
+            return heavy
         values = generator.standard_normal((count, *shape)) * wide
         if fitting.kind == "outliers":
             values[..., 0] += np.where(generator.random((count, 1)) < 1 / 8, 7.0, -1.0)
