@@ -16,8 +16,8 @@ from emoprobe.results.statement import Verdict
 
 LEAST_UNITS = 20  # groups of questions; an interval over fewer would not cover
 # Questions with right and wrong answers. Where right answers lie 4 standard deviations from wrong ones, the test within
-# questions rejects in 93 % of 60 simulated runs with 12 to 20 such questions and one draw, in 77 % of 35 with 8 to 11 and
-# in 61 % of 49 with fewer; see `tests.calibration.probe_limits`.
+# questions rejects in 93 % of 60 simulated runs with 12 to 20 such questions and one draw, in 77 % of 35 with 8 to 11
+# and in 61 % of 49 with fewer; see `tests.calibration.probe_limits`.
 LEAST_MIXED = 12
 LEAST_VARIANTS = 4  # of each valence: 35 ways to divide eight variants in halves, so the smallest p is 0.029
 FOUND_RULE = (
