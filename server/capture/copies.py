@@ -24,12 +24,8 @@ class HostCopies:
     @classmethod
     def of(cls, devices: Iterable[torch.device]) -> HostCopies:
         """Return the copies from the GPUs among some devices."""
-<<<<<<< HEAD
-        return cls({each: torch.cuda.Stream(each) for each in set(devices) if each.type == "cuda"})  # type: ignore[no-untyped-call]
-=======
         make: Any = torch.cuda.Stream  # has no types
         return cls({each: make(each) for each in set(devices) if each.type == "cuda"})
->>>>>>> capture
 
     def stack(self, values: Sequence[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
         """Stack tensors of one shape along a new first dimension on the CPU, in another type.
