@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from emoprobe.config.execution.storage import Storage
 from emoprobe.config.science.capture import Capture
@@ -135,18 +135,22 @@ class ActivationWriter:
                     f"the activations at {point} are not finite as {str(tensor.dtype).removeprefix('torch.')}; "
                     "choose dtype bfloat16 or float32"
                 )
+        # `save_file` maps the file into memory, where a full disk ends the process.
+        content = save(activations)
         shapes = {point: list(tensor.shape) for point, tensor in activations.items()}
+        full = metadata | {
+            "shapes": shapes,
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "bytes": len(content),
+        }
         try:
             self._check_place(folder)  # others may have written since it was resolved
             with atomic.directory(folder, ACTIVATION_FILES) as temporary:
-                save_file(activations, temporary / TENSORS)
-                with open(temporary / TENSORS, "rb") as file:
-                    digest, size = hashlib.file_digest(file, "sha256").hexdigest(), os.fstat(file.fileno()).st_size
-                full = metadata | {"shapes": shapes, "sha256": digest, "bytes": size}
+                (temporary / TENSORS).write_bytes(content)
                 (temporary / METADATA).write_text(json.dumps(full, allow_nan=False) + "\n", encoding="utf-8")
         except (atomic.OccupiedError, NotADirectoryError):
             raise SaveDirError(f"save_dir exists and holds something else; {ACCEPTED}") from None
-        return WrittenFolder(str(folder), digest, size, shapes)
+        return WrittenFolder(str(folder), full["sha256"], full["bytes"], shapes)
 
 
 def _check_names(path: Path) -> None:
