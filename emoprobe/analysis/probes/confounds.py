@@ -15,7 +15,8 @@ import numpy as np
 from scipy import stats
 
 # By how much the errors of slopes may widen the variance of the difference between valences. `widened` allows for it up
-# to here; see `tests.calibration.probe_limits`.
+# to here, where 5.4 % of 351 simulated findings are false (4.2 % of 212 up to 0.05, 7.2 % of 139 above that), and 6.8 %
+# of 177 between here and 0.25; see `tests.calibration.probe_limits`.
 MOST_INFLATION = 0.1
 SINGULAR = 1e-9
 PUNCTUATION = re.compile(r"[^\w\s]")
