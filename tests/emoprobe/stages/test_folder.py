@@ -51,11 +51,12 @@ def notes(said: list[Statement]) -> dict[str, str]:
 
 def chat(folder: Path, variant: str, sample: str, answer: str, gold: str | None = None) -> None:
     """A trajectory of the conversation alone, with a grade file where the gold answer is known."""
-    Trajectory([{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]).write(
+    question = f"What is {sample}?"
+    Trajectory([{"role": "user", "content": question}, {"role": "assistant", "content": answer}]).write(
         folder / variant / sample
     )
     if gold is not None:
-        values = {"sample_data": {"question": "?", "answer": gold, "sample_id": sample}, "sample_id": sample}
+        values = {"sample_data": {"question": question, "answer": gold, "sample_id": sample}, "sample_id": sample}
         (folder / variant / sample / "sample.json").write_text(json.dumps(values))
 
 
