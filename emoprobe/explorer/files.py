@@ -66,9 +66,10 @@ def write_data(config: Config, layout: Layout, write: Write, limit: int = MAX_BY
     searched = [name for name, entries in shards.items() if scripts.add(f"s{name}", entries)]
     if len(searched) < len(shards):
         notes.append(f"The index of words is incomplete, as the explorer is limited to {limit / 1e6:,.0f} MB.")
-    steered = Steered.read(layout, questions, samples)
-    inside = Projections.read(layout, rows, questions)
-    tokens = TokenProjections.read(layout, rows, questions)
+    # Files of another kind are left from another config.
+    steered = Steered.read(layout, questions, samples) if config.steering.enabled else None
+    inside = Projections.read(layout, rows, questions) if config.has_probes else None
+    tokens = TokenProjections.read(layout, rows, questions) if config.features.enabled else None
     index = {
         "experiment": config.experiment.name,
         "model": config.model.source if "source" in config.model.model_fields_set else None,

@@ -46,7 +46,8 @@ TOKENS, FEATURE = 9, np.array([0, 1, 0, 0], dtype=np.float32)
 
 
 def config() -> Config:
-    return parse_config(
+    """Return the config of the scene, whose files of steering and features no run made."""
+    plain = parse_config(
         {
             "experiment": {"name": "scene"},
             "variants": {
@@ -54,6 +55,13 @@ def config() -> Config:
                 for name, text in TEXTS.items()
                 if name != ODD
             },
+        }
+    )
+    enabled = {"enabled": True}
+    return plain.model_copy(
+        update={
+            "steering": plain.steering.model_copy(update=enabled),
+            "features": plain.features.model_copy(update=enabled),
         }
     )
 

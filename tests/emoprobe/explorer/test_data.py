@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from emoprobe.config.experiment import Config
+from emoprobe.config.files import parse_config
 from emoprobe.explorer import search
 from emoprobe.explorer.answers import answer_place
 from emoprobe.explorer.conversations import MAX_TEXT
@@ -19,7 +21,7 @@ from emoprobe.results.layout import Layout
 from tests.emoprobe.explorer import scenes
 
 
-def data(layout: Layout, limit: int | None = None) -> dict[str, Any]:
+def data(layout: Layout, limit: int | None = None, config: Config | None = None) -> dict[str, Any]:
     """Name of a script → its value."""
     found: dict[str, Any] = {}
 
@@ -28,7 +30,7 @@ def data(layout: Layout, limit: int | None = None) -> dict[str, Any]:
         assert name == f"{json.loads(given)}.js"
         found[json.loads(given)] = json.loads(value)
 
-    write_data(scenes.config(), layout, write, **({} if limit is None else {"limit": limit}))
+    write_data(config or scenes.config(), layout, write, **({} if limit is None else {"limit": limit}))
     return found
 
 
@@ -94,6 +96,13 @@ def test_a_scene(scene: Layout) -> None:
     assert text[: row["m"][row["r"]][2]["h"]].endswith("</think>")
     assert page["texts"][row["m"][1][1]][slice(*row["p"][1:])] == scenes.TEXTS["joy"]
     assert row["f"]["completion_tokens"] == 13
+
+
+def test_files_that_are_left_from_another_config_are_not_shown(scene: Layout) -> None:
+    config = parse_config({"variants": {"control": {}}, "capture": {"enabled": False}})
+    index = data(scene, config=config)["index"]
+    assert [index[part] for part in ("steering", "inside", "tokens")] == [None] * 3
+    assert None not in [data(scene)["index"][part] for part in ("steering", "inside", "tokens")]
 
 
 def test_a_long_text_is_cut_and_says_so(scene: Layout) -> None:
