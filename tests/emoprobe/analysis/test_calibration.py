@@ -104,7 +104,7 @@ def test_a_planted_shift_of_p_gold_is_seen(world: str) -> None:
 
 def test_p_gold_shows_the_same_shift_with_fewer_questions_than_accuracy() -> None:
     world = outcomes.World(96, shifts=(0.75,))
-    found = outcomes.simulate(world, 40, np.random.default_rng(0))
+    found = outcomes.simulate(outcomes.World(96, shifts=(0.0,)), 40, np.random.default_rng(0))
     spread = [float((values[1] - values[0]).std()) for values in (found.correct, found.p_gold)]
     assert spread == pytest.approx([0.38, 0.07], abs=0.02)  # as measured on the embedded model
     assert outcomes.power(world, 100, 1) > 0.9
