@@ -20,7 +20,7 @@ import pandas as pd
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_config
 from emoprobe.conversations.samples import known_pairs, sample_index, split_draw_id
-from emoprobe.conversations.variants import ask_of, paraphrase_index
+from emoprobe.conversations.variants import ask_of, asks_of, paraphrase_index
 from emoprobe.graders import grading, registry
 from emoprobe.graders.answers import canonical, gold_number, is_letter
 from emoprobe.results.catalogue import TABLES
@@ -206,9 +206,8 @@ def _paraphrase(config: Config, variant: str, name: str, sample: SampleFile) -> 
     index, (sample_id, draw) = sample.index, split_draw_id(name)
     if index is None and re.fullmatch(rf"{re.escape(config.dataset.id_prefix)}_\d+", sample_id):
         index = sample_index(sample_id)
-    asks = config.variants[variant].asks if variant in config.variants else 1
-    if index is None or ask_of(config, draw) >= asks:
-        return None  # also of a draw that the config does not contain
+    if index is None or ask_of(config, variant, draw) >= asks_of(config, variant):
+        return None  # also of an ask that the config does not contain
     return paraphrase_index(config, variant, index, draw)
 
 

@@ -82,12 +82,17 @@ def paraphrase_index(config: Config, name: str, index: int, draw: int = 1) -> in
     All draws of one ask get the same text (`variants.NAME.asks`).
     """
     texts = variant_texts(config, name)
-    return _text_number(config, len(texts), index, ask_of(config, draw)) if texts else None
+    return _text_number(config, len(texts), index, ask_of(config, name, draw)) if texts else None
 
 
-def ask_of(config: Config, draw: int) -> int:
-    """Return which ask, from 0, a draw (from 1) belongs to."""
-    return (draw - 1) // config.generation.draws
+def asks_of(config: Config, name: str) -> int:
+    """Return how often a variant asks each question; 1 for one that the config does not contain."""
+    return config.variants[name].asks if name in config.variants else 1
+
+
+def ask_of(config: Config, name: str, draw: int) -> int:
+    """Return which ask of a variant, from 0, a draw (from 1) belongs to."""
+    return (draw - 1) // config.generation.draws if asks_of(config, name) > 1 else 0
 
 
 def _text_number(config: Config, texts: int, index: int, ask: int) -> int:
@@ -154,7 +159,9 @@ def opening_messages(config: Config, name: str, question: str, index: int, draw:
     texts = variant_texts(config, name)
     if not texts:
         return messages
-    return place(messages, texts[_text_number(config, len(texts), index, ask_of(config, draw))], variant.placement)
+    return place(
+        messages, texts[_text_number(config, len(texts), index, ask_of(config, name, draw))], variant.placement
+    )
 
 
 def place(messages: list[Message], text: str, placement: str) -> list[Message]:

@@ -208,7 +208,7 @@ def test_code_that_fits_another_direction_steers_again_by_the_next_run(
     fitted = "_differences(grid, direction, stream).mean(0)"
     assert path.read_text().count(fitted) == 1
     path.write_text(path.read_text().replace(fitted, f"-{fitted}"))
-    assert workspace.planned() == {"fit_direction": 3}
+    assert calls(workspace.planned()) == {"fit_direction": 3}
     assert "is made again by the next run" in workspace.run()
     # Joy is added to two questions, and taken out of two variants; random and shuffled directions are the same.
     assert calls(workspace.planned()) == {"steer": 6, "score": 6}

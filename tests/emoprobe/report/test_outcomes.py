@@ -69,7 +69,7 @@ def test_equivalence_takes_a_margin_of_its_own(margin: float | None, verdict: st
     tests = paired_tests(measured(256, 256), MARGIN, outcomes={"p_gold": margin})
     (said,) = (one for one in comparisons(tests, margin, "p_gold") if one.about == "p_gold:tone1-filler")
     assert said.verdict == verdict
-    assert ("within 5.0 points of probability" in said.text) is (verdict == "equivalent")
+    assert ("within 5 points of probability" in said.text) is (verdict == "equivalent")
 
 
 def test_values_that_are_missing_widen_the_interval_to_every_completion() -> None:
