@@ -185,9 +185,12 @@ def _tally(rows: Sequence[dict[str, Any]], margin: float) -> list[str]:
 
 def _inside(report: dict[str, Any]) -> list[str]:
     parts = []
+    # The statements have p as computed, the rows of a table six decimal places of it.
+    computed = {entry["about"]: entry["p"] for entry in report["statements"] if entry.get("p") is not None}
     for row in report["probes"]:
         if row["target"] in READ and row["verdict"] in READABLE:
-            p = "" if row["p"] is None else f", p = {row['p']:.2g}"
+            value = computed.get(f"probe:{row['target']}", row["p"])
+            p = "" if value is None else f", p = {value:.2g}"
             auroc = "" if row["auroc"] is None else f" (AUROC {row['auroc']:.2f}{p})"
             parts.append(f"{READ[row['target']]} {READABLE[row['verdict']]}{auroc}")
     for kind, words in (("steering", "directions steer the answers"), ("feature", "tones change features")):
