@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from emoprobe.analysis.probes.auroc import interval
-from emoprobe.analysis.probes.confounds import widened
 from emoprobe.analysis.probes.correct import AddedResult, CorrectResult
 from emoprobe.analysis.probes.position import ProbedPosition
 from emoprobe.analysis.probes.probe_design import ProbeTest, conclude_probe, correct_test, valence_test, within_test
@@ -105,8 +104,7 @@ class ValenceTarget:
     """Negative against positive; see `valence`.
 
     Positions where confounds cannot be separated from valence are left out of the test: `inseparable` are the confounds
-    by position, and `others` chooses among their cells, which describe where there is no other. `inflation` is the
-    largest of the other positions.
+    by position, and `others` chooses among their cells, which describe where there is no other.
     """
 
     design: RowCodes
@@ -116,7 +114,6 @@ class ValenceTarget:
     others: CellChoice = field(default_factory=CellChoice)
     controlled: dict[str, list[str]] = field(default_factory=dict)
     inseparable: dict[str, list[str]] = field(default_factory=dict)
-    inflation: float = 0.0
     cells: list[dict[str, Any]] = field(default_factory=list)
     reason: str | None = None
 
@@ -132,7 +129,6 @@ class ValenceTarget:
         if confounds is not None and confounds.inseparable:
             self.inseparable[position.name] = confounds.inseparable
         else:
-            self.inflation = max(self.inflation, confounds.inflation if confounds else 0.0)
             self.largest.add(result.permuted)
         shape = result.by_pair.shape
         (self.choice if separable else self.others).add(
@@ -169,10 +165,7 @@ class ValenceTarget:
         """Rows of the table `probes`."""
         if not self.cells:
             return [{"target": "valence", "skipped": self._why()}]
-        return [
-            row | {"p": None if row["p"] is None else widened(self.largest.p(row["p"]), self.inflation)}
-            for row in self.cells
-        ]
+        return [row | {"p": None if row["p"] is None else self.largest.p(row["p"])} for row in self.cells]
 
     def test(self) -> dict[str, Any]:
         """The row of the table `probe_tests`."""
@@ -189,7 +182,7 @@ class ValenceTarget:
         )
         apart = (f"{', '.join(names)} at {position}" for position, names in self.inseparable.items())
         row |= _chosen(choice) | {
-            "p": None if p is None else widened(p, self.inflation),
+            "p": p,
             "p_permuted": p,
             "n": self.cells[0]["n"],
             "words_auroc": choice.mean("words"),

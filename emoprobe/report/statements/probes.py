@@ -95,11 +95,9 @@ def _valence(title: str, row: dict[str, Any], reason: ProbeReason) -> str:
             f"{title} cannot be separated from simpler explanations.{left_out} For the record, {_valence_level(row)}."
         )
     ways = f"all {row['permutations']}" if row["exact"] else f"{row['permutations']} random"
-    reaching = round(row["p_permuted"] * row["permutations"])
-    wider = f", {row['p']:.2g} with the error of what was taken out" if row["p"] > row["p_permuted"] else ""
     test = (
-        f"Of {ways} ways to deal the valences to {row['units']} variants, {reaching}, the real one among them, do at "
-        f"least as well in the best of {row['cells']} {CELLS} (p = {row['p_permuted']:.2g}{wider})."
+        f"Of {ways} ways to deal the valences to {row['units']} variants, {round(row['p'] * row['permutations'])}, "
+        f"the real one among them, do at least as well in the best of {row['cells']} {CELLS} (p = {row['p']:.2g})."
     )
     if reason is not ProbeReason.READABLE:
         return f"{title} is not shown to be readable from the activations: {_valence_level(row)}. {test}{left_out}"

@@ -76,9 +76,8 @@ PROBE_TESTS = Table(
         "cells": Column("Int64", "Cells that were tested: layers × positions × hook points."),
         "p": Column(
             "float64",
-            "What the verdict follows from: p_permuted; of valence with the error of what was taken out; of correct "
-            "the largest of that, p_untruncated and the p by the interval of added, so that nothing is found whose "
-            "interval includes 0; 1 where nothing is added.",
+            "What the verdict follows from: p_permuted; of correct the largest of that, p_untruncated and the p by "
+            "the interval of added, so that nothing is found whose interval includes 0; 1 where nothing is added.",
         ),
         "p_permuted": Column(
             "float64", "Share of the permutations whose largest cell reaches the largest of the real labels."

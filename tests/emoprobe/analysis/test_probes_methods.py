@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from emoprobe.analysis.probes.auroc import auroc, influences, interval, labelled_auroc
-from emoprobe.analysis.probes.confounds import MOST_INFLATION, Confounds, inflation, widened
+from emoprobe.analysis.probes.confounds import MOST_INFLATION, Confounds, inflation
 from emoprobe.analysis.probes.correct import block_permutations, mean_differences
 from emoprobe.analysis.probes.directions import cross_fitted_cosines
 from emoprobe.analysis.probes.discriminant import Cells, variant_moments
@@ -285,10 +285,3 @@ def test_the_plan_says_what_can_be_reached() -> None:
     assert not few.reachable
     assert "at least 4 of each" in str(few.reason)
     assert probe_plan(parse_config({"capture": {"enabled": False}})) is None
-
-
-def test_p_allows_for_the_error_of_slopes() -> None:
-    assert widened(0.02, 0.0) == pytest.approx(0.02)
-    assert widened(1.0, 0.1) == pytest.approx(1.0)
-    # The z of 0.05 is 1.96; over the root of 1.1 it is 1.869, which has a p of 0.0617.
-    assert widened(0.05, 0.1) == pytest.approx(0.0617, abs=1e-4)
