@@ -29,8 +29,9 @@ def needed_length(config: Config, renderer: Renderer, samples: Iterable[Sample],
     """
     longest = 0
     for sample in samples:
-        for variant in config.variants:
-            request = chat_request(config, "", variant, sample)
-            longest = max(longest, len(rendered_prompt(config, renderer, request).token_ids))
+        for variant, settings in config.variants.items():
+            for ask in range(settings.asks):
+                request = chat_request(config, "", variant, sample, ask * config.generation.draws + 1)
+                longest = max(longest, len(rendered_prompt(config, renderer, request).token_ids))
     length = max(LEAST_LENGTH, 1 << (longest + config.generation.max_tokens - 1).bit_length())
     return min(length, context or length)

@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 
 from emoprobe.analysis.contrasts import PRIMARY_MEASURE
-from emoprobe.analysis.limits import data_limits, folder_limits, hardware_limits, model_settings, prompt_limits
+from emoprobe.analysis.limits import data_limits
 from emoprobe.analysis.looks import is_last, registered_looks
+from emoprobe.analysis.origin_limits import folder_limits, hardware_limits, model_settings, prompt_limits
 from emoprobe.analysis.paired_tests import outcomes_of
 from emoprobe.analysis.preregistration import deviations
 from emoprobe.config.experiment import Config

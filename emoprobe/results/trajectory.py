@@ -322,8 +322,25 @@ def _message(path: Path, number: int, line: bytes) -> Message:
     return message
 
 
-class Scores(Record):
-    """Log-probabilities in nats.
+class Measured(Record):
+    """A server's measurements of a trajectory, or the `error` that prevented them; `sha256` is the hash of all else."""
+
+    error: str | None = None
+    sha256: str | None = None
+
+    @property
+    def content_sha256(self) -> str:
+        """The hash of everything but the hash."""
+        return content_sha256({key: value for key, value in self.values().items() if key != "sha256"})
+
+    def write(self, path: Path) -> None:
+        """Write the file, with the fields in the order of version 0.2."""
+        last = {"error": self.error, "sha256": self.content_sha256}
+        atomic.write_json(path, {key: value for key, value in self.values().items() if key not in last} | last)
+
+
+class Scores(Measured):
+    """`scores.json`. Log-probabilities in nats.
 
     `gold` is the text that was forced after the prompt, `log_p_gold` the sum over its tokens under the edit.
     `perplexity` is the unedited model's on the answer, of so many `tokens`. `kl` has the divergence of the edited from
@@ -338,17 +355,6 @@ class Scores(Record):
     tokens: int | None = None
     perplexity: float | None = None
     kl: list[float] | None = None
-    error: str | None = None
-    sha256: str | None = None
-
-    @property
-    def content_sha256(self) -> str:
-        """The hash of everything but the hash."""
-        return content_sha256({key: value for key, value in self.values().items() if key != "sha256"})
-
-    def write(self, path: Path) -> None:
-        """Write `scores.json`."""
-        atomic.write_json(path, self.values() | {"sha256": self.content_sha256})
 
 
 class GoldForm(Record):
@@ -359,7 +365,7 @@ class GoldForm(Record):
     log_p: float
 
 
-class GoldProbability(Record):
+class GoldProbability(Measured):
     """`outcomes.json`: p(gold) of one trajectory by teacher forcing, in nats.
 
     The model reads the first `context_tokens` tokens of the trajectory (`context_sha256` is their hash), which end
@@ -376,17 +382,6 @@ class GoldProbability(Record):
     log_p_gold: float | None = None
     worker_id: str | None = None
     reason: str | None = None
-    error: str | None = None
-    sha256: str | None = None
-
-    @property
-    def content_sha256(self) -> str:
-        """The hash of everything but the hash."""
-        return content_sha256({key: value for key, value in self.values().items() if key != "sha256"})
-
-    def write(self, path: Path) -> None:
-        """Write `outcomes.json`."""
-        atomic.write_json(path, self.values() | {"sha256": self.content_sha256})
 
 
 def tokens_sha256(ids: list[int]) -> str:

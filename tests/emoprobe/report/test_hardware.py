@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from emoprobe.analysis.limits import hardware_limits
+from emoprobe.analysis.origin_limits import hardware_limits
 from emoprobe.config.files import parse_config
 from emoprobe.report.statements.notes import notes
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from emoprobe.analysis.limits import prompt_limits
+from emoprobe.analysis.origin_limits import prompt_limits
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.conversations.rendering import Renderer
