@@ -29,7 +29,7 @@ doctor: env
 	$(BIN)/python -m scripts.doctor --config $(CONFIG) $(ARGS)
 
 report: env
-	$(SNAKEMAKE) --until report_experiment $(ARGS)
+	$(SNAKEMAKE) --until report_experiment build_explorer $(ARGS)
 
 # Bundle the page of the explorer from its sources; needs Node. What it shows is made by the target `explorer` of Snakemake.
 explorer: $(BIN)/python

@@ -44,9 +44,10 @@ rule explorer:
 
 
 rule report:
-    """The reports, of the experiments and across them."""
+    """The reports, of the experiments and across them, with the explorers that they link to."""
     input:
         of_all("report"),
+        of_all("explorer"),
         ACROSS.report(),
     localrule: True
 

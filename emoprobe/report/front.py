@@ -11,9 +11,10 @@ import pandas as pd
 
 from emoprobe.analysis.contrasts import PLANNED, PRIMARY_MEASURE, references_of
 from emoprobe.config.experiment import Config
-from emoprobe.config.section import CONTROL
+from emoprobe.config.section import CONTROL, is_format
+from emoprobe.conversations.variants import asks_of
 from emoprobe.report.statements import points
-from emoprobe.report.statements.behaviour import subject, why
+from emoprobe.report.statements.behaviour import p_text, subject, why
 from emoprobe.results.metadata import RunMetadata
 from emoprobe.results.statement import Verdict
 
@@ -89,12 +90,11 @@ def done(
     model = report["model"]
     details = ", ".join(str(model[key]) for key in ("dtype", "revision") if model[key])
     asked = next(iter(trajectories["question"].dropna()), None) if "question" in trajectories else None
-    named = _known(config, "dataset", "source")
     entries = [
         ("Model", f"{model['id']} ({details})" if model["id"] and details else model["id"] or "unknown"),
         (
             "Questions",
-            f"{report['samples']}{' of ' * named}{_dataset(config) * named}"
+            f"{report['samples']} of {_dataset(config, 'unknown origin')}"
             + (f", such as “{_short(asked)}”" if asked else ""),
         ),
         ("Variants", _variants(config, report)),
@@ -117,7 +117,8 @@ def answer(report: dict[str, Any], margin: float) -> list[str]:
     }
     planned = [entry["text"] for entry in report["statements"] if entry["about"] in about]
     primary = [row for row in rows if row["family"] == "primary"]
-    return [*dict.fromkeys(planned), *_tally(primary, margin), *_inside(report)]
+    compared = [*dict.fromkeys(planned), *_tally(primary, margin, bool(planned))]
+    return [*(compared or ["No variant is compared with another here."]), *_inside(report)]
 
 
 def comparisons(config: Config, report: dict[str, Any]) -> list[Comparison]:
@@ -162,37 +163,43 @@ def _comparison(
     )
 
 
+def primary_reference(report: dict[str, Any]) -> str | None:
+    """Return the reference of the primary contrasts; None where there are none."""
+    return next((row["reference"] for row in report["paired_tests"] if row["family"] == "primary"), None)
+
+
 def tested(report: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the rows of planned and primary contrasts of strict accuracy, the planned ones first."""
     rows = [row for row in report["paired_tests"] if row["measure"] == PRIMARY_MEASURE and row["family"] != "secondary"]
     return sorted(rows, key=lambda row: row["family"] != PLANNED)
 
 
-def _tally(rows: Sequence[dict[str, Any]], margin: float) -> list[str]:
+def _tally(rows: Sequence[dict[str, Any]], margin: float, others: bool) -> list[str]:
+    """Return a sentence that counts verdicts; `others`: contrasts that were planned are not among the rows."""
     if not rows:
         return []
-    counts = Counter(Verdict(row["verdict"]) for row in rows)
     parts = []
     for verdict, words in TALLIED.items():
         names = [row["variant"] for row in rows if row["verdict"] == verdict]
-        if names or verdict is Verdict.DIFFERENT:
-            named = f" ({', '.join(names)})" if 0 < len(names) <= NAMED else ""
-            within = f" within {100 * margin:.3g} points" if verdict is Verdict.EQUIVALENT else ""
-            parts.append(f"{counts[verdict] or 'none'} {'is' if counts[verdict] < 2 else 'are'} {words}{within}{named}")
+        if names:
+            named = f" ({', '.join(names)})" if len(names) <= NAMED else ""
+            within = f" within {100 * margin:.3g} points" if words.startswith("equivalent") else ""
+            parts.append(f"{len(names)} {'is' if len(names) == 1 else 'are'} {words}{within}{named}")
     references = " or ".join(dict.fromkeys(row["reference"] for row in rows))
-    return [f"Of {len(rows)} variants compared with {references} in strict accuracy, {', '.join(parts)}."]
+    count = f"{len(rows)} {'other ' * others}comparison{'' if len(rows) == 1 else 's'}"
+    return [f"Of {count} with {references} in strict accuracy, {', '.join(parts)}."]
 
 
 def _inside(report: dict[str, Any]) -> list[str]:
     parts = []
-    # The statements have p as computed, the rows of a table six decimal places of it.
-    computed = {entry["about"]: entry["p"] for entry in report["statements"] if entry.get("p") is not None}
+    # The verdict is that of the statement: before the last look a probe has a result in its table, and none here.
+    said = {entry["about"]: entry for entry in report["statements"] if entry["verdict"] in READABLE}
     for row in report["probes"]:
-        if row["target"] in READ and row["verdict"] in READABLE:
-            value = computed.get(f"probe:{row['target']}", row["p"])
-            p = "" if value is None else f", p = {value:.2g}"
+        entry = said.get(f"probe:{row['target']}")
+        if entry is not None and row["target"] in READ:
+            p = "" if entry["p"] is None else f", p {p_text(entry['p'])}"
             auroc = "" if row["auroc"] is None else f" (AUROC {row['auroc']:.2f}{p})"
-            parts.append(f"{READ[row['target']]} {READABLE[row['verdict']]}{auroc}")
+            parts.append(f"{READ[row['target']]} {READABLE[entry['verdict']]}{auroc}")
     for kind, words in (("steering", "directions steer the answers"), ("feature", "tones change features")):
         verdicts = [entry["verdict"] for entry in report["statements"] if entry["about"].startswith(f"{kind}:")]
         decided = [verdict for verdict in verdicts if verdict != Verdict.NOTE]
@@ -205,13 +212,21 @@ def _inside(report: dict[str, Any]) -> list[str]:
 def _variants(config: Config, report: dict[str, Any]) -> str:
     names = [row["variant"] for row in report["accuracy"]]
     references = references_of(names, config.analysis.references)
-    others = [name for name in names if name not in references]
+    formats = sum(map(is_format, names))
+    others = [name for name in names if name not in references and not is_format(name)]
     valences = Counter(config.variants[name].valence for name in others if name in config.variants)
     kinds = ", ".join(f"{count} {valence}" for valence, count in valences.items() if valence)
     texts = {row["texts"] for row in report["accuracy"] if row["texts"]}
-    each = f"; {min(texts)}{f' to {max(texts)}' if len(texts) > 1 else ''} texts each" if texts else ""
-    compared = f", compared with {' and '.join(reversed(references))}" if references else ""
-    return f"{len(others)} ({kinds}){compared}{each}" if kinds else f"{len(others)}{compared}{each}"
+    parts = [f"{len(others)} ({kinds})" if kinds else str(len(others))]
+    if references:
+        parts.append(f"compared with {' and '.join(reversed(references))}")
+    parts += [f"{name} asked {config.variants[name].asks} times" for name in names if asks_of(config, name) > 1]
+    if formats:
+        parts.append(f"{formats} other format{'' if formats == 1 else 's'} of the prompt")
+    if texts:
+        most = f" to {max(texts)}" if len(texts) > 1 else ""
+        parts.append(f"{min(texts)}{most} text{'' if texts == {1} else 's'} each")
+    return ", ".join(parts)
 
 
 def _prompt(config: Config) -> str:
@@ -249,8 +264,8 @@ def _activations(config: Config, report: dict[str, Any]) -> str:
     )
 
 
-def _dataset(config: Config) -> str:
-    return str(config.dataset.source) if _known(config, "dataset", "source") else "the questions"
+def _dataset(config: Config, unknown: str = "the questions") -> str:
+    return str(config.dataset.source) if _known(config, "dataset", "source") else unknown
 
 
 def _known(config: Config, section: str, key: str) -> bool:

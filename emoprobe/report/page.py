@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from emoprobe.analysis.contrasts import PLANNED, PRIMARY_MEASURE
+from emoprobe.analysis.contrasts import PLANNED
 from emoprobe.config.experiment import Config
 from emoprobe.report import front
 from emoprobe.report.figures import figures_of_tables, tables_there
@@ -50,13 +50,19 @@ def experiment_page(config: Config, layout: Layout, report: dict[str, Any], rule
     metadata = RunMetadata.of(layout)
     features = feature_contexts(layout) if "analyze_features" in rules else []
     figures = _figures(layout, rules)
+    comparisons = front.comparisons(config, report)
     first = next((figure for entries in figures.values() for figure in entries if figure["name"] == FIRST), None)
     return _render(
         "experiment",
         layout,
         rules,
         {heading: [figure for figure in entries if figure is not first] for heading, entries in figures.items()},
-        [("answer", "Answer"), ("done", "What was done"), ("comparisons", "Comparisons"), ("sentences", "Sentences")],
+        [
+            ("answer", "Answer"),
+            ("done", "What was done"),
+            *([("comparisons", "Comparisons")] if comparisons else []),
+            ("sentences", "Sentences"),
+        ],
         title=report["experiment"],
         metadata=metadata,
         features=features,
@@ -64,7 +70,8 @@ def experiment_page(config: Config, layout: Layout, report: dict[str, Any], rule
         question=front.question(config, report),
         done=front.done(config, report, metadata, read_table(layout.root, "trajectories")),
         answer=front.answer(report, config.analysis.margin),
-        comparisons=front.comparisons(config, report),
+        comparisons=comparisons,
+        primary=front.primary_reference(report),
         groups=_grouped(report),
         folded=FOLDED,
     )
@@ -83,17 +90,17 @@ def study_page(layout: Layout, report: dict[str, Any]) -> str:
 
 def _grouped(report: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Heading → the sentences below it, in the order of the report; the last heading is folded: it decides nothing."""
-    tested = front.tested(report)
-    shown = {
-        subject(PRIMARY_MEASURE, row["variant"], row["reference"])
-        for row in tested
-        if row["family"] == PLANNED or row["verdict"] != Verdict.UNDECIDED
+    folded = {
+        subject(row["measure"], row["variant"], row["reference"])
+        for row in report["paired_tests"]
+        if row["family"].endswith("secondary")
+        or (not row["family"].endswith(PLANNED) and row["verdict"] == Verdict.UNDECIDED)
     }
-    groups: dict[str, list[dict[str, Any]]] = {name: [] for name in (*GROUPS.values(), OTHER, FOLDED)}
+    headings = (GROUPS["accuracy"], OTHER, *GROUPS.values(), FOLDED)
+    groups: dict[str, list[dict[str, Any]]] = {name: [] for name in headings}
     for entry in report["statements"]:
-        name = GROUPS.get(entry["about"].partition(":")[0], OTHER)
-        folded = name == GROUPS["accuracy"] and entry["about"] not in shown
-        groups[FOLDED if folded else name].append(entry)
+        name = FOLDED if entry["about"] in folded else GROUPS.get(entry["about"].partition(":")[0], OTHER)
+        groups[name].append(entry)
     return {name: entries for name, entries in groups.items() if entries}
 
 

@@ -54,7 +54,7 @@ def _comparison(row: dict[str, Any], margin: float) -> Statement:
         if row["low"] is None
         else f"{points(row['difference'])} {unit} [{points(row['low'])}, {points(row['high'])}]"
     )
-    basis = f"{interval}{'' if conclusion.p is None else f', corrected p {_p(conclusion.p)}'}; {_units(row)}"
+    basis = f"{interval}{'' if conclusion.p is None else f', corrected p {p_text(conclusion.p)}'}; {_units(row)}"
     match conclusion.reason:
         case ContrastReason.RAISES | ContrastReason.LOWERS | ContrastReason.RAISES_HERE | ContrastReason.LOWERS_HERE:
             change = "raise" if row["difference"] > 0 else "lower"
@@ -95,10 +95,9 @@ def why(row: dict[str, Any], margin: float) -> str:
     """
     conclusion = conclude_contrast(row, margin)
     bound = _bound(margin)
-    corrected = (
-        "" if conclusion.p is None else f" (p {_p(conclusion.p)} after correction for the comparisons of its family)"
-    )
-    here = " This speaks of the texts used: too few to stand for a tone." if conclusion.reason in OF_TEXTS else ""
+    for_what = "after correction for the comparisons of its family and the planned looks"
+    corrected = "" if conclusion.p is None else f" (p {p_text(conclusion.p)} {for_what})"
+    here = " This speaks of the texts used alone." if row["verdict"].endswith("_here") else ""
     match conclusion.reason:
         case ContrastReason.RAISES | ContrastReason.LOWERS | ContrastReason.RAISES_HERE | ContrastReason.LOWERS_HERE:
             side = "above" if row["difference"] > 0 else "below"
@@ -115,21 +114,14 @@ def why(row: dict[str, Any], margin: float) -> str:
             return "This number of questions was not registered in advance, so nothing is tested."
     low, high = row["low"], row["high"]
     if not low <= 0 <= high:
-        return f"The interval excludes zero, but among so many comparisons chance does that too often{corrected}."
+        return f"The interval, which is not corrected, excludes zero; the corrected test does not reject{corrected}."
     beyond = [word for word, reached in (("losses", low <= -margin), ("gains", high >= margin)) if reached]
     if beyond:
         return f"The data allow no effect at all, and also {' or '.join(beyond)} of {bound} points or more."
     return (
-        f"The interval lies within {bound} points of zero, but not after correction for the comparisons of its family."
+        f"The interval, which is not corrected, lies within {bound} points of zero; the corrected test does not show "
+        "that."
     )
-
-
-OF_TEXTS = (
-    ContrastReason.RAISES_HERE,
-    ContrastReason.LOWERS_HERE,
-    ContrastReason.WITHIN_MARGIN_HERE,
-    ContrastReason.NEAR_MARGIN_HERE,
-)
 
 
 def _name(variant: str, texts: int, scope: str) -> str:
@@ -160,5 +152,6 @@ def _bound(margin: float) -> str:
     return f"{100 * margin:.3g}"
 
 
-def _p(value: float) -> str:
+def p_text(value: float) -> str:
+    """Return a p-value as sentences have it, with its relation."""
     return "< 0.0001" if value < 0.0001 else f"= {value:.2g}"

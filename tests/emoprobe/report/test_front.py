@@ -75,13 +75,19 @@ def report(*rows: dict[str, Any], **values: Any) -> dict[str, Any]:
             row("different_here", -0.2, -0.02),
             "below zero, and chance alone rarely does this (p = 0.01 after correction",
         ),
-        (row("different_here", -0.2, -0.02), "This speaks of the texts used"),
+        (row("different_here", -0.2, -0.02), "This speaks of the texts used alone."),
         (row("equivalent", -0.05, 0.04), "The whole interval lies within 10 points of zero"),
         (row("equivalent", -0.11, 0.04), "The 90 % interval, which this test uses, lies within 10 points"),
         (row("undecided", -0.2, 0.04), "no effect at all, and also losses of 10 points or more."),
         (row("undecided", -0.2, 0.1), "no effect at all, and also losses or gains of 10 points or more."),
-        (row("undecided", -0.09, 0.04), "within 10 points of zero, but not after correction"),
-        (row("undecided", 0.01, 0.4, 0.3), "excludes zero, but among so many comparisons chance does that too often"),
+        (
+            row("undecided", -0.09, 0.04),
+            "which is not corrected, lies within 10 points of zero; the corrected test does not",
+        ),
+        (
+            row("undecided", 0.01, 0.4, 0.3),
+            "excludes zero; the corrected test does not reject (p = 0.3 after correction",
+        ),
         (row("undecided", None, None, None), "There are too few data for an interval: 2 questions."),
         (row("note", -0.1, 0.1, None), "was not registered in advance"),
     ],
@@ -98,7 +104,12 @@ def test_the_answer_counts_every_comparison_once() -> None:
     rows = [planned, row("different", 0.02, 0.2), row("undecided", -0.3, 0.1, variant="gloom")]
     rows.append(row("different", 0.02, 0.2, family="secondary", reference="control"))
     rows.append(row("different", 0.02, 0.2, measure="lenient", family="secondary"))
-    said = [{"about": "accuracy:negative-positive", "verdict": "equivalent", "text": "Planned: equal."}]
+    said = [
+        {"about": "accuracy:negative-positive", "verdict": "equivalent", "text": "Planned: equal.", "p": 0.01},
+        {"about": "probe:valence", "verdict": "found", "text": "", "p": 0.005},
+        {"about": "probe:correct", "verdict": "not_found", "text": "", "p": 0.4},
+        {"about": "probe:valence", "verdict": "note", "text": "Elsewhere.", "p": None},
+    ]
     probes = [
         {"target": "variant", "verdict": "note", "auroc": 0.99, "p": None},
         {"target": "valence", "verdict": "found", "auroc": 0.9, "p": 0.005},
@@ -106,11 +117,16 @@ def test_the_answer_counts_every_comparison_once() -> None:
     ]
     assert front.answer(report(*rows, statements=said, probes=probes), 0.1) == [
         "Planned: equal.",
-        "Of 2 variants compared with filler in strict accuracy, 1 is different (joy), 1 is undecided (gloom).",
+        "Of 2 other comparisons with filler in strict accuracy, 1 is different (joy), 1 is undecided (gloom).",
         "The valence of the text can be read from the activations beyond the baselines (AUROC 0.90, p = 0.005); whether "
         "the answer is right is not shown to be readable from the activations beyond the baselines (AUROC 0.60, p = 0.4).",
     ]
-    assert front.answer(report(), 0.1) == []
+    # Before the last look the statements say that probes are not tested yet, whatever their table has.
+    early = [{**entry, "verdict": "note", "p": None} for entry in said]
+    assert len(front.answer(report(*rows, statements=early, probes=probes), 0.1)) == 2
+    alone = row("undecided", None, None, variant="joy")
+    assert front.answer(report(alone), 0.1) == ["Of 1 comparison with filler in strict accuracy, 1 is undecided (joy)."]
+    assert front.answer(report(), 0.1) == ["No variant is compared with another here."]
 
 
 def test_bars_share_one_scale_and_stay_inside() -> None:
@@ -133,13 +149,13 @@ def test_what_was_done_names_only_what_is_known() -> None:
     trajectories = pd.DataFrame({"question": ["How many?\n\nTwo."]})
     known = dict(front.done(CONFIG, report(), RunMetadata(), trajectories))
     assert known["Questions"] == "4 of gsm8k, such as “How many? Two.”"
-    assert known["Variants"] == "2 (1 positive, 1 negative), compared with filler and control; 1 to 2 texts each"
+    assert known["Variants"] == "2 (1 positive, 1 negative), compared with filler and control, 1 to 2 texts each"
     assert "Made" not in known
     strange = dict(
         front.done(Config(), report(model={"id": None, "dtype": None, "revision": None}), RunMetadata(), pd.DataFrame())
     )
     assert strange["Model"] == "unknown"
-    assert strange["Questions"] == "4"
+    assert strange["Questions"] == "4 of unknown origin"
     assert not strange.keys() & {"Prompt", "Activations", "Plan"}
     assert front.question(CONFIG, report()) == (
         "Does the tone of a text before the question change how often tiny answers gsm8k correctly?"
