@@ -32,8 +32,9 @@ CONTRAST = ["variant", "reference", "measure"]
 class Results:
     """A finished experiment: its trajectories, tables, statements, activations, directions and figures.
 
-    Nothing is read before it is used. What the folder lacks raises FileNotFoundError, and a damaged file
-    `emoprobe.results.record.DamagedError`; both name the file.
+    Nothing is read before it is used. A file that the folder lacks raises FileNotFoundError, a table or figure that it
+    lacks AttributeError (KeyError for `tables[...]`) with those that are there, and a damaged file
+    `emoprobe.results.record.DamagedError`.
 
     Args:
         folder: of the experiment, such as `results/pilot`, or any folder that contains
@@ -154,6 +155,8 @@ class Tables(Mapping[str, pd.DataFrame]):
         return read_table(self._folder, name)
 
     def __getattr__(self, name: str) -> pd.DataFrame:
+        if name.startswith("_"):  # asked for while a copy is made, before there is a folder
+            raise AttributeError(name)
         try:
             return self[name]
         except KeyError as error:
@@ -183,6 +186,8 @@ class Plots:
         return [name for name, figure in FIGURES.items() if there.issuperset(figure.tables)]
 
     def __getattr__(self, name: str) -> Callable[[], Figure]:
+        if name.startswith("_"):
+            raise AttributeError(name)
         if name not in dir(self):
             raise AttributeError(f"there is no figure {name} (figures: {', '.join(dir(self)) or 'none'})")
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from emoprobe.explorer.answers import answer_place
 from emoprobe.graders import grading
 from emoprobe.results.trajectory import AgentState, Message, MessageSpans, Trajectory, message_text
@@ -80,12 +78,6 @@ def outcome(row: dict[str, Any]) -> str:
     if lenient:
         return LENIENT
     return NO_ANSWER if row["extraction"] == "none" else WRONG
-
-
-def plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows of a table as dictionaries of plain values, None for what is missing."""
-    columns = {str(name): column.astype(object).where(column.notna(), None).tolist() for name, column in table.items()}
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def read_conversation(folder: Path, row: dict[str, Any], choices: list[str] | None = None) -> Conversation:

@@ -12,9 +12,11 @@ from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
 
+from emoprobe.analysis.conclusion import plain_rows
 from emoprobe.analysis.contrasts import references_of
 from emoprobe.config.experiment import Config
-from emoprobe.explorer.conversations import Conversation, outcome, plain_rows, read_conversation
+from emoprobe.config.section import is_format
+from emoprobe.explorer.conversations import Conversation, outcome, read_conversation
 from emoprobe.explorer.projections import Projections
 from emoprobe.explorer.scripts import MAX_BYTES, Pages, Scripts, Write
 from emoprobe.explorer.search import WordIndex
@@ -74,6 +76,7 @@ def write_data(config: Config, layout: Layout, write: Write, limit: int = MAX_BY
         "experiment": config.experiment.name,
         "model": config.model.source if "source" in config.model.model_fields_set else None,
         "variants": [[name, config.variants[name].valence if name in config.variants else None] for name in variants],
+        "formats": [place for name, place in variants.items() if is_format(name)],
         "references": [variants[name] for name in references_of(variants, config.analysis.references)],
         "questions": shown,
         "rows": _columns(rows, variants, questions),

@@ -103,7 +103,7 @@ class Projections:
         if any(place < 0 for place in pages.places.values()):
             notes.append("The projections of some questions exceed the size limit of the explorer and are left out.")
         scale = {"means": _rounded(self.means), "deviations": _rounded(self.deviations)}
-        scripts.add("scale", scale)
+        scripts.add("scale", scale, needed=True)
         return {
             "directions": [[direction.name, direction.about] for direction in self.directions],
             "hooks": self.hook_points,

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from emoprobe.analysis.conclusion import plain_rows
 from emoprobe.config.science.steering import NONE
-from emoprobe.explorer.conversations import outcome, plain_rows, read_conversation
+from emoprobe.explorer.conversations import outcome, read_conversation
 from emoprobe.explorer.scripts import Pages
-from emoprobe.results.layout import Layout, draw_id
+from emoprobe.results.layout import Layout, condition_folder, draw_id
 from emoprobe.results.tables import read_table
 from emoprobe.results.trajectory import SampleFile
 
@@ -53,10 +54,11 @@ class Steered:
         for name, group in groupby(self.rows, key=lambda row: row["sample_id"]):
             entries = []
             for row in group:
-                condition = condition_folder(row)
+                edit = [row[key] for key in _EDIT]
+                condition = NONE if row["direction"] == NONE else condition_folder(*edit)
                 if condition not in conditions:
                     conditions[condition] = len(conditions)
-                    edits.append([row[key] for key in ("family", *_EDIT)])
+                    edits.append([row["family"], *edit, condition])
                 numbers.append(conditions[condition])
                 folder = self.layout.steered(condition, row["variant"], draw_id(name, row["draw"]))
                 entries.append((number, read_conversation(folder, row, self.samples[name].choices)))
@@ -77,11 +79,3 @@ class Steered:
             "t": "".join("1" if row["truncated"] else "0" for row in self.rows),
             "pages": sorted(pages.places.items()),
         }
-
-
-def condition_folder(row: dict[str, Any]) -> str:
-    """Return the folder of the condition of a row of the table `steering`, below `steering/`."""
-    if row["direction"] == NONE:
-        return NONE
-    direction, operation, phase, layers, dose = (row[key] for key in _EDIT)
-    return f"{direction}/{operation}-{phase}/L{layers}/d{dose:g}"

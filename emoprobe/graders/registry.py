@@ -7,7 +7,7 @@ experiment; a new one is a function with the decorator `grader`, an entry of `GR
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -47,7 +47,6 @@ class Grader:
         value: type of the value that is tested.
         column: column of that value in the table of trajectories.
         title: name of the value in sentences.
-        asks_model: whether the value is measured by requests to the model, with a file of its own.
         grade: returns the columns of an answer.
     """
 
@@ -55,17 +54,14 @@ class Grader:
     value: Value
     column: str
     title: str
-    asks_model: bool
     grade: Callable[[Answer], Columns]
 
 
-def grader(
-    *, value: Value, column: str, title: str, asks_model: bool = False
-) -> Callable[[Callable[[Answer], Columns]], Grader]:
+def grader(*, value: Value, column: str, title: str) -> Callable[[Callable[[Answer], Columns]], Grader]:
     """Make a grader of a function, named like it; arguments as the attributes of `Grader`."""
 
     def made(function: Callable[[Answer], Columns]) -> Grader:
-        return Grader(function.__name__, value, column, title, asks_model, function)
+        return Grader(function.__name__, value, column, title, function)
 
     return made
 
@@ -92,7 +88,7 @@ def number(answer: Answer) -> Columns:
     }
 
 
-@grader(value="number", column="p_gold", title="p(gold)", asks_model=True)
+@grader(value="number", column="p_gold", title="p(gold)")
 def logprob(answer: Answer) -> Columns:
     """Probability of the gold answer, after the prompt or the thought, and its logarithm."""
     log_p = answer.log_p_gold
@@ -102,10 +98,6 @@ def logprob(answer: Answer) -> Columns:
 GRADERS: Mapping[str, Grader] = {each.name: each for each in (number, logprob)}
 
 
-def graded(answer: Answer, names: Collection[str] = tuple(GRADERS)) -> Columns:
-    """Return the columns of all of these graders.
-
-    Raises:
-        KeyError: there is no grader of a name.
-    """
-    return {column: value for name in names for column, value in GRADERS[name].grade(answer).items()}
+def graded(answer: Answer) -> Columns:
+    """Return the columns of all graders; those of a grader that was not measured are empty."""
+    return {column: value for each in GRADERS.values() for column, value in each.grade(answer).items()}

@@ -12,7 +12,6 @@ import pandas as pd
 from emoprobe.analysis.contrasts import PLANNED, PRIMARY_MEASURE, references_of
 from emoprobe.config.experiment import Config
 from emoprobe.config.section import CONTROL, is_format
-from emoprobe.conversations.variants import asks_of
 from emoprobe.report.statements import points
 from emoprobe.report.statements.behaviour import p_text, subject, why
 from emoprobe.results.metadata import RunMetadata
@@ -220,7 +219,7 @@ def _variants(config: Config, report: dict[str, Any]) -> str:
     parts = [f"{len(others)} ({kinds})" if kinds else str(len(others))]
     if references:
         parts.append(f"compared with {' and '.join(reversed(references))}")
-    parts += [f"{name} asked {config.variants[name].asks} times" for name in names if asks_of(config, name) > 1]
+    parts += [f"{name} asked {variant.asks} times" for name, variant in config.variants.items() if variant.asks > 1]
     if formats:
         parts.append(f"{formats} other format{'' if formats == 1 else 's'} of the prompt")
     if texts:

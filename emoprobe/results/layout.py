@@ -34,6 +34,11 @@ def split_draw_id(name: str) -> tuple[str, int]:
     return (match["sample"], int(match["draw"])) if match else (name, 1)
 
 
+def condition_folder(direction: str, operation: str, phase: str, layers: str, dose: float) -> str:
+    """Return the folder of a condition below `steering/`; `layers` is such as `10+12`."""
+    return f"{direction}/{operation}-{phase}/L{layers}/d{dose:g}"
+
+
 MODELS = RESULTS / "models"
 
 

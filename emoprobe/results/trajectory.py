@@ -345,8 +345,7 @@ class Scores(Measured):
     `gold` is the text that was forced after the prompt, `log_p_gold` the sum over its tokens under the edit.
     `perplexity` is the unedited model's on the answer, of so many `tokens`. `kl` has the divergence of the edited from
     the unedited model's distribution of the next token, for each of the answer's first tokens; zeros where nothing was
-    edited. `error` says why there are no numbers; null: there are. `sha256` is that of the rest; null in files of
-    version 0.2.
+    edited. `sha256` is null in files of version 0.2.
     """
 
     gold: str | None = None
@@ -370,8 +369,8 @@ class GoldProbability(Measured):
 
     The model reads the first `context_tokens` tokens of the trajectory (`context_sha256` is their hash), which end
     where the prompt or, with `after` = thought, the thought does, then `lead`. `log_p_gold` is the logarithm of the sum
-    of the probabilities of the `forms`. `reason` says why there is none although there is an answer, such as a thought
-    without an end; `error` why no server measured it. `sha256` is that of the rest.
+    of the probabilities of the `forms`, the last of which `worker_id` measured. `reason` says why there is none
+    although there is an answer, such as a thought without an end; `error` why no server measured it.
     """
 
     after: Literal["prompt", "thought"] | None = None

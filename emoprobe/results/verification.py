@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from emoprobe.results.activation_folder import METADATA
-from emoprobe.results.layout import OUTCOMES, SCORES, Layout, split_draw_id
+from emoprobe.results.layout import OUTCOMES, SCORES, Layout, condition_folder, split_draw_id
 from emoprobe.results.manifest import Manifest
 from emoprobe.results.metadata import RunMetadata
 from emoprobe.results.preregistration import Preregistration, read_registrations
@@ -23,6 +23,7 @@ from emoprobe.results.trajectory import (
     AgentState,
     GoldProbability,
     Hashes,
+    Measured,
     Message,
     Outcome,
     Sample,
@@ -135,7 +136,7 @@ def _condition(state: AgentState) -> str:
         return "none"
     edit = edits[0]
     layers = "+".join(map(str, edit["layers"]))
-    return f"{Path(edit['file']).stem}/{edit['operation']}-{edit['phase']}/L{layers}/d{edit['dose']:g}"
+    return condition_folder(Path(edit["file"]).stem, edit["operation"], edit["phase"], layers, edit["dose"])
 
 
 def _changed(folder: Path, hashes: Hashes) -> Iterator[str]:
@@ -155,9 +156,9 @@ def check_scores(folder: Path) -> list[str]:
         return [str(error)]
     if scores.error is None and scores.tokens != len(state.completion_token_ids or []):
         return [f"{folder / SCORES}: was made from another answer than the folder's; delete it and run again"]
-    if scores.sha256 not in (None, scores.content_sha256):
-        return [f"{folder / SCORES} was changed after it was written (its hash is another); delete it and run again"]
-    return []
+    if scores.sha256 is None:  # as version 0.2 wrote them
+        return []
+    return _changed_record(folder / SCORES, scores)
 
 
 def check_outcomes(folder: Path, state: AgentState | None) -> list[str]:
@@ -168,13 +169,16 @@ def check_outcomes(folder: Path, state: AgentState | None) -> list[str]:
     except DamagedError as error:
         return [str(error)]
     ids = None if state is None else state.token_ids
-    if None not in (ids, outcomes.context_sha256) and outcomes.context_sha256 != tokens_sha256(
-        (ids or [])[: outcomes.context_tokens]
-    ):
+    if ids is not None and outcomes.context_sha256 not in (None, tokens_sha256(ids[: outcomes.context_tokens])):
         return [f"{path}: was made from another answer than the folder's; delete it and run again"]
-    if outcomes.sha256 not in (None, outcomes.content_sha256):
-        return [f"{path} was changed after it was written (its hash is another); delete it and run again"]
-    return []
+    return _changed_record(path, outcomes)
+
+
+def _changed_record(path: Path, record: Measured) -> list[str]:
+    """Return a problem if a file is not as it was written."""
+    if record.sha256 == record.content_sha256:
+        return []
+    return [f"{path} was changed after it was written (its hash is another); delete it and run again"]
 
 
 @dataclass

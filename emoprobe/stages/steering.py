@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from emoprobe.analysis.steering.effect_grid import Limits
+from emoprobe.analysis.steering.fitted_texts import fitted_texts
 from emoprobe.analysis.steering.tables import analyze
 from emoprobe.config.experiment import Config
 from emoprobe.results.layout import Layout
 from emoprobe.results.tables import read_table, write_table
-from emoprobe.steering.directions import fitted_texts
 
 
 def analyze_steering(config: Config, layout: Layout) -> None:

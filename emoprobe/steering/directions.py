@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,11 +18,9 @@ from typing import Any
 
 import ml_dtypes  # noqa: F401 (teaches NumPy bfloat16, which safetensors asks it for)
 import numpy as np
-import pandas as pd
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from emoprobe.analysis.steering.preregistration import LEAST_TEXTS
 from emoprobe.config.science.capture import RESID_POST
 from emoprobe.config.science.steering import DirectionFile
 from emoprobe.config.section import CONTROL
@@ -30,7 +28,7 @@ from emoprobe.results import atomic
 from emoprobe.results.activation_folder import METADATA, ActivationError, ActivationFolder, ActivationMetadata
 from emoprobe.results.activations import load_block
 from emoprobe.results.layout import Layout
-from emoprobe.steering.grid import SteeringGrid, ToneDirection, text_blocks
+from emoprobe.steering.grid import LEAST_TEXTS, SteeringGrid, ToneDirection
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 KEY = "direction"
@@ -240,7 +238,7 @@ def _blocks(grid: SteeringGrid, direction: ToneDirection, stream: Stream) -> np.
 def _moves_texts(blocks: np.ndarray) -> bool:
     """Return whether labels are shuffled over texts and not over questions.
 
-    With fewer texts than a verdict takes, questions are exchanged as in earlier versions, whose files stay.
+    With fewer texts than a verdict takes there is none, and questions are exchanged.
     """
     return LEAST_TEXTS <= len(np.unique(blocks)) < len(blocks)
 
@@ -251,49 +249,6 @@ MAKERS: dict[str, Callable[[SteeringGrid, ToneDirection, Stream], np.ndarray]] =
     "orthogonal": _orthogonal,
     "shuffled": _shuffled,
 }
-
-
-def fitted_texts(layout: Layout, trajectories: pd.DataFrame, names: Iterable[str]) -> dict[str, int]:
-    """Tone → number of blocks of texts that its directions and their controls were fitted on, the least of all.
-
-    0 where that is not known, because a file is missing, or where labels were shuffled over questions that share texts.
-
-    Args:
-        layout: the experiment, with the files of its directions.
-        trajectories: the table of that name, which has the text of each question.
-        names: of directions; those that belong to no tone are left out.
-    """
-    known = trajectories.drop_duplicates(["variant", "sample_id"]).set_index(["variant", "sample_id"])["paraphrase"]
-    counts: dict[str, int] = {}
-    for name in names:
-        made = _made(layout.direction(name))
-        tone = made.get("tone")
-        if tone is None:
-            continue
-        sides = [side for side in (tone, made.get("reference")) if side != CONTROL]
-        texts = {
-            sample: [(side, _number(known.get((side, sample)))) for side in sides] for sample in made.get("samples", [])
-        }
-        count = len(set(text_blocks(texts).values()))
-        if made.get("family") == "shuffled" and count < len(texts) and made.get(SHUFFLED_OVER) != "texts":
-            count = 0
-        counts[tone] = min(count, counts.get(tone, count))
-    return counts
-
-
-def _number(text: Any) -> int | None:
-    """The number of a text; None where it is not known."""
-    return None if text is None or pd.isna(text) else int(text)
-
-
-def _made(path: Path) -> dict[str, Any]:
-    """What the file of a direction says of how it was made; empty where there is none."""
-    try:
-        with safe_open(path, "np") as tensors:
-            found: dict[str, Any] = json.loads((tensors.metadata() or {}).get(KEY, "{}"))
-    except (OSError, SafetensorError, ValueError):
-        return {}
-    return found
 
 
 def _differences(grid: SteeringGrid, direction: ToneDirection, stream: Stream) -> np.ndarray:

@@ -43,7 +43,8 @@ def unreachable(grid: SteeringGrid) -> Iterator[str]:
     config, steered = grid.config, len(grid.steered)
     # Here, as they bring NumPy, which a plan of anything else does without.
     from emoprobe.analysis.estimates import MIN_QUESTIONS
-    from emoprobe.analysis.steering.preregistration import LEAST_TEXTS, planned_tests
+    from emoprobe.analysis.steering.preregistration import planned_tests
+    from emoprobe.steering.grid import LEAST_TEXTS
 
     planned = planned_tests(config)
     assert planned is not None

@@ -6,6 +6,7 @@ Every file is named: Snakemake does not make a lost one again for the sake of ta
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -108,7 +109,7 @@ class Targets:
         return [f"{self.layout.root}/{variant}/{sample}/{name}" for variant, sample in self.pairs for name in names]
 
     def outcomes(self) -> list[str]:
-        """The files of what graders ask the model, one a trajectory; none where no grader does."""
+        """Return the `outcomes.json` of every trajectory; none without the grader `logprob`."""
         return self.trajectories([OUTCOMES]) if self.config.logprob is not None else []
 
     def activations(self, names: Iterable[str] = ACTIVATION_FILES) -> list[str]:
@@ -145,8 +146,7 @@ class Targets:
     def before_push(self) -> list[Path]:
         """Return the files made from activations before they are pushed, so that they are read from the local disk."""
         steering = [] if self.steering is None else [Path(path) for path in self.steering.directions()]
-        directions = [self.layout.directions()] if self.config.has_probes else []
-        return [self.layout.verified, *self.explorer(), *directions, *steering]
+        return [self.layout.verified, *self.explorer(), *self.directions(), *steering]
 
     def tokens(self, names: Iterable[str] = ACTIVATION_FILES) -> list[str]:
         """Files of every folder of tokens."""
@@ -262,9 +262,12 @@ class Targets:
     def explorer_sources(self) -> list[Path]:
         """The files that the explorer is made after; they come after all trajectories and activations."""
         steering = [self.layout.table("steering")] if self.config.steering.enabled else []
-        directions = [self.layout.directions()] if self.config.has_probes else []
-        directions += [self.layout.feature_directions()] if self.config.features.enabled else []
-        return [self.layout.table("trajectories"), *steering, *directions]
+        return [self.layout.table("trajectories"), *steering, *self.directions()]
+
+    def directions(self) -> list[Path]:
+        """Files with the directions of probes and of features."""
+        features = [self.layout.feature_directions()] if self.config.features.enabled else []
+        return [*([self.layout.directions()] if self.config.has_probes else []), *features]
 
     def everything(self) -> list[Path | str]:
         """Everything that a finished experiment has."""
@@ -272,16 +275,14 @@ class Targets:
         described = [layout.resolved_yaml, layout.resolved_json, layout.metadata, layout.model]
         concluded = [layout.plan, *self.report(), *self.explorer(), layout.verified]
         captured: list[Path | str] = [*self.manifest(), *self.activations([METADATA]), *self.tensors(), *self.copies()]
-        directions = [layout.directions()] if self.config.has_probes else []
         steered: list[Path | str] = [] if self.steering is None else [*self.steering.directions(), *self.steered()]
         featured: list[Path | str] = [*self.autoencoders(), *self.tokens()]
-        directions += [layout.feature_directions()] if self.config.features.enabled else []
         return [
             *described,
             *concluded,
             *self.tables(),
             *self.figures(),
-            *directions,
+            *self.directions(),
             *self.samples(),
             *self.trajectories(),
             *self.outcomes(),
@@ -387,7 +388,7 @@ def requests_in_flight(study: Study) -> int:
 def budget(study: Study, experiments: Mapping[str, Targets]) -> str:
     """Summarise a plan in a line per experiment and one for all: trajectories, most tokens, servers."""
     lines = []
-    total = {"trajectories": 0, "steered trajectories": 0, "tokens": 0, "activation folders": 0}
+    total: Counter[str] = Counter()
     for name, config in study.configs.items():
         targets = experiments[name]
         steered = 0 if targets.steering is None else len(targets.steering.grid.trajectories)
@@ -395,10 +396,11 @@ def budget(study: Study, experiments: Mapping[str, Targets]) -> str:
             "trajectories": len(targets.pairs),
             "steered trajectories": steered,
             "tokens": (len(targets.pairs) + steered) * config.generation.max_tokens,
+            "measurements of p(gold)": len(targets.outcomes()),
             "activation folders": len(targets.captured) + len(targets.tokens_of),
         }
         lines.append(f"  {name}: {_counted(counts)}{_more(config)}")
-        total = {key: total[key] + counts[key] for key in total}
+        total.update(counts)
     if len(lines) == 1:
         return f"{lines[0].strip()}; {_servers(study)}"
     head = f"{study.name}: {len(lines)} experiments, {_counted(total)}; {_servers(study)}"
@@ -426,12 +428,13 @@ MAX_LINES = 24
 SERVERS: dict[Backend, str] = {"vllm": "vLLM server", "nnsight": "NNsight server"}
 
 
-def _counted(counts: dict[str, int]) -> str:
+def _counted(counts: Mapping[str, int]) -> str:
     captures = f", {counts['activation folders']:,} activation folders" if counts["activation folders"] else ""
     steered = f" and {counts['steered trajectories']:,} steered ones" if counts["steered trajectories"] else ""
-    return (
-        f"{counts['trajectories']:,} trajectories{steered} of at most {counts['tokens']:,} new tokens in all{captures}"
-    )
+    forced = counts["measurements of p(gold)"]
+    measured = f", {forced:,} measurements of p(gold)" if forced else ""
+    tokens = f"of at most {counts['tokens']:,} new tokens in all"
+    return f"{counts['trajectories']:,} trajectories{steered} {tokens}{measured}{captures}"
 
 
 def _more(config: Config) -> str:

@@ -12,7 +12,7 @@ from emoprobe.conversations.samples import experiment_pairs
 from emoprobe.results.activation_folder import METADATA, ActivationError, ActivationFolder
 from emoprobe.results.layout import OUTCOMES, SCORES, Layout
 from emoprobe.results.record import DamagedError
-from emoprobe.results.trajectory import STATE, AgentState, GoldProbability, Scores
+from emoprobe.results.trajectory import STATE, AgentState, GoldProbability, Measured, Scores
 
 if TYPE_CHECKING:
     from server.pool.fleet import UnansweredError
@@ -130,7 +130,7 @@ def _capture_failed(folder: Path) -> bool:
         return False
 
 
-def _record_failed(record: type[Scores] | type[GoldProbability], path: Path) -> bool:
+def _record_failed(record: type[Measured], path: Path) -> bool:
     """Return whether what a server measured of a trajectory is a record of its error."""
     if not path.exists():
         return False

@@ -18,6 +18,10 @@ import numpy as np
 from tests.calibration import behaviour, coverage, features, mixtures, outcomes, probes, steering
 from tests.calibration.rows import Row
 
+PARTS = (
+    "accuracy", "texts", "asks", "formats", "dependent", "mixtures", "stopping", "planted", "default run", "power",
+    "noise", "probes", "outcomes", "steering", "features", "coverage",
+)  # fmt: skip
 GRIDS = ("discordance_cells", "text_cells", "accuracy_cells")
 SEED = 7
 HEADINGS = {
@@ -85,6 +89,11 @@ def run(names: dict[str, Callable[[], list[Row]]], processes: int) -> Iterator[R
             yield from future.result()
 
 
+def part_of(name: str, only: str) -> bool:
+    """Return whether a simulation belongs to the part of that name or, if no part is called so, contains the text."""
+    return name.partition(":")[0] == only if only in PARTS else only in name
+
+
 def main() -> int:
     """Run everything and print it, then the worst of each kind."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -93,10 +102,10 @@ def main() -> int:
     parser.add_argument(
         "--only",
         default="",
-        help="a part of the names: accuracy, texts, asks, formats, dependent, mixtures, stopping, planted, default run, power, noise, outcomes, probes, steering, features, coverage, a world",
+        help=f"a part ({', '.join(PARTS)}), or any text of the names",
     )
     arguments = parser.parse_args()
-    chosen = {name: job for name, job in jobs(arguments.runs).items() if arguments.only in name}
+    chosen = {name: job for name, job in jobs(arguments.runs).items() if part_of(name, arguments.only)}
     rows = []
     for row in run(chosen, arguments.processes):
         rows.append(row)

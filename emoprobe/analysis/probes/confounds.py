@@ -15,8 +15,7 @@ import numpy as np
 
 # By how much the errors of slopes may widen the variance of the difference between valences. Where activations hold a
 # confound and no valence, mostly at d = 200, 6.1 % of 953 simulated findings are false up to here (4.9 % of 577 up to
-# 0.05, 8.0 % of 376 above that), and 7.9 % of 506 between here and 0.25; see `tests.calibration.probe_limits`. To widen
-# the permuted statistics by the inflation changed none of 139 verdicts between 0.05 and here.
+# 0.05, 8.0 % of 376 above that), and 7.9 % of 506 between here and 0.25; see `tests.calibration.probe_limits`.
 MOST_INFLATION = 0.1
 SINGULAR = 1e-9
 PUNCTUATION = re.compile(r"[^\w\s]")

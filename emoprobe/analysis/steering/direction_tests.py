@@ -15,8 +15,9 @@ from emoprobe.analysis.estimates import MIN_QUESTIONS, difference
 from emoprobe.analysis.statistics import CONFIDENCE, LEVEL, holm
 from emoprobe.analysis.steering.direction_ranking import DirectionRanking
 from emoprobe.analysis.steering.effect_grid import CONTROLS, PRIMARY_OUTCOME, EffectGrid, Flags
-from emoprobe.analysis.steering.preregistration import LEAST_TEXTS, controls_needed, shuffled_needed
+from emoprobe.analysis.steering.preregistration import controls_needed, shuffled_needed
 from emoprobe.results.statement import Verdict
+from emoprobe.steering.grid import LEAST_TEXTS
 
 FAR = 1e9
 # Weights of a probe are large where activations hardly vary. Where a model reads there, they do more than random
@@ -52,7 +53,8 @@ def direction_rows(
         members = [row for row in rows if row["family"] == family]
         # A direction that cannot be judged takes its place in the correction, and eases none of the others'.
         known = [
-            row["p"] if row["texts"] is None or row["texts"] >= LEAST_TEXTS else max(row["p"], 1.0) for row in members
+            row["p"] if row["texts"] is None or row["texts"] >= LEAST_TEXTS or math.isnan(row["p"]) else 1.0
+            for row in members
         ]
         for row, corrected in zip(members, holm(known), strict=True):
             row["p_holm"] = float(corrected)

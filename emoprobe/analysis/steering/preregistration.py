@@ -10,16 +10,10 @@ from emoprobe.analysis.statistics import LEVEL
 from emoprobe.analysis.steering.effect_grid import CONTROLS, OUTCOMES, PRIMARY_OUTCOME, RANDOM, SHUFFLED
 from emoprobe.config.experiment import Config
 from emoprobe.results.record import Record
-from emoprobe.steering.grid import directions_of
+from emoprobe.steering.grid import LEAST_TEXTS, directions_of
 
 # So that the smallest p, 1 / (1 + 39), is half of the level.
 MIN_CONTROLS = 39
-# Texts that a tone's direction is fitted on. A text differs from others by its wording, which makes up 92–98 % of the
-# variance of such directions, so labels are shuffled over texts. Where half of a few texts are exchanged, the mean over
-# all of them lies outside of what the shuffled ones span: a tone whose texts are drawn like the reference's is found in
-# 25 % of experiments with 4 texts, 10 % with 8, 6–7 % with 12 or 16, and 5 % from 24 on
-# (`tests/calibration/steering.py`).
-LEAST_TEXTS = 24
 STATISTIC = (
     "largest |effect| on the primary outcome over layers, doses and variants with coherent text, in each divided by "
     "the median of the compared directions' and its own; p by rank among the random directions and, for a tone's, by "

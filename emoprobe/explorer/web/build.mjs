@@ -1,7 +1,7 @@
-// Bundle the page into ../assets. Run by `make explorer`, which copies the sources to a folder of their own first.
+// Bundle scripts and styles into ../assets, beside the page. Run by `make explorer`, which copies the sources to a folder of their own first.
 
 import { build } from "esbuild";
-import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 
 const out = process.argv[2];
 const license = readFileSync("node_modules/preact/LICENSE", "utf8").trim();
@@ -23,4 +23,3 @@ for (const file of outputFiles) {
   const notice = script ? `/*! sources ${process.argv[3]}\n\npreact ${version}\n${license}\n*/\n` : "";
   writeFileSync(`${out}/explorer.${script ? "js" : "css"}`, notice + file.text);
 }
-copyFileSync("index.html", `${out}/index.html`);

@@ -12,13 +12,14 @@ from emoprobe.analysis.preregistration import analysis_plan, deviations
 from emoprobe.analysis.steering.direction_ranking import rank
 from emoprobe.analysis.steering.direction_tests import candidates
 from emoprobe.analysis.steering.effect_grid import EffectGrid, Limits, SteeringCell, coherent, unbroken, within
-from emoprobe.analysis.steering.preregistration import LEAST_TEXTS, MIN_CONTROLS, controls_needed, planned_tests
+from emoprobe.analysis.steering.preregistration import MIN_CONTROLS, controls_needed, planned_tests
 from emoprobe.analysis.steering.tables import analyze, steering_tests
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.report.statements.steering import statements
+from emoprobe.steering.grid import LEAST_TEXTS
 from tests.calibration.allowance import least, most
-from tests.calibration.steering import LIMITS, PLAIN, WORLDS, World, draw, run, table
+from tests.calibration.steering import LIMITS, PLAIN, WORLDS, World, beyond_shuffled, draw, run, table
 
 RUNS = 12
 # Of the worlds' tones, as many as a verdict takes.
@@ -319,3 +320,9 @@ def test_the_plan_says_what_a_verdict_takes() -> None:
     changed = deviations(plan, other)
     assert "steering.coherence.max_perplexity changed from 2.0 to 9.0" in changed
     assert any("the directions that are steered along" in phrase for phrase in changed)
+
+
+def test_few_texts_exceed_their_shuffled_labels_by_chance() -> None:
+    """The figures beside `LEAST_TEXTS`."""
+    shares = {texts: beyond_shuffled(texts, 4000, seed=0) for texts in (4, 8, LEAST_TEXTS)}
+    assert shares == pytest.approx({4: 0.25, 8: 0.1, LEAST_TEXTS: 0.06}, abs=0.015)

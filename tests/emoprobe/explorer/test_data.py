@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from emoprobe.explorer.files import write_data
 from emoprobe.graders import grading
 from emoprobe.results.layout import Layout
 from tests.emoprobe.explorer import scenes
+from tests.workspace import ROOT
 
 
 def data(layout: Layout, limit: int | None = None, config: Config | None = None) -> dict[str, Any]:
@@ -159,15 +163,32 @@ def test_tokens_are_projected_on_features_and_tones(scene: Layout) -> None:
 def test_doses_of_a_condition_are_listed(scene: Layout) -> None:
     steering = data(scene)["index"]["steering"]
     assert {tuple(condition[1:]) for condition in steering["conditions"]} == {
-        ("none", None, None, None, 0.0),
-        ("joy", "add", "all", "1", -1.0),
-        ("joy", "add", "all", "1", 2.0),
+        ("none", None, None, None, 0.0, "none"),
+        ("joy", "add", "all", "1", -1.0, "joy/add-all/L1/d-1"),
+        ("joy", "add", "all", "1", 2.0, "joy/add-all/L1/d2"),
     }
     assert sorted(zip(steering["q"], steering["c"], strict=True)) == [(q, c) for q in (4, 5) for c in range(3)]
 
 
-def test_it_is_the_same_twice(scene: Layout) -> None:
-    assert data(scene) == data(scene)
+def test_it_is_the_same_in_another_process(scene: Layout) -> None:
+    """Whose hashes of strings, and so the order of its sets, are others."""
+    code = """
+import sys
+from pathlib import Path
+from emoprobe.explorer.files import write_data
+from emoprobe.results.layout import Layout
+from tests.emoprobe.explorer import scenes
+folder = Path(sys.argv[2])
+write_data(scenes.config(), Layout(Path(sys.argv[1])), lambda name, content: (folder / name).write_text(content))
+"""
+    there = scene.explorer.parent / "data"
+    again = scene.root.parent / "again"
+    again.mkdir()
+    environment = os.environ | {"PYTHONHASHSEED": "1", "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code, scene.root, again], check=True, env=environment)
+    names = sorted(path.name for path in there.iterdir())
+    assert names == sorted(path.name for path in again.iterdir())
+    assert [(there / name).read_bytes() for name in names] == [(again / name).read_bytes() for name in names]
 
 
 def test_a_folder_of_conversations_alone(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ CASES: list[tuple[str, Answer, Columns]] = [
 
 @pytest.mark.parametrize(("name", "answer", "expected"), CASES)
 def test_a_grader_gives_its_columns(name: str, answer: Answer, expected: Columns) -> None:
-    found = graded(answer, [name])
+    found = GRADERS[name].grade(answer)
     assert {column: found[column] for column in expected} == pytest.approx(expected)
 
 
@@ -57,7 +57,7 @@ def test_a_new_grader_is_one_function() -> None:
     def words(answer: Answer) -> Columns:
         return {"words": len(answer.completion.split())}
 
-    assert (words.name, words.value, words.asks_model) == ("words", "number", False)
+    assert (words.name, words.value) == ("words", "number")
     assert words.grade(Answer("two words", None)) == {"words": 2}
 
 

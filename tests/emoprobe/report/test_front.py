@@ -104,7 +104,7 @@ def test_the_answer_counts_every_comparison_once() -> None:
     rows = [planned, row("different", 0.02, 0.2), row("undecided", -0.3, 0.1, variant="gloom")]
     rows.append(row("different", 0.02, 0.2, family="secondary", reference="control"))
     rows.append(row("different", 0.02, 0.2, measure="lenient", family="secondary"))
-    said = [
+    said: list[dict[str, Any]] = [
         {"about": "accuracy:negative-positive", "verdict": "equivalent", "text": "Planned: equal.", "p": 0.01},
         {"about": "probe:valence", "verdict": "found", "text": "", "p": 0.005},
         {"about": "probe:correct", "verdict": "not_found", "text": "", "p": 0.4},

@@ -12,12 +12,13 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file, save, save_file
 
+from emoprobe.analysis.steering.fitted_texts import fitted_texts
 from emoprobe.config.files import parse_config
 from emoprobe.config.science.steering import DirectionFile
 from emoprobe.results import atomic
 from emoprobe.results.activation_folder import ActivationError, ActivationFolder
 from emoprobe.results.layout import Layout
-from emoprobe.steering.directions import MAKERS, DirectionError, Stream, fit, fitted_texts, read_direction
+from emoprobe.steering.directions import MAKERS, DirectionError, Stream, fit, read_direction
 from emoprobe.steering.grid import SteeringGrid, text_blocks
 
 LAYERS, WIDTH, SAMPLES = 3, 8, 16
@@ -220,11 +221,11 @@ def test_texts_that_share_questions_are_one_block() -> None:
 
 
 @pytest.mark.parametrize(
-    ("questions", "shuffled", "expected"),
-    [(24, {}, 24), (48, {}, 0), (48, {"shuffled_over": "texts"}, 24), (20, {}, 20)],
+    ("questions", "texts", "shuffled", "expected"),
+    [(24, 24, {}, 24), (48, 24, {}, 0), (48, 24, {"shuffled_over": "texts"}, 24), (20, 24, {}, 20), (64, 8, {}, 8)],
 )
 def test_what_a_direction_was_fitted_on_is_read_off_its_file(
-    tmp_path: Path, questions: int, shuffled: dict[str, str], expected: int
+    tmp_path: Path, questions: int, texts: int, shuffled: dict[str, str], expected: int
 ) -> None:
     """Labels that were shuffled over questions which share texts, as earlier versions did, do not count."""
     layout, samples = Layout.of("pilot", tmp_path), [f"q_{number:02d}" for number in range(questions)]
@@ -233,7 +234,7 @@ def test_what_a_direction_was_fitted_on_is_read_off_its_file(
         content = save({"direction": np.zeros((1, 2))}, {"direction": json.dumps(made | own)})
         atomic.write_bytes(layout.direction(name), content)
     table = pd.DataFrame(
-        [(name, sample, place % 24) for name in ("joy", "filler") for place, sample in enumerate(samples)],
+        [(name, sample, place % texts) for name in ("joy", "filler") for place, sample in enumerate(samples)],
         columns=["variant", "sample_id", "paraphrase"],
     ).astype({"paraphrase": "Int64"})
     names = ["joy", "shuffled-joy-01"]

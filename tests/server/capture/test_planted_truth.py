@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from emoprobe.analysis.steering.effect_grid import Limits
-from emoprobe.analysis.steering.preregistration import LEAST_TEXTS
 from emoprobe.analysis.steering.tables import analyze, steering_tests
+from emoprobe.steering.grid import LEAST_TEXTS
 from server.capture.edits import LayerEdit, SequenceEdits, layer_edits
 from server.capture.engine import ChoiceState, Cohort
 from server.capture.model import ForwardInput, ServedModel

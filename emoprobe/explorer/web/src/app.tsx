@@ -1,7 +1,7 @@
 // The page: a bar with the views, and the view that the address names.
 
 import { render } from "preact";
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { gridAddress, parse } from "./address";
 import { Compare } from "./compare";
 import { Experiment, type Index, loaded } from "./data";
@@ -32,7 +32,8 @@ function App({ experiment }: { experiment: Experiment }) {
   const [place, setPlace] = useState(() => parse(location.hash));
   const [settings, setSettings] = useState<Settings>(() => settingsOf(place.view === "grid" ? place.params : new URLSearchParams()));
   const [hits, setHits] = useState<Uint8Array | null>(null);
-  const [searching, setSearching] = useState(false);
+  /** What stands in place of the counts; empty: the counts. */
+  const [searching, setSearching] = useState("");
   const [help, setHelp] = useState(false);
   const [thoughts, setThoughts] = useState(false);
   const [diff, setDiff] = useState(true);
@@ -56,17 +57,21 @@ function App({ experiment }: { experiment: Experiment }) {
     const turn = ++latest.current;
     if (!settings.q.trim()) {
       setHits(null);
-      setSearching(false);
+      setSearching("");
       return;
     }
-    setSearching(true);
+    setSearching("searching …");
     search(experiment, settings.q).then(
       (found) => {
         if (turn !== latest.current) return;
         setHits(found);
-        setSearching(false);
+        setSearching("");
       },
-      () => setSearching(false),
+      (error: Error) => {
+        if (turn !== latest.current) return;
+        setHits(new Uint8Array(experiment.index.rows.q.length));
+        setSearching(error.message);
+      },
     );
   }, [settings.q]);
   const title = place.view === "grid" ? "" : place.view === "compare" ? `${place.variants.join(", ")}, ${place.sample} · ` : "steering · ";
@@ -83,7 +88,8 @@ function App({ experiment }: { experiment: Experiment }) {
     history.replaceState(null, "", gridAddress(paramsOf(next)));
   };
 
-  useEffect(() => {
+  // Before the next event: a key acts on what is shown.
+  useLayoutEffect(() => {
     const onKey = (event: KeyboardEvent) => {
       if (event.metaKey || event.ctrlKey || event.altKey) return;
       const typing = (event.target as HTMLElement).closest("input:not([type=range]):not([type=checkbox]), select, textarea") as HTMLElement | null;

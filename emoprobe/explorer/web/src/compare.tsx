@@ -1,8 +1,8 @@
 // Side by side: one question under two to four variants.
 
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useMemo, useState } from "preact/hooks";
 import { compareAddress, type ComparePlace, sampleName, splitSample } from "./address";
-import { ConversationColumn, MessageBlock } from "./conversation";
+import { ConversationColumn, LeftOut, Opening } from "./conversation";
 import { type Conversation, type Experiment, loadPage, type Outcome, pageThere } from "./data";
 import { differences, type Range } from "./diff";
 import { InsideControls, InsidePanel, useInside } from "./inside";
@@ -54,7 +54,7 @@ export function Compare(props: Props) {
   };
   const draws = question === undefined ? [] : [...new Set(columns.flatMap((variant) => experiment.rowsOf(question, variant)).map((row) => rows.d[row]))];
 
-  useEffect(() => {
+  useLayoutEffect(() => {
     const onKey = (event: KeyboardEvent) => {
       const target = event.target as HTMLElement;
       if (target.closest("input, select, textarea") || event.metaKey || event.ctrlKey || event.altKey) return;
@@ -164,18 +164,9 @@ export function Compare(props: Props) {
         )}
       </div>
       {inside.open && <InsideControls inside={inside} />}
-      {page < 0 && <p class="nothing">These conversations exceed the size limit of the explorer; read them in the results folder.</p>}
+      {page < 0 && <LeftOut />}
       {typeof there === "string" && <p class="nothing">{there}</p>}
-      {common > 0 && (
-        <details class="opening">
-          <summary>
-            {common} {common === 1 ? "message" : "messages"} before, the same in all
-          </summary>
-          {conversations[0].messages.slice(0, common).map((message) => (
-            <MessageBlock message={message} marks={[]} response={false} thoughts={false} folder="" />
-          ))}
-        </details>
-      )}
+      <Opening messages={conversations[0]?.messages.slice(0, common) ?? []} />
       <div class="columns" style={{ "--columns": shown.length, "--parts": partsOf(conversations, common) + Number(inside.open) }}>
         {shown.map(({ variant, row, conversation }, place) => {
           const [name, valence] = variants[variant];

@@ -6,7 +6,26 @@ import type { Range } from "./diff";
 import { OUTCOMES, reason } from "./reason";
 import { type Mark, Marked, visible } from "./text";
 
-export interface Shown {
+/** Messages that all columns share, folded above them. */
+export function Opening({ messages }: { messages: Message[] }) {
+  if (messages.length === 0) return null;
+  return (
+    <details class="opening">
+      <summary>
+        {messages.length} {messages.length === 1 ? "message" : "messages"} before, the same in all
+      </summary>
+      {messages.map((message) => (
+        <MessageBlock message={message} marks={[]} response={false} thoughts={false} folder="" />
+      ))}
+    </details>
+  );
+}
+
+export function LeftOut() {
+  return <p class="nothing">These conversations exceed the size limit of the explorer; read them in the results folder.</p>;
+}
+
+interface Shown {
   conversation: Conversation;
   outcome: Outcome;
   truncated: boolean;

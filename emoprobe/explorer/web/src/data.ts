@@ -12,7 +12,7 @@ export interface Columns {
 
 export interface Steering extends Columns {
   /** Family, direction, operation, phase, layers and dose of each condition. */
-  conditions: [string, string, string | null, string | null, string | null, number][];
+  conditions: [family: string, direction: string, operation: string | null, phase: string | null, layers: string | null, dose: number, folder: string][];
   variants: string[];
   c: number[];
   pages: [number, number][];
@@ -41,6 +41,7 @@ export interface Index {
   model: string | null;
   variants: [name: string, valence: string | null][];
   references: number[];
+  formats: number[];
   questions: [id: string, text: string, gold: string | null, group: string | null, choices?: string[]][];
   rows: Columns & { k: (number | null)[]; x: number[]; answers: string[] };
   pages: number[];
@@ -213,6 +214,7 @@ export class Experiment {
     this.share = new Float64Array(questions.length);
     this.flipped = new Int32Array(questions.length);
     this.draws = 1;
+    const plain = new Set([...references, ...this.index.formats]);
     for (let question = 0; question < questions.length; question++) {
       const right = new Map<number, boolean>();
       let count = 0;
@@ -228,8 +230,8 @@ export class Experiment {
       this.share[question] = graded ? count / graded : NaN;
       for (let row = this.first[question]; row < this.first[question + 1]; row++) {
         const other = right.get(rows.d[row]);
-        // One reference against another is no flip by a tone.
-        if (other === undefined || !isGraded(rows.o[row]) || references.includes(rows.v[row])) continue;
+        // One reference against another is no flip by a tone, nor is another format of the prompt.
+        if (other === undefined || !isGraded(rows.o[row]) || plain.has(rows.v[row])) continue;
         this.flips[row] = Number(rows.o[row] === "r") - Number(other);
         this.flipped[question] += Math.abs(this.flips[row]);
       }

@@ -14,7 +14,7 @@ interface Props {
   experiment: Experiment;
   settings: Settings;
   selection: Selection;
-  searching: boolean;
+  searching: string;
   change(settings: Partial<Settings>): void;
 }
 
@@ -38,7 +38,7 @@ export function Grid(props: Props) {
     frame.current!.scrollTop = 0;
     setCursor([0, 0]);
   }, [settings]);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const onKey = (event: KeyboardEvent) => {
       const target = event.target as HTMLElement;
       if (target.closest("input, select, textarea") || event.metaKey || event.ctrlKey || event.altKey) return;
@@ -217,9 +217,8 @@ function Toolbar(props: Props) {
         </label>
       )}
       <output>
-        {props.searching
-          ? "searching …"
-          : `${count(selection.questions.length)} of ${count(questions.length)} questions, ${count(selection.count)} conversations`}
+        {props.searching ||
+          `${count(selection.questions.length)} of ${count(questions.length)} questions, ${count(selection.count)} conversations`}
       </output>
       {filtered && <button onClick={() => change({ ...NOTHING, sort: settings.sort })}>clear</button>}
     </div>

@@ -22,11 +22,10 @@ export function reason(outcome: Outcome, gold: string | null, truncated: boolean
   const { extracted, extraction, failure } = conversation.facts;
   const found = FOUND[String(extraction)] ?? "was extracted";
   const answer = extracted === undefined ? "The answer" : `“${extracted}”`;
+  if (outcome === "f") return `No answer: ${failure ?? "no server answered"}.`;
+  if (outcome === "u") return "Not graded: the gold answer is not known.";
+  if (gold === null) return `${outcome === "r" ? "Right" : "Wrong"}, as the folder says: the gold answer is not known.`;
   switch (outcome) {
-    case "f":
-      return `No answer: ${failure ?? "no server answered"}.`;
-    case "u":
-      return "Not graded: the gold answer is not known.";
     case "n":
       return `Wrong: no single answer could be read${truncated ? " before the completion was cut off" : ""}. Gold answer: ${gold}.`;
     case "r":

@@ -1,9 +1,9 @@
 // Steering: one question and variant under each dose of a direction, side by side.
 
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useMemo, useState } from "preact/hooks";
 import { steeringAddress, type SteeringPlace } from "./address";
 import { commonMessages, differencesOf, partsOf } from "./compare";
-import { ConversationColumn, MessageBlock } from "./conversation";
+import { ConversationColumn, LeftOut, Opening } from "./conversation";
 import { type Conversation, type Experiment, loadPage, type Outcome, type Steering as SteeringIndex } from "./data";
 import { visible } from "./text";
 
@@ -52,8 +52,7 @@ export function Steering({ experiment, steering, place, thoughts, diff }: Props)
     const condition = steering.conditions[steering.c[row]];
     const none = condition[0] === NONE;
     if (!none && !(condition[1] === direction && editName(condition) === edit && `L${condition[4]}` === layers)) continue;
-    const folder = none ? NONE : `${direction}/${edit}/${layers}/d${condition[5]}`;
-    rows.push({ row, dose: none ? 0 : condition[5], folder: `steering/${folder}/${variant}/${questions[question][0]}` });
+    rows.push({ row, dose: none ? 0 : condition[5], folder: `steering/${condition[6]}/${variant}/${questions[question][0]}` });
   }
   rows.sort((one, other) => one.dose - other.dose);
 
@@ -64,7 +63,7 @@ export function Steering({ experiment, steering, place, thoughts, diff }: Props)
   const at = known.indexOf(question);
   const step = (by: number) => known[at + by] !== undefined && go({ sample: questions[known[at + by]][0] });
 
-  useEffect(() => {
+  useLayoutEffect(() => {
     const onKey = (event: KeyboardEvent) => {
       const target = event.target as HTMLElement;
       if (target.closest("input, select, textarea") || event.metaKey || event.ctrlKey || event.altKey) return;
@@ -83,16 +82,6 @@ export function Steering({ experiment, steering, place, thoughts, diff }: Props)
   const conversations = ordered.map((each) => each.conversation).filter((each) => each !== undefined);
   const marks = diff ? differencesOf(conversations) : null;
   const common = commonMessages(conversations);
-  const Pick = (props: { label: string; value: string; options: string[]; change(value: string): void }) => (
-    <label>
-      {props.label}{" "}
-      <select value={props.value} onChange={(event) => props.change(event.currentTarget.value)}>
-        {props.options.map((option) => (
-          <option value={option}>{visible(option)}</option>
-        ))}
-      </select>
-    </label>
-  );
 
   return (
     <main class="compare">
@@ -124,17 +113,8 @@ export function Steering({ experiment, steering, place, thoughts, diff }: Props)
         </p>
       </div>
       {typeof there === "string" && <p class="nothing">{there}</p>}
-      {page < 0 && <p class="nothing">These conversations exceed the size limit of the explorer; read them in the results folder.</p>}
-      {common > 0 && (
-        <details class="opening">
-          <summary>
-            {common} {common === 1 ? "message" : "messages"} before, the same in all
-          </summary>
-          {conversations[0].messages.slice(0, common).map((message) => (
-            <MessageBlock message={message} marks={[]} response={false} thoughts={false} folder="" />
-          ))}
-        </details>
-      )}
+      {page < 0 && <LeftOut />}
+      <Opening messages={conversations[0]?.messages.slice(0, common) ?? []} />
       <div class="columns many" style={{ "--columns": shown.length, "--parts": partsOf(conversations, common) }}>
         {shown.map(({ row, dose, folder, conversation }) =>
           conversation ? (
@@ -159,6 +139,26 @@ export function Steering({ experiment, steering, place, thoughts, diff }: Props)
         )}
       </div>
     </main>
+  );
+}
+
+interface PickProps {
+  label: string;
+  value: string;
+  options: string[];
+  change(value: string): void;
+}
+
+function Pick({ label, value, options, change }: PickProps) {
+  return (
+    <label>
+      {label}{" "}
+      <select value={value} onChange={(event) => change(event.currentTarget.value)}>
+        {options.map((option) => (
+          <option value={option}>{visible(option)}</option>
+        ))}
+      </select>
+    </label>
   );
 }
 
