@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from emoprobe.config.experiment import Config
+from emoprobe.config.science.prompt import SIGNS
 from emoprobe.conversations.samples import sample_index
 from emoprobe.conversations.variants import paraphrase_index, variant_texts
-
-SIGNS = {"negative": -1, "positive": 1}
 
 
 def inseparable(config: Config, captured: Iterable[tuple[str, str]]) -> Iterator[str]:
@@ -28,7 +27,7 @@ def inseparable(config: Config, captured: Iterable[tuple[str, str]]) -> Iterator
     known = sum(variant.valence in SIGNS for variant in config.variants.values())
     if "valence" not in config.probes.targets or len(signs) < known or len(set(signs.values())) < 2:
         return
-    # Here, as they bring NumPy, which a plan of anything else does without.
+    # Here, as they bring NumPy, which plans without such probes do without.
     import numpy as np
 
     from emoprobe.analysis.probes.confounds import Confounds, text_features

@@ -414,11 +414,10 @@ def default_rows(effect: float, runs: int, seed: int) -> list[Row]:
         said = Counter(str(verdict(one, other, Scope.TONE, True)) for one, other in pairs)
         for kind, count in sorted(said.items()):
             world = f"default run, {100 * effect:g} points: {contrast}"
-            # What is described has no limit; where nothing differs, that it is called different has one.
-            false = kind in DIFFERENT and not effect
-            rows.append(
-                Row("false" if false else "told", kind, world, runs, count / runs, most(runs) if false else 0.0)
-            )
+            if kind in DIFFERENT and not effect:
+                rows.append(Row("false", kind, world, runs, count / runs, most(runs)))
+            else:
+                rows.append(Row("described", kind, world, runs, count / runs))
     return rows
 
 

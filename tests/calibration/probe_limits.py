@@ -1,6 +1,6 @@
 """The limits of the probes' verdicts: how far tones may differ in a confound, and how few questions may be mixed.
 
-`python -m tests.calibration.probe_limits confounds 400` prints the share of false findings of valence by inflation of
+`python -m tests.calibration.probe_limits confounds 700` prints the share of false findings of valence by inflation of
 the variance, and `… within 400` that of findings within questions by the number of questions with both outcomes. These
 set `MOST_INFLATION` and `LEAST_MIXED`.
 """
@@ -91,12 +91,14 @@ def main(kind: str, runs: int) -> None:
         print(_shares(rows, edges))
     else:
         for effect in (0.0, 4.0):
-            print(f"effect {effect}\n{_shares([within(run, effect) for run in range(runs)], [0, 5, 8, 11, 14, 24])}")
+            print(f"effect {effect}\n{_shares([within(run, effect) for run in range(runs)], [0, 7, 11, 20])}")
 
 
 def _shares(rows: list[dict[str, float]], edges: list[float]) -> str:
     frame = pd.DataFrame(rows)
-    shares = frame.groupby(pd.cut(frame["by"], edges), observed=True)["found"].agg(["mean", "size"])
+    shares = frame.groupby(pd.cut(frame["by"], edges, include_lowest=True), observed=True)["found"].agg(
+        ["mean", "size"]
+    )
     return str(shares.round(3).to_string())
 
 

@@ -11,9 +11,9 @@ import pandas as pd
 from sklearn.model_selection import GroupKFold
 
 from emoprobe.config.experiment import Config
+from emoprobe.config.science.prompt import SIGNS
 
 NONE = -1  # the code of a label that a row does not have
-SIGN = {"negative": -1, "positive": 1}
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class RowCodes:
         variants = list(dict.fromkeys(table["variant"].astype(str)))
         place = {name: number for number, name in enumerate(variants)}
         valence = dict(zip(table["variant"].astype(str), table["valence"], strict=True))
-        signs = np.array([SIGN.get(_text(valence[name]), 0) for name in variants])
+        signs = np.array([SIGNS.get(_text(valence[name]), 0) for name in variants])
         question = pd.factorize(table["sample_id"])[0]
         group = _groups(table, config.probes.folds)
         count = min(config.probes.folds, len(np.unique(group)))

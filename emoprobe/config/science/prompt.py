@@ -108,6 +108,8 @@ WAYS = ("text", "texts", "transform", "scramble", "template")
 Placement = Literal["user_prefix", "user_suffix", "system_prefix", "system_suffix"]
 Valence = Literal["negative", "neutral", "positive"]
 Arousal = Literal["high", "low"]
+# Valences that probes of valence tell apart.
+SIGNS = {"negative": -1, "positive": 1}
 
 
 class Variant(Section):
