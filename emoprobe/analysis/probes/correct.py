@@ -132,7 +132,7 @@ def residual_scores(
     """
     design, basis = rows.design, _tensor(rows.basis)
     within = None if block is None else torch.from_numpy(block)
-    x = stats.x[:, rows.rows]
+    x = stats.rows(rows.rows)
     if within is not None:
         x = _centred(x, within)
     x = x - basis @ (basis.T @ x)
@@ -215,7 +215,7 @@ class CorrectResult(FoldResult):
 @torch.no_grad()
 def probe_correct(cells: Cells, graded: CorrectDesign, stats: TrainingMoments) -> CorrectResult:
     """Train probes of correctness on activations alone; `stats` are the moments of all rows around their variants."""
-    design, x = graded.design, stats.x[:, graded.rows]
+    design, x = graded.design, stats.rows(graded.rows)
     dealt = torch.from_numpy(
         np.where(graded.origin == NONE, NONE, graded.labels[np.maximum(graded.origin, 0)])
     )  # (p, n)
@@ -228,13 +228,13 @@ def probe_correct(cells: Cells, graded: CorrectDesign, stats: TrainingMoments) -
         test = torch.from_numpy(design.fold == fold)
         slopes = stats.solve(fold, cells.mix(graded.contrasts(dealt, ~test, stats.x.shape[1])))
         weights.append(slopes[..., :1])
-        every = labelled_auroc((x[:, test] @ slopes).mT, dealt[:, test])
+        tested = x[:, test] @ slopes
+        every = labelled_auroc(tested.mT, dealt[:, test])
         permuted.append(every)
         areas[:, fold] = every[:, 0].numpy()
         truth = dealt[0, test]
         if 0 < int(truth.sum()) < len(truth):
-            scores = (x[:, test] @ slopes[..., :1])[..., 0]
-            influence.index_add_(1, places[test], influences(scores, truth))
+            influence.index_add_(1, places[test], influences(tested[..., 0], truth))
     valid = max(1, int(np.isfinite(areas[:1]).sum()))
     return CorrectResult(
         (influence / valid).numpy() * design.leverage,

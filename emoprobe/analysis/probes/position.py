@@ -180,8 +180,7 @@ def probe_position(
     """
     design = position.design
     cells = Cells.of(features)
-    shrunk = [variant_moments(cells, design, shrinkage) for shrinkage in dict.fromkeys((settings.shrinkage, 1.0))]
-    moments = shrunk[0]
+    moments = variant_moments(cells, design, settings.shrinkage)
     probed = Probed(cells.d, transfer=[[] for _ in features])
     if "variant" in targets:
         probed.variant = probe_variant(cells, design, moments, settings.control_tasks)
@@ -197,7 +196,8 @@ def probe_position(
             _extend(probed.transfer, transfer.held_out_variants(probed.valence.by_pair, rows))
             _extend(probed.transfer, transfer.held_out_texts(cells, rows, design, moments))
     if "correct" in targets and position.correct is not None:
-        _probe_correct(probed, cells, position, shrunk, transfers)
+        others = [] if settings.shrinkage == 1 else [variant_moments(cells, design, 1.0)]
+        _probe_correct(probed, cells, position, [moments, *others], transfers)
     return probed
 
 

@@ -131,11 +131,9 @@ def correct_without_variant(
     areas = []
     for fold in range(design.folds):
         test = torch.from_numpy(design.fold == fold)
-        contrasts = graded.contrasts(trained, ~test, len(cells.x[0]))
+        contrasts = cells.mix(graded.contrasts(trained, ~test, len(cells.x[0])))
         each = [
-            labelled_auroc(
-                (stats.x[:, graded.rows[test.numpy()]] @ stats.solve(fold, cells.mix(contrasts))).mT, tested[:, test]
-            )
+            labelled_auroc((stats.x[:, graded.rows[test.numpy()]] @ stats.solve(fold, contrasts)).mT, tested[:, test])
             for stats in shrunk
         ]
         areas.append(torch.stack(each)[place[:, fold], torch.arange(len(cells.x))])
