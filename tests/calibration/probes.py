@@ -22,6 +22,7 @@ from tests.calibration.rows import Row
 from tests.emoprobe.analysis import synthetic
 
 LAYERS, D = 3, 12
+WIDE = 512  # more than 24 questions have rows
 POSITIONS = ("last_prompt", "response_mean")
 COVERAGE = 0.93  # the least that is wanted of an interval
 
@@ -329,6 +330,9 @@ def correct_and_question(draw: Draw) -> None:
 class World:
     """What is planted, on how many questions, which sentences are true of it, and the draws of each question.
 
+    Activations have `d` features, of which D hold what is planted. Where d exceeds the rows, probes are computed from
+    inner products.
+
     `topic` is true at the level of questions alone, where nothing is claimed that it would make false.
     """
 
@@ -338,11 +342,13 @@ class World:
     draws: int = 1
     open: tuple[str, ...] = ()
     aroused: bool = False
+    d: int = D
 
     @property
     def name(self) -> str:
         """As it is reported."""
-        return f"{self.plant.__name__}, {self.samples} questions" + (f", {self.draws} draws" if self.draws > 1 else "")
+        name = f"{self.plant.__name__}, {self.samples} questions" + (f", {self.draws} draws" if self.draws > 1 else "")
+        return name + (f", d = {self.d}" if self.d != D else "")
 
 
 NULLS = (nothing, text_identity, variant_identity, question_identity, template, cut_off, length_only, everything)
@@ -359,6 +365,8 @@ WORLDS = [
     World(question_length, 32),
     *(World(topic, samples, open=("correct",), draws=draws) for samples, draws in ((60, 1), (24, 4))),
     World(length_only, 24, draws=4),
+    *(World(plant, 24, d=WIDE) for plant in (nothing, text_identity, cut_off, prompt_length, drift, question_length)),
+    World(valence_effect, 24, ("valence",), d=WIDE),
     World(valence_effect, 24, ("valence",)),
     World(valence_and_length, 60, ("valence",)),
     World(arousal_alone, 24, aroused=True),
@@ -377,16 +385,17 @@ def simulate(world: World, runs: int, seed: int = 0, permutations: int = 19) -> 
         variants = synthetic.AROUSED if world.aroused else synthetic.BALANCED
         draw = start(generator, world.samples, world.draws, permutations, variants)
         world.plant(draw)
-        noise = generator.normal(size=(len(POSITIONS), len(draw.table), LAYERS, D))
+        noise = generator.normal(size=(len(POSITIONS), len(draw.table), LAYERS, world.d))
+        planted = np.pad(draw.planted, ((0, 0), (0, world.d - D)))[:, None]
         # The signal fades over the layers, so that cells differ.
         block = {
-            name: (noise[number] + draw.planted[:, None] * np.linspace(1.0, 0.3, LAYERS)[:, None]).astype(np.float32)
+            name: (noise[number] + planted * np.linspace(1.0, 0.3, LAYERS)[:, None]).astype(np.float32)
             for number, name in enumerate(POSITIONS)
         }
         n = len(draw.table)
         empty = {name: np.zeros(n, dtype=bool) for name in POSITIONS}
         source = ActivationSource(
-            np.arange(n), list(range(LAYERS)), ["layer.output"], list(POSITIONS), D, _load(block), empty
+            np.arange(n), list(range(LAYERS)), ["layer.output"], list(POSITIONS), world.d, _load(block), empty
         )
         found = run_probes(draw.table, source, draw.settings, transfers=False)
         cosines = pd.DataFrame(found.directions.cosines)
