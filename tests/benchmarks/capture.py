@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
+import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -24,8 +25,10 @@ ONE_BY_ONE = 24
 def run(arguments: list[str]) -> None:
     """All layers, two hook points, five positions, written to disk; SmolLM2 in float32 on this machine's cores."""
     parser = argparse.ArgumentParser(prog="capture")
-    parser.add_argument("--sequences", type=int, default=96, help="how many, of 150 to 450 tokens")
-    count: int = parser.parse_args(arguments).sequences
+    parser.add_argument("--sequences", type=int, default=24, help="how many, of 150 to 450 tokens")
+    parser.add_argument("--pairs", type=int, default=9, help="measurements of server and bare model, in turns")
+    options = parser.parse_args(arguments)
+    count: int = options.sequences
     import server.capture  # noqa: F401  # first: it keeps nnsight from patching every object
     import nnsight  # isort: skip
 
@@ -35,24 +38,28 @@ def run(arguments: list[str]) -> None:
         [generator.randrange(5, 49000) for _ in range(generator.randrange(SHORTEST, LONGEST))] for _ in range(count)
     ]
     tokens = sum(map(len, sequences))
+    wrapper = nnsight.TransformersModel(str(model), task="text-generation", dtype=torch.float32, dispatch=True)
+    base = wrapper._module.base_model
+    seconds: list[float] = []
+    bare: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         running = NNsightServer(model, Path(folder) / "activations")
         try:
             asyncio.run(_through_server(running.url, sequences[:16], "warm"))
-            seconds = [asyncio.run(_through_server(running.url, sequences, f"round{number}")) for number in range(2)]
+            trials = {size: _bare(base, sequences[:16], size) for size in BATCHES}
+            best = min(trials, key=lambda size: trials[size])
+            for number in range(options.pairs):
+                bare.append(_bare(base, sequences, best))
+                seconds.append(asyncio.run(_through_server(running.url, sequences, f"round{number}")))
             peak = process_peak(running.process.pid)
         finally:
             running.stop()
-    wrapper = nnsight.TransformersModel(str(model), task="text-generation", dtype=torch.float32, dispatch=True)
-    base = wrapper._module.base_model
-    bare = {size: tokens / _bare(base, sequences, size) for size in BATCHES}
-    best = max(bare, key=lambda size: bare[size])
-    again = tokens / _bare(base, sequences, best)
     obvious = _one_by_one(wrapper, sequences[:ONE_BY_ONE])
-    rate = tokens / min(seconds)
+    rate = tokens / statistics.median(seconds)
+    ratios = [plain / served for plain, served in zip(bare, seconds, strict=True)]
     report(
-        "capture", sequences=count, tokens=tokens, server_tokens_per_second=rate, rounds=[tokens / each for each in seconds],
-        bare_tokens_per_second=max(again, bare[best]), bare_batch=best, ratio_to_bare=rate / max(again, bare[best]),
+        "capture", sequences=count, tokens=tokens, server_tokens_per_second=rate, bare_batch=best,
+        bare_tokens_per_second=tokens / statistics.median(bare), ratio_to_bare=statistics.median(ratios), ratios=ratios,
         one_by_one_tokens_per_second=obvious, ratio_to_one_by_one=rate / obvious, server_peak_gib=peak,
     )  # fmt: skip
 
