@@ -137,22 +137,39 @@ class Covariance:
 
 
 @dataclass(frozen=True)
+class Removed:
+    """What a training set removes from the covariance of all rows of some cells, by Woodbury's identity.
+
+    `out` are the rows that it leaves out, `lifted` (codes, n) the means of its variants as combinations of rows,
+    `reach` (cells, rows out and codes, n) their products with all rows, `root` the Cholesky factor of what is inverted.
+    """
+
+    out: torch.Tensor
+    lifted: torch.Tensor
+    reach: torch.Tensor
+    root: torch.Tensor
+
+    def solve(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Add to vectors (cells, n, k) what the inverse of the training set has besides that of all rows."""
+        removed = torch.cholesky_solve(self.reach @ vectors, self.root)
+        weights = vectors + self.lifted.mT @ removed[:, len(self.out) :]
+        weights[:, self.out] += removed[:, : len(self.out)]
+        return weights
+
+
+@dataclass(frozen=True)
 class TrainingMoments:
     """Covariances and means of training sets.
 
     `means` is (cells, sets, codes, r), vectors of the variants in each training set, and `averages` (sets, codes, n)
-    the weights of rows in them, 0 for a mean of none. `roots` has a Cholesky factor for each set, of S or of what is
-    removed from that of all rows: the rows that are left out, `out`, and the combinations `lifted` (codes, n) of rows.
-    `reach` (cells, rows out and codes, n) are their products with all rows.
+    the weights of rows in them, 0 for a mean of none. `sets` has a Cholesky factor of S for each training set or, where
+    vectors mix rows, what it removes from that of all rows; it is empty at γ = 1.
     """
 
     covariance: Covariance
     means: torch.Tensor
     averages: torch.Tensor
-    roots: list[torch.Tensor]
-    out: list[torch.Tensor]
-    lifted: list[torch.Tensor]
-    reach: list[torch.Tensor]
+    sets: list[torch.Tensor] | list[Removed]
 
     @property
     def x(self) -> torch.Tensor:
@@ -164,13 +181,8 @@ class TrainingMoments:
         if self.covariance.plain:
             return vectors / self.covariance.factor[:, None, None]
         vectors = vectors * (self.averages[number] > 0).sum() / self.covariance.factor
-        if not self.out:
-            return torch.cholesky_solve(vectors, self.roots[number])
-        out, lifted = self.out[number], self.lifted[number]
-        removed = torch.cholesky_solve(self.reach[number] @ vectors, self.roots[number])
-        weights = vectors + lifted.mT @ removed[:, len(out) :]
-        weights[:, out] += removed[:, : len(out)]
-        return weights
+        part = self.sets[number]
+        return part.solve(vectors) if isinstance(part, Removed) else torch.cholesky_solve(vectors, part)
 
     def weights(self, sets: int, codes: np.ndarray | slice = slice(None)) -> torch.Tensor:
         """S⁻¹ times the means of some codes in the first training sets, (cells, sets, r, codes)."""
@@ -221,19 +233,21 @@ def moments(covariance: Covariance, fold: np.ndarray, left_out: Sequence[tuple[i
 
     if cells.features is None:
         means = sums() / rows.clamp(min=1.0)[..., None]
-        made = TrainingMoments(covariance, means, averages, [], [], [], [])
-        if not covariance.plain:
-            inner = [x[:, fold == one].mT @ x[:, fold == one] for one in range(folds)]
-            made.roots.extend(_roots(covariance, inner, left_out, means * rows.sqrt()[..., None]))
-        return made
-    made = TrainingMoments(covariance, averages[None], averages, [], [], [], [])
-    if covariance.left is not None:
-        diagonal = x.diagonal(dim1=1, dim2=2)
-        diagonal.copy_(-covariance.left)
-        negative = sums()
-        diagonal += 1.0
-        _remove(made, covariance.left, negative, kept, rows)
-    return made
+        if covariance.plain:
+            return TrainingMoments(covariance, means, averages, [])
+        inner = [x[:, fold == one].mT @ x[:, fold == one] for one in range(folds)]
+        roots = _roots(covariance, inner, left_out, means * rows.sqrt()[..., None])
+        return TrainingMoments(covariance, means, averages, roots)
+    if covariance.left is None:
+        return TrainingMoments(covariance, averages[None], averages, [])
+    # In sums with 1, the diagonal of what is taken from I would lose the digits that count.
+    diagonal = x.diagonal(dim1=1, dim2=2)
+    diagonal.copy_(-covariance.left)
+    negative = sums()
+    diagonal += 1.0
+    return TrainingMoments(
+        covariance, averages[None], averages, _removed(x, averages, covariance.left, negative, kept, rows)
+    )
 
 
 def _roots(
@@ -253,25 +267,24 @@ def _roots(
     return roots
 
 
-def _remove(
-    made: TrainingMoments, left: torch.Tensor, sums: torch.Tensor, kept: torch.Tensor, rows: torch.Tensor
-) -> None:
+def _removed(
+    x: torch.Tensor, averages: torch.Tensor, left: torch.Tensor, sums: torch.Tensor, kept: torch.Tensor,
+    rows: torch.Tensor,
+) -> list[Removed]:  # fmt: skip
     """Decompose what each training set removes from the covariance of all rows: E′ λ (K + λI)⁻¹ E.
 
     E has a column for each row that is left out, and one of length 1 for each variant's mean of the others. `sums`
     (cells, sets, codes, n) are those of the rows of −λ (K + λI)⁻¹, whose diagonal is −`left`.
     """
-    x = made.x
+    removed = []
     for number, inside in enumerate(kept):
         out, there = torch.nonzero(~inside)[:, 0], rows[number] > 0
         length = rows[number, there].sqrt()[:, None]
-        lifted, negative = made.averages[number, there] * length, sums[:, number, there] / length
+        lifted, negative = averages[number, there] * length, sums[:, number, there] / length
         reach = x[:, out]
         corner = -reach[:, :, out]
         corner.diagonal(dim1=1, dim2=2).copy_(left[:, out])
         side = -negative[:, :, out]
         whole = torch.cat([torch.cat([corner, side.mT], 2), torch.cat([side, -negative @ lifted.T], 2)], 1)
-        made.roots.append(torch.linalg.cholesky(whole))
-        made.out.append(out)
-        made.lifted.append(lifted)
-        made.reach.append(torch.cat([reach, lifted + negative], 1))
+        removed.append(Removed(out, lifted, torch.cat([reach, lifted + negative], 1), torch.linalg.cholesky(whole)))
+    return removed
