@@ -109,8 +109,8 @@ class Targets:
         return [f"{self.layout.root}/{variant}/{sample}/{name}" for variant, sample in self.pairs for name in names]
 
     def outcomes(self) -> list[str]:
-        """Return the `outcomes.json` of every trajectory; none without the grader `logprob`."""
-        return self.trajectories([OUTCOMES]) if self.config.logprob is not None else []
+        """Return the `outcomes.json` of every trajectory; none where no grader asks the model."""
+        return self.trajectories([OUTCOMES]) if self.config.asks_model else []
 
     def activations(self, names: Iterable[str] = ACTIVATION_FILES) -> list[str]:
         """Files of every activation folder."""
@@ -192,7 +192,7 @@ class Targets:
         names: dict[str, Iterable[tuple[str, ...]]] = {
             "sample": ((sample,) for sample in sample_ids(self.config.dataset)),
             "trajectory": self.pairs,
-            "outcomes": self.pairs if self.config.logprob is not None else (),
+            "outcomes": self.pairs if self.config.asks_model else (),
             "activations": self.captured,
             "tokens": self.tokens_of,
             "direction": () if grid is None else ((name,) for name in grid.directions),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 
 from emoprobe.analysis.behaviour import accuracy, consistency
+from emoprobe.analysis.outcomes import ACCURACY, PROBABILITY
 from emoprobe.analysis.paired_tests import paired_tests
 from emoprobe.analysis.preregistration import analysis_plan, deviations
 from emoprobe.config.files import parse_config
@@ -23,6 +25,7 @@ from emoprobe.results.preregistration import Preregistration
 from tests.calibration.trajectories import Scene, simulate
 
 MARGIN = 0.1
+OUTCOMES = [ACCURACY, PROBABILITY]
 
 
 def measured(questions: int = 64, texts: int = 64, shift: float = 0.1) -> pd.DataFrame:
@@ -37,7 +40,7 @@ def measured(questions: int = 64, texts: int = 64, shift: float = 0.1) -> pd.Dat
 def test_p_gold_is_tested_for_every_contrast_in_families_of_its_own() -> None:
     table = measured()
     alone = paired_tests(table, MARGIN)
-    tests = paired_tests(table, MARGIN, outcomes={"p_gold": None})
+    tests = paired_tests(table, MARGIN, outcomes=OUTCOMES)
     # What is said of accuracies does not change.
     pd.testing.assert_frame_equal(tests[tests["measure"] != "p_gold"], alone)
     own = tests[tests["measure"] == "p_gold"].set_index(["variant", "reference"])
@@ -58,7 +61,7 @@ def test_p_gold_is_tested_for_every_contrast_in_families_of_its_own() -> None:
 
 
 def test_few_texts_speak_for_themselves_alone() -> None:
-    tests = paired_tests(measured(texts=8), MARGIN, outcomes={"p_gold": None})
+    tests = paired_tests(measured(texts=8), MARGIN, outcomes=OUTCOMES)
     said = {one.about: one for one in comparisons(tests, None, "p_gold")}
     assert said["p_gold:tone0-filler"].verdict == "different_here"
     assert said["p_gold:tone0-filler"].text.startswith("These 8 texts of tone0 raise p(gold)")
@@ -66,7 +69,7 @@ def test_few_texts_speak_for_themselves_alone() -> None:
 
 @pytest.mark.parametrize(("margin", "verdict"), [(None, "undecided"), (0.05, "equivalent"), (0.001, "undecided")])
 def test_equivalence_takes_a_margin_of_its_own(margin: float | None, verdict: str) -> None:
-    tests = paired_tests(measured(256, 256), MARGIN, outcomes={"p_gold": margin})
+    tests = paired_tests(measured(256, 256), MARGIN, outcomes=[ACCURACY, replace(PROBABILITY, margin=margin)])
     (said,) = (one for one in comparisons(tests, margin, "p_gold") if one.about == "p_gold:tone1-filler")
     assert said.verdict == verdict
     assert ("within 5 points of probability" in said.text) is (verdict == "equivalent")
@@ -77,7 +80,7 @@ def test_values_that_are_missing_widen_the_interval_to_every_completion() -> Non
     lacking = (part["variant"] == "tone0") & (part["sample_id"] < 6)
     part.loc[lacking, "p_gold"] = np.nan
     rows = [
-        paired_tests(table, MARGIN, outcomes={"p_gold": None}).query("measure == 'p_gold'").set_index("variant")
+        paired_tests(table, MARGIN, outcomes=OUTCOMES).query("measure == 'p_gold'").set_index("variant")
         for table in (whole, part)
     ]
     (complete, missing) = (row[row["reference"] == "filler"].loc["tone0"] for row in rows)
@@ -89,7 +92,7 @@ def test_values_that_are_missing_widen_the_interval_to_every_completion() -> Non
 def test_nothing_measured_is_nothing_tested() -> None:
     table = measured()
     table["p_gold"] = np.nan
-    said = comparisons(paired_tests(table, MARGIN, outcomes={"p_gold": None}), None, "p_gold")
+    said = comparisons(paired_tests(table, MARGIN, outcomes=OUTCOMES), None, "p_gold")
     assert {one.verdict for one in said} == {"undecided"}
     assert all("no interval" in one.text for one in said)
 
@@ -122,7 +125,7 @@ def test_the_primary_grader_comes_first_in_the_report(tmp_path: Path) -> None:
     tables = {
         "trajectories": table,
         "accuracy": accuracy(table),
-        "paired_tests": paired_tests(table, MARGIN, outcomes={"p_gold": None}),
+        "paired_tests": paired_tests(table, MARGIN, outcomes=OUTCOMES),
         "consistency": consistency(table),
         "workers": table.iloc[:0][["variant"]],
     }
