@@ -207,13 +207,13 @@ def compare(
 def unseen_change(ours: Floats, theirs: Floats, outcome: Outcome) -> float:
     """Return how far a rare kind of text, of which none is here, may move a number.
 
-    One that breaks the answer costs as much p(gold) as there is. Other numbers have no such floor, so it may move them
-    as far as the furthest answer lies from the median.
+    One that breaks the answer costs as much as there is: of p(gold), or of words. That says nothing of a number whose 0
+    means nothing, which it moves no further than the furthest answer lies from the median.
     """
     values = np.concatenate([ours, theirs])
     if outcome.column == P_GOLD:
         return float(values.mean())
-    return float(np.abs(values - np.median(values)).max())
+    return float(min(np.abs(values).mean(), np.abs(values - np.median(values)).max()))
 
 
 def _sides(
