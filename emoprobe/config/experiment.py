@@ -158,6 +158,8 @@ class Config(Section):
             return self
         if self.steering.enabled:
             raise ValueError("steering.enabled: needs the grader number, as its outcomes are log p(gold) and accuracy")
+        if self.prompt.formats:
+            raise ValueError("prompt.formats: needs the grader number, as formats are compared by accuracy")
         if "correct" in self.probes.targets:
             if "targets" in self.probes.model_fields_set:
                 raise ValueError("probes.targets: correct needs the grader number, which graders does not contain")

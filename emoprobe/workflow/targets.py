@@ -396,7 +396,7 @@ def budget(study: Study, experiments: Mapping[str, Targets]) -> str:
             "trajectories": len(targets.pairs),
             "steered trajectories": steered,
             "tokens": (len(targets.pairs) + steered) * config.generation.max_tokens,
-            "measurements of p(gold)": len(targets.outcomes()),
+            "measurements by teacher forcing": len(targets.outcomes()),
             "activation folders": len(targets.captured) + len(targets.tokens_of),
         }
         lines.append(f"  {name}: {_counted(counts)}{_more(config)}")
@@ -431,8 +431,8 @@ SERVERS: dict[Backend, str] = {"vllm": "vLLM server", "nnsight": "NNsight server
 def _counted(counts: Mapping[str, int]) -> str:
     captures = f", {counts['activation folders']:,} activation folders" if counts["activation folders"] else ""
     steered = f" and {counts['steered trajectories']:,} steered ones" if counts["steered trajectories"] else ""
-    forced = counts["measurements of p(gold)"]
-    measured = f", {forced:,} measurements of p(gold)" if forced else ""
+    forced = counts["measurements by teacher forcing"]
+    measured = f", {forced:,} measurements by teacher forcing" if forced else ""
     tokens = f"of at most {counts['tokens']:,} new tokens in all"
     return f"{counts['trajectories']:,} trajectories{steered} {tokens}{measured}{captures}"
 

@@ -194,6 +194,7 @@ def test_graders_of_one_question_ask_the_model_alike() -> None:
         ({"graders": ["refusal", "logprob"]}, "logprob needs the gold answer"),
         ({"graders": [{"name": "text", "label": "said"}]}, "said needs the gold answer"),
         ({"graders": ["refusal"], "steering": {"enabled": True}}, "steering.enabled: needs the grader number"),
+        ({"graders": ["refusal"], "prompt": {"formats": 1}}, "prompt.formats: needs the grader number"),
         ({"graders": ["refusal"], "probes": {"targets": ["valence", "correct"]}}, "correct needs the grader number"),
     ],
 )

@@ -22,6 +22,8 @@ from emoprobe.report.summary import report
 from emoprobe.results import atomic
 from emoprobe.results.layout import Layout
 from emoprobe.results.preregistration import Preregistration
+from emoprobe.results.statement import Statement
+from tests.calibration import types
 from tests.calibration.trajectories import Scene, simulate
 
 MARGIN = 0.1
@@ -144,3 +146,62 @@ def test_the_primary_grader_comes_first_in_the_report(tmp_path: Path) -> None:
     text = " ".join(summary_text(layout.report).split())
     assert "different: Tone0 raises p(gold)" in text
     assert "Secondary: whether" not in text  # undecided secondary comparisons of both graders are counted
+
+
+def typed(world: types.World, seed: int = 0) -> tuple[pd.DataFrame, list[Statement]]:
+    """Tests of one simulated table, and what is said of them."""
+    outcome = types.outcome_of(world)
+    table = types.simulate(world, np.random.default_rng(seed))
+    tests = paired_tests(table, MARGIN, ["filler"], outcomes=[outcome])
+    return tests, comparisons(tests, outcome.margin, types.COLUMN)
+
+
+def test_categories_are_one_family_and_one_sentence_for_each_contrast() -> None:
+    tests, said = typed(types.World("category", 192, shift=2.0))
+    assert set(tests["family"]) == {"x_primary"}
+    assert len(tests) == 4 * len(types.CATEGORIES)
+    assert tests["p_holm"].min() == pytest.approx(len(tests) * tests["p"].min())
+    assert [one.about for one in said] == [f"outcome_x:tone{number}-filler" for number in range(4)]
+    first = said[0]
+    assert first.verdict == "different"
+    assert first.text.startswith("Tone0 changes the distribution of x compared with filler (“a” +")
+    assert {one.verdict for one in said[1:]} == {"undecided"}
+    assert "whether tone1 and filler differ in the distribution of x is undecided" in said[1].text.lower()
+    alike, same = typed(types.World("category", 1600, tones=1, texts=1))
+    assert same[0].verdict == "equivalent_here"
+    assert "are equivalent in the distribution of x, every share within 10 points either way" in same[0].text
+    # The one sentence has the numbers of the category that its verdict follows from.
+    assert same[0].p == pytest.approx(alike["p_equivalent_holm"].max(), abs=1e-6)
+
+
+def test_a_number_has_no_unit_and_a_margin_of_its_own() -> None:
+    _, said = typed(types.World("number", 192, shift=0.6, margin=12.0))
+    assert said[0].verdict == "different"
+    assert said[0].text.startswith("Tone0 raises mean x compared with filler (+1")
+    assert "points" not in said[0].text
+    assert "are equivalent in mean x, within 12 either way" in said[1].text
+    _, without = typed(types.World("number", 192, shift=0.6))
+    assert without[1].verdict == "undecided"
+
+
+def test_a_rate_is_tested_as_accuracies_are() -> None:
+    world = types.World("binary", 192, shift=1.5)
+    tests, said = typed(world)
+    table = types.simulate(world, np.random.default_rng(0)).rename(columns={types.COLUMN: "correct"})
+    table = table.assign(lenient=table["correct"], truncated=False)
+    accuracies = paired_tests(table, MARGIN, ["filler"]).query("measure == 'correct'")
+    same = ["n", "difference", "low", "high", "p", "p_holm", "p_equivalent", "gained", "lost", "verdict"]
+    pd.testing.assert_frame_equal(tests[same].reset_index(drop=True), accuracies[same].reset_index(drop=True))
+    assert said[0].text.startswith("Tone0 raises the rate of x compared with filler (+")
+
+
+def test_missing_numbers_are_tested_only_where_their_range_is_known() -> None:
+    unknown, said = typed(types.World("number", 96, missing=0.1))
+    assert not unknown.iloc[0]["tested"]
+    assert (said[0].verdict, said[1].verdict) == ("note", "undecided")
+    assert "values are missing of a number without range" in said[0].text
+    known, _ = typed(types.World("number", 96, missing=0.1, shape="polarity"))
+    complete, _ = typed(types.World("number", 96, shape="polarity"))
+    (wide, narrow) = (one.iloc[0]["high"] - one.iloc[0]["low"] for one in (known, complete))
+    assert known.iloc[0]["tested"]
+    assert wide > narrow + 0.1
