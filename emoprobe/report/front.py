@@ -51,7 +51,8 @@ class Comparison:
     """A row of the page's table: a planned or primary contrast of the primary outcome.
 
     `bar` has the interval, the estimate and the margin as percentages of the width of a bar that all rows share; None
-    without an interval. `share` and `reference_share` are the outcome of each, empty for means of several variants.
+    without an interval. `share` and `reference_share` are the outcome of each, empty for means of several variants; `level`
+    says what they are, `unit` is that of the difference.
     """
 
     name: str
@@ -61,6 +62,8 @@ class Comparison:
     example: str
     share: str
     reference_share: str
+    level: str
+    unit: str
     difference: str
     interval: str
     bar: dict[str, float] | None
@@ -172,6 +175,8 @@ def _comparison(row: dict[str, Any], config: Config, levels: dict[str, str], mar
         example=_example(config, row["variant"]),
         share=levels.get(row["variant"], ""),
         reference_share=levels.get(row["reference"], ""),
+        level=_level_name(row),
+        unit=unit,
         difference="–" if row["difference"] is None else amount(row["difference"], unit),
         interval=f"[{amount(row['low'], unit)}, {amount(row['high'], unit)}]" if known else "",
         bar={
@@ -186,6 +191,12 @@ def _comparison(row: dict[str, Any], config: Config, levels: dict[str, str], mar
         verdict=row["verdict"],
         why=why(row, margin),
     )
+
+
+def _level_name(row: dict[str, Any]) -> str:
+    if row["measure"] == PRIMARY_MEASURE:
+        return "Right"
+    return "Mean" if row.get("value") == "number" else "Share"
 
 
 def primary_reference(report: dict[str, Any]) -> str | None:
