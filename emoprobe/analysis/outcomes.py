@@ -87,7 +87,7 @@ def title_of(measure: str, value: str) -> str:
     column, category = column_and_category(measure)
     if column == P_GOLD:
         return "p(gold)"
-    words = column.removeprefix(OUTCOME).replace("_", " ")
+    words = column.removeprefix(OUTCOME)
     if category is not None:
         return f"the share of “{category}” in {words}"
     return f"mean {words}" if value == "number" else f"the rate of {words}"

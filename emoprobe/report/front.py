@@ -51,8 +51,8 @@ class Comparison:
     """A row of the page's table: a planned or primary contrast of the primary outcome.
 
     `bar` has the interval, the estimate and the margin as percentages of the width of a bar that all rows share; None
-    without an interval. `share` and `reference_share` are the outcome of each, empty for means of several variants; `level`
-    says what they are, `unit` is that of the difference.
+    without an interval. `share` and `reference_share` are the outcome of each, empty for means of several variants;
+    `level` says what they are, `unit` is that of the difference.
     """
 
     name: str
@@ -80,7 +80,7 @@ def question(config: Config, report: dict[str, Any]) -> str:
     outcome = outcomes_of(config)[0]
     if not config.grades_answers:
         title = title_of(outcome.measures[0], outcome.value).removeprefix("the ")
-        title = f"distribution of {outcome.label.replace('_', ' ')}" if outcome.categories else title
+        title = f"distribution of {outcome.label}" if outcome.categories else title
         changed = f"the {title} in what {model} answers to {data}"
     parts = [f"does the tone of a text {where} change {changed}"]
     if report["probes"]:
@@ -240,7 +240,7 @@ def _tally(rows: Sequence[dict[str, Any]], margin: float | None, others: bool) -
     column, category = column_and_category(rows[0]["measure"])
     title = title_of(column, rows[0].get("value") or "binary")
     if category is not None:
-        title = f"the shares of {column.removeprefix(OUTCOME).replace('_', ' ')}"
+        title = f"the shares of {column.removeprefix(OUTCOME)}"
     return [f"Of {count} with {references} in {title}, {', '.join(parts)}."]
 
 

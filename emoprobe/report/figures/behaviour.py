@@ -83,7 +83,7 @@ def _means(view: ExperimentView) -> Figure:
     axis.set_yticks(rows, names)
     axis.set_ylim(-0.6, len(table) - 0.4)
     kind = "mean" if (table["value"] == "number").all() else "share"
-    axis.set_xlabel(f"{kind} of {view.config.grader_labels[0].replace('_', ' ')} with 95 % interval")
+    axis.set_xlabel(f"{kind} of {view.config.grader_labels[0]} with 95 % interval")
     valence_legend(axis, table["valence"].tolist())
     return figure
 

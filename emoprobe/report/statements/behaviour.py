@@ -104,7 +104,7 @@ def _distribution(rows: list[dict[str, Any]], margin: float) -> Statement:
     first = order[0]
     row, conclusion = rows[first], conclusions[first]
     variant, reference = _sides(row)
-    outcome = column_and_category(row["measure"])[0].removeprefix(OUTCOME).replace("_", " ")
+    outcome = column_and_category(row["measure"])[0].removeprefix(OUTCOME)
 
     def shares(places: list[int]) -> str:
         return ", ".join(
