@@ -55,6 +55,8 @@ def prepare(app: Any, page: str, source: list[str]) -> None:
             source[0] += "| column | type | meaning |\n| --- | --- | --- |\n"
             for name, column in table.columns.items():
                 source[0] += f"| `{name}` | {column.kind} | {column.meaning.replace('|', chr(92) + '|')} |\n"
+            for start, meaning in table.families.items():
+                source[0] += f"| `{start}LABEL` | by its grader | {meaning} |\n"
     source[0] = re.sub(r"\[([^]]+)\]\((examples/\w+)\.ipynb\)", r"{doc}`\1 <\2>`", source[0])
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from emoprobe.analysis.contrasts import PRIMARY_MEASURE
+from emoprobe.analysis.outcomes import PRIMARY_MEASURE
 from emoprobe.analysis.trajectory_table import load_trajectories
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_config

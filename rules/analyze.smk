@@ -18,6 +18,7 @@ rule tabulate_trajectories:
         script=script_command("tabulate_trajectories"),
         config=config_file,
         labels=trigger("labels"),
+        graded=trigger("graded"),
         code=triggers.code("tabulate_trajectories"),
         folder=experiment_folder,
     shell:

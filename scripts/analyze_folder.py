@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from emoprobe.config.errors import ConfigError
+from emoprobe.graders.registry import GraderError
 from emoprobe.report.closing import summary_text
 from emoprobe.results.activation_folder import ActivationError
 from emoprobe.results.record import DamagedError
@@ -19,7 +20,7 @@ def main() -> None:
     )
     try:
         layout = analyze_folder(parser.parse_args().folder)
-    except (NothingThereError, ConfigError, DamagedError, ActivationError) as error:
+    except (NothingThereError, ConfigError, DamagedError, ActivationError, GraderError) as error:
         sys.exit(str(error))
     print(summary_text(layout.report))
 

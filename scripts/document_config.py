@@ -7,7 +7,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Tag
 from pydantic_core import PydanticUndefined
 
 from emoprobe.config.experiment import Config
@@ -38,7 +38,7 @@ def tables() -> str:
         rows += [
             f"| `{key}` | {_type(item.annotation)} | {_default(item)} | {_cell(item.description or '')} |"
             for key, item in section.model_fields.items()
-            if _section_of(item.annotation) is None
+            if not _sections_of(item.annotation)
         ]
         introduction = " ".join((section.__doc__ or "").split())
         parts.append("\n".join([f"### `{title}`", "", introduction, "", *rows]))
@@ -48,21 +48,29 @@ def tables() -> str:
 def _sections(parent: type[BaseModel], prefix: str) -> Iterator[tuple[str, type[BaseModel]]]:
     """Every section below one, with its dotted path; `NAME` stands for a key of the user's, `[]` for a list's entry."""
     for name, field in parent.model_fields.items():
-        section = _section_of(field.annotation)
-        if section is not None:
-            origin = typing.get_origin(field.annotation)
-            suffix = ".NAME" if origin is dict else "[]" if origin is list else ""
-            yield f"{prefix}{name}{suffix}", section
-            yield from _sections(section, f"{prefix}{name}{suffix}.")
+        sections = _sections_of(field.annotation)
+        origin = typing.get_origin(field.annotation)
+        suffix = ".NAME" if origin is dict else "[]" if origin is list else ""
+        for tag, section in sections.items():
+            path = f"{prefix}{name}{suffix}{tag}"
+            yield path, section
+            yield from _sections(section, f"{path}.")
 
 
-def _section_of(annotation: Any) -> type[BaseModel] | None:
-    """The section behind an annotation, also as the value of a mapping or list."""
+def _sections_of(annotation: Any) -> dict[str, type[BaseModel]]:
+    """The sections behind an annotation, also as the value of a mapping or list, by what their headings end with."""
     if typing.get_origin(annotation) in (dict, list):
-        annotation = typing.get_args(annotation)[-1]
-        if typing.get_origin(annotation) in (typing.Union, UnionType):  # a name, or a mapping
-            annotation = typing.get_args(annotation)[-1]
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+        return _sections_of(typing.get_args(annotation)[-1])
+    if typing.get_origin(annotation) is typing.Annotated:  # a name, or one of several mappings
+        branches = [typing.get_args(branch) for branch in typing.get_args(typing.get_args(annotation)[0])]
+        return {
+            f": {mark.tag}": branch
+            for branch, *marks in branches
+            for mark in marks
+            if isinstance(mark, Tag) and isinstance(branch, type)
+        }
+    found = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return {"": annotation} if found else {}
 
 
 def filled(page: str, content: str) -> str:

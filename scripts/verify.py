@@ -15,7 +15,7 @@ def main() -> None:
     config, layout = experiment_arguments(__doc__)
     steered = steering_grid(config.model_dump_json(), None).trajectories if config.steering.enabled else ()
     with exit_on(ActivationError):
-        asked = config.logprob is not None
+        asked = config.asks_model
         found = verify(layout, experiment_pairs(config), captured_pairs(config), steered, outcomes=asked)
     if found.unhashed:
         print(

@@ -33,7 +33,7 @@ def frame(progress: PlanProgress, pool: PoolStatus | None, rates: dict[str, floa
     """
     parts: list[RenderableType] = [_head(progress, pool), Text(), _files(progress)]
     if any(experiment.outcomes.total for experiment in progress.experiments):
-        parts += [Text(), _by_experiment(progress, "graders", {"measurements of p(gold)": "outcomes"})]
+        parts += [Text(), _by_experiment(progress, "graders", {"measurements by teacher forcing": "outcomes"})]
     if any(experiment.steered.total for experiment in progress.experiments):
         parts += [Text(), _by_experiment(progress, "steering", {"trajectories": "steered", "scores": "scores"})]
     if any(experiment.tokens.total for experiment in progress.experiments):

@@ -13,6 +13,7 @@ import pandas as pd
 
 from emoprobe.analysis.contrasts import references_of
 from emoprobe.analysis.estimates import Estimates, Floats, difference, mean, whichever
+from emoprobe.analysis.outcomes import Outcome, column_and_category
 from emoprobe.analysis.paired_tests import Scope
 from emoprobe.analysis.questions import Questions, Units
 from emoprobe.analysis.statistics import holm, kappa
@@ -69,6 +70,33 @@ def accuracy(table: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return frame(TABLES["accuracy"], rows)
+
+
+def outcome_means(table: pd.DataFrame, outcomes: Sequence[Outcome]) -> pd.DataFrame:
+    """Mean of each outcome in each variant: the share of true values or of a category, or the mean number."""
+    questions = Questions(table)
+    rows = []
+    for outcome in outcomes:
+        for measure in outcome.measures:
+            for name in questions.names:
+                share = outcome.value != "number"
+                estimate = _mean_of(questions, measure, name, share)
+                answers = table[table["variant"] == name]
+                rows.append(
+                    {
+                        "outcome": outcome.label,
+                        "value": outcome.value,
+                        "category": column_and_category(measure)[1],
+                        "variant": name,
+                        "valence": answers["valence"].iloc[0],
+                        "n": int(answers[outcome.column].notna().sum()),
+                        "missing": int(answers[outcome.column].isna().sum()),
+                        "mean": float(estimate.value),
+                        "low": float(estimate.low),
+                        "high": float(estimate.high),
+                    }
+                )
+    return frame(TABLES["outcomes"], rows)
 
 
 def characteristics(

@@ -6,16 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from emoprobe.analysis.outcomes import PRIMARY_MEASURE, family_prefix
 from emoprobe.config.section import CONTROL, FILLER, is_format
-from emoprobe.graders.registry import GRADERS
 
 Family = Literal["planned", "primary", "secondary"]
 PLANNED: Family = "planned"
-# The grade of the planned and primary families; the other measures of accuracy are secondary.
-PRIMARY_MEASURE = "correct"
-MEASURES = (PRIMARY_MEASURE, "lenient", "untruncated")
-# Column of each other grader → the prefix of its families, each of which is corrected alone.
-OUTCOMES = {grader.column: f"{grader.name}_" for grader in GRADERS.values() if grader.column != PRIMARY_MEASURE}
 # The contrast of every experiment that has both, where `analysis.contrasts` names none.
 DEFAULT_CONTRASTS: PlannedSides = [["negative", "positive"]]
 PlannedSides = Sequence[Sequence[str | Sequence[str]]]
@@ -50,8 +45,8 @@ class Contrast:
 
         Of accuracies the strict one alone is more than secondary; each other grader has families of its own.
         """
-        if measure in OUTCOMES:
-            return OUTCOMES[measure] + self.kind
+        if prefix := family_prefix(measure):
+            return prefix + self.kind
         return self.kind if measure == PRIMARY_MEASURE else "secondary"
 
     def __str__(self) -> str:

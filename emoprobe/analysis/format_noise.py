@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from emoprobe.analysis.contrasts import PRIMARY_MEASURE, Contrast, contrasts_of, references_of
+from emoprobe.analysis.contrasts import Contrast, contrasts_of, references_of
+from emoprobe.analysis.outcomes import PRIMARY_MEASURE
 from emoprobe.analysis.paired_tests import compare
 from emoprobe.analysis.questions import Questions
 from emoprobe.analysis.statistics import LEVEL

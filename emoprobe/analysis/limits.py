@@ -14,8 +14,8 @@ from typing import Any
 import pandas as pd
 from scipy import stats
 
-from emoprobe.analysis.contrasts import MEASURES
 from emoprobe.analysis.looks import Looks
+from emoprobe.analysis.outcomes import MEASURES, family_prefix, primary_rows
 from emoprobe.analysis.questions import MIN_GROUPS, TONE_TEXTS, Questions, unseen_share
 from emoprobe.analysis.statistics import CONFIDENCE, LEVEL, POWER
 from emoprobe.config.section import CONTROL
@@ -95,6 +95,7 @@ def data_limits(
     deviations: Sequence[str] = (),
     registrations: Sequence[Registration] = (),
     formats: pd.DataFrame | None = None,
+    graded: bool = True,
 ) -> list[Limit]:
     """Return the limits that follow from the plan and the answers.
 
@@ -107,9 +108,13 @@ def data_limits(
         deviations: how the analysis differs from it, a phrase each.
         registrations: every plan that was written in the folder, this one last.
         formats: the table `format_noise`; None where there is none.
+        graded: answers are graded right or wrong.
     """
     looks = None if plan is None else plan.registered
-    tests = tests[tests["measure"].isin(MEASURES)]
+    tests = tests[tests["measure"].isin(MEASURES)] if graded else primary_rows(tests)
+    if not graded:
+        prefix = "" if tests.empty else family_prefix(tests["measure"].iloc[0])
+        tests = tests.assign(family=tests["family"].str.removeprefix(prefix))
     if plan is None:
         planned = [Limit(LimitKind.NO_PLAN)]
     else:
@@ -118,17 +123,17 @@ def data_limits(
         planned = [followed, *_history(registrations), *_power(plan), *_token_match(plan)]
     return [
         *planned,
-        *own_noise(tests),
+        *(own_noise(tests) if graded else ()),
         *_looks(looks, trajectories["sample_id"].nunique()),
         *_texts(tests),
         *_references(tests, accuracy),
         *_groups(trajectories, tests),
         *_repeated(trajectories),
-        *_headroom(accuracy),
+        *(_headroom(accuracy) if graded else ()),
         *_truncation(trajectories, accuracy),
         *thought_limits(trajectories),
         *_extraction(accuracy),
-        *_lenient(tests),
+        *(_lenient(tests) if graded else ()),
         *_failures(accuracy),
         *_absent(trajectories),
         *_noise(consistency),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import Enum, StrEnum
 from typing import Any
 
@@ -11,22 +12,17 @@ import pandas as pd
 
 from emoprobe.analysis.conclusion import Conclusion, Reason
 from emoprobe.analysis.contrasts import (
-    MEASURES,
-    OUTCOMES,
     PLANNED,
-    PRIMARY_MEASURE,
     Contrast,
     PlannedSides,
     contrasts_of,
     references_of,
 )
 from emoprobe.analysis.estimates import MIN_QUESTIONS, Estimates, Floats, difference, whichever
+from emoprobe.analysis.outcomes import ACCURACY, MEASURES, P_GOLD, PRIMARY_MEASURE, Outcome
 from emoprobe.analysis.questions import Questions, Units
 from emoprobe.analysis.statistics import CONFIDENCE, LEVEL, holm
-from emoprobe.config.experiment import Config
-from emoprobe.config.science.graders import LogprobGrader, name_of
 from emoprobe.config.section import CONTROL
-from emoprobe.graders.registry import GRADERS
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.statement import Verdict
 from emoprobe.results.tables import frame
@@ -38,13 +34,14 @@ def paired_tests(
     references: Sequence[str] | None = None,
     contrasts: PlannedSides | None = None,
     weight: float | None = 1.0,
-    outcomes: Mapping[str, float | None] | None = None,
+    outcomes: Sequence[Outcome] = (ACCURACY,),
 ) -> pd.DataFrame:
     """The table `paired_tests` of the catalogue.
 
     A test holds however the missing pairs would have gone, unanswered or absent: where there are any, the interval is
     the hull of those with the pairs left out, with every difference in the variant's favour and with every one against
-    it, and the p-values are the largest of the three. Rows of a subset that the outcome selects are not tested.
+    it, and the p-values are the largest of the three. A number without limits is not tested where there are any. Rows
+    of a subset that the outcome selects are not tested.
 
     Args:
         table: the trajectories.
@@ -53,20 +50,25 @@ def paired_tests(
         contrasts: `analysis.contrasts`.
         weight: share of the level that belongs to this number of questions (`looks.weight_of`); None: it was not
             registered, so that nothing is tested.
-        outcomes: columns of other graders that are tested, each with its margin of equivalence; None as a margin:
-            equivalence is not tested.
+        outcomes: what is tested, besides accuracies each in families of its own; of a category every one, together in
+            one family.
     """
     questions = Questions(table)
     valences = dict(zip(table["variant"].astype(str), table["valence"], strict=True))
     compared = contrasts_of(questions.names, references_of(questions.names, references), valences, contrasts)
+    graded = next((replace(one, margin=margin) for one in outcomes if one.column == PRIMARY_MEASURE), None)
     rows = [
-        _row(questions, contrast, measure, margin, weight)
+        _row(questions, contrast, graded, measure, weight)
         for contrast in compared
+        if graded is not None
         for measure in (MEASURES if contrast.kind != PLANNED else (PRIMARY_MEASURE,))
     ]
-    for measure, own_margin in (outcomes or {}).items():
-        own_margin = float("nan") if own_margin is None else own_margin
-        rows += [_row(questions, contrast, measure, own_margin, weight) for contrast in compared]
+    rows += [
+        _row(questions, contrast, outcome, measure, weight)
+        for outcome in outcomes
+        for contrast in (compared if outcome.column != PRIMARY_MEASURE else ())
+        for measure in outcome.measures
+    ]
     tests = pd.DataFrame(rows)
     if rows:
         for p in ("p", "p_equivalent"):
@@ -76,16 +78,6 @@ def paired_tests(
             for values in zip(tests["p_holm"], tests["p_equivalent_holm"], tests["scope"], tests["tested"], strict=True)
         ]
     return frame(TABLES["paired_tests"], tests.to_dict(orient="records"))  # type: ignore[arg-type]
-
-
-def outcomes_of(config: Config) -> dict[str, float | None]:
-    """Return the numbers that graders give, in the order of the graders, each with its margin of equivalence."""
-    graders = [(GRADERS[name_of(entry)], entry) for entry in config.graders]
-    return {
-        grader.column: entry.margin if isinstance(entry, LogprobGrader) else None
-        for grader, entry in graders
-        if grader.value == "number"
-    }
 
 
 def corrected(tests: pd.DataFrame, p: str) -> pd.Series:
@@ -172,39 +164,56 @@ def conclude_contrast(row: Mapping[str, Any], margin: float) -> Conclusion:
 
 
 def compare(
-    questions: Questions, contrast: Contrast, measure: str, margin: float = float("nan"), confidence: float = CONFIDENCE
+    questions: Questions,
+    contrast: Contrast,
+    measure: str = PRIMARY_MEASURE,
+    margin: float | None = None,
+    confidence: float = CONFIDENCE,
+    outcome: Outcome = ACCURACY,
 ) -> tuple[Estimates, Units | None]:
     """Estimate a contrast, whatever the missing pairs would have been, and return the units of its claim as well.
 
     Args:
         questions: the trajectories.
         contrast: the sides.
-        measure: one of `MEASURES` or `OUTCOMES`; of `untruncated` what is missing stays so, as the outcome selects the
-            questions.
-        margin: of equivalence.
+        measure: one of `MEASURES`, or of the outcome; of `untruncated` what is missing stays so, as the outcome selects
+            the questions.
+        margin: of equivalence; None: equivalence is not tested.
         confidence: of the interval.
+        outcome: that the measure belongs to.
     """
     known = questions.units(*contrast.variants, *contrast.references)
     units = known or Units()
     completions: list[tuple[float, float] | None] = [None]
     places = [questions.row(name) for name in (*contrast.variants, *contrast.references)]
-    if measure != "untruncated" and questions.missing(measure)[places].any():
-        completions += [(1.0, 0.0), (0.0, 1.0)]
+    share = outcome.value != "number"
+    limits = (0.0, 1.0) if share else outcome.limits
+    if measure != "untruncated" and limits is not None and questions.missing(measure)[places].any():
+        completions += [limits[::-1], limits]
     groups = units.repeated(questions.groups)
-    outcome, unseen = measure in OUTCOMES, None
+    margin, unseen = float("nan") if margin is None else margin, None
     estimates = []
     for completion in completions:
         ours, theirs = _sides(questions, contrast, measure, completion, units.asks)
         both = ~np.isnan(ours - theirs)
-        if outcome and completion is None and both.any():
-            # A rare kind of text that breaks the answer costs as much p(gold) as there is.
-            unseen = float(np.mean([ours[both], theirs[both]]))
+        if not share and completion is None and both.any():
+            unseen = unseen_change(ours[both], theirs[both], outcome)
         estimates.append(
-            difference(
-                ours - theirs, *units.sides, margin, not outcome, groups, confidence, skewed=outcome, unseen=unseen
-            )
+            difference(ours - theirs, *units.sides, margin, share, groups, confidence, skewed=not share, unseen=unseen)
         )
     return whichever(estimates), known
+
+
+def unseen_change(ours: Floats, theirs: Floats, outcome: Outcome) -> float:
+    """Return how far a rare kind of text, of which none is here, may move a number.
+
+    One that breaks the answer costs as much as there is: of p(gold), or of words. That says nothing of a number whose 0
+    means nothing, which it moves no further than the furthest answer lies from the median.
+    """
+    values = np.concatenate([ours, theirs])
+    if outcome.column == P_GOLD:
+        return float(values.mean())
+    return float(min(np.abs(values).mean(), np.abs(values - np.median(values)).max()))
 
 
 def _sides(
@@ -218,8 +227,10 @@ def _sides(
     return ours, theirs
 
 
-def _row(questions: Questions, contrast: Contrast, measure: str, margin: float, weight: float | None) -> dict[str, Any]:
-    estimate, units = compare(questions, contrast, measure, margin)
+def _row(
+    questions: Questions, contrast: Contrast, outcome: Outcome, measure: str, weight: float | None
+) -> dict[str, Any]:
+    estimate, units = compare(questions, contrast, measure, outcome.margin, outcome=outcome)
     places = [questions.row(name) for name in (*contrast.variants, *contrast.references)]
     scope, units = Scope.TEXTS if units is None else Scope.TONE, units or Units()
     selected = measure == "untruncated"
@@ -232,11 +243,14 @@ def _row(questions: Questions, contrast: Contrast, measure: str, margin: float, 
         float("nan") if selected else float(value)
         for value in (estimate.low, estimate.high, estimate.p, estimate.p_equivalent)
     )
-    tested = weight is not None and not selected
+    missing = int(questions.missing(PRIMARY_MEASURE if measure in MEASURES else measure)[places].sum())
+    boundless = missing > 0 and outcome.value == "number" and outcome.limits is None
+    tested = weight is not None and not selected and not boundless
     return {
         "variant": contrast.variant,
         "reference": contrast.reference,
         "measure": measure,
+        "value": outcome.value,
         "family": contrast.family(measure),
         "scope": scope,
         "unit": unit,
@@ -244,8 +258,8 @@ def _row(questions: Questions, contrast: Contrast, measure: str, margin: float, 
         "reference_texts": min(map(questions.count, contrast.references)),
         "groups": groups,
         "n": n,
-        "missing": int(questions.missing(measure if measure in OUTCOMES else PRIMARY_MEASURE)[places].sum()),
-        **({} if measure in OUTCOMES else _solved(ours, theirs)),
+        "missing": missing,
+        **({} if outcome.value == "number" else _solved(ours, theirs)),
         "difference": float(estimate.value),
         "low": low,
         "high": high,

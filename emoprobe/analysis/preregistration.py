@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from emoprobe.analysis.contrasts import MEASURES, PLANNED, PRIMARY_MEASURE, Contrast, contrasts_of, references_of
+from emoprobe.analysis.contrasts import PLANNED, Contrast, contrasts_of, references_of
 from emoprobe.analysis.looks import looks_of
+from emoprobe.analysis.outcomes import MEASURES, PRIMARY_MEASURE, outcomes_of
 from emoprobe.analysis.power import ACCURACY, TEXT_DEVIATIONS, PowerDesign, Simulation, text_limit
 from emoprobe.analysis.probes.probe_design import probe_plan
 from emoprobe.analysis.questions import TONE_TEXTS, Questions
 from emoprobe.analysis.statistics import LEVEL, POWER
 from emoprobe.analysis.steering.preregistration import planned_tests
 from emoprobe.config.experiment import Config
-from emoprobe.config.science.graders import LogprobGrader
+from emoprobe.config.science.graders import LogprobGrader, OutcomeGrader, label_of
 from emoprobe.config.section import CONTROL
-from emoprobe.conversations.variants import variant_texts
+from emoprobe.conversations.variants import source_sha256, variant_texts
 from emoprobe.results.preregistration import PlannedContrast, PlannedEstimator, PowerRow, Preregistration, TokenMatch
 from emoprobe.results.record import content_sha256
 
@@ -100,11 +101,8 @@ def _fixed(config: Config) -> dict[str, Any]:
     """Everything that a config fixes and that can deviate from it later, without simulating the power."""
     names = list(config.variants)
     references = references_of(names, config.analysis.references)
-    outcomes = {
-        grader.name: grader.model_dump(exclude={"name"})
-        for grader in config.graders
-        if isinstance(grader, LogprobGrader)
-    }
+    outcomes = {label_of(grader): _registered(grader) for grader in config.graders if not isinstance(grader, str)}
+    primary = PRIMARY_MEASURE if config.grades_answers else outcomes_of(config)[0].column
     return {
         "references": references,
         "primary_reference": references[-1] if references else None,
@@ -112,8 +110,8 @@ def _fixed(config: Config) -> dict[str, Any]:
             PlannedContrast(variant=one.variant, reference=one.reference, family=one.kind)
             for one in contrasts_of(names, references, valences_of(config), config.analysis.contrasts)
         ],
-        "primary_measure": PRIMARY_MEASURE,
-        "secondary_measures": [measure for measure in MEASURES if measure != PRIMARY_MEASURE],
+        "primary_measure": primary,
+        "secondary_measures": [one for one in MEASURES if one != PRIMARY_MEASURE] if config.grades_answers else [],
         "level": LEVEL,
         "margin": config.analysis.margin,
         "questions": config.dataset.samples,
@@ -121,9 +119,17 @@ def _fixed(config: Config) -> dict[str, Any]:
         "allowed_failures": config.generation.allowed_failures,
         "estimators": [_estimator(config, name) for name in names],
         "looks": looks_of(config),
-        "graders": config.grader_names if outcomes else None,
+        "graders": config.grader_labels if outcomes else None,
         "outcomes": outcomes or None,
     }
+
+
+def _registered(grader: LogprobGrader | OutcomeGrader) -> dict[str, Any]:
+    """Return the settings of a grader, with the source of a function of the user."""
+    if isinstance(grader, LogprobGrader):
+        return grader.model_dump(exclude={"name"})
+    source = {} if grader.reference is None else {"source_sha256": source_sha256(grader.reference)}
+    return {**grader.model_dump(mode="json", exclude={"label"}), **source}
 
 
 def valences_of(config: Config) -> dict[str, str | None]:
@@ -211,7 +217,7 @@ def _texts(config: Config, name: str) -> int:
 
 def _power(config: Config, primary: list[Contrast]) -> list[PowerRow]:
     """The power of the primary comparison with the fewest texts, which stands for a tone if any does."""
-    if not primary:
+    if not primary or not config.grades_answers:
         return []
     questions, margin = config.dataset.samples, config.analysis.margin
 

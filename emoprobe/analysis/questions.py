@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from emoprobe.analysis.estimates import Floats, Labels
+from emoprobe.analysis.outcomes import column_and_category
 from emoprobe.analysis.statistics import LEVEL
 from emoprobe.config.section import CONTROL
 
@@ -148,7 +149,8 @@ class Questions:
         """Shape (variants, questions × asks): a column's mean over the draws that have a value, NaN where none has.
 
         Args:
-            measure: a column of the trajectories; `untruncated` is `correct` where the completion was not cut off.
+            measure: a column of the trajectories, or `COLUMN=CATEGORY` for 1 where it has this category and 0 where it
+                has another; `untruncated` is `correct` where the completion was not cut off.
             missing: the value of the trajectories that are `missing`; None: they have none.
             asks: observations of a question, as `Units` says; with 1 a mean is over all asks. A variant with fewer asks
                 repeats its value.
@@ -158,7 +160,7 @@ class Questions:
         return self._known[measure, missing, asks]
 
     def _values(self, measure: str, missing: float | None, asks: int) -> Floats:
-        column = _floats(self.table["correct" if measure == "untruncated" else measure])
+        column = self._column("correct" if measure == "untruncated" else measure)
         if measure == "untruncated":
             column = np.where(_floats(self.table["truncated"]) == 1, np.nan, column)
         total, count = self._by_pair(column, asks)
@@ -167,6 +169,14 @@ class Questions:
             total, count = total + missing * left, count + left
         with np.errstate(invalid="ignore"):
             return np.where(count > 0, total / count, np.nan)
+
+    def _column(self, measure: str) -> Floats:
+        name, category = column_and_category(measure)
+        column = self.table[name]
+        if category is None:
+            return _floats(column)
+        known = column.notna().to_numpy(dtype=bool)
+        return np.where(known, (column == category).to_numpy(dtype=float, na_value=np.nan), np.nan)
 
     def _by_pair(self, column: Floats, asks: int = 1) -> tuple[Floats, Floats]:
         """Sum and number of the known values of a column, each of shape (variants, questions × asks)."""
@@ -193,7 +203,7 @@ class Questions:
         return self._missing[measure, asks]
 
     def _count_missing(self, measure: str, asks: int) -> Floats:
-        column = _floats(self.table[measure])
+        column = self._column(measure)
         failed = self._by_pair(np.where(self.failures, 1.0, np.nan))[1]
         asked = ((self._by_pair(column)[1] + failed) > 0).any(axis=0)
         planned = np.full(len(self.names), self.draws) if asks > 1 else self.draws * self.asks

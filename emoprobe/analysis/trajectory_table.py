@@ -10,7 +10,6 @@ import json
 import re
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,10 @@ import pandas as pd
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_config
+from emoprobe.config.science.graders import Graders, LogprobGrader
 from emoprobe.conversations.samples import known_pairs, sample_index, split_draw_id
 from emoprobe.conversations.variants import ask_of, asks_of, paraphrase_index
-from emoprobe.graders import grading, registry
+from emoprobe.graders import grading, lexical, registry
 from emoprobe.graders.answers import canonical, gold_number, is_letter
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.layout import OUTCOMES, Layout
@@ -85,9 +85,10 @@ def trajectory_table(root: Path, pairs: Iterable[tuple[str, str]], config: Confi
     Args:
         root: folder of the experiment.
         pairs: variant and folder name of each trajectory: its sample's id, with `-d2` and so on for further draws.
-        config: adds valence and paraphrase where it knows the variant.
+        config: adds valence and paraphrase where it knows the variant, and names the graders.
 
     Raises:
+        GraderError: a grader of the user failed; the message names it and the sample.
         DamagedError: a file is damaged or contradicts another; the message names it.
     """
     layout = Layout(root)
@@ -101,7 +102,12 @@ def trajectory_table(root: Path, pairs: Iterable[tuple[str, str]], config: Confi
         _row(layout.pair(variant, name), variant, name, config, sample(split_draw_id(name)[0]))
         for variant, name in pairs
     ]
-    return frame(TABLES["trajectories"], rows)
+    graders = _graders(config)
+    return frame(TABLES["trajectories"], rows, registry.outcome_columns(graders))  # type: ignore[arg-type]
+
+
+def _graders(config: Config | None) -> Graders:
+    return ["number", LogprobGrader()] if config is None else config.graders
 
 
 def count_steps(text: str) -> int:
@@ -117,7 +123,19 @@ def _row(folder: Path, variant: str, name: str, config: Config | None, sample: S
     state, outcome = trajectory.state or AgentState(), trajectory.outcome or Outcome()
     sample_id, draw = split_draw_id(name)
     known = config.variants.get(variant) if config is not None else None
-    gold = gold_answer(sample, outcome)
+    gold = gold_answer(sample, outcome, text=config is not None and config.dataset.answer_type == "text")
+    measured = _measured(folder, config)
+    answer = registry.Answer(
+        trajectory.completion,
+        gold,
+        finished=state.finish_reason != "length",
+        choices=sample.choices,
+        recorded=_as_bool(outcome.metrics.correctness),
+        log_p_gold=measured.log_p_gold,
+        log_p_options=None if measured.options is None else [(one.text, one.log_p) for one in measured.options],
+        question=sample.question or outcome.sample_data.question,
+        sample_id=sample_id,
+    )
     return {
         "variant": variant,
         "sample_id": sample_id,
@@ -126,9 +144,9 @@ def _row(folder: Path, variant: str, name: str, config: Config | None, sample: S
         "valence": known.valence if known else None,
         "asks": known.asks if known else None,
         "paraphrase": _paraphrase(config, variant, name, sample) if config is not None and known else None,
-        "question": sample.question or outcome.sample_data.question,
+        "question": answer.question,
         "gold": gold,
-        **_answer(trajectory, state, outcome, gold, sample.choices, _log_p_gold(folder, config)),
+        **_answer(trajectory, state, outcome, answer, _graders(config)),
         "worker": state.worker_id or outcome.worker_id,
         "hardware": state.hardware,
         "attempts": len(state.attempts) or None,
@@ -143,27 +161,18 @@ def _answer(
     trajectory: Trajectory,
     state: AgentState,
     outcome: Outcome,
-    gold: str | None,
-    choices: list[str] | None,
-    log_p_gold: float | None,
+    answer: registry.Answer,
+    graders: Graders,
 ) -> dict[str, Any]:
     """The columns that say what was answered, graded anew, so that a better grader needs no new trajectories."""
     if trajectory.failure is not None or trajectory.answer is None:
         return {}
-    completion, finish, usage = trajectory.completion, state.finish_reason, state.usage
+    completion, finish, usage = answer.completion, state.finish_reason, state.usage
     text = grading.visible(completion)
-    mood = tone(text)
-    answer = registry.Answer(
-        completion,
-        gold,
-        finished=finish != "length",
-        choices=choices,
-        recorded=_as_bool(outcome.metrics.correctness),
-        log_p_gold=log_p_gold,
-    )
+    mood = lexical.tone(text)
     return {
         "completion": completion,
-        **registry.graded(answer),
+        **registry.graded(answer, graders),
         "efficiency": _efficiency(usage.completion_tokens, state.request.get("max_tokens"), outcome),
         "truncated": None if finish is None else finish == "length",
         "prompt_tokens": usage.prompt_tokens,
@@ -176,11 +185,12 @@ def _answer(
     }
 
 
-def _log_p_gold(folder: Path, config: Config | None) -> float | None:
-    """Read log p(gold) of a trajectory; None where it was not measured, or the config does not ask for it."""
-    asked = config is None or config.logprob is not None
+def _measured(folder: Path, config: Config | None) -> GoldProbability:
+    """Read what graders asked the model; empty where nothing was measured, or the config does not ask for it."""
+    asked = config is None or config.asks_model
     path = folder / OUTCOMES
-    return GoldProbability.read_file(path).log_p_gold if asked and path.exists() else None
+    found = GoldProbability.read_file(path) if asked and path.exists() else GoldProbability()
+    return found if config is None or config.logprob is not None else found.model_copy(update={"log_p_gold": None})
 
 
 def _thought(trajectory: Trajectory, state: AgentState, completion: str) -> dict[str, Any]:
@@ -192,10 +202,16 @@ def _thought(trajectory: Trajectory, state: AgentState, completion: str) -> dict
     return {"thought_tokens": None if span is None else span[1] - span[0], "thought_cut_off": cut}
 
 
-def gold_answer(sample: SampleFile, outcome: Outcome) -> str | None:
-    """The gold answer of a trajectory in its canonical notation; None where it is not known or cannot be graded."""
+def gold_answer(sample: SampleFile, outcome: Outcome, text: bool = False) -> str | None:
+    """The gold answer of a trajectory in its canonical notation; None where it is not known or cannot be graded.
+
+    Args:
+        sample: its question.
+        outcome: its grade when it was generated.
+        text: answers are texts, and as they are.
+    """
     answer = outcome.sample_data.answer if sample.answer is None else sample.answer
-    if isinstance(answer, str) and is_letter(answer):
+    if isinstance(answer, str) and (text or is_letter(answer)):
         return answer
     number = gold_number(answer)
     return None if number is None else canonical(number)
@@ -220,27 +236,3 @@ def _efficiency(completion_tokens: int | None, max_tokens: Any, outcome: Outcome
 
 def _as_bool(value: float | None) -> bool | None:
     return None if value is None else value >= 0.5
-
-
-@dataclass(frozen=True)
-class Tone:
-    """`polarity` in [-1, 1], negative to positive; `subjectivity` in [0, 1], factual to personal."""
-
-    polarity: float
-    subjectivity: float
-
-
-@cache
-def _analyzer() -> Any:
-    from textblob.sentiments import PatternAnalyzer
-
-    return PatternAnalyzer()
-
-
-def tone(text: str) -> Tone:
-    """Average polarity and subjectivity of a text's words (De Smedt & Daelemans 2012, Pattern for Python).
-
-    A text with no word in the lexicon is neutral: 0 and 0.
-    """
-    polarity, subjectivity = _analyzer().analyze(text)[:2]
-    return Tone(float(polarity), float(subjectivity))

@@ -8,7 +8,7 @@ import typing
 from types import UnionType
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 
 from emoprobe.config.section import Hidden
 
@@ -97,8 +97,12 @@ def _walk(root: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[str, list[
     model: type[BaseModel] | None = root
     known = list(root.model_fields)
     inside_mapping = hidden = False
+    branches: dict[str, Any] = {}
     for step in loc:
-        if model is not None and not inside_mapping:
+        if step in branches:
+            model, inside_mapping = _model_of(branches[str(step)])
+            branches = {}
+        elif model is not None and not inside_mapping:
             if step == model.__name__ or "[" in str(step):  # a union's branch: a section, or `literal[…]`
                 continue
             known = list(model.model_fields)
@@ -106,6 +110,7 @@ def _walk(root: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[str, list[
             field = model.model_fields.get(str(step))
             hidden = hidden or (field is not None and any(mark is Hidden for mark in field.metadata))
             model, inside_mapping = _model_of(field.annotation) if field is not None else (None, False)
+            branches = _tagged(field.annotation) if field is not None else {}
         elif inside_mapping:
             path.append(str(step))
             inside_mapping = False
@@ -113,6 +118,15 @@ def _walk(root: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[str, list[
             path.append(str(step))
         # Anything else is the name of a union's branch, such as `list[int]`.
     return ".".join(path), known, hidden
+
+
+def _tagged(annotation: Any) -> dict[str, Any]:
+    """Return the branches of a field's union, or of a list of unions, by their tags."""
+    arguments = typing.get_args(annotation)
+    tags = [mark.tag for mark in arguments[1:] if isinstance(mark, Tag)]
+    if tags:
+        return {tags[0]: arguments[0]}
+    return {tag: branch for argument in arguments for tag, branch in _tagged(argument).items()}
 
 
 def _model_of(annotation: Any) -> tuple[type[BaseModel] | None, bool]:

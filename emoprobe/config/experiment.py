@@ -18,7 +18,7 @@ from emoprobe.config.science.dataset import Dataset
 from emoprobe.config.science.features import Features
 from emoprobe.config.science.formats import reformatted
 from emoprobe.config.science.generation import Backend, Generation
-from emoprobe.config.science.graders import GraderName, Graders, LogprobGrader, complete, name_of
+from emoprobe.config.science.graders import ChoiceGrader, Graders, LogprobGrader, TextGrader, complete, label_of
 from emoprobe.config.science.model import Model
 from emoprobe.config.science.prompt import Prompt, Variant
 from emoprobe.config.science.steering import Steering
@@ -137,6 +137,36 @@ class Config(Section):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _graders_have_answers(self) -> Config:
+        data = self.dataset
+        text = data.answer_type == "text" and data.choices is None
+        for grader in self.graders:
+            label, gold = label_of(grader), grader in ("number",) or isinstance(grader, LogprobGrader | ChoiceGrader)
+            if data.answer is None and (gold or (isinstance(grader, TextGrader) and not grader.patterns)):
+                raise ValueError(f"graders: {label} needs the gold answer, and dataset.answer is null")
+            if grader == "number" and text:
+                raise ValueError("graders: number needs numbers or letters, and dataset.answer_type is text")
+            if isinstance(grader, ChoiceGrader) and data.choices is None:
+                raise ValueError(f"graders: {label} needs options; name their column in dataset.choices")
+        return self
+
+    @model_validator(mode="after")
+    def _correctness_is_graded(self) -> Config:
+        """Without `number` no probe reads correctness: the target is left out, and an error where it is named."""
+        if self.grades_answers:
+            return self
+        if self.steering.enabled:
+            raise ValueError("steering.enabled: needs the grader number, as its outcomes are log p(gold) and accuracy")
+        if self.prompt.formats:
+            raise ValueError("prompt.formats: needs the grader number, as formats are compared by accuracy")
+        if "correct" in self.probes.targets:
+            if "targets" in self.probes.model_fields_set:
+                raise ValueError("probes.targets: correct needs the grader number, which graders does not contain")
+            left = [target for target in self.probes.targets if target != "correct"]
+            object.__setattr__(self, "probes", self.probes.model_copy(update={"targets": left}))
+        return self
+
     @property
     def captures_inline(self) -> bool:
         """Whether generation captures in the same request (backend nnsight); with vllm, trajectories are replayed."""
@@ -156,14 +186,29 @@ class Config(Section):
         return self.capture.enabled and self.capture.positions != "all"
 
     @property
-    def grader_names(self) -> list[GraderName]:
-        """The graders by name, the primary one first."""
-        return [name_of(grader) for grader in self.graders]
+    def grader_labels(self) -> list[str]:
+        """Labels of the graders, the primary one first."""
+        return [label_of(grader) for grader in self.graders]
+
+    @property
+    def grades_answers(self) -> bool:
+        """Whether `number` is among the graders, so that there are accuracies."""
+        return "number" in self.grader_labels
 
     @property
     def logprob(self) -> LogprobGrader | None:
         """The settings of the grader `logprob`; None where p(gold) is not measured."""
         return next((grader for grader in self.graders if isinstance(grader, LogprobGrader)), None)
+
+    @property
+    def choice(self) -> ChoiceGrader | None:
+        """The settings that all graders of the kind `choice` share; None where no option is scored."""
+        return next((grader for grader in self.graders if isinstance(grader, ChoiceGrader)), None)
+
+    @property
+    def asks_model(self) -> bool:
+        """Whether a grader asks the model about its answers, so that each has an `outcomes.json`."""
+        return self.logprob is not None or self.choice is not None
 
     @property
     def pushes(self) -> bool:

@@ -129,17 +129,17 @@ def completed(
         }
     )
     made = Trajectory([*_opening(request), message], state)
-    grade = grading.grade(
+    grade = grading.grade_if_gold(
         made.completion, sample.answer, finished=choice["finish_reason"] != "length", choices=sample.choices
     )
     outcome = _outcome(variant, sample, draw).model_copy(
         update={
             "metrics": Metrics(
-                correctness=float(grade.correct),
-                format=float(grade.compliant),
+                correctness=None if grade is None else float(grade.correct),
+                format=None if grade is None else float(grade.compliant),
                 efficiency=round(grading.efficiency(usage["completion_tokens"], config.generation.max_tokens), 6),
             ),
-            "extracted_answer": grade.answer,
+            "extracted_answer": None if grade is None else grade.answer,
             "worker_id": delivery.worker_id,
             "processing_time": round(delivery.seconds, 4),
         }

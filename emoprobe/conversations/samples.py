@@ -190,7 +190,9 @@ def _options(row: Row, dataset: Dataset, where: str) -> list[str]:
     return list(choices)
 
 
-def _gold(row: Row, choices: list[str] | None, dataset: Dataset, where: str) -> str:
+def _gold(row: Row, choices: list[str] | None, dataset: Dataset, where: str) -> str | None:
+    if dataset.answer is None:
+        return None
     if choices is not None:
         letter = gold_letter(row.answer, choices)
         if letter is None:
@@ -199,11 +201,16 @@ def _gold(row: Row, choices: list[str] | None, dataset: Dataset, where: str) -> 
                 f"just one option (found {row.answer!r:.60})"
             )
         return letter
+    if dataset.answer_type == "text":
+        if not isinstance(row.answer, str) or not row.answer.strip():
+            raise DataError(f"{where} has no text as answer in column {dataset.answer!r} (found {row.answer!r:.60})")
+        return row.answer.strip()
     number = gold_number(row.answer)
     if number is None:
         raise DataError(
             f"{where} has no number as answer in column {dataset.answer!r} (found {row.answer!r:.60}); "
-            "where the answer is one of several options, name their column in dataset.choices"
+            "where the answer is one of several options, name their column in dataset.choices; where it is a text, set "
+            "dataset.answer_type to text"
         )
     return canonical(number)
 

@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from emoprobe.config.science.graders import LogprobGrader
+from emoprobe.config.science.graders import ChoiceGrader, LogprobGrader
 from emoprobe.conversations.responses import ResponseError
 from emoprobe.conversations.thoughts import ThoughtMarkers
+from emoprobe.graders.answers import LETTERS
 from emoprobe.models.tokens import Encode
 from emoprobe.results.trajectory import AgentState
 
@@ -49,7 +50,7 @@ def log_probabilities(answer: dict[str, Any], first: int) -> list[float]:
 
 @dataclass(frozen=True)
 class ForcedForm:
-    """One form of the gold answer: the tokens of lead and form, of which the first `given` do not count."""
+    """One form of an answer: the tokens of lead and form, of which the first `given` do not count."""
 
     text: str
     tokens: list[int]
@@ -71,20 +72,45 @@ def forced_forms(encode: Encode, settings: LogprobGrader, answer: str, before: s
     Raises:
         ValueError: the tokenizer joins lead and form, so that no token is the form's alone.
     """
-    lead = before + settings.lead
     texts = [form.replace("{answer}", answer) for form in settings.gold]
-    alone, *whole = encode([lead, *(lead + text for text in texts)])
-    forms = []
-    for text, tokens in zip(texts, whole, strict=True):
-        given = next((at for at, token in enumerate(alone) if tokens[at : at + 1] != [token]), len(alone))
-        if given == len(tokens):
-            raise ValueError(f"the form {text!r} adds no token to the lead {lead!r}; change graders.logprob")
-        forms.append(ForcedForm(text, tokens, given))
+    forms = _encoded(encode, before + settings.lead, texts, "logprob")
     kept: list[ForcedForm] = []
     for form in sorted(forms, key=lambda form: len(form.tokens)):
         if not any(form.tokens[: len(other.tokens)] == other.tokens for other in kept):
             kept.append(form)
     return sorted(kept, key=forms.index)
+
+
+def forced_options(
+    encode: Encode, settings: ChoiceGrader, options: Sequence[str], before: str = ""
+) -> list[ForcedForm]:
+    """Return the options of a multiple-choice question in their order, encoded as the forms of a gold answer are.
+
+    Args:
+        encode: the model's tokenizer.
+        settings: lead and form of an option.
+        options: their texts.
+        before: text between the context and the lead.
+
+    Raises:
+        ValueError: the tokenizer joins lead and option, so that no token is the option's alone.
+    """
+    texts = [
+        settings.option.replace("{letter}", letter).replace("{option}", option.strip())
+        for letter, option in zip(LETTERS, options, strict=False)
+    ]
+    return _encoded(encode, before + settings.lead, texts, "choice")
+
+
+def _encoded(encode: Encode, lead: str, texts: Sequence[str], grader: str) -> list[ForcedForm]:
+    alone, *whole = encode([lead, *(lead + text for text in texts)])
+    forms = []
+    for text, tokens in zip(texts, whole, strict=True):
+        given = next((at for at, token in enumerate(alone) if tokens[at : at + 1] != [token]), len(alone))
+        if given == len(tokens):
+            raise ValueError(f"the form {text!r} adds no token to the lead {lead!r}; change graders.{grader}")
+        forms.append(ForcedForm(text, tokens, given))
+    return forms
 
 
 def answer_context(state: AgentState, markers: ThoughtMarkers | None) -> tuple[list[int], str] | None:

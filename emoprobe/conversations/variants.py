@@ -240,15 +240,22 @@ def identity(config: Config, name: str) -> str:
         except VariantError:
             texts = [f"{variant.scramble}"]
         return json.dumps([texts, variant.placement if texts else None])
-    module = variant.transform.partition(":")[0]
+    sha256 = source_sha256(variant.transform)
+    if sha256 is None:
+        return variant.transform
+    source = f"{variant.transform}@{sha256}"
+    return f"{source} prefill" if _prefills(config, name) else source
+
+
+def source_sha256(reference: str) -> str | None:
+    """Return the hash of the source of the module of a `module:function`; None where there is no such file."""
     try:
-        spec = importlib.util.find_spec(module)
+        spec = importlib.util.find_spec(reference.partition(":")[0])
     except (ImportError, ValueError):
         spec = None
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
-        return variant.transform
-    source = f"{variant.transform}@{hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()}"
-    return f"{source} prefill" if _prefills(config, name) else source
+        return None
+    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
 
 
 def _prefills(config: Config, name: str) -> bool:

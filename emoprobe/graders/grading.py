@@ -99,6 +99,15 @@ def grade(completion: str, gold: str | Fraction, *, finished: bool = True, choic
     )
 
 
+def grade_if_gold(
+    completion: str, gold: str | None, *, finished: bool = True, choices: list[str] | None = None
+) -> Grade | None:
+    """Grade a completion as `grade`; None where there is no gold answer, or it is neither a number nor a letter."""
+    if gold is None or not (is_letter(gold) or parse_number(gold) is not None):
+        return None
+    return grade(completion, gold, finished=finished, choices=choices)
+
+
 def efficiency(completion_tokens: int, max_tokens: int) -> float:
     """The share of the token budget that was left unspent, in [0, 1]: 0 for a completion that was cut off."""
     return max(0.0, 1.0 - completion_tokens / max_tokens)

@@ -1,20 +1,40 @@
-"""The graders: what each measures of an answer, and which value of it is tested.
+"""The graders: what each measures of an answer.
 
-A grader is a function from an answer to columns of the table of trajectories. `Config.graders` names those of an
-experiment; a new one is a function with the decorator `grader`, an entry of `GRADERS`, and columns in the catalogue.
+A grader is a function of an answer and of its settings in the config, which returns a value: true or false, a number,
+or a category; None where there is none. With the decorator `grader` it is in `GRADERS`. Its value becomes the column
+`outcome_LABEL` of the table of trajectories. Two graders of every version, `number` and `logprob`, return columns with
+names of their own.
 """
 
 from __future__ import annotations
 
+import importlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cache
+from typing import Any
 
-from emoprobe.graders import grading
+from emoprobe.config.science.graders import (
+    ChoiceGrader,
+    Entry,
+    FunctionGrader,
+    LogprobGrader,
+    OutcomeGrader,
+    ScorerGrader,
+    TextGrader,
+    Value,
+    label_of,
+)
+from emoprobe.graders import grading, lexical, texts
+from emoprobe.graders.answers import LETTERS, is_letter
 
-Value = Literal["binary", "number", "category"]
+OUTCOME = "outcome_"  # beginning of the columns of graders that the catalogue does not know by name
 Columns = dict[str, Any]
+
+
+class GraderError(ValueError):
+    """Raised for a grader that cannot be imported, raised, or returned a value of another type."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +48,9 @@ class Answer:
         choices: options of a multiple-choice question.
         recorded: whether the folder says that the answer is correct; read where the gold answer is not known.
         log_p_gold: log p(gold) in nats, by the model; None where it was not measured.
+        log_p_options: form and log-likelihood in nats of each option, by the model; None where they were not measured.
+        question: question, with its options.
+        sample_id: sample.
     """
 
     completion: str
@@ -36,38 +59,23 @@ class Answer:
     choices: list[str] | None = None
     recorded: bool | None = None
     log_p_gold: float | None = None
+    log_p_options: list[tuple[str, float]] | None = None
+    question: str | None = None
+    sample_id: str | None = None
 
 
-@dataclass(frozen=True)
-class Grader:
-    """A grader.
-
-    Attributes:
-        name: in `graders` of the config.
-        value: type of the value that is tested.
-        column: column of that value in the table of trajectories.
-        title: name of the value in sentences.
-        grade: returns the columns of an answer.
-    """
-
-    name: str
-    value: Value
-    column: str
-    title: str
-    grade: Callable[[Answer], Columns]
+Grade = Callable[[Answer, Any], Any]
+GRADERS: dict[str, Grade] = {}
 
 
-def grader(*, value: Value, column: str, title: str) -> Callable[[Callable[[Answer], Columns]], Grader]:
-    """Make a grader of a function, named like it; arguments as the attributes of `Grader`."""
-
-    def made(function: Callable[[Answer], Columns]) -> Grader:
-        return Grader(function.__name__, value, column, title, function)
-
-    return made
+def grader(function: Grade) -> Grade:
+    """Register a function as the grader of its name."""
+    GRADERS[function.__name__] = function
+    return function
 
 
-@grader(value="binary", column="correct", title="strict accuracy")
-def number(answer: Answer) -> Columns:
+@grader
+def number(answer: Answer, settings: None) -> Columns:
     """Whether the final answer, a number or the letter of an option, equals the gold answer."""
     if answer.gold is None:  # what the folder says of its correctness is all there is
         read = grading.extract(answer.completion)
@@ -88,16 +96,159 @@ def number(answer: Answer) -> Columns:
     }
 
 
-@grader(value="number", column="p_gold", title="p(gold)")
-def logprob(answer: Answer) -> Columns:
+@grader
+def logprob(answer: Answer, settings: LogprobGrader | None) -> Columns:
     """Probability of the gold answer, after the prompt or the thought, and its logarithm."""
     log_p = answer.log_p_gold
     return {"p_gold": None if log_p is None else math.exp(log_p), "log_p_gold": log_p}
 
 
-GRADERS: Mapping[str, Grader] = {each.name: each for each in (number, logprob)}
+@grader
+def choice(answer: Answer, settings: ChoiceGrader) -> bool | None:
+    """Whether the gold option has the largest log-likelihood; of equal ones the first counts, as in numpy's argmax."""
+    if answer.log_p_options is None or answer.gold is None or not is_letter(answer.gold):
+        return None
+    scores = [log_p / _length(form.strip(), settings.normalise) for form, log_p in answer.log_p_options]
+    return LETTERS[scores.index(max(scores))] == answer.gold
 
 
-def graded(answer: Answer) -> Columns:
-    """Return the columns of all graders; those of a grader that was not measured are empty."""
-    return {column: value for each in GRADERS.values() for column, value in each.grade(answer).items()}
+def _length(text: str, normalise: str) -> int:
+    return {"none": 1, "characters": len(text), "bytes": len(text.encode())}[normalise]
+
+
+@grader
+def text(answer: Answer, settings: TextGrader) -> bool | None:
+    """Whether the answer equals, contains or matches a pattern or, without one, the gold answer."""
+    patterns = settings.patterns or ([] if answer.gold is None else [answer.gold])
+    if not patterns:
+        return None
+    normalise = settings.normalise or ("none" if settings.match == "regex" else "plain")
+    return texts.matches(grading.visible(answer.completion), patterns, settings.match, normalise)
+
+
+def _lexical(name: str) -> None:
+    def grade(answer: Answer, settings: OutcomeGrader | None = None) -> bool | float:
+        return lexical.GRADES[name](grading.visible(answer.completion))
+
+    GRADERS[name] = grade
+
+
+for _name in lexical.GRADES:
+    _lexical(_name)
+
+
+@grader
+def function(answer: Answer, settings: FunctionGrader) -> Any:
+    """Value of a function of the user."""
+    return load(settings.outcome, settings.function)(answer)
+
+
+@grader
+def scorer(answer: Answer, settings: ScorerGrader) -> Any:
+    """Value of a scorer of Inspect AI."""
+    from emoprobe.graders import inspect_scorers
+
+    made = inspect_scorers.make(load(settings.outcome, settings.scorer), settings.arguments)
+    return inspect_scorers.score(made, answer, settings.type)
+
+
+@cache
+def load(label: str, reference: str) -> Callable[..., Any]:
+    """Import the function of a grader.
+
+    Args:
+        label: of the grader, for messages.
+        reference: `module:name`.
+
+    Raises:
+        GraderError: there is no such module or function.
+    """
+    module, _, path = reference.partition(":")
+    try:
+        target: Any = importlib.import_module(module)
+        for attribute in path.split("."):
+            target = getattr(target, attribute)
+    except Exception as error:
+        install = (
+            "install it by `pip install emoprobe[inspect]`"
+            if module.partition(".")[0] == "inspect_ai"
+            else "the module must lie beside the Snakefile, in the working directory, or be installed"
+        )
+        raise GraderError(
+            f"graders.{label}: {reference} cannot be imported ({type(error).__name__}: {error}); {install}"
+        ) from error
+    if not callable(target):
+        raise GraderError(f"graders.{label}: {reference} is no function")
+    loaded: Callable[..., Any] = target
+    return loaded
+
+
+# Columns of the graders that have names of their own; the others have one column each.
+NAMED = {"number": ("extracted", "correct", "lenient", "extraction", "compliant"), "logprob": ("p_gold", "log_p_gold")}
+DTYPES = {"binary": "boolean", "number": "Float64", "category": "string"}
+
+
+def column_of(entry: Entry) -> str:
+    """Return the column with the value of an entry of `graders`."""
+    return {"number": "correct", "logprob": "p_gold"}.get(label_of(entry), OUTCOME + label_of(entry))
+
+
+def outcome_columns(graders: Sequence[Entry]) -> dict[str, str]:
+    """Return the columns that the catalogue does not know by name, each with its pandas type."""
+    return {column_of(entry): DTYPES[entry.type] for entry in graders if isinstance(entry, OutcomeGrader)}
+
+
+def graded(answer: Answer, graders: Sequence[Entry]) -> Columns:
+    """Return the columns of the graders of an experiment, and those of `number` and `logprob` in any case.
+
+    Raises:
+        GraderError: a function of the user failed; the message names grader and sample.
+    """
+    columns = {} if "number" in graders else dict.fromkeys(NAMED["number"])
+    columns |= number(answer, None) if "number" in graders else {}
+    columns |= logprob(answer, None)
+    for entry in graders:
+        if isinstance(entry, OutcomeGrader):
+            columns[column_of(entry)] = _value(answer, entry)
+    return columns
+
+
+def _value(answer: Answer, entry: OutcomeGrader) -> Any:
+    where = f"graders.{entry.outcome}, sample {answer.sample_id}"
+    try:
+        value = GRADERS[entry.name](answer, entry)
+    except GraderError:
+        raise
+    except Exception as error:
+        raise GraderError(f"{where}: {entry.reference or entry.name} raised {type(error).__name__}: {error}") from error
+    return _typed(value, entry, where)
+
+
+def _typed(value: Any, entry: OutcomeGrader, where: str) -> Any:
+    """Return a value as its type wants it.
+
+    Raises:
+        GraderError: it is of another type.
+    """
+    if hasattr(value, "item"):  # of numpy
+        value = value.item()
+    limits = entry.values_in
+    fits: dict[Value, bool] = {
+        "binary": isinstance(value, bool),
+        "number": isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and (limits is None or limits[0] <= value <= limits[1]),
+        "category": value in entry.names,
+    }
+    if value is None or fits[entry.type]:
+        return value
+    wanted: dict[Value, str] = {
+        "binary": "True or False",
+        "number": "a finite number" + ("" if limits is None else f" from {limits[0]:g} to {limits[1]:g}"),
+        "category": "one of " + ", ".join(entry.names),
+    }
+    raise GraderError(
+        f"{where}: {entry.reference or entry.name} returned {value!r:.80}, not {wanted[entry.type]}; change the "
+        "function, or value in graders"
+    )

@@ -23,16 +23,18 @@ def summary_text(path: Path) -> str:
         f"{report['experiment']}: {report['trajectories']} trajectories of "
         f"{report['model']['id'] or 'an unknown model'} on {report['samples']} samples",
         f"  based on {' and '.join(_based_on(report))}",
-        f"  {'variant':{width}}  correct  accuracy  95 % interval  lenient",
     ]
-    for row in report["accuracy"]:
+    graded = any(row["n"] for row in report["accuracy"]) or not report.get("outcomes")
+    lines += [f"  {'variant':{width}}  correct  accuracy  95 % interval  lenient"] if graded else _means(report, width)
+    for row in report["accuracy"] if graded else ():
         interval = "" if row["low"] is None else f"{row['low']:.3f}–{row['high']:.3f}"
         correct = f"{row['correct']}/{row['n']}"
         accuracy, lenient = ("" if row[key] is None else f"{row[key]:.3f}" for key in ("accuracy", "lenient"))
         lines.append(f"  {row['variant']:{width}}  {correct:>7}  {accuracy:>8}  {interval:>13}  {lenient:>7}")
     lines.append("")
     secondary = {
-        f"{'accuracy' if row['measure'] == 'correct' else row['measure']}:{row['variant']}-{row['reference']}"
+        f"{'accuracy' if row['measure'] == 'correct' else row['measure'].partition('=')[0]}:"
+        f"{row['variant']}-{row['reference']}"
         for row in report["paired_tests"]
         if row["family"].endswith("secondary") and row["measure"] not in ("lenient", "untruncated")
     }
@@ -48,6 +50,18 @@ def summary_text(path: Path) -> str:
         )
     lines += ["", f"  to read: {path.with_name('report.html')}   tables: {path.parent / 'tables'}/"]
     return "\n".join(lines)
+
+
+def _means(report: dict[str, Any], width: int) -> list[str]:
+    """A line for each variant's mean of the primary outcome, of a category one for each."""
+    lines = [f"  {'variant':{width}}       n      mean      95 % interval  outcome"]
+    for row in report["outcomes"]:
+        if row["outcome"] == report["outcomes"][0]["outcome"]:
+            mean = "" if row["mean"] is None else f"{row['mean']:.3f}"
+            interval = "" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}"
+            name = " = ".join(filter(None, (row["outcome"], row["category"])))
+            lines.append(f"  {row['variant']:{width}}  {row['n']:>6}  {mean:>8}  {interval:>17}  {name}")
+    return lines
 
 
 def _based_on(report: dict[str, Any]) -> list[str]:

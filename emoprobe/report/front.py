@@ -9,11 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from emoprobe.analysis.contrasts import PLANNED, PRIMARY_MEASURE, references_of
+from emoprobe.analysis.contrasts import PLANNED, references_of
+from emoprobe.analysis.outcomes import P_GOLD, PRIMARY_MEASURE, column_and_category, outcomes_of, title_of
 from emoprobe.config.experiment import Config
 from emoprobe.config.section import CONTROL, is_format
-from emoprobe.report.statements import points
-from emoprobe.report.statements.behaviour import p_text, subject, why
+from emoprobe.graders.registry import OUTCOME
+from emoprobe.report.statements import amount
+from emoprobe.report.statements.behaviour import bound, p_text, subject, unit_of, why
 from emoprobe.results.metadata import RunMetadata
 from emoprobe.results.statement import Verdict
 
@@ -46,10 +48,11 @@ READABLE = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row of the page's table: a planned or primary contrast of strict accuracy.
+    """A row of the page's table: a planned or primary contrast of the primary outcome.
 
     `bar` has the interval, the estimate and the margin as percentages of the width of a bar that all rows share; None
-    without an interval. `share` and `reference_share` are accuracies, empty for means of several variants.
+    without an interval. `share` and `reference_share` are the outcome of each, empty for means of several variants;
+    `level` says what they are, `unit` is that of the difference.
     """
 
     name: str
@@ -59,6 +62,8 @@ class Comparison:
     example: str
     share: str
     reference_share: str
+    level: str
+    unit: str
     difference: str
     interval: str
     bar: dict[str, float] | None
@@ -71,7 +76,13 @@ def question(config: Config, report: dict[str, Any]) -> str:
     places = {variant.placement for name, variant in config.variants.items() if variant.text or variant.texts}
     where = PLACES[places.pop()] if len(places) == 1 else "in the conversation"
     model, data = report["model"]["id"] or "the model", _dataset(config)
-    parts = [f"does the tone of a text {where} change how often {model} answers {data} correctly"]
+    changed = f"how often {model} answers {data} correctly"
+    outcome = outcomes_of(config)[0]
+    if not config.grades_answers:
+        title = title_of(outcome.measures[0], outcome.value).removeprefix("the ")
+        title = f"distribution of {outcome.label}" if outcome.categories else title
+        changed = f"the {title} in what {model} answers to {data}"
+    parts = [f"does the tone of a text {where} change {changed}"]
     if report["probes"]:
         parts.append("can the tone be read from its activations")
     if report["steering"]:
@@ -106,7 +117,7 @@ def done(
     return [(heading, text) for heading, text in entries if text]
 
 
-def answer(report: dict[str, Any], margin: float) -> list[str]:
+def answer(report: dict[str, Any], margin: float | None) -> list[str]:
     """Return the answer in a few sentences: planned contrasts, a tally of the others, and what is inside the model."""
     rows = tested(report)
     about = {
@@ -115,7 +126,7 @@ def answer(report: dict[str, Any], margin: float) -> list[str]:
         if row["family"].endswith(PLANNED)
     }
     planned = [entry["text"] for entry in report["statements"] if entry["about"] in about]
-    primary = [row for row in rows if row["family"] == "primary"]
+    primary = [row for row in rows if row["family"].endswith("primary")]
     compared = [*dict.fromkeys(planned), *_tally(primary, margin, bool(planned))]
     return [*(compared or ["No variant is compared with another here."]), *_inside(report)]
 
@@ -123,31 +134,51 @@ def answer(report: dict[str, Any], margin: float) -> list[str]:
 def comparisons(config: Config, report: dict[str, Any]) -> list[Comparison]:
     """Return a row for each planned or primary contrast, in the order of their table."""
     rows = tested(report)
-    margin = config.analysis.margin
+    margin = primary_margin(config) or 0.0
     ends = [abs(row[key]) for row in rows for key in ("low", "high") if row[key] is not None]
-    reach = max([0.05, 1.2 * margin, *(1.05 * end for end in ends)])
-    accuracy = {row["variant"]: row for row in report["accuracy"]}
-    return [_comparison(row, config, accuracy, margin, reach) for row in rows]
+    least = 0.05 if all(map(unit_of, rows)) else 1e-9
+    reach = max([least, 1.2 * margin, *(1.05 * end for end in ends)])
+    return [_comparison(row, config, _levels(report, row), margin, reach) for row in rows]
 
 
-def _comparison(
-    row: dict[str, Any], config: Config, accuracy: dict[str, dict[str, Any]], margin: float, reach: float
-) -> Comparison:
+def primary_margin(config: Config) -> float | None:
+    """Return the margin of equivalence of the primary outcome: of strict accuracy, if it is graded."""
+    return config.analysis.margin if config.grades_answers else outcomes_of(config)[0].margin
+
+
+def _levels(report: dict[str, Any], row: dict[str, Any]) -> dict[str, str]:
+    """Return the outcome that a row is about in each variant, as a text."""
+    if row["measure"] == PRIMARY_MEASURE:
+        return {one["variant"]: _share(one) for one in report["accuracy"]}
+    column, category = column_and_category(row["measure"])
+    label = "logprob" if column == P_GOLD else column.removeprefix(OUTCOME)
+    return {
+        one["variant"]: f"{one['mean']:.3g}" if one["value"] == "number" else f"{one['mean']:.1%}"
+        for one in report.get("outcomes", ())
+        if one["outcome"] == label and one["category"] == category and one["mean"] is not None
+    }
+
+
+def _comparison(row: dict[str, Any], config: Config, levels: dict[str, str], margin: float, reach: float) -> Comparison:
     def place(value: float) -> float:
         return round(50 + 50 * value / reach, 2)
 
     known = row["low"] is not None
     variant = config.variants.get(row["variant"])
+    _, category = column_and_category(row["measure"])
+    unit = unit_of(row)
     return Comparison(
-        name=row["variant"],
+        name=row["variant"] if category is None else f"{row['variant']}: {category}",
         reference=row["reference"],
-        planned=row["family"] == PLANNED,
+        planned=row["family"].endswith(PLANNED),
         valence=(variant.valence or "") if variant else "",
         example=_example(config, row["variant"]),
-        share=_share(accuracy.get(row["variant"])),
-        reference_share=_share(accuracy.get(row["reference"])),
-        difference="–" if row["difference"] is None else points(row["difference"]),
-        interval=f"[{points(row['low'])}, {points(row['high'])}]" if known else "",
+        share=levels.get(row["variant"], ""),
+        reference_share=levels.get(row["reference"], ""),
+        level=_level_name(row),
+        unit=unit,
+        difference="–" if row["difference"] is None else amount(row["difference"], unit),
+        interval=f"[{amount(row['low'], unit)}, {amount(row['high'], unit)}]" if known else "",
         bar={
             "low": place(row["low"]),
             "high": place(row["high"]),
@@ -162,31 +193,55 @@ def _comparison(
     )
 
 
+def _level_name(row: dict[str, Any]) -> str:
+    if row["measure"] == PRIMARY_MEASURE:
+        return "Right"
+    return "Mean" if row.get("value") == "number" else "Share"
+
+
 def primary_reference(report: dict[str, Any]) -> str | None:
     """Return the reference of the primary contrasts; None where there are none."""
-    return next((row["reference"] for row in report["paired_tests"] if row["family"] == "primary"), None)
+    return next((row["reference"] for row in report["paired_tests"] if row["family"].endswith("primary")), None)
 
 
 def tested(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows of planned and primary contrasts of strict accuracy, the planned ones first."""
-    rows = [row for row in report["paired_tests"] if row["measure"] == PRIMARY_MEASURE and row["family"] != "secondary"]
-    return sorted(rows, key=lambda row: row["family"] != PLANNED)
+    """Return the rows of planned and primary contrasts of the primary outcome, the planned ones first.
+
+    That is strict accuracy or, where it is not graded, the first outcome of the table.
+    """
+    measures = [row["measure"] for row in report["paired_tests"]]
+    columns = [column_and_category(measure)[0] for measure in measures]
+    first = PRIMARY_MEASURE if PRIMARY_MEASURE in measures else next(iter(columns), PRIMARY_MEASURE)
+    rows = [
+        row
+        for row, column in zip(report["paired_tests"], columns, strict=True)
+        if column == first and not row["family"].endswith("secondary")
+    ]
+    return sorted(rows, key=lambda row: not row["family"].endswith(PLANNED))
 
 
-def _tally(rows: Sequence[dict[str, Any]], margin: float, others: bool) -> list[str]:
+def _tally(rows: Sequence[dict[str, Any]], margin: float | None, others: bool) -> list[str]:
     """Return a sentence that counts verdicts; `others`: contrasts that were planned are not among the rows."""
     if not rows:
         return []
     parts = []
     for verdict, words in TALLIED.items():
-        names = [row["variant"] for row in rows if row["verdict"] == verdict]
+        names = [
+            " ".join(filter(None, (row["variant"], column_and_category(row["measure"])[1])))
+            for row in rows
+            if row["verdict"] == verdict
+        ]
         if names:
             named = f" ({', '.join(names)})" if len(names) <= NAMED else ""
-            within = f" within {100 * margin:.3g} points" if words.startswith("equivalent") else ""
+            within = f" within {bound(rows[0], margin or 0.0)}" if words.startswith("equivalent") else ""
             parts.append(f"{len(names)} {'is' if len(names) == 1 else 'are'} {words}{within}{named}")
     references = " or ".join(dict.fromkeys(row["reference"] for row in rows))
     count = f"{len(rows)} {'other ' * others}comparison{'' if len(rows) == 1 else 's'}"
-    return [f"Of {count} with {references} in strict accuracy, {', '.join(parts)}."]
+    column, category = column_and_category(rows[0]["measure"])
+    title = title_of(column, rows[0].get("value") or "binary")
+    if category is not None:
+        title = f"the shares of {column.removeprefix(OUTCOME)}"
+    return [f"Of {count} with {references} in {title}, {', '.join(parts)}."]
 
 
 def _inside(report: dict[str, Any]) -> list[str]:

@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from emoprobe.analysis.contrasts import PLANNED
 from emoprobe.config.experiment import Config
 from emoprobe.report import front
 from emoprobe.report.figures import figures_of_tables, tables_there
@@ -69,7 +68,7 @@ def experiment_page(config: Config, layout: Layout, report: dict[str, Any], rule
         first=first,
         question=front.question(config, report),
         done=front.done(config, report, metadata, read_table(layout.root, "trajectories")),
-        answer=front.answer(report, config.analysis.margin),
+        answer=front.answer(report, front.primary_margin(config)),
         comparisons=comparisons,
         primary=front.primary_reference(report),
         groups=_grouped(report),
@@ -90,11 +89,18 @@ def study_page(layout: Layout, report: dict[str, Any]) -> str:
 
 def _grouped(report: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Heading → the sentences below it, in the order of the report; the last heading is folded: it decides nothing."""
-    folded = {
-        subject(row["measure"], row["variant"], row["reference"])
-        for row in report["paired_tests"]
-        if row["family"].endswith("secondary")
-        or (not row["family"].endswith(PLANNED) and row["verdict"] == Verdict.UNDECIDED)
+    folded, primary = (
+        {
+            subject(row["measure"], row["variant"], row["reference"])
+            for row in report["paired_tests"]
+            if row["family"].endswith(kind)
+        }
+        for kind in ("secondary", "primary")
+    )
+    folded |= {
+        entry["about"]
+        for entry in report["statements"]
+        if entry["about"] in primary and entry["verdict"] == Verdict.UNDECIDED
     }
     headings = (GROUPS["accuracy"], OTHER, *GROUPS.values(), FOLDED)
     groups: dict[str, list[dict[str, Any]]] = {name: [] for name in headings}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from emoprobe.analysis.contrasts import PRIMARY_MEASURE
+from emoprobe.analysis.outcomes import PRIMARY_MEASURE
 from emoprobe.report.summary import records
 from emoprobe.results.layout import Layout
 from emoprobe.results.statement import Statement, Verdict

@@ -8,14 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from emoprobe.analysis.contrasts import PRIMARY_MEASURE
 from emoprobe.analysis.limits import data_limits
 from emoprobe.analysis.looks import is_last, registered_looks
 from emoprobe.analysis.origin_limits import folder_limits, hardware_limits, model_settings, prompt_limits
-from emoprobe.analysis.paired_tests import outcomes_of
+from emoprobe.analysis.outcomes import outcomes_of
 from emoprobe.analysis.preregistration import deviations
 from emoprobe.config.experiment import Config
-from emoprobe.graders.registry import GRADERS
 from emoprobe.report.figures import table_rules, tables_there
 from emoprobe.report.statements import behaviour, features, probes, steering
 from emoprobe.report.statements.notes import notes
@@ -27,6 +25,7 @@ from emoprobe.results.tables import read_table
 
 # Table → the key that its rows have in `report.json`, if they are part of it.
 OPTIONAL = {
+    "outcomes": "outcomes",
     "format_noise": "format_noise",
     "probe_tests": "probes",
     "probe_transfer": None,
@@ -94,14 +93,13 @@ def statements(
         code: as of `report`.
     """
     trajectories, tests = tables["trajectories"], tables["paired_tests"]
-    margins = {PRIMARY_MEASURE: config.analysis.margin, **outcomes_of(config)}
-    measures = [column for name in config.grader_names if (column := GRADERS[name].column) in margins]
+    outcomes = outcomes_of(config)
     first, secondary = (
         [
             statement
-            for measure in measures
+            for outcome in outcomes
             for family in families
-            for statement in behaviour.comparisons(tests, margins[measure], measure, family)
+            for statement in behaviour.comparisons(tests, outcome.margin, outcome.column, family)
         ]
         for families in (("planned", "primary"), ("secondary",))
     )
@@ -128,6 +126,7 @@ def statements(
             changed,
             written,
             tables.get("format_noise"),
+            graded=config.grades_answers,
         ),
         *hardware_limits(trajectories, config, model_settings(layout)),
         *prompt_limits(RunMetadata.of(layout).prompt, trajectories),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +12,28 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emoprobe.results import atomic
-from emoprobe.results.catalogue import TABLES, Table
+from emoprobe.results.catalogue import TABLES, Kind, Table
 from emoprobe.results.layout import Layout
 from emoprobe.results.record import unreadable
 
 
-def frame(table: Table, rows: list[dict[str, Any]]) -> pd.DataFrame:
+def frame(table: Table, rows: list[dict[str, Any]], named: Mapping[str, Kind] | None = None) -> pd.DataFrame:
     """Rows as a table of the catalogue: its columns in their order, each of its type.
+
+    Args:
+        table: of the catalogue.
+        rows: the rows.
+        named: columns of the table's families, each with its type.
 
     Raises:
         ValueError: a row has a column that the catalogue does not know, or a value is of another type.
     """
-    unknown = {name for row in rows for name in row} - set(table.columns)
+    columns = table.with_named(named or {})
+    unknown = {name for row in rows for name in row} - set(columns)
     if unknown:
         raise ValueError(f"table {table.name} has no columns {', '.join(sorted(unknown))}")
-    data = pd.DataFrame(rows, columns=list(table.columns))
-    return data.astype({name: column.kind for name, column in table.columns.items()})
+    data = pd.DataFrame(rows, columns=list(columns))
+    return data.astype({name: column.kind for name, column in columns.items()})
 
 
 def write_table(layout: Layout, name: str, table: pd.DataFrame) -> None:
@@ -36,7 +43,12 @@ def write_table(layout: Layout, name: str, table: pd.DataFrame) -> None:
         ValueError: its columns are not those of the catalogue.
         OSError: it cannot be written.
     """
-    columns = TABLES[name].columns
+    named = {
+        column: dtype
+        for column, dtype in table.dtypes.astype(str).items()
+        if any(str(column).startswith(start) for start in TABLES[name].families)
+    }
+    columns = TABLES[name].with_named(named)  # type: ignore[arg-type]
     if list(table.columns) != list(columns):
         raise ValueError(f"table {name}: has the columns {', '.join(table.columns)}, not {', '.join(columns)}")
     typed = table.astype({column: entry.kind for column, entry in columns.items()})

@@ -365,11 +365,12 @@ class GoldForm(Record):
 
 
 class GoldProbability(Measured):
-    """`outcomes.json`: p(gold) of one trajectory by teacher forcing, in nats.
+    """`outcomes.json`: p(gold) and the options of one trajectory by teacher forcing, in nats.
 
     The model reads the first `context_tokens` tokens of the trajectory (`context_sha256` is their hash), which end
     where the prompt or, with `after` = thought, the thought does, then `lead`. `log_p_gold` is the logarithm of the sum
-    of the probabilities of the `forms`, the last of which `worker_id` measured. `reason` says why there is none
+    of the probabilities of the `forms`, the last of which `worker_id` measured. `options` are those of a question in
+    their order, each after `options_lead`; both are null where no grader asks for them. `reason` says why there is none
     although there is an answer, such as a thought without an end; `error` why no server measured it.
     """
 
@@ -381,6 +382,13 @@ class GoldProbability(Measured):
     log_p_gold: float | None = None
     worker_id: str | None = None
     reason: str | None = None
+    options_lead: str | None = None
+    options: list[GoldForm] | None = None
+
+    def values(self) -> dict[str, Any]:
+        """Plain values in the order of the fields, without `options` where no grader asks for them."""
+        later = ("options_lead", "options")
+        return {name: value for name, value in super().values().items() if value is not None or name not in later}
 
 
 def tokens_sha256(ids: list[int]) -> str:
@@ -392,7 +400,7 @@ class SampleFile(OpenRecord):
     """`samples/{sample}.json` of any folder.
 
     `question` is what is asked, options included where there are `choices`; `answer` is the gold answer: a number in
-    canonical notation, or the letter of a choice. `index` is its
+    canonical notation, the letter of a choice, or a text; null where there is none. `index` is its
     place in the permutation, `source` says where it came from. `group` names what it shares with other samples (its
     template or difficulty); null where it shares nothing, as in folders of the first version.
     """
@@ -421,7 +429,7 @@ class Sample(SampleFile):
     sample_id: str
     index: int
     question: str
-    answer: str
+    answer: str | None = None
     source: dict[str, Any]
 
     @property

@@ -211,8 +211,8 @@ class _Samples:
         hashes = checked.state.hashes if checked.state is not None else None
         uses.other_hash += hashes is not None and hashes.sample not in (None, sample.sha256)
         recorded = checked.outcome.sample_data if checked.outcome is not None else None
-        known = (sample.question, sample.answer)
-        if recorded is not None and (recorded.question or known[0], str(recorded.answer or known[1])) != known:
+        known = (sample.question, str(sample.answer))
+        if recorded is not None and (recorded.question or known[0], str(recorded.answer or sample.answer)) != known:
             uses.other_text.append(folder)
 
     def _sample(self, sample_id: str) -> Sample | None:

@@ -18,10 +18,12 @@ from emoprobe.config.errors import ConfigError, lines_by_experiment
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import Study
 from emoprobe.config.science.dataset import Dataset
+from emoprobe.config.science.graders import OutcomeGrader, ScorerGrader, label_of
 from emoprobe.config.section import is_local
 from emoprobe.conversations.sources import DataError, check_source, files, kind_of, reasoning_gym
 from emoprobe.conversations.sources.data_source import is_here
 from emoprobe.conversations.variants import VariantError, load_transform, variant_texts
+from emoprobe.graders.registry import GraderError, load
 from emoprobe.models import autoencoders
 from emoprobe.models.settings import layer_count, stream_width
 from emoprobe.results.layout import MODELS
@@ -43,6 +45,7 @@ def check_config(config: Config, cache: Path | None = None, converted: Path = MO
     found = [
         *_data(config.dataset, config.experiment.seed, cache),
         *_variants(config),
+        *_graders(config),
         *check_model(config, cache, converted),
         *_features(config, converted),
         *_endpoints(config),
@@ -111,6 +114,18 @@ def _variants(config: Config) -> Iterator[str]:
                 load_transform(name, variant.transform)
             variant_texts(config, name)
         except VariantError as error:
+            yield str(error)
+
+
+def _graders(config: Config) -> Iterator[str]:
+    for entry in config.graders:
+        reference = entry.reference if isinstance(entry, OutcomeGrader) else None
+        # Scorers are slow to import, and installed: that their package is there is enough.
+        if reference is None or (isinstance(entry, ScorerGrader) and find_spec(reference.partition(".")[0])):
+            continue
+        try:
+            load(label_of(entry), reference)
+        except GraderError as error:
             yield str(error)
 
 

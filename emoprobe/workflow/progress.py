@@ -158,7 +158,7 @@ def _experiment(config: Config, layout: Layout) -> ExperimentProgress:
         _made([folder / MESSAGES for folder in steered]),
         _made([folder / SCORES for folder in steered]),
         _made([layout.tokens(*pair) / METADATA for pair in token_pairs(config)]),
-        _made([layout.pair(*pair) / OUTCOMES for pair in pairs] if config.logprob is not None else []),
+        _made([layout.pair(*pair) / OUTCOMES for pair in pairs] if config.asks_model else []),
     )
 
 

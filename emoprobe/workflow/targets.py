@@ -109,8 +109,8 @@ class Targets:
         return [f"{self.layout.root}/{variant}/{sample}/{name}" for variant, sample in self.pairs for name in names]
 
     def outcomes(self) -> list[str]:
-        """Return the `outcomes.json` of every trajectory; none without the grader `logprob`."""
-        return self.trajectories([OUTCOMES]) if self.config.logprob is not None else []
+        """Return the `outcomes.json` of every trajectory; none where no grader asks the model."""
+        return self.trajectories([OUTCOMES]) if self.config.asks_model else []
 
     def activations(self, names: Iterable[str] = ACTIVATION_FILES) -> list[str]:
         """Files of every activation folder."""
@@ -192,7 +192,7 @@ class Targets:
         names: dict[str, Iterable[tuple[str, ...]]] = {
             "sample": ((sample,) for sample in sample_ids(self.config.dataset)),
             "trajectory": self.pairs,
-            "outcomes": self.pairs if self.config.logprob is not None else (),
+            "outcomes": self.pairs if self.config.asks_model else (),
             "activations": self.captured,
             "tokens": self.tokens_of,
             "direction": () if grid is None else ((name,) for name in grid.directions),
@@ -396,7 +396,7 @@ def budget(study: Study, experiments: Mapping[str, Targets]) -> str:
             "trajectories": len(targets.pairs),
             "steered trajectories": steered,
             "tokens": (len(targets.pairs) + steered) * config.generation.max_tokens,
-            "measurements of p(gold)": len(targets.outcomes()),
+            "measurements by teacher forcing": len(targets.outcomes()),
             "activation folders": len(targets.captured) + len(targets.tokens_of),
         }
         lines.append(f"  {name}: {_counted(counts)}{_more(config)}")
@@ -431,8 +431,8 @@ SERVERS: dict[Backend, str] = {"vllm": "vLLM server", "nnsight": "NNsight server
 def _counted(counts: Mapping[str, int]) -> str:
     captures = f", {counts['activation folders']:,} activation folders" if counts["activation folders"] else ""
     steered = f" and {counts['steered trajectories']:,} steered ones" if counts["steered trajectories"] else ""
-    forced = counts["measurements of p(gold)"]
-    measured = f", {forced:,} measurements of p(gold)" if forced else ""
+    forced = counts["measurements by teacher forcing"]
+    measured = f", {forced:,} measurements by teacher forcing" if forced else ""
     tokens = f"of at most {counts['tokens']:,} new tokens in all"
     return f"{counts['trajectories']:,} trajectories{steered} {tokens}{measured}{captures}"
 

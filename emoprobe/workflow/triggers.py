@@ -15,7 +15,9 @@ from typing import Any
 
 from emoprobe.analysis.contrasts import references_of
 from emoprobe.config.experiment import Config
+from emoprobe.config.science.graders import OutcomeGrader
 from emoprobe.conversations import samples, variants
+from emoprobe.conversations.variants import source_sha256
 from emoprobe.models import source as models
 from emoprobe.models.autoencoders import identity as weights_identity
 from emoprobe.results.layout import split_draw_id
@@ -64,10 +66,11 @@ class Triggers:
     """The digests of one configuration, by what they make again.
 
     `trajectories` has one for each variant, `steered` the same without what is captured along with an answer. `answers`
-    changes where all of them do. `outcomes` is what graders ask the model, `graders` all of their settings. `labels` is
-    what the analysis knows of the variants. `tokens` is what is captured for the features, `autoencoder` what it is
-    trained with or where it comes from, `evaluated` and `features` how it is measured and which features are tested,
-    against the primary one of `references`.
+    changes where all of them do. `outcomes` is what graders ask the model, `graders` all of their settings, `graded`
+    those that decide their values, with the source of functions. `labels` is what the analysis knows of the variants.
+    `tokens` is what is captured for the features, `autoencoder` what it is trained with or where it comes from,
+    `evaluated` and `features` how it is measured and which features are tested, against the primary one of
+    `references`.
     """
 
     model: str
@@ -78,6 +81,7 @@ class Triggers:
     scores: str
     outcomes: str
     graders: str
+    graded: str
     capture: str
     probes: str
     analysis: str
@@ -115,8 +119,9 @@ class Triggers:
             trajectories={name: f"{shared} {variant}" for name, variant in own.items()},
             steered={name: f"{steered} {variant}" for name, variant in own.items()},
             scores=versioned(digest(config.steering.scores.content()), "score"),
-            outcomes=versioned(digest(None if config.logprob is None else config.logprob.content()), "outcomes"),
+            outcomes=versioned(digest(_asked(config)), "outcomes"),
             graders=digest(config.resolved()["graders"]),
+            graded=digest(_graded(config)),
             capture=capture,
             probes=digest(config.probes.content()),
             analysis=digest(config.analysis.content()),
@@ -130,6 +135,22 @@ class Triggers:
             experiment=digest(described, ordered=True),  # the files show the order of variants
             draws=config.generation.draws,
         )
+
+
+def _asked(config: Config) -> Any:
+    """What graders ask the model; that of `logprob` alone as in earlier versions."""
+    logprob = None if config.logprob is None else config.logprob.content()
+    return logprob if config.choice is None else [logprob, config.choice.asked]
+
+
+def _graded(config: Config) -> list[Any]:
+    """What decides the columns of graders, whatever their order: their settings, and the source of functions."""
+    entries: list[list[Any]] = [["number"]] if config.grades_answers else []
+    for entry in config.graders:
+        if isinstance(entry, OutcomeGrader):
+            source = None if entry.reference is None else source_sha256(entry.reference)
+            entries.append([entry.outcome, entry.content(), source])
+    return sorted(entries, key=lambda entry: str(entry[0]))
 
 
 def _labels(config: Config) -> list[Any]:

@@ -1,8 +1,9 @@
-"""Measure what graders ask the model about one trajectory: the probability of its gold answer."""
+"""Measure what graders ask the model about one trajectory: the probabilities of its gold answer and of options."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from emoprobe.conversations.samples import sample_index, split_draw_id
 from emoprobe.conversations.scoring import (
@@ -10,6 +11,7 @@ from emoprobe.conversations.scoring import (
     answer_context,
     check_scored,
     forced_forms,
+    forced_options,
     joined,
     log_probabilities,
     score_body,
@@ -30,7 +32,9 @@ class OutcomesError(ValueError):
 
 
 async def measure(experiment: ExperimentJobs, fleet: Fleet, variant: str, name: str) -> None:
-    """Measure p(gold) of one trajectory and write `outcomes.json`; within the allowed failures, a record of its error.
+    """Measure what graders ask about one trajectory and write `outcomes.json`.
+
+    Within the allowed failures, the file is a record of the error.
 
     Args:
         experiment: whose trajectory it is.
@@ -41,14 +45,15 @@ async def measure(experiment: ExperimentJobs, fleet: Fleet, variant: str, name: 
     Raises:
         FleetDownError: no server is left.
         GaveUpError, RefusedError: no server answered, and no more pairs may fail.
-        OutcomesError: the configuration has no such grader, or its forms cannot be scored.
+        OutcomesError: the configuration has no such grader, its forms cannot be scored, or the question has no answer
+            or options.
         DamagedError: the trajectory cannot be read.
         PromptError, ModelError: the tokenizer cannot be loaded.
         OSError: a file could not be read or written.
     """
-    settings, layout = experiment.config.logprob, experiment.layout
-    if settings is None:
-        raise OutcomesError("graders does not contain logprob, so there is nothing to measure")
+    config, layout = experiment.config, experiment.layout
+    if not config.asks_model:
+        raise OutcomesError("graders contains neither logprob nor choice, so there is nothing to measure")
     folder = layout.pair(variant, name)
     state = AgentState.read_file(folder / STATE)
     sample_id, draw = split_draw_id(name)
@@ -66,7 +71,7 @@ async def measure(experiment: ExperimentJobs, fleet: Fleet, variant: str, name: 
         return
     ids, between = context
     try:
-        forms = await asyncio.to_thread(lambda: forced_forms(experiment.encode, settings, sample.answer, between))
+        forms, options = await asyncio.to_thread(lambda: _forms(experiment, sample, between))
     except ValueError as error:
         raise OutcomesError(str(error)) from None
     thought = len(ids) > len(state.prompt_token_ids or ())
@@ -74,21 +79,41 @@ async def measure(experiment: ExperimentJobs, fleet: Fleet, variant: str, name: 
         after="thought" if thought else "prompt",
         context_tokens=len(ids),
         context_sha256=tokens_sha256(ids),
-        lead=between + settings.lead,
+        lead=None if config.logprob is None else between + config.logprob.lead,
+        options_lead=None if config.choice is None else between + config.choice.lead,
     )
     place = experiment.pair_index(variant, sample_index(sample_id), draw)
     try:
-        answers = [await _ask(experiment, fleet, place, ids, form) for form in forms]
+        answers = [await _ask(experiment, fleet, place, ids, form) for form in (*forms, *options)]
     except UnansweredError as error:
         await experiment.allowance.must_admit(variant, name, error)
         found = found.model_copy(update={"error": str(error)})
     else:
         experiment.allowance.answered(variant, name)
-        measured = [form for form, _ in answers]
-        log_p = joined([form.log_p for form in measured])
-        worker = answers[-1][1]
-        found = found.model_copy(update={"forms": measured, "log_p_gold": log_p, "worker_id": worker})
+        every = [form for form, _ in answers]
+        gold, others = every[: len(forms)], every[len(forms) :]
+        update: dict[str, Any] = {"forms": gold, "options": others or None, "worker_id": answers[-1][1]}
+        if gold:
+            update["log_p_gold"] = joined([form.log_p for form in gold])
+        found = found.model_copy(update=update)
     await write(found.write, folder / OUTCOMES)
+
+
+def _forms(experiment: ExperimentJobs, sample: Sample, between: str) -> tuple[list[ForcedForm], list[ForcedForm]]:
+    """Return the forms of the gold answer and the options, as far as graders ask for them.
+
+    Raises:
+        ValueError: one cannot be scored, or the sample lacks it.
+    """
+    logprob, choice = experiment.config.logprob, experiment.config.choice
+    if (logprob is not None and sample.answer is None) or (choice is not None and sample.choices is None):
+        raise ValueError(
+            f"{sample.sample_id} has no gold answer or no options; check dataset.answer and dataset.choices"
+        )
+    return (
+        [] if logprob is None else forced_forms(experiment.encode, logprob, str(sample.answer), between),
+        [] if choice is None else forced_options(experiment.encode, choice, sample.choices or [], between),
+    )
 
 
 async def _ask(

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from emoprobe.analysis.conclusion import Conclusion, Reason, finite
-from emoprobe.analysis.contrasts import PRIMARY_MEASURE
 from emoprobe.analysis.estimates import BISECTIONS, Estimates, Floats, Labels, difference
+from emoprobe.analysis.outcomes import PRIMARY_MEASURE
 from emoprobe.analysis.questions import Questions
 from emoprobe.analysis.statistics import LEVEL
 from emoprobe.analysis.steering.effect_grid import (

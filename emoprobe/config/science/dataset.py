@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from emoprobe.config.section import Extent, Section, Text, check_name
+from emoprobe.config.section import Added, Extent, Section, Text, check_name
 
 
 class Dataset(Section):
@@ -33,7 +33,15 @@ class Dataset(Section):
         "question",
         description="Column of the question in a file or Hugging Face data set; `a.b` is field b of column a.",
     )
-    answer: Text = Field("answer", description="Column of the answer.")
+    answer: Text | None = Field(
+        "answer",
+        description="Column of the gold answer; null: there is none, and no grader may need one.",
+    )
+    answer_type: Annotated[Literal["number", "text"], Added] = Field(
+        "number",
+        description="number: gold answers are numbers or, with `choices`, options; text: they are taken as they are, "
+        "for graders that compare texts.",
+    )
     choices: Text | None = Field(
         None,
         description="Column with a list of options. They are shown below the question, and the answer is a letter.",

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from emoprobe.config.section import Extent, Section, Text
 
-GraderName = Literal["number", "logprob"]
+Value = Literal["binary", "number", "category"]
+LexicalName = Literal["refusal", "apology", "hedging", "self_correction", "sentiment"]
+# Graders that may be listed by name alone.
+GraderName = Literal[
+    "number", "logprob", "choice", "refusal", "apology", "hedging", "self_correction", "sentiment"
+]  # fmt: skip
+NORMALISATIONS = Literal["none", "plain", "squad"]
+# Names of families of tests, and of graders whose columns have names of their own.
+_TAKEN = frozenset({"number", "logprob", "planned", "primary", "secondary"})
+_REFERENCE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 
 
 class LogprobGrader(Section):
-    """The grader `logprob`: probability of the gold answer by teacher forcing.
-
-    `graders` lists the graders of an experiment by name, or as a mapping of `name` and the keys below; the first one is
-    primary. `number`, which compares the final answer with the gold answer, has no keys and must be in the list.
-    """
+    """The grader `logprob`: probability of the gold answer by teacher forcing."""
 
     name: Literal["logprob"] = Field("logprob", description="Name of the grader.")
     lead: str = Field(
@@ -47,24 +54,295 @@ class LogprobGrader(Section):
         return gold
 
 
-Graders = list[GraderName | LogprobGrader]
+def _check_label(label: str) -> str:
+    if not re.fullmatch("[a-z][a-z0-9_]{0,39}", label) or label in _TAKEN:
+        taken = ", ".join(sorted(_TAKEN))
+        raise ValueError(f"the label {label!r} must have lower case, digits and _ alone, and be none of {taken}")
+    return label
+
+
+class OutcomeGrader(Section):
+    """Base of the graders whose value is the column `outcome_LABEL`."""
+
+    name: str
+    label: str | None = Field(
+        None,
+        description="Name of the outcome in columns, tables and sentences; null: the name of the grader, or of the "
+        "function. Lower case, digits and `_`.",
+    )
+    margin: Annotated[float | None, Extent] = Field(
+        None,
+        gt=0.0,
+        description="Equivalence margin; null: `analysis.margin` for binary values and categories, and no test of "
+        "equivalence for numbers.",
+    )
+
+    @field_validator("label")
+    @classmethod
+    def _label(cls, label: str | None) -> str | None:
+        return label if label is None else _check_label(label)
+
+    @property
+    def outcome(self) -> str:
+        """Label of the outcome."""
+        return self.label or self.name
+
+    @property
+    def type(self) -> Value:
+        """Type of the value."""
+        return "binary"
+
+    @property
+    def values_in(self) -> tuple[float, float] | None:
+        """Smallest and largest number that there can be; None: there is no limit."""
+        return None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The categories; empty unless the value is a category."""
+        return ()
+
+    @property
+    def reference(self) -> str | None:
+        """Function of the user, as `module:name`; None where the grader has none."""
+        return None
+
+
+class ChoiceGrader(OutcomeGrader):
+    """The grader `choice`: whether the gold option is the most likely one of a multiple-choice question."""
+
+    name: Literal["choice"] = Field("choice", description="Name of the grader.")
+    lead: str = Field("Answer:", description="As `lead` of `logprob`.")
+    option: Text = Field(
+        " {option}",
+        description="Form of an option after `lead`; `{option}` is its text, `{letter}` its letter.",
+    )
+    normalise: Literal["none", "characters", "bytes"] = Field(
+        "none",
+        description="What the log-likelihood of an option is divided by: nothing (`acc` of lm-evaluation-harness), its "
+        "characters (`acc_norm`) or its bytes in UTF-8 (`acc_bytes`).",
+    )
+
+    @field_validator("option")
+    @classmethod
+    def _option(cls, option: str) -> str:
+        if "{option}" not in option and "{letter}" not in option:
+            raise ValueError("must contain the placeholder {option} or {letter}")
+        return option
+
+    @property
+    def asked(self) -> dict[str, str]:
+        """The keys that decide what the model is asked."""
+        return {"lead": self.lead, "option": self.option}
+
+
+class TextGrader(OutcomeGrader):
+    """The grader `text`: whether the answer equals, contains or matches a text."""
+
+    name: Literal["text"] = Field("text", description="Name of the grader.")
+    match: Literal["exact", "contains", "regex"] = Field(
+        "exact", description="exact: the whole answer; contains: anywhere in it; regex: a search by Python's `re`."
+    )
+    pattern: Text | Annotated[list[Text], Field(min_length=1)] | None = Field(
+        None, description="Text to compare with, or several, of which one suffices; null: the gold answer."
+    )
+    normalise: NORMALISATIONS | None = Field(
+        None,
+        description="Of answer and text alike, but for a regular expression. plain: Unicode NFKC, lower case, one "
+        "space for white space, no punctuation at either end; squad: lower case without punctuation and the articles "
+        "a, an, the; none: as it is. null: plain, and none with regex.",
+    )
+
+    @model_validator(mode="after")
+    def _regex(self) -> TextGrader:
+        if self.match == "regex":
+            if self.pattern is None:
+                raise ValueError("match regex needs pattern")
+            for pattern in self.patterns:
+                try:
+                    re.compile(pattern)
+                except re.error as error:
+                    raise ValueError(f"pattern {pattern!r} is no regular expression ({error})") from None
+        return self
+
+    @property
+    def patterns(self) -> list[str]:
+        """The texts to compare with; empty: the gold answer."""
+        return [] if self.pattern is None else [self.pattern] if isinstance(self.pattern, str) else self.pattern
+
+
+class LexicalGrader(OutcomeGrader):
+    """A grader that looks for phrases of a list: `refusal`, `apology`, `hedging`, `self_correction` or `sentiment`."""
+
+    name: LexicalName = Field(description="Name of the grader.")
+
+    @property
+    def type(self) -> Value:
+        """Type of the value."""
+        return "number" if self.name == "sentiment" else "binary"
+
+    @property
+    def values_in(self) -> tuple[float, float] | None:
+        """Smallest and largest number that there can be; None: there is no limit."""
+        return (-1.0, 1.0) if self.name == "sentiment" else None
+
+
+class _TypedGrader(OutcomeGrader):
+    """Base of the graders whose type the config states."""
+
+    value: Value = Field("binary", description="Type of the value: true or false, a number, or one of `categories`.")
+    categories: Annotated[list[Text], Field(min_length=2, max_length=26)] | None = Field(
+        None, description="The categories, with `value: category`; any other value is an error."
+    )
+    range: Annotated[list[float], Field(min_length=2, max_length=2)] | None = Field(
+        None,
+        description="Smallest and largest number that there can be. Without it a contrast in which numbers are missing "
+        "is described and not tested.",
+    )
+
+    @model_validator(mode="after")
+    def _typed(self) -> _TypedGrader:
+        if (self.categories is not None) != (self.value == "category"):
+            raise ValueError("value category needs categories, and no other value takes them")
+        if len(set(self.names)) < len(self.names):
+            raise ValueError("categories names one twice")
+        if self.range is not None and (self.value != "number" or self.range[0] >= self.range[1]):
+            raise ValueError("range takes two ascending numbers, with value number")
+        return self
+
+    @property
+    def type(self) -> Value:
+        """Type of the value."""
+        return self.value
+
+    @property
+    def values_in(self) -> tuple[float, float] | None:
+        """Smallest and largest number that there can be; None: there is no limit."""
+        return None if self.range is None else (self.range[0], self.range[1])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The categories; empty unless the value is a category."""
+        return tuple(self.categories or ())
+
+    @property
+    def outcome(self) -> str:
+        """Label of the outcome."""
+        return self.label or re.sub(r"[^a-z0-9_]", "_", (self.reference or ":").rpartition(":")[2].lower()).strip("_")
+
+
+def _check_reference(reference: str) -> str:
+    if not _REFERENCE.fullmatch(reference):
+        raise ValueError("must name a function as `module:name`")
+    return reference
+
+
+class FunctionGrader(_TypedGrader):
+    """The grader `function`: a Python function of yours."""
+
+    name: Literal["function"] = Field("function", description="Name of the grader; it may be left out.")
+    function: Text = Field(
+        description="`module:name` of a function that takes an `emoprobe.graders.registry.Answer` and returns the "
+        "value, or None where there is none. The module lies in the working directory or is installed."
+    )
+
+    @field_validator("function")
+    @classmethod
+    def _function(cls, function: str) -> str:
+        return _check_reference(function)
+
+    @property
+    def reference(self) -> str | None:
+        """Function of the user, as `module:name`."""
+        return self.function
+
+
+class ScorerGrader(_TypedGrader):
+    """The grader `scorer`: a scorer of Inspect AI that needs no model."""
+
+    name: Literal["scorer"] = Field("scorer", description="Name of the grader; it may be left out.")
+    scorer: Text = Field(description="`module:name` of the scorer, such as `inspect_ai.scorer:includes`.")
+    arguments: dict[str, Any] = Field(default_factory=dict, description="Arguments of the scorer.")
+
+    @field_validator("scorer")
+    @classmethod
+    def _scorer(cls, scorer: str) -> str:
+        return _check_reference(scorer)
+
+    @property
+    def reference(self) -> str | None:
+        """The scorer, as `module:name`."""
+        return self.scorer
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "logprob": LogprobGrader,
+    "choice": ChoiceGrader,
+    "text": TextGrader,
+    "lexical": LexicalGrader,
+    "function": FunctionGrader,
+    "scorer": ScorerGrader,
+}
+
+
+def _kind(entry: Any) -> str | None:
+    """The key of `SECTIONS` that an entry of `graders` belongs to; `name` for a name alone."""
+    if isinstance(entry, str):
+        return "name"
+    if isinstance(entry, Section):
+        name: Any = getattr(entry, "name", None)
+    elif isinstance(entry, Mapping):
+        name = entry.get("name", next((key for key in ("function", "scorer") if key in entry), None))
+    else:
+        return None
+    return "lexical" if name in get_args(LexicalName) else name if name in SECTIONS else None
+
+
+Entry = Annotated[
+    Annotated[GraderName, Tag("name")]
+    | Annotated[LogprobGrader, Tag("logprob")]
+    | Annotated[ChoiceGrader, Tag("choice")]
+    | Annotated[TextGrader, Tag("text")]
+    | Annotated[LexicalGrader, Tag("lexical")]
+    | Annotated[FunctionGrader, Tag("function")]
+    | Annotated[ScorerGrader, Tag("scorer")],
+    Discriminator(
+        _kind,
+        custom_error_type="grader",
+        custom_error_message="is no grader; name one of "
+        + ", ".join((*get_args(GraderName), "text", "function", "scorer")),
+    ),
+]
+Graders = list[Entry]
 
 
 def complete(graders: Graders) -> Graders:
-    """Return the graders of an experiment, each with its settings if it has any.
+    """Return the graders of an experiment, each but `number` with its settings.
 
     Raises:
-        ValueError: one is named twice, or `number` is missing.
+        ValueError: there is none, a label is no name or that of two, or two of the kind `choice` ask the model
+            differently.
     """
-    found: Graders = [LogprobGrader() if entry == "logprob" else entry for entry in graders]
-    names = [name_of(entry) for entry in found]
-    if len(set(names)) < len(names):
-        raise ValueError("names a grader twice")
-    if "number" not in names:
-        raise ValueError("must contain number, which accuracies, probes and steering are made from")
+    found: Graders = [_settings(entry) if isinstance(entry, str) and entry != "number" else entry for entry in graders]
+    labels = [label_of(entry) for entry in found]
+    if not labels:
+        raise ValueError("must name at least one grader")
+    for entry in found:
+        if isinstance(entry, OutcomeGrader):
+            _check_label(entry.outcome)
+    if twice := sorted({label for label in labels if labels.count(label) > 1}):
+        raise ValueError(f"names a grader twice ({', '.join(twice)}); give each of one kind a label of its own")
+    if len({tuple(entry.asked.items()) for entry in found if isinstance(entry, ChoiceGrader)}) > 1:
+        raise ValueError("all graders of the kind choice must have one lead and one option")
     return found
 
 
-def name_of(grader: GraderName | LogprobGrader) -> GraderName:
-    """Return the name of an entry of `graders`."""
-    return grader if isinstance(grader, str) else grader.name
+def _settings(name: GraderName) -> Entry:
+    if name == "logprob":
+        return LogprobGrader()
+    return ChoiceGrader() if name == "choice" else LexicalGrader(name=name)  # type: ignore[arg-type]
+
+
+def label_of(entry: Entry) -> str:
+    """Return the label of an entry of `graders`."""
+    return entry if isinstance(entry, str) else entry.outcome if isinstance(entry, OutcomeGrader) else entry.name

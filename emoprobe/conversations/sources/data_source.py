@@ -95,7 +95,7 @@ def pick(row: Mapping[str, Any], dataset: Dataset, where: str) -> Row:
                 f"{where} has no column {column!r}; name the column of the {key} in dataset.{key} "
                 f"(columns: {', '.join(_columns(row))})"
             ) from None
-    answer, group = values["answer"], values.get("group")
+    answer, group = values.get("answer"), values.get("group")
     solution = {"solution": str(answer)} if isinstance(answer, str) else {}
     return Row(values["question"], answer, solution, None if group is None else str(group), values.get("choices"))
 

@@ -70,7 +70,7 @@ class Figure:
 FIGURES: dict[str, Figure] = {
     figure.name: figure
     for figure in (
-        Figure("accuracy", "Behaviour", ("accuracy",), "behaviour:accuracy"),
+        Figure("accuracy", "Behaviour", ("accuracy", "outcomes"), "behaviour:accuracy"),
         Figure("paired_differences", "Behaviour", ("paired_tests",), "behaviour:paired_differences"),
         Figure("lengths", "Behaviour", ("trajectories",), "behaviour:lengths"),
         Figure("consistency", "Behaviour", ("consistency",), "behaviour:consistency"),

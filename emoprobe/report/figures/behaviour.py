@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from emoprobe.analysis.contrasts import PRIMARY_MEASURE
+from emoprobe.analysis.outcomes import PRIMARY_MEASURE, column_and_category, outcomes_of, primary_rows, title_of
 from emoprobe.config.section import CONTROL
 from emoprobe.report.figures.style import (
     DIVERGING,
@@ -29,7 +29,12 @@ VERDICT_MARKS = {
 
 
 def accuracy(view: ExperimentView) -> Figure:
-    """Strict accuracy of each variant with its interval, and the lenient one as a ring; control's is drawn through."""
+    """Strict accuracy of each variant with its interval, and the lenient one as a ring; control's is drawn through.
+
+    Where answers are not graded right or wrong, the mean of the primary outcome, of a category one for each.
+    """
+    if not view.config.grades_answers:
+        return _means(view)
     table = view.table("accuracy")
     figure, axes = new_figure(1.2 + ROW * len(table))
     axis = axes[0, 0]
@@ -62,23 +67,52 @@ def accuracy(view: ExperimentView) -> Figure:
     return figure
 
 
+def _means(view: ExperimentView) -> Figure:
+    table = view.table("outcomes")
+    table = table[table["outcome"] == view.config.grader_labels[0]]
+    figure, axes = new_figure(1.2 + ROW * len(table))
+    axis = axes[0, 0]
+    rows = np.arange(len(table))[::-1]
+    names = []
+    for row, entry in zip(rows, table.itertuples(), strict=True):
+        colour = colour_of(entry.variant, entry.valence)
+        axis.plot([entry.low, entry.high], [row, row], color=colour, linewidth=2, solid_capstyle="butt")
+        axis.plot(entry.mean, row, "o", color=colour, markersize=5, clip_on=False, zorder=3)
+        _margin_text(axis, row, f"n = {entry.n}")
+        names.append(str(entry.variant) if entry.value != "category" else f"{entry.variant}: {entry.category}")
+    axis.set_yticks(rows, names)
+    axis.set_ylim(-0.6, len(table) - 0.4)
+    kind = "mean" if (table["value"] == "number").all() else "share"
+    axis.set_xlabel(f"{kind} of {view.config.grader_labels[0]} with 95 % interval")
+    valence_legend(axis, table["valence"].tolist())
+    return figure
+
+
 def paired_differences(view: ExperimentView) -> Figure:
-    """Forest plot: each comparison of strict accuracy with interval and verdict, the primary in full colour."""
-    tests, valences = view.table("paired_tests"), view.valences
-    tests = tests[tests["measure"] == PRIMARY_MEASURE]
+    """Forest plot: each comparison of the primary outcome with interval and verdict, the primary in full colour.
+
+    That is strict accuracy, where it is graded.
+    """
+    valences = view.valences
+    tests = primary_rows(view.table("paired_tests"))
     if tests.empty:
         return empty_figure("There is no variant besides the references.")
-    labels = [f"{entry.variant} − {entry.reference}" for entry in tests.itertuples()]
+    graded = (tests["measure"] == PRIMARY_MEASURE).all()
+    categories = [column_and_category(measure)[1] for measure in tests["measure"]]
+    labels = [
+        f"{entry.variant} − {entry.reference}{f': {category}' if category else ''}"
+        for entry, category in zip(tests.itertuples(), categories, strict=True)
+    ]
     # Long names get a wider picture, so that the axis keeps its width.
     longest = max(map(len, labels))
     figure, axes = new_figure(1.2 + ROW * len(tests), width=WIDTH + 0.06 * max(0, longest - 16))
     axis = axes[0, 0]
     rows = np.arange(len(tests))[::-1]
-    margin = view.config.analysis.margin
+    margin = view.config.analysis.margin if graded else outcomes_of(view.config)[0].margin or 0.0
     axis.axvspan(-margin, margin, color=FAINT, alpha=0.25, linewidth=0, zorder=0)
     for row, entry in zip(rows, tests.itertuples(), strict=True):
         colour = colour_of(entry.variant, valences.get(str(entry.variant)))
-        alpha = 0.45 if entry.family == "secondary" else 1.0
+        alpha = 0.45 if str(entry.family).endswith("secondary") else 1.0
         mark = VERDICT_MARKS[str(entry.verdict)]
         # The p value that the verdict follows from, as in the statement beside it.
         p_value = float(str(entry.p_equivalent_holm if str(entry.verdict).startswith("equivalent") else entry.p_holm))
@@ -97,11 +131,14 @@ def paired_differences(view: ExperimentView) -> Figure:
         _margin_text(axis, row, f"{words}{p}")
     axis.axvline(0.0, color=INK, linewidth=0.8)
     ends = tests[["low", "high", "difference"]].to_numpy(dtype=float)
-    reach = max(0.05, 1.2 * margin, float(np.nanmax(np.abs(ends), initial=0.0)) * 1.1)
+    least = 0.05 if str(tests["value"].iloc[0]) != "number" else 1e-9
+    reach = max(least, 1.2 * margin, float(np.nanmax(np.abs(ends), initial=0.0)) * 1.1)
     axis.set_xlim(-reach, reach)
     axis.set_ylim(-0.6, len(tests) - 0.4)
     axis.set_yticks(rows, labels)
-    axis.set_xlabel("difference of strict accuracies with 95 % interval (band: equivalent; pale: secondary)")
+    named = "strict accuracies" if graded else title_of(str(tests["measure"].iloc[0]), str(tests["value"].iloc[0]))
+    named = "shares" if any(categories) else named
+    axis.set_xlabel(f"difference of {named} with 95 % interval (band: equivalent; pale: secondary)")
     valence_legend(axis, list(valences.values()))
     return figure
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from emoprobe.analysis.contrasts import PRIMARY_MEASURE
+from emoprobe.analysis.outcomes import PRIMARY_MEASURE
 from emoprobe.report.figures.style import INK, ROW, colour_of, empty_figure, new_figure, valence_legend
 from emoprobe.report.figures.view import View
 

@@ -9,15 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from emoprobe.analysis.conclusion import plain_rows
-from emoprobe.analysis.contrasts import OUTCOMES, PRIMARY_MEASURE
+from emoprobe.analysis.conclusion import Conclusion, plain_rows
+from emoprobe.analysis.outcomes import P_GOLD, PRIMARY_MEASURE, column_and_category, family_prefix, title_of
 from emoprobe.analysis.paired_tests import ContrastReason, Scope, Wording, conclude_contrast
 from emoprobe.config.section import CONTROL
-from emoprobe.graders.registry import GRADERS
-from emoprobe.report.statements import points, stated
-from emoprobe.results.statement import Statement
-
-TITLES = {grader.column: grader.title for grader in GRADERS.values()}
+from emoprobe.graders.registry import OUTCOME
+from emoprobe.report.statements import amount, stated
+from emoprobe.results.statement import Statement, Verdict
 
 
 def comparisons(
@@ -31,30 +29,37 @@ def comparisons(
         measure: column of the outcome; strict accuracy by default.
         families: kinds of contrasts, such as `planned`; none: all.
     """
-    prefix = OUTCOMES.get(measure, "")
-    chosen = tests["measure"] == measure
+    prefix = family_prefix(measure)
+    chosen = tests["measure"].map(lambda one: column_and_category(one)[0]) == measure
     if families:
         chosen &= tests["family"].isin([prefix + family for family in families])
-    return [_comparison(row, margin or 0.0) for row in plain_rows(tests[chosen])]
+    contrasts: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in plain_rows(tests[chosen]):
+        contrasts.setdefault((row["variant"], row["reference"]), []).append(row)
+    return [
+        _comparison(rows[0], margin or 0.0) if len(rows) == 1 else _distribution(rows, margin or 0.0)
+        for rows in contrasts.values()
+    ]
 
 
 def subject(measure: str, variant: str, reference: str) -> str:
-    """Return what a sentence on a contrast is about."""
-    return f"{'accuracy' if measure == PRIMARY_MEASURE else measure}:{variant}-{reference}"
+    """Return what a sentence on a contrast is about; the categories of an outcome have one sentence together."""
+    column, _ = column_and_category(measure)
+    return f"{'accuracy' if column == PRIMARY_MEASURE else column}:{variant}-{reference}"
+
+
+def unit_of(row: dict[str, Any]) -> str:
+    """Return the unit of a row of `paired_tests`; empty for numbers that are in none."""
+    if row.get("measure") == P_GOLD:
+        return "points of probability"
+    return "" if row.get("value") == "number" else "points"
 
 
 def _comparison(row: dict[str, Any], margin: float) -> Statement:
-    outcome, prefix = TITLES[row["measure"]], OUTCOMES.get(row["measure"], "")
-    unit = "points of probability" if prefix else "points"
     conclusion = conclude_contrast(row, margin)
-    variant = _name(row["variant"], row["texts"], row["scope"])
-    reference = _name(row["reference"], row["reference_texts"], row["scope"])
-    interval = (
-        f"no interval, {row['no_interval']}"
-        if row["low"] is None
-        else f"{points(row['difference'])} {unit} [{points(row['low'])}, {points(row['high'])}]"
-    )
-    basis = f"{interval}{'' if conclusion.p is None else f', corrected p {p_text(conclusion.p)}'}; {_units(row)}"
+    outcome = title_of(row["measure"], row.get("value") or "binary")
+    variant, reference = _sides(row)
+    basis = f"{_estimate(row, conclusion.p)}; {_units(row)}"
     match conclusion.reason:
         case ContrastReason.RAISES | ContrastReason.LOWERS | ContrastReason.RAISES_HERE | ContrastReason.LOWERS_HERE:
             change = "raise" if row["difference"] > 0 else "lower"
@@ -66,24 +71,93 @@ def _comparison(row: dict[str, Any], margin: float) -> Statement:
             | ContrastReason.WITHIN_MARGIN_HERE
             | ContrastReason.NEAR_MARGIN_HERE
         ):
-            bound = _bound(margin)
-            text = f"{variant} and {reference} are equivalent in {outcome}, within {bound} {unit} either way ({basis})"
+            within = f"within {bound(row, margin)} either way"
+            text = f"{variant} and {reference} are equivalent in {outcome}, {within} ({basis})"
         case ContrastReason.NOT_TESTED:
             text = (
-                f"the difference of {variant} and {reference} in {outcome} is described and not tested, as this "
-                f"number of questions was not registered ({basis})"
+                f"the difference of {variant} and {reference} in {outcome} is described and not tested, as "
+                f"{_untested(row)} ({basis})"
             )
         case _:
             text = f"whether {variant} and {reference} differ in {outcome} is undecided ({basis})"
     if conclusion.reason in (ContrastReason.NEAR_MARGIN, ContrastReason.NEAR_MARGIN_HERE):
         # Two one-sided tests at 5 % go with the 90 % interval.
         text += "; the 95 % interval reaches beyond that, the 90 % interval that the verdict follows from does not"
-    family = row["family"].removeprefix(prefix)
+    return _stated(row, conclusion, text)
+
+
+def _distribution(rows: list[dict[str, Any]], margin: float) -> Statement:
+    """The one sentence on a contrast of all categories of an outcome.
+
+    Their p-values are corrected together, so that one of them below the level rejects that all shares are equal. They
+    are equivalent where each of them is.
+    """
+    conclusions = [conclude_contrast(row, margin) for row in rows]
+    different = [n for n, one in enumerate(conclusions) if one.verdict in (Verdict.DIFFERENT, Verdict.DIFFERENT_HERE)]
+    same = [one.verdict in (Verdict.EQUIVALENT, Verdict.EQUIVALENT_HERE) for one in conclusions]
+    # The one that the verdict follows from: the clearest difference, or else the least clear equivalence.
+    order = sorted(range(len(rows)), key=lambda n: 2.0 if rows[n]["p_holm"] is None else rows[n]["p_holm"])
+    if not different and all(same):
+        order = sorted(range(len(rows)), key=lambda n: -rows[n]["p_equivalent_holm"])
+    elif not different:
+        order = [n for n in order if not same[n]]
+    first = order[0]
+    row, conclusion = rows[first], conclusions[first]
+    variant, reference = _sides(row)
+    outcome = column_and_category(row["measure"])[0].removeprefix(OUTCOME)
+
+    def shares(places: list[int]) -> str:
+        return ", ".join(
+            f"“{column_and_category(rows[n]['measure'])[1]}” {_estimate(rows[n], conclusions[n].p)}" for n in places
+        )
+
+    basis = f"{shares(different or [first])}; {_units(row)}"
+    if different:
+        change = "change" if variant.startswith("these ") else "changes"
+        text = f"{variant} {change} the distribution of {outcome} compared with {reference} ({basis})"
+    elif all(same):
+        within = f"every share within {bound(row, margin)} either way"
+        text = f"{variant} and {reference} are equivalent in the distribution of {outcome}, {within} ({basis})"
+    elif conclusion.reason is ContrastReason.NOT_TESTED:
+        text = (
+            f"the difference of {variant} and {reference} in the distribution of {outcome} is described and not "
+            f"tested, as {_untested(row)} ({basis})"
+        )
+    else:
+        text = f"whether {variant} and {reference} differ in the distribution of {outcome} is undecided ({basis})"
+    return _stated(row, conclusion, text)
+
+
+def _stated(row: dict[str, Any], conclusion: Conclusion, text: str) -> Statement:
+    family = row["family"].removeprefix(family_prefix(row["measure"]))
     if family != "primary":
         text = f"{family.capitalize()}: {text}"
     sentence = f"{text[0].upper()}{text[1:]}"
     about = subject(row["measure"], row["variant"], row["reference"])
     return stated(about, conclusion, sentence if sentence.endswith(".") else f"{sentence}.", digits=6)
+
+
+def _sides(row: dict[str, Any]) -> tuple[str, str]:
+    return (
+        _name(row["variant"], row["texts"], row["scope"]),
+        _name(row["reference"], row["reference_texts"], row["scope"]),
+    )
+
+
+def _estimate(row: dict[str, Any], p: float | None) -> str:
+    if row["low"] is None:
+        interval = f"no interval, {row['no_interval']}"
+    else:
+        unit = unit_of(row)
+        difference, low, high = (amount(row[key], unit) for key in ("difference", "low", "high"))
+        interval = f"{difference}{' ' * bool(unit)}{unit} [{low}, {high}]"
+    return interval if p is None else f"{interval}, corrected p {p_text(p)}"
+
+
+def _untested(row: dict[str, Any]) -> str:
+    if row.get("weight") is None:
+        return "this number of questions was not registered"
+    return f"{row['missing']} values are missing of a number without range"
 
 
 def why(row: dict[str, Any], margin: float) -> str:
@@ -94,7 +168,7 @@ def why(row: dict[str, Any], margin: float) -> str:
         margin: the margin of equivalence that it was made with.
     """
     conclusion = conclude_contrast(row, margin)
-    bound = _bound(margin)
+    within = f"within {bound(row, margin)} of zero"
     for_what = "after correction for the comparisons of its family and the planned looks"
     corrected = "" if conclusion.p is None else f" (p {p_text(conclusion.p)} {for_what})"
     here = " This speaks of the texts used alone." if row["verdict"].endswith("_here") else ""
@@ -103,25 +177,22 @@ def why(row: dict[str, Any], margin: float) -> str:
             side = "above" if row["difference"] > 0 else "below"
             return f"The whole interval lies {side} zero, and chance alone rarely does this{corrected}.{here}"
         case ContrastReason.WITHIN_MARGIN | ContrastReason.WITHIN_MARGIN_HERE:
-            return (
-                f"The whole interval lies within {bound} points of zero{corrected}: a larger effect is excluded.{here}"
-            )
+            return f"The whole interval lies {within}{corrected}: a larger effect is excluded.{here}"
         case ContrastReason.NEAR_MARGIN | ContrastReason.NEAR_MARGIN_HERE:
-            return f"The 90 % interval, which this test uses, lies within {bound} points of zero{corrected}.{here}"
+            return f"The 90 % interval, which this test uses, lies {within}{corrected}.{here}"
         case ContrastReason.NO_INTERVAL:
             return f"There are too few data for an interval: {row['no_interval']}."
         case ContrastReason.NOT_TESTED:
-            return "This number of questions was not registered in advance, so nothing is tested."
+            return f"Nothing is tested, as {_untested(row)}{' in advance' * (row.get('weight') is None)}."
     low, high = row["low"], row["high"]
     if not low <= 0 <= high:
         return f"The interval, which is not corrected, excludes zero; the corrected test does not reject{corrected}."
+    if margin <= 0:
+        return "The data allow no effect at all."
     beyond = [word for word, reached in (("losses", low <= -margin), ("gains", high >= margin)) if reached]
     if beyond:
-        return f"The data allow no effect at all, and also {' or '.join(beyond)} of {bound} points or more."
-    return (
-        f"The interval, which is not corrected, lies within {bound} points of zero; the corrected test does not show "
-        "that."
-    )
+        return f"The data allow no effect at all, and also {' or '.join(beyond)} of {bound(row, margin)} or more."
+    return f"The interval, which is not corrected, lies {within}; the corrected test does not show that."
 
 
 def _name(variant: str, texts: int, scope: str) -> str:
@@ -148,8 +219,10 @@ def _units(row: dict[str, Any]) -> str:
     return f"{texts} texts{whose}, {questions}" if texts > 1 else questions
 
 
-def _bound(margin: float) -> str:
-    return f"{100 * margin:.3g}"
+def bound(row: dict[str, Any], margin: float) -> str:
+    """Return the margin of equivalence of a row, with its unit."""
+    unit = unit_of(row)
+    return f"{100 * margin:.3g} {unit}" if unit else f"{margin:.3g}"
 
 
 def p_text(value: float) -> str:

@@ -143,8 +143,8 @@ def _graded_otherwise(rows: list[dict[str, Any]]) -> str:
 
 def _failures(count: int, rows: list[dict[str, Any]]) -> str:
     listed = ", ".join(
-        f"{row['variant']} {row['failures']} (accuracy between {row['if_failures_wrong']:.3f} and "
-        f"{row['if_failures_right']:.3f})"
+        f"{row['variant']} {row['failures']}"
+        + (f" (accuracy between {row['if_failures_wrong']:.3f} and {row['if_failures_right']:.3f})" if row["n"] else "")
         for row in rows
     )
     return (

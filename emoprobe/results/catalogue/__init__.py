@@ -15,6 +15,7 @@ TABLES: dict[str, Table] = {
     for table in (
         behaviour.TRAJECTORIES,
         behaviour.ACCURACY,
+        behaviour.OUTCOMES,
         behaviour.PAIRED_TESTS,
         behaviour.CHARACTERISTICS,
         behaviour.CONSISTENCY,

@@ -21,7 +21,10 @@ TRAJECTORIES = Table(
         ),
         "paraphrase": Column("Int64", "Which of the variant's texts, from 0; null where it has none."),
         "question": Column("string", "Question, without variant and template."),
-        "gold": Column("string", "Gold answer: a number in canonical notation, or the letter of an option."),
+        "gold": Column(
+            "string",
+            "Gold answer: a number in canonical notation, the letter of an option, or a text; null: there is none.",
+        ),
         "completion": Column(
             "string", "What the model wrote after its thought, as the grader reads it; null where no server answered."
         ),
@@ -64,6 +67,10 @@ TRAJECTORIES = Table(
             "string", "Why no server answered, so that all columns of the answer are null; null where one did."
         ),
     },
+    {
+        "outcome_": "Value of the grader with this label (`graders`): true or false, a number, or a category; null "
+        "where it gave none."
+    },
 )
 
 
@@ -98,6 +105,24 @@ ACCURACY = Table(
     },
 )
 
+OUTCOMES = Table(
+    "outcomes",
+    "Mean of each outcome in each variant, in the order of the graders.",
+    "analyze_behaviour",
+    {
+        "outcome": Column("string", "Label of the grader."),
+        "value": Column("string", "Type of its value: binary, number or category."),
+        "category": Column("string", "Category that the row is about; null unless the value is one."),
+        "variant": Column("string", "Variant."),
+        "valence": Column("string", "Its valence in the config."),
+        "n": Column("Int64", "Trajectories with a value."),
+        "missing": Column("Int64", "Trajectories without one."),
+        "mean": Column("float64", "Share of true values, or of the category, or mean number; over questions."),
+        "low": Column("float64", f"Lower end of its {INTERVAL}; null below 8 questions or where nothing varies."),
+        "high": Column("float64", "Upper end of the same."),
+    },
+)
+
 PAIRED_TESTS = Table(
     "paired_tests",
     "The planned contrasts, and every variant against every reference, on the same questions.",
@@ -109,12 +134,15 @@ PAIRED_TESTS = Table(
             "string",
             "correct: strict grade; lenient: lenient grade; untruncated: strict grade of questions on which neither "
             "completion was cut off: described and not tested, as the outcome selects these questions; p_gold: "
-            "probability of the gold answer, where `graders` has logprob.",
+            "probability of the gold answer, where `graders` has logprob; outcome_LABEL: value of another grader, or "
+            "outcome_LABEL=CATEGORY the share of one of its categories.",
         ),
+        "value": Column("string", "Type of the outcome: binary, number or category."),
         "family": Column(
             "string",
             "planned: strict grade of a planned contrast; primary: strict grade against the primary reference; "
-            "secondary: all else. Of p_gold the same with logprob_ before. Each is corrected alone.",
+            "secondary: all else. Of p_gold the same with logprob_ before, of other outcomes with their label; all "
+            "categories of one are in one family. Each is corrected alone.",
         ),
         "scope": Column(
             "string",
@@ -143,23 +171,25 @@ PAIRED_TESTS = Table(
         ),
         "both": Column(
             "float64",
-            "Questions that both solve; with several draws the mean over pairs of draws. Null of p_gold, as the next "
-            "three.",
+            "Questions that both solve; with several draws the mean over pairs of draws. Of other binary outcomes "
+            "those true for both; null of numbers, as the next three.",
         ),
         "gained": Column("float64", "Questions that only the variant solves."),
         "lost": Column("float64", "Questions that only the reference solves."),
         "neither": Column("float64", "Questions that neither solves."),
-        "difference": Column("float64", "Accuracy, or p(gold), of the variant minus that of the reference."),
+        "difference": Column("float64", "Accuracy, or other outcome, of the variant minus that of the reference."),
         "low": Column(
             "float64",
             "Lower end of its 95 % interval: over texts the hull of t and Hall's; over questions Tango's score "
-            "interval, of several draws t, and over groups where there are any; of p_gold always the hull of t and "
-            "Hall's. Not corrected for the family.",
+            "interval, of several draws t, and over groups where there are any; of numbers always the hull of t "
+            "and Hall's. Not corrected for the family.",
         ),
         "high": Column("float64", "Upper end of the same."),
         "no_interval": Column("string", "Why there is none; null where there is one."),
         "tested": Column(
-            "boolean", "False where the outcome selects the questions, or their number was not registered."
+            "boolean",
+            "False where the outcome selects the questions, their number was not registered, or values are missing of "
+            "a number without `range`.",
         ),
         "weight": Column(
             "float64", "Share of the level that was registered for this number of questions; null: it was not."
@@ -172,8 +202,8 @@ PAIRED_TESTS = Table(
         "p_holm": Column("float64", "The same over weight, corrected over its family (Holm)."),
         "p_equivalent": Column(
             "float64",
-            "Two one-sided tests of a difference beyond the margin, by the same method; null of p_gold without a "
-            "margin.",
+            "Two one-sided tests of a difference beyond the margin, by the same method; null of numbers without "
+            "a margin.",
         ),
         "p_equivalent_holm": Column("float64", "The same over weight, corrected over its family (Holm)."),
         "verdict": Column(

@@ -15,7 +15,7 @@ from emoprobe.analysis.power import PowerDesign, Simulation, centre_of, marginal
 from emoprobe.analysis.questions import Questions
 from emoprobe.analysis.statistics import LEVEL
 from emoprobe.report.statements.notes import notes
-from tests.calibration import coverage, mixtures, outcomes
+from tests.calibration import coverage, mixtures, outcomes, types
 from tests.calibration.allowance import least, most
 from tests.calibration.behaviour import (
     asked_scenes,
@@ -99,6 +99,14 @@ def test_p_gold_makes_few_false_claims(world: str) -> None:
 @pytest.mark.parametrize("world", outcomes.PLANTED)
 def test_a_planted_shift_of_p_gold_is_seen(world: str) -> None:
     for row in outcomes.rows(world, 100, seed=3):
+        assert row.holds, row
+
+
+@pytest.mark.parametrize(
+    "world", ["words, 1 text in 16 breaks, 32 texts, n = 256", "planted: 1.5 logits in one category, n = 128"]
+)
+def test_outcomes_of_other_types_make_few_false_claims_and_show_what_is_planted(world: str) -> None:
+    for row in types.rows(world, 20, seed=5):
         assert row.holds, row
 
 

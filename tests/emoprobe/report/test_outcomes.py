@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 
 from emoprobe.analysis.behaviour import accuracy, consistency
+from emoprobe.analysis.outcomes import ACCURACY, PROBABILITY
 from emoprobe.analysis.paired_tests import paired_tests
 from emoprobe.analysis.preregistration import analysis_plan, deviations
 from emoprobe.config.files import parse_config
@@ -20,9 +22,12 @@ from emoprobe.report.summary import report
 from emoprobe.results import atomic
 from emoprobe.results.layout import Layout
 from emoprobe.results.preregistration import Preregistration
+from emoprobe.results.statement import Statement
+from tests.calibration import types
 from tests.calibration.trajectories import Scene, simulate
 
 MARGIN = 0.1
+OUTCOMES = [ACCURACY, PROBABILITY]
 
 
 def measured(questions: int = 64, texts: int = 64, shift: float = 0.1) -> pd.DataFrame:
@@ -37,7 +42,7 @@ def measured(questions: int = 64, texts: int = 64, shift: float = 0.1) -> pd.Dat
 def test_p_gold_is_tested_for_every_contrast_in_families_of_its_own() -> None:
     table = measured()
     alone = paired_tests(table, MARGIN)
-    tests = paired_tests(table, MARGIN, outcomes={"p_gold": None})
+    tests = paired_tests(table, MARGIN, outcomes=OUTCOMES)
     # What is said of accuracies does not change.
     pd.testing.assert_frame_equal(tests[tests["measure"] != "p_gold"], alone)
     own = tests[tests["measure"] == "p_gold"].set_index(["variant", "reference"])
@@ -58,7 +63,7 @@ def test_p_gold_is_tested_for_every_contrast_in_families_of_its_own() -> None:
 
 
 def test_few_texts_speak_for_themselves_alone() -> None:
-    tests = paired_tests(measured(texts=8), MARGIN, outcomes={"p_gold": None})
+    tests = paired_tests(measured(texts=8), MARGIN, outcomes=OUTCOMES)
     said = {one.about: one for one in comparisons(tests, None, "p_gold")}
     assert said["p_gold:tone0-filler"].verdict == "different_here"
     assert said["p_gold:tone0-filler"].text.startswith("These 8 texts of tone0 raise p(gold)")
@@ -66,7 +71,7 @@ def test_few_texts_speak_for_themselves_alone() -> None:
 
 @pytest.mark.parametrize(("margin", "verdict"), [(None, "undecided"), (0.05, "equivalent"), (0.001, "undecided")])
 def test_equivalence_takes_a_margin_of_its_own(margin: float | None, verdict: str) -> None:
-    tests = paired_tests(measured(256, 256), MARGIN, outcomes={"p_gold": margin})
+    tests = paired_tests(measured(256, 256), MARGIN, outcomes=[ACCURACY, replace(PROBABILITY, margin=margin)])
     (said,) = (one for one in comparisons(tests, margin, "p_gold") if one.about == "p_gold:tone1-filler")
     assert said.verdict == verdict
     assert ("within 5 points of probability" in said.text) is (verdict == "equivalent")
@@ -77,7 +82,7 @@ def test_values_that_are_missing_widen_the_interval_to_every_completion() -> Non
     lacking = (part["variant"] == "tone0") & (part["sample_id"] < 6)
     part.loc[lacking, "p_gold"] = np.nan
     rows = [
-        paired_tests(table, MARGIN, outcomes={"p_gold": None}).query("measure == 'p_gold'").set_index("variant")
+        paired_tests(table, MARGIN, outcomes=OUTCOMES).query("measure == 'p_gold'").set_index("variant")
         for table in (whole, part)
     ]
     (complete, missing) = (row[row["reference"] == "filler"].loc["tone0"] for row in rows)
@@ -89,7 +94,7 @@ def test_values_that_are_missing_widen_the_interval_to_every_completion() -> Non
 def test_nothing_measured_is_nothing_tested() -> None:
     table = measured()
     table["p_gold"] = np.nan
-    said = comparisons(paired_tests(table, MARGIN, outcomes={"p_gold": None}), None, "p_gold")
+    said = comparisons(paired_tests(table, MARGIN, outcomes=OUTCOMES), None, "p_gold")
     assert {one.verdict for one in said} == {"undecided"}
     assert all("no interval" in one.text for one in said)
 
@@ -122,7 +127,7 @@ def test_the_primary_grader_comes_first_in_the_report(tmp_path: Path) -> None:
     tables = {
         "trajectories": table,
         "accuracy": accuracy(table),
-        "paired_tests": paired_tests(table, MARGIN, outcomes={"p_gold": None}),
+        "paired_tests": paired_tests(table, MARGIN, outcomes=OUTCOMES),
         "consistency": consistency(table),
         "workers": table.iloc[:0][["variant"]],
     }
@@ -141,3 +146,62 @@ def test_the_primary_grader_comes_first_in_the_report(tmp_path: Path) -> None:
     text = " ".join(summary_text(layout.report).split())
     assert "different: Tone0 raises p(gold)" in text
     assert "Secondary: whether" not in text  # undecided secondary comparisons of both graders are counted
+
+
+def typed(world: types.World, seed: int = 0) -> tuple[pd.DataFrame, list[Statement]]:
+    """Tests of one simulated table, and what is said of them."""
+    outcome = types.outcome_of(world)
+    table = types.simulate(world, np.random.default_rng(seed))
+    tests = paired_tests(table, MARGIN, ["filler"], outcomes=[outcome])
+    return tests, comparisons(tests, outcome.margin, types.COLUMN)
+
+
+def test_categories_are_one_family_and_one_sentence_for_each_contrast() -> None:
+    tests, said = typed(types.World("category", 192, shift=2.0))
+    assert set(tests["family"]) == {"x_primary"}
+    assert len(tests) == 4 * len(types.CATEGORIES)
+    assert tests["p_holm"].min() == pytest.approx(len(tests) * tests["p"].min())
+    assert [one.about for one in said] == [f"outcome_x:tone{number}-filler" for number in range(4)]
+    first = said[0]
+    assert first.verdict == "different"
+    assert first.text.startswith("Tone0 changes the distribution of x compared with filler (“a” +")
+    assert {one.verdict for one in said[1:]} == {"undecided"}
+    assert "whether tone1 and filler differ in the distribution of x is undecided" in said[1].text.lower()
+    alike, same = typed(types.World("category", 1600, tones=1, texts=1))
+    assert same[0].verdict == "equivalent_here"
+    assert "are equivalent in the distribution of x, every share within 10 points either way" in same[0].text
+    # The one sentence has the numbers of the category that its verdict follows from.
+    assert same[0].p == pytest.approx(alike["p_equivalent_holm"].max(), abs=1e-6)
+
+
+def test_a_number_has_no_unit_and_a_margin_of_its_own() -> None:
+    _, said = typed(types.World("number", 192, shift=0.6, margin=12.0))
+    assert said[0].verdict == "different"
+    assert said[0].text.startswith("Tone0 raises mean x compared with filler (+1")
+    assert "points" not in said[0].text
+    assert "are equivalent in mean x, within 12 either way" in said[1].text
+    _, without = typed(types.World("number", 192, shift=0.6))
+    assert without[1].verdict == "undecided"
+
+
+def test_a_rate_is_tested_as_accuracies_are() -> None:
+    world = types.World("binary", 192, shift=1.5)
+    tests, said = typed(world)
+    table = types.simulate(world, np.random.default_rng(0)).rename(columns={types.COLUMN: "correct"})
+    table = table.assign(lenient=table["correct"], truncated=False)
+    accuracies = paired_tests(table, MARGIN, ["filler"]).query("measure == 'correct'")
+    same = ["n", "difference", "low", "high", "p", "p_holm", "p_equivalent", "gained", "lost", "verdict"]
+    pd.testing.assert_frame_equal(tests[same].reset_index(drop=True), accuracies[same].reset_index(drop=True))
+    assert said[0].text.startswith("Tone0 raises the rate of x compared with filler (+")
+
+
+def test_missing_numbers_are_tested_only_where_their_range_is_known() -> None:
+    unknown, said = typed(types.World("number", 96, missing=0.1))
+    assert not unknown.iloc[0]["tested"]
+    assert (said[0].verdict, said[1].verdict) == ("note", "undecided")
+    assert "values are missing of a number without range" in said[0].text
+    known, _ = typed(types.World("number", 96, missing=0.1, shape="polarity"))
+    complete, _ = typed(types.World("number", 96, shape="polarity"))
+    (wide, narrow) = (one.iloc[0]["high"] - one.iloc[0]["low"] for one in (known, complete))
+    assert known.iloc[0]["tested"]
+    assert wide > narrow + 0.1

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from emoprobe.analysis.trajectory_table import trajectory_table
+from emoprobe.config.files import load_config
 from emoprobe.config.science.graders import LogprobGrader
 from emoprobe.conversations.scoring import answer_context, forced_forms, joined
 from emoprobe.conversations.thoughts import FAMILIES, ThoughtMarkers
@@ -126,6 +128,35 @@ def test_the_generating_server_is_asked_about_the_stored_prompt(house: House) ->
     assert found.context_sha256 == content_sha256({"token_ids": state["prompt_token_ids"]})
 
 
+def test_options_are_scored_once_for_all_graders_that_read_them(house: House) -> None:
+    norm = {"name": "choice", "label": "norm", "normalise": "characters"}
+    data = {"samples": 4, "choices": "options"}
+    layout = house.add("one", graders=["choice", norm, "logprob"], dataset=data)
+    sample = Sample.read(layout.sample("gsm8k_0001")).model_copy(update={"answer": "B", "choices": ["no", "very sure"]})
+    sample.write(layout.sample("gsm8k_0001"))
+    assert set(ask(house, "gsm8k_0001")) == {"ok\n"}
+    answer, *scored = house.stub("a").requests
+    forms = encoder(Path(json.loads(layout.model.read_text())["path"]))(
+        ["Answer: B", "Answer: no", "Answer: very sure"]
+    )
+    assert [one["prompt"] for one in scored] == [[*answer["prompt"], *form] for form in forms]
+    found = GoldProbability.read_file(layout.pair("calm", "gsm8k_0001") / "outcomes.json")
+    assert [(one.text, one.tokens, one.log_p) for one in found.options or []] == [
+        (" no", 3, -1.5),
+        (" very sure", 10, -5.0),
+    ]
+    assert (found.options_lead, found.log_p_gold) == ("Answer:", -1.0)
+    config = load_config(house.plan / "one.json")
+    folder = layout.pair("calm", "gsm8k_0001")
+    table = trajectory_table(layout.root, [("calm", "gsm8k_0001")], config)
+    assert table[["outcome_choice", "outcome_norm"]].to_dict("records") == [
+        {"outcome_choice": False, "outcome_norm": True}
+    ]
+    assert check_outcomes(folder, AgentState.read_file(folder / "agent_state.json")) == []
+    # A file of the grader `logprob` alone is as it was before there were options.
+    assert "options" not in GoldProbability(lead="", log_p_gold=-1.0).values()
+
+
 def test_a_failed_request_is_recorded_within_the_allowed_failures(house: House) -> None:
     layout = house.add(
         "one", graders=["number", "logprob"], generation={"allowed_failures": 0.2}, workers={"attempts": 2}
@@ -158,4 +189,4 @@ def test_a_changed_file_is_noticed(house: House) -> None:
 
 def test_an_experiment_without_the_grader_has_nothing_to_measure(house: House) -> None:
     house.add("one")
-    assert "graders does not contain logprob" in ask(house, "gsm8k_0001")[1]
+    assert "graders contains neither logprob nor choice" in ask(house, "gsm8k_0001")[1]

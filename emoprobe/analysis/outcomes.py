@@ -1,0 +1,102 @@
+"""The outcomes of an experiment: what its graders measure, each with the type that decides how it is tested."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from emoprobe.config.experiment import Config
+from emoprobe.config.science.graders import LogprobGrader, OutcomeGrader, Value, label_of
+from emoprobe.graders.registry import OUTCOME, column_of
+
+# The grade of the planned and primary families; the other measures of accuracy are secondary.
+PRIMARY_MEASURE = "correct"
+MEASURES = (PRIMARY_MEASURE, "lenient", "untruncated")
+P_GOLD = "p_gold"
+OF = "="  # between the column of an outcome and one of its categories, in the name of a measure
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One outcome.
+
+    Attributes:
+        label: of its grader.
+        column: in the table of trajectories.
+        value: its type.
+        margin: of equivalence; None: equivalence is not tested.
+        categories: where the value is a category.
+        limits: smallest and largest number that there can be; None: there is no limit.
+    """
+
+    label: str
+    column: str
+    value: Value
+    margin: float | None = None
+    categories: tuple[str, ...] = ()
+    limits: tuple[float, float] | None = None
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """What is tested: its column, or each of its categories."""
+        return tuple(f"{self.column}{OF}{one}" for one in self.categories) or (self.column,)
+
+
+ACCURACY = Outcome("number", PRIMARY_MEASURE, "binary")
+PROBABILITY = Outcome("logprob", P_GOLD, "number", limits=(0.0, 1.0))
+
+
+def outcomes_of(config: Config) -> list[Outcome]:
+    """Return the outcomes of an experiment, the primary one first."""
+    found = []
+    for entry in config.graders:
+        if isinstance(entry, OutcomeGrader):
+            margin = config.analysis.margin if entry.margin is None and entry.type != "number" else entry.margin
+            found.append(Outcome(entry.outcome, column_of(entry), entry.type, margin, entry.names, entry.values_in))
+        elif isinstance(entry, LogprobGrader):
+            found.append(Outcome("logprob", P_GOLD, "number", entry.margin, limits=PROBABILITY.limits))
+        else:
+            found.append(Outcome(label_of(entry), PRIMARY_MEASURE, "binary", config.analysis.margin))
+    return found
+
+
+def column_and_category(measure: str) -> tuple[str, str | None]:
+    """Return the column of a measure, and its category, if it is one."""
+    column, of, category = measure.partition(OF)
+    return column, category if of else None
+
+
+def family_prefix(measure: str) -> str:
+    """Return what the families of a measure begin with; each outcome but accuracy has families of its own."""
+    if measure in MEASURES:
+        return ""
+    column, _ = column_and_category(measure)
+    return f"{'logprob' if column == P_GOLD else column.removeprefix(OUTCOME)}_"
+
+
+def title_of(measure: str, value: str) -> str:
+    """Return the name of a measure in sentences.
+
+    Args:
+        measure: of the table `paired_tests`.
+        value: the type of its outcome.
+    """
+    if measure == PRIMARY_MEASURE:
+        return "strict accuracy"
+    column, category = column_and_category(measure)
+    if column == P_GOLD:
+        return "p(gold)"
+    words = column.removeprefix(OUTCOME)
+    if category is not None:
+        return f"the share of “{category}” in {words}"
+    return f"mean {words}" if value == "number" else f"the rate of {words}"
+
+
+def primary_rows(tests: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `paired_tests` on strict accuracy or, where it is not graded, on the first outcome."""
+    if tests.empty or (tests["measure"] == PRIMARY_MEASURE).any():
+        return tests[tests["measure"] == PRIMARY_MEASURE]
+    columns = tests["measure"].map(lambda measure: column_and_category(measure)[0])
+    rows: pd.DataFrame = tests[columns == columns.iloc[0]]
+    return rows
