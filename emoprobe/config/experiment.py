@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
+from emoprobe.config.api import api_problem
 from emoprobe.config.execution.deploy import Deploy
 from emoprobe.config.execution.storage import Storage
 from emoprobe.config.execution.workers import Workers
@@ -92,6 +93,12 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _possible_with_an_api(self) -> Config:
+        if (problem := api_problem(self)) is not None:
+            raise ValueError(problem)
+        return self
+
+    @model_validator(mode="after")
     def _captures_come_from_somewhere(self) -> Config:
         files, deployed = self.workers.capture_files, self.deploy.backend is not None
         named = bool(self.workers.endpoints or self.workers.capture_endpoints)
@@ -145,8 +152,8 @@ class Config(Section):
     @property
     def server_kinds(self) -> list[Backend]:
         """Kinds of model server that the experiment needs: one to generate, and NNsight to capture and to steer."""
-        if self.generation.backend == "nnsight":
-            return ["nnsight"]
+        if self.generation.backend != "vllm":
+            return [self.generation.backend]
         inside = self.capture.enabled or self.features.enabled or self.steering.enabled
         return ["vllm", "nnsight"] if inside else ["vllm"]
 
