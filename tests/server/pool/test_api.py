@@ -67,6 +67,7 @@ async def serving(*apis: Api) -> AsyncIterator[list[str]]:
 def add(house: House, urls: list[str], **sections: Any) -> Layout:
     workers = {"endpoints": urls, "requests": 4, **sections.pop("workers", {})}
     generation = {"backend": "api", "max_tokens": 64, **sections.pop("generation", {})}
+    house.add("two")  # a run in which nothing else is left to do is stopped
     return house.add("one", "gpt-x", samples=8, workers=workers, generation=generation, **sections)
 
 
@@ -204,20 +205,27 @@ def test_a_rate_limit_is_waited_for_and_no_other_endpoint_is_held_up(house: Hous
     assert all(at < limited.times[0] + 0.5 or at >= limited.times[0] + 0.9 for at in limited.times)
 
 
-def test_requests_that_others_were_served_before_are_not_given_up(house: House) -> None:
-    """Every second call is refused, as if the limit were one call in some time; nobody fails for bad luck."""
-    api = Api()
-    refusal = {"kind": "status", "status": 429, "headers": {"Retry-After": "0.02"}}
-    api.faults = [dict(refusal, times=4)]
-    plain = api.complete
+class Bucket(Api):
+    """An API that takes a call each 50 ms, and says when to call again."""
 
-    async def complete(send: Any, request: dict[str, Any], text: str) -> None:
-        await plain(send, request, text)
-        api.faults = [dict(refusal)] if len(api.requests) % 2 else []
+    def __init__(self) -> None:
+        super().__init__()
+        self.free_at = 0.0
 
-    api.complete = complete  # type: ignore[method-assign]
+    async def complete(self, send: Any, request: dict[str, Any], text: str) -> None:
+        left = self.free_at - time.monotonic()
+        if left > 0:
+            self.faults = [{"kind": "status", "status": 429, "headers": {"Retry-After": f"{left:.3f}"}}]
+        else:
+            self.free_at = time.monotonic() + 0.05
+        await super().complete(send, request, text)
+
+
+def test_nobody_is_given_up_because_others_were_served_first(house: House) -> None:
+    api = Bucket()
     _, answers = ask(house, api, pairs=8, together=True, workers={"attempts": 2})
     assert answers == ["ok\n"] * 8
+    assert len(api.requests) <= 8 + 4 + 8  # the first four at once, and one too many after each answer at most
 
 
 def test_a_limit_without_end_takes_as_many_calls_as_attempts(house: House) -> None:
