@@ -99,6 +99,12 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _steered_by_place(self) -> Config:
+        if self.dataset.id is not None and self.steering.enabled:
+            raise ValueError("steering.enabled = true: deals questions by their number; remove dataset.id")
+        return self
+
+    @model_validator(mode="after")
     def _captures_come_from_somewhere(self) -> Config:
         files, deployed = self.workers.capture_files, self.deploy.backend is not None
         named = bool(self.workers.endpoints or self.workers.capture_endpoints)

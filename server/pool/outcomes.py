@@ -76,7 +76,7 @@ async def measure(experiment: ExperimentJobs, fleet: Fleet, variant: str, name: 
         context_sha256=tokens_sha256(ids),
         lead=between + settings.lead,
     )
-    place = experiment.pair_index(variant, sample_index(sample_id), draw)
+    place = experiment.pair_index(variant, sample_index(experiment.config, sample_id), draw)
     try:
         answers = [await _ask(experiment, fleet, place, ids, form) for form in forms]
     except UnansweredError as error:
