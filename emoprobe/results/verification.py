@@ -73,7 +73,11 @@ def check_trajectory(folder: Path, variant: str, name: str, condition: str | Non
             raise DamagedError(folder / STATE, "it holds no token ids")
         counts = (state.usage.prompt_tokens, state.usage.completion_tokens)
         lengths = (len(state.prompt_token_ids or ()), len(state.completion_token_ids or ()))
-        if tokens and any(count not in (None, length) for count, length in zip(counts, lengths, strict=True)):
+        if (
+            tokens is not None
+            and state.error is None
+            and any(count not in (None, length) for count, length in zip(counts, lengths, strict=True))
+        ):
             problems.append(f"{folder / STATE}: the token ids are not as many as it counts; {again}")
     except DamagedError as error:
         problems.append(str(error))
