@@ -239,7 +239,8 @@ class Drawer:
         dataset, position = self._dataset, self._order[index]
         row = self._rows.row(position)
         where = f"dataset.source: row {position + 1} of {dataset.source}"
-        name, kept = sample_id(dataset, index), {"row": position}
+        name = sample_id(dataset, index)
+        kept: dict[str, Any] = {"row": position}
         if dataset.id is not None:  # the place in the file changes where rows are added before it
             name = self.ids[index]
             index, kept = _index_of_id(self._seed, name), {"id": str(row.id)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from emoprobe import __version__
@@ -50,7 +51,7 @@ def repeated_questions(study: Study, cache: Path | None) -> list[str]:
                 [[str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns]
                  for path in files.paths(config.dataset.source)],
             ]  # fmt: skip
-            found += [f"{name}: {line}" for line in remembered(cache, about, lambda config=config: _repeated(config))]
+            found += [f"{name}: {line}" for line in remembered(cache, about, partial(_repeated, config))]
     return found
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from emoprobe.results.api_calls import ApiCalls
 from tests.conftest import VARIANTS, StubServer
@@ -14,11 +16,11 @@ API = {"backend": "api", "max_tokens": 40}
 PRICES = {"stub": {"input": 1.0, "output": 10.0}}
 
 
-def test_an_api_experiment_from_dry_run_to_report(stub: Callable[..., StubServer], tmp_path: object) -> None:
+def test_an_api_experiment_from_dry_run_to_report(stub: Callable[..., StubServer], tmp_path: Path) -> None:
     server = stub()
-    folder = tmp_path / "run"  # type: ignore[operator]
+    folder = tmp_path / "run"
     folder.mkdir()
-    config = {
+    config: dict[str, Any] = {
         "experiment": {"name": "tiny"},
         "model": {"source": "stub"},
         "dataset": {"samples": 4},
@@ -39,7 +41,7 @@ def test_an_api_experiment_from_dry_run_to_report(stub: Callable[..., StubServer
     assert "workers.max_cost = 1e-07 leaves no room for another call: 0 are spent" in refused
     assert server.requests() == []
 
-    config["workers"]["max_cost"] = 1.0  # type: ignore[index]
+    config["workers"]["max_cost"] = 1.0
     run.run()
     assert len(server.requests()) == 12
     assert all("messages" in request and "seed" in request for request in server.requests())
@@ -50,8 +52,8 @@ def test_an_api_experiment_from_dry_run_to_report(stub: Callable[..., StubServer
     }  # fmt: skip
     assert run.json("verified.json")["problems"] == []
     notes = {one["about"]: one["text"] for one in run.json("report.json")["statements"]}
-    assert "whose weights are not pinned" in notes["weights"]
-    assert "stub (12 answers)" in notes["weights"]
+    assert "whose weights are not pinned" in notes["note:weights"]
+    assert "stub (12 answers)" in notes["note:weights"]
     assert layout.explorer.exists()
 
     # Prices, budget and endpoints change no answer; a lost trajectory is asked for again, alone.
