@@ -55,8 +55,10 @@ from emoprobe.results.layout import (
     Layout,
 )
 from emoprobe.steering.grid import EDIT
+from emoprobe.workflow.api_costs import cost_lines
 from emoprobe.workflow.checks import check_study
 from emoprobe.workflow.drawing import SampleRequest
+from emoprobe.workflow.data_checks import repeated_questions, with_own_ids
 from emoprobe.workflow.gpu_checks import continued, placement_lines
 from emoprobe.workflow.inputs import Inputs
 from emoprobe.workflow.remembered import CHECKS
@@ -91,7 +93,7 @@ try:
         given = typed(dict(workflow.config_settings.config))
         values = merged(values, with_includes(given, Path()))
     STUDY = study_of(values, folder=CONFIG_FILES[-1].parent if CONFIG_FILES else Path())
-    STUDY = continued(follow(STUDY), ROOT)
+    STUDY = with_own_ids(continued(follow(STUDY), ROOT))
     process.check_text(STUDY, Path.cwd(), ROOT.absolute(), CODE)
     check_study(STUDY, cache=CHECKS)
 except ConfigError as error:
@@ -137,8 +139,10 @@ if workflow.is_main_process:
         process.write_plan(STUDY, PLAN)
     for line in [
         budget(STUDY, EXPERIMENTS),
+        *cost_lines(STUDY, EXPERIMENTS),
         *placement_lines(STUDY, CHECKS),
         *warnings(STUDY, EXPERIMENTS),
+        *repeated_questions(STUDY, CHECKS),
     ]:
         logger.info(line)
 
@@ -148,12 +152,20 @@ def one_of(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
+# The ids of a data set may be any name that does not end like a draw.
+SAMPLE = (
+    "[A-Za-z0-9_-]+_(?:(?!-d[0-9]+(?:[/.]|$))[A-Za-z0-9_-])+"
+    if any(config.dataset.id is not None for config in STUDY.configs.values())
+    else "[A-Za-z0-9_-]+_[0-9]+"
+)
+
+
 wildcard_constraints:
     experiment=one_of(EXPERIMENTS),
     study=one_of([STUDY.name] if STUDY.name else []),
     # What the configuration does not contain is refused by `known`, which says what it contains.
     variant="[A-Za-z0-9_-]+",
-    sample="[A-Za-z0-9_-]+_[0-9]+",
+    sample=SAMPLE,
     draw="(?:-d[0-9]+)?",
     condition=f"none|[A-Za-z0-9_-]+/{EDIT}",
 
@@ -266,6 +278,12 @@ def trigger(name):
     return with_signature(
         lambda wildcards: getattr(TRIGGERS[wildcards.experiment], name)
     )
+
+
+@with_signature
+def sample_trigger(wildcards):
+    """The digest of the data that a sample depends on."""
+    return TRIGGERS[wildcards.experiment].sample(wildcards.sample)
 
 
 @with_signature

@@ -42,7 +42,7 @@ rule prepare_sample:
         requests=1,
     params:
         request=sample_request,
-        data=trigger("data"),
+        data=sample_trigger,
     shell:
         "{params.request} 2> {log:q}"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from emoprobe.config.errors import ConfigError
 from emoprobe.config.files import Study, load_study
 from emoprobe.results.layout import RESULTS
+from emoprobe.workflow.data_checks import with_own_ids
 from emoprobe.workflow.doctor import Finding, examine
 from emoprobe.workflow.gpu_checks import placement_lines
 from emoprobe.workflow.process import hardware
@@ -43,7 +44,7 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="print only what is wrong")
     arguments = parser.parse_args()
     try:
-        study = follow(load_study(arguments.config))
+        study = with_own_ids(follow(load_study(arguments.config)))
     except ConfigError as error:
         if arguments.short:  # Snakemake names the mistakes
             return 0

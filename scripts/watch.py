@@ -14,6 +14,7 @@ from emoprobe.config.errors import ConfigError
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_study
 from emoprobe.results.layout import RESULTS
+from emoprobe.workflow.data_checks import with_own_ids
 from emoprobe.workflow.progress import ExperimentProgress, FileCount, PlanProgress, snapshot, token_rates
 from server.deploy.deployment import follow
 from server.pool.address import FleetStatus, PoolStatus, pool_status
@@ -138,7 +139,7 @@ def load_plan(path: str) -> dict[str, Config]:
     Raises:
         ConfigError: the file cannot be read.
     """
-    return follow(load_study(path)).configs
+    return with_own_ids(follow(load_study(path))).configs
 
 
 def main() -> None:

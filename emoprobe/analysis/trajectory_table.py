@@ -220,8 +220,9 @@ def gold_answer(sample: SampleFile, outcome: Outcome, text: bool = False) -> str
 def _paraphrase(config: Config, variant: str, name: str, sample: SampleFile) -> int | None:
     """Return the index of a trajectory's text, by its place in the permutation; None where that is unknown."""
     index, (sample_id, draw) = sample.index, split_draw_id(name)
-    if index is None and re.fullmatch(rf"{re.escape(config.dataset.id_prefix)}_\d+", sample_id):
-        index = sample_index(sample_id)
+    numbered = re.fullmatch(rf"{re.escape(config.dataset.id_prefix)}_\d+", sample_id)
+    if index is None and (numbered or config.dataset.id is not None):
+        index = sample_index(config, sample_id)
     if index is None or ask_of(config, variant, draw) >= asks_of(config, variant):
         return None  # also of an ask that the config does not contain
     return paraphrase_index(config, variant, index, draw)

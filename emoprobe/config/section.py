@@ -69,7 +69,9 @@ class Section(BaseModel):
     def _unchanged(self, name: str) -> bool:
         """Return whether a key is `Added` and has its default."""
         field = type(self).model_fields[name]
-        return any(mark is Added for mark in field.metadata) and getattr(self, name) == field.default
+        return any(mark is Added for mark in field.metadata) and getattr(self, name) == field.get_default(
+            call_default_factory=True
+        )
 
 
 CONTROL = "control"

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.dataset import Dataset
-from emoprobe.config.section import is_format, is_local
+from emoprobe.config.section import MAX_NAME, NAME, is_format, is_local
 from emoprobe.conversations.sources import DataError, Row, kind_of, open_source
 from emoprobe.conversations.sources.data_source import paths_sha256
 from emoprobe.conversations.sources.files import is_file
 from emoprobe.graders.answers import LETTERS, canonical, gold_letter, gold_number, with_options
 from emoprobe.results.layout import draw_id, split_draw_id
+from emoprobe.results.record import content_sha256
 from emoprobe.results.trajectory import Sample
 from emoprobe.text import half_surrogate
 
@@ -23,7 +27,15 @@ __all__ = ["DataError", "draw_id", "split_draw_id"]
 
 
 def sample_ids(dataset: Dataset) -> list[str]:
-    """The ids of an experiment's samples, known without reading any data."""
+    """Return the ids of an experiment's samples, in order, without reading any data.
+
+    Raises:
+        DataError: the data set has ids, and no run has filled them in.
+    """
+    if dataset.drawn is not None:
+        return list(dataset.drawn)
+    if dataset.id is not None:
+        raise DataError(f"dataset.id = {dataset.id!r}: the ids are not read yet (see `with_ids`)")
     return [sample_id(dataset, index) for index in range(dataset.samples)]
 
 
@@ -78,10 +90,11 @@ def token_pairs(config: Config) -> list[tuple[str, str]]:
 def _first_pairs(config: Config, samples: int | None) -> list[tuple[str, str]]:
     """The first questions with every draw of the first ask, which every variant has; without formats of the prompt."""
     split = ((pair, *split_draw_id(pair[1])) for pair in experiment_pairs(config))
+    first = set(sample_ids(config.dataset)[:samples])
     return [
         pair
         for pair, sample, draw in split
-        if (samples is None or sample_index(sample) < samples) and draw <= config.generation.draws
+        if sample in first and draw <= config.generation.draws
         if not is_format(pair[0])
     ]
 
@@ -91,19 +104,58 @@ def sample_id(dataset: Dataset, index: int) -> str:
     return f"{dataset.id_prefix}_{index + 1:04d}"
 
 
-def sample_index(identifier: str) -> int:
-    """The place in the permutation, from 0, of a sample's id or of one of its draws."""
-    return int(split_draw_id(identifier)[0].rpartition("_")[2]) - 1
+def sample_index(config: Config, identifier: str) -> int:
+    """Return the index, from 0, of a sample's id or of one of its draws: what decides the texts of a question.
+
+    It is the place in the permutation. With `dataset.id` it follows from the id and the seed alone, so that no other
+    row changes it, and samples are ordered by it.
+    """
+    sample = split_draw_id(identifier)[0]
+    if config.dataset.id is not None:
+        return _index_of_id(config.experiment.seed, sample)
+    return int(sample.rpartition("_")[2]) - 1
+
+
+def _index_of_id(seed: int, sample: str) -> int:
+    """A number in [0, 2³¹) that looks random."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{sample}".encode()).digest()[:4], "big") >> 1
+
+
+def with_ids(config: Config) -> Config:
+    """Return a configuration whose ids are read from its data set, where that has ids.
+
+    Raises:
+        DataError: the data set cannot be read, or has an id that is missing, used twice or no name of a folder.
+    """
+    if config.dataset.id is None:
+        return config
+    drawer = Drawer(config.dataset, config.experiment.seed)
+    drawn = drawer.ids[: config.dataset.samples]
+    return config.model_copy(update={"dataset": config.dataset.model_copy(update={"drawn": drawn})})
+
+
+def row_digests(dataset: Dataset, seed: int) -> dict[str, str]:
+    """Return sample → a digest of its row, where the data set has ids: each sample depends on its row alone.
+
+    Raises:
+        DataError: as `Drawer`.
+    """
+    if dataset.id is None:
+        return {}
+    drawer = Drawer(dataset, seed)
+    return {name: drawer.digest(name) for name in drawer.ids[: dataset.samples]}
 
 
 def identity(dataset: Dataset, seed: int) -> str:
     """Return the values that a trajectory depends on, except the number of samples. Local files enter by content.
 
+    Where rows have ids, each sample depends on its own, see `row_digests`.
+
     Raises:
         OSError: a local file cannot be read.
     """
     fields = dataset.content()
-    paths = _local_files(dataset.source)
+    paths = _local_files(dataset.source) if dataset.id is None else []
     if paths:
         fields["sha256"] = paths_sha256(paths)
     return json.dumps([fields, seed], sort_keys=True)
@@ -119,14 +171,14 @@ def located(dataset: Dataset, folder: Path) -> Dataset:
 class Drawer:
     """A data set that was opened once, and its samples by their place in the seeded permutation.
 
-    The first N stay the same when N grows.
+    The first N stay the same when N grows. Where rows have ids, `ids` has those of all samples in order.
 
     Raises:
         DataError: the source cannot be read, or has fewer rows than samples are asked for.
     """
 
     def __init__(self, dataset: Dataset, seed: int) -> None:
-        self._dataset = dataset
+        self._dataset, self._seed = dataset, seed
         self._rows = open_source(dataset, seed)
         if dataset.samples > len(self._rows):
             raise DataError(
@@ -134,10 +186,49 @@ class Drawer:
                 + ("" if is_file(dataset.source) else f" in split {dataset.split}")
             )
         self._order: Sequence[int] = range(len(self._rows))
-        if not self._rows.seeded:
+        self.ids: list[str] = []
+        self._places: dict[str, int] = {}
+        if dataset.id is not None:
+            positions = self._by_id()
+            self.ids, self._order = list(positions), list(positions.values())
+            self._places = {name: place for place, name in enumerate(positions)}
+        elif not self._rows.seeded:
             order = list(self._order)
             random.Random(seed).shuffle(order)
             self._order = order
+
+    def _by_id(self) -> dict[str, int]:
+        """Sample → the position of its row, in the order of the samples."""
+        dataset, found = self._dataset, dict[str, int]()
+        first: dict[str, int] = {}
+        for position in range(len(self._rows)):
+            where = f"dataset.source: row {position + 1} of {dataset.source}"
+            name = _own_id(self._rows.row(position).id, dataset, where)
+            # A file system may not tell upper from lower case.
+            if (other := first.setdefault(name.casefold(), position)) != position:
+                raise DataError(
+                    f"{where} has the id of row {other + 1} in column {dataset.id!r}; give each row another ({name})"
+                )
+            found[name] = position
+        return dict(sorted(found.items(), key=lambda item: (_index_of_id(self._seed, item[0]), item[0])))
+
+    def digest(self, name: str) -> str:
+        """Return a digest of the row of a sample with an id, wherever it is in its file."""
+        return content_sha256(
+            json.loads(json.dumps(vars(self._rows.row(self._order[self._places[name]])), default=str))
+        )
+
+    def named(self, name: str) -> Sample:
+        """Return the sample of an id.
+
+        Raises:
+            DataError: no row has the id, or as `sample`.
+        """
+        if self._dataset.id is None:
+            return self.sample(int(name.rpartition("_")[2]) - 1)
+        if name not in self._places:
+            raise DataError(f"dataset.source: no row of {self._dataset.source} is {name} any more; run again")
+        return self.sample(self._places[name])
 
     def sample(self, index: int) -> Sample:
         """The sample at a place of the permutation, from 0.
@@ -148,6 +239,11 @@ class Drawer:
         dataset, position = self._dataset, self._order[index]
         row = self._rows.row(position)
         where = f"dataset.source: row {position + 1} of {dataset.source}"
+        name = sample_id(dataset, index)
+        kept: dict[str, Any] = {"row": position}
+        if dataset.id is not None:  # the place in the file changes where rows are added before it
+            name = self.ids[index]
+            index, kept = _index_of_id(self._seed, name), {"id": str(row.id)}
         if (place := half_surrogate(vars(row))) is not None:
             raise DataError(
                 f"{where} holds half a surrogate pair ({place}), which no UTF-8 file can hold; mend or remove the row"
@@ -156,11 +252,11 @@ class Drawer:
             raise DataError(f"{where} has no question in column {dataset.question!r} (found {row.question!r:.60})")
         choices = None if dataset.choices is None else _options(row, dataset, where)
         return Sample(
-            sample_id=sample_id(dataset, index),
+            sample_id=name,
             index=index,
             question=with_options(row.question.strip(), choices),
             answer=_gold(row, choices, dataset, where),
-            source={"row": position, **row.source},
+            source={**kept, **row.source},
             group=row.group,
             choices=choices,
         )
@@ -174,6 +270,21 @@ def draw(dataset: Dataset, seed: int) -> Iterator[Sample]:
     """
     drawer = Drawer(dataset, seed)
     return (drawer.sample(index) for index in range(dataset.samples))
+
+
+def _own_id(value: Any, dataset: Dataset, where: str) -> str:
+    """The sample id of a row by its own id: text or a whole number that can be part of the name of a folder."""
+    text = str(value) if type(value) in (str, int) else ""
+    if not text.strip():
+        raise DataError(f"{where} has no id in column {dataset.id!r} (found {value!r:.60})")
+    name = f"{dataset.id_prefix}_{text}"
+    if not re.fullmatch(NAME, name) or len(name) > MAX_NAME or re.search(r"-d\d+$", name):
+        raise DataError(
+            f"{where} has the id {text!r:.80} in column {dataset.id!r}, which cannot be the name of a folder: letters, "
+            f"digits, _ and - inside, with dataset.id_prefix at most {MAX_NAME} characters, and no -d2 at its end, "
+            "which is a draw"
+        )
+    return name
 
 
 def _options(row: Row, dataset: Dataset, where: str) -> list[str]:

@@ -16,8 +16,8 @@ AUTOENCODER_FILES = ("cfg.json", "sae_weights.safetensors")
 JobKind = Literal["sample", "generate", "outcomes", "capture", "tokens", "direction", "steer", "score"]
 JOB_KINDS: tuple[JobKind, ...] = get_args(JobKind)
 RESULTS = Path("results")
-# A sample's id ends in its number, so that the end of a further draw's name cannot be part of an id.
-_DRAW = re.compile(r"(?P<sample>.+_\d+)-d(?P<draw>[2-9]|[1-9]\d+)")
+# A sample's id has a prefix and ends in its number, or in an id of the data set, which does not end like this.
+_DRAW = re.compile(r"(?P<sample>.+_.+)-d(?P<draw>[2-9]|[1-9]\d+)")
 
 
 def draw_id(sample: str, draw: int) -> str:
@@ -77,6 +77,11 @@ class Layout:
     def registrations(self) -> Path:
         """Every plan that was written, a line each. No rule makes it, so none deletes it."""
         return self.root / "preregistrations.jsonl"
+
+    @property
+    def api_calls(self) -> Path:
+        """Every call of an API and its cost. No rule makes it, so none deletes it."""
+        return self.root / "api_calls.jsonl"
 
     @property
     def model(self) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from emoprobe.config.files import load_config
-from emoprobe.conversations.samples import Drawer, sample_index
+from emoprobe.conversations.samples import Drawer
 from emoprobe.results.layout import Layout
 from emoprobe.results.record import what_to_do
 
@@ -36,7 +36,7 @@ class SampleWriter:
         if config_path not in self._drawers:
             config = load_config(config_path)
             self._drawers[config_path] = Drawer(config.dataset, config.experiment.seed)
-        sample = self._drawers[config_path].sample(sample_index(sample_id))
+        sample = self._drawers[config_path].named(sample_id)
         try:
             sample.write(Layout(folder).sample(sample_id))
         except OSError as error:

@@ -34,7 +34,7 @@ def inseparable(config: Config, captured: Iterable[tuple[str, str]]) -> Iterator
 
     names, texts = [], []
     for name, trajectory in captured:
-        place = paraphrase_index(config, name, sample_index(trajectory)) if name in signs else None
+        place = paraphrase_index(config, name, sample_index(config, trajectory)) if name in signs else None
         if place is not None:
             names.append(name)
             texts.append(variant_texts(config, name)[place])

@@ -15,7 +15,7 @@ from pathlib import Path
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import Study
 from emoprobe.config.science.generation import Backend
-from emoprobe.conversations.samples import captured_pairs, experiment_pairs, sample_ids, sample_index, token_pairs
+from emoprobe.conversations.samples import captured_pairs, experiment_pairs, sample_ids, token_pairs
 from emoprobe.report.figures import figures_of, table_rules
 from emoprobe.results.activation_folder import METADATA, TENSORS
 from emoprobe.results.catalogue import tables_of
@@ -52,12 +52,13 @@ class UnknownTargetError(ValueError):
     """Raised for a target that the config does not contain; the message names what it contains."""
 
 
-def _by_question(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+def _by_question(config: Config, pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """The pairs of variant and folder with all variants of a question together, in the order of the variants."""
+    places = {sample: place for place, sample in enumerate(sample_ids(config.dataset))}
 
     def place(pair: tuple[str, str]) -> tuple[int, int]:
         sample, draw = split_draw_id(pair[1])
-        return sample_index(sample), draw
+        return places[sample], draw
 
     return sorted(pairs, key=place)
 
@@ -78,12 +79,12 @@ class Targets:
     @cached_property
     def pairs(self) -> list[tuple[str, str]]:
         """Variant and folder of every trajectory, by question, so that no variant is captured before another."""
-        return _by_question(experiment_pairs(self.config))
+        return _by_question(self.config, experiment_pairs(self.config))
 
     @cached_property
     def captured(self) -> list[tuple[str, str]]:
         """Those of the trajectories whose activations are captured, question by question."""
-        return _by_question(captured_pairs(self.config))
+        return _by_question(self.config, captured_pairs(self.config))
 
     @cached_property
     def tokens_of(self) -> list[tuple[str, str]]:
@@ -425,7 +426,7 @@ def warnings(study: Study, experiments: Mapping[str, Targets]) -> list[str]:
 
 
 MAX_LINES = 24
-SERVERS: dict[Backend, str] = {"vllm": "vLLM server", "nnsight": "NNsight server"}
+SERVERS: dict[Backend, str] = {"vllm": "vLLM server", "api": "API", "nnsight": "NNsight server"}
 
 
 def _counted(counts: Mapping[str, int]) -> str:

@@ -75,6 +75,7 @@ class Triggers:
 
     model: str
     data: str
+    rows: dict[str, str]
     answers: str
     trajectories: dict[str, str]
     steered: dict[str, str]
@@ -95,6 +96,10 @@ class Triggers:
     experiment: str
     draws: int
 
+    def sample(self, name: str) -> str:
+        """Return the digest of one sample; where rows have ids, it names its own row and no other."""
+        return f"{self.data} row {self.rows[name]}" if self.rows else self.data
+
     def trajectory(self, variant: str, name: str) -> str:
         """Return the digest of one trajectory by its folder; of a further ask, with another text, it names which."""
         ask = (split_draw_id(name)[1] - 1) // self.draws
@@ -105,6 +110,7 @@ class Triggers:
         """Compute the digests; reads local data, model metadata and transforms, downloads nothing."""
         described = {name: value for name, value in config.described().items() if name not in EXECUTION}
         model = versioned(digest([models.identity(config.model), config.model.dtype]), "model")
+        rows = samples.row_digests(config.dataset, config.experiment.seed)
         data = versioned(digest(samples.identity(config.dataset, config.experiment.seed)), "sample")
         prompt, generation = digest(config.prompt.content()), digest(config.generation.content())
         plain = f"model {model} data {data} prompt {prompt} generation {generation}"
@@ -115,6 +121,7 @@ class Triggers:
         return cls(
             model=model,
             data=data,
+            rows=rows,
             answers=shared,
             trajectories={name: f"{shared} {variant}" for name, variant in own.items()},
             steered={name: f"{steered} {variant}" for name, variant in own.items()},

@@ -149,7 +149,7 @@ async def _replay_state(
             "prompt_tokens": len(state.prompt_token_ids),
         },
     }
-    index = experiment.pair_index(variant, sample_index(name), split_draw_id(name)[1])
+    index = experiment.pair_index(variant, sample_index(experiment.config, name), split_draw_id(name)[1])
     check, fetch = _capture_check(wanted, dict), _fetcher(experiment, wanted)
     asked = ServerDemand(index, "/v1/completions", request, experiment.config.workers.timeout, check, fetch)
     try:

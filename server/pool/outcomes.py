@@ -82,7 +82,7 @@ async def measure(experiment: ExperimentJobs, fleet: Fleet, variant: str, name: 
         lead=None if config.logprob is None else between + config.logprob.lead,
         options_lead=None if config.choice is None else between + config.choice.lead,
     )
-    place = experiment.pair_index(variant, sample_index(sample_id), draw)
+    place = experiment.pair_index(variant, sample_index(experiment.config, sample_id), draw)
     try:
         answers = [await _ask(experiment, fleet, place, ids, form) for form in (*forms, *options)]
     except UnansweredError as error:

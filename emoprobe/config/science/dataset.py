@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from emoprobe.config.section import Added, Extent, Section, Text, check_name
 
@@ -50,7 +50,21 @@ class Dataset(Section):
         None,
         description="Column that groups samples, such as their template; folds never split a group.",
     )
+    id: Annotated[Text | None, Added] = Field(
+        None,
+        description="Column of ids in a file. Then a sample is called `{id_prefix}_{id}`, and order and texts follow "
+        "from the ids, so that rows added anywhere in the file change nothing for the others; null: rows are numbered.",
+    )
+    drawn: Annotated[list[Text] | None, Added, Extent] = Field(
+        None, description="Sample ids in their order, which a run fills in where `id` is set; leave it out."
+    )
     id_prefix: str = Field("gsm8k", description="Sample ids are `{id_prefix}_0001` and so on.")
+
+    @model_validator(mode="after")
+    def _drawn_by_id(self) -> Dataset:
+        if self.drawn is not None and self.id is None:
+            raise ValueError("drawn is filled in by a run with dataset.id; remove it")
+        return self
 
     @field_validator("id_prefix")
     @classmethod

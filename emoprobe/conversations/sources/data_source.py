@@ -27,6 +27,7 @@ class Row:
     source: dict[str, Any] = field(default_factory=dict)
     group: str | None = None
     choices: Any = None
+    id: Any = None
 
 
 class DataSource(Protocol):
@@ -84,7 +85,7 @@ def pick(row: Mapping[str, Any], dataset: Dataset, where: str) -> Row:
         DataError: the row lacks one; the message begins with `where` and names the key.
     """
     values: dict[str, Any] = {}
-    for key in ("question", "answer", "choices", "group"):
+    for key in ("question", "answer", "choices", "group", "id"):
         column = getattr(dataset, key)
         if column is None:
             continue
@@ -97,7 +98,8 @@ def pick(row: Mapping[str, Any], dataset: Dataset, where: str) -> Row:
             ) from None
     answer, group = values.get("answer"), values.get("group")
     solution = {"solution": str(answer)} if isinstance(answer, str) else {}
-    return Row(values["question"], answer, solution, None if group is None else str(group), values.get("choices"))
+    named = None if group is None else str(group)
+    return Row(values["question"], answer, solution, named, values.get("choices"), values.get("id"))
 
 
 def _column(row: Mapping[str, Any], column: str) -> Any:

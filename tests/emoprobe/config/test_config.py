@@ -12,7 +12,7 @@ from emoprobe.config.execution.slurm import SlurmShape
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_config, parse_config, study_of
 from emoprobe.config.reading import read_yaml, typed
-from emoprobe.config.section import Section
+from emoprobe.config.section import Added, Section
 from emoprobe.workflow.process import plan_folder, write_plan
 from emoprobe.workflow.triggers import EXECUTION, Triggers, digest
 
@@ -528,3 +528,58 @@ def test_other_encodings_and_missing_files_are_named(tmp_path: Path) -> None:
     for missing, word in ((path, "UTF-8"), (tmp_path / "none.yaml", "No such file")):
         with pytest.raises(ConfigError, match=word):
             load_config(missing)
+
+
+API: dict[str, Any] = {
+    "model": {"source": "gpt-x"},
+    "generation": {"backend": "api"},
+    "capture": {"enabled": False},
+    "workers": {"endpoints": ["https://api.example.com/v1"]},
+}
+
+
+def test_an_api_experiment_is_refused_in_one_line_that_names_every_change() -> None:
+    assert parse_config(API).server_kinds == ["api"]
+    wrong = {
+        "model": {"source": "./mine"},
+        "generation": {"backend": "api", "thinking": "on", "engine": {"max_model_len": 512}},
+        "graders": ["number", "logprob"],
+        "workers": {"max_cost": 1.0, "model_name": "gpt-x", "capture_endpoints": ["http://a:1"]},
+    }
+    (line,) = lines(wrong)
+    assert "no token ids, no activations" in line
+    for change in (
+        "set capture.enabled: false", "remove logprob from graders", "remove generation.thinking",
+        "remove generation.engine", "remove workers.capture_endpoints", "remove workers.model_name",
+        "set model.source", "name the API in workers.endpoints", "workers.prices a price for ./mine",
+    ):  # fmt: skip
+        assert change in line
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"generation": {"api_request": {"top_k": 5}}}, "api_request is for backend: api"),
+        ({"workers": {"max_cost": 1.0}}, "workers.max_cost is for generation.backend: api"),
+        ({**API, "generation": {"backend": "api", "api_request": {"messages": "x"}}}, "may not hold messages"),
+        ({**API, "generation": {"backend": "api", "api_request": {"max_tokens": None}}}, "max_completion_tokens: N"),
+    ],
+)
+def test_settings_of_apis_are_for_apis_and_leave_a_limit(sections: dict[str, Any], words: str) -> None:
+    (line,) = lines(sections)
+    assert words in line
+
+
+def test_keys_of_later_versions_enter_no_digest_at_their_default() -> None:
+    """Results of earlier versions would be made again otherwise."""
+
+    def added(section: Section) -> list[str]:
+        found = []
+        for name, field in type(section).model_fields.items():
+            if any(mark is Added for mark in field.metadata):
+                found += [name] if name in section.content() or name in section.described() else []
+            elif isinstance(value := getattr(section, name), Section):
+                found += added(value)
+        return found
+
+    assert added(Config()) == []

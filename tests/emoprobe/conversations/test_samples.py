@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emoprobe.config.files import parse_config
+from emoprobe.config.experiment import Config
+from emoprobe.config.files import Study, parse_config
 from emoprobe.config.science.dataset import Dataset
 from emoprobe.config.section import NAME
 from emoprobe.conversations.samples import (
@@ -23,15 +24,19 @@ from emoprobe.conversations.samples import (
     experiment_pairs,
     identity,
     located,
+    row_digests,
     sample_id,
     sample_ids,
     sample_index,
     split_draw_id,
+    with_ids,
 )
 from emoprobe.conversations.sources import check_source, hub
+from emoprobe.conversations.variants import opening_messages
 from emoprobe.graders.answers import gold_letter, gold_number
 from emoprobe.results.record import DamagedError
 from emoprobe.results.trajectory import Sample
+from emoprobe.workflow.data_checks import repeated_questions
 from tests.workspace import ROOT
 
 SHARED_GSM8K = Path(__file__).parents[4] / "shared/data/gsm8k/test.jsonl"
@@ -213,7 +218,7 @@ def test_ids_follow_from_the_config_alone() -> None:
     dataset = Dataset(samples=12_000)
     assert sample_ids(dataset)[-1] == "gsm8k_12000"
     for index in (0, 41, 9_999, 11_999):
-        assert sample_index(sample_id(dataset, index)) == index
+        assert sample_index(Config(dataset=dataset), sample_id(dataset, index)) == index
 
 
 def test_a_damaged_sample_file_is_named(tmp_path: Path) -> None:
@@ -235,7 +240,7 @@ def test_draws_have_folders_of_their_own() -> None:
         "gsm8k_0001", "gsm8k_0001-d2", "gsm8k_0001-d3", "gsm8k_0002", "gsm8k_0002-d2", "gsm8k_0002-d3",
     ]  # fmt: skip
     assert len(set(experiment_pairs(config))) == 12
-    assert sample_index("gsm8k_0002-d3") == 1
+    assert sample_index(Config(), "gsm8k_0002-d3") == 1
 
 
 @pytest.mark.parametrize(
@@ -251,6 +256,7 @@ def test_draws_have_folders_of_their_own() -> None:
         ("gsm8k_0001-d02", ("gsm8k_0001-d02", 1)),
         ("question-d2", ("question-d2", 1)),
         ("q1", ("q1", 1)),
+        ("q_a-b-d2", ("q_a-b", 2)),
     ],
 )
 def test_names_of_draws_are_unambiguous(name: str, expected: tuple[str, int]) -> None:
@@ -263,7 +269,7 @@ def test_names_of_draws_are_unambiguous(name: str, expected: tuple[str, int]) ->
 def test_names_of_draws_read_back(prefix: str, index: int, draw_number: int) -> None:
     identifier = sample_id(Dataset.model_construct(id_prefix=prefix), index)
     assert split_draw_id(draw_id(identifier, draw_number)) == (identifier, draw_number)
-    assert sample_index(draw_id(identifier, draw_number)) == index
+    assert sample_index(Config(), draw_id(identifier, draw_number)) == index
 
 
 @pytest.mark.parametrize(
@@ -470,3 +476,94 @@ def test_a_local_directory_may_have_any_name(tmp_path: Path, monkeypatch: pytest
     folder.mkdir(parents=True)
     write_jsonl(folder / "test.jsonl", rows(5))
     assert len(list(draw(Dataset(source=str(folder), split="test", samples=5), 1))) == 5
+
+
+def named_rows(*names: Any) -> list[dict[str, Any]]:
+    return [{"uid": name, "question": f"What is {name} + 1?", "answer": "1"} for name in names]
+
+
+def own(path: Path, samples: int) -> Config:
+    return parse_config(
+        {
+            "dataset": {"source": str(path), "samples": samples, "id": "uid", "id_prefix": "q"},
+            "variants": {"control": {}, "joy": {"texts": [f"Lovely {number}!" for number in range(5)]}},
+        }
+    )
+
+
+@pytest.mark.parametrize("name", ["data.jsonl", "data.jsonl.gz", "data.csv", "data.csv.gz", "data.parquet"])
+def test_rows_added_at_both_ends_change_nothing_of_the_others(tmp_path: Path, name: str) -> None:
+    """Names, order, files, digests and texts of the rows with ids stay, whatever comes before and after them."""
+
+    def drawn(*names: Any) -> tuple[dict[str, Any], Config]:
+        path = tmp_path / name
+        frame = pd.DataFrame(named_rows(*names))
+        if name.endswith(".parquet"):
+            frame.to_parquet(path)
+        elif ".csv" in name:
+            frame.to_csv(path, index=False)
+        else:
+            frame.to_json(path, orient="records", lines=True)
+        config = with_ids(own(path, len(names)))
+        seed, drawer = config.experiment.seed, Drawer(config.dataset, config.experiment.seed)
+        digests = row_digests(config.dataset, seed)
+        found = {}
+        for sample in sample_ids(config.dataset):
+            made = drawer.named(sample)
+            assert made.index == sample_index(config, sample) == sample_index(config, f"{sample}-d2")
+            found[sample] = (made, digests[sample], opening_messages(config, "joy", made.question, made.index))
+        assert [made for made, *_ in found.values()] == list(draw(config.dataset, seed))
+        return found, config
+
+    before, config = drawn(*map(str, range(100, 120)))
+    after, larger = drawn("new-1", *map(str, range(100, 120)), "new_2", "7")
+    assert [sample for sample in after if sample in before] == list(before)
+    assert {sample: after[sample] for sample in before} == before
+    assert set(after) - set(before) == {"q_new-1", "q_new_2", "q_7"}
+    assert identity(config.dataset, 42) == identity(larger.dataset, 42)
+    texts = {made[2][-1]["content"].split("!")[0] for made in before.values()}
+    assert len(texts) >= 4  # 20 questions take nearly all of five texts
+    assert list(drawn(*map(str, reversed(range(100, 120))))[0]) == list(before)
+
+
+@pytest.mark.parametrize(
+    ("names", "row", "words"),
+    [
+        ([1, 2, 1], "row 3 of", "has the id of row 1"),
+        (["a", "A"], "row 2 of", "has the id of row 1"),
+        (["a", ""], "row 2 of", "has no id in column 'uid'"),
+        (["a", None], "row 2 of", "has no id"),
+        ([True], "row 1 of", "has no id"),
+        ([1.5], "row 1 of", "has no id"),
+        (["a/b"], "row 1 of", "cannot be the name of a folder"),
+        (["../b"], "row 1 of", "cannot be the name of a folder"),
+        (["a.b"], "row 1 of", "cannot be the name of a folder"),
+        (["x" * 70], "row 1 of", "at most 64 characters"),
+        (["a-d2"], "row 1 of", "no -d2 at its end"),
+    ],
+)
+def test_ids_that_cannot_be_used_are_named(tmp_path: Path, names: list[Any], row: str, words: str) -> None:
+    path = write_jsonl(tmp_path / "data.jsonl", named_rows(*names))
+    with pytest.raises(DataError) as caught:
+        with_ids(own(path, 1))
+    assert f"{row} {path}" in str(caught.value)
+    assert words in str(caught.value)
+
+
+def test_a_column_of_ids_that_is_missing_is_named(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "data.jsonl", [{"question": "1 + 1?", "answer": "2"}])
+    with pytest.raises(DataError, match=r"name the column of the id in dataset\.id"):
+        with_ids(own(path, 1))
+
+
+def test_questions_that_come_up_more_than_once_are_counted(tmp_path: Path) -> None:
+    asked = [("a", "1"), ("b", "2"), ("a", "1"), ("b", "3"), ("c", "1")]
+    path = write_jsonl(
+        tmp_path / "data.jsonl", [{"question": question, "answer": answer} for question, answer in asked]
+    )
+    config = parse_config({"dataset": {"source": str(path), "samples": 5}})
+    (line,) = repeated_questions(Study(None, {"x": config}), None)
+    assert line.startswith(
+        "x: dataset.source: 2 questions come up more than once, in 4 of 5 samples; 2 of these are equal"
+    )
+    assert repeated_questions(Study(None, {"x": own(write_jsonl(path, named_rows(1, 2)), 2)}), None) == []
