@@ -195,7 +195,7 @@ def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 def _estimator(config: Config, name: str) -> PlannedEstimator:
     texts = _texts(config, name)
-    adds = config.variants[name].transform or variant_texts(config, name)
+    adds = config.variants[name].transform or config.variants[name].prefill or variant_texts(config, name)
     return PlannedEstimator(
         variant=name,
         unit="texts" if texts > 1 else "this text" if adds else "no text",

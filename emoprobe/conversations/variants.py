@@ -139,6 +139,8 @@ def _permutation(seed: int, texts: int, block: int) -> list[int]:
 def opening_messages(config: Config, name: str, question: str, index: int, draw: int = 1) -> list[Message]:
     """The messages that open the conversation of one variant on one sample.
 
+    With a prefill, the last one is the assistant's and begins the answer.
+
     Args:
         config: the experiment.
         name: the variant.
@@ -147,8 +149,37 @@ def opening_messages(config: Config, name: str, question: str, index: int, draw:
         draw: which completion of the pair, from 1, which decides it where the variant is asked several times.
 
     Raises:
-        VariantError: the variant's transform failed, or its scramble names no variant with texts.
+        VariantError: the variant's transform failed, or begins an answer that a prefill begins as well; or its scramble
+            names no variant with texts.
     """
+    messages = _unbegun_messages(config, name, question, index, draw)
+    if prefill_of(config, name) is not None and messages[-1]["role"] == "assistant":
+        raise VariantError(begun_twice(config, name))
+    return with_prefill(config, name, messages)
+
+
+def begun_twice(config: Config, name: str) -> str:
+    """Return why a transform that begins the answer and a prefill exclude each other."""
+    return (
+        f"variants.{name}.transform: {config.variants[name].transform} ends with a message of the assistant, which "
+        "begins the answer, and so does the prefill; remove one of the two"
+    )
+
+
+def prefill_of(config: Config, name: str) -> str | None:
+    """Return the text that begins the answers of a variant; None: none, unless its transform adds one."""
+    own = config.variants[name].prefill
+    return config.prompt.prefill if own is None else own
+
+
+def with_prefill(config: Config, name: str, messages: list[Message]) -> list[Message]:
+    """Return messages with the variant's prefill, if any, after them."""
+    prefill = prefill_of(config, name)
+    return messages if prefill is None else [*messages, {"role": "assistant", "content": prefill}]
+
+
+def _unbegun_messages(config: Config, name: str, question: str, index: int, draw: int = 1) -> list[Message]:
+    """The opening without the prefill of the config."""
     variant = config.variants[name]
     prompt = config.prompt
     if variant.template is not None:
@@ -227,10 +258,17 @@ def load_transform(name: str, reference: str) -> Callable[[list[Message]], Any]:
 def identity(config: Config, name: str) -> str:
     """Return what a variant's trajectories depend on: its texts and placement, its template, or its transform's source.
 
+    So do they on its prefill. That of the prompt is the prompt's.
+
     Valence and arousal are left out: they are labels for the analysis. A scrambled variant has the texts that it
     places, so that another text of its source, or another seed, makes it anew. What cannot be found is left to the
     checks of a plan.
     """
+    prefill = config.variants[name].prefill
+    return _identity(config, name) + ("" if prefill is None else f" prefill {json.dumps(prefill)}")
+
+
+def _identity(config: Config, name: str) -> str:
     variant = config.variants[name]
     if variant.template is not None:
         return json.dumps(["template", variant.template])
@@ -248,13 +286,13 @@ def identity(config: Config, name: str) -> str:
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
         return variant.transform
     source = f"{variant.transform}@{hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()}"
-    return f"{source} prefill" if _prefills(config, name) else source
+    return f"{source} prefill" if begins_answer(config, name) else source
 
 
-def _prefills(config: Config, name: str) -> bool:
+def begins_answer(config: Config, name: str) -> bool:
     """Return whether a transform ends with the assistant's message, which 0.2 closed and later versions continue."""
     try:
-        return bool(opening_messages(config, name, "What is 2 + 3?", 0)[-1]["role"] == "assistant")
+        return bool(_unbegun_messages(config, name, "What is 2 + 3?", 0)[-1]["role"] == "assistant")
     except VariantError:
         return False
 

@@ -21,7 +21,14 @@ from emoprobe.config.science.dataset import Dataset
 from emoprobe.config.section import is_local
 from emoprobe.conversations.sources import DataError, check_source, files, kind_of, reasoning_gym
 from emoprobe.conversations.sources.data_source import is_here
-from emoprobe.conversations.variants import VariantError, load_transform, variant_texts
+from emoprobe.conversations.variants import (
+    VariantError,
+    begins_answer,
+    begun_twice,
+    load_transform,
+    prefill_of,
+    variant_texts,
+)
 from emoprobe.models import autoencoders
 from emoprobe.models.settings import layer_count, stream_width
 from emoprobe.results.layout import MODELS
@@ -110,6 +117,8 @@ def _variants(config: Config) -> Iterator[str]:
             if variant.transform is not None:
                 load_transform(name, variant.transform)
             variant_texts(config, name)
+            if variant.transform is not None and prefill_of(config, name) is not None and begins_answer(config, name):
+                yield begun_twice(config, name)
         except VariantError as error:
             yield str(error)
 

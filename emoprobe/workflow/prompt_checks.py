@@ -13,9 +13,17 @@ from typing import Any
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.capture import THOUGHT_POSITIONS
+from emoprobe.config.section import CONTROL
 from emoprobe.conversations.rendering import DEFAULT_DATE, PromptError, RenderedPrompt, Renderer, TemplateError
 from emoprobe.conversations.requests import message_spans, rendered_prompt
-from emoprobe.conversations.variants import ROLES, VariantError, base_messages, opening_messages, variant_texts
+from emoprobe.conversations.variants import (
+    ROLES,
+    VariantError,
+    base_messages,
+    opening_messages,
+    variant_texts,
+    with_prefill,
+)
 from emoprobe.results.trajectory import Message
 
 QUESTIONS = ("What is 2 + 3?", "A box holds 12 eggs. How many eggs are in 4 boxes?", "Which number comes after 41?")
@@ -77,7 +85,7 @@ def describe_prompt(config: Config, renderer: Renderer) -> dict[str, Any]:
     braces in place of its content; `added` is the text in it that the template adds, and `control_tokens` are what the
     model reads as markup wherever a text writes it out.
     """
-    messages = base_messages(config.prompt, QUESTIONS[0])
+    messages = with_prefill(config, CONTROL, base_messages(config.prompt, QUESTIONS[0]))
     marked = [message | {"content": f"{{{message['role']}}}"} for message in messages]
     frame = rendered_prompt(config, renderer, _request(config, marked)).text
     return {
@@ -120,7 +128,8 @@ def thinking_warnings(config: Config, renderer: Renderer) -> list[str]:
     if renderer.markers is None or config.generation.thinking_mode == "off" or most >= FEW_TOKENS:
         return []
     try:
-        prompt = rendered_prompt(config, renderer, _request(config, base_messages(config.prompt, QUESTIONS[0])))
+        messages = with_prefill(config, CONTROL, base_messages(config.prompt, QUESTIONS[0]))
+        prompt = rendered_prompt(config, renderer, _request(config, messages))
     except PromptError:
         return []  # `check_prompts` reports it
     if prompt.in_thought is False:
@@ -219,7 +228,7 @@ def _refused(config: Config, renderer: Renderer, name: str, messages: list[Messa
     roles = ", ".join(str(message["role"]) for message in messages)
     return (
         f"variants.{name}: the chat template of {model} refuses its messages (roles: {roles}): {error}; change "
-        "prompt.examples, the variant's transform or generation.chat_template"
+        "prompt.examples, the prefill, the variant's transform or generation.chat_template"
     )
 
 

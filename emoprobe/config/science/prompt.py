@@ -45,6 +45,11 @@ class Prompt(Section):
         "null: 2024-07-26, or the date that the template names itself.",
     )
 
+    prefill: Annotated[Text | None, Added] = Field(
+        None,
+        description="Beginning of the answer, which the model continues and graders read as part of it; null: none.",
+    )
+
     text_order: Annotated[Literal["cyclic", "permuted"], Added] = Field(
         "cyclic",
         description="Which text a question gets where there are fewer texts than questions. permuted: each run of "
@@ -60,6 +65,11 @@ class Prompt(Section):
         "labels, separators and line breaks around the same words. They show how far the format alone moves accuracy; "
         "each takes as many trajectories as `control`.",
     )
+
+    @field_validator("prefill")
+    @classmethod
+    def _prefill(cls, prefill: str | None) -> str | None:
+        return check_prefill(prefill)
 
     @field_validator("date", mode="before")
     @classmethod
@@ -82,6 +92,17 @@ class Prompt(Section):
     @classmethod
     def _template(cls, template: str) -> str:
         return check_template(template)
+
+
+def check_prefill(prefill: str | None) -> str | None:
+    """Return the beginning of an answer.
+
+    Raises:
+        ValueError: it holds nothing but white space, which chat templates remove.
+    """
+    if prefill is not None and not prefill.strip():
+        raise ValueError("must hold more than white space")
+    return prefill
 
 
 def check_template(template: str) -> str:
@@ -133,6 +154,9 @@ class Variant(Section):
     template: Annotated[Text | None, Added] = Field(
         None, description="Template in place of `prompt.template`, for the examples as well."
     )
+    prefill: Annotated[Text | None, Added] = Field(
+        None, description="Beginning of the answer in place of `prompt.prefill`."
+    )
     valence: Valence | None = Field(None, description="Emotional valence of the text, a target of the probes.")
     arousal: Annotated[Arousal | None, Added] = Field(
         None, description="Emotional arousal of the text: excited or agitated (high), or calm or subdued (low)."
@@ -162,6 +186,11 @@ class Variant(Section):
     @classmethod
     def _template(cls, template: str | None) -> str | None:
         return None if template is None else check_template(template)
+
+    @field_validator("prefill")
+    @classmethod
+    def _prefill(cls, prefill: str | None) -> str | None:
+        return check_prefill(prefill)
 
     @field_validator("transform")
     @classmethod
