@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import datetime
-import keyword
 from string import Formatter
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from emoprobe.config.section import Added, Extent, Section, Text
+from emoprobe.config.section import Added, Extent, Section, Text, check_function, check_prefill
 
 
 class Example(Section):
@@ -94,17 +93,6 @@ class Prompt(Section):
         return check_template(template)
 
 
-def check_prefill(prefill: str | None) -> str | None:
-    """Return the beginning of an answer.
-
-    Raises:
-        ValueError: it holds nothing but white space, which chat templates remove.
-    """
-    if prefill is not None and not prefill.strip():
-        raise ValueError("must hold more than white space")
-    return prefill
-
-
 def check_template(template: str) -> str:
     """Return the template of a user message.
 
@@ -143,6 +131,11 @@ class Variant(Section):
         "one.",
     )
     placement: Placement = Field("user_prefix", description="Where the text is added.")
+    turn: Annotated[Literal["first", "last", "all"] | Annotated[int, Field(ge=1)], Added] = Field(
+        "first",
+        description="Turn of the user that the text is added to: `first` (the question), `last`, `all`, or a number from "
+        "1 on; further turns are those of `conversation`.",
+    )
     transform: str | None = Field(
         None, description="`module:function` instead of a text: takes and returns a list of messages."
     )
@@ -195,19 +188,26 @@ class Variant(Section):
     @field_validator("transform")
     @classmethod
     def _transform(cls, transform: str | None) -> str | None:
-        if transform is None:
-            return None
-        module, colon, function = transform.partition(":")
-        parts = [*module.split("."), *function.split(".")]
-        if not colon or not all(part.isidentifier() and not keyword.iskeyword(part) for part in parts):
-            raise ValueError("must name a function as `module:function`")
-        return transform
+        return None if transform is None else check_function(transform)
 
     @model_validator(mode="after")
     def _one_way(self) -> Variant:
         given = [key for key in WAYS if getattr(self, key) is not None]
         if len(given) > 1:
             raise ValueError(f"has {' and '.join(given)}; give one of {', '.join(WAYS)}")
+        return self
+
+    @model_validator(mode="after")
+    def _turn_of_a_text(self) -> Variant:
+        if self.turn == "first":
+            return self
+        if self.scramble is None and not self.paraphrases:
+            raise ValueError(f"turn = {self.turn!r} is where a text goes, and there is none; add a text or remove turn")
+        if not self.placement.startswith("user_"):
+            raise ValueError(
+                f"turn = {self.turn!r} with placement {self.placement}: the system message is of no turn; use "
+                "user_prefix or user_suffix"
+            )
         return self
 
     @property

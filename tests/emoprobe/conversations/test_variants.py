@@ -90,7 +90,7 @@ def test_braces_in_questions_are_left_alone() -> None:
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "my_transforms", raising=False)
-    load_transform.cache_clear()
+    load_function.cache_clear()
     return tmp_path / "my_transforms.py"
 
 

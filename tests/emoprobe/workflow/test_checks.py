@@ -20,7 +20,7 @@ from emoprobe.config.files import parse_config
 from emoprobe.config.science.dataset import Dataset
 from emoprobe.conversations.samples import draw
 from emoprobe.conversations.sources import check_source
-from emoprobe.conversations.variants import load_transform
+from emoprobe.conversations.functions import load_function
 from emoprobe.workflow import checks, heavy_checks, model_checks
 from emoprobe.workflow.checks import check_config
 from tests import byte_tokenizer
@@ -39,7 +39,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     for name in ("nice", "wrong"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    load_transform.cache_clear()
+    load_function.cache_clear()
     # Whether activations can be captured takes a process that imports PyTorch: tests that are about it ask.
     monkeypatch.setattr(model_checks, "ask", lambda *_: [])
 

@@ -1,0 +1,65 @@
+"""Functions of the user's that the config names as `module:function`."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from emoprobe.results.trajectory import Message
+
+
+@cache
+def load_function(key: str, reference: str, raised: type[ValueError]) -> Callable[[list[Message]], Any]:
+    """Import a `module:function` that takes messages.
+
+    Args:
+        key: of the config that names it, for messages.
+        reference: the function.
+        raised: the type of the error.
+
+    Raises:
+        ValueError: of that type: there is no such module or function.
+    """
+    module, _, path = reference.partition(":")
+    try:
+        target: Any = importlib.import_module(module)
+        for attribute in path.split("."):
+            target = getattr(target, attribute)
+    except Exception as error:
+        raise raised(
+            f"{key}: {reference} cannot be imported ({type(error).__name__}: {error}). "
+            "The module must lie beside the Snakefile, in the working directory, or be installed."
+        ) from error
+    if not callable(target):
+        raise raised(f"{key}: {reference} is no function")
+    function: Callable[[list[Message]], Any] = target
+    return function
+
+
+def source_of(reference: str) -> str:
+    """Return a reference to a function with the hash of its module's source; the reference alone where there is none."""
+    module = reference.partition(":")[0]
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        return reference
+    return f"{reference}@{hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()}"
+
+
+def raised_by(key: str, reference: str, error: Exception) -> str:
+    """Return the message about a function of the user's that raised an error."""
+    return f"{key}: {reference} raised {type(error).__name__}: {error}{_line_of(error)}"
+
+
+def _line_of(error: Exception) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else f" ({Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno})"
