@@ -161,9 +161,11 @@ def _answer(
         recorded=_as_bool(outcome.metrics.correctness),
         log_p_gold=log_p_gold,
     )
+    graded = registry.graded(answer)
     return {
         "completion": completion,
-        **registry.graded(answer),
+        **graded,
+        **_turns(trajectory, state, gold, choices, correct=graded["correct"]),
         "efficiency": _efficiency(usage.completion_tokens, state.request.get("max_tokens"), outcome),
         "truncated": None if finish is None else finish == "length",
         "prompt_tokens": usage.prompt_tokens,
@@ -174,6 +176,21 @@ def _answer(
         "polarity": mood.polarity,
         "subjectivity": mood.subjectivity,
     }
+
+
+def _turns(
+    trajectory: Trajectory, state: AgentState, gold: str | None, choices: list[str] | None, *, correct: bool | None
+) -> dict[str, Any]:
+    """The columns of the turns: how many were answered, and the grade of the first answer."""
+    if trajectory.state is None:
+        return {}
+    earlier = state.earlier_turns or []
+    if earlier:
+        first, recorded = trajectory.completion_of(earlier[0]), earlier[0].correct
+        finished = earlier[0].finish_reason != "length"
+        answer = registry.Answer(first, gold, finished=finished, choices=choices, recorded=recorded)
+        correct = registry.number.grade(answer)["correct"]
+    return {"turns": 1 + len(earlier), "correct_first": correct}
 
 
 def _log_p_gold(folder: Path, config: Config | None) -> float | None:

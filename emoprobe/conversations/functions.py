@@ -42,7 +42,7 @@ def load_function(key: str, reference: str, raised: type[ValueError]) -> Callabl
 
 
 def source_of(reference: str) -> str:
-    """Return a reference to a function with the hash of its module's source; the reference alone where there is none."""
+    """Return a reference to a function with the hash of its module's source, where it has one."""
     module = reference.partition(":")[0]
     try:
         spec = importlib.util.find_spec(module)

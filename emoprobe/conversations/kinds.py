@@ -97,8 +97,8 @@ def longest_conversation(config: Config, variant: str, question: str, index: int
     """
     reached = NextTurn(1, opening_messages(config, variant, question, index, draw))
     while True:
-        begun = reached.messages[-1]["role"] == "assistant"
-        answered: list[Message] = [*reached.messages[: len(reached.messages) - begun], {"role": "assistant", "content": "?"}]
+        asked = reached.messages[:-1] if reached.messages[-1]["role"] == "assistant" else reached.messages
+        answered: list[Message] = [*asked, {"role": "assistant", "content": "?"}]
         following = next_turn(Progress(config, variant, index, draw, answered, reached.number, None))
         if following is None:
             return reached

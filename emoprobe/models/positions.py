@@ -25,8 +25,8 @@ def resolve(positions: Positions, spans: TokenSpans) -> list[TokenPosition]:
     - `response_first`, `response_mean`, `response_last`: of the completion, an end-of-sequence token included.
       Without one, the last token of the prompt stands in.
     - `thinking_mean`, `thinking_last`: of the thought, without its markers. Without one, as for the completion.
-    - `turn2.last_prompt`, `turn2.response_first`, …: of the answer to the user's turn 2. Where that turn was skipped, or
-      its answer has no tokens, the last token of the prompt stands in.
+    - `turn2.last_prompt`, `turn2.response_first`, …: of the answer to the user's turn 2. Where that turn was skipped,
+      or its answer has no tokens, the last token of the prompt stands in.
     - an index: that token; negative ones count from the end.
     - `all`: every token.
 

@@ -257,11 +257,7 @@ class Trajectory:
         return _graded_text(self.answer, None if self.state is None else self.state.thought)
 
     def completion_of(self, turn: EarlierTurn) -> str:
-        """Text of an earlier answer for the grader, as `completion` is of the last one.
-
-        Raises:
-            IndexError: the conversation ends before it.
-        """
+        """Text of an earlier answer for the grader, as `completion` is of the last one."""
         return _graded_text(self.messages[turn.answer], turn.thought)
 
     @property
@@ -281,7 +277,7 @@ class Trajectory:
         """Read a trajectory's folder.
 
         Raises:
-            DamagedError: the conversation is missing, a file is damaged, or the answer that the state has tokens of is
+            DamagedError: the conversation is missing, a file is damaged, or an answer that the state has tokens of is
                 missing; the message names the file.
         """
         messages = read_messages(folder / MESSAGES)
@@ -289,6 +285,8 @@ class Trajectory:
         outcome = Outcome.read_file(folder / OUTCOME) if (folder / OUTCOME).exists() else None
         if state is not None and state.token_ids is not None and not state.holds_answer(messages):
             raise DamagedError(folder / MESSAGES, "the answer is missing")
+        if state is not None and any(turn.answer >= len(messages) for turn in state.earlier_turns or ()):
+            raise DamagedError(folder / MESSAGES, "the answer to an earlier turn is missing")
         return cls(messages, state, outcome)
 
     def write(self, folder: Path) -> None:

@@ -19,6 +19,7 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.files import Study
 from emoprobe.config.science.dataset import Dataset
 from emoprobe.config.section import is_local
+from emoprobe.conversations.kinds import RuleError, check_rules
 from emoprobe.conversations.sources import DataError, check_source, files, kind_of, reasoning_gym
 from emoprobe.conversations.sources.data_source import is_here
 from emoprobe.conversations.variants import (
@@ -50,6 +51,7 @@ def check_config(config: Config, cache: Path | None = None, converted: Path = MO
     found = [
         *_data(config.dataset, config.experiment.seed, cache),
         *_variants(config),
+        *_conversation(config),
         *check_model(config, cache, converted),
         *_features(config, converted),
         *_endpoints(config),
@@ -109,6 +111,13 @@ def _task_rows(dataset: Dataset, seed: int) -> list[str]:
     """The rows of a task, of which a long draw brings no other kinds."""
     first = dataset.model_copy(update={"samples": min(dataset.samples, MOST_ROWS)})
     return row_problems(first.model_dump(mode="json"), seed)
+
+
+def _conversation(config: Config) -> Iterator[str]:
+    try:
+        check_rules(config)
+    except RuleError as error:
+        yield str(error)
 
 
 def _variants(config: Config) -> Iterator[str]:

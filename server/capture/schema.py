@@ -253,7 +253,9 @@ class Ndif(BaseModel):
     messages: list[ChatMessage] | None = Field(None, max_length=MAX_MESSAGES)
     message_spans: PartSpans | None = None
     token_spans: dict[Literal["system", "prefix", "question", "thought"], tuple[TokenId, TokenId] | None] | None = None
-    turns: dict[Annotated[int, Field(ge=1)], tuple[TokenId, TokenId] | None] | None = Field(None, max_length=MAX_MESSAGES)
+    turns: dict[Annotated[int, Field(ge=1)], tuple[TokenId, TokenId] | None] | None = Field(
+        None, max_length=MAX_MESSAGES
+    )
     chat_template_kwargs: dict[str, Any] | None = None
     date: datetime.date | None = None
     prompt_tokens: int | None = Field(None, ge=1)

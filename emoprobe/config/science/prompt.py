@@ -133,8 +133,8 @@ class Variant(Section):
     placement: Placement = Field("user_prefix", description="Where the text is added.")
     turn: Annotated[Literal["first", "last", "all"] | Annotated[int, Field(ge=1)], Added] = Field(
         "first",
-        description="Turn of the user that the text is added to: `first` (the question), `last`, `all`, or a number from "
-        "1 on; further turns are those of `conversation`.",
+        description="Turn of the user that the text is added to: `first` (the question), `last`, `all`, or a number, 1 "
+        "for the question; further turns are those of `conversation`.",
     )
     transform: str | None = Field(
         None, description="`module:function` instead of a text: takes and returns a list of messages."

@@ -31,6 +31,8 @@ TRAJECTORIES = Table(
             "Strict: whether an answer that is marked as final, or is the whole completion, equals the gold answer, in "
             "a finished completion and not within an unfinished thought.",
         ),
+        "turns": Column("Int64", "Answers in the conversation; the columns of the answer are of the last one."),
+        "correct_first": Column("boolean", "Strict grade of the first answer, which `correct` is of the last one."),
         "lenient": Column("boolean", "Whether the extracted answer equals the gold answer, however it was found."),
         "extraction": Column(
             "string",

@@ -15,6 +15,7 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.config.science.formats import LABELS, reformatted
 from emoprobe.config.science.prompt import Prompt
+from emoprobe.conversations.functions import load_function
 from emoprobe.conversations.requests import chat_request, message_spans
 from emoprobe.conversations.samples import captured_pairs, experiment_pairs, known_pairs
 from emoprobe.conversations.variants import (

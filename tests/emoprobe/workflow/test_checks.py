@@ -18,9 +18,9 @@ from safetensors.numpy import save_file
 
 from emoprobe.config.files import parse_config
 from emoprobe.config.science.dataset import Dataset
+from emoprobe.conversations.functions import load_function
 from emoprobe.conversations.samples import draw
 from emoprobe.conversations.sources import check_source
-from emoprobe.conversations.functions import load_function
 from emoprobe.workflow import checks, heavy_checks, model_checks
 from emoprobe.workflow.checks import check_config
 from tests import byte_tokenizer
