@@ -56,8 +56,8 @@ class Capture(Section):
     positions: Literal["all"] | list[int | str] = Field(
         ["last_prompt", "prefix_mean", "response_first", "response_mean", "response_last"],
         description="`all` token positions, or a list of named positions and token indices. `thinking_mean` and "
-        "`thinking_last` are for models that think. `turn2.response_mean` and the like belong to the answer to turn 2 of "
-        "the user in a scripted conversation; names without a turn belong to the last answer.",
+        "`thinking_last` are for models that think. `turn2.response_mean` and the like belong to the answer to turn 2 "
+        "of a scripted conversation; names without a turn belong to the last answer.",
     )
     dtype: Dtype | Auto = Field(
         "auto",
