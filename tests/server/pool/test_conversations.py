@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from emoprobe.analysis.trajectory_table import trajectory_table
 from emoprobe.config.files import parse_config
@@ -14,6 +18,8 @@ from emoprobe.explorer.conversations import read_conversation
 from emoprobe.results.layout import Layout
 from emoprobe.results.trajectory import Sample, Trajectory
 from emoprobe.results.verification import check_trajectory
+from tests.emoprobe.workflow.stage_outputs import Scene
+from tests.nnsight_server import NNsightServer
 from tests.server.pool.house import House, trajectory
 from tests.server.pool.test_jobs import FAST, REFUSAL, SAMPLES, ask_all, bytes_of
 
@@ -160,6 +166,28 @@ def test_a_conversation_that_generates_and_captures_is_captured_after_its_last_t
     state = trajectory(layout, *PAIR).state
     assert state is not None
     assert capture["prompt"] == state.token_ids
+
+
+def test_positions_of_turns_are_means_over_their_tokens(
+    tiny: Callable[[str], Path], nnsight_server: Callable[[str], NNsightServer]
+) -> None:
+    server, model = nnsight_server("llama"), tiny("llama")
+    where = {"layers": [1], "hook_points": ["resid_post"], "dtype": "float32"}
+    names = ["turn1.response_mean", "turn2.last_prompt", "turn3.response_mean", "response_mean"]
+    found = {}
+    for name, positions in (("named", names), ("every", "all")):
+        sections = {"conversation": SCRIPT, "steering": {}, "capture": {**where, "positions": positions}}
+        scene = Scene.make(model, server.url, server.root, **{**sections, "experiment": {"name": f"turns-{name}"}})
+        state = scene.answer("control", "q_0001")
+        folder = scene.experiment.layout.activations("control", "q_0001")
+        values = load_file(folder / "activations.safetensors")["resid_post"]
+        found[name] = values, json.loads((folder / "metadata.json").read_text()), state.token_ids
+    (values, metadata, ids), (tokens, _, others) = found["named"], found["every"]
+    assert ids == others
+    spans = {int(number): slice(*span) for number, span in metadata["spans"]["turns"].items()}
+    assert spans.keys() == {1, 2, 3}
+    expected = [tokens[:, spans[1]].mean(1), tokens[:, spans[2].start - 1]] + [tokens[:, spans[3]].mean(1)] * 2
+    np.testing.assert_allclose(values, np.stack(expected, 1), rtol=1e-4, atol=1e-5)
 
 
 def test_the_explorer_shows_every_message_and_marks_the_text_in_its_turn(house: House) -> None:
