@@ -16,6 +16,10 @@ PRIMARY_MEASURE = "correct"
 MEASURES = (PRIMARY_MEASURE, "lenient", "untruncated")
 # Column of each other grader → the prefix of its families, each of which is corrected alone.
 OUTCOMES = {grader.column: f"{grader.name}_" for grader in GRADERS.values() if grader.column != PRIMARY_MEASURE}
+# The last grade on questions that were answered right at first, before a tone came in (`survival_of`).
+SURVIVAL = "survived"
+# Columns with families of their own → the prefix of these.
+PREFIXES = {**OUTCOMES, SURVIVAL: "survival_"}
 # The contrast of every experiment that has both, where `analysis.contrasts` names none.
 DEFAULT_CONTRASTS: PlannedSides = [["negative", "positive"]]
 PlannedSides = Sequence[Sequence[str | Sequence[str]]]
@@ -48,10 +52,11 @@ class Contrast:
     def family(self, measure: str) -> str:
         """The family that a test of this contrast is corrected in.
 
-        Of accuracies the strict one alone is more than secondary; each other grader has families of its own.
+        Of accuracies the strict one alone is more than secondary; each other grader, and survival, has families of its
+        own.
         """
-        if measure in OUTCOMES:
-            return OUTCOMES[measure] + self.kind
+        if measure in PREFIXES:
+            return PREFIXES[measure] + self.kind
         return self.kind if measure == PRIMARY_MEASURE else "secondary"
 
     def __str__(self) -> str:

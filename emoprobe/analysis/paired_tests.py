@@ -14,7 +14,9 @@ from emoprobe.analysis.contrasts import (
     MEASURES,
     OUTCOMES,
     PLANNED,
+    PREFIXES,
     PRIMARY_MEASURE,
+    SURVIVAL,
     Contrast,
     PlannedSides,
     contrasts_of,
@@ -25,7 +27,8 @@ from emoprobe.analysis.questions import Questions, Units
 from emoprobe.analysis.statistics import CONFIDENCE, LEVEL, holm
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.graders import LogprobGrader, name_of
-from emoprobe.config.section import CONTROL
+from emoprobe.config.section import CONTROL, is_format
+from emoprobe.conversations.variants import turns_of
 from emoprobe.graders.registry import GRADERS
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.statement import Verdict
@@ -53,7 +56,7 @@ def paired_tests(
         contrasts: `analysis.contrasts`.
         weight: share of the level that belongs to this number of questions (`looks.weight_of`); None: it was not
             registered, so that nothing is tested.
-        outcomes: columns of other graders that are tested, each with its margin of equivalence; None as a margin:
+        outcomes: further columns that are tested, each with its margin of equivalence; None as a margin:
             equivalence is not tested.
     """
     questions = Questions(table)
@@ -66,7 +69,12 @@ def paired_tests(
     ]
     for measure, own_margin in (outcomes or {}).items():
         own_margin = float("nan") if own_margin is None else own_margin
-        rows += [_row(questions, contrast, measure, own_margin, weight) for contrast in compared]
+        asked = _right_first(table) if measure == SURVIVAL else questions
+        rows += [
+            _row(asked, contrast, measure, own_margin, weight)
+            for contrast in compared
+            if {*contrast.variants, *contrast.references} <= set(asked.names)
+        ]
     tests = pd.DataFrame(rows)
     if rows:
         for p in ("p", "p_equivalent"):
@@ -78,6 +86,12 @@ def paired_tests(
     return frame(TABLES["paired_tests"], tests.to_dict(orient="records"))  # type: ignore[arg-type]
 
 
+def _right_first(table: pd.DataFrame) -> Questions:
+    """The questions whose first answer is right, so that texts without any of them do not count as texts."""
+    right = table.loc[table["correct_first"].fillna(False).astype(bool), "sample_id"]
+    return Questions(table[table["sample_id"].isin(right)].reset_index(drop=True))
+
+
 def outcomes_of(config: Config) -> dict[str, float | None]:
     """Return the numbers that graders give, in the order of the graders, each with its margin of equivalence."""
     graders = [(GRADERS[name_of(entry)], entry) for entry in config.graders]
@@ -86,6 +100,25 @@ def outcomes_of(config: Config) -> dict[str, float | None]:
         for grader, entry in graders
         if grader.value == "number"
     }
+
+
+def survival_of(config: Config) -> dict[str, float | None]:
+    """Return `SURVIVAL` with its margin where it is tested: where no variant changes the first answer.
+
+    Which questions are answered right at first is then decided before a tone comes in. Where a variant changes the
+    first turn it selects these questions as well, so that nothing follows from what becomes of them.
+    """
+    if config.conversation.kind == "single":
+        return {}
+    changed = any(_changes_first_turn(config, name) for name in config.variants if not is_format(name))
+    return {} if changed else {SURVIVAL: config.analysis.margin}
+
+
+def _changes_first_turn(config: Config, name: str) -> bool:
+    variant = config.variants[name]
+    adds = bool(variant.paraphrases) or variant.scramble is not None
+    rewrites = variant.transform is not None or variant.template is not None or variant.prefill is not None
+    return rewrites or (adds and 1 in turns_of(config, name))
 
 
 def corrected(tests: pd.DataFrame, p: str) -> pd.Series:
@@ -179,7 +212,7 @@ def compare(
     Args:
         questions: the trajectories.
         contrast: the sides.
-        measure: one of `MEASURES` or `OUTCOMES`; of `untruncated` what is missing stays so, as the outcome selects the
+        measure: one of `MEASURES` or `PREFIXES`; of `untruncated` what is missing stays so, as the outcome selects the
             questions.
         margin: of equivalence.
         confidence: of the interval.
@@ -244,7 +277,7 @@ def _row(questions: Questions, contrast: Contrast, measure: str, margin: float, 
         "reference_texts": min(map(questions.count, contrast.references)),
         "groups": groups,
         "n": n,
-        "missing": int(questions.missing(measure if measure in OUTCOMES else PRIMARY_MEASURE)[places].sum()),
+        "missing": int(questions.missing(measure if measure in PREFIXES else PRIMARY_MEASURE)[places].sum()),
         **({} if measure in OUTCOMES else _solved(ours, theirs)),
         "difference": float(estimate.value),
         "low": low,

@@ -11,6 +11,7 @@ import pandas as pd
 
 from emoprobe.analysis.contrasts import MEASURES, PLANNED, PRIMARY_MEASURE, Contrast, contrasts_of, references_of
 from emoprobe.analysis.looks import looks_of
+from emoprobe.analysis.paired_tests import survival_of
 from emoprobe.analysis.power import ACCURACY, TEXT_DEVIATIONS, PowerDesign, Simulation, text_limit
 from emoprobe.analysis.probes.probe_design import probe_plan
 from emoprobe.analysis.questions import TONE_TEXTS, Questions
@@ -122,7 +123,7 @@ def _fixed(config: Config) -> dict[str, Any]:
         "estimators": [_estimator(config, name) for name in names],
         "looks": looks_of(config),
         "graders": config.grader_names if outcomes else None,
-        "outcomes": outcomes or None,
+        "outcomes": {**outcomes, **{measure: {} for measure in survival_of(config)}} or None,
     }
 
 

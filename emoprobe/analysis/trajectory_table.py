@@ -184,13 +184,14 @@ def _turns(
     """The columns of the turns: how many were answered, and the grade of the first answer."""
     if trajectory.state is None:
         return {}
-    earlier = state.earlier_turns or []
+    earlier, last = state.earlier_turns or [], correct
     if earlier:
         first, recorded = trajectory.completion_of(earlier[0]), earlier[0].correct
         finished = earlier[0].finish_reason != "length"
         answer = registry.Answer(first, gold, finished=finished, choices=choices, recorded=recorded)
         correct = registry.number.grade(answer)["correct"]
-    return {"turns": 1 + len(earlier), "correct_first": correct}
+    survived = {"survived": last} if correct else {}
+    return {"turns": 1 + len(earlier), "correct_first": correct, **survived}
 
 
 def _log_p_gold(folder: Path, config: Config | None) -> float | None:

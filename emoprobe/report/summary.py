@@ -12,7 +12,7 @@ from emoprobe.analysis.contrasts import PRIMARY_MEASURE
 from emoprobe.analysis.limits import data_limits
 from emoprobe.analysis.looks import is_last, registered_looks
 from emoprobe.analysis.origin_limits import folder_limits, hardware_limits, model_settings, prompt_limits
-from emoprobe.analysis.paired_tests import outcomes_of
+from emoprobe.analysis.paired_tests import outcomes_of, survival_of
 from emoprobe.analysis.preregistration import deviations
 from emoprobe.config.experiment import Config
 from emoprobe.graders.registry import GRADERS
@@ -94,8 +94,10 @@ def statements(
         code: as of `report`.
     """
     trajectories, tests = tables["trajectories"], tables["paired_tests"]
-    margins = {PRIMARY_MEASURE: config.analysis.margin, **outcomes_of(config)}
+    survival = survival_of(config)
+    margins = {PRIMARY_MEASURE: config.analysis.margin, **outcomes_of(config), **survival}
     measures = [column for name in config.grader_names if (column := GRADERS[name].column) in margins]
+    measures += survival
     first, secondary = (
         [
             statement

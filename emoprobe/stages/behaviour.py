@@ -5,7 +5,7 @@ from __future__ import annotations
 from emoprobe.analysis import behaviour
 from emoprobe.analysis.format_noise import format_noise
 from emoprobe.analysis.looks import registered_looks, weight_of
-from emoprobe.analysis.paired_tests import outcomes_of, paired_tests
+from emoprobe.analysis.paired_tests import outcomes_of, paired_tests, survival_of
 from emoprobe.config.experiment import Config
 from emoprobe.results.layout import Layout
 from emoprobe.results.preregistration import Preregistration
@@ -21,7 +21,8 @@ def analyze_behaviour(config: Config, layout: Layout) -> None:
         contrasts = []  # a plan of version 0.2 has none
     weight = weight_of(registered_looks(config, plan), table["sample_id"].nunique())
     write_table(layout, "accuracy", behaviour.accuracy(table))
-    write_table(layout, "paired_tests", paired_tests(table, margin, references, contrasts, weight, outcomes_of(config)))
+    outcomes = outcomes_of(config) | survival_of(config)
+    write_table(layout, "paired_tests", paired_tests(table, margin, references, contrasts, weight, outcomes))
     write_table(layout, "characteristics", behaviour.characteristics(table, references, weight))
     write_table(layout, "consistency", behaviour.consistency(table))
     write_table(layout, "format_noise", format_noise(table, references, weight))

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from emoprobe.analysis.conclusion import plain_rows
-from emoprobe.analysis.contrasts import OUTCOMES, PRIMARY_MEASURE
+from emoprobe.analysis.contrasts import OUTCOMES, PREFIXES, PRIMARY_MEASURE, SURVIVAL
 from emoprobe.analysis.paired_tests import ContrastReason, Scope, Wording, conclude_contrast
 from emoprobe.config.section import CONTROL
 from emoprobe.graders.registry import GRADERS
@@ -18,6 +18,7 @@ from emoprobe.report.statements import points, stated
 from emoprobe.results.statement import Statement
 
 TITLES = {grader.column: grader.title for grader in GRADERS.values()}
+TITLES[SURVIVAL] = "the share of right first answers that survive"
 
 
 def comparisons(
@@ -31,7 +32,7 @@ def comparisons(
         measure: column of the outcome; strict accuracy by default.
         families: kinds of contrasts, such as `planned`; none: all.
     """
-    prefix = OUTCOMES.get(measure, "")
+    prefix = PREFIXES.get(measure, "")
     chosen = tests["measure"] == measure
     if families:
         chosen &= tests["family"].isin([prefix + family for family in families])
@@ -44,8 +45,8 @@ def subject(measure: str, variant: str, reference: str) -> str:
 
 
 def _comparison(row: dict[str, Any], margin: float) -> Statement:
-    outcome, prefix = TITLES[row["measure"]], OUTCOMES.get(row["measure"], "")
-    unit = "points of probability" if prefix else "points"
+    outcome, prefix = TITLES[row["measure"]], PREFIXES.get(row["measure"], "")
+    unit = "points of probability" if row["measure"] in OUTCOMES else "points"
     conclusion = conclude_contrast(row, margin)
     variant = _name(row["variant"], row["texts"], row["scope"])
     reference = _name(row["reference"], row["reference_texts"], row["scope"])
