@@ -16,7 +16,6 @@ import pandas as pd
 
 from emoprobe.analysis.contrasts import SURVIVAL
 from emoprobe.analysis.paired_tests import paired_tests
-from emoprobe.report.statements.behaviour import comparisons
 from tests.calibration.allowance import least, most
 from tests.calibration.rows import Row
 from tests.calibration.trajectories import Scene, simulate
@@ -84,15 +83,15 @@ def table_of(world: World, generator: np.random.Generator) -> pd.DataFrame:
 
 
 def rows(name: str, runs: int, seed: int) -> Iterator[Row]:
-    """How often a sentence of a family is false in a world or, where a loss is planted, tells it."""
+    """How often a verdict of a family is false in a world or, where a loss is planted, tells it."""
     world = (WORLDS | PLANTED)[name]
     generator = np.random.default_rng(seed)
     said: Counter[tuple[str, str]] = Counter()
     for _ in range(runs):
         tests = paired_tests(table_of(world, generator), MARGIN, outcomes={SURVIVAL: MARGIN})
-        for family in ("primary", "planned"):
-            verdicts = {str(each.verdict) for each in comparisons(tests, MARGIN, SURVIVAL, family)}
-            said.update({(family, verdict.removesuffix("_here")) for verdict in verdicts})
+        survival = tests[tests["measure"] == SURVIVAL]
+        verdicts = zip(survival["family"], survival["verdict"], strict=True)
+        said.update({(family.removeprefix("survival_"), verdict.removesuffix("_here")) for family, verdict in verdicts})
     if name in PLANTED:
         yield Row("told", "survival different", name, runs, said["primary", "different"] / runs, least(runs))
         return
