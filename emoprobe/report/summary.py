@@ -11,7 +11,13 @@ import pandas as pd
 from emoprobe.analysis.contrasts import PRIMARY_MEASURE
 from emoprobe.analysis.limits import data_limits
 from emoprobe.analysis.looks import is_last, registered_looks
-from emoprobe.analysis.origin_limits import folder_limits, hardware_limits, model_settings, prompt_limits
+from emoprobe.analysis.origin_limits import (
+    first_answer_limits,
+    folder_limits,
+    hardware_limits,
+    model_settings,
+    prompt_limits,
+)
 from emoprobe.analysis.paired_tests import outcomes_of, survival_of
 from emoprobe.analysis.preregistration import deviations
 from emoprobe.config.experiment import Config
@@ -132,6 +138,7 @@ def statements(
             tables.get("format_noise"),
         ),
         *hardware_limits(trajectories, config, model_settings(layout)),
+        *first_answer_limits(trajectories, config),
         *prompt_limits(RunMetadata.of(layout).prompt, trajectories),
         *folder_limits(layout, config, trajectories),
     ]

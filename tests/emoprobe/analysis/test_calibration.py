@@ -5,6 +5,7 @@ Seeds are fixed, and what is allowed is the exact binomial limit of so few runs,
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from emoprobe.analysis.behaviour import accuracy, consistency
 from emoprobe.analysis.limits import LimitKind, data_limits
+from emoprobe.analysis.origin_limits import first_answer_limits
 from emoprobe.analysis.paired_tests import paired_tests, survival_of
 from emoprobe.analysis.power import PowerDesign, Simulation, centre_of, marginal
 from emoprobe.analysis.questions import Questions
@@ -140,6 +142,11 @@ def test_survival_is_tested_where_no_variant_changes_the_first_answer(variants: 
     script = {"kind": "scripted", "turns": [{"text": "Again."}]}
     config = parse_config({"variants": {"control": {}, **variants}, "conversation": script})
     assert survival_of(config) == ({"survived": config.analysis.margin} if tested else {})
+    world = replace(survival.WORLDS["one text, n = 24"], unlike=0.5)
+    found = first_answer_limits(survival.table_of(world, np.random.default_rng(1)), config)
+    assert [note.text[:24] for note in notes(found)] == (["The first answer to 21 o"] if tested else [])
+    same = survival.table_of(replace(world, unlike=0.0), np.random.default_rng(1))
+    assert first_answer_limits(same, config) == []
     assert survival_of(parse_config({})) == {}
 
 
