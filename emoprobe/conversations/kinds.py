@@ -1,13 +1,13 @@
 """Kinds of conversation: how one goes on after an answer.
 
 A kind is a function from a conversation so far to its next turn, or None where it is over. `conversation.kind` names
-one; a new kind is a function with the decorator `kind`, and a word in `emoprobe.config.science.conversation.Kind`.
+one; a new kind is a function, an entry of `KINDS`, and a word in `emoprobe.config.science.conversation.Kind`.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from emoprobe.config.experiment import Config
@@ -49,26 +49,15 @@ class NextTurn:
     messages: list[Message]
 
 
-Kind = Callable[[Progress], NextTurn | None]
-KINDS: dict[str, Kind] = {}
-
-
 class RuleError(VariantError):
     """A rule of a turn that cannot be imported or raised; the message names the key and the function."""
 
 
-def kind(function: Kind) -> Kind:
-    """Register a function as the kind of conversation of its name."""
-    KINDS[function.__name__] = function
-    return function
-
-
-@kind
-def single(progress: Progress) -> None:
+def single(_progress: Progress) -> NextTurn | None:
     """End after the first answer."""
+    return None
 
 
-@kind
 def scripted(progress: Progress) -> NextTurn | None:
     """Go on with the next turn of `conversation.turns` whose rule holds."""
     turns = progress.config.conversation.turns
@@ -78,6 +67,9 @@ def scripted(progress: Progress) -> NextTurn | None:
             begun = [] if turn.prefill is None else [{"role": "assistant", "content": turn.prefill}]
             return NextTurn(number, [*progress.messages, {"role": "user", "content": text}, *begun])
     return None
+
+
+KINDS: Mapping[str, Callable[[Progress], NextTurn | None]] = {each.__name__: each for each in (single, scripted)}
 
 
 def next_turn(progress: Progress) -> NextTurn | None:

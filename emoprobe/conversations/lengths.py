@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from emoprobe.config.experiment import Config
 from emoprobe.conversations.kinds import longest_conversation
 from emoprobe.conversations.rendering import Renderer
-from emoprobe.conversations.requests import chat_request, rendered_prompt
+from emoprobe.conversations.requests import rendered_prompt
 from emoprobe.models.resolved import LEAST_LENGTH
 from emoprobe.results.trajectory import Sample
 
@@ -34,7 +34,7 @@ def needed_length(config: Config, renderer: Renderer, samples: Iterable[Sample],
             for ask in range(settings.asks):
                 draw = ask * config.generation.draws + 1
                 turn = longest_conversation(config, variant, sample.question, sample.index, draw)
-                request = chat_request(config, "", variant, sample, draw) | {"messages": turn.messages}
+                request = {"messages": turn.messages, "chat_template_kwargs": config.generation.chat_template}
                 longest = max(longest, len(rendered_prompt(config, renderer, request).token_ids))
     length = max(LEAST_LENGTH, 1 << (longest + completion_room(config) - 1).bit_length())
     return min(length, context or length)
