@@ -13,7 +13,7 @@ import pandas as pd
 
 from emoprobe.analysis.contrasts import references_of
 from emoprobe.analysis.estimates import Estimates, Floats, difference, mean, whichever
-from emoprobe.analysis.outcomes import Outcome, column_and_category
+from emoprobe.analysis.outcomes import SURVIVAL, Outcome, column_and_category
 from emoprobe.analysis.paired_tests import Scope
 from emoprobe.analysis.questions import Questions, Units
 from emoprobe.analysis.statistics import holm, kappa
@@ -75,6 +75,7 @@ def accuracy(table: pd.DataFrame) -> pd.DataFrame:
 def outcome_means(table: pd.DataFrame, outcomes: Sequence[Outcome]) -> pd.DataFrame:
     """Mean of each outcome in each variant: the share of true values or of a category, or the mean number."""
     questions = Questions(table)
+    valences = dict(zip(table["variant"].astype(str), table["valence"], strict=True))
     rows = []
     for outcome in outcomes:
         for measure in outcome.measures:
@@ -82,13 +83,15 @@ def outcome_means(table: pd.DataFrame, outcomes: Sequence[Outcome]) -> pd.DataFr
                 share = outcome.value != "number"
                 estimate = _mean_of(questions, measure, name, share)
                 answers = table[table["variant"] == name]
+                if outcome.column == SURVIVAL:  # of a wrong answer nothing can survive
+                    answers = answers[answers["correct_first"].fillna(True)]
                 rows.append(
                     {
                         "outcome": outcome.label,
                         "value": outcome.value,
                         "category": column_and_category(measure)[1],
                         "variant": name,
-                        "valence": answers["valence"].iloc[0],
+                        "valence": valences[name],
                         "n": int(answers[outcome.column].notna().sum()),
                         "missing": int(answers[outcome.column].isna().sum()),
                         "mean": float(estimate.value),

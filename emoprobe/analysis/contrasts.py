@@ -43,7 +43,8 @@ class Contrast:
     def family(self, measure: str) -> str:
         """The family that a test of this contrast is corrected in.
 
-        Of accuracies the strict one alone is more than secondary; each other grader has families of its own.
+        Of accuracies the strict one alone is more than secondary; each other grader, and survival, has families of its
+        own.
         """
         if prefix := family_prefix(measure):
             return prefix + self.kind

@@ -66,6 +66,7 @@ class LimitKind(Enum):
     BATCH_INVARIANCE_OFF = auto()  # counts, why
     GENERATED_BY_CAPTURE_SERVER = auto()  # what, counts
     UNKNOWN_ORIGIN = auto()  # missing
+    FIRST_ANSWERS_DIFFER = auto()  # count, questions
     LEFTOVERS = auto()  # count
     UNREADABLE_ACTIVATIONS = auto()  # error
     NO_CONFIG = auto()

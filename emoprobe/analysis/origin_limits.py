@@ -12,8 +12,10 @@ from typing import Any
 import pandas as pd
 
 from emoprobe.analysis.limits import Limit, LimitKind
+from emoprobe.analysis.outcomes import survival_of
 from emoprobe.analysis.trajectory_table import find_pairs
 from emoprobe.config.experiment import Config
+from emoprobe.config.section import is_format
 from emoprobe.models.hardware import capability_of, models_without_batch_invariance
 from emoprobe.models.settings import read_settings, why_not_batch_invariant
 from emoprobe.results.activation_folder import ActivationFolder
@@ -48,6 +50,16 @@ def hardware_limits(
         numbers = {"what": what, "counts": gpus}
         limits.append(Limit(LimitKind.GENERATED_BY_CAPTURE_SERVER, float(sum(gpus.values())), numbers))
     return limits
+
+
+def first_answer_limits(trajectories: pd.DataFrame, config: Config) -> list[Limit]:
+    """Return the limit of first answers that differ between variants, where no variant changes the first turn."""
+    if not survival_of(config) or "correct_first" not in trajectories:
+        return []
+    known = trajectories[~trajectories["variant"].map(is_format)].dropna(subset="correct_first")
+    counts = known.groupby(["sample_id", "draw"])["correct_first"].nunique().groupby("sample_id").max()
+    numbers = {"count": int((counts > 1).sum()), "questions": len(counts)}
+    return [Limit(LimitKind.FIRST_ANSWERS_DIFFER, float(numbers["count"]), numbers)] if numbers["count"] else []
 
 
 def _batch_limits(gpus: dict[str, int], config: Config | None, settings: dict[str, Any]) -> list[Limit]:

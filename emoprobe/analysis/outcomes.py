@@ -8,12 +8,17 @@ import pandas as pd
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.graders import LogprobGrader, OutcomeGrader, Value, label_of
+from emoprobe.config.section import is_format
+from emoprobe.conversations.variants import turns_of
 from emoprobe.graders.registry import OUTCOME, column_of
 
 # The grade of the planned and primary families; the other measures of accuracy are secondary.
 PRIMARY_MEASURE = "correct"
 MEASURES = (PRIMARY_MEASURE, "lenient", "untruncated")
 P_GOLD = "p_gold"
+# The last grade on questions that were answered right at first, before a tone came in (`survival_of`).
+SURVIVAL = "survived"
+_FAMILIES = {P_GOLD: "logprob", SURVIVAL: "survival"}
 OF = "="  # between the column of an outcome and one of its categories, in the name of a measure
 
 
@@ -58,7 +63,26 @@ def outcomes_of(config: Config) -> list[Outcome]:
             found.append(Outcome("logprob", P_GOLD, "number", entry.margin, limits=PROBABILITY.limits))
         else:
             found.append(Outcome(label_of(entry), PRIMARY_MEASURE, "binary", config.analysis.margin))
-    return found
+    return [*found, *survival_of(config)]
+
+
+def survival_of(config: Config) -> list[Outcome]:
+    """Return the outcome `SURVIVAL` where it is tested: where no variant changes the first answer.
+
+    Which questions are answered right at first is then decided before a tone comes in. Where a variant changes the
+    first turn it selects these questions as well, so that nothing follows from what becomes of them.
+    """
+    if config.conversation.kind == "single" or not config.grades_answers:
+        return []
+    changed = any(_changes_first_turn(config, name) for name in config.variants if not is_format(name))
+    return [] if changed else [Outcome("survival", SURVIVAL, "binary", config.analysis.margin)]
+
+
+def _changes_first_turn(config: Config, name: str) -> bool:
+    variant = config.variants[name]
+    adds = bool(variant.paraphrases) or variant.scramble is not None
+    rewrites = variant.transform is not None or variant.template is not None or variant.prefill is not None
+    return rewrites or (adds and 1 in turns_of(config, name))
 
 
 def column_and_category(measure: str) -> tuple[str, str | None]:
@@ -72,7 +96,7 @@ def family_prefix(measure: str) -> str:
     if measure in MEASURES:
         return ""
     column, _ = column_and_category(measure)
-    return f"{'logprob' if column == P_GOLD else column.removeprefix(OUTCOME)}_"
+    return f"{_FAMILIES.get(column) or column.removeprefix(OUTCOME)}_"
 
 
 def title_of(measure: str, value: str) -> str:
@@ -84,6 +108,8 @@ def title_of(measure: str, value: str) -> str:
     """
     if measure == PRIMARY_MEASURE:
         return "strict accuracy"
+    if measure == SURVIVAL:
+        return "the share of right first answers that survive"
     column, category = column_and_category(measure)
     if column == P_GOLD:
         return "p(gold)"

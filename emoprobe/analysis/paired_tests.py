@@ -19,7 +19,7 @@ from emoprobe.analysis.contrasts import (
     references_of,
 )
 from emoprobe.analysis.estimates import MIN_QUESTIONS, Estimates, Floats, difference, whichever
-from emoprobe.analysis.outcomes import ACCURACY, MEASURES, P_GOLD, PRIMARY_MEASURE, Outcome
+from emoprobe.analysis.outcomes import ACCURACY, MEASURES, P_GOLD, PRIMARY_MEASURE, SURVIVAL, Outcome
 from emoprobe.analysis.questions import Questions, Units
 from emoprobe.analysis.statistics import CONFIDENCE, LEVEL, holm
 from emoprobe.config.section import CONTROL
@@ -63,12 +63,16 @@ def paired_tests(
         if graded is not None
         for measure in (MEASURES if contrast.kind != PLANNED else (PRIMARY_MEASURE,))
     ]
-    rows += [
-        _row(questions, contrast, outcome, measure, weight)
-        for outcome in outcomes
-        for contrast in (compared if outcome.column != PRIMARY_MEASURE else ())
-        for measure in outcome.measures
-    ]
+    for outcome in outcomes:
+        if outcome.column == PRIMARY_MEASURE:
+            continue
+        asked = _right_first(table) if outcome.column == SURVIVAL else questions
+        rows += [
+            _row(asked, contrast, outcome, measure, weight)
+            for contrast in compared
+            for measure in outcome.measures
+            if {*contrast.variants, *contrast.references} <= set(asked.names)
+        ]
     tests = pd.DataFrame(rows)
     if rows:
         for p in ("p", "p_equivalent"):
@@ -78,6 +82,12 @@ def paired_tests(
             for values in zip(tests["p_holm"], tests["p_equivalent_holm"], tests["scope"], tests["tested"], strict=True)
         ]
     return frame(TABLES["paired_tests"], tests.to_dict(orient="records"))  # type: ignore[arg-type]
+
+
+def _right_first(table: pd.DataFrame) -> Questions:
+    """The questions whose first answer is right, so that texts without any of them do not count as texts."""
+    right = table.loc[table["correct_first"].fillna(False).astype(bool), "sample_id"]
+    return Questions(table[table["sample_id"].isin(right)].reset_index(drop=True))
 
 
 def corrected(tests: pd.DataFrame, p: str) -> pd.Series:

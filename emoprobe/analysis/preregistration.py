@@ -20,7 +20,8 @@ from emoprobe.analysis.steering.preregistration import planned_tests
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.graders import LogprobGrader, OutcomeGrader, label_of
 from emoprobe.config.section import CONTROL
-from emoprobe.conversations.variants import source_sha256, variant_texts
+from emoprobe.conversations.variants import variant_texts
+from emoprobe.functions import source_sha256
 from emoprobe.results.preregistration import PlannedContrast, PlannedEstimator, PowerRow, Preregistration, TokenMatch
 from emoprobe.results.record import content_sha256
 
@@ -201,7 +202,7 @@ def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 def _estimator(config: Config, name: str) -> PlannedEstimator:
     texts = _texts(config, name)
-    adds = config.variants[name].transform or variant_texts(config, name)
+    adds = config.variants[name].transform or config.variants[name].prefill or variant_texts(config, name)
     return PlannedEstimator(
         variant=name,
         unit="texts" if texts > 1 else "this text" if adds else "no text",

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from emoprobe.analysis.estimates import Floats, Labels
-from emoprobe.analysis.outcomes import column_and_category
+from emoprobe.analysis.outcomes import PRIMARY_MEASURE, SURVIVAL, column_and_category
 from emoprobe.analysis.statistics import LEVEL
 from emoprobe.config.section import CONTROL
 
@@ -196,7 +196,8 @@ class Questions:
     def missing(self, measure: str, asks: int = 1) -> Floats:
         """Shape (variants, questions × asks): how many draws have no value, absent or unanswered, and others have one.
 
-        A question without a value in any variant, such as one without a gold answer, misses none.
+        A question without a value in any variant, such as one without a gold answer, misses none. An answer that was
+        wrong at first misses no survival.
         """
         if (measure, asks) not in self._missing:
             self._missing[measure, asks] = self._count_missing(measure, asks)
@@ -204,10 +205,11 @@ class Questions:
 
     def _count_missing(self, measure: str, asks: int) -> Floats:
         column = self._column(measure)
+        known = self._column(PRIMARY_MEASURE) if measure == SURVIVAL else column
         failed = self._by_pair(np.where(self.failures, 1.0, np.nan))[1]
         asked = ((self._by_pair(column)[1] + failed) > 0).any(axis=0)
         planned = np.full(len(self.names), self.draws) if asks > 1 else self.draws * self.asks
-        return np.where(np.repeat(asked, asks), planned[:, None] - self._by_pair(column, asks)[1], 0.0)
+        return np.where(np.repeat(asked, asks), planned[:, None] - self._by_pair(known, asks)[1], 0.0)
 
     @property
     def planned(self) -> int:

@@ -10,6 +10,7 @@ import json
 import re
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -170,9 +171,11 @@ def _answer(
     completion, finish, usage = answer.completion, state.finish_reason, state.usage
     text = grading.visible(completion)
     mood = lexical.tone(text)
+    graded = registry.graded(answer, graders)
     return {
         "completion": completion,
-        **registry.graded(answer, graders),
+        **graded,
+        **_turns(trajectory, answer, correct=graded.get("correct")),
         "efficiency": _efficiency(usage.completion_tokens, state.request.get("max_tokens"), outcome),
         "truncated": None if finish is None else finish == "length",
         "prompt_tokens": usage.prompt_tokens,
@@ -183,6 +186,23 @@ def _answer(
         "polarity": mood.polarity,
         "subjectivity": mood.subjectivity,
     }
+
+
+def _turns(trajectory: Trajectory, answer: registry.Answer, *, correct: bool | None) -> dict[str, Any]:
+    """The columns of the turns: how many were answered, and the grade of the first answer."""
+    if trajectory.state is None:
+        return {}
+    earlier, last = trajectory.state.earlier_turns or [], correct
+    if earlier:
+        first = replace(
+            answer,
+            completion=trajectory.completion_of(earlier[0]),
+            finished=earlier[0].finish_reason != "length",
+            recorded=earlier[0].correct,
+        )
+        correct = registry.number(first, None)["correct"]
+    survived = {"survived": last} if correct else {}
+    return {"turns": 1 + len(earlier), "correct_first": correct, **survived}
 
 
 def _measured(folder: Path, config: Config | None) -> GoldProbability:

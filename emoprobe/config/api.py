@@ -37,11 +37,15 @@ def _tokens_needed(config: Config) -> Iterator[str]:
             yield f"set {section}.enabled: false"
     if config.logprob is not None:
         yield "remove logprob from graders"
+    if config.choice is not None:
+        yield "remove choice from graders"
     generation = config.generation
     if generation.thinking is not None:
         yield "remove generation.thinking (generation.api_request takes what the API knows, such as reasoning_effort)"
     if generation.chat_template:
         yield "remove generation.chat_template"
+    if config.conversation.kind != "single":
+        yield "set conversation.kind: single"
     if config.prompt.date is not None:
         yield "remove prompt.date"
 

@@ -14,7 +14,8 @@ from emoprobe.config.execution.deploy import Deploy
 from emoprobe.config.execution.storage import Storage
 from emoprobe.config.execution.workers import Workers
 from emoprobe.config.science.analysis import Analysis, Probes
-from emoprobe.config.science.capture import Capture
+from emoprobe.config.science.capture import Capture, turn_position
+from emoprobe.config.science.conversation import Conversation
 from emoprobe.config.science.dataset import Dataset
 from emoprobe.config.science.features import Features
 from emoprobe.config.science.formats import reformatted
@@ -49,6 +50,7 @@ class Config(Section):
         default_factory=lambda: {CONTROL: Variant()},
         description="Name → variant. One must be `control`, which the others are compared with.",
     )
+    conversation: Annotated[Conversation, Added] = Conversation()
     generation: Generation = Field(default_factory=Generation)
     graders: Annotated[Graders, Added] = Field(["number"], description="Graders of the answers; the first is primary.")
     workers: Workers = Field(default_factory=Workers)
@@ -173,11 +175,32 @@ class Config(Section):
             raise ValueError("steering.enabled: needs the grader number, as its outcomes are log p(gold) and accuracy")
         if self.prompt.formats:
             raise ValueError("prompt.formats: needs the grader number, as formats are compared by accuracy")
+        for turn in self.conversation.turns:
+            if turn.when in ("after_wrong", "after_right"):
+                raise ValueError(f"conversation.turns: when {turn.when} needs the grader number")
         if "correct" in self.probes.targets:
             if "targets" in self.probes.model_fields_set:
                 raise ValueError("probes.targets: correct needs the grader number, which graders does not contain")
             left = [target for target in self.probes.targets if target != "correct"]
             object.__setattr__(self, "probes", self.probes.model_copy(update={"targets": left}))
+        return self
+
+    @model_validator(mode="after")
+    def _known_turns(self) -> Config:
+        last, kind = self.conversation.last_turn, self.conversation.kind
+        count = f"a {kind} conversation has {last} turn{'s' if last > 1 else ''} of the user"
+        for name, variant in self.variants.items():
+            if isinstance(variant.turn, int) and variant.turn > last:
+                raise ValueError(f"variants.{name}.turn = {variant.turn}: {count}; lower it, or add turns")
+        for position in self.capture.positions if self.capture.positions != "all" else ():
+            named = turn_position(position)
+            if named is not None and (kind == "single" or named[0] > last):
+                raise ValueError(f"capture.positions = {position!r}: {count}; remove the position, or add turns")
+        if self.steering.enabled and kind != "single":
+            raise ValueError(
+                f"steering.enabled = true with conversation.kind {kind}: only single conversations can be steered; "
+                "remove one of the two"
+            )
         return self
 
     @property

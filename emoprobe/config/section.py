@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 from typing import Annotated, Any, ClassVar
 
@@ -122,6 +123,30 @@ def check_name(name: str) -> str:
     if name.lower() in RESERVED_NAMES:
         raise ValueError(f"{name!r} is a folder of the results; choose another name")
     return name
+
+
+def check_function(reference: str) -> str:
+    """Return a reference to a function, `module:function`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    module, colon, function = reference.partition(":")
+    parts = [*module.split("."), *function.split(".")]
+    if not colon or not all(part.isidentifier() and not keyword.iskeyword(part) for part in parts):
+        raise ValueError("must name a function as `module:function`")
+    return reference
+
+
+def check_prefill(prefill: str | None) -> str | None:
+    """Return the beginning of an answer.
+
+    Raises:
+        ValueError: it holds nothing but white space, which chat templates remove.
+    """
+    if prefill is not None and not prefill.strip():
+        raise ValueError("must hold more than white space")
+    return prefill
 
 
 def check_variable(name: str) -> str:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from emoprobe.config.experiment import Config
+from emoprobe.conversations.kinds import longest_conversation
 from emoprobe.conversations.rendering import Renderer
-from emoprobe.conversations.requests import chat_request, rendered_prompt
+from emoprobe.conversations.requests import rendered_prompt
 from emoprobe.models.resolved import LEAST_LENGTH
 from emoprobe.results.trajectory import Sample
 
 
 def needed_length(config: Config, renderer: Renderer, samples: Iterable[Sample], context: int | None) -> int:
-    """Return a length that every prompt of an experiment fits in together with its completion, in tokens.
+    """Return a length that every conversation of an experiment fits in, in tokens: its prompts and completions.
 
     It is a power of two from `LEAST_LENGTH` on, so that experiments share servers, or the model's own length.
 
@@ -31,7 +32,14 @@ def needed_length(config: Config, renderer: Renderer, samples: Iterable[Sample],
     for sample in samples:
         for variant, settings in config.variants.items():
             for ask in range(settings.asks):
-                request = chat_request(config, "", variant, sample, ask * config.generation.draws + 1)
+                draw = ask * config.generation.draws + 1
+                turn = longest_conversation(config, variant, sample.question, sample.index, draw)
+                request = {"messages": turn.messages, "chat_template_kwargs": config.generation.chat_template}
                 longest = max(longest, len(rendered_prompt(config, renderer, request).token_ids))
-    length = max(LEAST_LENGTH, 1 << (longest + config.generation.max_tokens - 1).bit_length())
+    length = max(LEAST_LENGTH, 1 << (longest + completion_room(config) - 1).bit_length())
     return min(length, context or length)
+
+
+def completion_room(config: Config) -> int:
+    """Return the most tokens that all completions of one conversation take together."""
+    return config.generation.max_tokens * config.conversation.last_turn

@@ -26,7 +26,7 @@ from emoprobe.config.science.generation import SWITCHES
 from emoprobe.conversations.thoughts import ThoughtMarkers
 from emoprobe.models.positions import token_span
 from emoprobe.results.activation_folder import TokenSpan
-from emoprobe.results.trajectory import AgentState, Message, Span
+from emoprobe.results.trajectory import AgentState, EarlierTurn, Message, Span
 
 # The date that Llama's templates fall back to where they are given no clock.
 DEFAULT_DATE = datetime.date(2024, 7, 26)
@@ -612,8 +612,13 @@ def _replaced(
 DAY = datetime.timedelta(days=1)
 
 
-def stored_spans(renderer: Renderer, state: AgentState) -> dict[str, TokenSpan | None]:
-    """Token spans of system text, prefix and question in the prompt of a trajectory, where it has them.
+def stored_spans(
+    renderer: Renderer, state: AgentState
+) -> tuple[dict[str, TokenSpan | None], dict[int, TokenSpan | None]]:
+    """Token spans of system text, prefix and question in the prompt of a trajectory, and of the answers by turn.
+
+    The last answer follows the prompt; the earlier ones are where the chat template puts them, without the thoughts
+    that it leaves out, and with the token that ended them. Of a single conversation there are no turns.
 
     Its messages are rendered with the recorded date. Version 0.2 recorded none and rendered with the server's clock, so
     that the days around the start of the request are tried. If no rendering gives the stored tokens (the chat template
@@ -624,6 +629,17 @@ def stored_spans(renderer: Renderer, state: AgentState) -> dict[str, TokenSpan |
     """
     ids, messages = state.prompt_token_ids or [], state.request.get("messages") or []
     marks = {} if state.message_spans is None or not messages else state.message_spans.values()
+    earlier = {f"turn{turn.number}": turn for turn in state.earlier_turns or ()}
+    for name, turn in earlier.items():
+        start, end = 0 if turn.thought is None else turn.thought.answer, len(messages[turn.answer]["content"])
+        marks[name] = (turn.answer, start, end) if start < end else None
+
+    def divided(spans: dict[str, TokenSpan | None]) -> tuple[dict[str, TokenSpan | None], dict[int, TokenSpan | None]]:
+        answers = {turn.number: _ended(spans.get(name), turn, ids) for name, turn in earlier.items()}
+        if state.turn is not None:
+            answers[state.turn] = (len(ids), len(ids) + len(state.completion_token_ids or []))
+        return {name: span for name, span in spans.items() if name not in earlier}, answers
+
     arguments = state.request.get("chat_template_kwargs")
     # Version 0.2 closed the turn of an assistant's message that the opening ended with.
     turns = (True, False) if messages and messages[-1].get("role") == "assistant" else (False,)
@@ -636,8 +652,15 @@ def stored_spans(renderer: Renderer, state: AgentState) -> dict[str, TokenSpan |
             except PromptError:
                 continue
             if prompt.token_ids == ids:
-                return prompt.spans
-    return renderer.spans_in(ids, messages, marks)
+                return divided(prompt.spans)
+    return divided(renderer.spans_in(ids, messages, marks))
+
+
+def _ended(span: TokenSpan | None, turn: EarlierTurn, ids: list[int]) -> TokenSpan | None:
+    """The span of an earlier answer with its last token, where that is the one that ends a turn in the prompt too."""
+    if span is None or turn.finish_reason != "stop" or not turn.completion_token_ids:
+        return span
+    return (span[0], span[1] + (ids[span[1] : span[1] + 1] == turn.completion_token_ids[-1:]))
 
 
 def _dates(state: AgentState) -> Iterator[datetime.date | None]:

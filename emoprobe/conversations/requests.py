@@ -6,8 +6,9 @@ import hashlib
 from typing import Any
 
 from emoprobe.config.experiment import Config
+from emoprobe.conversations.kinds import NextTurn
 from emoprobe.conversations.rendering import RenderedPrompt, Renderer
-from emoprobe.conversations.variants import base_messages, opening_messages
+from emoprobe.conversations.variants import base_messages, opening_messages, turns_of, variant_text
 from emoprobe.results.trajectory import Message, MessageSpans, Sample, Span
 
 
@@ -20,6 +21,11 @@ def request_seed(seed: int, sample_id: str, draw: int = 1) -> int:
 def continued_seed(seed: int) -> int:
     """The sampling seed of the rest of a completion whose thought used up its budget, in [0, 2³¹)."""
     return int.from_bytes(hashlib.sha256(f"{seed}:continued".encode()).digest()[:4], "big") >> 1
+
+
+def turn_seed(seed: int, number: int) -> int:
+    """The sampling seed of the answer to the user's turn of a number above 1, in [0, 2³¹)."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:turn{number}".encode()).digest()[:4], "big") >> 1
 
 
 def chat_request(config: Config, model: str, variant: str, sample: Sample, draw: int = 1) -> dict[str, Any]:
@@ -43,6 +49,16 @@ def chat_request(config: Config, model: str, variant: str, sample: Sample, draw:
     if generation.chat_template:
         body["chat_template_kwargs"] = generation.chat_template
     return body
+
+
+def turn_request(first: dict[str, Any], turn: NextTurn) -> dict[str, Any]:
+    """The request of a later turn of a conversation.
+
+    Args:
+        first: the request of its first turn, as `chat_request` makes it.
+        turn: the turn.
+    """
+    return first | {"messages": turn.messages, "seed": turn_seed(first["seed"], turn.number)}
 
 
 def rendered_prompt(
@@ -69,6 +85,40 @@ def sent_request(request: dict[str, Any], prompt_ids: list[int]) -> dict[str, An
     """A request that `chat_request` made as servers get it, at `/v1/completions`: with tokens in place of messages."""
     kept = {key: value for key, value in request.items() if key not in ("messages", "chat_template_kwargs")}
     return kept | {"prompt": prompt_ids}
+
+
+def conversation_spans(
+    config: Config,
+    variant: str,
+    question: str,
+    index: int,
+    messages: list[Message],
+    opening: int | None = None,
+    draw: int = 1,
+) -> MessageSpans:
+    """Locate system text, prefix and question in a conversation, as `message_spans` does in its opening.
+
+    A variant's text that is not in the opening is located in the first turn of the user that has it.
+
+    Args:
+        config: the experiment.
+        variant: the variant.
+        question: the sample's question.
+        index: the sample's place in the permutation, from 0.
+        messages: all messages up to the last answer.
+        opening: how many of them come before the first answer; None: all.
+        draw: which completion of the pair, from 1.
+    """
+    spans = message_spans(config, messages[:opening], question)
+    text = variant_text(config, variant, index, draw, turns_of(config, variant)[0])
+    if opening is not None and spans.prefix is None and text is not None:
+        begins = config.variants[variant].placement.endswith("_prefix")
+        for number, message in enumerate(messages[opening:], opening):
+            content = message["content"]
+            if message["role"] == "user" and (content.startswith(text) if begins else content.endswith(text)):
+                start = 0 if begins else len(content) - len(text)
+                return spans.model_copy(update={"prefix": (number, start, start + len(text))})
+    return spans
 
 
 def message_spans(config: Config, messages: list[Message], question: str) -> MessageSpans:

@@ -7,13 +7,14 @@ from typing import Any
 
 from emoprobe.config.experiment import Config
 from emoprobe.conversations.rendering import DEFAULT_DATE, RenderedPrompt, Renderer
-from emoprobe.conversations.requests import message_spans
+from emoprobe.conversations.requests import conversation_spans
 from emoprobe.conversations.samples import draw_id
 from emoprobe.conversations.thoughts import ThoughtMarkers
 from emoprobe.graders import grading
 from emoprobe.results.trajectory import (
     AgentState,
     Attempt,
+    EarlierTurn,
     Hashes,
     Message,
     Metrics,
@@ -92,6 +93,8 @@ def completed(
     *,
     renderer: Renderer | None = None,
     draw: int = 1,
+    turn: int = 1,
+    before: Trajectory | None = None,
 ) -> Trajectory:
     """Grade a response that `check_response` accepted, and put everything that is known of it together.
 
@@ -108,10 +111,12 @@ def completed(
         delivery: how it came about.
         renderer: the model's, which knows the markers of thoughts; None: the model does not think.
         draw: which completion of the pair, from 1.
+        turn: number of the user's turn that is answered.
+        before: the conversation up to the answer before; None: this is the first.
     """
     choice, usage = response["choices"][0], response["usage"]
     message, thought = _message(config, prompt, choice, renderer)
-    state = _state(config, variant, sample, request, prompt, delivery.attempts, draw).model_copy(
+    state = _state(config, variant, sample, request, prompt, delivery.attempts, draw, turn, before).model_copy(
         update={
             "prefill": _begun(prompt, message),
             "thought": thought,
@@ -215,13 +220,16 @@ def failed(
     attempts: list[Attempt],
     *,
     draw: int = 1,
+    turn: int = 1,
+    before: Trajectory | None = None,
 ) -> Trajectory:
-    """The record of a request that no server answered.
+    """The record of a request that no server answered; `turn` and `before` are as for `completed`.
 
     The conversation ends with an empty message of the assistant and holds nothing that differs between runs;
     `agent_state.json` has the error and every attempt, `sample.json` no metrics.
     """
-    state = _state(config, variant, sample, request, prompt, attempts, draw).model_copy(update={"error": error})
+    state = _state(config, variant, sample, request, prompt, attempts, draw, turn, before)
+    state = state.model_copy(update={"error": error})
     return Trajectory(
         [*_opening(request), {"role": "assistant", "content": ""}], state, recorded_outcome(variant, sample, draw)
     )
@@ -241,8 +249,13 @@ def _state(
     prompt: RenderedPrompt,
     attempts: list[Attempt],
     draw: int,
+    turn: int,
+    before: Trajectory | None,
 ) -> AgentState:
     """Return the state of a request before its answer."""
+    earlier = [] if before is None else _turns(before)
+    of_turns = {} if config.conversation.kind == "single" else {"turn": turn, "earlier_turns": earlier}
+    opening = earlier[0].answer if earlier else None
     asked = request | ({"chat_template_kwargs": prompt.arguments} if prompt.arguments else {})
     return AgentState(
         experiment=config.experiment.name,
@@ -250,14 +263,30 @@ def _state(
         sample_id=draw_id(sample.sample_id, draw),
         backend=config.generation.backend,
         request=asked,
-        message_spans=message_spans(config, request["messages"], sample.question),
+        message_spans=conversation_spans(
+            config, variant, sample.question, sample.index, request["messages"], opening, draw
+        ),
         prompt_text=prompt.text,
         date=(config.prompt.day or DEFAULT_DATE).isoformat(),
         control_tokens=list(prompt.control_tokens) or None,
         prompt_suffix=prompt.suffix or None,
         attempts=attempts,
         hashes=Hashes(sample=sample.sha256),
+        **of_turns,
     )
+
+
+def _turns(conversation: Trajectory) -> list[EarlierTurn]:
+    """The turns of a conversation that goes on, of which all but the last are earlier ones already."""
+    state, outcome = conversation.state, conversation.outcome
+    assert state is not None
+    assert state.turn is not None
+    assert outcome is not None
+    values = {name: getattr(state, name) for name in EarlierTurn.model_fields.keys() & AgentState.model_fields.keys()}
+    request = {key: value for key, value in state.request.items() if key != "messages"}
+    correct, answer = outcome.metrics.correctness == 1.0, len(conversation.messages) - 1
+    last = EarlierTurn(**values | {"number": state.turn, "answer": answer, "correct": correct, "request": request})
+    return [*(state.earlier_turns or ()), last]
 
 
 def recorded_outcome(variant: str, sample: Sample, draw: int) -> Outcome:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import importlib
-import importlib.util
 import json
 import random
 from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.prompt import Prompt
+from emoprobe.functions import load_function, raised_by, source_of
 from emoprobe.graders.answers import with_options
 from emoprobe.results.trajectory import Message
 from emoprobe.text import half_surrogate
@@ -139,6 +136,8 @@ def _permutation(seed: int, texts: int, block: int) -> list[int]:
 def opening_messages(config: Config, name: str, question: str, index: int, draw: int = 1) -> list[Message]:
     """The messages that open the conversation of one variant on one sample.
 
+    With a prefill, the last one is the assistant's and begins the answer.
+
     Args:
         config: the experiment.
         name: the variant.
@@ -147,8 +146,37 @@ def opening_messages(config: Config, name: str, question: str, index: int, draw:
         draw: which completion of the pair, from 1, which decides it where the variant is asked several times.
 
     Raises:
-        VariantError: the variant's transform failed, or its scramble names no variant with texts.
+        VariantError: the variant's transform failed, or begins an answer that a prefill begins as well; or its scramble
+            names no variant with texts.
     """
+    messages = _unbegun_messages(config, name, question, index, draw)
+    if prefill_of(config, name) is not None and messages[-1]["role"] == "assistant":
+        raise VariantError(begun_twice(config, name))
+    return with_prefill(config, name, messages)
+
+
+def begun_twice(config: Config, name: str) -> str:
+    """Return why a transform that begins the answer and a prefill exclude each other."""
+    return (
+        f"variants.{name}.transform: {config.variants[name].transform} ends with a message of the assistant, which "
+        "begins the answer, and so does the prefill; remove one of the two"
+    )
+
+
+def prefill_of(config: Config, name: str) -> str | None:
+    """Return the text that begins the answers of a variant; None: none, unless its transform adds one."""
+    own = config.variants[name].prefill
+    return config.prompt.prefill if own is None else own
+
+
+def with_prefill(config: Config, name: str, messages: list[Message]) -> list[Message]:
+    """Return messages with the variant's prefill, if any, after them."""
+    prefill = prefill_of(config, name)
+    return messages if prefill is None else [*messages, {"role": "assistant", "content": prefill}]
+
+
+def _unbegun_messages(config: Config, name: str, question: str, index: int, draw: int = 1) -> list[Message]:
+    """The opening without the prefill of the config."""
     variant = config.variants[name]
     prompt = config.prompt
     if variant.template is not None:
@@ -156,12 +184,37 @@ def opening_messages(config: Config, name: str, question: str, index: int, draw:
     messages = base_messages(prompt, question)
     if variant.transform is not None:
         return apply_transform(name, variant.transform, messages)
+    text = variant_text(config, name, index, draw, 1)
+    return messages if text is None else place(messages, text, variant.placement)
+
+
+def variant_text(config: Config, name: str, index: int, draw: int, turn: int) -> str | None:
+    """Return the text that a variant adds to one turn of the user; None where it adds none.
+
+    Args:
+        config: the experiment.
+        name: the variant.
+        index: the sample's place in the permutation, from 0.
+        draw: which completion of the pair, from 1.
+        turn: number of the user's turn, 1 for the question.
+
+    Raises:
+        VariantError: the variant's scramble names no variant with texts.
+    """
+    if turn not in turns_of(config, name):
+        return None
     texts = variant_texts(config, name)
-    if not texts:
-        return messages
-    return place(
-        messages, texts[_text_number(config, len(texts), index, ask_of(config, name, draw))], variant.placement
-    )
+    return texts[_text_number(config, len(texts), index, ask_of(config, name, draw))] if texts else None
+
+
+def turns_of(config: Config, name: str) -> range:
+    """Return the numbers of the user's turns that a variant adds its text to."""
+    turn, last = config.variants[name].turn, config.conversation.last_turn
+    if turn == "all":
+        return range(1, last + 1)
+    number = {"first": 1, "last": last}.get(turn, turn) if isinstance(turn, str) else turn
+    assert isinstance(number, int)
+    return range(number, number + 1)
 
 
 def place(messages: list[Message], text: str, placement: str) -> list[Message]:
@@ -170,14 +223,18 @@ def place(messages: list[Message], text: str, placement: str) -> list[Message]:
     The last user message is the question; earlier ones are examples. Where there is no system message, one that holds
     the text alone is put first.
     """
-    role, _, side = placement.partition("_")
+    role = placement.partition("_")[0]
     placed = copy.deepcopy(messages)
     target = next((message for message in reversed(placed) if message["role"] == role), None)
     if target is None:
         return [{"role": role, "content": text}, *placed]
-    parts = [text, target["content"]] if side == "prefix" else [target["content"], text]
-    target["content"] = SEPARATOR.join(parts)
+    target["content"] = placed_text(target["content"], text, placement)
     return placed
+
+
+def placed_text(content: str, text: str, placement: str) -> str:
+    """Return the content of a message with a text before or after it."""
+    return SEPARATOR.join([text, content] if placement.endswith("_prefix") else [content, text])
 
 
 def apply_transform(name: str, reference: str, messages: list[Message]) -> list[Message]:
@@ -191,46 +248,36 @@ def apply_transform(name: str, reference: str, messages: list[Message]) -> list[
     try:
         result = function(copy.deepcopy(messages))
     except Exception as error:
-        where = _line_of(error)
-        raise TransformError(
-            f"variants.{name}.transform: {reference} raised {type(error).__name__}: {error}{where}"
-        ) from error
+        raise TransformError(raised_by(f"variants.{name}.transform", reference, error)) from error
     problem = _problem(result)
     if problem is not None:
         raise TransformError(f"variants.{name}.transform: {reference} must return a list of messages, but {problem}")
     return [dict(message) for message in result]
 
 
-@cache
 def load_transform(name: str, reference: str) -> Callable[[list[Message]], Any]:
     """Import a variant's `module:function`.
 
     Raises:
         TransformError: there is no such module or function.
     """
-    module, _, path = reference.partition(":")
-    try:
-        target: Any = importlib.import_module(module)
-        for attribute in path.split("."):
-            target = getattr(target, attribute)
-    except Exception as error:
-        raise TransformError(
-            f"variants.{name}.transform: {reference} cannot be imported ({type(error).__name__}: {error}). "
-            "The module must lie beside the Snakefile, in the working directory, or be installed."
-        ) from error
-    if not callable(target):
-        raise TransformError(f"variants.{name}.transform: {reference} is no function")
-    function: Callable[[list[Message]], Any] = target
-    return function
+    return load_function(f"variants.{name}.transform", reference, TransformError)
 
 
 def identity(config: Config, name: str) -> str:
     """Return what a variant's trajectories depend on: its texts and placement, its template, or its transform's source.
 
+    So do they on its prefill. That of the prompt is the prompt's.
+
     Valence and arousal are left out: they are labels for the analysis. A scrambled variant has the texts that it
     places, so that another text of its source, or another seed, makes it anew. What cannot be found is left to the
     checks of a plan.
     """
+    prefill = config.variants[name].prefill
+    return _identity(config, name) + ("" if prefill is None else f" prefill {json.dumps(prefill)}")
+
+
+def _identity(config: Config, name: str) -> str:
     variant = config.variants[name]
     if variant.template is not None:
         return json.dumps(["template", variant.template])
@@ -239,29 +286,17 @@ def identity(config: Config, name: str) -> str:
             texts = variant_texts(config, name)
         except VariantError:
             texts = [f"{variant.scramble}"]
-        return json.dumps([texts, variant.placement if texts else None])
-    sha256 = source_sha256(variant.transform)
-    if sha256 is None:
-        return variant.transform
-    source = f"{variant.transform}@{sha256}"
-    return f"{source} prefill" if _prefills(config, name) else source
+        placed = json.dumps([texts, variant.placement if texts else None])
+        turns = list(turns_of(config, name))
+        return placed if turns == [1] else f"{placed} turns {turns}"
+    source = source_of(variant.transform)
+    return f"{source} prefill" if source != variant.transform and begins_answer(config, name) else source
 
 
-def source_sha256(reference: str) -> str | None:
-    """Return the hash of the source of the module of a `module:function`; None where there is no such file."""
-    try:
-        spec = importlib.util.find_spec(reference.partition(":")[0])
-    except (ImportError, ValueError):
-        spec = None
-    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
-        return None
-    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
-
-
-def _prefills(config: Config, name: str) -> bool:
+def begins_answer(config: Config, name: str) -> bool:
     """Return whether a transform ends with the assistant's message, which 0.2 closed and later versions continue."""
     try:
-        return bool(opening_messages(config, name, "What is 2 + 3?", 0)[-1]["role"] == "assistant")
+        return bool(_unbegun_messages(config, name, "What is 2 + 3?", 0)[-1]["role"] == "assistant")
     except VariantError:
         return False
 
@@ -285,10 +320,3 @@ def _problem(result: Any) -> str | None:
         if (place := half_surrogate(message)) is not None:
             return f"item {number} holds half a surrogate pair ({place}), which no UTF-8 file can hold"
     return None
-
-
-def _line_of(error: Exception) -> str:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return "" if trace is None else f" ({Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno})"

@@ -8,11 +8,9 @@ names of their own.
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from emoprobe.config.science.graders import (
@@ -26,6 +24,7 @@ from emoprobe.config.science.graders import (
     Value,
     label_of,
 )
+from emoprobe.functions import load_function, raised_by
 from emoprobe.graders import grading, lexical, texts
 from emoprobe.graders.answers import LETTERS, is_letter
 
@@ -140,7 +139,7 @@ for _name in lexical.GRADES:
 @grader
 def function(answer: Answer, settings: FunctionGrader) -> Any:
     """Value of a function of the user."""
-    return load(settings.outcome, settings.function)(answer)
+    return _loaded(settings.outcome, settings.function)(answer)
 
 
 @grader
@@ -148,39 +147,12 @@ def scorer(answer: Answer, settings: ScorerGrader) -> Any:
     """Value of a scorer of Inspect AI."""
     from emoprobe.graders import inspect_scorers
 
-    made = inspect_scorers.make(load(settings.outcome, settings.scorer), settings.arguments)
+    made = inspect_scorers.make(_loaded(settings.outcome, settings.scorer), settings.arguments)
     return inspect_scorers.score(made, answer, settings.type)
 
 
-@cache
-def load(label: str, reference: str) -> Callable[..., Any]:
-    """Import the function of a grader.
-
-    Args:
-        label: of the grader, for messages.
-        reference: `module:name`.
-
-    Raises:
-        GraderError: there is no such module or function.
-    """
-    module, _, path = reference.partition(":")
-    try:
-        target: Any = importlib.import_module(module)
-        for attribute in path.split("."):
-            target = getattr(target, attribute)
-    except Exception as error:
-        install = (
-            "install it by `pip install emoprobe[inspect]`"
-            if module.partition(".")[0] == "inspect_ai"
-            else "the module must lie beside the Snakefile, in the working directory, or be installed"
-        )
-        raise GraderError(
-            f"graders.{label}: {reference} cannot be imported ({type(error).__name__}: {error}); {install}"
-        ) from error
-    if not callable(target):
-        raise GraderError(f"graders.{label}: {reference} is no function")
-    loaded: Callable[..., Any] = target
-    return loaded
+def _loaded(label: str, reference: str) -> Callable[..., Any]:
+    return load_function(f"graders.{label}", reference, GraderError)
 
 
 # Columns of the graders that have names of their own; the others have one column each.
@@ -220,7 +192,7 @@ def _value(answer: Answer, entry: OutcomeGrader) -> Any:
     except GraderError:
         raise
     except Exception as error:
-        raise GraderError(f"{where}: {entry.reference or entry.name} raised {type(error).__name__}: {error}") from error
+        raise GraderError(raised_by(where, entry.reference or entry.name, error)) from error
     return _typed(value, entry, where)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-from emoprobe.config.science.capture import THOUGHT_POSITIONS, NamedPosition
+from emoprobe.config.science.capture import THOUGHT_POSITIONS, NamedPosition, turn_position
 from emoprobe.results.activation_folder import TokenPosition, TokenSpan, TokenSpans
 
 NAMES: tuple[str, ...] = get_args(NamedPosition)
@@ -25,11 +25,13 @@ def resolve(positions: Positions, spans: TokenSpans) -> list[TokenPosition]:
     - `response_first`, `response_mean`, `response_last`: of the completion, an end-of-sequence token included.
       Without one, the last token of the prompt stands in.
     - `thinking_mean`, `thinking_last`: of the thought, without its markers. Without one, as for the completion.
+    - `turn2.last_prompt`, `turn2.response_first`, …: of the answer to the user's turn 2. Where that turn was skipped,
+      or its answer has no tokens, the last token of the prompt stands in.
     - an index: that token; negative ones count from the end.
     - `all`: every token.
 
     Raises:
-        PositionError: an index lies outside of the sequence, or a name is unknown.
+        PositionError: an index lies outside of the sequence, a name is unknown, or is of a turn and no turns are known.
     """
     start, end = spans.response
     length = end
@@ -61,11 +63,23 @@ def resolve(positions: Positions, spans: TokenSpans) -> list[TokenPosition]:
                 )
             )
         elif position in NAMES:
-            span = {"response_first": (start, start + 1), "response_last": (end - 1, end)}.get(position, (start, end))
-            resolved.append(TokenPosition(name=position, span=span if end > start else last_prompt, empty=end == start))
+            resolved.append(_in_answer(position, position, (start, end) if end > start else None, last_prompt))
+        elif (named := turn_position(position)) is not None:
+            if spans.turns is None:
+                raise PositionError(f"position {position!r} is of a turn, and where the turns are is not known")
+            resolved.append(_in_answer(position, named[1], spans.turns.get(named[0]), last_prompt))
         else:
             raise PositionError(f"position {position!r} is unknown; accepted: all, token indices, {', '.join(NAMES)}")
     return resolved
+
+
+def _in_answer(name: str, place: str, answer: TokenSpan | None, other: TokenSpan) -> TokenPosition:
+    """A position by its place in an answer; the `other` tokens stand in for those of an answer without any."""
+    if answer is None:
+        return TokenPosition(name=name, span=other, empty=True)
+    start, end = answer
+    first = {"last_prompt": (start - 1, start), "response_first": (start, start + 1), "response_last": (end - 1, end)}
+    return TokenPosition(name=name, span=first.get(place, answer))
 
 
 def token_span(offsets: Sequence[tuple[int, int]], start: int, end: int) -> TokenSpan | None:

@@ -48,8 +48,9 @@ class TokenPosition(StoredPosition):
 class TokenSpans(Record):
     """Half-open token spans of the parts of a conversation; null where a part is missing or empty.
 
-    `response` begins where the prompt ends; its length is 0 for a prompt alone. `thought` lies in it; records leave it
-    out where there is none.
+    `response` begins where the prompt ends; its length is 0 for a prompt alone. `thought` lies in it. `turns` are the
+    answers of a conversation of several turns, by the number of the user's turn: the last one is `response`, the others
+    lie in the prompt. Records leave out `thought` and `turns` where there are none.
     """
 
     system: TokenSpan | None = None
@@ -57,11 +58,12 @@ class TokenSpans(Record):
     question: TokenSpan | None = None
     response: TokenSpan
     thought: TokenSpan | None = None
+    turns: dict[int, TokenSpan | None] | None = None
 
     def values(self) -> dict[str, Any]:
         """Plain values in the order of the fields."""
-        values = super().values()
-        return values if self.thought is not None else {name: values[name] for name in values if name != "thought"}
+        optional = ("thought", "turns")
+        return {name: value for name, value in super().values().items() if value is not None or name not in optional}
 
 
 class StoredTensors(Record):

@@ -37,6 +37,10 @@ MESSAGE_FIELDS = (
 )
 
 
+# Fields of the state that a single conversation does not have.
+TURN_FIELDS = frozenset({"turn", "earlier_turns"})
+
+
 class Attempt(OpenRecord):
     """One try of a request: `seconds` it took, and the `error` it ended with (null: it was answered)."""
 
@@ -101,6 +105,34 @@ class Thought(Record):
         return self.tokens if self.tokens[0] < self.tokens[1] else None
 
 
+class EarlierTurn(OpenRecord):
+    """A turn of a conversation that goes on after its answer.
+
+    `number` is that of the user's turn, 1 for the question; `answer` is the place of the answer in the conversation,
+    `correct` whether the grader `number` took it as right when it was generated. The messages before it, without the
+    beginning of the answer that a `prefill` of so many characters is, are those of `request`; the other fields are as
+    in `AgentState`.
+    """
+
+    number: int
+    answer: int
+    correct: bool | None = None
+    request: dict[str, Any] = Field(default_factory=dict)
+    prefill: int | None = None
+    control_tokens: list[str] | None = None
+    prompt_suffix: str | None = None
+    thought: Thought | None = None
+    prompt_token_ids: list[int] | None = None
+    completion_token_ids: list[int] | None = None
+    finish_reason: str | None = None
+    usage: Usage = Usage()
+    response: dict[str, Any] = Field(default_factory=dict)
+    worker_id: str | None = None
+    hardware: str | None = None
+    attempts: list[Attempt] = Field(default_factory=list)
+    timing: Timing = Timing()
+
+
 class AgentState(OpenRecord):
     """`agent_state.json`: the full request and response. `error` says why no server answered; null: one did.
 
@@ -111,6 +143,9 @@ class AgentState(OpenRecord):
     of the model the messages write out (null: none), which it then reads as markup. `prompt_suffix` is what follows the
     chat template's text in the prompt, to begin a thought or to leave it out (null: nothing), `thought` the thought
     before the answer (null: none). Records of version 0.2 lack these.
+
+    Of a conversation of several turns, all this is of its last answer, to the user's turn of the number `turn`;
+    `earlier_turns` are those before it. Records of a single conversation leave both out.
     """
 
     experiment: str | None = None
@@ -136,6 +171,13 @@ class AgentState(OpenRecord):
     timing: Timing = Timing()
     error: str | None = None
     hashes: Hashes | None = None
+    turn: int | None = None
+    earlier_turns: list[EarlierTurn] | None = None
+
+    def values(self) -> dict[str, Any]:
+        """Plain values in the order of the fields, without those of turns where there are none."""
+        values = super().values()
+        return {name: value for name, value in values.items() if value is not None or name not in TURN_FIELDS}
 
     @property
     def token_ids(self) -> list[int] | None:
@@ -212,9 +254,11 @@ class Trajectory:
         """
         if self.answer is None:
             return ""
-        if self.state is None or self.state.thought is None:
-            return message_text(self.answer)
-        return str(self.answer.get("content") or "")[self.state.thought.answer :]
+        return _graded_text(self.answer, None if self.state is None else self.state.thought)
+
+    def completion_of(self, turn: EarlierTurn) -> str:
+        """Text of an earlier answer for the grader, as `completion` is of the last one."""
+        return _graded_text(self.messages[turn.answer], turn.thought)
 
     @property
     def is_cut_off_in_thought(self) -> bool | None:
@@ -233,7 +277,7 @@ class Trajectory:
         """Read a trajectory's folder.
 
         Raises:
-            DamagedError: the conversation is missing, a file is damaged, or the answer that the state has tokens of is
+            DamagedError: the conversation is missing, a file is damaged, or an answer that the state has tokens of is
                 missing; the message names the file.
         """
         messages = read_messages(folder / MESSAGES)
@@ -241,6 +285,8 @@ class Trajectory:
         outcome = Outcome.read_file(folder / OUTCOME) if (folder / OUTCOME).exists() else None
         if state is not None and state.token_ids is not None and not state.holds_answer(messages):
             raise DamagedError(folder / MESSAGES, "the answer is missing")
+        if state is not None and any(turn.answer >= len(messages) for turn in state.earlier_turns or ()):
+            raise DamagedError(folder / MESSAGES, "the answer to an earlier turn is missing")
         return cls(messages, state, outcome)
 
     def write(self, folder: Path) -> None:
@@ -268,6 +314,12 @@ class Trajectory:
 def state_sha256(values: Mapping[str, Any]) -> str:
     """The hash of the plain values of an `agent_state.json`, without the hashes that it holds."""
     return content_sha256({key: value for key, value in values.items() if key != "hashes"})
+
+
+def _graded_text(message: Message, thought: Thought | None) -> str:
+    if thought is None:
+        return message_text(message)
+    return str(message.get("content") or "")[thought.answer :]
 
 
 def message_text(message: Message) -> str:

@@ -20,10 +20,19 @@ from emoprobe.config.files import Study
 from emoprobe.config.science.dataset import Dataset
 from emoprobe.config.science.graders import OutcomeGrader, ScorerGrader, label_of
 from emoprobe.config.section import is_local
+from emoprobe.conversations.kinds import RuleError, check_rules
 from emoprobe.conversations.sources import DataError, check_source, files, kind_of, reasoning_gym
 from emoprobe.conversations.sources.data_source import is_here
-from emoprobe.conversations.variants import VariantError, load_transform, variant_texts
-from emoprobe.graders.registry import GraderError, load
+from emoprobe.conversations.variants import (
+    VariantError,
+    begins_answer,
+    begun_twice,
+    load_transform,
+    prefill_of,
+    variant_texts,
+)
+from emoprobe.functions import load_function
+from emoprobe.graders.registry import GraderError
 from emoprobe.models import autoencoders
 from emoprobe.models.settings import layer_count, stream_width
 from emoprobe.results.layout import MODELS
@@ -46,6 +55,7 @@ def check_config(config: Config, cache: Path | None = None, converted: Path = MO
         *_data(config.dataset, config.experiment.seed, cache),
         *_variants(config),
         *_graders(config),
+        *_conversation(config),
         *check_model(config, cache, converted),
         *_features(config, converted),
         *_endpoints(config),
@@ -107,12 +117,21 @@ def _task_rows(dataset: Dataset, seed: int) -> list[str]:
     return row_problems(first.model_dump(mode="json"), seed)
 
 
+def _conversation(config: Config) -> Iterator[str]:
+    try:
+        check_rules(config)
+    except RuleError as error:
+        yield str(error)
+
+
 def _variants(config: Config) -> Iterator[str]:
     for name, variant in config.variants.items():
         try:
             if variant.transform is not None:
                 load_transform(name, variant.transform)
             variant_texts(config, name)
+            if variant.transform is not None and prefill_of(config, name) is not None and begins_answer(config, name):
+                yield begun_twice(config, name)
         except VariantError as error:
             yield str(error)
 
@@ -124,7 +143,7 @@ def _graders(config: Config) -> Iterator[str]:
         if reference is None or (isinstance(entry, ScorerGrader) and find_spec(reference.partition(".")[0])):
             continue
         try:
-            load(label_of(entry), reference)
+            load_function(f"graders.{label_of(entry)}", reference, GraderError)
         except GraderError as error:
             yield str(error)
 

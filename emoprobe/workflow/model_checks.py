@@ -15,6 +15,8 @@ from emoprobe.config.science.capture import RESID_POST, Capture
 from emoprobe.config.science.model import Model
 from emoprobe.config.section import is_local
 from emoprobe.conversations import variants
+from emoprobe.conversations.kinds import longest_conversation
+from emoprobe.conversations.lengths import completion_room
 from emoprobe.conversations.rendering import PromptError, Renderer
 from emoprobe.conversations.samples import DataError, draw
 from emoprobe.conversations.sources import files
@@ -102,6 +104,7 @@ def _prompts(config: Config, cache: Path | None, directory: Path) -> Iterator[st
         [config.prompt.content(), config.generation.chat_template, config.experiment.seed],
         [config.generation.described().get("thinking"), config.capture.enabled, config.capture.positions],
         {name: variants.identity(config, name) for name in config.variants},
+        *_conversation(config),
     ]
 
     def problems() -> list[str]:
@@ -111,6 +114,11 @@ def _prompts(config: Config, cache: Path | None, directory: Path) -> Iterator[st
             return [f"model.source = {config.model.source!r}: {error}"]
 
     yield from remembered(cache, about, problems)
+
+
+def _conversation(config: Config) -> list[Any]:
+    """Return what a check of prompts knows of further turns; nothing for single conversations."""
+    return [] if config.conversation.kind == "single" else [config.conversation.content()]
 
 
 def thinking_lines(config: Config, cache: Path | None, converted: Path = MODELS) -> list[str]:
@@ -166,17 +174,17 @@ def _context(config: Config, directory: Path, settings: dict[str, Any], cache: P
             limit, named = asked, "generation.engine.max_model_len allows"
     if limit is None:
         return
-    if generation.max_tokens >= limit:
+    if completion_room(config) >= limit:
         yield (
-            f"generation.max_tokens = {generation.max_tokens}: {named} {limit} tokens, prompt and completion together; "
-            "lower it to leave room for the prompt"
+            f"generation.max_tokens = {generation.max_tokens}: {named} {limit} tokens, prompt and {_answers(config)} "
+            "together; lower it to leave room for the prompt"
         )
         return
     yield from _longest_prompt(config, directory, limit, named, cache)
 
 
 def _longest_prompt(config: Config, directory: Path, limit: int, named: str, cache: Path | None) -> Iterator[str]:
-    """Check that the longest question with the longest text leaves room for a completion, as far as is known."""
+    """Check that the longest question with the longest text leaves room for all answers, as far as is known."""
     dataset, seed = config.dataset, config.experiment.seed
     paths = [Path(dataset.source).expanduser(), directory / "tokenizer.json"]
     if not files.is_file(dataset.source) or not all(path.is_file() for path in paths):
@@ -184,7 +192,7 @@ def _longest_prompt(config: Config, directory: Path, limit: int, named: str, cac
     about: list[Any] = [
         [[str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns] for path in paths],
         [dataset.model_dump(mode="json"), config.prompt.model_dump(mode="json"), seed],
-        [list(config.variants), config.generation.max_tokens, limit, __version__],
+        [list(config.variants), config.generation.max_tokens, limit, __version__, *_conversation(config)],
     ]
     try:
         about.append([variants.identity(config, name) for name in config.variants])
@@ -194,19 +202,25 @@ def _longest_prompt(config: Config, directory: Path, limit: int, named: str, cac
     def check() -> list[str]:
         try:
             longest = max((sample.question for sample in draw(dataset, seed)), key=len)
-            texts = ["\n".join(message["content"] for message in opening_messages(config, name, longest, 0))
-                     for name in config.variants]  # fmt: skip
+            conversations = [longest_conversation(config, name, longest, 0).messages for name in config.variants]
+            texts = ["\n".join(message["content"] for message in messages) for messages in conversations]
             tokens = max(count_tokens(texts, directory))
         except (DataError, VariantError, ModelError):
             return []  # named by the checks of data, variants and tokenizer
-        if tokens + config.generation.max_tokens <= limit:
+        if tokens + completion_room(config) <= limit:
             return []
         return [
             f"generation.max_tokens = {config.generation.max_tokens}: the longest prompt has at least {tokens} tokens, "
-            f"and {named} {limit}, prompt and completion together; lower it, or leave out long questions"
+            f"and {named} {limit}, prompt and {_answers(config)} together; lower it, or leave out long questions"
         ]
 
     yield from remembered(cache, about, check)
+
+
+def _answers(config: Config) -> str:
+    """Name the completions of a conversation."""
+    turns = config.conversation.last_turn
+    return "completion" if turns == 1 else f"{turns} completions"
 
 
 def _quantised(config: Config, directory: Path, settings: dict[str, Any]) -> Iterator[str]:

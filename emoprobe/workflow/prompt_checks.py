@@ -13,10 +13,19 @@ from typing import Any
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.capture import THOUGHT_POSITIONS
+from emoprobe.config.section import CONTROL
+from emoprobe.conversations.kinds import longest_conversation
 from emoprobe.conversations.rendering import DEFAULT_DATE, PromptError, RenderedPrompt, Renderer, TemplateError
-from emoprobe.conversations.requests import message_spans, rendered_prompt
-from emoprobe.conversations.variants import ROLES, VariantError, base_messages, opening_messages, variant_texts
-from emoprobe.results.trajectory import Message
+from emoprobe.conversations.requests import conversation_spans, rendered_prompt
+from emoprobe.conversations.variants import (
+    ROLES,
+    VariantError,
+    base_messages,
+    opening_messages,
+    variant_texts,
+    with_prefill,
+)
+from emoprobe.results.trajectory import Message, MessageSpans
 
 QUESTIONS = ("What is 2 + 3?", "A box holds 12 eggs. How many eggs are in 4 boxes?", "Which number comes after 41?")
 FEW_TOKENS = 1024  # below which a thought hardly leaves room for an answer
@@ -39,8 +48,8 @@ def check_prompts(config: Config, renderer: Renderer) -> list[str]:
     for name in config.variants:
         rendered, opened = [], []
         try:
-            for messages, question in islice(_openings(config, name), number):
-                prompt = _rendered(config, renderer, messages, question)
+            for messages, spans in islice(_conversations(config, name), number):
+                prompt = _rendered(config, renderer, messages, spans)
                 lines = [_left_out(config, name, part) for part in prompt.left_out]
                 lines += _without_thought(config, name, prompt)
                 problems |= dict.fromkeys(lines)
@@ -64,8 +73,8 @@ def check_prompts(config: Config, renderer: Renderer) -> list[str]:
 def same_prompts(config: Config, renderer: Renderer, other: Renderer) -> bool:
     """Return whether two renderers make the same prompts of an experiment."""
     for name in config.variants:
-        for messages, question in islice(_openings(config, name), max(len(QUESTIONS), len(_texts(config, name)))):
-            if _rendered(config, renderer, messages, question) != _rendered(config, other, messages, question):
+        for messages, spans in islice(_conversations(config, name), max(len(QUESTIONS), len(_texts(config, name)))):
+            if _rendered(config, renderer, messages, spans) != _rendered(config, other, messages, spans):
                 return False
     return True
 
@@ -77,7 +86,7 @@ def describe_prompt(config: Config, renderer: Renderer) -> dict[str, Any]:
     braces in place of its content; `added` is the text in it that the template adds, and `control_tokens` are what the
     model reads as markup wherever a text writes it out.
     """
-    messages = base_messages(config.prompt, QUESTIONS[0])
+    messages = with_prefill(config, CONTROL, base_messages(config.prompt, QUESTIONS[0]))
     marked = [message | {"content": f"{{{message['role']}}}"} for message in messages]
     frame = rendered_prompt(config, renderer, _request(config, marked)).text
     return {
@@ -95,19 +104,23 @@ def _texts(config: Config, name: str) -> list[str]:
         return []
 
 
-def _openings(config: Config, name: str) -> Iterator[tuple[list[Message], str]]:
-    """The opening messages of a variant for ever more questions, which take its texts in turn.
+def _conversations(config: Config, name: str) -> Iterator[tuple[list[Message], MessageSpans]]:
+    """All messages of a variant that a model is sent for ever more questions, which take its texts in turn.
 
     Raises:
         VariantError: its transform fails.
     """
     for index in count():
         question = QUESTIONS[index % len(QUESTIONS)]
-        yield opening_messages(config, name, question, index), question
+        messages = longest_conversation(config, name, question, index).messages
+        opening = None
+        if config.conversation.kind != "single":
+            opening = len(opening_messages(config, name, question, index))
+        yield messages, conversation_spans(config, name, question, index, messages, opening)
 
 
-def _rendered(config: Config, renderer: Renderer, messages: list[Message], question: str) -> RenderedPrompt:
-    return rendered_prompt(config, renderer, _request(config, messages), message_spans(config, messages, question))
+def _rendered(config: Config, renderer: Renderer, messages: list[Message], spans: MessageSpans) -> RenderedPrompt:
+    return rendered_prompt(config, renderer, _request(config, messages), spans)
 
 
 def _request(config: Config, messages: list[Message]) -> dict[str, Any]:
@@ -120,7 +133,8 @@ def thinking_warnings(config: Config, renderer: Renderer) -> list[str]:
     if renderer.markers is None or config.generation.thinking_mode == "off" or most >= FEW_TOKENS:
         return []
     try:
-        prompt = rendered_prompt(config, renderer, _request(config, base_messages(config.prompt, QUESTIONS[0])))
+        messages = with_prefill(config, CONTROL, base_messages(config.prompt, QUESTIONS[0]))
+        prompt = rendered_prompt(config, renderer, _request(config, messages))
     except PromptError:
         return []  # `check_prompts` reports it
     if prompt.in_thought is False:
@@ -219,7 +233,7 @@ def _refused(config: Config, renderer: Renderer, name: str, messages: list[Messa
     roles = ", ".join(str(message["role"]) for message in messages)
     return (
         f"variants.{name}: the chat template of {model} refuses its messages (roles: {roles}): {error}; change "
-        "prompt.examples, the variant's transform or generation.chat_template"
+        "prompt.examples, the prefill, the variant's transform or generation.chat_template"
     )
 
 

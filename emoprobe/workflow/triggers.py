@@ -16,8 +16,8 @@ from typing import Any
 from emoprobe.analysis.contrasts import references_of
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.graders import OutcomeGrader
-from emoprobe.conversations import samples, variants
-from emoprobe.conversations.variants import source_sha256
+from emoprobe.conversations import kinds, samples, variants
+from emoprobe.functions import source_sha256
 from emoprobe.models import source as models
 from emoprobe.models.autoencoders import identity as weights_identity
 from emoprobe.results.layout import split_draw_id
@@ -114,6 +114,8 @@ class Triggers:
         data = versioned(digest(samples.identity(config.dataset, config.experiment.seed)), "sample")
         prompt, generation = digest(config.prompt.content()), digest(config.generation.content())
         plain = f"model {model} data {data} prompt {prompt} generation {generation}"
+        if config.conversation.kind != "single":
+            plain += f" conversation {digest(kinds.identity(config))}"
         capture = versioned(digest(config.capture.content()), "capture")
         shared = versioned(f"{plain} capture {capture}" if config.captures_inline else plain, "generate")
         steered = versioned(plain, "steer")

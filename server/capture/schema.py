@@ -228,7 +228,8 @@ class Ndif(BaseModel):
     `save_dir` is a folder under the server's activation root, relative to it or absolute. With `push` it is also pushed
     to object storage, by a server that was started with `--push URL`. Named positions depend on where the parts of a
     conversation are. A request with token ids says so as `token_spans`: half-open spans of `system`, `prefix` and
-    `question` in the prompt, which are the first `prompt_tokens` tokens, and of the `thought` in those after it. Or it
+    `question` in the prompt, which are the first `prompt_tokens` tokens, and of the `thought` in those after it; and,
+    as `turns`, those of the answers of a conversation of several turns, by the number of the user's turn. Or it
     gives the `messages` and, in characters of their contents, `message_spans`; the server renders them with
     `chat_template_kwargs` and on the day `date` (default: 2024-07-26), and refuses tokens that differ from the prompt.
     In a chat request it knows the messages.
@@ -252,6 +253,9 @@ class Ndif(BaseModel):
     messages: list[ChatMessage] | None = Field(None, max_length=MAX_MESSAGES)
     message_spans: PartSpans | None = None
     token_spans: dict[Literal["system", "prefix", "question", "thought"], tuple[TokenId, TokenId] | None] | None = None
+    turns: dict[Annotated[int, Field(ge=1)], tuple[TokenId, TokenId] | None] | None = Field(
+        None, max_length=MAX_MESSAGES
+    )
     chat_template_kwargs: dict[str, Any] | None = None
     date: datetime.date | None = None
     prompt_tokens: int | None = Field(None, ge=1)
@@ -350,7 +354,7 @@ class ChatRequest(Sampling, UnservedInChat):
         if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs: only together with logprobs: true")
         if self.ndif is not None:
-            for name in ("messages", "token_spans", "prompt_tokens", "chat_template_kwargs"):
+            for name in ("messages", "token_spans", "turns", "prompt_tokens", "chat_template_kwargs"):
                 if getattr(self.ndif, name) is not None:
                     raise ValueError(f"ndif.{name}: only where the prompt is given as tokens, in /v1/completions")
             limit = self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens

@@ -120,6 +120,12 @@ class Service:
         count = len(ids) if ndif is None or ndif.prompt_tokens is None else ndif.prompt_tokens
         if count > len(ids):
             raise BadRequestError(f"ndif.prompt_tokens = {count}: there are only {len(ids)} tokens", "ndif")
+        turns = None if ndif is None else ndif.turns
+        for number, span in (turns or {}).items():
+            if span is not None and not 0 < span[0] < span[1] <= len(ids):
+                raise BadRequestError(
+                    f"ndif.turns.{number} = {list(span)} is no span of the {len(ids)} tokens after the first", "ndif"
+                )
         if ndif is None or ndif.messages is None:
             spans = {} if ndif is None else ndif.token_spans or {}
             for name, span in spans.items():
@@ -129,7 +135,7 @@ class Service:
                     raise BadRequestError(
                         f"ndif.token_spans.{name} = {list(span)} is no span of the {end - first} tokens {part}", "ndif"
                     )
-            return TokenizedPrompt(ids, TokenSpans(**spans, response=(count, len(ids))))
+            return TokenizedPrompt(ids, TokenSpans(**spans, turns=turns, response=(count, len(ids))))
         messages = [message.plain() for message in ndif.messages]
         prefilled = bool(messages) and messages[-1].get("role") == "assistant"
         for continued in (False, True)[: 1 + prefilled]:
@@ -142,7 +148,8 @@ class Service:
                 "in place of messages, or the ndif.date of a template that writes the date",
                 "ndif",
             )
-        return TokenizedPrompt(ids, rendered.spans.model_copy(update={"response": (count, len(ids))}))
+        spans_here = {"response": (count, len(ids)), "turns": turns}
+        return TokenizedPrompt(ids, rendered.spans.model_copy(update=spans_here))
 
     def _check_tokens(self, ids: list[int], field: str) -> None:
         """Check that a prompt has tokens, and the model's embedding a row for each of them.

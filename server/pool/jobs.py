@@ -10,14 +10,15 @@ from typing import Any
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.capture import THOUGHT_POSITIONS
-from emoprobe.conversations.rendering import stored_spans
-from emoprobe.conversations.requests import chat_request, message_spans, rendered_prompt, sent_request
+from emoprobe.conversations.kinds import NextTurn, Progress, next_turn
+from emoprobe.conversations.rendering import RenderedPrompt, stored_spans
+from emoprobe.conversations.requests import chat_request, message_spans, rendered_prompt, sent_request, turn_request
 from emoprobe.conversations.responses import Delivery, ResponseError, check_response, completed, failed
 from emoprobe.conversations.samples import sample_index, split_draw_id
 from emoprobe.results.activation_folder import ActivationFolder, StoredTensors
 from emoprobe.results.dates import date_to_now
 from emoprobe.results.record import DamagedError
-from emoprobe.results.trajectory import STATE, AgentState, Sample
+from emoprobe.results.trajectory import STATE, AgentState, Sample, Trajectory
 from server.pool.connections import delete_at_server, fetch_from_server
 from server.pool.fleet import Fleet, ServerDemand, UnansweredError
 from server.pool.run import ExperimentJobs
@@ -30,6 +31,9 @@ Check = Callable[[Any], dict[str, Any]]
 async def generate(experiment: ExperimentJobs, fleet: Fleet, variant: str, name: str) -> None:
     """Generate, grade and write one trajectory; within the allowed failures, a record of why there is none.
 
+    A conversation of several turns is asked turn by turn, each of any server: where one dies, the next goes on from the
+    turns so far.
+
     Args:
         experiment: whose trajectory it is.
         fleet: the servers that generate.
@@ -39,49 +43,71 @@ async def generate(experiment: ExperimentJobs, fleet: Fleet, variant: str, name:
     Raises:
         FleetDownError: no server is left.
         GaveUpError, RefusedError: no server answered, and no more pairs may fail.
-        VariantError, DataError: the pair has no request.
+        VariantError, DataError: the pair has no request, or a rule of its conversation failed.
         PromptError, ModelError: the messages have no prompt, or the tokenizer cannot be loaded.
         OSError: the files could not be written.
     """
     config, layout = experiment.config, experiment.layout
-    sample_id, number = split_draw_id(name)
+    sample_id, draw = split_draw_id(name)
     sample = Sample.read(layout.sample(sample_id))
-    request = chat_request(config, experiment.model_name, variant, sample, number)
+    first = chat_request(config, experiment.model_name, variant, sample, draw)
     wanted = _wanted(experiment, variant, name) if config.captures_inline else None
-    # Where a thought is, or which tokens end it, is known when it was generated; then its tokens are captured.
-    budget = config.generation.thinking_budget
-    inline = None if budget is not None or captures_thoughts(config) else wanted
-    marks = None if inline is None else message_spans(config, request["messages"], sample.question)
+    # Which answer is the last, where a thought is, or which tokens end it, is known afterwards; then its tokens are
+    # captured.
+    later = config.conversation.kind != "single" or config.generation.thinking_budget is not None
+    inline = None if later or captures_thoughts(config) else wanted
     renderer = await experiment.renderer()
-    prompt = rendered_prompt(config, renderer, request, marks)
-    body, fetch = sent_request(request, prompt.token_ids), None
-    check: Check = partial(check_response, prompt_ids=prompt.token_ids)
-    if inline is not None:
-        body |= {"ndif": inline | {"token_spans": prompt.spans}}
-        check, fetch = _capture_check(inline, check), _fetcher(experiment, inline)
-    index = experiment.pair_index(variant, sample.index, number)
-    asked = ServerDemand(index, "/v1/completions", body, config.workers.timeout, check, fetch)
-    try:
-        response, delivery = await deliver_within_budget(
-            fleet, asked, prompt, renderer, budget, lambda ids: partial(check_response, prompt_ids=ids)
-        )
-    except UnansweredError as error:
-        await experiment.allowance.must_admit(variant, name, error)
-        trajectory = failed(config, variant, sample, request, prompt, str(error), error.attempts, draw=number)
-        if wanted is not None:
-            await _write_failed_capture(experiment, wanted, str(error), [])
+    turn: NextTurn | None = NextTurn(1, first["messages"])
+    made: Trajectory | None = None
+    while turn is not None:
+        request = first if made is None else turn_request(first, turn)
+        marks = None if inline is None else message_spans(config, request["messages"], sample.question)
+        prompt = rendered_prompt(config, renderer, request, marks)
+        asked = _demand(experiment, variant, sample, draw, sent_request(request, prompt.token_ids), prompt, inline)
+        known: Any = {"draw": draw, "turn": turn.number, "before": made}
+        try:
+            response, delivery = await deliver_within_budget(
+                fleet, asked, prompt, renderer, config.generation.thinking_budget,
+                lambda ids: partial(check_response, prompt_ids=ids),
+            )  # fmt: skip
+        except UnansweredError as error:
+            await experiment.allowance.must_admit(variant, name, error)
+            made = failed(config, variant, sample, request, prompt, str(error), error.attempts, **known)
+            if wanted is not None:
+                await _write_failed_capture(experiment, wanted, str(error), [])
+            break
+        made = completed(config, variant, sample, request, prompt, response, delivery, renderer=renderer, **known)
+        right = made.outcome is not None and made.outcome.metrics.correctness == 1.0
+        turn = next_turn(Progress(config, variant, sample.index, draw, made.messages, turn.number, right))
     else:
         experiment.allowance.answered(variant, name)
+        assert made is not None
+        assert made.state is not None
         if inline is not None:
             await _pull_pushed(experiment, fleet, inline, response, delivery)
-        trajectory = completed(
-            config, variant, sample, request, prompt, response, delivery, renderer=renderer, draw=number
-        )
-        if wanted is not None and inline is None:
-            assert trajectory.state is not None
-            await _replay_state(experiment, fleet, variant, name, wanted, trajectory.state)
+        elif wanted is not None:
+            await _replay_state(experiment, fleet, variant, name, wanted, made.state)
     date_to_now([layout.sample(sample_id), layout.model])
-    await write(trajectory.write, layout.pair(variant, name))
+    await write(made.write, layout.pair(variant, name))
+
+
+def _demand(
+    experiment: ExperimentJobs,
+    variant: str,
+    sample: Sample,
+    draw: int,
+    body: dict[str, Any],
+    prompt: RenderedPrompt,
+    inline: dict[str, Any] | None,
+) -> ServerDemand:
+    """The request for one answer, with the capture that is wanted along with it."""
+    index, timeout = experiment.pair_index(variant, sample.index, draw), experiment.config.workers.timeout
+    check: Check = partial(check_response, prompt_ids=prompt.token_ids)
+    if inline is None:
+        return ServerDemand(index, "/v1/completions", body, timeout, check)
+    body |= {"ndif": inline | {"token_spans": prompt.spans}}
+    fetch = _fetcher(experiment, inline)
+    return ServerDemand(index, "/v1/completions", body, timeout, _capture_check(inline, check), fetch)
 
 
 def captures_thoughts(config: Config) -> bool:
@@ -139,15 +165,13 @@ async def _replay_state(
     assert state.token_ids is not None
     assert state.prompt_token_ids is not None
     thought = {} if state.thought is None or state.thought.span is None else {"thought": state.thought.span}
+    spans, turns = stored_spans(await experiment.renderer(), state)
+    located = {"token_spans": spans | thought, "prompt_tokens": len(state.prompt_token_ids)}
     request = {
         "model": experiment.model_name,
         "prompt": state.token_ids,
         "max_tokens": 0,
-        "ndif": wanted
-        | {
-            "token_spans": stored_spans(await experiment.renderer(), state) | thought,
-            "prompt_tokens": len(state.prompt_token_ids),
-        },
+        "ndif": wanted | located | ({"turns": turns} if turns else {}),
     }
     index = experiment.pair_index(variant, sample_index(experiment.config, name), split_draw_id(name)[1])
     check, fetch = _capture_check(wanted, dict), _fetcher(experiment, wanted)

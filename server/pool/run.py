@@ -18,7 +18,7 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.config.science.generation import Backend
 from emoprobe.config.section import is_local
-from emoprobe.conversations import variants
+from emoprobe.conversations import kinds, variants
 from emoprobe.conversations.lengths import needed_length
 from emoprobe.conversations.rendering import PromptError, Renderer
 from emoprobe.conversations.samples import DataError, draw, located
@@ -272,6 +272,7 @@ def _distinct_servers(configs: Iterable[Config]) -> list[str]:
                 for name, variant in config.variants.items()
                 if variant.transform is not None
             ],
+            *([kinds.identity(config)] if config.conversation.functions else []),
             config.workers.model_dump(mode="json"),
             config.generation.engine.model_dump(mode="json"),
         ]

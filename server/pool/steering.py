@@ -112,6 +112,7 @@ async def score(experiment: ExperimentJobs, fleet: Fleet, where: str, name: str)
     if not prompt or not completion:
         raise DamagedError(folder / STATE, "it holds no token ids")
     sample = Sample.read(layout.sample(split_draw_id(name)[0]))
+    assert sample.answer is not None  # steering takes the grader number, which needs it
     gold = experiment.config.steering.scores.gold.replace("{answer}", sample.answer)
     try:
         (forced,) = await asyncio.to_thread(lambda: experiment.encode([gold]))

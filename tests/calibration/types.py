@@ -118,7 +118,8 @@ def _values(
 ) -> np.ndarray:
     n = len(level)
     if world.value == "binary":
-        return generator.random(n) < expit(world.rate + level[:, 0] + deviation + shift)
+        true: np.ndarray = generator.random(n) < expit(world.rate + level[:, 0] + deviation + shift)
+        return true
     if world.value == "category":
         logits = level + np.outer(deviation + shift, np.eye(len(CATEGORIES))[0])
         # A deviation moves the first category; all share its size, so that none is special where nothing is planted.
@@ -127,9 +128,11 @@ def _values(
     factor = np.exp(deviation - world.text_deviation**2 / 2) * np.where(broken, 0.0, 1 / (1 - world.breaks))
     if world.shape == "polarity":
         raw = 0.4 * level[:, 0] + 0.4 * generator.normal(size=n) + shift
-        return np.clip(np.where(generator.random(n) < 0.4, 0.0, raw), -1, 1)
+        polarity: np.ndarray = np.clip(np.where(generator.random(n) < 0.4, 0.0, raw), -1, 1)
+        return polarity
     spread = 0.5 * level[:, 0] + 0.4 * generator.normal(size=n)
-    return 20 * (1 + shift) * np.exp(spread - (0.5**2 + 0.4**2) / 2) * factor
+    words: np.ndarray = 20 * (1 + shift) * np.exp(spread - (0.5**2 + 0.4**2) / 2) * factor
+    return words
 
 
 def said(world: World, generator: np.random.Generator) -> dict[str, str]:

@@ -56,6 +56,8 @@ NAG = "You keep getting this wrong."
         ({"generation": {"engine": {"compile": True}}}, EVERYTHING),
         ({"generation": {"engine": {"extra_args": ["--x"]}}}, EVERYTHING),
         ({"prompt": {"system": "Other."}}, EVERYTHING),
+        ({"prompt": {"prefill": "So"}}, EVERYTHING),
+        ({"conversation": {"kind": "scripted", "turns": [{"text": "Again."}]}}, EVERYTHING),
         ({"model": {"dtype": "bfloat16"}}, {"prepare_model": 1, **EVERYTHING}),
         ({"experiment": {"seed": 7}}, {"prepare_sample": 4, **EVERYTHING}),
     ],

@@ -10,7 +10,7 @@ from emoprobe.analysis.conclusion import Conclusion, Reason, finite
 from emoprobe.analysis.statistics import LEVEL
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.analysis import ProbeTarget
-from emoprobe.config.science.capture import THOUGHT_POSITIONS
+from emoprobe.config.science.capture import THOUGHT_POSITIONS, turn_position
 from emoprobe.results.record import Record
 from emoprobe.results.statement import Verdict
 
@@ -86,8 +86,10 @@ def probe_plan(config: Config) -> ProbeDesign | None:
 
 
 def is_response(position: str) -> bool:
-    """Return whether a position lies in the completion, thoughts included, where more than a question is known."""
-    return position.startswith("response") or position in THOUGHT_POSITIONS
+    """Return whether a position lies in or after an answer, thoughts included, where more than a question is known."""
+    in_turn = turn_position(position)
+    later = in_turn is not None and in_turn != (1, "last_prompt")
+    return later or position.startswith("response") or position in THOUGHT_POSITIONS
 
 
 def _valences(config: Config) -> list[tuple[int, int]]:

@@ -21,10 +21,19 @@ NamedPosition = Literal[
 ]
 # Those of the thought before the answer.
 THOUGHT_POSITIONS = frozenset({"thinking_mean", "thinking_last"})
+# `turn2.response_mean`: a position of the answer to one turn of the user, by its number.
+TURN_POSITIONS = ("last_prompt", "response_first", "response_mean", "response_last")
+_TURN_POSITION = re.compile(rf"turn([1-9]\d{{0,3}})\.({'|'.join(TURN_POSITIONS)})")
 # Parts of the residual stream, which mean the same in every family of models, in the order of a forward pass.
 RESID_POST = "resid_post"  # where directions are fitted and autoencoders read
 STREAM_POINTS = ("resid_pre", "attn_out", "resid_mid", "mlp_out", RESID_POST)
 MODULE_PATH = r"^(?:[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)*)?\.?(?:input|output)$"
+
+
+def turn_position(name: int | str) -> tuple[int, str] | None:
+    """Return the turn and the position within it of a name such as `turn2.response_mean`; None for any other."""
+    match = _TURN_POSITION.fullmatch(str(name))
+    return None if match is None else (int(match[1]), match[2])
 
 
 class Capture(Section):
@@ -47,7 +56,8 @@ class Capture(Section):
     positions: Literal["all"] | list[int | str] = Field(
         ["last_prompt", "prefix_mean", "response_first", "response_mean", "response_last"],
         description="`all` token positions, or a list of named positions and token indices. `thinking_mean` and "
-        "`thinking_last` are for models that think.",
+        "`thinking_last` are for models that think. `turn2.response_mean` and the like belong to the answer to turn 2 "
+        "of a scripted conversation; names without a turn belong to the last answer.",
     )
     dtype: Dtype | Auto = Field(
         "auto",
@@ -97,8 +107,11 @@ class Capture(Section):
         if (
             not isinstance(positions, list)
             or not positions
-            or not all(type(position) is int or position in names for position in positions)
+            or not all(type(position) is int or position in names or turn_position(position) for position in positions)
             or len(set(positions)) != len(positions)
         ):
-            raise ValueError(f"must be `all` or a list of different token indices and of {', '.join(names)}")
+            raise ValueError(
+                f"must be `all` or a list of different token indices and of {', '.join(names)}, or turnN. with one of "
+                f"{', '.join(TURN_POSITIONS)}"
+            )
         return positions

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import datetime
-import keyword
 from string import Formatter
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from emoprobe.config.section import Added, Extent, Section, Text
+from emoprobe.config.section import Added, Extent, Section, Text, check_function, check_prefill
 
 
 class Example(Section):
@@ -45,6 +44,11 @@ class Prompt(Section):
         "null: 2024-07-26, or the date that the template names itself.",
     )
 
+    prefill: Annotated[Text | None, Added] = Field(
+        None,
+        description="Beginning of the answer, which the model continues and graders read as part of it; null: none.",
+    )
+
     text_order: Annotated[Literal["cyclic", "permuted"], Added] = Field(
         "cyclic",
         description="Which text a question gets where there are fewer texts than questions. permuted: each run of "
@@ -60,6 +64,11 @@ class Prompt(Section):
         "labels, separators and line breaks around the same words. They show how far the format alone moves accuracy; "
         "each takes as many trajectories as `control`.",
     )
+
+    @field_validator("prefill")
+    @classmethod
+    def _prefill(cls, prefill: str | None) -> str | None:
+        return check_prefill(prefill)
 
     @field_validator("date", mode="before")
     @classmethod
@@ -122,6 +131,11 @@ class Variant(Section):
         "one.",
     )
     placement: Placement = Field("user_prefix", description="Where the text is added.")
+    turn: Annotated[Literal["first", "last", "all"] | Annotated[int, Field(ge=1)], Added] = Field(
+        "first",
+        description="Turn of the user that the text is added to: `first` (the question), `last`, `all`, or a number, 1 "
+        "for the question; further turns are those of `conversation`.",
+    )
     transform: str | None = Field(
         None, description="`module:function` instead of a text: takes and returns a list of messages."
     )
@@ -132,6 +146,9 @@ class Variant(Section):
     )
     template: Annotated[Text | None, Added] = Field(
         None, description="Template in place of `prompt.template`, for the examples as well."
+    )
+    prefill: Annotated[Text | None, Added] = Field(
+        None, description="Beginning of the answer in place of `prompt.prefill`."
     )
     valence: Valence | None = Field(None, description="Emotional valence of the text, a target of the probes.")
     arousal: Annotated[Arousal | None, Added] = Field(
@@ -163,22 +180,34 @@ class Variant(Section):
     def _template(cls, template: str | None) -> str | None:
         return None if template is None else check_template(template)
 
+    @field_validator("prefill")
+    @classmethod
+    def _prefill(cls, prefill: str | None) -> str | None:
+        return check_prefill(prefill)
+
     @field_validator("transform")
     @classmethod
     def _transform(cls, transform: str | None) -> str | None:
-        if transform is None:
-            return None
-        module, colon, function = transform.partition(":")
-        parts = [*module.split("."), *function.split(".")]
-        if not colon or not all(part.isidentifier() and not keyword.iskeyword(part) for part in parts):
-            raise ValueError("must name a function as `module:function`")
-        return transform
+        return None if transform is None else check_function(transform)
 
     @model_validator(mode="after")
     def _one_way(self) -> Variant:
         given = [key for key in WAYS if getattr(self, key) is not None]
         if len(given) > 1:
             raise ValueError(f"has {' and '.join(given)}; give one of {', '.join(WAYS)}")
+        return self
+
+    @model_validator(mode="after")
+    def _turn_of_a_text(self) -> Variant:
+        if self.turn == "first":
+            return self
+        if self.scramble is None and not self.paraphrases:
+            raise ValueError(f"turn = {self.turn!r} is where a text goes, and there is none; add a text or remove turn")
+        if not self.placement.startswith("user_"):
+            raise ValueError(
+                f"turn = {self.turn!r} with placement {self.placement}: the system message is of no turn; use "
+                "user_prefix or user_suffix"
+            )
         return self
 
     @property

@@ -340,6 +340,12 @@ PHRASES: dict[LimitKind, tuple[str, str | Callable[..., str]]] = {
         "leftovers",
         "{count} trajectories in the folder are not in its experiment.yaml and are left out.",
     ),
+    LimitKind.FIRST_ANSWERS_DIFFER: (
+        "first_answers",
+        "The first answer to {count} of {questions} questions is right with some variants and wrong with others "
+        "that have the same first turn: decoding was not reproducible. Survival is compared on questions that both "
+        "sides of a comparison answered right at first.",
+    ),
     LimitKind.UNREADABLE_ACTIVATIONS: ("activations", "No activations can be read: {error}."),
     LimitKind.NO_CONFIG: (
         "config",

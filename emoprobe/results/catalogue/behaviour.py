@@ -34,6 +34,9 @@ TRAJECTORIES = Table(
             "Strict: whether an answer that is marked as final, or is the whole completion, equals the gold answer, in "
             "a finished completion and not within an unfinished thought.",
         ),
+        "turns": Column("Int64", "Answers in the conversation; the columns of the answer are of the last one."),
+        "correct_first": Column("boolean", "Strict grade of the first answer, which `correct` is of the last one."),
+        "survived": Column("boolean", "`correct` where the first answer is right; null elsewhere."),
         "lenient": Column("boolean", "Whether the extracted answer equals the gold answer, however it was found."),
         "extraction": Column(
             "string",
@@ -134,15 +137,16 @@ PAIRED_TESTS = Table(
             "string",
             "correct: strict grade; lenient: lenient grade; untruncated: strict grade of questions on which neither "
             "completion was cut off: described and not tested, as the outcome selects these questions; p_gold: "
-            "probability of the gold answer, where `graders` has logprob; outcome_LABEL: value of another grader, or "
-            "outcome_LABEL=CATEGORY the share of one of its categories.",
+            "probability of the gold answer, where `graders` has logprob; survived: strict grade of the last answer on "
+            "questions that were answered right at first, where tones come in after that; outcome_LABEL: value of "
+            "another grader, or outcome_LABEL=CATEGORY the share of one of its categories.",
         ),
         "value": Column("string", "Type of the outcome: binary, number or category."),
         "family": Column(
             "string",
             "planned: strict grade of a planned contrast; primary: strict grade against the primary reference; "
-            "secondary: all else. Of p_gold the same with logprob_ before, of other outcomes with their label; all "
-            "categories of one are in one family. Each is corrected alone.",
+            "secondary: all else. Of p_gold the same with logprob_ before, of survived with survival_, of other "
+            "outcomes with their label; all categories of one are in one family. Each is corrected alone.",
         ),
         "scope": Column(
             "string",

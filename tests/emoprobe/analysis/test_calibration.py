@@ -5,17 +5,23 @@ Seeds are fixed, and what is allowed is the exact binomial limit of so few runs,
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
 from emoprobe.analysis.behaviour import accuracy, consistency
 from emoprobe.analysis.limits import LimitKind, data_limits
+from emoprobe.analysis.origin_limits import first_answer_limits
+from emoprobe.analysis.outcomes import survival_of
 from emoprobe.analysis.paired_tests import paired_tests
 from emoprobe.analysis.power import PowerDesign, Simulation, centre_of, marginal
 from emoprobe.analysis.questions import Questions
 from emoprobe.analysis.statistics import LEVEL
+from emoprobe.config.files import parse_config
 from emoprobe.report.statements.notes import notes
-from tests.calibration import coverage, mixtures, outcomes, types
+from tests.calibration import coverage, mixtures, outcomes, survival, types
 from tests.calibration.allowance import least, most
 from tests.calibration.behaviour import (
     asked_scenes,
@@ -108,6 +114,49 @@ def test_a_planted_shift_of_p_gold_is_seen(world: str) -> None:
 def test_outcomes_of_other_types_make_few_false_claims_and_show_what_is_planted(world: str) -> None:
     for row in types.rows(world, 20, seed=5):
         assert row.holds, row
+
+
+@pytest.mark.parametrize("world", ["64 texts that differ, n = 128", "at the margin, one text, n = 128"])
+def test_survival_makes_few_false_claims(world: str) -> None:
+    for row in survival.rows(world, 8, seed=3):
+        assert row.holds, row
+
+
+def test_survival_is_of_questions_that_were_right_before_a_tone_came_in() -> None:
+    table = survival.table_of(survival.PLANTED["30 points fewer survive, n = 400"], np.random.default_rng(1))
+    tests = paired_tests(table, 0.1, outcomes=[survival.OUTCOME])
+    row = tests[
+        (tests["measure"] == "survived") & (tests["variant"] == "tone0") & (tests["reference"] == "filler")
+    ].iloc[0]
+    assert row["n"] == table.loc[table["variant"] == "filler", "correct_first"].sum()
+    assert (row["verdict"], row["family"], row["missing"]) == ("different", "survival_primary", 0)
+    turned = table.assign(correct=table["correct"] | ~table["correct_first"])  # wrong answers that become right
+    again = paired_tests(turned, 0.1, outcomes=[survival.OUTCOME])
+    assert again[again["measure"] == "survived"].equals(tests[tests["measure"] == "survived"])
+    none = paired_tests(table.assign(correct_first=False, survived=None), 0.1, outcomes=[survival.OUTCOME])
+    assert "survived" not in set(none["measure"])
+
+
+@pytest.mark.parametrize(
+    ("variants", "tested"),
+    [
+        ({"joy": {"text": "Ah!", "turn": 2}}, True),
+        ({"joy": {"text": "Ah!", "turn": "all"}}, False),
+        ({"joy": {"text": "Ah!"}}, False),
+        ({"joy": {"text": "Ah!", "turn": 2}, "begun": {"prefill": "So"}}, False),
+        ({"joy": {"text": "Ah!", "turn": "last"}, "mixed": {"scramble": "joy"}}, False),
+    ],
+)
+def test_survival_is_tested_where_no_variant_changes_the_first_answer(variants: dict[str, Any], tested: bool) -> None:
+    script = {"kind": "scripted", "turns": [{"text": "Again."}]}
+    config = parse_config({"variants": {"control": {}, **variants}, "conversation": script})
+    assert [outcome.column for outcome in survival_of(config)] == (["survived"] if tested else [])
+    world = replace(survival.WORLDS["one text, n = 24"], unlike=0.5)
+    found = first_answer_limits(survival.table_of(world, np.random.default_rng(1)), config)
+    assert [note.text[:24] for note in notes(found)] == (["The first answer to 21 o"] if tested else [])
+    same = survival.table_of(replace(world, unlike=0.0), np.random.default_rng(1))
+    assert first_answer_limits(same, config) == []
+    assert survival_of(parse_config({})) == []
 
 
 def test_p_gold_shows_the_same_shift_with_fewer_questions_than_accuracy() -> None:

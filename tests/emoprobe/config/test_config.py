@@ -514,7 +514,7 @@ def test_arousal_changes_the_labels_alone_and_nothing_where_it_is_left_out() -> 
         parse_config(variants(joy={"text": "Ah!", "valence": "positive", **extra}))
         for extra in ({}, {"arousal": "high"})
     )
-    added = {"arousal", "asks", "template"}
+    added = {"arousal", "asks", "template", "prefill", "turn"}
     assert plain.described()["variants"]["joy"].keys() == plain.resolved()["variants"]["joy"].keys() - added
     assert high.described()["variants"]["joy"]["arousal"] == "high"
     before, after = Triggers.of(plain), Triggers.of(high)

@@ -352,7 +352,7 @@ def test_stored_prompts_of_any_day_are_located(
     renderer = make(LLAMA)
     messages = chat("Date: 2 .", "2")  # the question is in the date, and in the system message
     prompt = renderer.render(messages, date=made_on)
-    spans = stored_spans(renderer, state_of(renderer, messages, prompt.text, **values))
+    spans = stored_spans(renderer, state_of(renderer, messages, prompt.text, **values))[0]
     assert part(renderer, prompt.token_ids, spans["system"]) == "Date: 2 ."
     assert part(renderer, prompt.token_ids, spans["question"]) == "2"
     assert (spans["question"] or (0, 0))[0] > (spans["system"] or (0, 0))[1]
@@ -363,11 +363,11 @@ def test_stored_prompts_of_another_template_are_searched(make: Make) -> None:
     messages = chat("Be brief.", "Be brief. What is 2 + 3?")
     prompt = old.render(messages)
     text = f"Something else: {prompt.text}"
-    spans = stored_spans(new, state_of(new, messages, text))
+    spans = stored_spans(new, state_of(new, messages, text))[0]
     ids = new.encode(text)[0]
     assert part(new, ids, spans["question"]) == "Be brief. What is 2 + 3?"
     assert part(new, ids, spans["system"]) == "Be brief."
-    gone = stored_spans(new, state_of(new, messages, "nothing of it"))
+    gone = stored_spans(new, state_of(new, messages, "nothing of it"))[0]
     assert gone == {"system": None, "question": None}
 
 
@@ -376,5 +376,5 @@ def test_stored_prompts_of_a_closed_beginning_are_located(make: Make) -> None:
     messages = chat("Be brief.", "2 + 3?", "So", roles="sua")
     for continued in (True, False):
         prompt = renderer.render(messages, continued=continued)
-        spans = stored_spans(renderer, state_of(renderer, messages, prompt.text))
+        spans = stored_spans(renderer, state_of(renderer, messages, prompt.text))[0]
         assert part(renderer, prompt.token_ids, spans["question"]) == "2 + 3?"

@@ -115,7 +115,7 @@ def test_thinking_is_switched_in_the_prompt(
     # What was rendered is located again from its record alone.
     state = made(renderer, settings, "Answer: 5").state
     assert state is not None
-    assert stored_spans(renderer, state) == renderer.render(
+    assert stored_spans(renderer, state)[0] == renderer.render(
         state.request["messages"], prompt.arguments, None, message_spans(settings, state.request["messages"], SAMPLE.question).values(), suffix=prompt.suffix
     ).spans  # fmt: skip
     assert describe_prompt(settings, renderer)["frame"].endswith(end)
@@ -291,15 +291,18 @@ def test_cut_off_thoughts_are_counted_in_the_report() -> None:
         ("r1", {"thinking": "on", "transform": True}, "begins the answer, so that no thought follows"),
         ("qwen3", {"thinking": "on", "transform": True}, "begins the answer, so that no thought follows"),
         ("r1", {"transform": True}, ""),
+        ("qwen3", {"thinking": "on", "prefill": "So"}, "begins the answer, so that no thought follows"),
+        ("qwen3", {"prefill": "So"}, ""),
     ],
 )  # fmt: skip
 def test_a_plan_is_refused_that_waits_for_a_thought_in_vain(
     renderers: dict[str, Renderer], family: str, sections: dict[str, Any], problem: str
 ) -> None:
     begun = {"begun": {"transform": f"{__name__}:begin"}} if sections.pop("transform", False) else {}
-    positions = sections.pop("positions", None)
+    positions, prefill = sections.pop("positions", None), sections.pop("prefill", None)
     settings = config(
         sections.pop("thinking", None),
+        prompt={"prefill": prefill},
         generation=sections,
         capture={} if positions is None else {"positions": positions},
         variants={"control": {}, **begun},

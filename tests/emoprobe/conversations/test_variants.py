@@ -31,7 +31,10 @@ from emoprobe.conversations.variants import (
     text_shift,
     variant_texts,
 )
+from emoprobe.functions import load_function
 from emoprobe.results.trajectory import Sample
+from emoprobe.workflow.checks import check_config
+from emoprobe.workflow.triggers import Triggers
 
 PROMPT = Prompt(system="Solve.", template="Q: {question}\nA:")
 
@@ -88,7 +91,7 @@ def test_braces_in_questions_are_left_alone() -> None:
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "my_transforms", raising=False)
-    load_transform.cache_clear()
+    load_function.cache_clear()
     return tmp_path / "my_transforms.py"
 
 
@@ -171,6 +174,39 @@ def test_only_a_transform_that_begins_the_answer_has_another_identity_than_in_ve
     for name, end in (("same", ""), ("begun", " prefill"), ("fails", "")):
         found = identity(config_with(transform=f"my_transforms:{name}"), "v")
         assert found == f"my_transforms:{name}@{digest}{end}"
+
+
+def test_a_prefill_begins_the_answer_and_that_of_the_variant_goes_before_the_prompts(module: Path) -> None:
+    module.write_text("def begun(m): return [*m, {'role': 'assistant', 'content': 'So'}]\n")
+    variants = {
+        "control": {},
+        "calm": {"text": "Rest."},
+        "v": {"prefill": "I"},
+        "twice": {"transform": "my_transforms:begun"},
+    }
+    config = parse_config({"prompt": {"prefill": "The answer"}, "variants": variants})
+    begun = {name: opening_messages(config, name, "1?", 0)[-1] for name in ("control", "calm", "v")}
+    assert begun == {
+        name: {"role": "assistant", "content": text}
+        for name, text in {"control": "The answer", "calm": "The answer", "v": "I"}.items()
+    }
+    with pytest.raises(VariantError, match=r"variants.twice.transform: .* ends with a message of the assistant"):
+        opening_messages(config, "twice", "1?", 0)
+    assert [line.partition(":")[0] for line in check_config(config, None, Path())] == ["variants.twice.transform"]
+
+
+def test_a_prefill_makes_again_what_it_begins_and_nothing_else() -> None:
+    def triggers(prefill: str | None = None, own: str | None = None) -> Triggers:
+        variants = {"control": {}, "v": {"text": "a", "prefill": own}}
+        return Triggers.of(parse_config({"prompt": {"prefill": prefill}, "variants": variants}))
+
+    plain, begun, own = triggers(), triggers("So"), triggers(own="So")
+    assert plain == Triggers.of(parse_config({"variants": {"control": {}, "v": {"text": "a"}}}))
+    assert plain.answers == own.answers != begun.answers
+    assert plain.trajectories["control"] == own.trajectories["control"] != begun.trajectories["control"]
+    assert len({each.trajectories["v"] for each in (plain, begun, own)}) == 3
+    with pytest.raises(ConfigError, match="must hold more than white space"):
+        triggers(" ")
 
 
 def scrambling(seed: int = 42, source: str = "tone", placement: str = "user_prefix", **tone: Any) -> Config:

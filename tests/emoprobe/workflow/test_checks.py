@@ -20,7 +20,7 @@ from emoprobe.config.files import parse_config
 from emoprobe.config.science.dataset import Dataset
 from emoprobe.conversations.samples import draw
 from emoprobe.conversations.sources import check_source
-from emoprobe.conversations.variants import load_transform
+from emoprobe.functions import load_function
 from emoprobe.workflow import checks, heavy_checks, model_checks
 from emoprobe.workflow.checks import check_config
 from tests import byte_tokenizer
@@ -39,7 +39,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     for name in ("nice", "wrong"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    load_transform.cache_clear()
+    load_function.cache_clear()
     # Whether activations can be captured takes a process that imports PyTorch: tests that are about it ask.
     monkeypatch.setattr(model_checks, "ask", lambda *_: [])
 
@@ -497,6 +497,7 @@ def test_a_configuration_of_a_model_that_is_damaged(tmp_path: Path, model: Path,
         ({"max_position_embeddings": 2048}, {"max_model_len": "auto"}, []),
         ({"max_position_embeddings": 128}, {"max_model_len": "auto"}, ["max_tokens = 256", "takes 128 tokens"]),
         ({}, {"max_model_len": "auto", "max_tokens": 5000}, []),
+        ({"max_position_embeddings": 512}, {"max_model_len": "auto", "turns": 1}, ["512 tokens", "2 completions"]),
     ],
 )
 def test_a_context_that_is_too_short(
@@ -504,9 +505,11 @@ def test_a_context_that_is_too_short(
 ) -> None:
     (model / "config.json").write_text(json.dumps({"num_hidden_layers": 3, **settings}))
     generation: dict[str, Any] = dict(sections)
-    workers = {"endpoints": generation.pop("endpoints", [])}
+    workers, turns = {"endpoints": generation.pop("endpoints", [])}, generation.pop("turns", 0)
     generation["engine"] = {"max_model_len": generation.pop("max_model_len", 4096)}
-    found = problems(tmp_path, model={"source": "./tiny"}, generation=generation, workers=workers)
+    conversation = {"kind": "scripted", "turns": [{"text": "Again."}] * turns} if turns else {}
+    sections = {"generation": generation, "workers": workers, "conversation": conversation}
+    found = problems(tmp_path, model={"source": "./tiny"}, **sections)
     assert len(found) == bool(words), found
     for word in words:
         assert word in found[0]

@@ -279,6 +279,8 @@ def test_curl_reaches_it(server: NNsightServer) -> None:
         ("/v1/completions", {"prompt": [1, 2], "ndif": {"token_spans": {"response": [0, 1]}}}, ["ndif.token_spans.response"]),
         ("/v1/completions", {"prompt": [1, 2], "ndif": {"token_spans": {"prefix": [0, 3]}}}, ["token_spans.prefix = [0, 3]", "2 tokens"]),
         ("/v1/completions", {"prompt": [1, 2], "ndif": {"token_spans": {"prefix": [1, 1]}}}, ["is no span"]),
+        ("/v1/completions", {"prompt": [1, 2], "ndif": {"turns": {"1": [1, 3]}}}, ["ndif.turns.1 = [1, 3]", "2 tokens"]),
+        ("/v1/completions", {"prompt": [1, 2], "ndif": {"positions": ["turn1.response_mean"]}}, ["turns are is not known"]),
         ("/v1/completions", {"prompt": [1, 2, 3], "ndif": {"prompt_tokens": 2, "token_spans": {"question": [2, 3]}}}, ["2 tokens"]),
         ("/v1/completions", {"prompt": [1, 2], "ndif": {"messages": [{"role": "user"}], "message_spans": {"prefix": [0, 0, 1]}}}, ["messages"]),
         ("/v1/chat/completions", {**CHAT, "ndif": {"token_spans": {}}}, ["ndif.token_spans"]),

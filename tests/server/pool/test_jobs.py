@@ -107,15 +107,23 @@ def bytes_of(prompt: list[int]) -> str:
     return str(Tokenizer.from_file(str(folder / "tokenizer.json")).decode(prompt, skip_special_tokens=False))
 
 
+@pytest.mark.parametrize(
+    ("prompt", "variant"),
+    [
+        ({}, {"transform": "beginning:so"}),
+        ({"prefill": "So the answer"}, {"text": "Rest."}),
+        ({"prefill": "Well"}, {"prefill": "So the answer"}),
+    ],
+)
 def test_a_prefill_is_continued_and_captured_where_it_stands(
-    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prompt: dict[str, Any], variant: dict[str, Any]
 ) -> None:
     (tmp_path / "beginning.py").write_text(
         "def so(messages):\n    return [*messages, {'role': 'assistant', 'content': 'So the answer'}]\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    variants: Any = {"control": {}, "calm": {"transform": "beginning:so"}}
-    layout = house.add("one", variants=variants, capture={"enabled": True})
+    variants: Any = {"control": {}, "calm": variant}
+    layout = house.add("one", variants=variants, capture={"enabled": True}, prompt=prompt)
     pair = ("calm", SAMPLES[0])
     assert ask_all(house, [("generate", "one", *pair), ("capture", "one", *pair)]) == ["ok\n", "ok\n"]
     found = trajectory(layout, *pair)

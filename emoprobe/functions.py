@@ -1,0 +1,73 @@
+"""Functions of the user's that the config names as `module:function`."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+EXTRAS = {"inspect_ai": "inspect"}  # packages that an extra of this one installs
+
+
+@cache
+def load_function(key: str, reference: str, raised: type[ValueError]) -> Callable[..., Any]:
+    """Import a `module:function`.
+
+    Args:
+        key: of the config that names it, for messages.
+        reference: the function.
+        raised: the type of the error.
+
+    Raises:
+        ValueError: of that type: there is no such module or function.
+    """
+    module, _, path = reference.partition(":")
+    try:
+        target: Any = importlib.import_module(module)
+        for attribute in path.split("."):
+            target = getattr(target, attribute)
+    except Exception as error:
+        extra = EXTRAS.get(module.partition(".")[0])
+        install = (
+            "The module must lie beside the Snakefile, in the working directory, or be installed."
+            if extra is None
+            else f"Install it by `pip install emoprobe[{extra}]`."
+        )
+        raise raised(f"{key}: {reference} cannot be imported ({type(error).__name__}: {error}). {install}") from error
+    if not callable(target):
+        raise raised(f"{key}: {reference} is no function")
+    function: Callable[..., Any] = target
+    return function
+
+
+def source_sha256(reference: str) -> str | None:
+    """Return the hash of the source of the module of a `module:function`; None where there is no such file."""
+    try:
+        spec = importlib.util.find_spec(reference.partition(":")[0])
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        return None
+    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
+
+
+def source_of(reference: str) -> str:
+    """Return a reference to a function with the hash of its module's source, where it has one."""
+    sha256 = source_sha256(reference)
+    return reference if sha256 is None else f"{reference}@{sha256}"
+
+
+def raised_by(key: str, reference: str, error: Exception) -> str:
+    """Return the message about a function of the user's that raised an error."""
+    return f"{key}: {reference} raised {type(error).__name__}: {error}{_line_of(error)}"
+
+
+def _line_of(error: Exception) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else f" ({Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno})"
