@@ -120,7 +120,8 @@ class TokenProjections:
         notes += pages.left_out("tokens", names)
         if self.away:
             notes.append(
-                f"The tokens of {self.away:,} conversations are in object storage alone: to see them, run `make pull` "
+                f"The tokens of {self.away:,} conversation{'' if self.away == 1 else 's'} are in object storage alone: "
+                "to see them, run `make pull` "
                 "and make the explorer again."
             )
         return {
