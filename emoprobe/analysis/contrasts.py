@@ -58,6 +58,11 @@ class Contrast:
         return f"{self.variant}-{self.reference}"
 
 
+def subject(measure: str, variant: str, reference: str) -> str:
+    """Return what a sentence on a contrast is about."""
+    return f"{'accuracy' if measure == PRIMARY_MEASURE else measure}:{variant}-{reference}"
+
+
 def references_of(names: Iterable[str], chosen: Sequence[str] | None = None) -> list[str]:
     """The references among these variants, the primary one last.
 

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
-from emoprobe.analysis.contrasts import PLANNED, PRIMARY_MEASURE, references_of
+from emoprobe.analysis.contrasts import PLANNED, PRIMARY_MEASURE, references_of, subject
 from emoprobe.config.experiment import Config
 from emoprobe.config.section import CONTROL, is_format
+from emoprobe.report import links
 from emoprobe.report.statements import points
-from emoprobe.report.statements.behaviour import p_text, subject, why
+from emoprobe.report.statements.behaviour import p_text, why
 from emoprobe.results.metadata import RunMetadata
 from emoprobe.results.statement import Verdict
 
@@ -49,7 +48,8 @@ class Comparison:
     """A row of the page's table: a planned or primary contrast of strict accuracy.
 
     `bar` has the interval, the estimate and the margin as percentages of the width of a bar that all rows share; None
-    without an interval. `share` and `reference_share` are accuracies, empty for means of several variants.
+    without an interval. `share` and `reference_share` are accuracies, empty for means of several variants. `address` is
+    that of the conversations in the explorer.
     """
 
     name: str
@@ -64,6 +64,7 @@ class Comparison:
     bar: dict[str, float] | None
     verdict: str
     why: str
+    address: str
 
 
 def question(config: Config, report: dict[str, Any]) -> str:
@@ -82,13 +83,11 @@ def question(config: Config, report: dict[str, Any]) -> str:
     return f"{sentence[0].upper()}{sentence[1:]}?"
 
 
-def done(
-    config: Config, report: dict[str, Any], metadata: RunMetadata, trajectories: pd.DataFrame
-) -> list[tuple[str, str]]:
+def done(config: Config, report: dict[str, Any], metadata: RunMetadata) -> list[tuple[str, str]]:
     """Return what was done, as pairs of a heading and a description; what a folder does not say is left out."""
     model = report["model"]
     details = ", ".join(str(model[key]) for key in ("dtype", "revision") if model[key])
-    asked = next(iter(trajectories["question"].dropna()), None) if "question" in trajectories else None
+    asked = report["example"]
     entries = [
         ("Model", f"{model['id']} ({details})" if model["id"] and details else model["id"] or "unknown"),
         (
@@ -137,6 +136,7 @@ def _comparison(
         return round(50 + 50 * value / reach, 2)
 
     known = row["low"] is not None
+    valences = {name: entry["valence"] for name, entry in accuracy.items()}
     variant = config.variants.get(row["variant"])
     return Comparison(
         name=row["variant"],
@@ -159,12 +159,8 @@ def _comparison(
         else None,
         verdict=row["verdict"],
         why=why(row, margin),
+        address=links.contrast(row["variant"], row["reference"], valences),
     )
-
-
-def primary_reference(report: dict[str, Any]) -> str | None:
-    """Return the reference of the primary contrasts; None where there are none."""
-    return next((row["reference"] for row in report["paired_tests"] if row["family"] == "primary"), None)
 
 
 def tested(report: dict[str, Any]) -> list[dict[str, Any]]:

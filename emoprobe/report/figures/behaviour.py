@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from emoprobe.analysis.contrasts import PRIMARY_MEASURE
 from emoprobe.config.section import CONTROL
+from emoprobe.report import links
 from emoprobe.report.figures.style import (
     DIVERGING,
     FAINT,
@@ -18,6 +19,9 @@ from emoprobe.report.figures.style import (
     WIDTH,
     colour_of,
     empty_figure,
+    link,
+    link_area,
+    link_row,
     new_figure,
     valence_legend,
 )
@@ -50,6 +54,7 @@ def accuracy(view: ExperimentView) -> Figure:
         )
         axis.plot(entry.accuracy, row, "o", color=colour, markersize=5, clip_on=False, zorder=3)
         _margin_text(axis, row, f"{entry.correct}/{entry.n}")
+        link_row(axis, row, links.conversations([str(entry.variant)]), f"conversations of {entry.variant}")
     control = table.loc[table["variant"] == CONTROL, "accuracy"]
     if len(control):
         axis.axvline(float(control.iloc[0]), color=FAINT, linewidth=1, zorder=0)
@@ -95,6 +100,8 @@ def paired_differences(view: ExperimentView) -> Figure:
         p = "" if np.isnan(p_value) else f"   p = {p_value:.2g}"
         words = "not tested" if entry.verdict == "note" else str(entry.verdict).replace("_", " ")
         _margin_text(axis, row, f"{words}{p}")
+        sides = str(entry.variant), str(entry.reference)
+        link_row(axis, row, links.contrast(*sides, valences), f"conversations behind {' − '.join(sides)}")
     axis.axvline(0.0, color=INK, linewidth=0.8)
     ends = tests[["low", "high", "difference"]].to_numpy(dtype=float)
     reach = max(0.05, 1.2 * margin, float(np.nanmax(np.abs(ends), initial=0.0)) * 1.1)
@@ -142,6 +149,7 @@ def lengths(view: ExperimentView) -> Figure:
         low, middle, high = np.quantile(tokens, [0.25, 0.5, 0.75])
         axis.plot([low, high], [row, row], color=INK, linewidth=3, solid_capstyle="butt")
         axis.plot(middle, row, "o", color="white", markeredgecolor=INK, markersize=6)
+        link_row(axis, row, links.conversations([name], sort="long"), f"conversations of {name}, the longest first")
     axis.set_yticks(np.arange(len(names))[::-1], names)
     axis.set_ylim(-0.6, len(names) - 0.4)
     axis.set_xlim(left=0)
@@ -167,11 +175,18 @@ def consistency(view: ExperimentView) -> Figure:
         axis.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
         axis.set_yticks(range(len(names)), names if axis is axes[0, 0] else [])
         axis.set_title(title)
+        for label, name in zip(axis.get_yticklabels(), names, strict=False):
+            link(label, links.conversations([name]), f"conversations of {name}")
         for row in range(len(names)):
             for column in range(len(names)):
                 value = matrix[row, column]
                 text = "–" if np.isnan(value) else f"{value:.2f}"
                 dark = not np.isnan(value) and (abs(value) > 0.6 if limits[0] < 0 else value < 0.5)
                 axis.text(column, row, text, ha="center", va="center", fontsize=7, color="white" if dark else INK)
+                if row != column:
+                    pair = names[row], names[column]
+                    address = links.conversations([pair[0]], flip="any", against=pair[1])
+                    title = f"questions that {pair[0]} and {pair[1]} answer differently"
+                    link_area(axis, column - 0.5, column + 0.5, row - 0.5, row + 0.5, address, title)
         figure.colorbar(image, ax=axis, shrink=0.7)
     return figure

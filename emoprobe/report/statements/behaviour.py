@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from emoprobe.analysis.conclusion import plain_rows
-from emoprobe.analysis.contrasts import OUTCOMES, PRIMARY_MEASURE
+from emoprobe.analysis.contrasts import OUTCOMES, PRIMARY_MEASURE, subject
 from emoprobe.analysis.paired_tests import ContrastReason, Scope, Wording, conclude_contrast
 from emoprobe.config.section import CONTROL
 from emoprobe.graders.registry import GRADERS
@@ -36,11 +36,6 @@ def comparisons(
     if families:
         chosen &= tests["family"].isin([prefix + family for family in families])
     return [_comparison(row, margin or 0.0) for row in plain_rows(tests[chosen])]
-
-
-def subject(measure: str, variant: str, reference: str) -> str:
-    """Return what a sentence on a contrast is about."""
-    return f"{'accuracy' if measure == PRIMARY_MEASURE else measure}:{variant}-{reference}"
 
 
 def _comparison(row: dict[str, Any], margin: float) -> Statement:

@@ -2,7 +2,7 @@
 
 import { useEffect, useLayoutEffect, useMemo, useState } from "preact/hooks";
 import { compareAddress, type ComparePlace, sampleName, splitSample } from "./address";
-import { ConversationColumn, Draws, LeftOut, Opening } from "./conversation";
+import { ConversationColumn, Draws, LeftOut, Opening, scrolls } from "./conversation";
 import { type Conversation, type Experiment, loadPage, type Outcome, pageThere } from "./data";
 import { type Different, differences, type Range } from "./diff";
 import { InsideControls, InsidePanel, useInside } from "./inside";
@@ -120,7 +120,7 @@ export function Compare(props: Props) {
             ›
           </button>
         </div>
-        <p class="asked" dir="auto">
+        <p class="asked" dir="auto" tabIndex={scrolls(text) ? 0 : undefined}>
           {visible(text)}
         </p>
         <p class="about">

@@ -125,14 +125,14 @@ export function MessageBlock(props: {
   return (
     <section class={`message role-${known(message.role)}${response ? " response" : ""}`}>
       <h4>{visible(message.role)}</h4>
-      {message.reasoning && <Thought open={props.thoughts}>{visible(message.reasoning)}</Thought>}
+      {message.reasoning && <Thought open={props.thoughts} long={scrolls(message.reasoning)}>{visible(message.reasoning)}</Thought>}
       {thought > 0 && (
-        <Thought open={props.thoughts}>
+        <Thought open={props.thoughts} long={scrolls(text)}>
           <Marked text={text} marks={marks} end={thought} />
         </Thought>
       )}
       {text.length > thought || !message.calls.length ? (
-        <div class="text" dir="auto">
+        <div class="text" dir="auto" tabIndex={scrolls(text) ? 0 : undefined}>
           {text.length > thought ? <Marked text={text} marks={marks} start={thought} /> : <em class="quiet">empty</em>}
         </div>
       ) : null}
@@ -151,11 +151,16 @@ export function MessageBlock(props: {
   );
 }
 
-function Thought(props: { open: boolean; children: ComponentChildren }) {
+/** Whether a text may be higher than its box, which the keyboard then has to reach. */
+export function scrolls(text: string): boolean {
+  return text.length > 300 || text.split("\n").length > 6;
+}
+
+function Thought(props: { open: boolean; long: boolean; children: ComponentChildren }) {
   return (
     <details class="thought" open={props.open}>
       <summary>thought</summary>
-      <div class="text" dir="auto">
+      <div class="text" dir="auto" tabIndex={props.long ? 0 : undefined}>
         {props.children}
       </div>
     </details>

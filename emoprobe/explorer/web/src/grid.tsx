@@ -157,7 +157,7 @@ export function Grid(props: Props) {
                       title={`${name}, ${id}: ${many ? `${right} of ${draws.length} draws right` : `${OUTCOMES[outcome]}${answer ? `, ${answer}` : ""}`}${flip ? ` (${flip > 0 ? "gained" : "lost"} against ${against})` : ""}${cut ? ", cut off" : ""}`}
                       tabIndex={-1}
                     >
-                      {visible(label)}
+                      {!dim && visible(label)}
                     </a>
                   );
                 })}

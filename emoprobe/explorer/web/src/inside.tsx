@@ -213,7 +213,7 @@ function TokenStrip({ inside, projection }: { inside: InsideState; projection: T
   const { step, directions } = inside.tokens!;
   const count = projection.texts.length;
   return (
-    <div class="tokens" dir="auto" aria-label={`tokens, ${directions[inside.token][0]}`}>
+    <div class="tokens" dir="auto" tabIndex={0} role="group" aria-label={`tokens, ${directions[inside.token][0]}`}>
       {projection.texts.map((text, place) => {
         const value = projection.values[inside.token * count + place] / step;
         return (

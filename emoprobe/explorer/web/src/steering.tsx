@@ -3,7 +3,7 @@
 import { useEffect, useLayoutEffect, useMemo, useState } from "preact/hooks";
 import { sampleName, splitSample, steeringAddress, type SteeringPlace } from "./address";
 import { commonMessages, differencesOf, partsOf } from "./compare";
-import { ConversationColumn, Draws, LeftOut, Opening } from "./conversation";
+import { ConversationColumn, Draws, LeftOut, Opening, scrolls } from "./conversation";
 import { type Conversation, type Experiment, loadPage, type Outcome, type Steering as SteeringIndex } from "./data";
 import { visible } from "./text";
 
@@ -104,7 +104,7 @@ export function Steering({ experiment, steering, place, thoughts, diff }: Props)
             ›
           </button>
         </div>
-        <p class="asked" dir="auto">
+        <p class="asked" dir="auto" tabIndex={scrolls(questions[question][1]) ? 0 : undefined}>
           {visible(questions[question][1])}
         </p>
         <p class="about">
