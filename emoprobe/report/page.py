@@ -146,7 +146,7 @@ def _render(
         sections=[*sections, *((f"part-{heading.lower()}", heading) for heading in figures), ("tables", "Tables")],
         meanings=MEANINGS,
         parts=figures,
-        tables=[_table(layout, name, valences) for name in names],
+        tables=[table for name in names if (table := _table(layout, name, valences))["total"]],
     )
 
 

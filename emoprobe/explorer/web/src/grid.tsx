@@ -183,7 +183,9 @@ function Toolbar(props: Props) {
   const filtered = Object.entries(settings).some(([key, value]) => key !== "sort" && value);
   const against = againstOf(experiment, settings);
   const primary = variants[experiment.reference]?.[0];
-  const references = { ...(primary === undefined ? {} : { "": `against ${primary}` }), ...same(variants.map(([name]) => name).filter((name) => name !== primary)) };
+  // The primary reference has no name in the address, unless that names it.
+  const keyOf = (name: string) => (name === primary && settings.against !== primary ? "" : name);
+  const references = Object.fromEntries(variants.map(([name]) => [keyOf(name), `against ${name}`]));
   const many = variantsOf(experiment, settings.variant);
   const several = many.length > 1 ? { [settings.variant]: `in ${many.length} variants` } : {};
   return (
