@@ -15,7 +15,7 @@ from emoprobe.analysis.conclusion import plain_rows
 from emoprobe.analysis.contrasts import PLANNED, subject
 from emoprobe.config.experiment import Config
 from emoprobe.report import front, links
-from emoprobe.report.figures import figures_of_tables, tables_there
+from emoprobe.report.figures import EMPTY, figures_of_tables, tables_there
 from emoprobe.report.verdicts import MEANINGS
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.layout import Layout, draw_id
@@ -155,15 +155,15 @@ def _figures(layout: Layout, rules: Collection[str]) -> dict[str, list[dict[str,
     parts: dict[str, list[dict[str, str]]] = {}
     for figure in figures_of_tables(rules):
         name, path = figure.name, layout.figure(figure.name)
-        if path.exists():
-            entry = {"name": name, "svg": _inline(path, name), "caption": figure.caption.replace("``", "")}
+        # The sentences say why there is nothing to see.
+        if path.exists() and EMPTY not in (text := path.read_text(encoding="utf-8")):
+            entry = {"name": name, "svg": _inline(text, name), "caption": figure.caption.replace("``", "")}
             parts.setdefault(figure.part, []).append(entry)
     return parts
 
 
-def _inline(path: Path, name: str) -> str:
+def _inline(text: str, name: str) -> str:
     """An SVG to stand inside a page: no prologue, ids that no other figure has, a name for screen readers."""
-    text = path.read_text(encoding="utf-8")
     text = text[text.index("<svg") :]
     text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
     text = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", text)

@@ -28,6 +28,7 @@ DRAWING = {
     "analyze_features": "draw_feature_figures",
     "tabulate_study": "report_study",
 }
+EMPTY = "nothing-to-draw"  # id in a figure that only says why there is nothing to see
 CAPTIONS = Path(__file__).parents[1] / "captions"
 
 

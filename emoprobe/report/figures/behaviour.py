@@ -27,6 +27,10 @@ from emoprobe.report.figures.style import (
 )
 from emoprobe.report.figures.view import ExperimentView
 
+AGREEMENTS = (
+    ("agreement", "share of samples judged alike", (0, 1), SEQUENTIAL),
+    ("kappa", "Cohen's κ", (-1, 1), DIVERGING),
+)
 VERDICT_MARKS = {
     "different": "s", "different_here": "s", "equivalent": "o", "equivalent_here": "o", "undecided": "|", "note": "|",
 }  # fmt: skip
@@ -35,6 +39,8 @@ VERDICT_MARKS = {
 def accuracy(view: ExperimentView) -> Figure:
     """Strict accuracy of each variant with its interval, and the lenient one as a ring; control's is drawn through."""
     table = view.table("accuracy")
+    if table["accuracy"].isna().all():
+        return empty_figure("No trajectory has a grade.")
     figure, axes = new_figure(1.2 + ROW * len(table))
     axis = axes[0, 0]
     rows = np.arange(len(table))[::-1]
@@ -73,6 +79,8 @@ def paired_differences(view: ExperimentView) -> Figure:
     tests = tests[tests["measure"] == PRIMARY_MEASURE]
     if tests.empty:
         return empty_figure("There is no variant besides the references.")
+    if tests["difference"].isna().all():
+        return empty_figure("No trajectory has a grade.")
     labels = [f"{entry.variant} − {entry.reference}" for entry in tests.itertuples()]
     # Long names get a wider picture, so that the axis keeps its width.
     longest = max(map(len, labels))
@@ -162,12 +170,12 @@ def consistency(view: ExperimentView) -> Figure:
     """Plot the agreement and κ of every pair of variants."""
     table = view.table("consistency")
     names = list(table["variant"].unique())
+    known = [panel for panel in AGREEMENTS if table[panel[0]].notna().any()]
+    if not known:
+        return empty_figure("No two variants have grades of the same question.")
     side = max(2.6, 0.42 * len(names) + 1.2)
-    figure, axes = new_figure(side, columns=2, width=max(6.5, 2 * side))
-    for axis, measure, title, limits, colours in (
-        (axes[0, 0], "agreement", "share of samples judged alike", (0, 1), SEQUENTIAL),
-        (axes[0, 1], "kappa", "Cohen's κ", (-1, 1), DIVERGING),
-    ):
+    figure, axes = new_figure(side, columns=len(known), width=max(6.5, len(known) * side))
+    for axis, (measure, title, limits, colours) in zip(axes[0], known, strict=True):
         matrix = (
             table.pivot(index="variant", columns="other", values=measure).loc[names, names].astype(float).to_numpy()
         )

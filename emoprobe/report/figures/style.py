@@ -19,6 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from emoprobe.config.section import CONTROL
+from emoprobe.report.figures import EMPTY
 from emoprobe.results import atomic
 
 # Okabe & Ito's palette (2008).
@@ -124,7 +125,7 @@ def empty_figure(message: str) -> Figure:
     """A figure that says why there is nothing to see."""
     figure, axes = new_figure(1.0)
     axes[0, 0].axis("off")
-    axes[0, 0].text(0.5, 0.5, message, ha="center", va="center", color=INK, wrap=True)
+    axes[0, 0].text(0.5, 0.5, message, ha="center", va="center", color=INK, wrap=True, gid=EMPTY)
     return figure
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
@@ -12,8 +13,10 @@ from playwright.sync_api import Browser, Page, expect
 
 from emoprobe.results.layout import Layout
 from emoprobe.results.tables import read_table
+from emoprobe.results.trajectory import Trajectory
 from emoprobe.stages.behaviour import analyze_behaviour
 from emoprobe.stages.figures import draw
+from emoprobe.stages.folder import analyze_folder
 from emoprobe.stages.report import write_report
 from emoprobe.stages.steering import analyze_steering
 from tests.emoprobe.explorer import scenes
@@ -102,6 +105,18 @@ def test_a_figure_alone_has_the_same_links(browser: Browser, finished: Layout) -
         tab.keyboard.press("Tab")
         tab.keyboard.press("Enter")
         assert re.match(r"6 of 6 questions, 6 conversations", shown(tab))
+
+
+def test_a_figure_with_nothing_to_see_is_left_out(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    pairs = [(variant, str(number)) for variant in ("control", "filler", "odd") for number in range(2)]
+    for pair in pairs:
+        Trajectory([{"role": "user", "content": "?"}, {"role": "assistant", "content": "no number"}]).write(
+            layout.pair(*pair)
+        )
+    analyze_folder(tmp_path)
+    assert layout.figure("accuracy").exists()
+    assert "<figure" not in layout.report_html.read_text()
 
 
 def serious(page: Page) -> list[str]:
