@@ -87,6 +87,13 @@ def study_page(layout: Layout, report: dict[str, Any]) -> str:
     rules, sections = ["tabulate_study"], [("sentences", "Sentences"), ("experiments", "Experiments")]
     accuracy = read_table(layout.root, "study_accuracy")
     valences = dict(zip(accuracy["variant"], accuracy["valence"], strict=True))
+    tests = plain_rows(read_table(layout.root, "study_paired_tests"))
+    addresses = {
+        f"accuracy:{row['experiment']}/{row['variant']}-{row['reference']}": _address(row, valences) for row in tests
+    }
+    report = report | {
+        "statements": [{**entry, "address": addresses.get(entry["about"])} for entry in report["statements"]]
+    }
     figures = _figures(layout, rules)
     return _render("study", layout, rules, figures, sections, valences, title=report["study"], **report)
 

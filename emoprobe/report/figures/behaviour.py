@@ -174,7 +174,7 @@ def consistency(view: ExperimentView) -> Figure:
     if not known:
         return empty_figure("No two variants have grades of the same question.")
     side = max(2.6, 0.42 * len(names) + 1.2)
-    figure, axes = new_figure(side, columns=len(known), width=max(6.5, len(known) * side))
+    figure, axes = new_figure(side, columns=len(known), width=len(known) * max(3.25, side))
     for axis, (measure, title, limits, colours) in zip(axes[0], known, strict=True):
         matrix = (
             table.pivot(index="variant", columns="other", values=measure).loc[names, names].astype(float).to_numpy()
