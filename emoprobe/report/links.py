@@ -95,7 +95,7 @@ def _members(side: str, valences: Mapping[str, Any]) -> Iterable[str]:
     """Variants of a side: a variant, all of a valence, or several that are joined by +."""
     if side in valences:
         return [side]
-    return [name for name, valence in valences.items() if valence == side] or side.split("+")
+    return [name for name, valence in valences.items() if str(valence) == side] or side.split("+")
 
 
 def _quoted(name: Any) -> str:
