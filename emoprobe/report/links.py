@@ -63,7 +63,7 @@ def conversation(variant: str, sample: str, draw: int = 1, **shown: Any) -> str:
     return f"{PAGE}#{_quoted(variant)}/{_quoted(draw_id(sample, draw))}{search}"
 
 
-def steered(row: Mapping[str, Any]) -> str:
+def steered(row: Mapping[Any, Any]) -> str:
     """Return the address of the conversations under a condition.
 
     Args:

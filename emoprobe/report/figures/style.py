@@ -30,7 +30,7 @@ WIDTH = 6.5  # the text width of a page
 ROW = 0.3  # height of one row of labels
 
 # Nearly transparent: browsers let nobody click on what is not painted.
-UNSEEN = {"facecolor": "white", "alpha": 0.01, "linewidth": 0, "zorder": 10}
+UNSEEN: dict[str, Any] = {"facecolor": "white", "alpha": 0.01, "linewidth": 0, "zorder": 10}
 
 mpl.use("svg")
 

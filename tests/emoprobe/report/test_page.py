@@ -69,8 +69,8 @@ def test_a_row_of_a_figure_opens_the_conversations_behind_it(page: Page, finishe
     box = row.bounding_box()
     assert box is not None
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    accuracy = read_table(finished.root, "accuracy").set_index("variant")
-    assert shown(page) == f"6 of 6 questions, {accuracy.loc['joy', 'n']} conversations"
+    accuracy = read_table(finished.root, "accuracy").set_index("variant")["n"]
+    assert shown(page) == f"6 of 6 questions, {int(accuracy['joy'])} conversations"
     page.go_back()
     page.locator("#paired_differences svg a", has_text="conversations behind gloom − control").focus()
     page.keyboard.press("Enter")
