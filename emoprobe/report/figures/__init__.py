@@ -63,8 +63,14 @@ class Figure:
 
     def draw(self, view: View) -> Drawing:
         """Draw it from the tables of an experiment."""
+        import matplotlib as mpl
+
+        from emoprobe.report.figures.style import STYLE
+
         module, _, name = self.function.partition(":")
-        drawing: Drawing = getattr(import_module(f"{__name__}.{module}"), name)(view)
+        # Other figures of the process, such as those of a notebook, keep their style.
+        with mpl.rc_context(STYLE):
+            drawing: Drawing = getattr(import_module(f"{__name__}.{module}"), name)(view)
         return drawing
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -32,7 +31,20 @@ ROW = 0.3  # height of one row of labels
 # Nearly transparent: browsers let nobody click on what is not painted.
 UNSEEN: dict[str, Any] = {"facecolor": "white", "alpha": 0.01, "linewidth": 0, "zorder": 10}
 
-mpl.use("svg")
+STYLE: dict[str, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "svg.hashsalt": "emoprobe",
+}
 
 
 @dataclass(frozen=True)
@@ -86,25 +98,8 @@ def new_figure(
     height: float, columns: int = 1, rows: int = 1, width: float = WIDTH, **options: Any
 ) -> tuple[Figure, Any]:
     """A figure of the house style and its axes."""
-    plt.rcParams.update(
-        {
-            "font.size": 9,
-            "axes.titlesize": 10,
-            "axes.titleweight": "bold",
-            "axes.titlelocation": "left",
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.edgecolor": INK,
-            "axes.labelcolor": INK,
-            "xtick.color": INK,
-            "ytick.color": INK,
-            "legend.frameon": False,
-            "svg.hashsalt": "emoprobe",
-        }
-    )
-    return plt.subplots(
-        rows, columns, figsize=(width, height), layout="constrained", squeeze=False, FigureClass=LinkedFigure, **options
-    )
+    figure = LinkedFigure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
 def colour_of(variant: Any, valence: Any) -> str:
@@ -132,9 +127,9 @@ def empty_figure(message: str) -> Figure:
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as SVG, the same bytes for the same figure."""
     buffer = io.BytesIO()
-    # `savefig` draws it twice for the same bytes.
-    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})  # type: ignore[no-untyped-call]
-    plt.close(figure)
+    with mpl.rc_context(STYLE):
+        # `savefig` draws it twice for the same bytes.
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})  # type: ignore[no-untyped-call]
     links = figure.links if isinstance(figure, LinkedFigure) else {}
     text = re.sub(
         r'<a xlink:href="([^"]*)"[^>]*>', lambda match: _with_title(match[1], links), buffer.getvalue().decode()

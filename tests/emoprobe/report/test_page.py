@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
+import matplotlib
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Browser, Page, expect
@@ -114,7 +115,10 @@ def test_a_figure_with_nothing_to_see_is_left_out(tmp_path: Path) -> None:
         Trajectory([{"role": "user", "content": "?"}, {"role": "assistant", "content": "no number"}]).write(
             layout.pair(*pair)
         )
+    matplotlib.rcParams["font.size"] = 13.0
     analyze_folder(tmp_path)
+    assert matplotlib.rcParams["font.size"] == 13.0  # the style of figures is of no concern to others
+    matplotlib.rcParams["font.size"] = matplotlib.rcParamsDefault["font.size"]
     assert layout.figure("accuracy").exists()
     assert "<figure" not in layout.report_html.read_text()
 
