@@ -119,6 +119,12 @@ def title_of(measure: str, value: str) -> str:
     return f"mean {words}" if value == "number" else f"the rate of {words}"
 
 
+def subject(measure: str, variant: str, reference: str) -> str:
+    """Return what a sentence on a contrast is about; the categories of an outcome have one sentence together."""
+    column, _ = column_and_category(measure)
+    return f"{'accuracy' if column == PRIMARY_MEASURE else column}:{variant}-{reference}"
+
+
 def primary_rows(tests: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of `paired_tests` on strict accuracy or, where it is not graded, on the first outcome."""
     if tests.empty or (tests["measure"] == PRIMARY_MEASURE).any():

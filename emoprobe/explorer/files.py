@@ -17,7 +17,7 @@ from emoprobe.analysis.contrasts import references_of
 from emoprobe.config.experiment import Config
 from emoprobe.config.section import is_format
 from emoprobe.explorer.conversations import Conversation, outcome, read_conversation
-from emoprobe.explorer.projections import Projections
+from emoprobe.explorer.projections import FittedDirections, Projections, fitted_directions
 from emoprobe.explorer.scripts import MAX_BYTES, Pages, Scripts, Write
 from emoprobe.explorer.search import WordIndex
 from emoprobe.explorer.steered import Steered
@@ -62,16 +62,20 @@ def write_data(config: Config, layout: Layout, write: Write, limit: int = MAX_BY
         shown.append(_question(name, first, samples[name]))
         pages.add(place, entries, sum(_size(conversation) for _, conversation in entries))
     pages.flush()
-    left_out = [name for name, place in questions.items() if pages.places[place] < 0]
-    notes = [_left_out("conversations", left_out, len(questions))] if left_out else []
+    notes = pages.left_out("conversations", [*questions])
     shards = words.shards()
     searched = [name for name, entries in shards.items() if scripts.add(f"s{name}", entries)]
     if len(searched) < len(shards):
         notes.append(f"The index of words is incomplete, as the explorer is limited to {limit / 1e6:,.0f} MB.")
     # Files of another kind are left from another config.
     steered = Steered.read(layout, questions, samples) if config.steering.enabled else None
-    inside = Projections.read(layout, rows, questions) if config.has_probes else None
-    tokens = TokenProjections.read(layout, rows, questions) if config.features.enabled else None
+    directions = fitted_directions(layout) if config.has_probes else FittedDirections()
+    inside = Projections.read(layout, rows, questions, directions)
+    every_token = config.capture.enabled and config.capture.positions == "all"
+    tokens = None
+    if config.features.enabled or every_token:
+        reference = references_of(variants, config.analysis.references)[-1:]
+        tokens = TokenProjections.read(layout, rows, questions, directions, reference, config.features.enabled)
     index = {
         "experiment": config.experiment.name,
         "model": config.model.source if "source" in config.model.model_fields_set else None,
@@ -83,8 +87,8 @@ def write_data(config: Config, layout: Layout, write: Write, limit: int = MAX_BY
         "pages": [pages.places[place] for place in range(len(questions))],
         "shards": searched,
         "steering": steered.write(Pages(scripts, "t", with_texts), notes) if steered else None,
-        "inside": inside.write(Pages(scripts, "a"), scripts, notes) if inside else None,
-        "tokens": tokens.write(Pages(scripts, "k"), notes) if tokens else None,
+        "inside": inside.write(Pages(scripts, "a"), scripts, notes, [*questions]) if inside else None,
+        "tokens": tokens.write(Pages(scripts, "k"), notes, [*questions]) if tokens else None,
         "notes": notes,
     }
     scripts.add("index", index, needed=True)
@@ -138,10 +142,3 @@ def _columns(rows: list[dict[str, Any]], variants: dict[str, int], questions: di
         "x": [answers.setdefault(text, len(answers)) for text in extracted],
         "answers": list(answers),
     }
-
-
-def _left_out(what: str, names: list[str], total: int) -> str:
-    return (
-        f"The {what} of {len(names):,} of {total:,} questions ({names[0]} to {names[-1]}) exceed the size limit of the "
-        "explorer and are only in the results folder."
-    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 from safetensors import safe_open
 
 from emoprobe.explorer.scripts import Pages, Scripts
+from emoprobe.explorer.search import encoded
 from emoprobe.results.activation_folder import METADATA, ActivationFolder, ActivationMetadata
 from emoprobe.results.activations import load_block, read_tensors
 from emoprobe.results.layout import Layout, draw_id
@@ -39,6 +40,14 @@ class ShownDirection:
 
 
 @dataclass(frozen=True)
+class FittedDirections:
+    """Directions that the probes of an experiment fitted, and the layers of their vectors."""
+
+    directions: list[ShownDirection] = field(default_factory=list)
+    layers: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Projections:
     """Standardised projections of the captured conversations: (n, directions, hook points, layers, positions)."""
 
@@ -53,15 +62,14 @@ class Projections:
     spans: list[list[Any]]
 
     @classmethod
-    def read(cls, layout: Layout, rows: Sequence[dict[str, Any]], questions: dict[str, int]) -> Projections | None:
+    def read(
+        cls, layout: Layout, rows: Sequence[dict[str, Any]], questions: dict[str, int], chosen: FittedDirections
+    ) -> Projections | None:
         """Project the activations of some trajectories; None where there are no directions or no activations.
 
         Raises:
             DamagedError, ActivationError: a file is damaged; the message names it.
         """
-        if not layout.directions().exists():
-            return None
-        chosen, _ = chosen_directions(layout)
         pairs: list[tuple[str, str]] = []
         keys: list[tuple[int, int]] = []
         captured: list[ActivationMetadata] = []
@@ -73,9 +81,9 @@ class Projections:
                     captured.append(metadata)
                     pairs.append(pair)
                     keys.append((number, questions[row["sample_id"]]))
-        if not captured or not chosen or captured[0].positions == "all":
+        if not captured or not chosen.directions or captured[0].positions == "all":
             return None
-        values = _project(layout, pairs, chosen, captured[0])
+        values = _project(layout, pairs, chosen.directions, captured[0])
         spans = [_spans(metadata) for metadata in captured]
         # A neighbour stands in for an empty part: it says nothing of that position.
         there = np.array([[span is None or not span[2] for span in row] for row in spans])
@@ -86,25 +94,25 @@ class Projections:
             values=np.clip(np.rint(scaled * STEP), -127, 127).astype(np.int8),
             means=means,
             deviations=deviations,
-            directions=chosen,
+            directions=chosen.directions,
             hook_points=captured[0].hook_points,
             layers=captured[0].layers,
             positions=captured[0].position_names,
             spans=spans,
         )
 
-    def write(self, pages: Pages, scripts: Scripts, notes: list[str]) -> dict[str, Any]:
-        """Write the projections; return what the index says of them."""
+    def write(self, pages: Pages, scripts: Scripts, notes: list[str], names: Sequence[str]) -> dict[str, Any]:
+        """Write the projections; return what the index says of them. `names` are the ids of all questions."""
         numbered = zip(self.keys, self.values, self.spans, strict=True)
         for question, group in groupby(numbered, key=lambda entry: entry[0][1]):
             entries = [(key[0], base64.b64encode(values.tobytes()).decode(), spans) for key, values, spans in group]
             pages.add(question, entries, sum(len(entry[1]) for entry in entries))
         pages.flush()
-        if any(place < 0 for place in pages.places.values()):
-            notes.append("The projections of some questions exceed the size limit of the explorer and are left out.")
+        notes += pages.left_out("projections", names)
         scale = {"means": _rounded(self.means), "deviations": _rounded(self.deviations)}
         scripts.add("scale", scale, needed=True)
         return {
+            "rows": encoded([number for number, _ in self.keys]),
             "directions": [[direction.name, direction.about] for direction in self.directions],
             "hooks": self.hook_points,
             "layers": self.layers,
@@ -115,12 +123,14 @@ class Projections:
         }
 
 
-def chosen_directions(layout: Layout) -> tuple[list[ShownDirection], list[int]]:
-    """Return at most 20 directions, and their layers: valence, the probes of valence and correctness, then the tones.
+def fitted_directions(layout: Layout) -> FittedDirections:
+    """Return at most 20 directions: valence, probes of valence and correctness, the tones; none without a file.
 
     Raises:
         DamagedError: the file is damaged.
     """
+    if not layout.directions().exists():
+        return FittedDirections()
     tensors = read_tensors(layout.directions())
     with safe_open(layout.directions(), "np") as file:
         said = file.metadata() or {}
@@ -146,7 +156,7 @@ def chosen_directions(layout: Layout) -> tuple[list[ShownDirection], list[int]]:
     for place, name in enumerate(variants):
         named["diff_means", place] = name, f"mean of {name} minus mean of {reference}"
     found = [ShownDirection(*words, parts[key]) for key, words in named.items() if key in parts]
-    return found[:MAX_DIRECTIONS], json.loads(said.get("layers", "[]"))
+    return FittedDirections(found[:MAX_DIRECTIONS], json.loads(said.get("layers", "[]")))
 
 
 def _project(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,6 +65,21 @@ class Pages:
         self._size += size
         if self._size >= MAX_FILE:
             self.flush()
+
+    def left_out(self, what: str, names: Sequence[str]) -> list[str]:
+        """Return a sentence on the questions whose pages exceed the limit; none where there are no such questions.
+
+        Args:
+            what: what the pages hold, in the plural.
+            names: ids of all questions, by their numbers.
+        """
+        missing = [names[question] for question, place in sorted(self.places.items()) if place < 0]
+        if not missing:
+            return []
+        return [
+            f"The {what} of {len(missing):,} of {len(self.places):,} questions ({missing[0]} to {missing[-1]}) exceed "
+            "the size limit of the explorer and are only in the results folder."
+        ]
 
     def flush(self) -> None:
         """Write what was gathered."""

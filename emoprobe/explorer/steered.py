@@ -66,8 +66,7 @@ class Steered:
             size = sum(500 + sum(len(message.text) for message in entry.messages[-1:]) for _, entry in entries)
             pages.add(self.questions[name], entries, size)
         pages.flush()
-        if any(place < 0 for place in pages.places.values()):
-            notes.append("Some steered conversations exceed the size limit of the explorer and are left out.")
+        notes += pages.left_out("steered conversations", [*self.questions])
         return {
             "conditions": edits,
             "variants": list(variants),

@@ -6,6 +6,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from emoprobe.analysis.outcomes import subject
 from emoprobe.results.record import DamagedError, read_json
 
 WIDTH = 110
@@ -33,8 +34,7 @@ def summary_text(path: Path) -> str:
         lines.append(f"  {row['variant']:{width}}  {correct:>7}  {accuracy:>8}  {interval:>13}  {lenient:>7}")
     lines.append("")
     secondary = {
-        f"{'accuracy' if row['measure'] == 'correct' else row['measure'].partition('=')[0]}:"
-        f"{row['variant']}-{row['reference']}"
+        subject(row["measure"], row["variant"], row["reference"])
         for row in report["paired_tests"]
         if row["family"].endswith("secondary") and row["measure"] not in ("lenient", "untruncated")
     }

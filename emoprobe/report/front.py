@@ -7,15 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
 from emoprobe.analysis.contrasts import PLANNED, references_of
-from emoprobe.analysis.outcomes import P_GOLD, PRIMARY_MEASURE, column_and_category, outcomes_of, title_of
+from emoprobe.analysis.outcomes import (
+    P_GOLD,
+    PRIMARY_MEASURE,
+    column_and_category,
+    outcomes_of,
+    subject,
+    title_of,
+)
 from emoprobe.config.experiment import Config
 from emoprobe.config.section import CONTROL, is_format
 from emoprobe.graders.registry import OUTCOME
+from emoprobe.report import links
 from emoprobe.report.statements import amount
-from emoprobe.report.statements.behaviour import bound, p_text, subject, unit_of, why
+from emoprobe.report.statements.behaviour import bound, p_text, unit_of, why
 from emoprobe.results.metadata import RunMetadata
 from emoprobe.results.statement import Verdict
 
@@ -52,7 +58,8 @@ class Comparison:
 
     `bar` has the interval, the estimate and the margin as percentages of the width of a bar that all rows share; None
     without an interval. `share` and `reference_share` are the outcome of each, empty for means of several variants;
-    `level` says what they are, `unit` is that of the difference.
+    `level` says what they are, `unit` is that of the difference. `address` is that of the conversations in the
+    explorer.
     """
 
     name: str
@@ -69,6 +76,7 @@ class Comparison:
     bar: dict[str, float] | None
     verdict: str
     why: str
+    address: str
 
 
 def question(config: Config, report: dict[str, Any]) -> str:
@@ -93,13 +101,11 @@ def question(config: Config, report: dict[str, Any]) -> str:
     return f"{sentence[0].upper()}{sentence[1:]}?"
 
 
-def done(
-    config: Config, report: dict[str, Any], metadata: RunMetadata, trajectories: pd.DataFrame
-) -> list[tuple[str, str]]:
+def done(config: Config, report: dict[str, Any], metadata: RunMetadata) -> list[tuple[str, str]]:
     """Return what was done, as pairs of a heading and a description; what a folder does not say is left out."""
     model = report["model"]
     details = ", ".join(str(model[key]) for key in ("dtype", "revision") if model[key])
-    asked = next(iter(trajectories["question"].dropna()), None) if "question" in trajectories else None
+    asked = report["example"]
     entries = [
         ("Model", f"{model['id']} ({details})" if model["id"] and details else model["id"] or "unknown"),
         (
@@ -138,7 +144,8 @@ def comparisons(config: Config, report: dict[str, Any]) -> list[Comparison]:
     ends = [abs(row[key]) for row in rows for key in ("low", "high") if row[key] is not None]
     least = 0.05 if all(map(unit_of, rows)) else 1e-9
     reach = max([least, 1.2 * margin, *(1.05 * end for end in ends)])
-    return [_comparison(row, config, _levels(report, row), margin, reach) for row in rows]
+    valences = {row["variant"]: row["valence"] for row in report["accuracy"]}
+    return [_comparison(row, config, _levels(report, row), valences, margin, reach) for row in rows]
 
 
 def primary_margin(config: Config) -> float | None:
@@ -159,7 +166,14 @@ def _levels(report: dict[str, Any], row: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _comparison(row: dict[str, Any], config: Config, levels: dict[str, str], margin: float, reach: float) -> Comparison:
+def _comparison(
+    row: dict[str, Any],
+    config: Config,
+    levels: dict[str, str],
+    valences: dict[str, Any],
+    margin: float,
+    reach: float,
+) -> Comparison:
     def place(value: float) -> float:
         return round(50 + 50 * value / reach, 2)
 
@@ -190,6 +204,7 @@ def _comparison(row: dict[str, Any], config: Config, levels: dict[str, str], mar
         else None,
         verdict=row["verdict"],
         why=why(row, margin),
+        address=links.contrast(row["variant"], row["reference"], valences),
     )
 
 
@@ -197,11 +212,6 @@ def _level_name(row: dict[str, Any]) -> str:
     if row["measure"] == PRIMARY_MEASURE:
         return "Right"
     return "Mean" if row.get("value") == "number" else "Share"
-
-
-def primary_reference(report: dict[str, Any]) -> str | None:
-    """Return the reference of the primary contrasts; None where there are none."""
-    return next((row["reference"] for row in report["paired_tests"] if row["family"].endswith("primary")), None)
 
 
 def tested(report: dict[str, Any]) -> list[dict[str, Any]]:

@@ -11,10 +11,11 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from emoprobe.analysis.conclusion import plain_rows
+from emoprobe.analysis.outcomes import subject
 from emoprobe.config.experiment import Config
-from emoprobe.report import front
-from emoprobe.report.figures import figures_of_tables, tables_there
-from emoprobe.report.statements.behaviour import subject
+from emoprobe.report import front, links
+from emoprobe.report.figures import EMPTY, figures_of_tables, tables_there
 from emoprobe.report.verdicts import MEANINGS
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.layout import Layout, draw_id
@@ -67,10 +68,10 @@ def experiment_page(config: Config, layout: Layout, report: dict[str, Any], rule
         features=features,
         first=first,
         question=front.question(config, report),
-        done=front.done(config, report, metadata, read_table(layout.root, "trajectories")),
+        done=front.done(config, report, metadata),
         answer=front.answer(report, front.primary_margin(config)),
         comparisons=comparisons,
-        primary=front.primary_reference(report),
+        valences={row["variant"]: row["valence"] for row in report["accuracy"]},
         groups=_grouped(report),
         folded=FOLDED,
     )
@@ -84,7 +85,17 @@ def study_page(layout: Layout, report: dict[str, Any]) -> str:
         report: the content of its `report.json`.
     """
     rules, sections = ["tabulate_study"], [("sentences", "Sentences"), ("experiments", "Experiments")]
-    return _render("study", layout, rules, _figures(layout, rules), sections, title=report["study"], **report)
+    accuracy = read_table(layout.root, "study_accuracy")
+    valences = dict(zip(accuracy["variant"], accuracy["valence"], strict=True))
+    tests = plain_rows(read_table(layout.root, "study_paired_tests"))
+    addresses = {
+        f"accuracy:{row['experiment']}/{row['variant']}-{row['reference']}": _address(row, valences) for row in tests
+    }
+    report = report | {
+        "statements": [{**entry, "address": addresses.get(entry["about"])} for entry in report["statements"]]
+    }
+    figures = _figures(layout, rules)
+    return _render("study", layout, rules, figures, sections, valences, title=report["study"], **report)
 
 
 def _grouped(report: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -102,12 +113,31 @@ def _grouped(report: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
         for entry in report["statements"]
         if entry["about"] in primary and entry["verdict"] == Verdict.UNDECIDED
     }
+    addresses = _addresses(report)
     headings = (GROUPS["accuracy"], OTHER, *GROUPS.values(), FOLDED)
     groups: dict[str, list[dict[str, Any]]] = {name: [] for name in headings}
     for entry in report["statements"]:
         name = FOLDED if entry["about"] in folded else GROUPS.get(entry["about"].partition(":")[0], OTHER)
-        groups[name].append(entry)
+        groups[name].append({**entry, "address": addresses.get(entry["about"])})
     return {name: entries for name, entries in groups.items() if entries}
+
+
+def _addresses(report: dict[str, Any]) -> dict[str, str]:
+    """What a sentence is about → the address of its conversations in the explorer."""
+    valences = {row["variant"]: row["valence"] for row in report["accuracy"]}
+    found = {
+        subject(row["measure"], row["variant"], row["reference"]): links.contrast(
+            row["variant"], row["reference"], valences
+        )
+        for row in report["paired_tests"]
+    }
+    for row in report["probes"]:
+        if row["layer"] is not None:
+            found[f"probe:{row['target']}"] = links.captured(layer=row["layer"], hook=row["hook_point"])
+    for row in report["steering"]:
+        if (address := links.of_row(row, valences)) is not None:
+            found[f"steering:{row['direction']}"] = address
+    return found
 
 
 def _render(
@@ -116,6 +146,7 @@ def _render(
     rules: Collection[str],
     figures: dict[str, list[dict[str, str]]],
     sections: list[tuple[str, str]],
+    valences: dict[str, Any],
     **values: Any,
 ) -> str:
     """Render a page; `sections` are the anchors and headings that come before its figures and tables."""
@@ -129,7 +160,7 @@ def _render(
         sections=[*sections, *((f"part-{heading.lower()}", heading) for heading in figures), ("tables", "Tables")],
         meanings=MEANINGS,
         parts=figures,
-        tables=[_table(layout, name) for name in names],
+        tables=[table for name in names if (table := _table(layout, name, valences))["total"]],
     )
 
 
@@ -138,32 +169,44 @@ def _figures(layout: Layout, rules: Collection[str]) -> dict[str, list[dict[str,
     parts: dict[str, list[dict[str, str]]] = {}
     for figure in figures_of_tables(rules):
         name, path = figure.name, layout.figure(figure.name)
-        if path.exists():
-            entry = {"name": name, "svg": _inline(path, name), "caption": figure.caption.replace("``", "")}
+        # The sentences say why there is nothing to see.
+        if path.exists() and EMPTY not in (text := path.read_text(encoding="utf-8")):
+            entry = {"name": name, "svg": _inline(text, name), "caption": figure.caption.replace("``", "")}
             parts.setdefault(figure.part, []).append(entry)
     return parts
 
 
-def _inline(path: Path, name: str) -> str:
+def _inline(text: str, name: str) -> str:
     """An SVG to stand inside a page: no prologue, ids that no other figure has, a name for screen readers."""
-    text = path.read_text(encoding="utf-8")
     text = text[text.index("<svg") :]
     text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
     text = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", text)
     text = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', text)
-    return text.replace("<svg", f'<svg role="img" aria-label="{name.replace("_", " ")}"', 1)
+    # The page lies one folder above.
+    text = text.replace('<a xlink:href="../', '<a href="')
+    # What is inside an image is hidden from screen readers, links too.
+    role = "group" if "<a " in text else "img"
+    return text.replace("<svg", f'<svg role="{role}" aria-label="{name.replace("_", " ")}"', 1)
 
 
-def _table(layout: Layout, name: str) -> dict[str, Any]:
+def _table(layout: Layout, name: str, valences: dict[str, Any]) -> dict[str, Any]:
     table = read_table(layout.root, name)
+    rows = plain_rows(table.head(MAX_ROWS))
     return {
         "name": name,
         "file": str(layout.table(name).relative_to(layout.root)),
         "total": len(table),
         "columns": list(table.columns),
         "meanings": {name: column.meaning for name, column in TABLES[name].columns.items()},
-        "rows": [[_cell(value) for value in row] for row in table.head(MAX_ROWS).itertuples(index=False)],
+        "rows": [[_cell(value) for value in row.values()] for row in rows],
+        "addresses": [_address(row, valences) for row in rows],
     }
+
+
+def _address(row: dict[str, Any], valences: dict[str, Any]) -> str | None:
+    """The conversations behind a row; of a study's, in the explorer of its experiment."""
+    address = links.of_row(row, valences)
+    return f"../{row['experiment']}/{address}" if address and "experiment" in row else address
 
 
 def _cell(value: Any) -> str:
@@ -211,6 +254,7 @@ def _context(row: dict[Any, Any]) -> dict[str, Any]:
     largest = max(activations) or 1.0
     return {
         "where": f"{row['variant']}/{draw_id(row['sample_id'], row['draw'])}, {row['part']}",
+        "address": links.conversation(row["variant"], row["sample_id"], row["draw"], token=f"feature-{row['feature']}"),
         "activation": row["activation"],
         "tokens": [
             {"text": text, "share": round(max(0.0, value / largest), 2), "top": number == row["place"]}

@@ -69,6 +69,7 @@ def report(
         "model": _model(config, layout),
         "trajectories": len(trajectories),
         "samples": int(trajectories["sample_id"].nunique()),
+        "example": next(iter(trajectories["question"].dropna()), None),
         "truncated": _share(trajectories["truncated"]),
         "plan_sha256": None if plan is None else plan.sha256,
         "accuracy": records(tables["accuracy"]),

@@ -263,7 +263,9 @@ class Targets:
     def explorer_sources(self) -> list[Path]:
         """The files that the explorer is made after; they come after all trajectories and activations."""
         steering = [self.layout.table("steering")] if self.config.steering.enabled else []
-        return [self.layout.table("trajectories"), *steering, *self.directions()]
+        every_token = self.config.capture.enabled and not self.config.has_probes
+        captured = self.manifest() if every_token else []
+        return [self.layout.table("trajectories"), *steering, *self.directions(), *captured]
 
     def directions(self) -> list[Path]:
         """Files with the directions of probes and of features."""

@@ -124,7 +124,10 @@ def _values(
         logits = level + np.outer(deviation + shift, np.eye(len(CATEGORIES))[0])
         # A deviation moves the first category; all share its size, so that none is special where nothing is planted.
         cumulative = softmax(logits, axis=1).cumsum(axis=1)
-        return np.array(CATEGORIES)[(generator.random((n, 1)) > cumulative).sum(axis=1).clip(max=len(CATEGORIES) - 1)]
+        drawn: np.ndarray = np.array(CATEGORIES)[
+            (generator.random((n, 1)) > cumulative).sum(axis=1).clip(max=len(CATEGORIES) - 1)
+        ]
+        return drawn
     factor = np.exp(deviation - world.text_deviation**2 / 2) * np.where(broken, 0.0, 1 / (1 - world.breaks))
     if world.shape == "polarity":
         raw = 0.4 * level[:, 0] + 0.4 * generator.normal(size=n) + shift

@@ -28,6 +28,7 @@ DRAWING = {
     "analyze_features": "draw_feature_figures",
     "tabulate_study": "report_study",
 }
+EMPTY = "nothing-to-draw"  # id in a figure that only says why there is nothing to see
 CAPTIONS = Path(__file__).parents[1] / "captions"
 
 
@@ -62,8 +63,14 @@ class Figure:
 
     def draw(self, view: View) -> Drawing:
         """Draw it from the tables of an experiment."""
+        import matplotlib as mpl
+
+        from emoprobe.report.figures.style import STYLE
+
         module, _, name = self.function.partition(":")
-        drawing: Drawing = getattr(import_module(f"{__name__}.{module}"), name)(view)
+        # Other figures of the process, such as those of a notebook, keep their style.
+        with mpl.rc_context(STYLE):
+            drawing: Drawing = getattr(import_module(f"{__name__}.{module}"), name)(view)
         return drawing
 
 

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from emoprobe.analysis.outcomes import PRIMARY_MEASURE, column_and_category, outcomes_of, primary_rows, title_of
 from emoprobe.config.section import CONTROL
+from emoprobe.report import links
 from emoprobe.report.figures.style import (
     DIVERGING,
     FAINT,
@@ -18,11 +19,18 @@ from emoprobe.report.figures.style import (
     WIDTH,
     colour_of,
     empty_figure,
+    link,
+    link_area,
+    link_row,
     new_figure,
     valence_legend,
 )
 from emoprobe.report.figures.view import ExperimentView
 
+AGREEMENTS = (
+    ("agreement", "share of samples judged alike", (0, 1), SEQUENTIAL),
+    ("kappa", "Cohen's κ", (-1, 1), DIVERGING),
+)
 VERDICT_MARKS = {
     "different": "s", "different_here": "s", "equivalent": "o", "equivalent_here": "o", "undecided": "|", "note": "|",
 }  # fmt: skip
@@ -36,6 +44,8 @@ def accuracy(view: ExperimentView) -> Figure:
     if not view.config.grades_answers:
         return _means(view)
     table = view.table("accuracy")
+    if table["accuracy"].isna().all():
+        return empty_figure("No trajectory has a grade.")
     figure, axes = new_figure(1.2 + ROW * len(table))
     axis = axes[0, 0]
     rows = np.arange(len(table))[::-1]
@@ -55,6 +65,7 @@ def accuracy(view: ExperimentView) -> Figure:
         )
         axis.plot(entry.accuracy, row, "o", color=colour, markersize=5, clip_on=False, zorder=3)
         _margin_text(axis, row, f"{entry.correct}/{entry.n}")
+        link_row(axis, row, links.conversations([str(entry.variant)]), f"conversations of {entry.variant}")
     control = table.loc[table["variant"] == CONTROL, "accuracy"]
     if len(control):
         axis.axvline(float(control.iloc[0]), color=FAINT, linewidth=1, zorder=0)
@@ -97,6 +108,8 @@ def paired_differences(view: ExperimentView) -> Figure:
     tests = primary_rows(view.table("paired_tests"))
     if tests.empty:
         return empty_figure("There is no variant besides the references.")
+    if tests["difference"].isna().all():
+        return empty_figure("No trajectory has a grade.")
     graded = (tests["measure"] == PRIMARY_MEASURE).all()
     categories = [column_and_category(measure)[1] for measure in tests["measure"]]
     labels = [
@@ -129,6 +142,8 @@ def paired_differences(view: ExperimentView) -> Figure:
         p = "" if np.isnan(p_value) else f"   p = {p_value:.2g}"
         words = "not tested" if entry.verdict == "note" else str(entry.verdict).replace("_", " ")
         _margin_text(axis, row, f"{words}{p}")
+        sides = str(entry.variant), str(entry.reference)
+        link_row(axis, row, links.contrast(*sides, valences), f"conversations behind {' − '.join(sides)}")
     axis.axvline(0.0, color=INK, linewidth=0.8)
     ends = tests[["low", "high", "difference"]].to_numpy(dtype=float)
     least = 0.05 if str(tests["value"].iloc[0]) != "number" else 1e-9
@@ -179,6 +194,7 @@ def lengths(view: ExperimentView) -> Figure:
         low, middle, high = np.quantile(tokens, [0.25, 0.5, 0.75])
         axis.plot([low, high], [row, row], color=INK, linewidth=3, solid_capstyle="butt")
         axis.plot(middle, row, "o", color="white", markeredgecolor=INK, markersize=6)
+        link_row(axis, row, links.conversations([name], sort="long"), f"conversations of {name}, the longest first")
     axis.set_yticks(np.arange(len(names))[::-1], names)
     axis.set_ylim(-0.6, len(names) - 0.4)
     axis.set_xlim(left=0)
@@ -191,12 +207,12 @@ def consistency(view: ExperimentView) -> Figure:
     """Plot the agreement and κ of every pair of variants."""
     table = view.table("consistency")
     names = list(table["variant"].unique())
+    known = [panel for panel in AGREEMENTS if table[panel[0]].notna().any()]
+    if not known:
+        return empty_figure("No two variants have grades of the same question.")
     side = max(2.6, 0.42 * len(names) + 1.2)
-    figure, axes = new_figure(side, columns=2, width=max(6.5, 2 * side))
-    for axis, measure, title, limits, colours in (
-        (axes[0, 0], "agreement", "share of samples judged alike", (0, 1), SEQUENTIAL),
-        (axes[0, 1], "kappa", "Cohen's κ", (-1, 1), DIVERGING),
-    ):
+    figure, axes = new_figure(side, columns=len(known), width=len(known) * max(3.25, side))
+    for axis, (measure, title, limits, colours) in zip(axes[0], known, strict=True):
         matrix = (
             table.pivot(index="variant", columns="other", values=measure).loc[names, names].astype(float).to_numpy()
         )
@@ -204,11 +220,18 @@ def consistency(view: ExperimentView) -> Figure:
         axis.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
         axis.set_yticks(range(len(names)), names if axis is axes[0, 0] else [])
         axis.set_title(title)
+        for label, name in zip(axis.get_yticklabels(), names, strict=False):
+            link(label, links.conversations([name]), f"conversations of {name}")
         for row in range(len(names)):
             for column in range(len(names)):
                 value = matrix[row, column]
                 text = "–" if np.isnan(value) else f"{value:.2f}"
                 dark = not np.isnan(value) and (abs(value) > 0.6 if limits[0] < 0 else value < 0.5)
                 axis.text(column, row, text, ha="center", va="center", fontsize=7, color="white" if dark else INK)
+                if row != column:
+                    pair = names[row], names[column]
+                    address = links.conversations([pair[0]], flip="any", against=pair[1])
+                    title = f"questions that {pair[0]} and {pair[1]} answer differently"
+                    link_area(axis, column - 0.5, column + 0.5, row - 0.5, row + 0.5, address, title)
         figure.colorbar(image, ax=axis, shrink=0.7)
     return figure

@@ -9,7 +9,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from emoprobe.report.figures.style import FAINT, INK, ROW, colour_of, empty_figure, new_figure
+from emoprobe.report import links
+from emoprobe.report.figures.style import FAINT, INK, ROW, colour_of, empty_figure, link_row, new_figure
 from emoprobe.report.figures.view import ExperimentView
 
 MOST = 6  # features of a tone that are shown
@@ -49,6 +50,8 @@ def effects(view: ExperimentView) -> Figure:
             axis.plot(ends, [place, place], color=colour, linewidth=1.2)
             face = colour if row["found"] else "white"
             axis.plot(row["standardized"], place, "o", color=colour, markerfacecolor=face)
+            address = links.captured([name], token=f"feature-{row['feature']}")
+            link_row(axis, place, address, f"conversations of {name} by feature {row['feature']}, {row['part']}")
             labels.append(f"{row['feature']}, {row['part']}")
             ticks.append(place)
             place += 1

@@ -14,10 +14,23 @@ from matplotlib.patches import Patch
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from emoprobe.report.figures.style import DIVERGING, FAINT, INK, colour_of, empty_figure, new_figure
+from emoprobe.report import links
+from emoprobe.report.figures.style import (
+    DIVERGING,
+    FAINT,
+    INK,
+    colour_of,
+    empty_figure,
+    link,
+    link_area,
+    link_row,
+    new_figure,
+)
 from emoprobe.report.figures.view import ExperimentView
 
 MAX_TICKS = 12
+# Target of a probe → the direction of its weights in the explorer.
+DIRECTIONS = {"valence": "valence (probe)", "correct": "correct (probe)"}
 NUMBER = 0.13  # room for the number of a point, in inches
 KEY_WIDTH = 110  # characters that fit under a figure
 MIN_ASPECT = 0.2
@@ -49,8 +62,20 @@ def auroc(view: ExperimentView) -> Figure:
             _areas(axis, panel, positions)
             title = "variant (manipulation check)" if target == "variant" else target
             axis.set_title(f"{title}\n{point}" if row == 0 else title, fontsize=9)
+            layers = sorted(panel["layer"].unique())
+            for place, layer in enumerate(layers):
+                shown = {
+                    "layer": layer,
+                    "hook": point,
+                    **({"direction": DIRECTIONS[target]} if target in DIRECTIONS else {}),
+                }
+                address, words = links.captured(**shown), f"layer {layer}: conversations with activations"
+                link_area(axis, place - 0.5, place + 0.5, 0.0, 1.0, address, words)
             if row == len(targets) - 1:
                 axis.set_xlabel("layer")
+                for label, place in zip(axis.get_xticklabels(), axis.get_xticks(), strict=True):
+                    layer = layers[int(place)]
+                    link(label, links.captured(layer=layer), f"layer {layer}: conversations with activations")
             if column == 0:
                 axis.set_ylabel("AUROC")
     values = fitted[["auroc", "nuisance_auroc", "null_high"]].to_numpy(dtype=float)
@@ -108,7 +133,7 @@ def transfers(view: ExperimentView) -> Figure:
     figure.set_figheight(len(chosen) * figure.get_figheight())
     for row, cell in enumerate(chosen):
         _position_matrix(figure, axes[row, 0], table, cell)
-        _held_out(axes[row, 1], _lines(table, cell), view.valences)
+        _held_out(axes[row, 1], _lines(table, cell), view.valences, int(cell["layer"]))
         axes[row, 0].set_title(f"{cell['target']}, layer {int(cell['layer'])}\n{cell['hook_point']}", fontsize=9)
         axes[row, 1].set_title(f"left out at {cell['position']}", fontsize=9)
     return figure
@@ -154,7 +179,7 @@ def _position_matrix(figure: Figure, axis: Axes, table: pd.DataFrame, cell: dict
     figure.colorbar(image, ax=axis, shrink=0.8, label="AUROC")
 
 
-def _held_out(axis: Axes, lines: pd.DataFrame, valences: dict[str, str | None]) -> None:
+def _held_out(axis: Axes, lines: pd.DataFrame, valences: dict[str, str | None], layer: int) -> None:
     places = np.arange(len(lines))[::-1]
     for place, entry in zip(places.tolist(), lines.to_dict("records"), strict=True):
         colour = colour_of(entry["train"], valences.get(str(entry["train"]))) if entry["kind"] == "variant" else INK
@@ -162,6 +187,9 @@ def _held_out(axis: Axes, lines: pd.DataFrame, valences: dict[str, str | None]) 
         axis.plot(
             entry["auroc"], place, "o" if entry["kind"] == "variant" else "D", color=colour, markersize=4, clip_on=False
         )
+        if entry["train"] in valences:
+            name = str(entry["train"])
+            link_row(axis, place, links.captured([name], layer=layer), f"conversations of {name} with activations")
     axis.axvline(0.5, color=INK, linewidth=0.8)
     axis.set_yticks(places, list(lines["train"]), fontsize=8)
     axis.set_ylim(-0.6, len(lines) - 0.4)
@@ -197,6 +225,9 @@ def cosines(view: ExperimentView) -> Figure:
         axis.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
         axis.set_yticks(range(len(names)), names if number == 0 else [])
         axis.set_title(f"layer {layer}")
+        for label, name in zip(axis.get_yticklabels() if number == 0 else [], names, strict=False):
+            address = links.captured([name], layer=layer, direction=name)
+            link(label, address, f"conversations of {name} with activations")
         for row in range(len(names)):
             for column in range(len(names)):
                 value = grids["cosine"][row, column]
@@ -227,7 +258,10 @@ def plane(view: ExperimentView) -> Figure:
     for axis, layer in zip(axes.flat, chosen, strict=False):
         cell = here[here["layer"] == layer]
         colours = [colour_of(name, valences.get(str(name))) for name in cell["variant"]]
-        axis.scatter(cell["pc1"], cell["pc2"], s=22, c=colours, zorder=3)
+        for name, first, second, colour in zip(cell["variant"], cell["pc1"], cell["pc2"], colours, strict=True):
+            (point_of,) = axis.plot(first, second, "o", color=colour, markersize=4.7, zorder=3)
+            title = f"{name}, layer {layer}: conversations with activations"
+            link(point_of, links.captured([name], layer=layer, hook=point), title)
         first, second = cell["explained1"].iloc[0], cell["explained2"].iloc[0]
         axis.set_title(f"layer {layer}")
         axis.set_xlabel(f"PC 1 ({first:.0%})", fontsize=8)

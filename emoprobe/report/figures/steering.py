@@ -11,7 +11,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from emoprobe.report.figures.style import FAINT, INK, WIDTH, colour_of, empty_figure, new_figure, valence_legend
+from emoprobe.report import links
+from emoprobe.report.figures.style import (
+    FAINT,
+    INK,
+    WIDTH,
+    colour_of,
+    empty_figure,
+    link,
+    new_figure,
+    valence_legend,
+)
 from emoprobe.report.figures.view import ExperimentView
 
 PRIMARY, COST = "log_p_gold", "perplexity"
@@ -94,10 +104,16 @@ def _line(axis: Axes, line: pd.DataFrame, style: dict[str, Any], chosen: dict[st
         low, high = float(entry["low"]), float(entry["high"])
         axis.plot([entry["dose"]] * 2, [low, high], color=colour, linewidth=0.9, zorder=2)
         tested = all(entry[key] == chosen.get(key) for key in ("layers", "phase", "variant", "dose"))
-        axis.plot(
+        (mark,) = axis.plot(
             entry["dose"], entry["estimate"], "s" if tested else "o", color=colour, markersize=6 if tested else 4,
             markerfacecolor=colour if entry["coherent"] else "white", zorder=3,
         )  # fmt: skip
+        # The keyboard reaches the tested dose; every other one is a step away in the explorer.
+        link(mark, links.steered(entry), _condition(entry), focusable=tested)
+
+
+def _condition(entry: dict[Any, Any]) -> str:
+    return f"{entry['direction']}, layers {entry['layers']}, dose {entry['dose']:g}: its conversations"
 
 
 def _shade(view: ExperimentView, line: pd.DataFrame, number: int) -> dict[str, Any]:
@@ -126,7 +142,7 @@ def _broken(name: str) -> str:
 def cost(view: ExperimentView) -> Figure:
     """Effect on log p(gold) against the perplexity of the text: each mark is a dose of a direction in some layers."""
     effects = view.table("steering_effects")
-    keys = ["direction", "family", "tone", "phase", "layers", "dose", "variant"]
+    keys = ["direction", "family", "tone", "operation", "phase", "layers", "dose", "variant"]
     pair = [_added(effects, outcome).set_index(keys, drop=True) for outcome in (PRIMARY, COST)]
     both = pair[0][["estimate", "coherent"]].join(pair[1]["estimate"].rename("cost"), how="inner").reset_index()
     both = both.dropna(subset=["estimate", "cost"])
@@ -140,10 +156,11 @@ def cost(view: ExperimentView) -> Figure:
         tone = entry["tone"]
         colour = colour_of(tone, view.valences.get(tone)) if isinstance(tone, str) and not control else INK
         colour = FAINT if control else colour
-        axis.plot(
+        (mark,) = axis.plot(
             np.exp(entry["cost"]), entry["estimate"], "o", color=colour, markersize=3 if control else 5,
             markerfacecolor=colour if entry["coherent"] else "white", zorder=1 if control else 2,
         )  # fmt: skip
+        link(mark, links.steered(entry), _condition(entry), focusable=False)
     axis.axhline(0.0, color=INK, linewidth=0.6, zorder=0)
     axis.axvline(1.0, color=INK, linewidth=0.6, zorder=0)
     axis.set_xscale("log")

@@ -6,7 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from emoprobe.analysis.outcomes import PRIMARY_MEASURE
-from emoprobe.report.figures.style import INK, ROW, colour_of, empty_figure, new_figure, valence_legend
+from emoprobe.report import links
+from emoprobe.report.figures.style import INK, ROW, colour_of, empty_figure, link_row, new_figure, valence_legend
 from emoprobe.report.figures.view import View
 
 MOST_ROWS = 80  # more do not fit on a page
@@ -33,6 +34,10 @@ def forest(view: View) -> Figure:
             entry.difference, row, "s", markersize=6, markeredgecolor=colour, color=colour if decided else "white"
         )
         labels.append(f"{entry.variant} − {entry.reference}, {entry.experiment}")
+        there = accuracy[accuracy["experiment"] == entry.experiment]
+        of_experiment = dict(zip(there["variant"], there["valence"], strict=True))
+        address = links.contrast(str(entry.variant), str(entry.reference), of_experiment)
+        link_row(axis, row, f"../{entry.experiment}/{address}", f"conversations behind {labels[-1]}")
         axis.annotate(
             str(entry.verdict_study).replace("_", " "), (1.0, row), xycoords=("axes fraction", "data"), xytext=(4, 0),
             textcoords="offset points", va="center", fontsize=8, color=INK,

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from emoprobe.analysis.conclusion import Conclusion, plain_rows
-from emoprobe.analysis.outcomes import P_GOLD, PRIMARY_MEASURE, column_and_category, family_prefix, title_of
+from emoprobe.analysis.outcomes import P_GOLD, PRIMARY_MEASURE, column_and_category, family_prefix, subject, title_of
 from emoprobe.analysis.paired_tests import ContrastReason, Scope, Wording, conclude_contrast
 from emoprobe.config.section import CONTROL
 from emoprobe.graders.registry import OUTCOME
@@ -40,12 +40,6 @@ def comparisons(
         _comparison(rows[0], margin or 0.0) if len(rows) == 1 else _distribution(rows, margin or 0.0)
         for rows in contrasts.values()
     ]
-
-
-def subject(measure: str, variant: str, reference: str) -> str:
-    """Return what a sentence on a contrast is about; the categories of an outcome have one sentence together."""
-    column, _ = column_and_category(measure)
-    return f"{'accuracy' if column == PRIMARY_MEASURE else column}:{variant}-{reference}"
 
 
 def unit_of(row: dict[str, Any]) -> str:

@@ -37,4 +37,5 @@ def opened(browser: Browser, page: Path, address: str = "", **options: Any) -> I
     tab.goto(f"{page.as_uri()}{address}")
     yield tab
     context.close()
-    assert not [line for line in said if not line.startswith("asked for data:")]
+    unexpected = [line for line in said if not line.startswith("asked for data:")]
+    assert not unexpected, unexpected

@@ -66,7 +66,7 @@ def config() -> Config:
     )
 
 
-def answer(variant: str, number: int) -> tuple[str, int, str]:
+def answer(variant: str, number: int, draw: int = 1) -> tuple[str, int, str]:
     """Text, where its answer begins behind a thought, and the finish reason. Question n asks for 2n."""
     gold, wrong = f"Answer: {2 * number}", f"Answer: {2 * number + 1}"
     if (variant, f"q_{number:04d}") == HOSTILE:
@@ -74,6 +74,8 @@ def answer(variant: str, number: int) -> tuple[str, int, str]:
     if variant == "joy" and number == 3:
         thought = "<think>🎉 is it 6?</think>"
         return f"{thought}\nSo it must be 6, I think.\n{wrong}", len(thought), "stop"
+    if (variant, number, draw) == ("joy", 1, 2):
+        return wrong, 0, "stop"
     if variant == "gloom" and number == 4:
         return "I will not say.", 0, "length"
     if variant == "gloom" and number == 5:
@@ -95,7 +97,7 @@ def write(root: Path) -> Layout:
             for draw in (1, 2) if number == 1 and variant in ("filler", "joy") else (1,):
                 pair = variant, draw_id(name, draw)
                 pairs.append(pair)
-                _trajectory(variant, number, question).write(layout.pair(*pair))
+                _trajectory(variant, number, question, draw).write(layout.pair(*pair))
     tabulate(settings, layout, pairs)
     _capture(layout)
     _steer(layout, settings)
@@ -103,8 +105,8 @@ def write(root: Path) -> Layout:
     return layout
 
 
-def _trajectory(variant: str, number: int, question: str) -> Trajectory:
-    text, thought, finish = answer(variant, number)
+def _trajectory(variant: str, number: int, question: str, draw: int = 1) -> Trajectory:
+    text, thought, finish = answer(variant, number, draw)
     tone = TEXTS[variant]
     opening = [
         {"role": "system", "content": "Answer with a number."},
@@ -195,11 +197,13 @@ def _capture(layout: Layout) -> None:
 
 
 def _steer(layout: Layout, settings: Config) -> None:
-    for number in (5, 6):
+    for number, draw in ((5, 1), (6, 1), (6, 2)):
         for condition in ("none", "joy/add-all/L1/d-1", "joy/add-all/L1/d2"):
-            name = f"q_{number:04d}"
+            name = draw_id(f"q_{number:04d}", draw)
             folder = layout.steered(condition, "filler", name)
-            text = f"Answer: {2 * number}" if condition == "none" else f"Oh, {condition[-2:]}! Answer: {2 * number + 1}"
+            text = (
+                f"Answer: {2 * number}" if condition == "none" else f"Oh, {condition[-2:]}! Answer: {2 * number + draw}"
+            )
             trajectory = _trajectory("filler", number, f"How much is {number} + {number}?")
             Trajectory([*trajectory.messages[:-1], {"role": "assistant", "content": text}], trajectory.state).write(
                 folder

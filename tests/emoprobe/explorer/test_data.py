@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
@@ -20,7 +22,12 @@ from emoprobe.explorer.answers import answer_place
 from emoprobe.explorer.conversations import MAX_TEXT
 from emoprobe.explorer.files import write_data
 from emoprobe.graders import grading
+from emoprobe.results import atomic
+from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationMetadata
 from emoprobe.results.layout import Layout
+from emoprobe.results.trajectory import Trajectory
+from emoprobe.stages.explorer import write_explorer
+from emoprobe.stages.trajectories import tabulate
 from tests.emoprobe.explorer import scenes
 from tests.workspace import ROOT
 
@@ -89,7 +96,7 @@ def test_a_scene(scene: Layout) -> None:
     }
     assert [outcomes["joy", question, 1] for question in range(6)] == ["r", "r", "w", "r", "r", "w"]
     assert [outcomes["gloom", question, 1] for question in range(3, 5)] == ["n", "l"]
-    assert outcomes["joy", 0, 2] == "r"
+    assert outcomes["joy", 0, 2] == "w"
     assert rows["t"].count("1") == 1
     page = found["c0"]
     joy = next(n for n, (v, q) in enumerate(zip(rows["v"], rows["q"], strict=True)) if (names[v], q) == ("joy", 2))
@@ -160,6 +167,55 @@ def test_tokens_are_projected_on_features_and_tones(scene: Layout) -> None:
         assert texts == [f"<{token}>" for token in range(scenes.TOKENS)]  # there is no tokenizer
 
 
+def test_tokens_in_object_storage_alone_are_counted(scene: Layout, tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "copy")
+    shutil.copytree(scene.root, layout.root)
+    away, *_ = scenes.activations()
+    (layout.tokens(*away) / TENSORS).unlink()
+    found = data(layout)["index"]
+    assert found["notes"][0].startswith("The tokens of 1 conversation are in object storage alone")
+    assert found["tokens"]["rows"] != data(scene)["index"]["tokens"]["rows"]
+
+
+def test_every_token_is_projected_on_differences_of_means_where_no_probe_was_fitted(tmp_path: Path) -> None:
+    """With `capture.positions: all` no probe is fitted, as there are no named positions."""
+    layout, generator = Layout(tmp_path), np.random.default_rng(0)
+    shift = np.array([3.0, 0.0], dtype=np.float32)
+    values = {
+        (variant, f"q_{number}"): generator.normal(size=(3, 5, 2)).astype(np.float32) + (variant == "joy") * shift
+        for variant in ("filler", "joy")
+        for number in range(4)
+    }
+    for pair, tensor in values.items():
+        messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "1"}]
+        Trajectory(messages).write(layout.pair(*pair))
+        folder = layout.activations(*pair)
+        folder.mkdir(parents=True)
+        save_file({"resid_post": tensor}, folder / TENSORS)
+        metadata = ActivationMetadata(
+            dtype="float32", layers=[0, 4, 8], hook_points=["resid_post"], positions="all", token_ids=[*range(5)],
+            shapes={"resid_post": [3, 5, 2]},
+        )  # fmt: skip
+        atomic.write_json(folder / METADATA, metadata.values())
+    variants = {"control": {}, "filler": {"text": "."}, "joy": {"text": "!"}}
+    config = parse_config({"variants": variants, "capture": {"positions": "all"}})
+    tabulate(config, layout, [*values])
+    found = data(layout, config=config)
+    index = found["index"]["tokens"]
+    assert found["index"]["inside"] is None
+    assert index["layer"] == 4
+    assert index["directions"] == [["joy", "mean of joy minus mean of filler, over tokens of responses"]]
+    means = {
+        name: np.mean([values[name, f"q_{number}"][1, 1:].mean(0) for number in range(4)], axis=0)
+        for name in ("joy", "filler")
+    }
+    unit = (means["joy"] - means["filler"]) / np.linalg.norm(means["joy"] - means["filler"])
+    along = np.stack([values[pair][1] @ unit for pair in sorted(values, key=lambda pair: (pair[1], pair[0]))])
+    expected = (along - along[:, 1:].mean()) / along[:, 1:].std()
+    stored = [np.frombuffer(base64.b64decode(encoded), np.int8) / index["step"] for _, encoded, _ in found["k0"]]
+    np.testing.assert_allclose(stored, expected, atol=0.5 / index["step"] + 1e-5)
+
+
 def test_doses_of_a_condition_are_listed(scene: Layout) -> None:
     steering = data(scene)["index"]["steering"]
     assert {tuple(condition[1:]) for condition in steering["conditions"]} == {
@@ -167,7 +223,8 @@ def test_doses_of_a_condition_are_listed(scene: Layout) -> None:
         ("joy", "add", "all", "1", -1.0, "joy/add-all/L1/d-1"),
         ("joy", "add", "all", "1", 2.0, "joy/add-all/L1/d2"),
     }
-    assert sorted(zip(steering["q"], steering["c"], strict=True)) == [(q, c) for q in (4, 5) for c in range(3)]
+    shown = zip(steering["q"], steering["d"], steering["c"], strict=True)
+    assert sorted(shown) == [(q, d, c) for q, d in ((4, 1), (5, 1), (5, 2)) for c in range(3)]
 
 
 def test_it_is_the_same_in_another_process(scene: Layout) -> None:
@@ -193,11 +250,6 @@ write_data(scenes.config(), Layout(Path(sys.argv[1])), lambda name, content: (fo
 
 def test_a_folder_of_conversations_alone(tmp_path: Path) -> None:
     """What another program wrote: no state, no samples, no config, no gold answer."""
-    from emoprobe.config.experiment import Config
-    from emoprobe.results.trajectory import Trajectory
-    from emoprobe.stages.explorer import write_explorer
-    from emoprobe.stages.trajectories import tabulate
-
     layout = Layout(tmp_path)
     parts = [{"type": "text", "text": "5"}]
     Trajectory([{"role": "user", "content": "?"}, {"role": "assistant", "content": parts}]).write(layout.pair("a", "1"))

@@ -52,10 +52,24 @@ def test_the_grid(page: Page) -> None:
     expect(cell).to_have_class(re.compile("o-w.*lost"))
     expect(cell).to_have_text("7")
     page.get_by_label("flipped").select_option("any")
-    assert questions(page) == ["q_0002", "q_0003", "q_0004", "q_0005"]
+    # The first question by its second draw: more draws of its reference are right.
+    assert questions(page) == ["q_0001", "q_0002", "q_0003", "q_0004", "q_0005"]
     page.get_by_label("variant").select_option("joy")
-    assert questions(page) == ["q_0003"]
+    assert questions(page) == ["q_0001", "q_0003"]
+    expect(page.locator("output")).to_have_text("2 of 6 questions, 3 conversations")
     assert page.evaluate("location.hash") == "#?flip=any&variant=joy"
+    page.get_by_label("flipped against").select_option("gloom")
+    assert questions(page) == ["q_0001", "q_0002", "q_0003", "q_0004", "q_0005"]
+    expect(page.locator(".legend")).to_contain_text("lost against gloom")
+    assert page.locator('.line:has-text("q_0005") a.cell').nth(2).get_attribute("href") == "#gloom+joy/q_0005"
+    page.get_by_role("button", name="clear").click()
+    page.get_by_label("with activations").check()
+    expect(page.locator("output")).to_have_text("4 of 6 questions, 12 conversations")
+    go(page, "#?inside=1&variant=joy%2Bgloom&layer=2")
+    expect(page.locator("output")).to_have_text("4 of 6 questions, 8 conversations")
+    page.locator('.line:has-text("q_0002") a.cell').nth(2).click()
+    expect(page.locator(".column").nth(1).locator(".inside h4")).to_have_text("inside, layer 2")
+    page.keyboard.press("g")
     page.get_by_role("button", name="clear").click()
     page.get_by_label("group").select_option("odd")
     page.get_by_label("order").select_option("hard")
@@ -84,8 +98,8 @@ def test_the_grid(page: Page) -> None:
         assert questions(page) == expected
         page.keyboard.press("Escape")
     go(page, "#?sort=hard&level=some")
-    expect(page.locator(".line")).to_have_count(4)
-    assert questions(page) == ["q_0002", "q_0003", "q_0004", "q_0005"]
+    expect(page.locator(".line")).to_have_count(5)
+    assert questions(page) == ["q_0002", "q_0003", "q_0004", "q_0005", "q_0001"]
     page.get_by_role("button", name="help").click()
     expect(page.get_by_role("dialog")).to_contain_text("question before")
     page.keyboard.press("Escape")
@@ -175,8 +189,15 @@ def test_doses_side_by_side(page: Page) -> None:
     expect(page.locator(".column h3.chosen")).to_have_text("dose 2")
     expect(page.locator(".column").nth(2).locator("mark.answer")).to_have_text("13")
     expect(page.locator(".column").nth(2).locator("mark.different").first).to_have_text(re.compile("^Oh, d2"))
+    page.keyboard.press("r")
+    assert page.evaluate("location.hash") == "#steering/joy/add-all/L1/d2/filler/q_0006-d2"
+    expect(page.locator(".column").nth(2).locator("mark.answer")).to_have_text("14")
+    expect(page.locator(".column").nth(2)).to_have_attribute(
+        "aria-label", "steering/joy/add-all/L1/d2/filler/q_0006-d2"
+    )
     page.keyboard.press("k")
     expect(page.locator("h2")).to_have_text("q_0005")
+    expect(page.locator(".column")).to_have_count(3)
 
 
 def test_dark_and_light_at_any_width(page: Page) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
 import pytest
 
 from emoprobe.config.experiment import Config
@@ -48,13 +47,14 @@ CONFIG = parse_config(
 
 def report(*rows: dict[str, Any], **values: Any) -> dict[str, Any]:
     accuracy = [
-        {"variant": name, "texts": texts, "correct": 3, "n": 4, "accuracy": 0.75}
+        {"variant": name, "valence": None, "texts": texts, "correct": 3, "n": 4, "accuracy": 0.75}
         for name, texts in (("control", 0), ("filler", 1), ("joy", 2), ("gloom", 1))
     ]
     return {
         "model": {"id": "tiny", "dtype": None, "revision": None},
         "trajectories": 16,
         "samples": 4,
+        "example": None,
         "truncated": 0.0,
         "plan_sha256": None,
         "accuracy": accuracy,
@@ -146,14 +146,11 @@ def test_bars_share_one_scale_and_stay_inside() -> None:
 
 
 def test_what_was_done_names_only_what_is_known() -> None:
-    trajectories = pd.DataFrame({"question": ["How many?\n\nTwo."]})
-    known = dict(front.done(CONFIG, report(), RunMetadata(), trajectories))
+    known = dict(front.done(CONFIG, report(example="How many?\n\nTwo."), RunMetadata()))
     assert known["Questions"] == "4 of gsm8k, such as “How many? Two.”"
     assert known["Variants"] == "2 (1 positive, 1 negative), compared with filler and control, 1 to 2 texts each"
     assert "Made" not in known
-    strange = dict(
-        front.done(Config(), report(model={"id": None, "dtype": None, "revision": None}), RunMetadata(), pd.DataFrame())
-    )
+    strange = dict(front.done(Config(), report(model={"id": None, "dtype": None, "revision": None}), RunMetadata()))
     assert strange["Model"] == "unknown"
     assert strange["Questions"] == "4 of unknown origin"
     assert not strange.keys() & {"Prompt", "Activations", "Plan"}

@@ -194,7 +194,7 @@ def test_the_explorer_shows_every_message_and_marks_the_text_in_its_turn(house: 
     layout = scripted(house)
     assert ask_all(house, [("generate", "one", *PAIR)]) == ["ok\n"]
     config = parse_config({"conversation": SCRIPT, "variants": VARIANTS})
-    row = dict(trajectory_table(layout.root, [PAIR], config).iloc[0].items())
+    row = {str(name): value for name, value in trajectory_table(layout.root, [PAIR], config).iloc[0].items()}
     shown = read_conversation(layout.pair(*PAIR), row)
     assert [message.role for message in shown.messages] == ["system", *(["user", "assistant"] * 3)]
     assert (shown.response, shown.tone, shown.question is not None) == (6, (3, 0, len("It is a quiet day.")), True)

@@ -1,8 +1,10 @@
 // Addresses: the part behind # says what is shown, so that it can be shared.
 //
 //   #?sort=hard&flip=any            the grid with its settings
+//   #?variant=joy&flip=any&against=control
+//   #?variant=joy&inside=1&layer=12 those with activations, which open with these at layer 12
 //   #filler+joy/sum_0003-d2         variants side by side, here of the second draw
-//   #steering/joy/add-all/L12/d0.4/control/sum_0003
+//   #steering/joy/add-all/L12/d0.4/control/sum_0003-d2
 
 export interface GridPlace {
   view: "grid";
@@ -39,9 +41,14 @@ export function parse(hash: string): Place {
     return { view: "steering", direction, edit, layers, dose, variant, sample };
   }
   if (parts.length >= 2) {
-    return { view: "compare", variants: parts[0].split("+").map(decoded), sample: decoded(parts[1]), params };
+    return { view: "compare", variants: namesOf(parts[0]), sample: decoded(parts[1]), params };
   }
   return { view: "grid", params };
+}
+
+/** Names of variants, joined in an address. */
+export function namesOf(joined: string): string[] {
+  return joined.split("+").map(decoded);
 }
 
 export function compareAddress(variants: string[], sample: string, params?: URLSearchParams): string {

@@ -2,9 +2,9 @@
 
 import { useEffect, useLayoutEffect, useMemo, useState } from "preact/hooks";
 import { compareAddress, type ComparePlace, sampleName, splitSample } from "./address";
-import { ConversationColumn, LeftOut, Opening } from "./conversation";
+import { ConversationColumn, Draws, LeftOut, Opening, scrolls } from "./conversation";
 import { type Conversation, type Experiment, loadPage, type Outcome, pageThere } from "./data";
-import { differences, type Range } from "./diff";
+import { type Different, differences, type Range } from "./diff";
 import { InsideControls, InsidePanel, useInside } from "./inside";
 import { OUTCOMES } from "./reason";
 import { visible } from "./text";
@@ -96,7 +96,8 @@ export function Compare(props: Props) {
   });
   const conversations = shown.map((column) => column.conversation).filter((each) => each !== undefined);
   const common = commonMessages(conversations);
-  const marks = props.diff ? differencesOf(conversations) : null;
+  const marks = props.diff ? differencesOf(conversations) : new Map();
+  const flips = experiment.flips(null);
   const toggle = (variant: number) => {
     const next = columns.includes(variant)
       ? columns.filter((each) => each !== variant)
@@ -119,7 +120,7 @@ export function Compare(props: Props) {
             ›
           </button>
         </div>
-        <p class="asked" dir="auto">
+        <p class="asked" dir="auto" tabIndex={scrolls(text) ? 0 : undefined}>
           {visible(text)}
         </p>
         <p class="about">
@@ -127,17 +128,7 @@ export function Compare(props: Props) {
           {group !== null && <> · {visible(group)}</>}
           {!Number.isNaN(right) && <> · {right} % right</>}
           {draws.length > 1 && (
-            <>
-              {" · draw "}
-              {draws.map((each) => (
-                <a
-                  class={each === draw ? "draw chosen" : "draw"}
-                  href={compareAddress(place.variants, sampleName(id, each), place.params)}
-                >
-                  {each}
-                </a>
-              ))}
-            </>
+            <Draws draws={draws} chosen={draw} addressOf={(each) => compareAddress(place.variants, sampleName(id, each), place.params)} />
           )}
         </p>
       </div>
@@ -173,7 +164,7 @@ export function Compare(props: Props) {
           if (row === undefined || !conversation) {
             return <article class="column waiting" key={variant} aria-busy={page >= 0 && typeof there !== "string"} />;
           }
-          const flip = experiment.flips[row];
+          const flip = flips.rows[row];
           const base = variants[columns[0]][0];
           return (
             <ConversationColumn
@@ -186,8 +177,8 @@ export function Compare(props: Props) {
               draws={experiment.rowsOf(question, variant).length}
               folder={`${name}/${sampleName(id, rows.d[row])}`}
               common={common}
-              different={marks?.get(conversation) ?? null}
-              differentTitle={place ? `differs from ${base}` : "differs in another column"}
+              different={marks.get(conversation) ?? []}
+              base={place ? base : null}
               thoughts={props.thoughts}
               head={
                 <h3>
@@ -202,9 +193,6 @@ export function Compare(props: Props) {
           );
         })}
       </div>
-      {props.diff && marks === null && conversations.length > 1 && (
-        <p class="nothing">The answers are too long to mark their differences.</p>
-      )}
     </main>
   );
 }
@@ -241,16 +229,16 @@ export function commonMessages(conversations: Conversation[]): number {
   return count;
 }
 
-/** Of each conversation, the ranges of its answer that differ: from the first one; of the first, from any other. */
-export function differencesOf(conversations: Conversation[]): Map<Conversation, Range[]> | null {
+/** Of each conversation, how its answer differs: from the first one; of the first, from any other. */
+export function differencesOf(conversations: Conversation[]): Map<Conversation, Different> {
   const texts = conversations.map(answerOf);
-  const found: Range[][] = texts.map(() => []);
+  const first: Range[] = [];
+  const found: Different[] = texts.map(() => first);
   for (let place = 1; place < texts.length; place++) {
     const pair = differences(texts[0].text, texts[place].text);
-    if (pair === null) return null;
     const shift = (ranges: Range[], by: number) => ranges.map(([start, end]): Range => [start + by, end + by]);
-    found[0].push(...shift(pair[0], texts[0].start));
-    found[place] = shift(pair[1], texts[place].start);
+    if (typeof pair !== "string") first.push(...shift(pair[0], texts[0].start));
+    found[place] = typeof pair === "string" ? pair : shift(pair[1], texts[place].start);
   }
   return new Map(conversations.map((conversation, place) => [conversation, found[place]]));
 }

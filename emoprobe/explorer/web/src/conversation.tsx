@@ -2,7 +2,7 @@
 
 import type { ComponentChildren } from "preact";
 import type { Conversation, Message, Outcome } from "./data";
-import type { Range } from "./diff";
+import type { Different } from "./diff";
 import { OUTCOMES, reason } from "./reason";
 import { type Mark, Marked, visible } from "./text";
 
@@ -18,6 +18,24 @@ export function Opening({ messages }: { messages: Message[] }) {
         <MessageBlock message={message} marks={[]} response={false} thoughts={false} folder="" />
       ))}
     </details>
+  );
+}
+
+/** Links to the draws of a question. */
+export function Draws(props: { draws: number[]; chosen: number; addressOf(draw: number): string }) {
+  return (
+    <>
+      {" · draw "}
+      {props.draws.map((draw) => (
+        <a
+          class={draw === props.chosen ? "draw chosen" : "draw"}
+          aria-current={draw === props.chosen ? "true" : undefined}
+          href={props.addressOf(draw)}
+        >
+          {draw}
+        </a>
+      ))}
+    </>
   );
 }
 
@@ -39,8 +57,9 @@ interface Props extends Shown {
   head: ComponentChildren;
   /** How many messages are the same in all columns and shown above them. */
   common: number;
-  different: Range[] | null;
-  differentTitle: string;
+  different: Different;
+  /** The column that differences are marked against; null: this one is what the others are marked against. */
+  base: string | null;
   thoughts: boolean;
   children?: ComponentChildren;
 }
@@ -56,6 +75,10 @@ export function ConversationColumn(props: Props) {
           {truncated && <span class="badge cut">cut off</span>}
         </p>
         <p class="reason">{visible(reason(outcome, gold, truncated, conversation))}</p>
+        {props.different === "too different" && (
+          <p class="quiet">Shares less than a third of its words with {visible(props.base ?? "")}: differences are not marked.</p>
+        )}
+        {props.different === "too long" && <p class="quiet">Too long to mark its differences.</p>}
       </header>
       {conversation.messages.slice(props.common).map((message, place) => (
         <MessageBlock
@@ -82,8 +105,9 @@ function marksOf(props: Props, place: number): Mark[] {
     marks.push({ start: answer[1], end: answer[2], kind, title: "extracted answer" });
   }
   if (response === place) {
-    for (const [start, end] of props.different ?? []) {
-      marks.push({ start, end, kind: "different", title: props.differentTitle });
+    const title = props.base === null ? "differs in another column" : `differs from ${props.base}`;
+    for (const [start, end] of typeof props.different === "string" ? [] : props.different) {
+      marks.push({ start, end, kind: "different", title });
     }
   }
   return marks;
@@ -101,14 +125,14 @@ export function MessageBlock(props: {
   return (
     <section class={`message role-${known(message.role)}${response ? " response" : ""}`}>
       <h4>{visible(message.role)}</h4>
-      {message.reasoning && <Thought open={props.thoughts}>{visible(message.reasoning)}</Thought>}
+      {message.reasoning && <Thought open={props.thoughts} long={scrolls(message.reasoning)}>{visible(message.reasoning)}</Thought>}
       {thought > 0 && (
-        <Thought open={props.thoughts}>
+        <Thought open={props.thoughts} long={scrolls(text)}>
           <Marked text={text} marks={marks} end={thought} />
         </Thought>
       )}
       {text.length > thought || !message.calls.length ? (
-        <div class="text" dir="auto">
+        <div class="text" dir="auto" tabIndex={scrolls(text) ? 0 : undefined}>
           {text.length > thought ? <Marked text={text} marks={marks} start={thought} /> : <em class="quiet">empty</em>}
         </div>
       ) : null}
@@ -127,11 +151,16 @@ export function MessageBlock(props: {
   );
 }
 
-function Thought(props: { open: boolean; children: ComponentChildren }) {
+/** Whether a text may be higher than its box, which the keyboard then has to reach. */
+export function scrolls(text: string): boolean {
+  return text.length > 300 || text.split("\n").length > 6;
+}
+
+function Thought(props: { open: boolean; long: boolean; children: ComponentChildren }) {
   return (
     <details class="thought" open={props.open}>
       <summary>thought</summary>
-      <div class="text" dir="auto">
+      <div class="text" dir="auto" tabIndex={props.long ? 0 : undefined}>
         {props.children}
       </div>
     </details>

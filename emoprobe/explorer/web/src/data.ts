@@ -19,6 +19,8 @@ export interface Steering extends Columns {
 }
 
 export interface Inside {
+  /** Numbers of the trajectories that are projected, as the index of words has them. */
+  rows: string;
   directions: [name: string, about: string][];
   hooks: string[];
   layers: number[];
@@ -29,6 +31,7 @@ export interface Inside {
 }
 
 export interface Tokens {
+  rows: string;
   hook: string;
   layer: number;
   step: number;
@@ -185,20 +188,27 @@ function offset(text: string, characters: number): number {
   return place;
 }
 
+/** What differs from a reference, by strict grades and over all draws of a question. */
+export interface Flips {
+  /** Of each trajectory: 1 where its variant has a larger share of right draws than the reference, -1 a smaller one, else 0. */
+  rows: Int8Array;
+  /** Of each question: variants whose share differs. */
+  questions: Int32Array;
+}
+
 /** The trajectories of an experiment, to look things up in. */
 export class Experiment {
   readonly reference: number;
   readonly first: Int32Array;
   readonly ids: Map<string, number>;
   readonly names: Map<string, number>;
-  /** Of each trajectory: 1 right where its reference is not, -1 the other way round, else 0. */
-  readonly flips: Int8Array;
   /** Of each question: share of its trajectories that are right. */
   readonly share: Float64Array;
-  /** Of each question: trajectories that differ from the reference. */
-  readonly flipped: Int32Array;
   readonly groups: string[];
   readonly draws: number;
+  /** Of each trajectory, whether its activations are there. */
+  readonly captured: Uint8Array;
+  private readonly known = new Map<number | null, Flips>();
 
   constructor(readonly index: Index) {
     const { rows, questions, variants, references } = index;
@@ -210,13 +220,9 @@ export class Experiment {
     for (let place = questions.length - 1; place >= 0; place--) {
       this.first[place] = Math.min(this.first[place], this.first[place + 1]);
     }
-    this.flips = new Int8Array(rows.q.length);
     this.share = new Float64Array(questions.length);
-    this.flipped = new Int32Array(questions.length);
     this.draws = 1;
-    const plain = new Set([...references, ...this.index.formats]);
     for (let question = 0; question < questions.length; question++) {
-      const right = new Map<number, boolean>();
       let count = 0;
       let graded = 0;
       for (let row = this.first[question]; row < this.first[question + 1]; row++) {
@@ -224,19 +230,50 @@ export class Experiment {
         if (isGraded(rows.o[row])) {
           graded += 1;
           count += rows.o[row] === "r" ? 1 : 0;
-          if (rows.v[row] === this.reference) right.set(rows.d[row], rows.o[row] === "r");
         }
       }
       this.share[question] = graded ? count / graded : NaN;
-      for (let row = this.first[question]; row < this.first[question + 1]; row++) {
-        const other = right.get(rows.d[row]);
-        // One reference against another is no flip by a tone, nor is another format of the prompt.
-        if (other === undefined || !isGraded(rows.o[row]) || plain.has(rows.v[row])) continue;
-        this.flips[row] = Number(rows.o[row] === "r") - Number(other);
-        this.flipped[question] += Math.abs(this.flips[row]);
-      }
+    }
+    this.captured = new Uint8Array(rows.q.length);
+    for (const part of [index.inside, index.tokens]) {
+      each(part?.rows ?? "", (row) => {
+        this.captured[row] = 1;
+      });
     }
     this.groups = [...new Set(questions.map((question) => question[3]).filter((group) => group !== null))].sort();
+  }
+
+  /** Return what flips against a variant; null: against the primary reference, other references and formats apart. */
+  flips(against: number | null): Flips {
+    let found = this.known.get(against);
+    if (!found) this.known.set(against, (found = this.flipsAgainst(against)));
+    return found;
+  }
+
+  private flipsAgainst(against: number | null): Flips {
+    const { rows, questions, variants, references, formats } = this.index;
+    const reference = against ?? this.reference;
+    // One reference against another is no flip by a tone, nor is another format of the prompt.
+    const plain = new Set(against === null ? [...references, ...formats] : [against]);
+    const found = { rows: new Int8Array(rows.q.length), questions: new Int32Array(questions.length) };
+    for (let question = 0; question < questions.length; question++) {
+      const right = new Float64Array(variants.length);
+      const graded = new Float64Array(variants.length);
+      for (let row = this.first[question]; row < this.first[question + 1]; row++) {
+        if (!isGraded(rows.o[row])) continue;
+        graded[rows.v[row]] += 1;
+        if (rows.o[row] === "r") right[rows.v[row]] += 1;
+      }
+      const sign = (variant: number) =>
+        plain.has(variant) || !graded[variant] || !graded[reference]
+          ? 0
+          : Math.sign(right[variant] * graded[reference] - right[reference] * graded[variant]);
+      for (let row = this.first[question]; row < this.first[question + 1]; row++) {
+        if (isGraded(rows.o[row])) found.rows[row] = sign(rows.v[row]);
+      }
+      for (let variant = 0; variant < variants.length; variant++) found.questions[question] += Math.abs(sign(variant));
+    }
+    return found;
   }
 
   /** Numbers of the trajectories of a question under a variant, by draw. */
@@ -252,6 +289,18 @@ export class Experiment {
   /** The trajectory of a question, a variant and a draw. */
   rowOf(question: number, variant: number, draw: number): number | undefined {
     return this.rowsOf(question, variant).find((row) => this.index.rows.d[row] === draw);
+  }
+}
+
+/** Call with each number of a list that `emoprobe/explorer/search.py` encoded. */
+export function each(encoded: string, call: (number: number) => void): void {
+  if (!encoded) return;
+  let number = 0;
+  for (const part of encoded.split(" ")) {
+    const star = part.indexOf("*");
+    const step = parseInt(star < 0 ? part : part.slice(0, star), 36);
+    const count = star < 0 ? 1 : parseInt(part.slice(star + 1), 36);
+    for (let turn = 0; turn < count; turn++) call((number += step));
   }
 }
 

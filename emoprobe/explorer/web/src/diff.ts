@@ -2,11 +2,16 @@
 
 const TOKEN = /\s+|[\p{L}\p{N}]+|[^\s\p{L}\p{N}]/gu;
 const MOST_CELLS = 4_000_000;
+/** Texts of more words than this are marked only if they share this part of their words, in order. */
+const SHORT = 50;
+const LEAST_SHARED = 1 / 3;
 
 export type Range = [start: number, end: number];
+/** Ranges of a text that another lacks, or why they are not marked. */
+export type Different = Range[] | "too long" | "too different";
 
-/** Return the ranges of each text that the other lacks; null where the texts are too long to compare. */
-export function differences(one: string, other: string): [Range[], Range[]] | null {
+/** Return the ranges of each text that the other lacks, or why they are not marked. */
+export function differences(one: string, other: string): [Range[], Range[]] | "too long" | "too different" {
   const a = tokens(one);
   const b = tokens(other);
   let first = 0;
@@ -21,7 +26,7 @@ export function differences(one: string, other: string): [Range[], Range[]] | nu
   }
   const n = a.length - first - last;
   const m = b.length - first - last;
-  if (n * m > MOST_CELLS) return null;
+  if (n * m > MOST_CELLS) return "too long";
   // Lengths of the longest common subsequences of the ends of both.
   const width = m + 1;
   const lengths = new Uint16Array((n + 1) * width);
@@ -47,7 +52,14 @@ export function differences(one: string, other: string): [Range[], Range[]] | nu
       push(theirs, b[first + j++]);
     }
   }
+  const words = [wordsIn(a), wordsIn(b)];
+  const shared = words[0] - wordsIn(ours.flatMap(([start, end]) => tokens(one.slice(start, end))));
+  if (Math.max(...words) > SHORT && 2 * shared < LEAST_SHARED * (words[0] + words[1])) return "too different";
   return [ours, theirs];
+}
+
+function wordsIn(found: Token[]): number {
+  return found.filter(({ text }) => text.trim()).length;
 }
 
 interface Token {

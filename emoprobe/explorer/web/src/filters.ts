@@ -1,6 +1,7 @@
 // Settings of the grid: which questions are shown, in which order.
 
-import type { Experiment, Outcome } from "./data";
+import { namesOf } from "./address";
+import type { Experiment, Flips, Outcome } from "./data";
 
 export const SORTS: Record<string, string> = {
   "": "as asked",
@@ -36,10 +37,21 @@ export interface Settings {
   outcome: string;
   cut: string;
   flip: string;
+  /** Variant that flips are against; empty: the primary reference. */
+  against: string;
+  /** Name of a variant, or encoded names of several, joined by +. */
   variant: string;
+  /** 1: only conversations with activations, which open with them, as `layer`, `direction`, `hook` and `token` say. */
+  inside: string;
+  layer: string;
+  direction: string;
+  hook: string;
+  token: string;
 }
 
-const KEYS = ["q", "sort", "group", "level", "outcome", "cut", "flip", "variant"] as const;
+const INSIDE_KEYS = ["inside", "layer", "direction", "hook", "token"] as const;
+const KEYS = ["q", "sort", "group", "level", "outcome", "cut", "flip", "against", "variant", ...INSIDE_KEYS] as const;
+export const NOTHING = settingsOf(new URLSearchParams());
 
 export function settingsOf(params: URLSearchParams): Settings {
   return Object.fromEntries(KEYS.map((key) => [key, params.get(key) ?? ""])) as unknown as Settings;
@@ -47,6 +59,21 @@ export function settingsOf(params: URLSearchParams): Settings {
 
 export function paramsOf(settings: Settings): URLSearchParams {
   return new URLSearchParams(KEYS.filter((key) => settings[key]).map((key) => [key, settings[key]]));
+}
+
+/** What the address of a conversation says of the activations that are shown beside it. */
+export function insideOf(settings: Settings): URLSearchParams | undefined {
+  return settings.inside ? new URLSearchParams(INSIDE_KEYS.filter((key) => settings[key]).map((key) => [key, settings[key]])) : undefined;
+}
+
+/** Numbers of the variants that a setting names. */
+export function variantsOf(experiment: Experiment, setting: string): number[] {
+  const names = experiment.names.has(setting) ? [setting] : namesOf(setting);
+  return names.map((name) => experiment.names.get(name)).filter((variant) => variant !== undefined);
+}
+
+export function flipsOf(experiment: Experiment, settings: Settings): Flips {
+  return experiment.flips(settings.against ? (experiment.names.get(settings.against) ?? -1) : null);
 }
 
 export interface Selection {
@@ -59,9 +86,10 @@ export interface Selection {
 
 /** Select the questions of which a conversation meets everything that is asked. */
 export function select(experiment: Experiment, settings: Settings, hits: Uint8Array | null): Selection {
-  const { rows, questions, variants } = experiment.index;
+  const { rows, questions } = experiment.index;
   const met = new Uint8Array(rows.q.length);
-  const variant = variants.findIndex(([name]) => name === settings.variant);
+  const variants = new Set(variantsOf(experiment, settings.variant));
+  const flips = flipsOf(experiment, settings);
   const chosen: number[] = [];
   let count = 0;
   for (let question = 0; question < questions.length; question++) {
@@ -72,11 +100,12 @@ export function select(experiment: Experiment, settings: Settings, hits: Uint8Ar
     if (settings.level === "some" && !(share > 0 && share < 1)) continue;
     let any = false;
     for (let row = experiment.first[question]; row < experiment.first[question + 1]; row++) {
-      const flip = experiment.flips[row];
+      const flip = flips.rows[row];
       if (settings.outcome && rows.o[row] !== (settings.outcome as Outcome)) continue;
       if (settings.cut && rows.t[row] !== "1") continue;
       if (settings.flip && !(settings.flip === "any" ? flip : settings.flip === "gained" ? flip > 0 : flip < 0)) continue;
-      if (settings.variant && rows.v[row] !== variant) continue;
+      if (settings.variant && !variants.has(rows.v[row])) continue;
+      if (settings.inside && !experiment.captured[row]) continue;
       if (hits && !hits[row]) continue;
       met[row] = 1;
       count += 1;
@@ -84,12 +113,12 @@ export function select(experiment: Experiment, settings: Settings, hits: Uint8Ar
     }
     if (any) chosen.push(question);
   }
-  const key = keyOf(experiment, settings.sort);
+  const key = keyOf(experiment, settings.sort, flips);
   if (key) chosen.sort((a, b) => key(a) - key(b) || a - b);
   return { questions: chosen, rows: met, count };
 }
 
-function keyOf(experiment: Experiment, sort: string): ((question: number) => number) | null {
+function keyOf(experiment: Experiment, sort: string, flips: Flips): ((question: number) => number) | null {
   const { rows, questions } = experiment.index;
   const share = (question: number) => (Number.isNaN(experiment.share[question]) ? 2 : experiment.share[question]);
   switch (sort) {
@@ -98,7 +127,7 @@ function keyOf(experiment: Experiment, sort: string): ((question: number) => num
     case "easy":
       return (question) => -share(question);
     case "flips":
-      return (question) => -experiment.flipped[question];
+      return (question) => -flips.questions[question];
     case "long":
       return (question) => {
         let most = 0;

@@ -3,7 +3,7 @@
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { compareAddress, sampleName } from "./address";
 import type { Experiment, Outcome } from "./data";
-import { flips, LEVELS, type Selection, type Settings, SORTS } from "./filters";
+import { flips, flipsOf, insideOf, LEVELS, NOTHING, type Selection, type Settings, SORTS, variantsOf } from "./filters";
 import { OUTCOMES } from "./reason";
 import { visible } from "./text";
 
@@ -22,6 +22,10 @@ export function Grid(props: Props) {
   const { experiment, settings, selection } = props;
   const { questions, variants, rows } = experiment.index;
   const frame = useRef<HTMLDivElement>(null);
+  const flipped = flipsOf(experiment, settings);
+  const opens = (name: string, sample: string) =>
+    compareAddress(settings.against && settings.against !== name ? [settings.against, name] : [name], sample, insideOf(settings));
+  const chosen = variantsOf(experiment, settings.variant);
   const [size, setSize] = useState<[number, number]>([1200, 800]);
   const [top, setTop] = useState(0);
   const [cursor, setCursor] = useState<[number, number]>([0, 0]);
@@ -55,12 +59,12 @@ export function Grid(props: Props) {
         if (below > element.scrollTop + element.clientHeight) element.scrollTop = below - element.clientHeight;
       } else if (event.key === "Enter" && !target.closest("a, button, summary")) {
         const question = selection.questions[cursor[0]];
-        if (question !== undefined) location.hash = compareAddress([variants[cursor[1]][0]], questions[question][0]);
+        if (question !== undefined) location.hash = opens(variants[cursor[1]][0], questions[question][0]);
       }
     };
     document.addEventListener("keydown", onKey);
     return () => document.removeEventListener("keydown", onKey);
-  }, [cursor, selection]);
+  }, [cursor, selection, settings]);
 
   const [width, height] = size;
   const narrow = width < 700;
@@ -98,7 +102,7 @@ export function Grid(props: Props) {
           )}
           {variants.map(([name, valence], variant) => (
             <button
-              class={`variant${settings.variant === name ? " chosen" : ""}`}
+              class={`variant${chosen.includes(variant) ? " chosen" : ""}`}
               title={`${name}${valence ? `, ${valence}` : ""}: ${percent(accuracies[variant])} right; click to filter by it`}
               onClick={() => props.change({ variant: settings.variant === name ? "" : name })}
             >
@@ -136,23 +140,24 @@ export function Grid(props: Props) {
                   if (!draws.length) return <span class={`cell none${at ? " cursor" : ""}`} />;
                   const row = draws[0];
                   const outcome = rows.o[row] as Outcome;
-                  const flip = experiment.flips[row];
+                  const flip = flipped.rows[row];
                   const answer = rows.answers[rows.x[row]];
                   const right = draws.filter((each) => rows.o[each] === "r").length;
                   const many = draws.length > 1;
+                  const against = againstOf(experiment, settings);
                   const label = many ? `${right}/${draws.length}` : cell >= 36 ? answer || SIGNS[outcome] : cell >= 20 ? SIGNS[outcome] : "";
                   const kind = many ? `share${Math.round((4 * right) / draws.length)}` : `o-${outcome}`;
                   const dim = draws.some((each) => selection.rows[each]) ? "" : " dim";
                   const cut = draws.some((each) => rows.t[each] === "1") ? " is-cut" : "";
-                  const flipped = flip > 0 ? " gained" : flip < 0 ? " lost" : "";
+                  const change = flip > 0 ? " gained" : flip < 0 ? " lost" : "";
                   return (
                     <a
-                      class={`cell ${kind}${cut}${flipped}${dim}${at ? " cursor" : ""}`}
-                      href={compareAddress([name], sampleName(id, rows.d[row]))}
-                      title={`${name}, ${id}: ${many ? `${right} of ${draws.length} draws right` : `${OUTCOMES[outcome]}${answer ? `, ${answer}` : ""}`}${flip ? ` (${flip > 0 ? "gained" : "lost"} against the reference)` : ""}${cut ? ", cut off" : ""}`}
+                      class={`cell ${kind}${cut}${change}${dim}${at ? " cursor" : ""}`}
+                      href={opens(name, sampleName(id, rows.d[row]))}
+                      title={`${name}, ${id}: ${many ? `${right} of ${draws.length} draws right` : `${OUTCOMES[outcome]}${answer ? `, ${answer}` : ""}`}${flip ? ` (${flip > 0 ? "gained" : "lost"} against ${against})` : ""}${cut ? ", cut off" : ""}`}
                       tabIndex={-1}
                     >
-                      {visible(label)}
+                      {!dim && visible(label)}
                     </a>
                   );
                 })}
@@ -166,18 +171,23 @@ export function Grid(props: Props) {
           </p>
         )}
       </div>
-      <Legend experiment={experiment} />
+      <Legend {...props} />
     </main>
   );
 }
-
-const NOTHING: Settings = { q: "", sort: "", group: "", level: "", outcome: "", cut: "", flip: "", variant: "" };
 
 function Toolbar(props: Props) {
   const { experiment, settings, selection, change } = props;
   const { questions, variants, rows } = experiment.index;
   const outcomes = (Object.keys(OUTCOMES) as Outcome[]).filter((outcome) => rows.o.includes(outcome));
   const filtered = Object.entries(settings).some(([key, value]) => key !== "sort" && value);
+  const against = againstOf(experiment, settings);
+  const primary = variants[experiment.reference]?.[0];
+  // The primary reference has no name in the address, unless that names it.
+  const keyOf = (name: string) => (name === primary && settings.against !== primary ? "" : name);
+  const references = Object.fromEntries(variants.map(([name]) => [keyOf(name), `against ${name}`]));
+  const many = variantsOf(experiment, settings.variant);
+  const several = many.length > 1 ? { [settings.variant]: `in ${many.length} variants` } : {};
   return (
     <div class="toolbar" role="search">
       <input
@@ -199,13 +209,28 @@ function Toolbar(props: Props) {
         options={{ "": "any outcome", ...Object.fromEntries(outcomes.map((each) => [each, OUTCOMES[each]])) }}
         {...props}
       />
-      {experiment.reference >= 0 && <Choice label="flipped" name="flip" options={flips(variants[experiment.reference][0])} {...props} />}
+      {against && (
+        <>
+          <Choice label="flipped" name="flip" options={flips(against)} {...props} />
+          {settings.flip && <Choice label="flipped against" name="against" options={references} {...props} />}
+        </>
+      )}
       <Choice
         label="variant"
         name="variant"
-        options={{ "": "in any variant", ...same(variants.map(([name]) => name)) }}
+        options={{ "": "in any variant", ...several, ...same(variants.map(([name]) => name)) }}
         {...props}
       />
+      {(experiment.index.inside || experiment.index.tokens) && (
+        <label>
+          <input
+            type="checkbox"
+            checked={settings.inside !== ""}
+            onChange={(event) => change({ inside: event.currentTarget.checked ? "1" : "" })}
+          />
+          with activations
+        </label>
+      )}
       {rows.t.includes("1") && (
         <label>
           <input
@@ -241,8 +266,9 @@ function Choice(props: Props & { label: string; name: keyof Settings; options: R
   );
 }
 
-function Legend({ experiment }: { experiment: Experiment }) {
-  const { rows, variants, notes } = experiment.index;
+function Legend({ experiment, settings }: Props) {
+  const { rows, notes } = experiment.index;
+  const against = againstOf(experiment, settings);
   const outcomes = (Object.keys(OUTCOMES) as Outcome[]).filter((outcome) => rows.o.includes(outcome));
   return (
     <footer class="legend">
@@ -260,12 +286,10 @@ function Legend({ experiment }: { experiment: Experiment }) {
           </span>
         ))
       )}
-      {experiment.reference >= 0 && (
-        <>
-          <span>
-            <i class="cell gained" /> gained, <i class="cell lost" /> lost against {visible(variants[experiment.reference][0])}
-          </span>
-        </>
+      {against && (
+        <span title={experiment.draws > 1 ? "a larger or smaller share of the question's draws is right" : "right where the reference is not, or the other way round"}>
+          <i class="cell gained" /> gained, <i class="cell lost" /> lost against {visible(against)}
+        </span>
       )}
       {rows.t.includes("1") && (
         <span>
@@ -291,6 +315,11 @@ function commonStart(texts: string[]): number {
 
 function own(text: string, common: number): string {
   return common ? `… ${text.slice(common, common + 200)}` : text.slice(0, 200);
+}
+
+/** The variant that flips are against; undefined where there is none. */
+function againstOf(experiment: Experiment, settings: Settings): string | undefined {
+  return experiment.names.has(settings.against) ? settings.against : experiment.index.variants[experiment.reference]?.[0];
 }
 
 function headHeight(frame: HTMLElement): number {

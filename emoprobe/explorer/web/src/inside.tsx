@@ -126,7 +126,7 @@ export function useInside(experiment: Experiment, question: number, params: URLS
   };
 }
 
-const EMPTY: Inside = { directions: [], hooks: [], layers: [], positions: [], n: 0, step: 1, pages: [] };
+const EMPTY: Inside = { rows: "", directions: [], hooks: [], layers: [], positions: [], n: 0, step: 1, pages: [] };
 
 export function InsideControls({ inside }: { inside: InsideState }) {
   const { index, tokens } = inside;
@@ -213,7 +213,7 @@ function TokenStrip({ inside, projection }: { inside: InsideState; projection: T
   const { step, directions } = inside.tokens!;
   const count = projection.texts.length;
   return (
-    <div class="tokens" dir="auto" aria-label={`tokens, ${directions[inside.token][0]}`}>
+    <div class="tokens" dir="auto" tabIndex={0} role="group" aria-label={`tokens, ${directions[inside.token][0]}`}>
       {projection.texts.map((text, place) => {
         const value = projection.values[inside.token * count + place] / step;
         return (
@@ -280,13 +280,13 @@ function Positions({ inside, row }: { inside: InsideState; row: number }) {
 }
 
 /** A colour for a value in standard deviations: blue below 0, orange above. */
-export function colour(value: number): { background: string } {
+function colour(value: number): { background: string } {
   const share = Math.min(1, Math.abs(value) / 3);
   const side = value < 0 ? "--below" : "--above";
   return { background: `color-mix(in oklab, var(${side}) ${Math.round(share * 85)}%, var(--neutral))` };
 }
 
-export function signed(value: number): string {
+function signed(value: number): string {
   return `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(1)}`;
 }
 

@@ -1,6 +1,6 @@
 // Search in the index of words. `emoprobe/explorer/search.py` makes it, with the same words and the same encoding.
 
-import { type Experiment, load } from "./data";
+import { each, type Experiment, load } from "./data";
 
 const UNSPACED = "\\u0e00-\\u0eff\\u1000-\\u109f\\u1780-\\u17ff\\u3040-\\u30ff\\u3400-\\u4dbf\\u4e00-\\u9fff\\uf900-\\ufaff";
 const WORD = new RegExp(`[${UNSPACED}]|(?:(?![${UNSPACED}])[\\p{L}\\p{N}])+`, "gu");
@@ -51,15 +51,4 @@ function compare(one: string, other: string): number {
     if (a !== b) return a - b;
   }
   return one.length - other.length;
-}
-
-function each(encoded: string, call: (number: number) => void): void {
-  if (!encoded) return;
-  let number = 0;
-  for (const part of encoded.split(" ")) {
-    const star = part.indexOf("*");
-    const step = parseInt(star < 0 ? part : part.slice(0, star), 36);
-    const count = star < 0 ? 1 : parseInt(part.slice(star + 1), 36);
-    for (let turn = 0; turn < count; turn++) call((number += step));
-  }
 }

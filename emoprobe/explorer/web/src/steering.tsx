@@ -1,9 +1,9 @@
 // Steering: one question and variant under each dose of a direction, side by side.
 
 import { useEffect, useLayoutEffect, useMemo, useState } from "preact/hooks";
-import { steeringAddress, type SteeringPlace } from "./address";
+import { sampleName, splitSample, steeringAddress, type SteeringPlace } from "./address";
 import { commonMessages, differencesOf, partsOf } from "./compare";
-import { ConversationColumn, LeftOut, Opening } from "./conversation";
+import { ConversationColumn, Draws, LeftOut, Opening, scrolls } from "./conversation";
 import { type Conversation, type Experiment, loadPage, type Outcome, type Steering as SteeringIndex } from "./data";
 import { visible } from "./text";
 
@@ -30,7 +30,8 @@ export function Steering({ experiment, steering, place, thoughts, diff }: Props)
   const ofEdit = ofDirection.filter((each) => editName(each) === edit);
   const layers = pick(unique(ofEdit.map((each) => `L${each[4]}`)), place.layers);
   const variant = pick(steering.variants, place.variant);
-  const question = known.find((each) => questions[each][0] === place.sample) ?? known[0];
+  const [wanted, draw] = splitSample(place.sample, (name) => experiment.ids.has(name));
+  const question = known.find((each) => questions[each][0] === wanted) ?? known[0];
   const [there, setThere] = useState<Map<number, Conversation> | string | undefined>();
   const page = pages.get(question) ?? -1;
 
@@ -47,18 +48,23 @@ export function Steering({ experiment, steering, place, thoughts, diff }: Props)
   }, [page]);
 
   const rows: { row: number; dose: number; folder: string }[] = [];
+  const draws = new Set<number>();
   for (let row = 0; row < steering.q.length; row++) {
-    if (steering.q[row] !== question || steering.variants[steering.v[row]] !== variant || steering.d[row] !== 1) continue;
+    if (steering.q[row] !== question || steering.variants[steering.v[row]] !== variant) continue;
+    draws.add(steering.d[row]);
+    if (steering.d[row] !== draw) continue;
     const condition = steering.conditions[steering.c[row]];
     const none = condition[0] === NONE;
     if (!none && !(condition[1] === direction && editName(condition) === edit && `L${condition[4]}` === layers)) continue;
-    rows.push({ row, dose: none ? 0 : condition[5], folder: `steering/${condition[6]}/${variant}/${questions[question][0]}` });
+    rows.push({ row, dose: none ? 0 : condition[5], folder: `steering/${condition[6]}/${variant}/${sampleName(questions[question][0], draw)}` });
   }
   rows.sort((one, other) => one.dose - other.dose);
 
   const id = questions[question][0];
+  const addressOf = (change: Partial<SteeringPlace>) =>
+    steeringAddress({ direction, edit, layers, dose: place.dose || "d0", variant, sample: sampleName(id, draw), ...change });
   const go = (change: Partial<SteeringPlace>) => {
-    location.hash = steeringAddress({ direction, edit, layers, dose: place.dose || "d0", variant, sample: id, ...change });
+    location.hash = addressOf(change);
   };
   const at = known.indexOf(question);
   const step = (by: number) => known[at + by] !== undefined && go({ sample: questions[known[at + by]][0] });
@@ -69,7 +75,10 @@ export function Steering({ experiment, steering, place, thoughts, diff }: Props)
       if (target.closest("input, select, textarea") || event.metaKey || event.ctrlKey || event.altKey) return;
       if (event.key === "j" || event.key === "ArrowRight") step(1);
       else if (event.key === "k" || event.key === "ArrowLeft") step(-1);
-      else return;
+      else if (event.key === "r" && draws.size > 1) {
+        const all = [...draws];
+        go({ sample: sampleName(id, all[(all.indexOf(draw) + 1) % all.length]) });
+      } else return;
       event.preventDefault();
     };
     document.addEventListener("keydown", onKey);
@@ -80,7 +89,7 @@ export function Steering({ experiment, steering, place, thoughts, diff }: Props)
   // Differences are marked against the unsteered answer.
   const ordered = [...shown].sort((one, other) => Number(other.dose === 0) - Number(one.dose === 0));
   const conversations = ordered.map((each) => each.conversation).filter((each) => each !== undefined);
-  const marks = diff ? differencesOf(conversations) : null;
+  const marks = diff ? differencesOf(conversations) : new Map();
   const common = commonMessages(conversations);
 
   return (
@@ -95,11 +104,12 @@ export function Steering({ experiment, steering, place, thoughts, diff }: Props)
             ›
           </button>
         </div>
-        <p class="asked" dir="auto">
+        <p class="asked" dir="auto" tabIndex={scrolls(questions[question][1]) ? 0 : undefined}>
           {visible(questions[question][1])}
         </p>
         <p class="about">
           gold answer <b>{visible(questions[question][2] ?? "unknown")}</b>
+          {draws.size > 1 && <Draws draws={[...draws]} chosen={draw} addressOf={(each) => addressOf({ sample: sampleName(id, each) })} />}
         </p>
       </div>
       <div class="inside-controls">
@@ -125,11 +135,11 @@ export function Steering({ experiment, steering, place, thoughts, diff }: Props)
               truncated={steering.t[row] === "1"}
               gold={questions[question][2]}
               draw={steering.d[row]}
-              draws={1}
+              draws={draws.size}
               folder={folder}
               common={common}
-              different={marks?.get(conversation) ?? null}
-              differentTitle="differs from the unsteered answer"
+              different={marks.get(conversation) ?? []}
+              base={dose === 0 ? null : "the unsteered answer"}
               thoughts={thoughts}
               head={<h3 class={place.dose === `d${dose}` ? "chosen" : ""}>{dose === 0 ? "unsteered" : `dose ${dose}`}</h3>}
             />
