@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
@@ -32,8 +32,10 @@ from emoprobe.results.layout import Layout
 from emoprobe.steering.drawn import drawn_grid
 from emoprobe.steering.grid import SteeringGrid
 from server.pool.allowance import Allowance, pair_allowance, steering_allowance
-from server.pool.api_budget import ApiBudget
 from server.pool.protocol import Caller, GenerateJob, Job, OutcomesJob
+
+if TYPE_CHECKING:
+    from server.pool.api_budget import ApiBudget
 
 
 class ExperimentJobs:
@@ -132,6 +134,9 @@ class ExperimentJobs:
     @cached_property
     def api_budget(self) -> ApiBudget:
         """Calls of an API by this experiment, over all of its runs."""
+        # Here, as it brings httpx, which a plan does without.
+        from server.pool.api_budget import ApiBudget
+
         workers = self.config.workers
         price = workers.prices.get(self.config.model.source)
         return ApiBudget(ApiCalls(self.layout.api_calls), price, workers.max_cost)

@@ -13,6 +13,8 @@ from emoprobe.config.section import Hidden, Section, check_url, check_variable
 class Price(Section):
     """Price of a model's tokens, in any currency for one million of them."""
 
+    changes_results: ClassVar[bool] = False
+
     input: float = Field(ge=0, description="For a million tokens of prompts.")
     output: float = Field(ge=0, description="For a million tokens of completions.")
 
