@@ -118,12 +118,15 @@ def _values(
 ) -> np.ndarray:
     n = len(level)
     if world.value == "binary":
-        return generator.random(n) < expit(world.rate + level[:, 0] + deviation + shift)
+        true: np.ndarray = generator.random(n) < expit(world.rate + level[:, 0] + deviation + shift)
+        return true
     if world.value == "category":
         logits = level + np.outer(deviation + shift, np.eye(len(CATEGORIES))[0])
         # A deviation moves the first category; all share its size, so that none is special where nothing is planted.
         cumulative = softmax(logits, axis=1).cumsum(axis=1)
-        return np.array(CATEGORIES)[(generator.random((n, 1)) > cumulative).sum(axis=1).clip(max=len(CATEGORIES) - 1)]
+        place = (generator.random((n, 1)) > cumulative).sum(axis=1).clip(max=len(CATEGORIES) - 1)
+        drawn: np.ndarray = np.array(CATEGORIES)[place]
+        return drawn
     factor = np.exp(deviation - world.text_deviation**2 / 2) * kind
     if world.shape == "polarity":
         raw = 0.4 * level[:, 0] + 0.4 * generator.normal(size=n) + shift
