@@ -75,7 +75,7 @@ WORLDS = {
     "4 categories, 64 texts that differ, n = 256": World("category", 256, texts=64, text_deviation=0.7),
     "4 categories, 8 texts, n = 96": World("category", 96, texts=8),
     "planted: a rate 1.5 logits higher, n = 128": World("binary", 128, shift=1.5),
-    "planted: a quarter more words, n = 96": World("number", 96, shift=0.25),
+    "planted: a third more words, n = 96": World("number", 96, shift=0.35),
     "planted: 1.5 logits in one category, n = 128": World("category", 128, shift=1.5),
 }
 
@@ -97,8 +97,8 @@ def simulate(world: World, generator: np.random.Generator) -> pd.DataFrame:
     for place, name in enumerate(("filler", *(f"tone{number}" for number in range(world.tones)))):
         shift = world.shift if place == 1 or (place and world.all_shifted) else 0.0
         deviation = world.text_deviation * generator.normal(size=texts)[text]
-        broken = (generator.random(texts) < world.breaks)[text] if place else np.zeros(n, dtype=bool)
-        values = _values(world, level, shift, deviation, broken, generator)
+        kind = np.where(generator.random(texts) < world.breaks, 0.0, 1 / (1 - world.breaks))[text] if place else 1.0
+        values = _values(world, level, shift, deviation, kind, generator)
         part = pd.DataFrame({"variant": name, "sample_id": np.arange(n), "paraphrase": text, COLUMN: values})
         if place == 1 and world.missing:
             order = np.argsort(values)[: int(2 * world.missing * n)]
@@ -113,7 +113,7 @@ def _values(
     level: np.ndarray,
     shift: float,
     deviation: np.ndarray,
-    broken: np.ndarray,
+    kind: np.ndarray | float,
     generator: np.random.Generator,
 ) -> np.ndarray:
     n = len(level)
@@ -124,18 +124,15 @@ def _values(
         logits = level + np.outer(deviation + shift, np.eye(len(CATEGORIES))[0])
         # A deviation moves the first category; all share its size, so that none is special where nothing is planted.
         cumulative = softmax(logits, axis=1).cumsum(axis=1)
-        drawn: np.ndarray = np.array(CATEGORIES)[
-            (generator.random((n, 1)) > cumulative).sum(axis=1).clip(max=len(CATEGORIES) - 1)
-        ]
+        place = (generator.random((n, 1)) > cumulative).sum(axis=1).clip(max=len(CATEGORIES) - 1)
+        drawn: np.ndarray = np.array(CATEGORIES)[place]
         return drawn
-    factor = np.exp(deviation - world.text_deviation**2 / 2) * np.where(broken, 0.0, 1 / (1 - world.breaks))
+    factor = np.exp(deviation - world.text_deviation**2 / 2) * kind
     if world.shape == "polarity":
         raw = 0.4 * level[:, 0] + 0.4 * generator.normal(size=n) + shift
-        polarity: np.ndarray = np.clip(np.where(generator.random(n) < 0.4, 0.0, raw), -1, 1)
-        return polarity
+        return np.clip(np.where(generator.random(n) < 0.4, 0.0, raw), -1, 1)
     spread = 0.5 * level[:, 0] + 0.4 * generator.normal(size=n)
-    words: np.ndarray = 20 * (1 + shift) * np.exp(spread - (0.5**2 + 0.4**2) / 2) * factor
-    return words
+    return 20 * (1 + shift) * np.exp(spread - (0.5**2 + 0.4**2) / 2) * factor
 
 
 def said(world: World, generator: np.random.Generator) -> dict[str, str]:

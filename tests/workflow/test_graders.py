@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from emoprobe.results.tables import read_table
-from tests.workflow.test_reruns import COMPARED, DESCRIBED, TABLES
+from tests.workflow.test_reruns import ANALYSIS, COMPARED, DESCRIBED, TABLES
 from tests.workspace import Workspace
 
 FORM = {"name": "logprob", "gold": [" {answer}", " {answer}.0"]}
@@ -59,7 +59,7 @@ def test_a_grader_that_reads_the_answer_is_added_and_costs_no_answer(after: Call
     module.write_text(POLITE)
     polite = {"function": "manners:polite"}
     workspace.config["graders"] = ["number", polite, "sentiment"]
-    added = {**DESCRIBED, **TABLES}
+    added = {**DESCRIBED, **ANALYSIS}
     assert workspace.planned() == added
     workspace.run()
     assert workspace.planned() == {}
@@ -73,7 +73,7 @@ def test_a_grader_that_reads_the_answer_is_added_and_costs_no_answer(after: Call
     assert sum("the rate of polite" in text for text in said) == sum("mean sentiment" in text for text in said) == 3
 
     module.write_text(POLITE.replace("please", "thanks"))
-    assert workspace.planned() == TABLES
+    assert workspace.planned() == ANALYSIS
     module.write_text(POLITE)
     workspace.config["graders"] = ["number", "sentiment", {**polite, "margin": 0.2}]  # another order, another margin
     assert workspace.planned() == {**DESCRIBED, **COMPARED}
