@@ -94,14 +94,14 @@ def test_further_turns_make_answers_again_and_a_single_conversation_has_the_old_
 
 
 def test_a_text_goes_where_its_variant_says(tmp_path: Path) -> None:
-    def user(turn: str | int, placement: str = "user_prefix") -> list[str]:
+    def user(turn: str | int, placement: str = "user_prefix") -> list[bool]:
         settings = config(variants={"control": {}, "joy": {"text": "Ah!", "turn": turn, "placement": placement}})
         messages = longest_conversation(settings, "joy", "1?", 0).messages
         spans = conversation_spans(settings, "joy", "1?", 0, messages, len(messages) - 2)
         assert spans.prefix is not None
         number, start, end = spans.prefix
         assert messages[number]["content"][start:end] == "Ah!"
-        return ["Ah!" in message["content"] for message in messages if message["role"] == "user"]  # type: ignore[misc]
+        return ["Ah!" in message["content"] for message in messages if message["role"] == "user"]
 
     assert [user(turn) for turn in ("first", "last", "all")] == [[True, False], [False, True], [True, True]]
     assert user(2, "user_suffix") == [False, True]
