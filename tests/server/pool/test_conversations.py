@@ -15,6 +15,7 @@ from emoprobe.analysis.trajectory_table import trajectory_table
 from emoprobe.config.files import parse_config
 from emoprobe.conversations.requests import request_seed, turn_seed
 from emoprobe.explorer.conversations import read_conversation
+from emoprobe.report.summary import records
 from emoprobe.results.layout import Layout
 from emoprobe.results.trajectory import Sample, Trajectory
 from emoprobe.results.verification import check_trajectory
@@ -194,7 +195,7 @@ def test_the_explorer_shows_every_message_and_marks_the_text_in_its_turn(house: 
     layout = scripted(house)
     assert ask_all(house, [("generate", "one", *PAIR)]) == ["ok\n"]
     config = parse_config({"conversation": SCRIPT, "variants": VARIANTS})
-    row = {str(name): value for name, value in trajectory_table(layout.root, [PAIR], config).iloc[0].items()}
+    (row,) = records(trajectory_table(layout.root, [PAIR], config))
     shown = read_conversation(layout.pair(*PAIR), row)
     assert [message.role for message in shown.messages] == ["system", *(["user", "assistant"] * 3)]
     assert (shown.response, shown.tone, shown.question is not None) == (6, (3, 0, len("It is a quiet day.")), True)
