@@ -31,7 +31,7 @@ ROW = 0.3  # height of one row of labels
 # Nearly transparent: browsers let nobody click on what is not painted.
 UNSEEN: dict[str, Any] = {"facecolor": "white", "alpha": 0.01, "linewidth": 0, "zorder": 10}
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
