@@ -155,7 +155,7 @@ def _answer(
     mood = tone(text)
     answer = registry.Answer(
         completion,
-        gold,
+        gold if outcome.scored_by is None else None,
         finished=finish != "length",
         choices=choices,
         recorded=_as_bool(outcome.metrics.correctness),

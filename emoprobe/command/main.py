@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from emoprobe.command.exchange import add_export, add_import
+
 # The extra that brings a package which the core library does without.
 EXTRAS = {
     "datasets": "workflow",
@@ -80,6 +82,9 @@ def build_parser() -> argparse.ArgumentParser:
     compare.add_argument("--measure", default="correct", help="measure of the contrasts (default: correct); all: all")
     compare.set_defaults(run=_compare)
 
+    add_import(commands.add_parser("import", help="read conversations of Inspect, lm-evaluation-harness or a table"))
+    add_export(commands.add_parser("export", help="write logs of Inspect, a data set of Hugging Face, CSV or LaTeX"))
+
     doctor = commands.add_parser("doctor", help="check this machine before a run", add_help=False)
     doctor.set_defaults(run=_doctor)
     return parser
@@ -150,9 +155,10 @@ def expected(error: Exception) -> str | None:
         return str(error) if error.filename is None else f"{error.filename}: {error.strerror}"
     from emoprobe.command.compare import MeasureError
     from emoprobe.config.errors import ConfigError
+    from emoprobe.exchange.conversation import ExchangeError
     from emoprobe.results.activation_folder import ActivationError
     from emoprobe.results.record import DamagedError
     from emoprobe.stages.folder import NothingThereError
 
-    meant = (ConfigError, DamagedError, ActivationError, NothingThereError, MeasureError)
+    meant = (ConfigError, DamagedError, ActivationError, NothingThereError, MeasureError, ExchangeError)
     return str(error) if isinstance(error, meant) else None

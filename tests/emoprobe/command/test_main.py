@@ -26,10 +26,10 @@ def chats(folder: Path, wrong: int = 0) -> Path:
             answer = 8 if variant == "angry" and number < wrong else 7
             sample = f"item_{number:04d}"
             outcome = Outcome.model_validate(
-                {"sample_data": {"question": "3 + 4?", "answer": "7", "sample_id": sample}}
+                {"sample_data": {"question": f"Item {number}: 3 + 4?", "answer": "7", "sample_id": sample}}
             )
             messages = [
-                {"role": "user", "content": "3 + 4?"}, {"role": "assistant", "content": f"Answer: {answer}"},
+                {"role": "user", "content": f"Item {number}: 3 + 4?"}, {"role": "assistant", "content": f"Answer: {answer}"},
             ]  # fmt: skip
             Trajectory(messages, outcome=outcome).write(folder / variant / sample)
     return folder
