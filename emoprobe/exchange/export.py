@@ -41,7 +41,6 @@ def write_dataset(folder: Path, output: Path) -> Path:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ExchangeError(f"{output} exists and is not empty; choose another --output")
     table, layout = load_trajectories(folder), Layout(folder)
-    # Another type of text than pandas' own, which only recent versions of pyarrow read.
     schema = pa.Schema.from_pandas(table, preserve_index=False).remove_metadata()
     schema = pa.schema([*schema, pa.field("messages", pa.list_(_MESSAGE))])
     with atomic.directory(output) as temporary:
@@ -49,7 +48,7 @@ def write_dataset(folder: Path, output: Path) -> Path:
         with pq.ParquetWriter(temporary / "data" / "train.parquet", schema) as writer:
             for start in range(0, len(table), BATCH):
                 part = table.iloc[start : start + BATCH]
-                values = pa.Table.from_pandas(part, preserve_index=False).remove_metadata()
+                values = pa.Table.from_pandas(part, preserve_index=False).replace_schema_metadata(None)
                 messages = [_messages(layout, row) for row in part.to_dict("records")]
                 column = pa.array(messages, pa.list_(_MESSAGE))
                 writer.write_table(values.append_column("messages", column).cast(schema))

@@ -32,7 +32,7 @@ def read_log(path: Path, by_task: bool) -> Iterator[Conversation]:
         ExchangeError: the log cannot be read.
         ModuleNotFoundError: `inspect_ai` is not installed.
     """
-    from inspect_ai.log import read_eval_log_samples
+    from inspect_ai.log import read_eval_log, read_eval_log_samples
 
     header = _header(path)
     spec = header.eval
@@ -50,11 +50,18 @@ def read_log(path: Path, by_task: bool) -> Iterator[Conversation]:
     config = spec.model_generate_config.model_dump(exclude_none=True)
     names = {"max_tokens": "max_tokens", "temperature": "temperature", "top_p": "top_p", "stop_seqs": "stop"}
     request = {ours: config[theirs] for theirs, ours in names.items() if theirs in config}
-    samples = read_eval_log_samples(
-        str(path), all_samples_required=False, resolve_attachments=True, exclude_fields=LEFT_OUT
-    )
+    samples: Iterator[Any] | None = None
     while True:
         try:
+            if samples is None:
+                # Logs without a list of ids cannot be read one sample at a time.
+                samples = (
+                    iter(read_eval_log(str(path), resolve_attachments=True).samples or ())
+                    if spec.dataset.sample_ids is None
+                    else read_eval_log_samples(
+                        str(path), all_samples_required=False, resolve_attachments=True, exclude_fields=LEFT_OUT
+                    )
+                )
             sample = next(samples, None)
         except Exception as error:  # of a zip file, JSON or pydantic; the library has no class for damaged logs
             raise ExchangeError(f"{path} cannot be read: {_first_line(error)}") from None

@@ -78,12 +78,20 @@ def test_the_wheel_installs_the_command() -> None:
         (["compare", "{folder}", "{folder}"], "tables there: none"),
     ],
 )
-def test_an_error_is_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
-    ended = emoprobe(*(argument.format(folder=tmp_path) for argument in arguments))
+def test_an_error_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main([argument.format(folder=tmp_path) for argument in arguments]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert len(said.err.splitlines()) == 1
+    assert message.format(folder=tmp_path) in said.err
+
+
+def test_its_exit_status_is_that_of_the_process(tmp_path: Path) -> None:
+    ended = emoprobe("analyze", tmp_path / "none")
     assert ended.returncode == 1
-    assert ended.stdout == ""
-    assert len(ended.stderr.splitlines()) == 1
-    assert message.format(folder=tmp_path) in ended.stderr
+    assert ended.stderr.startswith(f"emoprobe analyze: {tmp_path}/none does not exist")
 
 
 def test_view_builds_the_explorer_where_it_is_missing(
@@ -140,7 +148,7 @@ def test_compare_shows_what_differs(tmp_path: Path, capsys: pytest.CaptureFixtur
     (row,) = (line for line in said.splitlines() if line.startswith("angry − control"))
     (verdict,) = table[(table["measure"] == "correct") & (table["variant"] == "angry")]["verdict"]
     assert verdict == "different_here"
-    assert "+0.0 undecided (n = 16)" in row or "equivalent_here (n = 16)" in row
+    assert "+0.0 [-21.8, +21.8] undecided (n = 16)" in row
     assert "-86.7 [" in row
     assert f"{verdict} (n = 15)" in row
     assert row.endswith("verdicts differ")

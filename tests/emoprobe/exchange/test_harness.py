@@ -105,7 +105,9 @@ def few(written: Path, tmp_path: Path) -> Path:
     folder.mkdir()
     for path in written.iterdir():
         lines = path.read_text().splitlines(keepends=True)
-        (folder / path.name).write_text("".join(lines if path.suffix == ".json" else lines[:40]))
+        (folder / path.name).write_text(
+            "".join(lines if path.suffix == ".json" else lines[:40] + lines[QUESTIONS:][:40])
+        )
     return folder
 
 
@@ -136,7 +138,6 @@ def test_scores_are_kept_as_recorded(few: Path, tmp_path: Path) -> None:
     """Of a filter that reads fewer answers than our grader."""
     strict = recorded(few, "strict-match")
     assert 0 < sum(strict.values()) < sum(recorded(few, "flexible-extract").values())
-    assert main(["import", str(few), "-o", str(tmp_path / "kept"), "--filter", "strict-match"]) == 1
     samples = next(few.glob("samples_gsm8k_*.jsonl"))
     assert main(["import", str(samples), "-o", str(tmp_path / "kept"), "--filter", "strict-match"]) == 0
     assert grades(tmp_path / "kept") == strict

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +69,12 @@ def test_every_kind_of_file(tmp_path: Path, ending: str) -> None:
     assert list(table["gold"]) == ["7"] * 4
 
 
-def test_it_is_analyzed(tmp_path: Path) -> None:
+def test_it_is_analyzed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [row(variant, number) for variant in ("angry", "control") for number in range(8)]
     folder = bring(lines(tmp_path / "rows.jsonl", rows))
-    command = [sys.executable, "-m", "emoprobe", "analyze", str(folder)]
-    ended = subprocess.run(command, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
-    assert "imported: 16 trajectories of an unknown model on 8 samples" in ended.stdout
+    capsys.readouterr()
+    assert main(["analyze", str(folder)]) == 0
+    assert "imported: 16 trajectories of an unknown model on 8 samples" in capsys.readouterr().out
     assert (folder / "explorer/index.html").exists()
 
 
@@ -169,7 +166,7 @@ def test_errors_name_the_place_and_what_there_is(tmp_path: Path, capsys: pytest.
         return refused(capsys, lines(path, rows), *options)
 
     good = row("a", 1)
-    assert "line 2: there is no field 'variant'; choose one with --variant (fields there: id, gold, messages)" in error(
+    assert "line 2: there is no field 'variant'; choose one with --variant (fields there: id, messages, gold)" in error(
         [good, {key: value for key, value in good.items() if key != "variant"}]
     )
     assert "there is no field 'tone.deep'" in error([good], "--variant", "tone.deep")
