@@ -83,7 +83,7 @@ def import_conversations(
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ExchangeError(f"{folder} exists and is not empty; choose another --output")
-    with atomic.directory(folder) as temporary:
+    with atomic.directory(folder, durable=False) as temporary:
         writer = _Writer(Layout(temporary), folder.absolute().name, mapping, source)
         for conversation in conversations:
             writer.write(conversation)
