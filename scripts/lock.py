@@ -100,7 +100,13 @@ def main() -> None:
     constraints.write_text("\n".join(fixed.values()))
     try:
         everything = compile_lock(
-            ["cpu", "dev"], cpu + previous("dev"), *CPU_BUILDS, *DEVELOPMENT, "--constraints", str(constraints), *options
+            ["cpu", "dev"],
+            cpu + previous("dev"),
+            *CPU_BUILDS,
+            *DEVELOPMENT,
+            "--constraints",
+            str(constraints),
+            *options,
         )
     finally:
         constraints.unlink()
