@@ -12,6 +12,7 @@ PYTHON = "3.11"
 PLATFORM = "x86_64-manylinux_2_28"
 TORCH = "torch==2.13.0"
 UNUSED = ("--excludes", "envs/excludes.txt")
+DEVELOPMENT = ("--excludes", "envs/dev-excludes.txt", "--overrides", "envs/dev-overrides.txt")
 CPU_BUILDS = (*UNUSED, "--overrides", "envs/cpu-overrides.txt", "--excludes", "envs/cpu-excludes.txt")
 NEEDS = f"# Made by `make lock`, for Python {PYTHON} on x86-64 Linux. Install it with envs/install.sh {{path}}\n"
 CONDA = """# Made by `make lock`: conda brings the interpreter, {name}.post-deploy.sh installs {name}.txt, of SHA-256
@@ -99,7 +100,13 @@ def main() -> None:
     constraints.write_text("\n".join(fixed.values()))
     try:
         everything = compile_lock(
-            ["cpu", "dev"], cpu + previous("dev"), *CPU_BUILDS, "--constraints", str(constraints), *options
+            ["cpu", "dev"],
+            cpu + previous("dev"),
+            *CPU_BUILDS,
+            *DEVELOPMENT,
+            "--constraints",
+            str(constraints),
+            *options,
         )
     finally:
         constraints.unlink()

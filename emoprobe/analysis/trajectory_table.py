@@ -128,7 +128,7 @@ def _row(folder: Path, variant: str, name: str, config: Config | None, sample: S
     measured = _measured(folder, config)
     answer = registry.Answer(
         trajectory.completion,
-        gold,
+        gold if outcome.scored_by is None else None,
         finished=state.finish_reason != "length",
         choices=sample.choices,
         recorded=_as_bool(outcome.metrics.correctness),

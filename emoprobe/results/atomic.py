@@ -70,7 +70,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def directory(path: Path, replaces: Iterable[str] = ()) -> Iterator[Path]:
+def directory(path: Path, replaces: Iterable[str] = (), *, durable: bool = True) -> Iterator[Path]:
     """Yield an empty folder beside `path` that takes its place when the block ends without an error.
 
     An empty folder at `path` (Snakemake makes one for its outputs) is replaced in one step. A folder with files is
@@ -80,6 +80,7 @@ def directory(path: Path, replaces: Iterable[str] = ()) -> Iterator[Path]:
     Args:
         path: the folder to write.
         replaces: names of the files that a folder at `path` may hold and lose.
+        durable: whether the files survive a loss of power after the block, which takes a few milliseconds for each.
 
     Raises:
         OccupiedError: something else is at `path` by the time that the block ends; it stays as it is.
@@ -89,7 +90,7 @@ def directory(path: Path, replaces: Iterable[str] = ()) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        for entry in temporary.rglob("*"):
+        for entry in temporary.rglob("*") if durable else ():
             if entry.is_file():
                 with open(entry, "rb") as file:
                     os.fsync(file.fileno())

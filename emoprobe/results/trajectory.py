@@ -228,6 +228,14 @@ class Outcome(OpenRecord):
     worker_id: str | None = None
     processing_time: float | None = None
 
+    @property
+    def scored_by(self) -> str | None:
+        """The tool whose score `metrics` holds and which is not graded again; None: the completion is graded.
+
+        An optional field of the file, which only imports write.
+        """
+        return (self.model_extra or {}).get("scored_by")
+
 
 @dataclass(frozen=True)
 class Trajectory:

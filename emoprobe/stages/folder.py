@@ -45,6 +45,37 @@ def analyze_folder(folder: Path) -> Layout:
         ConfigError: its `experiment.yaml` cannot be used.
         DamagedError, ActivationError: a file is damaged; the message names it.
     """
+    config, layout, pairs = _read(folder)
+    tabulate(config, layout, pairs)
+    analyze_behaviour(config, layout)
+    if config.has_probes:
+        from emoprobe.stages.probes import probe
+
+        probe(config, layout)
+    # What was steered is there, whatever the config says; tables of what is not there any more are out of date.
+    rules = [rule for rule in table_rules(config) if rule not in STEERING_RULES]
+    rules += STEERING_RULES if _steering(config, layout) else ()
+    draw(config, layout, rules=rules)
+    write_explorer(config, layout)
+    write_report(config, layout, rules)
+    return layout
+
+
+def explore_folder(folder: Path) -> Layout:
+    """Make the explorer inside a folder of conversations, and the table of trajectories that it needs if it is missing.
+
+    Raises:
+        NothingThereError, ConfigError, DamagedError, ActivationError: see `analyze_folder`.
+    """
+    config, layout, pairs = _read(folder)
+    if not layout.table("trajectories").exists():
+        tabulate(config, layout, pairs)
+    write_explorer(config, layout)
+    return layout
+
+
+def _read(folder: Path) -> tuple[Config, Layout, list[tuple[str, str]]]:
+    """Return the config of a folder, its layout, and variant and name of each trajectory in the order of the config."""
     layout = Layout(folder)
     there = find_pairs(folder)
     if not there:
@@ -59,19 +90,7 @@ def analyze_folder(folder: Path) -> Layout:
     config = _config(said, layout, pairs)
     places = {variant: place for place, variant in enumerate(config.variants)}
     pairs.sort(key=lambda pair: (places.get(pair[0], len(places)), pair))
-    tabulate(config, layout, pairs)
-    analyze_behaviour(config, layout)
-    if config.has_probes:
-        from emoprobe.stages.probes import probe
-
-        probe(config, layout)
-    # What was steered is there, whatever the config says; tables of what is not there any more are out of date.
-    rules = [rule for rule in table_rules(config) if rule not in STEERING_RULES]
-    rules += STEERING_RULES if _steering(config, layout) else ()
-    draw(config, layout, rules=rules)
-    write_explorer(config, layout)
-    write_report(config, layout, rules)
-    return layout
+    return config, layout, pairs
 
 
 def _steering(config: Config, layout: Layout) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from emoprobe.command.main import main
 from emoprobe.config.files import parse_config
 from emoprobe.report.closing import summary_text
 from emoprobe.results.activation_folder import ActivationError, ActivationFolder
@@ -21,17 +21,15 @@ from emoprobe.results.statement import Statement
 from emoprobe.results.tables import frame, read_table, write_table
 from emoprobe.results.trajectory import Trajectory
 from emoprobe.stages.probes import probe
-from scripts import analyze_folder
 from tests.emoprobe.stages import folders
 from tests.workspace import ROOT
 
 KEYS = {"about", "verdict", "text", "estimate", "low", "high", "p", "n"}
 
 
-def analyze(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Statement]:
+def analyze(folder: Path) -> list[Statement]:
     """Run the command; what its report says."""
-    monkeypatch.setattr(sys, "argv", ["analyze_folder", str(folder)])
-    analyze_folder.main()
+    assert main(["analyze", str(folder)]) == 0
     entries: list[dict[str, Any]] = json.loads((folder / "report.json").read_text())["statements"]
     assert (folder / "report.html").exists()
     for entry in entries:
@@ -60,9 +58,9 @@ def chat(folder: Path, variant: str, sample: str, answer: str, gold: str | None 
         (folder / variant / sample / "sample.json").write_text(json.dumps(values))
 
 
-def test_where_nothing_is_planted_nothing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_nothing_is_planted_nothing_is_said(tmp_path: Path) -> None:
     layout = folders.write(tmp_path, folders.Plant())
-    said = analyze(layout.root, monkeypatch)
+    said = analyze(layout.root)
     assert not [one for one in said if one.verdict in ("different", "found")]
     assert about(said, "probe:valence").verdict == "not_found"
     assert about(said, "probe:correct").verdict == "not_found"
@@ -72,10 +70,10 @@ def test_where_nothing_is_planted_nothing_is_said(tmp_path: Path, monkeypatch: p
     assert contrasts[-1] == "accuracy:filler-control"
 
 
-def test_what_is_planted_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_planted_is_said(tmp_path: Path) -> None:
     plant = folders.Plant(accuracy={"anger": 0.04, "joy": 0.97}, valence=1.5, correctness=3.0)
     layout = folders.write(tmp_path, plant)
-    said = analyze(layout.root, monkeypatch)
+    said = analyze(layout.root)
     anger, joy = about(said, "accuracy:anger-filler"), about(said, "accuracy:joy-filler")
     assert (anger.verdict, joy.verdict) == ("different", "different")
     assert "Anger lowers" in anger.text
@@ -94,12 +92,12 @@ def test_what_is_planted_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert gain.low > 0
 
 
-def test_steered_trajectories_are_judged_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steered_trajectories_are_judged_as_well(tmp_path: Path) -> None:
     """Also where the config does not know of them, and some were not scored."""
     layout = folders.write(tmp_path, folders.Plant(questions=24, captured=0))
     folders.steer(layout, effect=-2.0)
     layout.steered("anger/add-all/L1/d0.4", "control", "q_0001").mkdir(parents=True)
-    said = [one for one in analyze(layout.root, monkeypatch) if one.about.endswith(":anger")]
+    said = [one for one in analyze(layout.root) if one.about.endswith(":anger")]
     assert [(one.about, one.verdict) for one in said] == [("steering:anger", "found"), ("mediation:anger", "note")]
     found, mediated = said
     assert found.p == pytest.approx(1 / 21)
@@ -113,16 +111,16 @@ def test_steered_trajectories_are_judged_as_well(tmp_path: Path, monkeypatch: py
     assert table["family"].value_counts().to_dict() == {"none": 30, "tone": 30, "random": 390, "shuffled": 200}
 
 
-def test_a_push_that_does_nothing_is_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_push_that_does_nothing_is_not_found(tmp_path: Path) -> None:
     layout = folders.write(tmp_path, folders.Plant(questions=24, captured=0))
     folders.steer(layout, effect=0.0)
-    said = [one for one in analyze(layout.root, monkeypatch) if one.about.endswith(":anger")]
+    said = [one for one in analyze(layout.root) if one.about.endswith(":anger")]
     assert [(one.about, one.verdict) for one in said] == [("steering:anger", "not_found"), ("mediation:anger", "note")]
     assert "would have been found with 80 %" in said[0].text
     assert "No share is told" in said[1].text
 
 
-def test_conversations_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_conversations_alone(tmp_path: Path) -> None:
     """No config, no samples, no plan; foreign files beside them, and thoughts that never end."""
     folder = tmp_path / "runs of 2024.1"
     for number in range(12):
@@ -132,7 +130,7 @@ def test_conversations_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (folder / "notes").mkdir()
     (folder / "notes" / "readme.txt").write_text("mine")
     (folder / "Angry tone" / "prompt.txt").write_text("mine")
-    said = analyze(folder, monkeypatch)
+    said = analyze(folder)
     first = about(said, "accuracy:Angry tone-control")
     assert first.verdict == "different_here"
     assert "The text of Angry tone used here lowers" in first.text
@@ -158,19 +156,19 @@ def test_conversations_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     ],
 )
 def test_what_cannot_be_compared_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variants: list[str], answer: str, golds: list[str | None],
+    tmp_path: Path, variants: list[str], answer: str, golds: list[str | None],
     about_what: str, words: str,
 ) -> None:  # fmt: skip
     for variant in variants:
         for number, gold in enumerate(golds):
             chat(tmp_path, variant, f"q{number}", answer, gold)
-    said = analyze(tmp_path, monkeypatch)
+    said = analyze(tmp_path)
     assert words in about(said, about_what).text
     contrasts = [one for one in said if one.about.startswith("accuracy:")]
     assert len(contrasts) == (1 if variants in (["anger", "filler"], ["control", "anger"]) else 0)
 
 
-def test_a_capture_that_failed_tells_nothing_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_capture_that_failed_tells_nothing_of_the_others(tmp_path: Path) -> None:
     layout = folders.write(tmp_path, folders.Plant(questions=12, captured=12))
     first = layout.activations("anger", "q_0001")
     shutil.rmtree(first)
@@ -178,40 +176,41 @@ def test_a_capture_that_failed_tells_nothing_of_the_others(tmp_path: Path, monke
     state = layout.pair("anger", "q_0001") / "agent_state.json"
     values = json.loads(state.read_text()) | {"error": "no server"}
     state.write_text(json.dumps(values))
-    said = analyze(layout.root, monkeypatch)
+    said = analyze(layout.root)
     assert about(said, "probe:valence").n == 12 * 8 - 1
     assert "No server answered 1 request" in notes(said)["failures"]
 
 
-def test_activations_without_a_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_activations_without_a_config(tmp_path: Path) -> None:
     layout = folders.write(tmp_path, folders.Plant(questions=12, captured=12))
     layout.resolved_yaml.unlink()
     shutil.rmtree(layout.sample("any").parent)
-    said = analyze(layout.root, monkeypatch)
+    said = analyze(layout.root)
     assert about(said, "probe:valence").verdict == "note"
     assert {"config", "samples"} <= set(notes(said))
 
 
-def test_a_folder_of_the_first_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_the_first_version(tmp_path: Path) -> None:
     folder = tmp_path / "first"
     shutil.copytree(ROOT / "tests/fixtures/first_version", folder)
-    said = analyze(folder, monkeypatch)
+    said = analyze(folder)
     assert {one.about for one in said} >= {"accuracy:frustration-control", "accuracy:encouragement-control"}
     assert "plan" in notes(said)
 
 
-def test_a_folder_without_trajectories_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SystemExit, match="holds no trajectory: VARIANT/SAMPLE"):
-        analyze(tmp_path, monkeypatch)
+def test_a_folder_without_trajectories_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("analyze", "view"):
+        assert main([command, str(tmp_path)]) == 1
+        assert "holds no trajectory: VARIANT/SAMPLE" in capsys.readouterr().err
     np.save(tmp_path / "values.npy", np.zeros(3))
-    with pytest.raises(SystemExit, match="holds no trajectory"):
-        analyze(tmp_path, monkeypatch)
+    assert main(["analyze", str(tmp_path)]) == 1
+    assert "holds no trajectory" in capsys.readouterr().err
 
 
-def test_a_direction_of_a_few_texts_gets_no_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_direction_of_a_few_texts_gets_no_verdict(tmp_path: Path) -> None:
     layout = folders.write(tmp_path, folders.Plant(questions=24, captured=0))
     folders.steer(layout, effect=-2.0, texts=12)
-    (said,) = (one for one in analyze(layout.root, monkeypatch) if one.about == "steering:anger")
+    (said,) = (one for one in analyze(layout.root) if one.about == "steering:anger")
     assert said.verdict == "note"
     assert "it takes 24 texts to fit on, and the questions of the fitting half have 12" in said.text
 

@@ -1,0 +1,4 @@
+"""The command `emoprobe`, for what is no target of the workflow.
+
+Imports `config`, `exchange`, `report`, `results`, `stages` and `workflow`.
+"""
