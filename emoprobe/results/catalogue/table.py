@@ -40,10 +40,17 @@ class Table:
         Raises:
             ValueError: a column is of no family.
         """
-        meanings = {
-            name: next((meaning for start, meaning in self.families.items() if name.startswith(start)), None)
-            for name in kinds
-        }
-        if unknown := sorted(name for name, meaning in meanings.items() if meaning is None):
-            raise ValueError(f"table {self.name} has no columns {', '.join(unknown)}")
-        return self.columns | {name: Column(kinds[name], meaning) for name, meaning in meanings.items() if meaning}
+        return self.columns | {name: Column(kind, self.meaning_of(name)) for name, kind in kinds.items()}
+
+    def meaning_of(self, name: str) -> str:
+        """Return what a column means, also one of a family.
+
+        Raises:
+            ValueError: the table can have no such column.
+        """
+        if name in self.columns:
+            return self.columns[name].meaning
+        for start, meaning in self.families.items():
+            if name.startswith(start):
+                return meaning
+        raise ValueError(f"table {self.name} has no column {name}")

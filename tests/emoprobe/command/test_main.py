@@ -98,7 +98,12 @@ def test_view_builds_the_explorer_where_it_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     opened: list[str] = []
-    monkeypatch.setattr(webbrowser, "open", lambda url: opened.append(url) or True)
+
+    def noted(url: str) -> bool:
+        opened.append(url)
+        return True
+
+    monkeypatch.setattr(webbrowser, "open", noted)
     folder = chats(tmp_path / "ours & theirs")
     page = folder / "explorer/index.html"
     assert main(["view", "--no-browser", str(folder)]) == 0
