@@ -125,7 +125,7 @@ def _card(folder: Path, table: pd.DataFrame) -> str:
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/train.parquet"}]}],
     }
     columns = TABLES["trajectories"].columns
-    rows = [f"| `{column}` | {_table_text(columns[column].meaning)} |" for column in table]
+    rows = [f"| `{column}` | {_table_text(columns[str(column)].meaning)} |" for column in table]
     rows.append("| `messages` | The conversation: `role`, `content`, and further fields; `tool_calls` as JSON. |")
     variants = ", ".join(f"`{variant}`" for variant in table["variant"].drop_duplicates())
     return "\n".join(
