@@ -55,6 +55,7 @@ from emoprobe.results.layout import (
     Layout,
 )
 from emoprobe.steering.grid import EDIT
+from emoprobe.workflow.api_costs import cost_lines
 from emoprobe.workflow.checks import check_study
 from emoprobe.workflow.drawing import SampleRequest
 from emoprobe.workflow.gpu_checks import continued, placement_lines
@@ -137,6 +138,7 @@ if workflow.is_main_process:
         process.write_plan(STUDY, PLAN)
     for line in [
         budget(STUDY, EXPERIMENTS),
+        *cost_lines(STUDY, EXPERIMENTS),
         *placement_lines(STUDY, CHECKS),
         *warnings(STUDY, EXPERIMENTS),
     ]:

@@ -17,8 +17,9 @@ def main() -> None:
     with exit_on():
         card = ModelCard.read(layout.model)
     prompt = None
-    # An experiment whose model has moved or been removed is described without its prompts: no answer needs it.
-    if not is_missing(card):
+    # An experiment whose model has moved or been removed is described without its prompts: no answer needs it. What an
+    # API makes of messages is not known.
+    if config.generation.backend != "api" and not is_missing(card):
         prompt = describe_prompt(config, Renderer.load(tokenizer_directory(card), card.tokenizer))
     atomic.write_json(layout.metadata, experiment_metadata(config, card, Path(__file__).parents[1], prompt))
     atomic.write_json(layout.resolved_json, config.resolved())

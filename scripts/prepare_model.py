@@ -14,7 +14,15 @@ from emoprobe.conversations.variants import VariantError
 from emoprobe.models.placement import PlacementError
 from emoprobe.models.resolved import memory_warning, resolve, with_values
 from emoprobe.models.server_hardware import ServerHardware
-from emoprobe.models.source import EMBEDDED, ModelCard, ModelError, check_capture, prepare, tokenizer_directory
+from emoprobe.models.source import (
+    EMBEDDED,
+    ModelCard,
+    ModelError,
+    check_capture,
+    named_model,
+    prepare,
+    tokenizer_directory,
+)
 from emoprobe.results import atomic
 from emoprobe.workflow.prompt_checks import check_prompts, same_prompts, thinking_warnings
 
@@ -91,6 +99,9 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, help="model.json")
     arguments = parser.parse_args()
     config = load_config(arguments.config)
+    if config.generation.backend == "api":
+        atomic.write_json(arguments.output, named_model(config.model).to_json())
+        return
     try:
         card = prepare(config.model, arguments.cache, weights=not all_foreign(config))
         card = with_tokenizer(config, card)

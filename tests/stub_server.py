@@ -116,6 +116,9 @@ class Stub:
             elif kind == "thought":
                 await reply(send, 200, thinking_completion(request, fault["says"], tokenizer(Path(fault["tokenizer"]))))
                 return
+            elif kind == "raw":  # any bytes as the body of a good status
+                await reply(send, 200, None, fault.get("headers"), fault["body"].encode())
+                return
             elif kind == "nonsense":
                 await reply(send, 200, ["not", "a", "completion"])
                 return
@@ -187,8 +190,8 @@ def tokenizer(path: Path) -> Any:
 async def reply(send: Any, status: int, value: Any, headers: Any = None, raw: bytes | None = None) -> None:
     """Send a JSON answer."""
     body = json.dumps(value).encode() if raw is None else raw
-    fields = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    fields += [(name.encode(), str(value).encode()) for name, value in (headers or {}).items()]
+    named = {"content-type": "application/json", "content-length": len(body)} | (headers or {})
+    fields = [(name.encode(), str(value).encode()) for name, value in named.items()]
     await send({"type": "http.response.start", "status": status, "headers": fields})
     await send({"type": "http.response.body", "body": body})
 

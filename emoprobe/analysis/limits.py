@@ -75,6 +75,7 @@ class LimitKind(Enum):
     UNKNOWN_FINISH = auto()
     TEMPLATE_TEXT = auto()  # text
     CONTROL_TOKENS = auto()  # tokens, samples
+    UNPINNED = auto()  # model, urls, answered: the models that the API named → answers
 
 
 @dataclass(frozen=True)

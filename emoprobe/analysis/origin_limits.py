@@ -18,6 +18,7 @@ from emoprobe.models.hardware import capability_of, models_without_batch_invaria
 from emoprobe.models.settings import read_settings, why_not_batch_invariant
 from emoprobe.results.activation_folder import ActivationFolder
 from emoprobe.results.activations import find_pairs as find_captured
+from emoprobe.results.api_calls import ApiCalls
 from emoprobe.results.layout import Layout, draw_id
 from emoprobe.results.metadata import RunMetadata
 
@@ -91,6 +92,23 @@ def prompt_limits(prompt: dict[str, Any], trajectories: pd.DataFrame) -> list[Li
         numbers = {"tokens": tokens, "samples": samples}
         limits.append(Limit(LimitKind.CONTROL_TOKENS, float(len(samples)), numbers))
     return limits
+
+
+def api_limits(layout: Layout, config: Config | None) -> list[Limit]:
+    """Return the limit of answers by an API, which pins no weights; none where servers of known weights answered.
+
+    Args:
+        layout: the experiment.
+        config: its config; None: it is not known.
+
+    Raises:
+        OSError: the record of the calls cannot be read.
+    """
+    if config is None or config.generation.backend != "api":
+        return []
+    answered = dict(ApiCalls(layout.api_calls).models)
+    numbers = {"model": config.model.source, "urls": config.workers.endpoints, "answered": answered}
+    return [Limit(LimitKind.UNPINNED, numbers=numbers)]
 
 
 def folder_limits(layout: Layout, config: Config, trajectories: pd.DataFrame) -> list[Limit]:

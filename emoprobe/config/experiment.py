@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
+from emoprobe.config.api import api_problem
 from emoprobe.config.execution.deploy import Deploy
 from emoprobe.config.execution.storage import Storage
 from emoprobe.config.execution.workers import Workers
@@ -89,6 +90,12 @@ class Config(Section):
     def _inline_needs_capture(self) -> Config:
         if self.generation.backend == "nnsight" and self.workers.endpoints:
             raise ValueError("generation.backend nnsight uses workers.capture_endpoints, not workers.endpoints")
+        return self
+
+    @model_validator(mode="after")
+    def _possible_with_an_api(self) -> Config:
+        if (problem := api_problem(self)) is not None:
+            raise ValueError(problem)
         return self
 
     @model_validator(mode="after")
@@ -173,8 +180,8 @@ class Config(Section):
     @property
     def server_kinds(self) -> list[Backend]:
         """Kinds of model server that the experiment needs: one to generate, and NNsight to capture and to steer."""
-        if self.generation.backend == "nnsight":
-            return ["nnsight"]
+        if self.generation.backend != "vllm":
+            return [self.generation.backend]
         inside = self.capture.enabled or self.features.enabled or self.steering.enabled
         return ["vllm", "nnsight"] if inside else ["vllm"]
 

@@ -129,22 +129,31 @@ def completed(
         }
     )
     made = Trajectory([*_opening(request), message], state)
+    return replace(made, outcome=graded(config, variant, sample, made, delivery, draw))
+
+
+def graded(
+    config: Config, variant: str, sample: Sample, made: Trajectory, delivery: Delivery, draw: int = 1
+) -> Outcome:
+    """Grade a trajectory whose state is complete."""
+    assert made.state is not None
     grade = grading.grade_if_gold(
-        made.completion, sample.answer, finished=choice["finish_reason"] != "length", choices=sample.choices
+        made.completion, sample.answer, finished=made.state.finish_reason != "length", choices=sample.choices
     )
-    outcome = _outcome(variant, sample, draw).model_copy(
+    tokens = made.state.usage.completion_tokens
+    efficiency = None if tokens is None else round(grading.efficiency(tokens, config.generation.max_tokens), 6)
+    return recorded_outcome(variant, sample, draw).model_copy(
         update={
             "metrics": Metrics(
                 correctness=None if grade is None else float(grade.correct),
                 format=None if grade is None else float(grade.compliant),
-                efficiency=round(grading.efficiency(usage["completion_tokens"], config.generation.max_tokens), 6),
+                efficiency=efficiency,
             ),
             "extracted_answer": None if grade is None else grade.answer,
             "worker_id": delivery.worker_id,
             "processing_time": round(delivery.seconds, 4),
         }
     )
-    return replace(made, outcome=outcome)
 
 
 def _message(
@@ -214,7 +223,7 @@ def failed(
     """
     state = _state(config, variant, sample, request, prompt, attempts, draw).model_copy(update={"error": error})
     return Trajectory(
-        [*_opening(request), {"role": "assistant", "content": ""}], state, _outcome(variant, sample, draw)
+        [*_opening(request), {"role": "assistant", "content": ""}], state, recorded_outcome(variant, sample, draw)
     )
 
 
@@ -251,7 +260,8 @@ def _state(
     )
 
 
-def _outcome(variant: str, sample: Sample, draw: int) -> Outcome:
+def recorded_outcome(variant: str, sample: Sample, draw: int) -> Outcome:
+    """Return the question of a trajectory without an answer."""
     return Outcome(
         sample_data=SampleData(question=sample.question, answer=sample.answer, sample_id=sample.sample_id),
         sample_id=draw_id(sample.sample_id, draw),

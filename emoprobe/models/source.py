@@ -41,15 +41,16 @@ class ModelCard:
     """A model made ready: what `model.json` of an experiment holds.
 
     `path` is what the servers load: a directory, or the hub id where only foreign servers hold the weights.
-    `sha256` is that of `directory_sha256`. `tokenizer` is the library that prompts are tokenized with; null stands for
-    the fast one (`tokenizers`), and `transformers` is named where the two differ. `resolved` has what each `auto` of
-    the configuration became, by dotted key; null in results of version 0.2, which knows none.
+    `sha256` is that of `directory_sha256`; null for a model behind an API, whose name is all that is known.
+    `tokenizer` is the library that prompts are tokenized with; null stands for the fast one (`tokenizers`), and
+    `transformers` is named where the two differ. `resolved` has what each `auto` of the configuration became, by
+    dotted key; null in results of version 0.2, which knows none.
     """
 
     source: str
     path: str
     revision: str | None
-    sha256: str
+    sha256: str | None
     max_length: int | None
     tokenizer: str | None = None
     resolved: dict[str, Any] | None = None
@@ -147,6 +148,11 @@ def prepare(model: Model, cache: Path, *, weights: bool = True) -> ModelCard:
         return ModelCard(model.source, model.source, revision, revision, None)
     directory = directory.resolve()
     return ModelCard(model.source, str(directory), revision, directory_sha256(directory), _max_length(directory))
+
+
+def named_model(model: Model) -> ModelCard:
+    """Return the card of a model that an API serves under a name: nothing is downloaded, and nothing is pinned."""
+    return ModelCard(model.source, model.source, None, None, None, resolved={})
 
 
 def tokenizer_directory(card: ModelCard) -> Path:

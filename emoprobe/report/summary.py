@@ -10,7 +10,7 @@ import pandas as pd
 
 from emoprobe.analysis.limits import data_limits
 from emoprobe.analysis.looks import is_last, registered_looks
-from emoprobe.analysis.origin_limits import folder_limits, hardware_limits, model_settings, prompt_limits
+from emoprobe.analysis.origin_limits import api_limits, folder_limits, hardware_limits, model_settings, prompt_limits
 from emoprobe.analysis.outcomes import outcomes_of
 from emoprobe.analysis.preregistration import deviations
 from emoprobe.config.experiment import Config
@@ -129,6 +129,7 @@ def statements(
             graded=config.grades_answers,
         ),
         *hardware_limits(trajectories, config, model_settings(layout)),
+        *api_limits(layout, config),
         *prompt_limits(RunMetadata.of(layout).prompt, trajectories),
         *folder_limits(layout, config, trajectories),
     ]

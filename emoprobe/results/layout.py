@@ -79,6 +79,11 @@ class Layout:
         return self.root / "preregistrations.jsonl"
 
     @property
+    def api_calls(self) -> Path:
+        """Every call of an API and its cost. No rule makes it, so none deletes it."""
+        return self.root / "api_calls.jsonl"
+
+    @property
     def model(self) -> Path:
         """The model card."""
         return self.root / "model.json"

@@ -50,6 +50,9 @@ def check_model(config: Config, cache: Path | None, converted: Path) -> Iterator
         cache: folder in which the answers of slow checks are remembered.
         converted: folder with the embedded model, where it was converted already.
     """
+    if config.generation.backend == "api":
+        yield from _prefilled(config)
+        return
     try:
         models.check_source(config.model.source)
         directory = directory_of(config.model, converted)
@@ -76,6 +79,20 @@ def check_model(config: Config, cache: Path | None, converted: Path) -> Iterator
         yield from _captures(config, described, cache)
 
 
+def _prefilled(config: Config) -> Iterator[str]:
+    """Refuse variants that begin the answer: most APIs reply to such a message and do not continue it."""
+    for name in config.variants:
+        try:
+            last = opening_messages(config, name, "What is 2 + 3?", 0)[-1]
+        except VariantError:
+            continue  # named by the checks of variants, or by the run
+        if last["role"] == "assistant":
+            yield (
+                f"variants.{name}: begins the answer, which generation.backend: api cannot continue; end with a user "
+                "message"
+            )
+
+
 def _prompts(config: Config, cache: Path | None, directory: Path) -> Iterator[str]:
     """Check what the chat template makes of the messages; without a fast tokenizer, `prepare_model` checks it."""
     if not (directory / "tokenizer.json").is_file():
@@ -98,8 +115,10 @@ def _prompts(config: Config, cache: Path | None, directory: Path) -> Iterator[st
 
 def thinking_lines(config: Config, cache: Path | None, converted: Path = MODELS) -> list[str]:
     """Return why completions may end within a thought, one line each; none where the tokenizer is not here."""
-    directory = directory_of(config.model, converted) or downloaded(config.model)
     settings = config.generation
+    if settings.backend == "api":
+        return []
+    directory = directory_of(config.model, converted) or downloaded(config.model)
     short = settings.max_tokens < FEW_TOKENS and settings.thinking_mode != "off"
     if not short or config.model.source == models.EMBEDDED or directory is None:
         return []

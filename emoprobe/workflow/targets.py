@@ -425,7 +425,7 @@ def warnings(study: Study, experiments: Mapping[str, Targets]) -> list[str]:
 
 
 MAX_LINES = 24
-SERVERS: dict[Backend, str] = {"vllm": "vLLM server", "nnsight": "NNsight server"}
+SERVERS: dict[Backend, str] = {"vllm": "vLLM server", "api": "API", "nnsight": "NNsight server"}
 
 
 def _counted(counts: Mapping[str, int]) -> str:

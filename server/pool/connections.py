@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
+import math
 import secrets
 import ssl
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,8 +28,10 @@ class RequestError(Exception):
     """An attempt that failed.
 
     `permanent`: another server would refuse it as well. `pause`: seconds to leave the server be. `broken`: it was the
-    connection that failed. `spared`: the server was taken away, which costs the request none of its attempts.
-    `status`: that of the response, where there was one. `timed_out`: none came in time.
+    connection that failed. `spared`: the attempt costs the request none of its attempts, as the server was taken away
+    or was busy with others. `status`: that of the response, where there was one. `timed_out`: none came in time.
+    `advice`: what to do, where the status alone does not tell. `of_account`: every other request to the server would be
+    refused as well. `billed`: the server may have computed an answer.
     """
 
     def __init__(
@@ -39,10 +44,14 @@ class RequestError(Exception):
         spared: bool = False,
         status: int | None = None,
         timed_out: bool = False,
+        advice: str | None = None,
+        of_account: bool = False,
+        billed: bool = False,
     ) -> None:
         super().__init__(message)
         self.permanent, self.pause, self.broken, self.spared = permanent, pause, broken, spared
         self.status, self.timed_out = status, timed_out
+        self.advice, self.of_account, self.billed = advice, of_account, billed
 
 
 def read_reply(response: httpx.Response) -> dict[str, Any]:
@@ -53,30 +62,44 @@ def read_reply(response: httpx.Response) -> dict[str, Any]:
     """
     status = response.status_code
     if status in (429, 503):
-        pause = _seconds(response.headers.get("retry-after"))
-        raise RequestError(f"status {status}: {_message(response)}", pause=pause, status=status)
+        raise RequestError(f"status {status}: {message_of(response)}", pause=pause_of(response), status=status)
     if status != 200:
         # A key or a model that is not there is this server's mistake, other refusals are the request's.
         refused = 400 <= status < 500 and status not in (401, 403, 404, 408, 409, 425)
-        raise RequestError(f"status {status}: {_message(response)}", permanent=refused, status=status)
+        raise RequestError(f"status {status}: {message_of(response)}", permanent=refused, status=status)
     try:
         answer = response.json()
     except ValueError:
-        raise RequestError(f"the answer is no JSON: {response.text[:200]!r}") from None
+        raise RequestError(f"the answer is no JSON: {response.text[:200]!r}", billed=True) from None
     if not isinstance(answer, dict):
-        raise RequestError(f"the answer is no JSON object: {response.text[:200]!r}")
+        raise RequestError(f"the answer is no JSON object: {response.text[:200]!r}", billed=True)
     return answer
 
 
-def _seconds(retry_after: str | None) -> float:
-    """The pause that a server asked for, in seconds, at most a minute."""
+def pause_of(response: httpx.Response, unnamed: float = 1.0) -> float:
+    """Return the pause that a server asks for with `Retry-After`, in seconds: a number of them, or a date.
+
+    Args:
+        response: the server's; a date is compared with that of the response, by the same clock.
+        unnamed: the pause where the server names none.
+    """
+    asked = response.headers.get("retry-after", "").strip()
     try:
-        return min(60.0, max(0.0, float(retry_after or 1.0)))
+        return max(0.0, float(asked)) if asked and math.isfinite(float(asked)) else unnamed
     except ValueError:
-        return 1.0
+        until, now = _date(asked), _date(response.headers.get("date", ""))
+    return unnamed if until is None else max(0.0, (until - (now or datetime.now(UTC))).total_seconds())
 
 
-def _message(response: httpx.Response) -> str:
+def _date(text: str) -> datetime | None:
+    try:
+        found = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+def message_of(response: httpx.Response) -> str:
     """Return a server's message about its refusal, in one line."""
     try:
         error = response.json().get("error", response.json())
@@ -129,14 +152,20 @@ class Connections:
                 response = await client.post(path, json=body)
         except TimeoutError:
             await client.aclose()
-            raise RequestError(f"no answer within {timeout:g} s", timed_out=True) from None
+            raise RequestError(f"no answer within {timeout:g} s", timed_out=True, billed=True) from None
         except httpx.HTTPError as error:
             await client.aclose()
-            raise RequestError(f"{type(error).__name__}: {str(error) or 'the connection broke'}", broken=True) from None
+            sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+            message = f"{type(error).__name__}: {str(error) or 'the connection broke'}"
+            raise RequestError(message, broken=True, billed=sent) from None
         except asyncio.CancelledError:
             await client.aclose()
             raise
         self._idle.append(client)
+        return self.read(response)
+
+    def read(self, response: httpx.Response) -> dict[str, Any]:
+        """Return the JSON object that the server answers; raises as `read_reply`."""
         return read_reply(response)
 
     async def get(self, path: str) -> bytes:

@@ -23,6 +23,7 @@ from server.pool.worker import Worker
 log = logging.getLogger(__name__)
 
 BACKOFF_SECONDS = 0.5
+TOO_MANY = 429  # the status of a request that came too soon
 
 
 class FleetDownError(Exception):
@@ -54,7 +55,8 @@ class ServerDemand:
 
     `index` is the pair's, which picks the worker; `path` the route, such as `/v1/chat/completions`; `timeout` the
     seconds for one attempt. `check` returns an answer that is good and raises ValueError for one that is not. `fetch`
-    gets from the worker what an answer only names; where that fails, the attempt has failed.
+    gets from the worker what an answer only names; where that fails, the attempt has failed. `send` makes the call;
+    None: a plain `Worker.post`.
     """
 
     index: int
@@ -63,6 +65,15 @@ class ServerDemand:
     timeout: float
     check: Callable[[Any], dict[str, Any]]
     fetch: Callable[[Worker, dict[str, Any]], Awaitable[None]] | None = None
+    send: Callable[[Worker], Awaitable[Any]] | None = None
+
+    async def answer(self, worker: Worker) -> Any:
+        """Make the call.
+
+        Raises:
+            RequestError: there is no good answer.
+        """
+        return await (self.send(worker) if self.send else worker.post(self.path, self.body, self.timeout))
 
 
 class Fleet:
@@ -126,7 +137,7 @@ class Fleet:
         """Have a request answered, by another worker where one fails; where it is another model's turn, wait.
 
         Raises:
-            FleetDownError: no worker is left.
+            FleetDownError: no worker is left, or those that are left refuse every request.
             GaveUpError: every attempt failed.
             RefusedError: the request itself is bad, so that it was not tried again.
         """
@@ -142,14 +153,17 @@ class Fleet:
         tried: list[Worker] = []
         errors: list[RequestError | ValueError] = []
         refusing: set[Worker] = set()
-        spared = 0
+        spared, answered = 0, self._answered
         while True:
-            worker = await self._acquire(request.index, tried)
+            worker = await self._acquire(request.index, tried, request.timeout)
             try:
                 return await self._attempt(worker, request, attempts)
             except (RequestError, ValueError) as error:
                 self._note_failure(worker, error, attempts)
                 errors.append(error)
+                if isinstance(error, RequestError) and error.status == TOO_MANY and self._answered > answered:
+                    # It was the turn of others. Where nobody is answered, the limit is not one of the rate alone.
+                    error.spared, answered = True, self._answered
                 spared += isinstance(error, RequestError) and error.spared
                 if isinstance(error, RequestError) and error.status in advice.OF_THE_SERVER:
                     refusing.add(worker)
@@ -179,7 +193,7 @@ class Fleet:
         started, clock = datetime.now(UTC).isoformat(timespec="milliseconds"), time.monotonic()
         error: str | None = None
         try:
-            answer = request.check(await worker.post(request.path, request.body, request.timeout))
+            answer = request.check(await request.answer(worker))
             if request.fetch is not None:
                 async with asyncio.timeout(request.timeout):
                     await request.fetch(worker, answer)
@@ -192,7 +206,7 @@ class Fleet:
         finally:
             seconds = time.monotonic() - clock
             attempts.append(Attempt(worker=worker.name, started=started, seconds=round(seconds, 4), error=error))
-        worker.served += 1
+        worker.note_answer()
         return answer, Delivery(worker.name, attempts, started, seconds, worker.hardware)
 
     def _note_failure(self, worker: Worker, error: RequestError | ValueError, attempts: list[Attempt]) -> None:
@@ -204,13 +218,24 @@ class Fleet:
         worker.failures += 1
         log.warning("%s: attempt %d failed: %s", worker.name, len(attempts), error)
         if isinstance(error, RequestError):
-            worker.paused_until = max(worker.paused_until, time.monotonic() + error.pause)
+            worker.leave_alone(error.pause)
             if error.permanent:
-                what = f"What to do: {advice.REQUEST}"
-                raise RefusedError(f"{worker.name} refused the request: {error}\n{what}", attempts) from None
+                what = f"{worker.name} refused the request: {error}\nWhat to do: {error.advice or advice.REQUEST}"
+                if error.of_account:
+                    raise FleetDownError(f"{what} What has been made is kept.") from None
+                raise RefusedError(what, attempts) from None
 
-    async def _acquire(self, index: int, tried: list[Worker]) -> Worker:
-        """Wait for a worker with room and take a place there."""
+    @property
+    def _answered(self) -> int:
+        """Answers of all workers so far."""
+        return sum(worker.served for worker in self.workers)
+
+    async def _acquire(self, index: int, tried: list[Worker], timeout: float) -> Worker:
+        """Wait for a worker with room and take a place there.
+
+        Raises:
+            FleetDownError: no worker is left, or every one asks for a pause that is longer than the timeout.
+        """
         while True:
             live = [worker for worker in self.workers if worker.state == "live"]
             fresh = [worker for worker in live if worker not in tried] or live
@@ -221,13 +246,18 @@ class Fleet:
                     return worker
             if self.is_down:
                 raise FleetDownError(self.why_down())
+            pause = min((worker.pause for worker in live), default=0.0)
+            if pause > timeout:
+                raise FleetDownError(
+                    f"Every server asks for a pause of {pause:.0f} s, longer than workers.timeout = {timeout:g}.\n"
+                    "What to do: run again later, or raise workers.timeout. What has been made is kept."
+                )
             await self._wait_for_room(live)
 
     async def _wait_for_room(self, live: list[Worker]) -> None:
         """Wait until something has changed, or a worker that asked for a pause may be asked again."""
         self._room.clear()
-        now = time.monotonic()
-        paused = [worker.paused_until - now for worker in live if worker.paused_until > now]
+        paused = [worker.pause for worker in live if worker.pause]
         self._without_room += 1
         try:
             async with asyncio.timeout(max(0.01, min(paused)) if paused else None):

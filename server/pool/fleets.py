@@ -17,6 +17,8 @@ from typing import Literal
 from emoprobe.config.execution.slurm import SlurmShape
 from emoprobe.config.execution.workers import Workers
 from emoprobe.models.hardware import described, models_without_batch_invariance, why_without_gpu
+from server.pool.api_endpoint import ApiConnections, ApiEndpoint
+from server.pool.connections import Connections
 from server.pool.fleet import Fleet
 from server.pool.launch import (
     BATCH_INVARIANT,
@@ -218,9 +220,11 @@ class Fleets:
         fleet = Fleet(kind, experiment.model_name, workers.attempts, turns, elsewhere=bool(workers.slurm) and not urls)
         api_key: str | None = secrets.token_urlsafe(24)
         gates: dict[str, asyncio.Lock] = {}
+        connect = ApiConnections if kind == "api" else Connections
         if urls:
             api_key = _endpoint_key(workers)
-            launchers: dict[str, Launcher] = {f"endpoint-{number}": Endpoint(url) for number, url in enumerate(urls)}
+            endpoint = ApiEndpoint if kind == "api" else Endpoint
+            launchers: dict[str, Launcher] = {f"endpoint-{number}": endpoint(url) for number, url in enumerate(urls)}
             hardware = [workers.hardware.get(url) for url in urls]
         elif experiment.config.deploy.backend is not None:
             raise LaunchError(NOT_DEPLOYED)
@@ -238,7 +242,7 @@ class Fleets:
                 hardware.append(described(share.gpus))
                 self._tell_of_batches(described(share.gpus))
         fleet.workers += [
-            Worker(name, fleet.model, api_key, limits, launcher, fleet.changed, runs_on, gates.get(name))
+            Worker(name, fleet.model, api_key, limits, launcher, fleet.changed, runs_on, gates.get(name), connect)
             for (name, launcher), runs_on in zip(launchers.items(), hardware, strict=True)
         ]
         return fleet

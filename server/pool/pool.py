@@ -21,8 +21,9 @@ from emoprobe.models.placement import PlacementError
 from emoprobe.models.resolved import ResolveError
 from emoprobe.models.source import ModelError
 from emoprobe.results.record import DamagedError, what_to_do
-from server.pool import jobs, outcomes, steering
+from server.pool import api, jobs, outcomes, steering
 from server.pool.address import PoolAddress, PoolStatus
+from server.pool.api_budget import OverBudgetError
 from server.pool.fleet import FleetDownError, GaveUpError, RefusedError
 from server.pool.fleets import Fleets
 from server.pool.launch import Kind
@@ -228,7 +229,7 @@ class Pool:
         self._running[job.kind] += 1
         try:
             await self._do(run, job)
-        except FleetDownError as error:
+        except (FleetDownError, OverBudgetError) as error:
             run.down.add(job.experiment)
             if run.down.issuperset(run.names):  # without a server each job would fail for the same reason
                 self._owners.stop(caller.owner)
@@ -270,7 +271,8 @@ class Pool:
             if fleet.is_local and not experiment.config.captures_inline:
                 self._fleets.start_capture_early(experiment, run.logs)
             with self._fleets.generating(fleet):
-                make = jobs.generate if isinstance(job, GenerateJob) else outcomes.measure
+                generate = api.generate if fleet.kind == "api" else jobs.generate
+                make = generate if isinstance(job, GenerateJob) else outcomes.measure
                 await make(experiment, fleet, job.variant, job.sample)
             return
         fleet = self._fleets.of("nnsight", experiment, run.logs)

@@ -27,10 +27,12 @@ from emoprobe.models.resolved import LEAST_LENGTH, pinned, with_placement, with_
 from emoprobe.models.settings import context_length, read_settings, why_not_batch_invariant
 from emoprobe.models.source import ModelCard, ModelError, tokenizer_directory
 from emoprobe.models.tokens import Encode, encoder
+from emoprobe.results.api_calls import ApiCalls
 from emoprobe.results.layout import Layout
 from emoprobe.steering.drawn import drawn_grid
 from emoprobe.steering.grid import SteeringGrid
 from server.pool.allowance import Allowance, pair_allowance, steering_allowance
+from server.pool.api_budget import ApiBudget
 from server.pool.protocol import Caller, GenerateJob, Job, OutcomesJob
 
 
@@ -126,6 +128,13 @@ class ExperimentJobs:
     def steering_allowance(self) -> Allowance:
         """Number of steered trajectories that may go without an answer."""
         return steering_allowance(self.config, self.layout, self.steering.trajectories)
+
+    @cached_property
+    def api_budget(self) -> ApiBudget:
+        """Calls of an API by this experiment, over all of its runs."""
+        workers = self.config.workers
+        price = workers.prices.get(self.config.model.source)
+        return ApiBudget(ApiCalls(self.layout.api_calls), price, workers.max_cost)
 
     @cached_property
     def _loaded_renderer(self) -> Renderer:

@@ -47,6 +47,7 @@ class Worker:
         launcher: brings it up.
         changed: is called whenever requests may move: the server became live, failed, or has room again.
         hardware: what it runs on, as far as that is known before it stands.
+        connect: makes the connections to it, from its URL, its key, whether it is somebody else's, and its nonce.
         gate: held while the server starts. Servers that share a GPU have one gate: vLLM counts the memory that another
             process takes meanwhile as its own.
     """
@@ -61,13 +62,15 @@ class Worker:
         changed: Callable[[], None],
         hardware: str | None = None,
         gate: asyncio.Lock | None = None,
+        connect: Callable[[str, str | None, bool, str], Connections] = Connections,
     ) -> None:
-        self.hardware, self._gate = hardware, gate
+        self.hardware, self._gate, self._connect = hardware, gate, connect
         self.name, self.model_name, self.limits, self.launcher = name, model_name, limits, launcher
         self.state: State = "waiting"
         self.url = ""
         self.error: str | None = None
         self.in_flight = self.restarts = self.served = self.failures = 0
+        self._window = limits.requests
         self.paused_until = 0.0
         self._api_key, self._changed = api_key, changed
         self._connections: Connections | None = None
@@ -80,7 +83,22 @@ class Worker:
     @property
     def has_room(self) -> bool:
         """Whether one more request may go there now."""
-        return self.state == "live" and self.in_flight < self.limits.requests and time.monotonic() >= self.paused_until
+        return self.state == "live" and self.in_flight < self._window and self.pause == 0.0
+
+    @property
+    def pause(self) -> float:
+        """Seconds for which it asked to be left alone, from now on."""
+        return max(0.0, self.paused_until - time.monotonic())
+
+    def leave_alone(self, seconds: float) -> None:
+        """Send nothing for a while, as it asked for, and then one request at a time until it answers again."""
+        if seconds > 0:
+            self.paused_until, self._window = max(self.paused_until, time.monotonic() + seconds), 1
+
+    def note_answer(self) -> None:
+        """Count an answer; after a pause, each makes room for one more request at a time."""
+        self.served += 1
+        self._window = min(self._window + 1, self.limits.requests)
 
     async def supervise(self) -> None:
         """Start the server, watch it, restart it when it dies, until cancelled or failed for good."""
@@ -185,7 +203,7 @@ class Worker:
         started = self._since = time.monotonic()
         await self._disconnect()
         foreign = self.launcher.foreign
-        connections = self._connections = Connections(self.url, self._api_key, foreign, self.launcher.nonce)
+        connections = self._connections = self._connect(self.url, self._api_key, foreign, self.launcher.nonce)
         reason = "it did not answer"
         while time.monotonic() - started < self.limits.start_timeout:
             ended = self.launcher.exited()
@@ -288,8 +306,7 @@ class Worker:
                 words.append(phase_of(self.launcher.log_lines(STARTING_LINES)))
             return ", ".join(words)
         if self.state == "live":
-            paused = time.monotonic() < self.paused_until
-            return "paused, as it asked for" if paused else "at work" if self.in_flight else "idle"
+            return "paused, as it asked for" if self.pause else "at work" if self.in_flight else "idle"
         return "waits for its turn" if self.state == "waiting" else "failed"
 
     def log_line(self) -> str:

@@ -10,6 +10,17 @@ from emoprobe.config.execution.slurm import SlurmShape
 from emoprobe.config.section import Hidden, Section, check_url, check_variable
 
 
+class Price(Section):
+    """Price of a model's tokens, in any currency for one million of them."""
+
+    input: float = Field(ge=0, description="For a million tokens of prompts.")
+    output: float = Field(ge=0, description="For a million tokens of completions.")
+
+    def of(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """Return the cost of a request."""
+        return (prompt_tokens * self.input + completion_tokens * self.output) / 1e6
+
+
 class Workers(Section):
     """The model servers. Nothing here changes a result, so no change here makes anything again."""
 
@@ -28,6 +39,17 @@ class Workers(Section):
     )
     capture_endpoints: Annotated[list[str], Hidden] = Field(
         default_factory=list, description="The same for NNsight servers, which capture activations."
+    )
+    prices: dict[str, Price] = Field(
+        default_factory=dict,
+        description="With `generation.backend: api`, the price of each model by its name, for a million tokens: "
+        "`{gpt-x: {input: 0.5, output: 2}}`.",
+    )
+    max_cost: float | None = Field(
+        None,
+        gt=0,
+        description="With `generation.backend: api`, most that one experiment may cost over all its runs, in the "
+        "currency of `prices`; a call that may exceed it is not made. null: no limit.",
     )
     model_name: str | None = Field(None, description="What `endpoints` call the model; null: its source.")
     requests: int = Field(64, ge=1, le=4096, description="Requests in flight at one server.")
@@ -103,8 +125,8 @@ class Workers(Section):
         return self
 
     def endpoints_of(self, kind: str) -> list[str]:
-        """The servers of a kind that somebody else runs: `vllm`, or `nnsight`."""
-        return self.endpoints if kind == "vllm" else self.capture_endpoints
+        """The servers of a kind that somebody else runs: `vllm`, `api` or `nnsight`."""
+        return self.capture_endpoints if kind == "nnsight" else self.endpoints
 
     @property
     def captures_elsewhere(self) -> bool:

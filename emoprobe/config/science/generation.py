@@ -61,7 +61,9 @@ class Engine(Section):
         return arguments
 
 
-Backend = Literal["vllm", "nnsight"]
+Backend = Literal["vllm", "nnsight", "api"]
+# Fields of a request to an API that other keys decide, and ones whose responses nothing here reads.
+OWN_FIELDS = ("model", "messages", "stream", "stream_options", "n", "logprobs", "tools")
 # Variables of chat templates that `generation.thinking` sets.
 SWITCHES = ("enable_thinking", "thinking")
 
@@ -75,7 +77,11 @@ class ThinkingBudget(Section):
 class Generation(Section):
     """Generation of trajectories."""
 
-    backend: Backend = Field("vllm", description="`nnsight` generates and captures in one request, slower.")
+    backend: Backend = Field(
+        "vllm",
+        description="`nnsight` generates and captures in one request, slower. `api` sends messages to any "
+        "OpenAI-compatible API in `workers.endpoints`: no token ids, no activations, no pinned weights.",
+    )
     max_tokens: int = Field(256, ge=1, description="Longest completion, in tokens.")
     temperature: float = Field(0.0, ge=0.0, le=2.0, description="0 is greedy decoding.")
     top_p: float = Field(1.0, gt=0.0, le=1.0, description="Nucleus sampling; 1 keeps every token.")
@@ -100,6 +106,11 @@ class Generation(Section):
         lt=1.0,
         description="Share of the pairs that may go without an answer; each becomes a record of its error.",
     )
+    api_request: Annotated[dict[str, bool | int | float | str | dict[str, Any] | None], Added] = Field(
+        default_factory=dict,
+        description="With `backend: api`, fields of the request besides those that other keys set, such as "
+        "`reasoning_effort: low`; null leaves a field out that the API does not know, such as `seed: null`.",
+    )
     engine: Engine = Field(default_factory=lambda: Engine(), description="How vLLM computes.")
 
     @field_validator("thinking", mode="before")
@@ -113,6 +124,21 @@ class Generation(Section):
         if not known and not (type(budget) is int and budget > 0 and thinking.keys() == {"budget"}):
             raise ValueError("must be off, on, or {budget: N} with a number of tokens above 0")
         return thinking
+
+    @field_validator("api_request")
+    @classmethod
+    def _api_request(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        if taken := [name for name in fields if name in OWN_FIELDS]:
+            raise ValueError(f"may not hold {', '.join(taken)}, which emoprobe sets itself")
+        if "max_tokens" in fields and type(fields.get("max_completion_tokens")) is not int:
+            raise ValueError("without max_tokens a completion has no limit; add max_completion_tokens: N")
+        return fields
+
+    @model_validator(mode="after")
+    def _api_fields_for_an_api(self) -> Generation:
+        if self.api_request and self.backend != "api":
+            raise ValueError("api_request is for backend: api; remove one of the two")
+        return self
 
     @model_validator(mode="after")
     def _one_switch(self) -> Generation:

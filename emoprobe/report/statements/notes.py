@@ -189,6 +189,14 @@ def _by_capture_server(what: str, counts: dict[str, int]) -> str:
     )
 
 
+def _unpinned(model: str, urls: list[str], answered: dict[str, int]) -> str:
+    named = f" It named its models {_listed(answered)}." if answered else ""
+    return (
+        f"Answers are those of {model} at {', '.join(urls)}, whose weights are not pinned: the same name may stand for "
+        f"another model at another time, and an answer that is made again may be another one.{named}"
+    )
+
+
 def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} ({count} answer{'' if count == 1 else 's'})" for name, count in counts.items())
 
@@ -323,6 +331,7 @@ PHRASES: dict[LimitKind, tuple[str, str | Callable[..., str]]] = {
     LimitKind.ASKED: ("asks", _asked),
     LimitKind.FORMAT_NOISE: ("formats", _format_noise),
     LimitKind.MIXED_HARDWARE: ("hardware", _mixed),
+    LimitKind.UNPINNED: ("weights", _unpinned),
     LimitKind.BATCH_DEPENDENT: ("batches", _batches),
     LimitKind.BATCH_INVARIANCE_OFF: ("batches", _batches_off),
     LimitKind.GENERATED_BY_CAPTURE_SERVER: ("capture_server", _by_capture_server),

@@ -1,0 +1,84 @@
+"""The cost of an experiment whose answers come from an API: a line of the dry run, and a warning about its budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from emoprobe import __version__
+from emoprobe.config.experiment import Config
+from emoprobe.config.files import Study
+from emoprobe.conversations import variants
+from emoprobe.conversations.api import api_request, most_tokens
+from emoprobe.conversations.samples import DataError, draw
+from emoprobe.conversations.samples import identity as data_identity
+from emoprobe.conversations.sources import files, reasoning_gym
+from emoprobe.conversations.variants import VariantError
+from emoprobe.results.api_calls import ApiCalls
+from emoprobe.workflow.remembered import remembered
+from emoprobe.workflow.targets import Targets
+
+
+def cost_lines(study: Study, experiments: Mapping[str, Targets]) -> list[str]:
+    """Return what each experiment with an API may cost and has cost, a line each, after its name."""
+    found = []
+    for name, config in study.configs.items():
+        if config.generation.backend == "api":
+            targets = experiments[name]
+            calls = ApiCalls((targets.found or targets.layout).api_calls)
+            found.append(f"{name}: {_line(config, targets.memory, calls)}")
+    return found
+
+
+def _line(config: Config, memory: Path | None, calls: ApiCalls) -> str:
+    price, limit = config.workers.prices.get(config.model.source), config.workers.max_cost
+    if price is None:
+        return f"cost: not known, as workers.prices has no price for {config.model.source}"
+    spent = f"{calls.spent:.4g} spent by {len(calls):,} calls" if len(calls) else "nothing spent so far"
+    most = most_of_all(config, memory)
+    if most is None:
+        return f"cost: not known before the questions are there; {spent}"
+    prompts, completions = most
+    bound = price.of(prompts, completions)
+    line = (
+        f"cost: at most {bound:.4g} for all trajectories, each asked once (a bound: {prompts:,} tokens of prompts, one "
+        f"for each byte, and {completions:,} of completions, as many as allowed); {spent}"
+    )
+    if limit is None:
+        return f"{line}; workers.max_cost sets no limit"
+    short = ", which may not suffice: calls over it fail, and what has been made stays" if bound > limit else ""
+    return f"{line} of workers.max_cost = {limit:g}{short}"
+
+
+def most_of_all(config: Config, memory: Path | None) -> tuple[int, int] | None:
+    """Return upper bounds of the tokens of all prompts and of all completions; None where the questions are not here.
+
+    Args:
+        config: the experiment.
+        memory: folder in which the answer is kept as long as nothing that it is about changes.
+    """
+    dataset, seed = config.dataset, config.experiment.seed
+    if not (reasoning_gym.matches(dataset.source) or files.is_file(dataset.source)):
+        return None  # of the hub, where a plan downloads nothing
+    try:
+        about = [
+            "api tokens", __version__, data_identity(dataset, seed), dataset.samples, config.prompt.content(),
+            config.generation.content(), config.generation.draws,
+            {name: [variants.identity(config, name), variant.asks] for name, variant in config.variants.items()},
+        ]  # fmt: skip
+        first, second = remembered(memory, about, lambda: _counted(config))
+    except (DataError, VariantError, OSError):
+        return None  # the checks of data and variants name it
+    return int(first), int(second)
+
+
+def _counted(config: Config) -> list[str]:
+    """Count the tokens of every request; the draws of one ask are alike."""
+    prompts = completions = 0
+    draws = config.generation.draws
+    for sample in draw(config.dataset, config.experiment.seed):
+        for name, variant in config.variants.items():
+            for ask in range(variant.asks):
+                prompt, completion = most_tokens(api_request(config, name, sample, 1 + ask * draws))
+                prompts, completions = prompts + draws * prompt, completions + draws * completion
+    return [str(prompts), str(completions)]

@@ -1,0 +1,58 @@
+"""Generate one trajectory by an OpenAI-compatible API."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from emoprobe.conversations.api import PATH, api_failure, api_request, api_trajectory, check_reply, most_tokens
+from emoprobe.conversations.samples import split_draw_id
+from emoprobe.results.dates import date_to_now
+from emoprobe.results.trajectory import Sample
+from server.pool.fleet import Fleet, ServerDemand, UnansweredError
+from server.pool.jobs import write
+from server.pool.run import ExperimentJobs
+from server.pool.worker import Worker
+
+
+async def generate(experiment: ExperimentJobs, fleet: Fleet, variant: str, name: str) -> None:
+    """Generate, grade and write one trajectory; within the allowed failures, a record of why there is none.
+
+    Args:
+        experiment: whose trajectory it is.
+        fleet: the endpoints of the API.
+        variant: the variant.
+        name: the sample's id, with the draw where it is not the first.
+
+    Raises:
+        FleetDownError: the API refuses the key, the account or the model.
+        OverBudgetError: the call may cost more than is left.
+        GaveUpError, RefusedError: there is no answer, and no more pairs may fail.
+        VariantError: the pair has no request.
+        OSError: a file could not be read or written.
+    """
+    config, layout, budget = experiment.config, experiment.layout, experiment.api_budget
+    sample_id, number = split_draw_id(name)
+    sample = Sample.read(layout.sample(sample_id))
+    request = api_request(config, variant, sample, number)
+    most = budget.price.of(*most_tokens(request))
+
+    async def send(worker: Worker) -> dict[str, Any]:
+        about = {"variant": variant, "sample": name, "worker": worker.name, "started": datetime.now(UTC).isoformat()}
+        async with budget.call(most, **about) as call:
+            response = await worker.post(PATH, request, config.workers.timeout)
+            budget.settle(call, response)
+        return response
+
+    index = experiment.pair_index(variant, sample.index, number)
+    demand = ServerDemand(index, PATH, request, config.workers.timeout, check_reply, send=send)
+    try:
+        response, delivery = await fleet.deliver(demand)
+    except UnansweredError as error:
+        await experiment.allowance.must_admit(variant, name, error)
+        trajectory = api_failure(config, variant, sample, request, str(error), error.attempts, number)
+    else:
+        experiment.allowance.answered(variant, name)
+        trajectory = api_trajectory(config, variant, sample, request, response, delivery, number)
+    date_to_now([layout.sample(sample_id), layout.model])
+    await write(trajectory.write, layout.pair(variant, name))
