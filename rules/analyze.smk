@@ -6,6 +6,7 @@ rule tabulate_trajectories:
     input:
         trajectories=files_of("trajectories", ["trajectory.jsonl"]),
         outcomes=files_of("outcomes"),
+        judgements=files_of("judgements"),
     output:
         report_table("trajectories"),
     log:
@@ -29,6 +30,7 @@ rule analyze_behaviour:
     """Compare what the variants do: accuracies, tests, text features, agreement of draws."""
     input:
         trajectories=FILES.table("trajectories"),
+        judgements=files_of("judgements"),
         plan=FILES.plan,
     output:
         [report_table(name) for name in tables_of("analyze_behaviour")],

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from emoprobe.config.experiment import Config
-from emoprobe.config.science.graders import LogprobGrader, OutcomeGrader, Value, label_of
+from emoprobe.config.science.graders import JudgeGrader, LogprobGrader, OutcomeGrader, Value, label_of
 from emoprobe.graders.registry import OUTCOME, column_of
 
 # The grade of the planned and primary families; the other measures of accuracy are secondary.
@@ -28,6 +28,7 @@ class Outcome:
         margin: of equivalence; None: equivalence is not tested.
         categories: where the value is a category.
         limits: smallest and largest number that there can be; None: there is no limit.
+        judge: name of the model that judged it; None: no model did.
     """
 
     label: str
@@ -36,6 +37,7 @@ class Outcome:
     margin: float | None = None
     categories: tuple[str, ...] = ()
     limits: tuple[float, float] | None = None
+    judge: str | None = None
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -53,7 +55,9 @@ def outcomes_of(config: Config) -> list[Outcome]:
     for entry in config.graders:
         if isinstance(entry, OutcomeGrader):
             margin = config.analysis.margin if entry.margin is None and entry.type != "number" else entry.margin
-            found.append(Outcome(entry.outcome, column_of(entry), entry.type, margin, entry.names, entry.values_in))
+            judge = entry.words if isinstance(entry, JudgeGrader) else None
+            column, limits = column_of(entry), entry.values_in
+            found.append(Outcome(entry.outcome, column, entry.type, margin, entry.names, limits, judge))
         elif isinstance(entry, LogprobGrader):
             found.append(Outcome("logprob", P_GOLD, "number", entry.margin, limits=PROBABILITY.limits))
         else:
@@ -75,13 +79,16 @@ def family_prefix(measure: str) -> str:
     return f"{'logprob' if column == P_GOLD else column.removeprefix(OUTCOME)}_"
 
 
-def title_of(measure: str, value: str) -> str:
+def title_of(measure: str, value: str, judge: str | None = None) -> str:
     """Return the name of a measure in sentences.
 
     Args:
         measure: of the table `paired_tests`.
         value: the type of its outcome.
+        judge: the model that judged it; None: no model did.
     """
+    if judge is not None:
+        return f"{title_of(measure, value)} as judged by {judge}"
     if measure == PRIMARY_MEASURE:
         return "strict accuracy"
     column, category = column_and_category(measure)

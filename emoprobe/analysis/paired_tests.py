@@ -41,7 +41,7 @@ def paired_tests(
     A test holds however the missing pairs would have gone, unanswered or absent: where there are any, the interval is
     the hull of those with the pairs left out, with every difference in the variant's favour and with every one against
     it, and the p-values are the largest of the three. A number without limits is not tested where there are any. Rows
-    of a subset that the outcome selects are not tested.
+    of a subset that the outcome selects are not tested, nor those on what a judge says.
 
     Args:
         table: the trajectories.
@@ -245,7 +245,8 @@ def _row(
     )
     missing = int(questions.missing(PRIMARY_MEASURE if measure in MEASURES else measure)[places].sum())
     boundless = missing > 0 and outcome.value == "number" and outcome.limits is None
-    tested = weight is not None and not selected and not boundless
+    # A judge that leans towards a tone makes a difference where the answers have none.
+    tested = weight is not None and not selected and not boundless and outcome.judge is None
     return {
         "variant": contrast.variant,
         "reference": contrast.reference,
@@ -264,6 +265,7 @@ def _row(
         "low": low,
         "high": high,
         "no_interval": "the outcome selects these questions" if selected else _reason(n, low, unit),
+        "judge": outcome.judge,
         "tested": tested,
         "weight": weight,
         "p": p if tested else float("nan"),

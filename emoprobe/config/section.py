@@ -83,6 +83,7 @@ RESERVED_NAMES = frozenset(
         "explorer",
         "features",
         "figures",
+        "judgements",
         "logs",
         "models",
         "probes",

@@ -10,7 +10,14 @@ import pandas as pd
 
 from emoprobe.analysis.limits import data_limits
 from emoprobe.analysis.looks import is_last, registered_looks
-from emoprobe.analysis.origin_limits import api_limits, folder_limits, hardware_limits, model_settings, prompt_limits
+from emoprobe.analysis.origin_limits import (
+    api_limits,
+    folder_limits,
+    hardware_limits,
+    judge_limits,
+    model_settings,
+    prompt_limits,
+)
 from emoprobe.analysis.outcomes import outcomes_of
 from emoprobe.analysis.preregistration import deviations
 from emoprobe.config.experiment import Config
@@ -26,6 +33,7 @@ from emoprobe.results.tables import read_table
 # Table → the key that its rows have in `report.json`, if they are part of it.
 OPTIONAL = {
     "outcomes": "outcomes",
+    "judges": "judges",
     "format_noise": "format_noise",
     "probe_tests": "probes",
     "probe_transfer": None,
@@ -130,6 +138,7 @@ def statements(
         ),
         *hardware_limits(trajectories, config, model_settings(layout)),
         *api_limits(layout, config),
+        *judge_limits(tables.get("judges")),
         *prompt_limits(RunMetadata.of(layout).prompt, trajectories),
         *folder_limits(layout, config, trajectories),
     ]

@@ -13,7 +13,7 @@ SCORES = "scores.json"
 OUTCOMES = "outcomes.json"  # beside a trajectory: what graders measured by requests to the model
 AUTOENCODER_FILES = ("cfg.json", "sae_weights.safetensors")
 # The jobs of which there is one for each of many files; their logs lie in folders that are named like the files.
-JobKind = Literal["sample", "generate", "outcomes", "capture", "tokens", "direction", "steer", "score"]
+JobKind = Literal["sample", "generate", "outcomes", "judge", "capture", "tokens", "direction", "steer", "score"]
 JOB_KINDS: tuple[JobKind, ...] = get_args(JobKind)
 RESULTS = Path("results")
 # A sample's id ends in its number, so that the end of a further draw's name cannot be part of an id.
@@ -135,6 +135,10 @@ class Layout:
     def pair(self, variant: str, sample: str) -> Path:
         """The folder of one trajectory."""
         return self.root / variant / sample
+
+    def judgement(self, judge: str, variant: str, sample: str) -> Path:
+        """What a model that grades said of one trajectory."""
+        return self.root / "judgements" / judge / variant / f"{sample}.json"
 
     def activations(self, variant: str, sample: str) -> Path:
         """The folder of one trajectory's activations."""

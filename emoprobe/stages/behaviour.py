@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from emoprobe.analysis import behaviour
 from emoprobe.analysis.format_noise import format_noise
+from emoprobe.analysis.judges import judges
 from emoprobe.analysis.looks import registered_looks, weight_of
 from emoprobe.analysis.outcomes import outcomes_of
 from emoprobe.analysis.paired_tests import paired_tests
@@ -28,4 +29,5 @@ def analyze_behaviour(config: Config, layout: Layout) -> None:
     write_table(layout, "characteristics", behaviour.characteristics(table, references, weight))
     write_table(layout, "consistency", behaviour.consistency(table))
     write_table(layout, "format_noise", format_noise(table, references, weight))
+    write_table(layout, "judges", judges(config, layout, table))
     write_table(layout, "workers", behaviour.workers(table))

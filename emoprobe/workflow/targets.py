@@ -5,6 +5,7 @@ Every file is named: Snakemake does not make a lost one again for the sake of ta
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,6 +40,7 @@ KINDS: dict[str, tuple[tuple[str, ...], str]] = {
     "sample": (("samples",), ""),
     "trajectory": (("variants", "samples"), ""),
     "outcomes": (("variants", "samples"), ""),
+    "judgement": (("judges", "variants", "samples"), ""),
     "activations": (("variants", "samples"), "capture.enabled"),
     "tokens": (("variants", "samples"), "features.enabled"),
     "direction": (("directions",), "steering.enabled"),
@@ -111,6 +113,16 @@ class Targets:
     def outcomes(self) -> list[str]:
         """Return the `outcomes.json` of every trajectory; none where no grader asks the model."""
         return self.trajectories([OUTCOMES]) if self.config.asks_model else []
+
+    @cached_property
+    def judged(self) -> list[tuple[str, str, str]]:
+        """Judge, variant and folder of every judgement, in an order in which the variants take no turns."""
+        names = [(judge.outcome, *pair) for judge in self.config.judges for pair in self.pairs]
+        return sorted(names, key=lambda name: hashlib.sha256("/".join(name).encode()).digest())
+
+    def judgements(self) -> list[Path]:
+        """Return the file of every judgement."""
+        return [self.layout.judgement(*name) for name in self.judged]
 
     def activations(self, names: Iterable[str] = ACTIVATION_FILES) -> list[str]:
         """Files of every activation folder."""
@@ -193,6 +205,7 @@ class Targets:
             "sample": ((sample,) for sample in sample_ids(self.config.dataset)),
             "trajectory": self.pairs,
             "outcomes": self.pairs if self.config.asks_model else (),
+            "judgement": self.judged,
             "activations": self.captured,
             "tokens": self.tokens_of,
             "direction": () if grid is None else ((name,) for name in grid.directions),
@@ -286,6 +299,7 @@ class Targets:
             *self.samples(),
             *self.trajectories(),
             *self.outcomes(),
+            *self.judgements(),
             *captured,
             *steered,
             *featured,
@@ -397,6 +411,7 @@ def budget(study: Study, experiments: Mapping[str, Targets]) -> str:
             "steered trajectories": steered,
             "tokens": (len(targets.pairs) + steered) * config.generation.max_tokens,
             "measurements of p(gold)": len(targets.outcomes()),
+            "judgements": len(targets.judged),
             "activation folders": len(targets.captured) + len(targets.tokens_of),
         }
         lines.append(f"  {name}: {_counted(counts)}{_more(config)}")
@@ -420,8 +435,20 @@ def warnings(study: Study, experiments: Mapping[str, Targets]) -> list[str]:
         if config.has_probes:
             lines += inseparable(config, targets.captured)
         lines += thinking_lines(config, targets.memory)
+        lines += lone_judges(config)
         found += [f"{name}: {line}" for line in lines]
     return found
+
+
+def lone_judges(config: Config) -> list[str]:
+    """Return a warning for each judge that no other one can be compared with."""
+    traits = Counter(judge.trait for judge in config.judges)
+    return [
+        f"graders.{judge.outcome}: one judge alone, so that nothing says how far another would agree; add a judge with "
+        "another model or rubric and the same trait"
+        for judge in config.judges
+        if traits[judge.trait] == 1
+    ]
 
 
 MAX_LINES = 24
@@ -433,6 +460,7 @@ def _counted(counts: Mapping[str, int]) -> str:
     steered = f" and {counts['steered trajectories']:,} steered ones" if counts["steered trajectories"] else ""
     forced = counts["measurements of p(gold)"]
     measured = f", {forced:,} measurements of p(gold)" if forced else ""
+    measured += f", {counts['judgements']:,} judgements" if counts["judgements"] else ""
     tokens = f"of at most {counts['tokens']:,} new tokens in all"
     return f"{counts['trajectories']:,} trajectories{steered} {tokens}{measured}{captures}"
 

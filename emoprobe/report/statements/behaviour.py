@@ -57,7 +57,7 @@ def unit_of(row: dict[str, Any]) -> str:
 
 def _comparison(row: dict[str, Any], margin: float) -> Statement:
     conclusion = conclude_contrast(row, margin)
-    outcome = title_of(row["measure"], row.get("value") or "binary")
+    outcome = title_of(row["measure"], row.get("value") or "binary", row.get("judge"))
     variant, reference = _sides(row)
     basis = f"{_estimate(row, conclusion.p)}; {_units(row)}"
     match conclusion.reason:
@@ -105,6 +105,7 @@ def _distribution(rows: list[dict[str, Any]], margin: float) -> Statement:
     row, conclusion = rows[first], conclusions[first]
     variant, reference = _sides(row)
     outcome = column_and_category(row["measure"])[0].removeprefix(OUTCOME).replace("_", " ")
+    outcome += f" as judged by {row['judge']}" if row.get("judge") else ""
 
     def shares(places: list[int]) -> str:
         return ", ".join(
@@ -157,6 +158,8 @@ def _estimate(row: dict[str, Any], p: float | None) -> str:
 def _untested(row: dict[str, Any]) -> str:
     if row.get("weight") is None:
         return "this number of questions was not registered"
+    if row.get("judge"):
+        return "no human labels correct the judge, which may lean towards a tone"
     return f"{row['missing']} values are missing of a number without range"
 
 
