@@ -14,6 +14,9 @@ from emoprobe.graders.registry import OUTCOME, column_of
 PRIMARY_MEASURE = "correct"
 MEASURES = (PRIMARY_MEASURE, "lenient", "untruncated")
 P_GOLD = "p_gold"
+# Columns that labels by people add: their values, the place of a question in the order in which questions are to be
+# labelled, and 1 where there is an answer.
+HUMAN, PLACE, ANSWERED = "human_", "label_place", "answered"
 OF = "="  # between the column of an outcome and one of its categories, in the name of a measure
 
 
@@ -29,6 +32,7 @@ class Outcome:
         categories: where the value is a category.
         limits: smallest and largest number that there can be; None: there is no limit.
         judge: name of the model that judged it; None: no model did.
+        human: column with labels by people, which correct the judge; None: there are none.
     """
 
     label: str
@@ -38,6 +42,7 @@ class Outcome:
     categories: tuple[str, ...] = ()
     limits: tuple[float, float] | None = None
     judge: str | None = None
+    human: str | None = None
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -57,7 +62,8 @@ def outcomes_of(config: Config) -> list[Outcome]:
             margin = config.analysis.margin if entry.margin is None and entry.type != "number" else entry.margin
             judge = entry.words if isinstance(entry, JudgeGrader) else None
             column, limits = column_of(entry), entry.values_in
-            found.append(Outcome(entry.outcome, column, entry.type, margin, entry.names, limits, judge))
+            human = HUMAN + entry.outcome if isinstance(entry, JudgeGrader) and entry.labels is not None else None
+            found.append(Outcome(entry.outcome, column, entry.type, margin, entry.names, limits, judge, human))
         elif isinstance(entry, LogprobGrader):
             found.append(Outcome("logprob", P_GOLD, "number", entry.margin, limits=PROBABILITY.limits))
         else:

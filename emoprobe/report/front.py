@@ -15,7 +15,7 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.section import CONTROL, is_format
 from emoprobe.graders.registry import OUTCOME
 from emoprobe.report.statements import amount
-from emoprobe.report.statements.behaviour import bound, p_text, subject, unit_of, why
+from emoprobe.report.statements.behaviour import bound, judge_of, p_text, subject, unit_of, why
 from emoprobe.results.metadata import RunMetadata
 from emoprobe.results.statement import Verdict
 
@@ -228,7 +228,7 @@ def _tally(rows: Sequence[dict[str, Any]], margin: float | None, others: bool) -
     references = " or ".join(dict.fromkeys(row["reference"] for row in rows))
     count = f"{len(rows)} {'other ' * others}comparison{'' if len(rows) == 1 else 's'}"
     column, category = column_and_category(rows[0]["measure"])
-    title, judge = title_of(column, rows[0].get("value") or "binary"), rows[0].get("judge")
+    title, judge = title_of(column, rows[0].get("value") or "binary"), judge_of(rows[0])
     if category is not None:
         title = f"the shares of {column.removeprefix(OUTCOME).replace('_', ' ')}"
     title += f" as judged by {judge}" if judge else ""

@@ -140,6 +140,11 @@ class Layout:
         """What a model that grades said of one trajectory."""
         return self.root / "judgements" / judge / variant / f"{sample}.json"
 
+    @property
+    def to_label(self) -> Path:
+        """Answers for people to label, in the order in which they are to be labelled."""
+        return self.root / "judgements" / "to_label.csv"
+
     def activations(self, variant: str, sample: str) -> Path:
         """The folder of one trajectory's activations."""
         return self.root / "activations" / variant / sample

@@ -120,6 +120,14 @@ class Targets:
         names = [(judge.outcome, *pair) for judge in self.config.judges for pair in self.pairs]
         return sorted(names, key=lambda name: hashlib.sha256("/".join(name).encode()).digest())
 
+    def label_files(self) -> list[str]:
+        """Return the files with labels by people."""
+        return sorted({judge.labels for judge in self.config.judges if judge.labels is not None})
+
+    def to_label(self) -> list[Path]:
+        """Return the file of the answers that people may label, where there are judges."""
+        return [self.layout.to_label] if self.config.judges else []
+
     def judgements(self) -> list[Path]:
         """Return the file of every judgement."""
         return [self.layout.judgement(*name) for name in self.judged]
@@ -220,6 +228,7 @@ class Targets:
         draw = {"probe_activations": "draw_probe_figures", "analyze_steering": "draw_steering_figures"}
         draw["analyze_features"] = "draw_feature_figures"
         captured = ["list_activations"] if self.config.capture.enabled else []
+        captured += ["list_answers_to_label"] if self.config.judges else []
         return [*self.rules, *(draw[rule] for rule in self.rules if rule in draw), *captured]
 
     def directory(self, parts: Sequence[str]) -> list[str] | None:
@@ -300,6 +309,7 @@ class Targets:
             *self.trajectories(),
             *self.outcomes(),
             *self.judgements(),
+            *self.to_label(),
             *captured,
             *steered,
             *featured,

@@ -15,12 +15,12 @@ from itertools import groupby
 
 import numpy as np
 
-from tests.calibration import behaviour, coverage, features, mixtures, outcomes, probes, steering, types
+from tests.calibration import behaviour, coverage, features, judges, mixtures, outcomes, probes, steering, types
 from tests.calibration.rows import Row
 
 PARTS = (
     "accuracy", "texts", "asks", "formats", "dependent", "mixtures", "stopping", "planted", "default run", "power",
-    "noise", "probes", "outcomes", "types", "steering", "features", "coverage",
+    "noise", "probes", "outcomes", "types", "judges", "steering", "features", "coverage",
 )  # fmt: skip
 GRIDS = ("discordance_cells", "text_cells", "accuracy_cells")
 SEED = 7
@@ -63,6 +63,8 @@ def jobs(runs: int) -> dict[str, Callable[[], list[Row]]]:
         found[f"outcomes: {name}"] = partial(_outcome_rows, name, runs)
     for name in types.WORLDS:
         found[f"types: {name}"] = partial(_type_rows, name, runs)
+    for name in judges.WORLDS:
+        found[f"judges: {name}"] = partial(_judge_rows, name, runs)
     for place in steering.WORLDS:
         found[f"steering: {place.name}"] = partial(steering.rows, place, runs, SEED)
     for own in features.WORLDS:
@@ -78,6 +80,10 @@ def _outcome_rows(world: str, runs: int) -> list[Row]:
 
 def _type_rows(world: str, runs: int) -> list[Row]:
     return list(types.rows(world, runs, SEED))
+
+
+def _judge_rows(world: str, runs: int) -> list[Row]:
+    return list(judges.rows(world, runs, SEED))
 
 
 def _mixture_rows(mixture: str, runs: int) -> list[Row]:

@@ -295,6 +295,11 @@ class JudgeGrader(_TypedGrader):
         description="Name of what is judged. Judges with the same one are compared with each other (Krippendorff's α); "
         "null counts as a name.",
     )
+    labels: Annotated[Text | None, Extent] = Field(
+        None,
+        description="CSV file with labels by people, which correct the judge: `id` (of `judgements/to_label.csv`) and "
+        "`value`, or `variant`, `sample` and `value`. Without it differences are described and not tested.",
+    )
     max_tokens: int = Field(512, ge=16, description="Most tokens of a reply.")
     temperature: float = Field(0.0, ge=0.0, description="Sampling temperature of the judge.")
     api_request: dict[str, Any] = Field(

@@ -136,8 +136,9 @@ def paired_differences(view: ExperimentView) -> Figure:
     axis.set_xlim(-reach, reach)
     axis.set_ylim(-0.6, len(tests) - 0.4)
     axis.set_yticks(rows, labels)
+    corrected = "corrected" in tests and bool(tests["corrected"].fillna(False).all())
     named = "strict accuracies" if graded else title_of(str(tests["measure"].iloc[0]), str(tests["value"].iloc[0]))
-    named = ("shares" if any(categories) else named) + ("" if graded else _judged_by(view))
+    named = ("shares" if any(categories) else named) + ("" if graded or corrected else _judged_by(view))
     axis.set_xlabel(f"difference of {named} with 95 % interval (band: equivalent; pale: secondary)")
     valence_legend(axis, list(valences.values()))
     return figure

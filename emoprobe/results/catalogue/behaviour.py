@@ -187,10 +187,16 @@ PAIRED_TESTS = Table(
         "high": Column("float64", "Upper end of the same."),
         "no_interval": Column("string", "Why there is none; null where there is one."),
         "judge": Column("string", "Model, and label of the grader, that judged the outcome; null: no model did."),
+        "labels": Column("Int64", "Questions with labels by people in all variants of the row; null without a judge."),
+        "corrected": Column(
+            "boolean",
+            "Whether these labels correct the judge, by prediction-powered inference: difference, interval and tests "
+            "are then those of what people say. null without a judge.",
+        ),
         "tested": Column(
             "boolean",
             "False where the outcome selects the questions, their number was not registered, values are missing of "
-            "a number without `range`, or a judge gave the values.",
+            "a number without `range`, or a judge gave the values that labels do not correct.",
         ),
         "weight": Column(
             "float64", "Share of the level that was registered for this number of questions; null: it was not."
