@@ -15,7 +15,10 @@ from tests.judges import judge
 from tests.workspace import Workspace
 
 PRICES = {name: {"input": 1.0, "output": 10.0} for name in ("stub", "judge-x", "judge-low")}
-REMADE = {"tabulate_trajectories", "analyze_behaviour", "draw_figures", "report_experiment", "build_explorer", "verify"}
+REMADE = {
+    "tabulate_trajectories", "analyze_behaviour", "list_answers_to_label", "draw_figures", "report_experiment",
+    "build_explorer", "verify",
+}  # fmt: skip
 
 
 def test_two_judges_from_dry_run_to_report(stub: Callable[..., StubServer], tmp_path: Path) -> None:
