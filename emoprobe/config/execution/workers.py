@@ -42,7 +42,7 @@ class Workers(Section):
     )
     prices: dict[str, Price] = Field(
         default_factory=dict,
-        description="With `generation.backend: api` or judges, the price of each model by its name for a million tokens: "
+        description="With `backend: api` or judges, the price of each model by its name, for a million tokens: "
         "`{gpt-x: {input: 0.5, output: 2}}`.",
     )
     max_cost: float | None = Field(
