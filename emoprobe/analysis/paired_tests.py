@@ -327,7 +327,7 @@ def labelled(questions: Questions, contrast: Contrast, outcome: Outcome, measure
     if several or absent or count < LEAST_LABELS or _rarer(human, first, outcome) < LEAST_POSITIVES:
         return Labelled(count)
     divisions = (units or Units()).divisions
-    if len(divisions) > 1:
+    if len(divisions) > 1 or (divisions and questions.groups is not None):
         return Labelled(count)
     low, high = (0.0, 1.0) if outcome.value != "number" else outcome.limits or (0.0, float("inf"))
     margin = float("nan") if outcome.margin is None else outcome.margin

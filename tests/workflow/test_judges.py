@@ -71,14 +71,14 @@ def test_two_judges_from_dry_run_to_report(stub: Callable[..., StubServer], tmp_
 
     report = run.json("report.json")
     said = [one for one in report["statements"] if one["about"].startswith("outcome_polite")]
-    assert len(said) == 6
+    assert len(said) == 4
     assert {one["verdict"] for one in said} == {"note"}
     assert all(
         "as judged by judge-" in one["text"] and "no human labels correct the judge" in one["text"] for one in said
     )
-    note = next(one["text"] for one in report["statements"] if one["about"] == "judges")
+    note = next(one["text"] for one in report["statements"] if one["about"] == "data:judges")
     assert f"Krippendorff's α = {expected:.2f} on 24 answers" in note
-    weights = next(one["text"] for one in report["statements"] if one["about"] == "weights")
+    weights = next(one["text"] for one in report["statements"] if one["about"] == "data:weights")
     assert "judge-x" not in weights
     assert "as judged by judge-x (polite)" in (layout.root / "report.html").read_text()
     assert run.json("verified.json")["problems"] == []

@@ -18,6 +18,7 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.report.statements.behaviour import comparisons
 from emoprobe.results.layout import Layout
+from tests.calibration import judges as simulated
 from tests.judges import judge
 
 NAN = float("nan")
@@ -150,6 +151,26 @@ def test_a_judge_that_leans_is_described_without_labels_and_corrected_with_them(
     gap = table.copy()
     gap.loc[gap.index[-1], ["completion", "outcome_polite"]] = [None, None]
     assert said(whole, gap)[about].verdict == "note"
+
+
+@pytest.mark.parametrize(
+    ("name", "verdicts"),
+    [
+        ("leans by 20 %, no labels", {"note"}),
+        ("leans by 20 %, 24 labels", {"note"}),
+        ("leans by 20 %, 96 labels of 128", {"undecided", "equivalent"}),
+    ],
+)
+def test_a_judge_that_leans_makes_no_difference(name: str, verdicts: set[str]) -> None:
+    generator = np.random.default_rng(3)
+    found = [simulated.said(simulated.WORLDS[name], generator) for _ in range(4)]
+    assert {verdict for one in found for verdict in one.values()} <= verdicts
+
+
+def test_a_planted_difference_is_told_with_labels() -> None:
+    world = simulated.WORLDS["planted: 1.5 logits, leans by 10 %, 96 labels"]
+    found = simulated.said(world, np.random.default_rng(3))
+    assert found["outcome_x:tone0-filler"] == "different"
 
 
 def test_answers_to_label_come_in_the_drawn_order_without_their_variant(tmp_path: Path) -> None:
