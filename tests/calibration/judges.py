@@ -52,7 +52,7 @@ class World:
     rate: float = -1.0
     shift: float = 0.0
     at_margin: bool = False
-    tones: int = 3
+    tones: int = 2
 
 
 WORLDS = {
