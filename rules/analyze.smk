@@ -6,6 +6,7 @@ rule tabulate_trajectories:
     input:
         trajectories=files_of("trajectories", ["trajectory.jsonl"]),
         outcomes=files_of("outcomes"),
+        judgements=files_of("judgements"),
     output:
         report_table("trajectories"),
     log:
@@ -29,6 +30,8 @@ rule analyze_behaviour:
     """Compare what the variants do: accuracies, tests, text features, agreement of draws."""
     input:
         trajectories=FILES.table("trajectories"),
+        judgements=files_of("judgements"),
+        labels=files_of("label_files"),
         plan=FILES.plan,
     output:
         [report_table(name) for name in tables_of("analyze_behaviour")],
@@ -44,6 +47,26 @@ rule analyze_behaviour:
         analysis=trigger("analysis"),
         graders=trigger("graders"),
         code=triggers.code("analyze_behaviour"),
+        folder=experiment_folder,
+    shell:
+        "{params.script} --config {params.config} --experiment {params.folder:q} > {log:q} 2>&1"
+
+
+# For people, who work on a copy: it is written again where the trajectories change.
+rule list_answers_to_label:
+    """List the answers that people may label, in random order and without their variants."""
+    input:
+        known("list_answers_to_label"),
+        trajectories=FILES.table("trajectories"),
+    output:
+        FILES.to_label,
+    log:
+        FILES.log("list_answers_to_label"),
+    conda:
+        ENVIRONMENT
+    params:
+        script=script_command("list_answers_to_label"),
+        config=config_file,
         folder=experiment_folder,
     shell:
         "{params.script} --config {params.config} --experiment {params.folder:q} > {log:q} 2>&1"

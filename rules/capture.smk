@@ -55,6 +55,7 @@ rule verify:
     input:
         trajectories=files_of("trajectories", ["trajectory.jsonl"]),
         outcomes=files_of("outcomes"),
+        judgements=files_of("judgements"),
         manifest=files_of("manifest"),
         steered=files_of("steered", ["trajectory.jsonl", SCORES]),
         tokens=files_of("tokens", ["metadata.json"]),

@@ -165,6 +165,7 @@ wildcard_constraints:
     study=one_of([STUDY.name] if STUDY.name else []),
     # What the configuration does not contain is refused by `known`, which says what it contains.
     variant="[A-Za-z0-9_-]+",
+    judge="[a-z][a-z0-9_]*",
     sample=SAMPLE,
     draw="(?:-d[0-9]+)?",
     condition=f"none|[A-Za-z0-9_-]+/{EDIT}",
@@ -230,6 +231,7 @@ WILDCARDS = dict(
     sample=("sample",),
     trajectory=("variant", "sample"),
     outcomes=("variant", "sample"),
+    judgement=("judge", "variant", "sample"),
     activations=("variant", "sample"),
     tokens=("variant", "sample"),
     direction=("direction",),
@@ -315,6 +317,21 @@ def measured_from(wildcards):
     return INPUTS[wildcards.experiment].outcomes(
         wildcards.variant, f"{wildcards.sample}{wildcards.draw}"
     )
+
+
+@with_signature
+def judged_from(wildcards):
+    """What a judgement waits for."""
+    require_target(wildcards, "judgement")
+    return INPUTS[wildcards.experiment].judged(
+        wildcards.judge, wildcards.variant, f"{wildcards.sample}{wildcards.draw}"
+    )
+
+
+@with_signature
+def judge_trigger(wildcards):
+    """The digest of what a judge is asked."""
+    return TRIGGERS[wildcards.experiment].judges.get(wildcards.judge)
 
 
 @with_signature

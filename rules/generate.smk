@@ -41,6 +41,31 @@ use rule generate as generate_and_capture with:
         experiment=experiments(lambda config: config.captures_inline),
 
 
+# As outcomes, a file of its own. After the answers that are ready, so that their order is not the judge's.
+rule judge:
+    """Have one trajectory judged by a model behind an API."""
+    input:
+        state=judged_from,
+    output:
+        FILES.judgement("{judge}", "{variant}", "{sample}{draw}"),
+    log:
+        FILES.log("judge", "{judge}", "{variant}", "{sample}{draw}"),
+    priority: 5
+    # As for generate: the pool tries the next endpoint by itself.
+    retries: 0
+    localrule: True
+    conda:
+        ENVIRONMENT
+    threads: 0
+    resources:
+        requests=1,
+    params:
+        request=request("judge"),
+        judge=judge_trigger,
+    shell:
+        "{params.request} 2> {log:q}"
+
+
 # A file of its own: a grader that is added later makes neither answers nor activations again.
 rule outcomes:
     """Measure what graders ask the model about one trajectory."""

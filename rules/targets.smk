@@ -2,10 +2,11 @@
 
 
 rule trajectories:
-    """The answers of every variant to every question, steered ones as well."""
+    """The answers of every variant to every question with their judgements, steered ones as well."""
     input:
         of_all("trajectories"),
         of_all("outcomes"),
+        of_all("judgements"),
         of_all("steered"),
     localrule: True
 

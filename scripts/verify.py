@@ -15,8 +15,9 @@ def main() -> None:
     config, layout = experiment_arguments(__doc__)
     steered = steering_grid(config.model_dump_json(), None).trajectories if config.steering.enabled else ()
     with exit_on(ActivationError):
-        asked = config.asks_model
-        found = verify(layout, experiment_pairs(config), captured_pairs(config), steered, outcomes=asked)
+        judges = [judge.outcome for judge in config.judges]
+        pairs, captured, asked = experiment_pairs(config), captured_pairs(config), config.asks_model
+        found = verify(layout, pairs, captured, steered, outcomes=asked, judges=judges)
     if found.unhashed:
         print(
             f"{found.unhashed} of {found.checked} trajectories recorded no hashes: they were compared among themselves"

@@ -33,8 +33,12 @@ def frame(progress: PlanProgress, pool: PoolStatus | None, rates: dict[str, floa
         rates: generated tokens per second of each worker.
     """
     parts: list[RenderableType] = [_head(progress, pool), Text(), _files(progress)]
-    if any(experiment.outcomes.total for experiment in progress.experiments):
-        parts += [Text(), _by_experiment(progress, "graders", {"measurements by teacher forcing": "outcomes"})]
+    asked = {"measurements by teacher forcing": "outcomes", "judgements": "judgements"}
+    asked = {
+        title: name for title, name in asked.items() if any(getattr(one, name).total for one in progress.experiments)
+    }
+    if asked:
+        parts += [Text(), _by_experiment(progress, "graders", asked)]
     if any(experiment.steered.total for experiment in progress.experiments):
         parts += [Text(), _by_experiment(progress, "steering", {"trajectories": "steered", "scores": "scores"})]
     if any(experiment.tokens.total for experiment in progress.experiments):

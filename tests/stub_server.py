@@ -144,6 +144,8 @@ def completion(request: dict[str, Any]) -> dict[str, Any]:
     key = json.dumps([request["messages"] if chat else prompt, request.get("seed"), request.get("temperature")])
     digest = hashlib.sha256(key.encode()).digest()
     content = f"I think about it for a while.\nAnswer: {digest[0] % 10}"
+    if str(request.get("model")).startswith("judge"):
+        content = judgement(request)
     tokens: dict[str, Any] = {"token_ids": [int(byte) for byte in digest]}
     said = {"message": {"role": "assistant", "content": content}} if chat else {"text": content}
     return {
@@ -157,6 +159,13 @@ def completion(request: dict[str, Any]) -> dict[str, Any]:
         **({"prompt_token_ids": prompt} if chat else {}),
         **echo,
     }
+
+
+def judgement(request: dict[str, Any]) -> str:
+    """What a judge says of an answer by its last digit: even ones are polite, to the model `judge-low` those below 4."""
+    digit = request["messages"][-1]["content"].removesuffix("\n</answer>")[-1]
+    value = digit in ("0123" if request["model"] == "judge-low" else "02468")
+    return json.dumps({"reason": f"it ends with {digit}", "value": value})
 
 
 def thinking_completion(request: dict[str, Any], says: str, tokens: Any) -> dict[str, Any]:

@@ -77,6 +77,8 @@ class LimitKind(Enum):
     TEMPLATE_TEXT = auto()  # text
     CONTROL_TOKENS = auto()  # tokens, samples
     UNPINNED = auto()  # model, urls, answered: the models that the API named → answers
+    ONE_JUDGE = auto()  # judge, model
+    JUDGES = auto()  # rows of the table `judges`, of one trait
 
 
 @dataclass(frozen=True)

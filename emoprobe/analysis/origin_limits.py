@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from emoprobe.analysis.conclusion import plain_rows
 from emoprobe.analysis.limits import Limit, LimitKind
 from emoprobe.analysis.outcomes import survival_of
 from emoprobe.analysis.trajectory_table import find_pairs
@@ -121,6 +122,24 @@ def api_limits(layout: Layout, config: Config | None) -> list[Limit]:
     answered = dict(ApiCalls(layout.api_calls).models)
     numbers = {"model": config.model.source, "urls": config.workers.endpoints, "answered": answered}
     return [Limit(LimitKind.UNPINNED, numbers=numbers)]
+
+
+def judge_limits(judges: pd.DataFrame | None) -> list[Limit]:
+    """Return what is known of the judges of each trait, and which of them is alone.
+
+    Args:
+        judges: the table `judges`; None: the folder has none.
+    """
+    if judges is None or judges.empty:
+        return []
+    limits = []
+    for _, rows in judges.groupby(judges["trait"].fillna(""), sort=False):
+        known = plain_rows(rows)
+        if len(known) == 1:
+            numbers = {"judge": known[0]["judge"], "model": known[0]["model"]}
+            limits.append(Limit(LimitKind.ONE_JUDGE, numbers=numbers))
+        limits.append(Limit(LimitKind.JUDGES, numbers={"rows": known}))
+    return limits
 
 
 def folder_limits(layout: Layout, config: Config, trajectories: pd.DataFrame) -> list[Limit]:

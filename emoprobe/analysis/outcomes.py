@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from emoprobe.config.experiment import Config
-from emoprobe.config.science.graders import LogprobGrader, OutcomeGrader, Value, label_of
+from emoprobe.config.science.graders import JudgeGrader, LogprobGrader, OutcomeGrader, Value, label_of
 from emoprobe.config.section import is_format
 from emoprobe.conversations.variants import turns_of
 from emoprobe.graders.registry import OUTCOME, column_of
@@ -19,6 +19,9 @@ P_GOLD = "p_gold"
 # The last grade on questions that were answered right at first, before a tone came in (`survival_of`).
 SURVIVAL = "survived"
 _FAMILIES = {P_GOLD: "logprob", SURVIVAL: "survival"}
+# Columns that labels by people add: their values, the place of a question in the order in which questions are to be
+# labelled, and 1 where there is an answer.
+HUMAN, PLACE, ANSWERED = "human_", "label_place", "answered"
 OF = "="  # between the column of an outcome and one of its categories, in the name of a measure
 
 
@@ -33,6 +36,8 @@ class Outcome:
         margin: of equivalence; None: equivalence is not tested.
         categories: where the value is a category.
         limits: smallest and largest number that there can be; None: there is no limit.
+        judge: name of the model that judged it; None: no model did.
+        human: column with labels by people, which correct the judge; None: there are none.
     """
 
     label: str
@@ -41,6 +46,8 @@ class Outcome:
     margin: float | None = None
     categories: tuple[str, ...] = ()
     limits: tuple[float, float] | None = None
+    judge: str | None = None
+    human: str | None = None
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -58,7 +65,10 @@ def outcomes_of(config: Config) -> list[Outcome]:
     for entry in config.graders:
         if isinstance(entry, OutcomeGrader):
             margin = config.analysis.margin if entry.margin is None and entry.type != "number" else entry.margin
-            found.append(Outcome(entry.outcome, column_of(entry), entry.type, margin, entry.names, entry.values_in))
+            judge = entry.words if isinstance(entry, JudgeGrader) else None
+            column, limits = column_of(entry), entry.values_in
+            human = HUMAN + entry.outcome if isinstance(entry, JudgeGrader) and entry.labels is not None else None
+            found.append(Outcome(entry.outcome, column, entry.type, margin, entry.names, limits, judge, human))
         elif isinstance(entry, LogprobGrader):
             found.append(Outcome("logprob", P_GOLD, "number", entry.margin, limits=PROBABILITY.limits))
         else:
@@ -99,13 +109,16 @@ def family_prefix(measure: str) -> str:
     return f"{_FAMILIES.get(column) or column.removeprefix(OUTCOME)}_"
 
 
-def title_of(measure: str, value: str) -> str:
+def title_of(measure: str, value: str, judge: str | None = None) -> str:
     """Return the name of a measure in sentences.
 
     Args:
         measure: of the table `paired_tests`.
         value: the type of its outcome.
+        judge: the model that judged it; None: no model did.
     """
+    if judge is not None:
+        return f"{title_of(measure, value)} as judged by {judge}"
     if measure == PRIMARY_MEASURE:
         return "strict accuracy"
     if measure == SURVIVAL:

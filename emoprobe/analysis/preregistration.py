@@ -130,7 +130,8 @@ def _registered(grader: LogprobGrader | OutcomeGrader) -> dict[str, Any]:
     if isinstance(grader, LogprobGrader):
         return grader.model_dump(exclude={"name"})
     source = {} if grader.reference is None else {"source_sha256": source_sha256(grader.reference)}
-    return {**grader.model_dump(mode="json", exclude={"label"}), **source}
+    later = {"label", "endpoints", "api_key_env", "labels"}  # that may change after the answers
+    return {**grader.model_dump(mode="json", exclude=later), **source}
 
 
 def valences_of(config: Config) -> dict[str, str | None]:

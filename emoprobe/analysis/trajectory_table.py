@@ -25,6 +25,7 @@ from emoprobe.conversations.variants import ask_of, asks_of, paraphrase_index
 from emoprobe.graders import grading, lexical, registry
 from emoprobe.graders.answers import canonical, gold_number, is_letter
 from emoprobe.results.catalogue import TABLES
+from emoprobe.results.judgement import Judgement
 from emoprobe.results.layout import OUTCOMES, Layout
 from emoprobe.results.tables import frame
 from emoprobe.results.trajectory import MESSAGES, AgentState, GoldProbability, Outcome, SampleFile, Trajectory
@@ -99,10 +100,7 @@ def trajectory_table(root: Path, pairs: Iterable[tuple[str, str]], config: Confi
         path = layout.sample(sample_id)
         return SampleFile.read(path) if path.exists() else SampleFile()
 
-    rows = [
-        _row(layout.pair(variant, name), variant, name, config, sample(split_draw_id(name)[0]))
-        for variant, name in pairs
-    ]
+    rows = [_row(layout, variant, name, config, sample(split_draw_id(name)[0])) for variant, name in pairs]
     graders = _graders(config)
     return frame(TABLES["trajectories"], rows, registry.outcome_columns(graders))  # type: ignore[arg-type]
 
@@ -119,7 +117,8 @@ def count_steps(text: str) -> int:
     return len([part for part in re.split(r"(?<=[.!?])\s+", text.strip()) if part])
 
 
-def _row(folder: Path, variant: str, name: str, config: Config | None, sample: SampleFile) -> dict[str, Any]:
+def _row(layout: Layout, variant: str, name: str, config: Config | None, sample: SampleFile) -> dict[str, Any]:
+    folder = layout.pair(variant, name)
     trajectory = Trajectory.read(folder)
     state, outcome = trajectory.state or AgentState(), trajectory.outcome or Outcome()
     sample_id, draw = split_draw_id(name)
@@ -136,6 +135,7 @@ def _row(folder: Path, variant: str, name: str, config: Config | None, sample: S
         log_p_options=None if measured.options is None else [(one.text, one.log_p) for one in measured.options],
         question=sample.question or outcome.sample_data.question,
         sample_id=sample_id,
+        judgements=_judgements(layout, variant, name, config),
     )
     return {
         "variant": variant,
@@ -211,6 +211,15 @@ def _measured(folder: Path, config: Config | None) -> GoldProbability:
     path = folder / OUTCOMES
     found = GoldProbability.read_file(path) if asked and path.exists() else GoldProbability()
     return found if config is None or config.logprob is not None else found.model_copy(update={"log_p_gold": None})
+
+
+def _judgements(layout: Layout, variant: str, name: str, config: Config | None) -> dict[str, Any]:
+    """Read the values of the judges that gave one."""
+    paths = (
+        {} if config is None else {one.outcome: layout.judgement(one.outcome, variant, name) for one in config.judges}
+    )
+    values = {label: Judgement.read_file(path).value for label, path in paths.items() if path.exists()}
+    return {label: value for label, value in values.items() if value is not None}
 
 
 def _thought(trajectory: Trajectory, state: AgentState, completion: str) -> dict[str, Any]:

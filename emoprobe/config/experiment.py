@@ -20,7 +20,15 @@ from emoprobe.config.science.dataset import Dataset
 from emoprobe.config.science.features import Features
 from emoprobe.config.science.formats import reformatted
 from emoprobe.config.science.generation import Backend, Generation
-from emoprobe.config.science.graders import ChoiceGrader, Graders, LogprobGrader, TextGrader, complete, label_of
+from emoprobe.config.science.graders import (
+    ChoiceGrader,
+    Graders,
+    JudgeGrader,
+    LogprobGrader,
+    TextGrader,
+    complete,
+    label_of,
+)
 from emoprobe.config.science.model import Model
 from emoprobe.config.science.prompt import Prompt, Variant
 from emoprobe.config.science.steering import Steering
@@ -240,6 +248,11 @@ class Config(Section):
     def choice(self) -> ChoiceGrader | None:
         """The settings that all graders of the kind `choice` share; None where no option is scored."""
         return next((grader for grader in self.graders if isinstance(grader, ChoiceGrader)), None)
+
+    @property
+    def judges(self) -> list[JudgeGrader]:
+        """The graders that are models behind an API."""
+        return [grader for grader in self.graders if isinstance(grader, JudgeGrader)]
 
     @property
     def asks_model(self) -> bool:

@@ -86,6 +86,7 @@ RESERVED_NAMES = frozenset(
         "explorer",
         "features",
         "figures",
+        "judgements",
         "logs",
         "models",
         "probes",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -43,7 +44,7 @@ def api_request(config: Config, variant: str, sample: Sample, draw: int = 1) -> 
     return {key: value for key, value in body.items() if value is not None}
 
 
-def most_tokens(request: dict[str, Any]) -> tuple[int, int]:
+def most_tokens(request: Mapping[str, Any]) -> tuple[int, int]:
     """Return upper bounds of the tokens of a request's prompt, by its length in bytes, and of its completion."""
     messages = request["messages"]
     text = sum(len(str(message["content"]).encode()) for message in messages)

@@ -9,14 +9,15 @@ names of their own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from emoprobe.config.science.graders import (
     ChoiceGrader,
     Entry,
     FunctionGrader,
+    JudgeGrader,
     LogprobGrader,
     OutcomeGrader,
     ScorerGrader,
@@ -50,6 +51,7 @@ class Answer:
         log_p_options: form and log-likelihood in nats of each option, by the model; None where they were not measured.
         question: question, with its options.
         sample_id: sample.
+        judgements: label of a judge → its value; without those that gave none.
     """
 
     completion: str
@@ -61,6 +63,7 @@ class Answer:
     log_p_options: list[tuple[str, float]] | None = None
     question: str | None = None
     sample_id: str | None = None
+    judgements: Mapping[str, Any] = field(default_factory=dict)
 
 
 Grade = Callable[[Answer, Any], Any]
@@ -149,6 +152,12 @@ def scorer(answer: Answer, settings: ScorerGrader) -> Any:
 
     made = inspect_scorers.make(_loaded(settings.outcome, settings.scorer), settings.arguments)
     return inspect_scorers.score(made, answer, settings.type)
+
+
+@grader
+def judge(answer: Answer, settings: JudgeGrader) -> Any:
+    """Value of a model behind an API, which was asked once."""
+    return answer.judgements.get(settings.outcome)
 
 
 def _loaded(label: str, reference: str) -> Callable[..., Any]:

@@ -21,7 +21,7 @@ from emoprobe.config.section import CONTROL, is_format
 from emoprobe.graders.registry import OUTCOME
 from emoprobe.report import links
 from emoprobe.report.statements import amount
-from emoprobe.report.statements.behaviour import bound, p_text, unit_of, why
+from emoprobe.report.statements.behaviour import bound, judge_of, p_text, unit_of, why
 from emoprobe.results.metadata import RunMetadata
 from emoprobe.results.statement import Verdict
 
@@ -89,6 +89,7 @@ def question(config: Config, report: dict[str, Any]) -> str:
     if not config.grades_answers:
         title = title_of(outcome.measures[0], outcome.value).removeprefix("the ")
         title = f"distribution of {outcome.label}" if outcome.categories else title
+        title += f", as judged by {outcome.judge}," if outcome.judge else ""
         changed = f"the {title} in what {model} answers to {data}"
     parts = [f"does the tone of a text {where} change {changed}"]
     if report["probes"]:
@@ -248,9 +249,10 @@ def _tally(rows: Sequence[dict[str, Any]], margin: float | None, others: bool) -
     references = " or ".join(dict.fromkeys(row["reference"] for row in rows))
     count = f"{len(rows)} {'other ' * others}comparison{'' if len(rows) == 1 else 's'}"
     column, category = column_and_category(rows[0]["measure"])
-    title = title_of(column, rows[0].get("value") or "binary")
+    title, judge = title_of(column, rows[0].get("value") or "binary"), judge_of(rows[0])
     if category is not None:
         title = f"the shares of {column.removeprefix(OUTCOME)}"
+    title += f" as judged by {judge}" if judge else ""
     return [f"Of {count} with {references} in {title}, {', '.join(parts)}."]
 
 

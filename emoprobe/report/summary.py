@@ -15,6 +15,7 @@ from emoprobe.analysis.origin_limits import (
     first_answer_limits,
     folder_limits,
     hardware_limits,
+    judge_limits,
     model_settings,
     prompt_limits,
 )
@@ -33,6 +34,7 @@ from emoprobe.results.tables import read_table
 # Table → the key that its rows have in `report.json`, if they are part of it.
 OPTIONAL = {
     "outcomes": "outcomes",
+    "judges": "judges",
     "format_noise": "format_noise",
     "probe_tests": "probes",
     "probe_transfer": None,
@@ -139,6 +141,7 @@ def statements(
         *hardware_limits(trajectories, config, model_settings(layout)),
         *api_limits(layout, config),
         *first_answer_limits(trajectories, config),
+        *judge_limits(tables.get("judges")),
         *prompt_limits(RunMetadata.of(layout).prompt, trajectories),
         *folder_limits(layout, config, trajectories),
     ]

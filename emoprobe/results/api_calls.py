@@ -19,7 +19,7 @@ from emoprobe.text import filled_lines
 class ApiCalls:
     """The calls of one experiment, those of earlier runs included.
 
-    `models` counts answers by the model and the fingerprint that the API gives.
+    `models` counts answers, and not judgements, by the model and the fingerprint that the API gives.
 
     Args:
         path: of the file, which need not be there.
@@ -73,6 +73,6 @@ class ApiCalls:
         number, cost = int(entry["call"]), float(entry["cost"] if "cost" in entry else entry["most"])
         self.spent += cost - self._costs.get(number, 0.0)
         self._costs[number] = cost
-        if entry.get("model"):
+        if entry.get("model") and "judge" not in entry:
             fingerprint = entry.get("fingerprint")
             self.models[f"{entry['model']} ({fingerprint})" if fingerprint else str(entry["model"])] += 1

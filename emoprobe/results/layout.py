@@ -13,7 +13,7 @@ SCORES = "scores.json"
 OUTCOMES = "outcomes.json"  # beside a trajectory: what graders measured by requests to the model
 AUTOENCODER_FILES = ("cfg.json", "sae_weights.safetensors")
 # The jobs of which there is one for each of many files; their logs lie in folders that are named like the files.
-JobKind = Literal["sample", "generate", "outcomes", "capture", "tokens", "direction", "steer", "score"]
+JobKind = Literal["sample", "generate", "outcomes", "judge", "capture", "tokens", "direction", "steer", "score"]
 JOB_KINDS: tuple[JobKind, ...] = get_args(JobKind)
 RESULTS = Path("results")
 # A sample's id has a prefix and ends in its number, or in an id of the data set, which does not end like this.
@@ -135,6 +135,15 @@ class Layout:
     def pair(self, variant: str, sample: str) -> Path:
         """The folder of one trajectory."""
         return self.root / variant / sample
+
+    def judgement(self, judge: str, variant: str, sample: str) -> Path:
+        """What a model that grades said of one trajectory."""
+        return self.root / "judgements" / judge / variant / f"{sample}.json"
+
+    @property
+    def to_label(self) -> Path:
+        """Answers for people to label, in the order in which they are to be labelled."""
+        return self.root / "judgements" / "to_label.csv"
 
     def activations(self, variant: str, sample: str) -> Path:
         """The folder of one trajectory's activations."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from emoprobe.results.activation_folder import METADATA
+from emoprobe.results.judgement import Judgement
 from emoprobe.results.layout import OUTCOMES, SCORES, Layout, condition_folder, split_draw_id
 from emoprobe.results.manifest import Manifest
 from emoprobe.results.metadata import RunMetadata
@@ -176,6 +177,19 @@ def check_outcomes(folder: Path, state: AgentState | None) -> list[str]:
     return _changed_record(path, outcomes)
 
 
+def check_judgement(path: Path, judge: str, variant: str, name: str, hashes: Hashes | None) -> list[str]:
+    """Check a judgement, also against the hashes of the trajectory that it is of."""
+    try:
+        judgement = Judgement.read_file(path)
+    except DamagedError as error:
+        return [str(error)]
+    if (judgement.judge, judgement.variant, judgement.sample_id) != (judge, variant, name):
+        return [f"{path} is of {judgement.judge}/{judgement.variant}/{judgement.sample_id}; delete it and run again"]
+    if hashes is not None and judgement.messages_sha256 not in (None, hashes.messages):
+        return [f"{path}: was made from another answer than the folder's; delete it and run again"]
+    return _changed_record(path, judgement)
+
+
 def _changed_record(path: Path, record: Measured) -> list[str]:
     """Return a problem if a file is not as it was written."""
     if record.sha256 == record.content_sha256:
@@ -282,11 +296,13 @@ def verify(
     steered: Iterable[tuple[str, str, str]] = (),
     *,
     outcomes: bool = False,
+    judges: Sequence[str] = (),
 ) -> Verification:
     """Check every pair, the activations of those that were `captured`, here and in object storage, every `steered`
     trajectory, the questions, and whatever else is there already.
 
-    A steered one is named by its condition, variant and folder. With `outcomes`, every pair has a file of outcomes.
+    A steered one is named by its condition, variant and folder. With `outcomes`, every pair has a file of
+    outcomes, and a judgement of each of the `judges`.
 
     Raises:
         ActivationError: object storage cannot be reached.
@@ -311,6 +327,9 @@ def verify(
         unhashed += trajectory.state is not None and trajectory.state.hashes is None
         samples.compare(sample, folder, trajectory)
         problems += check_outcomes(folder, trajectory.state) if outcomes else []
+        hashes = None if trajectory.state is None else trajectory.state.hashes
+        for judge in judges:
+            problems += check_judgement(layout.judgement(judge, variant, sample), judge, variant, sample, hashes)
         if (variant, sample) in with_activations:
             folder, entry = layout.activations(variant, sample), entries.get(f"{variant}/{sample}")
             if entry is None and entries:

@@ -1,4 +1,4 @@
-"""The cost of an experiment whose answers come from an API: a line of the dry run, and a warning about its budget."""
+"""The cost of answers and judgements by APIs: lines of the dry run, and warnings about the budget."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.files import Study
 from emoprobe.conversations import variants
 from emoprobe.conversations.api import api_request, most_tokens
+from emoprobe.conversations.judging import judge_request
 from emoprobe.conversations.samples import DataError, draw
 from emoprobe.conversations.samples import identity as data_identity
 from emoprobe.conversations.sources import files, reasoning_gym
@@ -18,16 +19,43 @@ from emoprobe.results.api_calls import ApiCalls
 from emoprobe.workflow.remembered import remembered
 from emoprobe.workflow.targets import Targets
 
+# Bytes of an answer's token and of a question, for what judgements may cost.
+TOKEN_BYTES, QUESTION_BYTES = 4, 1000
+
 
 def cost_lines(study: Study, experiments: Mapping[str, Targets]) -> list[str]:
-    """Return what each experiment with an API may cost and has cost, a line each, after its name."""
+    """Return what answers and judgements of each experiment may cost and have cost, a line each, after its name."""
     found = []
     for name, config in study.configs.items():
-        if config.generation.backend == "api":
-            targets = experiments[name]
+        targets = experiments[name]
+        if config.generation.backend == "api" or config.judges:
             calls = ApiCalls((targets.found or targets.layout).api_calls)
-            found.append(f"{name}: {_line(config, targets.memory, calls)}")
+            found += [f"{name}: {_line(config, targets.memory, calls)}"] * (config.generation.backend == "api")
+            found += [f"{name}: {_judging(config, len(targets.pairs), calls)}"] * bool(config.judges)
     return found
+
+
+def _judging(config: Config, pairs: int, calls: ApiCalls) -> str:
+    """Say what the judgements may cost, were each asked for once."""
+    prices = config.workers.prices
+    unpriced = [judge.model for judge in config.judges if judge.model not in prices]
+    if unpriced:
+        return f"cost of judgements: not known, as workers.prices has no price for {unpriced[0]}"
+    bound = 0.0
+    for judge in config.judges:
+        # Texts of questions and answers are not there yet: an answer counts as long as it may be.
+        prompt, completion = most_tokens(judge_request(judge, 0, "", [""]))
+        text = TOKEN_BYTES * config.generation.max_tokens + QUESTION_BYTES
+        bound += pairs * prices[judge.model].of(prompt + text, completion)
+    limit = config.workers.max_cost
+    line = (
+        f"cost of judgements: about {bound:.4g} at most for {pairs * len(config.judges):,} (answers of as many tokens "
+        f"as allowed, {TOKEN_BYTES} bytes each, and a token for each byte); {calls.spent:.4g} spent so far"
+    )
+    if limit is None:
+        return f"{line}; workers.max_cost sets no limit"
+    short = ", which may not suffice: calls over it fail, and what has been made stays" if bound > limit else ""
+    return f"{line} of workers.max_cost = {limit:g}{short}"
 
 
 def _line(config: Config, memory: Path | None, calls: ApiCalls) -> str:

@@ -88,6 +88,11 @@ class Inputs:
         """Return the inputs of what graders ask the model about an answer."""
         return self.replayed(variant, name, [self._here.pair(variant, name) / OUTCOMES], self.triggers.outcomes)
 
+    def judged(self, judge: str, variant: str, name: str) -> list[Input]:
+        """Return the inputs of a judgement: the answer."""
+        outputs = [self._here.judgement(judge, variant, name)]
+        return self.replayed(variant, name, outputs, self.triggers.judges[judge])
+
     def scored(self, condition: str, variant: str, name: str) -> list[Input]:
         """Return the inputs of the scores of a steered answer: its tokens."""
         answer = self._steered_files(condition, variant, name)

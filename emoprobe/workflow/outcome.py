@@ -44,6 +44,8 @@ def _target(layout: Layout, kind: JobKind, name: Path) -> Path:
             return layout.pair(str(name.parent), name.name) / MESSAGES
         case "outcomes":
             return layout.pair(str(name.parent), name.name) / OUTCOMES
+        case "judge":
+            return layout.judgement(str(name.parent.parent), name.parent.name, name.name)
         case "capture":
             return layout.activations(str(name.parent), name.name) / METADATA
         case "tokens":

@@ -64,7 +64,8 @@ class ExperimentProgress:
     """The files of one experiment, and what the last job failed to make, latest first, each with a reason.
 
     `steered` and `scores` are of the steered trajectories, `tokens` the captures of every token, `outcomes` what
-    graders ask the model; none in all where nothing is steered, no features are looked for, or no grader does.
+    graders ask the model, `judgements` those of models that grade; none in all where nothing is steered, no features
+    are looked for, or no grader does.
     """
 
     name: str
@@ -74,6 +75,7 @@ class ExperimentProgress:
     scores: FileCount = FileCount([], 0)
     tokens: FileCount = FileCount([], 0)
     outcomes: FileCount = FileCount([], 0)
+    judgements: FileCount = FileCount([], 0)
 
     @property
     def trajectories(self) -> FileCount:
@@ -114,6 +116,7 @@ def snapshot(configs: Mapping[str, Config], results: Path, now: float | None = N
     scores = together(experiment.scores for experiment in experiments)
     tokens = together(experiment.tokens for experiment in experiments)
     outcomes = together(experiment.outcomes for experiment in experiments)
+    judgements = together(experiment.judgements for experiment in experiments)
     rates = trajectories.rate(now), activations.rate(now)
     # Nothing has been captured yet while trajectories are made: take it to go as fast, and steering as well.
     captures = rates[1] or rates[0]
@@ -127,6 +130,7 @@ def snapshot(configs: Mapping[str, Config], results: Path, now: float | None = N
             [
                 (trajectories.left, rates[0]),
                 (outcomes.left, outcomes.rate(now) or rates[0]),
+                (judgements.left, judgements.rate(now) or rates[0]),
                 (activations.left, captures),
                 (steered.left, steering),
                 (scores.left, scores.rate(now) or steering),
@@ -134,7 +138,11 @@ def snapshot(configs: Mapping[str, Config], results: Path, now: float | None = N
             ]
         ),
         last_file=max(
-            (stamp for made in (trajectories, outcomes, activations, steered, scores, tokens) for stamp in made.times),
+            (
+                stamp
+                for made in (trajectories, outcomes, judgements, activations, steered, scores, tokens)
+                for stamp in made.times
+            ),
             default=None,
         ),
     )
@@ -159,6 +167,7 @@ def _experiment(config: Config, layout: Layout) -> ExperimentProgress:
         _made([folder / SCORES for folder in steered]),
         _made([layout.tokens(*pair) / METADATA for pair in token_pairs(config)]),
         _made([layout.pair(*pair) / OUTCOMES for pair in pairs] if config.asks_model else []),
+        _made([layout.judgement(judge.outcome, *pair) for judge in config.judges for pair in pairs]),
     )
 
 

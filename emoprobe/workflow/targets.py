@@ -5,6 +5,7 @@ Every file is named: Snakemake does not make a lost one again for the sake of ta
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,6 +40,7 @@ KINDS: dict[str, tuple[tuple[str, ...], str]] = {
     "sample": (("samples",), ""),
     "trajectory": (("variants", "samples"), ""),
     "outcomes": (("variants", "samples"), ""),
+    "judgement": (("judges", "variants", "samples"), ""),
     "activations": (("variants", "samples"), "capture.enabled"),
     "tokens": (("variants", "samples"), "features.enabled"),
     "direction": (("directions",), "steering.enabled"),
@@ -112,6 +114,24 @@ class Targets:
     def outcomes(self) -> list[str]:
         """Return the `outcomes.json` of every trajectory; none where no grader asks the model."""
         return self.trajectories([OUTCOMES]) if self.config.asks_model else []
+
+    @cached_property
+    def judged(self) -> list[tuple[str, str, str]]:
+        """Judge, variant and folder of every judgement, in an order in which the variants take no turns."""
+        names = [(judge.outcome, *pair) for judge in self.config.judges for pair in self.pairs]
+        return sorted(names, key=lambda name: hashlib.sha256("/".join(name).encode()).digest())
+
+    def label_files(self) -> list[str]:
+        """Return the files with labels by people."""
+        return sorted({judge.labels for judge in self.config.judges if judge.labels is not None})
+
+    def to_label(self) -> list[Path]:
+        """Return the file of the answers that people may label, where there are judges."""
+        return [self.layout.to_label] if self.config.judges else []
+
+    def judgements(self) -> list[Path]:
+        """Return the file of every judgement."""
+        return [self.layout.judgement(*name) for name in self.judged]
 
     def activations(self, names: Iterable[str] = ACTIVATION_FILES) -> list[str]:
         """Files of every activation folder."""
@@ -194,6 +214,7 @@ class Targets:
             "sample": ((sample,) for sample in sample_ids(self.config.dataset)),
             "trajectory": self.pairs,
             "outcomes": self.pairs if self.config.asks_model else (),
+            "judgement": self.judged,
             "activations": self.captured,
             "tokens": self.tokens_of,
             "direction": () if grid is None else ((name,) for name in grid.directions),
@@ -208,6 +229,7 @@ class Targets:
         draw = {"probe_activations": "draw_probe_figures", "analyze_steering": "draw_steering_figures"}
         draw["analyze_features"] = "draw_feature_figures"
         captured = ["list_activations"] if self.config.capture.enabled else []
+        captured += ["list_answers_to_label"] if self.config.judges else []
         return [*self.rules, *(draw[rule] for rule in self.rules if rule in draw), *captured]
 
     def directory(self, parts: Sequence[str]) -> list[str] | None:
@@ -289,6 +311,8 @@ class Targets:
             *self.samples(),
             *self.trajectories(),
             *self.outcomes(),
+            *self.judgements(),
+            *self.to_label(),
             *captured,
             *steered,
             *featured,
@@ -400,6 +424,7 @@ def budget(study: Study, experiments: Mapping[str, Targets]) -> str:
             "steered trajectories": steered,
             "tokens": (len(targets.pairs) + steered) * config.generation.max_tokens,
             "measurements by teacher forcing": len(targets.outcomes()),
+            "judgements": len(targets.judged),
             "activation folders": len(targets.captured) + len(targets.tokens_of),
         }
         lines.append(f"  {name}: {_counted(counts)}{_more(config)}")
@@ -423,8 +448,20 @@ def warnings(study: Study, experiments: Mapping[str, Targets]) -> list[str]:
         if config.has_probes:
             lines += inseparable(config, targets.captured)
         lines += thinking_lines(config, targets.memory)
+        lines += lone_judges(config)
         found += [f"{name}: {line}" for line in lines]
     return found
+
+
+def lone_judges(config: Config) -> list[str]:
+    """Return a warning for each judge that no other one can be compared with."""
+    traits = Counter(judge.trait for judge in config.judges)
+    return [
+        f"graders.{judge.outcome}: one judge alone, so that nothing says how far another would agree; add a judge with "
+        "another model or rubric and the same trait"
+        for judge in config.judges
+        if traits[judge.trait] == 1
+    ]
 
 
 MAX_LINES = 24
@@ -436,6 +473,7 @@ def _counted(counts: Mapping[str, int]) -> str:
     steered = f" and {counts['steered trajectories']:,} steered ones" if counts["steered trajectories"] else ""
     forced = counts["measurements by teacher forcing"]
     measured = f", {forced:,} measurements by teacher forcing" if forced else ""
+    measured += f", {counts['judgements']:,} judgements" if counts["judgements"] else ""
     tokens = f"of at most {counts['tokens']:,} new tokens in all"
     return f"{counts['trajectories']:,} trajectories{steered} {tokens}{measured}{captures}"
 

@@ -47,7 +47,17 @@ CODE = {
 # Versions of what costs a model's time, or decides what a model is asked. Raise one by hand where a change of the code
 # changes tokens or numbers: everything of that stage is made again then. `tests/emoprobe/workflow/test_stages.py`
 # compares each with stored outputs.
-STAGES = {"model": 1, "sample": 1, "generate": 1, "outcomes": 1, "capture": 1, "tokens": 1, "steer": 1, "score": 1}
+STAGES = {
+    "model": 1,
+    "sample": 1,
+    "generate": 1,
+    "outcomes": 1,
+    "judge": 1,
+    "capture": 1,
+    "tokens": 1,
+    "steer": 1,
+    "score": 1,
+}
 
 
 def digest(value: Any, *, ordered: bool = False) -> str:
@@ -66,11 +76,11 @@ class Triggers:
     """The digests of one configuration, by what they make again.
 
     `trajectories` has one for each variant, `steered` the same without what is captured along with an answer. `answers`
-    changes where all of them do. `outcomes` is what graders ask the model, `graders` all of their settings, `graded`
-    those that decide their values, with the source of functions. `labels` is what the analysis knows of the variants.
-    `tokens` is what is captured for the features, `autoencoder` what it is trained with or where it comes from,
-    `evaluated` and `features` how it is measured and which features are tested, against the primary one of
-    `references`.
+    changes where all of them do. `outcomes` is what graders ask the model, `judges` what each judge is asked, by its
+    label, `graders` all of their settings, `graded` those that decide their values, with the source of functions.
+    `labels` is what the analysis knows of the variants. `tokens` is what is captured for the features, `autoencoder`
+    what it is trained with or where it comes from, `evaluated` and `features` how it is measured and which features are
+    tested, against the primary one of `references`.
     """
 
     model: str
@@ -81,6 +91,7 @@ class Triggers:
     steered: dict[str, str]
     scores: str
     outcomes: str
+    judges: dict[str, str]
     graders: str
     graded: str
     capture: str
@@ -119,6 +130,7 @@ class Triggers:
         capture = versioned(digest(config.capture.content()), "capture")
         shared = versioned(f"{plain} capture {capture}" if config.captures_inline else plain, "generate")
         steered = versioned(plain, "steer")
+        seed = config.experiment.seed
         own = {name: f"variant {digest(variants.identity(config, name))}" for name in config.variants}
         return cls(
             model=model,
@@ -129,6 +141,7 @@ class Triggers:
             steered={name: f"{steered} {variant}" for name, variant in own.items()},
             scores=versioned(digest(config.steering.scores.content()), "score"),
             outcomes=versioned(digest(_asked(config)), "outcomes"),
+            judges={judge.outcome: versioned(digest([judge.asked, seed]), "judge") for judge in config.judges},
             graders=digest(config.resolved()["graders"]),
             graded=digest(_graded(config)),
             capture=capture,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from emoprobe.config.experiment import Config
 from emoprobe.conversations.samples import experiment_pairs
 from emoprobe.results.activation_folder import METADATA, ActivationError, ActivationFolder
+from emoprobe.results.judgement import Judgement
 from emoprobe.results.layout import OUTCOMES, SCORES, Layout
 from emoprobe.results.record import DamagedError
 from emoprobe.results.trajectory import STATE, AgentState, GoldProbability, Measured, Scores
@@ -105,6 +106,21 @@ def steering_allowance(config: Config, layout: Layout, steered: Iterable[tuple[s
             (place, name)
             for place, name, folder in folders
             if _trajectory_failed(folder) or _record_failed(Scores, folder / SCORES)
+        }
+
+    return Allowance(config.generation.allowed_failures, len(known), recorded)
+
+
+def judge_allowance(config: Config, layout: Layout) -> Allowance:
+    """Return the allowance of the judgements of an experiment; its pairs have `{judge}/{variant}` for a variant."""
+    pairs = experiment_pairs(config)
+    known = [(judge.outcome, variant, name) for judge in config.judges for variant, name in pairs]
+
+    def recorded() -> set[Pair]:
+        return {
+            (f"{judge}/{variant}", name)
+            for judge, variant, name in known
+            if _record_failed(Judgement, layout.judgement(judge, variant, name))
         }
 
     return Allowance(config.generation.allowed_failures, len(known), recorded)

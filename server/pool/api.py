@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from emoprobe.conversations.api import PATH, api_failure, api_request, api_trajectory, check_reply, most_tokens
+from emoprobe.conversations.api import PATH, api_failure, api_request, api_trajectory, check_reply
 from emoprobe.conversations.samples import split_draw_id
 from emoprobe.results.dates import date_to_now
 from emoprobe.results.trajectory import Sample
@@ -35,11 +35,10 @@ async def generate(experiment: ExperimentJobs, fleet: Fleet, variant: str, name:
     sample_id, number = split_draw_id(name)
     sample = Sample.read(layout.sample(sample_id))
     request = api_request(config, variant, sample, number)
-    most = budget.price.of(*most_tokens(request))
 
     async def send(worker: Worker) -> dict[str, Any]:
         about = {"variant": variant, "sample": name, "worker": worker.name, "started": datetime.now(UTC).isoformat()}
-        async with budget.call(most, **about) as call:
+        async with budget.call(request, **about) as call:
             response = await worker.post(PATH, request, config.workers.timeout)
             budget.settle(call, response)
         return response

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from emoprobe.config.execution.workers import Price
-from emoprobe.conversations.api import cost_of, usage_of
+from emoprobe.conversations.api import cost_of, most_tokens, usage_of
 from emoprobe.results.api_calls import ApiCalls
 from server.pool.connections import RequestError
 
@@ -25,25 +25,31 @@ class ApiBudget:
 
     Args:
         calls: those that are recorded.
-        price: of the model; None: it is not known, and calls count nothing.
+        prices: `workers.prices`; calls of a model that has none count nothing.
         limit: `workers.max_cost`.
     """
 
-    def __init__(self, calls: ApiCalls, price: Price | None, limit: float | None) -> None:
-        self.price, self._calls, self._limit = price or FREE, calls, limit
+    def __init__(self, calls: ApiCalls, prices: Mapping[str, Price], limit: float | None) -> None:
+        self._prices, self._calls, self._limit = prices, calls, limit
         self._in_flight = 0
         self._settled = asyncio.Event()
 
     @asynccontextmanager
-    async def call(self, most: float, **about: Any) -> AsyncIterator[Call]:
+    async def call(self, request: Mapping[str, Any], **about: Any) -> AsyncIterator[Call]:
         """Record the call that the block makes: its most before it, its cost afterwards.
 
         Where the most of all calls in flight leave no room, wait until one has come to less.
+
+        Args:
+            request: what is sent; its model has the price.
+            about: what is recorded with it.
 
         Raises:
             OverBudgetError: it may exceed the limit, and no call in flight can leave more room.
             OSError: it cannot be recorded.
         """
+        price = self._prices.get(request["model"], FREE)
+        most = price.of(*most_tokens(request))
         while self._limit is not None and self._calls.spent + most > self._limit:
             if not self._in_flight:
                 raise OverBudgetError(
@@ -53,7 +59,7 @@ class ApiBudget:
                 )
             self._settled.clear()
             await self._settled.wait()
-        call = Call(cost=most)
+        call = Call(most, price)
         number = self._calls.begin(most, **about)
         self._in_flight += 1
         try:
@@ -71,7 +77,7 @@ class ApiBudget:
     def settle(self, call: Call, response: dict[str, Any]) -> None:
         """Take the cost and the model of a call from its response."""
         usage = usage_of(response)
-        call.cost = cost_of(usage, self.price, call.cost)
+        call.cost = cost_of(usage, call.price, call.cost)
         call.about |= {
             "prompt_tokens": usage.prompt_tokens,
             "completion_tokens": usage.completion_tokens,
@@ -82,7 +88,8 @@ class ApiBudget:
 
 @dataclass
 class Call:
-    """A call in flight: its cost, the most until that is known, and what is recorded with it."""
+    """A call in flight: its cost, the most until that is known, the price, and what is recorded with it."""
 
     cost: float
+    price: Price
     about: dict[str, Any] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from typing import Literal
 
 from emoprobe.config.execution.slurm import SlurmShape
 from emoprobe.config.execution.workers import Workers
+from emoprobe.config.science.graders import JudgeGrader
 from emoprobe.models.hardware import described, models_without_batch_invariance, why_without_gpu
 from server.pool.api_endpoint import ApiConnections, ApiEndpoint
 from server.pool.connections import Connections
@@ -152,6 +153,25 @@ class Fleets:
         fleet = self._fleets[key]
         fleet.experiments.add(experiment.config.experiment.name)
         return fleet
+
+    def of_judge(self, experiment: ExperimentJobs, settings: JudgeGrader) -> Fleet:
+        """Return the endpoints of a judge; judges with one model at one API share them."""
+        key = ("judge", tuple(settings.endpoints), settings.api_key_env, settings.model)
+        if key not in self._fleets:
+            workers = experiment.config.workers
+            limits = WorkerLimits(workers.requests, workers.restarts, workers.start_timeout, workers.hang_timeout)
+            api_key = os.environ.get(settings.api_key_env) if settings.api_key_env else None
+            fleet = Fleet("api", settings.model, workers.attempts, None)
+            fleet.workers += [
+                Worker(
+                    f"judge-{number}", fleet.model, api_key, limits, ApiEndpoint(url), fleet.changed, None, None,
+                    ApiConnections,
+                )
+                for number, url in enumerate(settings.endpoints)
+            ]  # fmt: skip
+            self._fleets[key] = fleet
+        self._fleets[key].experiments.add(experiment.config.experiment.name)
+        return self._fleets[key]
 
     def forget_failed(self) -> None:
         """Let the next workflow try again what could not be started."""

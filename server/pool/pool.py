@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
+from emoprobe.conversations.judging import BlindError
 from emoprobe.conversations.rendering import PromptError
 from emoprobe.conversations.samples import DataError
 from emoprobe.conversations.variants import VariantError
@@ -21,7 +22,7 @@ from emoprobe.models.placement import PlacementError
 from emoprobe.models.resolved import ResolveError
 from emoprobe.models.source import ModelError
 from emoprobe.results.record import DamagedError, what_to_do
-from server.pool import api, jobs, outcomes, steering
+from server.pool import api, jobs, judge, outcomes, steering
 from server.pool.address import PoolAddress, PoolStatus
 from server.pool.api_budget import OverBudgetError
 from server.pool.fleet import FleetDownError, GaveUpError, RefusedError
@@ -36,6 +37,7 @@ from server.pool.protocol import (
     CaptureJob,
     GenerateJob,
     Job,
+    JudgeJob,
     OutcomesJob,
     ProtocolError,
     ScoreJob,
@@ -252,11 +254,11 @@ class Pool:
             return f"{job.label}: {reason}\nWhat to do: {what_to_do(error)}\n"
         told = (
             GaveUpError, RefusedError, VariantError, DataError, DamagedError, SteeringJobError, PromptError,
-            ModelError, OutcomesError,
+            ModelError, OutcomesError, BlindError,
         )  # fmt: skip
         if isinstance(error, told):
             message = f"{job.label}: {error}\n"
-            if isinstance(error, RefusedError | VariantError | PromptError):
+            if isinstance(error, RefusedError | VariantError | PromptError | BlindError):
                 run.refused[job] = message
             log.error("%s/%s", job.experiment, message.rstrip())
             return message
@@ -265,6 +267,12 @@ class Pool:
 
     async def _do(self, run: Run, job: Job) -> None:
         experiment = run.experiment(job.experiment)
+        if isinstance(job, JudgeJob):
+            settings = experiment.judge(job.judge)
+            await judge.judge(
+                experiment, self._fleets.of_judge(experiment, settings), settings, job.variant, job.sample
+            )
+            return
         await experiment.decide()
         if isinstance(job, GenerateJob | OutcomesJob):
             fleet = self._fleets.of(experiment.config.generation.backend, experiment, run.logs)

@@ -68,6 +68,21 @@ class OutcomesJob(PairJob):
 
 
 @dataclass(frozen=True)
+class JudgeJob(Job):
+    """Have a trajectory judged; `judge` is the label of the grader."""
+
+    kind: ClassVar[str] = "judge"
+    judge: str
+    variant: str
+    sample: str
+
+    @property
+    def label(self) -> str:
+        """`{judge}/{variant}/{sample}`."""
+        return f"{self.judge}/{self.variant}/{self.sample}"
+
+
+@dataclass(frozen=True)
 class CaptureJob(PairJob):
     """Capture the activations of a trajectory."""
 
@@ -110,7 +125,7 @@ class ScoreJob(ConditionJob):
 
 
 KINDS: dict[str, type[Job]] = {
-    each.kind: each for each in (GenerateJob, OutcomesJob, CaptureJob, TokensJob, SteerJob, ScoreJob)
+    each.kind: each for each in (GenerateJob, OutcomesJob, JudgeJob, CaptureJob, TokensJob, SteerJob, ScoreJob)
 }
 
 

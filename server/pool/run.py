@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.config.science.generation import Backend
+from emoprobe.config.science.graders import JudgeGrader
 from emoprobe.config.section import is_local
 from emoprobe.conversations import kinds, variants
 from emoprobe.conversations.lengths import needed_length
@@ -31,8 +32,8 @@ from emoprobe.results.api_calls import ApiCalls
 from emoprobe.results.layout import Layout
 from emoprobe.steering.drawn import drawn_grid
 from emoprobe.steering.grid import SteeringGrid
-from server.pool.allowance import Allowance, pair_allowance, steering_allowance
-from server.pool.protocol import Caller, GenerateJob, Job, OutcomesJob
+from server.pool.allowance import Allowance, judge_allowance, pair_allowance, steering_allowance
+from server.pool.protocol import Caller, GenerateJob, Job, JudgeJob, OutcomesJob
 
 if TYPE_CHECKING:
     from server.pool.api_budget import ApiBudget
@@ -51,6 +52,7 @@ class ExperimentJobs:
         self.config, self.results = config, results
         self.layout = Layout.of(config.experiment.name, results)
         self.allowance = pair_allowance(config, self.layout)
+        self.judge_allowance = judge_allowance(config, self.layout)
         self.directory = directory
         self._opening, self._loading, self._deciding = threading.Lock(), threading.Lock(), threading.Lock()
 
@@ -133,13 +135,12 @@ class ExperimentJobs:
 
     @cached_property
     def api_budget(self) -> ApiBudget:
-        """Calls of an API by this experiment, over all of its runs."""
+        """Calls of APIs by this experiment, for answers and judgements, over all of its runs."""
         # Here, as it brings httpx, which a plan does without.
         from server.pool.api_budget import ApiBudget
 
         workers = self.config.workers
-        price = workers.prices.get(self.config.model.source)
-        return ApiBudget(ApiCalls(self.layout.api_calls), price, workers.max_cost)
+        return ApiBudget(ApiCalls(self.layout.api_calls), workers.prices, workers.max_cost)
 
     @cached_property
     def _loaded_renderer(self) -> Renderer:
@@ -171,6 +172,17 @@ class ExperimentJobs:
     def model_name(self) -> str:
         """Name of the model at the servers."""
         return self.config.workers.model_name or self.config.model.source
+
+    def judge(self, label: str) -> JudgeGrader:
+        """Return the settings of a judge.
+
+        Raises:
+            PlanError: the config has none of that label.
+        """
+        for settings in self.config.judges:
+            if settings.outcome == label:
+                return settings
+        raise PlanError(f"graders has no judge {label!r}")
 
     def pair_index(self, variant: str, sample_index: int, draw: int) -> int:
         """The place of a pair among all pairs of the experiment, sample by sample: what round robin counts."""
@@ -230,7 +242,8 @@ class Run:
             return frozenset(get_args(Backend))
         generating = {each.config.generation.backend for each in self.experiments()}
         by_generator = {GenerateJob.kind, OutcomesJob.kind}
-        others: set[Backend] = {"nnsight"} if self.remaining - by_generator else set()
+        # A judge is an API, whose connections end with the pool.
+        others: set[Backend] = {"nnsight"} if self.remaining - by_generator - {JudgeJob.kind} else set()
         return frozenset(others | (generating if self.remaining & by_generator else set()))
 
     @property

@@ -15,12 +15,23 @@ from itertools import groupby
 
 import numpy as np
 
-from tests.calibration import behaviour, coverage, features, mixtures, outcomes, probes, steering, survival, types
+from tests.calibration import (
+    behaviour,
+    coverage,
+    features,
+    judges,
+    mixtures,
+    outcomes,
+    probes,
+    steering,
+    survival,
+    types,
+)
 from tests.calibration.rows import Row
 
 PARTS = (
     "accuracy", "texts", "asks", "formats", "dependent", "mixtures", "stopping", "planted", "default run", "power",
-    "noise", "probes", "outcomes", "types", "survival", "steering", "features", "coverage",
+    "noise", "probes", "outcomes", "types", "survival", "judges", "steering", "features", "coverage",
 )  # fmt: skip
 GRIDS = ("discordance_cells", "text_cells", "accuracy_cells")
 SEED = 7
@@ -65,6 +76,8 @@ def jobs(runs: int) -> dict[str, Callable[[], list[Row]]]:
         found[f"types: {name}"] = partial(_type_rows, name, runs)
     for name in (*survival.WORLDS, *survival.PLANTED):
         found[f"survival: {name}"] = partial(_survival_rows, name, runs)
+    for name in judges.WORLDS:
+        found[f"judges: {name}"] = partial(_judge_rows, name, runs)
     for place in steering.WORLDS:
         found[f"steering: {place.name}"] = partial(steering.rows, place, runs, SEED)
     for own in features.WORLDS:
@@ -84,6 +97,10 @@ def _type_rows(world: str, runs: int) -> list[Row]:
 
 def _survival_rows(world: str, runs: int) -> list[Row]:
     return list(survival.rows(world, runs, SEED))
+
+
+def _judge_rows(world: str, runs: int) -> list[Row]:
+    return list(judges.rows(world, runs, SEED))
 
 
 def _mixture_rows(mixture: str, runs: int) -> list[Row]:

@@ -44,14 +44,14 @@ class Workers(Section):
     )
     prices: dict[str, Price] = Field(
         default_factory=dict,
-        description="With `generation.backend: api`, the price of each model by its name, for a million tokens: "
+        description="With `backend: api` or judges, the price of each model by its name, for a million tokens: "
         "`{gpt-x: {input: 0.5, output: 2}}`.",
     )
     max_cost: float | None = Field(
         None,
         gt=0,
-        description="With `generation.backend: api`, most that one experiment may cost over all its runs, in the "
-        "currency of `prices`; a call that may exceed it is not made. null: no limit.",
+        description="With `generation.backend: api` or judges, most that one experiment may cost over all its runs, in "
+        "the currency of `prices`; a call that may exceed it is not made. null: no limit.",
     )
     model_name: str | None = Field(None, description="What `endpoints` call the model; null: its source.")
     requests: int = Field(64, ge=1, le=4096, description="Requests in flight at one server.")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from emoprobe.config.section import Extent, Section, Text
+from emoprobe.config.section import Extent, Hidden, Section, Text, check_url, check_variable
 
 Value = Literal["binary", "number", "category"]
 LexicalName = Literal["refusal", "apology", "hedging", "self_correction", "sentiment"]
@@ -275,6 +275,83 @@ class ScorerGrader(_TypedGrader):
         return self.scorer
 
 
+class JudgeGrader(_TypedGrader):
+    """The grader `judge`: a model behind an OpenAI-compatible API grades by a rubric, blind to the variant."""
+
+    name: Literal["judge"] = Field("judge", description="Name of the grader.")
+    rubric: Text = Field(
+        description="What the judge is to decide. It is the same for all answers, so it names no tone."
+    )
+    model: Text = Field(description="The API's name of the model that judges; its price is looked up in `workers`.")
+    endpoints: Annotated[list[str], Hidden, Extent] = Field(
+        default_factory=list,
+        description="Base URLs of the API (`https://host/v1`). A model whose server this workflow starts cannot judge.",
+    )
+    api_key_env: Annotated[str | None, Hidden, Extent] = Field(
+        None, description="Environment variable that holds the API's key; the key itself never goes here."
+    )
+    trait: Annotated[Text | None, Extent] = Field(
+        None,
+        description="Name of what is judged. Judges with the same one are compared with each other (Krippendorff's α); "
+        "null counts as a name.",
+    )
+    labels: Annotated[Text | None, Extent] = Field(
+        None,
+        description="CSV file with labels by people, which correct the judge: `id` (of `judgements/to_label.csv`) and "
+        "`value`, or `variant`, `sample` and `value`. Without it differences are described and not tested.",
+    )
+    max_tokens: int = Field(512, ge=16, description="Most tokens of a reply.")
+    temperature: float = Field(0.0, ge=0.0, description="Sampling temperature of the judge.")
+    api_request: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Fields to add to each request or to replace; null leaves one out.",
+    )
+
+    @field_validator("endpoints")
+    @classmethod
+    def _endpoints(cls, endpoints: list[str]) -> list[str]:
+        return [check_url(url) for url in endpoints]
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _api_key_env(cls, name: str | None) -> str | None:
+        return None if name is None else check_variable(name)
+
+    @field_validator("api_request")
+    @classmethod
+    def _api_request(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        if taken := sorted(fields.keys() & {"model", "messages", "n", "stream"}):
+            raise ValueError(f"may not hold {', '.join(taken)}: a judgement is one whole reply to the rubric")
+        return fields
+
+    @model_validator(mode="after")
+    def _complete(self) -> JudgeGrader:
+        if not self.endpoints:
+            raise ValueError(
+                "a judge needs endpoints, the base URLs of an OpenAI-compatible API; a model whose server this "
+                "workflow starts cannot judge"
+            )
+        if self.value == "number" and self.range is None:
+            raise ValueError("a judge that returns a number needs range, which its replies are checked against")
+        return self
+
+    @property
+    def outcome(self) -> str:
+        """Label of the outcome."""
+        return self.label or self.name
+
+    @property
+    def words(self) -> str:
+        """Name of the judge in sentences."""
+        return f"{self.model} ({self.outcome})"
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The keys that decide what the judge is asked and how its reply is read."""
+        kept = ("rubric", "model", "value", "categories", "range", "max_tokens", "temperature", "api_request")
+        return {key: value for key, value in self.content().items() if key in kept}
+
+
 SECTIONS: dict[str, type[Section]] = {
     "logprob": LogprobGrader,
     "choice": ChoiceGrader,
@@ -282,6 +359,7 @@ SECTIONS: dict[str, type[Section]] = {
     "lexical": LexicalGrader,
     "function": FunctionGrader,
     "scorer": ScorerGrader,
+    "judge": JudgeGrader,
 }
 
 
@@ -305,12 +383,13 @@ Entry = Annotated[
     | Annotated[TextGrader, Tag("text")]
     | Annotated[LexicalGrader, Tag("lexical")]
     | Annotated[FunctionGrader, Tag("function")]
-    | Annotated[ScorerGrader, Tag("scorer")],
+    | Annotated[ScorerGrader, Tag("scorer")]
+    | Annotated[JudgeGrader, Tag("judge")],
     Discriminator(
         _kind,
         custom_error_type="grader",
         custom_error_message="is no grader; name one of "
-        + ", ".join((*get_args(GraderName), "text", "function", "scorer")),
+        + ", ".join((*get_args(GraderName), "text", "function", "scorer", "judge")),
     ),
 ]
 Graders = list[Entry]
@@ -321,7 +400,7 @@ def complete(graders: Graders) -> Graders:
 
     Raises:
         ValueError: there is none, a label is no name or that of two, or two of the kind `choice` ask the model
-            differently.
+            differently, or two judges of one trait have values of different kinds.
     """
     found: Graders = [_settings(entry) if isinstance(entry, str) and entry != "number" else entry for entry in graders]
     labels = [label_of(entry) for entry in found]
@@ -334,6 +413,12 @@ def complete(graders: Graders) -> Graders:
         raise ValueError(f"names a grader twice ({', '.join(twice)}); give each of one kind a label of its own")
     if len({tuple(entry.asked.items()) for entry in found if isinstance(entry, ChoiceGrader)}) > 1:
         raise ValueError("all graders of the kind choice must have one lead and one option")
+    traits: dict[str | None, list[Any]] = {}
+    for entry in found:
+        if isinstance(entry, JudgeGrader):
+            scale = [entry.type, sorted(entry.names), entry.values_in]
+            if traits.setdefault(entry.trait, scale) != scale:
+                raise ValueError(f"judge {entry.outcome} has other values than another judge of the same trait")
     return found
 
 

@@ -94,7 +94,7 @@ def _means(view: ExperimentView) -> Figure:
     axis.set_yticks(rows, names)
     axis.set_ylim(-0.6, len(table) - 0.4)
     kind = "mean" if (table["value"] == "number").all() else "share"
-    axis.set_xlabel(f"{kind} of {view.config.grader_labels[0]} with 95 % interval")
+    axis.set_xlabel(f"{kind} of {view.config.grader_labels[0]}{_judged_by(view)} with 95 % interval")
     valence_legend(axis, table["valence"].tolist())
     return figure
 
@@ -151,11 +151,18 @@ def paired_differences(view: ExperimentView) -> Figure:
     axis.set_xlim(-reach, reach)
     axis.set_ylim(-0.6, len(tests) - 0.4)
     axis.set_yticks(rows, labels)
+    corrected = "corrected" in tests and bool(tests["corrected"].fillna(False).all())
     named = "strict accuracies" if graded else title_of(str(tests["measure"].iloc[0]), str(tests["value"].iloc[0]))
-    named = "shares" if any(categories) else named
+    named = ("shares" if any(categories) else named) + ("" if graded or corrected else _judged_by(view))
     axis.set_xlabel(f"difference of {named} with 95 % interval (band: equivalent; pale: secondary)")
     valence_legend(axis, list(valences.values()))
     return figure
+
+
+def _judged_by(view: ExperimentView) -> str:
+    """Name the judge of the first outcome; empty unless a model judged it."""
+    judge = outcomes_of(view.config)[0].judge
+    return f" as judged by {judge}" if judge else ""
 
 
 def _margin_text(axis: Any, row: float, text: str) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 from emoprobe.analysis.conclusion import Conclusion, plain_rows
 from emoprobe.analysis.outcomes import P_GOLD, PRIMARY_MEASURE, column_and_category, family_prefix, subject, title_of
 from emoprobe.analysis.paired_tests import ContrastReason, Scope, Wording, conclude_contrast
+from emoprobe.analysis.prediction_powered import LEAST_LABELS, LEAST_POSITIVES
 from emoprobe.config.section import CONTROL
 from emoprobe.graders.registry import OUTCOME
 from emoprobe.report.statements import amount, stated
@@ -42,6 +43,14 @@ def comparisons(
     ]
 
 
+def judge_of(row: dict[str, Any]) -> str | None:
+    """Return the judge whose values a row of `paired_tests` describes; None where people corrected them, or no model
+    judged.
+    """
+    judge: str | None = row.get("judge")
+    return None if row.get("corrected") else judge
+
+
 def unit_of(row: dict[str, Any]) -> str:
     """Return the unit of a row of `paired_tests`; empty for numbers that are in none."""
     if row.get("measure") == P_GOLD:
@@ -51,7 +60,7 @@ def unit_of(row: dict[str, Any]) -> str:
 
 def _comparison(row: dict[str, Any], margin: float) -> Statement:
     conclusion = conclude_contrast(row, margin)
-    outcome = title_of(row["measure"], row.get("value") or "binary")
+    outcome = title_of(row["measure"], row.get("value") or "binary", judge_of(row))
     variant, reference = _sides(row)
     basis = f"{_estimate(row, conclusion.p)}; {_units(row)}"
     match conclusion.reason:
@@ -99,6 +108,7 @@ def _distribution(rows: list[dict[str, Any]], margin: float) -> Statement:
     row, conclusion = rows[first], conclusions[first]
     variant, reference = _sides(row)
     outcome = column_and_category(row["measure"])[0].removeprefix(OUTCOME)
+    outcome += f" as judged by {judge_of(row)}" if judge_of(row) else ""
 
     def shares(places: list[int]) -> str:
         return ", ".join(
@@ -151,6 +161,14 @@ def _estimate(row: dict[str, Any], p: float | None) -> str:
 def _untested(row: dict[str, Any]) -> str:
     if row.get("weight") is None:
         return "this number of questions was not registered"
+    if judge_of(row) and not row["labels"]:
+        return "no human labels correct the judge, which may lean towards a tone"
+    if judge_of(row):
+        return (
+            f"labels of the first {row['labels']} questions do not suffice to correct the judge, which may lean "
+            f"towards a tone: {LEAST_LABELS} questions without a gap are needed, with {LEAST_POSITIVES} labels of the "
+            "rarer value"
+        )
     return f"{row['missing']} values are missing of a number without range"
 
 
@@ -209,6 +227,8 @@ def _units(row: dict[str, Any]) -> str:
     if row["groups"] is not None:
         questions += f" from {row['groups']} groups"
     texts = max(row["texts"], row["reference_texts"]) if row["scope"] == Scope.TONE else 1
+    if row.get("corrected"):
+        questions += f", judged by {row['judge']} and corrected by labels of {row['labels']} of them"
     whose = "" if row["texts"] > 1 or texts == 1 else f" of {row['reference']}"
     return f"{texts} texts{whose}, {questions}" if texts > 1 else questions
 

@@ -197,6 +197,33 @@ def _unpinned(model: str, urls: list[str], answered: dict[str, int]) -> str:
     )
 
 
+def _judges(rows: list[dict[str, Any]]) -> str:
+    first, several = rows[0], len(rows) > 1
+    parts = []
+    for row in rows:
+        lost = [f"{row[key]} {words}" for key, words in _WITHOUT_VALUE.items() if row[key]]
+        parts.append(
+            f"{row['model']} ({row['judge']}) gave {row['n']} of {row['judgements']} values"
+            + (f" ({', '.join(lost)})" if lost else "")
+        )
+    text = f"Judged blind: {'; '.join(parts)}."
+    if several and first["alpha"] is not None:
+        text += f" They agree by Krippendorff's α = {first['alpha']:.2f} on {first['units']} answers."
+    elif several:
+        text += " Their agreement is not known, as no value varies."
+    if quoting := max(row["quoting"] for row in rows):
+        text += f" {quoting} answers hold the text of their variant, so that a judge could know it."
+    if first["separability"] is not None:
+        text += (
+            f" Words alone tell the variant of an answer with an AUROC of {first['separability']:.2f} (0.5: not at "
+            "all); as far as they do, a judge can lean towards a tone without knowing its name."
+        )
+    return text
+
+
+_WITHOUT_VALUE = {"unusable": "without a usable reply or answer", "failed": "without a reply or trajectory"}
+
+
 def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} ({count} answer{'' if count == 1 else 's'})" for name, count in counts.items())
 
@@ -332,6 +359,12 @@ PHRASES: dict[LimitKind, tuple[str, str | Callable[..., str]]] = {
     LimitKind.FORMAT_NOISE: ("formats", _format_noise),
     LimitKind.MIXED_HARDWARE: ("hardware", _mixed),
     LimitKind.UNPINNED: ("weights", _unpinned),
+    LimitKind.ONE_JUDGE: (
+        "judges",
+        "One judge alone decides, {model} ({judge}): how far another one would agree is unknown. Add a second model or "
+        "rubric to graders.",
+    ),
+    LimitKind.JUDGES: ("judges", _judges),
     LimitKind.BATCH_DEPENDENT: ("batches", _batches),
     LimitKind.BATCH_INVARIANCE_OFF: ("batches", _batches_off),
     LimitKind.GENERATED_BY_CAPTURE_SERVER: ("capture_server", _by_capture_server),

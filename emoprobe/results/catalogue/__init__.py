@@ -19,6 +19,7 @@ TABLES: dict[str, Table] = {
         behaviour.PAIRED_TESTS,
         behaviour.CHARACTERISTICS,
         behaviour.CONSISTENCY,
+        behaviour.JUDGES,
         behaviour.FORMAT_NOISE,
         behaviour.WORKERS,
         probes.PROBES,

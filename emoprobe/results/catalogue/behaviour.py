@@ -190,10 +190,17 @@ PAIRED_TESTS = Table(
         ),
         "high": Column("float64", "Upper end of the same."),
         "no_interval": Column("string", "Why there is none; null where there is one."),
+        "judge": Column("string", "Model, and label of the grader, that judged the outcome; null: no model did."),
+        "labels": Column("Int64", "Questions with labels by people in all variants of the row; null without a judge."),
+        "corrected": Column(
+            "boolean",
+            "Whether these labels correct the judge, by prediction-powered inference: difference, interval and tests "
+            "are then those of what people say. null without a judge.",
+        ),
         "tested": Column(
             "boolean",
-            "False where the outcome selects the questions, their number was not registered, or values are missing of "
-            "a number without `range`.",
+            "False where the outcome selects the questions, their number was not registered, values are missing of "
+            "a number without `range`, or a judge gave the values that labels do not correct.",
         ),
         "weight": Column(
             "float64", "Share of the level that was registered for this number of questions; null: it was not."
@@ -287,6 +294,36 @@ CONSISTENCY = Table(
         ),
         "all_solve": Column("Int64", "Questions that every variant solves in the first draw (the same in each row)."),
         "none_solves": Column("Int64", "Questions that no variant solves in the first draw (the same in each row)."),
+    },
+)
+
+JUDGES = Table(
+    "judges",
+    "Each judge: how many values it gave, how far judges of one trait agree; empty without judges.",
+    "analyze_behaviour",
+    {
+        "judge": Column("string", "Label of the grader."),
+        "model": Column("string", "Model that judges."),
+        "trait": Column("string", "What is judged; null: the config gives no name."),
+        "value": Column("string", "Type of the values: binary, number or category."),
+        "judgements": Column("Int64", "Answers that were to be judged."),
+        "n": Column("Int64", "Those with a value."),
+        "unusable": Column("Int64", "Those whose reply, or answer, held none."),
+        "failed": Column("Int64", "Those without a reply, or of trajectories without an answer."),
+        "quoting": Column("Int64", "Answers that hold the text of their variant, so that the judge could know it."),
+        "judges": Column("Int64", "Judges of the same trait."),
+        "units": Column("Int64", "Answers with a value of at least two of them."),
+        "alpha": Column(
+            "float64",
+            "Krippendorff's α of all judges of the trait, nominal, and interval of numbers; null with one judge or "
+            "where no value varies.",
+        ),
+        "separability": Column(
+            "float64",
+            "AUROC of a bag-of-words classifier that reads the variant off the answers that were judged, on questions "
+            "that it was not trained on: mean over variants, each against the others. 0.5: it cannot; null with fewer "
+            "than 16 answers of a variant.",
+        ),
     },
 )
 

@@ -123,7 +123,7 @@ def test_every_column_is_in_the_table_and_its_value_of_its_type(text: str, log_p
 
 
 def test_every_grader_is_known_to_the_config() -> None:
-    assert set(GRADERS) == {*get_args(GraderName), "text", "function", "scorer"}
+    assert set(GRADERS) == {*get_args(GraderName), "text", "function", "scorer", "judge"}
 
 
 def test_a_new_grader_is_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +161,7 @@ def test_a_config_names_graders_with_or_without_settings() -> None:
         (["number", {"name": "logprob", "gold": ["12"]}], "must contain the placeholder {answer}"),
         (["number", {"name": "logprob", "gold": ["{answer}", "{answer}"]}], "names a form twice"),
         (["number", "judge"], r"graders\.1 = 'judge'"),
-        (["number", {"name": "judge"}], "graders.1: is no grader; name one of number"),
+        (["number", {"name": "jury"}], "graders.1: is no grader; name one of number"),
         (["number", {"name": "logprob", "golds": ["{answer}"]}], r"^graders\.1\.golds: .* did you mean 'gold'"),
         ([{"name": "text", "patern": "x"}], r"^graders\.0\.patern: .* did you mean 'pattern'"),
         ([{"name": "text", "match": "regex"}], "match regex needs pattern"),

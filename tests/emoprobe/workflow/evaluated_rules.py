@@ -26,6 +26,7 @@ WILDCARDS = {
     "direction": "joy",
     "autoencoder": "seed-1",
     "study": "rules",
+    "judge": "polite",
 }
 
 

@@ -22,6 +22,7 @@ from safetensors.numpy import load_file, save_file
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
+from emoprobe.conversations.judging import judge_request, read_reply
 from emoprobe.conversations.responses import Delivery
 from emoprobe.conversations.samples import draw
 from emoprobe.models.dequantise import dequantise
@@ -33,6 +34,7 @@ from server.pool import jobs, outcomes, steering
 from server.pool.fleet import Fleet, ServerDemand
 from server.pool.run import ExperimentJobs
 from tests.conftest import PATIENCE
+from tests.judges import judge
 from tests.workspace import ROOT
 
 STORED = ROOT / "tests/fixtures/stages.json"
@@ -236,11 +238,27 @@ def of_score(scene: Scene) -> Any:
     return found
 
 
+def of_judge(scene: Scene) -> Any:
+    """What judges of each type are asked about an answer, and what a reply is read as."""
+    typed: list[tuple[dict[str, Any], str]] = [
+        ({}, "true"),
+        ({"value": "number", "range": [0.0, 10.0]}, "7"),
+        ({"value": "category", "categories": ["warm", "cold"]}, '"cold"'),
+    ]
+    found = []
+    for keys, value in typed:
+        settings = parse_config({**CONFIG, "steering": {}, "graders": ["number", judge(**keys)]}).judges[0]
+        asked = judge_request(settings, 5, ROWS[0]["question"], ["Five.", "Still five."])
+        found.append([asked, read_reply(settings, f'{{"reason": "so it is", "value": {value}}}')])
+    return found
+
+
 OUTPUTS: dict[str, Callable[[Scene], Any]] = {
     "model": of_model,
     "sample": of_sample,
     "generate": of_generate,
     "outcomes": of_outcomes,
+    "judge": of_judge,
     "capture": of_capture,
     "tokens": of_tokens,
     "steer": of_steer,

@@ -19,6 +19,7 @@ from server.pool.protocol import (
     GenerateJob,
     Job,
     JobRequest,
+    JudgeJob,
     OutcomesJob,
     ProtocolError,
     ScoreJob,
@@ -34,6 +35,7 @@ CALLER = Caller("/plan", "/results", "/home", 7)
 EVERY: list[tuple[Job, str]] = [
     (GenerateJob("one", "calm", "sum_0001-d2"), "calm/sum_0001-d2"),
     (OutcomesJob("one", "calm", "sum_0001"), "calm/sum_0001"),
+    (JudgeJob("one", "polite", "calm", "sum_0001"), "polite/calm/sum_0001"),
     (CaptureJob("one", "calm", "sum_0001"), "calm/sum_0001"),
     (TokensJob("one", "calm", "sum_0001"), "calm/sum_0001"),
     (SteerJob("one", "joy/add-all/L14/d0.4", "calm", "sum_0001"), "joy/add-all/L14/d0.4/calm/sum_0001"),

@@ -1,0 +1,117 @@
+"""What is known of the judges themselves: values they gave, agreement, and how far answers give the variant away."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+import krippendorff
+import numpy as np
+import pandas as pd
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GroupKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+
+from emoprobe.config.experiment import Config
+from emoprobe.config.science.graders import Value
+from emoprobe.graders import grading
+from emoprobe.graders.registry import column_of
+from emoprobe.results.catalogue import TABLES
+from emoprobe.results.judgement import Judgement
+from emoprobe.results.layout import Layout, draw_id
+from emoprobe.results.tables import frame
+
+FOLDS = 5
+LEAST_ANSWERS = 16  # of each variant, to say whether words give it away
+MOST_WORDS = 2_000
+WORD = re.compile(r"\w+|[^\w\s]")
+
+
+def judges(config: Config, layout: Layout, table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table `judges` of the catalogue.
+
+    Args:
+        config: the experiment.
+        layout: its folder, with the judgements.
+        table: the trajectories.
+
+    Raises:
+        DamagedError: a judgement cannot be read.
+    """
+    if not config.judges:
+        return frame(TABLES["judges"], [])
+    apart = separability(table)
+    rows = []
+    for judge in config.judges:
+        alike = [one for one in config.judges if one.trait == judge.trait]
+        values = [table[column_of(one)] for one in alike]
+        given = list(_judgements(layout, judge.outcome, table))
+        rows.append(
+            {
+                "judge": judge.outcome,
+                "model": judge.model,
+                "trait": judge.trait,
+                "value": judge.type,
+                "judgements": len(table),
+                "n": int(table[column_of(judge)].notna().sum()),
+                "unusable": sum(one.unusable is not None for one in given),
+                "failed": sum(one.error is not None for one in given),
+                "quoting": sum(one.quotes for one in given),
+                "judges": len(alike),
+                "units": int((sum(column.notna().astype(int) for column in values) >= 2).sum()),
+                "alpha": agreement(values, judge.type),
+                "separability": apart,
+            }
+        )
+    return frame(TABLES["judges"], rows)
+
+
+def _judgements(layout: Layout, judge: str, table: pd.DataFrame) -> Iterable[Judgement]:
+    for variant, sample, draw in zip(table["variant"], table["sample_id"], table["draw"], strict=True):
+        path = layout.judgement(judge, str(variant), draw_id(str(sample), int(draw)))
+        if path.exists():
+            yield Judgement.read_file(path)
+
+
+def agreement(values: Sequence[pd.Series], kind: Value) -> float:
+    """Return Krippendorff's α of judges (Krippendorff 2004), NaN with one judge or where no value varies.
+
+    Args:
+        values: of each judge, one for each answer; missing ones are left out.
+        kind: numbers are compared by their squared difference, others by whether they are equal.
+    """
+    if kind == "category":
+        codes = {name: code for code, name in enumerate(pd.unique(pd.concat(list(values)).dropna()))}
+        values = [column.map(codes) for column in values]
+    data = np.array([column.to_numpy(dtype=float, na_value=np.nan) for column in values])
+    paired = data[:, (~np.isnan(data)).sum(axis=0) >= 2]
+    if len(np.unique(paired[~np.isnan(paired)])) < 2:
+        return float("nan")
+    level = "interval" if kind == "number" else "nominal"
+    return float(krippendorff.alpha(reliability_data=paired, level_of_measurement=level))
+
+
+def separability(table: pd.DataFrame) -> float:
+    """Return how well a bag-of-words classifier reads the variant off the visible answers, as an AUROC.
+
+    All answers to a question are in one fold, so that it cannot know the variant by what the others of it lack.
+
+    Args:
+        table: the trajectories.
+    """
+    known = table[table["completion"].notna()]
+    counts = known["variant"].value_counts()
+    questions = known["sample_id"].nunique()
+    if len(counts) < 2 or counts.min() < LEAST_ANSWERS or questions < FOLDS:
+        return float("nan")
+    words = CountVectorizer(binary=True, max_features=MOST_WORDS, tokenizer=WORD.findall, token_pattern=None)
+    model = make_pipeline(words, LogisticRegression(max_iter=200))
+    variants = known["variant"].astype(str).to_numpy()
+    texts = known["completion"].map(grading.visible).to_numpy()
+    scores = cross_val_predict(
+        model, texts, variants, groups=known["sample_id"].to_numpy(), cv=GroupKFold(FOLDS), method="predict_proba"
+    )
+    names = np.unique(variants)
+    return float(np.mean([roc_auc_score(variants == name, scores[:, place]) for place, name in enumerate(names)]))

@@ -1,0 +1,212 @@
+"""Judges: agreement, how far answers give variants away, labels by people, and what they correct."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from emoprobe.analysis.judges import agreement, separability
+from emoprobe.analysis.labels import LabelError, drawn_order, label_id, with_labels, write_answers_to_label
+from emoprobe.analysis.outcomes import outcomes_of
+from emoprobe.analysis.paired_tests import paired_tests
+from emoprobe.analysis.prediction_powered import LEAST_LABELS, UNSEEN_ERRORS, corrected_difference
+from emoprobe.config.experiment import Config
+from emoprobe.config.files import parse_config
+from emoprobe.report.statements.behaviour import comparisons
+from emoprobe.results.layout import Layout
+from tests.calibration import judges as simulated
+from tests.judges import judge
+
+NAN = float("nan")
+
+
+def test_agreement_is_krippendorffs_alpha() -> None:
+    # Binary data of two observers: Krippendorff, Computing Krippendorff's Alpha-Reliability (2011), part A.
+    first = pd.Series([0, 1, 0, 0, 0, 0, 0, 0, 1, 0], dtype="boolean")
+    second = pd.Series([1, 1, 1, 0, 0, 1, 0, 0, 0, 0], dtype="boolean")
+    assert agreement([first, second], "binary") == pytest.approx(0.095, abs=5e-4)
+    # Four observers, with missing values: the same, part C, interval part by hand of the library's page.
+    observers = [
+        [1, 2, 3, 3, 2, 1, 4, 1, 2, NAN, NAN, NAN],
+        [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, NAN, 3],
+        [NAN, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, NAN],
+        [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, NAN],
+    ]
+    names = [
+        pd.Series([None if value != value else f"c{value:.0f}" for value in row], dtype="string") for row in observers
+    ]
+    assert agreement(names, "category") == pytest.approx(0.743, abs=5e-4)
+    assert agreement([pd.Series(row, dtype="Float64") for row in observers], "number") == pytest.approx(0.849, abs=5e-4)
+    assert np.isnan(agreement([first], "binary"))
+    assert np.isnan(agreement([first & False, second & False], "binary"))
+
+
+def test_separability_is_that_of_words_on_other_questions() -> None:
+    samples = [f"s_{number:04d}" for number in range(24)]
+    rows = [(variant, sample) for variant in ("control", "joy") for sample in samples]
+    table = pd.DataFrame(rows, columns=["variant", "sample_id"])
+    alike = table.assign(completion=[f"It is {sample}." for _, sample in rows])
+    apart = table.assign(completion=[f"{'Hurray, ' * (variant == 'joy')}it is {sample}." for variant, sample in rows])
+    assert separability(apart) == pytest.approx(1.0)
+    assert 0.3 < separability(alike) < 0.7
+    assert np.isnan(separability(apart[apart["sample_id"] < "s_0010"]))
+
+
+def test_a_correction_by_hand() -> None:
+    human = np.array([1.0, 0.0, 1.0, 0.0, NAN, NAN, NAN, NAN])
+    guess = np.array([1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, NAN])
+    # λ = cov / var = 0.125 / 0.1875; errors 1/3, 0, 1, 0; the judge's mean 3/8.
+    found = corrected_difference(human, guess, 1.0)
+    assert float(found.value) == pytest.approx(2 / 3 * 3 / 8 + 1 / 3)
+    errors = np.array([1 / 3, 0, 1, 0])
+    influence = 2 / 3 * (np.nan_to_num(guess) - 3 / 8) / 8
+    influence[:4] += (errors - errors.mean()) / 4
+    error = np.sqrt((influence**2).sum() * 4 / 3 + UNSEEN_ERRORS / 16)
+    assert float(found.high - found.value) == pytest.approx(3.182446 * error, rel=1e-6)
+    # A judge that knows nothing takes no part; a constant one neither.
+    useless = corrected_difference(human, np.zeros(8), 1.0)
+    assert float(useless.value) == 0.5
+    units = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+    assert np.isnan(corrected_difference(human, guess, 1.0, groups=units).low)
+
+
+QUESTIONS = 120
+
+
+def experiment(tmp_path: Path, **keys: Any) -> tuple[Config, pd.DataFrame]:
+    """Answers to 120 questions, of which people find the same 40 polite in each variant and the judge more of joy's."""
+    config = parse_config(
+        {
+            "experiment": {"name": "one"},
+            "dataset": {"samples": QUESTIONS},
+            "variants": {"control": {}, "filler": {"text": "There are trees."}, "joy": {"text": "Hurray!"}},
+            "graders": [judge(label="polite", **keys)],
+        }
+    )
+    samples = [f"gsm8k_{number:04d}" for number in range(1, QUESTIONS + 1)]
+    rows = [
+        {
+            "variant": variant,
+            "sample_id": sample,
+            "draw": 1,
+            "valence": None,
+            "failure": None,
+            "paraphrase": 0,
+            "question": f"Question {sample}?",
+            "completion": f"<think>Hm.</think>Answer {sample}.",
+            "outcome_polite": number % 3 == 0 or (variant == "joy" and number % 3 == 1),
+        }
+        for variant in config.variants
+        for number, sample in enumerate(samples)
+    ]
+    return config, pd.DataFrame(rows).astype({"outcome_polite": "boolean"})
+
+
+def labelled(tmp_path: Path, questions: list[str], variants: tuple[str, ...] = ("control", "filler", "joy")) -> str:
+    path = tmp_path / "labels.csv"
+    lines = [
+        f"{variant},{sample},{str((int(sample[-4:]) - 1) % 3 == 0).lower()}"
+        for sample in questions
+        for variant in variants
+    ]
+    path.write_text("\n".join(["variant,sample,value", *lines]) + "\n")
+    return str(path)
+
+
+def said(config: Config, table: pd.DataFrame) -> dict[str, Any]:
+    (outcome,) = outcomes_of(config)
+    tests = paired_tests(with_labels(config, table), 0.1, ["filler"], outcomes=[outcome])
+    return {one.about: one for one in comparisons(tests, outcome.margin, outcome.column)}
+
+
+def test_a_judge_that_leans_is_described_without_labels_and_corrected_with_them(tmp_path: Path) -> None:
+    config, table = experiment(tmp_path)
+    about = "outcome_polite:joy-filler"
+    alone = said(config, table)[about]
+    assert alone.verdict == "note"
+    assert "the rate of polite as judged by judge-x (polite) is described and not tested" in alone.text
+    assert "no human labels correct the judge" in alone.text
+    order = drawn_order(config.experiment.seed, table["sample_id"])
+    assert order != sorted(order)
+    labels = labelled(tmp_path, order[:60])
+    config, _ = experiment(tmp_path, labels=labels)
+    found = said(config, table)[about]
+    assert found.verdict == "equivalent_here"
+    assert "as judged by" not in found.text
+    assert "judged by judge-x (polite) and corrected by labels of 60 of them" in found.text
+    few, _ = experiment(tmp_path, labels=labelled(tmp_path, order[: LEAST_LABELS - 1]))
+    assert said(few, table)[about].verdict == "note"
+    assert f"labels of the first {LEAST_LABELS - 1} questions do not suffice" in said(few, table)[about].text
+    # Labels of questions that were chosen, or of one variant, are none.
+    chosen, _ = experiment(tmp_path, labels=labelled(tmp_path, order[1:100]))
+    assert "no human labels correct" in said(chosen, table)[about].text
+    one_arm, _ = experiment(tmp_path, labels=labelled(tmp_path, order, ("joy",)))
+    assert said(one_arm, table)[about].verdict == "note"
+    # An answer that is missing could be anything.
+    whole, _ = experiment(tmp_path, labels=labelled(tmp_path, order))
+    gap = table.copy()
+    gap.loc[gap.index[-1], ["completion", "outcome_polite"]] = [None, None]
+    assert said(whole, gap)[about].verdict == "note"
+
+
+@pytest.mark.parametrize(
+    ("name", "verdicts"),
+    [
+        ("leans by 20 %, no labels", {"note"}),
+        ("leans by 20 %, 24 labels", {"note"}),
+        ("leans by 20 %, 96 labels of 128", {"undecided", "equivalent"}),
+    ],
+)
+def test_a_judge_that_leans_makes_no_difference(name: str, verdicts: set[str]) -> None:
+    generator = np.random.default_rng(3)
+    found = [simulated.said(simulated.WORLDS[name], generator) for _ in range(4)]
+    assert {verdict for one in found for verdict in one.values()} <= verdicts
+
+
+def test_a_planted_difference_is_told_with_labels() -> None:
+    world = simulated.WORLDS["planted: 1.5 logits, leans by 10 %, 96 labels"]
+    found = simulated.said(world, np.random.default_rng(3))
+    assert found["outcome_x:tone0-filler"] == "different"
+
+
+def test_answers_to_label_come_in_the_drawn_order_without_their_variant(tmp_path: Path) -> None:
+    config, table = experiment(tmp_path)
+    layout = Layout(tmp_path)
+    write_answers_to_label(config, layout, table)
+    listed = pd.read_csv(layout.to_label, dtype=str, keep_default_na=False)
+    assert list(listed.columns) == ["question_number", "id", "question", "answer", "value"]
+    assert len(listed) == 3 * QUESTIONS
+    first = drawn_order(config.experiment.seed, table["sample_id"])[0]
+    assert set(listed["question"][:3]) == {f"Question {first}?"}
+    assert set(listed["answer"][:3]) == {f"Answer {first}."}
+    assert set(listed["id"][:3]) == {label_id(config.experiment.seed, variant, first) for variant in config.variants}
+    assert not any(word in layout.to_label.read_text() for word in ("control", "joy", "Hm."))
+    # Filled in, it is a file of labels.
+    listed["value"] = "true"
+    listed.to_csv(tmp_path / "filled.csv", index=False)
+    filled, _ = experiment(tmp_path, labels=str(tmp_path / "filled.csv"))
+    assert with_labels(filled, table)["human_polite"].all()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("variant,sample\njoy,gsm8k_0001\n", "needs the columns"),
+        ("variant,sample,value\njoy,gsm8k_0001,perhaps\n", "line 2: 'perhaps' is no value"),
+        ("variant,sample,value\nrage,gsm8k_0001,true\n", "line 2: is of no answer"),
+        ("id,value\n0123,true\n", "line 2: is of no answer"),
+        ("variant,sample,value\njoy,gsm8k_0001,true\njoy,gsm8k_0001,false\n", "line 3: labels an answer twice"),
+        (None, "cannot be read"),
+    ],
+)
+def test_files_of_labels_that_are_refused(tmp_path: Path, content: str | None, words: str) -> None:
+    path = tmp_path / "labels.csv"
+    if content is not None:
+        path.write_text(content)
+    config, table = experiment(tmp_path, labels=str(path))
+    with pytest.raises(LabelError, match=words):
+        with_labels(config, table)

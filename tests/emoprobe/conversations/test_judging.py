@@ -1,0 +1,190 @@
+"""Requests to a judge, their blindness, and replies."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from emoprobe.config.errors import ConfigError
+from emoprobe.config.experiment import Config
+from emoprobe.config.files import parse_config
+from emoprobe.config.science.graders import JudgeGrader
+from emoprobe.conversations.judging import (
+    BlindError,
+    ReplyError,
+    answers_of,
+    check_blind,
+    judge_request,
+    quotes_variant,
+    read_reply,
+)
+from emoprobe.conversations.variants import opening_messages
+from emoprobe.results.trajectory import AgentState, Sample, Trajectory
+from tests.judges import judge
+
+TONE = "You have failed me again!"
+VARIANTS = {"control": {}, "anger": {"text": TONE}, "shout": {"transform": "shouting:shout"}}
+SAMPLE = Sample(sample_id="s_0001", index=0, question="How many legs\nhas a spider?", answer="8", source={})
+
+
+def shout(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A transform without texts."""
+    return [message | {"content": message["content"].upper()} for message in messages]
+
+
+@pytest.fixture(autouse=True)
+def _shouting(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+    import types
+
+    module = types.ModuleType("shouting")
+    vars(module)["shout"] = shout
+    monkeypatch.setitem(sys.modules, "shouting", module)
+
+
+def config(**keys: Any) -> Config:
+    return parse_config({"experiment": {"name": "one"}, "variants": VARIANTS, "graders": [judge(**keys)]})
+
+
+def checked(variant: str, answers: list[str], sample: Sample = SAMPLE, **keys: Any) -> dict[str, Any]:
+    """The request for some answers of a variant, if it is blind."""
+    made = config(**keys)
+    (settings,) = made.judges
+    request = judge_request(settings, made.experiment.seed, sample.question, answers)
+    opening = opening_messages(made, variant, sample.question, sample.index)
+    check_blind(made, settings, opening, sample, answers, request)
+    return request
+
+
+def test_a_request_holds_rubric_question_and_answers_and_no_variant() -> None:
+    requests = [checked(variant, ["Eight.", "Still eight."]) for variant in VARIANTS]
+    assert requests[0] == requests[1] == requests[2]
+    system, user = (message["content"] for message in requests[0]["messages"])
+    assert "Is the answer polite?" in system
+    assert user == (
+        "<question>\nHow many legs\nhas a spider?\n</question>\n\n<answer 1>\nEight.\n</answer>\n\n"
+        "<answer 2>\nStill eight.\n</answer>"
+    )
+    assert requests[0].keys() == {"model", "messages", "max_tokens", "temperature", "seed"}
+    extended = checked("anger", ["Eight."], api_request={"seed": None, "reasoning_effort": "low"})
+    assert extended.keys() == {"model", "messages", "max_tokens", "temperature", "reasoning_effort"}
+
+
+@pytest.mark.parametrize(
+    ("variant", "sample", "keys", "words"),
+    [
+        ("anger", SAMPLE, {"rubric": f"Is it calm after {TONE.lower()}"}, "variants.anger"),
+        ("control", SAMPLE, {"rubric": f"Is it calm after {TONE}"}, "variants.anger"),
+        ("anger", SAMPLE.model_copy(update={"question": f"Who said “{TONE}”?"}), {}, "variants.anger"),
+        ("shout", SAMPLE, {"rubric": "As in HOW MANY LEGS HAS A SPIDER? and so on"}, None),
+        ("anger", SAMPLE, {"api_request": {"metadata": {"arm": "anger"}}}, "variants.anger"),
+    ],
+)
+def test_a_request_that_shows_a_variant_is_refused(
+    variant: str, sample: Sample, keys: dict[str, Any], words: str | None
+) -> None:
+    if words is None:  # the prompt in capitals is the question in capitals, with what the template adds
+        checked(variant, ["Eight."], sample, **keys)
+        return
+    with pytest.raises(BlindError, match=words):
+        checked(variant, ["Eight."], sample, **keys)
+
+
+def test_a_prompt_that_a_variant_changed_is_refused() -> None:
+    opening = shout(opening_messages(config(), "control", SAMPLE.question, 0))
+    with pytest.raises(BlindError, match="a message of the prompt"):
+        checked("shout", ["Eight."], rubric=f"As in {opening[-1]['content']}")
+
+
+def test_an_answer_may_quote_its_tone_and_is_counted() -> None:
+    answer = "You said: you have  failed me\nagain! Eight."
+    checked("anger", [answer])
+    assert quotes_variant(config(), "anger", [answer])
+    assert not quotes_variant(config(), "anger", ["Eight."])
+    assert not quotes_variant(config(), "control", [answer])
+
+
+def test_what_the_assistant_says_after_the_opening_is_judged_without_thoughts_and_given_beginnings() -> None:
+    opening = [
+        {"role": "user", "content": "1 + 1?"},
+        {"role": "assistant", "content": "2"},
+        {"role": "user", "content": "Legs?"},
+    ]
+    said = [{"role": "assistant", "content": "<think>Insects.</think>Six."}, {"role": "user", "content": "Again!"}]
+    last = {"role": "assistant", "content": "Eight."}
+    assert answers_of(Trajectory([*opening, *said, last]), opening) == ["Six.", "Eight."]
+    begun = [*opening, {"role": "assistant", "content": "I am so sorry. "}]
+    given = Trajectory([*opening, {"role": "assistant", "content": "I am so sorry. Eight."}], AgentState(prefill=15))
+    assert answers_of(given, begun) == ["Eight."]
+
+
+BINARY = config().judges[0]
+NUMBER = config(value="number", range=[0.0, 10.0]).judges[0]
+CATEGORY = config(value="category", categories=["warm", "cold"]).judges[0]
+READ: list[tuple[JudgeGrader, str, Any]] = [
+    (BINARY, '{"reason": "kind", "value": true}', True),
+    (BINARY, ' {"value": false}\n', False),
+    (BINARY, '```json\n{"value": true}\n```', True),
+    (BINARY, '<think>{"value": false}</think>{"value": true}', True),
+    (BINARY, "", None),
+    (BINARY, "true", None),
+    (BINARY, "The answer is polite.", None),
+    (BINARY, '{"value": "true"}', None),
+    (BINARY, '{"value": 1}', None),
+    (BINARY, '{"value": null}', None),
+    (BINARY, '{"reason": "kind"}', None),
+    (BINARY, '{"value": true, "value": false}', None),
+    (BINARY, '{"value": true} {"value": false}', None),
+    (BINARY, 'Here it is: {"value": true}', None),
+    (BINARY, '{"value": true', None),
+    (BINARY, "[" * 100_000, None),
+    (NUMBER, '{"value": 7}', 7.0),
+    (NUMBER, '{"value": 0.5}', 0.5),
+    (NUMBER, '{"value": 11}', None),
+    (NUMBER, '{"value": -0.1}', None),
+    (NUMBER, '{"value": true}', None),
+    (NUMBER, '{"value": "7"}', None),
+    (NUMBER, '{"value": NaN}', None),
+    (CATEGORY, '{"value": "warm"}', "warm"),
+    (CATEGORY, '{"value": "Warm"}', None),
+    (CATEGORY, '{"value": ["warm"]}', None),
+]
+
+
+@pytest.mark.parametrize(("settings", "text", "value"), READ)
+def test_replies(settings: JudgeGrader, text: str, value: Any) -> None:
+    if value is None:
+        with pytest.raises(ReplyError):
+            read_reply(settings, text)
+        return
+    found, reason = read_reply(settings, text)
+    assert (found, type(found)) == (value, type(value))
+    assert reason == ("kind" if "kind" in text else None)
+
+
+@pytest.mark.parametrize(
+    ("graders", "words"),
+    [
+        ([judge(endpoints=[])], "a judge needs endpoints"),
+        ([judge(value="number")], "needs range"),
+        ([judge(label="a"), judge(label="b", value="number", range=[0.0, 1.0])], "judge b has other values"),
+        ([judge(), judge(model="n")], "names a grader twice"),
+        ([judge(api_request={"messages": []})], "may not hold messages"),
+        ([judge(endpoints=["http://user:secret@host"])], "must be an http"),
+    ],
+)
+def test_judges_that_are_refused(graders: list[Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as error:
+        parse_config({"experiment": {"name": "one"}, "graders": graders})
+    assert "secret" not in str(error.value)
+
+
+def test_a_budget_needs_the_price_of_each_judge() -> None:
+    values = {"experiment": {"name": "one"}, "graders": [judge()], "workers": {"max_cost": 1.0}}
+    with pytest.raises(ConfigError, match=r"price of the judge judge-x in workers\.prices"):
+        parse_config(values)
+    values["workers"] = {"max_cost": 1.0, "prices": {"judge-x": {"input": 1.0, "output": 1.0}}}
+    assert parse_config(values).judges
+    assert json.dumps(parse_config(values).resolved())

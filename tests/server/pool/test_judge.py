@@ -1,0 +1,151 @@
+"""Judgements by an API: what is asked, recorded, lost, refused, and paid."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from emoprobe.results.api_calls import ApiCalls
+from emoprobe.results.judgement import Judgement
+from emoprobe.results.layout import Layout
+from emoprobe.results.verification import check_judgement
+from server.pool import fleet as fleets
+from tests.judges import judge
+from tests.server.pool.house import VARIANTS, House, trajectory
+from tests.server.pool.test_api import Api, serving
+
+SAMPLES = [f"gsm8k_{number:04d}" for number in range(1, 5)]
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleets, "BACKOFF_SECONDS", 0.01)
+
+
+def judged(
+    house: House, api: Api, *pairs: tuple[str, str], keys: dict[str, Any] | None = None, **sections: Any
+) -> tuple[Layout, list[str]]:
+    """One run that generates trajectories and has them judged."""
+
+    async def scenario() -> tuple[Layout, list[str]]:
+        async with serving(api) as urls, house.pool():
+            graders = ["number", judge(label="polite", endpoints=urls, **(keys or {}))]
+            house.add("two")
+            layout = house.add("one", graders=graders, **sections)
+            for pair in pairs:
+                assert await house.ask("generate", "one", *pair) == "ok\n"
+            return layout, [await house.send(["judge", "one", "polite", *pair]) for pair in pairs]
+
+    return asyncio.run(scenario())
+
+
+def read(layout: Layout, variant: str = "calm", sample: str = SAMPLES[0]) -> Judgement:
+    return Judgement.read_file(layout.judgement("polite", variant, sample))
+
+
+def test_a_judgement_has_request_response_value_and_reason(house: House) -> None:
+    api = Api()
+    pairs = [(variant, sample) for sample in SAMPLES for variant in VARIANTS]
+    layout, answers = judged(house, api, *pairs)
+    assert answers == ["ok\n"] * len(pairs)
+    assert len(api.requests) == len(pairs)
+    for variant, sample in pairs:
+        made, conversation = read(layout, variant, sample), trajectory(layout, variant, sample)
+        assert made.request in api.requests
+        assert made.request["messages"][-1]["content"].endswith(f"<answer>\n{conversation.completion}\n</answer>")
+        assert made.value is (conversation.completion[-1] in "02468")
+        assert made.reason == f"it ends with {conversation.completion[-1]}"
+        assert made.response["choices"][0]["message"]["content"] == made.reply
+        assert (made.usage.completion_tokens, made.cost, made.unusable, made.error) == (32, None, None, None)
+        assert conversation.state is not None
+        path = layout.judgement("polite", variant, sample)
+        assert check_judgement(path, "polite", variant, sample, conversation.state.hashes) == []
+        assert check_judgement(path, "polite", variant, "gsm8k_0009", conversation.state.hashes)
+    # Nothing of a request tells one variant from another but the answer.
+    assert VARIANTS["calm"]["text"] not in json.dumps(api.requests)
+    path = layout.judgement("polite", "calm", SAMPLES[0])
+    path.write_text(path.read_text().replace('"value": true', '"value": false').replace("ends", "begins"))
+    assert "was changed after it was written" in check_judgement(path, "polite", "calm", SAMPLES[0], None)[0]
+
+
+def test_nonsense_is_one_call_and_is_recorded(house: House) -> None:
+    reply = {"message": {"role": "assistant", "content": "I would rather not say."}, "finish_reason": "stop"}
+    api = Api()
+    api.faults = [{"kind": "raw", "body": json.dumps({"choices": [reply]})}]
+    layout, answers = judged(house, api, ("calm", SAMPLES[0]))
+    assert answers == ["ok\n"]
+    assert len(api.requests) == 1
+    made = read(layout)
+    assert (made.value, made.reply, made.error) == (None, "I would rather not say.", None)
+    assert "no JSON object" in (made.unusable or "")
+
+
+@pytest.mark.parametrize("fault", [{"kind": "status", "status": 500}, {"kind": "raw", "body": '{"choices": []}'}])
+def test_lost_calls_are_made_again_and_then_within_the_allowed_failures_a_record(
+    house: House, fault: dict[str, Any]
+) -> None:
+    api = Api()
+    api.faults = [{**fault, "times": 2}]
+    layout, answers = judged(house, api, ("calm", SAMPLES[0]))
+    assert answers == ["ok\n"]
+    assert [attempt.error is None for attempt in read(layout).attempts] == [False, False, True]
+    api.faults = [{**fault, "times": 3}]
+    _, (answer,) = judged(house, api, ("calm", SAMPLES[1]))
+    assert "all 3 attempts failed" in answer
+    assert "generation.allowed_failures is 0" in answer
+    assert not layout.judgement("polite", "calm", SAMPLES[1]).exists()
+    api.faults = [{**fault, "times": 3}]
+    _, (answer,) = judged(house, api, ("calm", SAMPLES[1]), generation={"allowed_failures": 0.25})
+    assert answer == "ok\n"
+    made = read(layout, sample=SAMPLES[1])
+    assert "all 3 attempts failed" in (made.error or "")
+    assert (made.value, made.reply, len(made.attempts)) == (None, None, 3)
+
+
+def test_a_request_that_shows_the_variant_is_not_sent(house: House) -> None:
+    api = Api()
+    layout, (answer,) = judged(house, api, ("control", SAMPLES[0]), keys={"rubric": "Polite? It is a quiet day."})
+    assert "variants.calm" in answer
+    assert api.requests == []
+    assert not layout.judgement("polite", "control", SAMPLES[0]).exists()
+
+
+def test_judgements_count_in_the_budget_of_the_experiment(house: House) -> None:
+    api = Api()
+    prices = {"judge-x": {"input": 0.0, "output": 1e6}}  # a token costs 1, a call at most 64 and then 32
+    pairs = [("calm", sample) for sample in SAMPLES]
+    layout, answers = judged(house, api, *pairs, keys={"max_tokens": 64}, workers={"prices": prices, "max_cost": 100.0})
+    assert [answer == "ok\n" for answer in answers] == [True, True, False, False]
+    assert "workers.max_cost = 100 leaves no room for another call: 64 are spent" in answers[2]
+    calls = ApiCalls(layout.api_calls)
+    assert (calls.spent, len(calls), calls.models) == (64.0, 2, {})  # the answers are not this API's
+    assert read(layout).cost == 32.0
+
+
+def test_a_trajectory_without_an_answer_costs_no_call(house: House) -> None:
+    api = Api()
+    layout, _ = judged(house, api, ("calm", SAMPLES[0]))
+    state = layout.pair("calm", SAMPLES[0]) / "agent_state.json"
+    values = json.loads(state.read_text())
+    state.write_text(json.dumps({**values, "error": "no server answered", "response": {}}))
+    api.requests.clear()
+
+    async def again() -> str:
+        async with house.pool():
+            return await house.send(["judge", "one", "polite", "calm", SAMPLES[0]])
+
+    assert asyncio.run(again()) == "ok\n"
+    assert api.requests == []
+    assert read(layout).error == "no server answered"
+
+
+def test_an_unknown_judge_is_named(house: House) -> None:
+    async def scenario() -> str:
+        async with house.pool():
+            house.add("one")
+            return await house.send(["judge", "one", "polite", "calm", SAMPLES[0]])
+
+    assert "graders has no judge 'polite'" in asyncio.run(scenario())

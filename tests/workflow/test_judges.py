@@ -1,0 +1,102 @@
+"""An experiment with two judges, from the dry run to the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from emoprobe.results.judgement import Judgement
+from emoprobe.results.tables import read_table
+from tests.conftest import VARIANTS, StubServer
+from tests.judges import judge
+from tests.workspace import Workspace, jobs_in
+
+PRICES = {name: {"input": 1.0, "output": 10.0} for name in ("stub", "judge-x", "judge-low")}
+REMADE = {
+    "tabulate_trajectories", "analyze_behaviour", "list_answers_to_label", "draw_figures", "report_experiment",
+    "build_explorer", "verify",
+}  # fmt: skip
+
+
+def test_two_judges_from_dry_run_to_report(stub: Callable[..., StubServer], tmp_path: Path) -> None:
+    server = stub()
+    judges = [judge(label=label, model=model, endpoints=[server.url]) for label, model in
+              (("polite", "judge-x"), ("polite_low", "judge-low"))]  # fmt: skip
+    config = {
+        "experiment": {"name": "tiny"},
+        "model": {"source": "stub"},
+        "dataset": {"samples": 8},
+        "variants": VARIANTS,
+        "graders": [*judges, "number"],
+        "generation": {"backend": "api", "max_tokens": 40},
+        "capture": {"enabled": False},
+        "workers": {"endpoints": [server.url], "prices": PRICES, "max_cost": 10.0},
+    }
+    run = Workspace(tmp_path, config)
+    planned = run.run("-n")
+    assert "48 judgements" in planned
+    assert "cost of judgements: about" in planned
+    assert "one judge alone" not in planned
+    run.run()
+    layout = run.layout
+    asked = [request for request in server.requests() if request["model"].startswith("judge")]
+    assert len(asked) == 48
+    texts = [text for variant in VARIANTS.values() for text in (variant.get("text"),) if text]
+    assert texts
+    assert not any(text in json.dumps(asked) for text in texts)
+    # The variants come in no order of their own: not one after the other, nor in turns.
+    names = list(VARIANTS)
+    found = {
+        (made.judge, made.timing.started): made.variant
+        for path in layout.root.glob("judgements/*/*/*.json")
+        for made in [Judgement.read_file(path)]
+    }
+    order = [variant for (label, _), variant in sorted(found.items()) if label == "polite"]
+    assert order not in ([name for name in names for _ in range(8)], names * 8)
+
+    table = read_table(layout.root, "trajectories")
+    digits = table["completion"].str[-1]
+    assert (table["outcome_polite"] == digits.isin(list("02468"))).all()
+    assert (table["outcome_polite_low"] == digits.isin(list("0123"))).all()
+    known = read_table(layout.root, "judges").set_index("judge")
+    assert known["n"].tolist() == known["units"].tolist() == [24, 24]
+    first, second = (table[f"outcome_{label}"].astype(float) for label in known.index)
+    # Two judges, nominal, nothing missing: 1 − (n − 1) disagreements / pairs of unlike values (Krippendorff 2004).
+    ones = float(first.sum() + second.sum())
+    expected = 1 - (2 * 24 - 1) * float((first != second).sum()) / (ones * (48 - ones))
+    assert known["alpha"].tolist() == pytest.approx([expected] * 2)
+
+    report = run.json("report.json")
+    said = [one for one in report["statements"] if one["about"].startswith("outcome_polite")]
+    assert len(said) == 4
+    assert {one["verdict"] for one in said} == {"note"}
+    assert all(
+        "as judged by judge-" in one["text"] and "no human labels correct the judge" in one["text"] for one in said
+    )
+    note = next(one["text"] for one in report["statements"] if one["about"] == "data:judges")
+    assert f"Krippendorff's α = {expected:.2f} on 24 answers" in note
+    weights = next(one["text"] for one in report["statements"] if one["about"] == "data:weights")
+    assert "judge-x" not in weights
+    assert "as judged by judge-x (polite)" in (layout.root / "report.html").read_text()
+    assert run.json("verified.json")["problems"] == []
+    assert run.planned() == {}
+
+    # Names of what is judged, endpoints and prices ask nothing; a lost judgement comes back alone.
+    path = layout.judgement("polite", "calm", "gsm8k_0003")
+    path.unlink()
+    assert run.planned() == {"judge": 1, **dict.fromkeys(REMADE, 1)}
+    count = len(server.requests())
+    run.run("results/tiny/judgements/polite/calm/gsm8k_0003.json")
+    assert len(server.requests()) == count + 1
+    config["graders"] = [*({**one, "trait": "manners", "endpoints": [server.url, "http://127.0.0.1:9"]} for one in judges), "number"]  # fmt: skip
+    assert not run.planned().keys() & {"judge", "generate"}
+    config["graders"] = [{**judges[0], "rubric": "Is the answer kind?"}, "number"]
+    alone = run.run("-n")
+    assert "graders.polite: one judge alone" in alone
+    assert jobs_in(alone)["judge"] == 24
+    assert "generate" not in jobs_in(alone)
+    missing = run.run("-n", "results/tiny/judgements/rude/calm/gsm8k_0003.json", ok=False)
+    assert "has no judgement rude/calm/gsm8k_0003" in missing
