@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import krippendorff
 import numpy as np
@@ -60,7 +61,7 @@ def judges(config: Config, layout: Layout, table: pd.DataFrame) -> pd.DataFrame:
                 "failed": sum(one.error is not None for one in given),
                 "quoting": sum(one.quotes for one in given),
                 "judges": len(alike),
-                "units": int((sum(column.notna().astype(int) for column in values) >= 2).sum()),
+                "units": int((pd.concat(values, axis=1).notna().sum(axis=1) >= 2).sum()),
                 "alpha": agreement(values, judge.type),
                 "separability": apart,
             }
@@ -89,7 +90,7 @@ def agreement(values: Sequence[pd.Series], kind: Value) -> float:
     paired = data[:, (~np.isnan(data)).sum(axis=0) >= 2]
     if len(np.unique(paired[~np.isnan(paired)])) < 2:
         return float("nan")
-    level = "interval" if kind == "number" else "nominal"
+    level: Literal["interval", "nominal"] = "interval" if kind == "number" else "nominal"
     return float(krippendorff.alpha(reliability_data=paired, level_of_measurement=level))
 
 

@@ -248,7 +248,7 @@ def of_judge(scene: Scene) -> Any:
     found = []
     for keys, value in typed:
         settings = parse_config({**CONFIG, "steering": {}, "graders": ["number", judge(**keys)]}).judges[0]
-        asked = judge_request(settings, 5, ROWS[0]["question"], ["Five.", "Still five."])
+        asked = judge_request(settings, 5, str(ROWS[0]["question"]), ["Five.", "Still five."])
         found.append([asked, read_reply(settings, f'{{"reason": "so it is", "value": {value}}}')])
     return found
 
