@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.graders import JudgeGrader, LogprobGrader, OutcomeGrader, Value, label_of
 from emoprobe.config.section import is_format
 from emoprobe.conversations.variants import turns_of
 from emoprobe.graders.registry import OUTCOME, column_of
+
+if TYPE_CHECKING:  # a plan asks what a sentence is about, and does without pandas
+    import pandas as pd
 
 # The grade of the planned and primary families; the other measures of accuracy are secondary.
 PRIMARY_MEASURE = "correct"
