@@ -1,4 +1,4 @@
 """The command `emoprobe`, for what is no target of the workflow.
 
-Imports `config`, `exchange`, `report`, `results`, `stages` and `workflow`.
+Imports `config`, `exchange`, `graders`, `report`, `results`, `stages` and `workflow`.
 """

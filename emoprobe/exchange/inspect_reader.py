@@ -9,6 +9,7 @@ from typing import Any
 
 from emoprobe.exchange.conversation import Conversation, ExchangeError
 from emoprobe.results.trajectory import Message
+from emoprobe.text import split_lines
 
 # Reasons to stop of Inspect → those of OpenAI's API.
 REASONS = {"max_tokens": "length", "model_length": "length"}
@@ -80,7 +81,7 @@ def _header(path: Path) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return split_lines(str(error))[0] or type(error).__name__
 
 
 def _conversation(
