@@ -62,6 +62,8 @@ def write_table(layout: Layout, name: str, table: pd.DataFrame) -> None:
 def read_table(experiment: str | Path, name: str) -> pd.DataFrame:
     """Read a table of a finished experiment, with nullable types.
 
+    Columns that the version which wrote it did not know are there without values, after the others.
+
     Args:
         experiment: folder of the experiment, or of a study.
         name: such as `trajectories` or `accuracy`.
@@ -75,6 +77,9 @@ def read_table(experiment: str | Path, name: str) -> pd.DataFrame:
         known = ", ".join(sorted(entry.stem for entry in path.parent.glob("*.parquet"))) or "none"
         raise FileNotFoundError(f"{path} does not exist (tables there: {known})")
     try:
-        return pd.read_parquet(path)
+        table = pd.read_parquet(path)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise unreadable(path, error) from None
+    columns = TABLES[name].columns if name in TABLES else {}
+    later = {column: entry for column, entry in columns.items() if column not in table}
+    return table.assign(**{column: pd.Series(index=table.index, dtype=entry.kind) for column, entry in later.items()})
