@@ -13,6 +13,7 @@ from emoprobe.conversations.thoughts import ThoughtMarkers
 from emoprobe.graders import grading
 from emoprobe.results.trajectory import (
     AgentState,
+    Answered,
     Attempt,
     EarlierTurn,
     Hashes,
@@ -282,7 +283,7 @@ def _turns(conversation: Trajectory) -> list[EarlierTurn]:
     assert state is not None
     assert state.turn is not None
     assert outcome is not None
-    values = {name: getattr(state, name) for name in EarlierTurn.model_fields.keys() & AgentState.model_fields.keys()}
+    values = {name: getattr(state, name) for name in Answered.model_fields}
     request = {key: value for key, value in state.request.items() if key != "messages"}
     correct, answer = outcome.metrics.correctness == 1.0, len(conversation.messages) - 1
     last = EarlierTurn(**values | {"number": state.turn, "answer": answer, "correct": correct, "request": request})

@@ -105,19 +105,16 @@ class Thought(Record):
         return self.tokens if self.tokens[0] < self.tokens[1] else None
 
 
-class EarlierTurn(OpenRecord):
-    """A turn of a conversation that goes on after its answer.
+class Answered(OpenRecord):
+    """How a request was answered.
 
-    `number` is that of the user's turn, 1 for the question; `answer` is the place of the answer in the conversation,
-    `correct` whether the grader `number` took it as right when it was generated. The messages before it, without the
-    beginning of the answer that a `prefill` of so many characters is, are those of `request`; the other fields are as
-    in `AgentState`.
+    `prefill` is how many characters of the answer were given as its beginning (null: none), `control_tokens` which
+    control tokens of the model the messages write out (null: none), which it then reads as markup. `prompt_suffix` is
+    what follows the chat template's text in the prompt, to begin a thought or to leave it out (null: nothing),
+    `thought` the thought before the answer (null: none). Records of version 0.2 lack these. `hardware` is what the
+    worker ran on.
     """
 
-    number: int
-    answer: int
-    correct: bool | None = None
-    request: dict[str, Any] = Field(default_factory=dict)
     prefill: int | None = None
     control_tokens: list[str] | None = None
     prompt_suffix: str | None = None
@@ -133,19 +130,25 @@ class EarlierTurn(OpenRecord):
     timing: Timing = Timing()
 
 
-class AgentState(OpenRecord):
-    """`agent_state.json`: the full request and response. `error` says why no server answered; null: one did.
+class EarlierTurn(Answered):
+    """A turn of a conversation that goes on after its answer.
 
-    `sample_id` is the name of the folder: the sample's id, with `-d2`, `-d3` … for further draws. `hardware` is what
-    the worker ran on. `hashes` are those of the folder's files; null in folders of version 0.2 and of other programs.
-    `prompt_text` is what the messages of `request` were rendered to, with `date` as today. `prefill`
-    is how many characters of the answer were given as its beginning (null: none), `control_tokens` which control tokens
-    of the model the messages write out (null: none), which it then reads as markup. `prompt_suffix` is what follows the
-    chat template's text in the prompt, to begin a thought or to leave it out (null: nothing), `thought` the thought
-    before the answer (null: none). Records of version 0.2 lack these.
+    `number` is that of the user's turn, 1 for the question; `answer` is the place of the answer in the conversation,
+    `correct` whether the grader `number` took it as right when it was generated. The messages before it, without the
+    beginning of the answer that a `prefill` of so many characters is, are those of `request`.
+    """
 
-    Of a conversation of several turns, all this is of its last answer, to the user's turn of the number `turn`;
-    `earlier_turns` are those before it. Records of a single conversation leave both out.
+    number: int
+    answer: int
+    correct: bool | None = None
+    request: dict[str, Any] = Field(default_factory=dict)
+
+
+class Asked(OpenRecord):
+    """What was asked.
+
+    `sample_id` is the name of the folder: the sample's id, with `-d2`, `-d3` … for further draws. `prompt_text` is what
+    the messages of `request` were rendered to, with `date` as today.
     """
 
     experiment: str | None = None
@@ -156,19 +159,16 @@ class AgentState(OpenRecord):
     message_spans: MessageSpans | None = None
     prompt_text: str | None = None
     date: str | None = None
-    prefill: int | None = None
-    control_tokens: list[str] | None = None
-    prompt_suffix: str | None = None
-    thought: Thought | None = None
-    prompt_token_ids: list[int] | None = None
-    completion_token_ids: list[int] | None = None
-    finish_reason: str | None = None
-    usage: Usage = Usage()
-    response: dict[str, Any] = Field(default_factory=dict)
-    worker_id: str | None = None
-    hardware: str | None = None
-    attempts: list[Attempt] = Field(default_factory=list)
-    timing: Timing = Timing()
+
+
+class AgentState(Answered, Asked):  # in this order the fields of `Asked` come first in the file
+    """`agent_state.json`: the full request and response. `error` says why no server answered; null: one did.
+
+    `hashes` are those of the folder's files; null in folders of version 0.2 and of other programs. Of a conversation of
+    several turns, all this is of its last answer, to the user's turn of the number `turn`; `earlier_turns` are those
+    before it. Records of a single conversation leave both out.
+    """
+
     error: str | None = None
     hashes: Hashes | None = None
     turn: int | None = None

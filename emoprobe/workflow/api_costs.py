@@ -47,19 +47,15 @@ def _judging(config: Config, pairs: int, calls: ApiCalls) -> str:
         prompt, completion = most_tokens(judge_request(judge, 0, "", [""]))
         text = TOKEN_BYTES * config.generation.max_tokens + QUESTION_BYTES
         bound += pairs * prices[judge.model].of(prompt + text, completion)
-    limit = config.workers.max_cost
     line = (
         f"cost of judgements: about {bound:.4g} at most for {pairs * len(config.judges):,} (answers of as many tokens "
         f"as allowed, {TOKEN_BYTES} bytes each, and a token for each byte); {calls.spent:.4g} spent so far"
     )
-    if limit is None:
-        return f"{line}; workers.max_cost sets no limit"
-    short = ", which may not suffice: calls over it fail, and what has been made stays" if bound > limit else ""
-    return f"{line} of workers.max_cost = {limit:g}{short}"
+    return _within(line, bound, config.workers.max_cost)
 
 
 def _line(config: Config, memory: Path | None, calls: ApiCalls) -> str:
-    price, limit = config.workers.prices.get(config.model.source), config.workers.max_cost
+    price = config.workers.prices.get(config.model.source)
     if price is None:
         return f"cost: not known, as workers.prices has no price for {config.model.source}"
     spent = f"{calls.spent:.4g} spent by {len(calls):,} calls" if len(calls) else "nothing spent so far"
@@ -72,6 +68,10 @@ def _line(config: Config, memory: Path | None, calls: ApiCalls) -> str:
         f"cost: at most {bound:.4g} for all trajectories, each asked once (a bound: {prompts:,} tokens of prompts, one "
         f"for each byte, and {completions:,} of completions, as many as allowed); {spent}"
     )
+    return _within(line, bound, config.workers.max_cost)
+
+
+def _within(line: str, bound: float, limit: float | None) -> str:
     if limit is None:
         return f"{line}; workers.max_cost sets no limit"
     short = ", which may not suffice: calls over it fail, and what has been made stays" if bound > limit else ""

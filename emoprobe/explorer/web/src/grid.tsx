@@ -222,25 +222,9 @@ function Toolbar(props: Props) {
         {...props}
       />
       {(experiment.index.inside || experiment.index.tokens) && (
-        <label>
-          <input
-            type="checkbox"
-            checked={settings.inside !== ""}
-            onChange={(event) => change({ inside: event.currentTarget.checked ? "1" : "" })}
-          />
-          with activations
-        </label>
+        <Tick label="with activations" name="inside" {...props} />
       )}
-      {rows.t.includes("1") && (
-        <label>
-          <input
-            type="checkbox"
-            checked={settings.cut !== ""}
-            onChange={(event) => change({ cut: event.currentTarget.checked ? "1" : "" })}
-          />
-          cut off
-        </label>
-      )}
+      {rows.t.includes("1") && <Tick label="cut off" name="cut" {...props} />}
       <output>
         {props.searching ||
           `${count(selection.questions.length)} of ${count(questions.length)} questions, ${count(selection.count)} conversations`}
@@ -263,6 +247,19 @@ function Choice(props: Props & { label: string; name: keyof Settings; options: R
         <option value={key}>{visible(text)}</option>
       ))}
     </select>
+  );
+}
+
+function Tick(props: Props & { label: string; name: "inside" | "cut" }) {
+  return (
+    <label>
+      <input
+        type="checkbox"
+        checked={props.settings[props.name] !== ""}
+        onChange={(event) => props.change({ [props.name]: event.currentTarget.checked ? "1" : "" })}
+      />
+      {props.label}
+    </label>
   );
 }
 
