@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-EXTRAS = {"inspect_ai": "inspect"}  # packages that an extra of this one installs
+from emoprobe.extras import EXTRAS, how_to_install
 
 
 @cache
@@ -31,11 +31,11 @@ def load_function(key: str, reference: str, raised: type[ValueError]) -> Callabl
         for attribute in path.split("."):
             target = getattr(target, attribute)
     except Exception as error:
-        extra = EXTRAS.get(module.partition(".")[0])
+        package = module.partition(".")[0]
         install = (
-            "The module must lie beside the Snakefile, in the working directory, or be installed."
-            if extra is None
-            else f"Install it by `pip install emoprobe[{extra}]`."
+            f"To install it: {how_to_install(package)}."
+            if package in EXTRAS
+            else "The module must lie beside the Snakefile, in the working directory, or be installed."
         )
         raise raised(f"{key}: {reference} cannot be imported ({type(error).__name__}: {error}). {install}") from error
     if not callable(target):

@@ -19,7 +19,7 @@ from emoprobe.analysis.statistics import LEVEL, POWER
 from emoprobe.analysis.steering.preregistration import planned_tests
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.graders import LogprobGrader, OutcomeGrader, label_of
-from emoprobe.config.section import CONTROL
+from emoprobe.config.section import CONTROL, dotted
 from emoprobe.conversations.variants import variant_texts
 from emoprobe.functions import source_sha256
 from emoprobe.results.preregistration import PlannedContrast, PlannedEstimator, PowerRow, Preregistration, TokenMatch
@@ -82,20 +82,13 @@ def settings(config: Config) -> dict[str, Any]:
     """Everything else that can change a verdict while the answers stay, by its name in the config."""
     found: dict[str, Any] = {"experiment.seed": config.experiment.seed, "dataset.group": config.dataset.group}
     for section in SECTIONS:
-        found |= _flat(section, getattr(config, section).described())
+        found |= dotted(getattr(config, section).described(), f"{section}.")
     for name, variant in config.variants.items():
         found[f"variants.{name}.valence"] = variant.valence
         if variant.asks > 1:
             found[f"variants.{name}.asks"] = variant.asks
         found[f"variants.{name}.texts"] = content_sha256({"texts": variant_texts(config, name)})[:12]
     return {name: value for name, value in found.items() if name not in NAMED}
-
-
-def _flat(name: str, value: Any) -> dict[str, Any]:
-    """The keys of nested sections, joined by dots."""
-    if not isinstance(value, dict):
-        return {name: value}
-    return {key: each for inner, part in value.items() for key, each in _flat(f"{name}.{inner}", part).items()}
 
 
 def _fixed(config: Config) -> dict[str, Any]:

@@ -127,10 +127,11 @@ def _row(layout: Layout, variant: str, name: str, config: Config | None, sample:
     measured = _measured(folder, config)
     answer = registry.Answer(
         trajectory.completion,
-        gold if outcome.scored_by is None else None,
+        gold,
         finished=state.finish_reason != "length",
         choices=sample.choices,
         recorded=_as_bool(outcome.metrics.correctness),
+        scored=outcome.scored_by is not None,
         log_p_gold=measured.log_p_gold,
         log_p_options=None if measured.options is None else [(one.text, one.log_p) for one in measured.options],
         question=sample.question or outcome.sample_data.question,
@@ -189,8 +190,11 @@ def _answer(
 
 
 def _turns(trajectory: Trajectory, answer: registry.Answer, *, correct: bool | None) -> dict[str, Any]:
-    """The columns of the turns: how many were answered, and the grade of the first answer."""
-    if trajectory.state is None:
+    """The columns of the turns: how many were answered, and the grade of the first answer.
+
+    Records of other programs and of version 0.2, which have no hashes, do not say which answers are the model's.
+    """
+    if trajectory.state is None or trajectory.state.hashes is None:
         return {}
     earlier, last = trajectory.state.earlier_turns or [], correct
     if earlier:
@@ -199,6 +203,7 @@ def _turns(trajectory: Trajectory, answer: registry.Answer, *, correct: bool | N
             completion=trajectory.completion_of(earlier[0]),
             finished=earlier[0].finish_reason != "length",
             recorded=earlier[0].correct,
+            scored=False,
         )
         correct = registry.number(first, None)["correct"]
     survived = {"survived": last} if correct else {}

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from emoprobe.config.experiment import Config
+from emoprobe.config.section import dotted
 from emoprobe.finished import CONTRAST, Results
 from emoprobe.results.layout import Layout
 from emoprobe.results.metadata import RunMetadata
-
-# Settings that do not change what an experiment measures.
-IRRELEVANT = ("experiment.", "workers.", "storage.", "deploy.", "monitor.")
 
 UNITS = "Differences in percentage points, with 95 % intervals."
 
@@ -62,22 +61,19 @@ def _settings(one: Results, other: Results) -> list[str]:
     """Return a line for each setting that differs, where both folders have a config."""
     if not all(Layout(experiment.folder).resolved_yaml.exists() for experiment in (one, other)):
         return ["settings: not compared, as a folder has no experiment.yaml"]
-    left, right = (dict(_flat(experiment.config.resolved())) for experiment in (one, other))
+    left, right = (dotted(experiment.config.resolved()) for experiment in (one, other))
     differing = [
         f"  {key}: {_shown(left.get(key, 'absent'))} | {_shown(right.get(key, 'absent'))}"
         for key in dict.fromkeys([*left, *right])
-        if left.get(key, ...) != right.get(key, ...) and not key.startswith(IRRELEVANT)
+        if left.get(key, ...) != right.get(key, ...) and _counts(key)
     ]
     return ["settings that differ, left | right:" if differing else "settings: equal", *differing]
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the dotted keys of nested settings, and their values."""
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+def _counts(key: str) -> bool:
+    """Return whether a key can change a result."""
+    field = Config.model_fields[key.partition(".")[0]]
+    return key != "experiment.name" and getattr(field.annotation, "changes_results", True)
 
 
 def _shown(value: Any) -> str:

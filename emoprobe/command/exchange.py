@@ -61,7 +61,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_export)
 
 
-def _import(arguments: argparse.Namespace, _rest: list[str]) -> int:
+def _import(arguments: argparse.Namespace) -> int:
     from emoprobe.exchange.conversation import ExchangeError
     from emoprobe.exchange.importing import FieldMapping, import_conversations
     from emoprobe.exchange.sources import open_conversations
@@ -89,7 +89,7 @@ def _import(arguments: argparse.Namespace, _rest: list[str]) -> int:
     return 0
 
 
-def _export(arguments: argparse.Namespace, _rest: list[str]) -> int:
+def _export(arguments: argparse.Namespace) -> int:
     from emoprobe.exchange.conversation import ExchangeError
 
     needs_table = arguments.format in ("csv", "latex")

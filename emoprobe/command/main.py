@@ -8,18 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from emoprobe.command.exchange import add_export, add_import
+from emoprobe.extras import EXTRAS, how_to_install
 
-# The extra that brings a package which the core library does without.
-EXTRAS = {
-    "datasets": "workflow",
-    "fastapi": "server",
-    "httpx": "workflow",
-    "inspect_ai": "inspect",
-    "snakemake": "workflow",
-    "torch": "probes",
-    "transformers": "workflow",
-    "uvicorn": "server",
-}
 FOLDER = "folder of an experiment, such as results/pilot"
 
 
@@ -31,10 +21,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = build_parser()
     arguments, rest = parser.parse_known_args(argv)
-    if rest and arguments.command != "doctor":
+    if rest and arguments.command != "doctor":  # whose script reads its own
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    arguments.rest = rest
     try:
-        return int(arguments.run(arguments, rest) or 0)
+        return int(arguments.run(arguments))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -90,7 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _view(arguments: argparse.Namespace, _rest: list[str]) -> int:
+def _view(arguments: argparse.Namespace) -> int:
     from emoprobe.results.layout import Layout
 
     layout = Layout(arguments.folder)
@@ -110,7 +101,7 @@ def _view(arguments: argparse.Namespace, _rest: list[str]) -> int:
     return 0
 
 
-def _analyze(arguments: argparse.Namespace, _rest: list[str]) -> int:
+def _analyze(arguments: argparse.Namespace) -> int:
     from emoprobe.report.closing import summary_text
     from emoprobe.stages.folder import analyze_folder
 
@@ -118,39 +109,30 @@ def _analyze(arguments: argparse.Namespace, _rest: list[str]) -> int:
     return 0
 
 
-def _compare(arguments: argparse.Namespace, _rest: list[str]) -> int:
+def _compare(arguments: argparse.Namespace) -> int:
     from emoprobe.command.compare import comparison_text
 
     print(comparison_text(arguments.left, arguments.right, arguments.measure))
     return 0
 
 
-def _doctor(_arguments: argparse.Namespace, rest: list[str]) -> int:
+def _doctor(arguments: argparse.Namespace) -> int:
     """Run `scripts/doctor.py`, which asks the pool as well: the library imports no script and no server."""
-    import runpy
+    import os
+    import subprocess
 
     from emoprobe.workflow.process import code_folder
 
-    path, argv = list(sys.path), list(sys.argv)
-    sys.path.insert(0, str(code_folder()))
-    sys.argv = ["emoprobe doctor", *rest]
-    try:
-        runpy.run_module("scripts.doctor", run_name="__main__")
-    except SystemExit as end:
-        if isinstance(end.code, str):
-            print(end.code, file=sys.stderr)
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
-    finally:
-        sys.path[:], sys.argv = path, argv
-    return 0
+    paths = [str(code_folder()), *filter(None, [os.environ.get("PYTHONPATH")])]
+    command = [sys.executable, "-m", "scripts.doctor", *arguments.rest]
+    return subprocess.call(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
 
 
 def expected(error: Exception) -> str | None:
     """Return the message of an error that a user can act on; None for a fault of the program."""
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").partition(".")[0]
-        extra = EXTRAS.get(package)
-        return None if extra is None else f"{package} is not installed: pip install 'emoprobe[{extra}]'"
+        return f"{package} is not installed: {how_to_install(package)}" if package in EXTRAS else None
     if isinstance(error, OSError):
         return str(error) if error.filename is None else f"{error.filename}: {error.strerror}"
     from emoprobe.command.compare import MeasureError

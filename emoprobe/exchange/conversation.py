@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from emoprobe.results.trajectory import Message
@@ -101,3 +103,18 @@ def recorded_correctness(value: Any) -> float | None:
     if isinstance(value, bool | int | float) and 0 <= value <= 1:
         return float(value)
     return None
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """Yield the values of a file of JSON lines, each after the number of its line, one line in memory at a time.
+
+    Raises:
+        ExchangeError: a line is no JSON.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                try:
+                    yield number, json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise ExchangeError(f"{path}, line {number} is no JSON ({error})") from None

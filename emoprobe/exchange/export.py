@@ -108,7 +108,10 @@ def _messages(layout: Layout, row: dict[Any, Any]) -> list[dict[str, str | None]
 
 def _flat(message: Message) -> dict[str, str | None]:
     """Return a message as text fields; calls of tools as JSON."""
-    values: dict[str, str | None] = {"role": message["role"], "content": message_text({"content": message["content"]})}
+    values: dict[str, str | None] = {
+        "role": message["role"],
+        "content": message_text({"content": message.get("content")}),
+    }
     values |= {name: str(message[name]) for name in _PLAIN if message.get(name) is not None}
     if message.get("tool_calls"):
         values["tool_calls"] = json.dumps(message["tool_calls"], ensure_ascii=False)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from emoprobe.exchange.conversation import Conversation, ExchangeError
+from emoprobe.exchange.conversation import Conversation, ExchangeError, json_lines
 from emoprobe.results.trajectory import Message
 
 _NAME = re.compile(r"samples_(?P<task>.+?)(?:_(?P<date>\d{4}-\d\d-\d\dT[\d.:-]+))?\.jsonl")
@@ -35,8 +35,6 @@ def read_samples(path: Path, by_task: bool, filter: str | None = None) -> Iterat
     Raises:
         ExchangeError: a line is no sample of lm-evaluation-harness, or none has the filter.
     """
-    from emoprobe.exchange.sources import json_lines
-
     task, model = task_of_name(path), _model(path)
     filters: dict[str, None] = {}
     yielded = 0

@@ -42,7 +42,7 @@ class FieldMapping:
         prefixes: variant → text with which one of its system or user messages begins. A conversation without any of
             the texts is of `control`.
         reference: value of the variant that becomes `control`, with which the others are compared.
-        id: field that identifies the question; None: the tool's id, or the question's text if it has none.
+        id: field that identifies the question; None: the tool's id, or what the user said if it has none.
         gold: field of the gold answer; None: the tool's.
         group: field of the question's group; None: the tool's.
         score: name of the score that says what is correct; None: the first one that can.
@@ -109,15 +109,18 @@ class _Writer:
         value, prefix = self._variant(one)
         variant = self._variants.name(value, value)
         self._originals[variant] = value
-        question = one.question or _question(one.messages[: one.opening], prefix)
+        asked = _asked(one.messages[: one.opening], prefix)
+        question = one.question or (asked[-1] if asked else "")
         original = one.id if self._mapping.id is None else one.value(self._mapping.id, "--id")
         if original is None and self._mapping.id is not None:
             raise ExchangeError(f"{one.where}: the field {self._mapping.id!r} is empty; choose another --id")
-        digest = hashlib.sha256(question.encode(errors="surrogatepass")).hexdigest()
+        # Without an id all that the user said tells questions apart: many conversations end in the same words.
+        identity = "\0".join(asked if one.question is None else [one.question])
+        digest = hashlib.sha256(identity.encode(errors="surrogatepass")).hexdigest()
         original = None if original is None else str(original)
         sample = self._samples.name(digest if original is None else ("id", original), original)
-        gold = self._gold(one)
         correctness = self._correctness(one)
+        gold = self._gold(one, scored=correctness is not None and not self._mapping.regrade)
         if gold is None and correctness is None and one.failure is None:
             raise ExchangeError(
                 f"{one.where}: there is neither a gold answer that can be graded (a number or a letter) nor a score; "
@@ -207,8 +210,8 @@ class _Writer:
                 return name, prefix
         return CONTROL, ""
 
-    def _gold(self, one: Conversation) -> str | None:
-        """Return the gold answer in canonical notation; text that no grader reads is kept beside a score."""
+    def _gold(self, one: Conversation, scored: bool) -> str | None:
+        """Return the gold answer in canonical notation; text that no grader reads is kept where a score counts."""
         gold = one.gold if self._mapping.gold is None else one.value(self._mapping.gold, "--gold")
         if one.choices and (letter := gold_letter(gold, one.choices)) is not None:
             return letter
@@ -217,9 +220,7 @@ class _Writer:
         number = gold_number(gold)
         if number is not None:
             return canonical(number)
-        return (
-            str(gold) if gold is not None and not self._mapping.regrade and self._correctness(one) is not None else None
-        )
+        return str(gold) if gold is not None and scored else None
 
     def _correctness(self, one: Conversation) -> float | None:
         if self._mapping.score is not None:
@@ -234,6 +235,14 @@ class _Writer:
         """Write what is known of the whole, and return what was imported."""
         if not self._count:
             raise ExchangeError("there are no conversations in what was given")
+        there = ", ".join(sorted(set(self._originals.values())))
+        if self._mapping.reference is not None and CONTROL not in self._count:
+            raise ExchangeError(
+                f"no conversation has the variant {self._mapping.reference!r} of --reference (there: {there})"
+            )
+        missing = [name for name in self._mapping.prefixes if name not in self._originals.values()]
+        if missing:
+            raise ExchangeError(f"no message begins with the text of --prefix {missing[0]} (variants there: {there})")
         values = {
             "experiment_name": self._experiment,
             "model": {"id": ", ".join(self._models) or None},
@@ -250,7 +259,7 @@ def _write(path: Path, text: str, where: str) -> None:
     path.write_text(text, encoding="utf-8", newline="\n")
 
 
-def _question(opening: list[Message], prefix: str) -> str:
-    """Return the last user message before the completion, without the text of its variant."""
-    texts = [message_text(message) for message in opening if message["role"] == "user"]
-    return (texts[-1] if texts else "").removeprefix(prefix).strip()
+def _asked(opening: list[Message], prefix: str) -> list[str]:
+    """Return the user's messages before the completion, without the text of the variant."""
+    texts = (message_text(message) for message in opening if message["role"] == "user")
+    return [text.removeprefix(prefix).strip() for text in texts]

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pandas.api.types import is_string_dtype
 
 import emoprobe
 from emoprobe.analysis.trajectory_table import load_trajectories
 from emoprobe.exchange.conversation import ExchangeError
+from emoprobe.graders.registry import OUTCOME
 from emoprobe.results.layout import Layout, draw_id
 from emoprobe.results.metadata import RunMetadata
 from emoprobe.results.trajectory import AgentState, Message, SampleFile, Trajectory, message_text
 
 REASONS = {"stop": "stop", "length": "max_tokens", "tool_calls": "tool_calls", "content_filter": "content_filter"}
-SCORERS = {"strict": "correct", "lenient": "lenient"}
+GRADES = {"strict": "correct", "lenient": "lenient"}
 
 
 def write_logs(folder: Path, output: Path) -> list[Path]:
@@ -81,9 +84,12 @@ def _log(layout: Layout, experiment: str, metadata: RunMetadata, variant: str, r
             name=scorer,
             scorer=scorer,
             scored_samples=int(rows[column].notna().sum()),
-            metrics={"accuracy": EvalMetric(name="accuracy", value=float(rows[column].mean()))},
+            metrics={}
+            if is_string_dtype(rows[column])
+            else {name: EvalMetric(name=name, value=float(rows[column].mean()))},
         )
-        for scorer, column in SCORERS.items()
+        for scorer, column in _scorers(rows.columns).items()
+        for name in ("accuracy" if scorer in GRADES else "mean",)
         if rows[column].notna().any()
     ]
     return EvalLog(
@@ -146,7 +152,9 @@ def _sample(layout: Layout, row: dict[Any, Any], trajectory: Trajectory, model: 
         output=ModelOutput(model=model, choices=choices, usage=usage, time=seconds),
         scores={
             scorer: Score(value="C" if row[column] else "I", answer=_known(row["extracted"]))
-            for scorer, column in SCORERS.items()
+            if scorer in GRADES
+            else Score(value=row[column])
+            for scorer, column in _scorers(row).items()
             if _known(row[column]) is not None
         },
         metadata={key: value for key in ("question", "group", "valence") if (value := _known(row[key])) is not None},
@@ -156,6 +164,13 @@ def _sample(layout: Layout, row: dict[Any, Any], trajectory: Trajectory, model: 
         total_time=seconds,
         error=None if failure is None else EvalError(message=failure, traceback="", traceback_ansi=""),
     )
+
+
+def _scorers(columns: Iterable[Any]) -> dict[str, str]:
+    """Return the columns that are scores, by the name of the scorer: the grades, and the values of other graders."""
+    names = list(map(str, columns))
+    found = {scorer: column for scorer, column in GRADES.items() if column in names}
+    return found | {name.removeprefix(OUTCOME): name for name in names if name.startswith(OUTCOME)}
 
 
 def _known(value: Any) -> Any:
@@ -183,16 +198,21 @@ def _chat(message: Message) -> Any:
         return ChatMessageSystem(content=text)
     thought = message.get("reasoning_content") or message.get("reasoning")
     calls = [
-        ToolCall(id=str(call.get("id") or ""), function=call["function"]["name"], arguments=_arguments(call))
+        ToolCall(id=str(call.get("id") or ""), function=_function(call).get("name") or "", arguments=_arguments(call))
         for call in message.get("tool_calls") or []
     ]
     content: Any = [ContentReasoning(reasoning=str(thought)), ContentText(text=text)] if thought else text
     return ChatMessageAssistant(content=content, tool_calls=calls or None, source="generate")
 
 
+def _function(call: dict[str, Any]) -> dict[str, Any]:
+    function = call.get("function")
+    return function if isinstance(function, dict) else {}
+
+
 def _arguments(call: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of a call, which OpenAI's API has as JSON text; other text under the name `text`."""
-    arguments = call["function"].get("arguments") or {}
+    arguments = _function(call).get("arguments") or {}
     try:
         values = json.loads(arguments) if isinstance(arguments, str) else arguments
     except ValueError:

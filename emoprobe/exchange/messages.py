@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from emoprobe.exchange.conversation import Conversation, ExchangeError
+from emoprobe.exchange.conversation import Conversation, ExchangeError, json_lines
 from emoprobe.results.trajectory import MESSAGE_FIELDS, Message
 
 # Columns that are read by name, the first one that a row has.
@@ -78,8 +78,6 @@ def read_table(path: Path, score: str | None = None) -> Iterator[Conversation]:
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the rows of a file, each after its place."""
-    from emoprobe.exchange.sources import json_lines
-
     if path.suffix == ".jsonl":
         for number, row in json_lines(path):
             yield f"{path}, line {number}", _row(row, f"{path}, line {number}")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from emoprobe.exchange.conversation import Conversation, ExchangeError
 from emoprobe.exchange.importing import FieldMapping
@@ -39,6 +38,8 @@ def open_conversations(
     """
     files = _files(sources, format)
     chosen = format or _format(files)
+    if filter is not None and chosen != "lm-eval":
+        raise ExchangeError(f"--filter is for samples of lm-evaluation-harness, and the format is {chosen}")
     if mapping.variant is None and not mapping.prefixes:
         mapping = replace(mapping, variant=DEFAULT_VARIANT[chosen])
     # Ids count within a task. With several tasks they are told apart, unless tasks are the variants.
@@ -103,18 +104,3 @@ def _is_inspect_log(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(4096).decode(errors="replace")
     return '"eval"' in start and '"status"' in start and start.lstrip().startswith("{")
-
-
-def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """Yield the values of a file of JSON lines, each after the number of its line, one line in memory at a time.
-
-    Raises:
-        ExchangeError: a line is no JSON.
-    """
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                try:
-                    yield number, json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    raise ExchangeError(f"{path}, line {number} is no JSON ({error})") from None

@@ -46,7 +46,8 @@ class Answer:
         gold: gold answer in canonical notation; None where it is not known.
         finished: whether the model ended by itself.
         choices: options of a multiple-choice question.
-        recorded: whether the folder says that the answer is correct; read where the gold answer is not known.
+        recorded: whether the folder says that the answer is correct; counts where the gold answer is not known.
+        scored: whether that counts in any case, as another tool scored the answer.
         log_p_gold: log p(gold) in nats, by the model; None where it was not measured.
         log_p_options: form and log-likelihood in nats of each option, by the model; None where they were not measured.
         question: question, with its options.
@@ -59,6 +60,7 @@ class Answer:
     finished: bool = True
     choices: list[str] | None = None
     recorded: bool | None = None
+    scored: bool = False
     log_p_gold: float | None = None
     log_p_options: list[tuple[str, float]] | None = None
     question: str | None = None
@@ -79,14 +81,15 @@ def grader(function: Grade) -> Grade:
 @grader
 def number(answer: Answer, settings: None) -> Columns:
     """Whether the final answer, a number or the letter of an option, equals the gold answer."""
-    if answer.gold is None:  # what the folder says of its correctness is all there is
-        read = grading.extract(answer.completion)
+    if answer.gold is None or answer.scored:
+        letters = answer.gold is not None and is_letter(answer.gold)
+        read = grading.extract(answer.completion, letters=letters, choices=answer.choices)
         return {
             "extracted": read.notation,
             "correct": answer.recorded,
             "lenient": answer.recorded,
             "extraction": read.extraction,
-            "compliant": grading.is_compliant(answer.completion),
+            "compliant": grading.is_compliant(answer.completion, letters=letters, choices=answer.choices),
         }
     grade = grading.grade(answer.completion, answer.gold, finished=answer.finished, choices=answer.choices)
     return {

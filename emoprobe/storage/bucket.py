@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from emoprobe.config.execution.storage import Storage
+from emoprobe.extras import how_to_install
 from emoprobe.results.activation_folder import ActivationError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Bucket:
 
     def __init__(self, url: str, settings: Storage | None = None) -> None:
         if find_spec("obstore") is None:
-            raise StorageError(f"{url}: object storage needs obstore; pip install 'emoprobe[storage]'")
+            raise StorageError(f"{url}: object storage needs obstore; {how_to_install('obstore')}")
         self.url, self.settings = url.rstrip("/"), settings or Storage()
         with self._explained("open"):
             self._store = _open(self.url, self.settings)

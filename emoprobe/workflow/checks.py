@@ -31,6 +31,7 @@ from emoprobe.conversations.variants import (
     prefill_of,
     variant_texts,
 )
+from emoprobe.extras import how_to_install
 from emoprobe.functions import load_function
 from emoprobe.graders.registry import GraderError
 from emoprobe.models import autoencoders
@@ -200,7 +201,7 @@ def _endpoints(config: Config) -> Iterator[str]:
 
 def _storage(config: Config) -> Iterator[str]:
     if config.pushes and find_spec("obstore") is None:
-        yield f"storage.url = {config.storage.url!r}: object storage needs obstore; pip install 'emoprobe[storage]'"
+        yield f"storage.url = {config.storage.url!r}: object storage needs obstore; {how_to_install('obstore')}"
 
 
 def _slurm(config: Config) -> Iterator[str]:

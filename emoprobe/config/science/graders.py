@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from emoprobe.config.section import Extent, Hidden, Section, Text, check_url, check_variable
+from emoprobe.config.section import Extent, Hidden, Section, Text, check_function, check_url, check_variable
 
 Value = Literal["binary", "number", "category"]
 LexicalName = Literal["refusal", "apology", "hedging", "self_correction", "sentiment"]
@@ -18,8 +18,7 @@ GraderName = Literal[
 ]  # fmt: skip
 NORMALISATIONS = Literal["none", "plain", "squad"]
 # Names of families of tests, and of graders whose columns have names of their own.
-_TAKEN = frozenset({"number", "logprob", "planned", "primary", "secondary"})
-_REFERENCE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
+_TAKEN = frozenset({"number", "logprob", "survival", "planned", "primary", "secondary"})
 
 
 class LogprobGrader(Section):
@@ -231,12 +230,6 @@ class _TypedGrader(OutcomeGrader):
         return self.label or re.sub(r"[^a-z0-9_]", "_", (self.reference or ":").rpartition(":")[2].lower()).strip("_")
 
 
-def _check_reference(reference: str) -> str:
-    if not _REFERENCE.fullmatch(reference):
-        raise ValueError("must name a function as `module:name`")
-    return reference
-
-
 class FunctionGrader(_TypedGrader):
     """The grader `function`: a Python function of yours."""
 
@@ -249,7 +242,7 @@ class FunctionGrader(_TypedGrader):
     @field_validator("function")
     @classmethod
     def _function(cls, function: str) -> str:
-        return _check_reference(function)
+        return check_function(function)
 
     @property
     def reference(self) -> str | None:
@@ -267,7 +260,7 @@ class ScorerGrader(_TypedGrader):
     @field_validator("scorer")
     @classmethod
     def _scorer(cls, scorer: str) -> str:
-        return _check_reference(scorer)
+        return check_function(scorer)
 
     @property
     def reference(self) -> str | None:

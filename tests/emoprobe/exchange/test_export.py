@@ -32,7 +32,7 @@ def test_a_data_set_is_loaded_by_datasets_and_imported_again(
     assert capsys.readouterr().out == f"{target}\n"
     rows = load_dataset(str(target), split="train", cache_dir=str(tmp_path / "cache"))
     table = load_trajectories(ours)
-    assert rows.column_names == [*TABLES["trajectories"].columns, "messages"]
+    assert rows.column_names == [*TABLES["trajectories"].columns, "outcome_apology", "outcome_sentiment", "messages"]
     assert rows["sample_id"] == list(table["sample_id"])
     assert rows["correct"] == [None if pd.isna(value) else bool(value) for value in table["correct"]]
     assert rows[0]["messages"][1]["content"] == "control\n\nQuestion 1 é\u2028?"

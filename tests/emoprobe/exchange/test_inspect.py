@@ -26,9 +26,12 @@ from emoprobe.results.trajectory import AgentState, Outcome, SampleFile, Traject
 CALLS = [{"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 3}'}}]
 # Fields that both formats can hold.
 SHARED = (
-    "variant", "sample_id", "draw", "group", "question", "gold", "completion", "correct", "truncated",
+    "variant", "sample_id", "draw", "group", "question", "gold", "completion", "correct", "extracted", "extraction", "compliant", "truncated",
     "prompt_tokens", "completion_tokens", "seconds", "failure",
 )  # fmt: skip
+
+
+VARIANTS: dict[str, Any] = {"control": {}, "wrong-hint": {}}
 
 
 def experiment(folder: Path) -> Path:
@@ -45,6 +48,9 @@ def experiment(folder: Path) -> Path:
         )
         path.write_text(values.model_dump_json())
     (folder / "metadata.json").write_text(json.dumps({"model": {"id": "me/mine"}, "random_seed": 3}))
+    (folder / "experiment.yaml").write_text(
+        json.dumps({"graders": ["number", "apology", "sentiment"], "variants": VARIANTS})
+    )
     for variant in ("control", "wrong-hint"):
         for number, name, answer in (
             (1, "item_0001", "Answer: 7"), (1, "item_0001-d2", "Answer: 8"), (2, "item_0002", "Answer: B"),
@@ -104,7 +110,10 @@ def test_nothing_is_lost_on_the_way_to_inspect_and_back(tmp_path: Path, capsys: 
     assert failed.error is not None
     assert failed.error.message == "no server answered"
     assert log.results is not None
-    assert [score.metrics["accuracy"].value for score in log.results.scores] == [2 / 3, 2 / 3]
+    by_name = {score.name: score.metrics for score in log.results.scores}
+    assert [by_name[name]["accuracy"].value for name in ("strict", "lenient")] == [2 / 3, 2 / 3]
+    assert by_name["apology"]["mean"].value == 0.0
+    assert (first.scores["apology"].value, first.scores["sentiment"].value) == (False, 0.0)
 
     assert main(["import", str(tmp_path / "logs"), "-o", str(tmp_path / "back")]) == 0
     before, after = load_trajectories(ours), load_trajectories(tmp_path / "back")

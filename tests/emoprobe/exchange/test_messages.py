@@ -108,6 +108,39 @@ def test_recorded_scores_are_kept_unless_regraded(tmp_path: Path) -> None:
     assert list(load_trajectories(tmp_path / "again")["correct"]) == [True, False]
 
 
+def chat(variant: str, *said: str, **fields: Any) -> Row:
+    roles = ("user", "assistant")
+    messages = [{"role": roles[place % 2], "content": text} for place, text in enumerate(said)]
+    return {"variant": variant, "messages": messages, "gold": "7", **fields}
+
+
+def test_conversations_of_several_turns_are_told_apart_by_all_that_was_asked(tmp_path: Path) -> None:
+    rows = [chat("a", f"{number} + 5?", "Answer: 7", "Sure?", "Answer: 8", id=None) for number in (2, 3)]
+    table = load_trajectories(bring(lines(tmp_path / "rows.jsonl", rows)))
+    assert table["sample_id"].nunique() == 2
+    assert table[["turns", "correct_first", "survived"]].isna().all(axis=None)  # the file does not say whose answers
+
+
+def test_a_recorded_score_leaves_the_answer_to_be_read(tmp_path: Path) -> None:
+    rows = [row("a", 1, "Answer: A", gold="B", correct=False, choices=["four", "five"])]
+    (found,) = load_trajectories(bring(lines(tmp_path / "rows.jsonl", rows))).to_dict("records")
+    assert (found["extracted"], found["correct"], found["compliant"], found["gold"]) == ("A", False, True, "B")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--reference", "nuetral"], "no conversation has the variant 'nuetral' of --reference (there: angry"),
+        (["--prefix", "sad=Woe"], "no message begins with the text of --prefix sad"),
+        (["--filter", "strict-match"], "--filter is for samples of lm-evaluation-harness"),
+    ],
+)
+def test_an_option_without_effect_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str
+) -> None:
+    assert said in refused(capsys, lines(tmp_path / "rows.jsonl", [row("angry", 1)]), *options)
+
+
 def test_the_same_question_twice_is_two_draws(tmp_path: Path) -> None:
     rows = [row("a", 1), row("a", 1, "8"), row("a", 1, "9", draw=5), row("a", 1, "10", draw=5), row("b", 1)]
     table = load_trajectories(bring(lines(tmp_path / "rows.jsonl", rows)))

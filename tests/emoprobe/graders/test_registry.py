@@ -168,7 +168,7 @@ def test_a_config_names_graders_with_or_without_settings() -> None:
         ([{"name": "text", "match": "regex", "pattern": "("}], "is no regular expression"),
         ([{"name": "text", "label": "Not a name"}], "lower case"),
         ([{"name": "text", "label": "number"}], "lower case"),
-        ([{"function": "nowhere"}], "module:name"),
+        ([{"function": "nowhere"}], "module:function"),
         ([{"function": "m:f", "value": "category"}], "needs categories"),
         ([{"function": "m:f", "range": [0.0, 1.0]}], "with value number"),
         ([{"function": "m:logprob"}], "the label 'logprob'"),
@@ -290,5 +290,5 @@ def test_scorers_of_inspect() -> None:
 def test_without_inspect_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "inspect_ai", None)
     monkeypatch.setitem(sys.modules, "inspect_ai.scorer", None)
-    with pytest.raises(GraderError, match=r"cannot be imported .*`pip install emoprobe\[inspect\]`"):
+    with pytest.raises(GraderError, match=r"cannot be imported .*pip install 'emoprobe\[inspect\]'"):
         value_of({"scorer": "inspect_ai.scorer:never_loaded"}, "x")
