@@ -15,9 +15,9 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
+from emoprobe.analysis.labels import text_of
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.graders import Value
-from emoprobe.graders import grading
 from emoprobe.graders.registry import column_of
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.judgement import Judgement
@@ -43,7 +43,8 @@ def judges(config: Config, layout: Layout, table: pd.DataFrame) -> pd.DataFrame:
     """
     if not config.judges:
         return frame(TABLES["judges"], [])
-    apart = separability(table)
+    shown = table[table["completion"].notna()]
+    apart = separability(shown.assign(completion=[text_of(layout, row) for row in shown.to_dict("records")]))
     rows = []
     for judge in config.judges:
         alike = [one for one in config.judges if one.trait == judge.trait]
@@ -95,12 +96,12 @@ def agreement(values: Sequence[pd.Series], kind: Value) -> float:
 
 
 def separability(table: pd.DataFrame) -> float:
-    """Return how well a bag-of-words classifier reads the variant off the visible answers, as an AUROC.
+    """Return how well a bag-of-words classifier predicts the variant from the answers, as an AUROC.
 
     All answers to a question are in one fold, so that it cannot know the variant by what the others of it lack.
 
     Args:
-        table: the trajectories.
+        table: the trajectories, with the text that a judge was shown as `completion`.
     """
     known = table[table["completion"].notna()]
     counts = known["variant"].value_counts()
@@ -110,7 +111,7 @@ def separability(table: pd.DataFrame) -> float:
     words = CountVectorizer(binary=True, max_features=MOST_WORDS, tokenizer=WORD.findall, token_pattern=None)
     model = make_pipeline(words, LogisticRegression(max_iter=200))
     variants = known["variant"].astype(str).to_numpy()
-    texts = known["completion"].map(grading.visible).to_numpy()
+    texts = known["completion"].to_numpy()
     scores = cross_val_predict(
         model, texts, variants, groups=known["sample_id"].to_numpy(), cv=GroupKFold(FOLDS), method="predict_proba"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ import pandas as pd
 from emoprobe.analysis.outcomes import ANSWERED, HUMAN, PLACE
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.graders import JudgeGrader
-from emoprobe.graders import grading
+from emoprobe.conversations.judging import answers_of
 from emoprobe.graders.registry import DTYPES
 from emoprobe.results import atomic
 from emoprobe.results.layout import Layout, draw_id
+from emoprobe.results.trajectory import Trajectory
 
 TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
@@ -47,12 +48,18 @@ def write_answers_to_label(config: Config, layout: Layout, table: pd.DataFrame) 
     for row in table[table["completion"].notna()].to_dict("records"):
         key = label_id(seed, row["variant"], draw_id(row["sample_id"], int(row["draw"])))
         question = "" if pd.isna(row["question"]) else str(row["question"])
-        rows.append((place[row["sample_id"]], key, question, grading.visible(row["completion"])))
+        rows.append((place[row["sample_id"]], key, question, text_of(layout, row)))
     # By id within a question, so that the order of the variants is no order here.
     rows.sort(key=lambda row: row[:2])
     columns = ["question_number", "id", "question", "answer"]
     text = pd.DataFrame(rows, columns=columns).assign(value="").to_csv(index=False, lineterminator="\n")
     atomic.write_text(layout.to_label, text)
+
+
+def text_of(layout: Layout, row: Mapping[Any, Any]) -> str:
+    """Return the text that a judge was shown of a row of the trajectories: all answers of the model, joined."""
+    folder = layout.pair(str(row["variant"]), draw_id(str(row["sample_id"]), int(row["draw"])))
+    return "\n\n".join(answers_of(Trajectory.read(folder)))
 
 
 def with_labels(config: Config, table: pd.DataFrame) -> pd.DataFrame:

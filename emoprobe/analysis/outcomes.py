@@ -62,7 +62,7 @@ PROBABILITY = Outcome("logprob", P_GOLD, "number", limits=(0.0, 1.0))
 
 
 def outcomes_of(config: Config) -> list[Outcome]:
-    """Return the outcomes of an experiment, the primary one first."""
+    """Return the outcomes of an experiment, in the order of its graders."""
     found = []
     for entry in config.graders:
         if isinstance(entry, OutcomeGrader):
@@ -76,6 +76,12 @@ def outcomes_of(config: Config) -> list[Outcome]:
         else:
             found.append(Outcome(label_of(entry), PRIMARY_MEASURE, "binary", config.analysis.margin))
     return [*found, *survival_of(config)]
+
+
+def primary_of(config: Config) -> Outcome:
+    """Return the outcome of the first screen, the figures and the plan: accuracy, or else that of the first grader."""
+    outcomes = outcomes_of(config)
+    return next((outcome for outcome in outcomes if outcome.column == PRIMARY_MEASURE), outcomes[0])
 
 
 def survival_of(config: Config) -> list[Outcome]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum, StrEnum
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from emoprobe.analysis.conclusion import Conclusion, Reason
@@ -22,17 +21,15 @@ from emoprobe.analysis.contrasts import (
 from emoprobe.analysis.estimates import MIN_QUESTIONS, Estimates, Floats, difference, whichever
 from emoprobe.analysis.outcomes import (
     ACCURACY,
-    ANSWERED,
     MEASURES,
     OF,
     P_GOLD,
-    PLACE,
     PRIMARY_MEASURE,
     SURVIVAL,
     Outcome,
     column_and_category,
 )
-from emoprobe.analysis.prediction_powered import LEAST_LABELS, LEAST_POSITIVES, corrected_difference
+from emoprobe.analysis.prediction_powered import Labelled, labelled
 from emoprobe.analysis.questions import Questions, Units
 from emoprobe.analysis.statistics import CONFIDENCE, LEVEL, holm
 from emoprobe.config.section import CONTROL
@@ -254,9 +251,9 @@ def _row(
     questions: Questions, contrast: Contrast, outcome: Outcome, measure: str, weight: float | None
 ) -> dict[str, Any]:
     estimate, units = compare(questions, contrast, measure, outcome.margin, outcome=outcome)
-    labels = None if outcome.judge is None else labelled(questions, contrast, outcome, measure, units)
-    estimate = estimate if labels is None or labels.estimate is None else labels.estimate
     places = [questions.row(name) for name in (*contrast.variants, *contrast.references)]
+    labels = None if outcome.judge is None else _labelled(questions, contrast, outcome, measure, units)
+    estimate = estimate if labels is None or labels.estimate is None else labels.estimate
     scope, units = Scope.TEXTS if units is None else Scope.TONE, units or Units()
     selected = measure == "untruncated"
     ours, theirs = _sides(questions, contrast, measure, None, 1)
@@ -269,10 +266,16 @@ def _row(
         for value in (estimate.low, estimate.high, estimate.p, estimate.p_equivalent)
     )
     missing = int(questions.missing(PRIMARY_MEASURE if measure in MEASURES else measure)[places].sum())
-    boundless = missing > 0 and outcome.value == "number" and outcome.limits is None
-    tested = weight is not None and not selected and not boundless
-    if labels is not None:  # a judge that leans towards a tone makes a difference where the answers have none
-        tested = weight is not None and labels.estimate is not None
+    why = None
+    if weight is None:
+        why = "this number of questions was not registered"
+    elif selected:
+        why = "the outcome selects these questions"
+    elif labels is not None:  # a judge that leans towards a tone makes a difference where the answers have none
+        why = labels.why
+    elif missing and outcome.value == "number" and outcome.limits is None:
+        why = f"{missing} values are missing of a number without range"
+    tested = why is None
     return {
         "variant": contrast.variant,
         "reference": contrast.reference,
@@ -294,64 +297,23 @@ def _row(
         "judge": outcome.judge,
         **({} if labels is None else {"labels": labels.count, "corrected": labels.estimate is not None}),
         "tested": tested,
+        "not_tested": why,
         "weight": weight,
         "p": p if tested else float("nan"),
         "p_equivalent": p_equivalent if tested else float("nan"),
     }
 
 
-@dataclass(frozen=True)
-class Labelled:
-    """How many questions people have labelled, and the estimate that follows; None where labels do not suffice."""
-
-    count: int
-    estimate: Estimates | None = None
-
-
-def labelled(questions: Questions, contrast: Contrast, outcome: Outcome, measure: str, units: Units | None) -> Labelled:
-    """Correct a judge by the labels of people.
-
-    Labels count as far as they are those of the first questions of the drawn order, with none left out: others may have
-    been chosen for what they hold.
-
-    Args:
-        questions: the trajectories, with the columns of `emoprobe.analysis.labels`.
-        contrast: the sides.
-        outcome: what the judge measures.
-        measure: its column or a category of it.
-        units: units of the claim, see `Questions.units`.
-    """
+def _labelled(
+    questions: Questions, contrast: Contrast, outcome: Outcome, measure: str, units: Units | None
+) -> Labelled:
     if outcome.human is None or outcome.human not in questions.table:
-        return Labelled(0)
+        return Labelled(0, "no human labels correct the judge, which may lean towards a tone")
     _, category = column_and_category(measure)
     human = _sides(questions, contrast, outcome.human + (f"{OF}{category}" if category else ""), None, 1)
     judge = _sides(questions, contrast, measure, None, 1)
-    said: Floats = human[0] - human[1]
-    order = np.argsort(questions.values(PLACE)[0])
-    gaps = np.flatnonzero(np.isnan(said[order]))
-    count = int(gaps[0]) if len(gaps) else len(said)
-    said[order[count:]] = np.nan
-    first = order[:count]
     places = [questions.row(name) for name in (*contrast.variants, *contrast.references)]
-    several = questions.draws > 1 or (questions.asks[places] > 1).any()
-    absent = questions.missing(ANSWERED)[places].any()
-    if several or absent or count < LEAST_LABELS or _rarer(human, first, outcome) < LEAST_POSITIVES:
-        return Labelled(count)
-    divisions = (units or Units()).divisions
-    if len(divisions) > 1 or (divisions and questions.groups is not None):
-        return Labelled(count)
-    low, high = (0.0, 1.0) if outcome.value != "number" else outcome.limits or (0.0, float("inf"))
-    margin = float("nan") if outcome.margin is None else outcome.margin
-    groups = divisions[0] if divisions else questions.groups
-    return Labelled(count, corrected_difference(said, judge[0] - judge[1], high - low, margin, groups))
-
-
-def _rarer(sides: tuple[Floats, Floats], first: npt.NDArray[np.int64], outcome: Outcome) -> float:
-    """Return how many of the labels are of the rarer value, over both sides; all of them where they are numbers."""
-    if outcome.value == "number":
-        return 2.0 * len(first)
-    true = float(sides[0][first].sum() + sides[1][first].sum())
-    return min(true, 2 * len(first) - true)
+    return labelled(questions, outcome, places, human, judge, units or Units())
 
 
 def _solved(ours: Floats, theirs: Floats) -> dict[str, float]:

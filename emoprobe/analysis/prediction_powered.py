@@ -8,10 +8,16 @@ judge, has the expectation of what people say, however the judge errs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
+import numpy.typing as npt
 from scipy import special
 
 from emoprobe.analysis.estimates import Estimates, Floats, Labels
+from emoprobe.analysis.outcomes import ANSWERED, PLACE, Outcome
+from emoprobe.analysis.questions import Questions, Units
 from emoprobe.analysis.statistics import CONFIDENCE
 
 # With fewer labelled questions, or labels of the rarer value, nothing is claimed: `tests/calibration/judges.py`.
@@ -67,3 +73,69 @@ def corrected_difference(
     p = 2 * special.stdtr(known - 1, -abs(value) / error)
     equivalent = special.stdtr(known - 1, (abs(value) - margin) / error)
     return Estimates(*(np.asarray(one, dtype=float) for one in (value, value - reach, value + reach, p, equivalent)))
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """How many questions people have labelled, and the estimate that follows, or why there is none."""
+
+    count: int
+    why: str | None = None
+    estimate: Estimates | None = None
+
+
+def labelled(
+    questions: Questions,
+    outcome: Outcome,
+    places: Sequence[int],
+    human: tuple[Floats, Floats],
+    judge: tuple[Floats, Floats],
+    units: Units,
+) -> Labelled:
+    """Correct a judge by the labels of people.
+
+    Labels count as far as they are those of the first questions of the drawn order, with none left out: others may have
+    been chosen for what they hold.
+
+    Args:
+        questions: the trajectories, with the columns of `emoprobe.analysis.labels`.
+        outcome: what the judge measures.
+        places: rows of `questions` of the variants on both sides.
+        human: values of both sides by people, each of shape (questions,).
+        judge: the same by the judge.
+        units: of the claim.
+    """
+    said: Floats = human[0] - human[1]
+    order = np.argsort(np.nanmax(questions.values(PLACE), axis=0))
+    gaps = np.flatnonzero(np.isnan(said[order]))
+    count = int(gaps[0]) if len(gaps) else len(said)
+    said[order[count:]] = np.nan
+    rarer, leans = _rarer(human, order[:count], outcome), "which may lean towards a tone"
+    crossed = len(units.divisions) > 1 or bool(units.divisions and questions.groups is not None)
+    if not count:
+        return Labelled(0, f"no human labels correct the judge, {leans}")
+    if count < LEAST_LABELS or rarer < LEAST_POSITIVES:
+        return Labelled(
+            count,
+            f"labels of the first {count} questions do not suffice to correct the judge, {leans}: {LEAST_LABELS} "
+            f"questions with labels on both sides are needed, with {LEAST_POSITIVES} labels of the rarer value",
+        )
+    if questions.draws > 1 or (questions.asks[places] > 1).any():
+        return Labelled(count, f"labels correct no judge, {leans}, where a variant answers a question several times")
+    if questions.missing(ANSWERED)[places].any():
+        return Labelled(count, f"labels correct no judge, {leans}, where answers are missing")
+    if crossed:
+        return Labelled(count, f"labels correct no judge, {leans}, where texts cross other texts or groups")
+    # A judge that gives numbers has a range.
+    low, high = (0.0, 1.0) if outcome.value != "number" or outcome.limits is None else outcome.limits
+    margin = float("nan") if outcome.margin is None else outcome.margin
+    groups = units.divisions[0] if units.divisions else questions.groups
+    return Labelled(count, None, corrected_difference(said, judge[0] - judge[1], high - low, margin, groups))
+
+
+def _rarer(sides: tuple[Floats, Floats], first: npt.NDArray[np.int64], outcome: Outcome) -> float:
+    """Return how many of the labels are of the rarer value, over both sides; all of them where they are numbers."""
+    if outcome.value == "number":
+        return 2.0 * len(first)
+    true = float(sides[0][first].sum() + sides[1][first].sum())
+    return min(true, 2 * len(first) - true)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from emoprobe.analysis.contrasts import PLANNED, Contrast, contrasts_of, references_of
 from emoprobe.analysis.looks import looks_of
-from emoprobe.analysis.outcomes import MEASURES, PRIMARY_MEASURE, outcomes_of
+from emoprobe.analysis.outcomes import MEASURES, PRIMARY_MEASURE, primary_of
 from emoprobe.analysis.power import ACCURACY, TEXT_DEVIATIONS, PowerDesign, Simulation, text_limit
 from emoprobe.analysis.probes.probe_design import probe_plan
 from emoprobe.analysis.questions import TONE_TEXTS, Questions
@@ -96,7 +96,7 @@ def _fixed(config: Config) -> dict[str, Any]:
     names = list(config.variants)
     references = references_of(names, config.analysis.references)
     outcomes = {label_of(grader): _registered(grader) for grader in config.graders if not isinstance(grader, str)}
-    primary = PRIMARY_MEASURE if config.grades_answers else outcomes_of(config)[0].column
+    primary = primary_of(config).column
     return {
         "references": references,
         "primary_reference": references[-1] if references else None,

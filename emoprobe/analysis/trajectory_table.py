@@ -132,6 +132,7 @@ def _row(layout: Layout, variant: str, name: str, config: Config | None, sample:
         choices=sample.choices,
         recorded=_as_bool(outcome.metrics.correctness),
         scored=outcome.scored_by is not None,
+        given=state.prefill or 0,
         log_p_gold=measured.log_p_gold,
         log_p_options=None if measured.options is None else [(one.text, one.log_p) for one in measured.options],
         question=sample.question or outcome.sample_data.question,
@@ -204,6 +205,7 @@ def _turns(trajectory: Trajectory, answer: registry.Answer, *, correct: bool | N
             finished=earlier[0].finish_reason != "length",
             recorded=earlier[0].correct,
             scored=False,
+            given=earlier[0].prefill or 0,
         )
         correct = registry.number(first, None)["correct"]
     survived = {"survived": last} if correct else {}

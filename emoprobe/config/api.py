@@ -17,9 +17,9 @@ def api_problem(config: Config) -> str | None:
     workers = config.workers
     judges = [judge.model for judge in config.judges]
     free = [model for model in judges if workers.max_cost is not None and model not in workers.prices]
+    if free:
+        return f"workers.max_cost needs a price of the judge {free[0]} in workers.prices"
     if config.generation.backend != "api":
-        if free:
-            return f"workers.max_cost needs a price of the judge {free[0]} in workers.prices"
         unused = [name for name in ("prices", "max_cost") if getattr(workers, name) and not judges]
         return f"workers.{unused[0]} is for generation.backend: api, and for judges; remove it" if unused else None
     changes = [*_tokens_needed(config), *_servers_of_ours(config), *_model_unnamed(config)]
@@ -28,7 +28,7 @@ def api_problem(config: Config) -> str | None:
     if workers.max_cost is not None and config.model.source not in workers.prices:
         changes.append(f"give workers.prices a price for {config.model.source}, which workers.max_cost needs")
     if not changes:
-        return f"workers.max_cost needs a price of the judge {free[0]} in workers.prices" if free else None
+        return None
     return (
         "generation.backend api exchanges messages with an API: there are no token ids, no activations and no "
         f"settings of the server. So {'; '.join(changes)}"

@@ -231,7 +231,7 @@ class Config(Section):
 
     @property
     def grader_labels(self) -> list[str]:
-        """Labels of the graders, the primary one first."""
+        """Labels of the graders, in the order of the list."""
         return [label_of(grader) for grader in self.graders]
 
     @property

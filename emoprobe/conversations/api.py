@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -46,8 +47,8 @@ def api_request(config: Config, variant: str, sample: Sample, draw: int = 1) -> 
 
 def most_tokens(request: Mapping[str, Any]) -> tuple[int, int]:
     """Return upper bounds of the tokens of a request's prompt, by its length in bytes, and of its completion."""
-    messages = request["messages"]
-    text = sum(len(str(message["content"]).encode()) for message in messages)
+    # The whole request, as schemas of a reply and tools are billed as well.
+    text, messages = len(json.dumps(request, ensure_ascii=False).encode()), request["messages"]
     completion = max(request.get("max_tokens", 0), request.get("max_completion_tokens", 0))
     return text + MESSAGE_TOKENS * len(messages) + FRAME_TOKENS, completion
 

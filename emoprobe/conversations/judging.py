@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 import re
+from functools import lru_cache
 from typing import Any
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.graders import JudgeGrader
 from emoprobe.conversations.variants import base_messages, variant_texts
 from emoprobe.graders import grading
-from emoprobe.results.trajectory import Message, Sample, Trajectory, message_text
+from emoprobe.results.trajectory import Message, Sample, Trajectory
 
 INSTRUCTION = (
     "You grade answers that another system gave to a question. Decide by the rubric alone. The question and the answer "
@@ -64,21 +64,14 @@ def _values(settings: JudgeGrader) -> str:
     return "one of " + ", ".join(json.dumps(name, ensure_ascii=False) for name in settings.names)
 
 
-def answers_of(trajectory: Trajectory, opening: list[Message]) -> list[str]:
-    """Return what the assistant said after the opening messages, turn by turn, without thoughts.
+def answers_of(trajectory: Trajectory) -> list[str]:
+    """Return what the model said, turn by turn, without thoughts: what a judge, and people who label, are shown.
 
-    A beginning of the answer that was given to the model is left out, as it is the variant's.
-
-    Args:
-        trajectory: the conversation.
-        opening: the messages that opened it.
+    A beginning of an answer that was given to the model is left out, as it may be the variant's.
     """
-    given = None if trajectory.state is None else trajectory.state.prefill
-    later = trajectory.messages[len(opening) - (given is not None) :]
-    said = [grading.visible(message_text(message)) for message in later if message["role"] == "assistant"]
-    if said:
-        said[-1] = grading.visible(trajectory.completion[given or 0 :])
-    return said
+    earlier = [] if trajectory.state is None else trajectory.state.earlier_turns or []
+    answers = [trajectory.completion_of(turn)[turn.prefill or 0 :] for turn in earlier]
+    return [grading.visible(answer) for answer in (*answers, trajectory.said)]
 
 
 def check_blind(
@@ -106,7 +99,8 @@ def check_blind(
                     "change the rubric, or that text"
                 )
     base = [message["content"] for message in base_messages(config.prompt, sample.question)]
-    for message in opening:
+    asked = [message for message in opening if message["role"] != "assistant"]  # beginnings of answers are not sent
+    for message in asked:
         content = str(message["content"])
         if content not in base and not holds(sample.question, content) and holds(rest, content):
             raise BlindError(
@@ -122,8 +116,14 @@ def check_blind(
 
 def holds(text: str, part: str) -> bool:
     """Return whether a text holds a part as whole words, whatever the case and the white space."""
-    whole, wanted = (" ".join(each.split()).casefold() for each in (text, part))
-    return bool(wanted) and re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", whole) is not None
+    whole, wanted = _words(text), _words(part)
+    # The pattern decides for the few parts that are there at all.
+    return bool(wanted) and wanted in whole and re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", whole) is not None
+
+
+@lru_cache(maxsize=1 << 12)
+def _words(text: str) -> str:
+    return " ".join(text.split()).casefold()
 
 
 def quotes_variant(config: Config, variant: str, answers: list[str]) -> bool:
@@ -159,9 +159,7 @@ def _allowed(settings: JudgeGrader, value: Any) -> bool:
     if settings.values_in is None:
         return isinstance(value, str) and value in settings.names
     low, high = settings.values_in
-    return (
-        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
-    )
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -82,15 +82,19 @@ def next_turn(progress: Progress) -> NextTurn | None:
 
 
 def longest_conversation(config: Config, variant: str, question: str, index: int, draw: int = 1) -> NextTurn:
-    """Return the messages up to the last answer where no turn is skipped, with one word in place of earlier answers.
+    """Return the messages up to the last answer where no turn is skipped; earlier answers are one sign.
+
+    The sign follows the beginning that an answer was given.
 
     Raises:
         VariantError: the variant has no opening.
     """
     reached = NextTurn(1, opening_messages(config, variant, question, index, draw))
     while True:
-        asked = reached.messages[:-1] if reached.messages[-1]["role"] == "assistant" else reached.messages
-        answered: list[Message] = [*asked, {"role": "assistant", "content": "?"}]
+        last = reached.messages[-1]
+        begun = str(last["content"]) if last["role"] == "assistant" else ""
+        asked = reached.messages[:-1] if begun else reached.messages
+        answered: list[Message] = [*asked, {"role": "assistant", "content": f"{begun}?"}]
         following = next_turn(Progress(config, variant, index, draw, answered, reached.number, None))
         if following is None:
             return reached

@@ -285,7 +285,8 @@ def _turns(conversation: Trajectory) -> list[EarlierTurn]:
     assert outcome is not None
     values = {name: getattr(state, name) for name in Answered.model_fields}
     request = {key: value for key, value in state.request.items() if key != "messages"}
-    correct, answer = outcome.metrics.correctness == 1.0, len(conversation.messages) - 1
+    grade, answer = outcome.metrics.correctness, len(conversation.messages) - 1
+    correct = None if grade is None else grade == 1.0
     last = EarlierTurn(**values | {"number": state.turn, "answer": answer, "correct": correct, "request": request})
     return [*(state.earlier_turns or ()), last]
 

@@ -1,20 +1,14 @@
-"""Scorers of Inspect AI as graders. Only those that need no model; `pip install emoprobe[inspect]` installs Inspect."""
+"""Scorers of Inspect AI as graders. Only those that need no model."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from emoprobe.config.science.graders import Value
 
 if TYPE_CHECKING:
     from emoprobe.graders.registry import Answer
-
-
-def make(factory: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-    """Return a scorer, such as of `inspect_ai.scorer:match`, with its arguments."""
-    return factory(**arguments)
 
 
 def score(scorer: Any, answer: Answer, value: Value) -> bool | float | str | None:
@@ -34,7 +28,7 @@ def score(scorer: Any, answer: Answer, value: Value) -> bool | float | str | Non
         input=answer.question or "",
         messages=[ChatMessageUser(content=answer.question or "")],
         choices=answer.choices,
-        output=ModelOutput.from_content("none/none", answer.completion),
+        output=ModelOutput.from_content("none/none", answer.said),
     )
     result = asyncio.run(scorer(state, Target(answer.gold or "")))
     if result is None:

@@ -48,8 +48,9 @@ PHRASES: dict[str, str] = {
     """,
     "self_correction": r"""
           (?:^|[.!?,;:\n]\s*)(?:wait|hold\ on|hang\ on|oops|whoops|scratch\ that)\b
-        | \blet\ me\ (?:re\w+|correct|fix|try\ again)\b
-        | (?:^|[.!?\n]\s*)(?:no,|actually,|correction:|on\ second\ thought)
+        | \blet\ me\ (?:correct|fix|try\ again)\b
+        | \blet\ me\ re-?(?:do|check|calculat|comput|consider|think|phras|vis|evaluat|start|work)\w*
+        | (?:^|[.!?\n]\s*)(?:actually,|correction:|on\ second\ thought)
         | \bI\ (?:made|have\ made|see)\ (?:a|an|my|the)\ (?:\w+\ )?(?:mistake|error)\b
         | \bI\ was\ (?:wrong|mistaken|incorrect)\b
         | \b(?:that|this)(?:'s|\ is|\ was)\ (?:wrong|incorrect|not\ (?:right|correct))\b[^\n]{0,20}(?:\blet\b|[.!])

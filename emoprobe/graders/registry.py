@@ -42,7 +42,8 @@ class Answer:
     """What graders read.
 
     Attributes:
-        completion: text of the answer, after the thought where there is one.
+        completion: text of the answer, after the thought where there is one, with the beginning that was given.
+        given: characters of it that were given to the model (`prefill`).
         gold: gold answer in canonical notation; None where it is not known.
         finished: whether the model ended by itself.
         choices: options of a multiple-choice question.
@@ -61,11 +62,17 @@ class Answer:
     choices: list[str] | None = None
     recorded: bool | None = None
     scored: bool = False
+    given: int = 0
     log_p_gold: float | None = None
     log_p_options: list[tuple[str, float]] | None = None
     question: str | None = None
     sample_id: str | None = None
     judgements: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def said(self) -> str:
+        """What the model said, without the beginning that it was given, which may be the variant's."""
+        return self.completion[self.given :]
 
 
 Grade = Callable[[Answer, Any], Any]
@@ -128,12 +135,12 @@ def text(answer: Answer, settings: TextGrader) -> bool | None:
     if not patterns:
         return None
     normalise = settings.normalise or ("none" if settings.match == "regex" else "plain")
-    return texts.matches(grading.visible(answer.completion), patterns, settings.match, normalise)
+    return texts.matches(grading.visible(answer.said), patterns, settings.match, normalise)
 
 
 def _lexical(name: str) -> None:
     def grade(answer: Answer, settings: OutcomeGrader | None = None) -> bool | float:
-        return lexical.GRADES[name](grading.visible(answer.completion))
+        return lexical.GRADES[name](grading.visible(answer.said))
 
     GRADERS[name] = grade
 
@@ -153,7 +160,7 @@ def scorer(answer: Answer, settings: ScorerGrader) -> Any:
     """Value of a scorer of Inspect AI."""
     from emoprobe.graders import inspect_scorers
 
-    made = inspect_scorers.make(_loaded(settings.outcome, settings.scorer), settings.arguments)
+    made = _loaded(settings.outcome, settings.scorer)(**settings.arguments)
     return inspect_scorers.score(made, answer, settings.type)
 
 

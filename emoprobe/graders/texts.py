@@ -8,7 +8,9 @@ import unicodedata
 from collections.abc import Callable, Sequence
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
-_EDGES = re.compile(r"^[\W_]+|[\W_]+$")
+# Punctuation, and neither signs of numbers nor symbols, which can be all that tells two answers apart.
+_MARKS = r"\s.,;:!?\"'“”‘’«»()\[\]{}*_`…—–-"
+_EDGES = re.compile(rf"^(?:(?!-\d)[{_MARKS}])+|[{_MARKS}]+$")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -39,5 +41,5 @@ def matches(text: str, patterns: Sequence[str], match: str, normalise: str) -> b
     if match == "regex":
         return any(re.search(pattern, said) for pattern in patterns)
     wanted = [normal(pattern) for pattern in patterns]
-    # A pattern that is nothing but punctuation would be contained in every text.
-    return any(said == one if match == "exact" else bool(one) and one in said for one in wanted)
+    # A pattern that is nothing but punctuation would equal every such text, and be contained in every text.
+    return any(bool(one) and (said == one if match == "exact" else one in said) for one in wanted)

@@ -12,7 +12,7 @@ from emoprobe.analysis.outcomes import (
     P_GOLD,
     PRIMARY_MEASURE,
     column_and_category,
-    outcomes_of,
+    primary_of,
     subject,
     title_of,
 )
@@ -85,7 +85,7 @@ def question(config: Config, report: dict[str, Any]) -> str:
     where = PLACES[places.pop()] if len(places) == 1 else "in the conversation"
     model, data = report["model"]["id"] or "the model", _dataset(config)
     changed = f"how often {model} answers {data} correctly"
-    outcome = outcomes_of(config)[0]
+    outcome = primary_of(config)
     if not config.grades_answers:
         title = title_of(outcome.measures[0], outcome.value).removeprefix("the ")
         title = f"distribution of {outcome.label}" if outcome.categories else title
@@ -141,17 +141,12 @@ def answer(report: dict[str, Any], margin: float | None) -> list[str]:
 def comparisons(config: Config, report: dict[str, Any]) -> list[Comparison]:
     """Return a row for each planned or primary contrast, in the order of their table."""
     rows = tested(report)
-    margin = primary_margin(config) or 0.0
+    margin = primary_of(config).margin or 0.0
     ends = [abs(row[key]) for row in rows for key in ("low", "high") if row[key] is not None]
     least = 0.05 if all(map(unit_of, rows)) else 1e-9
     reach = max([least, 1.2 * margin, *(1.05 * end for end in ends)])
     valences = {row["variant"]: row["valence"] for row in report["accuracy"]}
     return [_comparison(row, config, _levels(report, row), valences, margin, reach) for row in rows]
-
-
-def primary_margin(config: Config) -> float | None:
-    """Return the margin of equivalence of the primary outcome: of strict accuracy, if it is graded."""
-    return config.analysis.margin if config.grades_answers else outcomes_of(config)[0].margin
 
 
 def _levels(report: dict[str, Any], row: dict[str, Any]) -> dict[str, str]:

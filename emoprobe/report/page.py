@@ -12,7 +12,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from emoprobe.analysis.conclusion import plain_rows
-from emoprobe.analysis.outcomes import subject
+from emoprobe.analysis.outcomes import primary_of, subject
 from emoprobe.config.experiment import Config
 from emoprobe.report import front, links
 from emoprobe.report.figures import EMPTY, figures_of_tables, tables_there
@@ -69,7 +69,7 @@ def experiment_page(config: Config, layout: Layout, report: dict[str, Any], rule
         first=first,
         question=front.question(config, report),
         done=front.done(config, report, metadata),
-        answer=front.answer(report, front.primary_margin(config)),
+        answer=front.answer(report, primary_of(config).margin),
         comparisons=comparisons,
         valences={row["variant"]: row["valence"] for row in report["accuracy"]},
         groups=_grouped(report),

@@ -19,7 +19,7 @@ from emoprobe.text import filled_lines
 class ApiCalls:
     """The calls of one experiment, those of earlier runs included.
 
-    `models` counts answers, and not judgements, by the model and the fingerprint that the API gives.
+    `models` counts calls with a response, judgements left out, by the model and the fingerprint that the API gives.
 
     Args:
         path: of the file, which need not be there.
@@ -50,7 +50,7 @@ class ApiCalls:
         Raises:
             OSError: it cannot be recorded.
         """
-        number = max(len(self._costs), next(reversed(self._costs), 0)) + 1
+        number = max(self._costs, default=0) + 1
         self._write({"call": number, "most": most, **about})
         return number
 

@@ -269,6 +269,12 @@ class Trajectory:
         return _graded_text(self.messages[turn.answer], turn.thought)
 
     @property
+    def said(self) -> str:
+        """What the model said last: its completion without the beginning that it was given."""
+        given = None if self.state is None else self.state.prefill
+        return self.completion[given or 0 :]
+
+    @property
     def is_cut_off_in_thought(self) -> bool | None:
         """Whether the completion reached its limit within the thought; None where the state says nothing of it."""
         if self.state is None or self.state.thought is None or self.state.finish_reason is None:

@@ -11,7 +11,8 @@ from emoprobe.config.files import Study
 from emoprobe.conversations import variants
 from emoprobe.conversations.api import api_request, most_tokens
 from emoprobe.conversations.judging import judge_request
-from emoprobe.conversations.samples import DataError, draw
+from emoprobe.conversations.lengths import completion_room
+from emoprobe.conversations.samples import DataError, draw, row_digests
 from emoprobe.conversations.samples import identity as data_identity
 from emoprobe.conversations.sources import files, reasoning_gym
 from emoprobe.conversations.variants import VariantError
@@ -45,7 +46,7 @@ def _judging(config: Config, pairs: int, calls: ApiCalls) -> str:
     for judge in config.judges:
         # Texts of questions and answers are not there yet: an answer counts as long as it may be.
         prompt, completion = most_tokens(judge_request(judge, 0, "", [""]))
-        text = TOKEN_BYTES * config.generation.max_tokens + QUESTION_BYTES
+        text = TOKEN_BYTES * completion_room(config) + QUESTION_BYTES
         bound += pairs * prices[judge.model].of(prompt + text, completion)
     line = (
         f"cost of judgements: about {bound:.4g} at most for {pairs * len(config.judges):,} (answers of as many tokens "
@@ -91,7 +92,7 @@ def most_of_all(config: Config, memory: Path | None) -> tuple[int, int] | None:
     try:
         about = [
             "api tokens", __version__, data_identity(dataset, seed), dataset.samples, config.prompt.content(),
-            config.generation.content(), config.generation.draws,
+            config.generation.content(), config.generation.draws, row_digests(dataset, seed),
             {name: [variants.identity(config, name), variant.asks] for name, variant in config.variants.items()},
         ]  # fmt: skip
         first, second = remembered(memory, about, lambda: _counted(config))

@@ -191,12 +191,14 @@ def _endpoints(config: Config) -> Iterator[str]:
         except (OSError, ValueError) as error:  # not repeated: it may be the key itself
             reason = getattr(error, "strerror", None) or "is no path"
             yield f"workers.api_key_file: {reason}; write the path of a file that holds the key"
-    for key in ("endpoints", "capture_endpoints"):
-        for url in getattr(config.workers, key):
+    named = {f"workers.{key}": getattr(config.workers, key) for key in ("endpoints", "capture_endpoints")}
+    named |= {f"graders.{judge.outcome}.endpoints": judge.endpoints for judge in config.judges}
+    for key, urls in named.items():
+        for url in urls:
             try:
                 _ = urlsplit(url).port
             except ValueError as error:
-                yield f"workers.{key} = {url!r}: is no URL of a server ({error})"
+                yield f"{key} = {url!r}: is no URL of a server ({error})"
 
 
 def _storage(config: Config) -> Iterator[str]:

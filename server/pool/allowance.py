@@ -121,6 +121,7 @@ def judge_allowance(config: Config, layout: Layout) -> Allowance:
             (f"{judge}/{variant}", name)
             for judge, variant, name in known
             if _record_failed(Judgement, layout.judgement(judge, variant, name))
+            and not _trajectory_failed(layout.pair(variant, name))
         }
 
     return Allowance(config.generation.allowed_failures, len(known), recorded)

@@ -55,7 +55,7 @@ class ApiBudget:
                 raise OverBudgetError(
                     f"workers.max_cost = {self._limit:g} leaves no room for another call: {self._calls.spent:.4g} are "
                     "spent, and a call may cost more than the rest.\nWhat to do: raise workers.max_cost, or lower "
-                    "generation.max_tokens, then run again. What has been made is kept."
+                    "max_tokens, then run again. What has been made is kept."
                 )
             self._settled.clear()
             await self._settled.wait()

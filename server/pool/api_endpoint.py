@@ -10,16 +10,17 @@ from server.pool.connections import Connections, RequestError, message_of, pause
 from server.pool.launcher import Endpoint
 
 FIELDS = (
-    "change what is asked: leave out or replace what the API does not know with generation.api_request, such as "
-    "seed: null, or change the prompt or generation.max_tokens, then run again."
+    "change what is asked: leave out or replace what the API does not know with api_request (of generation, or of the "
+    "judge), such as seed: null, or change the prompt or max_tokens, then run again."
 )
 # Status → what to do. With those of ACCOUNT, every other request would be refused as well.
 ADVICE = {
     400: FIELDS,
-    401: "set workers.api_key_env or workers.api_key_file to the key of the API, then run again.",
+    401: "set api_key_env (of workers, or of the judge) to the variable with the key of the API, then run again.",
     402: "add credit to the account of the key, then run again.",
     403: "use a key that may do this, or change the prompt that was refused (see the message), then run again.",
-    404: "set model.source to the API's name of a model, and workers.endpoints to the API's base URL, then run again.",
+    404: "set model.source (the model of a judge) to the API's name of a model, and endpoints to the API's base URL, "
+    "then run again.",
     413: FIELDS,
     422: FIELDS,
     429: "add credit to the account of the key, or wait until its quota is renewed, then run again.",

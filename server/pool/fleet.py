@@ -247,7 +247,7 @@ class Fleet:
             if self.is_down:
                 raise FleetDownError(self.why_down())
             pause = min((worker.pause for worker in live), default=0.0)
-            if pause > timeout:
+            if pause > timeout and all(worker.state in ("live", "failed") for worker in self.workers):
                 raise FleetDownError(
                     f"Every server asks for a pause of {pause:.0f} s, longer than workers.timeout = {timeout:g}.\n"
                     "What to do: run again later, or raise workers.timeout. What has been made is kept."

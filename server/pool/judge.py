@@ -70,7 +70,7 @@ async def judge(experiment: ExperimentJobs, fleet: Fleet, settings: JudgeGrader,
         await write(found.model_copy(update={"error": trajectory.failure}).write, path)
         return
     opening = opening_messages(config, variant, sample.question, sample.index, draw)
-    answers = answers_of(trajectory, opening)
+    answers = answers_of(trajectory)
     if not any(answer.strip() for answer in answers):
         await write(found.model_copy(update={"unusable": NO_ANSWER}).write, path)
         return

@@ -232,6 +232,9 @@ class Pool:
         try:
             await self._do(run, job)
         except (FleetDownError, OverBudgetError) as error:
+            if isinstance(job, JudgeJob):  # answers go on, and judgements can be made later
+                run.refused[job] = f"{error}\n"
+                return run.refused[job]
             run.down.add(job.experiment)
             if run.down.issuperset(run.names):  # without a server each job would fail for the same reason
                 self._owners.stop(caller.owner)

@@ -52,7 +52,6 @@ class ExperimentJobs:
         self.config, self.results = config, results
         self.layout = Layout.of(config.experiment.name, results)
         self.allowance = pair_allowance(config, self.layout)
-        self.judge_allowance = judge_allowance(config, self.layout)
         self.directory = directory
         self._opening, self._loading, self._deciding = threading.Lock(), threading.Lock(), threading.Lock()
 
@@ -132,6 +131,11 @@ class ExperimentJobs:
     def steering_allowance(self) -> Allowance:
         """Number of steered trajectories that may go without an answer."""
         return steering_allowance(self.config, self.layout, self.steering.trajectories)
+
+    @cached_property
+    def judge_allowance(self) -> Allowance:
+        """Number of judgements that may go without a reply."""
+        return judge_allowance(self.config, self.layout)
 
     @cached_property
     def api_budget(self) -> ApiBudget:

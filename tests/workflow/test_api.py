@@ -53,7 +53,7 @@ def test_an_api_experiment_from_dry_run_to_report(stub: Callable[..., StubServer
     assert run.json("verified.json")["problems"] == []
     notes = {one["about"]: one["text"] for one in run.json("report.json")["statements"]}
     assert "whose weights are not pinned" in notes["data:weights"]
-    assert "stub (12 answers)" in notes["data:weights"]
+    assert "stub (12 calls)" in notes["data:weights"]
     assert layout.explorer.exists()
 
     # Prices, budget and endpoints change no answer; a lost trajectory is asked for again, alone.

@@ -64,6 +64,25 @@ class Engine(Section):
 Backend = Literal["vllm", "nnsight", "api"]
 # Fields of a request to an API that other keys decide, and ones whose responses nothing here reads.
 OWN_FIELDS = ("model", "messages", "stream", "stream_options", "n", "logprobs", "tools")
+LIMITS = ("max_tokens", "max_completion_tokens")
+
+
+def check_api_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return fields of a request to an API, which must leave a completion its limit.
+
+    Raises:
+        ValueError: one is set by Emoprobe itself, or a completion would have no limit.
+    """
+    if taken := [name for name in fields if name in OWN_FIELDS]:
+        raise ValueError(f"may not hold {', '.join(taken)}, which emoprobe sets itself")
+    limits = [fields[name] for name in LIMITS if fields.get(name) is not None]
+    if any(type(limit) is not int or limit < 1 for limit in limits):
+        raise ValueError(f"{' and '.join(LIMITS)} must be numbers of tokens above 0")
+    if "max_tokens" in fields and not limits:
+        raise ValueError("without max_tokens a completion has no limit; add max_completion_tokens: N")
+    return fields
+
+
 # Variables of chat templates that `generation.thinking` sets.
 SWITCHES = ("enable_thinking", "thinking")
 
@@ -128,11 +147,7 @@ class Generation(Section):
     @field_validator("api_request")
     @classmethod
     def _api_request(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        if taken := [name for name in fields if name in OWN_FIELDS]:
-            raise ValueError(f"may not hold {', '.join(taken)}, which emoprobe sets itself")
-        if "max_tokens" in fields and type(fields.get("max_completion_tokens")) is not int:
-            raise ValueError("without max_tokens a completion has no limit; add max_completion_tokens: N")
-        return fields
+        return check_api_fields(fields)
 
     @model_validator(mode="after")
     def _api_fields_for_an_api(self) -> Generation:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from emoprobe.config.science.generation import check_api_fields
 from emoprobe.config.section import Extent, Hidden, Section, Text, check_function, check_url, check_variable
 
 Value = Literal["binary", "number", "category"]
@@ -313,9 +314,7 @@ class JudgeGrader(_TypedGrader):
     @field_validator("api_request")
     @classmethod
     def _api_request(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        if taken := sorted(fields.keys() & {"model", "messages", "n", "stream"}):
-            raise ValueError(f"may not hold {', '.join(taken)}: a judgement is one whole reply to the rubric")
-        return fields
+        return check_api_fields(fields)
 
     @model_validator(mode="after")
     def _complete(self) -> JudgeGrader:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from emoprobe.analysis.outcomes import PRIMARY_MEASURE, column_and_category, outcomes_of, primary_rows, title_of
+from emoprobe.analysis.outcomes import column_and_category, primary_of, primary_rows, title_of
 from emoprobe.config.section import CONTROL
 from emoprobe.report import links
 from emoprobe.report.figures.style import (
@@ -79,8 +79,8 @@ def accuracy(view: ExperimentView) -> Figure:
 
 
 def _means(view: ExperimentView) -> Figure:
-    table = view.table("outcomes")
-    table = table[table["outcome"] == view.config.grader_labels[0]]
+    table, primary = view.table("outcomes"), primary_of(view.config)
+    table = table[table["outcome"] == primary.label]
     figure, axes = new_figure(1.2 + ROW * len(table))
     axis = axes[0, 0]
     rows = np.arange(len(table))[::-1]
@@ -94,7 +94,8 @@ def _means(view: ExperimentView) -> Figure:
     axis.set_yticks(rows, names)
     axis.set_ylim(-0.6, len(table) - 0.4)
     kind = "mean" if (table["value"] == "number").all() else "share"
-    axis.set_xlabel(f"{kind} of {view.config.grader_labels[0]}{_judged_by(view)} with 95 % interval")
+    judged = f" as judged by {primary.judge}" if primary.judge else ""
+    axis.set_xlabel(f"{kind} of {primary.label}{judged} with 95 % interval")
     valence_legend(axis, table["valence"].tolist())
     return figure
 
@@ -110,7 +111,6 @@ def paired_differences(view: ExperimentView) -> Figure:
         return empty_figure("There is no variant besides the references.")
     if tests["difference"].isna().all():
         return empty_figure("No trajectory has a grade.")
-    graded = (tests["measure"] == PRIMARY_MEASURE).all()
     categories = [column_and_category(measure)[1] for measure in tests["measure"]]
     labels = [
         f"{entry.variant} − {entry.reference}{f': {category}' if category else ''}"
@@ -121,7 +121,8 @@ def paired_differences(view: ExperimentView) -> Figure:
     figure, axes = new_figure(1.2 + ROW * len(tests), width=WIDTH + 0.06 * max(0, longest - 16))
     axis = axes[0, 0]
     rows = np.arange(len(tests))[::-1]
-    margin = view.config.analysis.margin if graded else outcomes_of(view.config)[0].margin or 0.0
+    primary = primary_of(view.config)
+    margin = primary.margin or 0.0
     axis.axvspan(-margin, margin, color=FAINT, alpha=0.25, linewidth=0, zorder=0)
     for row, entry in zip(rows, tests.itertuples(), strict=True):
         colour = colour_of(entry.variant, valences.get(str(entry.variant)))
@@ -151,18 +152,13 @@ def paired_differences(view: ExperimentView) -> Figure:
     axis.set_xlim(-reach, reach)
     axis.set_ylim(-0.6, len(tests) - 0.4)
     axis.set_yticks(rows, labels)
-    corrected = "corrected" in tests and bool(tests["corrected"].fillna(False).all())
-    named = "strict accuracies" if graded else title_of(str(tests["measure"].iloc[0]), str(tests["value"].iloc[0]))
-    named = ("shares" if any(categories) else named) + ("" if graded or corrected else _judged_by(view))
+    corrected = bool(tests["corrected"].fillna(False).all())
+    named = title_of(str(tests["measure"].iloc[0]), str(tests["value"].iloc[0]))
+    named = "shares" if any(categories) else named.replace("accuracy", "accuracies")
+    named += f" as judged by {primary.judge}" if primary.judge and not corrected else ""
     axis.set_xlabel(f"difference of {named} with 95 % interval (band: equivalent; pale: secondary)")
     valence_legend(axis, list(valences.values()))
     return figure
-
-
-def _judged_by(view: ExperimentView) -> str:
-    """Name the judge of the first outcome; empty unless a model judged it."""
-    judge = outcomes_of(view.config)[0].judge
-    return f" as judged by {judge}" if judge else ""
 
 
 def _margin_text(axis: Any, row: float, text: str) -> None:

@@ -12,7 +12,6 @@ import pandas as pd
 from emoprobe.analysis.conclusion import Conclusion, plain_rows
 from emoprobe.analysis.outcomes import P_GOLD, PRIMARY_MEASURE, column_and_category, family_prefix, subject, title_of
 from emoprobe.analysis.paired_tests import ContrastReason, Scope, Wording, conclude_contrast
-from emoprobe.analysis.prediction_powered import LEAST_LABELS, LEAST_POSITIVES
 from emoprobe.config.section import CONTROL
 from emoprobe.graders.registry import OUTCOME
 from emoprobe.report.statements import amount, stated
@@ -159,17 +158,7 @@ def _estimate(row: dict[str, Any], p: float | None) -> str:
 
 
 def _untested(row: dict[str, Any]) -> str:
-    if row.get("weight") is None:
-        return "this number of questions was not registered"
-    if judge_of(row) and not row["labels"]:
-        return "no human labels correct the judge, which may lean towards a tone"
-    if judge_of(row):
-        return (
-            f"labels of the first {row['labels']} questions do not suffice to correct the judge, which may lean "
-            f"towards a tone: {LEAST_LABELS} questions without a gap are needed, with {LEAST_POSITIVES} labels of the "
-            "rarer value"
-        )
-    return f"{row['missing']} values are missing of a number without range"
+    return row.get("not_tested") or "this number of questions was not registered"
 
 
 def why(row: dict[str, Any], margin: float) -> str:

@@ -190,7 +190,7 @@ def _by_capture_server(what: str, counts: dict[str, int]) -> str:
 
 
 def _unpinned(model: str, urls: list[str], answered: dict[str, int]) -> str:
-    named = f" It named its models {_listed(answered)}." if answered else ""
+    named = f" It named its models {_listed(answered, 'call')}." if answered else ""
     return (
         f"Answers are those of {model} at {', '.join(urls)}, whose weights are not pinned: the same name may stand for "
         f"another model at another time, and an answer that is made again may be another one.{named}"
@@ -210,7 +210,8 @@ def _judges(rows: list[dict[str, Any]]) -> str:
     if several and first["alpha"] is not None:
         text += f" They agree by Krippendorff's α = {first['alpha']:.2f} on {first['units']} answers."
     elif several:
-        text += " Their agreement is not known, as no value varies."
+        why = "no value varies" if first["units"] else "no answer has values of two of them"
+        text += f" Their agreement is not known, as {why}."
     if quoting := max(row["quoting"] for row in rows):
         text += f" {quoting} answers hold the text of their variant, so that a judge could know it."
     if first["separability"] is not None:
@@ -224,8 +225,8 @@ def _judges(rows: list[dict[str, Any]]) -> str:
 _WITHOUT_VALUE = {"unusable": "without a usable reply or answer", "failed": "without a reply or trajectory"}
 
 
-def _listed(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name} ({count} answer{'' if count == 1 else 's'})" for name, count in counts.items())
+def _listed(counts: dict[str, int], what: str = "answer") -> str:
+    return ", ".join(f"{name} ({count} {what}{'' if count == 1 else 's'})" for name, count in counts.items())
 
 
 def _unknown(missing: list[str]) -> str:

@@ -202,6 +202,7 @@ PAIRED_TESTS = Table(
             "False where the outcome selects the questions, their number was not registered, values are missing of "
             "a number without `range`, or a judge gave the values that labels do not correct.",
         ),
+        "not_tested": Column("string", "Why the row is not tested; null where it is, and in older tables."),
         "weight": Column(
             "float64", "Share of the level that was registered for this number of questions; null: it was not."
         ),

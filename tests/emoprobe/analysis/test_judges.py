@@ -18,6 +18,7 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.report.statements.behaviour import comparisons
 from emoprobe.results.layout import Layout
+from emoprobe.results.trajectory import AgentState, Trajectory
 from tests.calibration import judges as simulated
 from tests.judges import judge
 
@@ -176,6 +177,13 @@ def test_a_planted_difference_is_told_with_labels() -> None:
 def test_answers_to_label_come_in_the_drawn_order_without_their_variant(tmp_path: Path) -> None:
     config, table = experiment(tmp_path)
     layout = Layout(tmp_path)
+    for row in table.to_dict("records"):  # joy begins each answer, which nobody is to see
+        begun = "Oh joy! " if row["variant"] == "joy" else ""
+        answer = {"role": "assistant", "content": begun + row["completion"]}
+        state = AgentState(prefill=len(begun) or None)
+        Trajectory([{"role": "user", "content": row["question"]}, answer], state).write(
+            layout.pair(row["variant"], row["sample_id"])
+        )
     write_answers_to_label(config, layout, table)
     listed = pd.read_csv(layout.to_label, dtype=str, keep_default_na=False)
     assert list(listed.columns) == ["question_number", "id", "question", "answer", "value"]

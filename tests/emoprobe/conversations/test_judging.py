@@ -21,7 +21,7 @@ from emoprobe.conversations.judging import (
     read_reply,
 )
 from emoprobe.conversations.variants import opening_messages
-from emoprobe.results.trajectory import AgentState, Sample, Trajectory
+from emoprobe.results.trajectory import AgentState, EarlierTurn, Sample, Trajectory
 from tests.judges import judge
 
 TONE = "You have failed me again!"
@@ -106,18 +106,35 @@ def test_an_answer_may_quote_its_tone_and_is_counted() -> None:
     assert not quotes_variant(config(), "control", [answer])
 
 
-def test_what_the_assistant_says_after_the_opening_is_judged_without_thoughts_and_given_beginnings() -> None:
-    opening = [
-        {"role": "user", "content": "1 + 1?"},
-        {"role": "assistant", "content": "2"},
-        {"role": "user", "content": "Legs?"},
-    ]
-    said = [{"role": "assistant", "content": "<think>Insects.</think>Six."}, {"role": "user", "content": "Again!"}]
-    last = {"role": "assistant", "content": "Eight."}
-    assert answers_of(Trajectory([*opening, *said, last]), opening) == ["Six.", "Eight."]
-    begun = [*opening, {"role": "assistant", "content": "I am so sorry. "}]
-    given = Trajectory([*opening, {"role": "assistant", "content": "I am so sorry. Eight."}], AgentState(prefill=15))
-    assert answers_of(given, begun) == ["Eight."]
+@pytest.mark.parametrize(("first", "last"), [(0, 0), (15, 0), (0, 15), (15, 15)])
+def test_what_the_model_says_is_judged_without_thoughts_and_given_beginnings(first: int, last: int) -> None:
+    asked = [{"role": "user", "content": text} for text in ("1 + 1?", "Legs?", "Again!")]
+    sorry = "I am so sorry. "
+    answers = [f"{sorry[:first]}<think>Insects.</think>Six.", f"{sorry[:last]}Eight."]
+    messages = [asked[0], {"role": "assistant", "content": "2"}]  # an example
+    for question, answer in zip(asked[1:], answers, strict=True):
+        messages += [question, {"role": "assistant", "content": answer}]
+    earlier = [EarlierTurn(number=1, answer=3, prefill=first or None)]
+    state = AgentState(prefill=last or None, turn=2, earlier_turns=earlier)
+    assert answers_of(Trajectory(messages, state)) == ["Six.", "Eight."]
+    assert answers_of(Trajectory(messages[2:4], AgentState(prefill=first or None))) == ["Six."]
+
+
+def test_a_beginning_that_the_instruction_happens_to_hold_refuses_nothing() -> None:
+    opening = [{"role": "user", "content": "Legs?"}, {"role": "assistant", "content": "The answer"}]
+    settings, sample = config().judges[0], Sample(sample_id="q_1", index=0, question="Legs?", answer="8", source={})
+    request = judge_request(settings, 1, sample.question, ["Eight."])
+    check_blind(config(), settings, opening, sample, ["Eight."], request)
+
+
+def test_a_judge_cannot_be_asked_without_a_limit() -> None:
+    unbounded: list[dict[str, Any]] = [
+        {"max_tokens": None}, {"max_completion_tokens": "9"}, {"max_tokens": 0}, {"tools": []},
+    ]  # fmt: skip
+    for fields in unbounded:
+        with pytest.raises(ConfigError, match=r"max_tokens|may not hold"):
+            config(api_request=fields)
+    assert config(api_request={"max_tokens": None, "max_completion_tokens": 9}).judges
 
 
 BINARY = config().judges[0]
@@ -147,6 +164,7 @@ READ: list[tuple[JudgeGrader, str, Any]] = [
     (NUMBER, '{"value": true}', None),
     (NUMBER, '{"value": "7"}', None),
     (NUMBER, '{"value": NaN}', None),
+    (NUMBER, f'{{"value": {10**400}}}', None),
     (CATEGORY, '{"value": "warm"}', "warm"),
     (CATEGORY, '{"value": "Warm"}', None),
     (CATEGORY, '{"value": ["warm"]}', None),

@@ -107,6 +107,13 @@ def test_a_text_goes_where_its_variant_says(tmp_path: Path) -> None:
     assert user(2, "user_suffix") == [False, True]
 
 
+def test_earlier_answers_keep_their_beginnings() -> None:
+    turns = [{"text": "Sure?", "prefill": "Yes,"}, {"text": "Really?"}]
+    settings = config({"kind": "scripted", "turns": turns}, prompt={"prefill": "So"})
+    messages = longest_conversation(settings, "control", "1?", 0).messages
+    assert [message["content"] for message in messages if message["role"] == "assistant"] == ["So?", "Yes,?"]
+
+
 def test_all_turns_have_to_fit(tmp_path: Path) -> None:
     renderer = Renderer.load(byte_tokenizer.write(tmp_path))
     sample = Sample(sample_id="x_0001", index=0, question="1?", answer="1", source={})

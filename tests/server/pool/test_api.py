@@ -119,12 +119,12 @@ def test_the_seed_of_a_draw_is_sent(house: House) -> None:
 @pytest.mark.parametrize(
     ("status", "words"),
     [
-        (400, "generation.api_request"),
-        (401, "set workers.api_key_env"),
+        (400, "api_request (of generation"),
+        (401, "set api_key_env (of workers"),
         (402, "add credit"),
         (403, "use a key that may do this"),
         (404, "set model.source"),
-        (422, "generation.api_request"),
+        (422, "api_request (of generation"),
     ],
 )
 def test_a_permanent_refusal_is_one_call_that_says_what_to_do(house: House, status: int, words: str) -> None:
