@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.gpu import steps
 from tests.gpu.capture import CaptureCheck
 from tests.gpu.generation import GenerationCheck
+from tests.gpu.probes import probes
 
 PARTS = ("capture", "generation")
 
@@ -26,6 +27,7 @@ def check(setting: steps.Setting, parts: tuple[str, ...]) -> bool:
         capture = CaptureCheck(setting)
         done += [steps.run(name, step) for name, step in capture.steps]
         capture.close()
+        done.append(steps.run("probes", lambda: probes(setting)))
     if "generation" in parts:
         generation = GenerationCheck(setting)
         try:

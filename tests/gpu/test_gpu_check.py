@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from server.capture.model import Captured, ForwardInput
 from tests.gpu import steps
 from tests.gpu.__main__ import PARTS, check
 from tests.gpu.capture import CaptureCheck
+from tests.gpu.probes import probes
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -47,6 +49,24 @@ def test_every_step_with_a_tiny_model_on_a_cpu(
     assert printed["hooks by hand"]["least_cosine"] > 0.99999
     assert {"budget_256", "budget_512", "budget_1024", "bare_over_served"} <= set(printed["capture speed"])
     assert printed["out of memory, injected"]["passes"] > 12
+
+
+def test_probes_are_compared_with_those_of_the_cpu(
+    tmp_path: Path, lines: Callable[[], list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = steps.Setting(tmp_path, "cpu", tiny=True)
+    assert steps.run("probes", lambda: probes(setting))
+    # Of the CPU, of the first run, and of two more.
+    for areas in ([0.5, 0.5, 0.5, 0.6], [0.5, 0.6, 0.6, 0.6]):
+        answers = iter(areas)
+        monkeypatch.setattr(
+            "tests.gpu.probes.run_probes", lambda *_, of=answers, **__: SimpleNamespace(probes=[{"auroc": next(of)}])
+        )
+        assert not steps.run("probes", lambda: probes(setting))
+    good, unlike, other = lines()
+    assert good["largest_difference"] == 0
+    assert "a second run differs" in unlike["error"]
+    assert "areas differ from those of the CPU by up to 0.1" in other["error"]
 
 
 def test_a_step_fails_where_its_promise_is_broken(

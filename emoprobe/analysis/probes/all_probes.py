@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +23,10 @@ from emoprobe.analysis.probes.targets import CorrectTarget, Place, ValenceTarget
 from emoprobe.config.experiment import Config
 from emoprobe.conversations.variants import variant_texts
 
+log = logging.getLogger(__name__)
+
 THREADED_ROWS = 1000
+CPU = torch.device("cpu")
 BATCH = 1 << 25  # floats that one batch of cells may take
 
 
@@ -37,9 +41,12 @@ class Findings:
 
 
 def run_probes(
-    table: pd.DataFrame, source: ActivationSource, config: Config, *, memory: int = 1 << 30, transfers: bool = True
-) -> Findings:
+    table: pd.DataFrame, source: ActivationSource, config: Config, *, memory: int = 1 << 30, transfers: bool = True,
+    device: torch.device | None = None,
+) -> Findings:  # fmt: skip
     """Run every probe of an experiment: each target at each layer, hook point and position.
+
+    Where a GPU has too little free memory, the probes run on the CPU.
 
     Args:
         table: the table `trajectories`.
@@ -47,19 +54,34 @@ def run_probes(
         config: the experiment; its `probes`, `analysis.references` and seed count.
         memory: bytes of activations that may be held at once; at least one layer is.
         transfers: whether to test probes on texts, variants and positions that they were not trained on.
+        device: what computes; by default the first GPU that can be used, else the CPU.
 
     Raises:
         ActivationError: a file of the source is damaged.
     """
-    threads = torch.get_num_threads()
+    threads, device = torch.get_num_threads(), device or usable_device()
     try:
-        return _run(table, source, config, memory, transfers, threads)
+        return _run(table, source, config, memory, transfers, threads, device)
+    except torch.OutOfMemoryError:
+        log.warning("The GPU has too little free memory for the probes: they run on the CPU.")
+        return _run(table, source, config, memory, transfers, threads, CPU)
     finally:
         torch.set_num_threads(threads)
 
 
+def usable_device() -> torch.device:
+    """Return the first GPU, where it takes a tensor, else the CPU."""
+    if torch.cuda.is_available():
+        try:
+            return torch.zeros(1, device="cuda").device
+        except RuntimeError as error:  # it is full, or another process has it to itself
+            log.warning("The probes run on the CPU, since the GPU cannot be used: %s", str(error).splitlines()[0])
+    return CPU
+
+
 def _run(
-    table: pd.DataFrame, source: ActivationSource, config: Config, memory: int, transfers: bool, threads: int
+    table: pd.DataFrame, source: ActivationSource, config: Config, memory: int, transfers: bool, threads: int,
+    device: torch.device,
 ) -> Findings:  # fmt: skip
     table = table.iloc[source.rows].reset_index(drop=True)
     design, settings = RowCodes.of(table, config), config.probes
@@ -121,7 +143,7 @@ def _run(
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(each,)) as pool:
         for hook_point, begin, block in _batches(source, positions, settings.permutations, memory):
             futures = [
-                pool.submit(probe_position, block[position.name], position, settings, targets, transfers)
+                pool.submit(probe_position, block[position.name], position, settings, targets, transfers, device)
                 for position in positions
             ]
             waiting.append((hook_point, begin, block, futures))

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from emoprobe.analysis.probes.auroc import influences, labelled_auroc
-from emoprobe.analysis.probes.discriminant import Cells, TrainingMoments
+from emoprobe.analysis.probes.discriminant import Cells, TrainingMoments, sums_by
 from emoprobe.analysis.probes.nuisance import fitted, orthonormal
 from emoprobe.analysis.probes.row_codes import NONE, RowCodes
 
@@ -64,14 +64,14 @@ class CorrectDesign:
     def contrasts(self, labels: torch.Tensor, training: torch.Tensor, count: int) -> torch.Tensor:
         """`mean_differences` of labels (k, n) over the training rows (n), of all `count` rows, (count, k)."""
         whole = torch.zeros((count, len(labels)))
-        whole[torch.from_numpy(self.rows)] = mean_differences(torch.where(training, labels, NONE))
+        whole[torch.as_tensor(self.rows)] = mean_differences(torch.where(training, labels, NONE))
         return whole
 
     def nuisance_areas(self) -> np.ndarray:
         """The area of the nuisance features alone on each held-out fold, (folds); NaN where it has one class."""
         return np.array(
             [
-                float(labelled_auroc(_tensor(self.predictions[fold, test]), torch.from_numpy(self.labels[test])))
+                float(labelled_auroc(_tensor(self.predictions[fold, test]), torch.as_tensor(self.labels[test])))
                 for fold, test in ((fold, self.design.fold == fold) for fold in range(self.design.folds))
             ]
         )
@@ -131,7 +131,7 @@ def residual_scores(
     it as well. Scores have the size that predicts best inside of their training set, as they are added to a prediction.
     """
     design, basis = rows.design, _tensor(rows.basis)
-    within = None if block is None else torch.from_numpy(block)
+    within = None if block is None else torch.as_tensor(block)
     x = stats.rows(rows.rows)
     if within is not None:
         x = _centred(x, within)
@@ -141,7 +141,7 @@ def residual_scores(
     left = _tensor(rows.labels - rows.predictions).T
     scores = []
     choice, products, squares = (torch.zeros((len(x), design.folds)) for _ in range(3))
-    for number, training in enumerate(torch.from_numpy(design.in_training)):
+    for number, training in enumerate(torch.as_tensor(design.in_training)):
         outcomes = left[:, [number]]
         if number < design.folds:
             outcomes = torch.cat([outcomes, remainders], 1)
@@ -151,27 +151,27 @@ def residual_scores(
         if within is not None:
             mixing = _centred(mixing[None], within)[0]
         whole = torch.zeros((stats.x.shape[1], outcomes.shape[1]))
-        whole[torch.from_numpy(rows.rows)] = mixing
+        whole[torch.as_tensor(rows.rows)] = mixing
         weights = stats.solve(number, cells.mix(whole))
         if number < design.folds:
             scores.append((x @ weights[..., :1])[..., 0])
             statistic += _correlation(x[:, ~training] @ weights[..., 1:], remainders[~training]) / design.folds
             continue
         for fold, other in permutations(design.left_out[number]):
-            test = torch.from_numpy(design.fold == other)
+            test = torch.as_tensor(design.fold == other)
             tested, truth = x[:, test] @ weights, left[test][:, [number]]
             choice[:, fold] += _correlation(tested, truth)[:, 0] / (design.folds - 1)
             tested = tested - tested.mean(1, keepdim=True)
             products[:, fold] += (tested * truth).sum((1, 2))
             squares[:, fold] += tested.square().sum((1, 2))
     size = (products / squares.clamp(min=torch.finfo(squares.dtype).tiny)).clamp(min=0.0)
-    return statistic.numpy(), choice.numpy(), torch.stack(scores, 2) * size[:, None]
+    return statistic.numpy(force=True), choice.numpy(force=True), torch.stack(scores, 2) * size[:, None]
 
 
 def _centred(x: torch.Tensor, block: torch.Tensor) -> torch.Tensor:
     """Values (cells, n, k) minus the mean of their block, of codes (n)."""
     counts = torch.bincount(block).to(x.dtype)[:, None]
-    return x - (x.new_zeros((len(x), len(counts), x.shape[2])).index_add_(1, block, x) / counts)[:, block]
+    return x - (sums_by(block, x, len(counts)) / counts)[:, block]
 
 
 def _correlation(scores: torch.Tensor, left: torch.Tensor) -> torch.Tensor:
@@ -183,21 +183,22 @@ def _correlation(scores: torch.Tensor, left: torch.Tensor) -> torch.Tensor:
 
 def _gains(scores: torch.Tensor, rows: CorrectDesign) -> tuple[np.ndarray, np.ndarray]:
     """The gain in area on each fold (cells, folds), and the influence of each group on its mean (cells, groups)."""
-    design, labels = rows.design, torch.from_numpy(rows.labels)
-    places = torch.from_numpy(design.group)
+    design, labels = rows.design, torch.as_tensor(rows.labels)
+    places = torch.as_tensor(design.group)
     gains = np.full((len(scores), design.folds), np.nan)
     influence = torch.zeros((len(scores), design.groups))
     valid = 0
     for fold in range(design.folds):
-        test = torch.from_numpy(design.fold == fold)
+        test = torch.as_tensor(design.fold == fold)
         truth, alone = labels[test], _tensor(rows.predictions[fold])[test]
         if not 0 < int(truth.sum()) < len(truth):
             continue
         both = alone + scores[:, test, fold]
-        gains[:, fold] = (labelled_auroc(both, truth) - labelled_auroc(alone, truth)).numpy()
-        influence.index_add_(1, places[test], influences(both, truth) - influences(alone[None], truth))
+        gains[:, fold] = (labelled_auroc(both, truth) - labelled_auroc(alone, truth)).numpy(force=True)
+        own = influences(both, truth) - influences(alone[None], truth)
+        influence += sums_by(places[test], own[..., None], design.groups)[..., 0]
         valid += 1
-    return gains, (influence / max(1, valid)).numpy() * design.leverage
+    return gains, (influence / max(1, valid)).numpy(force=True) * design.leverage
 
 
 @dataclass(frozen=True)
@@ -216,31 +217,31 @@ class CorrectResult(FoldResult):
 def probe_correct(cells: Cells, graded: CorrectDesign, stats: TrainingMoments) -> CorrectResult:
     """Train probes of correctness on activations alone; `stats` are the moments of all rows around their variants."""
     design, x = graded.design, stats.rows(graded.rows)
-    dealt = torch.from_numpy(
+    dealt = torch.as_tensor(
         np.where(graded.origin == NONE, NONE, graded.labels[np.maximum(graded.origin, 0)])
     )  # (p, n)
     areas = np.full((len(x), design.folds), np.nan)
     permuted: list[torch.Tensor] = []
-    places = torch.from_numpy(design.group)
+    places = torch.as_tensor(design.group)
     influence = torch.zeros((len(x), design.groups))
     weights = []
     for fold in range(design.folds):
-        test = torch.from_numpy(design.fold == fold)
+        test = torch.as_tensor(design.fold == fold)
         slopes = stats.solve(fold, cells.mix(graded.contrasts(dealt, ~test, stats.x.shape[1])))
         weights.append(slopes[..., :1])
         tested = x[:, test] @ slopes
         every = labelled_auroc(tested.mT, dealt[:, test])
         permuted.append(every)
-        areas[:, fold] = every[:, 0].numpy()
+        areas[:, fold] = every[:, 0].numpy(force=True)
         truth = dealt[0, test]
         if 0 < int(truth.sum()) < len(truth):
-            influence.index_add_(1, places[test], influences(tested[..., 0], truth))
+            influence += sums_by(places[test], influences(tested[..., 0], truth)[..., None], design.groups)[..., 0]
     valid = max(1, int(np.isfinite(areas[:1]).sum()))
     return CorrectResult(
-        (influence / valid).numpy() * design.leverage,
+        (influence / valid).numpy(force=True) * design.leverage,
         areas,
-        torch.stack(permuted, 2).nanmean(2).numpy(),
-        stats.raw(torch.stack(weights, 1)).numpy(),
+        torch.stack(permuted, 2).nanmean(2).numpy(force=True),
+        stats.raw(torch.stack(weights, 1)).numpy(force=True),
     )
 
 
@@ -273,7 +274,7 @@ def mean_differences(labels: torch.Tensor) -> torch.Tensor:
 
 
 def _tensor(values: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+    return torch.as_tensor(np.ascontiguousarray(values, dtype=np.float32))
 
 
 def block_permutations(design: RowCodes, permutations: int) -> np.ndarray:

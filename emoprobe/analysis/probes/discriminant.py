@@ -76,6 +76,13 @@ def _inner(x: torch.Tensor) -> torch.Tensor:
     return inner
 
 
+def sums_by(codes: torch.Tensor, x: torch.Tensor, count: int) -> torch.Tensor:
+    """Sums of the rows of x (cells, n, r) that have a code (n) from 0 to `count`, (cells, count, r)."""
+    if x.is_cuda:  # where `index_add_` adds in an order of its own, so that the last digits would change
+        return (codes == torch.arange(count)[:, None]).to(x.dtype) @ x
+    return x.new_zeros((len(x), count, x.shape[2])).index_add_(1, codes, x)
+
+
 @dataclass(frozen=True)
 class Covariance:
     """S of all rows of some cells, of which training sets take a part.
@@ -109,7 +116,7 @@ class Covariance:
             folds: γ holds for the rows of all folds but one.
         """
         x = cells.x
-        members = torch.from_numpy(np.eye(count, dtype=np.float32)[:, codes])
+        members = torch.as_tensor(np.eye(count, dtype=np.float32)[:, codes])
         means = members / members.sum(1, keepdim=True).clamp(min=1).sqrt()
         if cells.features is None:
             whole = x.square().sum((1, 2))
@@ -218,17 +225,17 @@ def moments(covariance: Covariance, fold: np.ndarray, left_out: Sequence[tuple[i
         left_out: the folds that each training set leaves out.
     """
     count, codes, cells = covariance.count, covariance.codes, covariance.cells
-    kept = torch.from_numpy(np.stack([~np.isin(fold, out) for out in left_out]))
-    members = torch.from_numpy(np.eye(count, dtype=np.float32)[:, codes])
+    kept = torch.as_tensor(np.stack([~np.isin(fold, out) for out in left_out]))
+    members = torch.as_tensor(np.eye(count, dtype=np.float32)[:, codes])
     rows = kept.float() @ members.T  # (sets, codes)
     averages = kept.float()[:, None] * members / rows.clamp(min=1.0)[..., None]
     folds, x = int(fold.max()) + 1, covariance.x
-    place = torch.from_numpy(fold * count + codes)
+    place = torch.as_tensor(fold * count + codes)
     in_fold = torch.tensor([[float(one not in out) for one in range(folds)] for out in left_out])
 
     def sums() -> torch.Tensor:
         """Of the rows of `x`, by training set and code, (cells, sets, codes, r)."""
-        parts = x.new_zeros((len(x), folds * count, x.shape[2])).index_add_(1, place, x)
+        parts = sums_by(place, x, folds * count)
         return (in_fold @ parts.view(len(x), folds, -1)).view(len(x), len(left_out), count, -1)
 
     if cells.features is None:

@@ -129,7 +129,7 @@ def _valence_baseline(labelled: ValenceDesign, features: list[np.ndarray]) -> Va
     """
     rows = labelled.rows
     columns = np.column_stack([np.zeros(len(rows)), *(values[rows] for values in features)]).astype(np.float32)
-    cells, own = Cells.of(torch.from_numpy(columns)[None]), replace(labelled, rows=np.arange(len(rows)))
+    cells, own = Cells.of(torch.as_tensor(columns)[None]), replace(labelled, rows=np.arange(len(rows)))
     return probe_valence(cells, own.without_confounds(), variant_moments(cells, labelled.design, 1.0))
 
 
@@ -168,8 +168,9 @@ def probe_position(
     settings: Probes,
     targets: Collection[ProbeTarget],
     transfers: bool,
+    device: torch.device,
 ) -> Probed:
-    """Run the probes of some targets.
+    """Run the probes of some targets; what they return is on the CPU.
 
     Args:
         features: activations (layers, n, d) of the position's rows, float32.
@@ -177,7 +178,16 @@ def probe_position(
         settings: of the probes.
         targets: which of them.
         transfers: whether to test probes on texts and variants that they were not trained on.
+        device: what computes.
     """
+    with device:  # of all tensors that are made
+        return _probe(features.to(device), position, settings, targets, transfers)
+
+
+def _probe(
+    features: torch.Tensor, position: ProbedPosition, settings: Probes, targets: Collection[ProbeTarget],
+    transfers: bool,
+) -> Probed:  # fmt: skip
     design = position.design
     cells = Cells.of(features)
     moments = variant_moments(cells, design, settings.shrinkage)
@@ -185,13 +195,14 @@ def probe_position(
     if "variant" in targets:
         probed.variant = probe_variant(cells, design, moments, settings.control_tasks)
         names = [design.variants[code] for code in np.unique(design.variant)]
-        probed.directions["variant"] = names, moments.raw(probed.variant.weights.mean(1))
+        probed.directions["variant"] = names, moments.raw(probed.variant.weights.mean(1)).cpu()
     if "valence" in targets and position.valence is not None:
         rows = position.valence
         probed.valence = probe_valence(cells, rows, moments)
-        raw = probed.weights["valence"] = moments.raw(probed.valence.weights)
-        direction = (raw.mean(1) * torch.from_numpy(rows.signs).float()).sum(2, keepdim=True)
-        probed.directions["valence"] = ["positive"], direction
+        raw = moments.raw(probed.valence.weights)
+        probed.weights["valence"] = raw.cpu()
+        direction = (raw.mean(1) * torch.as_tensor(rows.signs).float()).sum(2, keepdim=True)
+        probed.directions["valence"] = ["positive"], direction.cpu()
         if transfers:
             _extend(probed.transfer, transfer.held_out_variants(probed.valence.by_pair, rows))
             _extend(probed.transfer, transfer.held_out_texts(cells, rows, design, moments))

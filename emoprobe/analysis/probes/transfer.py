@@ -27,13 +27,13 @@ def valence_at(features: torch.Tensor, weights: list[torch.Tensor], tested: Vale
         weights: of each other position's probes for raw features, (cells, folds, d, variants).
         tested: the design at this position.
     """
-    rows, areas = torch.from_numpy(tested.rows), []
+    areas = []
     for fold, (slots, there) in enumerate(tested.slots):
-        scores = features[:, rows[slots.reshape(-1)]] @ torch.cat([each[:, fold] for each in weights], 2)
+        scores = features[:, tested.rows[slots.reshape(-1)]] @ torch.cat([each[:, fold] for each in weights], 2)
         by_probe = torch.cat(scores.chunk(len(weights), 2))
-        own = torch.arange(slots.numel()).view(slots.shape)
+        own = np.arange(slots.size).reshape(slots.shape)
         areas.append(pair_areas(by_probe, own, there, tested.real).mean(1))
-    mean: np.ndarray = torch.stack(areas).mean(0).view(len(weights), -1).numpy()
+    mean: np.ndarray = torch.stack(areas).mean(0).view(len(weights), -1).numpy(force=True)
     return mean
 
 
@@ -44,8 +44,8 @@ def correct_at(features: torch.Tensor, weights: list[torch.Tensor], tested: Corr
     for fold in range(tested.design.folds):
         test = tested.design.fold == fold
         scores = features[:, tested.rows[test]] @ torch.cat([each[:, fold] for each in weights], 2)
-        areas.append(labelled_auroc(scores.movedim(2, 0), torch.from_numpy(tested.labels[test])))
-    mean: np.ndarray = torch.stack(areas).nanmean(0).numpy()
+        areas.append(labelled_auroc(scores.movedim(2, 0), torch.as_tensor(tested.labels[test])))
+    mean: np.ndarray = torch.stack(areas).nanmean(0).numpy(force=True)
     return mean
 
 
@@ -96,7 +96,7 @@ def held_out_texts(cells: Cells, valence: ValenceDesign, whole: RowCodes, stats:
     for number, text in enumerate(texts):
         slots, there = kept.slots[number]
         scores = stats.x[:, kept.rows[slots.reshape(-1)]] @ weights[:, number]
-        areas = pair_areas(scores, torch.arange(slots.numel()).view(slots.shape), there, tested).mean(1)
+        areas = pair_areas(scores, np.arange(slots.size).reshape(slots.shape), there, tested).mean(1)
         entry = {
             "kind": "text",
             "target": "valence",
@@ -126,15 +126,15 @@ def correct_without_variant(
     if not len(codes):
         return rows
     trained, tested = (
-        torch.from_numpy(np.where(where, graded.labels, NONE)) for where in (~theirs, theirs)
+        torch.as_tensor(np.where(where, graded.labels, NONE)) for where in (~theirs, theirs)
     )  # fmt: skip
     areas = []
     for fold in range(design.folds):
-        test = torch.from_numpy(design.fold == fold)
+        test = torch.as_tensor(design.fold == fold)
+        places = torch.as_tensor(graded.rows)[test]
         contrasts = cells.mix(graded.contrasts(trained, ~test, len(cells.x[0])))
         each = [
-            labelled_auroc((stats.x[:, graded.rows[test.numpy()]] @ stats.solve(fold, contrasts)).mT, tested[:, test])
-            for stats in shrunk
+            labelled_auroc((stats.x[:, places] @ stats.solve(fold, contrasts)).mT, tested[:, test]) for stats in shrunk
         ]
         areas.append(torch.stack(each)[place[:, fold], torch.arange(len(cells.x))])
     by_variant = torch.stack(areas).nanmean(0)  # (cells, codes)

@@ -19,7 +19,7 @@ import torch
 
 from emoprobe.analysis.probes.auroc import auroc
 from emoprobe.analysis.probes.confounds import Confounds
-from emoprobe.analysis.probes.discriminant import Cells, TrainingMoments
+from emoprobe.analysis.probes.discriminant import Cells, TrainingMoments, sums_by
 from emoprobe.analysis.probes.probe_design import count_splits
 from emoprobe.analysis.probes.row_codes import NONE, RowCodes
 
@@ -37,12 +37,12 @@ class Contrasts:
     weights: np.ndarray
 
     @cached_property
-    def by_pair(self) -> list[tuple[int, int, torch.Tensor, torch.Tensor]]:
+    def by_pair(self) -> list[tuple[int, int, np.ndarray, np.ndarray]]:
         """Each pair with the places of its contrasts, and their weights (variants, contrasts)."""
         pairs, place = np.unique(self.pairs, axis=0, return_inverse=True)
         chosen = [np.flatnonzero(place.reshape(-1) == number) for number in range(len(pairs))]
         return [
-            (low, high, torch.from_numpy(rows), torch.from_numpy(self.weights[rows].T.astype(np.float32)))
+            (low, high, rows, self.weights[rows].T.astype(np.float32))
             for (low, high), rows in zip(pairs.tolist(), chosen, strict=True)
         ]
 
@@ -110,25 +110,26 @@ class ValenceDesign:
         return np.searchsorted(np.unique(self.design.variant), self.design.variant)
 
     @cached_property
-    def confound_means(self) -> torch.Tensor:
+    def confound_means(self) -> np.ndarray:
         """The confounds' mean over each variant's rows in each training set, (training sets, variants, k)."""
         assert self.confounds is not None
         members = np.eye(len(self.signs))[self.codes]
         within = self.design.in_training[:, :, None] * members
         means = np.einsum("snv,nk->svk", within, self.confounds.features) / np.maximum(within.sum(1), 1)[..., None]
-        return torch.from_numpy(means.astype(np.float32))
+        result: np.ndarray = means.astype(np.float32)
+        return result
 
     def adjusted(self, scores: torch.Tensor) -> torch.Tensor:
         """Scores (cells, n, k) without what the confounds predict of them."""
         if self.confounds is None:
             return scores
         solver, features = (
-            torch.from_numpy(each.astype(np.float32)) for each in (self.confounds.solver, self.confounds.features)
+            torch.as_tensor(each.astype(np.float32)) for each in (self.confounds.solver, self.confounds.features)
         )
         return scores - features @ (solver @ scores)
 
     @cached_property
-    def slots(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def slots(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """For each fold the rows of each variant, (variants, most rows), and which of them there are."""
         tables = []
         for fold in range(self.design.folds):
@@ -139,7 +140,7 @@ class ValenceDesign:
             table = np.full((len(by_variant), width), NONE)
             for code, rows in enumerate(by_variant):
                 table[code, : len(rows)] = rows
-            tables.append((torch.from_numpy(np.maximum(table, 0)), torch.from_numpy(table != NONE)))
+            tables.append((np.maximum(table, 0), table != NONE))
         return tables
 
     @cached_property
@@ -179,8 +180,10 @@ def probe_valence(cells: Cells, labelled: ValenceDesign, stats: TrainingMoments)
     whole_weights = stats.weights(design.folds, chosen)
     if labelled.confounds is not None:
         solver = torch.zeros((labelled.confounds.solver.shape[0], cells.x.shape[1]))
-        solver[:, torch.from_numpy(labelled.rows)] = torch.from_numpy(labelled.confounds.solver.astype(np.float32))
-        means = means - labelled.confound_means @ cells.mix(solver.T).mT[:, None]  # (cells, sets, variants, r)
+        solver[:, torch.as_tensor(labelled.rows)] = torch.as_tensor(labelled.confounds.solver.astype(np.float32))
+        means = (
+            means - torch.as_tensor(labelled.confound_means) @ cells.mix(solver.T).mT[:, None]
+        )  # (cells, sets, variants, r)
     weights = torch.cat([stats.solve(number, means[:, number].mT) for number in range(sets)], 2)
     # Products come before rows are chosen: a copy of the rows would take longer than the products of the others.
     scores = labelled.adjusted((stats.x @ weights)[:, labelled.rows]).chunk(sets, 2)
@@ -195,17 +198,17 @@ def probe_valence(cells: Cells, labelled: ValenceDesign, stats: TrainingMoments)
         permuted += areas / design.folds
         by_pair.append(areas[:, : len(real.pairs)])
         diff_means.append(pair_areas(plain[fold], *labelled.slots[fold], real))
-    sums = torch.zeros((len(cells.x), len(labelled.splits))).index_add_(1, torch.from_numpy(split_of), permuted)
+    sums = sums_by(torch.as_tensor(split_of), permuted[..., None], len(labelled.splits))[..., 0]
     return ValenceResult(
-        permuted=(sums / torch.from_numpy(np.bincount(split_of))).numpy(),
-        by_pair=torch.stack(by_pair, 2).numpy(),
-        diff_means=torch.stack(diff_means, 2).numpy(),
+        permuted=(sums / torch.as_tensor(np.bincount(split_of))).numpy(force=True),
+        by_pair=torch.stack(by_pair, 2).numpy(force=True),
+        diff_means=torch.stack(diff_means, 2).numpy(force=True),
         choice=_choice(scores, labelled),
         weights=whole_weights,
     )
 
 
-def pair_areas(scores: torch.Tensor, slots: torch.Tensor, there: torch.Tensor, tested: Contrasts) -> torch.Tensor:
+def pair_areas(scores: torch.Tensor, slots: np.ndarray, there: np.ndarray, tested: Contrasts) -> torch.Tensor:
     """The area of each contrast on its own pair's rows of one fold, (cells, contrasts).
 
     Args:
@@ -218,7 +221,8 @@ def pair_areas(scores: torch.Tensor, slots: torch.Tensor, there: torch.Tensor, t
     by_variant = scores[:, slots.reshape(-1)].view(cells, variants, width, -1)
     areas, rows = scores.new_empty((cells, len(tested.pairs))), there.sum(1).tolist()
     for low, high, chosen, mixing in tested.by_pair:
-        negative, positive = (by_variant[:, side, : rows[side]] @ mixing for side in (low, high))
+        weights = torch.as_tensor(mixing)
+        negative, positive = (by_variant[:, side, : rows[side]] @ weights for side in (low, high))
         areas[:, chosen] = auroc(positive, negative)
     # A pair without rows on this fold says nothing: it counts as neither way.
     return torch.nan_to_num(areas, nan=0.5)
@@ -236,7 +240,7 @@ def _choice(scores: Sequence[torch.Tensor], labelled: ValenceDesign) -> np.ndarr
     if not all(sizes):
         return np.full((len(scores[0]), len(real.pairs), design.folds), np.nan)
     whole = Contrasts(np.concatenate([p.pairs for p in inner]), np.concatenate([p.weights for p in inner]))
-    outer = torch.from_numpy(np.repeat(np.arange(len(inner)), sizes))
+    outer = torch.as_tensor(np.repeat(np.arange(len(inner)), sizes))
     cells = len(scores[0])
     criterion = torch.zeros((cells, len(inner), design.folds))
     for fold in range(design.folds):
@@ -244,8 +248,8 @@ def _choice(scores: Sequence[torch.Tensor], labelled: ValenceDesign) -> np.ndarr
         for other in range(design.folds):
             if other != fold:
                 total += pair_areas(scores[design.training_set(fold, other)], *labelled.slots[other], whole)
-        criterion[:, :, fold] = torch.zeros((cells, len(inner))).index_add_(1, outer, total)
-    result: np.ndarray = (criterion / torch.tensor(sizes)[:, None] / (design.folds - 1)).numpy()
+        criterion[:, :, fold] = sums_by(outer, total[..., None], len(inner))[..., 0]
+    result: np.ndarray = (criterion / torch.tensor(sizes)[:, None] / (design.folds - 1)).numpy(force=True)
     return result
 
 

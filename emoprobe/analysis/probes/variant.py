@@ -37,14 +37,14 @@ def probe_variant(cells: Cells, design: RowCodes, stats: TrainingMoments, tasks:
     """
     present = np.unique(design.variant)
     codes = np.searchsorted(present, design.variant)
-    labels = torch.from_numpy(codes)
+    labels = torch.as_tensor(codes)
     dealt = control_tasks(design, len(present), tasks)
-    controls = None if dealt is None else torch.from_numpy(dealt)
+    controls = None if dealt is None else torch.as_tensor(dealt)
     areas, diff_means, accuracy = (torch.zeros(len(cells.x)) for _ in range(3))
     control_accuracy = torch.zeros(len(cells.x))
     weights = stats.weights(design.folds, present)
     for fold in range(design.folds):
-        test = torch.from_numpy(design.fold == fold)
+        test = torch.as_tensor(design.fold == fold)
         averages, share = stats.averages[fold, present], float(test.sum()) / len(design)
         labels_of = (labels[test] == torch.arange(len(present))[:, None]).to(torch.int64)
         scores = _scores(stats.x, weights[:, fold], averages)[:, test]
@@ -61,10 +61,10 @@ def probe_variant(cells: Cells, design: RowCodes, stats: TrainingMoments, tasks:
             guesses = guessed.view(*guessed.shape[:2], *members.shape[:2]).argmax(3).mT
             control_accuracy += share * (guesses == controls[:, test]).float().mean((1, 2))
     return VariantResult(
-        areas.numpy(),
-        diff_means.numpy(),
-        accuracy.numpy(),
-        None if controls is None else control_accuracy.numpy(),
+        areas.numpy(force=True),
+        diff_means.numpy(force=True),
+        accuracy.numpy(force=True),
+        None if controls is None else control_accuracy.numpy(force=True),
         weights,
     )
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from emoprobe.analysis.probes.correct import CorrectDesign, FoldResult, residual_scores
-from emoprobe.analysis.probes.discriminant import Cells, TrainingMoments
+from emoprobe.analysis.probes.discriminant import Cells, TrainingMoments, sums_by
 from emoprobe.analysis.probes.nuisance import fitted, orthonormal
 from emoprobe.analysis.probes.row_codes import RowCodes
 
@@ -100,23 +100,27 @@ def probe_within(cells: Cells, within: WithinDesign, stats: TrainingMoments) -> 
     rows = within.correct
     design = rows.design
     statistic, choice, scores = residual_scores(cells, rows, stats, within.block)
-    first = torch.from_numpy(within.pairs[:, 0])
-    fold_of, group_of = torch.from_numpy(design.fold)[first], torch.from_numpy(design.group)[first]
+    first = torch.as_tensor(within.pairs[:, 0])
+    fold_of, group_of = torch.as_tensor(design.fold)[first], torch.as_tensor(design.group)[first]
     areas, nuisance, added = (np.full((len(scores), design.folds), np.nan) for _ in range(3))
     influence = torch.zeros((len(scores), design.groups))
     for fold in range(design.folds):
         tested = fold_of == fold
         if not tested.any():
             continue
-        alone = torch.from_numpy(rows.predictions[fold].astype(np.float32))[None]
+        alone = torch.as_tensor(rows.predictions[fold].astype(np.float32))[None]
         own, less, more = (
             within.concordance(each)[:, tested] for each in (scores[..., fold], alone, alone + scores[..., fold])
         )
         gain = more - less
-        areas[:, fold], nuisance[:, fold], added[:, fold] = own.mean(1), less.mean(1), gain.mean(1)
-        influence.index_add_(1, group_of[tested], (gain - gain.mean(1, keepdim=True)) / int(tested.sum()))
+        for values, each in ((areas, own), (nuisance, less), (added, gain)):
+            values[:, fold] = each.mean(1).numpy(force=True)
+        own = (gain - gain.mean(1, keepdim=True)) / int(tested.sum())
+        influence += sums_by(group_of[tested], own[..., None], design.groups)[..., 0]
     valid = max(1, int(np.isfinite(areas[:1]).sum()))
-    return WithinResult((influence / valid).numpy() * design.leverage, statistic, choice, areas, nuisance, added)
+    return WithinResult(
+        (influence / valid).numpy(force=True) * design.leverage, statistic, choice, areas, nuisance, added
+    )
 
 
 def _blocks(design: RowCodes) -> np.ndarray:
