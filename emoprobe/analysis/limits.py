@@ -52,7 +52,7 @@ class LimitKind(Enum):
     ALL_CORRECT = auto()
     NEAR_FLOOR = auto()  # share
     NEAR_CEILING = auto()  # share
-    TRUNCATED = auto()  # share, variant and most: of the variant with the largest share
+    TRUNCATED = auto()  # share, variant and most: of the variant with the largest share; graded: right or wrong
     THOUGHT_CUT_OFF = auto()  # count, total, and counts: variant → answers
     UNMARKED = auto()  # variant and most: of the variant with the largest share
     GRADED_OTHERWISE = auto()  # rows: variant, reference, lenient and strict difference
@@ -272,7 +272,8 @@ def _truncation(trajectories: pd.DataFrame, accuracy: pd.DataFrame) -> list[Limi
     share = float(known.astype(float).mean()) if len(known) else 0.0
     if share <= NOTEWORTHY and not (accuracy["truncated"] > NOTEWORTHY).any():
         return []
-    return [Limit(LimitKind.TRUNCATED, round(share, 6), {"share": share} | _most(accuracy, "truncated"))]
+    numbers = {"share": share, "graded": bool(accuracy["n"].sum())} | _most(accuracy, "truncated")
+    return [Limit(LimitKind.TRUNCATED, round(share, 6), numbers)]
 
 
 def thought_limits(trajectories: pd.DataFrame) -> list[Limit]:

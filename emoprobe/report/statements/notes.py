@@ -153,6 +153,16 @@ def _failures(count: int, rows: list[dict[str, Any]]) -> str:
     )
 
 
+def _truncated(share: float, variant: str, most: float, graded: bool) -> str:
+    told = f"{share:.0%} of the completions were cut off at max_tokens ({variant} most, {most:.0%}); "
+    if not graded:
+        return f"{told}graders read what was written until then."
+    return (
+        f"{told}a completion that was cut off counts as wrong. The rows `untruncated` of paired_tests leave such "
+        "questions out and are not tested, as the outcome selects them."
+    )
+
+
 def _cut_off_thoughts(count: int, total: int, counts: dict[str, int]) -> str:
     return (
         f"{count} of {total} completions were cut off at max_tokens within a thought, so that they hold no answer: "
@@ -332,12 +342,7 @@ PHRASES: dict[LimitKind, tuple[str, str | Callable[..., str]]] = {
     LimitKind.ALL_CORRECT: ("ceiling", f"Every answer is correct, {_ALIKE}"),
     LimitKind.NEAR_FLOOR: ("floor", _HEADROOM),
     LimitKind.NEAR_CEILING: ("ceiling", _HEADROOM),
-    LimitKind.TRUNCATED: (
-        "truncation",
-        "{share:.0%} of the completions were cut off at max_tokens ({variant} most, {most:.0%}); a completion that was "
-        "cut off counts as wrong. The rows `untruncated` of paired_tests leave such questions out and are not "
-        "tested, as the outcome selects them.",
-    ),
+    LimitKind.TRUNCATED: ("truncation", _truncated),
     LimitKind.THOUGHT_CUT_OFF: ("thoughts", _cut_off_thoughts),
     LimitKind.UNMARKED: (
         "extraction",

@@ -15,7 +15,7 @@ import pytest
 from emoprobe.analysis.behaviour import accuracy, consistency
 from emoprobe.analysis.contrasts import PlannedSides
 from emoprobe.analysis.format_noise import format_noise
-from emoprobe.analysis.limits import data_limits
+from emoprobe.analysis.limits import Limit, LimitKind, data_limits
 from emoprobe.analysis.looks import is_last, registered_looks, weight_of
 from emoprobe.analysis.paired_tests import paired_tests
 from emoprobe.analysis.preregistration import analysis_plan, deviations
@@ -162,6 +162,19 @@ def test_notes_tell_what_is_the_matter() -> None:
     unsaid = ("truncation", "failures", "draws", "floor", "references", "absent", "looks", "plans")
     assert not {f"data:{name}" for name in unsaid} & set(quiet)
     assert "no plan" in quiet["data:plan"]
+
+
+@pytest.mark.parametrize(
+    ("graded", "said_of_it"), [(True, "counts as wrong"), (False, "graders read what was written until then")]
+)
+def test_an_answer_that_was_cut_off_is_wrong_only_where_answers_are_right_or_wrong(
+    graded: bool, said_of_it: str
+) -> None:
+    limit = Limit(LimitKind.TRUNCATED, 0.5, {"share": 0.5, "variant": "joy", "most": 0.6, "graded": graded})
+    (note,) = notes([limit])
+    assert note.text.startswith("50% of the completions were cut off at max_tokens (joy most, 60%); ")
+    assert said_of_it in note.text
+    assert ("untruncated" in note.text) is graded
 
 
 def test_the_plan_follows_from_the_config_alone() -> None:
