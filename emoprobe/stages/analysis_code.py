@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from emoprobe.workflow.code import code_digest
 
 # Rule → the module whose code decides its verdicts.
@@ -14,6 +16,9 @@ ANALYSIS = {
 }
 
 
-def analysis_code() -> dict[str, str]:
-    """Return the digest of the code that each step of the analysis is made of, by the name of its rule."""
-    return {rule: code_digest(module) for rule, module in ANALYSIS.items()}
+def analysis_code(rules: Collection[str] = ANALYSIS.keys()) -> dict[str, str]:
+    """Return the digest of the code that each step of the analysis is made of, by the name of its rule.
+
+    `rules` are those that an experiment has: code that it does not run decides nothing in it.
+    """
+    return {rule: code_digest(module) for rule, module in ANALYSIS.items() if rule in rules}

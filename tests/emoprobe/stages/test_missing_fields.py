@@ -28,8 +28,10 @@ from emoprobe.results.manifest import manifest
 from emoprobe.results.metadata import RunMetadata
 from emoprobe.results.tables import read_table
 from emoprobe.results.trajectory import Trajectory
+from emoprobe.stages.analysis_code import analysis_code
 from emoprobe.stages.behaviour import analyze_behaviour
 from emoprobe.stages.folder import NothingThereError, analyze_folder
+from emoprobe.stages.report import write_report
 from emoprobe.stages.trajectories import tabulate
 from tests.emoprobe.stages import folders
 
@@ -165,6 +167,26 @@ def test_draws_that_are_there_do_not_deviate_from_the_plan(whole: Layout, tmp_pa
     said = [one["text"] for one in json.loads(layout.report.read_text())["statements"] if one["about"] == "data:plan"]
     assert "questions" not in said[0]
     assert "draws" not in said[0]
+
+
+@pytest.mark.parametrize("probed", [True, False])
+def test_code_that_an_experiment_does_not_run_is_no_deviation(whole: Layout, tmp_path: Path, probed: bool) -> None:
+    layout = Layout(tmp_path / "folder")
+    shutil.copytree(whole.root, layout.root)
+    loaded = load_config(layout.root)
+    config = loaded.model_copy(update={"capture": loaded.capture.model_copy(update={"enabled": probed})})
+    rules = table_rules(config)
+    assert ("probe_activations" in rules) is probed
+    then = analysis_code() | {"analyze_behaviour": "older", "probe_activations": "older"}
+    atomic.write_json(layout.plan, analysis_plan(config, code=then).values())
+    tabulate(config, layout, PAIRS)
+    analyze_behaviour(config, layout)
+    write_report(config, layout, rules)
+    (said,) = (
+        one["text"] for one in json.loads(layout.report.read_text())["statements"] if one["about"] == "data:plan"
+    )
+    assert "the code of analyze_behaviour changed" in said
+    assert ("the code of probe_activations changed" in said) is probed
 
 
 def chat(folder: Path, messages: list[dict[str, Any]], answer: Any = "7") -> None:
