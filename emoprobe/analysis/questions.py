@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from emoprobe.analysis.estimates import Floats, Labels
-from emoprobe.analysis.outcomes import PRIMARY_MEASURE, SURVIVAL, column_and_category
+from emoprobe.analysis.outcomes import column_and_category, outcome_of
 from emoprobe.analysis.statistics import LEVEL
 from emoprobe.config.section import CONTROL
 
@@ -205,7 +205,7 @@ class Questions:
 
     def _count_missing(self, measure: str, asks: int) -> Floats:
         column = self._column(measure)
-        known = self._column(PRIMARY_MEASURE) if measure == SURVIVAL else column
+        known = self._column(outcome_of(measure).known or measure)
         failed = self._by_pair(np.where(self.failures, 1.0, np.nan))[1]
         asked = ((self._by_pair(column)[1] + failed) > 0).any(axis=0)
         planned = np.full(len(self.names), self.draws) if asks > 1 else self.draws * self.asks

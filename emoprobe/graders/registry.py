@@ -29,7 +29,7 @@ from emoprobe.functions import load_function, raised_by
 from emoprobe.graders import grading, lexical, texts
 from emoprobe.graders.answers import LETTERS, is_letter
 
-OUTCOME = "outcome_"  # beginning of the columns of graders that the catalogue does not know by name
+OUTCOME_PREFIX = "outcome_"  # beginning of the columns of graders that the catalogue does not know by name
 Columns = dict[str, Any]
 
 
@@ -181,7 +181,7 @@ DTYPES = {"binary": "boolean", "number": "Float64", "category": "string"}
 
 def column_of(entry: Entry) -> str:
     """Return the column with the value of an entry of `graders`."""
-    return {"number": "correct", "logprob": "p_gold"}.get(label_of(entry), OUTCOME + label_of(entry))
+    return {"number": "correct", "logprob": "p_gold"}.get(label_of(entry), OUTCOME_PREFIX + label_of(entry))
 
 
 def outcome_columns(graders: Sequence[Entry]) -> dict[str, str]:

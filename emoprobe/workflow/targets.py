@@ -321,7 +321,7 @@ class Targets:
 
 
 # Tables of every experiment that a study's tables gather.
-STUDY_SOURCES = ("accuracy", "paired_tests")
+STUDY_SOURCES = ("accuracy", "outcomes", "paired_tests")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from emoprobe.analysis.behaviour import accuracy, consistency
-from emoprobe.analysis.outcomes import ACCURACY, PROBABILITY
+from emoprobe.analysis.outcomes import ACCURACY, P_GOLD
 from emoprobe.analysis.paired_tests import paired_tests
 from emoprobe.analysis.preregistration import analysis_plan, deviations
 from emoprobe.config.files import parse_config
@@ -27,7 +27,7 @@ from tests.calibration import types
 from tests.calibration.trajectories import Scene, simulate
 
 MARGIN = 0.1
-OUTCOMES = [ACCURACY, PROBABILITY]
+OUTCOMES = [ACCURACY, P_GOLD]
 
 
 def measured(questions: int = 64, texts: int = 64, shift: float = 0.1) -> pd.DataFrame:
@@ -71,7 +71,7 @@ def test_few_texts_speak_for_themselves_alone() -> None:
 
 @pytest.mark.parametrize(("margin", "verdict"), [(None, "undecided"), (0.05, "equivalent"), (0.001, "undecided")])
 def test_equivalence_takes_a_margin_of_its_own(margin: float | None, verdict: str) -> None:
-    tests = paired_tests(measured(256, 256), MARGIN, outcomes=[ACCURACY, replace(PROBABILITY, margin=margin)])
+    tests = paired_tests(measured(256, 256), MARGIN, outcomes=[ACCURACY, replace(P_GOLD, margin=margin)])
     (said,) = (one for one in comparisons(tests, margin, "p_gold") if one.about == "p_gold:tone1-filler")
     assert said.verdict == verdict
     assert ("within 5 points of probability" in said.text) is (verdict == "equivalent")
