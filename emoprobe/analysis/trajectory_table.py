@@ -177,7 +177,7 @@ def _answer(
     return {
         "completion": completion,
         **graded,
-        **_turns(trajectory, answer, correct=graded.get("correct")),
+        **_turns(trajectory, answer, graded["correct"], number="number" in graders),
         "efficiency": _efficiency(usage.completion_tokens, state.request.get("max_tokens"), outcome),
         "truncated": None if finish is None else finish == "length",
         "prompt_tokens": usage.prompt_tokens,
@@ -190,15 +190,15 @@ def _answer(
     }
 
 
-def _turns(trajectory: Trajectory, answer: registry.Answer, *, correct: bool | None) -> dict[str, Any]:
-    """The columns of the turns: how many were answered, and the grade of the first answer.
+def _turns(trajectory: Trajectory, answer: registry.Answer, correct: bool | None, *, number: bool) -> dict[str, Any]:
+    """The columns of the turns: how many were answered and, by the grader `number`, the grade of the first answer.
 
     Records of other programs and of version 0.2, which have no hashes, do not say which answers are the model's.
     """
     if trajectory.state is None or trajectory.state.hashes is None:
         return {}
     earlier, last = trajectory.state.earlier_turns or [], correct
-    if earlier:
+    if earlier and number:
         first = replace(
             answer,
             completion=trajectory.completion_of(earlier[0]),
