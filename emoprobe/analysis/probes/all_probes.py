@@ -141,9 +141,8 @@ def _run(
 def _texts(table: pd.DataFrame, config: Config) -> list[str | None]:
     """The text that each row's variant adds to the prompt; None where config and table do not say which."""
     known = {name: variant_texts(config, name) for name, variant in config.variants.items() if not variant.transform}
-    places = table["paraphrase"].tolist() if "paraphrase" in table else [None] * len(table)
     texts: list[str | None] = []
-    for name, place in zip(table["variant"].astype(str), places, strict=True):
+    for name, place in zip(table["variant"].astype(str), table["paraphrase"], strict=True):
         of_variant = known.get(name)
         if of_variant is not None and len(of_variant) < 2:
             texts.append("".join(of_variant))

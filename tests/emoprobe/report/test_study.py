@@ -47,10 +47,7 @@ def study(tmp_path: Path) -> Callable[..., Layout]:
 
 def typed(world: types.World, seed: int) -> tuple[pd.DataFrame, list[Outcome]]:
     """An experiment with one outcome, which is no accuracy; no answer is graded."""
-    table = types.simulate(world, np.random.default_rng(seed))
-    ungraded = {name: pd.Series(pd.NA, table.index, dtype="boolean") for name in ("correct", "lenient", "truncated")}
-    rest = {name: pd.Series(pd.NA, table.index, dtype="string") for name in ("extraction",)}
-    return table.assign(**ungraded, compliant=ungraded["correct"], **rest), [types.outcome_of(world)]
+    return types.simulate(world, np.random.default_rng(seed)), [types.outcome_of(world)]
 
 
 def test_every_sentence_is_about_something_else(study: Callable[..., Layout]) -> None:
