@@ -14,11 +14,12 @@ import torch
 
 from emoprobe.analysis.probes import transfer
 from emoprobe.analysis.probes.activation_source import ActivationSource
+from emoprobe.analysis.probes.cell_choice import Place
 from emoprobe.analysis.probes.directions import Directions
 from emoprobe.analysis.probes.position import Probed, ProbedPosition, positions_of, probe_position
 from emoprobe.analysis.probes.probe_design import is_response
 from emoprobe.analysis.probes.row_codes import RowCodes
-from emoprobe.analysis.probes.targets import CorrectTarget, Place, ValenceTarget, VariantTarget, WithinTarget
+from emoprobe.analysis.probes.targets import CorrectTarget, ValenceTarget, VariantTarget, WithinTarget
 from emoprobe.config.experiment import Config
 from emoprobe.conversations.variants import variant_texts
 
