@@ -130,8 +130,8 @@ class Questions:
         question, ids = pd.factorize(self.table["sample_id"], sort=True)
         draw = self.table["draw"].to_numpy(dtype=np.int64)
         asks, last = np.ones(len(names), dtype=np.int64), np.zeros(len(names), dtype=np.int64)
-        # Tables of earlier versions have one ask.
-        np.maximum.at(asks, variant, self.table["asks"].fillna(1).to_numpy(dtype=np.int64))
+        if "asks" in self.table:  # under steering every question is asked once
+            np.maximum.at(asks, variant, self.table["asks"].fillna(1).to_numpy(dtype=np.int64))
         np.maximum.at(last, variant, draw)
         draws = int((-(-last // asks)).max(initial=0))
         for name, value in (
@@ -271,9 +271,13 @@ class Questions:
         return np.array([places[name] for name in names], dtype=np.int64)
 
     def _by_id(self, column: str) -> list[str | None]:
-        """A column of the samples in the order of `ids`; None where there is no value."""
+        """A column of the samples in the order of `ids`; None where there is no value.
+
+        Tables of steered trajectories lack some columns.
+        """
         values = np.full(len(self.ids), None, dtype=object)
-        values[self._question] = self.table[column].astype(object).where(self.table[column].notna(), None)
+        if column in self.table:
+            values[self._question] = self.table[column].astype(object).where(self.table[column].notna(), None)
         return list(values)
 
     def units(self, *names: str) -> Units | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +44,17 @@ def study_statements(tests: pd.DataFrame) -> list[Statement]:
     if not rows:
         text = "No planned or primary comparison is of an outcome that the experiments share."
         return [Statement(about=STUDY, verdict=Verdict.NOTE, text=text)]
-    open_ = [row for row in rows if row["verdict_study"] in (Verdict.UNDECIDED, Verdict.NOTE)]
-    statements = [_statement(row) for row in rows if row not in open_]
-    if open_:
+    counts = Counter(Verdict(row["verdict_study"]) for row in rows)
+    left = {
+        f"undecided after correction over the {tests['experiment'].nunique()} experiments": counts[Verdict.UNDECIDED],
+        "not tested": counts[Verdict.NOTE],
+    }
+    statements = [_statement(row) for row in rows if row["verdict_study"] not in (Verdict.UNDECIDED, Verdict.NOTE)]
+    if any(left.values()):
         titles = dict.fromkeys(title_of(_column(row), value_of(row), judge_of(row)) for row in rows)
-        undecided = sum(row["verdict_study"] == Verdict.UNDECIDED for row in open_)
-        counts = [f"{undecided} undecided after correction over the {tests['experiment'].nunique()} experiments"]
-        counts += [f"{len(open_) - undecided} not tested"] if len(open_) > undecided else []
-        text = f"Of the {len(rows)} planned and primary comparisons in {', '.join(titles)}, {' and '.join(counts)}."
-        statements.append(Statement(about=STUDY, verdict=Verdict.NOTE, text=text, n=len(open_)))
+        said = [f"{count} {'is' if count == 1 else 'are'} {words}" for words, count in left.items() if count]
+        text = f"Of {len(rows)} planned and primary comparisons in {', '.join(titles)}, {' and '.join(said)}."
+        statements.append(Statement(about=STUDY, verdict=Verdict.NOTE, text=text, n=sum(left.values())))
     return statements
 
 

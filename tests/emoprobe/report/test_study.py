@@ -79,7 +79,7 @@ def test_a_study_compares_the_outcomes_that_its_experiments_share(study: Callabl
     assert (first["about"], first["verdict"]) == ("outcome_x:first/tone0-filler", "different")
     assert first["text"].startswith("first: tone0 differs from filler in mean x (+")
     assert "points" not in first["text"]
-    assert rest["text"].startswith("Of the 8 planned and primary comparisons in mean x, 6 undecided")
+    assert rest["text"].startswith("Of 8 planned and primary comparisons in mean x, 6 are undecided")
     figure = written.figure("study_forest").read_text()
     assert "difference of mean x" in figure
     shares = read_json(study({"first": typed(category, 1), "second": typed(category, 2)}).report)["statements"]
