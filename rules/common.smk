@@ -48,7 +48,7 @@ from emoprobe.results.layout import (
     ACTIVATION_FILES,
     AUTOENCODER_FILES,
     MODELS,
-    OUTCOMES,
+    OUTCOMES_FILE,
     RESULTS,
     SCORES,
     TRAJECTORY_FILES,

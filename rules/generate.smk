@@ -72,7 +72,7 @@ rule outcomes:
     input:
         state=measured_from,
     output:
-        FILES.pair("{variant}", "{sample}{draw}") / OUTCOMES,
+        FILES.pair("{variant}", "{sample}{draw}") / OUTCOMES_FILE,
     log:
         FILES.log("outcomes", "{variant}", "{sample}{draw}"),
     # Soon after its answer, while the server has the prompt in its cache.

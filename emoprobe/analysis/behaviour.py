@@ -13,7 +13,7 @@ import pandas as pd
 
 from emoprobe.analysis.contrasts import references_of
 from emoprobe.analysis.estimates import Estimates, Floats, difference, mean, whichever
-from emoprobe.analysis.outcomes import SURVIVAL, Outcome, column_and_category
+from emoprobe.analysis.outcomes import Outcome, column_and_category
 from emoprobe.analysis.paired_tests import Scope
 from emoprobe.analysis.questions import Questions, Units
 from emoprobe.analysis.statistics import holm, kappa
@@ -83,11 +83,12 @@ def outcome_means(table: pd.DataFrame, outcomes: Sequence[Outcome]) -> pd.DataFr
                 share = outcome.value != "number"
                 estimate = _mean_of(questions, measure, name, share)
                 answers = table[table["variant"] == name]
-                if outcome.column == SURVIVAL:  # of a wrong answer nothing can survive
-                    answers = answers[answers["correct_first"].fillna(True)]
+                if outcome.given is not None:  # of a wrong answer nothing can survive
+                    answers = answers[answers[outcome.given].fillna(True)]
                 rows.append(
                     {
                         "outcome": outcome.label,
+                        "measure": measure,
                         "value": outcome.value,
                         "category": column_and_category(measure)[1],
                         "variant": name,

@@ -55,7 +55,7 @@ def hardware_limits(
 
 def first_answer_limits(trajectories: pd.DataFrame, config: Config) -> list[Limit]:
     """Return the limit of first answers that differ between variants, where no variant changes the first turn."""
-    if not survival_of(config) or "correct_first" not in trajectories:
+    if not survival_of(config):
         return []
     known = trajectories[~trajectories["variant"].map(is_format)].dropna(subset="correct_first")
     counts = known.groupby(["sample_id", "draw"])["correct_first"].nunique().groupby("sample_id").max()

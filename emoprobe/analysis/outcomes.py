@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from emoprobe.config.experiment import Config
-from emoprobe.config.science.graders import JudgeGrader, LogprobGrader, OutcomeGrader, Value, label_of
+from emoprobe.config.science.graders import JudgeGrader, LogprobGrader, OutcomeGrader, Value
 from emoprobe.config.section import is_format
 from emoprobe.conversations.variants import turns_of
-from emoprobe.graders.registry import OUTCOME, column_of
+from emoprobe.graders.registry import OUTCOME_PREFIX, column_of
 
 if TYPE_CHECKING:  # a plan asks what a sentence is about, and does without pandas
     import pandas as pd
@@ -17,10 +17,6 @@ if TYPE_CHECKING:  # a plan asks what a sentence is about, and does without pand
 # The grade of the planned and primary families; the other measures of accuracy are secondary.
 PRIMARY_MEASURE = "correct"
 MEASURES = (PRIMARY_MEASURE, "lenient", "untruncated")
-P_GOLD = "p_gold"
-# The last grade on questions that were answered right at first, before a tone came in (`survival_of`).
-SURVIVAL = "survived"
-_FAMILIES = {P_GOLD: "logprob", SURVIVAL: "survival"}
 # Columns that labels by people add: their values, the place of a question in the order in which questions are to be
 # labelled, and 1 where there is an answer.
 HUMAN, PLACE, ANSWERED = "human_", "label_place", "answered"
@@ -32,7 +28,7 @@ class Outcome:
     """One outcome.
 
     Attributes:
-        label: of its grader.
+        label: of its grader; its families of tests begin with it.
         column: in the table of trajectories.
         value: its type.
         margin: of equivalence; None: equivalence is not tested.
@@ -40,6 +36,11 @@ class Outcome:
         limits: smallest and largest number that there can be; None: there is no limit.
         judge: name of the model that judged it; None: no model did.
         human: column with labels by people, which correct the judge; None: there are none.
+        title: name in sentences; None: it follows from label, type and judge.
+        unit: of a difference times 100; None: points of shares, and nothing of numbers.
+        given: binary column; only questions where it is true in some variant have the outcome. None: all have.
+        known: column that has a value wherever the outcome could be graded; None: its own.
+        broken: smallest value, which a variant that breaks the answer has; None: there is no such value.
     """
 
     label: str
@@ -50,6 +51,11 @@ class Outcome:
     limits: tuple[float, float] | None = None
     judge: str | None = None
     human: str | None = None
+    title: str | None = None
+    unit: str | None = None
+    given: str | None = None
+    known: str | None = None
+    broken: float | None = None
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -57,8 +63,32 @@ class Outcome:
         return tuple(f"{self.column}{OF}{one}" for one in self.categories) or (self.column,)
 
 
-ACCURACY = Outcome("number", PRIMARY_MEASURE, "binary")
-PROBABILITY = Outcome("logprob", P_GOLD, "number", limits=(0.0, 1.0))
+ACCURACY = Outcome("number", PRIMARY_MEASURE, "binary", title="strict accuracy")
+P_GOLD = Outcome(
+    "logprob", "p_gold", "number", limits=(0.0, 1.0), title="p(gold)", unit="points of probability", broken=0.0
+)
+# The last grade on questions that were answered right at first, before a tone came in (`survival_of`).
+SURVIVAL = Outcome(
+    "survival",
+    "survived",
+    "binary",
+    title="the share of right first answers that survive",
+    given="correct_first",
+    known=PRIMARY_MEASURE,
+)
+# Outcomes whose columns have names of their own.
+NAMED = {**dict.fromkeys(MEASURES, ACCURACY), **{one.column: one for one in (P_GOLD, SURVIVAL)}}
+
+
+def outcome_of(measure: str, value: Value = "binary") -> Outcome:
+    """Return the outcome of a measure, as far as the tables name it: without margin, categories, limits and judge.
+
+    Args:
+        measure: of the table `paired_tests`.
+        value: type of the outcome.
+    """
+    column, _ = column_and_category(measure)
+    return NAMED.get(column) or Outcome(column.removeprefix(OUTCOME_PREFIX), column, value)
 
 
 def outcomes_of(config: Config) -> list[Outcome]:
@@ -72,9 +102,9 @@ def outcomes_of(config: Config) -> list[Outcome]:
             human = HUMAN + entry.outcome if isinstance(entry, JudgeGrader) and entry.labels is not None else None
             found.append(Outcome(entry.outcome, column, entry.type, margin, entry.names, limits, judge, human))
         elif isinstance(entry, LogprobGrader):
-            found.append(Outcome("logprob", P_GOLD, "number", entry.margin, limits=PROBABILITY.limits))
+            found.append(replace(P_GOLD, margin=entry.margin))
         else:
-            found.append(Outcome(label_of(entry), PRIMARY_MEASURE, "binary", config.analysis.margin))
+            found.append(replace(ACCURACY, margin=config.analysis.margin))
     return [*found, *survival_of(config)]
 
 
@@ -93,7 +123,7 @@ def survival_of(config: Config) -> list[Outcome]:
     if config.conversation.kind == "single" or not config.grades_answers:
         return []
     changed = any(_changes_first_turn(config, name) for name in config.variants if not is_format(name))
-    return [] if changed else [Outcome("survival", SURVIVAL, "binary", config.analysis.margin)]
+    return [] if changed else [replace(SURVIVAL, margin=config.analysis.margin)]
 
 
 def _changes_first_turn(config: Config, name: str) -> bool:
@@ -111,13 +141,10 @@ def column_and_category(measure: str) -> tuple[str, str | None]:
 
 def family_prefix(measure: str) -> str:
     """Return what the families of a measure begin with; each outcome but accuracy has families of its own."""
-    if measure in MEASURES:
-        return ""
-    column, _ = column_and_category(measure)
-    return f"{_FAMILIES.get(column) or column.removeprefix(OUTCOME)}_"
+    return "" if measure in MEASURES else f"{outcome_of(measure).label}_"
 
 
-def title_of(measure: str, value: str, judge: str | None = None) -> str:
+def title_of(measure: str, value: Value, judge: str | None = None) -> str:
     """Return the name of a measure in sentences.
 
     Args:
@@ -127,17 +154,14 @@ def title_of(measure: str, value: str, judge: str | None = None) -> str:
     """
     if judge is not None:
         return f"{title_of(measure, value)} as judged by {judge}"
-    if measure == PRIMARY_MEASURE:
-        return "strict accuracy"
-    if measure == SURVIVAL:
-        return "the share of right first answers that survive"
-    column, category = column_and_category(measure)
-    if column == P_GOLD:
-        return "p(gold)"
-    words = column.removeprefix(OUTCOME)
+    outcome, (_, category) = outcome_of(measure, value), column_and_category(measure)
+    if outcome.title is not None:
+        return outcome.title
     if category is not None:
-        return f"the share of “{category}” in {words}"
-    return f"mean {words}" if value == "number" else f"the rate of {words}"
+        return f"the share of “{category}” in {outcome.label}"
+    if value == "category":
+        return f"the shares of {outcome.label}"
+    return f"mean {outcome.label}" if value == "number" else f"the rate of {outcome.label}"
 
 
 def subject(measure: str, variant: str, reference: str) -> str:

@@ -23,9 +23,7 @@ from emoprobe.analysis.outcomes import (
     ACCURACY,
     MEASURES,
     OF,
-    P_GOLD,
     PRIMARY_MEASURE,
-    SURVIVAL,
     Outcome,
     column_and_category,
 )
@@ -76,13 +74,11 @@ def paired_tests(
     for outcome in outcomes:
         if outcome.column == PRIMARY_MEASURE:
             continue
-        asked = _right_first(table) if outcome.column == SURVIVAL else questions
-        rows += [
-            _row(asked, contrast, outcome, measure, weight)
-            for contrast in compared
-            for measure in outcome.measures
-            if {*contrast.variants, *contrast.references} <= set(asked.names)
-        ]
+        given = questions if outcome.given is None else _given(table, outcome.given)
+        for contrast in compared:
+            # Of a side that has none of these questions the row says so.
+            asked = given if {*contrast.variants, *contrast.references} <= {*given.names} else questions
+            rows += [_row(asked, contrast, outcome, measure, weight) for measure in outcome.measures]
     tests = pd.DataFrame(rows)
     if rows:
         for p in ("p", "p_equivalent"):
@@ -94,10 +90,10 @@ def paired_tests(
     return frame(TABLES["paired_tests"], tests.to_dict(orient="records"))  # type: ignore[arg-type]
 
 
-def _right_first(table: pd.DataFrame) -> Questions:
-    """The questions whose first answer is right, so that texts without any of them do not count as texts."""
-    right = table.loc[table["correct_first"].fillna(False).astype(bool), "sample_id"]
-    return Questions(table[table["sample_id"].isin(right)].reset_index(drop=True))
+def _given(table: pd.DataFrame, column: str) -> Questions:
+    """The questions for which a column is true somewhere, so that texts without any of them do not count as texts."""
+    known = table.loc[table[column].fillna(False).astype(bool), "sample_id"]
+    return Questions(table[table["sample_id"].isin(known)].reset_index(drop=True))
 
 
 def corrected(tests: pd.DataFrame, p: str) -> pd.Series:
@@ -231,8 +227,8 @@ def unseen_change(ours: Floats, theirs: Floats, outcome: Outcome) -> float:
     means nothing, which it moves no further than the furthest answer lies from the median.
     """
     values = np.concatenate([ours, theirs])
-    if outcome.column == P_GOLD:
-        return float(values.mean())
+    if outcome.broken is not None:
+        return float(values.mean() - outcome.broken)
     return float(min(np.abs(values).mean(), np.abs(values - np.median(values)).max()))
 
 
@@ -271,6 +267,8 @@ def _row(
         why = "this number of questions was not registered"
     elif selected:
         why = "the outcome selects these questions"
+    elif outcome.given is not None and n == 0:
+        why = "no question has a right first answer on both sides"
     elif labels is not None:  # a judge that leans towards a tone makes a difference where the answers have none
         why = labels.why
     elif missing and outcome.value == "number" and outcome.limits is None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from emoprobe.analysis.estimates import Floats, Labels
-from emoprobe.analysis.outcomes import PRIMARY_MEASURE, SURVIVAL, column_and_category
+from emoprobe.analysis.outcomes import column_and_category, outcome_of
 from emoprobe.analysis.statistics import LEVEL
 from emoprobe.config.section import CONTROL
 
@@ -130,7 +130,7 @@ class Questions:
         question, ids = pd.factorize(self.table["sample_id"], sort=True)
         draw = self.table["draw"].to_numpy(dtype=np.int64)
         asks, last = np.ones(len(names), dtype=np.int64), np.zeros(len(names), dtype=np.int64)
-        if "asks" in self.table:  # tables of earlier versions have one ask
+        if "asks" in self.table:  # under steering every question is asked once
             np.maximum.at(asks, variant, self.table["asks"].fillna(1).to_numpy(dtype=np.int64))
         np.maximum.at(last, variant, draw)
         draws = int((-(-last // asks)).max(initial=0))
@@ -205,7 +205,7 @@ class Questions:
 
     def _count_missing(self, measure: str, asks: int) -> Floats:
         column = self._column(measure)
-        known = self._column(PRIMARY_MEASURE) if measure == SURVIVAL else column
+        known = self._column(outcome_of(measure).known or measure)
         failed = self._by_pair(np.where(self.failures, 1.0, np.nan))[1]
         asked = ((self._by_pair(column)[1] + failed) > 0).any(axis=0)
         planned = np.full(len(self.names), self.draws) if asks > 1 else self.draws * self.asks
@@ -271,7 +271,10 @@ class Questions:
         return np.array([places[name] for name in names], dtype=np.int64)
 
     def _by_id(self, column: str) -> list[str | None]:
-        """A column of the samples in the order of `ids`; None where there is no value, or no such column."""
+        """A column of the samples in the order of `ids`; None where there is no value.
+
+        Tables of steered trajectories lack some columns.
+        """
         values = np.full(len(self.ids), None, dtype=object)
         if column in self.table:
             values[self._question] = self.table[column].astype(object).where(self.table[column].notna(), None)

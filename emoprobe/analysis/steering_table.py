@@ -16,7 +16,7 @@ from emoprobe.graders import grading
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.layout import SCORES, Layout
 from emoprobe.results.tables import frame
-from emoprobe.results.trajectory import MESSAGES, AgentState, Outcome, SampleFile, Scores, Trajectory
+from emoprobe.results.trajectory import MESSAGES, AgentState, AnswerRecord, SampleFile, Scores, Trajectory
 from emoprobe.steering.grid import SteeringEdit, ToneDirection
 from emoprobe.steering.requests import edited_tokens
 
@@ -98,7 +98,7 @@ def _answer(trajectory: Trajectory, sample: SampleFile) -> dict[str, Any]:
         return {}
     state = trajectory.state or AgentState()
     finished, tokens = state.finish_reason != "length", state.completion_token_ids or []
-    gold = gold_answer(sample, trajectory.outcome or Outcome())
+    gold = gold_answer(sample, trajectory.outcome or AnswerRecord())
     grades: dict[str, Any] = {}
     if gold is not None:
         grade = grading.grade(trajectory.completion, gold, finished=finished, choices=sample.choices)

@@ -26,9 +26,9 @@ from emoprobe.graders import grading, lexical, registry
 from emoprobe.graders.answers import canonical, gold_number, is_letter
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.judgement import Judgement
-from emoprobe.results.layout import OUTCOMES, Layout
+from emoprobe.results.layout import OUTCOMES_FILE, Layout
 from emoprobe.results.tables import frame
-from emoprobe.results.trajectory import MESSAGES, AgentState, GoldProbability, Outcome, SampleFile, Trajectory
+from emoprobe.results.trajectory import MESSAGES, AgentState, AnswerRecord, GoldProbability, SampleFile, Trajectory
 from emoprobe.text import split_lines
 
 
@@ -120,7 +120,7 @@ def count_steps(text: str) -> int:
 def _row(layout: Layout, variant: str, name: str, config: Config | None, sample: SampleFile) -> dict[str, Any]:
     folder = layout.pair(variant, name)
     trajectory = Trajectory.read(folder)
-    state, outcome = trajectory.state or AgentState(), trajectory.outcome or Outcome()
+    state, outcome = trajectory.state or AgentState(), trajectory.outcome or AnswerRecord()
     sample_id, draw = split_draw_id(name)
     known = config.variants.get(variant) if config is not None else None
     gold = gold_answer(sample, outcome, text=config is not None and config.dataset.answer_type == "text")
@@ -163,7 +163,7 @@ def _row(layout: Layout, variant: str, name: str, config: Config | None, sample:
 def _answer(
     trajectory: Trajectory,
     state: AgentState,
-    outcome: Outcome,
+    outcome: AnswerRecord,
     answer: registry.Answer,
     graders: Graders,
 ) -> dict[str, Any]:
@@ -177,7 +177,7 @@ def _answer(
     return {
         "completion": completion,
         **graded,
-        **_turns(trajectory, answer, correct=graded.get("correct")),
+        **_turns(trajectory, answer, graded["correct"], number="number" in graders),
         "efficiency": _efficiency(usage.completion_tokens, state.request.get("max_tokens"), outcome),
         "truncated": None if finish is None else finish == "length",
         "prompt_tokens": usage.prompt_tokens,
@@ -190,15 +190,15 @@ def _answer(
     }
 
 
-def _turns(trajectory: Trajectory, answer: registry.Answer, *, correct: bool | None) -> dict[str, Any]:
-    """The columns of the turns: how many were answered, and the grade of the first answer.
+def _turns(trajectory: Trajectory, answer: registry.Answer, correct: bool | None, *, number: bool) -> dict[str, Any]:
+    """The columns of the turns: how many were answered and, by the grader `number`, the grade of the first answer.
 
     Records of other programs and of version 0.2, which have no hashes, do not say which answers are the model's.
     """
     if trajectory.state is None or trajectory.state.hashes is None:
         return {}
     earlier, last = trajectory.state.earlier_turns or [], correct
-    if earlier:
+    if earlier and number:
         first = replace(
             answer,
             completion=trajectory.completion_of(earlier[0]),
@@ -215,7 +215,7 @@ def _turns(trajectory: Trajectory, answer: registry.Answer, *, correct: bool | N
 def _measured(folder: Path, config: Config | None) -> GoldProbability:
     """Read what graders asked the model; empty where nothing was measured, or the config does not ask for it."""
     asked = config is None or config.asks_model
-    path = folder / OUTCOMES
+    path = folder / OUTCOMES_FILE
     found = GoldProbability.read_file(path) if asked and path.exists() else GoldProbability()
     return found if config is None or config.logprob is not None else found.model_copy(update={"log_p_gold": None})
 
@@ -238,7 +238,7 @@ def _thought(trajectory: Trajectory, state: AgentState, completion: str) -> dict
     return {"thought_tokens": None if span is None else span[1] - span[0], "thought_cut_off": cut}
 
 
-def gold_answer(sample: SampleFile, outcome: Outcome, text: bool = False) -> str | None:
+def gold_answer(sample: SampleFile, outcome: AnswerRecord, text: bool = False) -> str | None:
     """The gold answer of a trajectory in its canonical notation; None where it is not known or cannot be graded.
 
     Args:
@@ -264,7 +264,7 @@ def _paraphrase(config: Config, variant: str, name: str, sample: SampleFile) -> 
     return paraphrase_index(config, variant, index, draw)
 
 
-def _efficiency(completion_tokens: int | None, max_tokens: Any, outcome: Outcome) -> float | None:
+def _efficiency(completion_tokens: int | None, max_tokens: Any, outcome: AnswerRecord) -> float | None:
     """Computed anew like every other grade; what the folder says only where its tokens are not known."""
     if completion_tokens is not None and max_tokens:
         return grading.efficiency(completion_tokens, max_tokens)

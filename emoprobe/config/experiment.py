@@ -60,7 +60,9 @@ class Config(Section):
     )
     conversation: Annotated[Conversation, Added] = Conversation()
     generation: Generation = Field(default_factory=Generation)
-    graders: Annotated[Graders, Added] = Field(["number"], description="Graders of the answers; the first is primary.")
+    graders: Annotated[Graders, Added] = Field(
+        ["number"], description="Graders of the answers; the sentences of the first come first."
+    )
     workers: Workers = Field(default_factory=Workers)
     deploy: Deploy = Field(default_factory=Deploy)
     capture: Capture = Field(default_factory=Capture)

@@ -10,19 +10,18 @@ from __future__ import annotations
 import datetime
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import jinja2
-from jinja2 import meta, nodes
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import meta
 
 from emoprobe.config.science.generation import SWITCHES
+from emoprobe.conversations.places import locate, unused_signs
+from emoprobe.conversations.templates import ENVIRONMENT, Encoded, Vocabulary, read_templates, read_vocabulary
 from emoprobe.conversations.thoughts import ThoughtMarkers
 from emoprobe.models.positions import token_span
 from emoprobe.results.activation_folder import TokenSpan
@@ -52,8 +51,6 @@ RESERVED = frozenset(
         "kwargs",
     )
 )
-ABSENT = (-1, -1)  # the place of a part that a template leaves out
-Encoded = tuple[list[int], Sequence[tuple[int, int]] | None]
 
 
 class PromptError(ValueError):
@@ -87,21 +84,6 @@ class RenderedPrompt:
     in_thought: bool | None = None
 
 
-@dataclass(frozen=True)
-class Vocabulary:
-    """A tokenizer as the renderer uses it.
-
-    `encode` takes a text, and whether to give the character offsets of each token, and adds no special tokens; it gives
-    None in place of the offsets where the tokenizer knows none. `decode` keeps special tokens. `names` are the special
-    tokens by name (`bos_token`, …), which templates use, `control` the texts that are read as special tokens.
-    """
-
-    encode: Callable[[str, bool], Encoded]
-    decode: Callable[[Sequence[int]], str]
-    names: Mapping[str, str]
-    control: frozenset[str]
-
-
 class Renderer:
     """The chat template and the tokenizer of one model.
 
@@ -130,7 +112,7 @@ class Renderer:
         """
         try:
             if library is None and (directory / "tokenizer.json").is_file():
-                return cls(read_templates(directory), _read_vocabulary(directory))
+                return cls(read_templates(directory), read_vocabulary(directory))
             from transformers import AutoTokenizer
 
             return cls.of(AutoTokenizer.from_pretrained(directory))
@@ -225,7 +207,7 @@ class Renderer:
         last = [dict(messages[-1])] if messages and messages[-1].get("role") == "assistant" else []
         key = json.dumps([last, arguments, str(date)], sort_keys=True, default=str)
         if key not in self._headers:
-            sign = "".join(_signs("", last))
+            sign = "".join(unused_signs("", last))
             asked: list[Message] = [{"role": "user", "content": sign}, *last]
             try:
                 text = self._continued(asked, arguments, date)[0] if last else self._text(asked, arguments, date)
@@ -284,7 +266,14 @@ class Renderer:
         control = tuple(sorted(token for token in self.vocabulary.control if token in written))
         if not present:
             return RenderedPrompt(text, self.encode(text)[0], control_tokens=control, **known)
-        places, left_out = _locate(text, conversation, present, lambda changed: text_of(changed)[0])
+
+        def text_or_none(changed: list[Message]) -> str | None:
+            try:
+                return text_of(changed)[0]
+            except PromptError:
+                return None
+
+        places, left_out = locate(text, conversation, present, text_or_none)
         ids, offsets = self.encode(text, offsets=True)
         if offsets is None:
             offsets = self._decoded_offsets(ids, text)
@@ -359,7 +348,7 @@ class Renderer:
     ) -> tuple[str, str]:
         """The text up to the end of the last message's content, and that content as it is rendered."""
         content = str(messages[-1].get("content") or "")
-        end = "".join(_signs("", messages))
+        end = "".join(unused_signs("", messages))
         # As transformers does: where the space behind the mark is gone, the template trims contents.
         tagged = [*messages[:-1], messages[-1] | {"content": f"{content}{end} "}]
         text = self._text(tagged, arguments, date, generation=False)
@@ -410,107 +399,6 @@ class Renderer:
             raise TemplateError(f"the chat template refuses these messages: {error}") from None
 
 
-def read_templates(directory: Path) -> str | dict[str, str] | None:
-    """The chat templates in a model's directory, found where transformers finds them.
-
-    Raises:
-        OSError, ValueError: a file cannot be read.
-    """
-    main, others = directory / "chat_template.jinja", directory / "additional_chat_templates"
-    if main.is_file():
-        templates = {path.stem: path.read_text(encoding="utf-8") for path in sorted(others.glob("*.jinja"))}
-        return templates | {"default": main.read_text(encoding="utf-8")}
-    kept = _json(directory / "tokenizer_config.json").get("chat_template")
-    if kept is None:
-        kept = _json(directory / "chat_template.json").get("chat_template")
-    if isinstance(kept, list):
-        return {entry["name"]: entry["template"] for entry in kept}
-    return kept if kept is None or isinstance(kept, dict) else str(kept)
-
-
-def _read_vocabulary(directory: Path) -> Vocabulary:
-    from tokenizers import Tokenizer  # it takes 30 ms to import, where transformers takes seconds
-
-    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-
-    def encode(text: str, offsets: bool) -> Encoded:
-        if offsets:
-            encoding = tokenizer.encode(text, add_special_tokens=False)
-            return encoding.ids, encoding.offsets
-        return next(iter(tokenizer.encode_batch_fast([text], add_special_tokens=False))).ids, None
-
-    def decode(ids: Sequence[int]) -> str:
-        return str(tokenizer.decode(list(ids), skip_special_tokens=False))
-
-    added = tokenizer.get_added_tokens_decoder().values()
-    control = frozenset(token.content for token in added if token.special)
-    return Vocabulary(encode, decode, _special_names(directory), control)
-
-
-def _special_names(directory: Path) -> dict[str, str]:
-    """Special tokens by name, as templates use them."""
-    names: dict[str, str] = {}
-    settings = _json(directory / "tokenizer_config.json")
-    named = settings.get("model_specific_special_tokens") or settings.get("extra_special_tokens")
-    for values in (_json(directory / "special_tokens_map.json"), named, settings):
-        for name, value in (values if isinstance(values, dict) else {}).items():
-            text = value.get("content") if isinstance(value, dict) else value
-            if name.endswith("_token") and isinstance(text, str):
-                names[name] = text
-    return names
-
-
-def _json(path: Path) -> dict[str, Any]:
-    values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return values if isinstance(values, dict) else {}
-
-
-class _Generation(Extension):
-    """`{% generation %}` marks what the assistant wrote, for training; in a prompt it says nothing."""
-
-    tags = {"generation"}  # noqa: RUF012 (as Jinja declares it)
-
-    def parse(self, parser: Parser) -> nodes.Node:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.Scope(body).set_lineno(line)
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    """The environment in which transformers renders templates, without its clock."""
-
-    def raise_exception(message: str) -> None:
-        raise jinja2.TemplateError(message)
-
-    def tojson(
-        value: Any,
-        ensure_ascii: bool = False,
-        indent: Any = None,
-        separators: Any = None,
-        sort_keys: bool = False,
-    ) -> str:
-        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = tojson
-    environment.globals["raise_exception"] = raise_exception
-    return environment
-
-
-ENVIRONMENT = _environment()
-
-
-def _signs(text: str, messages: list[Message]) -> tuple[str, str]:
-    """Two characters of private use that a prompt does not hold, and that templates leave as they are."""
-    taken = text + "".join(str(message.get("content")) for message in messages)
-    free = (chr(point) for point in range(0xE000, 0xF900) if chr(point) not in taken)
-    return next(free), next(free)
-
-
 def _check_marks(marks: Mapping[str, Span], messages: list[Message]) -> None:
     """Check that marks lie inside of the messages.
 
@@ -522,91 +410,6 @@ def _check_marks(marks: Mapping[str, Span], messages: list[Message]) -> None:
         content = messages[number].get("content") if 0 <= number < len(messages) else None
         if not isinstance(content, str) or not 0 <= start <= end <= len(content):
             raise PromptError(f"message_spans.{name} = {list(mark)} lies outside of the messages")
-
-
-def _locate(
-    text: str, messages: list[Message], marks: Mapping[str, Span], render: Callable[[list[Message]], str]
-) -> tuple[dict[str, tuple[int, int] | None], tuple[str, ...]]:
-    """The characters of a rendered text at which some parts of its messages are, and which parts it leaves out.
-
-    The messages are rendered once more with signs at both ends of each part. If the text is the same but for the signs,
-    they stand where the parts do. A template may render otherwise because of the signs (it looks at how a content
-    begins, or strips the white space beside one); then the parts are tried one by one, without the white space around
-    them, and with one sign in place of the whole message. Of a part that a template repeats, the last copy counts.
-    """
-    places: dict[str, tuple[int, int] | None] = {}
-    left_out = []
-    together = _signed(text, messages, marks, render)
-    for name, (number, start, end) in marks.items():
-        part = messages[number]["content"][start:end]
-        if not part:
-            places[name] = None
-            continue
-        inner = (number, start + len(part) - len(part.lstrip()), end - len(part) + len(part.rstrip()))
-        place = together.get(name)
-        for mark in ((number, start, end), inner):
-            if place is None and mark[1] < mark[2]:
-                place = _signed(text, messages, {name: mark}, render).get(name)
-        place = place or _replaced(text, messages, (number, start, end), render)
-        if place == ABSENT or (place is None and part.strip() not in text):
-            left_out.append(name)
-        places[name] = None if place == ABSENT else place
-    return places, tuple(left_out)
-
-
-def _signed(
-    text: str, messages: list[Message], marks: Mapping[str, Span], render: Callable[[list[Message]], str]
-) -> dict[str, tuple[int, int]]:
-    """Places by rendering with signs at the ends of the parts; empty where this changes anything else."""
-    begin, end = _signs(text, messages)
-    inserted: dict[int, list[tuple[int, str]]] = {}
-    for order, (number, *places) in enumerate(marks.values()):
-        inserted.setdefault(number, []).extend(
-            (place, f"{begin}{order}.{side}{end}") for side, place in enumerate(places)
-        )
-    changed = list(messages)
-    for number, signs in inserted.items():
-        content = messages[number]["content"]
-        for place, sign in sorted(signs, reverse=True):
-            content = content[:place] + sign + content[place:]
-        changed[number] = messages[number] | {"content": content}
-    try:
-        first, *rest = render(changed).split(begin)
-    except PromptError:
-        return {}
-    plain, length, at = [first], len(first), dict[str, int]()
-    for part in rest:
-        sign, _, after = part.partition(end)
-        at[sign] = length
-        plain.append(after)
-        length += len(after)
-    if "".join(plain) != text:
-        return {}
-    ends = {name: (at.get(f"{order}.0"), at.get(f"{order}.1")) for order, name in enumerate(marks)}
-    known = {name: (low, high) for name, (low, high) in ends.items() if low is not None and high is not None}
-    return known | {name: ABSENT for name, places in ends.items() if places == (None, None)}
-
-
-def _replaced(
-    text: str, messages: list[Message], mark: Span, render: Callable[[list[Message]], str]
-) -> tuple[int, int] | None:
-    """The place of a part by rendering with a sign in place of its whole message; None where this does not tell it."""
-    number, start, end = mark
-    content = messages[number]["content"]
-    sign = "".join(_signs(text, messages))
-    try:
-        signed = render([*messages[:number], messages[number] | {"content": sign}, *messages[number + 1 :]])
-    except PromptError:
-        return None
-    if sign not in signed:
-        return ABSENT if signed == text else None
-    before = len(content) - len(content.lstrip())
-    for shown, cut in ((content, 0), (content.strip(), before), (content.lstrip(), before), (content.rstrip(), 0)):
-        if signed.replace(sign, shown) == text:
-            at = len(signed[: signed.rindex(sign)].replace(sign, shown)) - cut
-            low, high = max(at + start, at + cut), min(at + end, at + cut + len(shown))
-            return (low, high) if low < high else None
-    return None
 
 
 DAY = datetime.timedelta(days=1)

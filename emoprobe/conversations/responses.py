@@ -14,12 +14,12 @@ from emoprobe.graders import grading
 from emoprobe.results.trajectory import (
     AgentState,
     Answered,
+    AnswerRecord,
     Attempt,
     EarlierTurn,
     Hashes,
     Message,
     Metrics,
-    Outcome,
     Sample,
     SampleData,
     Thought,
@@ -140,7 +140,7 @@ def completed(
 
 def graded(
     config: Config, variant: str, sample: Sample, made: Trajectory, delivery: Delivery, draw: int = 1
-) -> Outcome:
+) -> AnswerRecord:
     """Grade a trajectory whose state is complete."""
     assert made.state is not None
     grade = grading.grade_if_gold(
@@ -291,9 +291,9 @@ def _turns(conversation: Trajectory) -> list[EarlierTurn]:
     return [*(state.earlier_turns or ()), last]
 
 
-def recorded_outcome(variant: str, sample: Sample, draw: int) -> Outcome:
+def recorded_outcome(variant: str, sample: Sample, draw: int) -> AnswerRecord:
     """Return the question of a trajectory without an answer."""
-    return Outcome(
+    return AnswerRecord(
         sample_data=SampleData(question=sample.question, answer=sample.answer, sample_id=sample.sample_id),
         sample_id=draw_id(sample.sample_id, draw),
         variant=variant,

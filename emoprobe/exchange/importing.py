@@ -20,9 +20,9 @@ from emoprobe.results.trajectory import (
     OUTCOME,
     STATE,
     AgentState,
+    AnswerRecord,
     Message,
     Metrics,
-    Outcome,
     SampleData,
     SampleFile,
     Timing,
@@ -148,7 +148,7 @@ class _Writer:
         group = one.group if self._mapping.group is None else one.value(self._mapping.group, "--group")
         scores = {"scores": dict(one.scores)} if one.scores else {}
         kept = correctness is not None and not self._mapping.regrade
-        outcome = Outcome.model_validate(
+        outcome = AnswerRecord.model_validate(
             {
                 "sample_data": SampleData(question=question, answer=gold, sample_id=sample),
                 "sample_id": name,

@@ -14,7 +14,7 @@ from pandas.api.types import is_string_dtype
 import emoprobe
 from emoprobe.analysis.trajectory_table import load_trajectories
 from emoprobe.exchange.conversation import ExchangeError
-from emoprobe.graders.registry import OUTCOME
+from emoprobe.graders.registry import OUTCOME_PREFIX
 from emoprobe.results.layout import Layout, draw_id
 from emoprobe.results.metadata import RunMetadata
 from emoprobe.results.trajectory import AgentState, Message, SampleFile, Trajectory, message_text
@@ -170,7 +170,7 @@ def _scorers(columns: Iterable[Any]) -> dict[str, str]:
     """Return the columns that are scores, by the name of the scorer: the grades, and the values of other graders."""
     names = list(map(str, columns))
     found = {scorer: column for scorer, column in GRADES.items() if column in names}
-    return found | {name.removeprefix(OUTCOME): name for name in names if name.startswith(OUTCOME)}
+    return found | {name.removeprefix(OUTCOME_PREFIX): name for name in names if name.startswith(OUTCOME_PREFIX)}
 
 
 def _known(value: Any) -> Any:

@@ -7,9 +7,8 @@ apology, but a list is never complete. Lists are in English. Apostrophes may be 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 _FLAGS = re.IGNORECASE | re.VERBOSE
@@ -80,19 +79,12 @@ def _analyzer() -> Any:
     return PatternAnalyzer()
 
 
+@lru_cache(maxsize=1)  # the grader and the columns of the table read the same text, one after the other
 def tone(text: str) -> Tone:
     """Average polarity and subjectivity of a text's words (De Smedt & Daelemans 2012, Pattern for Python).
 
     A text with no word in the lexicon is neutral: 0 and 0.
     """
     polarity, subjectivity = _analyzer().analyze(text)[:2]
-    return Tone(float(polarity), float(subjectivity))
-
-
-GRADES: dict[str, Callable[[str], bool | float]] = {
-    "refusal": lambda text: has_phrase("refusal", text),
-    "apology": lambda text: has_phrase("apology", text),
-    "hedging": lambda text: has_phrase("hedging", text),
-    "self_correction": lambda text: has_phrase("self_correction", text),
-    "sentiment": lambda text: min(1.0, max(-1.0, tone(text).polarity)),
-}
+    # Sums of floating-point numbers may round beyond the ends.
+    return Tone(min(1.0, max(-1.0, float(polarity))), float(subjectivity))

@@ -8,9 +8,11 @@ names of their own.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from emoprobe.config.science.graders import (
@@ -29,7 +31,7 @@ from emoprobe.functions import load_function, raised_by
 from emoprobe.graders import grading, lexical, texts
 from emoprobe.graders.answers import LETTERS, is_letter
 
-OUTCOME = "outcome_"  # beginning of the columns of graders that the catalogue does not know by name
+OUTCOME_PREFIX = "outcome_"  # beginning of the columns of graders that the catalogue does not know by name
 Columns = dict[str, Any]
 
 
@@ -138,15 +140,34 @@ def text(answer: Answer, settings: TextGrader) -> bool | None:
     return texts.matches(grading.visible(answer.said), patterns, settings.match, normalise)
 
 
-def _lexical(name: str) -> None:
-    def grade(answer: Answer, settings: OutcomeGrader | None = None) -> bool | float:
-        return lexical.GRADES[name](grading.visible(answer.said))
+@grader
+def refusal(answer: Answer, settings: OutcomeGrader | None) -> bool:
+    """Whether the answer holds a phrase of a refusal."""
+    return lexical.has_phrase("refusal", grading.visible(answer.said))
 
-    GRADERS[name] = grade
+
+@grader
+def apology(answer: Answer, settings: OutcomeGrader | None) -> bool:
+    """Whether the answer holds a phrase of an apology."""
+    return lexical.has_phrase("apology", grading.visible(answer.said))
 
 
-for _name in lexical.GRADES:
-    _lexical(_name)
+@grader
+def hedging(answer: Answer, settings: OutcomeGrader | None) -> bool:
+    """Whether the answer holds a phrase that hedges."""
+    return lexical.has_phrase("hedging", grading.visible(answer.said))
+
+
+@grader
+def self_correction(answer: Answer, settings: OutcomeGrader | None) -> bool:
+    """Whether the answer holds a phrase that corrects itself."""
+    return lexical.has_phrase("self_correction", grading.visible(answer.said))
+
+
+@grader
+def sentiment(answer: Answer, settings: OutcomeGrader | None) -> float:
+    """Polarity of the words, in [-1, 1]."""
+    return lexical.tone(grading.visible(answer.said)).polarity
 
 
 @grader
@@ -160,8 +181,14 @@ def scorer(answer: Answer, settings: ScorerGrader) -> Any:
     """Value of a scorer of Inspect AI."""
     from emoprobe.graders import inspect_scorers
 
-    made = _loaded(settings.outcome, settings.scorer)(**settings.arguments)
-    return inspect_scorers.score(made, answer, settings.type)
+    arguments = json.dumps(settings.arguments, sort_keys=True)
+    return inspect_scorers.score(_scorer(settings.outcome, settings.scorer, arguments), answer, settings.type)
+
+
+@cache
+def _scorer(label: str, reference: str, arguments: str) -> Any:
+    """Build the scorer of some arguments, as JSON, once for all answers."""
+    return _loaded(label, reference)(**json.loads(arguments))
 
 
 @grader
@@ -174,14 +201,13 @@ def _loaded(label: str, reference: str) -> Callable[..., Any]:
     return load_function(f"graders.{label}", reference, GraderError)
 
 
-# Columns of the graders that have names of their own; the others have one column each.
-NAMED = {"number": ("extracted", "correct", "lenient", "extraction", "compliant"), "logprob": ("p_gold", "log_p_gold")}
+NUMBER_COLUMNS = ("extracted", "correct", "lenient", "extraction", "compliant")
 DTYPES = {"binary": "boolean", "number": "Float64", "category": "string"}
 
 
 def column_of(entry: Entry) -> str:
     """Return the column with the value of an entry of `graders`."""
-    return {"number": "correct", "logprob": "p_gold"}.get(label_of(entry), OUTCOME + label_of(entry))
+    return {"number": "correct", "logprob": "p_gold"}.get(label_of(entry), OUTCOME_PREFIX + label_of(entry))
 
 
 def outcome_columns(graders: Sequence[Entry]) -> dict[str, str]:
@@ -195,8 +221,7 @@ def graded(answer: Answer, graders: Sequence[Entry]) -> Columns:
     Raises:
         GraderError: a function of the user failed; the message names grader and sample.
     """
-    columns = {} if "number" in graders else dict.fromkeys(NAMED["number"])
-    columns |= number(answer, None) if "number" in graders else {}
+    columns = number(answer, None) if "number" in graders else dict.fromkeys(NUMBER_COLUMNS)
     columns |= logprob(answer, None)
     for entry in graders:
         if isinstance(entry, OutcomeGrader):

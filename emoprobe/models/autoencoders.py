@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from emoprobe.config.science.features import Autoencoder
 from emoprobe.config.section import is_local
-from emoprobe.models.source import shapes
+from emoprobe.models.weights import shapes
 
 Format = Literal["saelens", "sparsify"]
 CONFIG = "cfg.json"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from emoprobe.models.settings import context_length, quantisation, read_settings
-from emoprobe.models.source import WeightsError, tensors
+from emoprobe.models.weights import WeightsError, tensors
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 # Bytes of one value of each safetensors type; what is not here counts as one byte.

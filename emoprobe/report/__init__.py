@@ -1,4 +1,4 @@
 """Figures, statements, and the pages of experiments and studies.
 
-Imports `analysis`, `config`, `graders` and `results`.
+Imports `analysis`, `config` and `results`.
 """

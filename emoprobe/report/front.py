@@ -9,7 +9,6 @@ from typing import Any
 
 from emoprobe.analysis.contrasts import PLANNED, references_of
 from emoprobe.analysis.outcomes import (
-    P_GOLD,
     PRIMARY_MEASURE,
     column_and_category,
     primary_of,
@@ -18,10 +17,9 @@ from emoprobe.analysis.outcomes import (
 )
 from emoprobe.config.experiment import Config
 from emoprobe.config.section import CONTROL, is_format
-from emoprobe.graders.registry import OUTCOME
 from emoprobe.report import links
 from emoprobe.report.statements import amount
-from emoprobe.report.statements.behaviour import bound, judge_of, p_text, unit_of, why
+from emoprobe.report.statements.behaviour import bound, judge_of, p_text, unit_of, value_of, why
 from emoprobe.results.metadata import RunMetadata
 from emoprobe.results.statement import Verdict
 
@@ -153,12 +151,10 @@ def _levels(report: dict[str, Any], row: dict[str, Any]) -> dict[str, str]:
     """Return the outcome that a row is about in each variant, as a text."""
     if row["measure"] == PRIMARY_MEASURE:
         return {one["variant"]: _share(one) for one in report["accuracy"]}
-    column, category = column_and_category(row["measure"])
-    label = "logprob" if column == P_GOLD else column.removeprefix(OUTCOME)
     return {
         one["variant"]: f"{one['mean']:.3g}" if one["value"] == "number" else f"{one['mean']:.1%}"
-        for one in report.get("outcomes", ())
-        if one["outcome"] == label and one["category"] == category and one["mean"] is not None
+        for one in report["outcomes"]
+        if one["measure"] == row["measure"] and one["mean"] is not None
     }
 
 
@@ -207,7 +203,7 @@ def _comparison(
 def _level_name(row: dict[str, Any]) -> str:
     if row["measure"] == PRIMARY_MEASURE:
         return "Right"
-    return "Mean" if row.get("value") == "number" else "Share"
+    return "Mean" if value_of(row) == "number" else "Share"
 
 
 def tested(report: dict[str, Any]) -> list[dict[str, Any]]:
@@ -243,11 +239,7 @@ def _tally(rows: Sequence[dict[str, Any]], margin: float | None, others: bool) -
             parts.append(f"{len(names)} {'is' if len(names) == 1 else 'are'} {words}{within}{named}")
     references = " or ".join(dict.fromkeys(row["reference"] for row in rows))
     count = f"{len(rows)} {'other ' * others}comparison{'' if len(rows) == 1 else 's'}"
-    column, category = column_and_category(rows[0]["measure"])
-    title, judge = title_of(column, rows[0].get("value") or "binary"), judge_of(rows[0])
-    if category is not None:
-        title = f"the shares of {column.removeprefix(OUTCOME)}"
-    title += f" as judged by {judge}" if judge else ""
+    title = title_of(column_and_category(rows[0]["measure"])[0], value_of(rows[0]), judge_of(rows[0]))
     return [f"Of {count} with {references} in {title}, {', '.join(parts)}."]
 
 

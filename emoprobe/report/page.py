@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from emoprobe.analysis.conclusion import plain_rows
 from emoprobe.analysis.outcomes import primary_of, subject
+from emoprobe.analysis.study import valences_of
 from emoprobe.config.experiment import Config
 from emoprobe.report import front, links
 from emoprobe.report.figures import EMPTY, figures_of_tables, tables_there
+from emoprobe.report.study import about_row
 from emoprobe.report.verdicts import MEANINGS
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.layout import Layout, draw_id
@@ -23,9 +25,10 @@ from emoprobe.results.metadata import RunMetadata
 from emoprobe.results.statement import Verdict
 from emoprobe.results.tables import read_table
 
+Address = Callable[[dict[str, Any]], str | None]
 TEMPLATES = Path(__file__).with_name("templates")
 MAX_ROWS = 300
-FIRST = "accuracy"  # the figure of the first screen
+FIRST = ("accuracy", "outcomes")  # figures of the first screen: it shows the first one that has something to see
 # What a sentence is about → the heading that it stands under.
 GROUPS = {
     "accuracy": "Accuracy",
@@ -47,11 +50,12 @@ def experiment_page(config: Config, layout: Layout, report: dict[str, Any], rule
         report: the content of `report.json`.
         rules: the rules whose tables are part of it.
     """
-    metadata = RunMetadata.of(layout)
+    metadata, valences = RunMetadata.of(layout), {row["variant"]: row["valence"] for row in report["accuracy"]}
     features = feature_contexts(layout) if "analyze_features" in rules else []
     figures = _figures(layout, rules)
     comparisons = front.comparisons(config, report)
-    first = next((figure for entries in figures.values() for figure in entries if figure["name"] == FIRST), None)
+    drawn = {figure["name"]: figure for entries in figures.values() for figure in entries}
+    first = next((drawn[name] for name in FIRST if name in drawn), None)
     return _render(
         "experiment",
         layout,
@@ -71,7 +75,7 @@ def experiment_page(config: Config, layout: Layout, report: dict[str, Any], rule
         done=front.done(config, report, metadata),
         answer=front.answer(report, primary_of(config).margin),
         comparisons=comparisons,
-        valences={row["variant"]: row["valence"] for row in report["accuracy"]},
+        address=lambda row: links.of_row(row, valences),
         groups=_grouped(report),
         folded=FOLDED,
     )
@@ -85,17 +89,19 @@ def study_page(layout: Layout, report: dict[str, Any]) -> str:
         report: the content of its `report.json`.
     """
     rules, sections = ["tabulate_study"], [("sentences", "Sentences"), ("experiments", "Experiments")]
-    accuracy = read_table(layout.root, "study_accuracy")
-    valences = dict(zip(accuracy["variant"], accuracy["valence"], strict=True))
+    valences = valences_of(read_table(layout.root, "study_accuracy"))
+
+    def address(row: dict[str, Any]) -> str | None:
+        there = links.of_row(row, valences[row["experiment"]])
+        return None if there is None else f"../{row['experiment']}/{there}"
+
     tests = plain_rows(read_table(layout.root, "study_paired_tests"))
-    addresses = {
-        f"accuracy:{row['experiment']}/{row['variant']}-{row['reference']}": _address(row, valences) for row in tests
-    }
+    addresses = {about_row(row): address(row) for row in tests}
     report = report | {
         "statements": [{**entry, "address": addresses.get(entry["about"])} for entry in report["statements"]]
     }
     figures = _figures(layout, rules)
-    return _render("study", layout, rules, figures, sections, valences, title=report["study"], **report)
+    return _render("study", layout, rules, figures, sections, address, title=report["study"], **report)
 
 
 def _grouped(report: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -146,10 +152,20 @@ def _render(
     rules: Collection[str],
     figures: dict[str, list[dict[str, str]]],
     sections: list[tuple[str, str]],
-    valences: dict[str, Any],
+    address: Address,
     **values: Any,
 ) -> str:
-    """Render a page; `sections` are the anchors and headings that come before its figures and tables."""
+    """Render a page.
+
+    Args:
+        template: its name.
+        layout: the folder with the tables.
+        rules: the rules whose tables are part of it.
+        figures: heading → figures.
+        sections: anchors and headings that come before figures and tables.
+        address: returns the address of the conversations behind a row of a table; None where there is none.
+        values: of the template.
+    """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -160,7 +176,7 @@ def _render(
         sections=[*sections, *((f"part-{heading.lower()}", heading) for heading in figures), ("tables", "Tables")],
         meanings=MEANINGS,
         parts=figures,
-        tables=[table for name in names if (table := _table(layout, name, valences))["total"]],
+        tables=[table for name in names if (table := _table(layout, name, address))["total"]],
     )
 
 
@@ -189,7 +205,7 @@ def _inline(text: str, name: str) -> str:
     return text.replace("<svg", f'<svg role="{role}" aria-label="{name.replace("_", " ")}"', 1)
 
 
-def _table(layout: Layout, name: str, valences: dict[str, Any]) -> dict[str, Any]:
+def _table(layout: Layout, name: str, address: Address) -> dict[str, Any]:
     table = read_table(layout.root, name)
     rows = plain_rows(table.head(MAX_ROWS))
     return {
@@ -199,14 +215,8 @@ def _table(layout: Layout, name: str, valences: dict[str, Any]) -> dict[str, Any
         "columns": list(table.columns),
         "meanings": {name: column.meaning for name, column in TABLES[name].columns.items()},
         "rows": [[_cell(value) for value in row.values()] for row in rows],
-        "addresses": [_address(row, valences) for row in rows],
+        "addresses": [address(row) for row in rows],
     }
-
-
-def _address(row: dict[str, Any], valences: dict[str, Any]) -> str | None:
-    """The conversations behind a row; of a study's, in the explorer of its experiment."""
-    address = links.of_row(row, valences)
-    return f"../{row['experiment']}/{address}" if address and "experiment" in row else address
 
 
 def _cell(value: Any) -> str:

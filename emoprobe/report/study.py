@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from emoprobe.analysis.outcomes import PRIMARY_MEASURE
-from emoprobe.report.summary import records
+from emoprobe.analysis.conclusion import plain_rows
+from emoprobe.analysis.outcomes import column_and_category, subject, title_of
+from emoprobe.analysis.study import shared_rows
+from emoprobe.report.statements import amount
+from emoprobe.report.statements.behaviour import judge_of, p_text, unit_of, value_of
 from emoprobe.results.layout import Layout
 from emoprobe.results.statement import Statement, Verdict
 from emoprobe.results.tables import read_table
+
+STUDY = "data:study"
 
 
 def study_report(layout: Layout) -> dict[str, Any]:
@@ -20,65 +26,87 @@ def study_report(layout: Layout) -> dict[str, Any]:
     Args:
         layout: the study's folder.
     """
-    accuracy, tests = (read_table(layout.root, name) for name in ("study_accuracy", "study_paired_tests"))
+    accuracy, outcomes, tests = (
+        read_table(layout.root, f"study_{name}") for name in ("accuracy", "outcomes", "paired_tests")
+    )
+    experiments = _experiments(accuracy, outcomes)
     return {
         "study": layout.root.name,
-        "trajectories": int(accuracy["n"].sum()),
-        "experiments": _experiments(accuracy),
+        "trajectories": sum(entry["trajectories"] for entry in experiments),
+        "experiments": experiments,
         "statements": [statement.values() for statement in study_statements(tests)],
     }
 
 
 def study_statements(tests: pd.DataFrame) -> list[Statement]:
-    """One sentence for every planned or primary comparison that is decided, and one for all others."""
-    primary = tests[(tests["family"] != "secondary") & (tests["measure"] == PRIMARY_MEASURE)]
-    decided = ~primary["verdict_study"].isin([Verdict.UNDECIDED, Verdict.NOTE])
-    statements = [_statement(row) for row in records(primary[decided])]
-    undecided = primary[~decided]
-    if len(undecided):
-        text = (
-            f"{len(undecided)} of the {len(primary)} planned and primary comparisons are undecided after correction "
-            f"over the {primary['experiment'].nunique()} experiments."
-        )
-        statements.append(Statement(about="data:study", verdict=Verdict.NOTE, text=text, n=len(undecided)))
+    """Return a sentence for every comparison in a shared outcome that is decided, and one for all others."""
+    rows = plain_rows(shared_rows(tests))
+    if not rows:
+        text = "No planned or primary comparison is of an outcome that the experiments share."
+        return [Statement(about=STUDY, verdict=Verdict.NOTE, text=text)]
+    counts = Counter(Verdict(row["verdict_study"]) for row in rows)
+    left = {
+        f"undecided after correction over the {tests['experiment'].nunique()} experiments": counts[Verdict.UNDECIDED],
+        "not tested": counts[Verdict.NOTE],
+    }
+    statements = [_statement(row) for row in rows if row["verdict_study"] not in (Verdict.UNDECIDED, Verdict.NOTE)]
+    if any(left.values()):
+        titles = dict.fromkeys(title_of(_column(row), value_of(row), judge_of(row)) for row in rows)
+        said = [f"{count} {'is' if count == 1 else 'are'} {words}" for words, count in left.items() if count]
+        text = f"Of {len(rows)} planned and primary comparisons in {', '.join(titles)}, {' and '.join(said)}."
+        statements.append(Statement(about=STUDY, verdict=Verdict.NOTE, text=text, n=sum(left.values())))
     return statements
+
+
+def about_row(row: dict[str, Any]) -> str:
+    """Return what the sentence on a row of `study_paired_tests` is about; each category has a sentence."""
+    of, _, contrast = subject(row["measure"], row["variant"], row["reference"]).partition(":")
+    _, category = column_and_category(row["measure"])
+    return f"{of if category is None else row['measure']}:{row['experiment']}/{contrast}"
+
+
+def _column(row: dict[str, Any]) -> str:
+    return column_and_category(row["measure"])[0]
 
 
 def _statement(row: dict[str, Any]) -> Statement:
     """A verdict in one experiment, with the correction over the study."""
-    low, high, difference = (100 * float(row[key]) for key in ("low", "high", "difference"))
-    verdict = Verdict(row["verdict_study"])
+    verdict, unit = Verdict(row["verdict_study"]), unit_of(row)
     different = verdict in (Verdict.DIFFERENT, Verdict.DIFFERENT_HERE)
     words = "differs from" if different else "is equivalent to"
     with_these = ", with the texts used," if verdict in (Verdict.DIFFERENT_HERE, Verdict.EQUIVALENT_HERE) else ""
-    p = float(row["p_study"] if different else row["p_equivalent_study"])
+    p = row["p_study"] if different else row["p_equivalent_study"]
+    difference, low, high = (amount(row[key], unit) for key in ("difference", "low", "high"))
     text = (
-        f"{row['experiment']}: {row['variant']} {words} {row['reference']}{with_these} in strict accuracy "
-        f"({difference:+.1f} percentage points [{low:+.1f}, {high:+.1f}], p = {p:.2g} corrected over the study)."
+        f"{row['experiment']}: {row['variant']} {words} {row['reference']}{with_these} in "
+        f"{title_of(row['measure'], value_of(row), judge_of(row))} ({difference}{' ' * bool(unit)}{unit} "
+        f"[{low}, {high}], p {p_text(p)} corrected over the study)."
     )
     return Statement(
-        about=f"accuracy:{row['experiment']}/{row['variant']}-{row['reference']}",
+        about=about_row(row),
         verdict=verdict,
         text=text,
-        estimate=float(row["difference"]),
-        low=float(row["low"]),
-        high=float(row["high"]),
+        estimate=row["difference"],
+        low=row["low"],
+        high=row["high"],
         p=p,
         n=int(row["n"]),
     )
 
 
-def _experiments(accuracy: pd.DataFrame) -> list[dict[str, Any]]:
-    """A row of the page's list for each experiment: accuracy is the mean over its trajectories."""
+def _experiments(accuracy: pd.DataFrame, outcomes: pd.DataFrame) -> list[dict[str, Any]]:
+    """A row of the page's list for each experiment: accuracy is the mean over the trajectories that are graded."""
     rows = []
     for name, variants in accuracy.groupby("experiment", sort=False):
         n, correct = int(variants["n"].sum()), int(variants["correct"].sum())
+        means = outcomes[outcomes["experiment"] == name]
+        first = means[means["measure"] == means["measure"].iloc[0]]  # all outcomes are of the same trajectories
         rows.append(
             {
                 "name": str(name),
                 "model": Path(str(variants["model"].iloc[0])).name,
                 "dataset": str(variants["dataset"].iloc[0]),
-                "trajectories": n,
+                "trajectories": int((first["n"] + first["missing"]).sum()),
                 "accuracy": f"{correct / n:.3f}" if n else "–",
             }
         )

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 TRAJECTORY_FILES = ("trajectory.jsonl", "agent_state.json", "sample.json")
 ACTIVATION_FILES = ("activations.safetensors", "metadata.json")
 SCORES = "scores.json"
-OUTCOMES = "outcomes.json"  # beside a trajectory: what graders measured by requests to the model
+OUTCOMES_FILE = "outcomes.json"  # beside a trajectory: what graders measured by requests to the model
 AUTOENCODER_FILES = ("cfg.json", "sae_weights.safetensors")
 # The jobs of which there is one for each of many files; their logs lie in folders that are named like the files.
 JobKind = Literal["sample", "generate", "outcomes", "judge", "capture", "tokens", "direction", "steer", "score"]

@@ -80,6 +80,16 @@ def read_table(experiment: str | Path, name: str) -> pd.DataFrame:
         table = pd.read_parquet(path)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise unreadable(path, error) from None
+    return completed(table, name)
+
+
+def completed(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return a table with every column of the catalogue: those that it lacks without values, after the others.
+
+    Args:
+        table: the table.
+        name: of the catalogue; a table of another name is left as it is.
+    """
     columns = TABLES[name].columns if name in TABLES else {}
     later = {column: entry for column, entry in columns.items() if column not in table}
     return table.assign(**{column: pd.Series(index=table.index, dtype=entry.kind) for column, entry in later.items()})

@@ -214,7 +214,7 @@ class Metrics(OpenRecord):
     efficiency: float | None = None
 
 
-class Outcome(OpenRecord):
+class AnswerRecord(OpenRecord):
     """`sample.json`: what was asked, what was answered, and how well.
 
     `sample_id` is the name of the folder, that of `sample_data` the sample's own id.
@@ -247,7 +247,7 @@ class Trajectory:
 
     messages: list[Message]
     state: AgentState | None = None
-    outcome: Outcome | None = None
+    outcome: AnswerRecord | None = None
 
     @property
     def answer(self) -> Message | None:
@@ -296,7 +296,7 @@ class Trajectory:
         """
         messages = read_messages(folder / MESSAGES)
         state = AgentState.read_file(folder / STATE) if (folder / STATE).exists() else None
-        outcome = Outcome.read_file(folder / OUTCOME) if (folder / OUTCOME).exists() else None
+        outcome = AnswerRecord.read_file(folder / OUTCOME) if (folder / OUTCOME).exists() else None
         if state is not None and state.token_ids is not None and not state.holds_answer(messages):
             raise DamagedError(folder / MESSAGES, "the answer is missing")
         if state is not None and any(turn.answer >= len(messages) for turn in state.earlier_turns or ()):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from emoprobe.results.activation_folder import METADATA
 from emoprobe.results.judgement import Judgement
-from emoprobe.results.layout import OUTCOMES, SCORES, Layout, condition_folder, split_draw_id
+from emoprobe.results.layout import OUTCOMES_FILE, SCORES, Layout, condition_folder, split_draw_id
 from emoprobe.results.manifest import Manifest
 from emoprobe.results.metadata import RunMetadata
 from emoprobe.results.preregistration import Preregistration, read_registrations
@@ -22,11 +22,11 @@ from emoprobe.results.trajectory import (
     OUTCOME,
     STATE,
     AgentState,
+    AnswerRecord,
     GoldProbability,
     Hashes,
     Measured,
     Message,
-    Outcome,
     Sample,
     Scores,
     message_text,
@@ -44,7 +44,7 @@ class CheckedTrajectory(NamedTuple):
     problems: list[str]
     tokens: list[int] | None
     state: AgentState | None
-    outcome: Outcome | None
+    outcome: AnswerRecord | None
 
 
 def check_trajectory(folder: Path, variant: str, name: str, condition: str | None = None) -> CheckedTrajectory:
@@ -61,7 +61,7 @@ def check_trajectory(folder: Path, variant: str, name: str, condition: str | Non
     problems: list[str] = []
     tokens: list[int] | None = None
     state: AgentState | None = None
-    outcome: Outcome | None = None
+    outcome: AnswerRecord | None = None
     again = "delete the folder and run again"
     try:
         state = AgentState.read_file(folder / STATE)
@@ -93,7 +93,7 @@ def check_trajectory(folder: Path, variant: str, name: str, condition: str | Non
     except UNEXPECTED as error:
         problems.append(f"{folder / STATE} holds a request or response that is none ({error!r}); {again}")
     try:
-        outcome = Outcome.read_file(folder / OUTCOME)
+        outcome = AnswerRecord.read_file(folder / OUTCOME)
         if _belongs_elsewhere(outcome.variant, outcome.sample_id, variant, name):
             problems.append(f"{folder / OUTCOME} is of {outcome.variant}/{outcome.sample_id}; {again}")
     except DamagedError as error:
@@ -166,7 +166,7 @@ def check_scores(folder: Path) -> list[str]:
 
 def check_outcomes(folder: Path, state: AgentState | None) -> list[str]:
     """Check what graders asked the model about a trajectory, also against its tokens."""
-    path = folder / OUTCOMES
+    path = folder / OUTCOMES_FILE
     try:
         outcomes = GoldProbability.read_file(path)
     except DamagedError as error:

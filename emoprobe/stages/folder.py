@@ -17,7 +17,7 @@ from emoprobe.conversations.samples import known_pairs, split_draw_id
 from emoprobe.report.figures import table_rules
 from emoprobe.results.activation_folder import ActivationFolder
 from emoprobe.results.activations import find_pairs as find_captured
-from emoprobe.results.layout import OUTCOMES, Layout
+from emoprobe.results.layout import OUTCOMES_FILE, Layout
 from emoprobe.results.tables import write_table
 from emoprobe.stages.behaviour import analyze_behaviour
 from emoprobe.stages.explorer import write_explorer
@@ -134,7 +134,7 @@ def _config(said: Config, layout: Layout, pairs: list[tuple[str, str]]) -> Confi
         )
     if "variants" not in said.model_fields_set:
         update["variants"] = dict.fromkeys(names, Variant())
-    if "graders" not in said.model_fields_set and any((layout.pair(*pair) / OUTCOMES).exists() for pair in pairs):
+    if "graders" not in said.model_fields_set and any((layout.pair(*pair) / OUTCOMES_FILE).exists() for pair in pairs):
         update["graders"] = complete(["number", "logprob"])
     config = said.model_copy(update=update)
     captured = find_captured(layout)

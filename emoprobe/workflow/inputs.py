@@ -17,7 +17,7 @@ from snakemake.io import IOFile, ancient, sourcecache_entry
 
 from emoprobe.conversations.samples import split_draw_id
 from emoprobe.results.activation_folder import METADATA, TENSORS
-from emoprobe.results.layout import ACTIVATION_FILES, OUTCOMES, SCORES, TRAJECTORY_FILES, Layout
+from emoprobe.results.layout import ACTIVATION_FILES, OUTCOMES_FILE, SCORES, TRAJECTORY_FILES, Layout
 from emoprobe.results.trajectory import STATE
 from emoprobe.workflow.targets import Targets
 from emoprobe.workflow.triggers import Triggers, code
@@ -86,7 +86,7 @@ class Inputs:
 
     def outcomes(self, variant: str, name: str) -> list[Input]:
         """Return the inputs of what graders ask the model about an answer."""
-        return self.replayed(variant, name, [self._here.pair(variant, name) / OUTCOMES], self.triggers.outcomes)
+        return self.replayed(variant, name, [self._here.pair(variant, name) / OUTCOMES_FILE], self.triggers.outcomes)
 
     def judged(self, judge: str, variant: str, name: str) -> list[Input]:
         """Return the inputs of a judgement: the answer."""

@@ -35,8 +35,9 @@ from emoprobe.models.settings import (
     why_not_generated,
     why_not_loaded,
 )
-from emoprobe.models.source import ModelError, shapes
+from emoprobe.models.source import ModelError
 from emoprobe.models.tokens import count_tokens
+from emoprobe.models.weights import shapes
 from emoprobe.results.layout import MODELS
 from emoprobe.workflow.heavy_checks import ask, unless_unanswered
 from emoprobe.workflow.process import hardware

@@ -12,7 +12,7 @@ from emoprobe.config.files import Study
 from emoprobe.report.closing import study_text, summary_text
 from emoprobe.results.activation_folder import METADATA
 from emoprobe.results.dates import date_to_now, files_below
-from emoprobe.results.layout import JOB_KINDS, OUTCOMES, SCORES, JobKind, Layout
+from emoprobe.results.layout import JOB_KINDS, OUTCOMES_FILE, SCORES, JobKind, Layout
 from emoprobe.results.trajectory import MESSAGES
 
 MAX_LINES = 40
@@ -43,7 +43,7 @@ def _target(layout: Layout, kind: JobKind, name: Path) -> Path:
         case "generate":
             return layout.pair(str(name.parent), name.name) / MESSAGES
         case "outcomes":
-            return layout.pair(str(name.parent), name.name) / OUTCOMES
+            return layout.pair(str(name.parent), name.name) / OUTCOMES_FILE
         case "judge":
             return layout.judgement(str(name.parent.parent), name.parent.name, name.name)
         case "capture":

@@ -11,7 +11,7 @@ from pathlib import Path
 from emoprobe.config.experiment import Config
 from emoprobe.conversations.samples import captured_pairs, experiment_pairs, token_pairs
 from emoprobe.results.activation_folder import METADATA
-from emoprobe.results.layout import OUTCOMES, SCORES, Layout
+from emoprobe.results.layout import OUTCOMES_FILE, SCORES, Layout
 from emoprobe.results.record import DamagedError
 from emoprobe.results.trajectory import MESSAGES, STATE, AgentState
 from emoprobe.workflow.outcome import failed_jobs
@@ -166,7 +166,7 @@ def _experiment(config: Config, layout: Layout) -> ExperimentProgress:
         _made([folder / MESSAGES for folder in steered]),
         _made([folder / SCORES for folder in steered]),
         _made([layout.tokens(*pair) / METADATA for pair in token_pairs(config)]),
-        _made([layout.pair(*pair) / OUTCOMES for pair in pairs] if config.asks_model else []),
+        _made([layout.pair(*pair) / OUTCOMES_FILE for pair in pairs] if config.asks_model else []),
         _made([layout.judgement(judge.outcome, *pair) for judge in config.judges for pair in pairs]),
     )
 

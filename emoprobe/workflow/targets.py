@@ -24,7 +24,7 @@ from emoprobe.results.catalogue import tables_of
 from emoprobe.results.layout import (
     ACTIVATION_FILES,
     AUTOENCODER_FILES,
-    OUTCOMES,
+    OUTCOMES_FILE,
     SCORES,
     TRAJECTORY_FILES,
     Layout,
@@ -114,7 +114,7 @@ class Targets:
 
     def outcomes(self) -> list[str]:
         """Return the `outcomes.json` of every trajectory; none where no grader asks the model."""
-        return self.trajectories([OUTCOMES]) if self.config.asks_model else []
+        return self.trajectories([OUTCOMES_FILE]) if self.config.asks_model else []
 
     @cached_property
     def judged(self) -> list[tuple[str, str, str]]:
@@ -321,7 +321,7 @@ class Targets:
 
 
 # Tables of every experiment that a study's tables gather.
-STUDY_SOURCES = ("accuracy", "paired_tests")
+STUDY_SOURCES = ("accuracy", "outcomes", "paired_tests")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from emoprobe.config.experiment import Config
 from emoprobe.conversations.samples import experiment_pairs
 from emoprobe.results.activation_folder import METADATA, ActivationError, ActivationFolder
 from emoprobe.results.judgement import Judgement
-from emoprobe.results.layout import OUTCOMES, SCORES, Layout
+from emoprobe.results.layout import OUTCOMES_FILE, SCORES, Layout
 from emoprobe.results.record import DamagedError
 from emoprobe.results.trajectory import STATE, AgentState, GoldProbability, Measured, Scores
 
@@ -86,7 +86,7 @@ def pair_allowance(config: Config, layout: Layout) -> Allowance:
             (variant, sample)
             for variant, sample in experiment_pairs(config)
             if _trajectory_failed(layout.pair(variant, sample))
-            or _record_failed(GoldProbability, layout.pair(variant, sample) / OUTCOMES)
+            or _record_failed(GoldProbability, layout.pair(variant, sample) / OUTCOMES_FILE)
             or _capture_failed(layout.activations(variant, sample))
         }
 

@@ -17,7 +17,7 @@ from emoprobe.conversations.scoring import (
     score_body,
 )
 from emoprobe.results.dates import date_to_now
-from emoprobe.results.layout import OUTCOMES
+from emoprobe.results.layout import OUTCOMES_FILE
 from emoprobe.results.record import DamagedError
 from emoprobe.results.trajectory import STATE, AgentState, GoldForm, GoldProbability, Sample, tokens_sha256
 from server.pool.fleet import Fleet, ServerDemand, UnansweredError
@@ -60,14 +60,14 @@ async def measure(experiment: ExperimentJobs, fleet: Fleet, variant: str, name: 
     sample = Sample.read(layout.sample(sample_id))
     date_to_now([folder / STATE, layout.model])
     if state.error is not None:
-        await write(GoldProbability(error=state.error).write, folder / OUTCOMES)
+        await write(GoldProbability(error=state.error).write, folder / OUTCOMES_FILE)
         return
     if state.token_ids is None:
         raise DamagedError(folder / STATE, "it holds no token ids")
     markers = (await experiment.renderer()).markers
     context = answer_context(state, markers)
     if context is None:
-        await write(GoldProbability(after="thought", reason=NO_ANSWER).write, folder / OUTCOMES)
+        await write(GoldProbability(after="thought", reason=NO_ANSWER).write, folder / OUTCOMES_FILE)
         return
     ids, between = context
     try:
@@ -96,7 +96,7 @@ async def measure(experiment: ExperimentJobs, fleet: Fleet, variant: str, name: 
         if gold:
             update["log_p_gold"] = joined([form.log_p for form in gold])
         found = found.model_copy(update=update)
-    await write(found.write, folder / OUTCOMES)
+    await write(found.write, folder / OUTCOMES_FILE)
 
 
 def _forms(experiment: ExperimentJobs, sample: Sample, between: str) -> tuple[list[ForcedForm], list[ForcedForm]]:

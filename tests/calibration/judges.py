@@ -17,6 +17,7 @@ from emoprobe.analysis.outcomes import ANSWERED, PLACE, Outcome
 from emoprobe.analysis.paired_tests import paired_tests
 from emoprobe.config.science.graders import Value
 from emoprobe.report.statements.behaviour import comparisons
+from emoprobe.results.tables import completed
 from tests.calibration.allowance import least, most
 from tests.calibration.rows import Row
 
@@ -109,7 +110,7 @@ def simulate(world: World, generator: np.random.Generator) -> pd.DataFrame:
         part.loc[part[PLACE] >= world.labels, PEOPLE] = None if world.value == "category" else np.nan
         parts.append(part)
     table = pd.concat(parts, ignore_index=True)
-    return table.assign(draw=1, valence=None, failure=None, **{ANSWERED: 1.0})
+    return completed(table.assign(draw=1, valence=None, failure=None, **{ANSWERED: 1.0}), "trajectories")
 
 
 def said(world: World, generator: np.random.Generator) -> dict[str, str]:

@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from emoprobe.analysis.outcomes import SURVIVAL, Outcome
+from emoprobe.analysis.outcomes import SURVIVAL
 from emoprobe.analysis.paired_tests import paired_tests
 from tests.calibration.allowance import least, most
 from tests.calibration.rows import Row
 from tests.calibration.trajectories import Scene, simulate
 
 MARGIN = 0.1
-OUTCOME = Outcome("survival", SURVIVAL, "binary", MARGIN)
+OUTCOME = replace(SURVIVAL, margin=MARGIN)
 ONE_EACH = 10_000  # texts where each question has its own
 
 
@@ -90,7 +90,7 @@ def rows(name: str, runs: int, seed: int) -> Iterator[Row]:
     said: Counter[tuple[str, str]] = Counter()
     for _ in range(runs):
         tests = paired_tests(table_of(world, generator), MARGIN, outcomes=[OUTCOME])
-        survival = tests[tests["measure"] == SURVIVAL]
+        survival = tests[tests["measure"] == OUTCOME.column]
         verdicts = zip(survival["family"], survival["verdict"], strict=True)
         said.update({(family.removeprefix("survival_"), verdict.removesuffix("_here")) for family, verdict in verdicts})
     if name in PLANTED:

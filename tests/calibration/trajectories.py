@@ -17,6 +17,7 @@ from scipy.special import expit
 from emoprobe.analysis.power import NODES, WEIGHTS, centre_of
 from emoprobe.config.section import format_name, is_format
 from emoprobe.conversations.variants import text_shift
+from emoprobe.results.tables import completed
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,7 @@ def simulate(scene: Scene, generator: np.random.Generator) -> pd.DataFrame:
     table["group"] = table["group"].map("template {:.0f}".format, na_action="ignore").astype("string")
     for name in ("correct", "lenient", "truncated", "compliant"):
         table[name] = table[name].astype("boolean")
-    return table
+    return completed(table, "trajectories")
 
 
 def _accuracies(centres: np.ndarray, variance: float) -> np.ndarray:

@@ -18,6 +18,7 @@ from emoprobe.analysis.outcomes import Outcome
 from emoprobe.analysis.paired_tests import paired_tests
 from emoprobe.config.science.graders import Value
 from emoprobe.report.statements.behaviour import comparisons
+from emoprobe.results.tables import completed
 from tests.calibration.allowance import least, most
 from tests.calibration.rows import Row
 
@@ -105,7 +106,7 @@ def simulate(world: World, generator: np.random.Generator) -> pd.DataFrame:
             part.loc[generator.permutation(order)[: len(order) // 2], COLUMN] = np.nan
         parts.append(part)
     table = pd.concat(parts, ignore_index=True)
-    return table.assign(draw=1, valence=None, failure=None)
+    return completed(table.assign(draw=1, valence=None, failure=None), "trajectories")
 
 
 def _values(

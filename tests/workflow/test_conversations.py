@@ -46,8 +46,8 @@ def test_a_server_that_is_killed_in_turn_2_costs_that_turn_and_a_deleted_convers
     table = read_table(root, "trajectories")
     assert set(table["turns"]) == {3}
     assert (table["survived"].notna() == table["correct_first"].fillna(False)).all()
-    about = {one["about"] for one in json.loads((root / "report.json").read_text())["statements"]}
-    assert ("survived:calm-control" in about) == bool(table["correct_first"].any())
+    said = {one["about"]: one["verdict"] for one in json.loads((root / "report.json").read_text())["statements"]}
+    assert (said["survived:calm-control"] == "note") == (not table["correct_first"].any())
 
     before = run.trajectories()
     run.config["workers"]["endpoints"] = [other.url]

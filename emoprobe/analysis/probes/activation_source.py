@@ -44,7 +44,7 @@ def folder_source(layout: Layout, table: pd.DataFrame) -> ActivationSource:
             positions than the first; or every token was captured, so that positions differ in number.
     """
     pairs = [(variant, draw_id(sample, draw)) for variant, sample, draw in _keys(table)]
-    failed = table["failure"].notna().to_numpy() if "failure" in table else np.zeros(len(table), dtype=bool)
+    failed = table["failure"].notna().to_numpy()
     rows = np.array(
         [
             number
@@ -87,7 +87,7 @@ def folder_source(layout: Layout, table: pd.DataFrame) -> ActivationSource:
 
 
 def _keys(table: pd.DataFrame) -> list[tuple[str, str, int]]:
-    draws = table["draw"].fillna(1).astype(int) if "draw" in table else [1] * len(table)
+    draws = table["draw"].fillna(1).astype(int)
     return list(zip(table["variant"].astype(str), table["sample_id"].astype(str), draws, strict=True))
 
 

@@ -15,11 +15,12 @@ import torch
 
 from emoprobe.analysis.probes import transfer
 from emoprobe.analysis.probes.activation_source import ActivationSource
+from emoprobe.analysis.probes.cell_choice import Place
 from emoprobe.analysis.probes.directions import Directions
 from emoprobe.analysis.probes.position import Probed, ProbedPosition, positions_of, probe_position
 from emoprobe.analysis.probes.probe_design import is_response
 from emoprobe.analysis.probes.row_codes import RowCodes
-from emoprobe.analysis.probes.targets import CorrectTarget, Place, ValenceTarget, VariantTarget, WithinTarget
+from emoprobe.analysis.probes.targets import CorrectTarget, ValenceTarget, VariantTarget, WithinTarget
 from emoprobe.config.experiment import Config
 from emoprobe.conversations.variants import variant_texts
 
@@ -163,9 +164,8 @@ def _run(
 def _texts(table: pd.DataFrame, config: Config) -> list[str | None]:
     """The text that each row's variant adds to the prompt; None where config and table do not say which."""
     known = {name: variant_texts(config, name) for name, variant in config.variants.items() if not variant.transform}
-    places = table["paraphrase"].tolist() if "paraphrase" in table else [None] * len(table)
     texts: list[str | None] = []
-    for name, place in zip(table["variant"].astype(str), places, strict=True):
+    for name, place in zip(table["variant"].astype(str), table["paraphrase"], strict=True):
         of_variant = known.get(name)
         if of_variant is not None and len(of_variant) < 2:
             texts.append("".join(of_variant))

@@ -26,17 +26,17 @@ def prompt_features(table: pd.DataFrame, texts: RowTexts) -> dict[str, np.ndarra
     """Return what differs between the prompts of a question beside their meaning: (n, k) each, by its name.
 
     Tokens are those that the text adds: what all prompts of a question share cannot separate variants. Words and
-    punctuation are those of the text, and left out where a row's text is not known; so are columns that a table lacks.
+    punctuation are those of the text, and left out where a row's text is not known; so are columns that lack a value.
     """
     features: dict[str, np.ndarray] = {}
-    if "prompt_tokens" in table and not table["prompt_tokens"].isna().any():
+    if table["prompt_tokens"].notna().all():
         tokens = table["prompt_tokens"].astype(float)
         own = tokens - tokens.groupby(table["sample_id"].astype(str)).transform("mean")
         features["prompt tokens"] = own.to_numpy()[:, None]
     known = [text for text in texts if text is not None]
     if known and len(known) == len(texts):
         features |= text_features(known)
-    if "started" in table and not table["started"].isna().any():
+    if table["started"].notna().all():
         features["order of capture"] = table["started"].rank().to_numpy(dtype=float)[:, None]
     return features
 
@@ -44,12 +44,12 @@ def prompt_features(table: pd.DataFrame, texts: RowTexts) -> dict[str, np.ndarra
 def answer_features(table: pd.DataFrame) -> dict[str, np.ndarray]:
     """Return length, truncation and form of each response, (n, k) each, by their names.
 
-    Length enters as a curve (logarithm, its square and cube, quintiles). Columns that a table lacks are left out.
+    Length enters as a curve (logarithm, its square and cube, quintiles). Columns without any value are left out.
     """
     lengths = [*_lengths(table, "completion_tokens"), *_lengths(table, "characters")]
     features = {"length": np.column_stack(lengths)} if lengths else {}
-    form = [_dummies(table, name) for name in ("compliant", "extraction") if name in table]
-    if "truncated" in table:
+    form = [_dummies(table, name) for name in ("compliant", "extraction") if _has_values(table, name)]
+    if _has_values(table, "truncated"):
         features["truncation"] = _dummies(table, "truncated")
     if form:
         features["format"] = np.column_stack(form)
@@ -62,7 +62,7 @@ def question_features(table: pd.DataFrame, groups: int) -> np.ndarray:
     Logarithms enter, and their squares where there are five groups of questions for each column; of a table without
     questions there are no columns.
     """
-    if "question" not in table:
+    if not _has_values(table, "question"):
         return np.zeros((len(table), 0))
     codes, questions = pd.factorize(table["question"].fillna("").astype(str))
     rows = []
@@ -85,9 +85,9 @@ def nuisance_features(table: pd.DataFrame, design: RowCodes, words: bool) -> np.
     divide groups.
     """
     columns = [*answer_features(table).values(), question_features(table, len(np.unique(design.group)))]
-    if "group" in table and not folds_by_group(table, design.folds):
+    if _has_values(table, "group") and not folds_by_group(table, design.folds):
         columns.append(_dummies(table, "group"))
-    if words and "completion" in table:
+    if words and _has_values(table, "completion"):
         columns.append(bag_of_words(table["completion"].fillna("").astype(str).tolist(), _most(design)))
     return _scaled(np.column_stack([np.zeros(len(table)), *columns]))
 
@@ -120,8 +120,12 @@ def fitted(features: np.ndarray, labels: np.ndarray, training: np.ndarray) -> np
     return predictions
 
 
+def _has_values(table: pd.DataFrame, name: str) -> bool:
+    return bool(table[name].notna().any())
+
+
 def _lengths(table: pd.DataFrame, name: str) -> list[np.ndarray]:
-    if name not in table:
+    if not _has_values(table, name):
         return []
     values = np.log1p(table[name].astype("Float64").fillna(0.0).to_numpy(dtype=float))
     standard = _scaled(values[:, None])

@@ -139,7 +139,7 @@ def folds_by_group(table: pd.DataFrame, folds: int) -> bool:
     A handful of groups, such as two levels of difficulty, cannot be divided: then folds go by question, and the group
     is one of the nuisance features that a probe has to beat.
     """
-    return "group" in table and _group_names(table).nunique() >= folds
+    return bool(_group_names(table).nunique() >= folds)
 
 
 def _groups(table: pd.DataFrame, folds: int) -> np.ndarray:
@@ -154,8 +154,6 @@ def _group_names(table: pd.DataFrame) -> pd.Series:
 
 
 def _column(table: pd.DataFrame, name: str, missing: int) -> np.ndarray:
-    if name not in table:
-        return np.full(len(table), missing)
     return table[name].astype("Int64").fillna(missing).to_numpy(dtype=int)
 
 

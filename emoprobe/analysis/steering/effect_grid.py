@@ -18,7 +18,7 @@ from emoprobe.analysis.estimates import Floats, Labels
 from emoprobe.analysis.questions import Questions
 
 PRIMARY_OUTCOME = "log_p_gold"
-OUTCOMES = (PRIMARY_OUTCOME, "correct", "completion_tokens", "repetition", "perplexity", "kl")
+STEERING_OUTCOMES = (PRIMARY_OUTCOME, "correct", "completion_tokens", "repetition", "perplexity", "kl")
 # Families: what nothing was done to, what directions are compared with, and all directions that are no tested ones.
 UNSTEERED, RANDOM, SHUFFLED = "none", "random", "shuffled"
 CONTROLS = (RANDOM, SHUFFLED)

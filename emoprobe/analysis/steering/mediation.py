@@ -27,7 +27,7 @@ from emoprobe.analysis.steering.effect_grid import (
 )
 from emoprobe.results.statement import Verdict
 
-OUTCOMES = (PRIMARY_OUTCOME, "correct")
+MEDIATED_OUTCOMES = (PRIMARY_OUTCOME, "correct")
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def mediation_rows(
         | {"coherent": _coherent(grid, flags, number, place, reference)}
         for number, place in _ablations(grid)
         if place.variant != reference
-        for outcome in OUTCOMES
+        for outcome in MEDIATED_OUTCOMES
     ]
 
 

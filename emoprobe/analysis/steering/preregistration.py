@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 from emoprobe.analysis.statistics import LEVEL
-from emoprobe.analysis.steering.effect_grid import CONTROLS, OUTCOMES, PRIMARY_OUTCOME, RANDOM, SHUFFLED
+from emoprobe.analysis.steering.effect_grid import CONTROLS, PRIMARY_OUTCOME, RANDOM, SHUFFLED, STEERING_OUTCOMES
 from emoprobe.config.experiment import Config
 from emoprobe.results.record import Record
 from emoprobe.steering.grid import LEAST_TEXTS, directions_of
@@ -71,7 +71,7 @@ def planned_tests(config: Config) -> SteeringTests | None:
     of_tones = {direction.family for direction in directions if direction.tone is not None}
     more = {family: shuffled_needed(count) if family in of_tones else 0 for family, count in tested.items()}
     return SteeringTests(
-        secondary_outcomes=[outcome for outcome in OUTCOMES if outcome != PRIMARY_OUTCOME],
+        secondary_outcomes=[outcome for outcome in STEERING_OUTCOMES if outcome != PRIMARY_OUTCOME],
         coherence=config.steering.coherence.content(),
         layers=config.steering.layers,
         doses=config.steering.doses,

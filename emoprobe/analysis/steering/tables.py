@@ -17,10 +17,10 @@ from emoprobe.analysis.steering.direction_tests import candidates, direction_row
 from emoprobe.analysis.steering.effect_grid import (
     BAND,
     CONTROLS,
-    OUTCOMES,
     PRIMARY_OUTCOME,
     RANDOM,
     SHARES,
+    STEERING_OUTCOMES,
     EffectGrid,
     Flags,
     Limits,
@@ -83,13 +83,13 @@ def effect_rows(grid: EffectGrid, flags: Flags, rankings: Mapping[int, Direction
         rankings: the tested directions beside their controls, by number.
     """
     order = sorted(range(len(grid.places)), key=lambda row: grid.directions[grid.owner[row]].family in CONTROLS)
-    rows: list[dict[str, Any]] = [{} for _ in range(len(order) * len(OUTCOMES))]
-    for place, outcome in enumerate(OUTCOMES):
+    rows: list[dict[str, Any]] = [{} for _ in range(len(order) * len(STEERING_OUTCOMES))]
+    for place, outcome in enumerate(STEERING_OUTCOMES):
         columns = _Columns.of(grid, outcome)
         bands = _Bands(grid, outcome)
         for number, row in enumerate(order):
             direction = grid.directions[grid.owner[row]]
-            rows[number * len(OUTCOMES) + place] = {
+            rows[number * len(STEERING_OUTCOMES) + place] = {
                 "direction": direction.name,
                 "family": direction.family,
                 "tone": direction.tone,

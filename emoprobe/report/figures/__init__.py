@@ -77,8 +77,8 @@ class Figure:
 FIGURES: dict[str, Figure] = {
     figure.name: figure
     for figure in (
-        # Where answers are not graded, it shows `outcomes`, of the same rule, which older folders do not have.
         Figure("accuracy", "Behaviour", ("accuracy",), "behaviour:accuracy"),
+        Figure("outcomes", "Behaviour", ("outcomes",), "behaviour:outcomes"),
         Figure("paired_differences", "Behaviour", ("paired_tests",), "behaviour:paired_differences"),
         Figure("lengths", "Behaviour", ("trajectories",), "behaviour:lengths"),
         Figure("consistency", "Behaviour", ("consistency",), "behaviour:consistency"),

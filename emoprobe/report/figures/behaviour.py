@@ -5,9 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from emoprobe.analysis.outcomes import column_and_category, primary_of, primary_rows, title_of
+from emoprobe.analysis.outcomes import (
+    PRIMARY_MEASURE,
+    column_and_category,
+    outcomes_of,
+    primary_of,
+    primary_rows,
+    title_of,
+)
 from emoprobe.config.section import CONTROL
 from emoprobe.report import links
 from emoprobe.report.figures.style import (
@@ -37,12 +46,7 @@ VERDICT_MARKS = {
 
 
 def accuracy(view: ExperimentView) -> Figure:
-    """Strict accuracy of each variant with its interval, and the lenient one as a ring; control's is drawn through.
-
-    Where answers are not graded right or wrong, the mean of the primary outcome, of a category one for each.
-    """
-    if not view.config.grades_answers:
-        return _means(view)
+    """Strict accuracy of each variant with its interval, and the lenient one as a ring; control's is drawn through."""
     table = view.table("accuracy")
     if table["accuracy"].isna().all():
         return empty_figure("No trajectory has a grade.")
@@ -78,11 +82,24 @@ def accuracy(view: ExperimentView) -> Figure:
     return figure
 
 
-def _means(view: ExperimentView) -> Figure:
-    table, primary = view.table("outcomes"), primary_of(view.config)
-    table = table[table["outcome"] == primary.label]
-    figure, axes = new_figure(1.2 + ROW * len(table))
-    axis = axes[0, 0]
+def outcomes(view: ExperimentView) -> Figure:
+    """Mean of each outcome but accuracy in each variant with its interval; of a category one for each."""
+    table = view.table("outcomes")
+    table = table[(table["measure"] != PRIMARY_MEASURE) & table["mean"].notna()]
+    panels = list(table.groupby("outcome", sort=False))
+    if not panels:
+        return empty_figure("There is no outcome besides accuracy.")
+    judges = {outcome.label: outcome.judge for outcome in outcomes_of(view.config)}
+    heights = [1.2 + ROW * len(rows) for _, rows in panels]
+    figure, axes = new_figure(sum(heights), rows=len(panels), gridspec_kw={"height_ratios": heights})
+    for axis, (label, panel) in zip(axes[:, 0], panels, strict=True):
+        _means(axis, str(label), panel, judges.get(str(label)))
+    valence_legend(axes[0, 0], table["valence"].tolist())
+    return figure
+
+
+def _means(axis: Axes, label: str, table: pd.DataFrame, judge: str | None) -> None:
+    """Draw the means of one outcome, a row for each variant, or variant and category."""
     rows = np.arange(len(table))[::-1]
     names = []
     for row, entry in zip(rows, table.itertuples(), strict=True):
@@ -91,13 +108,11 @@ def _means(view: ExperimentView) -> Figure:
         axis.plot(entry.mean, row, "o", color=colour, markersize=5, clip_on=False, zorder=3)
         _margin_text(axis, row, f"n = {entry.n}")
         names.append(str(entry.variant) if entry.value != "category" else f"{entry.variant}: {entry.category}")
+        link_row(axis, row, links.conversations([str(entry.variant)]), f"conversations of {entry.variant}")
     axis.set_yticks(rows, names)
     axis.set_ylim(-0.6, len(table) - 0.4)
     kind = "mean" if (table["value"] == "number").all() else "share"
-    judged = f" as judged by {primary.judge}" if primary.judge else ""
-    axis.set_xlabel(f"{kind} of {primary.label}{judged} with 95 % interval")
-    valence_legend(axis, table["valence"].tolist())
-    return figure
+    axis.set_xlabel(f"{kind} of {label}{f' as judged by {judge}' if judge else ''} with 95 % interval")
 
 
 def paired_differences(view: ExperimentView) -> Figure:

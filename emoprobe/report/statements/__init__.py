@@ -14,15 +14,14 @@ def stated(about: str, conclusion: Conclusion, text: str, digits: int | None = N
     return Statement.model_validate({"about": about, "verdict": conclusion.verdict, "text": text, **numbers})
 
 
-def amount(value: float, kind: str, sign: bool = True) -> str:
+def amount(value: float, unit: str) -> str:
     """Return a difference of a number with three digits, and of shares and of p(gold) in percentage points.
 
     Args:
         value: the difference.
-        kind: unit of the outcome, as `emoprobe.report.statements.behaviour.unit_of` returns it; empty for a number.
-        sign: whether to write that it is positive.
+        unit: of the outcome, as `emoprobe.report.statements.behaviour.unit_of` returns it; empty for a number.
     """
-    return points(value, sign) if kind else f"{value + 0.0:{'+' if sign else ''}.3g}"
+    return points(value) if unit else f"{value + 0.0:+.3g}"
 
 
 def points(value: float, sign: bool = True) -> str:

@@ -10,10 +10,17 @@ from typing import Any
 import pandas as pd
 
 from emoprobe.analysis.conclusion import Conclusion, plain_rows
-from emoprobe.analysis.outcomes import P_GOLD, PRIMARY_MEASURE, column_and_category, family_prefix, subject, title_of
+from emoprobe.analysis.outcomes import (
+    PRIMARY_MEASURE,
+    column_and_category,
+    family_prefix,
+    outcome_of,
+    subject,
+    title_of,
+)
 from emoprobe.analysis.paired_tests import ContrastReason, Scope, Wording, conclude_contrast
+from emoprobe.config.science.graders import Value
 from emoprobe.config.section import CONTROL
-from emoprobe.graders.registry import OUTCOME
 from emoprobe.report.statements import amount, stated
 from emoprobe.results.statement import Statement, Verdict
 
@@ -46,20 +53,26 @@ def judge_of(row: dict[str, Any]) -> str | None:
     """Return the judge whose values a row of `paired_tests` describes; None where people corrected them, or no model
     judged.
     """
-    judge: str | None = row.get("judge")
-    return None if row.get("corrected") else judge
+    judge: str | None = row["judge"]
+    return None if row["corrected"] else judge
+
+
+def value_of(row: dict[str, Any]) -> Value:
+    """Return the type of the outcome of a row of `paired_tests`; tables of earlier versions have accuracies alone."""
+    return row["value"] or "binary"
 
 
 def unit_of(row: dict[str, Any]) -> str:
     """Return the unit of a row of `paired_tests`; empty for numbers that are in none."""
-    if row.get("measure") == P_GOLD:
-        return "points of probability"
-    return "" if row.get("value") == "number" else "points"
+    unit = outcome_of(row["measure"]).unit
+    if unit is not None:
+        return unit
+    return "" if row["value"] == "number" else "points"
 
 
 def _comparison(row: dict[str, Any], margin: float) -> Statement:
     conclusion = conclude_contrast(row, margin)
-    outcome = title_of(row["measure"], row.get("value") or "binary", judge_of(row))
+    outcome = title_of(row["measure"], value_of(row), judge_of(row))
     variant, reference = _sides(row)
     basis = f"{_estimate(row, conclusion.p)}; {_units(row)}"
     match conclusion.reason:
@@ -77,8 +90,8 @@ def _comparison(row: dict[str, Any], margin: float) -> Statement:
             text = f"{variant} and {reference} are equivalent in {outcome}, {within} ({basis})"
         case ContrastReason.NOT_TESTED:
             text = (
-                f"the difference of {variant} and {reference} in {outcome} is described and not tested, as "
-                f"{_untested(row)} ({basis})"
+                f"the difference of {variant} and {reference} in {outcome} is {_described(row)}, as {_untested(row)} "
+                f"({basis})"
             )
         case _:
             text = f"whether {variant} and {reference} differ in {outcome} is undecided ({basis})"
@@ -106,7 +119,7 @@ def _distribution(rows: list[dict[str, Any]], margin: float) -> Statement:
     first = order[0]
     row, conclusion = rows[first], conclusions[first]
     variant, reference = _sides(row)
-    outcome = column_and_category(row["measure"])[0].removeprefix(OUTCOME)
+    outcome = outcome_of(row["measure"]).label
     outcome += f" as judged by {judge_of(row)}" if judge_of(row) else ""
 
     def shares(places: list[int]) -> str:
@@ -123,8 +136,8 @@ def _distribution(rows: list[dict[str, Any]], margin: float) -> Statement:
         text = f"{variant} and {reference} are equivalent in the distribution of {outcome}, {within} ({basis})"
     elif conclusion.reason is ContrastReason.NOT_TESTED:
         text = (
-            f"the difference of {variant} and {reference} in the distribution of {outcome} is described and not "
-            f"tested, as {_untested(row)} ({basis})"
+            f"the difference of {variant} and {reference} in the distribution of {outcome} is {_described(row)}, as "
+            f"{_untested(row)} ({basis})"
         )
     else:
         text = f"whether {variant} and {reference} differ in the distribution of {outcome} is undecided ({basis})"
@@ -157,8 +170,12 @@ def _estimate(row: dict[str, Any], p: float | None) -> str:
     return interval if p is None else f"{interval}, corrected p {p_text(p)}"
 
 
+def _described(row: dict[str, Any]) -> str:
+    return "not tested" if row["difference"] is None else "described and not tested"
+
+
 def _untested(row: dict[str, Any]) -> str:
-    return row.get("not_tested") or "this number of questions was not registered"
+    return row["not_tested"] or "this number of questions was not registered"
 
 
 def why(row: dict[str, Any], margin: float) -> str:
@@ -176,23 +193,24 @@ def why(row: dict[str, Any], margin: float) -> str:
     match conclusion.reason:
         case ContrastReason.RAISES | ContrastReason.LOWERS | ContrastReason.RAISES_HERE | ContrastReason.LOWERS_HERE:
             side = "above" if row["difference"] > 0 else "below"
-            return f"The whole interval lies {side} zero, and chance alone rarely does this{corrected}.{here}"
+            return f"The whole interval lies {side} zero, and the test shows a difference{corrected}.{here}"
         case ContrastReason.WITHIN_MARGIN | ContrastReason.WITHIN_MARGIN_HERE:
-            return f"The whole interval lies {within}{corrected}: a larger effect is excluded.{here}"
+            return f"The whole interval lies {within}, and the test rejects a larger effect{corrected}.{here}"
         case ContrastReason.NEAR_MARGIN | ContrastReason.NEAR_MARGIN_HERE:
             return f"The 90 % interval, which this test uses, lies {within}{corrected}.{here}"
         case ContrastReason.NO_INTERVAL:
             return f"There are too few data for an interval: {row['no_interval']}."
         case ContrastReason.NOT_TESTED:
-            return f"Nothing is tested, as {_untested(row)}{' in advance' * (row.get('weight') is None)}."
+            return f"Nothing is tested, as {_untested(row)}{' in advance' * (row['weight'] is None)}."
     low, high = row["low"], row["high"]
     if not low <= 0 <= high:
         return f"The interval, which is not corrected, excludes zero; the corrected test does not reject{corrected}."
     if margin <= 0:
-        return "The data allow no effect at all."
+        return f"The interval includes zero; the test shows no difference{corrected}."
     beyond = [word for word, reached in (("losses", low <= -margin), ("gains", high >= margin)) if reached]
     if beyond:
-        return f"The data allow no effect at all, and also {' or '.join(beyond)} of {bound(row, margin)} or more."
+        reached = f"zero and {' and '.join(beyond)} of {bound(row, margin)} or more"
+        return f"The interval includes {reached}; the test shows no difference{corrected}."
     return f"The interval, which is not corrected, lies {within}; the corrected test does not show that."
 
 
@@ -216,7 +234,7 @@ def _units(row: dict[str, Any]) -> str:
     if row["groups"] is not None:
         questions += f" from {row['groups']} groups"
     texts = max(row["texts"], row["reference_texts"]) if row["scope"] == Scope.TONE else 1
-    if row.get("corrected"):
+    if row["corrected"]:
         questions += f", judged by {row['judge']} and corrected by labels of {row['labels']} of them"
     whose = "" if row["texts"] > 1 or texts == 1 else f" of {row['reference']}"
     return f"{texts} texts{whose}, {questions}" if texts > 1 else questions

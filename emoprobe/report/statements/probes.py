@@ -74,20 +74,20 @@ def _valence_level(row: dict[str, Any]) -> str:
 
 def _without(row: dict[str, Any]) -> str:
     """Return what was taken out of the activations; a table of an earlier version does not say."""
-    if not row.get("controlled"):
+    if not row["controlled"]:
         return ""
     return f" after {row['controlled']} were taken out, which reach {row['nuisance_auroc']:.2f} alone"
 
 
 def _words(row: dict[str, Any]) -> str:
-    return "" if row.get("words_auroc") is None else f", the words of the texts {row['words_auroc']:.2f}"
+    return "" if row["words_auroc"] is None else f", the words of the texts {row['words_auroc']:.2f}"
 
 
 def _valence(title: str, row: dict[str, Any], reason: ProbeReason) -> str:
     left_out = (
         f" No verdict is possible where negative and positive variants differ too much in something else: "
         f"{row['inseparable']}."
-        if row.get("inseparable")
+        if row["inseparable"]
         else ""
     )
     if reason is ProbeReason.NOT_SEPARABLE:
@@ -101,7 +101,7 @@ def _valence(title: str, row: dict[str, Any], reason: ProbeReason) -> str:
     )
     if reason is not ProbeReason.READABLE:
         return f"{title} is not shown to be readable from the activations: {_valence_level(row)}. {test}{left_out}"
-    beyond = f", not explained by {row['controlled']}" if row.get("controlled") else ""
+    beyond = f", not explained by {row['controlled']}" if row["controlled"] else ""
     return (
         f"{title} can be read off the activations{beyond} (most often at {_cell(row)}): {_valence_level(row)}. "
         f"{test}{left_out} {LIMIT}"

@@ -35,6 +35,7 @@ TABLES: dict[str, Table] = {
         features.FEATURES,
         features.FEATURE_CONTEXTS,
         behaviour.STUDY_ACCURACY,
+        behaviour.STUDY_OUTCOMES,
         behaviour.STUDY_PAIRED_TESTS,
     )
 }

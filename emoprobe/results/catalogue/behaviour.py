@@ -114,6 +114,7 @@ OUTCOMES = Table(
     "analyze_behaviour",
     {
         "outcome": Column("string", "Label of the grader."),
+        "measure": Column("string", "Column of the trajectories, or COLUMN=CATEGORY, as in `paired_tests`."),
         "value": Column("string", "Type of its value: binary, number or category."),
         "category": Column("string", "Category that the row is about; null unless the value is one."),
         "variant": Column("string", "Variant."),
@@ -383,6 +384,13 @@ STUDY_ACCURACY = Table(
     "Accuracy of each variant in each experiment.",
     "tabulate_study",
     {**WHERE, **ACCURACY.columns},
+)
+
+STUDY_OUTCOMES = Table(
+    "study_outcomes",
+    "Mean of each outcome in each variant, in each experiment.",
+    "tabulate_study",
+    {**WHERE, **OUTCOMES.columns},
 )
 
 STUDY_PAIRED_TESTS = Table(

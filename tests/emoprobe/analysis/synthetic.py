@@ -10,6 +10,7 @@ import pandas as pd
 from emoprobe.analysis.probes.activation_source import ActivationSource
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
+from emoprobe.results.tables import completed
 
 # (layer, position, noise) → what is added to it, (n, d)
 Signal = Callable[[int, str, np.ndarray], np.ndarray]
@@ -88,9 +89,10 @@ def table(settings: Config, samples: int, seed: int) -> pd.DataFrame:
         for sample in range(samples)
     ]
     frame = pd.DataFrame(rows)
-    return frame.astype(
+    typed = frame.astype(
         {"variant": "string", "sample_id": "string", "valence": "string", "paraphrase": "Int64", "correct": "boolean"}
     )
+    return completed(typed.assign(draw=1), "trajectories")
 
 
 def source(

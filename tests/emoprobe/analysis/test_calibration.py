@@ -20,6 +20,7 @@ from emoprobe.analysis.power import PowerDesign, Simulation, centre_of, marginal
 from emoprobe.analysis.questions import Questions
 from emoprobe.analysis.statistics import LEVEL
 from emoprobe.config.files import parse_config
+from emoprobe.report.statements.behaviour import comparisons
 from emoprobe.report.statements.notes import notes
 from tests.calibration import coverage, mixtures, outcomes, survival, types
 from tests.calibration.allowance import least, most
@@ -134,7 +135,17 @@ def test_survival_is_of_questions_that_were_right_before_a_tone_came_in() -> Non
     again = paired_tests(turned, 0.1, outcomes=[survival.OUTCOME])
     assert again[again["measure"] == "survived"].equals(tests[tests["measure"] == "survived"])
     none = paired_tests(table.assign(correct_first=False, survived=None), 0.1, outcomes=[survival.OUTCOME])
-    assert "survived" not in set(none["measure"])
+    # Every contrast that other answers have, with the reason why nothing is tested.
+    assert len(none) == len(tests[tests["measure"] == "survived"])
+    assert set(none["not_tested"]) == {"no question has a right first answer on both sides"}
+    assert (set(none["verdict"]), set(none["n"]), none["p"].isna().all()) == ({"note"}, {0}, True)
+    assert all("is not tested, as no question has" in one.text for one in comparisons(none, 0.1, "survived"))
+    # A side with answers of which none is right at first beside sides that have some.
+    alone = table["variant"] == "tone0"
+    table.loc[alone, ["correct_first", "survived"]] = [False, None]
+    some = paired_tests(table, 0.1, outcomes=[survival.OUTCOME]).set_index(["variant", "reference"])
+    assert some.loc[[("tone0", "filler")], "not_tested"].notna().all()
+    assert some.loc[[("tone1", "filler")], "not_tested"].isna().all()
 
 
 @pytest.mark.parametrize(

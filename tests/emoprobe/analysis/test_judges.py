@@ -18,6 +18,7 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.report.statements.behaviour import comparisons
 from emoprobe.results.layout import Layout
+from emoprobe.results.tables import completed
 from emoprobe.results.trajectory import AgentState, Trajectory
 from tests.calibration import judges as simulated
 from tests.judges import judge
@@ -104,7 +105,7 @@ def experiment(tmp_path: Path, **keys: Any) -> tuple[Config, pd.DataFrame]:
         for variant in config.variants
         for number, sample in enumerate(samples)
     ]
-    return config, pd.DataFrame(rows).astype({"outcome_polite": "boolean"})
+    return config, completed(pd.DataFrame(rows).astype({"outcome_polite": "boolean"}), "trajectories")
 
 
 def labelled(tmp_path: Path, questions: list[str], variants: tuple[str, ...] = ("control", "filler", "joy")) -> str:

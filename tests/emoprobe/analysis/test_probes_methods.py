@@ -18,7 +18,7 @@ from emoprobe.analysis.probes.confounds import MOST_INFLATION, Confounds, inflat
 from emoprobe.analysis.probes.correct import block_permutations, mean_differences
 from emoprobe.analysis.probes.directions import cross_fitted_cosines
 from emoprobe.analysis.probes.discriminant import Cells, variant_moments
-from emoprobe.analysis.probes.nuisance import nuisance_features, orthonormal, question_features
+from emoprobe.analysis.probes.nuisance import answer_features, nuisance_features, orthonormal, question_features
 from emoprobe.analysis.probes.probe_design import count_splits, is_response, probe_plan, valence_test, within_test
 from emoprobe.analysis.probes.row_codes import RowCodes, deal_folds
 from emoprobe.analysis.probes.valence import contrasts, splits
@@ -267,7 +267,14 @@ def test_questions_are_described_by_length_and_numbers() -> None:
     table = pd.DataFrame({"question": ["What is 4 + 3?", "What is 1,204.5 + 30 - 7?", "What is it?"] * 20})
     assert question_features(table, 10).shape == (60, 6)
     assert question_features(table, 60).shape[1] > 6
-    assert question_features(table.drop(columns="question"), 60).shape == (60, 0)
+    assert question_features(table.assign(question=None), 60).shape == (60, 0)
+
+
+def test_what_no_answer_has_is_no_explanation() -> None:
+    table = synthetic.table(synthetic.config(4), 8, 0)
+    assert answer_features(table) == {}  # no column of answers has a value
+    known = answer_features(table.assign(completion_tokens=range(len(table)), truncated=False))
+    assert list(known) == ["length", "truncation"]
 
 
 def test_the_plan_says_what_can_be_reached() -> None:

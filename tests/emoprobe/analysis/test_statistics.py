@@ -19,6 +19,7 @@ from emoprobe.analysis.estimates import CONTINUITY, UNSEEN, difference, mean, ta
 from emoprobe.analysis.format_noise import format_noise
 from emoprobe.analysis.paired_tests import paired_tests
 from emoprobe.analysis.statistics import clopper_pearson, holm, kappa
+from emoprobe.results.tables import completed
 from tests.calibration.trajectories import Scene, simulate
 
 SEEDS = range(60)
@@ -191,9 +192,10 @@ def table(solved: dict[str, list[list[bool | None]]], texts: int = 0) -> pd.Data
         for number, draws in enumerate(questions)
         for draw, value in enumerate(draws, 1)
     ]
-    return pd.DataFrame(rows).astype(
+    typed = pd.DataFrame(rows).astype(
         {"correct": "boolean", "lenient": "boolean", "variant": "string", "paraphrase": "Int64", "failure": "string"}
     )
+    return completed(typed, "trajectories")
 
 
 def single(**solved: list[bool | None]) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import pytest
 from emoprobe.analysis.steering_table import repetition, steering_table
 from emoprobe.results.layout import Layout
 from emoprobe.results.record import DamagedError
-from emoprobe.results.trajectory import AgentState, Outcome, Sample, Scores, Trajectory, Usage
+from emoprobe.results.trajectory import AgentState, AnswerRecord, Sample, Scores, Trajectory, Usage
 from emoprobe.results.verification import verify
 from emoprobe.steering.grid import ToneDirection
 
@@ -53,7 +53,7 @@ def write(
         entry |= {"layers": [int(layer) for layer in layers[1:].split("+")], "dose": float(dose[1:])}
         request["ndif"] = {"steering": [entry]}
     state = AgentState(request=request, **known)
-    outcome = Outcome(sample_id=NAME, variant="control")
+    outcome = AnswerRecord(sample_id=NAME, variant="control")
     Trajectory([*asked, {"role": "assistant", "content": answer}], state, outcome).write(folder)
     scores.write(folder / "scores.json")
 

@@ -16,7 +16,7 @@ import yaml
 
 from emoprobe.command.main import main
 from emoprobe.config.files import parse_config
-from emoprobe.results.trajectory import Outcome, Trajectory
+from emoprobe.results.trajectory import AnswerRecord, Trajectory
 from tests.workspace import ROOT
 
 
@@ -26,7 +26,7 @@ def chats(folder: Path, wrong: int = 0) -> Path:
         for variant in ("control", "angry"):
             answer = 8 if variant == "angry" and number < wrong else 7
             sample = f"item_{number:04d}"
-            outcome = Outcome.model_validate(
+            outcome = AnswerRecord.model_validate(
                 {"sample_data": {"question": f"Item {number}: 3 + 4?", "answer": "7", "sample_id": sample}}
             )
             messages = [

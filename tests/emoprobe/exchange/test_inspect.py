@@ -21,7 +21,7 @@ from inspect_ai.scorer import Score
 
 from emoprobe.analysis.trajectory_table import load_trajectories
 from emoprobe.command.main import main
-from emoprobe.results.trajectory import AgentState, Outcome, SampleFile, Trajectory
+from emoprobe.results.trajectory import AgentState, AnswerRecord, SampleFile, Trajectory
 
 CALLS = [{"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 3}'}}]
 # Fields that both formats can hold.
@@ -81,7 +81,7 @@ def experiment(folder: Path) -> Path:
                     "error": "no server answered" if name.endswith("2-d2") else None,
                 }
             )
-            outcome = Outcome.model_validate({"sample_data": {"answer": "7"}, "metrics": {"correctness": 1.0}})
+            outcome = AnswerRecord.model_validate({"sample_data": {"answer": "7"}, "metrics": {"correctness": 1.0}})
             Trajectory([*opening, last], state, outcome).write(folder / variant / name)
     return folder
 
@@ -186,7 +186,7 @@ def test_a_log_of_inspect_s_own(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert list(table["completion_tokens"]) == [4, 4]
     messages = Trajectory.read(tmp_path / "out/control/sample_0007").messages
     assert messages[0]["content"] == "What is it?\n[image]"
-    outcome = Outcome.read_file(tmp_path / "out/control/sample_0007/sample.json")
+    outcome = AnswerRecord.read_file(tmp_path / "out/control/sample_0007/sample.json")
     assert (outcome.model_extra or {})["scores"] == {"notes": {"a": 1}, "judge": "I", "match": "C"}
 
 

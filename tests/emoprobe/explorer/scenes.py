@@ -18,8 +18,8 @@ from emoprobe.results.layout import SCORES, Layout, draw_id
 from emoprobe.results.tables import write_table
 from emoprobe.results.trajectory import (
     AgentState,
+    AnswerRecord,
     MessageSpans,
-    Outcome,
     Sample,
     Scores,
     Thought,
@@ -132,7 +132,7 @@ def _trajectory(variant: str, number: int, question: str, draw: int = 1) -> Traj
     turns = called if variant == ODD else []
     if (variant, f"q_{number:04d}") == HOSTILE:
         turns = [{"role": "tool", "content": LONG_LINE}]
-    return Trajectory([*opening, *turns, {"role": "assistant", "content": text}], state, Outcome())
+    return Trajectory([*opening, *turns, {"role": "assistant", "content": text}], state, AnswerRecord())
 
 
 def activations() -> dict[tuple[str, str], np.ndarray]:

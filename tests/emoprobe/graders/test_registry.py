@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import sys
 from pathlib import Path
@@ -120,7 +121,7 @@ def test_a_grader_gives_its_value(settings: Any, answer: str | Answer, expected:
 
 @given(st.text(max_size=60), st.none() | st.floats(-1e4, 0.0), st.booleans())
 def test_every_column_is_in_the_table_and_its_value_of_its_type(text: str, log_p: float | None, finished: bool) -> None:
-    graders = parse_config({"graders": ["number", "logprob", *lexical.GRADES]}).graders
+    graders = parse_config({"graders": ["number", "logprob", *lexical.PHRASES, "sentiment"]}).graders
     columns = graded(Answer(text, "7", finished=finished, log_p_gold=log_p), graders)
     named = outcome_columns(graders)
     assert columns.keys() <= TABLES["trajectories"].with_named(named).keys()  # type: ignore[arg-type]
@@ -294,6 +295,29 @@ def test_scorers_of_inspect() -> None:
         ({"scorer": f"{scorer}:f1", "value": "number"}, "Paris in France", 0.5),
     ]:
         assert value_of(entry, answer) == pytest.approx(expected), entry
+
+
+def test_a_scorer_is_built_once_and_a_text_analyzed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    pytest.importorskip("inspect_ai", reason="the extra `inspect` is not installed")
+    monkeypatch.syspath_prepend(tmp_path)
+    request.addfinalizer(lambda: sys.modules.pop("counted_scorer", None))
+    (tmp_path / "counted_scorer.py").write_text(
+        "from inspect_ai.scorer import includes\nbuilt = []\n"
+        "def counted(**arguments):\n    built.append(arguments)\n    return includes(**arguments)\n"
+    )
+    plain, strict = ({"scorer": "counted_scorer:counted", "arguments": one} for one in ({}, {"ignore_case": False}))
+    values = [value_of(one, text) for one in (plain, strict) for text in ("It is Paris.", "paris")]
+    assert values == [True, True, True, False]
+    assert importlib.import_module("counted_scorer").built == [{}, {"ignore_case": False}]
+
+    analyzed = []
+    analyzer = lexical._analyzer()
+    monkeypatch.setattr(analyzer, "analyze", lambda text: analyzed.append(text) or (0.5, 0.5))
+    assert lexical.tone("counted once").polarity == value_of("sentiment", "counted once") == 0.5
+    assert analyzed == ["counted once"]
+    lexical.tone.cache_clear()
 
 
 def test_without_inspect_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

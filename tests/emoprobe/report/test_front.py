@@ -10,12 +10,14 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.report import front
 from emoprobe.report.statements.behaviour import why
+from emoprobe.results.catalogue import TABLES
 from emoprobe.results.metadata import RunMetadata
 
 
 def row(verdict: str, low: float | None, high: float | None, p: float | None = 0.01, **values: Any) -> dict[str, Any]:
     known = low is not None and high is not None
     return {
+        **dict.fromkeys(TABLES["paired_tests"].columns),
         "variant": "joy",
         "reference": "filler",
         "measure": "correct",
@@ -62,6 +64,7 @@ def report(*rows: dict[str, Any], **values: Any) -> dict[str, Any]:
         "probes": [],
         "steering": [],
         "autoencoders": [],
+        "outcomes": [],
         "statements": [],
         **values,
     }
@@ -73,13 +76,13 @@ def report(*rows: dict[str, Any], **values: Any) -> dict[str, Any]:
         (row("different", 0.02, 0.2), "The whole interval lies above zero"),
         (
             row("different_here", -0.2, -0.02),
-            "below zero, and chance alone rarely does this (p = 0.01 after correction",
+            "below zero, and the test shows a difference (p = 0.01 after correction",
         ),
         (row("different_here", -0.2, -0.02), "This speaks of the texts used alone."),
-        (row("equivalent", -0.05, 0.04), "The whole interval lies within 10 points of zero"),
+        (row("equivalent", -0.05, 0.04), "within 10 points of zero, and the test rejects a larger effect (p = 0.01"),
         (row("equivalent", -0.11, 0.04), "The 90 % interval, which this test uses, lies within 10 points"),
-        (row("undecided", -0.2, 0.04), "no effect at all, and also losses of 10 points or more."),
-        (row("undecided", -0.2, 0.1), "no effect at all, and also losses or gains of 10 points or more."),
+        (row("undecided", -0.2, 0.04), "includes zero and losses of 10 points or more; the test shows no"),
+        (row("undecided", -0.2, 0.1), "The interval includes zero and losses and gains of 10 points or more; the test"),
         (
             row("undecided", -0.09, 0.04),
             "which is not corrected, lies within 10 points of zero; the corrected test does not",

@@ -11,23 +11,26 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from emoprobe.analysis.behaviour import accuracy, consistency
-from emoprobe.analysis.outcomes import ACCURACY, PROBABILITY
+from emoprobe.analysis.behaviour import accuracy, consistency, outcome_means
+from emoprobe.analysis.outcomes import ACCURACY, P_GOLD, Outcome
 from emoprobe.analysis.paired_tests import paired_tests
 from emoprobe.analysis.preregistration import analysis_plan, deviations
 from emoprobe.config.files import parse_config
 from emoprobe.report.closing import summary_text
+from emoprobe.report.figures import EMPTY, FIGURES
+from emoprobe.report.figures.view import ExperimentView
 from emoprobe.report.statements.behaviour import comparisons
 from emoprobe.report.summary import report
 from emoprobe.results import atomic
 from emoprobe.results.layout import Layout
 from emoprobe.results.preregistration import Preregistration
 from emoprobe.results.statement import Statement
+from emoprobe.results.tables import read_table, write_table
 from tests.calibration import types
 from tests.calibration.trajectories import Scene, simulate
 
 MARGIN = 0.1
-OUTCOMES = [ACCURACY, PROBABILITY]
+OUTCOMES = [ACCURACY, P_GOLD]
 
 
 def measured(questions: int = 64, texts: int = 64, shift: float = 0.1) -> pd.DataFrame:
@@ -71,7 +74,7 @@ def test_few_texts_speak_for_themselves_alone() -> None:
 
 @pytest.mark.parametrize(("margin", "verdict"), [(None, "undecided"), (0.05, "equivalent"), (0.001, "undecided")])
 def test_equivalence_takes_a_margin_of_its_own(margin: float | None, verdict: str) -> None:
-    tests = paired_tests(measured(256, 256), MARGIN, outcomes=[ACCURACY, replace(PROBABILITY, margin=margin)])
+    tests = paired_tests(measured(256, 256), MARGIN, outcomes=[ACCURACY, replace(P_GOLD, margin=margin)])
     (said,) = (one for one in comparisons(tests, margin, "p_gold") if one.about == "p_gold:tone1-filler")
     assert said.verdict == verdict
     assert ("within 5 points of probability" in said.text) is (verdict == "equivalent")
@@ -182,6 +185,23 @@ def test_a_number_has_no_unit_and_a_margin_of_its_own() -> None:
     assert "are equivalent in mean x, within 12 either way" in said[1].text
     _, without = typed(types.World("number", 192, shift=0.6))
     assert without[1].verdict == "undecided"
+
+
+def test_the_figure_of_outcomes_has_a_panel_for_each_outcome_but_accuracy(tmp_path: Path) -> None:
+    world = types.World("category", 48)
+    table = types.simulate(world, np.random.default_rng(0)).assign(correct=True, outcome_y=1.5)
+    there = [ACCURACY, types.outcome_of(world), Outcome("y", "outcome_y", "number")]
+    layout = Layout(tmp_path)
+    write_table(layout, "outcomes", outcome_means(table, there))
+    means = read_table(tmp_path, "outcomes")
+    assert set(means["measure"]) == {"correct", "outcome_y", *(f"outcome_x={one}" for one in types.CATEGORIES)}
+    axes = FIGURES["outcomes"].draw(ExperimentView(layout, config())).axes
+    assert [axis.get_xlabel() for axis in axes] == [f"{one} with 95 % interval" for one in ("share of x", "mean of y")]
+    variants = table["variant"].nunique()
+    assert [len(axis.get_yticks()) for axis in axes] == [variants * len(types.CATEGORIES), variants]
+    write_table(layout, "outcomes", outcome_means(table, [ACCURACY]))
+    (alone,) = FIGURES["outcomes"].draw(ExperimentView(layout, config())).axes
+    assert [text.get_gid() for text in alone.texts] == [EMPTY]
 
 
 def test_a_rate_is_tested_as_accuracies_are() -> None:

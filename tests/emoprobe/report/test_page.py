@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
 
 import matplotlib
+import pandas as pd
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Browser, Page, expect
 
+from emoprobe.report.figures import figures_of_tables
+from emoprobe.report.figures.view import ExperimentView
 from emoprobe.results.layout import Layout
 from emoprobe.results.tables import read_table
 from emoprobe.results.trajectory import Trajectory
@@ -57,6 +61,26 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser, finished: Layout) -> Iterator[Page]:
     with opened(browser, finished.report_html, viewport={"width": 1200, "height": 900}) as tab:
         yield tab
+
+
+@dataclass(frozen=True)
+class Recorded(ExperimentView):
+    """A view that records which tables a figure reads."""
+
+    read: set[str] = field(default_factory=set)
+
+    def table(self, name: str) -> pd.DataFrame:
+        self.read.add(name)
+        return super().table(name)
+
+
+def test_a_figure_reads_the_tables_that_it_declares(finished: Layout) -> None:
+    figures = [figure for figure in figures_of_tables(RULES) if finished.figure(figure.name).exists()]
+    assert {"accuracy", "outcomes", "steering_dose_response"} <= {figure.name for figure in figures}
+    for figure in figures:
+        view = Recorded(finished, scenes.config())
+        figure.draw(view)
+        assert view.read == set(figure.tables), figure.name
 
 
 def shown(page: Page) -> str:

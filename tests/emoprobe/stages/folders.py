@@ -16,7 +16,7 @@ from emoprobe.config.files import parse_config
 from emoprobe.results import atomic
 from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationMetadata, TokenPosition, TokenSpans
 from emoprobe.results.layout import SCORES, Layout
-from emoprobe.results.trajectory import AgentState, Outcome, Sample, SampleData, Scores, Trajectory, Usage
+from emoprobe.results.trajectory import AgentState, AnswerRecord, Sample, SampleData, Scores, Trajectory, Usage
 
 LAYERS, D, TEXTS = 2, 8, 24
 NEGATIVE, POSITIVE = ("anger", "fear", "sorrow", "shame"), ("joy", "hope", "pride", "warmth")
@@ -106,7 +106,7 @@ def trajectory(question: str, answer: str, gold: str, variant: str, sample: str,
             request={"max_tokens": 64},
             usage=Usage(prompt_tokens=9, completion_tokens=4, total_tokens=13),
         ),
-        Outcome.model_validate(
+        AnswerRecord.model_validate(
             {
                 "sample_data": SampleData(question=question, answer=gold, sample_id=sample),
                 "sample_id": sample,

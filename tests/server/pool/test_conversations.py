@@ -139,6 +139,10 @@ def test_a_turn_whose_rule_does_not_hold_is_skipped(house: House, gold: str, tak
     assert found.state.message_spans.prefix == (5, len("Really?\n\n"), len(user[-1]))
     row = trajectory_table(layout.root, [PAIR]).iloc[0]
     assert (row["turns"], row["correct_first"]) == (3, gold == "right")
+    # Without the grader `number` no answer has a grade, the first one neither.
+    ungraded = trajectory_table(layout.root, [PAIR], parse_config({"graders": ["refusal"]})).iloc[0]
+    assert (ungraded["turns"], ungraded["outcome_refusal"]) == (3, False)
+    assert ungraded[["correct", "correct_first", "survived"]].isna().all()
 
 
 def test_activations_of_every_turn_come_from_one_pass(house: House) -> None:
