@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 
 from emoprobe.analysis.labels import text_of
 from emoprobe.config.experiment import Config
-from emoprobe.config.science.graders import Value
+from emoprobe.config.science.outcome_grader import Value
 from emoprobe.graders.registry import column_of
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.judgement import Judgement

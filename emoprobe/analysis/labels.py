@@ -13,7 +13,7 @@ import pandas as pd
 
 from emoprobe.analysis.outcomes import ANSWERED, HUMAN, PLACE
 from emoprobe.config.experiment import Config
-from emoprobe.config.science.graders import JudgeGrader
+from emoprobe.config.science.judge import JudgeGrader
 from emoprobe.conversations.judging import answers_of
 from emoprobe.graders.registry import DTYPES
 from emoprobe.results import atomic

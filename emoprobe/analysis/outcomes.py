@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from emoprobe.config.experiment import Config
-from emoprobe.config.science.graders import JudgeGrader, LogprobGrader, OutcomeGrader, Value, label_of
+from emoprobe.config.science.graders import LogprobGrader, label_of
+from emoprobe.config.science.judge import JudgeGrader
+from emoprobe.config.science.outcome_grader import OutcomeGrader, Value
 from emoprobe.config.section import is_format
 from emoprobe.conversations.variants import turns_of
 from emoprobe.graders.registry import OUTCOME, column_of

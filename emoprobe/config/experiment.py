@@ -20,15 +20,8 @@ from emoprobe.config.science.dataset import Dataset
 from emoprobe.config.science.features import Features
 from emoprobe.config.science.formats import reformatted
 from emoprobe.config.science.generation import Backend, Generation
-from emoprobe.config.science.graders import (
-    ChoiceGrader,
-    Graders,
-    JudgeGrader,
-    LogprobGrader,
-    TextGrader,
-    complete,
-    label_of,
-)
+from emoprobe.config.science.graders import ChoiceGrader, Graders, LogprobGrader, TextGrader, complete, label_of
+from emoprobe.config.science.judge import JudgeGrader
 from emoprobe.config.science.model import Model
 from emoprobe.config.science.prompt import Prompt, Variant
 from emoprobe.config.science.steering import Steering

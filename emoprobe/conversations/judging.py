@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from emoprobe.config.experiment import Config
-from emoprobe.config.science.graders import JudgeGrader
+from emoprobe.config.science.judge import JudgeGrader
 from emoprobe.conversations.variants import base_messages, variant_texts
 from emoprobe.graders import grading
 from emoprobe.results.trajectory import Message, Sample, Trajectory

@@ -17,14 +17,13 @@ from emoprobe.config.science.graders import (
     ChoiceGrader,
     Entry,
     FunctionGrader,
-    JudgeGrader,
     LogprobGrader,
-    OutcomeGrader,
     ScorerGrader,
     TextGrader,
-    Value,
     label_of,
 )
+from emoprobe.config.science.judge import JudgeGrader
+from emoprobe.config.science.outcome_grader import OutcomeGrader, Value
 from emoprobe.functions import load_function, raised_by
 from emoprobe.graders import grading, lexical, texts
 from emoprobe.graders.answers import LETTERS, is_letter

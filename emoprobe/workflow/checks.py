@@ -18,7 +18,8 @@ from emoprobe.config.errors import ConfigError, lines_by_experiment
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import Study
 from emoprobe.config.science.dataset import Dataset
-from emoprobe.config.science.graders import OutcomeGrader, ScorerGrader, label_of
+from emoprobe.config.science.graders import ScorerGrader, label_of
+from emoprobe.config.science.outcome_grader import OutcomeGrader
 from emoprobe.config.section import is_local
 from emoprobe.conversations.kinds import RuleError, check_rules
 from emoprobe.conversations.sources import DataError, check_source, files, kind_of, reasoning_gym

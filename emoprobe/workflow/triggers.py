@@ -15,7 +15,7 @@ from typing import Any
 
 from emoprobe.analysis.contrasts import references_of
 from emoprobe.config.experiment import Config
-from emoprobe.config.science.graders import OutcomeGrader
+from emoprobe.config.science.outcome_grader import OutcomeGrader
 from emoprobe.conversations import kinds, samples, variants
 from emoprobe.functions import source_sha256
 from emoprobe.models import source as models

@@ -16,7 +16,7 @@ from typing import Literal
 
 from emoprobe.config.execution.slurm import SlurmShape
 from emoprobe.config.execution.workers import Workers
-from emoprobe.config.science.graders import JudgeGrader
+from emoprobe.config.science.judge import JudgeGrader
 from emoprobe.models.hardware import described, models_without_batch_invariance, why_without_gpu
 from server.pool.api_endpoint import ApiConnections, ApiEndpoint
 from server.pool.connections import Connections

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from emoprobe.config.science.graders import JudgeGrader
+from emoprobe.config.science.judge import JudgeGrader
 from emoprobe.conversations.api import PATH, check_reply, usage_of
 from emoprobe.conversations.judging import (
     ReplyError,

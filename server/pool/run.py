@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.config.science.generation import Backend
-from emoprobe.config.science.graders import JudgeGrader
+from emoprobe.config.science.judge import JudgeGrader
 from emoprobe.config.section import is_local
 from emoprobe.conversations import kinds, variants
 from emoprobe.conversations.lengths import needed_length

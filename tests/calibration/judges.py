@@ -15,7 +15,7 @@ from scipy.special import expit
 
 from emoprobe.analysis.outcomes import ANSWERED, PLACE, Outcome
 from emoprobe.analysis.paired_tests import paired_tests
-from emoprobe.config.science.graders import Value
+from emoprobe.config.science.outcome_grader import Value
 from emoprobe.report.statements.behaviour import comparisons
 from tests.calibration.allowance import least, most
 from tests.calibration.rows import Row

@@ -10,7 +10,7 @@ import pytest
 from emoprobe.config.errors import ConfigError
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
-from emoprobe.config.science.graders import JudgeGrader
+from emoprobe.config.science.judge import JudgeGrader, ready_rubrics
 from emoprobe.conversations.judging import (
     BlindError,
     ReplyError,
@@ -22,6 +22,7 @@ from emoprobe.conversations.judging import (
 )
 from emoprobe.conversations.variants import opening_messages
 from emoprobe.results.trajectory import AgentState, EarlierTurn, Sample, Trajectory
+from emoprobe.workflow.triggers import Triggers
 from tests.judges import judge
 
 TONE = "You have failed me again!"
@@ -189,6 +190,8 @@ def test_replies(settings: JudgeGrader, text: str, value: Any) -> None:
         ([judge(value="number")], "needs range"),
         ([judge(label="a"), judge(label="b", value="number", range=[0.0, 1.0])], "judge b has other values"),
         ([judge(), judge(model="n")], "names a grader twice"),
+        ([judge(rubric="refusals")], "none of refusal, apology, hedging, self_correction, sentiment"),
+        ([judge(rubric="sentiment", value="binary")], "has values of its own; remove value"),
         ([judge(api_request={"messages": []})], "may not hold messages"),
         ([judge(endpoints=["http://user:secret@host"])], "must be an http"),
     ],
@@ -206,3 +209,20 @@ def test_a_budget_needs_the_price_of_each_judge() -> None:
     values["workers"] = {"max_cost": 1.0, "prices": {"judge-x": {"input": 1.0, "output": 1.0}}}
     assert parse_config(values).judges
     assert json.dumps(parse_config(values).resolved())
+
+
+@pytest.mark.parametrize("name", ["refusal", "apology", "hedging", "self_correction", "sentiment"])
+def test_a_ready_rubric_is_asked_by_its_text(name: str) -> None:
+    made = config(rubric=name)
+    (settings,) = made.judges
+    assert (settings.outcome, settings.type) == (f"judge_{name}", "number" if name == "sentiment" else "binary")
+    assert settings.rubric == ready_rubrics()[name]["text"] == settings.asked["rubric"]
+    system = judge_request(settings, 0, "Legs?", ["Eight."])["messages"][0]["content"]
+    assert settings.rubric in system
+    assert ("a number from -1 to 1" if name == "sentiment" else "true or false") in system
+    assert parse_config(made.resolved()) == made
+    # A text that changes, as with a later version, makes the judgements again.
+    before = Triggers.of(made).judges
+    changed = parse_config({**made.resolved(), "graders": [{**settings.model_dump(), "rubric": "Is it kind?"}]})
+    assert Triggers.of(changed).judges.keys() == before.keys()
+    assert Triggers.of(changed).judges != before
