@@ -288,7 +288,7 @@ class Targets:
         steering = [self.layout.table("steering")] if self.config.steering.enabled else []
         every_token = self.config.capture.enabled and not self.config.has_probes
         captured = self.manifest() if every_token else []
-        return [self.layout.table("trajectories"), *steering, *self.directions(), *captured]
+        return [self.layout.table("trajectories"), *self.judgements(), *steering, *self.directions(), *captured]
 
     def directions(self) -> list[Path]:
         """Files with the directions of probes and of features."""
