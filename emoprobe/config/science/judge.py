@@ -12,8 +12,9 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from emoprobe.config.science.generation import check_api_fields
+from emoprobe.config.science.model import Model
 from emoprobe.config.science.outcome_grader import TypedGrader
-from emoprobe.config.section import Extent, Hidden, Text, check_url, check_variable
+from emoprobe.config.section import Added, Extent, Hidden, Text, check_url, check_variable
 
 _RUBRICS = Path(__file__).with_name("rubrics.yaml")
 # A rubric in words has a space, or another script: this is a name.
@@ -28,17 +29,23 @@ def ready_rubrics() -> dict[str, dict[str, Any]]:
 
 
 class JudgeGrader(TypedGrader):
-    """The grader `judge`: a model behind an OpenAI-compatible API grades by a rubric, blind to the variant."""
+    """The grader `judge`: a model grades by a rubric, blind to the variant, behind an API or on servers of the run."""
 
     name: Literal["judge"] = Field("judge", description="Name of the grader.")
     rubric: Text = Field(
         description="What the judge is to decide, the same for all answers, so that it names no tone: a text, or the "
         "name of a ready rubric, `refusal`, `apology`, `hedging`, `self_correction` or `sentiment`."
     )
-    model: Text = Field(description="The API's name of the model that judges; its price is looked up in `workers`.")
+    model: Text = Field(
+        description="Model that judges: with `endpoints` the API's name of it, whose price is looked up in `workers`; "
+        "without them as `model.source`, and the run starts vLLM servers of it after the answers."
+    )
+    revision: Annotated[str | None, Added] = Field(
+        None, description="Without `endpoints`: branch, tag or commit of a Hugging Face id."
+    )
     endpoints: Annotated[list[str], Hidden, Extent] = Field(
         default_factory=list,
-        description="Base URLs of the API (`https://host/v1`). A model whose server this workflow starts cannot judge.",
+        description="Base URLs of an OpenAI-compatible API (`https://host/v1`); empty: servers of the run.",
     )
     api_key_env: Annotated[str | None, Hidden, Extent] = Field(
         None, description="Environment variable that holds the API's key; the key itself never goes here."
@@ -93,11 +100,10 @@ class JudgeGrader(TypedGrader):
 
     @model_validator(mode="after")
     def _complete(self) -> JudgeGrader:
-        if not self.endpoints:
-            raise ValueError(
-                "a judge needs endpoints, the base URLs of an OpenAI-compatible API; a model whose server this "
-                "workflow starts cannot judge"
-            )
+        if self.api_key_env is not None and not self.endpoints:
+            raise ValueError("api_key_env is for endpoints, which are missing; name them, or remove it")
+        if self.revision is not None and self.endpoints:
+            raise ValueError("revision is for a model that the run serves; remove it, or endpoints")
         if self.value == "number" and self.range is None:
             raise ValueError("a judge that returns a number needs range, which its replies are checked against")
         return self
@@ -106,6 +112,11 @@ class JudgeGrader(TypedGrader):
     def outcome(self) -> str:
         """Label of the outcome."""
         return self.label or self.name
+
+    @property
+    def served(self) -> Model | None:
+        """The model, where the run starts servers of it; None behind an API."""
+        return None if self.endpoints else Model(source=self.model, revision=self.revision)
 
     @property
     def words(self) -> str:
