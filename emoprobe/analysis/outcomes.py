@@ -119,6 +119,11 @@ def family_prefix(measure: str) -> str:
     return f"{_FAMILIES.get(column) or column.removeprefix(OUTCOME)}_"
 
 
+def as_judged(title: str, judge: str | None) -> str:
+    """Return the name of an outcome, with the model that judged it, if one did."""
+    return title if judge is None else f"{title} as judged by {judge}"
+
+
 def title_of(measure: str, value: str, judge: str | None = None) -> str:
     """Return the name of a measure in sentences.
 
@@ -128,7 +133,7 @@ def title_of(measure: str, value: str, judge: str | None = None) -> str:
         judge: the model that judged it; None: no model did.
     """
     if judge is not None:
-        return f"{title_of(measure, value)} as judged by {judge}"
+        return as_judged(title_of(measure, value), judge)
     if measure == PRIMARY_MEASURE:
         return "strict accuracy"
     if measure == SURVIVAL:

@@ -11,6 +11,7 @@ from emoprobe.analysis.contrasts import PLANNED, references_of
 from emoprobe.analysis.outcomes import (
     P_GOLD,
     PRIMARY_MEASURE,
+    as_judged,
     column_and_category,
     primary_of,
     subject,
@@ -89,8 +90,7 @@ def question(config: Config, report: dict[str, Any]) -> str:
     if not config.grades_answers:
         title = title_of(outcome.measures[0], outcome.value).removeprefix("the ")
         title = f"distribution of {outcome.label}" if outcome.categories else title
-        title += f", as judged by {outcome.judge}," if outcome.judge else ""
-        changed = f"the {title} in what {model} answers to {data}"
+        changed = f"the {as_judged(title, outcome.judge)} in what {model} answers to {data}"
     parts = [f"does the tone of a text {where} change {changed}"]
     if report["probes"]:
         parts.append("can the tone be read from its activations")
@@ -247,8 +247,7 @@ def _tally(rows: Sequence[dict[str, Any]], margin: float | None, others: bool) -
     title, judge = title_of(column, rows[0].get("value") or "binary"), judge_of(rows[0])
     if category is not None:
         title = f"the shares of {column.removeprefix(OUTCOME)}"
-    title += f" as judged by {judge}" if judge else ""
-    return [f"Of {count} with {references} in {title}, {', '.join(parts)}."]
+    return [f"Of {count} with {references} in {as_judged(title, judge)}, {', '.join(parts)}."]
 
 
 def _inside(report: dict[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from emoprobe.analysis.outcomes import column_and_category, primary_of, primary_rows, title_of
+from emoprobe.analysis.outcomes import as_judged, column_and_category, primary_of, primary_rows, title_of
 from emoprobe.config.section import CONTROL
 from emoprobe.report import links
 from emoprobe.report.figures.style import (
@@ -94,8 +94,7 @@ def _means(view: ExperimentView) -> Figure:
     axis.set_yticks(rows, names)
     axis.set_ylim(-0.6, len(table) - 0.4)
     kind = "mean" if (table["value"] == "number").all() else "share"
-    judged = f" as judged by {primary.judge}" if primary.judge else ""
-    axis.set_xlabel(f"{kind} of {primary.label}{judged} with 95 % interval")
+    axis.set_xlabel(f"{kind} of {as_judged(primary.label, primary.judge)} with 95 % interval")
     valence_legend(axis, table["valence"].tolist())
     return figure
 
@@ -155,7 +154,7 @@ def paired_differences(view: ExperimentView) -> Figure:
     corrected = bool(tests["corrected"].fillna(False).all())
     named = title_of(str(tests["measure"].iloc[0]), str(tests["value"].iloc[0]))
     named = "shares" if any(categories) else named.replace("accuracy", "accuracies")
-    named += f" as judged by {primary.judge}" if primary.judge and not corrected else ""
+    named = as_judged(named, None if corrected else primary.judge)
     axis.set_xlabel(f"difference of {named} with 95 % interval (band: equivalent; pale: secondary)")
     valence_legend(axis, list(valences.values()))
     return figure

@@ -10,7 +10,15 @@ from typing import Any
 import pandas as pd
 
 from emoprobe.analysis.conclusion import Conclusion, plain_rows
-from emoprobe.analysis.outcomes import P_GOLD, PRIMARY_MEASURE, column_and_category, family_prefix, subject, title_of
+from emoprobe.analysis.outcomes import (
+    P_GOLD,
+    PRIMARY_MEASURE,
+    as_judged,
+    column_and_category,
+    family_prefix,
+    subject,
+    title_of,
+)
 from emoprobe.analysis.paired_tests import ContrastReason, Scope, Wording, conclude_contrast
 from emoprobe.config.section import CONTROL
 from emoprobe.graders.registry import OUTCOME
@@ -106,8 +114,7 @@ def _distribution(rows: list[dict[str, Any]], margin: float) -> Statement:
     first = order[0]
     row, conclusion = rows[first], conclusions[first]
     variant, reference = _sides(row)
-    outcome = column_and_category(row["measure"])[0].removeprefix(OUTCOME)
-    outcome += f" as judged by {judge_of(row)}" if judge_of(row) else ""
+    outcome = as_judged(column_and_category(row["measure"])[0].removeprefix(OUTCOME), judge_of(row))
 
     def shares(places: list[int]) -> str:
         return ", ".join(
