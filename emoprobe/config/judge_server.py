@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.generation import Generation
 from emoprobe.config.science.judge import JudgeGrader
@@ -20,7 +22,7 @@ def judge_server(config: Config, judge: JudgeGrader) -> Config:
     if judge.served is None:
         raise ValueError(f"graders.{judge.outcome} has endpoints")
     off = {"enabled": False}
-    foreign = {"endpoints": [], "capture_endpoints": [], "model_name": None}
+    foreign: dict[str, Any] = {"endpoints": [], "capture_endpoints": [], "model_name": None}
     return config.model_copy(
         update={
             "model": judge.served,
