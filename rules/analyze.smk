@@ -30,7 +30,6 @@ rule analyze_behaviour:
     """Compare what the variants do: accuracies, tests, text features, agreement of draws."""
     input:
         trajectories=FILES.table("trajectories"),
-        judgements=files_of("judgements"),
         labels=files_of("label_files"),
         plan=FILES.plan,
     output:

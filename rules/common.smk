@@ -335,6 +335,19 @@ def judge_trigger(wildcards):
 
 
 @with_signature
+def judge_model_command(wildcards, input):
+    """The command that prepares the model of a judge, see `script_command`."""
+    command = process.script_command(PYTHON, CODE, "prepare_model")
+    return f"{command} --judge {wildcards.judge}"
+
+
+@with_signature
+def judge_model_trigger(wildcards):
+    """The digest of the model of a judge that the run serves."""
+    return TRIGGERS[wildcards.experiment].judge_models.get(wildcards.judge)
+
+
+@with_signature
 def captured_from(wildcards):
     """What the activations of an answer wait for."""
     require_target(wildcards, "activations")

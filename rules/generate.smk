@@ -43,7 +43,7 @@ use rule generate as generate_and_capture with:
 
 # As outcomes, a file of its own. After the answers that are ready, so that their order is not the judge's.
 rule judge:
-    """Have one trajectory judged by a model behind an API."""
+    """Have one trajectory judged by another model."""
     input:
         state=judged_from,
     output:

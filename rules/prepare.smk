@@ -23,6 +23,24 @@ rule prepare_model:
         "{params.script} --config {params.config} --cache {params.cache:q} --output {output:q} > {log:q} 2>&1"
 
 
+# Of a judge that the run serves.
+use rule prepare_model as prepare_judge_model with:
+    output:
+        FILES.judge_model("{judge}"),
+    log:
+        FILES.log("prepare_model", "{judge}"),
+    benchmark:
+        FILES.benchmark("prepare_model-{judge}")
+    wildcard_constraints:
+        judge=one_of({name for each in TRIGGERS.values() for name in each.judge_models}),
+    params:
+        script=judge_model_command,
+        config=config_file,
+        model=judge_model_trigger,
+        folder=experiment_folder,
+        cache=MODELS,
+
+
 # A job a sample, so that drawing more concerns the new ones alone. The executor of this project has one process draw all.
 rule prepare_sample:
     """Draw one question from the data set."""

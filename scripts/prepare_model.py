@@ -8,6 +8,7 @@ from pathlib import Path
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_config
+from emoprobe.config.judge_server import judge_server
 from emoprobe.config.science.capture import RESID_POST, Capture
 from emoprobe.conversations.rendering import PromptError, Renderer
 from emoprobe.conversations.variants import VariantError
@@ -97,14 +98,19 @@ def main() -> None:
     parser.add_argument("--config", required=True, help="the experiment's configuration")
     parser.add_argument("--cache", required=True, type=Path, help="folder for converted models")
     parser.add_argument("--output", required=True, type=Path, help="model.json")
+    parser.add_argument("--judge", help="label of a judge, whose model is prepared instead")
     arguments = parser.parse_args()
     config = load_config(arguments.config)
+    if arguments.judge is not None:
+        (judge,) = [each for each in config.judges if each.outcome == arguments.judge]
+        config = judge_server(config, judge)
     if config.generation.backend == "api":
         atomic.write_json(arguments.output, named_model(config.model).to_json())
         return
     try:
         card = prepare(config.model, arguments.cache, weights=not all_foreign(config))
-        card = with_tokenizer(config, card)
+        if arguments.judge is None:  # the prompts of a judge are not known yet
+            card = with_tokenizer(config, card)
         card = with_resolved(config, card, arguments.output.parent)
         if config.capture.enabled and Path(card.path).is_dir() and not surely_fits(config):
             check_capture(config.capture, Path(card.path))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import krippendorff
@@ -17,11 +17,10 @@ from sklearn.pipeline import make_pipeline
 
 from emoprobe.analysis.labels import text_of
 from emoprobe.config.experiment import Config
-from emoprobe.config.science.graders import Value
-from emoprobe.graders.registry import column_of
+from emoprobe.config.science.outcome_grader import Value
+from emoprobe.graders.registry import JUDGED, QUOTES, column_of
 from emoprobe.results.catalogue import TABLES
-from emoprobe.results.judgement import Judgement
-from emoprobe.results.layout import Layout, draw_id
+from emoprobe.results.layout import Layout
 from emoprobe.results.tables import frame
 
 FOLDS = 5
@@ -35,11 +34,11 @@ def judges(config: Config, layout: Layout, table: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         config: the experiment.
-        layout: its folder, with the judgements.
+        layout: its folder, with the answers.
         table: the trajectories.
 
     Raises:
-        DamagedError: a judgement cannot be read.
+        DamagedError: a trajectory cannot be read.
     """
     if not config.judges:
         return frame(TABLES["judges"], [])
@@ -49,7 +48,7 @@ def judges(config: Config, layout: Layout, table: pd.DataFrame) -> pd.DataFrame:
     for judge in config.judges:
         alike = [one for one in config.judges if one.trait == judge.trait]
         values = [table[column_of(one)] for one in alike]
-        given = list(_judgements(layout, judge.outcome, table))
+        came = table[JUDGED + judge.outcome]
         rows.append(
             {
                 "judge": judge.outcome,
@@ -58,9 +57,9 @@ def judges(config: Config, layout: Layout, table: pd.DataFrame) -> pd.DataFrame:
                 "value": judge.type,
                 "judgements": len(table),
                 "n": int(table[column_of(judge)].notna().sum()),
-                "unusable": sum(one.unusable is not None for one in given),
-                "failed": sum(one.error is not None for one in given),
-                "quoting": sum(one.quotes for one in given),
+                "unusable": int((came == "unusable").sum()),
+                "failed": int((came == "failed").sum()),
+                "quoting": int(table[QUOTES + judge.outcome].sum()),
                 "judges": len(alike),
                 "units": int((pd.concat(values, axis=1).notna().sum(axis=1) >= 2).sum()),
                 "alpha": agreement(values, judge.type),
@@ -68,13 +67,6 @@ def judges(config: Config, layout: Layout, table: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return frame(TABLES["judges"], rows)
-
-
-def _judgements(layout: Layout, judge: str, table: pd.DataFrame) -> Iterable[Judgement]:
-    for variant, sample, draw in zip(table["variant"], table["sample_id"], table["draw"], strict=True):
-        path = layout.judgement(judge, str(variant), draw_id(str(sample), int(draw)))
-        if path.exists():
-            yield Judgement.read_file(path)
 
 
 def agreement(values: Sequence[pd.Series], kind: Value) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import pandas as pd
 
 from emoprobe.analysis.outcomes import ANSWERED, HUMAN, PLACE
 from emoprobe.config.experiment import Config
-from emoprobe.config.science.graders import JudgeGrader
+from emoprobe.config.science.judge import JudgeGrader
 from emoprobe.conversations.judging import answers_of
+from emoprobe.conversations.samples import sample_ids
 from emoprobe.graders.registry import DTYPES
 from emoprobe.results import atomic
 from emoprobe.results.layout import Layout, draw_id
@@ -32,9 +34,18 @@ def label_id(seed: int, variant: str, name: str) -> str:
     return hashlib.sha256(f"{seed}/{variant}/{name}".encode()).hexdigest()[:12]
 
 
-def drawn_order(seed: int, samples: Iterable[str]) -> list[str]:
-    """Return questions in the random order, which follows from the seed, in which they are to be labelled."""
-    return sorted(set(samples), key=lambda sample: hashlib.sha256(f"{seed}:label:{sample}".encode()).digest())
+def drawn_order(config: Config, samples: Iterable[str]) -> list[str]:
+    """Return questions in the random order, which follows from the seed, in which they are to be labelled.
+
+    It is drawn within each look of `analysis.looks`: those of an earlier look come first, in the order that they had.
+    """
+    seed, looks = config.experiment.seed, sorted(config.analysis.looks or ())
+    places = {sample: place for place, sample in enumerate(sample_ids(config.dataset))} if looks else {}
+
+    def rank(sample: str) -> tuple[int, bytes]:
+        return bisect_right(looks, places.get(sample, 0)), hashlib.sha256(f"{seed}:label:{sample}".encode()).digest()
+
+    return sorted(set(samples), key=rank)
 
 
 def write_answers_to_label(config: Config, layout: Layout, table: pd.DataFrame) -> None:
@@ -43,7 +54,7 @@ def write_answers_to_label(config: Config, layout: Layout, table: pd.DataFrame) 
     People label from its top, both or all variants of a question, and stop where they planned to.
     """
     seed = config.experiment.seed
-    place = {sample: number for number, sample in enumerate(drawn_order(seed, table["sample_id"].astype(str)), 1)}
+    place = {sample: number for number, sample in enumerate(drawn_order(config, table["sample_id"].astype(str)), 1)}
     rows: list[tuple[int, str, str, str]] = []
     for row in table[table["completion"].notna()].to_dict("records"):
         key = label_id(seed, row["variant"], draw_id(row["sample_id"], int(row["draw"])))
@@ -74,7 +85,7 @@ def with_labels(config: Config, table: pd.DataFrame) -> pd.DataFrame:
     seed = config.experiment.seed
     keys = zip(table["variant"], table["sample_id"], table["draw"], strict=True)
     names = [(str(variant), draw_id(str(sample), int(draw))) for variant, sample, draw in keys]
-    place = {sample: number for number, sample in enumerate(drawn_order(seed, table["sample_id"].astype(str)))}
+    place = {sample: number for number, sample in enumerate(drawn_order(config, table["sample_id"].astype(str)))}
     columns: dict[str, Any] = {
         PLACE: table["sample_id"].astype(str).map(place),
         ANSWERED: np.where(table["completion"].notna(), 1.0, np.nan),
@@ -90,7 +101,7 @@ def _read(judge: JudgeGrader, seed: int, names: list[tuple[str, str]]) -> dict[t
     """Return the labels of a judge's file, by variant and folder."""
     path = Path(judge.labels or "")
     where = f"graders.{judge.outcome}.labels = {path}"
-    ids = {label_id(seed, *name): name for name in names}
+    ids, known = {label_id(seed, *name): name for name in names}, set(names)
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             lines = list(csv.DictReader(file))
@@ -104,7 +115,7 @@ def _read(judge: JudgeGrader, seed: int, names: list[tuple[str, str]]) -> dict[t
         if not text:
             continue
         name = ids.get(line["id"] or "") if "id" in line else (line["variant"] or "", line["sample"] or "")
-        if name is None or name not in ids.values():
+        if name is None or name not in known:
             raise LabelError(f"{where}, line {number}: is of no answer of this experiment; remove the line")
         if name in found:
             raise LabelError(f"{where}, line {number}: labels an answer twice; keep one")

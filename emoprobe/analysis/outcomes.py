@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from emoprobe.config.experiment import Config
-from emoprobe.config.science.graders import JudgeGrader, LogprobGrader, OutcomeGrader, Value
+from emoprobe.config.science.graders import LogprobGrader
+from emoprobe.config.science.judge import JudgeGrader
+from emoprobe.config.science.outcome_grader import OutcomeGrader, Value
 from emoprobe.config.section import is_format
 from emoprobe.conversations.variants import turns_of
 from emoprobe.graders.registry import OUTCOME_PREFIX, column_of
@@ -144,6 +146,11 @@ def family_prefix(measure: str) -> str:
     return "" if measure in MEASURES else f"{outcome_of(measure).label}_"
 
 
+def as_judged(title: str, judge: str | None) -> str:
+    """Return the name of an outcome, with the model that judged it, if one did."""
+    return title if judge is None else f"{title} as judged by {judge}"
+
+
 def title_of(measure: str, value: Value, judge: str | None = None) -> str:
     """Return the name of a measure in sentences.
 
@@ -153,7 +160,7 @@ def title_of(measure: str, value: Value, judge: str | None = None) -> str:
         judge: the model that judged it; None: no model did.
     """
     if judge is not None:
-        return f"{title_of(measure, value)} as judged by {judge}"
+        return as_judged(title_of(measure, value), judge)
     outcome, (_, category) = outcome_of(measure, value), column_and_category(measure)
     if outcome.title is not None:
         return outcome.title

@@ -18,7 +18,8 @@ from emoprobe.analysis.questions import TONE_TEXTS, Questions
 from emoprobe.analysis.statistics import LEVEL, POWER
 from emoprobe.analysis.steering.preregistration import planned_tests
 from emoprobe.config.experiment import Config
-from emoprobe.config.science.graders import LogprobGrader, OutcomeGrader, label_of
+from emoprobe.config.science.graders import LogprobGrader, label_of
+from emoprobe.config.science.outcome_grader import OutcomeGrader
 from emoprobe.config.section import CONTROL, dotted
 from emoprobe.conversations.variants import variant_texts
 from emoprobe.functions import source_sha256

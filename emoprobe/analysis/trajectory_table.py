@@ -124,7 +124,7 @@ def _row(layout: Layout, variant: str, name: str, config: Config | None, sample:
     sample_id, draw = split_draw_id(name)
     known = config.variants.get(variant) if config is not None else None
     gold = gold_answer(sample, outcome, text=config is not None and config.dataset.answer_type == "text")
-    measured = _measured(folder, config)
+    measured, judgements = _measured(folder, config), _judgements(layout, variant, name, config)
     answer = registry.Answer(
         trajectory.completion,
         gold,
@@ -137,7 +137,7 @@ def _row(layout: Layout, variant: str, name: str, config: Config | None, sample:
         log_p_options=None if measured.options is None else [(one.text, one.log_p) for one in measured.options],
         question=sample.question or outcome.sample_data.question,
         sample_id=sample_id,
-        judgements=_judgements(layout, variant, name, config),
+        judgements={label: made.value for label, made in judgements.items() if made.value is not None},
     )
     return {
         "variant": variant,
@@ -150,6 +150,7 @@ def _row(layout: Layout, variant: str, name: str, config: Config | None, sample:
         "question": answer.question,
         "gold": gold,
         **_answer(trajectory, state, outcome, answer, _graders(config)),
+        **_judged(judgements),
         "worker": state.worker_id or outcome.worker_id,
         "hardware": state.hardware,
         "attempts": len(state.attempts) or None,
@@ -220,13 +221,21 @@ def _measured(folder: Path, config: Config | None) -> GoldProbability:
     return found if config is None or config.logprob is not None else found.model_copy(update={"log_p_gold": None})
 
 
-def _judgements(layout: Layout, variant: str, name: str, config: Config | None) -> dict[str, Any]:
-    """Read the values of the judges that gave one."""
-    paths = (
-        {} if config is None else {one.outcome: layout.judgement(one.outcome, variant, name) for one in config.judges}
-    )
-    values = {label: Judgement.read_file(path).value for label, path in paths.items() if path.exists()}
-    return {label: value for label, value in values.items() if value is not None}
+def _judgements(layout: Layout, variant: str, name: str, config: Config | None) -> dict[str, Judgement]:
+    """Read the judgements that are there, by the label of the judge."""
+    judges = [] if config is None else config.judges
+    paths = {judge.outcome: layout.judgement(judge.outcome, variant, name) for judge in judges}
+    return {label: Judgement.read_file(path) for label, path in paths.items() if path.exists()}
+
+
+def _judged(judgements: dict[str, Judgement]) -> dict[str, Any]:
+    """Return the columns that say what came of the judgements."""
+    columns: dict[str, Any] = {}
+    for label, made in judgements.items():
+        failed = made.error is not None
+        columns[registry.JUDGED + label] = "failed" if failed else "value" if made.unusable is None else "unusable"
+        columns[registry.QUOTES + label] = made.quotes
+    return columns
 
 
 def _thought(trajectory: Trajectory, state: AgentState, completion: str) -> dict[str, Any]:

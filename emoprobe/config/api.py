@@ -15,13 +15,17 @@ if TYPE_CHECKING:
 def api_problem(config: Config) -> str | None:
     """Return what must change in a configuration, in one line; None where it can be run."""
     workers = config.workers
-    judges = [judge.model for judge in config.judges]
+    judges = [judge.model for judge in config.judges if judge.endpoints]
     free = [model for model in judges if workers.max_cost is not None and model not in workers.prices]
     if free:
         return f"workers.max_cost needs a price of the judge {free[0]} in workers.prices"
     if config.generation.backend != "api":
         unused = [name for name in ("prices", "max_cost") if getattr(workers, name) and not judges]
-        return f"workers.{unused[0]} is for generation.backend: api, and for judges; remove it" if unused else None
+        return (
+            f"workers.{unused[0]} is for generation.backend: api, and for judges by an API; remove it"
+            if unused
+            else None
+        )
     changes = [*_tokens_needed(config), *_servers_of_ours(config), *_model_unnamed(config)]
     if not workers.endpoints:
         changes.append("name the API in workers.endpoints")

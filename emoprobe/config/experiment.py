@@ -20,15 +20,8 @@ from emoprobe.config.science.dataset import Dataset
 from emoprobe.config.science.features import Features
 from emoprobe.config.science.formats import reformatted
 from emoprobe.config.science.generation import Backend, Generation
-from emoprobe.config.science.graders import (
-    ChoiceGrader,
-    Graders,
-    JudgeGrader,
-    LogprobGrader,
-    TextGrader,
-    complete,
-    label_of,
-)
+from emoprobe.config.science.graders import ChoiceGrader, Graders, LogprobGrader, TextGrader, complete, label_of
+from emoprobe.config.science.judge import JudgeGrader
 from emoprobe.config.science.model import Model
 from emoprobe.config.science.prompt import Prompt, Variant
 from emoprobe.config.science.steering import Steering
@@ -196,6 +189,20 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _judges_have_servers(self) -> Config:
+        """Let the servers of a judge and the capture server take turns on a GPU."""
+        if not self.served_judges:
+            return self
+        where = f"graders.{self.served_judges[0].outcome}"
+        if self.deploy.backend is not None:
+            raise ValueError(f"{where}: deploy.backend serves one model alone; name endpoints of the judge")
+        if self.workers.gpu_sharing == "together":
+            raise ValueError(f"{where}: a judge without endpoints needs workers.gpu_sharing: turns, or auto")
+        if self.workers.gpu_sharing == "auto":
+            object.__setattr__(self, "workers", self.workers.model_copy(update={"gpu_sharing": "turns"}))
+        return self
+
+    @model_validator(mode="after")
     def _known_turns(self) -> Config:
         last, kind = self.conversation.last_turn, self.conversation.kind
         count = f"a {kind} conversation has {last} turn{'s' if last > 1 else ''} of the user"
@@ -253,8 +260,13 @@ class Config(Section):
 
     @property
     def judges(self) -> list[JudgeGrader]:
-        """The graders that are models behind an API."""
+        """The graders that are models of their own."""
         return [grader for grader in self.graders if isinstance(grader, JudgeGrader)]
+
+    @property
+    def served_judges(self) -> list[JudgeGrader]:
+        """The judges that the run starts servers of."""
+        return [judge for judge in self.judges if not judge.endpoints]
 
     @property
     def asks_model(self) -> bool:

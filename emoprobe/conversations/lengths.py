@@ -36,7 +36,12 @@ def needed_length(config: Config, renderer: Renderer, samples: Iterable[Sample],
                 turn = longest_conversation(config, variant, sample.question, sample.index, draw)
                 request = {"messages": turn.messages, "chat_template_kwargs": config.generation.chat_template}
                 longest = max(longest, len(rendered_prompt(config, renderer, request).token_ids))
-    length = max(LEAST_LENGTH, 1 << (longest + completion_room(config) - 1).bit_length())
+    return padded_length(longest + completion_room(config), context)
+
+
+def padded_length(tokens: int, context: int | None) -> int:
+    """Return a length that so many tokens fit in, see `needed_length`."""
+    length = max(LEAST_LENGTH, 1 << (tokens - 1).bit_length())
     return min(length, context or length)
 
 

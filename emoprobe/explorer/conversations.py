@@ -10,10 +10,12 @@ from typing import Any
 
 from emoprobe.explorer.answers import answer_place
 from emoprobe.graders import grading
+from emoprobe.results.judgement import Judgement
 from emoprobe.results.trajectory import AgentState, Message, MessageSpans, Trajectory, message_text
 
 MAX_TEXT = 50_000
 MAX_EXTRACTED = 40
+MAX_REASON = 1_000
 # Outcome of a trajectory → its letter in the index.
 RIGHT, LENIENT, WRONG, NO_ANSWER, FAILED, UNGRADED = "rlwnfu"
 Place = tuple[int, int, int]
@@ -45,7 +47,8 @@ class ShownMessage:
 class Conversation:
     """A conversation, its marked parts as (message, start, end) in characters, and facts to list.
 
-    `response` is the number of the message that was graded; None where there is none.
+    `response` is the number of the message that was graded; None where there is none. `judgements` are those of the
+    judges: label, model, value as text (empty without one), and the judge's reason or why there is no value.
     """
 
     messages: list[ShownMessage]
@@ -54,6 +57,7 @@ class Conversation:
     question: Place | None = None
     answer: Place | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    judgements: list[tuple[str, str, str, str]] = field(default_factory=list)
 
     def texts(self) -> Iterator[str]:
         """Texts that are this conversation's, to search in: the tone's and the model's."""
@@ -114,6 +118,17 @@ def read_conversation(folder: Path, row: dict[str, Any], choices: list[str] | No
         answer=_inside(messages, answer),
         facts=_facts(row, state, extracted, answered=response is not None),
     )
+
+
+def read_judgement(path: Path) -> tuple[str, str, str, str]:
+    """Return what is shown of a judgement, see `Conversation.judgements`.
+
+    Raises:
+        DamagedError: it is damaged.
+    """
+    made = Judgement.read_file(path)
+    value = made.value if made.value is None or isinstance(made.value, str) else json.dumps(made.value)
+    return made.judge, made.model, value or "", (made.reason or made.unusable or made.error or "")[:MAX_REASON]
 
 
 def _extracted(trajectory: Trajectory, row: dict[str, Any], choices: list[str] | None) -> str | None:

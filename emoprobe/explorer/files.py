@@ -16,7 +16,7 @@ from emoprobe.analysis.conclusion import plain_rows
 from emoprobe.analysis.contrasts import references_of
 from emoprobe.config.experiment import Config
 from emoprobe.config.section import is_format
-from emoprobe.explorer.conversations import Conversation, outcome, read_conversation
+from emoprobe.explorer.conversations import Conversation, outcome, read_conversation, read_judgement
 from emoprobe.explorer.projections import FittedDirections, Projections, fitted_directions
 from emoprobe.explorer.scripts import MAX_BYTES, Pages, Scripts, Write
 from emoprobe.explorer.search import WordIndex
@@ -54,6 +54,8 @@ def write_data(config: Config, layout: Layout, write: Write, limit: int = MAX_BY
             first = first or row
             folder = layout.pair(row["variant"], draw_id(name, row["draw"]))
             conversation = read_conversation(folder, row, samples[name].choices)
+            judged = (layout.judgement(one.outcome, row["variant"], folder.name) for one in config.judges)
+            conversation.judgements.extend(read_judgement(path) for path in judged if path.exists())
             words.add_row(number, conversation.texts())
             entries.append((number, conversation))
             number += 1
@@ -102,13 +104,15 @@ def with_texts(entries: Iterable[tuple[int, Conversation]]) -> dict[str, Any]:
         messages = [message.values(numbers.setdefault(message.text, len(numbers))) for message in conversation.messages]
         marks = {"r": conversation.response, "p": conversation.tone, "q": conversation.question}
         marks["a"] = conversation.answer
+        marks["j"] = conversation.judgements or None
         known = {key: value for key, value in marks.items() if value is not None}
         rows.append({"n": number, "m": messages, **known, "f": conversation.facts})
     return {"texts": list(numbers), "rows": rows}
 
 
 def _size(conversation: Conversation) -> int:
-    return 300 + sum(len(message.text) + len(message.reasoning) for message in conversation.messages)
+    texts = [len(message.text) + len(message.reasoning) for message in conversation.messages]
+    return 300 + sum(texts) + sum(len(part) for judgement in conversation.judgements for part in judgement)
 
 
 def _natural(name: str) -> tuple[str, int, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from emoprobe.config.science.graders import Value
+from emoprobe.config.science.outcome_grader import Value
 
 if TYPE_CHECKING:
     from emoprobe.graders.registry import Answer

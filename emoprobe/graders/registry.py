@@ -19,18 +19,19 @@ from emoprobe.config.science.graders import (
     ChoiceGrader,
     Entry,
     FunctionGrader,
-    JudgeGrader,
     LogprobGrader,
-    OutcomeGrader,
     ScorerGrader,
     TextGrader,
-    Value,
     label_of,
 )
+from emoprobe.config.science.judge import JudgeGrader
+from emoprobe.config.science.outcome_grader import OutcomeGrader, Value
 from emoprobe.functions import load_function, raised_by
 from emoprobe.graders import grading, lexical, texts
 from emoprobe.graders.answers import LETTERS, is_letter
 
+# Beginnings of the columns that say what came of a judgement.
+JUDGED, QUOTES = "judged_", "quotes_"
 OUTCOME_PREFIX = "outcome_"  # beginning of the columns of graders that the catalogue does not know by name
 Columns = dict[str, Any]
 
@@ -212,7 +213,11 @@ def column_of(entry: Entry) -> str:
 
 def outcome_columns(graders: Sequence[Entry]) -> dict[str, str]:
     """Return the columns that the catalogue does not know by name, each with its pandas type."""
-    return {column_of(entry): DTYPES[entry.type] for entry in graders if isinstance(entry, OutcomeGrader)}
+    columns = {column_of(entry): DTYPES[entry.type] for entry in graders if isinstance(entry, OutcomeGrader)}
+    for entry in graders:
+        if isinstance(entry, JudgeGrader):
+            columns |= {JUDGED + entry.outcome: DTYPES["category"], QUOTES + entry.outcome: DTYPES["binary"]}
+    return columns
 
 
 def graded(answer: Answer, graders: Sequence[Entry]) -> Columns:

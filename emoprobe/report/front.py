@@ -10,6 +10,7 @@ from typing import Any
 from emoprobe.analysis.contrasts import PLANNED, references_of
 from emoprobe.analysis.outcomes import (
     PRIMARY_MEASURE,
+    as_judged,
     column_and_category,
     primary_of,
     subject,
@@ -87,8 +88,7 @@ def question(config: Config, report: dict[str, Any]) -> str:
     if not config.grades_answers:
         title = title_of(outcome.measures[0], outcome.value).removeprefix("the ")
         title = f"distribution of {outcome.label}" if outcome.categories else title
-        title += f", as judged by {outcome.judge}," if outcome.judge else ""
-        changed = f"the {title} in what {model} answers to {data}"
+        changed = f"the {as_judged(title, outcome.judge)} in what {model} answers to {data}"
     parts = [f"does the tone of a text {where} change {changed}"]
     if report["probes"]:
         parts.append("can the tone be read from its activations")

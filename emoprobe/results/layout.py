@@ -140,6 +140,10 @@ class Layout:
         """What a model that grades said of one trajectory."""
         return self.root / "judgements" / judge / variant / f"{sample}.json"
 
+    def judge_model(self, judge: str) -> Path:
+        """The card of a judge's model, where the run serves it."""
+        return self.root / "judgements" / judge / "model.json"
+
     @property
     def to_label(self) -> Path:
         """Answers for people to label, in the order in which they are to be labelled."""

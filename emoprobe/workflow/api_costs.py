@@ -8,9 +8,10 @@ from pathlib import Path
 from emoprobe import __version__
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import Study
+from emoprobe.config.science.judge import JudgeGrader
 from emoprobe.conversations import variants
 from emoprobe.conversations.api import api_request, most_tokens
-from emoprobe.conversations.judging import judge_request
+from emoprobe.conversations.judging import QUESTION_BYTES, judge_request
 from emoprobe.conversations.lengths import completion_room
 from emoprobe.conversations.samples import DataError, draw, row_digests
 from emoprobe.conversations.samples import identity as data_identity
@@ -20,8 +21,8 @@ from emoprobe.results.api_calls import ApiCalls
 from emoprobe.workflow.remembered import remembered
 from emoprobe.workflow.targets import Targets
 
-# Bytes of an answer's token and of a question, for what judgements may cost.
-TOKEN_BYTES, QUESTION_BYTES = 4, 1000
+# Bytes of an answer's token, for what judgements may cost.
+TOKEN_BYTES = 4
 
 
 def cost_lines(study: Study, experiments: Mapping[str, Targets]) -> list[str]:
@@ -29,27 +30,28 @@ def cost_lines(study: Study, experiments: Mapping[str, Targets]) -> list[str]:
     found = []
     for name, config in study.configs.items():
         targets = experiments[name]
-        if config.generation.backend == "api" or config.judges:
+        judges = [judge for judge in config.judges if judge.endpoints]
+        if config.generation.backend == "api" or judges:
             calls = ApiCalls((targets.found or targets.layout).api_calls)
             found += [f"{name}: {_line(config, targets.memory, calls)}"] * (config.generation.backend == "api")
-            found += [f"{name}: {_judging(config, len(targets.pairs), calls)}"] * bool(config.judges)
+            found += [f"{name}: {_judging(config, judges, len(targets.pairs), calls)}"] * bool(judges)
     return found
 
 
-def _judging(config: Config, pairs: int, calls: ApiCalls) -> str:
-    """Say what the judgements may cost, were each asked for once."""
+def _judging(config: Config, judges: list[JudgeGrader], pairs: int, calls: ApiCalls) -> str:
+    """Say what the judgements by APIs may cost, were each asked for once."""
     prices = config.workers.prices
-    unpriced = [judge.model for judge in config.judges if judge.model not in prices]
+    unpriced = [judge.model for judge in judges if judge.model not in prices]
     if unpriced:
         return f"cost of judgements: not known, as workers.prices has no price for {unpriced[0]}"
     bound = 0.0
-    for judge in config.judges:
+    for judge in judges:
         # Texts of questions and answers are not there yet: an answer counts as long as it may be.
         prompt, completion = most_tokens(judge_request(judge, 0, "", [""]))
         text = TOKEN_BYTES * completion_room(config) + QUESTION_BYTES
         bound += pairs * prices[judge.model].of(prompt + text, completion)
     line = (
-        f"cost of judgements: about {bound:.4g} at most for {pairs * len(config.judges):,} (answers of as many tokens "
+        f"cost of judgements: about {bound:.4g} at most for {pairs * len(judges):,} (answers of as many tokens "
         f"as allowed, {TOKEN_BYTES} bytes each, and a token for each byte); {calls.spent:.4g} spent so far"
     )
     return _within(line, bound, config.workers.max_cost)

@@ -17,8 +17,10 @@ from emoprobe.analysis.contrasts import contrasts_of, references_of
 from emoprobe.config.errors import ConfigError, lines_by_experiment
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import Study
+from emoprobe.config.judge_server import judge_server
 from emoprobe.config.science.dataset import Dataset
-from emoprobe.config.science.graders import OutcomeGrader, ScorerGrader, label_of
+from emoprobe.config.science.graders import ScorerGrader, label_of
+from emoprobe.config.science.outcome_grader import OutcomeGrader
 from emoprobe.config.section import is_local
 from emoprobe.conversations.kinds import RuleError, check_rules
 from emoprobe.conversations.sources import DataError, check_source, files, kind_of, reasoning_gym
@@ -36,6 +38,8 @@ from emoprobe.functions import load_function
 from emoprobe.graders.registry import GraderError
 from emoprobe.models import autoencoders
 from emoprobe.models.settings import layer_count, stream_width
+from emoprobe.models.source import ModelError, check_directory
+from emoprobe.models.source import check_source as check_model_source
 from emoprobe.results.layout import MODELS
 from emoprobe.workflow.gpu_checks import check_placement
 from emoprobe.workflow.heavy_checks import MOST_ROWS, ask, row_problems, unless_unanswered
@@ -58,13 +62,18 @@ def check_config(config: Config, cache: Path | None = None, converted: Path = MO
         *_graders(config),
         *_conversation(config),
         *check_model(config, cache, converted),
+        *_judge_models(config, converted),
         *_features(config, converted),
         *_endpoints(config),
         *_storage(config),
         *_slurm(config),
     ]
     # Data that cannot be read would be told twice.
-    return found or [*check_placement(config, cache, converted), *check_steering(config, cache)]
+    if found:
+        return found
+    servers = [config, *(judge_server(config, judge) for judge in config.served_judges)]
+    crowded = [line for each in servers for line in check_placement(each, cache, converted)]
+    return [*crowded, *check_steering(config, cache)]
 
 
 def check_study(study: Study, cache: Path | None = None, converted: Path = MODELS) -> None:
@@ -147,6 +156,18 @@ def _graders(config: Config) -> Iterator[str]:
             load_function(f"graders.{label_of(entry)}", reference, GraderError)
         except GraderError as error:
             yield str(error)
+
+
+def _judge_models(config: Config, converted: Path) -> Iterator[str]:
+    for judge in config.served_judges:
+        model = judge_server(config, judge).model
+        try:
+            check_model_source(model.source)
+            directory = directory_of(model, converted)
+            if directory is not None and is_local(model.source):
+                check_directory(directory)
+        except ModelError as error:
+            yield str(error).replace("model.source", f"graders.{judge.outcome}.model")
 
 
 def _features(config: Config, converted: Path) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import Any
 from emoprobe import __version__
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import Study
+from emoprobe.config.judge_server import judge_server
 from emoprobe.models.resolved import as_made, dtype_of, kinds_here
 from emoprobe.models.server_hardware import ServerHardware
 from emoprobe.models.settings import downloaded, read_settings
@@ -33,7 +34,8 @@ def check_placement(config: Config, cache: Path | None, converted: Path) -> list
 def placement_lines(study: Study, cache: Path | None, converted: Path = MODELS) -> list[str]:
     """Return how the servers of each model share GPUs, one line a decision; none without GPUs."""
     lines: dict[str, None] = {}
-    for config in study.configs.values():
+    judges = [judge_server(config, judge) for config in study.configs.values() for judge in config.served_judges]
+    for config in [*study.configs.values(), *judges]:
         servers = ServerHardware.of(config, started=True)
         if servers.job_gpus is not None and kinds_here(config):
             lines[f"GPUs: each SLURM job holds one server, with {servers.job_gpus} to itself"] = None

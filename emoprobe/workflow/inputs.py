@@ -89,9 +89,15 @@ class Inputs:
         return self.replayed(variant, name, [self._here.pair(variant, name) / OUTCOMES_FILE], self.triggers.outcomes)
 
     def judged(self, judge: str, variant: str, name: str) -> list[Input]:
-        """Return the inputs of a judgement: the answer."""
-        outputs = [self._here.judgement(judge, variant, name)]
-        return self.replayed(variant, name, outputs, self.triggers.judges[judge])
+        """Return the inputs of a judgement: the answer, and the judge's model where the run serves it."""
+        outputs, made_from = [self._here.judgement(judge, variant, name)], self.triggers.judges[judge]
+        answer = self.replayed(variant, name, outputs, made_from)
+        if judge not in self.triggers.judge_models:
+            return answer
+        here, model = self._here.judge_model(judge), str(self.targets.layout.judge_model(judge))
+        if not self._settled(outputs, made_from):
+            return [*answer, model]
+        return [*answer, ancient(model) if self._exists(here) else self._without(here)]
 
     def scored(self, condition: str, variant: str, name: str) -> list[Input]:
         """Return the inputs of the scores of a steered answer: its tokens."""

@@ -130,6 +130,10 @@ class Targets:
         """Return the file of the answers that people may label, where there are judges."""
         return [self.layout.to_label] if self.config.judges else []
 
+    def judge_models(self) -> list[Path]:
+        """Return the cards of the models of judges that the run serves."""
+        return [self.layout.judge_model(judge.outcome) for judge in self.config.served_judges]
+
     def judgements(self) -> list[Path]:
         """Return the file of every judgement."""
         return [self.layout.judgement(*name) for name in self.judged]
@@ -288,7 +292,7 @@ class Targets:
         steering = [self.layout.table("steering")] if self.config.steering.enabled else []
         every_token = self.config.capture.enabled and not self.config.has_probes
         captured = self.manifest() if every_token else []
-        return [self.layout.table("trajectories"), *steering, *self.directions(), *captured]
+        return [self.layout.table("trajectories"), *self.judgements(), *steering, *self.directions(), *captured]
 
     def directions(self) -> list[Path]:
         """Files with the directions of probes and of features."""
@@ -312,6 +316,7 @@ class Targets:
             *self.samples(),
             *self.trajectories(),
             *self.outcomes(),
+            *self.judge_models(),
             *self.judgements(),
             *self.to_label(),
             *captured,
@@ -394,14 +399,25 @@ def _shortened(names: Iterable[str]) -> str:
 
 
 def turns(study: Study) -> dict[str, tuple[int, int]]:
-    """Experiment → (the turn of its model, its own place): models in the order in which the study first names them."""
-    models: dict[str, int] = {}
+    """Experiment → (the turn of its model, its own place): models in the order in which the study first names them.
+
+    The same for `EXPERIMENT/JUDGE`: models that judge come after all that answer.
+    """
+    answering: dict[str, int] = {}
+    judging: dict[str, int] = {}
     for config in study.configs.values():
-        models.setdefault(config.model.model_dump_json(), len(models))
-    return {
-        name: (models[config.model.model_dump_json()], place)
-        for place, (name, config) in enumerate(study.configs.items())
-    }
+        answering.setdefault(config.model.model_dump_json(), len(answering))
+        for judge in config.judges:
+            if judge.served is not None:
+                judging.setdefault(judge.served.model_dump_json(), len(judging))
+    found = {}
+    for place, (name, config) in enumerate(study.configs.items()):
+        found[name] = answering[config.model.model_dump_json()], place
+        for judge in config.judges:
+            served = judge.served
+            turn = found[name][0] if served is None else len(answering) + judging[served.model_dump_json()]
+            found[f"{name}/{judge.outcome}"] = turn, place
+    return found
 
 
 def requests_in_flight(study: Study) -> int:
@@ -499,7 +515,9 @@ def _servers(study: Study) -> str:
         elif workers:
             count = _plural(max(each.started for each in workers), name)
             words.append(count + (" in SLURM jobs" if any(each.slurm for each in workers) else ""))
-    return " and ".join(words) + turns
+    judges = {judge.model: None for config in configs for judge in config.served_judges}
+    later = f", then vLLM servers of {', '.join(judges)} to judge" if judges else ""
+    return " and ".join(words) + turns + later
 
 
 def _plural(count: int, thing: str) -> str:

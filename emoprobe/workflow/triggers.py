@@ -15,7 +15,7 @@ from typing import Any
 
 from emoprobe.analysis.contrasts import references_of
 from emoprobe.config.experiment import Config
-from emoprobe.config.science.graders import OutcomeGrader
+from emoprobe.config.science.outcome_grader import OutcomeGrader
 from emoprobe.conversations import kinds, samples, variants
 from emoprobe.functions import source_sha256
 from emoprobe.models import source as models
@@ -77,10 +77,10 @@ class Triggers:
 
     `trajectories` has one for each variant, `steered` the same without what is captured along with an answer. `answers`
     changes where all of them do. `outcomes` is what graders ask the model, `judges` what each judge is asked, by its
-    label, `graders` all of their settings, `graded` those that decide their values, with the source of functions.
-    `labels` is what the analysis knows of the variants. `tokens` is what is captured for the features, `autoencoder`
-    what it is trained with or where it comes from, `evaluated` and `features` how it is measured and which features are
-    tested, against the primary one of `references`.
+    label, `judge_models` the models of those that the run serves, `graders` all of their settings, `graded` those that
+    decide their values, with the source of functions. `labels` is what the analysis knows of the variants. `tokens` is
+    what is captured for the features, `autoencoder` what it is trained with or where it comes from, `evaluated` and
+    `features` how it is measured and which features are tested, against the primary one of `references`.
     """
 
     model: str
@@ -92,6 +92,7 @@ class Triggers:
     scores: str
     outcomes: str
     judges: dict[str, str]
+    judge_models: dict[str, str]
     graders: str
     graded: str
     capture: str
@@ -131,6 +132,11 @@ class Triggers:
         shared = versioned(f"{plain} capture {capture}" if config.captures_inline else plain, "generate")
         steered = versioned(plain, "steer")
         seed = config.experiment.seed
+        served = {
+            judge.outcome: [models.identity(judge.served), judge.served.dtype]
+            for judge in config.judges
+            if judge.served is not None
+        }
         own = {name: f"variant {digest(variants.identity(config, name))}" for name in config.variants}
         return cls(
             model=model,
@@ -141,7 +147,11 @@ class Triggers:
             steered={name: f"{steered} {variant}" for name, variant in own.items()},
             scores=versioned(digest(config.steering.scores.content()), "score"),
             outcomes=versioned(digest(_asked(config)), "outcomes"),
-            judges={judge.outcome: versioned(digest([judge.asked, seed]), "judge") for judge in config.judges},
+            judges={
+                judge.outcome: versioned(digest([judge.asked, seed, *served.get(judge.outcome, [])]), "judge")
+                for judge in config.judges
+            },
+            judge_models={name: versioned(digest(known), "model") for name, known in served.items()},
             graders=digest(config.resolved()["graders"]),
             graded=digest(_graded(config)),
             capture=capture,

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Any
-
 from emoprobe.conversations.api import PATH, api_failure, api_request, api_trajectory, check_reply
 from emoprobe.conversations.samples import split_draw_id
 from emoprobe.results.dates import date_to_now
 from emoprobe.results.trajectory import Sample
+from server.pool.api_budget import PaidCall
 from server.pool.fleet import Fleet, ServerDemand, UnansweredError
 from server.pool.jobs import write
 from server.pool.run import ExperimentJobs
-from server.pool.worker import Worker
 
 
 async def generate(experiment: ExperimentJobs, fleet: Fleet, variant: str, name: str) -> None:
@@ -31,18 +28,11 @@ async def generate(experiment: ExperimentJobs, fleet: Fleet, variant: str, name:
         VariantError: the pair has no request.
         OSError: a file could not be read or written.
     """
-    config, layout, budget = experiment.config, experiment.layout, experiment.api_budget
+    config, layout = experiment.config, experiment.layout
     sample_id, number = split_draw_id(name)
     sample = Sample.read(layout.sample(sample_id))
     request = api_request(config, variant, sample, number)
-
-    async def send(worker: Worker) -> dict[str, Any]:
-        about = {"variant": variant, "sample": name, "worker": worker.name, "started": datetime.now(UTC).isoformat()}
-        async with budget.call(request, **about) as call:
-            response = await worker.post(PATH, request, config.workers.timeout)
-            budget.settle(call, response)
-        return response
-
+    send = PaidCall(experiment.api_budget, request, config.workers.timeout, {"variant": variant, "sample": name})
     index = experiment.pair_index(variant, sample.index, number)
     demand = ServerDemand(index, PATH, request, config.workers.timeout, check_reply, send=send)
     try:

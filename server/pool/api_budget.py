@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from emoprobe.config.execution.workers import Price
-from emoprobe.conversations.api import cost_of, most_tokens, usage_of
+from emoprobe.conversations.api import PATH, cost_of, most_tokens, usage_of
 from emoprobe.results.api_calls import ApiCalls
 from server.pool.connections import RequestError
+from server.pool.worker import Worker
 
 FREE = Price(input=0.0, output=0.0)
 
@@ -59,7 +61,8 @@ class ApiBudget:
                 )
             self._settled.clear()
             await self._settled.wait()
-        call = Call(most, price)
+        # Judgements are recorded as such also where they are settled: they are no answers of the experiment's model.
+        call = Call(most, price, {key: value for key, value in about.items() if key == "judge"})
         number = self._calls.begin(most, **about)
         self._in_flight += 1
         try:
@@ -84,6 +87,39 @@ class ApiBudget:
             "model": response.get("model"),
             "fingerprint": response.get("system_fingerprint"),
         }
+
+
+@dataclass
+class PaidCall:
+    """A function that makes a call at a worker, within the budget.
+
+    Args:
+        budget: of the experiment.
+        request: what is sent.
+        timeout: seconds for one attempt.
+        about: what is recorded with each attempt.
+    """
+
+    budget: ApiBudget
+    request: Mapping[str, Any]
+    timeout: float
+    about: Mapping[str, Any]
+    cost: float | None = None
+    """Of the last attempt that was answered."""
+
+    async def __call__(self, worker: Worker) -> dict[str, Any]:
+        """Make the call.
+
+        Raises:
+            RequestError: there is no good answer.
+            OverBudgetError: it may cost more than is left.
+        """
+        started = datetime.now(UTC).isoformat()
+        async with self.budget.call(self.request, **self.about, worker=worker.name, started=started) as call:
+            response = await worker.post(PATH, dict(self.request), self.timeout)
+            self.budget.settle(call, response)
+        self.cost = call.cost
+        return response
 
 
 @dataclass

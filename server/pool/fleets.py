@@ -16,7 +16,7 @@ from typing import Literal
 
 from emoprobe.config.execution.slurm import SlurmShape
 from emoprobe.config.execution.workers import Workers
-from emoprobe.config.science.graders import JudgeGrader
+from emoprobe.config.science.judge import JudgeGrader
 from emoprobe.models.hardware import described, models_without_batch_invariance, why_without_gpu
 from server.pool.api_endpoint import ApiConnections, ApiEndpoint
 from server.pool.connections import Connections
@@ -35,7 +35,7 @@ from server.pool.launch import (
 )
 from server.pool.launcher import Endpoint, Launcher, LaunchError
 from server.pool.local_process import Command, LocalProcess
-from server.pool.run import ExperimentJobs
+from server.pool.served import ServedModel
 from server.pool.slurm.cluster import SlurmCluster
 from server.pool.slurm.folder import JobCommand
 from server.pool.slurm.job import SlurmJob
@@ -78,7 +78,7 @@ class ServerSlot:
         return f"{self.kind}-{self.number}"
 
 
-def local_process(experiment: ExperimentJobs, place: ServerSlot) -> Launcher:
+def local_process(experiment: ServedModel, place: ServerSlot) -> Launcher:
     """A server that is a process of the pool. It takes the first free port from its number on, see `workers.port`."""
     config, share = experiment.started, place.share
     first = config.workers.port + place.number if config.workers.port else 0
@@ -96,7 +96,7 @@ def local_process(experiment: ExperimentJobs, place: ServerSlot) -> Launcher:
     return LocalProcess(place.name, make, place.log_path)
 
 
-def slurm_command(experiment: ExperimentJobs, kind: Kind, shape: SlurmShape) -> JobCommand:
+def slurm_command(experiment: ServedModel, kind: Kind, shape: SlurmShape) -> JobCommand:
     """Return the command of a SLURM job of an experiment."""
     share = Share([], [str(number) for number in range(shape.gpus)])
     model, name = experiment.card.path, experiment.model_name
@@ -119,7 +119,7 @@ class Fleets:
 
     def __init__(
         self,
-        launcher: Callable[[ExperimentJobs, ServerSlot], Launcher] = local_process,
+        launcher: Callable[[ServedModel, ServerSlot], Launcher] = local_process,
         turns: Callable[[], Turns] = Turns,
     ) -> None:
         self._launcher = launcher
@@ -136,8 +136,8 @@ class Fleets:
     def __iter__(self) -> Iterator[Fleet]:
         return iter(self._fleets.values())
 
-    def of(self, kind: Kind, experiment: ExperimentJobs, logs: Path) -> Fleet:
-        """The fleet that serves an experiment.
+    def of(self, kind: Kind, experiment: ServedModel, logs: Path) -> Fleet:
+        """The fleet that serves the model of an experiment, or of a judge.
 
         Args:
             kind: what is asked for.
@@ -154,7 +154,7 @@ class Fleets:
         fleet.experiments.add(experiment.config.experiment.name)
         return fleet
 
-    def of_judge(self, experiment: ExperimentJobs, settings: JudgeGrader) -> Fleet:
+    def of_judge(self, experiment: ServedModel, settings: JudgeGrader) -> Fleet:
         """Return the endpoints of a judge; judges with one model at one API share them."""
         key = ("judge", tuple(settings.endpoints), settings.api_key_env, settings.model)
         if key not in self._fleets:
@@ -193,7 +193,7 @@ class Fleets:
             if not self._generating:
                 self._no_generation.set()
 
-    def start_capture_early(self, experiment: ExperimentJobs, logs: Path) -> None:
+    def start_capture_early(self, experiment: ServedModel, logs: Path) -> None:
         """Start what will capture an experiment's activations while vLLM starts, which leaves a core idle.
 
         Not beside a GPU: vLLM measures how much of its memory is free.
@@ -222,7 +222,7 @@ class Fleets:
         await asyncio.gather(*(fleet.stop() for fleet in [*self._fleets.values(), *self._forgotten]))
         await asyncio.gather(*(cluster.close() for cluster in self._clusters.values()))
 
-    def _line(self, kind: Kind, experiment: ExperimentJobs) -> Kind | Literal["gpu"]:
+    def _line(self, kind: Kind, experiment: ServedModel) -> Kind | Literal["gpu"]:
         """The line in which a fleet waits for its turn: its kind's, or that of all servers of the GPUs."""
         sharing = experiment.started.workers.gpu_sharing
         return "gpu" if sharing == "turns" and visible_gpus() and not experiment.config.workers.slurm else kind
@@ -233,7 +233,7 @@ class Fleets:
             self._told.add(gpu)
             log.warning(PER_BATCH, gpu)
 
-    def _new(self, kind: Kind, experiment: ExperimentJobs, logs: Path) -> Fleet:
+    def _new(self, kind: Kind, experiment: ServedModel, logs: Path) -> Fleet:
         workers, urls = experiment.config.workers, _endpoints(kind, experiment)
         limits = WorkerLimits(workers.requests, workers.restarts, workers.start_timeout, workers.hang_timeout)
         turns = None if urls else self._turns[self._line(kind, experiment)]
@@ -267,7 +267,7 @@ class Fleets:
         ]
         return fleet
 
-    def _slurm_jobs(self, kind: Kind, experiment: ExperimentJobs, logs: Path, api_key: str) -> dict[str, Launcher]:
+    def _slurm_jobs(self, kind: Kind, experiment: ServedModel, logs: Path, api_key: str) -> dict[str, Launcher]:
         """A launcher for each job of an experiment's shapes, by the worker's name."""
         workers = experiment.config.workers
         cluster = self._clusters.setdefault(experiment.results, SlurmCluster(experiment.results))
@@ -301,12 +301,12 @@ def _endpoint_key(workers: Workers) -> str | None:
     return os.environ.get(workers.api_key_env) if workers.api_key_env else None
 
 
-def _endpoints(kind: Kind, experiment: ExperimentJobs) -> list[str]:
+def _endpoints(kind: Kind, experiment: ServedModel) -> list[str]:
     """The servers that somebody else runs for an experiment."""
     return experiment.config.workers.endpoints_of(kind)
 
 
-def _identity(kind: Kind, experiment: ExperimentJobs) -> Hashable:
+def _identity(kind: Kind, experiment: ServedModel) -> Hashable:
     """Return the identity of an experiment's servers, without settings that only say how they are run."""
     urls = _endpoints(kind, experiment)
     config = experiment.pinned if urls else experiment.started

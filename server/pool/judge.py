@@ -1,13 +1,11 @@
-"""Have one trajectory judged by a model behind an API, blind to its variant."""
+"""Have one trajectory judged by another model, blind to its variant."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Any
 
-from emoprobe.config.science.graders import JudgeGrader
+from emoprobe.config.science.judge import JudgeGrader
 from emoprobe.conversations.api import PATH, check_reply, usage_of
 from emoprobe.conversations.judging import (
     ReplyError,
@@ -22,10 +20,10 @@ from emoprobe.conversations.variants import opening_messages
 from emoprobe.results.dates import date_to_now
 from emoprobe.results.judgement import Judgement
 from emoprobe.results.trajectory import STATE, Sample, Timing, Trajectory
+from server.pool.api_budget import PaidCall
 from server.pool.fleet import Fleet, ServerDemand, UnansweredError
 from server.pool.jobs import write
 from server.pool.run import ExperimentJobs
-from server.pool.worker import Worker
 
 NO_ANSWER = "the answer has no text, so that nothing was asked"
 
@@ -34,18 +32,18 @@ async def judge(experiment: ExperimentJobs, fleet: Fleet, settings: JudgeGrader,
     """Have one trajectory judged and write the judgement.
 
     A reply without a value is recorded as such and not asked for again. Within the allowed failures, a judgement that
-    no endpoint gave is a record of the error.
+    no server gave is a record of the error.
 
     Args:
         experiment: whose trajectory it is.
-        fleet: the endpoints of the judge.
+        fleet: the judge's endpoints, or servers of its model.
         settings: the judge.
         variant: the variant.
         name: the sample's id, with the draw where it is not the first.
 
     Raises:
         BlindError: the request would show the variant.
-        FleetDownError: the API refuses the key, the account or the model.
+        FleetDownError: no server is left, or the API refuses the key, the account or the model.
         OverBudgetError: the call may cost more than is left.
         GaveUpError, RefusedError: there is no reply, and no more judgements may fail.
         DamagedError: the trajectory cannot be read.
@@ -79,7 +77,8 @@ async def judge(experiment: ExperimentJobs, fleet: Fleet, settings: JudgeGrader,
     update: dict[str, Any] = {"request": request, "quotes": quotes_variant(config, variant, answers)}
     # The endpoint follows from no place in the plan, in which variants take turns.
     place = int.from_bytes(hashlib.sha256(f"{settings.outcome}/{variant}/{name}".encode()).digest()[:4], "big")
-    send = _sender(experiment, found, request, update)
+    about = {"judge": settings.outcome, "variant": variant, "sample": name}
+    send = PaidCall(experiment.api_budget, request, config.workers.timeout, about) if settings.endpoints else None
     demand = ServerDemand(place, PATH, request, config.workers.timeout, check_reply, send=send)
     allowance, pair = experiment.judge_allowance, (f"{settings.outcome}/{variant}", name)
     try:
@@ -94,6 +93,7 @@ async def judge(experiment: ExperimentJobs, fleet: Fleet, settings: JudgeGrader,
             "reply": reply,
             "response": response,
             "usage": usage_of(response),
+            "cost": send.cost if send is not None and settings.model in config.workers.prices else None,
             "worker_id": delivery.worker_id,
             "attempts": delivery.attempts,
             "timing": Timing(started=delivery.started, seconds=round(delivery.seconds, 4)),
@@ -103,23 +103,3 @@ async def judge(experiment: ExperimentJobs, fleet: Fleet, settings: JudgeGrader,
         except ReplyError as error:
             update["unusable"] = str(error)
     await write(found.model_copy(update=update).write, path)
-
-
-def _sender(
-    experiment: ExperimentJobs, found: Judgement, request: dict[str, Any], update: dict[str, Any]
-) -> Callable[[Worker], Awaitable[dict[str, Any]]]:
-    """Return a function that makes the call at a worker, within the budget; it puts the cost into `update`."""
-    about = {"judge": found.judge, "variant": found.variant, "sample": found.sample_id}
-    budget, timeout = experiment.api_budget, experiment.config.workers.timeout
-    priced = found.model in experiment.config.workers.prices
-
-    async def send(worker: Worker) -> dict[str, Any]:
-        where = {"worker": worker.name, "started": datetime.now(UTC).isoformat()}
-        async with budget.call(request, **about, **where) as call:
-            call.about["judge"] = found.judge
-            response = await worker.post(PATH, request, timeout)
-            budget.settle(call, response)
-        update["cost"] = call.cost if priced else None
-        return response
-
-    return send

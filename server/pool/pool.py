@@ -10,10 +10,10 @@ import os
 import secrets
 import signal
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
+from emoprobe.config.science.judge import JudgeGrader
 from emoprobe.conversations.judging import BlindError
 from emoprobe.conversations.rendering import PromptError
 from emoprobe.conversations.samples import DataError
@@ -25,11 +25,12 @@ from emoprobe.results.record import DamagedError, what_to_do
 from server.pool import api, jobs, judge, outcomes, steering
 from server.pool.address import PoolAddress, PoolStatus
 from server.pool.api_budget import OverBudgetError
-from server.pool.fleet import FleetDownError, GaveUpError, RefusedError
+from server.pool.fleet import Fleet, FleetDownError, GaveUpError, RefusedError
 from server.pool.fleets import Fleets
 from server.pool.launch import Kind
 from server.pool.launcher import LaunchError
 from server.pool.outcomes import OutcomesError
+from server.pool.owners import Owners
 from server.pool.protocol import (
     JOBS,
     STATUS,
@@ -46,7 +47,7 @@ from server.pool.protocol import (
     decode,
     decode_remaining,
 )
-from server.pool.run import PlanError, Run
+from server.pool.run import ExperimentJobs, PlanError, Run
 from server.pool.steering import SteeringJobError
 
 log = logging.getLogger(__name__)
@@ -272,9 +273,9 @@ class Pool:
         experiment = run.experiment(job.experiment)
         if isinstance(job, JudgeJob):
             settings = experiment.judge(job.judge)
-            await judge.judge(
-                experiment, self._fleets.of_judge(experiment, settings), settings, job.variant, job.sample
-            )
+            fleet = await self._judging(run, experiment, settings)
+            with self._fleets.generating(fleet):
+                await judge.judge(experiment, fleet, settings, job.variant, job.sample)
             return
         await experiment.decide()
         if isinstance(job, GenerateJob | OutcomesJob):
@@ -298,6 +299,14 @@ class Pool:
             case ScoreJob():
                 await steering.score(experiment, fleet, f"{job.condition}/{job.variant}", job.sample)
 
+    async def _judging(self, run: Run, experiment: ExperimentJobs, settings: JudgeGrader) -> Fleet:
+        """Return the endpoints of a judge, or the servers of its model."""
+        if settings.endpoints:
+            return self._fleets.of_judge(experiment, settings)
+        served = experiment.judge_model(settings)
+        await served.decide()
+        return self._fleets.of("vllm", served, run.logs)
+
     def status(self) -> PoolStatus:
         """Return the status for `make watch`."""
         return PoolStatus(
@@ -306,51 +315,3 @@ class Pool:
             running={kind: count for kind, count in self._running.items() if count},
             fleets=[fleet.status() for fleet in self._fleets],
         )
-
-
-class Owners:
-    """Watches processes by handle, as their numbers may be used again.
-
-    Args:
-        ended: is called with the number of each process that has ended.
-    """
-
-    def __init__(self, ended: Callable[[int], None]) -> None:
-        self._ended = ended
-        self._handles: dict[int, int] = {}
-        self._stopped: set[int] = set()
-
-    def __bool__(self) -> bool:
-        return bool(self._handles)
-
-    def numbers(self) -> list[int]:
-        """The processes that live."""
-        return list(self._handles)
-
-    def adopt(self, owner: int) -> bool:
-        """Watch a process from now on; False where it is gone already."""
-        if owner in self._handles:
-            return True
-        try:
-            handle = os.pidfd_open(owner)
-        except ProcessLookupError:
-            log.warning("owner %d is gone", owner)
-            return False
-        self._handles[owner] = handle
-        asyncio.get_running_loop().add_reader(handle, self._died, owner)
-        return True
-
-    def stop(self, owner: int) -> None:
-        """Ask a workflow, once, to start no more jobs."""
-        if owner in self._handles and owner not in self._stopped:
-            self._stopped.add(owner)
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._handles[owner], signal.SIGTERM)
-
-    def _died(self, owner: int) -> None:
-        handle = self._handles.pop(owner)
-        self._stopped.discard(owner)
-        asyncio.get_running_loop().remove_reader(handle)
-        os.close(handle)
-        log.info("owner %d ended; %d left", owner, len(self._handles))
-        self._ended(owner)

@@ -39,6 +39,11 @@ class Job(ABC):
     def label(self) -> str:
         """The name in messages, which is also the path of the job's log below the folder of its kind."""
 
+    @property
+    def served_for(self) -> str:
+        """The key of `Access.turns` that says when its model's turn is."""
+        return self.experiment
+
 
 @dataclass(frozen=True)
 class PairJob(Job):
@@ -80,6 +85,11 @@ class JudgeJob(Job):
     def label(self) -> str:
         """`{judge}/{variant}/{sample}`."""
         return f"{self.judge}/{self.variant}/{self.sample}"
+
+    @property
+    def served_for(self) -> str:
+        """The key of `Access.turns` that says when the judge's turn is."""
+        return f"{self.experiment}/{self.judge}"
 
 
 @dataclass(frozen=True)
@@ -185,8 +195,8 @@ class JobRequest:
 
     @property
     def order(self) -> tuple[int, int]:
-        """The turn of the experiment's model, and the place of the experiment."""
-        return self.access.turns.get(self.job.experiment, (-1, -1))
+        """The turn of the model that is asked, and the place of the experiment."""
+        return self.access.turns.get(self.job.served_for, (-1, -1))
 
     def __str__(self) -> str:
         access = self.access

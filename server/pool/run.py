@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import os
@@ -17,101 +16,30 @@ from typing import TYPE_CHECKING, Any, get_args
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.config.science.generation import Backend
-from emoprobe.config.science.graders import JudgeGrader
+from emoprobe.config.science.judge import JudgeGrader
 from emoprobe.config.section import is_local
 from emoprobe.conversations import kinds, variants
-from emoprobe.conversations.lengths import needed_length
-from emoprobe.conversations.rendering import PromptError, Renderer
-from emoprobe.conversations.samples import DataError, draw, located
 from emoprobe.models import source as models
-from emoprobe.models.resolved import LEAST_LENGTH, pinned, with_placement, with_values
-from emoprobe.models.settings import context_length, read_settings, why_not_batch_invariant
-from emoprobe.models.source import ModelCard, ModelError, tokenizer_directory
-from emoprobe.models.tokens import Encode, encoder
 from emoprobe.results.api_calls import ApiCalls
 from emoprobe.results.layout import Layout
 from emoprobe.steering.drawn import drawn_grid
 from emoprobe.steering.grid import SteeringGrid
 from server.pool.allowance import Allowance, judge_allowance, pair_allowance, steering_allowance
 from server.pool.protocol import Caller, GenerateJob, Job, JudgeJob, OutcomesJob
+from server.pool.served import JudgeModel, ServedModel
 
 if TYPE_CHECKING:
     from server.pool.api_budget import ApiBudget
 
 
-class ExperimentJobs:
-    """State shared by the jobs of one experiment of a run.
-
-    Args:
-        config: its resolved config.
-        results: the folder in which the experiment's folder lies.
-        directory: where the workflow was started; relative paths of data start there.
-    """
+class ExperimentJobs(ServedModel):
+    """State shared by the jobs of one experiment of a run, see `ServedModel`."""
 
     def __init__(self, config: Config, results: Path, directory: Path) -> None:
-        self.config, self.results = config, results
-        self.layout = Layout.of(config.experiment.name, results)
+        super().__init__(config, results, directory)
         self.allowance = pair_allowance(config, self.layout)
-        self.directory = directory
-        self._opening, self._loading, self._deciding = threading.Lock(), threading.Lock(), threading.Lock()
-
-    @cached_property
-    def card(self) -> ModelCard:
-        """The model, from `model.json`, which the jobs of this experiment wait for."""
-        return ModelCard.read(self.layout.model)
-
-    @cached_property
-    def pinned(self) -> Config:
-        """The config with a value for each `auto` that can change a result, see `emoprobe.models.resolved`.
-
-        Raises:
-            ResolveError: the servers' hardware cannot compute it.
-            PlacementError: the model does not fit on the GPUs.
-        """
-        return pinned(self.config, self.card, Path(self.card.path))
-
-    @cached_property
-    def _started(self) -> Config:
-        config = self._with_context()
-        if why_not_batch_invariant(read_settings(Path(self.card.path))) is not None:
-            return with_values(config, {"engine.batch_invariant": False})
-        return config
-
-    def _with_context(self) -> Config:
-        """The config with the context that vLLM is started with."""
-        length = self.pinned.generation.engine.max_model_len
-        if length == "auto" and self.pinned.workers.endpoints_of("vllm"):
-            return self.pinned
-        if length == "auto":
-            length = self._needed_length()
-        config = with_values(self.pinned, {"engine.max_model_len": length})
-        return with_placement(config, Path(self.card.path))
-
-    def _needed_length(self) -> int:
-        context = context_length(read_settings(Path(self.card.path)))
-        dataset = located(self.config.dataset, self.directory)
-        try:
-            with self._loading:
-                renderer = self._loaded_renderer
-            return needed_length(self.config, renderer, draw(dataset, self.config.experiment.seed), context)
-        except (DataError, variants.VariantError, PromptError, ModelError):
-            # The jobs that need them report the error.
-            return min(max(LEAST_LENGTH, 2 * self.config.generation.max_tokens), context or LEAST_LENGTH)
-
-    @property
-    def started(self) -> Config:
-        """The config that servers are started with, without `auto`. Slow at first, see `decide`."""
-        with self._deciding:
-            return self._started
-
-    async def decide(self) -> None:
-        """Compute `started` in a thread: prompts are rendered, and the size of the weights is looked up.
-
-        Raises:
-            ResolveError, PlacementError: see `pinned`.
-        """
-        if "_started" not in self.__dict__:
-            await asyncio.to_thread(lambda: self.started)
+        self._opening = threading.Lock()
+        self._judge_models: dict[str, JudgeModel] = {}
 
     @cached_property
     def _steering(self) -> SteeringGrid:
@@ -146,37 +74,6 @@ class ExperimentJobs:
         workers = self.config.workers
         return ApiBudget(ApiCalls(self.layout.api_calls), workers.prices, workers.max_cost)
 
-    @cached_property
-    def _loaded_renderer(self) -> Renderer:
-        return Renderer.load(tokenizer_directory(self.card), self.card.tokenizer)
-
-    async def renderer(self) -> Renderer:
-        """Return the renderer of the model; loaded at the first call.
-
-        Raises:
-            PromptError, ModelError: the model's tokenizer cannot be loaded.
-        """
-
-        def load() -> Renderer:
-            with self._loading:
-                return self._loaded_renderer
-
-        return self._loaded_renderer if "_loaded_renderer" in self.__dict__ else await asyncio.to_thread(load)
-
-    @cached_property
-    def encode(self) -> Encode:
-        """The model's tokenizer.
-
-        Raises:
-            ModelError: it cannot be loaded.
-        """
-        return encoder(tokenizer_directory(self.card))
-
-    @property
-    def model_name(self) -> str:
-        """Name of the model at the servers."""
-        return self.config.workers.model_name or self.config.model.source
-
     def judge(self, label: str) -> JudgeGrader:
         """Return the settings of a judge.
 
@@ -187,6 +84,12 @@ class ExperimentJobs:
             if settings.outcome == label:
                 return settings
         raise PlanError(f"graders has no judge {label!r}")
+
+    def judge_model(self, settings: JudgeGrader) -> JudgeModel:
+        """Return the model of a judge that the run serves."""
+        if settings.outcome not in self._judge_models:
+            self._judge_models[settings.outcome] = JudgeModel(self, settings)
+        return self._judge_models[settings.outcome]
 
     def pair_index(self, variant: str, sample_index: int, draw: int) -> int:
         """The place of a pair among all pairs of the experiment, sample by sample: what round robin counts."""
@@ -246,8 +149,9 @@ class Run:
             return frozenset(get_args(Backend))
         generating = {each.config.generation.backend for each in self.experiments()}
         by_generator = {GenerateJob.kind, OutcomesJob.kind}
-        # A judge is an API, whose connections end with the pool.
         others: set[Backend] = {"nnsight"} if self.remaining - by_generator - {JudgeJob.kind} else set()
+        if JudgeJob.kind in self.remaining and any(each.config.served_judges for each in self.experiments()):
+            others.add("vllm")  # the connections to a judge behind an API end with the pool
         return frozenset(others | (generating if self.remaining & by_generator else set()))
 
     @property

@@ -7,7 +7,7 @@ unless a world says otherwise. The first questions of the drawn order are labell
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -15,8 +15,10 @@ from scipy.special import expit
 
 from emoprobe.analysis.outcomes import ANSWERED, PLACE, Outcome
 from emoprobe.analysis.paired_tests import paired_tests
-from emoprobe.config.science.graders import Value
+from emoprobe.analysis.prediction_powered import LEAST_LABELS
+from emoprobe.config.science.outcome_grader import Value
 from emoprobe.report.statements.behaviour import comparisons
+from emoprobe.results.statement import Statement
 from emoprobe.results.tables import completed
 from tests.calibration.allowance import least, most
 from tests.calibration.rows import Row
@@ -113,16 +115,33 @@ def simulate(world: World, generator: np.random.Generator) -> pd.DataFrame:
     return completed(table.assign(draw=1, valence=None, failure=None, **{ANSWERED: 1.0}), "trajectories")
 
 
+def statements(world: World, generator: np.random.Generator, *, trusted: bool = False) -> dict[str, Statement]:
+    """The statement on each tone against the filler, in one run; `trusted`: as if no model had judged."""
+    outcome = outcome_of(world)
+    if trusted:
+        outcome = replace(outcome, judge=None, human=None)
+    tests = paired_tests(simulate(world, generator), MARGIN, ["filler"], outcomes=[outcome])
+    return {one.about: one for one in comparisons(tests, outcome.margin, COLUMN)}
+
+
 def said(world: World, generator: np.random.Generator) -> dict[str, str]:
     """The verdict on each tone against the filler, in one run."""
-    outcome = outcome_of(world)
-    tests = paired_tests(simulate(world, generator), MARGIN, ["filler"], outcomes=[outcome])
-    return {one.about: str(one.verdict) for one in comparisons(tests, outcome.margin, COLUMN)}
+    return {about: str(one.verdict) for about, one in statements(world, generator).items()}
 
 
 def rows(name: str, runs: int, seed: int) -> Iterator[Row]:
     """Rows of one of the worlds."""
     world, generator = WORLDS[name], np.random.default_rng(seed)
+    if world.labels < LEAST_LABELS:
+        # Nothing is tested. The same answers, were the judge trusted, show what the sentence has to keep from claiming.
+        leaning = f"{COLUMN}:tone0-filler"
+        trusted = [statements(world, generator, trusted=True)[leaning] for _ in range(runs)]
+        told = np.mean([str(one.verdict).startswith("different") for one in trusted])
+        yield Row("told", "different, were it trusted", name, runs, float(told), least(runs))
+        described = [statements(world, generator)[leaning] for _ in range(runs)]
+        claims = np.mean([one.verdict != "note" or "as judged by judge-x" not in one.text for one in described])
+        yield Row("false", "claims more than the judge", name, runs, float(claims), 0.0)
+        return
     found = [said(world, generator) for _ in range(runs)]
     if world.at_margin:
         false = np.mean([any(verdict.startswith("equivalent") for verdict in one.values()) for one in found])

@@ -16,7 +16,7 @@ from scipy.special import expit, softmax
 
 from emoprobe.analysis.outcomes import Outcome
 from emoprobe.analysis.paired_tests import paired_tests
-from emoprobe.config.science.graders import Value
+from emoprobe.config.science.outcome_grader import Value
 from emoprobe.report.statements.behaviour import comparisons
 from emoprobe.results.tables import completed
 from tests.calibration.allowance import least, most

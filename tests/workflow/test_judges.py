@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from emoprobe.results.judgement import Judgement
+from emoprobe.config.files import parse_config
 from emoprobe.results.tables import read_table
+from emoprobe.workflow.targets import Targets
 from tests.conftest import VARIANTS, StubServer
 from tests.judges import judge
 from tests.workspace import Workspace, jobs_in
@@ -47,14 +48,11 @@ def test_two_judges_from_dry_run_to_report(stub: Callable[..., StubServer], tmp_
     texts = ["You keep getting this wrong.", "It is a quiet day.", "All is still."]
     assert all(text in json.dumps(VARIANTS) for text in texts)
     assert not any(text in json.dumps(asked) for text in texts)
-    # The variants come in no order of their own: not one after the other, nor in turns.
+    # The variants are asked in no order of their own: not one after the other, nor in turns.
     names = list(VARIANTS)
-    found = {
-        (made.judge, made.timing.started): made.variant
-        for path in layout.root.glob("judgements/*/*/*.json")
-        for made in [Judgement.read_file(path)]
-    }
-    order = [variant for (label, _), variant in sorted(found.items()) if label == "polite"]
+    planned_order = Targets(parse_config(config), layout).judged
+    order = [variant for label, variant, _ in planned_order if label == "polite"]
+    assert sorted(order) == sorted(names * 8)
     assert order not in ([name for name in names for _ in range(8)], names * 8)
 
     table = read_table(layout.root, "trajectories")

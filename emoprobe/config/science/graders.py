@@ -8,18 +8,16 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from emoprobe.config.science.generation import check_api_fields
-from emoprobe.config.section import Extent, Hidden, Section, Text, check_function, check_url, check_variable
+from emoprobe.config.science.judge import JudgeGrader
+from emoprobe.config.science.outcome_grader import OutcomeGrader, TypedGrader, Value, check_label
+from emoprobe.config.section import Extent, Section, Text, check_function
 
-Value = Literal["binary", "number", "category"]
 LexicalName = Literal["refusal", "apology", "hedging", "self_correction", "sentiment"]
 # Graders that may be listed by name alone.
 GraderName = Literal[
     "number", "logprob", "choice", "refusal", "apology", "hedging", "self_correction", "sentiment"
 ]  # fmt: skip
 NORMALISATIONS = Literal["none", "plain", "squad"]
-# Names of families of tests, and of graders whose columns have names of their own.
-_TAKEN = frozenset({"number", "logprob", "survival", "planned", "primary", "secondary"})
 
 
 class LogprobGrader(Section):
@@ -52,60 +50,6 @@ class LogprobGrader(Section):
         if len(set(gold)) < len(gold):
             raise ValueError("names a form twice")
         return gold
-
-
-def _check_label(label: str) -> str:
-    if not re.fullmatch("[a-z][a-z0-9_]{0,39}", label) or label in _TAKEN:
-        taken = ", ".join(sorted(_TAKEN))
-        raise ValueError(f"the label {label!r} must have lower case, digits and _ alone, and be none of {taken}")
-    return label
-
-
-class OutcomeGrader(Section):
-    """Base of the graders whose value is the column `outcome_LABEL`."""
-
-    name: str
-    label: str | None = Field(
-        None,
-        description="Name of the outcome in columns, tables and sentences; null: the name of the grader, or of the "
-        "function. Lower case, digits and `_`.",
-    )
-    margin: Annotated[float | None, Extent] = Field(
-        None,
-        gt=0.0,
-        description="Equivalence margin; null: `analysis.margin` for binary values and categories, and no test of "
-        "equivalence for numbers.",
-    )
-
-    @field_validator("label")
-    @classmethod
-    def _label(cls, label: str | None) -> str | None:
-        return label if label is None else _check_label(label)
-
-    @property
-    def outcome(self) -> str:
-        """Label of the outcome."""
-        return self.label or self.name
-
-    @property
-    def type(self) -> Value:
-        """Type of the value."""
-        return "binary"
-
-    @property
-    def values_in(self) -> tuple[float, float] | None:
-        """Smallest and largest number that there can be; None: there is no limit."""
-        return None
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The categories; empty unless the value is a category."""
-        return ()
-
-    @property
-    def reference(self) -> str | None:
-        """Function of the user, as `module:name`; None where the grader has none."""
-        return None
 
 
 class ChoiceGrader(OutcomeGrader):
@@ -187,51 +131,7 @@ class LexicalGrader(OutcomeGrader):
         return (-1.0, 1.0) if self.name == "sentiment" else None
 
 
-class _TypedGrader(OutcomeGrader):
-    """Base of the graders whose type the config states."""
-
-    value: Value = Field("binary", description="Type of the value: true or false, a number, or one of `categories`.")
-    categories: Annotated[list[Text], Field(min_length=2, max_length=26)] | None = Field(
-        None, description="The categories, with `value: category`; any other value is an error."
-    )
-    range: Annotated[list[float], Field(min_length=2, max_length=2)] | None = Field(
-        None,
-        description="Smallest and largest number that there can be. Without it a contrast in which numbers are missing "
-        "is described and not tested.",
-    )
-
-    @model_validator(mode="after")
-    def _typed(self) -> _TypedGrader:
-        if (self.categories is not None) != (self.value == "category"):
-            raise ValueError("value category needs categories, and no other value takes them")
-        if len(set(self.names)) < len(self.names):
-            raise ValueError("categories names one twice")
-        if self.range is not None and (self.value != "number" or self.range[0] >= self.range[1]):
-            raise ValueError("range takes two ascending numbers, with value number")
-        return self
-
-    @property
-    def type(self) -> Value:
-        """Type of the value."""
-        return self.value
-
-    @property
-    def values_in(self) -> tuple[float, float] | None:
-        """Smallest and largest number that there can be; None: there is no limit."""
-        return None if self.range is None else (self.range[0], self.range[1])
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The categories; empty unless the value is a category."""
-        return tuple(self.categories or ())
-
-    @property
-    def outcome(self) -> str:
-        """Label of the outcome."""
-        return self.label or re.sub(r"[^a-z0-9_]", "_", (self.reference or ":").rpartition(":")[2].lower()).strip("_")
-
-
-class FunctionGrader(_TypedGrader):
+class FunctionGrader(TypedGrader):
     """The grader `function`: a Python function of yours."""
 
     name: Literal["function"] = Field("function", description="Name of the grader; it may be left out.")
@@ -251,7 +151,7 @@ class FunctionGrader(_TypedGrader):
         return self.function
 
 
-class ScorerGrader(_TypedGrader):
+class ScorerGrader(TypedGrader):
     """The grader `scorer`: a scorer of Inspect AI that needs no model."""
 
     name: Literal["scorer"] = Field("scorer", description="Name of the grader; it may be left out.")
@@ -267,81 +167,6 @@ class ScorerGrader(_TypedGrader):
     def reference(self) -> str | None:
         """The scorer, as `module:name`."""
         return self.scorer
-
-
-class JudgeGrader(_TypedGrader):
-    """The grader `judge`: a model behind an OpenAI-compatible API grades by a rubric, blind to the variant."""
-
-    name: Literal["judge"] = Field("judge", description="Name of the grader.")
-    rubric: Text = Field(
-        description="What the judge is to decide. It is the same for all answers, so it names no tone."
-    )
-    model: Text = Field(description="The API's name of the model that judges; its price is looked up in `workers`.")
-    endpoints: Annotated[list[str], Hidden, Extent] = Field(
-        default_factory=list,
-        description="Base URLs of the API (`https://host/v1`). A model whose server this workflow starts cannot judge.",
-    )
-    api_key_env: Annotated[str | None, Hidden, Extent] = Field(
-        None, description="Environment variable that holds the API's key; the key itself never goes here."
-    )
-    trait: Annotated[Text | None, Extent] = Field(
-        None,
-        description="Name of what is judged. Judges with the same one are compared with each other (Krippendorff's α); "
-        "null counts as a name.",
-    )
-    labels: Annotated[Text | None, Extent] = Field(
-        None,
-        description="CSV file with labels by people, which correct the judge: `id` (of `judgements/to_label.csv`) and "
-        "`value`, or `variant`, `sample` and `value`. Without it differences are described and not tested.",
-    )
-    max_tokens: int = Field(512, ge=16, description="Most tokens of a reply.")
-    temperature: float = Field(0.0, ge=0.0, description="Sampling temperature of the judge.")
-    api_request: dict[str, Any] = Field(
-        default_factory=dict,
-        description="Fields to add to each request or to replace; null leaves one out.",
-    )
-
-    @field_validator("endpoints")
-    @classmethod
-    def _endpoints(cls, endpoints: list[str]) -> list[str]:
-        return [check_url(url) for url in endpoints]
-
-    @field_validator("api_key_env")
-    @classmethod
-    def _api_key_env(cls, name: str | None) -> str | None:
-        return None if name is None else check_variable(name)
-
-    @field_validator("api_request")
-    @classmethod
-    def _api_request(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        return check_api_fields(fields)
-
-    @model_validator(mode="after")
-    def _complete(self) -> JudgeGrader:
-        if not self.endpoints:
-            raise ValueError(
-                "a judge needs endpoints, the base URLs of an OpenAI-compatible API; a model whose server this "
-                "workflow starts cannot judge"
-            )
-        if self.value == "number" and self.range is None:
-            raise ValueError("a judge that returns a number needs range, which its replies are checked against")
-        return self
-
-    @property
-    def outcome(self) -> str:
-        """Label of the outcome."""
-        return self.label or self.name
-
-    @property
-    def words(self) -> str:
-        """Name of the judge in sentences."""
-        return f"{self.model} ({self.outcome})"
-
-    @property
-    def asked(self) -> dict[str, Any]:
-        """The keys that decide what the judge is asked and how its reply is read."""
-        kept = ("rubric", "model", "value", "categories", "range", "max_tokens", "temperature", "api_request")
-        return {key: value for key, value in self.content().items() if key in kept}
 
 
 SECTIONS: dict[str, type[Section]] = {
@@ -400,7 +225,7 @@ def complete(graders: Graders) -> Graders:
         raise ValueError("must name at least one grader")
     for entry in found:
         if isinstance(entry, OutcomeGrader):
-            _check_label(entry.outcome)
+            check_label(entry.outcome)
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise ValueError(f"names a grader twice ({', '.join(twice)}); give each of one kind a label of its own")
     if len({tuple(entry.asked.items()) for entry in found if isinstance(entry, ChoiceGrader)}) > 1:

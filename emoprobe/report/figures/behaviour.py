@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from emoprobe.analysis.outcomes import (
     PRIMARY_MEASURE,
+    as_judged,
     column_and_category,
     outcomes_of,
     primary_of,
@@ -112,7 +113,7 @@ def _means(axis: Axes, label: str, table: pd.DataFrame, judge: str | None) -> No
     axis.set_yticks(rows, names)
     axis.set_ylim(-0.6, len(table) - 0.4)
     kind = "mean" if (table["value"] == "number").all() else "share"
-    axis.set_xlabel(f"{kind} of {label}{f' as judged by {judge}' if judge else ''} with 95 % interval")
+    axis.set_xlabel(f"{kind} of {as_judged(label, judge)} with 95 % interval")
 
 
 def paired_differences(view: ExperimentView) -> Figure:
@@ -170,7 +171,7 @@ def paired_differences(view: ExperimentView) -> Figure:
     corrected = bool(tests["corrected"].fillna(False).all())
     named = title_of(str(tests["measure"].iloc[0]), str(tests["value"].iloc[0]))
     named = "shares" if any(categories) else named.replace("accuracy", "accuracies")
-    named += f" as judged by {primary.judge}" if primary.judge and not corrected else ""
+    named = as_judged(named, None if corrected else primary.judge)
     axis.set_xlabel(f"difference of {named} with 95 % interval (band: equivalent; pale: secondary)")
     valence_legend(axis, list(valences.values()))
     return figure

@@ -12,6 +12,7 @@ import pandas as pd
 from emoprobe.analysis.conclusion import Conclusion, plain_rows
 from emoprobe.analysis.outcomes import (
     PRIMARY_MEASURE,
+    as_judged,
     column_and_category,
     family_prefix,
     outcome_of,
@@ -19,7 +20,7 @@ from emoprobe.analysis.outcomes import (
     title_of,
 )
 from emoprobe.analysis.paired_tests import ContrastReason, Scope, Wording, conclude_contrast
-from emoprobe.config.science.graders import Value
+from emoprobe.config.science.outcome_grader import Value
 from emoprobe.config.section import CONTROL
 from emoprobe.report.statements import amount, stated
 from emoprobe.results.statement import Statement, Verdict
@@ -119,8 +120,7 @@ def _distribution(rows: list[dict[str, Any]], margin: float) -> Statement:
     first = order[0]
     row, conclusion = rows[first], conclusions[first]
     variant, reference = _sides(row)
-    outcome = outcome_of(row["measure"]).label
-    outcome += f" as judged by {judge_of(row)}" if judge_of(row) else ""
+    outcome = as_judged(outcome_of(row["measure"]).label, judge_of(row))
 
     def shares(places: list[int]) -> str:
         return ", ".join(

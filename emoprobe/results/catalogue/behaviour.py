@@ -72,7 +72,10 @@ TRAJECTORIES = Table(
     },
     {
         "outcome_": "Value of the grader with this label (`graders`): true or false, a number, or a category; null "
-        "where it gave none."
+        "where it gave none.",
+        "judged_": "What came of the judgement by the judge with this label: value, unusable (no value in the "
+        "reply, or nothing to judge) or failed; null without a judgement.",
+        "quotes_": "Whether the answer that it judged holds the text of its variant; null without a judgement.",
     },
 )
 

@@ -16,6 +16,7 @@ from emoprobe.analysis.paired_tests import paired_tests
 from emoprobe.analysis.prediction_powered import LEAST_LABELS, UNSEEN_ERRORS, corrected_difference
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
+from emoprobe.conversations.samples import sample_ids
 from emoprobe.report.statements.behaviour import comparisons
 from emoprobe.results.layout import Layout
 from emoprobe.results.tables import completed
@@ -132,7 +133,7 @@ def test_a_judge_that_leans_is_described_without_labels_and_corrected_with_them(
     assert alone.verdict == "note"
     assert "the rate of polite as judged by judge-x (polite) is described and not tested" in alone.text
     assert "no human labels correct the judge" in alone.text
-    order = drawn_order(config.experiment.seed, table["sample_id"])
+    order = drawn_order(config, table["sample_id"])
     assert order != sorted(order)
     labels = labelled(tmp_path, order[:60])
     config, _ = experiment(tmp_path, labels=labels)
@@ -153,6 +154,22 @@ def test_a_judge_that_leans_is_described_without_labels_and_corrected_with_them(
     gap = table.copy()
     gap.loc[gap.index[-1], ["completion", "outcome_polite"]] = [None, None]
     assert said(whole, gap)[about].verdict == "note"
+
+
+def test_questions_of_an_earlier_look_keep_their_place_in_the_order() -> None:
+    def order(samples: int, **analysis: Any) -> list[str]:
+        values = {"experiment": {"name": "one"}, "dataset": {"samples": samples}, "analysis": analysis}
+        config = parse_config(values)
+        return drawn_order(config, sample_ids(config.dataset))
+
+    looks = {32: 0.5, 96: 0.5}
+    first, second = order(32, looks=looks), order(96, looks=looks)
+    assert second[:32] == first != sorted(first)
+    assert sorted(second) == sample_ids(
+        parse_config({"experiment": {"name": "one"}, "dataset": {"samples": 96}}).dataset
+    )
+    assert second[32:] != sorted(second[32:])
+    assert set(order(96)[:32]) != set(first)  # no look is registered: all questions are one draw
 
 
 @pytest.mark.parametrize(
@@ -189,7 +206,7 @@ def test_answers_to_label_come_in_the_drawn_order_without_their_variant(tmp_path
     listed = pd.read_csv(layout.to_label, dtype=str, keep_default_na=False)
     assert list(listed.columns) == ["question_number", "id", "question", "answer", "value"]
     assert len(listed) == 3 * QUESTIONS
-    first = drawn_order(config.experiment.seed, table["sample_id"])[0]
+    first = drawn_order(config, table["sample_id"])[0]
     assert set(listed["question"][:3]) == {f"Question {first}?"}
     assert set(listed["answer"][:3]) == {f"Answer {first}."}
     assert set(listed["id"][:3]) == {label_id(config.experiment.seed, variant, first) for variant in config.variants}

@@ -9,8 +9,9 @@ import pytest
 
 from emoprobe.config.errors import ConfigError
 from emoprobe.config.experiment import Config
-from emoprobe.config.files import parse_config
-from emoprobe.config.science.graders import JudgeGrader
+from emoprobe.config.files import Study, parse_config
+from emoprobe.config.judge_server import judge_server
+from emoprobe.config.science.judge import JudgeGrader, ready_rubrics
 from emoprobe.conversations.judging import (
     BlindError,
     ReplyError,
@@ -21,7 +22,10 @@ from emoprobe.conversations.judging import (
     read_reply,
 )
 from emoprobe.conversations.variants import opening_messages
+from emoprobe.results.layout import Layout
 from emoprobe.results.trajectory import AgentState, EarlierTurn, Sample, Trajectory
+from emoprobe.workflow.targets import Targets, budget, turns
+from emoprobe.workflow.triggers import Triggers
 from tests.judges import judge
 
 TONE = "You have failed me again!"
@@ -185,10 +189,13 @@ def test_replies(settings: JudgeGrader, text: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("graders", "words"),
     [
-        ([judge(endpoints=[])], "a judge needs endpoints"),
+        ([judge(endpoints=[], api_key_env="KEY")], "api_key_env is for endpoints"),
+        ([judge(revision="main")], "revision is for a model that the run serves"),
         ([judge(value="number")], "needs range"),
         ([judge(label="a"), judge(label="b", value="number", range=[0.0, 1.0])], "judge b has other values"),
         ([judge(), judge(model="n")], "names a grader twice"),
+        ([judge(rubric="refusals")], "none of refusal, apology, hedging, self_correction, sentiment"),
+        ([judge(rubric="sentiment", value="binary")], "has values of its own; remove value"),
         ([judge(api_request={"messages": []})], "may not hold messages"),
         ([judge(endpoints=["http://user:secret@host"])], "must be an http"),
     ],
@@ -206,3 +213,43 @@ def test_a_budget_needs_the_price_of_each_judge() -> None:
     values["workers"] = {"max_cost": 1.0, "prices": {"judge-x": {"input": 1.0, "output": 1.0}}}
     assert parse_config(values).judges
     assert json.dumps(parse_config(values).resolved())
+
+
+@pytest.mark.parametrize("name", ["refusal", "apology", "hedging", "self_correction", "sentiment"])
+def test_a_ready_rubric_is_asked_by_its_text(name: str) -> None:
+    made = config(rubric=name)
+    (settings,) = made.judges
+    assert (settings.outcome, settings.type) == (f"judge_{name}", "number" if name == "sentiment" else "binary")
+    assert settings.rubric == ready_rubrics()[name]["text"] == settings.asked["rubric"]
+    system = judge_request(settings, 0, "Legs?", ["Eight."])["messages"][0]["content"]
+    assert settings.rubric in system
+    assert ("a number from -1 to 1" if name == "sentiment" else "true or false") in system
+    assert parse_config(made.resolved()) == made
+    # A text that changes, as with a later version, makes the judgements again.
+    before = Triggers.of(made).judges
+    changed = parse_config({**made.resolved(), "graders": [{**settings.model_dump(), "rubric": "Is it kind?"}]})
+    assert Triggers.of(changed).judges.keys() == before.keys()
+    assert Triggers.of(changed).judges != before
+
+
+def test_a_judge_that_the_run_serves() -> None:
+    values: dict[str, Any] = {"experiment": {"name": "one"}, "graders": [judge(endpoints=[], model="org/other")]}
+    made = parse_config(values)
+    assert made.workers.gpu_sharing == "turns"
+    server = judge_server(made, made.judges[0])
+    assert (server.model.source, server.server_kinds) == ("org/other", ["vllm"])
+    assert server.workers == made.workers
+    # Its weights are part of what a judgement is made from; those of a judge behind an API are not known.
+    known, pinned = Triggers.of(made), Triggers.of(config(endpoints=[], model="org/other", revision="v2"))
+    assert known.judges != pinned.judges
+    assert known.judge_models.keys() == {"judge"}
+    assert Triggers.of(config()).judge_models == {}
+    for section, words in (({"workers": {"gpu_sharing": "together"}}, "gpu_sharing: turns"),
+                           ({"deploy": {"backend": "ssh", "host": "there"}}, r"deploy\.backend serves one model")):  # fmt: skip
+        with pytest.raises(ConfigError, match=words):
+            parse_config({**values, **section})
+    # Models that judge have their turns after all that answer, and a judge behind an API that of its experiment.
+    api = parse_config({"experiment": {"name": "two"}, "model": {"source": "org/third"}, "graders": [judge()]})
+    study = Study("both", {"one": made, "two": api})
+    assert turns(study) == {"one": (0, 0), "one/judge": (2, 0), "two": (1, 1), "two/judge": (1, 1)}
+    assert "then vLLM servers of org/other to judge" in budget(Study(None, {"one": made}), {"one": Targets(made, Layout("x"))})  # fmt: skip

@@ -14,6 +14,7 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.results import atomic
 from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationMetadata, TokenPosition
+from emoprobe.results.judgement import Judgement
 from emoprobe.results.layout import SCORES, Layout, draw_id
 from emoprobe.results.tables import write_table
 from emoprobe.results.trajectory import (
@@ -30,6 +31,7 @@ from emoprobe.results.trajectory import (
 from emoprobe.stages.explorer import write_explorer
 from emoprobe.stages.trajectories import tabulate
 from emoprobe.steering.grid import ToneDirection
+from tests.judges import judge
 
 # A folder of another program may have any name.
 ODD = "<i>a+b"
@@ -50,6 +52,7 @@ def config() -> Config:
     plain = parse_config(
         {
             "experiment": {"name": "scene"},
+            "graders": ["number", judge(label="polite"), judge(label="kind")],
             "variants": {
                 name: {} if not text else {"text": text, "valence": {"joy": "positive", "gloom": "negative"}.get(name)}
                 for name, text in TEXTS.items()
@@ -98,6 +101,8 @@ def write(root: Path) -> Layout:
                 pair = variant, draw_id(name, draw)
                 pairs.append(pair)
                 _trajectory(variant, number, question, draw).write(layout.pair(*pair))
+                if number == 3:
+                    _judge(layout, variant, name)
     tabulate(settings, layout, pairs)
     _capture(layout)
     _steer(layout, settings)
@@ -153,6 +158,14 @@ def direction(position: str) -> np.ndarray:
     vectors = np.random.default_rng(POSITIONS.index(position) + 1).normal(size=(len(LAYERS), D))
     unit: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     return unit.astype(np.float32)
+
+
+def _judge(layout: Layout, variant: str, name: str) -> None:
+    polite = Judgement(judge="polite", variant=variant, sample_id=name, model="judge-x")
+    polite = polite.model_copy(update={"value": variant != "joy", "reason": f"<b>not</b> rude \u202eas {variant}"})
+    polite.write(layout.judgement("polite", variant, name))
+    kind = polite.model_copy(update={"judge": "kind", "value": None, "reason": None, "unusable": "no JSON object"})
+    kind.write(layout.judgement("kind", variant, name))
 
 
 def _capture(layout: Layout) -> None:

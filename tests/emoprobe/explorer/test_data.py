@@ -107,6 +107,8 @@ def test_a_scene(scene: Layout) -> None:
     assert text[: row["m"][row["r"]][2]["h"]].endswith("</think>")
     assert page["texts"][row["m"][1][1]][slice(*row["p"][1:])] == scenes.TEXTS["joy"]
     assert row["f"]["completion_tokens"] == 13
+    assert row["j"][0][:3] == ["polite", "judge-x", "false"]
+    assert row["j"][1][2:] == ["", "no JSON object"]
 
 
 def test_files_that_are_left_from_another_config_are_not_shown(scene: Layout) -> None:

@@ -116,6 +116,10 @@ def test_side_by_side(page: Page) -> None:
     expect(joy.locator(".reason")).to_have_text("Wrong: “7” is marked as the final answer, and the gold answer is 6.")
     assert "So it must be 6, I think" in "".join(joy.locator("mark.different").all_inner_texts())
     expect(joy.locator(".facts")).to_contain_text("vllm-0")
+    expect(joy.locator(".judgements p")).to_have_text(
+        ["polite: false — <b>not</b> rude ⟨U+202E⟩as joy judge-x", "kind: no value — no JSON object judge-x"]
+    )
+    expect(filler.locator(".judgements b")).to_have_text(["true", "no value"])
     expect(joy.locator(".thought")).not_to_have_attribute("open", "")
     page.keyboard.press("t")
     expect(joy.locator(".thought")).to_contain_text("🎉 is it 6?")
@@ -128,6 +132,7 @@ def test_side_by_side(page: Page) -> None:
     assert page.evaluate("location.hash") == "#filler+joy+gloom/q_0003"
     page.keyboard.press("j")
     expect(page.locator("h2")).to_have_text("q_0004")
+    expect(page.locator(".judgements")).to_have_count(0)
     expect(page.locator(".column").nth(2)).to_contain_text("no single answer could be read before the completion")
     page.keyboard.press("j")
     expect(page.locator(".column").nth(2)).to_contain_text("Wrong by the strict grade: “10” equals the gold answer")

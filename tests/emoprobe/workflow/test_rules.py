@@ -19,6 +19,7 @@ from tests.workspace import ROOT
 # Stages by rule; every raised one makes all files of the rule again.
 STAGED = {
     "prepare_model": {"model"},
+    "prepare_judge_model": {"model"},
     "prepare_sample": {"sample"},
     "generate": {"model", "sample", "generate"},
     "generate_and_capture": {"model", "sample", "generate"},
@@ -61,13 +62,7 @@ def rules(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
         "graders": [
             "number",
             "logprob",
-            {
-                "name": "judge",
-                "label": "polite",
-                "rubric": "Polite?",
-                "model": "m",
-                "endpoints": ["http://127.0.0.1:9"],
-            },
+            {"name": "judge", "label": "polite", "rubric": "Polite?", "model": "org/m"},
         ],
         "capture": {"layers": "all", "hook_points": ["resid_post"], "positions": ["last_prompt"]},
         "steering": {"enabled": True, "layers": [15]},

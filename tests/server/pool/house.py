@@ -24,7 +24,7 @@ from server.pool.fleets import Fleets, ServerSlot
 from server.pool.launcher import Exit, Launcher
 from server.pool.pool import Pool
 from server.pool.protocol import JOBS, STATUS, Caller, encode_remaining
-from server.pool.run import ExperimentJobs
+from server.pool.served import ServedModel
 from server.pool.turns import Turns
 from tests import byte_tokenizer
 from tests.stub_server import Stub
@@ -141,6 +141,13 @@ class House:
             sample.write(layout.sample(sample.sample_id))
         return layout
 
+    def add_judge(self, name: str, judge: str, model: str) -> None:
+        """Prepare the model of a judge that the run serves."""
+        directory = self.folder / "models" / model
+        byte_tokenizer.write(directory)
+        card = ModelCard(model, str(directory), None, f"hash of {model}", 64).to_json()
+        atomic.write_json(self.layout(name).judge_model(judge), card)
+
     def layout(self, name: str) -> Layout:
         """Where an experiment's files lie."""
         return Layout.of(name, self.results)
@@ -151,7 +158,7 @@ class House:
             self._stubs[model] = GatedStub(model)
         return self._stubs[model]
 
-    def launcher(self, experiment: ExperimentJobs, place: ServerSlot) -> Launcher:
+    def launcher(self, experiment: ServedModel, place: ServerSlot) -> Launcher:
         return StubLauncher(self, place.kind, experiment.model_name)
 
     @asynccontextmanager

@@ -14,7 +14,7 @@ from emoprobe.results.layout import Layout
 from emoprobe.results.verification import check_judgement
 from server.pool import fleet as fleets
 from tests.judges import judge
-from tests.server.pool.house import VARIANTS, House, trajectory
+from tests.server.pool.house import VARIANTS, House, trajectory, until
 from tests.server.pool.test_api import Api, serving
 
 SAMPLES = [f"gsm8k_{number:04d}" for number in range(1, 5)]
@@ -149,3 +149,58 @@ def test_an_unknown_judge_is_named(house: House) -> None:
             return await house.send(["judge", "one", "polite", "calm", SAMPLES[0]])
 
     assert "graders has no judge 'polite'" in asyncio.run(scenario())
+
+
+def test_a_judge_that_the_run_serves_has_a_turn_after_the_answers(house: House) -> None:
+    pairs = [(variant, sample) for sample in SAMPLES for variant in VARIANTS]
+
+    async def scenario() -> Layout:
+        async with house.pool():
+            layout = house.add("one", graders=["number", judge(label="polite", endpoints=[])])
+            house.add_judge("one", "polite", "judge-x")
+            assert await house.ask("generate", "one", *pairs[0]) == "ok\n"
+            house.stub("a").gate.clear()  # an answer is being generated, so that the judge has to wait
+            answers = [asyncio.create_task(house.ask("generate", "one", *pair)) for pair in pairs[1:]]
+            await until(lambda: len(house.stub("a").requests) == len(pairs))
+            first = asyncio.create_task(house.send(["judge", "one", "polite", *pairs[0]]))
+            await until(lambda: any(fleet.status()["waiting_for_turn"] for fleet in house.fleets))
+            assert house.diary == ["start vllm a"]
+            house.stub("a").gate.set()
+            assert await asyncio.gather(*answers, first) == ["ok\n"] * len(pairs)
+            await house.remain("judge")  # which keeps vLLM
+            rest = [house.send(["judge", "one", "polite", *pair]) for pair in pairs[1:]]
+            assert await asyncio.gather(*rest) == ["ok\n"] * len(rest)
+            assert house.diary == ["start vllm a", "stop vllm a", "start vllm judge-x"]
+            await house.remain()
+            await until(lambda: house.diary[-1] == "stop vllm judge-x")
+            return layout
+
+    layout = asyncio.run(scenario())
+    assert house.most["vllm"] == 1
+    asked = house.stub("judge-x").requests
+    assert len(asked) == len(pairs)
+    assert VARIANTS["calm"]["text"] not in json.dumps(asked)
+    for variant, sample in pairs:
+        made, conversation = read(layout, variant, sample), trajectory(layout, variant, sample)
+        assert made.request in asked
+        assert (made.request["temperature"], made.request["model"]) == (0.0, "judge-x")
+        assert made.value is (conversation.completion[-1] in "02468")
+        assert (made.worker_id, made.cost, made.error) == ("vllm-0", None, None)
+    assert not layout.api_calls.exists()
+
+
+def test_a_judge_whose_servers_fail_stops_no_answer(house: House) -> None:
+    async def scenario() -> list[str]:
+        async with house.pool():
+            house.add("one", graders=["number", judge(label="polite", endpoints=[])])
+            house.add_judge("one", "polite", "judge-x")
+            house.broken.add("judge-x")
+            jobs = [["generate", "one", "calm", sample] for sample in SAMPLES]
+            found = [await house.send(jobs[0])]
+            found += [await house.send(["judge", "one", "polite", "calm", SAMPLES[0]]) for _ in range(2)]
+            return [*found, await house.send(jobs[1])]
+
+    generated, refused, again, other = asyncio.run(scenario())
+    assert generated == other == "ok\n"
+    assert "broken" in refused
+    assert again == refused

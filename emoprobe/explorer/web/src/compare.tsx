@@ -207,9 +207,10 @@ function columnsOf(experiment: Experiment, question: number, names: string[]): n
   return other === undefined ? chosen : [other, chosen[0]];
 }
 
-/** The most parts that a column has: its head, messages and facts. */
+/** The most parts that a column has: its head, messages, judgements and facts. */
 export function partsOf(conversations: Conversation[], common: number): number {
-  return 2 + Math.max(1, ...conversations.map((conversation) => conversation.messages.length - common));
+  const judged = Number(conversations.some((conversation) => conversation.judgements.length));
+  return 2 + judged + Math.max(1, ...conversations.map((conversation) => conversation.messages.length - common));
 }
 
 export function commonMessages(conversations: Conversation[]): number {

@@ -1,7 +1,7 @@
 // One conversation: outcome, why, all messages with their marks, and the facts.
 
 import type { ComponentChildren } from "preact";
-import type { Conversation, Message, Outcome } from "./data";
+import type { Conversation, Judgement, Message, Outcome } from "./data";
 import type { Different } from "./diff";
 import { OUTCOMES, reason } from "./reason";
 import { type Mark, Marked, visible } from "./text";
@@ -90,6 +90,7 @@ export function ConversationColumn(props: Props) {
         />
       ))}
       {props.children}
+      <Judgements judgements={conversation.judgements} />
       <Facts {...props} />
     </article>
   );
@@ -169,6 +170,21 @@ function Thought(props: { open: boolean; long: boolean; children: ComponentChild
 
 function known(role: string): string {
   return ["system", "user", "assistant", "tool"].includes(role) ? role : "other";
+}
+
+function Judgements({ judgements }: { judgements: Judgement[] }) {
+  if (!judgements.length) return null;
+  return (
+    <section class="judgements">
+      <h4>judgements</h4>
+      {judgements.map(([label, model, value, why]) => (
+        <p dir="auto">
+          {visible(label)}: <b>{value ? visible(value) : "no value"}</b>
+          {why && <> — {visible(why)}</>} <small class="quiet">{visible(model)}</small>
+        </p>
+      ))}
+    </section>
+  );
 }
 
 function Facts(props: Props) {

@@ -73,7 +73,11 @@ export interface Conversation {
   question: Place | null;
   answer: Place | null;
   facts: Record<string, string | number | boolean>;
+  judgements: Judgement[];
 }
+
+/** The value is empty where there is none; then the reason says why. */
+export type Judgement = [label: string, model: string, value: string, reason: string];
 
 interface PlainPage {
   texts: string[];
@@ -85,6 +89,7 @@ interface PlainPage {
     q?: Place;
     a?: Place;
     f: Record<string, string | number | boolean>;
+    j?: Judgement[];
   }[];
 }
 
@@ -175,6 +180,7 @@ function unpacked(row: PlainPage["rows"][number], texts: string[]): Conversation
     question: place(row.q),
     answer: place(row.a),
     facts: row.f,
+    judgements: row.j ?? [],
   };
 }
 
