@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Any
 
 from emoprobe.config.science.graders import JudgeGrader
@@ -22,10 +20,10 @@ from emoprobe.conversations.variants import opening_messages
 from emoprobe.results.dates import date_to_now
 from emoprobe.results.judgement import Judgement
 from emoprobe.results.trajectory import STATE, Sample, Timing, Trajectory
+from server.pool.api_budget import BudgetedRequest
 from server.pool.fleet import Fleet, ServerDemand, UnansweredError
 from server.pool.jobs import write
 from server.pool.run import ExperimentJobs
-from server.pool.worker import Worker
 
 NO_ANSWER = "the answer has no text, so that nothing was asked"
 
@@ -79,8 +77,9 @@ async def judge(experiment: ExperimentJobs, fleet: Fleet, settings: JudgeGrader,
     update: dict[str, Any] = {"request": request, "quotes": quotes_variant(config, variant, answers)}
     # The endpoint follows from no place in the plan, in which variants take turns.
     place = int.from_bytes(hashlib.sha256(f"{settings.outcome}/{variant}/{name}".encode()).digest()[:4], "big")
-    send = _sender(experiment, found, request, update)
-    demand = ServerDemand(place, PATH, request, config.workers.timeout, check_reply, send=send)
+    timeout = config.workers.timeout
+    asked = BudgetedRequest(experiment.api_budget, request, timeout, settings.outcome, variant=variant, sample=name)
+    demand = ServerDemand(place, PATH, request, timeout, check_reply, hold=asked.hold, send=asked.send)
     allowance, pair = experiment.judge_allowance, (f"{settings.outcome}/{variant}", name)
     try:
         response, delivery = await fleet.deliver(demand)
@@ -102,24 +101,5 @@ async def judge(experiment: ExperimentJobs, fleet: Fleet, settings: JudgeGrader,
             update["value"], update["reason"] = read_reply(settings, reply)
         except ReplyError as error:
             update["unusable"] = str(error)
+    update["cost"] = asked.cost if settings.model in config.workers.prices else None
     await write(found.model_copy(update=update).write, path)
-
-
-def _sender(
-    experiment: ExperimentJobs, found: Judgement, request: dict[str, Any], update: dict[str, Any]
-) -> Callable[[Worker], Awaitable[dict[str, Any]]]:
-    """Return a function that makes the call at a worker, within the budget; it puts the cost into `update`."""
-    about = {"judge": found.judge, "variant": found.variant, "sample": found.sample_id}
-    budget, timeout = experiment.api_budget, experiment.config.workers.timeout
-    priced = found.model in experiment.config.workers.prices
-
-    async def send(worker: Worker) -> dict[str, Any]:
-        where = {"worker": worker.name, "started": datetime.now(UTC).isoformat()}
-        async with budget.call(request, **about, **where) as call:
-            call.about["judge"] = found.judge
-            response = await worker.post(PATH, request, timeout)
-            budget.settle(call, response)
-        update["cost"] = call.cost if priced else None
-        return response
-
-    return send
