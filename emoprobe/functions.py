@@ -44,15 +44,24 @@ def load_function(key: str, reference: str, raised: type[ValueError]) -> Callabl
     return function
 
 
+# Data beside a module, with its name, that counts as part of it.
+DATA = (".csv", ".json", ".jsonl", ".txt", ".yaml")
+
+
 def source_sha256(reference: str) -> str | None:
-    """Return the hash of the source of the module of a `module:function`; None where there is no such file."""
+    """Return the hash of the source of the module of a `module:function`; None where there is no such file.
+
+    Files of data beside it that have its name, such as `rewrites.jsonl` beside `rewrites.py`, are part of it.
+    """
     try:
         spec = importlib.util.find_spec(reference.partition(":")[0])
     except (ImportError, ValueError):
         spec = None
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
         return None
-    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
+    source = Path(spec.origin)
+    data = [path for suffix in DATA if (path := source.with_suffix(suffix)).is_file()]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in (source, *data))).hexdigest()
 
 
 def source_of(reference: str) -> str:

@@ -52,8 +52,11 @@ def _tokens_needed(config: Config) -> Iterator[str]:
         yield "remove generation.thinking (generation.api_request takes what the API knows, such as reasoning_effort)"
     if generation.chat_template:
         yield "remove generation.chat_template"
-    if config.conversation.kind != "single":
-        yield "set conversation.kind: single"
+    if config.conversation.kind not in ("single", "scripted"):
+        yield "set conversation.kind to single or scripted"
+    for number, turn in enumerate(config.conversation.turns):
+        if turn.prefill is not None:
+            yield f"remove conversation.turns.{number}.prefill, which an API does not continue"
     if config.prompt.date is not None:
         yield "remove prompt.date"
 

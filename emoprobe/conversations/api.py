@@ -9,8 +9,9 @@ from typing import Any
 
 from emoprobe.config.execution.workers import Price
 from emoprobe.config.experiment import Config
-from emoprobe.conversations.requests import chat_request, message_spans
-from emoprobe.conversations.responses import Delivery, ResponseError, graded, recorded_outcome
+from emoprobe.conversations.kinds import NextTurn
+from emoprobe.conversations.requests import chat_request, conversation_spans, turn_request
+from emoprobe.conversations.responses import Delivery, ResponseError, graded, recorded_outcome, turn_fields
 from emoprobe.conversations.samples import draw_id
 from emoprobe.conversations.variants import VariantError
 from emoprobe.results.trajectory import (
@@ -31,14 +32,29 @@ PATH = "/chat/completions"
 MESSAGE_TOKENS, FRAME_TOKENS = 16, 128
 
 
-def api_request(config: Config, variant: str, sample: Sample, draw: int = 1) -> dict[str, Any]:
+def api_request(
+    config: Config, variant: str, sample: Sample, draw: int = 1, turn: NextTurn | None = None
+) -> dict[str, Any]:
     """Return the request of one draw (from 1) of one pair as an API gets it.
+
+    Of earlier answers an API gets their text alone: some refuse the other fields of their own messages.
+
+    Args:
+        config: the experiment.
+        variant: the variant.
+        sample: the question.
+        draw: which completion of the pair, from 1.
+        turn: a later turn of the conversation; None: the first.
 
     Raises:
         VariantError: the variant's transform failed, or begins the answer, which an API does not continue.
     """
     body = chat_request(config, config.model.source, variant, sample, draw)
     del body["return_token_ids"]
+    if turn is not None:
+        opening, later = turn.messages[: len(body["messages"])], turn.messages[len(body["messages"]) :]
+        said = [{"role": one["role"], "content": one["content"]} for one in later]
+        body = turn_request(body, NextTurn(turn.number, [*opening, *said]))
     if body["messages"][-1]["role"] == "assistant":
         raise VariantError(f"variants.{variant}: begins the answer, which generation.backend: api cannot continue")
     body |= config.generation.api_request
@@ -97,7 +113,10 @@ def api_trajectory(
     request: dict[str, Any],
     response: dict[str, Any],
     delivery: Delivery,
+    *,
     draw: int = 1,
+    turn: NextTurn | None = None,
+    before: Trajectory | None = None,
 ) -> Trajectory:
     """Grade a response that `check_reply` accepted, and put everything that is known of it together.
 
@@ -109,11 +128,13 @@ def api_trajectory(
         response: the API's.
         delivery: how it came about.
         draw: which completion of the pair, from 1.
+        turn: the later turn that is answered; None: the first.
+        before: the conversation up to the answer before; None: this is the first.
     """
     choice, usage = response["choices"][0], usage_of(response)
     kept = {name: choice["message"][name] for name in MESSAGE_FIELDS if choice["message"].get(name)}
     message: Message = {"role": "assistant", "content": choice["message"].get("content") or "", **kept}
-    state = _state(config, variant, sample, request, delivery.attempts, draw).model_copy(
+    state = _state(config, variant, sample, request, delivery.attempts, draw, turn, before).model_copy(
         update={
             "finish_reason": choice["finish_reason"],
             "usage": usage,
@@ -123,7 +144,7 @@ def api_trajectory(
             "timing": Timing(started=delivery.started, seconds=round(delivery.seconds, 4)),
         }
     )
-    made = Trajectory([*request["messages"], message], state)
+    made = Trajectory([*(turn.messages if turn else request["messages"]), message], state)
     return replace(made, outcome=graded(config, variant, sample, made, delivery, draw))
 
 
@@ -134,24 +155,39 @@ def api_failure(
     request: dict[str, Any],
     error: str,
     attempts: list[Attempt],
+    *,
     draw: int = 1,
+    turn: NextTurn | None = None,
+    before: Trajectory | None = None,
 ) -> Trajectory:
     """Return the record of a request that no API answered, see `failed` in `emoprobe.conversations.responses`."""
-    state = _state(config, variant, sample, request, attempts, draw).model_copy(update={"error": error})
-    messages: list[Message] = [*request["messages"], {"role": "assistant", "content": ""}]
+    state = _state(config, variant, sample, request, attempts, draw, turn, before)
+    state = state.model_copy(update={"error": error})
+    messages: list[Message] = [*(turn.messages if turn else request["messages"]), {"role": "assistant", "content": ""}]
     return Trajectory(messages, state, recorded_outcome(variant, sample, draw))
 
 
 def _state(
-    config: Config, variant: str, sample: Sample, request: dict[str, Any], attempts: list[Attempt], draw: int
+    config: Config,
+    variant: str,
+    sample: Sample,
+    request: dict[str, Any],
+    attempts: list[Attempt],
+    draw: int,
+    turn: NextTurn | None,
+    before: Trajectory | None,
 ) -> AgentState:
+    of_turns, opening = turn_fields(config, 1 if turn is None else turn.number, before)
     return AgentState(
         experiment=config.experiment.name,
         variant=variant,
         sample_id=draw_id(sample.sample_id, draw),
         backend="api",
         request=request,
-        message_spans=message_spans(config, request["messages"], sample.question),
+        message_spans=conversation_spans(
+            config, variant, sample.question, sample.index, request["messages"], opening, draw
+        ),
         attempts=attempts,
         hashes=Hashes(sample=sample.sha256),
+        **of_turns,
     )

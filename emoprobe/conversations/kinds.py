@@ -7,7 +7,7 @@ one; a new kind is a function, an entry of `KINDS`, and a word in `emoprobe.conf
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from emoprobe.config.experiment import Config
@@ -82,22 +82,33 @@ def next_turn(progress: Progress) -> NextTurn | None:
 
 
 def longest_conversation(config: Config, variant: str, question: str, index: int, draw: int = 1) -> NextTurn:
-    """Return the messages up to the last answer where no turn is skipped; earlier answers are one sign.
+    """Return the last turn where no turn is skipped, see `every_turn`.
 
-    The sign follows the beginning that an answer was given.
+    Raises:
+        VariantError: the variant has no opening.
+    """
+    *_, last = every_turn(config, variant, question, index, draw)
+    return last
+
+
+def every_turn(config: Config, variant: str, question: str, index: int, draw: int = 1) -> Iterator[NextTurn]:
+    """Yield the turns of a conversation that skips none, each with the messages up to its answer.
+
+    Earlier answers are one sign, which follows the beginning that an answer was given.
 
     Raises:
         VariantError: the variant has no opening.
     """
     reached = NextTurn(1, opening_messages(config, variant, question, index, draw))
     while True:
+        yield reached
         last = reached.messages[-1]
         begun = str(last["content"]) if last["role"] == "assistant" else ""
         asked = reached.messages[:-1] if begun else reached.messages
         answered: list[Message] = [*asked, {"role": "assistant", "content": f"{begun}?"}]
         following = next_turn(Progress(config, variant, index, draw, answered, reached.number, None))
         if following is None:
-            return reached
+            return
         reached = following
 
 

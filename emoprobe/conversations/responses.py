@@ -254,9 +254,7 @@ def _state(
     before: Trajectory | None,
 ) -> AgentState:
     """Return the state of a request before its answer."""
-    earlier = [] if before is None else _turns(before)
-    of_turns = {} if config.conversation.kind == "single" else {"turn": turn, "earlier_turns": earlier}
-    opening = earlier[0].answer if earlier else None
+    of_turns, opening = turn_fields(config, turn, before)
     asked = request | ({"chat_template_kwargs": prompt.arguments} if prompt.arguments else {})
     return AgentState(
         experiment=config.experiment.name,
@@ -275,6 +273,19 @@ def _state(
         hashes=Hashes(sample=sample.sha256),
         **of_turns,
     )
+
+
+def turn_fields(config: Config, turn: int, before: Trajectory | None) -> tuple[dict[str, Any], int | None]:
+    """Return the fields of turns of a state, none for a single conversation, and the messages before the first answer.
+
+    Args:
+        config: the experiment.
+        turn: number of the user's turn that is answered.
+        before: the conversation up to the answer before; None: this is the first.
+    """
+    earlier = [] if before is None else _turns(before)
+    of_turns = {} if config.conversation.kind == "single" else {"turn": turn, "earlier_turns": earlier}
+    return of_turns, earlier[0].answer if earlier else None
 
 
 def _turns(conversation: Trajectory) -> list[EarlierTurn]:

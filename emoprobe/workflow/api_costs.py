@@ -12,6 +12,7 @@ from emoprobe.config.science.judge import JudgeGrader
 from emoprobe.conversations import variants
 from emoprobe.conversations.api import api_request, most_tokens
 from emoprobe.conversations.judging import QUESTION_BYTES, judge_request
+from emoprobe.conversations.kinds import every_turn
 from emoprobe.conversations.lengths import completion_room
 from emoprobe.conversations.samples import DataError, draw, row_digests
 from emoprobe.conversations.samples import identity as data_identity
@@ -33,17 +34,18 @@ def cost_lines(study: Study, experiments: Mapping[str, Targets]) -> list[str]:
         judges = [judge for judge in config.judges if judge.endpoints]
         if config.generation.backend == "api" or judges:
             calls = ApiCalls((targets.found or targets.layout).api_calls)
-            found += [f"{name}: {_line(config, targets.memory, calls)}"] * (config.generation.backend == "api")
-            found += [f"{name}: {_judging(config, judges, len(targets.pairs), calls)}"] * bool(judges)
+            made = [_answering(config, targets.memory, calls)] * (config.generation.backend == "api")
+            made += [_judging(config, judges, len(targets.pairs), calls)] * bool(judges)
+            found += [f"{name}: {line}" for line in _within(made, config.workers.max_cost)]
     return found
 
 
-def _judging(config: Config, judges: list[JudgeGrader], pairs: int, calls: ApiCalls) -> str:
-    """Say what the judgements by APIs may cost, were each asked for once."""
+def _judging(config: Config, judges: list[JudgeGrader], pairs: int, calls: ApiCalls) -> tuple[str, float | None]:
+    """Say what the judgements by APIs may cost, were each asked for once; the bound is None where it is not known."""
     prices = config.workers.prices
     unpriced = [judge.model for judge in judges if judge.model not in prices]
     if unpriced:
-        return f"cost of judgements: not known, as workers.prices has no price for {unpriced[0]}"
+        return f"cost of judgements: not known, as workers.prices has no price for {unpriced[0]}", None
     bound = 0.0
     for judge in judges:
         # Texts of questions and answers are not there yet: an answer counts as long as it may be.
@@ -54,31 +56,38 @@ def _judging(config: Config, judges: list[JudgeGrader], pairs: int, calls: ApiCa
         f"cost of judgements: about {bound:.4g} at most for {pairs * len(judges):,} (answers of as many tokens "
         f"as allowed, {TOKEN_BYTES} bytes each, and a token for each byte); {calls.spent:.4g} spent so far"
     )
-    return _within(line, bound, config.workers.max_cost)
+    return line, bound
 
 
-def _line(config: Config, memory: Path | None, calls: ApiCalls) -> str:
+def _answering(config: Config, memory: Path | None, calls: ApiCalls) -> tuple[str, float | None]:
+    """Say what the answers may cost, were each asked for once; the bound is None where it is not known."""
     price = config.workers.prices.get(config.model.source)
     if price is None:
-        return f"cost: not known, as workers.prices has no price for {config.model.source}"
+        return f"cost: not known, as workers.prices has no price for {config.model.source}", None
     spent = f"{calls.spent:.4g} spent by {len(calls):,} calls" if len(calls) else "nothing spent so far"
     most = most_of_all(config, memory)
     if most is None:
-        return f"cost: not known before the questions are there; {spent}"
+        return f"cost: not known before the questions are there; {spent}", None
     prompts, completions = most
     bound = price.of(prompts, completions)
     line = (
         f"cost: at most {bound:.4g} for all trajectories, each asked once (a bound: {prompts:,} tokens of prompts, one "
         f"for each byte, and {completions:,} of completions, as many as allowed); {spent}"
     )
-    return _within(line, bound, config.workers.max_cost)
+    return line, bound
 
 
-def _within(line: str, bound: float, limit: float | None) -> str:
+def _within(made: list[tuple[str, float | None]], limit: float | None) -> list[str]:
+    """Return the lines about answers and judgements, the last of which compares what both may cost with the limit."""
+    *others, last = [line for line, _ in made]
+    bounds = [bound for _, bound in made if bound is not None]
+    if not bounds:
+        return [*others, last]
     if limit is None:
-        return f"{line}; workers.max_cost sets no limit"
-    short = ", which may not suffice: calls over it fail, and what has been made stays" if bound > limit else ""
-    return f"{line} of workers.max_cost = {limit:g}{short}"
+        return [*others, f"{last}; workers.max_cost sets no limit"]
+    together = f"; together at most {sum(bounds):.4g}" if len(bounds) > 1 else ""
+    short = ", which may not suffice: calls over it fail, and what has been made stays" if sum(bounds) > limit else ""
+    return [*others, f"{last}{together} of workers.max_cost = {limit:g}{short}"]
 
 
 def most_of_all(config: Config, memory: Path | None) -> tuple[int, int] | None:
@@ -94,6 +103,7 @@ def most_of_all(config: Config, memory: Path | None) -> tuple[int, int] | None:
     try:
         about = [
             "api tokens", __version__, data_identity(dataset, seed), dataset.samples, config.prompt.content(),
+            config.conversation.content(),
             config.generation.content(), config.generation.draws, row_digests(dataset, seed),
             {name: [variants.identity(config, name), variant.asks] for name, variant in config.variants.items()},
         ]  # fmt: skip
@@ -104,12 +114,16 @@ def most_of_all(config: Config, memory: Path | None) -> tuple[int, int] | None:
 
 
 def _counted(config: Config) -> list[str]:
-    """Count the tokens of every request; the draws of one ask are alike."""
+    """Count the tokens of every request; the draws of one ask are alike, and no turn is skipped."""
     prompts = completions = 0
     draws = config.generation.draws
     for sample in draw(config.dataset, config.experiment.seed):
         for name, variant in config.variants.items():
             for ask in range(variant.asks):
-                prompt, completion = most_tokens(api_request(config, name, sample, 1 + ask * draws))
-                prompts, completions = prompts + draws * prompt, completions + draws * completion
+                first = 1 + ask * draws
+                for number, turn in enumerate(every_turn(config, name, sample.question, sample.index, first)):
+                    later = turn if number else None
+                    prompt, completion = most_tokens(api_request(config, name, sample, first, later))
+                    prompt += number * TOKEN_BYTES * completion  # earlier answers, which are not there yet
+                    prompts, completions = prompts + draws * prompt, completions + draws * completion
     return [str(prompts), str(completions)]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from emoprobe.conversations.api import PATH, api_failure, api_request, api_trajectory, check_reply
+from emoprobe.conversations.kinds import NextTurn, Progress, next_turn
 from emoprobe.conversations.samples import split_draw_id
 from emoprobe.results.dates import date_to_now
-from emoprobe.results.trajectory import Sample
-from server.pool.api_budget import PaidCall
+from emoprobe.results.trajectory import Sample, Trajectory
+from server.pool.api_budget import BudgetedRequest
 from server.pool.fleet import Fleet, ServerDemand, UnansweredError
 from server.pool.jobs import write
 from server.pool.run import ExperimentJobs
@@ -14,6 +17,8 @@ from server.pool.run import ExperimentJobs
 
 async def generate(experiment: ExperimentJobs, fleet: Fleet, variant: str, name: str) -> None:
     """Generate, grade and write one trajectory; within the allowed failures, a record of why there is none.
+
+    A conversation of several turns is asked turn by turn, each call within the budget.
 
     Args:
         experiment: whose trajectory it is.
@@ -23,25 +28,33 @@ async def generate(experiment: ExperimentJobs, fleet: Fleet, variant: str, name:
 
     Raises:
         FleetDownError: the API refuses the key, the account or the model.
-        OverBudgetError: the call may cost more than is left.
+        OverBudgetError: a call may cost more than is left.
         GaveUpError, RefusedError: there is no answer, and no more pairs may fail.
-        VariantError: the pair has no request.
+        VariantError: the pair has no request, or a rule of its conversation failed.
         OSError: a file could not be read or written.
     """
-    config, layout = experiment.config, experiment.layout
-    sample_id, number = split_draw_id(name)
+    config, layout, timeout = experiment.config, experiment.layout, experiment.config.workers.timeout
+    sample_id, draw = split_draw_id(name)
     sample = Sample.read(layout.sample(sample_id))
-    request = api_request(config, variant, sample, number)
-    send = PaidCall(experiment.api_budget, request, config.workers.timeout, {"variant": variant, "sample": name})
-    index = experiment.pair_index(variant, sample.index, number)
-    demand = ServerDemand(index, PATH, request, config.workers.timeout, check_reply, send=send)
-    try:
-        response, delivery = await fleet.deliver(demand)
-    except UnansweredError as error:
-        await experiment.allowance.must_admit(variant, name, error)
-        trajectory = api_failure(config, variant, sample, request, str(error), error.attempts, number)
+    index = experiment.pair_index(variant, sample.index, draw)
+    turn: NextTurn | None = None
+    made: Trajectory | None = None
+    while made is None or turn is not None:
+        request = api_request(config, variant, sample, draw, turn)
+        asked = BudgetedRequest(experiment.api_budget, request, timeout, variant=variant, sample=name)
+        demand = ServerDemand(index, PATH, request, timeout, check_reply, hold=asked.hold, send=asked.send)
+        known: Any = {"draw": draw, "turn": turn, "before": made}
+        try:
+            response, delivery = await fleet.deliver(demand)
+        except UnansweredError as error:
+            await experiment.allowance.must_admit(variant, name, error)
+            made = api_failure(config, variant, sample, request, str(error), error.attempts, **known)
+            break
+        made = api_trajectory(config, variant, sample, request, response, delivery, **known)
+        right = made.outcome is not None and made.outcome.metrics.correctness == 1.0
+        number = 1 if turn is None else turn.number
+        turn = next_turn(Progress(config, variant, sample.index, draw, made.messages, number, right))
     else:
         experiment.allowance.answered(variant, name)
-        trajectory = api_trajectory(config, variant, sample, request, response, delivery, number)
     date_to_now([layout.sample(sample_id), layout.model])
-    await write(trajectory.write, layout.pair(variant, name))
+    await write(made.write, layout.pair(variant, name))

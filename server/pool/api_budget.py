@@ -33,27 +33,26 @@ class ApiBudget:
 
     def __init__(self, calls: ApiCalls, prices: Mapping[str, Price], limit: float | None) -> None:
         self._prices, self._calls, self._limit = prices, calls, limit
-        self._in_flight = 0
+        self._reserved = 0.0
+        self._holders = 0
         self._settled = asyncio.Event()
 
     @asynccontextmanager
-    async def call(self, request: Mapping[str, Any], **about: Any) -> AsyncIterator[Call]:
-        """Record the call that the block makes: its most before it, its cost afterwards.
+    async def reserve(self, request: Mapping[str, Any]) -> AsyncIterator[Reservation]:
+        """Reserve the most that a call may cost while the block lasts, or until it is made.
 
-        Where the most of all calls in flight leave no room, wait until one has come to less.
+        Where the most of all other calls leave no room, wait until one has come to less.
 
         Args:
             request: what is sent; its model has the price.
-            about: what is recorded with it.
 
         Raises:
-            OverBudgetError: it may exceed the limit, and no call in flight can leave more room.
-            OSError: it cannot be recorded.
+            OverBudgetError: it may exceed the limit, and no other call can leave more room.
         """
         price = self._prices.get(request["model"], FREE)
         most = price.of(*most_tokens(request))
-        while self._limit is not None and self._calls.spent + most > self._limit:
-            if not self._in_flight:
+        while self._limit is not None and self._calls.spent + self._reserved + most > self._limit:
+            if not self._holders:
                 raise OverBudgetError(
                     f"workers.max_cost = {self._limit:g} leaves no room for another call: {self._calls.spent:.4g} are "
                     "spent, and a call may cost more than the rest.\nWhat to do: raise workers.max_cost, or lower "
@@ -61,10 +60,32 @@ class ApiBudget:
                 )
             self._settled.clear()
             await self._settled.wait()
-        # Judgements are recorded as such also where they are settled: they are no answers of the experiment's model.
-        call = Call(most, price, {key: value for key, value in about.items() if key == "judge"})
-        number = self._calls.begin(most, **about)
-        self._in_flight += 1
+        held = Reservation(most, price)
+        self._reserved += most
+        self._holders += 1
+        try:
+            yield held
+        finally:
+            self._release(held)
+            self._holders -= 1
+            if not self._holders:
+                self._reserved = 0.0  # without what rounding left
+            self._settled.set()
+
+    @asynccontextmanager
+    async def call(self, held: Reservation, **about: Any) -> AsyncIterator[Call]:
+        """Record the call that the block makes: its most before it, its cost afterwards.
+
+        Args:
+            held: what is reserved for it.
+            about: what is recorded with it.
+
+        Raises:
+            OSError: it cannot be recorded.
+        """
+        call = Call(held.most, held.price)
+        number = self._calls.begin(held.most, **about)
+        self._release(held)
         try:
             yield call
         except RequestError as error:
@@ -73,53 +94,20 @@ class ApiBudget:
                 call.cost = 0.0
             raise
         finally:  # a call that was given up on may be billed, so that it counts at its most
-            self._in_flight -= 1
-            self._settled.set()
             self._calls.settle(number, call.cost, **call.about)
 
-    def settle(self, call: Call, response: dict[str, Any]) -> None:
-        """Take the cost and the model of a call from its response."""
-        usage = usage_of(response)
-        call.cost = cost_of(usage, call.price, call.cost)
-        call.about |= {
-            "prompt_tokens": usage.prompt_tokens,
-            "completion_tokens": usage.completion_tokens,
-            "model": response.get("model"),
-            "fingerprint": response.get("system_fingerprint"),
-        }
+    def _release(self, held: Reservation) -> None:
+        """End a reservation, once: the call is recorded at its most, or is not made."""
+        self._reserved -= held.most
+        held.most = 0.0
 
 
 @dataclass
-class PaidCall:
-    """A function that makes a call at a worker, within the budget.
+class Reservation:
+    """The most that a call may cost, 0 once it is recorded, and its price."""
 
-    Args:
-        budget: of the experiment.
-        request: what is sent.
-        timeout: seconds for one attempt.
-        about: what is recorded with each attempt.
-    """
-
-    budget: ApiBudget
-    request: Mapping[str, Any]
-    timeout: float
-    about: Mapping[str, Any]
-    cost: float | None = None
-    """Of the last attempt that was answered."""
-
-    async def __call__(self, worker: Worker) -> dict[str, Any]:
-        """Make the call.
-
-        Raises:
-            RequestError: there is no good answer.
-            OverBudgetError: it may cost more than is left.
-        """
-        started = datetime.now(UTC).isoformat()
-        async with self.budget.call(self.request, **self.about, worker=worker.name, started=started) as call:
-            response = await worker.post(PATH, dict(self.request), self.timeout)
-            self.budget.settle(call, response)
-        self.cost = call.cost
-        return response
+    most: float
+    price: Price
 
 
 @dataclass
@@ -129,3 +117,62 @@ class Call:
     cost: float
     price: Price
     about: dict[str, Any] = field(default_factory=dict)
+
+    def settle(self, response: Mapping[str, Any]) -> None:
+        """Take the cost and the model of the call from its response."""
+        usage = usage_of(response)
+        self.cost = cost_of(usage, self.price, self.cost)
+        self.about |= {
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "model": response.get("model"),
+            "fingerprint": response.get("system_fingerprint"),
+        }
+
+
+class BudgetedRequest:
+    """A request to an API, each attempt at which is made within a budget.
+
+    Args:
+        budget: of the experiment.
+        request: what is sent.
+        timeout: seconds for one attempt.
+        judge: label of the judge that is asked; None: it is an answer.
+        about: what is recorded with each call.
+    """
+
+    def __init__(
+        self, budget: ApiBudget, request: dict[str, Any], timeout: float, judge: str | None = None, **about: Any
+    ) -> None:
+        self._budget, self._request, self._timeout = budget, request, timeout
+        self._judge = {} if judge is None else {"judge": judge}
+        self._about = self._judge | about
+        self._held: Reservation | None = None
+        self.cost: float | None = None
+        """Cost of the last call with a response; None: there was none."""
+
+    @asynccontextmanager
+    async def hold(self) -> AsyncIterator[None]:
+        """Reserve the cost of one attempt, before a worker is taken: who waits for the budget keeps none from others.
+
+        Raises:
+            OverBudgetError: see `ApiBudget.reserve`.
+        """
+        async with self._budget.reserve(self._request) as self._held:
+            yield
+
+    async def send(self, worker: Worker) -> dict[str, Any]:
+        """Make the call of an attempt at a worker.
+
+        Raises:
+            RequestError: there is no good answer.
+            OSError: the call cannot be recorded.
+        """
+        assert self._held is not None
+        where = {"worker": worker.name, "started": datetime.now(UTC).isoformat()}
+        async with self._budget.call(self._held, **self._about, **where) as call:
+            call.about |= self._judge
+            response = await worker.post(PATH, self._request, self._timeout)
+            call.settle(response)
+        self.cost = call.cost
+        return response

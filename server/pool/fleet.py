@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -55,8 +56,9 @@ class ServerDemand:
 
     `index` is the pair's, which picks the worker; `path` the route, such as `/v1/chat/completions`; `timeout` the
     seconds for one attempt. `check` returns an answer that is good and raises ValueError for one that is not. `fetch`
-    gets from the worker what an answer only names; where that fails, the attempt has failed. `send` makes the call;
-    None: a plain `Worker.post`.
+    gets from the worker what an answer only names; where that fails, the attempt has failed. `hold` is entered for each
+    attempt before a worker is taken, and waits until it may be made. `send` makes the call; None: a plain
+    `Worker.post`.
     """
 
     index: int
@@ -65,6 +67,7 @@ class ServerDemand:
     timeout: float
     check: Callable[[Any], dict[str, Any]]
     fetch: Callable[[Worker, dict[str, Any]], Awaitable[None]] | None = None
+    hold: Callable[[], AbstractAsyncContextManager[None]] = contextlib.nullcontext
     send: Callable[[Worker], Awaitable[Any]] | None = None
 
     async def answer(self, worker: Worker) -> Any:
@@ -155,26 +158,27 @@ class Fleet:
         refusing: set[Worker] = set()
         spared, answered = 0, self._answered
         while True:
-            worker = await self._acquire(request.index, tried, request.timeout)
-            try:
-                return await self._attempt(worker, request, attempts)
-            except (RequestError, ValueError) as error:
-                self._note_failure(worker, error, attempts)
-                errors.append(error)
-                if isinstance(error, RequestError) and error.status == TOO_MANY and self._answered > answered:
-                    # It was the turn of others. Where nobody is answered, the limit is not one of the rate alone.
-                    error.spared, answered = True, self._answered
-                spared += isinstance(error, RequestError) and error.spared
-                if isinstance(error, RequestError) and error.status in advice.OF_THE_SERVER:
-                    refusing.add(worker)
-                    if refusing.issuperset(each for each in self.workers if each.state == "live"):
-                        what = advice.for_attempts([error])
-                        raise RefusedError(
-                            f"every server refused the request: {error}\nWhat to do: {what}", attempts
-                        ) from None
-            finally:
-                worker.in_flight -= 1
-                self.changed()
+            async with request.hold():
+                worker = await self._acquire(request.index, tried, request.timeout)
+                try:
+                    return await self._attempt(worker, request, attempts)
+                except (RequestError, ValueError) as error:
+                    self._note_failure(worker, error, attempts)
+                    errors.append(error)
+                    if isinstance(error, RequestError) and error.status == TOO_MANY and self._answered > answered:
+                        # It was the turn of others. Where nobody is answered, the limit is not one of the rate alone.
+                        error.spared, answered = True, self._answered
+                    spared += isinstance(error, RequestError) and error.spared
+                    if isinstance(error, RequestError) and error.status in advice.OF_THE_SERVER:
+                        refusing.add(worker)
+                        if refusing.issuperset(each for each in self.workers if each.state == "live"):
+                            what = advice.for_attempts([error])
+                            raise RefusedError(
+                                f"every server refused the request: {error}\nWhat to do: {what}", attempts
+                            ) from None
+                finally:
+                    worker.in_flight -= 1
+                    self.changed()
             paid = len(attempts) - spared
             if paid >= self._attempts:
                 lines = [f"  {number}. {entry.worker}: {entry.error}" for number, entry in enumerate(attempts, 1)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 from emoprobe.config.science.judge import JudgeGrader
@@ -20,7 +21,7 @@ from emoprobe.conversations.variants import opening_messages
 from emoprobe.results.dates import date_to_now
 from emoprobe.results.judgement import Judgement
 from emoprobe.results.trajectory import STATE, Sample, Timing, Trajectory
-from server.pool.api_budget import PaidCall
+from server.pool.api_budget import BudgetedRequest
 from server.pool.fleet import Fleet, ServerDemand, UnansweredError
 from server.pool.jobs import write
 from server.pool.run import ExperimentJobs
@@ -77,9 +78,12 @@ async def judge(experiment: ExperimentJobs, fleet: Fleet, settings: JudgeGrader,
     update: dict[str, Any] = {"request": request, "quotes": quotes_variant(config, variant, answers)}
     # The endpoint follows from no place in the plan, in which variants take turns.
     place = int.from_bytes(hashlib.sha256(f"{settings.outcome}/{variant}/{name}".encode()).digest()[:4], "big")
-    about = {"judge": settings.outcome, "variant": variant, "sample": name}
-    send = PaidCall(experiment.api_budget, request, config.workers.timeout, about) if settings.endpoints else None
-    demand = ServerDemand(place, PATH, request, config.workers.timeout, check_reply, send=send)
+    asked, timeout = None, config.workers.timeout
+    demand = ServerDemand(place, PATH, request, timeout, check_reply)
+    if settings.endpoints:
+        about = {"variant": variant, "sample": name}
+        asked = BudgetedRequest(experiment.api_budget, request, timeout, settings.outcome, **about)
+        demand = replace(demand, hold=asked.hold, send=asked.send)
     allowance, pair = experiment.judge_allowance, (f"{settings.outcome}/{variant}", name)
     try:
         response, delivery = await fleet.deliver(demand)
@@ -93,7 +97,6 @@ async def judge(experiment: ExperimentJobs, fleet: Fleet, settings: JudgeGrader,
             "reply": reply,
             "response": response,
             "usage": usage_of(response),
-            "cost": send.cost if send is not None and settings.model in config.workers.prices else None,
             "worker_id": delivery.worker_id,
             "attempts": delivery.attempts,
             "timing": Timing(started=delivery.started, seconds=round(delivery.seconds, 4)),
@@ -102,4 +105,6 @@ async def judge(experiment: ExperimentJobs, fleet: Fleet, settings: JudgeGrader,
             update["value"], update["reason"] = read_reply(settings, reply)
         except ReplyError as error:
             update["unusable"] = str(error)
+    if asked is not None and settings.model in config.workers.prices:
+        update["cost"] = asked.cost
     await write(found.model_copy(update=update).write, path)

@@ -556,6 +556,14 @@ def test_an_api_experiment_is_refused_in_one_line_that_names_every_change() -> N
         assert change in line
 
 
+def test_an_api_takes_further_turns_but_continues_no_beginning() -> None:
+    script = {"kind": "scripted", "turns": [{"text": "Sure?"}, {"text": "Why?", "prefill": "As"}]}
+    (line,) = lines({**API, "conversation": script})
+    assert "remove conversation.turns.1.prefill" in line
+    del script["turns"][1]["prefill"]  # type: ignore[attr-defined]
+    assert parse_config({**API, "conversation": script}).conversation.last_turn == 3
+
+
 @pytest.mark.parametrize(
     ("sections", "words"),
     [

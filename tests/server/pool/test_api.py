@@ -17,8 +17,10 @@ import httpx
 import pytest
 import uvicorn
 
+from emoprobe.conversations.requests import request_seed, turn_seed
 from emoprobe.results.api_calls import ApiCalls
 from emoprobe.results.layout import Layout
+from emoprobe.results.trajectory import Sample
 from emoprobe.results.verification import check_trajectory
 from server.pool import fleet as fleets
 from server.pool.api_endpoint import UNNAMED_PAUSE
@@ -204,28 +206,45 @@ def test_a_rate_limit_is_waited_for_and_no_other_endpoint_is_held_up(house: Hous
     assert len(limited.requests) <= 4  # those in flight when the first was refused
 
 
-class Bucket(Api):
-    """An API that takes a call each 50 ms, and says when to call again."""
+class Unfair(Api):
+    """An API that refuses one question whenever another one was answered since it last did."""
 
-    def __init__(self) -> None:
+    def __init__(self, question: str) -> None:
         super().__init__()
-        self.free_at = 0.0
+        self.question = question
+        self.served = self.refusals = 0
 
     async def complete(self, send: Any, request: dict[str, Any], text: str) -> None:
-        left = self.free_at - time.monotonic()
-        if left > 0:
-            self.faults = [{"kind": "status", "status": 429, "headers": {"Retry-After": f"{left + 0.001:.3f}"}}]
-        else:
-            self.free_at = time.monotonic() + 0.05
+        await self.gate.wait()
+        if not self.says(self.question, request, text):
+            self.served += 1
+        elif self.served:
+            self.served, self.refusals = 0, self.refusals + 1
+            self.faults = [{"kind": "status", "status": 429, "headers": {"Retry-After": "0.01"}}]
         await super().complete(send, request, text)
 
 
 def test_nobody_is_given_up_because_others_were_served_first(house: House) -> None:
-    api = Bucket()
-    _, answers = ask(house, api, pairs=8, together=True, workers={"attempts": 2})
-    assert answers == ["ok\n"] * 8
-    # The first ones at once, and after each answer few that come too early: how many is a matter of time.
-    assert len(api.requests) <= 8 * 8
+    api = Unfair("0 + 1?")
+
+    async def waiting() -> bool:
+        return sum(fleet["waiting_for_room"] for fleet in (await house.status())["fleets"]) == len(SAMPLES) - 1
+
+    async def scenario() -> list[str]:
+        async with serving(api) as urls, house.pool():
+            layout = add(house, urls, workers={"requests": 1, "attempts": 1})
+            assert api.question in Sample.read(layout.sample(SAMPLES[0])).question
+            api.gate.clear()
+            jobs = [asyncio.create_task(house.ask("generate", "one", "control", SAMPLES[1]))]
+            await until(lambda: len(api.requests) == 1)
+            others = [SAMPLES[0], *SAMPLES[2:]]
+            jobs += [asyncio.create_task(house.ask("generate", "one", "control", sample)) for sample in others]
+            await until(waiting)  # all have begun before the first one is answered
+            api.gate.set()
+            return [await job for job in jobs]
+
+    assert asyncio.run(scenario()) == ["ok\n"] * len(SAMPLES)
+    assert api.refusals > 0
 
 
 def test_a_limit_without_end_takes_as_many_calls_as_attempts(house: House) -> None:
@@ -267,6 +286,16 @@ def calls(layout: Layout) -> list[dict[str, Any]]:
     return [json.loads(line) for line in layout.api_calls.read_text().splitlines()]
 
 
+def spent_after_each_line(layout: Layout) -> list[float]:
+    """What was spent or reserved after each line of the record, in the order in which they were written."""
+    costs: dict[int, float] = {}
+    totals = []
+    for line in calls(layout):
+        costs[line["call"]] = line.get("cost", line.get("most"))
+        totals.append(sum(costs.values()))
+    return totals
+
+
 BUDGET: Any = {"prices": {"gpt-x": PRICE}, "max_cost": 140.0, "requests": 8}
 
 
@@ -280,8 +309,6 @@ def test_calls_in_flight_do_not_exceed_the_budget_together(house: House) -> None
             api.gate.clear()
             jobs = [asyncio.create_task(house.ask("generate", "one", "control", sample)) for sample in SAMPLES]
             await until(lambda: len(api.requests) == 2)
-            await asyncio.sleep(0.2)
-            assert len(api.requests) == 2  # two may cost 128, and three 192
             assert ApiCalls(layout.api_calls).spent == 128
             api.gate.set()
             return [await job for job in jobs]
@@ -296,6 +323,7 @@ def test_calls_in_flight_do_not_exceed_the_budget_together(house: House) -> None
     for sample, done in zip(SAMPLES, made, strict=True):
         assert layout.pair("control", sample).exists() is done
     assert ApiCalls(layout.api_calls).spent == 96
+    assert max(spent_after_each_line(layout)) == 128  # two at once; three would have been 192
     assert [(line["cost"], line["completion_tokens"], line["model"]) for line in calls(layout) if "cost" in line] == [
         (32.0, 32, "stub")
     ] * 3
@@ -337,3 +365,105 @@ def test_calls_that_may_be_billed_count_at_their_most(house: House, fault: str, 
     layout, answers = ask(house, api, workers=BUDGET)
     assert answers == ["ok\n"]
     assert ApiCalls(layout.api_calls).spent == spent
+
+
+def test_who_waits_for_a_budget_keeps_no_place_from_others(house: House) -> None:
+    """One experiment has money for a call at a time, and another one shares its API, which takes two at once."""
+    api = Api()
+
+    async def scenario() -> list[str]:
+        async with serving(api) as urls, house.pool():
+            workers = {"endpoints": urls, "requests": 2, "prices": {"gpt-x": PRICE}}
+            shared: Any = {"generation": {"backend": "api", "max_tokens": 64}, "samples": 8}
+            house.add("poor", "gpt-x", workers=workers | {"max_cost": 100.0}, **shared)
+            house.add("rich", "gpt-x", workers=workers, **shared)
+            api.gate.clear()
+            jobs = [asyncio.create_task(house.ask("generate", "poor", "control", sample)) for sample in SAMPLES[:2]]
+            await until(lambda: len(api.requests) == 1)
+            jobs.append(asyncio.create_task(house.ask("generate", "rich", "control", SAMPLES[0])))
+            await until(lambda: len(api.requests) == 2)
+            api.gate.set()
+            return [await job for job in jobs]
+
+    assert asyncio.run(scenario()) == ["ok\n"] * 3
+
+
+SCRIPT: Any = {"kind": "scripted", "turns": [{"text": "Try again."}, {"text": "Sure?"}]}
+
+
+def thoughtful(text: str) -> dict[str, Any]:
+    """A fault that is none: an answer with a thought in a field of its own."""
+    message = {"role": "assistant", "content": text, "reasoning_content": "Hm."}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 5, "completion_tokens": 7}
+    return {"kind": "raw", "body": json.dumps({"model": "stub", "choices": [choice], "usage": usage})}
+
+
+def test_every_turn_of_a_conversation_is_asked_paid_and_recorded(house: House) -> None:
+    api = Api()
+    api.faults = [thoughtful("Answer: 1")]
+    layout, answers = ask(house, api, conversation=SCRIPT, workers={**BUDGET, "max_cost": 1000.0})
+    assert answers == ["ok\n"]
+    made = trajectory(layout, "control", SAMPLES[0])
+    assert made.state is not None
+    assert made.state.earlier_turns is not None
+    assert [one["role"] for one in made.messages] == ["system", *(["user", "assistant"] * 3)]
+    assert [made.messages[at]["content"] for at in (3, 5)] == ["Try again.", "Sure?"]
+    assert made.messages[2]["reasoning_content"] == "Hm."
+    # Of earlier answers the API gets the text alone, and the record shows what it got.
+    assert api.requests[1]["messages"][-2:] == [
+        {"role": "assistant", "content": "Answer: 1"},
+        {"role": "user", "content": "Try again."},
+    ]
+    assert [made.state.earlier_turns[1].request["seed"], made.state.request] == [
+        api.requests[1]["seed"],
+        api.requests[2],
+    ]
+    first = request_seed(42, SAMPLES[0])
+    assert [request["seed"] for request in api.requests] == [first, turn_seed(first, 2), turn_seed(first, 3)]
+    assert [turn.number for turn in made.state.earlier_turns] == [1, 2]
+    assert made.state.earlier_turns[0].answer == 2
+    assert made.state.turn == 3
+    assert (len(ApiCalls(layout.api_calls)), ApiCalls(layout.api_calls).spent) == (3, 7 + 32 + 32)
+    assert check_trajectory(layout.pair("control", SAMPLES[0]), "control", SAMPLES[0]).problems == []
+
+
+def test_a_turn_that_the_budget_has_no_room_for_ends_the_conversation_without_a_record(house: House) -> None:
+    api = Api()
+    layout, (answer,) = ask(house, api, conversation=SCRIPT, workers=BUDGET | {"max_cost": 120.0})
+    assert "64 are spent" in answer  # after two turns of 32, the third one may cost 64 of 120
+    assert len(api.requests) == 2
+    assert not layout.pair("control", SAMPLES[0]).exists()
+
+
+def test_a_turn_without_an_answer_costs_its_attempts_and_makes_a_record(house: House) -> None:
+    api = Api()
+    api.faults = [{**BROKEN["500"], "times": 99, "match": "Try again."}]
+    layout, answers = ask(house, api, conversation=SCRIPT, generation={"allowed_failures": 0.1})
+    assert answers == ["ok\n"]
+    assert len(api.requests) == 1 + 3
+    made = trajectory(layout, "control", SAMPLES[0])
+    assert made.state is not None
+    assert "all 3 attempts failed" in (made.failure or "")
+    assert (made.state.turn, len(made.state.earlier_turns or [])) == (2, 1)
+    assert made.messages[-2:] == [{"role": "user", "content": "Try again."}, {"role": "assistant", "content": ""}]
+    assert check_trajectory(layout.pair("control", SAMPLES[0]), "control", SAMPLES[0]).problems == []
+
+
+@pytest.mark.parametrize(("gold", "taken"), [("1", "Well done."), ("2", "That is wrong.")])
+def test_turns_follow_the_grade_of_the_answer_before(house: House, gold: str, taken: str) -> None:
+    turns = [{"text": "That is wrong.", "when": "after_wrong"}, {"text": "Well done.", "when": "after_right"}]
+    api = Api()
+    api.faults = [thoughtful("Answer: 1"), thoughtful("Answer: 3")]
+
+    async def scenario() -> Layout:
+        async with serving(api) as urls, house.pool():
+            layout = add(house, urls, conversation={"kind": "scripted", "turns": turns})
+            sample = Sample.read(layout.sample(SAMPLES[0]))
+            sample.model_copy(update={"answer": gold}).write(layout.sample(SAMPLES[0]))
+            assert await house.ask("generate", "one", "control", SAMPLES[0]) == "ok\n"
+            return layout
+
+    messages = trajectory(asyncio.run(scenario()), "control", SAMPLES[0]).messages
+    # The answer to "That is wrong." is wrong as well, so that "Well done." does not follow.
+    assert [one["content"] for one in messages if one["role"] == "user"][1:] == [taken]
