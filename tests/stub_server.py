@@ -13,7 +13,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import secrets
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ class Stub:
 
     def __init__(self, delay: float = 0.0, api_key: str | None = None, model: str = MODEL) -> None:
         self.delay, self.api_key, self.model, self.tokenizer = delay, api_key, model, TOKENIZER
+        self.agent: Callable[[list[dict[str, Any]]], str] = calling_agent
         self.faults: list[dict[str, Any]] = []
         self.requests: list[dict[str, Any]] = []
 
@@ -124,6 +127,9 @@ class Stub:
                 return
         if self.delay:
             await asyncio.sleep(self.delay)
+        if request.get("tools"):
+            await reply(send, 200, tool_completion(request, self.agent(request["messages"]), self.tokenizer.parent))
+            return
         await reply(send, 200, completion(request))
 
 
@@ -159,6 +165,60 @@ def completion(request: dict[str, Any]) -> dict[str, Any]:
         **({"prompt_token_ids": prompt} if chat else {}),
         **echo,
     }
+
+
+def calling_agent(messages: list[dict[str, Any]]) -> str:
+    """What an agent says: it has a sum computed, and answers with the result."""
+    if messages[-1]["role"] == "tool":
+        return f"Answer: {messages[-1]['content']}"
+    return tool_call("calculator", {"expression": messages[-1]["content"].rpartition("\n\n")[0].rstrip("?")})
+
+
+def tool_call(name: str, arguments: dict[str, Any]) -> str:
+    """A call of a tool as Qwen's models write it."""
+    return f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments})}\n</tool_call>"
+
+
+def tool_completion(request: dict[str, Any], says: str, model: Path) -> dict[str, Any]:
+    """An answer of vLLM with tools, whose parser reads calls as models of Qwen write them; transformers renders it."""
+    shown = json.loads(json.dumps(request["messages"]))
+    for call in (call for message in shown for call in message.get("tool_calls", [])):
+        call["function"]["arguments"] = json.loads(call["function"]["arguments"])
+    prompt = chat_tokenizer(model).apply_chat_template(
+        shown, request["tools"], add_generation_prompt=True, return_dict=False, **request["chat_template_kwargs"]
+    )
+    ids = chat_tokenizer(model)(f"{says}<|im_end|>", add_special_tokens=False)["input_ids"]
+    content, *calls = says.split("<tool_call>")
+    found = [json.loads(call.removesuffix("\n").removesuffix("</tool_call>")) for call in calls]
+    message: dict[str, Any] = {"role": "assistant", "content": content or None}
+    message["tool_calls"] = [
+        {
+            "id": f"chatcmpl-tool-{secrets.token_hex(8)}",
+            "type": "function",
+            "function": {"name": call["name"], "arguments": json.dumps(call["arguments"])},
+        }
+        for call in found
+    ]
+    finish = "tool_calls" if calls else "stop"
+    return {
+        "id": "chatcmpl-stub",
+        "model": MODEL,
+        "choices": [{"index": 0, "message": message, "token_ids": ids, "finish_reason": finish}],
+        "prompt_token_ids": prompt,
+        "usage": {
+            "prompt_tokens": len(prompt),
+            "completion_tokens": len(ids),
+            "total_tokens": len(prompt) + len(ids),
+        },
+    }
+
+
+@cache
+def chat_tokenizer(model: Path) -> Any:
+    """The tokenizer of a model with its chat template."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(model)
 
 
 def judgement(request: dict[str, Any]) -> str:

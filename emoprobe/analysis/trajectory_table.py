@@ -28,7 +28,15 @@ from emoprobe.results.catalogue import TABLES
 from emoprobe.results.judgement import Judgement
 from emoprobe.results.layout import OUTCOMES, Layout
 from emoprobe.results.tables import frame
-from emoprobe.results.trajectory import MESSAGES, AgentState, GoldProbability, Outcome, SampleFile, Trajectory
+from emoprobe.results.trajectory import (
+    CALLS,
+    MESSAGES,
+    AgentState,
+    GoldProbability,
+    Outcome,
+    SampleFile,
+    Trajectory,
+)
 from emoprobe.text import split_lines
 
 
@@ -197,7 +205,8 @@ def _turns(trajectory: Trajectory, answer: registry.Answer, *, correct: bool | N
     """
     if trajectory.state is None or trajectory.state.hashes is None:
         return {}
-    earlier, last = trajectory.state.earlier_turns or [], correct
+    answered, last = trajectory.state.earlier_turns or [], correct
+    earlier = [turn for turn in answered if turn.finish_reason != CALLS]  # an agent's calls are no answers
     if earlier:
         first = replace(
             answer,
@@ -209,7 +218,7 @@ def _turns(trajectory: Trajectory, answer: registry.Answer, *, correct: bool | N
         )
         correct = registry.number(first, None)["correct"]
     survived = {"survived": last} if correct else {}
-    return {"turns": 1 + len(earlier), "correct_first": correct, **survived}
+    return {"turns": 1 + len(answered), "correct_first": correct, **survived}
 
 
 def _measured(folder: Path, config: Config | None) -> GoldProbability:

@@ -35,7 +35,7 @@ MESSAGE_FIELDS = (
     "audio",
     "annotations",
 )
-
+CALLS = "tool_calls"  # finish reason of an answer that calls tools
 
 # Fields of the state that a single conversation does not have.
 TURN_FIELDS = frozenset({"turn", "earlier_turns"})
@@ -258,15 +258,23 @@ class Trajectory:
     def completion(self) -> str:
         """Text for the grader: what follows the thought, where the state has one.
 
-        Otherwise the answer's content, or the separate reasoning where there is no content.
+        Otherwise the answer's content, or the separate reasoning where there is no content. Empty where an agent still
+        called tools when its turns were used up.
         """
-        if self.answer is None:
+        if self.answer is None or self.is_unfinished:
             return ""
         return _graded_text(self.answer, None if self.state is None else self.state.thought)
 
     def completion_of(self, turn: EarlierTurn) -> str:
-        """Text of an earlier answer for the grader, as `completion` is of the last one."""
+        """Text of an earlier answer for the grader, as `completion` is of the last one; empty where it calls tools."""
+        if turn.finish_reason == CALLS:
+            return ""
         return _graded_text(self.messages[turn.answer], turn.thought)
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether the last answer of an agent calls tools, as `conversation.max_turns` was reached."""
+        return self.state is not None and self.state.turn is not None and self.state.finish_reason == CALLS
 
     @property
     def said(self) -> str:

@@ -26,6 +26,7 @@ from tests import byte_tokenizer
 from tests.byte_tokenizer import CHATML
 
 AGAIN = {"kind": "scripted", "turns": [{"text": "Try again."}]}
+AGENT = {"kind": "agent", "tools": ["tests.tools:calculator"], "tool_parser": "hermes", "max_turns": 4}
 VARIANTS: dict[str, Any] = {
     "control": {},
     "joy": {"text": "What a day!", "turn": 2},
@@ -42,7 +43,28 @@ def config(conversation: dict[str, Any] | None = None, **sections: Any) -> Confi
     [
         ({"conversation": {"turns": [{"text": "a"}]}}, "set kind: scripted"),
         ({"conversation": {"kind": "scripted"}}, "needs turns"),
-        ({"conversation": {"kind": "agent"}}, "conversation.kind"),
+        (
+            {"conversation": {"kind": "agents"}},
+            "conversation.kind.*must be single, scripted, agent, or name a function",
+        ),
+        ({"conversation": {"kind": "agent"}}, "needs tools"),
+        ({"conversation": AGENT | {"tools": ["a:f", "b:c.f"]}}, "different names"),
+        ({"conversation": AGENT | {"tools": ["f"]}}, "must name a function"),
+        ({"conversation": AGENT | {"tool_parser": None}}, "conversation.tool_parser: vLLM needs"),
+        ({"conversation": AGENT | AGAIN | {"kind": "agent"}}, "has turns"),
+        ({"conversation": AGAIN | {"tool_timeout": 1.0}}, "tool_timeout, which is for kind: agent"),
+        ({"conversation": AGAIN | {"max_turns": 3}}, "max_turns, which is for kind: agent and for functions"),
+        ({"conversation": AGENT, "generation": {"backend": "nnsight"}}, "only vLLM generates with tools"),
+        (
+            {"conversation": AGENT, "generation": {"thinking": "off"}},
+            "generation.thinking with conversation.kind agent",
+        ),
+        ({"conversation": AGENT, "capture": {"positions": ["turn5.response_mean"]}}, "has 4 answers at most"),
+        ({"conversation": AGENT, "variants": {"control": {}, "a": {"text": "a", "turn": 2}}}, "has 1 turn of the user"),
+        (
+            {"conversation": {"kind": "a:b"}, "variants": {"control": {}, "a": {"text": "a", "turn": "last"}}},
+            "known only afterwards; name a number",
+        ),
         ({"conversation": {"kind": "scripted", "turns": [{"text": " "}]}}, "more than white space"),
         ({"conversation": {"kind": "scripted", "turns": [{"text": "a", "when": "sometimes"}]}}, "always, after_wrong"),
         ({"variants": {"control": {}, "a": {"text": "a", "turn": 3}}}, "has 2 turns of the user"),
