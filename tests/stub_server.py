@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 import secrets
 import sys
 from collections.abc import Callable
@@ -171,7 +172,7 @@ def calling_agent(messages: list[dict[str, Any]]) -> str:
     """What an agent says: it has a sum computed, and answers with the result."""
     if messages[-1]["role"] == "tool":
         return f"Answer: {messages[-1]['content']}"
-    return tool_call("calculator", {"expression": messages[-1]["content"].rpartition("\n\n")[0].rstrip("?")})
+    return tool_call("calculator", {"expression": re.findall(r"(\d+ \+ \d+)\?", messages[-1]["content"])[-1]})
 
 
 def tool_call(name: str, arguments: dict[str, Any]) -> str:
@@ -180,14 +181,17 @@ def tool_call(name: str, arguments: dict[str, Any]) -> str:
 
 
 def tool_completion(request: dict[str, Any], says: str, model: Path) -> dict[str, Any]:
-    """An answer of vLLM with tools, whose parser reads calls as models of Qwen write them; transformers renders it."""
+    """An answer of vLLM with tools, whose parser reads calls as models of Qwen write them."""
+    import jinja2
+
+    known, environment = tokenizer(model / "tokenizer.json"), jinja2.Environment()
+    environment.filters["tojson"] = json.dumps
     shown = json.loads(json.dumps(request["messages"]))
     for call in (call for message in shown for call in message.get("tool_calls", [])):
         call["function"]["arguments"] = json.loads(call["function"]["arguments"])
-    prompt = chat_tokenizer(model).apply_chat_template(
-        shown, request["tools"], add_generation_prompt=True, return_dict=False, **request["chat_template_kwargs"]
-    )
-    ids = chat_tokenizer(model)(f"{says}<|im_end|>", add_special_tokens=False)["input_ids"]
+    template = environment.from_string((model / "chat_template.jinja").read_text())
+    text = template.render(messages=shown, tools=request["tools"], add_generation_prompt=True)
+    prompt, ids = (known.encode(part, add_special_tokens=False).ids for part in (text, f"{says}<|im_end|>"))
     content, *calls = says.split("<tool_call>")
     found = [json.loads(call.removesuffix("\n").removesuffix("</tool_call>")) for call in calls]
     message: dict[str, Any] = {"role": "assistant", "content": content or None}
@@ -211,14 +215,6 @@ def tool_completion(request: dict[str, Any], says: str, model: Path) -> dict[str
             "total_tokens": len(prompt) + len(ids),
         },
     }
-
-
-@cache
-def chat_tokenizer(model: Path) -> Any:
-    """The tokenizer of a model with its chat template."""
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(model)
 
 
 def judgement(request: dict[str, Any]) -> str:

@@ -64,8 +64,8 @@ class Conversation(Section):
     )
     tools: Annotated[list[str], Added] = Field(
         default_factory=list,
-        description="Tools of an agent: Python functions, each `module:function`. Type hints and docstrings in Google's "
-        "style describe them to the model. A result must follow from the arguments alone.",
+        description="Tools of an agent: Python functions, each `module:function`. Type hints and docstrings in "
+        "Google's style describe them to the model. A result must follow from the arguments alone.",
     )
     tool_parser: Annotated[Text | None, Added] = Field(
         None, description="vLLM's parser of the model's tool calls (`--tool-call-parser`), such as `hermes` for Qwen3."

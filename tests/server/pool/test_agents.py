@@ -59,7 +59,7 @@ def test_an_agent_goes_on_with_the_results_of_its_tools_until_it_answers(house: 
                 {
                     "id": "call01001",
                     "type": "function",
-                    "function": {"name": "calculator", "arguments": json.dumps({"expression": calculated(messages)})},
+                    "function": {"name": "calculator", "arguments": json.dumps({"expression": "0 + 1"})},
                 }
             ],
         },
@@ -80,7 +80,7 @@ def test_an_agent_goes_on_with_the_results_of_its_tools_until_it_answers(house: 
     turns = {
         number: bytes_of(capture["prompt"][start:end]) for number, (start, end) in capture["ndif"]["turns"].items()
     }
-    said = tool_call("calculator", {"expression": calculated(messages)})
+    said = tool_call("calculator", {"expression": "0 + 1"})
     assert turns == {"1": f"{said}<|im_end|>", "2": "Answer: 1<|im_end|>"}
     config = parse_config({"conversation": AGENT, "variants": {"control": {}, "calm": {"text": "It is a quiet day."}}})
     (row,) = records(trajectory_table(layout.root, [PAIR], config))
@@ -88,11 +88,6 @@ def test_an_agent_goes_on_with_the_results_of_its_tools_until_it_answers(house: 
     shown = read_conversation(layout.pair(*PAIR), row).messages
     assert shown[2].calls == (("calculator", messages[2]["tool_calls"][0]["function"]["arguments"]),)
     assert (shown[3].role, shown[3].text) == ("tool", "1")
-
-
-def calculated(messages: list[Message]) -> str:
-    """Return what the stub asks the calculator for: the user's message but for the instruction at its end."""
-    return str(messages[1]["content"]).rpartition("\n\n")[0].rstrip("?")
 
 
 def test_an_agent_s_conversation_is_made_again_byte_for_byte(house: House) -> None:
