@@ -10,11 +10,11 @@ import subprocess
 import sys
 import tempfile
 import threading
+from functools import cache
 from typing import Any
 
 from emoprobe.config.science.conversation import Conversation, tool_name
-from emoprobe.conversations.variants import VariantError
-from emoprobe.functions import load_function
+from emoprobe.conversations.tool_schemas import ToolError
 from emoprobe.results.trajectory import Message
 
 # What a tool gets of the environment; the rest may be secret.
@@ -23,33 +23,24 @@ MOST_CALLS = 32  # in one message
 START_SECONDS = 120.0  # to start the process and import the tool's module
 
 
-class ToolError(VariantError):
-    """Raised for a tool that cannot be described to a model; the message names the key and the function."""
+@cache
+def described_tools(references: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return the tools of an agent as OpenAI's API takes them, see `tool_schemas`, which another process runs.
 
-
-def tool_schemas(settings: Conversation) -> list[dict[str, Any]]:
-    """Return the tools of an agent as OpenAI's API takes them, by their signatures and docstrings.
-
-    The first call imports transformers, which takes seconds.
+    It takes seconds, as transformers imports torch, which this process would keep.
 
     Raises:
         ToolError: a function cannot be imported, or lacks a type hint or the description of an argument.
     """
-    if not settings.tools:
-        return []
-    from transformers.utils.chat_template_utils import get_json_schema
-
-    schemas = []
-    for place, reference in enumerate(settings.tools):
-        key = f"conversation.tools.{place}"
-        function = load_function(key, reference, ToolError)
-        try:
-            schema = get_json_schema(function)["function"]
-        except Exception as error:  # of kinds of the library's, and bare ones
-            raise ToolError(f"{key}: {reference} cannot be described to a model ({error})") from error
-        # The result's type, which transformers adds, is no part of OpenAI's API; vLLM leaves it out.
-        described = {"description": schema["description"], "parameters": schema["parameters"]}
-        schemas.append({"type": "function", "function": {"name": tool_name(reference), **described}})
+    code = "import sys; from emoprobe.conversations.tool_schemas import write; write(sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, *references], capture_output=True, text=True, env=os.environ | _paths()
+    )
+    lines = done.stdout.splitlines() or [json.dumps({"error": done.stderr[-500:]})]
+    answer = json.loads(lines[-1])  # modules may print when they are imported
+    if "error" in answer:
+        raise ToolError(answer["error"])
+    schemas: list[dict[str, Any]] = answer["schemas"]
     return schemas
 
 
@@ -113,9 +104,8 @@ def call_tool(settings: Conversation, name: str, arguments: str) -> str:
 
 def _run(asked: str, timeout: float) -> tuple[int | None, str]:
     """Run the process of a call; return its exit status, None where it had to be ended, and what it wrote."""
-    paths = [path or os.getcwd() for path in sys.path]
     environment = {name: os.environ[name] for name in FORWARDED if name in os.environ}
-    environment |= {"PYTHONPATH": os.pathsep.join(paths), "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
+    environment |= {**_paths(), "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
     expired = threading.Event()
     with tempfile.TemporaryDirectory(prefix="emoprobe-tool-", ignore_cleanup_errors=True) as folder:
         process = subprocess.Popen(
@@ -145,3 +135,8 @@ def _run(asked: str, timeout: float) -> tuple[int | None, str]:
             os.killpg(process.pid, signal.SIGKILL)
         code = process.wait()
     return (None if expired.is_set() else code), output
+
+
+def _paths() -> dict[str, str]:
+    """Return the variable by which another interpreter imports the same modules."""
+    return {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}

@@ -6,7 +6,7 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.section import CONTROL
 from emoprobe.conversations.rendering import PromptError, Renderer
 from emoprobe.conversations.requests import rendered_prompt
-from emoprobe.conversations.tools import ToolError, tool_schemas
+from emoprobe.conversations.tool_schemas import ToolError, tool_schemas
 from emoprobe.conversations.variants import opening_messages
 from emoprobe.results.trajectory import Message
 
@@ -19,7 +19,7 @@ def check_tools(config: Config, renderer: Renderer) -> list[str]:
     if not settings.tools:
         return []
     try:
-        schemas = tool_schemas(settings)
+        schemas = tool_schemas(settings.tools)
     except ToolError as error:
         return [str(error)]
     name, number = schemas[0]["function"]["name"], "call01001"

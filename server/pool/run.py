@@ -23,7 +23,7 @@ from emoprobe.conversations import kinds, variants
 from emoprobe.conversations.lengths import needed_length
 from emoprobe.conversations.rendering import PromptError, Renderer
 from emoprobe.conversations.samples import DataError, draw, located
-from emoprobe.conversations.tools import tool_schemas
+from emoprobe.conversations.tools import described_tools
 from emoprobe.models import source as models
 from emoprobe.models.resolved import LEAST_LENGTH, pinned, with_placement, with_values
 from emoprobe.models.settings import context_length, read_settings, why_not_batch_invariant
@@ -164,24 +164,20 @@ class ExperimentJobs:
 
         return self._loaded_renderer if "_loaded_renderer" in self.__dict__ else await asyncio.to_thread(load)
 
-    @cached_property
-    def _tools(self) -> dict[str, Any]:
-        schemas = tool_schemas(self.config.conversation)
-        return {"tools": schemas} if schemas else {}
-
     async def tools(self) -> dict[str, Any]:
         """Return the field of requests that describes an agent's tools; empty for other conversations.
 
         Raises:
             ToolError: a function cannot be described.
         """
+        if not self.config.conversation.tools:
+            return {}
 
-        def load() -> dict[str, Any]:
+        def load() -> list[dict[str, Any]]:
             with self._loading:
-                return self._tools
+                return described_tools(tuple(self.config.conversation.tools))
 
-        known = not self.config.conversation.tools or "_tools" in self.__dict__
-        return self._tools if known else await asyncio.to_thread(load)
+        return {"tools": await asyncio.to_thread(load)}
 
     @cached_property
     def encode(self) -> Encode:

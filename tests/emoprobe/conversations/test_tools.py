@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from emoprobe.config.science.conversation import Conversation
-from emoprobe.conversations.tools import MOST_CALLS, ToolError, call_tool, call_tools, tool_schemas
+from emoprobe.conversations.tool_schemas import ToolError, tool_schemas
+from emoprobe.conversations.tools import MOST_CALLS, call_tool, call_tools
 from tests.workspace import wait_for
 
 NAMES = ("calculator", "hang", "fail", "chatter", "large", "greedy", "leave", "parent", "exits")
@@ -86,7 +87,7 @@ def test_calls_of_one_message_are_answered_in_their_order() -> None:
 
 
 def test_tools_are_described_by_signature_and_docstring() -> None:
-    (schema,) = tool_schemas(settings("calculator"))
+    (schema,) = tool_schemas(["tests.tools:calculator"])
     assert schema == {
         "type": "function",
         "function": {
@@ -102,6 +103,6 @@ def test_tools_are_described_by_signature_and_docstring() -> None:
         },
     }
     with pytest.raises(ToolError, match=r"conversation.tools.1: tests.tools:undescribed cannot be described"):
-        tool_schemas(settings("calculator", "undescribed"))
+        tool_schemas(["tests.tools:calculator", "tests.tools:undescribed"])
     with pytest.raises(ToolError, match=r"conversation.tools.0: tests.tools:nothing cannot be imported"):
-        tool_schemas(settings("nothing"))
+        tool_schemas(["tests.tools:nothing"])
