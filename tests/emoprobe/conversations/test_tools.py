@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from emoprobe.config.science.conversation import Conversation
+from emoprobe.conversations.example_tools import calculator
 from emoprobe.conversations.tool_schemas import ToolError, tool_schemas
 from emoprobe.conversations.tools import MOST_CALLS, call_tool, call_tools
 from tests.workspace import wait_for
@@ -84,6 +85,19 @@ def test_calls_of_one_message_are_answered_in_their_order() -> None:
     *rest, last = call_tools(settings(), {"tool_calls": many})
     assert all("no tool" in message["content"] for message in rest)
     assert last["content"] == f"error: more than {MOST_CALLS} calls in one message"
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [("(12 - 3) * 2.5", "22.5"), ("1,234 + 1", "1235"), ("-7 // 2", "-4"), ("2 ** 3 % 5", "3"), ("0.1 + 0.2", "0.3")],
+)
+def test_the_calculator_computes(expression: str, value: str) -> None:
+    assert calculator(expression) == value
+
+
+def test_the_calculator_runs_no_code() -> None:
+    with pytest.raises(ValueError, match="only numbers"):
+        calculator("__import__('os').getpid()")
 
 
 def test_tools_are_described_by_signature_and_docstring() -> None:

@@ -15,6 +15,7 @@ from emoprobe.report.summary import records
 from emoprobe.results.layout import Layout
 from emoprobe.results.trajectory import AgentState, Message, Sample
 from emoprobe.results.verification import check_trajectory
+from server.pool.launch import Share, command
 from tests.byte_tokenizer import TOOL_CHATML
 from tests.server.pool.house import House, trajectory
 from tests.server.pool.test_jobs import FAST, REFUSAL, SAMPLES, ask_all, bytes_of
@@ -196,3 +197,19 @@ def test_a_turn_of_an_agent_that_no_server_answers_makes_a_record_of_the_error(h
     messages, state = answered(layout)
     assert (state.error is None, state.turn, messages[-1]) == (False, 2, {"role": "assistant", "content": ""})
     assert messages[-2]["role"] == "tool"
+
+
+def test_servers_of_agents_are_started_with_their_parser_and_shared_by_no_other(house: House) -> None:
+    agent(house)
+    house.add("two")
+    share = Share([0], [])
+    lines = {}
+    for name in ("one", "two"):
+        config = parse_config(json.loads((house.plan / f"{name}.json").read_text()))
+        lines[name] = command("vllm", config, "a", "a", share, 8000, house.results)
+    start = lines["one"].index("--enable-auto-tool-choice")
+    assert lines["one"][start : start + 3] == ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
+    assert lines["two"] == lines["one"][:start] + lines["one"][start + 3 :]
+    jobs = [("generate", name, *PAIR) for name in ("one", "two")]
+    assert ask_all(house, jobs) == ["ok\n", "ok\n"]
+    assert house.diary.count("start vllm a") == 2
