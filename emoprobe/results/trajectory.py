@@ -38,7 +38,7 @@ MESSAGE_FIELDS = (
 CALLS = "tool_calls"  # finish reason of an answer that calls tools
 
 # Fields of the state that a single conversation does not have.
-TURN_FIELDS = frozenset({"turn", "earlier_turns"})
+TURN_FIELDS = frozenset({"turn", "earlier_turns", "tool_seconds"})
 
 
 class Attempt(OpenRecord):
@@ -112,7 +112,7 @@ class Answered(OpenRecord):
     control tokens of the model the messages write out (null: none), which it then reads as markup. `prompt_suffix` is
     what follows the chat template's text in the prompt, to begin a thought or to leave it out (null: nothing),
     `thought` the thought before the answer (null: none). Records of version 0.2 lack these. `hardware` is what the
-    worker ran on.
+    worker ran on, `tool_seconds` the time of the tools that the answer called (null: none).
     """
 
     prefill: int | None = None
@@ -128,6 +128,7 @@ class Answered(OpenRecord):
     hardware: str | None = None
     attempts: list[Attempt] = Field(default_factory=list)
     timing: Timing = Timing()
+    tool_seconds: float | None = None
 
 
 class EarlierTurn(Answered):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -27,7 +28,7 @@ from emoprobe.conversations.samples import sample_index, split_draw_id
 from emoprobe.results.activation_folder import ActivationFolder, StoredTensors
 from emoprobe.results.dates import date_to_now
 from emoprobe.results.record import DamagedError
-from emoprobe.results.trajectory import STATE, AgentState, Sample, Trajectory
+from emoprobe.results.trajectory import CALLS, STATE, AgentState, Sample, Trajectory
 from server.pool.connections import delete_at_server, fetch_from_server
 from server.pool.fleet import Fleet, ServerDemand, UnansweredError
 from server.pool.run import ExperimentJobs
@@ -92,7 +93,7 @@ async def generate(experiment: ExperimentJobs, fleet: Fleet, variant: str, name:
         made = completed(config, variant, sample, request, prompt, response, delivery, renderer=renderer, **known)
         right = made.outcome is not None and made.outcome.metrics.correctness == 1.0
         progress = Progress(config, variant, sample.index, draw, made.messages, turn.number, right)
-        turn = await asyncio.get_running_loop().run_in_executor(FUNCTIONS, next_turn, progress) if later else None
+        turn, made = await _next_turn(progress, made) if later else (None, made)
     else:
         experiment.allowance.answered(variant, name)
         assert made is not None
@@ -103,6 +104,16 @@ async def generate(experiment: ExperimentJobs, fleet: Fleet, variant: str, name:
             await _replay_state(experiment, fleet, variant, name, wanted, made.state)
     date_to_now([layout.sample(sample_id), layout.model])
     await write(made.write, layout.pair(variant, name))
+
+
+async def _next_turn(progress: Progress, made: Trajectory) -> tuple[NextTurn | None, Trajectory]:
+    """Ask how a conversation goes on; return this, and the conversation with the time that tools took."""
+    started = time.monotonic()
+    turn = await asyncio.get_running_loop().run_in_executor(FUNCTIONS, next_turn, progress)
+    if turn is not None and made.state is not None and made.state.finish_reason == CALLS:
+        seconds = {"tool_seconds": round(time.monotonic() - started, 4)}
+        made = replace(made, state=made.state.model_copy(update=seconds))
+    return turn, made
 
 
 def _demand(

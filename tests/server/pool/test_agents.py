@@ -77,6 +77,8 @@ def test_an_agent_goes_on_with_the_results_of_its_tools_until_it_answers(house: 
     assert state.request["tools"] == requests[0]["tools"]
     assert all(name in bytes_of(earlier.prompt_token_ids or []) for name in names)
     assert (earlier.finish_reason, earlier.correct, state.finish_reason, state.turn) == ("tool_calls", None, "stop", 2)
+    assert (earlier.tool_seconds or 0) > 0
+    assert state.tool_seconds is None
     assert capture["prompt"] == state.token_ids
     turns = {
         number: bytes_of(capture["prompt"][start:end]) for number, (start, end) in capture["ndif"]["turns"].items()
