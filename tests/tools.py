@@ -82,7 +82,8 @@ def parent(text: str = "") -> list[str]:
         text: Digits, by which a process that it starts is known.
     """
     left = subprocess.Popen(["sleep", f"1000.{text}"])
-    assert os.fork() or time.sleep(1000) is None
+    if not os.fork():
+        time.sleep(1000)
     kept = sorted(name for name in os.environ if "KEY" in name or "TOKEN" in name)
     return [*kept, str(left.returncode), *{"a", "b", "c"}, *sorted(os.listdir("."))]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.conversation import UserTurn
@@ -160,7 +161,7 @@ def _holds(turn: UserTurn, number: int, progress: Progress) -> bool:
     return bool(_asked(f"conversation.turns.{number - 2}.when", turn.when, progress))
 
 
-def _asked(key: str, reference: str, progress: Progress) -> object:
+def _asked(key: str, reference: str, progress: Progress) -> Any:
     """Call a function of the user's with a copy of the messages.
 
     Raises:

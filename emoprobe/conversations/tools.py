@@ -97,9 +97,10 @@ def call_tool(settings: Conversation, name: str, arguments: str) -> str:
     except ValueError:
         ended = f"signal {-code}" if code and code < 0 else f"exit status {code}"
         return f"error: {name} ended without a result ({ended})"
-    left_out = result["length"] - len(result["content"])
+    content: str = result["content"]
+    left_out = result["length"] - len(content)
     note = f"\n[… {left_out} of {result['length']} characters left out]" if left_out else ""
-    return ("error: " if result["failed"] else "") + result["content"] + note
+    return ("error: " if result["failed"] else "") + content + note
 
 
 def _run(asked: str, timeout: float) -> tuple[int | None, str]:

@@ -18,6 +18,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
+from emoprobe.conversations.rendering import Renderer
 from emoprobe.results.activations import check, load_activations
 from tests.conftest import PATIENCE
 from tests.nnsight_server import NNsightServer
@@ -69,6 +70,28 @@ def test_the_openai_client_chats_and_streams_the_same(client: openai.OpenAI) -> 
     finishes = [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices]
     assert [finish for finish in finishes if finish] == ["length"]
     assert len(chunks) > 4
+
+
+def test_the_openai_client_has_the_last_of_several_turns_continued(
+    client: openai.OpenAI, tiny: Callable[[str], Path]
+) -> None:
+    turns: list[Any] = [
+        *CHAT["messages"],
+        {"role": "assistant", "content": "One, two."},
+        {"role": "user", "content": "Go on."},
+        {"role": "assistant", "content": "Three,"},
+    ]
+    renderer, asked = Renderer.load(tiny("llama")), {"max_tokens": 4, "temperature": 0.0}
+    for messages in (turns[:1], turns[:3], turns):
+        prompt = renderer.render(messages)
+        chat = client.chat.completions.create(
+            model="tiny", messages=messages, **asked, extra_body={"return_token_ids": True}
+        )
+        assert chat.model_extra is not None
+        assert chat.model_extra["prompt_token_ids"] == prompt.token_ids
+        text = client.completions.create(model="tiny", prompt=prompt.token_ids, **asked)
+        assert chat.choices[0].message.content == text.choices[0].text
+    assert prompt.text.endswith("Three,")
 
 
 def test_the_openai_client_completes_and_streams_the_same(client: openai.OpenAI) -> None:
