@@ -58,7 +58,6 @@ NAG = "You keep getting this wrong."
         ({"prompt": {"system": "Other."}}, EVERYTHING),
         ({"prompt": {"prefill": "So"}}, EVERYTHING),
         ({"conversation": {"kind": "scripted", "turns": [{"text": "Again."}]}}, EVERYTHING),
-        ({"conversation": {"kind": "tests.server.pool.test_agents:insist"}}, EVERYTHING),
         ({"model": {"dtype": "bfloat16"}}, {"prepare_model": 1, **EVERYTHING}),
         ({"experiment": {"seed": 7}}, {"prepare_sample": 4, **EVERYTHING}),
     ],

@@ -278,3 +278,29 @@ def test_an_earlier_answer_has_the_token_that_ended_it_and_not_the_thought_befor
         update={"earlier_turns": [EarlierTurn(number=1, answer=1, finish_reason="length", completion_token_ids=said)]}
     )
     assert stored_spans(renderer, cut)[1][1] == (turns[1][0], turns[1][1] - 1)
+
+
+def test_an_answer_that_calls_tools_is_where_its_tokens_are_in_the_last_prompt(tmp_path: Path) -> None:
+    renderer = Renderer.load(byte_tokenizer.write(tmp_path, TOOL_CHATML))
+    call = {"id": "call01001", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
+    asked = [{"role": "user", "content": "1?"}]
+    again = [*asked, {"role": "assistant", "content": "", "tool_calls": [call]}, {"role": "tool", "content": "2"}]
+    first, last = renderer.render(asked).token_ids, renderer.render(again).token_ids
+
+    def turn(said: str) -> tuple[int, int] | None:
+        ids = renderer.encode(said)[0]
+        earlier = EarlierTurn(
+            number=1, answer=1, finish_reason="tool_calls", prompt_token_ids=first, completion_token_ids=ids
+        )
+        state = AgentState(
+            request={"messages": again},
+            prompt_token_ids=last,
+            completion_token_ids=[1],
+            turn=2,
+            earlier_turns=[earlier],
+        )
+        return stored_spans(renderer, state)[1][1]
+
+    said = '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call><|im_end|>'
+    assert turn(said) == (len(first), len(first) + len(renderer.encode(said)[0]))
+    assert turn(said.replace('"a": 1', '"a":1')) is None

@@ -72,7 +72,7 @@ def test_the_openai_client_chats_and_streams_the_same(client: openai.OpenAI) -> 
     assert len(chunks) > 4
 
 
-def test_the_openai_client_has_the_last_of_several_turns_continued(
+def test_the_openai_client_sends_several_turns_and_the_beginning_of_an_answer(
     client: openai.OpenAI, tiny: Callable[[str], Path]
 ) -> None:
     turns: list[Any] = [
@@ -81,17 +81,19 @@ def test_the_openai_client_has_the_last_of_several_turns_continued(
         {"role": "user", "content": "Go on."},
         {"role": "assistant", "content": "Three,"},
     ]
-    renderer, asked = Renderer.load(tiny("llama")), {"max_tokens": 4, "temperature": 0.0}
-    for messages in (turns[:1], turns[:3], turns):
-        prompt = renderer.render(messages)
-        chat = client.chat.completions.create(
-            model="tiny", messages=messages, **asked, extra_body={"return_token_ids": True}
-        )
-        assert chat.model_extra is not None
-        assert chat.model_extra["prompt_token_ids"] == prompt.token_ids
-        text = client.completions.create(model="tiny", prompt=prompt.token_ids, **asked)
+    renderer, ids = Renderer.load(tiny("llama")), {"extra_body": {"return_token_ids": True}}
+    asked: dict[str, Any] = {"model": "tiny", "max_tokens": 4, "temperature": 0.0, **ids}
+    for messages in (turns[:1], turns[:3]):
+        prompt = renderer.render(messages).token_ids
+        chat = client.chat.completions.create(messages=messages, **asked)
+        text = client.completions.create(prompt=prompt, **asked)
+        assert (chat.model_extra or {})["prompt_token_ids"] == prompt
         assert chat.choices[0].message.content == text.choices[0].text
-    assert prompt.text.endswith("Three,")
+    # A message of the assistant is closed at the end too; its beginning goes to the server as tokens.
+    begun = renderer.render(turns)
+    assert begun.text.endswith("Three,")
+    answer = client.completions.create(prompt=begun.token_ids, **asked)
+    assert (answer.choices[0].model_extra or {})["prompt_token_ids"] == begun.token_ids
 
 
 def test_the_openai_client_completes_and_streams_the_same(client: openai.OpenAI) -> None:
