@@ -283,8 +283,12 @@ def test_an_earlier_answer_has_the_token_that_ended_it_and_not_the_thought_befor
 def test_an_answer_that_calls_tools_is_where_its_tokens_are_in_the_last_prompt(tmp_path: Path) -> None:
     renderer = Renderer.load(byte_tokenizer.write(tmp_path, TOOL_CHATML))
     call = {"id": "call01001", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
-    asked = [{"role": "user", "content": "1?"}]
-    again = [*asked, {"role": "assistant", "content": "", "tool_calls": [call]}, {"role": "tool", "content": "2"}]
+    asked: list[dict[str, Any]] = [{"role": "user", "content": "1?"}]
+    again: list[dict[str, Any]] = [
+        *asked,
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "2"},
+    ]
     first, last = renderer.render(asked).token_ids, renderer.render(again).token_ids
 
     def turn(said: str) -> tuple[int, int] | None:
