@@ -26,6 +26,7 @@ from emoprobe.models.source import (
 )
 from emoprobe.results import atomic
 from emoprobe.workflow.prompt_checks import check_prompts, same_prompts, thinking_warnings
+from emoprobe.workflow.tool_checks import check_tools
 
 
 def all_foreign(config: Config) -> bool:
@@ -49,7 +50,7 @@ def with_tokenizer(config: Config, card: ModelCard) -> ModelCard:
     used instead, as the model was trained with what it makes.
 
     Raises:
-        ModelError: a prompt cannot be made, or is not what the experiment is about; one line a problem.
+        ModelError: a prompt cannot be made, is not what the experiment is about, or shows no tools; one line a problem.
     """
     directory = tokenizer_directory(card)
     try:
@@ -63,6 +64,8 @@ def with_tokenizer(config: Config, card: ModelCard) -> ModelCard:
     except PromptError:  # a template that refuses the messages, which the check explains
         pass
     if problems := check_prompts(config, renderer):
+        raise ModelError("\n".join(problems))
+    if problems := check_tools(config, renderer):
         raise ModelError("\n".join(problems))
     for line in thinking_warnings(config, renderer):
         print(line, file=sys.stderr)

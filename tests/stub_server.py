@@ -13,7 +13,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
+import secrets
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,7 @@ class Stub:
 
     def __init__(self, delay: float = 0.0, api_key: str | None = None, model: str = MODEL) -> None:
         self.delay, self.api_key, self.model, self.tokenizer = delay, api_key, model, TOKENIZER
+        self.agent: Callable[[list[dict[str, Any]]], str] = calling_agent
         self.faults: list[dict[str, Any]] = []
         self.requests: list[dict[str, Any]] = []
 
@@ -124,6 +128,9 @@ class Stub:
                 return
         if self.delay:
             await asyncio.sleep(self.delay)
+        if request.get("tools"):
+            await reply(send, 200, tool_completion(request, self.agent(request["messages"]), self.tokenizer.parent))
+            return
         await reply(send, 200, completion(request))
 
 
@@ -158,6 +165,55 @@ def completion(request: dict[str, Any]) -> dict[str, Any]:
         "usage": {"prompt_tokens": len(prompt), "completion_tokens": 32, "total_tokens": len(prompt) + 32},
         **({"prompt_token_ids": prompt} if chat else {}),
         **echo,
+    }
+
+
+def calling_agent(messages: list[dict[str, Any]]) -> str:
+    """What an agent says: it has a sum computed, and answers with the result."""
+    if messages[-1]["role"] == "tool":
+        return f"Answer: {messages[-1]['content']}"
+    return tool_call("calculator", {"expression": re.findall(r"(\d+ \+ \d+)\?", messages[-1]["content"])[-1]})
+
+
+def tool_call(name: str, arguments: dict[str, Any]) -> str:
+    """A call of a tool as Qwen's models write it."""
+    return f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments})}\n</tool_call>"
+
+
+def tool_completion(request: dict[str, Any], says: str, model: Path) -> dict[str, Any]:
+    """An answer of vLLM with tools, whose parser reads calls as models of Qwen write them."""
+    import jinja2
+
+    known, environment = tokenizer(model / "tokenizer.json"), jinja2.Environment()
+    environment.filters["tojson"] = json.dumps
+    shown = json.loads(json.dumps(request["messages"]))
+    for call in (call for message in shown for call in message.get("tool_calls", [])):
+        call["function"]["arguments"] = json.loads(call["function"]["arguments"])
+    template = environment.from_string((model / "chat_template.jinja").read_text())
+    text = template.render(messages=shown, tools=request["tools"], add_generation_prompt=True)
+    prompt, ids = (known.encode(part, add_special_tokens=False).ids for part in (text, f"{says}<|im_end|>"))
+    content, *calls = says.split("<tool_call>")
+    found = [json.loads(call.removesuffix("\n").removesuffix("</tool_call>")) for call in calls]
+    message: dict[str, Any] = {"role": "assistant", "content": content or None}
+    message["tool_calls"] = [
+        {
+            "id": f"chatcmpl-tool-{secrets.token_hex(8)}",
+            "type": "function",
+            "function": {"name": call["name"], "arguments": json.dumps(call["arguments"])},
+        }
+        for call in found
+    ]
+    finish = "tool_calls" if calls else "stop"
+    return {
+        "id": "chatcmpl-stub",
+        "model": MODEL,
+        "choices": [{"index": 0, "message": message, "token_ids": ids, "finish_reason": finish}],
+        "prompt_token_ids": prompt,
+        "usage": {
+            "prompt_tokens": len(prompt),
+            "completion_tokens": len(ids),
+            "total_tokens": len(prompt) + len(ids),
+        },
     }
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from emoprobe.config.experiment import Config
+from emoprobe.config.science.conversation import AGENT, SINGLE
 from emoprobe.config.science.graders import LogprobGrader
 from emoprobe.config.science.judge import JudgeGrader
 from emoprobe.config.science.outcome_grader import OutcomeGrader, Value
@@ -122,7 +123,7 @@ def survival_of(config: Config) -> list[Outcome]:
     Which questions are answered right at first is then decided before a tone comes in. Where a variant changes the
     first turn it selects these questions as well, so that nothing follows from what becomes of them.
     """
-    if config.conversation.kind == "single" or not config.grades_answers:
+    if config.conversation.kind in (SINGLE, AGENT) or not config.grades_answers:
         return []
     changed = any(_changes_first_turn(config, name) for name in config.variants if not is_format(name))
     return [] if changed else [replace(SURVIVAL, margin=config.analysis.margin)]

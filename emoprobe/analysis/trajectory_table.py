@@ -28,7 +28,15 @@ from emoprobe.results.catalogue import TABLES
 from emoprobe.results.judgement import Judgement
 from emoprobe.results.layout import OUTCOMES_FILE, Layout
 from emoprobe.results.tables import frame
-from emoprobe.results.trajectory import MESSAGES, AgentState, AnswerRecord, GoldProbability, SampleFile, Trajectory
+from emoprobe.results.trajectory import (
+    CALLS,
+    MESSAGES,
+    AgentState,
+    AnswerRecord,
+    GoldProbability,
+    SampleFile,
+    Trajectory,
+)
 from emoprobe.text import split_lines
 
 
@@ -198,7 +206,8 @@ def _turns(trajectory: Trajectory, answer: registry.Answer, correct: bool | None
     """
     if trajectory.state is None or trajectory.state.hashes is None:
         return {}
-    earlier, last = trajectory.state.earlier_turns or [], correct
+    answered, last = trajectory.state.earlier_turns or [], correct
+    earlier = [turn for turn in answered if turn.finish_reason != CALLS]  # an agent's calls are no answers
     if earlier and number:
         first = replace(
             answer,
@@ -210,7 +219,7 @@ def _turns(trajectory: Trajectory, answer: registry.Answer, correct: bool | None
         )
         correct = registry.number(first, None)["correct"]
     survived = {"survived": last} if correct else {}
-    return {"turns": 1 + len(earlier), "correct_first": correct, **survived}
+    return {"turns": 1 + len(answered), "correct_first": correct, **survived}
 
 
 def _measured(folder: Path, config: Config | None) -> GoldProbability:

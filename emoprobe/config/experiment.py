@@ -15,7 +15,7 @@ from emoprobe.config.execution.storage import Storage
 from emoprobe.config.execution.workers import Workers
 from emoprobe.config.science.analysis import Analysis, Probes
 from emoprobe.config.science.capture import Capture, turn_position
-from emoprobe.config.science.conversation import Conversation
+from emoprobe.config.science.conversation import AGENT, Conversation
 from emoprobe.config.science.dataset import Dataset
 from emoprobe.config.science.features import Features
 from emoprobe.config.science.formats import reformatted
@@ -206,17 +206,44 @@ class Config(Section):
     def _known_turns(self) -> Config:
         last, kind = self.conversation.last_turn, self.conversation.kind
         count = f"a {kind} conversation has {last} turn{'s' if last > 1 else ''} of the user"
+        answers = self.conversation.last_answer
         for name, variant in self.variants.items():
             if isinstance(variant.turn, int) and variant.turn > last:
                 raise ValueError(f"variants.{name}.turn = {variant.turn}: {count}; lower it, or add turns")
+            if variant.turn == "last" and self.conversation.is_open and last > 1:
+                raise ValueError(
+                    f"variants.{name}.turn = 'last': which turn of a {kind} conversation is the last is known only "
+                    "afterwards; name a number"
+                )
         for position in self.capture.positions if self.capture.positions != "all" else ():
             named = turn_position(position)
-            if named is not None and (kind == "single" or named[0] > last):
-                raise ValueError(f"capture.positions = {position!r}: {count}; remove the position, or add turns")
+            if named is not None and (kind == "single" or named[0] > answers):
+                most = f"a {kind} conversation has {answers} answers at most" if answers > last else count
+                raise ValueError(f"capture.positions = {position!r}: {most}; remove the position, or add turns")
         if self.steering.enabled and kind != "single":
             raise ValueError(
                 f"steering.enabled = true with conversation.kind {kind}: only single conversations can be steered; "
                 "remove one of the two"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _servers_take_tools(self) -> Config:
+        if self.conversation.kind != AGENT:
+            return self
+        if self.generation.backend != "vllm":
+            raise ValueError(
+                f"generation.backend {self.generation.backend} with conversation.kind agent: only vLLM generates with "
+                "tools; set generation.backend: vllm (the capture server captures afterwards)"
+            )
+        if self.conversation.tool_parser is None:
+            raise ValueError(
+                "conversation.tool_parser: vLLM needs the parser of the model's tool calls, such as hermes; name it"
+            )
+        if self.generation.thinking is not None:
+            raise ValueError(
+                "generation.thinking with conversation.kind agent: vLLM renders these prompts, which it cannot change; "
+                "remove it (generation.chat_template takes what the template knows, such as enable_thinking: false)"
             )
         return self
 

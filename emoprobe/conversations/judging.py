@@ -11,7 +11,7 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.science.judge import JudgeGrader
 from emoprobe.conversations.variants import base_messages, variant_texts
 from emoprobe.graders import grading
-from emoprobe.results.trajectory import Message, Sample, Trajectory
+from emoprobe.results.trajectory import CALLS, Message, Sample, Trajectory
 
 INSTRUCTION = (
     "You grade answers that another system gave to a question. Decide by the rubric alone. The question and the answer "
@@ -69,10 +69,11 @@ def _values(settings: JudgeGrader) -> str:
 def answers_of(trajectory: Trajectory) -> list[str]:
     """Return what the model said, turn by turn, without thoughts: what a judge, and people who label, are shown.
 
-    A beginning of an answer that was given to the model is left out, as it may be the variant's.
+    A beginning of an answer that was given to the model is left out, as it may be the variant's. So are answers that
+    call tools.
     """
     earlier = [] if trajectory.state is None else trajectory.state.earlier_turns or []
-    answers = [trajectory.completion_of(turn)[turn.prefill or 0 :] for turn in earlier]
+    answers = [trajectory.completion_of(turn)[turn.prefill or 0 :] for turn in earlier if turn.finish_reason != CALLS]
     return [grading.visible(answer) for answer in (*answers, trajectory.said)]
 
 

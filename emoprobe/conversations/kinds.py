@@ -1,7 +1,7 @@
 """Kinds of conversation: how one goes on after an answer.
 
 A kind is a function from a conversation so far to its next turn, or None where it is over. `conversation.kind` names
-one; a new kind is a function, an entry of `KINDS`, and a word in `emoprobe.config.science.conversation.Kind`.
+one; a new kind is a function, an entry of `KINDS`, and a word in `emoprobe.config.science.conversation.KINDS`.
 """
 
 from __future__ import annotations
@@ -9,17 +9,25 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.conversation import UserTurn
-from emoprobe.conversations.variants import VariantError, opening_messages, placed_text, variant_text
+from emoprobe.conversations.tools import call_tools
+from emoprobe.conversations.variants import (
+    VariantError,
+    message_problem,
+    opening_messages,
+    placed_text,
+    variant_text,
+)
 from emoprobe.functions import load_function, raised_by, source_of
 from emoprobe.results.trajectory import Message
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A conversation whose last message answers a turn of the user.
+    """A conversation whose last message is an answer.
 
     Attributes:
         config: the experiment.
@@ -27,9 +35,10 @@ class Progress:
         index: the sample's place in the permutation, from 0.
         draw: which completion of the pair, from 1.
         messages: all messages so far.
-        turn: number of the user's turn that was answered, 1 for the question.
-        correct: whether that answer is right; None: rules are not asked, and every turn is taken, as in the longest
-            conversation.
+        turn: number of the answer: of the user's turn that was answered, 1 for the question; an agent has one such
+            turn, and its answers are counted.
+        correct: whether that answer is right; None: neither rules nor tools are asked, and every turn is taken that
+            is known before, as in the longest conversation.
     """
 
     config: Config
@@ -43,7 +52,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class NextTurn:
-    """The next turn: the number of the user's turn, and the messages up to the answer, whose beginning may be last."""
+    """The next turn: the number of its answer, and the messages up to that answer, whose beginning may be last."""
 
     number: int
     messages: list[Message]
@@ -63,26 +72,53 @@ def scripted(progress: Progress) -> NextTurn | None:
     turns = progress.config.conversation.turns
     for number, turn in enumerate(turns[progress.turn - 1 :], progress.turn + 1):
         if progress.correct is None or _holds(turn, number, progress):
-            text = _user_text(turn, number, progress)
+            asked = _with_text({"role": "user", "content": turn.text}, number, progress)
             begun = [] if turn.prefill is None else [{"role": "assistant", "content": turn.prefill}]
-            return NextTurn(number, [*progress.messages, {"role": "user", "content": text}, *begun])
+            return NextTurn(number, [*progress.messages, asked, *begun])
     return None
 
 
-KINDS: Mapping[str, Callable[[Progress], NextTurn | None]] = {each.__name__: each for each in (single, scripted)}
+def agent(progress: Progress) -> NextTurn | None:
+    """Go on with the results of the tools that the answer calls; end with an answer that calls none."""
+    settings, answer = progress.config.conversation, progress.messages[-1]
+    if progress.correct is None or not answer.get("tool_calls") or progress.turn >= settings.max_turns:
+        return None
+    return NextTurn(progress.turn + 1, [*progress.messages, *call_tools(settings, answer)])
+
+
+def by_function(progress: Progress) -> NextTurn | None:
+    """Go on with what the function that `conversation.kind` names returns."""
+    settings, number = progress.config.conversation, progress.turn + 1
+    if progress.correct is None or number > settings.max_turns:
+        return None
+    result = _asked("conversation.kind", settings.kind, progress)
+    if result is None:
+        return None
+    said: list[Message] = [{"role": "user", "content": result}] if isinstance(result, str) else result
+    problem = message_problem(said) or _no_turn(said)
+    if problem is not None:
+        raise RuleError(
+            f"conversation.kind: {settings.kind} must return the user's message, a list of messages, or None, but "
+            f"{problem}"
+        )
+    first, *rest = copy.deepcopy(said)
+    return NextTurn(number, [*progress.messages, _with_text(first, number, progress), *rest])
+
+
+KINDS: Mapping[str, Callable[[Progress], NextTurn | None]] = {each.__name__: each for each in (single, scripted, agent)}
 
 
 def next_turn(progress: Progress) -> NextTurn | None:
     """Return the next turn of a conversation; None where it is over.
 
     Raises:
-        RuleError: a rule of the conversation cannot be asked.
+        RuleError: a function of the conversation cannot be asked, or returned something else.
     """
-    return KINDS[progress.config.conversation.kind](progress)
+    return KINDS.get(progress.config.conversation.kind, by_function)(progress)
 
 
 def longest_conversation(config: Config, variant: str, question: str, index: int, draw: int = 1) -> NextTurn:
-    """Return the last turn where no turn is skipped, see `every_turn`.
+    """Return the last turn that a plan knows of, where no turn is skipped; see `every_turn`.
 
     Raises:
         VariantError: the variant has no opening.
@@ -133,16 +169,33 @@ def _holds(turn: UserTurn, number: int, progress: Progress) -> bool:
         return True
     if turn.when in ("after_wrong", "after_right"):
         return progress.correct is (turn.when == "after_right")
-    key = f"conversation.turns.{number - 2}.when"
-    function = load_function(key, turn.when, RuleError)
+    return bool(_asked(f"conversation.turns.{number - 2}.when", turn.when, progress))
+
+
+def _asked(key: str, reference: str, progress: Progress) -> Any:
+    """Call a function of the user's with a copy of the messages.
+
+    Raises:
+        RuleError: it cannot be imported, or raised.
+    """
+    function = load_function(key, reference, RuleError)
     try:
-        return bool(function(copy.deepcopy(progress.messages)))
+        return function(copy.deepcopy(progress.messages))
     except Exception as error:
-        raise RuleError(raised_by(key, turn.when, error)) from error
+        raise RuleError(raised_by(key, reference, error)) from error
 
 
-def _user_text(turn: UserTurn, number: int, progress: Progress) -> str:
-    """The user's message, with the variant's text where it belongs to that turn."""
+def _no_turn(said: list[Message]) -> str | None:
+    """Say why messages are no turn of the user, which may begin the answer."""
+    roles = [message["role"] for message in said]
+    asked = roles[:-1] if roles[-1] == "assistant" else roles
+    return None if asked and set(asked) == {"user"} else f"returned messages with the roles {', '.join(roles)}"
+
+
+def _with_text(message: Message, number: int, progress: Progress) -> Message:
+    """Return the user's message, with the variant's text where it belongs to that turn."""
     config, name = progress.config, progress.variant
     text = variant_text(config, name, progress.index, progress.draw, number)
-    return turn.text if text is None else placed_text(turn.text, text, config.variants[name].placement)
+    if text is None:
+        return message
+    return message | {"content": placed_text(message["content"], text, config.variants[name].placement)}

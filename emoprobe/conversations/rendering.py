@@ -25,7 +25,7 @@ from emoprobe.conversations.templates import ENVIRONMENT, Encoded, Vocabulary, r
 from emoprobe.conversations.thoughts import ThoughtMarkers
 from emoprobe.models.positions import token_span
 from emoprobe.results.activation_folder import TokenSpan
-from emoprobe.results.trajectory import AgentState, EarlierTurn, Message, Span
+from emoprobe.results.trajectory import CALLS, AgentState, EarlierTurn, Message, Span
 
 # The date that Llama's templates fall back to where they are given no clock.
 DEFAULT_DATE = datetime.date(2024, 7, 26)
@@ -243,7 +243,7 @@ class Renderer:
             PromptError: there is no template, it may not be given these arguments, or a mark lies outside of the
                 messages.
         """
-        conversation = [dict(message) for message in messages]
+        conversation = [_as_templates_read(message) for message in messages]
         arguments = dict(arguments or {})
         if not RESERVED.isdisjoint(arguments):
             raise PromptError(f"chat_template_kwargs may not set {', '.join(sorted(RESERVED & arguments.keys()))}")
@@ -262,7 +262,7 @@ class Renderer:
         present = {name: mark for name, mark in (marks or {}).items() if mark is not None}
         if present:
             _check_marks(present, conversation)
-        written = "\0".join(str(message.get("content")) for message in conversation)
+        written = "\0".join(f"{message.get('content')}{message.get('tool_calls', '')}" for message in conversation)
         control = tuple(sorted(token for token in self.vocabulary.control if token in written))
         if not present:
             return RenderedPrompt(text, self.encode(text)[0], control_tokens=control, **known)
@@ -399,6 +399,30 @@ class Renderer:
             raise TemplateError(f"the chat template refuses these messages: {error}") from None
 
 
+def template_arguments(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the variables of the chat template for a request: its own, and its tools."""
+    tools = {"tools": request["tools"]} if request.get("tools") else {}
+    return {**(request.get("chat_template_kwargs") or {}), **tools}
+
+
+def _as_templates_read(message: Message) -> Message:
+    """Return a copy of a message whose tool calls have their arguments as an object, as vLLM gives them to a template.
+
+    Arguments that are no JSON object become an empty one there.
+    """
+    if not message.get("tool_calls"):
+        return dict(message)
+    calls = []
+    for call in message["tool_calls"]:
+        arguments = call["function"].get("arguments")
+        try:
+            given = json.loads(arguments) if isinstance(arguments, str) else arguments
+        except ValueError:
+            given = None
+        calls.append(call | {"function": call["function"] | {"arguments": given if isinstance(given, dict) else {}}})
+    return message | {"tool_calls": calls}
+
+
 def _check_marks(marks: Mapping[str, Span], messages: list[Message]) -> None:
     """Check that marks lie inside of the messages.
 
@@ -433,17 +457,21 @@ def stored_spans(
     ids, messages = state.prompt_token_ids or [], state.request.get("messages") or []
     marks = {} if state.message_spans is None or not messages else state.message_spans.values()
     earlier = {f"turn{turn.number}": turn for turn in state.earlier_turns or ()}
+    said: dict[int, TokenSpan | None] = {}
     for name, turn in earlier.items():
+        if turn.finish_reason == CALLS:
+            said[turn.number] = _found(ids, turn.completion_token_ids or [], turn.prompt_token_ids or [])
+            continue
         start, end = 0 if turn.thought is None else turn.thought.answer, len(messages[turn.answer]["content"])
         marks[name] = (turn.answer, start, end) if start < end else None
 
     def divided(spans: dict[str, TokenSpan | None]) -> tuple[dict[str, TokenSpan | None], dict[int, TokenSpan | None]]:
-        answers = {turn.number: _ended(spans.get(name), turn, ids) for name, turn in earlier.items()}
+        answers = {turn.number: _ended(spans.get(name), turn, ids) for name, turn in earlier.items()} | said
         if state.turn is not None:
             answers[state.turn] = (len(ids), len(ids) + len(state.completion_token_ids or []))
         return {name: span for name, span in spans.items() if name not in earlier}, answers
 
-    arguments = state.request.get("chat_template_kwargs")
+    arguments = template_arguments(state.request)
     # Version 0.2 closed the turn of an assistant's message that the opening ended with.
     turns = (True, False) if messages and messages[-1].get("role") == "assistant" else (False,)
     for date in _dates(state):
@@ -457,6 +485,19 @@ def stored_spans(
             if prompt.token_ids == ids:
                 return divided(prompt.spans)
     return divided(renderer.spans_in(ids, messages, marks))
+
+
+def _found(ids: list[int], said: list[int], before: list[int]) -> TokenSpan | None:
+    """The span of an answer with tool calls, with its last token; None where the template writes it in another way.
+
+    The template renders such an answer from its parts. It is searched for from the place on at which its prompt and the
+    last one begin to differ, which may be before its end: a template leaves out empty thoughts of earlier answers.
+    """
+    same = next((at for at, pair in enumerate(zip(ids, before, strict=False)) if pair[0] != pair[1]), len(before))
+    for start in range(same, len(ids) - len(said) + 1):
+        if said and ids[start : start + len(said)] == said:
+            return start, start + len(said)
+    return None
 
 
 def _ended(span: TokenSpan | None, turn: EarlierTurn, ids: list[int]) -> TokenSpan | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from emoprobe.config.experiment import Config
 from emoprobe.conversations.kinds import NextTurn
-from emoprobe.conversations.rendering import RenderedPrompt, Renderer
+from emoprobe.conversations.rendering import DEFAULT_DATE, RenderedPrompt, Renderer, template_arguments
 from emoprobe.conversations.variants import base_messages, opening_messages, turns_of, variant_text
 from emoprobe.results.trajectory import Message, MessageSpans, Sample, Span
 
@@ -76,7 +76,7 @@ def rendered_prompt(
         PromptError: the chat template refuses the messages.
     """
     messages, day = request["messages"], config.prompt.day
-    given = request.get("chat_template_kwargs")
+    given = template_arguments(request)
     arguments, suffix = renderer.thinking(config.generation.thinking_mode, messages, given, day)
     return renderer.render(messages, arguments, day, marks.values() if marks else None, suffix=suffix)
 
@@ -85,6 +85,17 @@ def sent_request(request: dict[str, Any], prompt_ids: list[int]) -> dict[str, An
     """A request that `chat_request` made as servers get it, at `/v1/completions`: with tokens in place of messages."""
     kept = {key: value for key, value in request.items() if key not in ("messages", "chat_template_kwargs")}
     return kept | {"prompt": prompt_ids}
+
+
+def sent_with_tools(config: Config, request: dict[str, Any], prompt: RenderedPrompt) -> dict[str, Any]:
+    """A request with tools as vLLM gets it, at `/v1/chat/completions`, where its parsers are. It renders the prompt.
+
+    It shows the renderer's date where the chat template takes one.
+    """
+    day = (config.prompt.day or DEFAULT_DATE).strftime("%d %b %Y")
+    variables = {"date_string": day} | {key: value for key, value in prompt.arguments.items() if key != "tools"}
+    begun = {} if prompt.prefill is None else {"add_generation_prompt": False, "continue_final_message": True}
+    return request | {"chat_template_kwargs": variables} | begun
 
 
 def conversation_spans(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from emoprobe.conversations.samples import draw_id
 from emoprobe.conversations.thoughts import ThoughtMarkers
 from emoprobe.graders import grading
 from emoprobe.results.trajectory import (
+    CALLS,
     AgentState,
     Answered,
     AnswerRecord,
@@ -76,11 +78,31 @@ def check_response(response: Any, prompt_ids: list[int]) -> dict[str, Any]:
         )
     if half_surrogate(text) is not None:
         raise ResponseError("the completion holds half a surrogate pair, which no UTF-8 file can hold")
-    if choice.get("finish_reason") not in ("stop", "length"):
+    if choice.get("finish_reason") not in ("stop", "length", CALLS):
         raise ResponseError(f"the completion did not end properly (finish_reason {choice.get('finish_reason')!r})")
     if usage != len(tokens):
         raise ResponseError(f"the completion has {len(tokens)} token ids but reports {usage} tokens")
     return dict(response)
+
+
+def as_completion(response: Any, plain: Callable[[Sequence[int]], str]) -> Any:
+    """Return a chat completion of vLLM in the form of a completion, with the message beside its text.
+
+    The text of an answer that calls tools is that of all of its tokens.
+
+    Args:
+        response: the server's; one that is no chat completion is returned as it is.
+        plain: from tokens to text, as servers do it.
+    """
+    try:
+        choice = response["choices"][0]
+        message, ids = choice["message"], choice["token_ids"]
+        shown = {"text": message.get("content") or "", "prompt_token_ids": response["prompt_token_ids"]}
+        if message.get("tool_calls"):
+            shown |= {"text": plain(ids), "finish_reason": CALLS}
+    except (KeyError, IndexError, TypeError, AttributeError):
+        return response
+    return response | {"choices": [choice | shown]}
 
 
 def completed(
@@ -117,6 +139,8 @@ def completed(
     """
     choice, usage = response["choices"][0], response["usage"]
     message, thought = _message(config, prompt, choice, renderer)
+    if choice["finish_reason"] == CALLS:
+        message |= _calls(prompt, choice["message"], turn)
     state = _state(config, variant, sample, request, prompt, delivery.attempts, draw, turn, before).model_copy(
         update={
             "prefill": _begun(prompt, message),
@@ -195,6 +219,18 @@ def _message(
     return message, Thought(tokens=tokens, ended=ended)
 
 
+def _calls(prompt: RenderedPrompt, message: Message, turn: int) -> Message:
+    """Return the content and the tool calls of a message as the server's parser divided them.
+
+    Calls are numbered, as the ids that vLLM gives them are random. Templates of Mistral need 9 letters and digits.
+    """
+    calls = [
+        {"id": f"call{turn:02}{number:03}", "type": "function", "function": dict(call["function"])}
+        for number, call in enumerate(message["tool_calls"], 1)
+    ]
+    return {"content": (prompt.prefill or "") + (message.get("content") or ""), "tool_calls": calls}
+
+
 def _place(text: str, before: list[int], renderer: Renderer, markers: ThoughtMarkers) -> int:
     """The place in a completion's text, which may be cut at a string of `generation.stop`, after its first tokens."""
     for shown in (renderer.plain(before), renderer.vocabulary.decode(before)):
@@ -255,7 +291,8 @@ def _state(
 ) -> AgentState:
     """Return the state of a request before its answer."""
     of_turns, opening = turn_fields(config, turn, before)
-    asked = request | ({"chat_template_kwargs": prompt.arguments} if prompt.arguments else {})
+    variables = {key: value for key, value in prompt.arguments.items() if key != "tools"}
+    asked = request | ({"chat_template_kwargs": variables} if variables else {})
     return AgentState(
         experiment=config.experiment.name,
         variant=variant,
@@ -295,8 +332,10 @@ def _turns(conversation: Trajectory) -> list[EarlierTurn]:
     assert state.turn is not None
     assert outcome is not None
     values = {name: getattr(state, name) for name in Answered.model_fields}
-    request = {key: value for key, value in state.request.items() if key != "messages"}
+    request = {key: value for key, value in state.request.items() if key not in ("messages", "tools")}
     grade, answer = outcome.metrics.correctness, len(conversation.messages) - 1
+    if state.finish_reason == CALLS:
+        grade = None
     correct = None if grade is None else grade == 1.0
     last = EarlierTurn(**values | {"number": state.turn, "answer": answer, "correct": correct, "request": request})
     return [*(state.earlier_turns or ()), last]

@@ -249,7 +249,7 @@ def apply_transform(name: str, reference: str, messages: list[Message]) -> list[
         result = function(copy.deepcopy(messages))
     except Exception as error:
         raise TransformError(raised_by(f"variants.{name}.transform", reference, error)) from error
-    problem = _problem(result)
+    problem = message_problem(result)
     if problem is not None:
         raise TransformError(f"variants.{name}.transform: {reference} must return a list of messages, but {problem}")
     return [dict(message) for message in result]
@@ -301,7 +301,8 @@ def begins_answer(config: Config, name: str) -> bool:
         return False
 
 
-def _problem(result: Any) -> str | None:
+def message_problem(result: Any) -> str | None:
+    """Return why a function's result is no list of messages; None: it is one."""
     if not isinstance(result, list):
         return f"returned {type(result).__name__}"
     if not result:

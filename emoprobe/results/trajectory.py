@@ -35,10 +35,10 @@ MESSAGE_FIELDS = (
     "audio",
     "annotations",
 )
-
+CALLS = "tool_calls"  # finish reason of an answer that calls tools
 
 # Fields of the state that a single conversation does not have.
-TURN_FIELDS = frozenset({"turn", "earlier_turns"})
+TURN_FIELDS = frozenset({"turn", "earlier_turns", "tool_seconds"})
 
 
 class Attempt(OpenRecord):
@@ -112,7 +112,7 @@ class Answered(OpenRecord):
     control tokens of the model the messages write out (null: none), which it then reads as markup. `prompt_suffix` is
     what follows the chat template's text in the prompt, to begin a thought or to leave it out (null: nothing),
     `thought` the thought before the answer (null: none). Records of version 0.2 lack these. `hardware` is what the
-    worker ran on.
+    worker ran on, `tool_seconds` the time of the tools that the answer called (null: none).
     """
 
     prefill: int | None = None
@@ -128,6 +128,7 @@ class Answered(OpenRecord):
     hardware: str | None = None
     attempts: list[Attempt] = Field(default_factory=list)
     timing: Timing = Timing()
+    tool_seconds: float | None = None
 
 
 class EarlierTurn(Answered):
@@ -258,15 +259,23 @@ class Trajectory:
     def completion(self) -> str:
         """Text for the grader: what follows the thought, where the state has one.
 
-        Otherwise the answer's content, or the separate reasoning where there is no content.
+        Otherwise the answer's content, or the separate reasoning where there is no content. Empty where an agent still
+        called tools when its turns were used up.
         """
-        if self.answer is None:
+        if self.answer is None or self.is_unfinished:
             return ""
         return _graded_text(self.answer, None if self.state is None else self.state.thought)
 
     def completion_of(self, turn: EarlierTurn) -> str:
-        """Text of an earlier answer for the grader, as `completion` is of the last one."""
+        """Text of an earlier answer for the grader, as `completion` is of the last one; empty where it calls tools."""
+        if turn.finish_reason == CALLS:
+            return ""
         return _graded_text(self.messages[turn.answer], turn.thought)
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether the last answer of an agent calls tools, as `conversation.max_turns` was reached."""
+        return self.state is not None and self.state.turn is not None and self.state.finish_reason == CALLS
 
     @property
     def said(self) -> str:

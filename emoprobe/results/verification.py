@@ -119,7 +119,8 @@ def _compared(messages: list[Message], state: AgentState) -> Iterator[str]:
     opening = state.request.get("messages") or []
     choices = state.response.get("choices") or [{}]
     choice = choices[0]
-    text = str(choice["text"]) if "text" in choice else message_text(choice.get("message") or {})
+    message = choice.get("message") or {}
+    text = str(choice["text"]) if "text" in choice and not message.get("tool_calls") else message_text(message)
     begun = ""
     # With a prefill, the last message of the request begins the answer; a record of an error has no answer.
     unanswered = state.error is not None and len(opening) == len(messages)

@@ -220,7 +220,7 @@ def _longest_prompt(config: Config, directory: Path, limit: int, named: str, cac
 
 def _answers(config: Config) -> str:
     """Name the completions of a conversation."""
-    turns = config.conversation.last_turn
+    turns = config.conversation.sure_answers
     return "completion" if turns == 1 else f"{turns} completions"
 
 

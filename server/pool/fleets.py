@@ -315,5 +315,6 @@ def _identity(kind: Kind, experiment: ServedModel) -> Hashable:
     card = experiment.card
     model = (card.path, card.sha256, config.model.dtype, experiment.model_name)
     # An NNsight server writes files, under one root only.
-    own = str(experiment.results) if kind == "nnsight" else config.generation.engine.model_dump_json()
-    return kind, *model, own
+    if kind == "nnsight":
+        return kind, *model, str(experiment.results)
+    return kind, *model, config.generation.engine.model_dump_json(), config.conversation.tool_parser

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,14 +14,21 @@ from typing import Any
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.capture import THOUGHT_POSITIONS
 from emoprobe.conversations.kinds import NextTurn, Progress, next_turn
-from emoprobe.conversations.rendering import RenderedPrompt, stored_spans
-from emoprobe.conversations.requests import chat_request, message_spans, rendered_prompt, sent_request, turn_request
-from emoprobe.conversations.responses import Delivery, ResponseError, check_response, completed, failed
+from emoprobe.conversations.rendering import RenderedPrompt, Renderer, stored_spans
+from emoprobe.conversations.requests import (
+    chat_request,
+    message_spans,
+    rendered_prompt,
+    sent_request,
+    sent_with_tools,
+    turn_request,
+)
+from emoprobe.conversations.responses import Delivery, ResponseError, as_completion, check_response, completed, failed
 from emoprobe.conversations.samples import sample_index, split_draw_id
 from emoprobe.results.activation_folder import ActivationFolder, StoredTensors
 from emoprobe.results.dates import date_to_now
 from emoprobe.results.record import DamagedError
-from emoprobe.results.trajectory import STATE, AgentState, Sample, Trajectory
+from emoprobe.results.trajectory import CALLS, STATE, AgentState, Sample, Trajectory
 from server.pool.connections import delete_at_server, fetch_from_server
 from server.pool.fleet import Fleet, ServerDemand, UnansweredError
 from server.pool.run import ExperimentJobs
@@ -26,6 +36,8 @@ from server.pool.thinking import deliver_within_budget
 from server.pool.worker import Worker
 
 Check = Callable[[Any], dict[str, Any]]
+# Functions of the user's and tools may take long; files are written by other threads.
+FUNCTIONS = ThreadPoolExecutor(max_workers=16, thread_name_prefix="conversation")
 
 
 async def generate(experiment: ExperimentJobs, fleet: Fleet, variant: str, name: str) -> None:
@@ -50,7 +62,7 @@ async def generate(experiment: ExperimentJobs, fleet: Fleet, variant: str, name:
     config, layout = experiment.config, experiment.layout
     sample_id, draw = split_draw_id(name)
     sample = Sample.read(layout.sample(sample_id))
-    first = chat_request(config, experiment.model_name, variant, sample, draw)
+    first = chat_request(config, experiment.model_name, variant, sample, draw) | await experiment.tools()
     wanted = _wanted(experiment, variant, name) if config.captures_inline else None
     # Which answer is the last, where a thought is, or which tokens end it, is known afterwards; then its tokens are
     # captured.
@@ -64,6 +76,8 @@ async def generate(experiment: ExperimentJobs, fleet: Fleet, variant: str, name:
         marks = None if inline is None else message_spans(config, request["messages"], sample.question)
         prompt = rendered_prompt(config, renderer, request, marks)
         asked = _demand(experiment, variant, sample, draw, sent_request(request, prompt.token_ids), prompt, inline)
+        if "tools" in request:
+            asked = _with_tools(config, asked, request, prompt, renderer)
         known: Any = {"draw": draw, "turn": turn.number, "before": made}
         try:
             response, delivery = await deliver_within_budget(
@@ -78,7 +92,8 @@ async def generate(experiment: ExperimentJobs, fleet: Fleet, variant: str, name:
             break
         made = completed(config, variant, sample, request, prompt, response, delivery, renderer=renderer, **known)
         right = made.outcome is not None and made.outcome.metrics.correctness == 1.0
-        turn = next_turn(Progress(config, variant, sample.index, draw, made.messages, turn.number, right))
+        progress = Progress(config, variant, sample.index, draw, made.messages, turn.number, right)
+        turn, made = await _next_turn(progress, made) if later else (None, made)
     else:
         experiment.allowance.answered(variant, name)
         assert made is not None
@@ -89,6 +104,16 @@ async def generate(experiment: ExperimentJobs, fleet: Fleet, variant: str, name:
             await _replay_state(experiment, fleet, variant, name, wanted, made.state)
     date_to_now([layout.sample(sample_id), layout.model])
     await write(made.write, layout.pair(variant, name))
+
+
+async def _next_turn(progress: Progress, made: Trajectory) -> tuple[NextTurn | None, Trajectory]:
+    """Ask how a conversation goes on; return this, and the conversation with the time that tools took."""
+    started = time.monotonic()
+    turn = await asyncio.get_running_loop().run_in_executor(FUNCTIONS, next_turn, progress)
+    if turn is not None and made.state is not None and made.state.finish_reason == CALLS:
+        seconds = {"tool_seconds": round(time.monotonic() - started, 4)}
+        made = replace(made, state=made.state.model_copy(update=seconds))
+    return turn, made
 
 
 def _demand(
@@ -108,6 +133,18 @@ def _demand(
     body |= {"ndif": inline | {"token_spans": prompt.spans}}
     fetch = _fetcher(experiment, inline)
     return ServerDemand(index, "/v1/completions", body, timeout, _capture_check(inline, check), fetch)
+
+
+def _with_tools(
+    config: Config, asked: ServerDemand, request: dict[str, Any], prompt: RenderedPrompt, renderer: Renderer
+) -> ServerDemand:
+    """The request for one answer of an agent: at the address where vLLM's parsers read the tool calls."""
+    body = sent_with_tools(config, request, prompt)
+
+    def check(response: Any) -> dict[str, Any]:
+        return asked.check(as_completion(response, renderer.plain))
+
+    return replace(asked, path="/v1/chat/completions", body=body, check=check)
 
 
 def captures_thoughts(config: Config) -> bool:

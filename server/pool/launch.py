@@ -133,6 +133,8 @@ def command(
     if host != LOOPBACK:
         arguments += ["--middleware", "server.guard.Guard"]
     arguments += ["--uvicorn-log-level", workers.log_level]
+    if config.conversation.tool_parser is not None:
+        arguments += ["--enable-auto-tool-choice", "--tool-call-parser", config.conversation.tool_parser]
     if engine.max_model_len is not None:
         arguments += ["--max-model-len", str(engine.max_model_len)]
     if not (bool(share.gpus) if engine.compile is None else engine.compile):

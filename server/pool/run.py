@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -19,6 +20,7 @@ from emoprobe.config.science.generation import Backend
 from emoprobe.config.science.judge import JudgeGrader
 from emoprobe.config.section import is_local
 from emoprobe.conversations import kinds, variants
+from emoprobe.conversations.tools import described_tools
 from emoprobe.models import source as models
 from emoprobe.results.api_calls import ApiCalls
 from emoprobe.results.layout import Layout
@@ -73,6 +75,21 @@ class ExperimentJobs(ServedModel):
 
         workers = self.config.workers
         return ApiBudget(ApiCalls(self.layout.api_calls), workers.prices, workers.max_cost)
+
+    async def tools(self) -> dict[str, Any]:
+        """Return the field of requests that describes an agent's tools; empty for other conversations.
+
+        Raises:
+            ToolError: a function cannot be described.
+        """
+        if not self.config.conversation.tools:
+            return {}
+
+        def load() -> list[dict[str, Any]]:
+            with self._loading:
+                return described_tools(tuple(self.config.conversation.tools))
+
+        return {"tools": await asyncio.to_thread(load)}
 
     def judge(self, label: str) -> JudgeGrader:
         """Return the settings of a judge.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
-from emoprobe.config.section import Section, Text, check_function, check_prefill
+from emoprobe.config.section import Added, Section, Text, check_function, check_prefill
 
-Kind = Literal["single", "scripted"]
+SINGLE, SCRIPTED, AGENT = KINDS = ("single", "scripted", "agent")
 RULES = ("always", "after_wrong", "after_right")
 
 
@@ -50,29 +50,99 @@ class UserTurn(Section):
 class Conversation(Section):
     """Course of a conversation after the first answer."""
 
-    kind: Kind = Field(
-        "single",
-        description="`single`: one answer; `scripted`: the user goes on with `turns`, each of which is answered.",
+    kind: str = Field(
+        SINGLE,
+        description="`single`: one answer; `scripted`: the user goes on with `turns`, each of which is answered; "
+        "`agent`: the model may call `tools` and goes on with their results; or `module:function`, which takes the "
+        "list of messages so far and returns the user's next message, or a list of messages, or None to end.",
     )
     turns: list[UserTurn] = Field(
         default_factory=list, description="Turns of the user after the question, which is turn 1."
     )
+    max_turns: Annotated[int, Field(ge=1, le=100), Added] = Field(
+        8, description="Most answers of the model in a conversation of an agent or of a function."
+    )
+    tools: Annotated[list[str], Added] = Field(
+        default_factory=list,
+        description="Tools of an agent: Python functions, each `module:function`. Type hints and docstrings in "
+        "Google's style describe them to the model. A result must follow from the arguments alone.",
+    )
+    tool_parser: Annotated[Text | None, Added] = Field(
+        None, description="vLLM's parser of the model's tool calls (`--tool-call-parser`), such as `hermes` for Qwen3."
+    )
+    tool_timeout: Annotated[float, Field(gt=0, le=3600), Added] = Field(
+        10.0, description="Seconds after which a call of a tool is ended."
+    )
+    tool_memory: Annotated[int, Field(ge=1), Added] = Field(
+        512, description="MiB of memory that a call of a tool may use beyond its imported module."
+    )
+    tool_output: Annotated[int, Field(ge=100), Added] = Field(
+        4000, description="Most characters of a tool's result that the model is given."
+    )
+
+    @field_validator("kind")
+    @classmethod
+    def _kind(cls, kind: str) -> str:
+        if kind in KINDS:
+            return kind
+        try:
+            return check_function(kind)
+        except ValueError as error:
+            raise ValueError(f"must be {', '.join(KINDS)}, or {str(error).removeprefix('must ')}") from None
+
+    @field_validator("tools")
+    @classmethod
+    def _tools(cls, tools: list[str]) -> list[str]:
+        names = [tool_name(check_function(tool)) for tool in tools]
+        if len(set(names)) < len(names):
+            raise ValueError("must name functions with different names, by which the model calls them")
+        return tools
 
     @model_validator(mode="after")
-    def _turns_of_a_script(self) -> Conversation:
-        if self.kind == "single" and self.turns:
-            raise ValueError("has turns, which a single conversation does not have; set kind: scripted")
-        if self.kind == "scripted" and not self.turns:
+    def _keys_of_the_kind(self) -> Conversation:
+        if self.kind != SCRIPTED and self.turns:
+            raise ValueError(f"has turns, which a conversation of kind {self.kind} does not have; set kind: scripted")
+        if self.kind == SCRIPTED and not self.turns:
             raise ValueError("kind scripted needs turns; list at least one")
+        if self.kind == AGENT and not self.tools:
+            raise ValueError("kind agent needs tools; list at least one function")
+        for name in ("tools", "tool_parser", "tool_timeout", "tool_memory", "tool_output"):
+            if self.kind != AGENT and not self._unchanged(name):
+                raise ValueError(f"has {name}, which is for kind: agent; remove it")
+        if not self.is_open and not self._unchanged("max_turns"):
+            raise ValueError("has max_turns, which is for kind: agent and for functions; remove it")
         return self
 
     @property
+    def is_open(self) -> bool:
+        """Whether the number of answers is known only afterwards: of an agent, or of a function."""
+        return self.kind not in (SINGLE, SCRIPTED)
+
+    @property
     def last_turn(self) -> int:
-        """Number of the user's last turn, where no rule skips it; the question is turn 1."""
-        return 1 + len(self.turns)
+        """Number of the user's last turn, where no rule skips it; the question is turn 1, and an agent's only one."""
+        return self.max_turns if self.is_open and self.kind != AGENT else 1 + len(self.turns)
+
+    @property
+    def last_answer(self) -> int:
+        """Number of the last answer that there may be; the first one is that to the question."""
+        return self.max_turns if self.is_open else self.last_turn
+
+    @property
+    def sure_answers(self) -> int:
+        """Number of answers that a plan reckons with: all of a script, one where the conversation is open."""
+        return 1 if self.is_open else self.last_turn
 
     @property
     def functions(self) -> dict[str, str]:
-        """The rules that are functions, `module:function` by their key."""
+        """The functions that decide how it goes on, `module:function` by their key."""
         named = {f"conversation.turns.{place}.when": turn.when for place, turn in enumerate(self.turns)}
-        return {key: when for key, when in named.items() if when not in RULES}
+        functions = {key: when for key, when in named.items() if when not in RULES}
+        if self.kind not in KINDS:
+            functions["conversation.kind"] = self.kind
+        return functions | {f"conversation.tools.{place}": tool for place, tool in enumerate(self.tools)}
+
+
+def tool_name(reference: str) -> str:
+    """Return the name by which a model calls a tool: that of the function in `module:function`."""
+    return reference.rpartition(":")[2].rpartition(".")[2]

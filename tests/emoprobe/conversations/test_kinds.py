@@ -21,11 +21,13 @@ from emoprobe.results.activation_folder import TokenSpans
 from emoprobe.results.trajectory import AgentState, EarlierTurn, Sample
 from emoprobe.workflow.checks import check_config
 from emoprobe.workflow.prompt_checks import check_prompts
+from emoprobe.workflow.tool_checks import check_tools
 from emoprobe.workflow.triggers import Triggers
 from tests import byte_tokenizer
-from tests.byte_tokenizer import CHATML
+from tests.byte_tokenizer import CHATML, TOOL_CHATML
 
 AGAIN = {"kind": "scripted", "turns": [{"text": "Try again."}]}
+AGENT = {"kind": "agent", "tools": ["tests.tools:calculator"], "tool_parser": "hermes", "max_turns": 4}
 VARIANTS: dict[str, Any] = {
     "control": {},
     "joy": {"text": "What a day!", "turn": 2},
@@ -42,7 +44,28 @@ def config(conversation: dict[str, Any] | None = None, **sections: Any) -> Confi
     [
         ({"conversation": {"turns": [{"text": "a"}]}}, "set kind: scripted"),
         ({"conversation": {"kind": "scripted"}}, "needs turns"),
-        ({"conversation": {"kind": "agent"}}, "conversation.kind"),
+        (
+            {"conversation": {"kind": "agents"}},
+            "conversation.kind.*must be single, scripted, agent, or name a function",
+        ),
+        ({"conversation": {"kind": "agent"}}, "needs tools"),
+        ({"conversation": AGENT | {"tools": ["a:f", "b:c.f"]}}, "different names"),
+        ({"conversation": AGENT | {"tools": ["f"]}}, "must name a function"),
+        ({"conversation": AGENT | {"tool_parser": None}}, "conversation.tool_parser: vLLM needs"),
+        ({"conversation": AGENT | AGAIN | {"kind": "agent"}}, "has turns"),
+        ({"conversation": AGAIN | {"tool_timeout": 1.0}}, "tool_timeout, which is for kind: agent"),
+        ({"conversation": AGAIN | {"max_turns": 3}}, "max_turns, which is for kind: agent and for functions"),
+        ({"conversation": AGENT, "generation": {"backend": "nnsight"}}, "only vLLM generates with tools"),
+        (
+            {"conversation": AGENT, "generation": {"thinking": "off"}},
+            "generation.thinking with conversation.kind agent",
+        ),
+        ({"conversation": AGENT, "capture": {"positions": ["turn5.response_mean"]}}, "has 4 answers at most"),
+        ({"conversation": AGENT, "variants": {"control": {}, "a": {"text": "a", "turn": 2}}}, "has 1 turn of the user"),
+        (
+            {"conversation": {"kind": "a:b"}, "variants": {"control": {}, "a": {"text": "a", "turn": "last"}}},
+            "known only afterwards; name a number",
+        ),
         ({"conversation": {"kind": "scripted", "turns": [{"text": " "}]}}, "more than white space"),
         ({"conversation": {"kind": "scripted", "turns": [{"text": "a", "when": "sometimes"}]}}, "always, after_wrong"),
         ({"variants": {"control": {}, "a": {"text": "a", "turn": 3}}}, "has 2 turns of the user"),
@@ -93,6 +116,43 @@ def test_further_turns_make_answers_again_and_a_single_conversation_has_the_old_
     assert placed("last").trajectories["control"] == changed[0].trajectories["control"]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"max_turns": 5}, {"tools": ["my_tools:f", "my_tools:g"]}, {"tool_parser": "llama3_json"}, {"tool_timeout": 1.0},
+        {"tool_memory": 64}, {"tool_output": 500},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_key_of_an_agent_makes_its_answers_again(
+    change: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    module = tmp_path / "my_tools.py"
+    module.write_text("def f(): pass\n")
+    before = AGENT | {"tools": ["my_tools:f"]}
+    old, new = Triggers.of(config(before)), Triggers.of(config(before | change))
+    assert old.answers != new.answers
+    assert (old.model, old.data, old.capture, old.graders) == (new.model, new.data, new.capture, new.graders)
+    module.write_text("def f(): return 1\n")
+    assert Triggers.of(config(before)).answers != old.answers
+
+
+def test_the_keys_of_an_agent_are_in_no_digest_of_a_script() -> None:
+    assert config().conversation.content().keys() == {"kind", "turns"}
+
+
+def test_the_source_of_a_kind_makes_its_answers_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    module = tmp_path / "my_kind.py"
+    found = []
+    for source in ("def f(messages): return None\n", "def f(messages): return 'Sure?'\n"):
+        module.write_text(source)
+        found.append(Triggers.of(config({"kind": "my_kind:f"})).answers)
+    found.append(Triggers.of(config({"kind": "my_kind:f", "max_turns": 3})).answers)
+    assert len(set(found)) == 3
+
+
 def test_a_text_goes_where_its_variant_says(tmp_path: Path) -> None:
     def user(turn: str | int, placement: str = "user_prefix") -> list[bool]:
         settings = config(variants={"control": {}, "joy": {"text": "Ah!", "turn": turn, "placement": placement}})
@@ -128,6 +188,33 @@ def test_all_turns_have_to_fit(tmp_path: Path) -> None:
     assert length({"kind": "scripted", "turns": turns}) == 16384
 
 
+@pytest.mark.parametrize("conversation", [AGENT, {"kind": "a:b"}])
+def test_an_open_conversation_may_use_the_model_s_whole_context(tmp_path: Path, conversation: dict[str, Any]) -> None:
+    renderer = Renderer.load(byte_tokenizer.write(tmp_path))
+    sample = Sample(sample_id="x_0001", index=0, question="1?", answer="1", source={})
+    assert needed_length(config(conversation), renderer, [sample], 32768) == 32768
+
+
+def test_a_template_that_does_not_show_tools_is_named_before_the_run(tmp_path: Path) -> None:
+    folder = byte_tokenizer.write(tmp_path)
+    settings = config(AGENT, model={"source": str(folder)})
+
+    def problems(template: str) -> list[str]:
+        (folder / "chat_template.jinja").write_text(template)
+        return check_tools(settings, Renderer.load(folder))
+
+    assert problems(TOOL_CHATML) == []
+    (line,) = problems(CHATML)
+    assert f"conversation.tools: the chat template of {folder} does not show tools to the model" in line
+    (line,) = problems(TOOL_CHATML.replace("message['content']", "('' if message.role == 'tool' else message.content)"))
+    assert "does not show results of tools" in line
+    (line,) = problems(f"{{% if tools %}}{{{{ raise_exception('no tools') }}}}{{% endif %}}{CHATML}")
+    assert "no tools; choose a model that was trained to call tools" in line
+    assert check_tools(config(), Renderer.load(folder)) == []
+    (line,) = check_tools(config(AGENT | {"tools": ["tests.tools:undescribed"]}), Renderer.load(folder))
+    assert line.startswith("conversation.tools.0: tests.tools:undescribed cannot be described")
+
+
 def test_prompts_of_every_turn_are_checked(tmp_path: Path) -> None:
     folder = byte_tokenizer.write(tmp_path)
     assert check_prompts(config(variants=VARIANTS), Renderer.load(folder)) == []
@@ -145,6 +232,12 @@ def test_prompts_of_every_turn_are_checked(tmp_path: Path) -> None:
 def test_a_rule_that_cannot_be_asked_is_named_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     turns = [{"text": "a"}, {"text": "b", "when": "no_such_rules:f"}]
+    for conversation, key in (
+        ({"kind": "no_such_rules:f"}, "kind"),
+        (AGENT | {"tools": ["no_such_rules:f"]}, "tools.0"),
+    ):
+        (line,) = check_config(config(conversation), None, tmp_path)
+        assert line.startswith(f"conversation.{key}: no_such_rules:f cannot be imported")
     (line,) = check_config(config({"kind": "scripted", "turns": turns}), None, tmp_path)
     assert line.startswith("conversation.turns.1.when: no_such_rules:f cannot be imported")
     load_function.cache_clear()
@@ -185,3 +278,33 @@ def test_an_earlier_answer_has_the_token_that_ended_it_and_not_the_thought_befor
         update={"earlier_turns": [EarlierTurn(number=1, answer=1, finish_reason="length", completion_token_ids=said)]}
     )
     assert stored_spans(renderer, cut)[1][1] == (turns[1][0], turns[1][1] - 1)
+
+
+def test_an_answer_that_calls_tools_is_where_its_tokens_are_in_the_last_prompt(tmp_path: Path) -> None:
+    renderer = Renderer.load(byte_tokenizer.write(tmp_path, TOOL_CHATML))
+    call = {"id": "call01001", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
+    asked: list[dict[str, Any]] = [{"role": "user", "content": "1?"}]
+    again: list[dict[str, Any]] = [
+        *asked,
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "2"},
+    ]
+    first, last = renderer.render(asked).token_ids, renderer.render(again).token_ids
+
+    def turn(said: str) -> tuple[int, int] | None:
+        ids = renderer.encode(said)[0]
+        earlier = EarlierTurn(
+            number=1, answer=1, finish_reason="tool_calls", prompt_token_ids=first, completion_token_ids=ids
+        )
+        state = AgentState(
+            request={"messages": again},
+            prompt_token_ids=last,
+            completion_token_ids=[1],
+            turn=2,
+            earlier_turns=[earlier],
+        )
+        return stored_spans(renderer, state)[1][1]
+
+    said = '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call><|im_end|>'
+    assert turn(said) == (len(first), len(first) + len(renderer.encode(said)[0]))
+    assert turn(said.replace('"a": 1', '"a":1')) is None

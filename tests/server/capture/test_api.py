@@ -18,6 +18,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
+from emoprobe.conversations.rendering import Renderer
 from emoprobe.results.activations import check, load_activations
 from tests.conftest import PATIENCE
 from tests.nnsight_server import NNsightServer
@@ -69,6 +70,30 @@ def test_the_openai_client_chats_and_streams_the_same(client: openai.OpenAI) -> 
     finishes = [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices]
     assert [finish for finish in finishes if finish] == ["length"]
     assert len(chunks) > 4
+
+
+def test_the_openai_client_sends_several_turns_and_the_beginning_of_an_answer(
+    client: openai.OpenAI, tiny: Callable[[str], Path]
+) -> None:
+    turns: list[Any] = [
+        *CHAT["messages"],
+        {"role": "assistant", "content": "One, two."},
+        {"role": "user", "content": "Go on."},
+        {"role": "assistant", "content": "Three,"},
+    ]
+    renderer, ids = Renderer.load(tiny("llama")), {"extra_body": {"return_token_ids": True}}
+    asked: dict[str, Any] = {"model": "tiny", "max_tokens": 4, "temperature": 0.0, **ids}
+    for messages in (turns[:1], turns[:3]):
+        prompt = renderer.render(messages).token_ids
+        chat = client.chat.completions.create(messages=messages, **asked)
+        text = client.completions.create(prompt=prompt, **asked)
+        assert (chat.model_extra or {})["prompt_token_ids"] == prompt
+        assert chat.choices[0].message.content == text.choices[0].text
+    # A message of the assistant is closed at the end too; its beginning goes to the server as tokens.
+    begun = renderer.render(turns)
+    assert begun.text.endswith("Three,")
+    answer = client.completions.create(prompt=begun.token_ids, **asked)
+    assert (answer.choices[0].model_extra or {})["prompt_token_ids"] == begun.token_ids
 
 
 def test_the_openai_client_completes_and_streams_the_same(client: openai.OpenAI) -> None:

@@ -132,16 +132,15 @@ export function MessageBlock(props: {
           <Marked text={text} marks={marks} end={thought} />
         </Thought>
       )}
-      {text.length > thought || !message.calls.length ? (
+      {message.role === "tool" && text ? (
+        <Folded name="result" text={text} />
+      ) : text.length > thought || !message.calls.length ? (
         <div class="text" dir="auto" tabIndex={scrolls(text) ? 0 : undefined}>
           {text.length > thought ? <Marked text={text} marks={marks} start={thought} /> : <em class="quiet">empty</em>}
         </div>
       ) : null}
       {message.calls.map(([name, given]) => (
-        <div class="call">
-          <b>{visible(name)}</b>
-          <pre>{visible(given)}</pre>
-        </div>
+        <Folded name={visible(name)} text={given} />
       ))}
       {message.leftOut > 0 && (
         <p class="quiet">
@@ -149,6 +148,16 @@ export function MessageBlock(props: {
         </p>
       )}
     </section>
+  );
+}
+
+/** The arguments of a tool call, or the result of a tool. */
+function Folded(props: { name: string; text: string }) {
+  return (
+    <details class="call">
+      <summary>{props.name}</summary>
+      <pre tabIndex={scrolls(props.text) ? 0 : undefined}>{visible(props.text)}</pre>
+    </details>
   );
 }
 
