@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from tests.benchmarks import (
     capture,
+    choice,
     explorer,
     first,
     generation,
@@ -26,6 +27,7 @@ ALL: dict[str, Callable[[list[str]], None]] = {
     "explorer": explorer.run,
     "storage": storage.run,
     "capture": capture.run,
+    "choice": choice.run,
     "overhead": overhead.run,
     "steering": steering.run,
     "generation": generation.run,

@@ -291,7 +291,7 @@ def spent_after_each_line(layout: Layout) -> list[float]:
     costs: dict[int, float] = {}
     totals = []
     for line in calls(layout):
-        costs[line["call"]] = line.get("cost", line.get("most"))
+        costs[line["call"]] = line["cost"] if "cost" in line else line["most"]
         totals.append(sum(costs.values()))
     return totals
 
