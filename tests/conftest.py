@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from emoprobe.config.science.model import Model
 from emoprobe.models import source as models
-from tests.copies import template
+from tests.copies import inside, template
 from tests.copies.copy import Order, has_template, launch
 from tests.nnsight_server import NNsightServer
 from tests.ports import free_port
@@ -69,6 +69,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         from tests.schedule import sort
 
         sort(items)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _checks_are_copies() -> None:
+    """Have the checks that tests ask for be copies, as those of a run are: each would import PyTorch anew."""
+    inside.order_checks()
 
 
 @pytest.fixture(scope="session")
