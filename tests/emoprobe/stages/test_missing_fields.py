@@ -119,7 +119,7 @@ def test_any_key_of_the_config_may_be_missing(whole: Layout, tmp_path: Path) -> 
     for variant in values["variants"].values():  # most of the file, whose reading takes most of the time
         variant["texts"] = (variant["texts"] or [])[:1] or None
     for place in [place for place in fields(values) if place != ("variants", "control")]:
-        layout.resolved_yaml.write_text(yaml.safe_dump(changed(values, place, null=False)))
+        layout.resolved_yaml.write_text(yaml.dump(changed(values, place, null=False), Dumper=yaml.CSafeDumper))
         assert load_config(layout.root).variants.keys() >= {"control"}, place
     layout.resolved_yaml.write_text("{}")
     assert make(load_config(layout.root), layout)["trajectories"] == 4

@@ -413,7 +413,7 @@ def test_a_crowd_of_which_half_goes_away(patient: NNsightServer) -> None:
     wait_for(lambda: idle(patient), PATIENCE, "an idle server")
     assert memory(patient) - before < GROWTH
     assert len(answers) == REQUESTS / 2
-    alone: dict[int, list[int]] = {}  # by the first token of the prompt; a shorter answer is the beginning of a longer one
+    alone: dict[int, list[int]] = {}  # by the prompt's first token; a shorter answer is the beginning of a longer one
     for number, answer in answers.items():
         first, length = bodies[number]["prompt"][0], bodies[number]["max_tokens"]
         if first not in alone:
