@@ -380,7 +380,7 @@ def test_no_raw_body_is_a_server_error(server: NNsightServer) -> None:
 
 
 def test_a_crowd_of_which_half_goes_away(patient: NNsightServer) -> None:
-    bodies = [{"prompt": [5 + number % 50, 7, 9], "max_tokens": 1 + number % 9, "temperature": 0, "ignore_eos": True,
+    bodies: list[dict[str, Any]] = [{"prompt": [5 + number % 50, 7, 9], "max_tokens": 1 + number % 9, "temperature": 0, "ignore_eos": True,
                "return_token_ids": True, **({"ndif": {"save_dir": f"crowd/{number}"}} if number % 10 == 0 else {})}
               for number in range(REQUESTS)]  # fmt: skip
     generator = random.Random(3)
