@@ -11,19 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from emoprobe.config.science.model import Model
 from emoprobe.models import source as models
-from tests.copies import template
+from tests.copies import inside, template
 from tests.copies.copy import Order, has_template, launch
 from tests.nnsight_server import NNsightServer
 from tests.ports import free_port
 from tests.seaweed import SeaweedFS
 from tests.slurm import Slurm, running
-from tests.workspace import ROOT, Workspace, wait_for
+from tests.workspace import ROOT, Workspace, wait_for, without_weights
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -71,6 +69,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         sort(items)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _checks_are_copies() -> None:
+    """Have the checks that tests ask for be copies, as those of a run are: each would import PyTorch anew."""
+    inside.order_checks()
+
+
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """The embedded model as a directory, converted once and kept between sessions."""
@@ -79,13 +83,8 @@ def smollm2() -> Path:
 
 @pytest.fixture(scope="session")
 def unweighted(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded model with next to no weights, for stub servers: a run reads all of them to tell their hash."""
-    folder = tmp_path_factory.mktemp("unweighted")
-    for path in smollm2.iterdir():
-        if path.suffix != ".safetensors":
-            shutil.copy(path, folder)
-    save_file({"model.norm.weight": np.ones(576, np.float32)}, folder / "model.safetensors")
-    return folder
+    """The embedded model with next to no weights, for stub servers."""
+    return without_weights(smollm2, tmp_path_factory.mktemp("unweighted"))
 
 
 class StubServer:

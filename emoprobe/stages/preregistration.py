@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain, islice
 from pathlib import Path
 
 from emoprobe.analysis.preregistration import analysis_plan
@@ -36,5 +37,9 @@ def write_plan(config: Config, layout: Layout) -> None:
 
 
 def _text_lengths(config: Config, model: Path) -> dict[str, list[int]]:
-    """Tokens of each text of each variant."""
-    return {name: count_tokens(texts, model) for name in config.variants if (texts := variant_texts(config, name))}
+    """Return the number of tokens of each text of each variant; the tokenizer is loaded once."""
+    texts = {name: variants for name in config.variants if (variants := variant_texts(config, name))}
+    if not texts:
+        return {}
+    counts = iter(count_tokens(list(chain.from_iterable(texts.values())), model))
+    return {name: list(islice(counts, len(variants))) for name, variants in texts.items()}

@@ -24,7 +24,7 @@ from tests.benchmarks.measure import embedded_model
 from tests.conftest import PATIENCE, VARIANTS, StubServer
 from tests.server.capture import tiny_models
 from tests.workflow.pool import end_pool, server_process, worker_status
-from tests.workspace import Process, Workspace, processes_of, wait_for
+from tests.workspace import Process, Workspace, processes_of, wait_for, without_weights
 
 SAMPLES = 4
 PAIRS = SAMPLES * len(VARIANTS)
@@ -161,7 +161,7 @@ class Scene:
 def stubs(servers: int = 2, delay: float = 0.0, **workers: Any) -> Scene:
     """Trajectories from stub servers, without captures."""
     sections = {
-        "model": {"source": str(embedded_model())},
+        "model": {"source": str(unweighted_model())},
         "generation": {"max_tokens": 32},
         "workers": workers,
         "capture": {"enabled": False},
@@ -190,6 +190,14 @@ def captures() -> Scene:
     generated.copy_without_captures(scene.workspace)
     scene.goal = ("--rerun-triggers", "mtime", "--until", "capture")
     return scene
+
+
+@cache
+def unweighted_model() -> Path:
+    """The embedded model with next to no weights, kept until the interpreter ends."""
+    folder = Path(tempfile.mkdtemp(prefix="chaos-model-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return without_weights(embedded_model(), folder)
 
 
 @cache

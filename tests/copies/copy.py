@@ -125,11 +125,12 @@ def has_template() -> bool:
     return TEMPLATE in os.environ
 
 
-def begin(order: Order, output: int | IO[Any], errors: int | IO[Any]) -> Copy:
-    """Have the template become a command that writes into these files."""
+def begin(order: Order, output: int | IO[Any], errors: int | IO[Any], source: int | None = None) -> Copy:
+    """Have the template become a command that writes into these files, and reads from the file `source`."""
     status = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     status.connect(os.environ[TEMPLATE])
     numbers = [each if isinstance(each, int) else each.fileno() for each in (output, errors)]
+    numbers += [] if source is None else [source]
     socket.send_fds(status, [json.dumps(asdict(order)).encode()], numbers)
     return Copy(order, status)
 

@@ -12,9 +12,11 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import threading
+from contextlib import suppress
 from importlib import import_module
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import IO, Any
 
 from tests.copies.copy import AwaitedCopy, Copy, Order, begin
 from tests.workspace import ROOT
@@ -28,12 +30,18 @@ def order_copies(module: str) -> None:
     """Have a command that runs in this process, by its module, ask for copies."""
     if module == "snakemake":
         vars(import_module("snakemake.shell"))["sp"] = _with(subprocess, Popen=_shell)
-        for name in ("server.pool.client", "emoprobe.workflow.heavy_checks"):
-            vars(import_module(name))["subprocess"] = _with(subprocess, run=_run)
+        vars(import_module("server.pool.client"))["subprocess"] = _with(subprocess, run=_run)
+        order_checks()
+        vars(import_module("emoprobe.workflow.drawing"))["subprocess"] = _with(subprocess, Popen=_drawing)
     elif module == "server.pool.start":  # which is yet to be run, and imports this then
         sys.modules["subprocess"] = _with(subprocess, Popen=_pool)
     elif module == "server.pool":
         vars(import_module("server.pool.local_process"))["asyncio"] = _with(asyncio, create_subprocess_exec=_server)
+
+
+def order_checks() -> None:
+    """Have checks before a run that this process asks for be copies."""
+    vars(import_module("emoprobe.workflow.heavy_checks"))["subprocess"] = _with(subprocess, run=_run)
 
 
 def _with(module: ModuleType, **changed: Any) -> Any:
@@ -69,6 +77,45 @@ def _run(command: list[str], **named: Any) -> subprocess.CompletedProcess[str]:
         output.seek(0)
         errors.seek(0)
         return subprocess.CompletedProcess(command, status, output.read(), errors.read())
+
+
+class _Drawing:
+    """The script that draws samples: what is used of `subprocess.Popen` with pipes."""
+
+    def __init__(self, copy: Copy, stdin: IO[str], stdout: IO[str]) -> None:
+        self._copy, self._lock = copy, threading.Lock()
+        self.stdin, self.stdout = stdin, stdout
+
+    def kill(self) -> None:
+        with self._lock:
+            self._copy.kill()
+
+    def wait(self) -> int:
+        with self._lock:
+            return self._copy.wait()
+
+    def __enter__(self) -> _Drawing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pipe in (self.stdin, self.stdout):
+            with suppress(OSError):
+                pipe.close()
+
+
+def _drawing(command: list[str], **named: Any) -> _Drawing:
+    _interpreter, scripts, name, *arguments = command
+    code = os.path.dirname(scripts)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([code, os.getcwd()])}  # as `scripts/__main__.py` has it
+    order = Order(
+        f"scripts.{name}", arguments, os.getcwd(), env, session=True, code=None if code == str(ROOT) else code
+    )
+    (asked, ask), (answers, answer) = os.pipe(), os.pipe()
+    copy = begin(order, answer, named["stderr"], asked)
+    os.close(asked)
+    os.close(answer)
+    text = {"encoding": named["encoding"], "errors": named["errors"]}
+    return _Drawing(copy, open(ask, "w", **text), open(answers, **text))
 
 
 def _pool(command: list[str], **named: Any) -> Copy:

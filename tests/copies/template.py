@@ -124,7 +124,7 @@ def main() -> None:
                     copy.end()
                 continue
             status, _ = listener.accept()
-            message, (output, errors), _, _ = socket.recv_fds(status, LONGEST_ORDER, 2)
+            message, files, _, _ = socket.recv_fds(status, LONGEST_ORDER, 3)
             order = Order(**json.loads(message))
             if order.module not in prepared:
                 prepare(order.module)
@@ -133,9 +133,9 @@ def main() -> None:
             if child == 0:
                 listener.close()
                 status.close()
-                become(order, output, errors)
-            os.close(output)
-            os.close(errors)
+                become(order, files)
+            for file in files:
+                os.close(file)
             copy = Running(order, child, status)
             for each in copy.watched:
                 running[each] = copy
@@ -157,11 +157,11 @@ def prepare(module: str) -> None:
     gc.freeze()
 
 
-def become(order: Order, output: int, errors: int) -> NoReturn:
-    """Run an order to its end."""
+def become(order: Order, files: list[int]) -> NoReturn:
+    """Run an order to its end; files are its output, its errors and, where there is a third, its input."""
     if order.session:
         os.setsid()
-    for source, target in ((output, 1), (errors, 2)):
+    for source, target in zip(files, (1, 2, 0), strict=False):
         os.dup2(source, target)
         os.close(source)
     if order.input is not None:

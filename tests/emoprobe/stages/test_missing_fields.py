@@ -118,8 +118,10 @@ def test_any_key_of_the_config_may_be_missing(whole: Layout, tmp_path: Path) -> 
     layout = Layout(tmp_path / "folder")
     shutil.copytree(whole.root, layout.root)
     values = yaml.safe_load(layout.resolved_yaml.read_text())
+    for variant in values["variants"].values():  # most of the file, whose reading takes most of the time
+        variant["texts"] = (variant["texts"] or [])[:1] or None
     for place in [place for place in fields(values) if place != ("variants", "control")]:
-        layout.resolved_yaml.write_text(yaml.safe_dump(changed(values, place, null=False)))
+        layout.resolved_yaml.write_text(yaml.dump(changed(values, place, null=False), Dumper=yaml.CSafeDumper))
         assert load_config(layout.root).variants.keys() >= {"control"}, place
     layout.resolved_yaml.write_text("{}")
     assert make(load_config(layout.root), layout)["trajectories"] == 4
