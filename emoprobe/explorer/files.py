@@ -102,7 +102,7 @@ def with_texts(entries: Iterable[tuple[int, Conversation]]) -> dict[str, Any]:
     rows = []
     for number, conversation in entries:
         messages = [message.values(numbers.setdefault(message.text, len(numbers))) for message in conversation.messages]
-        marks = {"r": conversation.response, "p": conversation.tone, "q": conversation.question}
+        marks: dict[str, Any] = {"r": conversation.response, "p": conversation.tone, "q": conversation.question}
         marks["a"] = conversation.answer
         marks["j"] = conversation.judgements or None
         known = {key: value for key, value in marks.items() if value is not None}

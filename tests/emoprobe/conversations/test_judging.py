@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -252,4 +253,4 @@ def test_a_judge_that_the_run_serves() -> None:
     api = parse_config({"experiment": {"name": "two"}, "model": {"source": "org/third"}, "graders": [judge()]})
     study = Study("both", {"one": made, "two": api})
     assert turns(study) == {"one": (0, 0), "one/judge": (2, 0), "two": (1, 1), "two/judge": (1, 1)}
-    assert "then vLLM servers of org/other to judge" in budget(Study(None, {"one": made}), {"one": Targets(made, Layout("x"))})  # fmt: skip
+    assert "then vLLM servers of org/other to judge" in budget(Study(None, {"one": made}), {"one": Targets(made, Layout(Path("x")))})  # fmt: skip
