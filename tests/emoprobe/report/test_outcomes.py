@@ -207,8 +207,8 @@ def test_the_figure_of_outcomes_has_a_panel_for_each_outcome_but_accuracy(tmp_pa
 def test_a_rate_is_tested_as_accuracies_are() -> None:
     world = types.World("binary", 192, shift=1.5)
     tests, said = typed(world)
-    table = types.simulate(world, np.random.default_rng(0)).rename(columns={types.COLUMN: "correct"})
-    table = table.assign(lenient=table["correct"], truncated=False)
+    table = types.simulate(world, np.random.default_rng(0))
+    table = table.assign(correct=table[types.COLUMN], lenient=table[types.COLUMN], truncated=False)
     accuracies = paired_tests(table, MARGIN, ["filler"]).query("measure == 'correct'")
     same = ["n", "difference", "low", "high", "p", "p_holm", "p_equivalent", "gained", "lost", "verdict"]
     pd.testing.assert_frame_equal(tests[same].reset_index(drop=True), accuracies[same].reset_index(drop=True))
