@@ -226,7 +226,7 @@ def graded(answer: Answer, graders: Sequence[Entry]) -> Columns:
     Raises:
         GraderError: a function of the user failed; the message names grader and sample.
     """
-    columns = number(answer, None) if "number" in graders else dict.fromkeys(NUMBER_COLUMNS)
+    columns: Columns = number(answer, None) if "number" in graders else dict.fromkeys(NUMBER_COLUMNS)
     columns |= logprob(answer, None)
     for entry in graders:
         if isinstance(entry, OutcomeGrader):

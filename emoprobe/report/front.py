@@ -253,7 +253,11 @@ def _inside(report: dict[str, Any]) -> list[str]:
             p = "" if entry["p"] is None else f", p {p_text(entry['p'])}"
             auroc = "" if row["auroc"] is None else f" (AUROC {row['auroc']:.2f}{p})"
             parts.append(f"{READ[row['target']]} {READABLE[entry['verdict']]}{auroc}")
-    for kind, words in (("steering", "directions steer the answers"), ("feature", "tones change features")):
+    words_of = {
+        "steering": "directions are shown to steer the answers",
+        "feature": "tones are shown to change features",
+    }
+    for kind, words in words_of.items():
         verdicts = [entry["verdict"] for entry in report["statements"] if entry["about"].startswith(f"{kind}:")]
         decided = [verdict for verdict in verdicts if verdict != Verdict.NOTE]
         if decided:

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from emoprobe.analysis.conclusion import plain_rows
 from emoprobe.analysis.outcomes import (
     PRIMARY_MEASURE,
     as_judged,
@@ -36,6 +36,7 @@ from emoprobe.report.figures.style import (
     valence_legend,
 )
 from emoprobe.report.figures.view import ExperimentView
+from emoprobe.report.statements.behaviour import value_of
 
 AGREEMENTS = (
     ("agreement", "share of samples judged alike", (0, 1), SEQUENTIAL),
@@ -99,7 +100,7 @@ def outcomes(view: ExperimentView) -> Figure:
     return figure
 
 
-def _means(axis: Axes, label: str, table: pd.DataFrame, judge: str | None) -> None:
+def _means(axis: Any, label: str, table: pd.DataFrame, judge: str | None) -> None:
     """Draw the means of one outcome, a row for each variant, or variant and category."""
     rows = np.arange(len(table))[::-1]
     names = []
@@ -169,7 +170,8 @@ def paired_differences(view: ExperimentView) -> Figure:
     axis.set_ylim(-0.6, len(tests) - 0.4)
     axis.set_yticks(rows, labels)
     corrected = bool(tests["corrected"].fillna(False).all())
-    named = title_of(str(tests["measure"].iloc[0]), str(tests["value"].iloc[0]))
+    first = plain_rows(tests)[0]
+    named = title_of(first["measure"], value_of(first))
     named = "shares" if any(categories) else named.replace("accuracy", "accuracies")
     named = as_judged(named, None if corrected else primary.judge)
     axis.set_xlabel(f"difference of {named} with 95 % interval (band: equivalent; pale: secondary)")

@@ -33,7 +33,7 @@ def forest(view: View) -> Figure:
     labels, shown = [], []
     for row, entry in zip(rows, tests.itertuples(), strict=True):
         there = valences[str(entry.experiment)]
-        shown.append(there.get(entry.variant))
+        shown.append(there.get(str(entry.variant)))
         colour = colour_of(entry.variant, shown[-1])
         decided = entry.verdict_study not in ("undecided", "note")
         axis.plot([entry.low, entry.high], [row, row], color=colour, linewidth=2, solid_capstyle="butt")

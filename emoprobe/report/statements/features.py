@@ -60,7 +60,7 @@ def _tone(name: Any, rows: pd.DataFrame, toy: bool) -> Statement:
         case FeatureReason.SEPARATES:
             text = f"{differ} {test}; the clearest is {strongest}. For comparison, {level}. {LIMITS}"
         case FeatureReason.RANDOM_AS_WELL:
-            text = f"{differ} {test}, but they tell no more than those of a random autoencoder: {level}."
+            text = f"{differ} {test}, but a feature of a random autoencoder separates the two as well here: {level}."
         case _:
             text = (
                 f"{title}: no feature of {autoencoder} at layer {layer} is shown to differ from {reference} on the "

@@ -313,8 +313,12 @@ def test_a_scorer_is_built_once_and_a_text_analyzed_once(
     assert importlib.import_module("counted_scorer").built == [{}, {"ignore_case": False}]
 
     analyzed = []
-    analyzer = lexical._analyzer()
-    monkeypatch.setattr(analyzer, "analyze", lambda text: analyzed.append(text) or (0.5, 0.5))
+
+    def analyze(text: str) -> tuple[float, float]:
+        analyzed.append(text)
+        return 0.5, 0.5
+
+    monkeypatch.setattr(lexical._analyzer(), "analyze", analyze)
     assert lexical.tone("counted once").polarity == value_of("sentiment", "counted once") == 0.5
     assert analyzed == ["counted once"]
     lexical.tone.cache_clear()

@@ -208,8 +208,7 @@ def test_a_rate_is_tested_as_accuracies_are() -> None:
     world = types.World("binary", 192, shift=1.5)
     tests, said = typed(world)
     table = types.simulate(world, np.random.default_rng(0))
-    table = table.drop(columns="correct", errors="ignore").rename(columns={types.COLUMN: "correct"})
-    table = table.assign(lenient=table["correct"], truncated=False)
+    table = table.assign(correct=table[types.COLUMN], lenient=table[types.COLUMN], truncated=False)
     accuracies = paired_tests(table, MARGIN, ["filler"]).query("measure == 'correct'")
     same = ["n", "difference", "low", "high", "p", "p_holm", "p_equivalent", "gained", "lost", "verdict"]
     pd.testing.assert_frame_equal(tests[same].reset_index(drop=True), accuracies[same].reset_index(drop=True))
