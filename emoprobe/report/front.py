@@ -119,7 +119,7 @@ def done(config: Config, report: dict[str, Any], metadata: RunMetadata) -> list[
         ("Answers", _answers(config, report)),
         ("Activations", _activations(config, report)),
         ("Made", ", commit ".join(filter(None, [metadata.timestamp, (metadata.git_commit or "")[:12]]))),
-        ("Plan", f"analysis_plan.json, sha256 {report['plan_sha256'][:12]}" if report["plan_sha256"] else ""),
+        ("Plan", f"sha256 {report['plan_sha256'][:12]}" if report["plan_sha256"] else ""),
     ]
     return [(heading, text) for heading, text in entries if text]
 
