@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +21,7 @@ from emoprobe.conversations.variants import opening_messages
 from emoprobe.results.dates import date_to_now
 from emoprobe.results.judgement import Judgement
 from emoprobe.results.trajectory import STATE, Sample, Timing, Trajectory
+from emoprobe.text import hashed_number
 from server.pool.fleet import Fleet, ServerDemand, UnansweredError
 from server.pool.jobs import write
 from server.pool.run import ExperimentJobs
@@ -78,7 +78,7 @@ async def judge(experiment: ExperimentJobs, fleet: Fleet, settings: JudgeGrader,
     check_blind(config, settings, opening, sample, answers, request)
     update: dict[str, Any] = {"request": request, "quotes": quotes_variant(config, variant, answers)}
     # The endpoint follows from no place in the plan, in which variants take turns.
-    place = int.from_bytes(hashlib.sha256(f"{settings.outcome}/{variant}/{name}".encode()).digest()[:4], "big")
+    place = hashed_number(f"{settings.outcome}/{variant}/{name}", 32)
     send = _sender(experiment, found, request, update)
     demand = ServerDemand(place, PATH, request, config.workers.timeout, check_reply, send=send)
     allowance, pair = experiment.judge_allowance, (f"{settings.outcome}/{variant}", name)
