@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,6 +14,11 @@ def split_lines(text: str) -> list[str]:
     line: JSON does not escape all of them, and a model may write any.
     """
     return text.split("\n")
+
+
+def hashed_number(text: str, bits: int) -> int:
+    """Return a number in [0, 2**bits) that looks random and follows from a text alone: the start of its SHA-256."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest(), "big") >> (256 - bits)
 
 
 def filled_lines(content: bytes) -> Iterator[tuple[int, bytes]]:

@@ -12,10 +12,8 @@ from pathlib import Path
 from emoprobe.config.errors import ConfigError
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_config, load_study, parse_config
-from emoprobe.conversations.samples import DataError, with_ids
 from emoprobe.results.layout import Layout
 from emoprobe.results.record import DamagedError
-from emoprobe.workflow.data_checks import with_own_ids
 
 
 @contextmanager
@@ -60,13 +58,13 @@ def stored_experiments(description: str | None) -> list[tuple[Config, Layout]]:
     arguments = parser.parse_args()
     try:
         if arguments.experiment is not None:
-            found = [(with_ids(load_config(arguments.config)), Layout(arguments.experiment))]
+            found = [(load_config(arguments.config), Layout(arguments.experiment))]
         else:
-            study = with_own_ids(load_study(arguments.config))
+            study = load_study(arguments.config)
             found = [(config, Layout.of(name)) for name, config in study.configs.items() if config.capture.enabled]
         if arguments.url is not None:
             found = [(_with_url(config, arguments.url), layout) for config, layout in found]
-    except (ConfigError, DataError) as error:
+    except ConfigError as error:
         parser.exit(2, f"{error}\n")
     if not all(config.storage.url for config, _ in found):
         parser.exit(2, "storage.url is not set: say in the configuration, or with --url, where the activations go\n")

@@ -4,6 +4,7 @@ import sys
 
 from emoprobe.conversations.samples import captured_pairs
 from emoprobe.results.activation_folder import METADATA, ActivationError
+from emoprobe.results.activations import find_pairs
 from emoprobe.storage.push import push
 from scripts.arguments import exit_on, stored_experiments
 
@@ -11,7 +12,11 @@ from scripts.arguments import exit_on, stored_experiments
 def main() -> None:
     """Command line; see --help."""
     for config, layout in stored_experiments(__doc__):
-        pairs = [pair for pair in captured_pairs(config) if (layout.activations(*pair) / METADATA).exists()]
+        if config.dataset.id is None:
+            pairs = captured_pairs(config)
+        else:  # the ids are in a file that need not be here
+            pairs = [pair for pair in find_pairs(layout) if pair[0] in config.variants]
+        pairs = [pair for pair in pairs if (layout.activations(*pair) / METADATA).exists()]
         if not pairs:
             sys.exit(f"{layout.root}: has no activations to push; run the experiment first")
         with exit_on(ActivationError):

@@ -108,7 +108,7 @@ def trajectory_table(root: Path, pairs: Iterable[tuple[str, str]], config: Confi
         path = layout.sample(sample_id)
         return SampleFile.read(path) if path.exists() else SampleFile()
 
-    rows = [_row(layout, variant, name, config, sample(split_draw_id(name)[0])) for variant, name in pairs]
+    rows = [_row(layout, variant, name, config, sample(layout.drawn(name)[0])) for variant, name in pairs]
     graders = _graders(config)
     return frame(TABLES["trajectories"], rows, registry.outcome_columns(graders))  # type: ignore[arg-type]
 
@@ -129,7 +129,7 @@ def _row(layout: Layout, variant: str, name: str, config: Config | None, sample:
     folder = layout.pair(variant, name)
     trajectory = Trajectory.read(folder)
     state, outcome = trajectory.state or AgentState(), trajectory.outcome or AnswerRecord()
-    sample_id, draw = split_draw_id(name)
+    sample_id, draw = layout.drawn(name)
     known = config.variants.get(variant) if config is not None else None
     gold = gold_answer(sample, outcome, text=config is not None and config.dataset.answer_type == "text")
     measured, judgements = _measured(folder, config), _judgements(layout, variant, name, config)

@@ -1,4 +1,4 @@
-"""The command `emoprobe`, for what is no target of the workflow.
+"""The command `emoprobe`: tasks that are not targets of the workflow.
 
 Imports `config`, `exchange`, `graders`, `report`, `results`, `stages` and `workflow`.
 """

@@ -81,8 +81,8 @@ def _import(arguments: argparse.Namespace) -> int:
         score=arguments.score,
         regrade=arguments.regrade,
     )
-    conversations, mapping, format = open_conversations(arguments.sources, mapping, arguments.format, arguments.filter)
-    imported = import_conversations(conversations, arguments.output, mapping, format)
+    opened = open_conversations(arguments.sources, mapping, arguments.format, arguments.filter)
+    imported = import_conversations(opened.conversations, arguments.output, opened.mapping, opened.format)
     for variant, count in imported.variants.items():
         print(f"{variant}: {count} conversations")
     print(f"{imported.samples} questions in {arguments.output}; next: emoprobe analyze {arguments.output}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -55,10 +55,19 @@ def api_request(
         opening, later = turn.messages[: len(body["messages"])], turn.messages[len(body["messages"]) :]
         said = [{"role": one["role"], "content": one["content"]} for one in later]
         body = turn_request(body, NextTurn(turn.number, [*opening, *said]))
-    if body["messages"][-1]["role"] == "assistant":
-        raise VariantError(f"variants.{variant}: begins the answer, which generation.backend: api cannot continue")
+    if (problem := begun_answer(variant, body["messages"])) is not None:
+        raise VariantError(problem)
     body |= config.generation.api_request
     return {key: value for key, value in body.items() if value is not None}
+
+
+def begun_answer(variant: str, messages: Sequence[Message]) -> str | None:
+    """Return why an API cannot answer messages whose last one begins the answer; None where it can."""
+    if messages[-1]["role"] != "assistant":
+        return None
+    return (
+        f"variants.{variant}: begins the answer, which generation.backend: api cannot continue; end with a user message"
+    )
 
 
 def most_tokens(request: Mapping[str, Any]) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 from emoprobe.config.experiment import Config
@@ -10,22 +9,23 @@ from emoprobe.conversations.kinds import NextTurn
 from emoprobe.conversations.rendering import DEFAULT_DATE, RenderedPrompt, Renderer, template_arguments
 from emoprobe.conversations.variants import base_messages, opening_messages, turns_of, variant_text
 from emoprobe.results.trajectory import Message, MessageSpans, Sample, Span
+from emoprobe.text import hashed_number
 
 
 def request_seed(seed: int, sample_id: str, draw: int = 1) -> int:
     """The sampling seed of a draw (from 1) of a sample, in [0, 2³¹), the same for all variants."""
     name = f"{seed}:{sample_id}" if draw == 1 else f"{seed}:{sample_id}:{draw}"
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") >> 1
+    return hashed_number(name, 31)
 
 
 def continued_seed(seed: int) -> int:
     """The sampling seed of the rest of a completion whose thought used up its budget, in [0, 2³¹)."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:continued".encode()).digest()[:4], "big") >> 1
+    return hashed_number(f"{seed}:continued", 31)
 
 
 def turn_seed(seed: int, number: int) -> int:
     """The sampling seed of the answer to the user's turn of a number above 1, in [0, 2³¹)."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:turn{number}".encode()).digest()[:4], "big") >> 1
+    return hashed_number(f"{seed}:turn{number}", 31)
 
 
 def chat_request(config: Config, model: str, variant: str, sample: Sample, draw: int = 1) -> dict[str, Any]:

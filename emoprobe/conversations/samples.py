@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from emoprobe.graders.answers import LETTERS, canonical, gold_letter, gold_numbe
 from emoprobe.results.layout import draw_id, split_draw_id
 from emoprobe.results.record import content_sha256
 from emoprobe.results.trajectory import Sample
-from emoprobe.text import half_surrogate
+from emoprobe.text import half_surrogate, hashed_number
 
 __all__ = ["DataError", "draw_id", "split_draw_id"]
 
@@ -118,7 +118,7 @@ def sample_index(config: Config, identifier: str) -> int:
 
 def _index_of_id(seed: int, sample: str) -> int:
     """A number in [0, 2³¹) that looks random."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{sample}".encode()).digest()[:4], "big") >> 1
+    return hashed_number(f"{seed}:{sample}", 31)
 
 
 def with_ids(config: Config) -> Config:
@@ -129,21 +129,31 @@ def with_ids(config: Config) -> Config:
     """
     if config.dataset.id is None:
         return config
-    drawer = Drawer(config.dataset, config.experiment.seed)
-    drawn = drawer.ids[: config.dataset.samples]
+    drawn = [*row_digests(config.dataset, config.experiment.seed)]
     return config.model_copy(update={"dataset": config.dataset.model_copy(update={"drawn": drawn})})
 
 
 def row_digests(dataset: Dataset, seed: int) -> dict[str, str]:
     """Return sample → a digest of its row, where the data set has ids: each sample depends on its row alone.
 
+    A file is read once, and again after it was changed.
+
     Raises:
         DataError: as `Drawer`.
     """
     if dataset.id is None:
         return {}
-    drawer = Drawer(dataset, seed)
-    return {name: drawer.digest(name) for name in drawer.ids[: dataset.samples]}
+    files = [path for path in _local_files(dataset.source) if path.exists()]
+    stamps = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+    return dict(_row_digests(dataset.model_dump_json(exclude={"drawn"}), seed, stamps))
+
+
+@lru_cache(maxsize=16)
+def _row_digests(dataset: str, seed: int, stamps: tuple[tuple[str, int, int], ...]) -> dict[str, str]:
+    """Digests of the rows of a data set in JSON, whose files have some paths, sizes and times."""
+    read = Dataset.model_validate_json(dataset)
+    drawer = Drawer(read, seed)
+    return {name: drawer.digest(name) for name in drawer.ids[: read.samples]}
 
 
 def identity(dataset: Dataset, seed: int) -> str:

@@ -12,6 +12,11 @@ from emoprobe.results.trajectory import Message
 
 # Fields that an error message lists at most.
 LISTED = 40
+# Reasons to stop of OpenAI's API → those of Inspect.
+STOP_REASONS = {"stop": "stop", "length": "max_tokens", "tool_calls": "tool_calls", "content_filter": "content_filter"}
+# Key of a sample's metadata in a log of Inspect → fields of `agent_state.json` that the log has no other place for.
+RECORD = "emoprobe"
+RECORDED = {"worker_id", "hardware", "attempts", "prefill", "thought", "turn", "earlier_turns"}
 
 
 class ExchangeError(ValueError):
@@ -41,6 +46,9 @@ class Conversation:
         seconds: duration of the request.
         finish_reason: `stop`, `length` or another reason of OpenAI's API.
         failure: reason why there is no completion.
+        record: fields of `agent_state.json` and the seed of the request, of a conversation that Emoprobe exported; its
+            completion is graded again.
+        described: facts of such a conversation's variant that no file of a trajectory holds.
     """
 
     where: str
@@ -61,6 +69,8 @@ class Conversation:
     seconds: float | None = None
     finish_reason: str | None = None
     failure: str | None = None
+    record: Mapping[str, Any] | None = None
+    described: Mapping[str, Any] = field(default_factory=dict)
 
     def value(self, name: str, option: str) -> Any:
         """Return the value of a field by its dotted name.
@@ -89,6 +99,11 @@ def _names(fields: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _names(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}"
+
+
+def text_or_none(value: Any) -> str | None:
+    """Return a value as text; None stays."""
+    return None if value is None else str(value)
 
 
 def recorded_correctness(value: Any) -> float | None:

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from emoprobe.config.section import CONTROL
-from emoprobe.exchange.conversation import Conversation, ExchangeError, recorded_correctness
+from emoprobe.exchange.conversation import RECORD, RECORDED, Conversation, ExchangeError, recorded_correctness
 from emoprobe.exchange.names import Names
 from emoprobe.graders.answers import canonical, gold_letter, gold_number, is_letter
 from emoprobe.results import atomic
@@ -21,6 +23,7 @@ from emoprobe.results.trajectory import (
     STATE,
     AgentState,
     AnswerRecord,
+    Hashes,
     Message,
     Metrics,
     SampleData,
@@ -95,6 +98,7 @@ class _Writer:
         self._layout, self._experiment, self._mapping, self._source = layout, experiment, mapping, source
         self._variants, self._samples = Names("variant"), Names("sample")
         self._originals: dict[str, str] = {}
+        self._valences: dict[str, str | None] = {}
         self._golds: dict[str, Any] = {}
         self._draws: dict[tuple[str, str], set[int]] = {}
         self._count: Counter[str] = Counter()
@@ -109,6 +113,7 @@ class _Writer:
         value, prefix = self._variant(one)
         variant = self._variants.name(value, value)
         self._originals[variant] = value
+        self._valences[variant] = one.described.get("valence")
         asked = _asked(one.messages[: one.opening], prefix)
         question = one.question or (asked[-1] if asked else "")
         original = one.id if self._mapping.id is None else one.value(self._mapping.id, "--id")
@@ -147,7 +152,7 @@ class _Writer:
         name = draw_id(sample, draw)
         group = one.group if self._mapping.group is None else one.value(self._mapping.group, "--group")
         scores = {"scores": dict(one.scores)} if one.scores else {}
-        kept = correctness is not None and not self._mapping.regrade
+        kept = correctness is not None and not self._mapping.regrade and one.record is None
         outcome = AnswerRecord.model_validate(
             {
                 "sample_data": SampleData(question=question, answer=gold, sample_id=sample),
@@ -157,21 +162,33 @@ class _Writer:
                 "processing_time": one.seconds,
                 **({"scored_by": self._source} if kept else {}),
                 **scores,
+                **one.described,
             }
         )
-        state = AgentState(
-            experiment=self._experiment,
-            variant=variant,
-            sample_id=name,
-            backend=self._source,
-            request={"model": one.model, "messages": one.messages[: one.opening], **one.request},
-            finish_reason=one.finish_reason,
-            usage=Usage.model_validate(dict(one.usage)),
-            timing=Timing(started=one.started, seconds=one.seconds),
-            error=one.failure,
-        )
-        pair = self._layout.pair(variant, name)
-        texts = {MESSAGES: message_lines(one.messages), OUTCOME: atomic.to_json(outcome.values())}
+        record = {key: value for key, value in (one.record or {}).items() if key in RECORDED}
+        seed = (one.record or {}).get("seed")
+        request = {"model": one.model, "messages": one.messages[: one.opening], **one.request}
+        try:
+            state = AgentState(
+                experiment=self._experiment,
+                variant=variant,
+                sample_id=name,
+                backend=self._source,
+                request=request if seed is None else {**request, "seed": seed},
+                finish_reason=one.finish_reason,
+                usage=Usage.model_validate(dict(one.usage)),
+                timing=Timing(started=one.started, seconds=one.seconds),
+                error=one.failure,
+                **record,
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            raise ExchangeError(f"{one.where}: metadata.{RECORD} cannot be used ({problem})") from None
+        pair, messages = self._layout.pair(variant, name), message_lines(one.messages)
+        if one.record is not None:  # with hashes, by which the answers of earlier turns count as the model's
+            state = state.model_copy(update={"hashes": Hashes(messages=hashlib.sha256(messages.encode()).hexdigest())})
+        texts = {MESSAGES: messages, OUTCOME: atomic.to_json(outcome.values())}
         texts[STATE] = atomic.to_json(state.values(), indent=None)
         if sample not in self._golds:
             self._golds[sample] = gold
@@ -249,6 +266,9 @@ class _Writer:
             "imported": {"from": self._source, "variants": self._originals},
         }
         _write(self._layout.metadata, atomic.to_json(values), "metadata")
+        if CONTROL in self._count and any(self._valences.values()):  # JSON is YAML; a config needs the variant control
+            variants = {name: {"valence": valence} for name, valence in self._valences.items()}
+            _write(self._layout.resolved_yaml, atomic.to_json({"variants": variants}), "variants")
         return Imported(dict(self._count), len(self._golds))
 
 

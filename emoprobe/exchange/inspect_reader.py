@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from emoprobe.exchange.conversation import Conversation, ExchangeError
+from emoprobe.exchange.conversation import RECORD, STOP_REASONS, Conversation, ExchangeError, text_or_none
 from emoprobe.results.trajectory import Message
 from emoprobe.text import split_lines
 
-# Reasons to stop of Inspect → those of OpenAI's API.
-REASONS = {"max_tokens": "length", "model_length": "length"}
+# Reasons to stop of Inspect → those of OpenAI's API; others have the same name in both.
+REASONS = {theirs: ours for ours, theirs in STOP_REASONS.items()} | {"model_length": "length"}
+DESCRIBED = ("valence", "asks", "paraphrase")
 # Events repeat the messages and can be many times as large.
 LEFT_OUT = {"events", "store", "timelines", "events_data"}
 
@@ -101,11 +102,11 @@ def _conversation(
         opening=answers[-1] if answers else len(messages),
         id=f"{described['task']}_{sample.id}" if by_task else str(sample.id),
         draw=sample.epoch,
-        question=_text(metadata.get("question")),
+        question=text_or_none(metadata.get("question")),
         gold=target or None,
         choices=sample.choices,
         scores={name: score.value for name, score in (sample.scores or {}).items()},
-        group=_text(metadata.get("group")),
+        group=text_or_none(metadata.get("group")),
         model=str(described["model"]),
         request=request,
         usage={}
@@ -115,19 +116,17 @@ def _conversation(
             "completion_tokens": usage.output_tokens,
             "total_tokens": usage.total_tokens,
         },
-        started=_text(sample.started_at),
+        started=text_or_none(sample.started_at),
         seconds=sample.output.time if sample.output.time is not None else sample.total_time,
         finish_reason=None if choice is None else _reason(choice.stop_reason),
         failure=failure if failure or answers else "there is no message of the assistant",
+        record=metadata[RECORD] if isinstance(metadata.get(RECORD), dict) else None,
+        described={key: metadata[key] for key in DESCRIBED if metadata.get(key) is not None},
     )
 
 
 def _reason(reason: str) -> str | None:
     return None if reason == "unknown" else REASONS.get(reason, reason)
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
 
 
 def _message(message: Any) -> Message:

@@ -13,13 +13,15 @@ from pandas.api.types import is_string_dtype
 
 import emoprobe
 from emoprobe.analysis.trajectory_table import load_trajectories
-from emoprobe.exchange.conversation import ExchangeError
+from emoprobe.exchange.conversation import RECORD, RECORDED, STOP_REASONS, ExchangeError
 from emoprobe.graders.registry import OUTCOME_PREFIX
 from emoprobe.results.layout import Layout, draw_id
 from emoprobe.results.metadata import RunMetadata
 from emoprobe.results.trajectory import AgentState, Message, SampleFile, Trajectory, message_text
 
-REASONS = {"stop": "stop", "length": "max_tokens", "tool_calls": "tool_calls", "content_filter": "content_filter"}
+DESCRIBED = ("question", "group", "valence", "asks", "paraphrase")
+# Of earlier turns, as of the last one, tokens and the response of the server stay out of a log.
+LARGE = {"prompt_token_ids", "completion_token_ids", "response"}
 GRADES = {"strict": "correct", "lenient": "lenient"}
 
 
@@ -78,6 +80,7 @@ def _log(layout: Layout, experiment: str, metadata: RunMetadata, variant: str, r
         stop_seqs=request.get("stop") or None,
     )
     started = sorted(sample.started_at for sample in samples if sample.started_at)
+    ended = [sample.completed_at or sample.started_at for sample in samples if sample.started_at]
     created = started[0] if started else metadata.timestamp or datetime.now(UTC).isoformat()
     scores = [
         EvalScore(
@@ -114,7 +117,7 @@ def _log(layout: Layout, experiment: str, metadata: RunMetadata, variant: str, r
         results=EvalResults(
             total_samples=len(rows), completed_samples=int(rows["failure"].isna().sum()), scores=scores
         ),
-        stats=EvalStats(started_at=created, completed_at=started[-1] if started else created),
+        stats=EvalStats(started_at=created, completed_at=max(ended, default=created)),
         samples=samples,
     )
 
@@ -135,7 +138,7 @@ def _sample(layout: Layout, row: dict[Any, Any], trajectory: Trajectory, model: 
         prompt, completion = state.usage.prompt_tokens or 0, state.usage.completion_tokens
         total = prompt + completion if state.usage.total_tokens is None else state.usage.total_tokens
         usage = ModelUsage(input_tokens=prompt, output_tokens=completion, total_tokens=total)
-    reason = REASONS.get(state.finish_reason or "", "unknown")
+    reason = STOP_REASONS.get(state.finish_reason or "", "unknown")
     choices = [ChatCompletionChoice(message=messages[answers[-1]], stop_reason=reason)] if answers else []
     seconds = state.timing.seconds
     started = None if state.timing.started is None else datetime.fromisoformat(state.timing.started)
@@ -157,13 +160,19 @@ def _sample(layout: Layout, row: dict[Any, Any], trajectory: Trajectory, model: 
             for scorer, column in _scorers(row).items()
             if _known(row[column]) is not None
         },
-        metadata={key: value for key in ("question", "group", "valence") if (value := _known(row[key])) is not None},
+        metadata={key: value for key in DESCRIBED if (value := _known(row[key])) is not None}
+        | {RECORD: _record(state)},
         model_usage={} if usage is None else {model: usage},
         started_at=None if started is None else started.isoformat(),
         completed_at=None if ended is None else ended.isoformat(),
         total_time=seconds,
         error=None if failure is None else EvalError(message=failure, traceback="", traceback_ansi=""),
     )
+
+
+def _record(state: AgentState) -> dict[str, Any]:
+    values = state.model_dump(mode="json", include=RECORDED, exclude={"earlier_turns": {"__all__": LARGE}})
+    return {"seed": state.request.get("seed")} | {key: value for key, value in values.items() if value is not None}
 
 
 def _scorers(columns: Iterable[Any]) -> dict[str, str]:

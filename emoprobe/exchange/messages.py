@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from emoprobe.exchange.conversation import Conversation, ExchangeError, json_lines
+from emoprobe.exchange.conversation import Conversation, ExchangeError, json_lines, text_or_none
 from emoprobe.results.trajectory import MESSAGE_FIELDS, Message
 
 # Columns that are read by name, the first one that a row has.
@@ -60,19 +60,19 @@ def read_table(path: Path, score: str | None = None) -> Iterator[Conversation]:
             fields={key: value for key, value in row.items() if key != column} | {"messages": messages},
             messages=messages,
             opening=answers[-1] if answers else len(messages),
-            id=_text(named.get("id")),
+            id=text_or_none(named.get("id")),
             draw=_integer(named.get("draw")),
-            question=_text(named.get("question")),
+            question=text_or_none(named.get("question")),
             gold=named.get("gold"),
             choices=[str(choice) for choice in choices] if isinstance(choices, list) and choices else None,
             scores={name: row[name] for name in scored if row[name] is not None},
-            group=_text(named.get("group")),
-            model=_text(named.get("model")),
+            group=text_or_none(named.get("group")),
+            model=text_or_none(named.get("model")),
             usage={name: tokens for name in USAGE if (tokens := _integer(row.get(name))) is not None},
-            started=_text(named.get("started")),
+            started=text_or_none(named.get("started")),
             seconds=named["seconds"] if isinstance(named.get("seconds"), int | float) else None,
-            finish_reason=_text(named.get("finish_reason")) or _finish(row.get("truncated")),
-            failure=_text(named.get("failure")) or (None if answers else "there is no message of the assistant"),
+            finish_reason=text_or_none(named.get("finish_reason")) or _finish(row.get("truncated")),
+            failure=text_or_none(named.get("failure")) or (None if answers else "there is no message of the assistant"),
         )
 
 
@@ -152,10 +152,6 @@ def _messages(value: Any, where: str) -> list[Message]:
 
 def _first(row: Mapping[str, Any], key: str) -> str | None:
     return next((name for name in COLUMNS[key] if row.get(name) is not None), None)
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
 
 
 def _integer(value: Any) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -21,10 +21,19 @@ SUFFIXES: dict[Format, tuple[str, ...]] = {
 DEFAULT_VARIANT: dict[Format, str] = {"inspect": "task_args.variant", "lm-eval": "task", "messages": "variant"}
 
 
+@dataclass(frozen=True)
+class OpenedSources:
+    """Conversations of files, read one at a time, the mapping with its default variant, and the format of the files."""
+
+    conversations: Iterator[Conversation]
+    mapping: FieldMapping
+    format: Format
+
+
 def open_conversations(
     sources: Sequence[Path], mapping: FieldMapping, format: Format | None = None, filter: str | None = None
-) -> tuple[Iterator[Conversation], FieldMapping, Format]:
-    """Return the conversations of files and folders, the mapping with its default variant, and the format.
+) -> OpenedSources:
+    """Open the conversations of files and folders.
 
     Args:
         sources: files, or folders whose files of the format are read, in the order of their names.
@@ -62,7 +71,7 @@ def open_conversations(
         read = partial(read_table, score=mapping.score)
     if not files:
         raise ExchangeError(f"{', '.join(map(str, sources))}: there is no file of the format {chosen}")
-    return (conversation for path in files for conversation in read(path)), mapping, chosen
+    return OpenedSources((conversation for path in files for conversation in read(path)), mapping, chosen)
 
 
 def _files(sources: Sequence[Path], format: Format | None) -> list[Path]:

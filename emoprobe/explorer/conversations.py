@@ -97,8 +97,9 @@ def read_conversation(folder: Path, row: dict[str, Any], choices: list[str] | No
     """
     trajectory = Trajectory.read(folder)
     state = trajectory.state or AgentState()
-    messages = [_shown(message) for message in trajectory.messages]
     response = _response(trajectory)
+    thoughts = _earlier_thoughts(trajectory, response)
+    messages = [_shown(message, thoughts.get(place, 0)) for place, message in enumerate(trajectory.messages)]
     answer, extracted = None, None
     if response is not None:
         thought = _thought_length(trajectory)
@@ -147,14 +148,31 @@ def _thought_length(trajectory: Trajectory) -> int:
     """Return how many characters of the graded message come before its answer: by the record, or by the markers."""
     if trajectory.state is not None and trajectory.state.thought is not None:
         return trajectory.state.thought.answer
-    completion = trajectory.completion
+    return _marked_thought(trajectory.completion)
+
+
+def _marked_thought(completion: str) -> int:
     rest = grading.visible(completion)
     return len(completion) - len(rest) if rest and completion.endswith(rest) else 0
+
+
+def _earlier_thoughts(trajectory: Trajectory, response: int | None) -> dict[int, int]:
+    """Return the places of the model's other messages → the length of the thought at their beginning."""
+    turns = (trajectory.state.earlier_turns if trajectory.state is not None else None) or []
+    recorded = {turn.answer: turn.thought.answer for turn in turns if turn.thought is not None}
+    texts = {
+        place: message_text(message)
+        for place, message in enumerate(trajectory.messages)
+        if message["role"] == "assistant" and place != response and message.get("content")
+    }
+    return {place: recorded.get(place) or _marked_thought(text) for place, text in texts.items()}
 
 
 def _shown(message: Message, thought: int = 0) -> ShownMessage:
     content = message.get("content")
     text = message_text(message) if content else ""
+    # White space between a thought and its answer is no part of what is shown first.
+    thought += len(text[thought:]) - len(text[thought:].lstrip()) if thought else 0
     reasoning = message.get("reasoning_content") or message.get("reasoning") or ""
     return ShownMessage(
         role=message["role"],

@@ -95,6 +95,7 @@ class TokenProjections:
         if not found:
             return None
         vectors = np.stack([vector for _, _, vector in found])
+        # Read again after `_differences`: every token of a large run does not fit into memory.
         values = [vectors @ _activations(folder, point, layer).T for folder in folders]
         usual = np.concatenate([each[:, 1:] for each in values], axis=1)
         means, deviations = usual.mean(1, keepdims=True), usual.std(1, keepdims=True)

@@ -80,16 +80,16 @@ class Comparison:
 
 def question(config: Config, report: dict[str, Any]) -> str:
     """Return the question of an experiment in one sentence."""
-    places = {variant.placement for name, variant in config.variants.items() if variant.text or variant.texts}
-    where = PLACES[places.pop()] if len(places) == 1 else "in the conversation"
     model, data = report["model"]["id"] or "the model", _dataset(config)
     changed = f"how often {model} answers {data} correctly"
+    if config.conversation.turns:
+        changed = f"how often the last answer of {model} to {data} is right"
     outcome = primary_of(config)
     if not config.grades_answers:
         title = title_of(outcome.measures[0], outcome.value).removeprefix("the ")
         title = f"distribution of {outcome.label}" if outcome.categories else title
         changed = f"the {as_judged(title, outcome.judge)} in what {model} answers to {data}"
-    parts = [f"does the tone of a text {where} change {changed}"]
+    parts = [f"does the tone of a text {_where(config)} change {changed}"]
     if report["probes"]:
         parts.append("can the tone be read from its activations")
     if report["steering"]:
@@ -98,6 +98,19 @@ def question(config: Config, report: dict[str, Any]) -> str:
         parts.append("which features does it change")
     sentence = f"{', '.join(parts[:-1])}, and {parts[-1]}" if len(parts) > 1 else parts[0]
     return f"{sentence[0].upper()}{sentence[1:]}?"
+
+
+def _where(config: Config) -> str:
+    """Return where the variants' texts are in the conversation."""
+    texts = [variant for variant in config.variants.values() if variant.text or variant.texts]
+    turns = {1 if variant.turn == "first" else variant.turn for variant in texts}
+    places = {variant.placement for variant in texts}
+    if turns == {1} and len(places) == 1:
+        return PLACES[places.pop()]
+    if len(turns) == 1 and turns != {1}:
+        turn = turns.pop()
+        return {"last": "in the last turn", "all": "in every turn"}.get(str(turn), f"in turn {turn}")
+    return "in the conversation"
 
 
 def done(config: Config, report: dict[str, Any], metadata: RunMetadata) -> list[tuple[str, str]]:
@@ -114,10 +127,11 @@ def done(config: Config, report: dict[str, Any], metadata: RunMetadata) -> list[
         ),
         ("Variants", _variants(config, report)),
         ("Prompt", _prompt(config)),
+        ("Turns", _turns(config)),
         ("Answers", _answers(config, report)),
         ("Activations", _activations(config, report)),
         ("Made", ", commit ".join(filter(None, [metadata.timestamp, (metadata.git_commit or "")[:12]]))),
-        ("Plan", f"analysis_plan.json, sha256 {report['plan_sha256'][:12]}" if report["plan_sha256"] else ""),
+        ("Plan", f"sha256 {report['plan_sha256'][:12]}" if report["plan_sha256"] else ""),
     ]
     return [(heading, text) for heading, text in entries if text]
 
@@ -296,6 +310,14 @@ def _prompt(config: Config) -> str:
     if examples:
         parts.append(f"{examples} solved example{'' if examples == 1 else 's'}")
     return ", ".join(parts)
+
+
+def _turns(config: Config) -> str:
+    """Return what the user says after the question; empty where a conversation has one turn."""
+    turns = config.conversation.turns
+    said = ", ".join(f"“{_short(turn.text)}”" for turn in turns[:NAMED])
+    more = f" and {len(turns) - NAMED} more" if len(turns) > NAMED else ""
+    return f"{1 + len(turns)}: the question, then {said}{more}" if turns else ""
 
 
 def _answers(config: Config, report: dict[str, Any]) -> str:

@@ -29,6 +29,7 @@ Address = Callable[[dict[str, Any]], str | None]
 TEMPLATES = Path(__file__).with_name("templates")
 MAX_ROWS = 300
 FIRST = ("accuracy", "outcomes")  # figures of the first screen: it shows the first one that has something to see
+BROAD = 600.0  # points; a broader figure needs the width of the page to be readable
 # What a sentence is about → the heading that it stands under.
 GROUPS = {
     "accuracy": "Accuracy",
@@ -72,7 +73,7 @@ def experiment_page(config: Config, layout: Layout, report: dict[str, Any], rule
         features=features,
         first=first,
         question=front.question(config, report),
-        done=front.done(config, report, metadata),
+        done=[(*entry, _file(layout, entry[0])) for entry in front.done(config, report, metadata)],
         answer=front.answer(report, primary_of(config).margin),
         comparisons=comparisons,
         address=lambda row: links.of_row(row, valences),
@@ -150,7 +151,7 @@ def _render(
     template: str,
     layout: Layout,
     rules: Collection[str],
-    figures: dict[str, list[dict[str, str]]],
+    figures: dict[str, list[dict[str, Any]]],
     sections: list[tuple[str, str]],
     address: Address,
     **values: Any,
@@ -180,16 +181,29 @@ def _render(
     )
 
 
-def _figures(layout: Layout, rules: Collection[str]) -> dict[str, list[dict[str, str]]]:
+def _figures(layout: Layout, rules: Collection[str]) -> dict[str, list[dict[str, Any]]]:
     """Heading → the figures that stand under it."""
-    parts: dict[str, list[dict[str, str]]] = {}
+    parts: dict[str, list[dict[str, Any]]] = {}
     for figure in figures_of_tables(rules):
         name, path = figure.name, layout.figure(figure.name)
         # The sentences say why there is nothing to see.
         if path.exists() and EMPTY not in (text := path.read_text(encoding="utf-8")):
-            entry = {"name": name, "svg": _inline(text, name), "caption": figure.caption.replace("``", "")}
+            width = re.search(r'<svg[^>]* width="([\d.]+)pt"', text)
+            entry = {
+                "name": name,
+                "svg": _inline(text, name),
+                "caption": figure.caption.replace("``", ""),
+                "broad": width is not None and float(width[1]) > BROAD,
+            }
             parts.setdefault(figure.part, []).append(entry)
     return parts
+
+
+def _file(layout: Layout, heading: str) -> str | None:
+    """Return the file, relative to the page, that a line of `front.done` is from; None without one."""
+    files = {"Model": layout.model, "Made": layout.metadata, "Plan": layout.plan}
+    path = files.get(heading)
+    return str(path.relative_to(layout.root)) if path is not None and path.exists() else None
 
 
 def _inline(text: str, name: str) -> str:

@@ -167,6 +167,7 @@ def load_activations(
         raise ActivationError(f"none of the {len(folders)} trajectories asked for in {experiment} has activations{why}")
     first = folders[pairs[0]].metadata
     chosen = list(first.layers) if layers is None else _counted(experiment, first.layers, layers)
+    drawn = split_draw_id if "://" in str(experiment) else Layout(Path(experiment)).drawn
     values: np.ndarray | None = None
     rows, columns, away = [], [], []
     for number, pair in enumerate(pairs):
@@ -179,7 +180,7 @@ def load_activations(
             values[number] = block[places].astype(np.float32)
         else:
             away.append((number, pair, folder, places))
-        rows.append((pair[0], *split_draw_id(pair[1]), empty))
+        rows.append((pair[0], *drawn(pair[1]), empty))
         columns.append(column)
     assert values is not None
     if away:

@@ -28,7 +28,8 @@ def draw_id(sample: str, draw: int) -> str:
 def split_draw_id(name: str) -> tuple[str, int]:
     """The sample's id and the draw, from 1, of a folder name; the reverse of `draw_id`.
 
-    A name that does not come from `draw_id`, as in folders of other programs, is a sample's first draw.
+    Another name is that of a sample's first draw. In folders of other programs a name can end like a draw and be none:
+    see `Layout.drawn`.
     """
     match = _DRAW.fullmatch(name)
     return (match["sample"], int(match["draw"])) if match else (name, 1)
@@ -148,6 +149,18 @@ class Layout:
     def to_label(self) -> Path:
         """Answers for people to label, in the order in which they are to be labelled."""
         return self.root / "judgements" / "to_label.csv"
+
+    def drawn(self, name: str) -> tuple[str, int]:
+        """Return the sample's id and the draw, from 1, of the name of a trajectory's folder.
+
+        Without a config, only a name beside a first draw or a sample is that of a further draw: other programs may name
+        a question `day_3-d2`.
+        """
+        sample, draw = split_draw_id(name)
+        if draw == 1 or self.resolved_yaml.exists() or self.sample(sample).exists():
+            return sample, draw
+        variants = (folder for part in (self.root, self.root / "activations") for folder in part.glob("*"))
+        return (sample, draw) if any((variant / sample).is_dir() for variant in variants) else (name, 1)
 
     def activations(self, variant: str, sample: str) -> Path:
         """The folder of one trajectory's activations."""

@@ -13,7 +13,7 @@ from emoprobe.config.science.capture import Capture
 from emoprobe.config.science.graders import complete
 from emoprobe.config.science.prompt import Variant
 from emoprobe.config.section import CONTROL, FILLER
-from emoprobe.conversations.samples import known_pairs, split_draw_id
+from emoprobe.conversations.samples import known_pairs
 from emoprobe.report.figures import table_rules
 from emoprobe.results.activation_folder import ActivationFolder
 from emoprobe.results.activations import find_pairs as find_captured
@@ -119,7 +119,7 @@ def _config(said: Config, layout: Layout, pairs: list[tuple[str, str]]) -> Confi
     """
     there = {variant for variant, _ in pairs}
     names = [*(name for name in (CONTROL, FILLER) if name in there), *sorted(there - {CONTROL, FILLER})]
-    drawn = [(variant, *split_draw_id(name)) for variant, name in pairs]
+    drawn = [(variant, *layout.drawn(name)) for variant, name in pairs]
     asks = {name: variant.asks for name, variant in said.variants.items()}
     counted: dict[str, dict[str, Any]] = {
         "experiment": {"name": layout.root.resolve().name},

@@ -7,7 +7,6 @@ captured have zeros.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 from collections.abc import Callable, Sequence
@@ -29,6 +28,7 @@ from emoprobe.results.activation_folder import METADATA, ActivationError, Activa
 from emoprobe.results.activations import load_block
 from emoprobe.results.layout import Layout
 from emoprobe.steering.grid import LEAST_TEXTS, SteeringGrid, ToneDirection
+from emoprobe.text import hashed_number
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 KEY = "direction"
@@ -259,8 +259,7 @@ def _differences(grid: SteeringGrid, direction: ToneDirection, stream: Stream) -
 
 def _generator(grid: SteeringGrid, direction: ToneDirection) -> np.random.Generator:
     """Random numbers that follow from the experiment's seed and the direction's name."""
-    digest = hashlib.sha256(f"{grid.config.experiment.seed}:{direction.name}".encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:8], "big"))
+    return np.random.default_rng(hashed_number(f"{grid.config.experiment.seed}:{direction.name}", 64))
 
 
 def read_direction(file: DirectionFile, folder: Path, n_layers: int | None, width: int | None) -> np.ndarray:

@@ -15,6 +15,7 @@ from emoprobe.config.science.capture import RESID_POST, Capture
 from emoprobe.config.science.model import Model
 from emoprobe.config.section import is_local
 from emoprobe.conversations import variants
+from emoprobe.conversations.api import begun_answer
 from emoprobe.conversations.kinds import longest_conversation
 from emoprobe.conversations.lengths import completion_room
 from emoprobe.conversations.rendering import PromptError, Renderer
@@ -86,14 +87,11 @@ def _prefilled(config: Config) -> Iterator[str]:
     """Refuse variants that begin the answer: most APIs reply to such a message and do not continue it."""
     for name in config.variants:
         try:
-            last = opening_messages(config, name, "What is 2 + 3?", 0)[-1]
+            messages = opening_messages(config, name, "What is 2 + 3?", 0)
         except VariantError:
             continue  # named by the checks of variants, or by the run
-        if last["role"] == "assistant":
-            yield (
-                f"variants.{name}: begins the answer, which generation.backend: api cannot continue; end with a user "
-                "message"
-            )
+        if (problem := begun_answer(name, messages)) is not None:
+            yield problem
 
 
 def _prompts(config: Config, cache: Path | None, directory: Path) -> Iterator[str]:

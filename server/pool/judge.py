@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +20,7 @@ from emoprobe.conversations.variants import opening_messages
 from emoprobe.results.dates import date_to_now
 from emoprobe.results.judgement import Judgement
 from emoprobe.results.trajectory import STATE, Sample, Timing, Trajectory
+from emoprobe.text import hashed_number
 from server.pool.api_budget import BudgetedRequest
 from server.pool.fleet import Fleet, ServerDemand, UnansweredError
 from server.pool.jobs import write
@@ -77,7 +77,7 @@ async def judge(experiment: ExperimentJobs, fleet: Fleet, settings: JudgeGrader,
     check_blind(config, settings, opening, sample, answers, request)
     update: dict[str, Any] = {"request": request, "quotes": quotes_variant(config, variant, answers)}
     # The endpoint follows from no place in the plan, in which variants take turns.
-    place = int.from_bytes(hashlib.sha256(f"{settings.outcome}/{variant}/{name}".encode()).digest()[:4], "big")
+    place = hashed_number(f"{settings.outcome}/{variant}/{name}", 32)
     asked, timeout = None, config.workers.timeout
     demand = ServerDemand(place, PATH, request, timeout, check_reply)
     if settings.endpoints:

@@ -34,9 +34,12 @@ from emoprobe.conversations.samples import (
 from emoprobe.conversations.sources import check_source, hub
 from emoprobe.conversations.variants import opening_messages
 from emoprobe.graders.answers import gold_letter, gold_number
+from emoprobe.results.activation_folder import METADATA
+from emoprobe.results.layout import Layout
 from emoprobe.results.record import DamagedError
 from emoprobe.results.trajectory import Sample
 from emoprobe.workflow.data_checks import repeated_questions
+from scripts import push_activations
 from tests.workspace import ROOT
 
 SHARED_GSM8K = Path(__file__).parents[4] / "shared/data/gsm8k/test.jsonl"
@@ -524,6 +527,46 @@ def test_rows_added_at_both_ends_change_nothing_of_the_others(tmp_path: Path, na
     texts = {made[2][-1]["content"].split("!")[0] for made in before.values()}
     assert len(texts) >= 4  # 20 questions take nearly all of five texts
     assert list(drawn(*map(str, reversed(range(100, 120))))[0]) == list(before)
+
+
+def test_a_file_with_ids_is_read_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_jsonl(tmp_path / "d.jsonl", named_rows("a", "b"))
+    opened: list[Drawer] = []
+    made = Drawer.__init__
+
+    def count(self: Drawer, *values: Any) -> None:
+        opened.append(self)
+        made(self, *values)
+
+    monkeypatch.setattr(Drawer, "__init__", count)
+    config = with_ids(own(path, 2))
+    assert sorted(row_digests(config.dataset, config.experiment.seed)) == sorted(sample_ids(config.dataset))
+    assert len(opened) == 1
+    write_jsonl(path, named_rows("a", "other"))
+    assert sorted(sample_ids(with_ids(own(path, 2)).dataset)) == ["q_a", "q_other"]
+    assert len(opened) == 2
+
+
+def test_activations_are_copied_without_the_file_of_the_questions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {
+        "dataset": {"source": "gone.jsonl", "id": "uid"},
+        "variants": {"control": {}},
+        "storage": {"url": "s3://b/p"},
+    }
+    path = tmp_path / "config.yaml"
+    path.write_text(json.dumps(config))
+    layout = Layout(tmp_path / "run")
+    for name in ("control/gsm8k_a", "removed/gsm8k_a"):
+        folder = layout.root / "activations" / name
+        folder.mkdir(parents=True)
+        (folder / METADATA).write_text("{}")
+    pushed: list[tuple[str, str]] = []
+    monkeypatch.setattr(sys, "argv", ["push", "--config", str(path), "--experiment", str(layout.root)])
+    monkeypatch.setattr(push_activations, "push", lambda _, pairs, settings: pushed.extend(pairs))
+    push_activations.main()
+    assert pushed == [("control", "gsm8k_a")]
 
 
 @pytest.mark.parametrize(

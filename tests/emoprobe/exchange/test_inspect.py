@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import json
+import threading
 from datetime import datetime
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from inspect_ai.log import EvalConfig, EvalDataset, EvalLog, EvalSample, EvalSpec, read_eval_log, write_eval_log
+from inspect_ai.log import (
+    EvalConfig,
+    EvalDataset,
+    EvalLog,
+    EvalSample,
+    EvalSpec,
+    bundle_log_dir,
+    read_eval_log,
+    write_eval_log,
+)
 from inspect_ai.model import (
     ChatMessageAssistant,
     ChatMessageUser,
@@ -18,20 +30,30 @@ from inspect_ai.model import (
     ModelUsage,
 )  # fmt: skip
 from inspect_ai.scorer import Score
+from playwright.sync_api import expect
 
 from emoprobe.analysis.trajectory_table import load_trajectories
 from emoprobe.command.main import main
+from emoprobe.exchange.inspect_writer import write_logs
 from emoprobe.results.trajectory import AgentState, AnswerRecord, SampleFile, Trajectory
+from tests.emoprobe.explorer.browser import chromium
 
 CALLS = [{"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 3}'}}]
 # Fields that both formats can hold.
 SHARED = (
     "variant", "sample_id", "draw", "group", "question", "gold", "completion", "correct", "extracted", "extraction", "compliant", "truncated",
-    "prompt_tokens", "completion_tokens", "seconds", "failure",
+    "prompt_tokens", "completion_tokens", "seconds", "failure", "lenient", "valence", "worker", "hardware", "attempts", "failed_attempts",
 )  # fmt: skip
 
 
-VARIANTS: dict[str, Any] = {"control": {}, "wrong-hint": {}}
+VARIANTS: dict[str, Any] = {
+    "control": {},
+    "wrong-hint": {"texts": ["It is 8.", "It is 9."], "valence": "negative", "asks": 2},
+}
+TRIES = [
+    {"worker": "vllm-1", "started": "2026-01-29T15:46:01.404+00:00", "seconds": 0.5, "error": "status 503"},
+    {"worker": "vllm-0", "started": "2026-01-29T15:47:01.404+00:00", "seconds": 1.434, "error": None},
+]
 
 
 def experiment(folder: Path) -> Path:
@@ -49,7 +71,9 @@ def experiment(folder: Path) -> Path:
         path.write_text(values.model_dump_json())
     (folder / "metadata.json").write_text(json.dumps({"model": {"id": "me/mine"}, "random_seed": 3}))
     (folder / "experiment.yaml").write_text(
-        json.dumps({"graders": ["number", "apology", "sentiment"], "variants": VARIANTS})
+        json.dumps(
+            {"dataset": {"id_prefix": "item"}, "graders": ["number", "apology", "sentiment"], "variants": VARIANTS}
+        )
     )
     for variant in ("control", "wrong-hint"):
         for number, name, answer in (
@@ -74,7 +98,11 @@ def experiment(folder: Path) -> Path:
                         "temperature": 0.5,
                         "top_p": 0.9,
                         "stop": ["\n\n"],
+                        "seed": 7,
                     },
+                    "worker_id": "vllm-0",
+                    "hardware": "cpu",
+                    "attempts": TRIES,
                     "finish_reason": None if name.endswith("2-d2") else "length" if name.endswith("1-d2") else "stop",
                     "usage": {"prompt_tokens": 90, "completion_tokens": 5, "total_tokens": 95},
                     "timing": {"started": "2026-01-29T15:47:01.404+00:00", "seconds": 1.434},
@@ -135,8 +163,69 @@ def test_nothing_is_lost_on_the_way_to_inspect_and_back(tmp_path: Path, capsys: 
         )
         assert {**new.state.request, "model": None} == {**old.state.request, "model": None}
     assert json.loads((tmp_path / "back/metadata.json").read_text())["model"] == {"id": "me/mine"}
+    recorded = json.loads((tmp_path / "back/wrong-hint/item_0001-d2/sample.json").read_text())
+    (text,) = before[
+        (before["variant"] == "wrong-hint") & (before["sample_id"] == "item_0001") & (before["draw"] == 2)
+    ]["paraphrase"]
+    assert (recorded["asks"], recorded["paraphrase"], recorded["valence"]) == (2, text, "negative")
     assert main(["export", str(ours), "--format", "inspect", "-o", str(tmp_path / "logs")]) == 1
     assert "ours_control.eval exists" in capsys.readouterr().err
+
+
+class _Silent(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *values: Any) -> None:
+        pass
+
+
+def test_the_viewer_of_inspect_shows_messages_scores_and_metadata(tmp_path: Path) -> None:
+    write_logs(experiment(tmp_path / "ours"), tmp_path / "logs")
+    bundle_log_dir(log_dir=str(tmp_path / "logs"), output_dir=str(tmp_path / "site"))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Silent, directory=str(tmp_path / "site")))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with chromium() as browser:
+            page = browser.new_page()
+            log = f"http://127.0.0.1:{server.server_port}/#/tasks/ours_wrong-hint.eval"
+            page.goto(f"{log}/samples/sample/item_0001/1/messages")
+            shown = {
+                "Messages": ("Be brief.", "Question 1 é", "a: 3", "Hm.", "Answer: 7"),
+                "Scoring": ("strict", "lenient", "apology", "sentiment", "(No Explanation)"),
+                "Info": ("negative", "level=1", "vllm-0"),
+            }
+            for tab, texts in shown.items():
+                page.get_by_role("tab", name=tab).first.click()
+                for text in texts:
+                    expect(page.get_by_text(text).locator("visible=true").first).to_be_visible(timeout=30_000)
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_turns_survive_the_way_to_inspect_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    opening = [{"role": "user", "content": "How much is 3 + 4?"}]
+    turns = [{"role": "assistant", "content": "Answer: 7"}, {"role": "user", "content": "Are you sure?"}]
+    earlier = {"number": 1, "answer": 1, "correct": True, "finish_reason": "stop", "request": {"messages": opening}}
+    state = AgentState.model_validate(
+        {"request": {"messages": [*opening, *turns]}, "finish_reason": "stop", "turn": 2, "earlier_turns": [earlier]}
+    )
+    outcome = AnswerRecord.model_validate({"sample_data": {"question": opening[0]["content"], "answer": "7"}})
+    for variant in ("control", "joy"):
+        last = {"role": "assistant", "content": "No. Answer: 8"}
+        Trajectory([*opening, *turns, last], state, outcome).write(tmp_path / "ours" / variant / "q_1")
+    assert main(["export", str(tmp_path / "ours"), "--format", "inspect", "-o", str(tmp_path / "logs")]) == 0
+    assert main(["import", str(tmp_path / "logs"), "-o", str(tmp_path / "back")]) == 0
+    for folder in ("ours", "back"):
+        table = load_trajectories(tmp_path / folder)
+        assert list(table["turns"]) == [2, 2]
+        assert list(table["correct_first"]) == [True, True]
+        assert list(table["survived"]) == [False, False]
+
+    log = read_eval_log(str(tmp_path / "logs/ours_joy.eval"))
+    assert log.samples is not None
+    log.samples[0].metadata["emoprobe"]["turn"] = "second"
+    write_eval_log(log, str(tmp_path / "logs/ours_joy.eval"))
+    assert main(["import", str(tmp_path / "logs"), "-o", str(tmp_path / "again")]) == 1
+    assert "sample 'q_1': metadata.emoprobe cannot be used (turn: " in capsys.readouterr().err
 
 
 def foreign(path: Path, task: str, tone: str | None, listed: bool = True) -> Path:

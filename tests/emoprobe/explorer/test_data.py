@@ -19,7 +19,7 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.explorer import search
 from emoprobe.explorer.answers import answer_place
-from emoprobe.explorer.conversations import MAX_TEXT
+from emoprobe.explorer.conversations import MAX_TEXT, read_conversation
 from emoprobe.explorer.files import write_data
 from emoprobe.graders import grading
 from emoprobe.results import atomic
@@ -104,7 +104,7 @@ def test_a_scene(scene: Layout) -> None:
     text = page["texts"][row["m"][row["r"]][1]]
     message, start, end = row["a"]
     assert (message, text[start:end]) == (row["r"], "7")
-    assert text[: row["m"][row["r"]][2]["h"]].endswith("</think>")
+    assert text[: row["m"][row["r"]][2]["h"]].endswith("</think>\n")
     assert page["texts"][row["m"][1][1]][slice(*row["p"][1:])] == scenes.TEXTS["joy"]
     assert row["f"]["completion_tokens"] == 13
     assert row["j"][0][:3] == ["polite", "judge-x", "false"]
@@ -260,3 +260,18 @@ def test_a_folder_of_conversations_alone(tmp_path: Path) -> None:
     write_explorer(Config(), layout)
     assert layout.explorer.read_bytes().startswith(b"<!doctype html>")
     assert '"o":"uu"' in (layout.explorer.parent / "data/index.js").read_text()
+
+
+def test_thoughts_of_earlier_turns_are_folded_as_well(tmp_path: Path) -> None:
+    first, last = "<think>One and one.</think>\n\nAnswer: 2", "<think>Again.</think>\nAnswer: 3"
+    messages = [
+        {"role": "user", "content": "How much is 1 + 1?"},
+        {"role": "assistant", "content": first},
+        {"role": "user", "content": "Are you sure?"},
+        {"role": "assistant", "content": last},
+    ]
+    Trajectory(messages).write(tmp_path)
+    row = {"extracted": "3", "extraction": "marker", "compliant": True, "completion_tokens": 3}
+    shown = read_conversation(tmp_path, row)
+    assert [message.text[message.thought :] for message in shown.messages[1::2]] == ["Answer: 2", "Answer: 3"]
+    assert shown.answer == (3, len(last) - 1, len(last))

@@ -160,3 +160,30 @@ def test_what_was_done_names_only_what_is_known() -> None:
     assert front.question(CONFIG, report()) == (
         "Does the tone of a text before the question change how often tiny answers gsm8k correctly?"
     )
+
+
+@pytest.mark.parametrize(
+    ("turn", "where"),
+    [
+        ("first", "before the question"),
+        (1, "before the question"),
+        (2, "in turn 2"),
+        ("last", "in the last turn"),
+        ("all", "in every turn"),
+    ],
+)
+def test_the_question_of_several_turns(turn: str | int, where: str) -> None:
+    config = parse_config(
+        {
+            "dataset": {"source": "gsm8k"},
+            "conversation": {"kind": "scripted", "turns": [{"text": "Sure?"}]},
+            "capture": {"enabled": False},
+            "variants": {"control": {}, "joy": {"text": "What a day!", "valence": "positive", "turn": turn}},
+        }
+    )
+    asked = front.question(config, report())
+    assert asked.startswith(
+        f"Does the tone of a text {where} change how often the last answer of tiny to gsm8k is right"
+    )
+    assert dict(front.done(config, report(), RunMetadata()))["Turns"] == "2: the question, then “Sure?”"
+    assert "Turns" not in dict(front.done(CONFIG, report(), RunMetadata()))

@@ -14,8 +14,11 @@ import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Browser, Page, expect
 
+from emoprobe.analysis.preregistration import analysis_plan
 from emoprobe.report.figures import figures_of_tables
 from emoprobe.report.figures.view import ExperimentView
+from emoprobe.report.page import BROAD
+from emoprobe.results import atomic
 from emoprobe.results.layout import Layout
 from emoprobe.results.tables import read_table
 from emoprobe.results.trajectory import Trajectory
@@ -44,6 +47,7 @@ VIEWS = {
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     """A scene with its report."""
     layout, config = scenes.write(tmp_path_factory.mktemp("report") / "scene"), scenes.config()
+    atomic.write_json(layout.plan, analysis_plan(config).values())
     analyze_behaviour(config, layout)
     analyze_steering(config, layout)
     draw(config, layout, rules=RULES)
@@ -121,6 +125,25 @@ def test_every_link_leads_to_conversations_that_are_there(page: Page, finished: 
         assert "no conversation" not in page.locator("main").inner_text()
         if "#?" in link and "flip" not in link:
             assert not shown(page).startswith("0 ")
+
+
+def test_every_linked_file_is_there(finished: Layout) -> None:
+    """The plan among them, beside the line that names it."""
+    text = finished.report_html.read_text()
+    files = {href for href in re.findall(r'href="([^"#:,]+)"', text) if not href.startswith("explorer/")}
+    assert {path for path in files if not (finished.root / path).exists()} == set()
+    assert re.search(r"<dt>Plan</dt><dd>sha256 [0-9a-f]{12} \(<a href=\"analysis_plan.json\"", text)
+
+
+def test_broad_figures_have_the_width_of_the_page(page: Page) -> None:
+    svg = page.locator("figure.broad svg, .figures figure:not(.broad) svg")
+    widths = svg.evaluate_all("all => all.map(svg => [parseFloat(svg.getAttribute('width')), !!svg.closest('.broad')])")
+    assert all(broad == (width > BROAD) for width, broad in widths)
+    assert widths
+    page.set_viewport_size({"width": 1900, "height": 900})
+    box = page.locator("main").bounding_box()
+    assert box is not None
+    assert box["width"] > 1500
 
 
 def test_a_figure_alone_has_the_same_links(browser: Browser, finished: Layout) -> None:

@@ -11,10 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from emoprobe.analysis.trajectory_table import load_trajectories
 from emoprobe.command.main import main
 from emoprobe.config.files import parse_config
 from emoprobe.report.closing import summary_text
 from emoprobe.results.activation_folder import ActivationError, ActivationFolder
+from emoprobe.results.activations import load_activations
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.layout import Layout
 from emoprobe.results.statement import Statement
@@ -213,6 +215,23 @@ def test_a_direction_of_a_few_texts_gets_no_verdict(tmp_path: Path) -> None:
     (said,) = (one for one in analyze(layout.root) if one.about == "steering:anger")
     assert said.verdict == "note"
     assert "it takes 24 texts to fit on, and the questions of the fitting half have 12" in said.text
+
+
+def test_a_name_that_ends_like_a_draw_is_one_beside_a_first_draw_alone(tmp_path: Path) -> None:
+    """`day_3-d2` is a question of its own, `q_1-d2` another answer to `q_1`; activations are counted alike."""
+    for variant in ("control", "angry"):
+        for name in ("day_3-d2", "q_1", "q_1-d2"):
+            if (variant, name) != ("angry", "q_1"):  # a first draw of another variant is one as well
+                chat(tmp_path, variant, name, "Answer: 7", "7")
+                folders.activations(tmp_path / "activations" / variant / name, np.zeros((1, 2, 4)))
+    expected = {("day_3-d2", 1), ("q_1", 1), ("q_1", 2)}
+    table = load_trajectories(tmp_path)
+    assert set(zip(table["sample_id"], table["draw"], strict=True)) == expected
+    index = load_activations(tmp_path, "layer.output", "last_prompt").index
+    assert set(zip(index["sample_id"], index["draw"], strict=True)) == expected
+    Layout(tmp_path).sample("day_3").parent.mkdir()
+    Layout(tmp_path).sample("day_3").write_text("{}")
+    assert Layout(tmp_path).drawn("day_3-d2") == ("day_3", 2)
 
 
 def test_probes_read_the_first_ask_of_tones_and_references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
