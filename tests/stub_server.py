@@ -31,6 +31,7 @@ class Stub:
         self.delay, self.api_key, self.model, self.tokenizer = delay, api_key, model, TOKENIZER
         self.faults: list[dict[str, Any]] = []
         self.requests: list[dict[str, Any]] = []
+        self.paths: set[str] = set()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request."""
@@ -58,6 +59,7 @@ class Stub:
         else:
             request = json.loads(body)
             self.requests.append(request)
+            self.paths.add(path)
             await self.complete(send, request, body.decode())
 
     def says(self, word: str, request: dict[str, Any], text: str) -> bool:

@@ -79,7 +79,8 @@ async def judge(experiment: ExperimentJobs, fleet: Fleet, settings: JudgeGrader,
     place = int.from_bytes(hashlib.sha256(f"{settings.outcome}/{variant}/{name}".encode()).digest()[:4], "big")
     about = {"judge": settings.outcome, "variant": variant, "sample": name}
     send = PaidCall(experiment.api_budget, request, config.workers.timeout, about) if settings.endpoints else None
-    demand = ServerDemand(place, PATH, request, config.workers.timeout, check_reply, send=send)
+    path_there = PATH if settings.endpoints else f"/v1{PATH}"  # the URL of an API ends in its own version
+    demand = ServerDemand(place, path_there, request, config.workers.timeout, check_reply, send=send)
     allowance, pair = experiment.judge_allowance, (f"{settings.outcome}/{variant}", name)
     try:
         response, delivery = await fleet.deliver(demand)
