@@ -35,6 +35,7 @@ class Stub:
         self.agent: Callable[[list[dict[str, Any]]], str] = calling_agent
         self.faults: list[dict[str, Any]] = []
         self.requests: list[dict[str, Any]] = []
+        self.paths: set[str] = set()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request."""
@@ -62,6 +63,7 @@ class Stub:
         else:
             request = json.loads(body)
             self.requests.append(request)
+            self.paths.add(path)
             await self.complete(send, request, body.decode())
 
     def says(self, word: str, request: dict[str, Any], text: str) -> bool:

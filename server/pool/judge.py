@@ -79,11 +79,12 @@ async def judge(experiment: ExperimentJobs, fleet: Fleet, settings: JudgeGrader,
     # The endpoint follows from no place in the plan, in which variants take turns.
     place = hashed_number(f"{settings.outcome}/{variant}/{name}", 32)
     asked, timeout = None, config.workers.timeout
-    demand = ServerDemand(place, PATH, request, timeout, check_reply)
+    demand = ServerDemand(place, f"/v1{PATH}", request, timeout, check_reply)
     if settings.endpoints:
         about = {"variant": variant, "sample": name}
         asked = BudgetedRequest(experiment.api_budget, request, timeout, settings.outcome, **about)
-        demand = replace(demand, hold=asked.hold, send=asked.send)
+        # The URL of an API ends in its own version.
+        demand = replace(demand, path=PATH, hold=asked.hold, send=asked.send)
     allowance, pair = experiment.judge_allowance, (f"{settings.outcome}/{variant}", name)
     try:
         response, delivery = await fleet.deliver(demand)

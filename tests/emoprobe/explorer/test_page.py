@@ -162,7 +162,12 @@ def test_hostile_texts_are_shown_as_texts(page: Page) -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     go(page, "#%3Ci%3Ea%2Bb/q_0001")
     expect(page.locator(".column h3").nth(1)).to_contain_text(scenes.ODD)
-    expect(page.locator(".call")).to_have_text(re.compile(r"add\s*\{\"a\": 1\}"))
+    call, result = page.locator("details.call").all()
+    expect(call).to_have_text(re.compile(r"add\s*\{\"a\": 1\}"))
+    expect(call.locator("pre")).to_be_hidden()
+    call.locator("summary").click()
+    expect(call.locator("pre")).to_be_visible()
+    expect(result).to_have_text(re.compile(r"result\s*2"))
 
 
 def test_inside(page: Page) -> None:

@@ -177,6 +177,7 @@ def test_a_judge_that_the_run_serves_has_a_turn_after_the_answers(house: House) 
 
     layout = asyncio.run(scenario())
     assert house.most["vllm"] == 1
+    assert house.stub("judge-x").paths == {"/v1/chat/completions"}
     asked = house.stub("judge-x").requests
     assert len(asked) == len(pairs)
     assert VARIANTS["calm"]["text"] not in json.dumps(asked)
