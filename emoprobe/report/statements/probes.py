@@ -117,12 +117,12 @@ def _correct_level(row: dict[str, Any]) -> str:
 
 def _correct(title: str, row: dict[str, Any], reason: ProbeReason) -> str:
     test = (
-        f"Chance alone does as well in the best of {row['cells']} {CELLS} with p = {row['p_permuted']:.2g} "
-        f"(questions permuted {row['permutations'] - 1} times"
+        f"Labels permuted over questions ({row['permutations'] - 1} times) do as well in the best of {row['cells']} "
+        f"{CELLS} with p = {row['p_permuted']:.2g}"
     )
     if row["p_untruncated"] is not None:
-        test += f"; on answers that were not cut off p = {row['p_untruncated']:.2g}"
-    test += f"){MISSING.get(reason, '')}"
+        test += f" (on answers that were not cut off p = {row['p_untruncated']:.2g})"
+    test += MISSING.get(reason, "")
     read = (
         f"can be predicted from the activations, not explained by {BASELINES} (most often at {_cell(row)})"
         if reason is ProbeReason.READABLE
