@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.conversation import AGENT, SINGLE
@@ -185,3 +185,24 @@ def primary_rows(tests: pd.DataFrame) -> pd.DataFrame:
     columns = tests["measure"].map(lambda measure: column_and_category(measure)[0])
     rows: pd.DataFrame = tests[columns == columns.iloc[0]]
     return rows
+
+
+def judge_of(row: dict[str, Any]) -> str | None:
+    """Return the judge whose values a row of `paired_tests` describes; None where people corrected them, or no model
+    judged.
+    """
+    judge: str | None = row["judge"]
+    return None if row["corrected"] else judge
+
+
+def value_of(row: dict[str, Any]) -> Value:
+    """Return the type of the outcome of a row of `paired_tests`; tables of earlier versions have accuracies alone."""
+    return row["value"] or "binary"
+
+
+def unit_of(row: dict[str, Any]) -> str:
+    """Return the unit of a row of `paired_tests`; empty for numbers that are in none."""
+    unit = outcome_of(row["measure"]).unit
+    if unit is not None:
+        return unit
+    return "" if row["value"] == "number" else "points"

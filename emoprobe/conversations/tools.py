@@ -36,8 +36,8 @@ def described_tools(references: tuple[str, ...]) -> list[dict[str, Any]]:
     done = subprocess.run(
         [sys.executable, "-P", "-c", code, *references], capture_output=True, text=True, env=os.environ | _paths()
     )
-    lines = done.stdout.splitlines() or [json.dumps({"error": done.stderr[-500:]})]
-    answer = json.loads(lines[-1])  # modules may print when they are imported
+    last = done.stdout.rstrip("\n").rpartition("\n")[2]  # modules may print when they are imported
+    answer = json.loads(last or json.dumps({"error": done.stderr[-500:]}))
     if "error" in answer:
         raise ToolError(answer["error"])
     schemas: list[dict[str, Any]] = answer["schemas"]

@@ -12,15 +12,18 @@ from emoprobe.analysis.outcomes import (
     PRIMARY_MEASURE,
     as_judged,
     column_and_category,
+    judge_of,
     primary_of,
     subject,
     title_of,
+    unit_of,
+    value_of,
 )
 from emoprobe.config.experiment import Config
 from emoprobe.config.section import CONTROL, is_format
 from emoprobe.report import links
 from emoprobe.report.statements import amount
-from emoprobe.report.statements.behaviour import bound, judge_of, p_text, unit_of, value_of, why
+from emoprobe.report.statements.behaviour import bound, p_text, why
 from emoprobe.results.metadata import RunMetadata
 from emoprobe.results.statement import Verdict
 

@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 
 from emoprobe.analysis.conclusion import plain_rows
-from emoprobe.analysis.outcomes import column_and_category, subject, title_of
+from emoprobe.analysis.outcomes import column_and_category, judge_of, subject, title_of, unit_of, value_of
 from emoprobe.analysis.study import shared_rows
 from emoprobe.report.statements import amount
-from emoprobe.report.statements.behaviour import judge_of, p_text, unit_of, value_of
+from emoprobe.report.statements.behaviour import p_text
 from emoprobe.results.layout import Layout
 from emoprobe.results.statement import Statement, Verdict
 from emoprobe.results.tables import read_table

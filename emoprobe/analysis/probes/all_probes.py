@@ -76,7 +76,7 @@ def usable_device() -> torch.device:
         try:
             return torch.zeros(1, device="cuda").device
         except RuntimeError as error:  # it is full, or another process has it to itself
-            log.warning("The probes run on the CPU, since the GPU cannot be used: %s", str(error).splitlines()[0])
+            log.warning("The probes run on the CPU, since the GPU cannot be used: %s", str(error).partition("\n")[0])
     return CPU
 
 

@@ -17,6 +17,7 @@ from emoprobe.analysis.outcomes import (
     primary_of,
     primary_rows,
     title_of,
+    value_of,
 )
 from emoprobe.config.section import CONTROL
 from emoprobe.report import links
@@ -36,7 +37,6 @@ from emoprobe.report.figures.style import (
     valence_legend,
 )
 from emoprobe.report.figures.view import ExperimentView
-from emoprobe.report.statements.behaviour import value_of
 
 AGREEMENTS = (
     ("agreement", "share of samples judged alike", (0, 1), SEQUENTIAL),

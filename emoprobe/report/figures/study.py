@@ -6,12 +6,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from emoprobe.analysis.conclusion import plain_rows
-from emoprobe.analysis.outcomes import column_and_category, primary_rows, title_of
+from emoprobe.analysis.outcomes import column_and_category, judge_of, primary_rows, title_of, value_of
 from emoprobe.analysis.study import shared_rows, valences_of
 from emoprobe.report import links
 from emoprobe.report.figures.style import INK, ROW, colour_of, empty_figure, link_row, new_figure, valence_legend
 from emoprobe.report.figures.view import View
-from emoprobe.report.statements.behaviour import judge_of, value_of
 
 MOST_ROWS = 80  # more do not fit on a page
 

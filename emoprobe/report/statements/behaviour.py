@@ -15,12 +15,14 @@ from emoprobe.analysis.outcomes import (
     as_judged,
     column_and_category,
     family_prefix,
+    judge_of,
     outcome_of,
     subject,
     title_of,
+    unit_of,
+    value_of,
 )
 from emoprobe.analysis.paired_tests import ContrastReason, Scope, Wording, conclude_contrast
-from emoprobe.config.science.outcome_grader import Value
 from emoprobe.config.section import CONTROL
 from emoprobe.report.statements import amount, stated
 from emoprobe.results.statement import Statement, Verdict
@@ -48,27 +50,6 @@ def comparisons(
         _comparison(rows[0], margin or 0.0) if len(rows) == 1 else _distribution(rows, margin or 0.0)
         for rows in contrasts.values()
     ]
-
-
-def judge_of(row: dict[str, Any]) -> str | None:
-    """Return the judge whose values a row of `paired_tests` describes; None where people corrected them, or no model
-    judged.
-    """
-    judge: str | None = row["judge"]
-    return None if row["corrected"] else judge
-
-
-def value_of(row: dict[str, Any]) -> Value:
-    """Return the type of the outcome of a row of `paired_tests`; tables of earlier versions have accuracies alone."""
-    return row["value"] or "binary"
-
-
-def unit_of(row: dict[str, Any]) -> str:
-    """Return the unit of a row of `paired_tests`; empty for numbers that are in none."""
-    unit = outcome_of(row["measure"]).unit
-    if unit is not None:
-        return unit
-    return "" if row["value"] == "number" else "points"
 
 
 def _comparison(row: dict[str, Any], margin: float) -> Statement:
