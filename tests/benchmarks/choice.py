@@ -57,7 +57,7 @@ def run(arguments: list[str]) -> None:
     agreement = {f"same_{name}": sum(mine[name] == other[name] for mine, other in pairs) for name in METRICS}
     shares = {name: sum(mine[name] for mine in ours) / count for name in METRICS}
     report(
-        "choice", questions=count, options=len(differences), largest_difference=float(f"{max(differences):.2g}"),
+        "choice", questions=count, options=len(differences), largest_difference=f"{max(differences):.1e}",
         same_argmax=sum(_best(mine["logs"]) == _best(other["logs"]) for mine, other in pairs), **agreement, **shares,
         seconds=seconds, lm_eval_seconds=other,
     )  # fmt: skip
