@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
@@ -10,6 +11,15 @@ from emoprobe.config.section import Added, Section, Text, check_function, check_
 
 SINGLE, SCRIPTED, AGENT = KINDS = ("single", "scripted", "agent")
 RULES = ("always", "after_wrong", "after_right")
+
+
+def _word_or_function(value: str, words: Sequence[str]) -> str:
+    if value in words:
+        return value
+    try:
+        return check_function(value)
+    except ValueError as error:
+        raise ValueError(f"must be {', '.join(words)}, or {str(error).removeprefix('must ')}") from None
 
 
 class UserTurn(Section):
@@ -34,12 +44,7 @@ class UserTurn(Section):
     @field_validator("when")
     @classmethod
     def _when(cls, when: str) -> str:
-        if when in RULES:
-            return when
-        try:
-            return check_function(when)
-        except ValueError as error:
-            raise ValueError(f"must be {', '.join(RULES)}, or {str(error).removeprefix('must ')}") from None
+        return _word_or_function(when, RULES)
 
     @field_validator("prefill")
     @classmethod
@@ -83,12 +88,7 @@ class Conversation(Section):
     @field_validator("kind")
     @classmethod
     def _kind(cls, kind: str) -> str:
-        if kind in KINDS:
-            return kind
-        try:
-            return check_function(kind)
-        except ValueError as error:
-            raise ValueError(f"must be {', '.join(KINDS)}, or {str(error).removeprefix('must ')}") from None
+        return _word_or_function(kind, KINDS)
 
     @field_validator("tools")
     @classmethod

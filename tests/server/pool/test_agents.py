@@ -18,7 +18,7 @@ from emoprobe.results.verification import check_trajectory
 from server.pool.launch import Share, command
 from tests.byte_tokenizer import TOOL_CHATML
 from tests.server.pool.house import House, trajectory
-from tests.server.pool.test_jobs import FAST, REFUSAL, SAMPLES, ask_all, bytes_of
+from tests.server.pool.test_jobs import FAST, REFUSAL, SAMPLES, ask_all, bytes_of, made_and_made_again
 from tests.stub_server import tool_call
 
 PAIR = ("calm", SAMPLES[0])
@@ -94,15 +94,7 @@ def test_an_agent_goes_on_with_the_results_of_its_tools_until_it_answers(house: 
 
 
 def test_an_agent_s_conversation_is_made_again_byte_for_byte(house: House) -> None:
-    layout = agent(house)
-    folder = layout.pair(*PAIR)
-    contents = []
-    for _ in range(2):
-        assert ask_all(house, [("generate", "one", *PAIR)]) == ["ok\n"]
-        contents.append((folder / "trajectory.jsonl").read_bytes())
-        for file in folder.iterdir():
-            file.unlink()
-    assert contents[0] == contents[1]
+    assert len(made_and_made_again(house, agent(house), PAIR)) == 1
 
 
 @pytest.mark.parametrize("kind", ["reset", "status", "truncated"])

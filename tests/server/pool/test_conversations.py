@@ -22,7 +22,7 @@ from emoprobe.results.verification import check_trajectory
 from tests.emoprobe.workflow.stage_outputs import Scene
 from tests.nnsight_server import NNsightServer
 from tests.server.pool.house import House, trajectory
-from tests.server.pool.test_jobs import FAST, REFUSAL, SAMPLES, ask_all, bytes_of
+from tests.server.pool.test_jobs import FAST, REFUSAL, SAMPLES, ask_all, bytes_of, made_and_made_again
 
 PAIR = ("calm", SAMPLES[0])
 VARIANTS = {"control": {}, "calm": {"text": "It is a quiet day.", "turn": 2}}
@@ -69,15 +69,7 @@ def test_every_turn_is_answered_and_recorded(house: House) -> None:
 
 
 def test_a_conversation_is_made_again_byte_for_byte(house: House) -> None:
-    layout = scripted(house)
-    folder = layout.pair(*PAIR)
-    contents = []
-    for _ in range(2):
-        assert ask_all(house, [("generate", "one", *PAIR)]) == ["ok\n"]
-        contents.append((folder / "trajectory.jsonl").read_bytes())
-        for file in folder.iterdir():
-            file.unlink()
-    assert contents[0] == contents[1]
+    assert len(made_and_made_again(house, scripted(house), PAIR)) == 1
 
 
 @pytest.mark.parametrize("kind", ["reset", "status", "truncated"])

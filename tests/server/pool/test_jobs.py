@@ -36,6 +36,17 @@ def ask_all(house: House, jobs: Sequence[tuple[str, ...]], fault: dict[str, Any]
     return asyncio.run(scenario())
 
 
+def made_and_made_again(house: House, layout: Layout, pair: tuple[str, str]) -> set[bytes]:
+    """Make a trajectory of the experiment "one", delete it and make it again; return what its file held."""
+    folder, contents = layout.pair(*pair), set()
+    for _ in range(2):
+        assert ask_all(house, [("generate", "one", *pair)]) == ["ok\n"]
+        contents.add((folder / "trajectory.jsonl").read_bytes())
+        for file in folder.iterdir():
+            file.unlink()
+    return contents
+
+
 def failures(layout: Layout) -> int:
     return sum(trajectory(layout, *pair).failure is not None for pair in PAIRS if layout.pair(*pair).exists())
 
