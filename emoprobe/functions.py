@@ -60,8 +60,11 @@ def source_sha256(reference: str) -> str | None:
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
         return None
     source = Path(spec.origin)
-    data = [path for suffix in DATA if (path := source.with_suffix(suffix)).is_file()]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in (source, *data))).hexdigest()
+    contents = [source.read_bytes()]
+    for suffix in DATA:
+        if (path := source.with_suffix(suffix)).is_file():
+            contents += [path.name.encode(), path.read_bytes()]
+    return hashlib.sha256(b"\0".join(contents)).hexdigest()
 
 
 def source_of(reference: str) -> str:

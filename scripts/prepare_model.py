@@ -3,12 +3,14 @@
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_config
-from emoprobe.config.judge_server import judge_server
+from emoprobe.config.judge_server import about_judge, judge_server
 from emoprobe.config.science.capture import RESID_POST, Capture
 from emoprobe.conversations.rendering import PromptError, Renderer
 from emoprobe.conversations.variants import VariantError
@@ -104,9 +106,10 @@ def main() -> None:
     parser.add_argument("--judge", help="label of a judge, whose model is prepared instead")
     arguments = parser.parse_args()
     config = load_config(arguments.config)
+    named: Callable[[str], str] = str
     if arguments.judge is not None:
         (judge,) = [each for each in config.judges if each.outcome == arguments.judge]
-        config = judge_server(config, judge)
+        config, named = judge_server(config, judge), partial(about_judge, judge)
     if config.generation.backend == "api":
         atomic.write_json(arguments.output, named_model(config.model).to_json())
         return
@@ -121,7 +124,7 @@ def main() -> None:
             wanted = Capture(layers=[config.features.layer], hook_points=[RESID_POST])
             check_capture(wanted, Path(card.path), "features: ")
     except (ModelError, PlacementError) as error:
-        sys.exit(str(error))
+        sys.exit(named(str(error)))
     atomic.write_json(arguments.output, card.to_json())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -24,6 +25,18 @@ def hang(text: str = "") -> str:
         text: Digits, by which a process that it starts is known.
     """
     subprocess.Popen(["sleep", f"1000.{text}"])
+    time.sleep(1000)
+    return text
+
+
+def stubborn(text: str = "") -> str:
+    """Never return, ignore signals of alarms, and leave a process that holds every open file.
+
+    Args:
+        text: Anything.
+    """
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    os.fork()
     time.sleep(1000)
     return text
 

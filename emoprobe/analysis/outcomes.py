@@ -80,7 +80,10 @@ SURVIVAL = Outcome(
     known=PRIMARY_MEASURE,
 )
 # Outcomes whose columns have names of their own.
-NAMED = {**dict.fromkeys(MEASURES, ACCURACY), **{one.column: one for one in (P_GOLD, SURVIVAL)}}
+NAMED = {one.column: one for one in (ACCURACY, P_GOLD, SURVIVAL)} | {
+    "lenient": replace(ACCURACY, column="lenient", title="lenient accuracy"),
+    "untruncated": replace(ACCURACY, column="untruncated", title="strict accuracy on answers that were not cut off"),
+}
 
 
 def outcome_of(measure: str, value: Value = "binary") -> Outcome:

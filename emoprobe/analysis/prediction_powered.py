@@ -112,6 +112,15 @@ def labelled(
     said[order[count:]] = np.nan
     rarer, leans = _rarer(human, order[:count], outcome), "which may lean towards a tone"
     crossed = len(units.divisions) > 1 or bool(units.divisions and questions.groups is not None)
+    why = None
+    if questions.draws > 1 or (questions.asks[places] > 1).any():
+        why = "a variant answers a question several times"
+    elif questions.missing(ANSWERED)[places].any():
+        why = "answers are missing"
+    elif crossed:
+        why = "texts cross other texts or groups"
+    if why is not None:
+        return Labelled(count, f"labels cannot correct the judge, {leans}, where {why}")
     if not count:
         return Labelled(0, f"no human labels correct the judge, {leans}")
     if count < LEAST_LABELS or rarer < LEAST_POSITIVES:
@@ -120,12 +129,6 @@ def labelled(
             f"labels of the first {count} questions do not suffice to correct the judge, {leans}: {LEAST_LABELS} "
             f"questions with labels on both sides are needed, with {LEAST_POSITIVES} labels of the rarer value",
         )
-    if questions.draws > 1 or (questions.asks[places] > 1).any():
-        return Labelled(count, f"labels correct no judge, {leans}, where a variant answers a question several times")
-    if questions.missing(ANSWERED)[places].any():
-        return Labelled(count, f"labels correct no judge, {leans}, where answers are missing")
-    if crossed:
-        return Labelled(count, f"labels correct no judge, {leans}, where texts cross other texts or groups")
     # A judge that gives numbers has a range.
     low, high = (0.0, 1.0) if outcome.value != "number" or outcome.limits is None else outcome.limits
     margin = float("nan") if outcome.margin is None else outcome.margin

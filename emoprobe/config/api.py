@@ -52,7 +52,7 @@ def _tokens_needed(config: Config) -> Iterator[str]:
         yield "remove generation.thinking (generation.api_request takes what the API knows, such as reasoning_effort)"
     if generation.chat_template:
         yield "remove generation.chat_template"
-    if config.conversation.kind not in ("single", "scripted"):
+    if config.conversation.is_open:
         yield "set conversation.kind to single or scripted"
     for number, turn in enumerate(config.conversation.turns):
         if turn.prefill is not None:

@@ -15,8 +15,8 @@ from emoprobe.results.trajectory import Sample
 def needed_length(config: Config, renderer: Renderer, samples: Iterable[Sample], context: int | None) -> int:
     """Return a length that every conversation of an experiment fits in, in tokens: its prompts and completions.
 
-    It is a power of two from `LEAST_LENGTH` on, so that experiments share servers, or the model's own length. So it is
-    of an agent, or of a function, whose conversations have no length that is known before.
+    It is a power of two from `LEAST_LENGTH` on, so that experiments share servers, or the model's own length. For
+    agents and functions, whose lengths are not known in advance, it is the model's own.
 
     Args:
         config: the experiment.
@@ -29,6 +29,8 @@ def needed_length(config: Config, renderer: Renderer, samples: Iterable[Sample],
         VariantError: a transform fails.
         PromptError: a prompt cannot be rendered.
     """
+    if config.conversation.is_open and context is not None:
+        return context
     longest = 0
     for sample in samples:
         for variant, settings in config.variants.items():
@@ -37,8 +39,6 @@ def needed_length(config: Config, renderer: Renderer, samples: Iterable[Sample],
                 turn = longest_conversation(config, variant, sample.question, sample.index, draw)
                 request = {"messages": turn.messages, "chat_template_kwargs": config.generation.chat_template}
                 longest = max(longest, len(rendered_prompt(config, renderer, request).token_ids))
-    if config.conversation.is_open and context is not None:
-        return context
     return padded_length(longest + completion_room(config), context)
 
 
@@ -49,5 +49,5 @@ def padded_length(tokens: int, context: int | None) -> int:
 
 
 def completion_room(config: Config) -> int:
-    """Return the most tokens that the completions take together that every conversation may need."""
+    """Return the most tokens of all completions of a conversation; of one answer where more are not certain."""
     return config.generation.max_tokens * config.conversation.sure_answers

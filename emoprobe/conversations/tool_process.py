@@ -11,11 +11,13 @@ import re
 import resource
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from emoprobe.functions import load_function
 
 MIB = 1 << 20
+BEGINS = "the call begins\n"  # first line of the output, once the tool's module is imported; the time counts from here
 # Folders of a machine, of which a message keeps the last part alone, and addresses in memory.
 _PATH = re.compile(r"(?<![\w/.])(?:/[^/\s'\":,()]+)+/(?=[^/\s'\":,()])")
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
@@ -28,28 +30,27 @@ def main() -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nowhere, stream)
-    try:
-        content, failed = _called(asked), False
-    except MemoryError:
-        content, failed = f"MemoryError: more than {asked['memory']} MiB", True
-    except BaseException as error:  # exits, too, are the tool's
-        content, failed = _without_places(f"{type(error).__name__}: {error}"), True
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    shown = content[: asked["characters"]].encode("utf-8", "replace").decode()
     with os.fdopen(answer, "w", encoding="utf-8") as output:
+        try:
+            function = load_function("tool", asked["reference"], ValueError)
+            print(BEGINS, end="", file=output, flush=True)
+            content, failed = _called(function, asked), False
+        except MemoryError:
+            content, failed = f"MemoryError: more than {asked['memory']} MiB", True
+        except BaseException as error:  # exits, too, are the tool's
+            content, failed = _without_places(f"{type(error).__name__}: {error}"), True
+        shown = content[: asked["characters"]].encode("utf-8", "replace").decode()
         json.dump({"content": shown, "length": len(content), "failed": failed}, output)
     os.killpg(0, signal.SIGKILL)  # a process that the tool forked may hold the output open
 
 
-def _called(asked: dict[str, Any]) -> str:
-    """Return the text of a tool's result; the limits begin with the call, after its module was imported."""
-    function = load_function("tool", asked["reference"], ValueError)
+def _called(function: Callable[..., Any], asked: dict[str, Any]) -> str:
+    """Return the text of a tool's result; the limit of memory begins with the call, after its module was imported."""
     with open("/proc/self/statm", encoding="ascii") as sizes:
         used = int(sizes.read().split()[0]) * resource.getpagesize()
     most = used + asked["memory"] * MIB
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.setitimer(signal.ITIMER_REAL, asked["timeout"])  # the default action of its signal ends the process
     result = function(**asked["arguments"])
     if isinstance(result, str):
         return result

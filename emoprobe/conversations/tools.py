@@ -1,4 +1,4 @@
-"""Tools of an agent: how they are described to the model, and how its calls are answered."""
+"""Tools of an agent: their description for the model, and the results of its calls."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any
 
 from emoprobe.config.science.conversation import Conversation, tool_name
+from emoprobe.conversations.tool_process import BEGINS
 from emoprobe.conversations.tool_schemas import ToolError
 from emoprobe.results.trajectory import Message
 
@@ -55,9 +56,10 @@ def call_tools(settings: Conversation, answer: Message) -> list[Message]:
     for place, call in enumerate(answer["tool_calls"]):
         name = str(call["function"]["name"])
         arguments = call["function"].get("arguments") or "{}"
-        content = f"error: more than {MOST_CALLS} calls in one message"
         if place < MOST_CALLS:
             content = call_tool(settings, name, arguments)
+        else:
+            content = f"error: more than {MOST_CALLS} calls in one message"
         messages.append({"role": "tool", "name": name, "tool_call_id": call["id"], "content": content})
     return messages
 
@@ -85,12 +87,11 @@ def call_tool(settings: Conversation, name: str, arguments: str) -> str:
     asked = {
         "reference": known[name],
         "arguments": given,
-        "timeout": settings.tool_timeout,
         "memory": settings.tool_memory,
         "characters": settings.tool_output,
     }
     code, output = _run(json.dumps(asked), settings.tool_timeout)
-    if code in (None, -signal.SIGALRM):
+    if code is None:
         return f"error: {name} did not return within {settings.tool_timeout:g} s"
     try:
         result = json.loads(output)
@@ -121,13 +122,19 @@ def _run(asked: str, timeout: float) -> tuple[int | None, str]:
             expired.set()
             os.killpg(process.pid, signal.SIGKILL)
 
-        timer = threading.Timer(START_SECONDS + timeout, end)
+        timer = threading.Timer(START_SECONDS, end)
         timer.start()
         with process.stdin, contextlib.suppress(BrokenPipeError):
             process.stdin.write(asked)
             process.stdin.flush()
         with process.stdout:
-            output = process.stdout.read()
+            output = process.stdout.readline()
+            if output == BEGINS:
+                timer.cancel()
+                timer = threading.Timer(timeout, end)
+                timer.start()
+                # A process that the tool started may hold the output open; the timer ends it as well.
+                output = process.stdout.read()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         timer.cancel()
         timer.join()

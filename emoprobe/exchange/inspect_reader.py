@@ -95,6 +95,7 @@ def _conversation(
     metadata = dict(sample.metadata)
     choice = sample.output.choices[0] if sample.output.choices else None
     failure = None if sample.error is None else sample.error.message
+    record = metadata[RECORD] if isinstance(metadata.get(RECORD), dict) else None
     return Conversation(
         where=where,
         fields={**described, "metadata": metadata, "id": sample.id, "target": target},
@@ -120,8 +121,9 @@ def _conversation(
         seconds=sample.output.time if sample.output.time is not None else sample.total_time,
         finish_reason=None if choice is None else _reason(choice.stop_reason),
         failure=failure if failure or answers else "there is no message of the assistant",
-        record=metadata[RECORD] if isinstance(metadata.get(RECORD), dict) else None,
-        described={key: metadata[key] for key in DESCRIBED if metadata.get(key) is not None},
+        record=record,
+        # In a log of another program the same names may mean something else.
+        described={} if record is None else {key: metadata[key] for key in DESCRIBED if metadata.get(key) is not None},
     )
 
 

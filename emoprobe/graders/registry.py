@@ -194,7 +194,7 @@ def _scorer(label: str, reference: str, arguments: str) -> Any:
 
 @grader
 def judge(answer: Answer, settings: JudgeGrader) -> Any:
-    """Value of a model behind an API, which was asked once."""
+    """Value of a judge, which was asked once."""
     return answer.judgements.get(settings.outcome)
 
 

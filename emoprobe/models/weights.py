@@ -39,5 +39,5 @@ def tensors(path: Path) -> dict[str, tuple[str, list[int]]]:
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         raise WeightsError("its safetensors header cannot be understood") from None
     if LENGTH + length + data != size:
-        raise WeightsError(f"it has {size} bytes, its header tells of {LENGTH + length + data}")
+        raise WeightsError(f"it has {size} bytes, its header names {LENGTH + length + data}")
     return described

@@ -46,7 +46,7 @@ def study_statements(tests: pd.DataFrame) -> list[Statement]:
         return [Statement(about=STUDY, verdict=Verdict.NOTE, text=text)]
     counts = Counter(Verdict(row["verdict_study"]) for row in rows)
     left = {
-        f"undecided after correction over the {tests['experiment'].nunique()} experiments": counts[Verdict.UNDECIDED],
+        "undecided after correction over the experiments that have them": counts[Verdict.UNDECIDED],
         "not tested": counts[Verdict.NOTE],
     }
     statements = [_statement(row) for row in rows if row["verdict_study"] not in (Verdict.UNDECIDED, Verdict.NOTE)]

@@ -13,7 +13,6 @@ from emoprobe.conversations import variants
 from emoprobe.conversations.api import api_request, most_tokens
 from emoprobe.conversations.judging import QUESTION_BYTES, judge_request
 from emoprobe.conversations.kinds import every_turn
-from emoprobe.conversations.lengths import completion_room
 from emoprobe.conversations.samples import DataError, draw, row_digests
 from emoprobe.conversations.samples import identity as data_identity
 from emoprobe.conversations.sources import files, reasoning_gym
@@ -50,7 +49,8 @@ def _judging(config: Config, judges: list[JudgeGrader], pairs: int, calls: ApiCa
     for judge in judges:
         # Texts of questions and answers are not there yet: an answer counts as long as it may be.
         prompt, completion = most_tokens(judge_request(judge, 0, "", [""]))
-        text = TOKEN_BYTES * completion_room(config) + QUESTION_BYTES
+        answers = config.conversation.judged_answers * config.generation.max_tokens
+        text = TOKEN_BYTES * answers + QUESTION_BYTES
         bound += pairs * prices[judge.model].of(prompt + text, completion)
     line = (
         f"cost of judgements: about {bound:.4g} at most for {pairs * len(judges):,} (answers of as many tokens "

@@ -17,7 +17,7 @@ from emoprobe.analysis.contrasts import contrasts_of, references_of
 from emoprobe.config.errors import ConfigError, lines_by_experiment
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import Study
-from emoprobe.config.judge_server import judge_server
+from emoprobe.config.judge_server import about_judge, judge_server
 from emoprobe.config.science.dataset import Dataset
 from emoprobe.config.science.graders import ScorerGrader, label_of
 from emoprobe.config.science.outcome_grader import OutcomeGrader
@@ -71,8 +71,10 @@ def check_config(config: Config, cache: Path | None = None, converted: Path = MO
     # Data that cannot be read would be told twice.
     if found:
         return found
-    servers = [config, *(judge_server(config, judge) for judge in config.served_judges)]
-    crowded = [line for each in servers for line in check_placement(each, cache, converted)]
+    crowded = check_placement(config, cache, converted)
+    for judge in config.served_judges:
+        lines = check_placement(judge_server(config, judge), cache, converted)
+        crowded += [about_judge(judge, line) for line in lines]
     return [*crowded, *check_steering(config, cache)]
 
 
@@ -167,7 +169,7 @@ def _judge_models(config: Config, converted: Path) -> Iterator[str]:
             if directory is not None and is_local(model.source):
                 check_directory(directory)
         except ModelError as error:
-            yield str(error).replace("model.source", f"graders.{judge.outcome}.model")
+            yield about_judge(judge, str(error))
 
 
 def _features(config: Config, converted: Path) -> Iterator[str]:

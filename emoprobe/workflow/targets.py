@@ -16,7 +16,6 @@ from pathlib import Path
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import Study
 from emoprobe.config.science.generation import Backend
-from emoprobe.conversations.lengths import completion_room
 from emoprobe.conversations.samples import captured_pairs, experiment_pairs, sample_ids, token_pairs
 from emoprobe.report.figures import figures_of, table_rules
 from emoprobe.results.activation_folder import METADATA, TENSORS
@@ -439,7 +438,7 @@ def budget(study: Study, experiments: Mapping[str, Targets]) -> str:
         counts = {
             "trajectories": len(targets.pairs),
             "steered trajectories": steered,
-            "tokens": len(targets.pairs) * completion_room(config) + steered * config.generation.max_tokens,
+            "tokens": (len(targets.pairs) * config.conversation.last_answer + steered) * config.generation.max_tokens,
             "measurements by teacher forcing": len(targets.outcomes()),
             "judgements": len(targets.judged),
             "activation folders": len(targets.captured) + len(targets.tokens_of),

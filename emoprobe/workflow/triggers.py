@@ -132,11 +132,7 @@ class Triggers:
         shared = versioned(f"{plain} capture {capture}" if config.captures_inline else plain, "generate")
         steered = versioned(plain, "steer")
         seed = config.experiment.seed
-        served = {
-            judge.outcome: [models.identity(judge.served), judge.served.dtype]
-            for judge in config.judges
-            if judge.served is not None
-        }
+        served = {judge.outcome: models.identity(judge.served) for judge in config.judges if judge.served is not None}
         own = {name: f"variant {digest(variants.identity(config, name))}" for name in config.variants}
         return cls(
             model=model,

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 
 import torch
 
+from emoprobe.models.device_errors import is_out_of_memory, is_sticky
 from server.capture.attention import ROOM, batch_cache, join_caches, joinable, places
 from server.capture.edits import SequenceEdits
-from server.capture.errors import ForwardError, OutOfMemoryError, is_out_of_memory, is_sticky
+from server.capture.errors import ForwardError, OutOfMemoryError
 from server.capture.model import Captured, ForwardInput, ServedModel
 from server.capture.prompts import Decoder
 

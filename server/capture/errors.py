@@ -6,7 +6,6 @@ import json
 import logging
 from typing import Any
 
-import torch
 from fastapi.responses import JSONResponse
 
 from emoprobe.results.activation_folder import ActivationError
@@ -48,19 +47,6 @@ class OutOfMemoryError(ForwardError):
             "the device has too little memory for this request alone; send a shorter text, capture fewer layers and "
             "hook points, or start the server with more GPU memory"
         )
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Return whether an error says that a device had too little memory, after which it can be used as before."""
-    texts = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
-    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in texts)
-
-
-def is_sticky(error: Exception) -> bool:
-    """Return whether an error of a device makes all further work of this process on it fail."""
-    texts = ("device-side assert", "illegal memory access", "CUDA error", "CUDNN_STATUS_EXECUTION_FAILED")
-    sticky = isinstance(error, torch.AcceleratorError) or any(text in str(error) for text in texts)
-    return sticky and not is_out_of_memory(error)
 
 
 REQUEST_ERRORS = (BadRequestError, UnknownModelError, BusyError, ForwardError, ActivationError, OSError)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from emoprobe.conversations.api import PATH, api_failure, api_request, api_trajectory, check_reply
-from emoprobe.conversations.kinds import NextTurn, Progress, next_turn
+from emoprobe.conversations.kinds import NextTurn
 from emoprobe.conversations.samples import split_draw_id
 from emoprobe.results.dates import date_to_now
 from emoprobe.results.trajectory import Sample, Trajectory
 from server.pool.api_budget import BudgetedRequest
 from server.pool.fleet import Fleet, ServerDemand, UnansweredError
-from server.pool.jobs import write
+from server.pool.jobs import following, write
 from server.pool.run import ExperimentJobs
 
 
@@ -51,9 +51,7 @@ async def generate(experiment: ExperimentJobs, fleet: Fleet, variant: str, name:
             made = api_failure(config, variant, sample, request, str(error), error.attempts, **known)
             break
         made = api_trajectory(config, variant, sample, request, response, delivery, **known)
-        right = made.outcome is not None and made.outcome.metrics.correctness == 1.0
-        number = 1 if turn is None else turn.number
-        turn = next_turn(Progress(config, variant, sample.index, draw, made.messages, number, right))
+        turn, made = await following(config, variant, sample, draw, 1 if turn is None else turn.number, made)
     else:
         experiment.allowance.answered(variant, name)
     date_to_now([layout.sample(sample_id), layout.model])

@@ -91,9 +91,7 @@ async def generate(experiment: ExperimentJobs, fleet: Fleet, variant: str, name:
                 await _write_failed_capture(experiment, wanted, str(error), [])
             break
         made = completed(config, variant, sample, request, prompt, response, delivery, renderer=renderer, **known)
-        right = made.outcome is not None and made.outcome.metrics.correctness == 1.0
-        progress = Progress(config, variant, sample.index, draw, made.messages, turn.number, right)
-        turn, made = await _next_turn(progress, made) if later else (None, made)
+        turn, made = await following(config, variant, sample, draw, turn.number, made) if later else (None, made)
     else:
         experiment.allowance.answered(variant, name)
         assert made is not None
@@ -106,8 +104,16 @@ async def generate(experiment: ExperimentJobs, fleet: Fleet, variant: str, name:
     await write(made.write, layout.pair(variant, name))
 
 
-async def _next_turn(progress: Progress, made: Trajectory) -> tuple[NextTurn | None, Trajectory]:
-    """Ask how a conversation goes on; return this, and the conversation with the time that tools took."""
+async def following(
+    config: Config, variant: str, sample: Sample, draw: int, number: int, made: Trajectory
+) -> tuple[NextTurn | None, Trajectory]:
+    """Return the turn after answer `number`, None at the end, and the conversation with the time that tools took.
+
+    Raises:
+        VariantError: a function of the conversation failed.
+    """
+    right = made.outcome is not None and made.outcome.metrics.correctness == 1.0
+    progress = Progress(config, variant, sample.index, draw, made.messages, number, right)
     started = time.monotonic()
     turn = await asyncio.get_running_loop().run_in_executor(FUNCTIONS, next_turn, progress)
     if turn is not None and made.state is not None and made.state.finish_reason == CALLS:

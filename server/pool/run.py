@@ -84,12 +84,14 @@ class ExperimentJobs(ServedModel):
         """
         if not self.config.conversation.tools:
             return {}
+        if "_tools" not in self.__dict__:
+            await asyncio.to_thread(lambda: self._tools)
+        return {"tools": self._tools}
 
-        def load() -> list[dict[str, Any]]:
-            with self._loading:
-                return described_tools(tuple(self.config.conversation.tools))
-
-        return {"tools": await asyncio.to_thread(load)}
+    @cached_property
+    def _tools(self) -> list[dict[str, Any]]:
+        with self._loading:
+            return described_tools(tuple(self.config.conversation.tools))
 
     def judge(self, label: str) -> JudgeGrader:
         """Return the settings of a judge.

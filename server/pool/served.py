@@ -12,8 +12,8 @@ from emoprobe.config.judge_server import judge_server
 from emoprobe.config.science.judge import JudgeGrader
 from emoprobe.conversations import variants
 from emoprobe.conversations.api import most_tokens
-from emoprobe.conversations.judging import QUESTION_BYTES, judge_request
-from emoprobe.conversations.lengths import completion_room, needed_length, padded_length
+from emoprobe.conversations.judging import judge_request
+from emoprobe.conversations.lengths import needed_length, padded_length
 from emoprobe.conversations.rendering import PromptError, Renderer
 from emoprobe.conversations.samples import DataError, draw, located
 from emoprobe.models.resolved import LEAST_LENGTH, pinned, with_placement, with_values
@@ -137,7 +137,7 @@ class JudgeModel(ServedModel):
 
     def __init__(self, experiment: ServedModel, settings: JudgeGrader) -> None:
         super().__init__(judge_server(experiment.config, settings), experiment.results, experiment.directory)
-        self._settings, self._room = settings, completion_room(experiment.config)
+        self._settings, self._judged = settings, experiment.config
 
     @cached_property
     def card(self) -> ModelCard:
@@ -145,7 +145,17 @@ class JudgeModel(ServedModel):
         return ModelCard.read(self.layout.judge_model(self._settings.outcome))
 
     def _needed_length(self) -> int:
-        """Room for the longest answers, which may take twice as many tokens of this model."""
-        prompt, reply = most_tokens(judge_request(self._settings, 0, "", [""]))
+        """Room for the longest question, a token for each byte, and for answers with twice as many tokens."""
+        dataset = located(self._judged.dataset, self.directory)
+        try:
+            questions = [sample.question for sample in draw(dataset, self._judged.experiment.seed)]
+        except DataError:  # the jobs that need the data report the error
+            questions = [""]
+        prompt, reply = most_tokens(judge_request(self._settings, 0, max(questions, key=_bytes), [""]))
+        answers = self._judged.conversation.judged_answers * self._judged.generation.max_tokens
         context = context_length(read_settings(Path(self.card.path)))
-        return padded_length(prompt + QUESTION_BYTES + 2 * self._room + reply, context)
+        return padded_length(prompt + 2 * answers + reply, context)
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode())

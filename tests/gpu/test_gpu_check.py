@@ -60,7 +60,8 @@ def test_probes_are_compared_with_those_of_the_cpu(
     for areas in ([0.5, 0.5, 0.5, 0.6], [0.5, 0.6, 0.6, 0.6]):
         answers = iter(areas)
         monkeypatch.setattr(
-            "tests.gpu.probes.run_probes", lambda *_, of=answers, **__: SimpleNamespace(probes=[{"auroc": next(of)}])
+            "tests.gpu.probes.run_probes",
+            lambda *_, of=answers, device, **__: SimpleNamespace(probes=[{"auroc": next(of)}], device=device),
         )
         assert not steps.run("probes", lambda: probes(setting))
     good, unlike, other = lines()

@@ -23,6 +23,7 @@ from emoprobe.analysis.probes.row_codes import RowCodes
 from emoprobe.analysis.probes.targets import CorrectTarget, ValenceTarget, VariantTarget, WithinTarget
 from emoprobe.config.experiment import Config
 from emoprobe.conversations.variants import variant_texts
+from emoprobe.models.device_errors import is_out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +34,10 @@ BATCH = 1 << 25  # floats that one batch of cells may take
 
 @dataclass
 class Findings:
-    """Rows of the tables `probes`, `probe_tests` and `probe_transfer`, and the directions."""
+    """Rows of the tables `probes`, `probe_tests` and `probe_transfer`, the directions, and what computed the probes."""
 
     directions: Directions
+    device: torch.device
     probes: list[dict[str, Any]] = field(default_factory=list)
     tests: list[dict[str, Any]] = field(default_factory=list)
     transfer: list[dict[str, Any]] = field(default_factory=list)
@@ -62,9 +64,15 @@ def run_probes(
     """
     threads, device = torch.get_num_threads(), device or usable_device()
     try:
-        return _run(table, source, config, memory, transfers, threads, device)
-    except torch.OutOfMemoryError:
-        log.warning("The GPU has too little free memory for the probes: they run on the CPU.")
+        if device != CPU:
+            try:
+                return _run(table, source, config, memory, transfers, threads, device)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            # The error, which held what was computed, is gone here.
+            torch.cuda.empty_cache()
+            log.warning("The GPU has too little free memory for the probes: they run on the CPU.")
         return _run(table, source, config, memory, transfers, threads, CPU)
     finally:
         torch.set_num_threads(threads)
@@ -87,7 +95,7 @@ def _run(
     table = table.iloc[source.rows].reset_index(drop=True)
     design, settings = RowCodes.of(table, config), config.probes
     texts = _texts(table, config)
-    findings = Findings(Directions.empty(design.variants, config, source.layers, source.d))
+    findings = Findings(Directions.empty(design.variants, config, source.layers, source.d), device)
     positions = positions_of(table, texts, design, source.empty, settings)
     valence = ValenceTarget(design, settings) if "valence" in settings.targets else None
     correct = CorrectTarget(design, settings) if "correct" in settings.targets else None

@@ -170,7 +170,7 @@ def probe_position(
     transfers: bool,
     device: torch.device,
 ) -> Probed:
-    """Run the probes of some targets; what they return is on the CPU.
+    """Run the probes of some targets; `weights` and `directions` are returned on the CPU.
 
     Args:
         features: activations (layers, n, d) of the position's rows, float32.

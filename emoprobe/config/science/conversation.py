@@ -129,6 +129,11 @@ class Conversation(Section):
         return self.max_turns if self.is_open else self.last_turn
 
     @property
+    def judged_answers(self) -> int:
+        """Most answers of a conversation that a judge is shown; calls of tools are none."""
+        return 1 if self.kind == AGENT else self.last_answer
+
+    @property
     def sure_answers(self) -> int:
         """Number of answers that a plan reckons with: all of a script, one where the conversation is open."""
         return 1 if self.is_open else self.last_turn

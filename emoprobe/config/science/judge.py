@@ -109,11 +109,6 @@ class JudgeGrader(TypedGrader):
         return self
 
     @property
-    def outcome(self) -> str:
-        """Label of the outcome."""
-        return self.label or self.name
-
-    @property
     def served(self) -> Model | None:
         """The model, where the run starts servers of it; None behind an API."""
         return None if self.endpoints else Model(source=self.model, revision=self.revision)

@@ -10,8 +10,8 @@ from pydantic import Field, field_validator, model_validator
 from emoprobe.config.section import Extent, Section, Text
 
 Value = Literal["binary", "number", "category"]
-# Names of families of tests, and of graders whose columns have names of their own.
-_TAKEN = frozenset({"number", "logprob", "survival", "planned", "primary", "secondary"})
+# Names of families of tests, of graders whose columns have names of their own, and of the two grades of a number.
+_TAKEN = frozenset({"number", "logprob", "survival", "planned", "primary", "secondary", "strict", "lenient"})
 
 
 def check_label(label: str) -> str:
@@ -114,4 +114,6 @@ class TypedGrader(OutcomeGrader):
     @property
     def outcome(self) -> str:
         """Label of the outcome."""
-        return self.label or re.sub(r"[^a-z0-9_]", "_", (self.reference or ":").rpartition(":")[2].lower()).strip("_")
+        if self.label is not None or self.reference is None:
+            return super().outcome
+        return re.sub(r"[^a-z0-9_]", "_", self.reference.rpartition(":")[2].lower()).strip("_")

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from emoprobe.analysis.conclusion import plain_rows
 from emoprobe.analysis.outcomes import (
     PRIMARY_MEASURE,
-    as_judged,
     column_and_category,
     outcomes_of,
     primary_of,
@@ -95,12 +94,12 @@ def outcomes(view: ExperimentView) -> Figure:
     heights = [1.2 + ROW * len(rows) for _, rows in panels]
     figure, axes = new_figure(sum(heights), rows=len(panels), gridspec_kw={"height_ratios": heights})
     for axis, (label, panel) in zip(axes[:, 0], panels, strict=True):
-        _means(axis, str(label), panel, judges.get(str(label)))
+        _means(axis, panel, judges.get(str(label)))
     valence_legend(axes[0, 0], table["valence"].tolist())
     return figure
 
 
-def _means(axis: Any, label: str, table: pd.DataFrame, judge: str | None) -> None:
+def _means(axis: Any, table: pd.DataFrame, judge: str | None) -> None:
     """Draw the means of one outcome, a row for each variant, or variant and category."""
     rows = np.arange(len(table))[::-1]
     names = []
@@ -113,8 +112,8 @@ def _means(axis: Any, label: str, table: pd.DataFrame, judge: str | None) -> Non
         link_row(axis, row, links.conversations([str(entry.variant)]), f"conversations of {entry.variant}")
     axis.set_yticks(rows, names)
     axis.set_ylim(-0.6, len(table) - 0.4)
-    kind = "mean" if (table["value"] == "number").all() else "share"
-    axis.set_xlabel(f"{kind} of {as_judged(label, judge)} with 95 % interval")
+    column, _ = column_and_category(str(table["measure"].iloc[0]))
+    axis.set_xlabel(f"{title_of(column, value_of(plain_rows(table)[0]), judge)} with 95 % interval")
 
 
 def paired_differences(view: ExperimentView) -> Figure:
@@ -171,9 +170,8 @@ def paired_differences(view: ExperimentView) -> Figure:
     axis.set_yticks(rows, labels)
     corrected = bool(tests["corrected"].fillna(False).all())
     first = plain_rows(tests)[0]
-    named = title_of(first["measure"], value_of(first))
-    named = "shares" if any(categories) else named.replace("accuracy", "accuracies")
-    named = as_judged(named, None if corrected else primary.judge)
+    column, _ = column_and_category(first["measure"])
+    named = title_of(column, value_of(first), None if corrected else primary.judge)
     axis.set_xlabel(f"difference of {named} with 95 % interval (band: equivalent; pale: secondary)")
     valence_legend(axis, list(valences.values()))
     return figure

@@ -19,7 +19,7 @@ def amount(value: float, unit: str) -> str:
 
     Args:
         value: the difference.
-        unit: of the outcome, as `emoprobe.report.statements.behaviour.unit_of` returns it; empty for a number.
+        unit: of the outcome, as `emoprobe.analysis.outcomes.unit_of` returns it; empty for a number.
     """
     return points(value) if unit else f"{value + 0.0:+.3g}"
 

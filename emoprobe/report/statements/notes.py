@@ -154,11 +154,11 @@ def _failures(count: int, rows: list[dict[str, Any]]) -> str:
 
 
 def _truncated(share: float, variant: str, most: float, graded: bool) -> str:
-    told = f"{share:.0%} of the completions were cut off at max_tokens ({variant} most, {most:.0%}); "
+    cut = f"{share:.0%} of the completions were cut off at max_tokens ({variant} most, {most:.0%}); "
     if not graded:
-        return f"{told}graders read what was written until then."
+        return f"{cut}graders read what was written until then."
     return (
-        f"{told}a completion that was cut off counts as wrong. The rows `untruncated` of paired_tests leave such "
+        f"{cut}a completion that was cut off counts as wrong. The rows `untruncated` of paired_tests leave such "
         "questions out and are not tested, as the outcome selects them."
     )
 

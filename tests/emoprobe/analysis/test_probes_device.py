@@ -57,9 +57,14 @@ class FakeGpu(TorchFunctionMode):
                 raise TypeError("can't convert cuda device type tensor to numpy")
             here = args[0].as_subclass(torch.Tensor)
             return here.numpy(**named) if name == "numpy" else here
-        operands = list(_tensors(args[:1] if name in ("__getitem__", "__setitem__") else args))
-        if name == "__setitem__":
-            operands += _tensors(args[2:])
+        if name == "__array__" and isinstance(args[0], OnGpu):
+            raise TypeError("can't convert cuda device type tensor to numpy")
+        if name in ("__getitem__", "__setitem__"):
+            if not isinstance(args[0], OnGpu) and any(isinstance(each, OnGpu) for each in _tensors([args[1]])):
+                raise RuntimeError("indices should be either on cpu or on the same device as the indexed tensor")
+            operands = [*_tensors(args[:1]), *_tensors(args[2:])]
+        else:
+            operands = [*_tensors(args), *_tensors(named.values())]
         homes = {type(each) for each in operands if each.dim()}
         if len(homes) > 1:
             raise RuntimeError(f"{name}: expected all tensors to be on the same device")
@@ -103,7 +108,7 @@ def _everything(probed: Probed) -> dict[str, Any]:
 
 
 def test_a_gpu_computes_the_same(problem: tuple[torch.Tensor, ProbedPosition, Config]) -> None:
-    """Each result is that of the CPU, and lies there afterwards."""
+    """Each result is that of the CPU; all but weights that nobody reads afterwards lie there."""
     features, position, config = problem
     targets = config.probes.targets
     here = probe_position(features, position, config.probes, targets, True, CPU)
@@ -129,11 +134,23 @@ def test_the_stand_in_refuses_what_a_gpu_refuses() -> None:
             there + torch.from_numpy(np.zeros(3, np.float32))
         with pytest.raises(TypeError, match="numpy"):
             there.numpy()
+        array = np.zeros(3, np.float32)
+        for refused in (lambda: np.isfinite(there), lambda: array.__setitem__(slice(None), there)):
+            with pytest.raises(TypeError, match="numpy"):
+                refused()
+        here = torch.from_numpy(array)
+        with pytest.raises(RuntimeError, match="indices"):
+            here[there > 0]
+        with pytest.raises(RuntimeError, match="same device"):
+            torch.add(here, other=there)
         assert there[np.array([True, False, True])].numpy(force=True).tolist() == [0, 0]
 
 
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED ...")]
+)
 def test_a_full_gpu_leaves_the_probes_to_the_cpu(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    error: RuntimeError, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One line says so, and the results are the same."""
     config = synthetic.config(4, permutations=19)
@@ -143,7 +160,7 @@ def test_a_full_gpu_leaves_the_probes_to_the_cpu(
 
     def full(*arguments: Any) -> Probed:
         if arguments[-1] == GPU:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
+            raise error
         return real(*arguments)
 
     monkeypatch.setattr(all_probes, "probe_position", full)

@@ -240,6 +240,10 @@ def test_a_judge_that_the_run_serves() -> None:
     server = judge_server(made, made.judges[0])
     assert (server.model.source, server.server_kinds) == ("org/other", ["vllm"])
     assert server.workers == made.workers
+    # The parser of an agent's tools belongs to the model that answers: another one may have no such tokens.
+    agent = {"kind": "agent", "tools": ["tests.tools:calculator"], "tool_parser": "mistral"}
+    with_tools = parse_config({**values, "conversation": agent})
+    assert judge_server(with_tools, with_tools.judges[0]).conversation.tool_parser is None
     # Its weights are part of what a judgement is made from; those of a judge behind an API are not known.
     known, pinned = Triggers.of(made), Triggers.of(config(endpoints=[], model="org/other", revision="v2"))
     assert known.judges != pinned.judges

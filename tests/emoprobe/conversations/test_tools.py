@@ -15,7 +15,7 @@ from emoprobe.conversations.tool_schemas import ToolError, tool_schemas
 from emoprobe.conversations.tools import MOST_CALLS, call_tool, call_tools
 from tests.workspace import wait_for
 
-NAMES = ("calculator", "hang", "fail", "chatter", "large", "greedy", "leave", "parent", "exits")
+NAMES = ("calculator", "hang", "fail", "chatter", "large", "greedy", "leave", "parent", "exits", "stubborn")
 
 
 def settings(*names: str, **limits: Any) -> Conversation:
@@ -34,6 +34,7 @@ def settings(*names: str, **limits: Any) -> Conversation:
             "error: TypeError: calculator() got an unexpected keyword argument 'sum'",
         ),
         ("hang", {}, {"tool_timeout": 0.2}, "error: hang did not return within 0.2 s"),
+        ("stubborn", {}, {"tool_timeout": 0.2}, "error: stubborn did not return within 0.2 s"),
         ("fail", {}, {}, "error: FileNotFoundError: [Errno 2] No such file: 'data.csv'"),
         ("chatter", {"text": "5"}, {}, '{"said": "5"}'),
         ("large", {}, {"tool_output": 100}, "x" * 100 + "\n[… 9999900 of 10000000 characters left out]"),
