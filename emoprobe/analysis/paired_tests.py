@@ -76,7 +76,7 @@ def paired_tests(
             continue
         given = questions if outcome.given is None else _given(table, outcome.given)
         for contrast in compared:
-            # Of a side that has none of these questions the row says so.
+            # If a side has none of these questions, `not_tested` says so.
             asked = given if {*contrast.variants, *contrast.references} <= {*given.names} else questions
             rows += [_row(asked, contrast, outcome, measure, weight) for measure in outcome.measures]
     tests = pd.DataFrame(rows)

@@ -77,7 +77,7 @@ def corrected_difference(
 
 @dataclass(frozen=True)
 class Labelled:
-    """How many questions people have labelled, and the estimate that follows, or why there is none."""
+    """Number of labelled questions, with the corrected estimate or the reason why there is none."""
 
     count: int
     why: str | None = None

@@ -287,7 +287,7 @@ class Config(Section):
 
     @property
     def judges(self) -> list[JudgeGrader]:
-        """The graders that are models of their own."""
+        """The graders of kind `judge`."""
         return [grader for grader in self.graders if isinstance(grader, JudgeGrader)]
 
     @property

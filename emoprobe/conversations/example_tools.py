@@ -1,4 +1,4 @@
-"""Tools for agents, as examples of how to write one: a function that follows from its arguments alone."""
+"""Example tools for agents: functions whose result depends only on their arguments."""
 
 from __future__ import annotations
 

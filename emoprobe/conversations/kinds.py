@@ -37,8 +37,8 @@ class Progress:
         messages: all messages so far.
         turn: number of the answer: of the user's turn that was answered, 1 for the question; an agent has one such
             turn, and its answers are counted.
-        correct: whether that answer is right; None: neither rules nor tools are asked, and every turn is taken that
-            is known before, as in the longest conversation.
+        correct: whether that answer is right; None while planning: no rule, function or tool is called, and every
+            scripted turn is taken.
     """
 
     config: Config
@@ -130,7 +130,7 @@ def longest_conversation(config: Config, variant: str, question: str, index: int
 def every_turn(config: Config, variant: str, question: str, index: int, draw: int = 1) -> Iterator[NextTurn]:
     """Yield the turns of a conversation that skips none, each with the messages up to its answer.
 
-    Earlier answers are one sign, which follows the beginning that an answer was given.
+    Each earlier answer is the placeholder `?`, after its prefill if it has one.
 
     Raises:
         VariantError: the variant has no opening.
@@ -186,7 +186,7 @@ def _asked(key: str, reference: str, progress: Progress) -> Any:
 
 
 def _no_turn(said: list[Message]) -> str | None:
-    """Say why messages are no turn of the user, which may begin the answer."""
+    """Return why messages are no turn of the user, after which the answer may begin; None where they are."""
     roles = [message["role"] for message in said]
     asked = roles[:-1] if roles[-1] == "assistant" else roles
     return None if asked and set(asked) == {"user"} else f"returned messages with the roles {', '.join(roles)}"

@@ -1,4 +1,4 @@
-"""Where the parts of messages are in the text that a chat template renders them to."""
+"""Locate parts of messages in the text that a chat template renders."""
 
 from __future__ import annotations
 

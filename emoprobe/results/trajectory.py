@@ -135,8 +135,8 @@ class EarlierTurn(Answered):
     """A turn of a conversation that goes on after its answer.
 
     `number` is that of the user's turn, 1 for the question; `answer` is the place of the answer in the conversation,
-    `correct` whether the grader `number` took it as right when it was generated. The messages before it, without the
-    beginning of the answer that a `prefill` of so many characters is, are those of `request`.
+    `correct` whether the grader `number` took it as right when it was generated. `request` holds the fields of the
+    request but the messages. `prefill` is the number of characters of the answer that were given to the model.
     """
 
     number: int

@@ -153,7 +153,7 @@ class BudgetedRequest:
 
     @asynccontextmanager
     async def hold(self) -> AsyncIterator[None]:
-        """Reserve the cost of one attempt, before a worker is taken: who waits for the budget keeps none from others.
+        """Reserve the cost of one attempt, before a worker is taken, so that a request that waits occupies none.
 
         Raises:
             OverBudgetError: see `ApiBudget.reserve`.

@@ -32,7 +32,7 @@ class Owners:
         return list(self._handles)
 
     def adopt(self, owner: int) -> bool:
-        """Watch a process from now on; False where it is gone already."""
+        """Start watching a process; return False if it has already ended."""
         if owner in self._handles:
             return True
         try:

@@ -41,7 +41,7 @@ class Job(ABC):
 
     @property
     def served_for(self) -> str:
-        """The key of `Access.turns` that says when its model's turn is."""
+        """Key of `Access.turns` for the model that this job uses."""
         return self.experiment
 
 
@@ -88,7 +88,7 @@ class JudgeJob(Job):
 
     @property
     def served_for(self) -> str:
-        """The key of `Access.turns` that says when the judge's turn is."""
+        """Key of `Access.turns` for the judge."""
         return f"{self.experiment}/{self.judge}"
 
 

@@ -13,7 +13,7 @@ Place = dict[str, Any]  # hook_point, position, layer
 
 @dataclass
 class CellChoice:
-    """The cell that is best inside of each training set, and what it does on what that leaves out.
+    """Select the best cell in each training set, and keep its values on the rows that are held out.
 
     Cells come in batches; only the best so far is kept, for each training set.
     """
@@ -64,7 +64,7 @@ class CellChoice:
 
 @dataclass
 class Largest:
-    """The largest statistic over all cells for each permutation, the real labels first."""
+    """Track the largest statistic over all cells for each permutation, the real labels first."""
 
     maximum: np.ndarray | None = None
 

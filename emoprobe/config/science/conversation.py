@@ -73,7 +73,9 @@ class Conversation(Section):
         "Google's style describe them to the model. A result must follow from the arguments alone.",
     )
     tool_parser: Annotated[Text | None, Added] = Field(
-        None, description="vLLM's parser of the model's tool calls (`--tool-call-parser`), such as `hermes` for Qwen3."
+        None,
+        description="vLLM's parser of the model's tool calls (`--tool-call-parser`), such as `hermes` for Qwen3. "
+        "Required with `kind: agent`.",
     )
     tool_timeout: Annotated[float, Field(gt=0, le=3600), Added] = Field(
         10.0, description="Seconds after which a call of a tool is ended."
@@ -135,7 +137,7 @@ class Conversation(Section):
 
     @property
     def sure_answers(self) -> int:
-        """Number of answers that a plan reckons with: all of a script, one where the conversation is open."""
+        """Number of answers that is certain in advance: all of a script, one of an agent or a function."""
         return 1 if self.is_open else self.last_turn
 
     @property

@@ -33,8 +33,8 @@ class JudgeGrader(TypedGrader):
 
     name: Literal["judge"] = Field("judge", description="Name of the grader.")
     rubric: Text = Field(
-        description="What the judge is to decide, the same for all answers, so that it names no tone: a text, or the "
-        "name of a ready rubric, `refusal`, `apology`, `hedging`, `self_correction` or `sentiment`."
+        description="Instruction for the judge, applied to every answer; it must not name a tone. A text of yours, or "
+        "the name of a ready rubric: `refusal`, `apology`, `hedging`, `self_correction` or `sentiment`."
     )
     model: Text = Field(
         description="Model that judges: with `endpoints` the API's name of it, whose price is looked up in `workers`; "

@@ -196,7 +196,9 @@ def test_the_figure_of_outcomes_has_a_panel_for_each_outcome_but_accuracy(tmp_pa
     means = read_table(tmp_path, "outcomes")
     assert set(means["measure"]) == {"correct", "outcome_y", *(f"outcome_x={one}" for one in types.CATEGORIES)}
     axes = FIGURES["outcomes"].draw(ExperimentView(layout, config())).axes
-    assert [axis.get_xlabel() for axis in axes] == [f"{one} with 95 % interval" for one in ("the shares of x", "mean y")]
+    assert [axis.get_xlabel() for axis in axes] == [
+        f"{one} with 95 % interval" for one in ("the shares of x", "mean y")
+    ]
     variants = table["variant"].nunique()
     assert [len(axis.get_yticks()) for axis in axes] == [variants * len(types.CATEGORIES), variants]
     write_table(layout, "outcomes", outcome_means(table, [ACCURACY]))
