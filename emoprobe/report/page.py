@@ -16,6 +16,7 @@ from emoprobe.analysis.outcomes import primary_of, subject
 from emoprobe.analysis.study import valences_of
 from emoprobe.config.experiment import Config
 from emoprobe.report import front, links
+from emoprobe.report.done import done
 from emoprobe.report.figures import EMPTY, figures_of_tables, tables_there
 from emoprobe.report.study import about_row
 from emoprobe.report.verdicts import MEANINGS
@@ -73,7 +74,7 @@ def experiment_page(config: Config, layout: Layout, report: dict[str, Any], rule
         features=features,
         first=first,
         question=front.question(config, report),
-        done=[(*entry, _file(layout, entry[0])) for entry in front.done(config, report, metadata)],
+        done=[(*entry, _file(layout, entry[0])) for entry in done(config, report, metadata)],
         answer=front.answer(report, primary_of(config).margin),
         comparisons=comparisons,
         address=lambda row: links.of_row(row, valences),
@@ -200,7 +201,7 @@ def _figures(layout: Layout, rules: Collection[str]) -> dict[str, list[dict[str,
 
 
 def _file(layout: Layout, heading: str) -> str | None:
-    """Return the file, relative to the page, that a line of `front.done` is from; None without one."""
+    """Return the file, relative to the page, that a line of `done` is from; None without one."""
     files = {"Model": layout.model, "Made": layout.metadata, "Plan": layout.plan}
     path = files.get(heading)
     return str(path.relative_to(layout.root)) if path is not None and path.exists() else None

@@ -14,7 +14,7 @@ from typing import Any
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.capture import THOUGHT_POSITIONS
 from emoprobe.conversations.kinds import NextTurn, Progress, next_turn
-from emoprobe.conversations.rendering import RenderedPrompt, Renderer, stored_spans
+from emoprobe.conversations.rendering import RenderedPrompt, Renderer
 from emoprobe.conversations.requests import (
     chat_request,
     message_spans,
@@ -25,6 +25,7 @@ from emoprobe.conversations.requests import (
 )
 from emoprobe.conversations.responses import Delivery, ResponseError, as_completion, check_response, completed, failed
 from emoprobe.conversations.samples import sample_index, split_draw_id
+from emoprobe.conversations.stored_spans import stored_spans
 from emoprobe.results.activation_folder import ActivationFolder, StoredTensors
 from emoprobe.results.dates import date_to_now
 from emoprobe.results.record import DamagedError

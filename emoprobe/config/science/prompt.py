@@ -46,8 +46,8 @@ class Prompt(Section):
 
     prefill: Annotated[Text | None, Added] = Field(
         None,
-        description="Beginning of the answer, which the model continues; null: none. docs/graders.md says which graders "
-        "read it.",
+        description="Beginning of the answer, which the model continues; null: none. docs/graders.md says which "
+        "graders read it.",
     )
 
     text_order: Annotated[Literal["cyclic", "permuted"], Added] = Field(

@@ -13,8 +13,9 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.conversations.kinds import longest_conversation
 from emoprobe.conversations.lengths import needed_length
-from emoprobe.conversations.rendering import Renderer, stored_spans
+from emoprobe.conversations.rendering import Renderer
 from emoprobe.conversations.requests import conversation_spans
+from emoprobe.conversations.stored_spans import stored_spans
 from emoprobe.functions import load_function
 from emoprobe.models.positions import PositionError, resolve
 from emoprobe.results.activation_folder import TokenSpans

@@ -19,8 +19,9 @@ from transformers import AutoTokenizer
 from transformers.utils import chat_template_utils
 
 from emoprobe.config.files import load_config
-from emoprobe.conversations.rendering import PromptError, Renderer, TemplateError, stored_spans
+from emoprobe.conversations.rendering import PromptError, Renderer, TemplateError
 from emoprobe.conversations.requests import message_spans
+from emoprobe.conversations.stored_spans import stored_spans
 from emoprobe.conversations.templates import Vocabulary
 from emoprobe.conversations.variants import opening_messages
 from emoprobe.results.trajectory import AgentState, Message

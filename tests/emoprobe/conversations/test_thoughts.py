@@ -15,9 +15,10 @@ from emoprobe.analysis.trajectory_table import load_trajectories
 from emoprobe.config.errors import ConfigError
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
-from emoprobe.conversations.rendering import RenderedPrompt, Renderer, stored_spans
+from emoprobe.conversations.rendering import RenderedPrompt, Renderer
 from emoprobe.conversations.requests import chat_request, message_spans, rendered_prompt
 from emoprobe.conversations.responses import BUDGET_REACHED, Delivery, completed
+from emoprobe.conversations.stored_spans import stored_spans
 from emoprobe.models.positions import resolve
 from emoprobe.report.statements.notes import notes
 from emoprobe.results.activation_folder import TokenSpans

@@ -9,6 +9,7 @@ import pytest
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.report import front
+from emoprobe.report.done import done
 from emoprobe.report.statements.behaviour import why
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.metadata import RunMetadata
@@ -149,11 +150,11 @@ def test_bars_share_one_scale_and_stay_inside() -> None:
 
 
 def test_what_was_done_names_only_what_is_known() -> None:
-    known = dict(front.done(CONFIG, report(example="How many?\n\nTwo."), RunMetadata()))
+    known = dict(done(CONFIG, report(example="How many?\n\nTwo."), RunMetadata()))
     assert known["Questions"] == "4 of gsm8k, such as “How many? Two.”"
     assert known["Variants"] == "2 (1 positive, 1 negative), compared with filler and control, 1 to 2 texts each"
     assert "Made" not in known
-    strange = dict(front.done(Config(), report(model={"id": None, "dtype": None, "revision": None}), RunMetadata()))
+    strange = dict(done(Config(), report(model={"id": None, "dtype": None, "revision": None}), RunMetadata()))
     assert strange["Model"] == "unknown"
     assert strange["Questions"] == "4 of unknown origin"
     assert not strange.keys() & {"Prompt", "Activations", "Plan"}
@@ -185,5 +186,5 @@ def test_the_question_of_several_turns(turn: str | int, where: str) -> None:
     assert asked.startswith(
         f"Does the tone of a text {where} change how often the last answer of tiny to gsm8k is right"
     )
-    assert dict(front.done(config, report(), RunMetadata()))["Turns"] == "2: the question, then “Sure?”"
-    assert "Turns" not in dict(front.done(CONFIG, report(), RunMetadata()))
+    assert dict(done(config, report(), RunMetadata()))["Turns"] == "2: the question, then “Sure?”"
+    assert "Turns" not in dict(done(CONFIG, report(), RunMetadata()))
