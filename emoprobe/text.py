@@ -16,6 +16,11 @@ def split_lines(text: str) -> list[str]:
     return text.split("\n")
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its type where it has no message."""
+    return split_lines(str(error).strip())[0].rstrip() or type(error).__name__
+
+
 def hashed_number(text: str, bits: int) -> int:
     """Return a number in [0, 2**bits) that looks random and follows from a text alone: the start of its SHA-256."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest(), "big") >> (256 - bits)

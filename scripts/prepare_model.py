@@ -14,18 +14,11 @@ from emoprobe.config.judge_server import about_judge, judge_server
 from emoprobe.config.science.capture import RESID_POST, Capture
 from emoprobe.conversations.rendering import PromptError, Renderer
 from emoprobe.conversations.variants import VariantError
+from emoprobe.models.directory import ModelError
 from emoprobe.models.placement import PlacementError
 from emoprobe.models.resolved import memory_warning, resolve, with_values
 from emoprobe.models.server_hardware import ServerHardware
-from emoprobe.models.source import (
-    EMBEDDED,
-    ModelCard,
-    ModelError,
-    check_capture,
-    named_model,
-    prepare,
-    tokenizer_directory,
-)
+from emoprobe.models.source import EMBEDDED, ModelCard, check_capture, named_model, prepare, tokenizer_directory
 from emoprobe.results import atomic
 from emoprobe.workflow.prompt_checks import check_prompts, same_prompts, thinking_warnings
 from emoprobe.workflow.tool_checks import check_tools

@@ -100,7 +100,7 @@ def main() -> None:
     import torch
     import uvicorn
 
-    from emoprobe.models.source import first_line
+    from emoprobe.text import first_line
     from server.capture.activations import ActivationWriter
     from server.capture.app import create_app
     from server.capture.engine import BatchEngine, measured_batch_tokens

@@ -9,7 +9,7 @@ from typing import Any
 
 from emoprobe.exchange.conversation import RECORD, STOP_REASONS, Conversation, ExchangeError, text_or_none
 from emoprobe.results.trajectory import Message
-from emoprobe.text import split_lines
+from emoprobe.text import first_line
 
 # Reasons to stop of Inspect → those of OpenAI's API; others have the same name in both.
 REASONS = {theirs: ours for ours, theirs in STOP_REASONS.items()} | {"model_length": "length"}
@@ -66,7 +66,7 @@ def read_log(path: Path, by_task: bool) -> Iterator[Conversation]:
                 )
             sample = next(samples, None)
         except Exception as error:  # of a zip file, JSON or pydantic; the library has no class for damaged logs
-            raise ExchangeError(f"{path} cannot be read: {_first_line(error)}") from None
+            raise ExchangeError(f"{path} cannot be read: {first_line(error)}") from None
         if sample is None:
             return
         yield _conversation(sample, f"{path}, sample {str(sample.id)[:80]!r}", described, request, by_task)
@@ -78,11 +78,7 @@ def _header(path: Path) -> Any:
     try:
         return read_eval_log(str(path), header_only=True)
     except Exception as error:  # as above
-        raise ExchangeError(f"{path} cannot be read as a log of Inspect: {_first_line(error)}") from None
-
-
-def _first_line(error: Exception) -> str:
-    return split_lines(str(error))[0] or type(error).__name__
+        raise ExchangeError(f"{path} cannot be read as a log of Inspect: {first_line(error)}") from None
 
 
 def _conversation(

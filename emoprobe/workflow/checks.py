@@ -37,8 +37,8 @@ from emoprobe.extras import how_to_install
 from emoprobe.functions import load_function
 from emoprobe.graders.registry import GraderError
 from emoprobe.models import autoencoders
+from emoprobe.models.directory import ModelError, check_directory
 from emoprobe.models.settings import layer_count, stream_width
-from emoprobe.models.source import ModelError, check_directory
 from emoprobe.models.source import check_source as check_model_source
 from emoprobe.results.layout import MODELS
 from emoprobe.workflow.gpu_checks import check_placement

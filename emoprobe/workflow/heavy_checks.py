@@ -14,10 +14,11 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.science.capture import Capture
 from emoprobe.config.science.dataset import Dataset
 from emoprobe.conversations.samples import DataError, Drawer
+from emoprobe.models.directory import ModelError
 from emoprobe.models.placement import PlacementError
 from emoprobe.models.resolved import placed
 from emoprobe.models.server_hardware import ServerHardware
-from emoprobe.models.source import ModelError, check_capture
+from emoprobe.models.source import check_capture
 from emoprobe.workflow.remembered import remembered
 
 # How many rows at fault are named one by one, and how many of a generated data set are looked at.

@@ -23,6 +23,7 @@ from emoprobe.conversations.samples import DataError, draw
 from emoprobe.conversations.sources import files
 from emoprobe.conversations.variants import VariantError, opening_messages
 from emoprobe.models import source as models
+from emoprobe.models.directory import ModelError, check_directory
 from emoprobe.models.hardware import BATCH_INVARIANT
 from emoprobe.models.resolved import dtype_of
 from emoprobe.models.server_hardware import ServerHardware
@@ -36,7 +37,6 @@ from emoprobe.models.settings import (
     why_not_generated,
     why_not_loaded,
 )
-from emoprobe.models.source import ModelError
 from emoprobe.models.tokens import count_tokens
 from emoprobe.models.weights import shapes
 from emoprobe.results.layout import MODELS
@@ -61,7 +61,7 @@ def check_model(config: Config, cache: Path | None, converted: Path) -> Iterator
         models.check_source(config.model.source)
         directory = directory_of(config.model, converted)
         if directory is not None and is_local(config.model.source):
-            models.check_directory(directory)
+            check_directory(directory)
     except ModelError as error:
         yield str(error)
         return

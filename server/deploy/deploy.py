@@ -23,6 +23,7 @@ from emoprobe.config.execution.workers import Workers
 from emoprobe.config.experiment import Config
 from emoprobe.config.section import is_local
 from emoprobe.models import source as models
+from emoprobe.models.directory import directory_sha256
 from emoprobe.models.hardware import QUERY, parse_gpus
 from emoprobe.results.layout import MODELS
 from server.deploy import processes, skypilot
@@ -256,7 +257,7 @@ def _order(model: DeployedModel, site: Site, environment: dict[str, str]) -> Ord
 def _check_model(config: Config, status: Status) -> None:
     """Compare the model there with the one here, where one lies here."""
     here = models.local_directory(config.model, MODELS)
-    if here is not None and models.directory_sha256(here) != status.model_sha256:
+    if here is not None and directory_sha256(here) != status.model_sha256:
         raise HostError(
             f"the model {config.model.source} there (sha256 {status.model_sha256}) is not the one in {here}; was the "
             "same lock installed?"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TextIO
 
 from emoprobe.config.execution.deploy import Deploy
-from emoprobe.models import source as models
+from emoprobe.models.directory import directory_sha256
 from server.deploy.deployment import ENVIRONMENT, KEY, ORDER, PROCESS, STATUS, Order, Status
 from server.pool.launch import CODE
 
@@ -287,4 +287,4 @@ class Site:
 
 def model_folder(source: str) -> str:
     """Return the name of a local model's directory on the host, from its content."""
-    return models.directory_sha256(Path(source).expanduser())[:16]
+    return directory_sha256(Path(source).expanduser())[:16]

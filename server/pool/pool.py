@@ -18,9 +18,9 @@ from emoprobe.conversations.judging import BlindError
 from emoprobe.conversations.rendering import PromptError
 from emoprobe.conversations.samples import DataError
 from emoprobe.conversations.variants import VariantError
+from emoprobe.models.directory import ModelError
 from emoprobe.models.placement import PlacementError
 from emoprobe.models.resolved import ResolveError
-from emoprobe.models.source import ModelError
 from emoprobe.results.record import DamagedError, what_to_do
 from server.pool import api, jobs, judge, outcomes, steering
 from server.pool.address import PoolAddress, PoolStatus

@@ -16,9 +16,10 @@ from emoprobe.conversations.judging import judge_request
 from emoprobe.conversations.lengths import needed_length, padded_length
 from emoprobe.conversations.rendering import PromptError, Renderer
 from emoprobe.conversations.samples import DataError, draw, located
+from emoprobe.models.directory import ModelError
 from emoprobe.models.resolved import LEAST_LENGTH, pinned, with_placement, with_values
 from emoprobe.models.settings import context_length, read_settings, why_not_batch_invariant
-from emoprobe.models.source import ModelCard, ModelError, tokenizer_directory
+from emoprobe.models.source import ModelCard, tokenizer_directory
 from emoprobe.models.tokens import Encode, encoder
 from emoprobe.results.layout import Layout
 

@@ -11,7 +11,7 @@ from emoprobe.conversations.requests import chat_request, rendered_prompt, sent_
 from emoprobe.conversations.responses import completed, failed
 from emoprobe.conversations.samples import split_draw_id
 from emoprobe.conversations.scoring import log_probabilities
-from emoprobe.models.source import ModelError
+from emoprobe.models.directory import ModelError
 from emoprobe.results.dates import date_to_now
 from emoprobe.results.layout import SCORES
 from emoprobe.results.record import DamagedError

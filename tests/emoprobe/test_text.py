@@ -26,7 +26,7 @@ from emoprobe.results.layout import Layout
 from emoprobe.results.tables import read_table, write_table
 from emoprobe.results.trajectory import Sample, Trajectory
 from emoprobe.stages.folder import analyze_folder
-from emoprobe.text import half_surrogate, split_lines
+from emoprobe.text import first_line, half_surrogate, split_lines
 from tests.workspace import ROOT
 
 # What `str.splitlines`, universal newlines or YAML take for the end of a line.
@@ -37,20 +37,15 @@ many = settings(max_examples=60, deadline=None, suppress_health_check=[HealthChe
 
 # Modules that may call `splitlines`, and why: what they split is neither a user's text nor a model's.
 MAY_SPLIT = {
-    "emoprobe/models/architecture.py": "the first line of a library's error",
-    "emoprobe/models/autoencoders.py": "the first line of a library's error",
     "emoprobe/models/hardware.py": "what nvidia-smi lists",
-    "emoprobe/models/source.py": "the first line of a library's error",
     "emoprobe/graders/extraction.py": "an answer, held to the cases of the grader",
     "emoprobe/graders/grading.py": "an answer, held to the cases of the grader",
-    "emoprobe/conversations/sources/hub.py": "the first line of a library's error",
     "emoprobe/workflow/heavy_checks.py": "what a process of our own prints",
     "emoprobe/workflow/model_checks.py": "a file of /proc",
     "server/pool/client.py": "a file of /proc",
     "emoprobe/workflow/outcome.py": "a log, to indent it for a person",
     "emoprobe/workflow/progress.py": "the first line of a log, for a person",
     "scripts/lock.py": "a lock file",
-    "server/__main__.py": "the first line of a library's error",
     "server/deploy/skypilot.py": "what SkyPilot prints",
     "server/pool/launch.py": "what nvidia-smi lists",
     "server/pool/server_log.py": "a server's log, for a person",
@@ -73,6 +68,16 @@ def test_nothing_else_splits_at_more_than_line_feeds() -> None:
 def test_lines_end_at_line_feeds_alone(character: str) -> None:
     assert split_lines(f"a{character}b") == (["a", "b"] if character == "\n" else f"a{character}b".split("\n"))
     assert count_steps(f"1 + 1{character}= 2\nso 2") == (3 if "\n" in character else 2)
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [("", "LostError"), (" \n", "LostError"), ("\n\nwhy \nwhere", "why"), ("one\u2028line", "one\u2028line")],
+)
+def test_the_first_line_of_an_error_is_never_empty(message: str, line: str) -> None:
+    class LostError(Exception): ...
+
+    assert first_line(LostError(message)) == line
 
 
 @many

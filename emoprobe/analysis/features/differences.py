@@ -8,7 +8,7 @@ one alone, the difference may be that text's, so features are described and not 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,12 +17,10 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from emoprobe.analysis.conclusion import Conclusion, Reason
 from emoprobe.analysis.estimates import Floats, Labels, difference
 from emoprobe.analysis.questions import Questions
 from emoprobe.analysis.statistics import LEVEL, holm
 from emoprobe.config.section import CONTROL
-from emoprobe.results.statement import Verdict
 
 # Rows of one question with their means of features: places in the table, part → (rows, width), NaN without tokens.
 Block = tuple[npt.NDArray[np.int64], dict[str, Floats]]
@@ -290,68 +288,3 @@ def auroc(ours: Floats, theirs: Floats) -> float:
         return float("nan")
     ranks = stats.rankdata(np.concatenate([ours, theirs]))
     return float((ranks[: len(ours)].sum() - len(ours) * (len(ours) + 1) / 2) / (len(ours) * len(theirs)))
-
-
-class FeatureReason(Reason):
-    """Reason for the verdict on the features of a tone."""
-
-    NOT_TESTED = Verdict.NOTE, "too few texts or questions in the testing half, or no feature is active there"
-    SEPARATES = Verdict.FOUND, "features differ, and separate the tone better than those of a random autoencoder"
-    RANDOM_AS_WELL = Verdict.NOT_FOUND, "features differ, and those of a random autoencoder separate it as well"
-    NONE_DIFFERS = Verdict.NOT_FOUND, "no feature differs on the testing half"
-
-
-@dataclass(frozen=True)
-class ToneConclusion(Conclusion):
-    """The conclusion on a tone's features; the numbers are those of the clearest one.
-
-    Attributes:
-        clearest: the row of the table `features` with the least p-value; None where nothing was tested.
-        differing: how many features differ.
-        tested: how many were tested.
-        separation: method → area under the curve by which one feature, chosen on the first half, separates tone and
-            reference on the second; 0.5 where a method has none.
-    """
-
-    clearest: pd.Series | None = None
-    differing: int = 0
-    tested: int = 0
-    separation: Mapping[str, float] = field(default_factory=dict)
-
-
-def conclude_tone(rows: pd.DataFrame) -> ToneConclusion:
-    """Return the conclusion of one tone's rows of the table `features`, those of the baselines among them."""
-    tested = rows[(rows["method"] == "autoencoder") & rows["p"].notna()]
-    if tested.empty:
-        return ToneConclusion(FeatureReason.NOT_TESTED)
-    differing = int(tested["differs"].fillna(False).sum())
-    separation = dict.fromkeys(("autoencoder", "random", "pca", "diff_means"), 0.5)
-    separation |= {str(method): _separation(part) for method, part in rows.groupby("method")}
-    if not differing:
-        reason = FeatureReason.NONE_DIFFERS
-    else:
-        clear = separation["autoencoder"] > separation["random"]
-        reason = FeatureReason.SEPARATES if clear else FeatureReason.RANDOM_AS_WELL
-    best = tested.iloc[int(tested["p"].to_numpy(dtype=float).argmin())]
-    return ToneConclusion(
-        reason,
-        estimate=float(best["difference"]),
-        low=float(best["low"]),
-        high=float(best["high"]),
-        p=float(best["p_tone"]),
-        n=int(best["n"]),
-        clearest=best,
-        differing=differing,
-        tested=len(tested),
-        separation=separation,
-    )
-
-
-def _separation(rows: pd.DataFrame) -> float:
-    """The area of the feature that differs most on the fitting half; of difference of means, of the better part."""
-    known = rows[rows["auroc"].notna()]
-    if known.empty:
-        return 0.5
-    if known["fitted"].notna().any():
-        return float(known["auroc"].iloc[int(np.nanargmax(known["fitted"].abs().to_numpy(dtype=float)))])
-    return float(known["auroc"].max())

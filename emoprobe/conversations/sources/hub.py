@@ -13,6 +13,7 @@ from emoprobe.config.science.dataset import Dataset
 from emoprobe.config.section import is_local
 from emoprobe.conversations.sources.data_source import DataError, Kind, Row, is_here, pick
 from emoprobe.conversations.sources.files import SUFFIXES
+from emoprobe.text import first_line
 
 # Short name → data set and its configuration.
 SHORT_NAMES = {"gsm8k": ("openai/gsm8k", "main")}
@@ -90,7 +91,7 @@ class HubRows:
                     str(readable), dataset.config or name, split=dataset.split, revision=dataset.revision
                 )
         except Exception as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            reason = first_line(error)
             place = "could not be read" if local else "could not be loaded from the Hugging Face hub"
             advice = (
                 "Check dataset.config and dataset.split."

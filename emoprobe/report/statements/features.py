@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from emoprobe.analysis.estimates import MIN_QUESTIONS, MIN_TEXTS
-from emoprobe.analysis.features.differences import FeatureReason, conclude_tone
+from emoprobe.analysis.features.conclusion import FeatureReason, conclude_tone
 from emoprobe.report.statements import stated
 from emoprobe.results.statement import Statement, Verdict
 

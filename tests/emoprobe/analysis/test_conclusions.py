@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from emoprobe.analysis.conclusion import Conclusion
-from emoprobe.analysis.features.differences import FeatureReason, conclude_tone
+from emoprobe.analysis.features.conclusion import FeatureReason, conclude_tone
 from emoprobe.analysis.limits import LimitKind
 from emoprobe.analysis.paired_tests import ContrastReason, Wording, conclude_contrast
 from emoprobe.analysis.probes.probe_design import ProbeReason, conclude_probe

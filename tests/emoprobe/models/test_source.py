@@ -15,7 +15,8 @@ from transformers import AutoConfig
 
 from emoprobe.config.science.capture import Capture
 from emoprobe.config.science.model import Model
-from emoprobe.models.source import EMBEDDED, ModelError, check_capture, directory_sha256, local_directory, prepare
+from emoprobe.models.directory import ModelError, directory_sha256
+from emoprobe.models.source import EMBEDDED, check_capture, local_directory, prepare
 from tests.emoprobe.models.families import config
 from tests.server.capture import tiny_models
 

@@ -6,7 +6,7 @@ import pytest
 
 from emoprobe.config.files import parse_config
 from emoprobe.models import tokens
-from emoprobe.models.source import ModelError
+from emoprobe.models.directory import ModelError
 from emoprobe.models.tokens import count_tokens, encoder, token_texts
 from emoprobe.stages.preregistration import _text_lengths
 

@@ -13,7 +13,8 @@ from emoprobe.analysis.origin_limits import prompt_limits
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.conversations.rendering import Renderer
-from emoprobe.models.source import ModelCard, ModelError, tokenizer_directory
+from emoprobe.models.directory import ModelError
+from emoprobe.models.source import ModelCard, tokenizer_directory
 from emoprobe.report.statements.notes import notes
 from emoprobe.workflow.prompt_checks import describe_prompt, same_prompts
 from emoprobe.workflow.triggers import Triggers
