@@ -242,7 +242,8 @@ def foreign(path: Path, task: str, tone: str | None, listed: bool = True) -> Pat
         output=ModelOutput.from_content("me/other", "It is 5.", stop_reason="stop"),
         model_usage={"me/other": ModelUsage(input_tokens=3, output_tokens=4, total_tokens=7)},
         scores={"notes": Score(value={"a": 1}), "judge": Score(value="I"), "match": Score(value="C", answer="5")},
-        metadata={"level": {"name": "easy"}},
+        # Names that our own logs use, in the meaning of another program.
+        metadata={"level": {"name": "easy"}, "valence": 0.9, "arousal": "x", "asks": "often", "paraphrase": "none"},
     )
     spec = EvalSpec(
         created="2026-01-29T15:47:01+00:00", task=task, task_args={"tone": tone}, dataset=EvalDataset(name="d", sample_ids=[7] if listed else None),
@@ -276,6 +277,8 @@ def test_a_log_of_inspect_s_own(tmp_path: Path, capsys: pytest.CaptureFixture[st
     messages = Trajectory.read(tmp_path / "out/control/sample_0007").messages
     assert messages[0]["content"] == "What is it?\n[image]"
     outcome = AnswerRecord.read_file(tmp_path / "out/control/sample_0007/sample.json")
+    assert not {"valence", "asks", "paraphrase"} & (outcome.model_extra or {}).keys()
+    assert table["valence"].isna().all()
     assert (outcome.model_extra or {})["scores"] == {"notes": {"a": 1}, "judge": "I", "match": "C"}
 
 
