@@ -90,11 +90,11 @@ def unweighted(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 class StubServer:
     """A stub server in a process of its own."""
 
-    def __init__(self, delay: float = 0.0, api_key: str | None = None) -> None:
+    def __init__(self, delay: float = 0.0, api_key: str | None = None, model: Path | None = None) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        arguments = [str(self.port), str(delay), *([api_key] if api_key else [])]
+        arguments = [str(self.port), str(delay), api_key or "", *([] if model is None else [str(model)])]
         self.process = launch(Order("tests.stub_server", arguments, str(ROOT), dict(os.environ)), 1, 2)
         wait_for(self.is_up, PATIENCE, "the stub server")
 
@@ -121,8 +121,8 @@ def stub() -> Iterator[Callable[..., StubServer]]:
     """Start stub servers."""
     started: list[StubServer] = []
 
-    def start(delay: float = 0.0, api_key: str | None = None) -> StubServer:
-        started.append(StubServer(delay, api_key))
+    def start(delay: float = 0.0, api_key: str | None = None, model: Path | None = None) -> StubServer:
+        started.append(StubServer(delay, api_key, model))
         return started[-1]
 
     yield start

@@ -22,6 +22,7 @@ TOGETHER = {
     "tests/server/capture/test_api.py": "nnsight",
     "tests/server/capture/test_equality.py": "nnsight",
     "tests/server/capture/test_hostile_clients.py": "nnsight",
+    "tests/server/capture/test_inspect.py": "nnsight",
     "tests/server/capture/test_steering_requests.py": "nnsight",
     "tests/server/pool/test_fetched.py": "nnsight",
 }

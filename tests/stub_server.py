@@ -1,6 +1,7 @@
 """A stand-in for a model server, for faults that no real one can be asked for, and for timing everything around it.
 
-Run it as `python -m tests.stub_server PORT`. It answers completions with text and token ids that follow from the
+Run it as `python -m tests.stub_server PORT [DELAY [KEY [MODEL]]]`; MODEL is the directory of the tokenizer and chat
+template of an agent. It answers completions with text and token ids that follow from the
 request alone, captures with a breadcrumb and no files, and echoes edits without making them. `POST /faults` sets what
 goes wrong: a JSON list of faults, `{"kind": …, "times": n, "match": word}`, used up in order; `match` limits a fault to
 requests that contain the word (in prompts, by the embedded model's tokenizer), and what `hold` holds back is answered
@@ -171,10 +172,10 @@ def completion(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def calling_agent(messages: list[dict[str, Any]]) -> str:
-    """What an agent says: it has a sum computed, and answers with the result."""
+    """What an agent says: it has the last two numbers added, and answers with the result."""
     if messages[-1]["role"] == "tool":
         return f"Answer: {messages[-1]['content']}"
-    return tool_call("calculator", {"expression": re.findall(r"(\d+ \+ \d+)\?", messages[-1]["content"])[-1]})
+    return tool_call("calculator", {"expression": " + ".join(re.findall(r"\d+", messages[-1]["content"])[-2:])})
 
 
 def tool_call(name: str, arguments: dict[str, Any]) -> str:
@@ -265,5 +266,7 @@ async def reply(send: Any, status: int, value: Any, headers: Any = None, raw: by
 
 if __name__ == "__main__":
     port, delay = int(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
-    key = sys.argv[3] if len(sys.argv) > 3 else None
-    uvicorn.run(Stub(delay, key), host="127.0.0.1", port=port, log_level="critical", access_log=False, backlog=4096)
+    stub = Stub(delay, sys.argv[3] or None if len(sys.argv) > 3 else None)
+    if len(sys.argv) > 4:
+        stub.tokenizer = Path(sys.argv[4]) / "tokenizer.json"
+    uvicorn.run(stub, host="127.0.0.1", port=port, log_level="critical", access_log=False, backlog=4096)

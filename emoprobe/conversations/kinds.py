@@ -13,7 +13,7 @@ from typing import Any
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.conversation import UserTurn
-from emoprobe.conversations.tools import call_tools
+from emoprobe.conversations.tools import Interruption, call_tools
 from emoprobe.conversations.variants import (
     VariantError,
     message_problem,
@@ -39,6 +39,7 @@ class Progress:
             turn, and its answers are counted.
         correct: whether that answer is right; None while planning: no rule, function or tool is called, and every
             scripted turn is taken.
+        interruption: ends the tools that are called, see `call_tools`.
     """
 
     config: Config
@@ -48,6 +49,7 @@ class Progress:
     messages: list[Message]
     turn: int
     correct: bool | None
+    interruption: Interruption | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ def agent(progress: Progress) -> NextTurn | None:
     settings, answer = progress.config.conversation, progress.messages[-1]
     if progress.correct is None or not answer.get("tool_calls") or progress.turn >= settings.max_turns:
         return None
-    return NextTurn(progress.turn + 1, [*progress.messages, *call_tools(settings, answer)])
+    results = call_tools(settings, answer, progress.interruption)
+    return NextTurn(progress.turn + 1, [*progress.messages, *results])
 
 
 def by_function(progress: Progress) -> NextTurn | None:

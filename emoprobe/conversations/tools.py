@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -22,6 +23,39 @@ from emoprobe.results.trajectory import Message
 FORWARDED = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
 MOST_CALLS = 32  # in one message
 START_SECONDS = 120.0  # to start the process and import the tool's module
+
+
+class Interruption:
+    """Ends the call of a tool that another thread waits for, and all later ones."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._group: int | None = None
+        self._ended = False
+
+    def end(self) -> None:
+        """End the running call now, and each later one when it begins."""
+        with self._lock:
+            self._ended = True
+            self._kill()
+
+    @contextlib.contextmanager
+    def of(self, group: int) -> Iterator[None]:
+        """Let `end` kill a process group inside the block."""
+        with self._lock:
+            self._group = group
+            if self._ended:
+                self._kill()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._group = None
+
+    def _kill(self) -> None:
+        if self._group is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._group, signal.SIGKILL)
 
 
 @cache
@@ -45,26 +79,27 @@ def described_tools(references: tuple[str, ...]) -> list[dict[str, Any]]:
     return schemas
 
 
-def call_tools(settings: Conversation, answer: Message) -> list[Message]:
+def call_tools(settings: Conversation, answer: Message, interruption: Interruption | None = None) -> list[Message]:
     """Return the results of the calls in an answer, in their order, one message each. No call raises an error.
 
     Args:
         settings: the tools and their limits.
         answer: the assistant's message.
+        interruption: ends the calls when nobody waits for their results any more; None: nothing does.
     """
     messages: list[Message] = []
     for place, call in enumerate(answer["tool_calls"]):
         name = str(call["function"]["name"])
         arguments = call["function"].get("arguments") or "{}"
         if place < MOST_CALLS:
-            content = call_tool(settings, name, arguments)
+            content = call_tool(settings, name, arguments, interruption)
         else:
             content = f"error: more than {MOST_CALLS} calls in one message"
         messages.append({"role": "tool", "name": name, "tool_call_id": call["id"], "content": content})
     return messages
 
 
-def call_tool(settings: Conversation, name: str, arguments: str) -> str:
+def call_tool(settings: Conversation, name: str, arguments: str, interruption: Interruption | None = None) -> str:
     """Return the text of a tool's result, or of the error that the model is shown in its place.
 
     The call has a process of its own, in an empty folder, and leaves neither behind. The order of sets is the same in
@@ -74,6 +109,7 @@ def call_tool(settings: Conversation, name: str, arguments: str) -> str:
         settings: the tools and their limits.
         name: of the tool, as the model wrote it.
         arguments: as the model wrote them, a JSON object.
+        interruption: see `call_tools`.
     """
     known = {tool_name(reference): reference for reference in settings.tools}
     if name not in known:
@@ -90,7 +126,7 @@ def call_tool(settings: Conversation, name: str, arguments: str) -> str:
         "memory": settings.tool_memory,
         "characters": settings.tool_output,
     }
-    code, output = _run(json.dumps(asked), settings.tool_timeout)
+    code, output = _run(json.dumps(asked), settings.tool_timeout, interruption or Interruption())
     if code is None:
         return f"error: {name} did not return within {settings.tool_timeout:g} s"
     try:
@@ -104,8 +140,8 @@ def call_tool(settings: Conversation, name: str, arguments: str) -> str:
     return ("error: " if result["failed"] else "") + content + note
 
 
-def _run(asked: str, timeout: float) -> tuple[int | None, str]:
-    """Run the process of a call; return its exit status, None where it had to be ended, and what it wrote."""
+def _run(asked: str, timeout: float, interruption: Interruption) -> tuple[int | None, str]:
+    """Run the process of a call; return its exit status, None where its time was over, and what it wrote."""
     environment = {name: os.environ[name] for name in FORWARDED if name in os.environ}
     environment |= {**_paths(), "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
     expired = threading.Event()
@@ -122,25 +158,26 @@ def _run(asked: str, timeout: float) -> tuple[int | None, str]:
             expired.set()
             os.killpg(process.pid, signal.SIGKILL)
 
-        timer = threading.Timer(START_SECONDS, end)
-        timer.start()
-        with process.stdin, contextlib.suppress(BrokenPipeError):
-            process.stdin.write(asked)
-            process.stdin.flush()
-        with process.stdout:
-            output = process.stdout.readline()
-            if output == BEGINS:
-                timer.cancel()
-                timer = threading.Timer(timeout, end)
-                timer.start()
-                # A process that the tool started may hold the output open; the timer ends it as well.
-                output = process.stdout.read()
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        timer.cancel()
-        timer.join()
-        # What the tool started ends with it; until it is waited for, its number is no other process's.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        with interruption.of(process.pid):
+            timer = threading.Timer(START_SECONDS, end)
+            timer.start()
+            with process.stdin, contextlib.suppress(BrokenPipeError):
+                process.stdin.write(asked)
+                process.stdin.flush()
+            with process.stdout:
+                output = process.stdout.readline()
+                if output == BEGINS:
+                    timer.cancel()
+                    timer = threading.Timer(timeout, end)
+                    timer.start()
+                    # A process that the tool started may hold the output open; the timer ends it as well.
+                    output = process.stdout.read()
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            timer.cancel()
+            timer.join()
+            # What the tool started ends with it; until it is waited for, its number is no other process's.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
         code = process.wait()
     return (None if expired.is_set() else code), output
 

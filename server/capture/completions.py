@@ -51,8 +51,8 @@ class Work:
         service.check_model(request.model)
         limit = request.max_completion_tokens if request.max_completion_tokens is not None else request.max_tokens
         messages = [message.plain() for message in request.messages]
-        template = request.chat_template_kwargs
-        prompt = await asyncio.to_thread(service.chat_prompt, messages, template, request.ndif)
+        template, continued = request.chat_template_kwargs, bool(request.continue_final_message)
+        prompt = await asyncio.to_thread(service.chat_prompt, messages, template, request.ndif, continued=continued)
         logprobs = (request.top_logprobs or 0) if request.logprobs else None
         return await cls._make(service, "chat", request, [prompt], limit, logprobs)
 

@@ -107,8 +107,6 @@ class UnservedInChat(BaseModel):
     moderation: Annotated[Any, Only()] = None
     prompt_cache_options: Annotated[Any, Only()] = None
     echo: Annotated[Any, Only(False)] = None
-    add_generation_prompt: Annotated[Any, Only(True)] = None
-    continue_final_message: Annotated[Any, Only(False)] = None
     add_special_tokens: Annotated[Any, Only(False)] = None
     documents: Annotated[Any, Only([])] = None
     chat_template: Annotated[Any, Only()] = None
@@ -348,6 +346,17 @@ class ChatRequest(Sampling, UnservedInChat):
     logprobs: bool | None = False
     top_logprobs: int | None = Field(None, ge=0, le=20)
     chat_template_kwargs: dict[str, Any] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+
+    @model_validator(mode="after")
+    def _beginning(self) -> ChatRequest:
+        continued = bool(self.continue_final_message)
+        if continued is not (self.add_generation_prompt is False):
+            raise ValueError("continue_final_message: true goes together with add_generation_prompt: false")
+        if continued and self.messages[-1].role != "assistant":
+            raise ValueError("continue_final_message: the last message is not the assistant's")
+        return self
 
     @model_validator(mode="after")
     def _combinations(self) -> ChatRequest:

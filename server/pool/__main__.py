@@ -35,6 +35,8 @@ def main() -> None:
     os.umask(0o022)
     keep_alive = max(settings.keep_alive for settings in workers)
     asyncio.run(Pool(Path(address_path), Fleets(), keep_alive).serve(int(owner)))
+    logging.shutdown()
+    os._exit(0)  # without its threads: a function of the user's may never return
 
 
 main()

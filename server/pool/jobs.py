@@ -26,6 +26,7 @@ from emoprobe.conversations.requests import (
 from emoprobe.conversations.responses import Delivery, ResponseError, as_completion, check_response, completed, failed
 from emoprobe.conversations.samples import sample_index, split_draw_id
 from emoprobe.conversations.stored_spans import stored_spans
+from emoprobe.conversations.tools import Interruption
 from emoprobe.results.activation_folder import ActivationFolder, StoredTensors
 from emoprobe.results.dates import date_to_now
 from emoprobe.results.record import DamagedError
@@ -63,13 +64,15 @@ async def generate(experiment: ExperimentJobs, fleet: Fleet, variant: str, name:
     config, layout = experiment.config, experiment.layout
     sample_id, draw = split_draw_id(name)
     sample = Sample.read(layout.sample(sample_id))
-    first = chat_request(config, experiment.model_name, variant, sample, draw) | await experiment.tools()
+    if config.conversation.tools:
+        fleet.start_early()  # it takes seconds to describe tools
+    tools, renderer = await asyncio.gather(experiment.tools(), experiment.renderer())
+    first = chat_request(config, experiment.model_name, variant, sample, draw) | tools
     wanted = _wanted(experiment, variant, name) if config.captures_inline else None
     # Which answer is the last, where a thought is, or which tokens end it, is known afterwards; then its tokens are
     # captured.
     later = config.conversation.kind != "single" or config.generation.thinking_budget is not None
     inline = None if later or captures_thoughts(config) else wanted
-    renderer = await experiment.renderer()
     turn: NextTurn | None = NextTurn(1, first["messages"])
     made: Trajectory | None = None
     while turn is not None:
@@ -110,13 +113,20 @@ async def following(
 ) -> tuple[NextTurn | None, Trajectory]:
     """Return the turn after answer `number`, None at the end, and the conversation with the time that tools took.
 
+    Tools end with the job that waits for them.
+
     Raises:
         VariantError: a function of the conversation failed.
     """
     right = made.outcome is not None and made.outcome.metrics.correctness == 1.0
-    progress = Progress(config, variant, sample.index, draw, made.messages, number, right)
+    interruption = Interruption()
+    progress = Progress(config, variant, sample.index, draw, made.messages, number, right, interruption)
     started = time.monotonic()
-    turn = await asyncio.get_running_loop().run_in_executor(FUNCTIONS, next_turn, progress)
+    try:
+        turn = await asyncio.get_running_loop().run_in_executor(FUNCTIONS, next_turn, progress)
+    except asyncio.CancelledError:
+        interruption.end()
+        raise
     if turn is not None and made.state is not None and made.state.finish_reason == CALLS:
         seconds = {"tool_seconds": round(time.monotonic() - started, 4)}
         made = replace(made, state=made.state.model_copy(update=seconds))

@@ -40,7 +40,7 @@ class ExperimentJobs(ServedModel):
     def __init__(self, config: Config, results: Path, directory: Path) -> None:
         super().__init__(config, results, directory)
         self.allowance = pair_allowance(config, self.layout)
-        self._opening = threading.Lock()
+        self._opening, self._describing = threading.Lock(), threading.Lock()
         self._judge_models: dict[str, JudgeModel] = {}
 
     @cached_property
@@ -90,7 +90,7 @@ class ExperimentJobs(ServedModel):
 
     @cached_property
     def _tools(self) -> list[dict[str, Any]]:
-        with self._loading:
+        with self._describing:
             return described_tools(tuple(self.config.conversation.tools))
 
     def judge(self, label: str) -> JudgeGrader:

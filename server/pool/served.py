@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from emoprobe.config.experiment import Config
-from emoprobe.config.judge_server import judge_server
+from emoprobe.config.judge_server import about_judge, judge_server
 from emoprobe.config.science.judge import JudgeGrader
 from emoprobe.conversations import variants
 from emoprobe.conversations.api import most_tokens
@@ -17,7 +17,8 @@ from emoprobe.conversations.lengths import needed_length, padded_length
 from emoprobe.conversations.rendering import PromptError, Renderer
 from emoprobe.conversations.samples import DataError, draw, located
 from emoprobe.models.directory import ModelError
-from emoprobe.models.resolved import LEAST_LENGTH, pinned, with_placement, with_values
+from emoprobe.models.placement import PlacementError
+from emoprobe.models.resolved import LEAST_LENGTH, ResolveError, pinned, with_placement, with_values
 from emoprobe.models.settings import context_length, read_settings, why_not_batch_invariant
 from emoprobe.models.source import ModelCard, tokenizer_directory
 from emoprobe.models.tokens import Encode, encoder
@@ -144,6 +145,13 @@ class JudgeModel(ServedModel):
     def card(self) -> ModelCard:
         """The model, from its `model.json`, which the judgements wait for."""
         return ModelCard.read(self.layout.judge_model(self._settings.outcome))
+
+    async def decide(self) -> None:
+        """As for any model; errors name the judge's key."""
+        try:
+            await super().decide()
+        except (ResolveError, PlacementError) as error:
+            raise type(error)(about_judge(self._settings, str(error))) from None
 
     def _needed_length(self) -> int:
         """Room for the longest question, a token for each byte, and for answers with twice as many tokens."""

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
 
 from emoprobe.conversations.requests import request_seed, turn_seed
 from emoprobe.results.tables import read_table
 from emoprobe.results.trajectory import Trajectory
+from tests.byte_tokenizer import TOOL_CHATML
 from tests.conftest import StubServer
 from tests.workspace import Workspace, wait_for
 
@@ -16,14 +22,28 @@ FIRST = {request_seed(42, name) for name in SAMPLES}
 SECOND = {turn_seed(seed, 2) for seed in FIRST}
 
 
+SCRIPT: dict[str, Any] = {"kind": "scripted", "turns": [{"text": "That is wrong. Try again."}, {"text": "Sure?"}]}
+AGENT: dict[str, Any] = {
+    "kind": "agent",
+    "tools": ["emoprobe.conversations.example_tools:calculator"],
+    "tool_parser": "hermes",
+    "max_turns": 4,
+}
+
+
+@pytest.mark.parametrize("kind", ["scripted", "agent"])
 def test_a_server_that_is_killed_in_turn_2_costs_that_turn_and_a_deleted_conversation_comes_back(
-    stub: Callable[..., StubServer], workspace: Callable[..., Workspace]
+    stub: Callable[..., StubServer], workspace: Callable[..., Workspace], unweighted: Path, tmp_path: Path, kind: str
 ) -> None:
-    killed, other = stub(), stub()
-    script = {"kind": "scripted", "turns": [{"text": "That is wrong. Try again."}, {"text": "Sure?"}]}
-    run = workspace(killed, other, conversation=script)
-    run.config["variants"] = {"control": {}, "calm": {"text": "It is a quiet day.", "turn": 2}}
-    killed.set_faults({"kind": "hold", "match": "Try again", "times": 99})
+    scripted = kind == "scripted"
+    model = shutil.copytree(unweighted, tmp_path / "model")
+    if not scripted:
+        (model / "chat_template.jinja").write_text(TOOL_CHATML)
+    killed, other = stub(model=model), stub(model=model)
+    run = workspace(killed, other, model={"source": str(model)}, conversation=SCRIPT if scripted else AGENT)
+    calm = {"text": "It is a quiet day."}
+    run.config["variants"] = {"control": {}, "calm": calm | ({"turn": 2} if scripted else {})}
+    killed.set_faults({"kind": "hold", "match": "Try again" if scripted else "tool_call_id", "times": 99})
     process = run.start()
     seeds: list[int] = []
 
@@ -44,14 +64,16 @@ def test_a_server_that_is_killed_in_turn_2_costs_that_turn_and_a_deleted_convers
     found = {path.parent: Trajectory.read(path.parent) for path in root.glob("*/*/trajectory.jsonl")}
     states = [each.state for each in found.values() if each.state is not None]
     assert len(states) == 8
-    again = [len((state.earlier_turns or [])[1].attempts) for state in states]
-    assert set(again) == {1, 2}
-    assert all(len((state.earlier_turns or [])[0].attempts) == 1 for state in states)
+    first, second = zip(*([*(state.earlier_turns or []), state][:2] for state in states), strict=True)
+    assert {len(turn.attempts) for turn in second} == {1, 2}
+    assert {len(turn.attempts) for turn in first} == {1}
+    assert {turn.finish_reason for turn in first} == {"stop" if scripted else "tool_calls"}
     table = read_table(root, "trajectories")
-    assert set(table["turns"]) == {3}
+    assert set(table["turns"]) == {3 if scripted else 2}
     assert (table["survived"].notna() == table["correct_first"].fillna(False)).all()
     said = {one["about"]: one["verdict"] for one in json.loads((root / "report.json").read_text())["statements"]}
-    assert (said["survived:calm-control"] == "note") == (not table["correct_first"].any())
+    if scripted:
+        assert (said["survived:calm-control"] == "note") == (not table["correct_first"].any())
 
     before = run.trajectories()
     run.config["workers"]["endpoints"] = [other.url]
@@ -60,5 +82,5 @@ def test_a_server_that_is_killed_in_turn_2_costs_that_turn_and_a_deleted_convers
     run.run()
     assert run.trajectories() == before
     assert run.planned() == {}
-    run.config["conversation"]["turns"][1]["text"] = "Are you sure?"
+    run.config["conversation"] |= {"turns": [*SCRIPT["turns"], {"text": "Sure?"}]} if scripted else {"max_turns": 3}
     assert run.planned()["generate"] == 8

@@ -89,11 +89,16 @@ def test_the_openai_client_sends_several_turns_and_the_beginning_of_an_answer(
         text = client.completions.create(prompt=prompt, **asked)
         assert (chat.model_extra or {})["prompt_token_ids"] == prompt
         assert chat.choices[0].message.content == text.choices[0].text
-    # A message of the assistant is closed at the end too; its beginning goes to the server as tokens.
-    begun = renderer.render(turns)
+    # The assistant's last message is closed, unless the request says that it is the beginning of the answer.
+    begun, closed = renderer.render(turns), renderer.render(turns, continued=False)
     assert begun.text.endswith("Three,")
-    answer = client.completions.create(prompt=begun.token_ids, **asked)
-    assert (answer.choices[0].model_extra or {})["prompt_token_ids"] == begun.token_ids
+    text = client.completions.create(prompt=begun.token_ids, **asked)
+    assert (text.choices[0].model_extra or {})["prompt_token_ids"] == begun.token_ids
+    fields = {"continue_final_message": True, "add_generation_prompt": False}
+    for more, prompt in (({}, closed.token_ids), (fields, begun.token_ids)):
+        chat = client.chat.completions.create(messages=turns, **asked | {"extra_body": ids["extra_body"] | more})
+        assert (chat.model_extra or {})["prompt_token_ids"] == prompt
+    assert chat.choices[0].message.content == text.choices[0].text
 
 
 def test_the_openai_client_completes_and_streams_the_same(client: openai.OpenAI) -> None:

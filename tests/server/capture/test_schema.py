@@ -34,6 +34,7 @@ NEUTRAL: list[tuple[str, Any]] = [
     ("service_tier", "auto"), ("modalities", ["text"]), ("top_k", -1), ("min_p", 0.0), ("min_tokens", 0),
     ("stop_token_ids", []), ("skip_special_tokens", True), ("return_token_ids", True), ("seed", 1),
     ("chat_template_kwargs", {"enable_thinking": False}), ("ndif", {"save_dir": "x"}), ("prompt_cache_key", "k"),
+    ("continue_final_message", False), ("add_generation_prompt", True),
 ]  # fmt: skip
 REFUSED: list[tuple[str, Any]] = [
     ("tools", [{"type": "function", "function": {"name": "f"}}]), ("tool_choice", "required"),
@@ -44,7 +45,7 @@ REFUSED: list[tuple[str, Any]] = [
     ("min_p", 0.1), ("min_tokens", 5), ("stop_token_ids", [2]), ("use_beam_search", True), ("prompt_logprobs", 1),
     ("skip_special_tokens", False), ("reasoning_effort", "high"), ("verbosity", "low"), ("prediction", {}),
     ("structured_outputs", {"regex": "a"}), ("guided_json", {}), ("web_search_options", {}), ("chat_template", "x"),
-    ("continue_final_message", True), ("add_generation_prompt", False), ("echo", True), ("temprature", 0), ("", 1),
+    ("echo", True), ("temprature", 0), ("", 1),
 ]  # fmt: skip
 
 
@@ -59,6 +60,26 @@ def test_what_cannot_be_honoured_is_refused_by_name(name: str, value: Any) -> No
     with pytest.raises(ValidationError) as caught:
         ChatRequest.model_validate({**CHAT, name: value})
     assert caught.value.errors()[0]["loc"] == (name,)
+
+
+BEGUN = [*CHAT["messages"], {"role": "assistant", "content": "y"}]
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"continue_final_message": True}, "goes together with add_generation_prompt: false"),
+        ({"add_generation_prompt": False}, "goes together with add_generation_prompt: false"),
+        ({"continue_final_message": True, "add_generation_prompt": False, **CHAT}, "is not the assistant's"),
+    ],
+)
+def test_the_beginning_of_an_answer_is_the_assistant_s_and_no_new_turn_begins(
+    fields: dict[str, Any], words: str
+) -> None:
+    begun = {"messages": BEGUN, "continue_final_message": True, "add_generation_prompt": False}
+    assert ChatRequest.model_validate(begun).continue_final_message
+    with pytest.raises(ValidationError, match=words):
+        ChatRequest.model_validate({"messages": BEGUN, **fields})
 
 
 @pytest.mark.parametrize(

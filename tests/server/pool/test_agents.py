@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import subprocess
+import threading
 from typing import Any
 
 import pytest
 
 from emoprobe.analysis.trajectory_table import trajectory_table
 from emoprobe.config.files import parse_config
+from emoprobe.conversations.rendering import Renderer
 from emoprobe.conversations.requests import request_seed, turn_seed
+from emoprobe.conversations.tools import described_tools
 from emoprobe.explorer.conversations import read_conversation
 from emoprobe.report.summary import records
 from emoprobe.results.layout import Layout
 from emoprobe.results.trajectory import AgentState, Message, Sample
 from emoprobe.results.verification import check_trajectory
+from server.pool.jobs import FUNCTIONS
 from server.pool.launch import Share, command
 from tests.byte_tokenizer import TOOL_CHATML
-from tests.server.pool.house import House, trajectory
+from tests.server.pool.house import SECONDS, House, trajectory, until
 from tests.server.pool.test_jobs import FAST, REFUSAL, SAMPLES, ask_all, bytes_of, made_and_made_again
 from tests.stub_server import tool_call
 
@@ -105,6 +112,53 @@ def test_a_server_that_dies_after_a_tool_was_called_costs_that_turn_alone(house:
     _, state = answered(layout)
     assert [len(turn.attempts) for turn in (*(state.earlier_turns or []), state)] == [1, 2]
     assert len(house.stub("a").requests) == 3
+
+
+def test_tools_are_described_while_the_server_starts_and_the_renderer_loads(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent(house, generation={"engine": {"max_model_len": 4096}})
+    loaded, load = threading.Event(), Renderer.load
+
+    def loading(*arguments: Any) -> Renderer:
+        loaded.set()
+        return load(*arguments)
+
+    def describing(tools: tuple[str, ...]) -> list[dict[str, Any]]:
+        assert loaded.wait(SECONDS)
+        assert house.diary == ["start vllm a"]
+        return described_tools(tools)
+
+    monkeypatch.setattr("server.pool.served.Renderer.load", loading)
+    monkeypatch.setattr("server.pool.run.described_tools", describing)
+    assert ask_all(house, [("generate", "one", *PAIR)]) == ["ok\n"]
+
+
+@pytest.mark.parametrize("gone", ["pool", "client"])
+def test_a_running_tool_ends_with_the_job_that_waits_for_it(house: House, gone: str) -> None:
+    agent(house, conversation=AGENT | {"tool_timeout": 3600})
+    mark = f"{os.getpid()}{'12'[gone == 'pool']}"
+    house.stub("a").agent = lambda _: tool_call("hang", {"text": mark}) + tool_call("hang", {"text": mark})
+
+    def running() -> bool:
+        return subprocess.run(["pgrep", "-f", rf"^sleep 1000\.{mark}$"], stdout=subprocess.DEVNULL).returncode == 0
+
+    async def scenario() -> None:
+        async with house.pool():
+            job = asyncio.create_task(house.ask("generate", "one", *PAIR))
+            await until(running)
+            if gone == "client":
+                job.cancel()
+                await until(lambda: not running())
+        await asyncio.gather(job, return_exceptions=True)
+        await until(lambda: not running())
+
+    asyncio.run(scenario())
+    # The second call of the message has ended, too: all threads are free.
+    threads = FUNCTIONS._max_workers
+    together = threading.Barrier(threads)
+    waiting = [FUNCTIONS.submit(together.wait, SECONDS) for _ in range(threads)]
+    assert sorted(each.result() for each in waiting) == list(range(threads))
 
 
 def test_calls_that_fail_are_answered_and_the_conversation_goes_on(house: House) -> None:

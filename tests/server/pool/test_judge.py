@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from emoprobe.models.placement import PlacementError
+from emoprobe.models.resolved import ResolveError
 from emoprobe.results.api_calls import ApiCalls
 from emoprobe.results.judgement import Judgement
 from emoprobe.results.layout import Layout
@@ -205,3 +207,21 @@ def test_a_judge_whose_servers_fail_stops_no_answer(house: House) -> None:
     assert generated == other == "ok\n"
     assert "broken" in refused
     assert again == refused
+
+
+@pytest.mark.parametrize("raised", [PlacementError, ResolveError])
+def test_an_error_about_a_judge_s_servers_names_the_judge_s_key(
+    house: House, monkeypatch: pytest.MonkeyPatch, raised: type[ValueError]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise raised("model.source: the model does not fit")
+
+    async def scenario() -> str:
+        async with house.pool():
+            house.add("one", graders=["number", judge(label="polite", endpoints=[])])
+            house.add_judge("one", "polite", "judge-x")
+            await house.send(["generate", "one", "calm", SAMPLES[0]])
+            monkeypatch.setattr("server.pool.served.with_placement", refuse)
+            return await house.send(["judge", "one", "polite", "calm", SAMPLES[0]])
+
+    assert asyncio.run(scenario()) == "graders.polite.model: the model does not fit\n"
