@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Literal
 
 
 def calculator(expression: str) -> str:
@@ -99,6 +100,15 @@ def parent(text: str = "") -> list[str]:
         time.sleep(1000)
     kept = sorted(name for name in os.environ if "KEY" in name or "TOKEN" in name)
     return [*kept, str(left.returncode), *{"a", "b", "c"}, *sorted(os.listdir("."))]
+
+
+def look(direction: Literal["north", "south"]) -> str:
+    """Look in a direction.
+
+    Args:
+        direction: Where to look.
+    """
+    return f"a lake in the {direction}"
 
 
 def undescribed(text) -> str:  # type: ignore[no-untyped-def]

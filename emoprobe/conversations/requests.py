@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from emoprobe.config.experiment import Config
+from emoprobe.config.science.conversation import AUTO, REQUIRED
 from emoprobe.conversations.kinds import NextTurn
 from emoprobe.conversations.rendering import DEFAULT_DATE, RenderedPrompt, Renderer, template_arguments
 from emoprobe.conversations.variants import base_messages, opening_messages, turns_of, variant_text
@@ -58,7 +59,16 @@ def turn_request(first: dict[str, Any], turn: NextTurn) -> dict[str, Any]:
         first: the request of its first turn, as `chat_request` makes it.
         turn: the turn.
     """
-    return first | {"messages": turn.messages, "seed": turn_seed(first["seed"], turn.number)}
+    kept = {key: value for key, value in first.items() if key != "tool_choice"}
+    return kept | {"messages": turn.messages, "seed": turn_seed(first["seed"], turn.number)}
+
+
+def tool_choice(config: Config) -> dict[str, Any]:
+    """Return the field of an agent's first request that has it call a tool; empty where the model decides."""
+    choice = config.conversation.tool_choice
+    if choice == AUTO:
+        return {}
+    return {"tool_choice": choice if choice == REQUIRED else {"type": "function", "function": {"name": choice}}}
 
 
 def rendered_prompt(

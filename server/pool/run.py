@@ -20,6 +20,7 @@ from emoprobe.config.science.generation import Backend
 from emoprobe.config.science.judge import JudgeGrader
 from emoprobe.config.section import is_local
 from emoprobe.conversations import kinds, variants
+from emoprobe.conversations.requests import tool_choice
 from emoprobe.conversations.tools import described_tools
 from emoprobe.models import source as models
 from emoprobe.results.api_calls import ApiCalls
@@ -77,7 +78,7 @@ class ExperimentJobs(ServedModel):
         return ApiBudget(ApiCalls(self.layout.api_calls), workers.prices, workers.max_cost)
 
     async def tools(self) -> dict[str, Any]:
-        """Return the field of requests that describes an agent's tools; empty for other conversations.
+        """Return the fields of an agent's first request about its tools; empty for other conversations.
 
         Raises:
             ToolError: a function cannot be described.
@@ -86,7 +87,7 @@ class ExperimentJobs(ServedModel):
             return {}
         if "_tools" not in self.__dict__:
             await asyncio.to_thread(lambda: self._tools)
-        return {"tools": self._tools}
+        return {"tools": self._tools} | tool_choice(self.config)
 
     @cached_property
     def _tools(self) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""`make gpu-check`: its capture part on a CPU with a tiny model, each step of which fails where its promise is broken."""
+"""`make gpu-check` on a CPU with a tiny model, each step of which fails where its promise is broken."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from server.capture.model import Captured, ForwardInput
 from tests.gpu import steps
 from tests.gpu.__main__ import PARTS, check
 from tests.gpu.capture import CaptureCheck
+from tests.gpu.generation import GenerationCheck
 from tests.gpu.probes import probes
 
 
@@ -68,6 +69,29 @@ def test_probes_are_compared_with_those_of_the_cpu(
     assert good["largest_difference"] == 0
     assert "a second run differs" in unlike["error"]
     assert "areas differ from those of the CPU by up to 0.1" in other["error"]
+
+
+def test_every_step_with_a_server_on_a_cpu(
+    tmp_path: Path, tiny: Callable[[str], Path], lines: Callable[[], list[dict[str, Any]]]
+) -> None:
+    generation = GenerationCheck(steps.Setting(tmp_path, "cpu", tiny=True, model=tiny("llama"), backend="nnsight"))
+    *stages, (last, _) = generation.steps
+    assert last == "turns, and one trajectory again"  # as the tests of the workflow do
+    try:
+        assert all(steps.run(name, step) for name, step in stages)
+        generation._alone[0] += "!"
+        assert not steps.run("an answer changes", generation.restarted)
+    finally:
+        generation.close()
+    assert not steps.run("there is no server", generation.shuffled)
+    *good, changed, without = lines()
+    printed = {line["step"]: line for line in good}
+    assert list(printed) == [name for name, _ in stages]
+    assert printed["alone and shuffled"]["prompts"] == printed["after a restart"]["same"] == 8
+    assert printed["throughput"]["in_flight_8"] > 0
+    assert printed["SIGKILL"]["processes"] >= 1
+    assert "1 answers changed with a restart" in changed["error"]
+    assert "the server was not started" in without["error"]
 
 
 def test_a_step_fails_where_its_promise_is_broken(

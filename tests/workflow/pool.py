@@ -51,6 +51,12 @@ def server_process(config: dict[str, Any], name: str) -> int | None:
     return None
 
 
+def server_key(config: dict[str, Any], name: str) -> str:
+    """The API key of a server that the pool has started."""
+    entries = Path(f"/proc/{server_process(config, name)}/environ").read_bytes().split(b"\0")
+    return next(entry.decode().partition("=")[2] for entry in entries if entry.startswith(b"VLLM_API_KEY="))
+
+
 def end_pool(*configs: dict[str, Any]) -> None:
     """End the pool of a plan and wait until it is gone."""
     status = pool_status(*configs)

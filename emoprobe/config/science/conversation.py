@@ -11,6 +11,7 @@ from emoprobe.config.section import Added, Section, Text, check_function, check_
 
 SINGLE, SCRIPTED, AGENT = KINDS = ("single", "scripted", "agent")
 RULES = ("always", "after_wrong", "after_right")
+AUTO, REQUIRED = CHOICES = ("auto", "required")
 
 
 def _word_or_function(value: str, words: Sequence[str]) -> str:
@@ -77,6 +78,11 @@ class Conversation(Section):
         description="vLLM's parser of the model's tool calls (`--tool-call-parser`), such as `hermes` for Qwen3. "
         "Required with `kind: agent`.",
     )
+    tool_choice: Annotated[Text, Added] = Field(
+        AUTO,
+        description="Whether the first answer calls a tool: `auto`: as the model decides; `required`: it does; or the "
+        "name of the tool that it calls. vLLM then lets the model write nothing else. Later answers are `auto`.",
+    )
     tool_timeout: Annotated[float, Field(gt=0, le=3600), Added] = Field(
         10.0, description="Seconds after which a call of a tool is ended."
     )
@@ -108,7 +114,10 @@ class Conversation(Section):
             raise ValueError("kind scripted needs turns; list at least one")
         if self.kind == AGENT and not self.tools:
             raise ValueError("kind agent needs tools; list at least one function")
-        for name in ("tools", "tool_parser", "tool_timeout", "tool_memory", "tool_output"):
+        names = [tool_name(tool) for tool in self.tools]
+        if self.kind == AGENT and self.tool_choice not in (*CHOICES, *names):
+            raise ValueError(f"tool_choice {self.tool_choice} is none of {', '.join((*CHOICES, *names))}")
+        for name in ("tools", "tool_parser", "tool_choice", "tool_timeout", "tool_memory", "tool_output"):
             if self.kind != AGENT and not self._unchanged(name):
                 raise ValueError(f"has {name}, which is for kind: agent; remove it")
         if not self.is_open and not self._unchanged("max_turns"):

@@ -53,6 +53,8 @@ def config(conversation: dict[str, Any] | None = None, **sections: Any) -> Confi
         ({"conversation": AGENT | {"tools": ["a:f", "b:c.f"]}}, "different names"),
         ({"conversation": AGENT | {"tools": ["f"]}}, "must name a function"),
         ({"conversation": AGENT | {"tool_parser": None}}, "conversation.tool_parser: vLLM needs"),
+        ({"conversation": AGENT | {"tool_choice": "look"}}, "tool_choice look is none of auto, required, calculator"),
+        ({"conversation": AGAIN | {"tool_choice": "required"}}, "tool_choice, which is for kind: agent"),
         ({"conversation": AGENT | AGAIN | {"kind": "agent"}}, "has turns"),
         ({"conversation": AGAIN | {"tool_timeout": 1.0}}, "tool_timeout, which is for kind: agent"),
         ({"conversation": AGAIN | {"max_turns": 3}}, "max_turns, which is for kind: agent and for functions"),
@@ -121,7 +123,7 @@ def test_further_turns_make_answers_again_and_a_single_conversation_has_the_old_
     "change",
     [
         {"max_turns": 5}, {"tools": ["my_tools:f", "my_tools:g"]}, {"tool_parser": "llama3_json"}, {"tool_timeout": 1.0},
-        {"tool_memory": 64}, {"tool_output": 500},
+        {"tool_memory": 64}, {"tool_output": 500}, {"tool_choice": "required"}, {"tool_choice": "f"},
     ],
     ids=str,
 )  # fmt: skip

@@ -22,7 +22,7 @@ CONTINUED = {"add_generation_prompt": False, "continue_final_message": True}
 BEGINNING = "Three,"
 
 
-@solver
+@solver  # type: ignore[untyped-decorator]
 def three_turns(last: dict[str, Any]) -> Solver:
     """Have three turns answered, of which the last answer has a beginning; its request has further fields."""
 

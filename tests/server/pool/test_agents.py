@@ -192,6 +192,21 @@ def test_an_agent_that_never_answers_has_no_answer(house: House) -> None:
     assert (row["correct"], row["extraction"], row["turns"]) == (False, "none", 2)
 
 
+@pytest.mark.parametrize(
+    ("choice", "sent"),
+    [("required", "required"), ("calculator", {"type": "function", "function": {"name": "calculator"}})],
+)
+def test_the_first_request_alone_asks_for_a_call(house: House, choice: str, sent: Any) -> None:
+    layout = agent(house, conversation=AGENT | {"tool_choice": choice})
+    assert ask_all(house, [("generate", "one", *PAIR)]) == ["ok\n"]
+    _, state = answered(layout)
+    (earlier,) = state.earlier_turns or []
+    first, second = house.stub("a").requests
+    assert first["tool_choice"] == earlier.request["tool_choice"] == sent
+    assert "tool_choice" not in second.keys() | state.request.keys()
+    assert second["tools"] == first["tools"]
+
+
 def test_a_server_without_the_renderer_s_prompt_is_refused(house: House) -> None:
     agent(house, **FAST)
     (house.folder / "models/b").mkdir()
