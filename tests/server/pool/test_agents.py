@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import threading
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,12 +23,16 @@ from emoprobe.report.summary import records
 from emoprobe.results.layout import Layout
 from emoprobe.results.trajectory import AgentState, Message, Sample
 from emoprobe.results.verification import check_trajectory
+from server.pool.address import PoolAddress
 from server.pool.jobs import FUNCTIONS
 from server.pool.launch import Share, command
 from tests.byte_tokenizer import TOOL_CHATML
+from tests.conftest import StubServer
+from tests.copies.copy import Order, launch
 from tests.server.pool.house import SECONDS, House, trajectory, until
 from tests.server.pool.test_jobs import FAST, REFUSAL, SAMPLES, ask_all, bytes_of, made_and_made_again
 from tests.stub_server import tool_call
+from tests.workspace import ROOT
 
 PAIR = ("calm", SAMPLES[0])
 AGENT = {
@@ -240,6 +246,31 @@ def test_a_function_says_how_the_user_goes_on(house: House) -> None:
     assert (state.turn, state.prefill) == (3, 4)
     assert state.message_spans is not None
     assert state.message_spans.prefix == (3, 0, len("It is a quiet day."))
+
+
+def test_a_function_that_never_returns_does_not_keep_the_pool(
+    house: House, stub: Callable[..., StubServer], tmp_path: Path
+) -> None:
+    reached = tmp_path / "reached"
+    code = (
+        f"import pathlib, time\ndef wait(messages):\n    pathlib.Path({str(reached)!r}).touch()\n    time.sleep(3600)\n"
+    )
+    (tmp_path / "forever.py").write_text(code)
+    workers = {"endpoints": [stub().url], "model_name": "stub"}
+    house.add("one", conversation={"kind": "forever:wait"}, workers=workers)
+    arguments = [*map(str, (house.address, house.plan, house.results, tmp_path, house.owner.pid))]
+    pool = launch(Order("server.pool", arguments, str(ROOT), dict(os.environ)), 1, 2)
+
+    async def scenario() -> None:
+        await until(lambda: PoolAddress.read(house.address) is not None)
+        job = asyncio.create_task(house.ask("generate", "one", *PAIR))
+        await until(reached.exists)
+        house.owner.kill()
+        house.owner.wait()
+        await asyncio.gather(job, return_exceptions=True)
+
+    asyncio.run(scenario())
+    assert pool.wait(SECONDS) == 0
 
 
 def nothing(messages: list[Message]) -> list[Message]:
