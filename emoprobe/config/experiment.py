@@ -25,7 +25,7 @@ from emoprobe.config.science.judge import JudgeGrader
 from emoprobe.config.science.model import Model
 from emoprobe.config.science.prompt import Prompt, Variant
 from emoprobe.config.science.steering import Steering
-from emoprobe.config.section import CONTROL, Added, Extent, Section, check_name, format_name, is_format
+from emoprobe.config.section import CONTROL, FILLER, Added, Extent, Section, check_name, format_name, is_format
 
 
 class Experiment(Section):
@@ -186,6 +186,18 @@ class Config(Section):
                 raise ValueError("probes.targets: correct needs the grader number, which graders does not contain")
             left = [target for target in self.probes.targets if target != "correct"]
             object.__setattr__(self, "probes", self.probes.model_copy(update={"targets": left}))
+        return self
+
+    @model_validator(mode="after")
+    def _judges_compare_with_references(self) -> Config:
+        chosen = self.analysis.references
+        references = [name for name in (chosen if chosen is not None else (CONTROL, FILLER)) if name in self.variants]
+        for judge in self.judges:
+            if judge.compare_with is not None and judge.compare_with not in references:
+                raise ValueError(
+                    f"graders.{judge.outcome}.compare_with = {judge.compare_with!r} is no reference; name one of "
+                    f"{', '.join(references) or 'analysis.references, which has none'}"
+                )
         return self
 
     @model_validator(mode="after")

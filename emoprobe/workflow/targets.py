@@ -16,7 +16,7 @@ from pathlib import Path
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import Study
 from emoprobe.config.science.generation import Backend
-from emoprobe.conversations.samples import captured_pairs, experiment_pairs, sample_ids, token_pairs
+from emoprobe.conversations.samples import captured_pairs, experiment_pairs, judged_pairs, sample_ids, token_pairs
 from emoprobe.report.figures import figures_of, table_rules
 from emoprobe.results.activation_folder import METADATA, TENSORS
 from emoprobe.results.catalogue import tables_of
@@ -118,8 +118,7 @@ class Targets:
     @cached_property
     def judged(self) -> list[tuple[str, str, str]]:
         """Judge, variant and folder of every judgement, in an order in which the variants take no turns."""
-        names = [(judge.outcome, *pair) for judge in self.config.judges for pair in self.pairs]
-        return sorted(names, key=lambda name: hashlib.sha256("/".join(name).encode()).digest())
+        return sorted(judged_pairs(self.config), key=lambda name: hashlib.sha256("/".join(name).encode()).digest())
 
     def label_files(self) -> list[str]:
         """Return the files with labels by people."""

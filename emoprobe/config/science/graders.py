@@ -233,7 +233,7 @@ def complete(graders: Graders) -> Graders:
     traits: dict[str | None, list[Any]] = {}
     for entry in found:
         if isinstance(entry, JudgeGrader):
-            scale = [entry.type, sorted(entry.names), entry.values_in]
+            scale = [entry.type, sorted(entry.names), entry.values_in, entry.compare_with]
             if traits.setdefault(entry.trait, scale) != scale:
                 raise ValueError(f"judge {entry.outcome} has other values than another judge of the same trait")
     return found

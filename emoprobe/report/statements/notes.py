@@ -8,8 +8,10 @@ from typing import Any
 
 from emoprobe.analysis.limits import Limit, LimitKind
 from emoprobe.analysis.questions import TONE_TEXTS
+from emoprobe.analysis.statistics import LEVEL
 from emoprobe.config.section import CONTROL, FILLER
 from emoprobe.report.statements import points
+from emoprobe.report.statements.behaviour import p_text
 from emoprobe.results.preregistration import PowerRow
 from emoprobe.results.statement import Statement, Verdict
 
@@ -222,6 +224,7 @@ def _judges(rows: list[dict[str, Any]]) -> str:
     elif several:
         why = "no value varies" if first["units"] else "no answer has values of two of them"
         text += f" Their agreement is not known, as {why}."
+    text += "".join(_orders(row) for row in rows if row["compare_with"] is not None)
     if quoting := max(row["quoting"] for row in rows):
         text += f" {quoting} answers hold the text of their variant, so that a judge could know it."
     if first["separability"] is not None:
@@ -230,6 +233,18 @@ def _judges(rows: list[dict[str, Any]]) -> str:
             "all); as far as they do, a judge can lean towards a tone without knowing its name."
         )
     return text
+
+
+def _orders(row: dict[str, Any]) -> str:
+    """What the order of two answers does to a judge that compares."""
+    first, second, p = row["first_orders"], row["second_orders"], row["position_p"]
+    text = (
+        f" {row['model']} ({row['judge']}) compares with {row['compare_with']}: both orders agree on "
+        f"{row['same_orders']} of {row['n']} pairs, on {first} it prefers the first answer both times, and on {second} the second"
+    )
+    if p is None or p >= LEVEL:
+        return f"{text}."
+    return f"{text}: it prefers by position (p {p_text(p)}), which counts as no preference."
 
 
 _WITHOUT_VALUE = {"unusable": "without a usable reply or answer", "failed": "without a reply or trajectory"}

@@ -64,13 +64,14 @@ def test_a_judgement_has_request_response_value_and_reason(house: House) -> None
         assert (made.usage.completion_tokens, made.cost, made.unusable, made.error) == (32, None, None, None)
         assert conversation.state is not None
         path = layout.judgement("polite", variant, sample)
-        assert check_judgement(path, "polite", variant, sample, conversation.state.hashes) == []
-        assert check_judgement(path, "polite", variant, "gsm8k_0009", conversation.state.hashes)
+        hashes = {(variant, sample): conversation.state.hashes}
+        assert check_judgement(path, "polite", variant, sample, hashes) == []
+        assert check_judgement(path, "polite", variant, "gsm8k_0009", hashes)
     # Nothing of a request tells one variant from another but the answer.
     assert VARIANTS["calm"]["text"] not in json.dumps(api.requests)
     path = layout.judgement("polite", "calm", SAMPLES[0])
     path.write_text(path.read_text().replace('"value": true', '"value": false').replace("ends", "begins"))
-    assert "was changed after it was written" in check_judgement(path, "polite", "calm", SAMPLES[0], None)[0]
+    assert "was changed after it was written" in check_judgement(path, "polite", "calm", SAMPLES[0], {})[0]
 
 
 def test_nonsense_is_one_call_and_is_recorded(house: House) -> None:
