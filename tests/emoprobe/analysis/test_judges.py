@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binom, norm
 
-from emoprobe.analysis.judges import agreement, separability
+from emoprobe.analysis.behaviour import outcome_means
+from emoprobe.analysis.judges import agreement, orders, separability
 from emoprobe.analysis.labels import LabelError, drawn_order, label_id, with_labels, write_answers_to_label
 from emoprobe.analysis.outcomes import outcomes_of
 from emoprobe.analysis.paired_tests import paired_tests
@@ -22,6 +24,7 @@ from emoprobe.results.layout import Layout
 from emoprobe.results.tables import completed
 from emoprobe.results.trajectory import AgentState, Trajectory
 from tests.calibration import judges as simulated
+from tests.calibration import preferences
 from tests.judges import judge
 
 NAN = float("nan")
@@ -236,3 +239,115 @@ def test_files_of_labels_that_are_refused(tmp_path: Path, content: str | None, w
     config, table = experiment(tmp_path, labels=str(path))
     with pytest.raises(LabelError, match=words):
         with_labels(config, table)
+
+
+PAIRED = {"control": {}, "filler": {"text": "There are trees."}, "joy": {"text": "Hurray!"}}
+
+
+def compared(wins: int, losses: int, ties: int, lost: int = 0) -> tuple[Config, pd.DataFrame]:
+    """Answers of which a judge prefers so many of joy's to filler's, and control's to filler's the other way round."""
+    config = parse_config(
+        {
+            "experiment": {"name": "one"},
+            "variants": PAIRED,
+            "graders": [judge(label="better", compare_with="filler")],
+        }
+    )
+    values = [1.0] * wins + [0.0] * losses + [0.5] * ties + [None] * lost
+    rows = [
+        {
+            "variant": variant,
+            "sample_id": f"gsm8k_{number:04d}",
+            "draw": 1,
+            "valence": None,
+            "failure": None,
+            "paraphrase": 0,
+            "judged_better": None if variant == "filler" else "unusable" if value is None else "value",
+            "orders_better": None if variant == "filler" or value is None else "same",
+            "outcome_better": None
+            if variant == "filler" or value is None
+            else value
+            if variant == "joy"
+            else 1 - value,
+        }
+        for variant in PAIRED
+        for number, value in enumerate(values)
+    ]
+    return config, completed(pd.DataFrame(rows).astype({"outcome_better": "Float64"}), "trajectories")
+
+
+def test_a_preference_is_tested_against_its_reference_as_a_statement_on_the_judge() -> None:
+    config, table = compared(40, 10, 10)
+    (outcome,) = outcomes_of(config)
+    assert outcome.margin is None
+    tests = paired_tests(table, 0.1, outcomes=[outcome]).set_index(["variant", "reference"])
+    # Neither joy-control, which was not asked, nor any row twice.
+    assert sorted(tests.index) == [("filler", "control"), ("joy", "filler")]
+    joy, filler = tests.loc[("joy", "filler")], tests.loc[("filler", "control")]
+    assert (joy["difference"], joy["n"], joy["missing"]) == (0.5, 60, 0)
+    assert filler["difference"] == pytest.approx(0.5)  # filler is preferred to control as joy is to filler
+    # McNemar's test of 40 against 10, with the correction of a quarter.
+    assert joy["p"] == pytest.approx(2 * norm.sf((30 - 0.25) / np.sqrt(50)))
+    assert pd.isna(joy["p_equivalent"])
+    means = outcome_means(table, [outcome]).set_index("variant")
+    assert means["mean"].to_dict() == {"control": 0.25, "joy": 0.75}
+    said = {one.about: one for one in comparisons(tests.reset_index(), outcome.margin, outcome.column)}
+    text = said["outcome_better:joy-filler"].text
+    assert said["outcome_better:joy-filler"].verdict == "different_here"
+    low, high = (50 * (1 + joy[end]) for end in ("low", "high"))
+    assert text.startswith(
+        "As judged by judge-x (better), answers with this text of joy are preferred to those with this text of filler "
+        f"in 75.0 % of comparisons [{low:.1f}, {high:.1f}] (corrected p "
+    )
+    assert text.endswith("60 questions); whether people prefer them is not known.")
+
+
+def test_the_sentence_speaks_of_the_preferred_side() -> None:
+    config, table = compared(10, 40, 10)
+    (outcome,) = outcomes_of(config)
+    tests = paired_tests(table, 0.1, outcomes=[outcome])
+    said = {one.about: one for one in comparisons(tests, outcome.margin, outcome.column)}
+    one = said["outcome_better:joy-filler"]
+    assert (one.verdict, one.estimate) == ("different_here", -0.5)
+    assert "answers with this text of filler are preferred to those with this text of joy in 75.0 %" in one.text
+    assert said["outcome_better:filler-control"].text.startswith(
+        "Secondary: as judged by judge-x (better), answers with no added text (control) are preferred to those with "
+        "this text of filler in 75.0 %"
+    )
+
+
+def test_a_preference_that_is_lost_could_be_any() -> None:
+    """41 against 19 is a preference, and with 20 lost pairs none is told; a judge by position alone tells none."""
+
+    def verdicts(*counts: int) -> set[str]:
+        config, table = compared(*counts)
+        tests = paired_tests(table, 0.1, ["filler"], outcomes=outcomes_of(config))
+        assert set(tests["missing"]) == {counts[3] if len(counts) > 3 else 0}
+        return set(tests["verdict"])
+
+    assert verdicts(41, 19, 20) == {"different_here"}
+    assert verdicts(41, 19, 20, 20) == {"undecided"}
+    assert verdicts(0, 0, 80) == {"undecided"}
+
+
+def test_a_judge_that_decides_by_position_is_recognised() -> None:
+    found = orders("filler", pd.Series(["same"] * 80 + ["first"] * 15 + ["second"] * 3 + ["tie"] * 2 + [None]))
+    assert {key: found[key] for key in ("same_orders", "first_orders", "second_orders")} == {
+        "same_orders": 80, "first_orders": 15, "second_orders": 3,
+    }  # fmt: skip
+    assert found["position_p"] == pytest.approx(2 * binom.cdf(3, 18, 0.5))
+    assert np.isnan(orders("filler", pd.Series(["same", "tie"]))["position_p"])
+
+
+@pytest.mark.parametrize(
+    ("name", "verdicts"),
+    [
+        ("no preference, by position alone", {"undecided"}),
+        ("planted: -1 logit, first in 20 %", {"different", "undecided"}),
+    ],
+)
+def test_simulated_preferences(name: str, verdicts: set[str]) -> None:
+    world, generator = preferences.WORLDS[name], np.random.default_rng(3)
+    found = preferences.statements(world, preferences.simulate(world, generator))
+    assert {one.verdict for one in found.values()} == verdicts
+    assert found["tone0"].text.startswith("As judged by judge-x (x), ")

@@ -16,9 +16,11 @@ from emoprobe.config.science.judge import JudgeGrader, ready_rubrics
 from emoprobe.conversations.judging import (
     BlindError,
     ReplyError,
+    agreement_of_orders,
     answers_of,
     check_blind,
     judge_request,
+    preference,
     quotes_variant,
     read_reply,
 )
@@ -75,6 +77,52 @@ def test_a_request_holds_rubric_question_and_answers_and_no_variant() -> None:
     assert requests[0].keys() == {"model", "messages", "max_tokens", "temperature", "seed"}
     extended = checked("anger", ["Eight."], api_request={"seed": None, "reasoning_effort": "low"})
     assert extended.keys() == {"model", "messages", "max_tokens", "temperature", "reasoning_effort"}
+
+
+def test_a_comparison_is_asked_in_both_orders_and_shows_no_variant() -> None:
+    made = config(compare_with="control", rubric="Which is kinder?")
+    (settings,) = made.judges
+    answers = ["Eight.", "Still eight."], ["Six."]
+    opening = [
+        message
+        for variant in ("anger", "control")
+        for message in opening_messages(made, variant, SAMPLE.question, SAMPLE.index)
+    ]
+    requests = [judge_request(settings, 1, SAMPLE.question, *order) for order in (answers, answers[::-1])]
+    for request in requests:
+        check_blind(made, settings, opening, SAMPLE, [*answers[0], *answers[1]], request)
+    (system, first), (other_system, second) = ([one["content"] for one in made["messages"]] for made in requests)
+    assert system == other_system
+    assert "Which is kinder?" in system
+    assert 'one of "A", "B", "tie"' in system
+    question = f"<question>\n{SAMPLE.question}\n</question>"
+    assert first == (
+        f"{question}\n\n<answer A 1>\nEight.\n</answer>\n\n<answer A 2>\nStill eight.\n</answer>\n\n"
+        "<answer B>\nSix.\n</answer>"
+    )
+    assert second.startswith(f"{question}\n\n<answer A>\nSix.\n</answer>\n\n<answer B 1>\nEight.")
+    shown = made.model_copy(update={"graders": [settings.model_copy(update={"rubric": f"After {TONE}?"})]})
+    with pytest.raises(BlindError, match="variants.anger"):
+        check_blind(
+            shown, shown.judges[0], opening, SAMPLE, answers[1], judge_request(shown.judges[0], 1, "", *answers)
+        )
+
+
+@pytest.mark.parametrize(
+    ("replies", "value", "orders"),
+    [
+        (("A", "B"), 1.0, "same"),
+        (("B", "A"), 0.0, "same"),
+        (("tie", "tie"), 0.5, "same"),
+        (("A", "A"), 0.5, "first"),
+        (("B", "B"), 0.5, "second"),
+        (("A", "tie"), 0.75, "tie"),
+        (("tie", "A"), 0.25, "tie"),
+    ],
+)
+def test_the_value_of_a_pair(replies: tuple[str, str], value: float, orders: str) -> None:
+    assert preference(replies) == value
+    assert agreement_of_orders(replies) == orders
 
 
 @pytest.mark.parametrize(
@@ -145,6 +193,7 @@ def test_a_judge_cannot_be_asked_without_a_limit() -> None:
 BINARY = config().judges[0]
 NUMBER = config(value="number", range=[0.0, 10.0]).judges[0]
 CATEGORY = config(value="category", categories=["warm", "cold"]).judges[0]
+PAIR = config(compare_with="control").judges[0]
 READ: list[tuple[JudgeGrader, str, Any]] = [
     (BINARY, '{"reason": "kind", "value": true}', True),
     (BINARY, ' {"value": false}\n', False),
@@ -173,6 +222,12 @@ READ: list[tuple[JudgeGrader, str, Any]] = [
     (CATEGORY, '{"value": "warm"}', "warm"),
     (CATEGORY, '{"value": "Warm"}', None),
     (CATEGORY, '{"value": ["warm"]}', None),
+    (PAIR, '{"reason": "kind", "value": "B"}', "B"),
+    (PAIR, '{"value": "tie"}', "tie"),
+    (PAIR, '{"value": "a"}', None),
+    (PAIR, '{"value": true}', None),
+    (PAIR, '{"value": 0.5}', None),
+    (PAIR, "A", None),
 ]
 
 
@@ -199,6 +254,12 @@ def test_replies(settings: JudgeGrader, text: str, value: Any) -> None:
         ([judge(rubric="sentiment", value="binary")], "has values of its own; remove value"),
         ([judge(api_request={"messages": []})], "may not hold messages"),
         ([judge(endpoints=["http://user:secret@host"])], "must be an http"),
+        ([judge(compare_with="filler")], "compare_with = 'filler' is no reference; name one of control"),
+        ([judge(compare_with="control", value="number", range=[0.0, 1.0])], "remove value: number"),
+        ([judge(compare_with="control", labels="l.csv")], "labels are of answers"),
+        ([judge(compare_with="control", margin=0.1)], "equivalence, which is not tested"),
+        ([judge(compare_with="control", rubric="refusal")], "rubric refusal is for one answer"),
+        ([judge(label="a"), judge(label="b", compare_with="control")], "judge b has other values"),
     ],
 )
 def test_judges_that_are_refused(graders: list[Any], words: str) -> None:
@@ -231,6 +292,18 @@ def test_a_ready_rubric_is_asked_by_its_text(name: str) -> None:
     changed = parse_config({**made.resolved(), "graders": [{**settings.model_dump(), "rubric": "Is it kind?"}]})
     assert Triggers.of(changed).judges.keys() == before.keys()
     assert Triggers.of(changed).judges != before
+
+
+def test_another_reference_to_compare_with_makes_the_judgements_again_and_nothing_else() -> None:
+    variants = {**VARIANTS, "filler": {"text": "There are trees."}}
+    values: dict[str, Any] = {"experiment": {"name": "one"}, "variants": variants}
+    alone, control, filler = (
+        Triggers.of(parse_config({**values, "graders": ["number", judge(compare_with=one)]}))
+        for one in (None, "control", "filler")
+    )
+    assert len({tuple(one.judges.values()) for one in (alone, control, filler)}) == 3
+    for field in ("trajectories", "outcomes", "capture", "answers"):
+        assert getattr(alone, field) == getattr(control, field) == getattr(filler, field)
 
 
 def test_a_judge_that_the_run_serves() -> None:
