@@ -80,8 +80,6 @@ def outcome_means(table: pd.DataFrame, outcomes: Sequence[Outcome]) -> pd.DataFr
     for outcome in outcomes:
         for measure in outcome.measures:
             for name in questions.names:
-                if name == outcome.against:
-                    continue
                 share = outcome.value != "number"
                 estimate = _mean_of(questions, measure, name, share)
                 answers = table[table["variant"] == name]

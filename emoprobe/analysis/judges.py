@@ -16,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
+from emoprobe.analysis.guesses import guessing
 from emoprobe.analysis.labels import text_of
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.outcome_grader import Value
@@ -47,8 +48,9 @@ def judges(config: Config, layout: Layout, table: pd.DataFrame) -> pd.DataFrame:
     apart = separability(shown.assign(completion=[text_of(layout, row) for row in shown.to_dict("records")]))
     rows = []
     for judge in config.judges:
-        answers = table if judge.compare_with is None else table[table["variant"] != judge.compare_with]
-        alike = [one for one in config.judges if one.trait == judge.trait]
+        there = {variant for variant, _ in judge.judged((str(name), "") for name in table["variant"].unique())}
+        answers = table[table["variant"].isin(there)]
+        alike = [one for one in config.judges if (one.trait, one.guess) == (judge.trait, judge.guess)]
         values = [table[column_of(one)] for one in alike]
         came = answers[JUDGED + judge.outcome]
         rows.append(
@@ -66,6 +68,7 @@ def judges(config: Config, layout: Layout, table: pd.DataFrame) -> pd.DataFrame:
                 "units": int((pd.concat(values, axis=1).notna().sum(axis=1) >= 2).sum()),
                 "alpha": agreement(values, judge.type),
                 "separability": apart,
+                **(guessing(answers, column_of(judge)) if judge.guess else {}),
                 **({} if judge.compare_with is None else orders(judge.compare_with, answers[ORDERS + judge.outcome])),
             }
         )

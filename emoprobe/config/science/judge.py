@@ -34,7 +34,7 @@ class JudgeGrader(TypedGrader):
     name: Literal["judge"] = Field("judge", description="Name of the grader.")
     rubric: Text = Field(
         description="Instruction for the judge, applied to every answer; it must not name a tone. A text of yours, or "
-        "the name of a ready rubric: `refusal`, `apology`, `hedging`, `self_correction` or `sentiment`."
+        "the name of a ready rubric: `refusal`, `apology`, `hedging`, `self_correction`, `sentiment` or `guess`."
     )
     model: Text = Field(
         description="Model that judges: with `endpoints` the API's name of it, whose price is looked up in `workers`; "
@@ -54,6 +54,11 @@ class JudgeGrader(TypedGrader):
         None,
         description="Reference, such as `filler`, whose answer to the same question each answer is compared with, in "
         "both orders: the rubric then says which of two answers is better. null: each answer is graded alone.",
+    )
+    guess: Annotated[bool, Added] = Field(
+        False,
+        description="Whether the judge guesses the variant of each answer, among the names of all (`rubric: guess`). "
+        "The report says how often it is right; no contrast is tested.",
     )
     trait: Annotated[Text | None, Extent] = Field(
         None,
@@ -85,7 +90,7 @@ class JudgeGrader(TypedGrader):
         if values.get("compare_with") is not None:
             raise ValueError(f"rubric {name} is for one answer; with compare_with write which of two answers is better")
         scale = {key: value for key, value in rubric.items() if key != "text"}
-        given = {key: values[key] for key in ("value", "range", "categories") if values.get(key) is not None}
+        given = {key: values[key] for key in ("value", "range", "categories", "guess") if values.get(key) is not None}
         if given and given != scale:
             raise ValueError(f"rubric {name} has values of its own; remove {', '.join(given)}")
         return {"label": f"judge_{name}", **values, **scale, "rubric": rubric["text"]}
@@ -113,6 +118,11 @@ class JudgeGrader(TypedGrader):
             raise ValueError("revision is for a model that the run serves; remove it, or endpoints")
         if self.value == "number" and self.range is None:
             raise ValueError("a judge that returns a number needs range, which its replies are checked against")
+        for key in ("compare_with", "labels", "margin") if self.guess else ():
+            if getattr(self, key) is not None:
+                raise ValueError(f"a guess of the variant is no outcome; remove {key}")
+        if self.guess and self.value == "number":
+            raise ValueError("a guess of the variant has no number; remove value and range")
         if self.compare_with is not None:
             if self.value != "binary":
                 raise ValueError(f"compare_with makes one of two answers the value; remove value: {self.value}")
@@ -141,8 +151,11 @@ class JudgeGrader(TypedGrader):
         return 1 if self.compare_with is None else 2
 
     def judged(self, pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Return the trajectories that are judged: all but those which others are compared with."""
-        return [pair for pair in pairs if pair[0] != self.compare_with]
+        """Return the trajectories that are judged: all but those which others are compared with.
+
+        Formats of the prompt are no tones to guess.
+        """
+        return [pair for pair in pairs if pair[0] != self.compare_with and (not self.guess or pair[0] in self.names)]
 
     @property
     def served(self) -> Model | None:
@@ -158,7 +171,7 @@ class JudgeGrader(TypedGrader):
     def asked(self) -> dict[str, Any]:
         """The keys that decide what the judge is asked and how its reply is read."""
         kept = (
-            "rubric", "model", "value", "categories", "range", "compare_with", "max_tokens", "temperature",
+            "rubric", "model", "value", "categories", "range", "compare_with", "guess", "max_tokens", "temperature",
             "api_request",
         )  # fmt: skip
         return {key: value for key, value in self.content().items() if key in kept}

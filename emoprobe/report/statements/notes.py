@@ -240,11 +240,26 @@ def _orders(row: dict[str, Any]) -> str:
     first, second, p = row["first_orders"], row["second_orders"], row["position_p"]
     text = (
         f" {row['model']} ({row['judge']}) compares with {row['compare_with']}: both orders agree on "
-        f"{row['same_orders']} of {row['n']} pairs, on {first} it prefers the first answer both times, and on {second} the second"
+        f"{row['same_orders']} of {row['n']} pairs, on {first} it prefers the first answer both times, and on {second} "
+        "the second"
     )
     if p is None or p >= LEVEL:
         return f"{text}."
     return f"{text}: it prefers by position (p {p_text(p)}), which counts as no preference."
+
+
+def _guess(row: dict[str, Any]) -> str:
+    """How well a judge guesses the variant of an answer."""
+    judge = f"{row['model']} ({row['judge']})"
+    if not row["guesses"]:
+        return f"{judge} was asked to guess the variant, and no question has two guesses."
+    right = (
+        f"{judge} guesses the variant of {row['guessed']:.1%} of {row['guesses']} answers right, and "
+        f"{row['guess_chance']:.1%} would be by chance (p {p_text(row['guess_p'])})"
+    )
+    if row["guess_p"] < LEVEL:
+        return f"{right}: answers give their variant away, so that a judge which leans towards a tone can know it."
+    return f"{right}: it is not shown that answers give their variant away."
 
 
 _WITHOUT_VALUE = {"unusable": "without a usable reply or answer", "failed": "without a reply or trajectory"}
@@ -386,6 +401,7 @@ PHRASES: dict[LimitKind, tuple[str, str | Callable[..., str]]] = {
         "rubric to graders.",
     ),
     LimitKind.JUDGES: ("judges", _judges),
+    LimitKind.GUESS: ("guess", _guess),
     LimitKind.BATCH_DEPENDENT: ("batches", _batches),
     LimitKind.BATCH_INVARIANCE_OFF: ("batches", _batches_off),
     LimitKind.GENERATED_BY_CAPTURE_SERVER: ("capture_server", _by_capture_server),

@@ -127,7 +127,9 @@ OUTCOMES = Table(
         "variant": Column("string", "Variant."),
         "valence": Column("string", "Its valence in the config."),
         "n": Column("Int64", "Trajectories with a value."),
-        "missing": Column("Int64", "Trajectories without one."),
+        "missing": Column(
+            "Int64", "Trajectories without one, as are all of a reference that others are compared with."
+        ),
         "mean": Column("float64", "Share of true values, or of the category, or mean number; over questions."),
         "low": Column("float64", f"Lower end of its {INTERVAL}; null below 8 questions or where nothing varies."),
         "high": Column("float64", "Upper end of the same."),
@@ -337,6 +339,20 @@ JUDGES = Table(
             "AUROC of a bag-of-words classifier that reads the variant off the answers that were judged, on questions "
             "that it was not trained on: mean over variants, each against the others. 0.5: it cannot; null with fewer "
             "than 16 answers of a variant.",
+        ),
+        "guesses": Column(
+            "Int64",
+            "Of a judge that guesses the variant, its guesses of answers to questions of which it guessed at least two "
+            "variants in the same draw, which the next three are about; null of others.",
+        ),
+        "guessed": Column("float64", "Share of them that are right."),
+        "guess_chance": Column(
+            "float64", "Share that would be right by chance, with the variants exchanged at random."
+        ),
+        "guess_p": Column(
+            "float64",
+            "Exact one-sided test that it is right no more often than so: variants exchanged within each question and "
+            "draw.",
         ),
         "compare_with": Column("string", "Reference that answers are compared with; null: each is graded alone."),
         "same_orders": Column("Int64", "Pairs of answers on which the replies to both orders agree."),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ import pytest
 from scipy.stats import binom, norm
 
 from emoprobe.analysis.behaviour import outcome_means
+from emoprobe.analysis.guesses import guessing
 from emoprobe.analysis.judges import agreement, orders, separability
 from emoprobe.analysis.labels import LabelError, drawn_order, label_id, with_labels, write_answers_to_label
+from emoprobe.analysis.origin_limits import judge_limits
 from emoprobe.analysis.outcomes import outcomes_of
 from emoprobe.analysis.paired_tests import paired_tests
 from emoprobe.analysis.prediction_powered import LEAST_LABELS, UNSEEN_ERRORS, corrected_difference
@@ -20,6 +24,7 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.conversations.samples import sample_ids
 from emoprobe.report.statements.behaviour import comparisons
+from emoprobe.report.statements.notes import notes
 from emoprobe.results.layout import Layout
 from emoprobe.results.tables import completed
 from emoprobe.results.trajectory import AgentState, Trajectory
@@ -290,7 +295,8 @@ def test_a_preference_is_tested_against_its_reference_as_a_statement_on_the_judg
     assert joy["p"] == pytest.approx(2 * norm.sf((30 - 0.25) / np.sqrt(50)))
     assert pd.isna(joy["p_equivalent"])
     means = outcome_means(table, [outcome]).set_index("variant")
-    assert means["mean"].to_dict() == {"control": 0.25, "joy": 0.75}
+    assert means["mean"].dropna().to_dict() == {"control": 0.25, "joy": 0.75}
+    assert means["missing"].to_dict() == {"control": 0, "filler": 60, "joy": 0}
     said = {one.about: one for one in comparisons(tests.reset_index(), outcome.margin, outcome.column)}
     text = said["outcome_better:joy-filler"].text
     assert said["outcome_better:joy-filler"].verdict == "different_here"
@@ -351,3 +357,54 @@ def test_simulated_preferences(name: str, verdicts: set[str]) -> None:
     found = preferences.statements(world, preferences.simulate(world, generator))
     assert {one.verdict for one in found.values()} == verdicts
     assert found["tone0"].text.startswith("As judged by judge-x (x), ")
+
+
+def test_right_guesses_by_chance_are_those_of_every_order_of_the_variants() -> None:
+    variants = ["a", "b", "c", "d"]
+    guesses = {"q1": ["a", "a", "c", "b"], "q2": ["d", "d", "d", "d"], "q3": ["b", "a", "d", "c"]}
+    rows = [
+        {"variant": variant, "sample_id": question, "draw": 1, "guess": named}
+        for question, names in guesses.items()
+        for variant, named in zip(variants, names, strict=True)
+    ]
+    # A guess is lost, and a question has one guess alone, which says nothing.
+    rows[3]["guess"] = None
+    rows.append({"variant": "a", "sample_id": "q4", "draw": 1, "guess": "a"})
+    found = guessing(pd.DataFrame(rows), "guess")
+    counts = Counter(
+        sum(
+            named == guess
+            for question, order in zip(guesses, orders_, strict=True)
+            for named, guess in zip(order, guesses[question], strict=False)
+        )
+        for orders_ in product(permutations(variants[:3]), permutations(variants), permutations(variants))
+    )
+    everything = sum(counts.values())
+    assert (found["guesses"], found["guessed"]) == (11, 3 / 11)  # of q1 a and c, of q2 d
+    assert found["guess_chance"] == pytest.approx(sum(k * n for k, n in counts.items()) / everything / 11)
+    assert found["guess_p"] == pytest.approx(sum(n for k, n in counts.items() if k >= 3) / everything)
+    assert guessing(pd.DataFrame(rows[-1:]), "guess") == {"guesses": 0}
+
+
+@pytest.mark.parametrize(("knows", "words"), [(0.5, "give their variant away, so"), (0.0, "it is not shown that")])
+def test_the_report_says_whether_a_judge_guesses_variants(knows: float, words: str) -> None:
+    generator, variants = np.random.default_rng(3), ["control", "filler", "joy"]
+    rows = [
+        {
+            "variant": variant,
+            "sample_id": f"s_{number:04d}",
+            "draw": 1,
+            # It would name control too often, which is right no more often than by chance.
+            "guess": variant if generator.random() < knows else generator.choice(variants, p=[0.8, 0.1, 0.1]),
+        }
+        for number in range(60)
+        for variant in variants
+    ]
+    row = {"judge": "judge_guess", "model": "judge-x", "trait": None, **guessing(pd.DataFrame(rows), "guess")}
+    (one,) = notes(judge_limits(pd.DataFrame([row])))
+    assert (one.about, one.verdict, one.estimate) == ("data:guess", "note", row["guessed"])
+    assert words in one.text
+    assert one.text.startswith(
+        f"judge-x (judge_guess) guesses the variant of {row['guessed']:.1%} of 180 answers right"
+    )
+    assert row["guess_chance"] == pytest.approx(1 / 3)

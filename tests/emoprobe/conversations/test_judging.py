@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from emoprobe.analysis.outcomes import outcomes_of
 from emoprobe.config.errors import ConfigError
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import Study, parse_config
@@ -27,7 +28,7 @@ from emoprobe.conversations.judging import (
 from emoprobe.conversations.variants import opening_messages
 from emoprobe.results.layout import Layout
 from emoprobe.results.trajectory import AgentState, EarlierTurn, Sample, Trajectory
-from emoprobe.workflow.targets import Targets, budget, turns
+from emoprobe.workflow.targets import Targets, budget, lone_judges, turns
 from emoprobe.workflow.triggers import Triggers
 from tests.judges import judge
 
@@ -102,7 +103,7 @@ def test_a_comparison_is_asked_in_both_orders_and_shows_no_variant() -> None:
     )
     assert second.startswith(f"{question}\n\n<answer A>\nSix.\n</answer>\n\n<answer B 1>\nEight.")
     shown = made.model_copy(update={"graders": [settings.model_copy(update={"rubric": f"After {TONE}?"})]})
-    with pytest.raises(BlindError, match="variants.anger"):
+    with pytest.raises(BlindError, match=r"variants\.anger"):
         check_blind(
             shown, shown.judges[0], opening, SAMPLE, answers[1], judge_request(shown.judges[0], 1, "", *answers)
         )
@@ -260,6 +261,10 @@ def test_replies(settings: JudgeGrader, text: str, value: Any) -> None:
         ([judge(compare_with="control", margin=0.1)], "equivalence, which is not tested"),
         ([judge(compare_with="control", rubric="refusal")], "rubric refusal is for one answer"),
         ([judge(label="a"), judge(label="b", compare_with="control")], "judge b has other values"),
+        (["number", judge(rubric="guess")], "takes 2 to 26 variants, and there are 1"),
+        (["number", judge(rubric="guess", labels="l.csv")], "a guess of the variant is no outcome; remove labels"),
+        (["number", judge(rubric="guess", value="binary")], "rubric guess has values of its own"),
+        (["number", judge(guess=True, value="number", range=[0.0, 1.0])], "has no number; remove value and range"),
     ],
 )
 def test_judges_that_are_refused(graders: list[Any], words: str) -> None:
@@ -292,6 +297,34 @@ def test_a_ready_rubric_is_asked_by_its_text(name: str) -> None:
     changed = parse_config({**made.resolved(), "graders": [{**settings.model_dump(), "rubric": "Is it kind?"}]})
     assert Triggers.of(changed).judges.keys() == before.keys()
     assert Triggers.of(changed).judges != before
+
+
+def test_a_judge_guesses_among_all_variants_and_sees_none() -> None:
+    values: dict[str, Any] = {"experiment": {"name": "one"}, "variants": VARIANTS, "prompt": {"formats": 1}}
+    with pytest.raises(ConfigError, match="is no outcome; add a grader"):
+        parse_config({**values, "prompt": {}, "graders": [judge(rubric="guess")]})
+    made = parse_config({**values, "graders": ["number", judge(rubric="guess")]})
+    (settings,) = made.judges
+    assert len(made.variants) > len(VARIANTS)  # a format of the prompt is no tone
+    assert [name for name, _ in settings.judged((name, "x") for name in made.variants)] == list(VARIANTS)
+    del values["prompt"]
+    made = parse_config({**values, "graders": ["number", judge(rubric="guess")]})
+    assert (settings.outcome, settings.type, sorted(settings.names)) == ("judge_guess", "category", sorted(VARIANTS))
+    assert parse_config(made.resolved()) == made
+    requests = [judge_request(settings, 1, SAMPLE.question, ["Eight."]) for _ in VARIANTS]
+    assert all(request == requests[0] for request in requests)
+    check_blind(made, settings, opening_messages(made, "anger", SAMPLE.question, 0), SAMPLE, ["Eight."], requests[0])
+    assert read_reply(settings, '{"value": "anger"}')[0] == "anger"
+    with pytest.raises(ReplyError):
+        read_reply(settings, '{"value": "reformatted-1"}')
+    assert [outcome.label for outcome in outcomes_of(made)] == ["number"]
+    assert lone_judges(made) == []
+    # The order of the names is not that of the variants, so that the first is not always control.
+    first = {
+        parse_config({**made.resolved(), "experiment": {"name": "one", "seed": seed}}).judges[0].names[0]
+        for seed in range(20)
+    }
+    assert first == set(VARIANTS)
 
 
 def test_another_reference_to_compare_with_makes_the_judgements_again_and_nothing_else() -> None:
