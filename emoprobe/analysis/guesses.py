@@ -31,7 +31,7 @@ def guessing(table: pd.DataFrame, column: str) -> dict[str, Any]:
     if not n:
         return {"guesses": 0}
     truth, names = pd.factorize(known["variant"])
-    guess = names.get_indexer(known[column])
+    guess = names.get_indexer(pd.Index(known[column]))
     unit = known.groupby(["sample_id", "draw"]).ngroup().to_numpy()
     named = np.zeros((unit.max() + 1, len(names)), dtype=np.int64)
     np.add.at(named, (unit[guess >= 0], guess[guess >= 0]), 1)

@@ -134,14 +134,15 @@ def test_judges_that_compare_and_guess_from_dry_run_to_report(stub: Callable[...
     assert not any(text in json.dumps(asked) for text in ("You keep getting this wrong.", "It is a quiet day."))
 
     table = read_table(layout.root, "trajectories")
-    digits = table.set_index(["variant", "sample_id"])["completion"].str[-1].astype(int)
-    for row in table.itertuples():
-        if row.variant == "control":
-            assert pd.isna(row.outcome_better)
+    rows = {(row["variant"], row["sample_id"]): row for row in table.to_dict("records")}
+    for (variant, sample), row in rows.items():
+        if variant == "control":
+            assert pd.isna(row["outcome_better"])
             continue
-        ours, theirs = digits[row.variant, row.sample_id], digits["control", row.sample_id]
-        assert row.outcome_better == (0.5 if ours == theirs else float(ours > theirs))
-        assert (row.outcome_better_first, row.orders_better, row.orders_better_first) == (0.5, "same", "first")
+        ours, theirs = int(row["completion"][-1]), int(rows["control", sample]["completion"][-1])
+        assert row["outcome_better"] == (0.5 if ours == theirs else float(ours > theirs))
+        assert row["orders_better"] == "same"
+        assert (row["outcome_better_first"], row["orders_better_first"]) == (0.5, "first")
     known = read_table(layout.root, "judges").set_index("judge")
     guess = known.loc["judge_guess"]
     right = table["outcome_judge_guess"] == table["variant"]
