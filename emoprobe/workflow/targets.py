@@ -125,8 +125,8 @@ class Targets:
         return sorted({judge.labels for judge in self.config.judges if judge.labels is not None})
 
     def to_label(self) -> list[Path]:
-        """Return the file of the answers that people may label, where there are judges."""
-        return [self.layout.to_label] if self.config.judges else []
+        """Return the file of the answers that people may label, where there are judges that labels correct."""
+        return [self.layout.to_label] if any(judge.takes_labels for judge in self.config.judges) else []
 
     def judge_models(self) -> list[Path]:
         """Return the cards of the models of judges that the run serves."""
@@ -232,7 +232,7 @@ class Targets:
         draw = {"probe_activations": "draw_probe_figures", "analyze_steering": "draw_steering_figures"}
         draw["analyze_features"] = "draw_feature_figures"
         captured = ["list_activations"] if self.config.capture.enabled else []
-        captured += ["list_answers_to_label"] if self.config.judges else []
+        captured += ["list_answers_to_label"] if self.to_label() else []
         return [*self.rules, *(draw[rule] for rule in self.rules if rule in draw), *captured]
 
     def directory(self, parts: Sequence[str]) -> list[str] | None:

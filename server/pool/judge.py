@@ -43,7 +43,7 @@ class JudgedAnswer:
 
     @classmethod
     def read(cls, experiment: ExperimentJobs, sample: Sample, variant: str, name: str) -> JudgedAnswer:
-        """Read the answer, and set the date of its conversation to now."""
+        """Read the answer; a date of it in the future becomes now."""
         folder = experiment.layout.pair(variant, name)
         trajectory = Trajectory.read(folder)
         date_to_now([folder / STATE])

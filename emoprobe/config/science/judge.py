@@ -146,6 +146,11 @@ class JudgeGrader(TypedGrader):
         return super().values_in if self.compare_with is None else (0.0, 1.0)
 
     @property
+    def takes_labels(self) -> bool:
+        """Whether labels of answers by people can correct the judge."""
+        return self.compare_with is None and not self.guess
+
+    @property
     def orders(self) -> int:
         """Number of requests, each with so many answers, that make one judgement."""
         return 1 if self.compare_with is None else 2

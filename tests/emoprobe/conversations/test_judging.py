@@ -337,6 +337,14 @@ def test_another_reference_to_compare_with_makes_the_judgements_again_and_nothin
     assert len({tuple(one.judges.values()) for one in (alone, control, filler)}) == 3
     for field in ("trajectories", "outcomes", "capture", "answers"):
         assert getattr(alone, field) == getattr(control, field) == getattr(filler, field)
+    # Another variant changes what a judge guesses among, and nothing of what is compared.
+    graders = ["number", judge(label="pair", compare_with="control"), judge(rubric="guess")]
+    fewer, more = (
+        Triggers.of(parse_config({"experiment": {"name": "one"}, "variants": one, "graders": graders})).judges
+        for one in (VARIANTS, variants)
+    )
+    assert fewer["pair"] == more["pair"]
+    assert fewer["judge_guess"] != more["judge_guess"]
 
 
 def test_a_judge_that_the_run_serves() -> None:
