@@ -29,6 +29,7 @@ from emoprobe.analysis.outcomes import (
 )
 from emoprobe.analysis.prediction_powered import Labelled, labelled
 from emoprobe.analysis.questions import Questions, Units
+from emoprobe.analysis.sides import rows_of, values_of_sides
 from emoprobe.analysis.statistics import CONFIDENCE, LEVEL, holm
 from emoprobe.config.section import CONTROL
 from emoprobe.results.catalogue import TABLES
@@ -204,7 +205,7 @@ def compare(
     known = questions.units(*contrast.variants, *contrast.references)
     units = known or Units()
     completions: list[tuple[float, float] | None] = [None]
-    places = _places(questions, contrast, outcome)
+    places = rows_of(questions, contrast, outcome)
     share = outcome.value != "number"
     limits = (0.0, 1.0) if share else outcome.limits
     if measure != "untruncated" and limits is not None and questions.missing(measure)[places].any():
@@ -213,7 +214,7 @@ def compare(
     margin, unseen = float("nan") if margin is None else margin, None
     estimates = []
     for completion in completions:
-        ours, theirs = _sides(questions, contrast, measure, completion, units.asks, outcome.against)
+        ours, theirs = values_of_sides(questions, contrast, measure, completion, units.asks, outcome.against)
         both = ~np.isnan(ours - theirs)
         if not share and completion is None and both.any():
             unseen = unseen_change(ours[both], theirs[both], outcome)
@@ -235,49 +236,17 @@ def unseen_change(ours: Floats, theirs: Floats, outcome: Outcome) -> float:
     return float(min(np.abs(values).mean(), np.abs(values - np.median(values)).max()))
 
 
-def _places(questions: Questions, contrast: Contrast, outcome: Outcome) -> list[int]:
-    """Rows of the variants of both sides that have values."""
-    names = (*contrast.variants, *contrast.references)
-    return [questions.row(name) for name in names if name != outcome.against]
-
-
-def _sides(
-    questions: Questions,
-    contrast: Contrast,
-    measure: str,
-    missing: tuple[float, float] | None,
-    asks: int,
-    against: str | None = None,
-) -> tuple[Floats, Floats]:
-    """The values of both sides, each the mean of its variants; `missing` has those of what is missing on either.
-
-    Of pairs, the side that the others are compared with (`against`) is preferred where the other one is not.
-    """
-
-    def side(names: tuple[str, ...], value: float | None) -> Floats:
-        rows = [questions.row(name) for name in names]
-        values: Floats = questions.values(measure, value, asks)[rows].mean(axis=0)
-        return values
-
-    first, second = missing or (None, None)
-    if against is not None and contrast.references == (against,):
-        ours = side(contrast.variants, first)
-        return ours, 1.0 - ours
-    theirs = side(contrast.references, second)
-    return (1.0 - theirs if against is not None else side(contrast.variants, first)), theirs
-
-
 def _row(
     questions: Questions, contrast: Contrast, outcome: Outcome, measure: str, weight: float | None
 ) -> dict[str, Any]:
     estimate, units = compare(questions, contrast, measure, outcome.margin, outcome=outcome)
-    places = _places(questions, contrast, outcome)
+    places = rows_of(questions, contrast, outcome)
     graded = outcome.judge is not None and outcome.against is None
     labels = _labelled(questions, contrast, outcome, measure, units) if graded else None
     estimate = estimate if labels is None or labels.estimate is None else labels.estimate
     scope, units = Scope.TEXTS if units is None else Scope.TONE, units or Units()
     selected = measure == "untruncated"
-    ours, theirs = _sides(questions, contrast, measure, None, 1, outcome.against)
+    ours, theirs = values_of_sides(questions, contrast, measure, None, 1, outcome.against)
     both = ~np.isnan(ours - theirs)
     ours, theirs, n = ours[both], theirs[both], int(both.sum())
     groups = None if questions.groups is None else len(np.unique(questions.groups[both]))
@@ -333,8 +302,8 @@ def _labelled(
     if outcome.human is None or outcome.human not in questions.table:
         return Labelled(0, "no human labels correct the judge, which may lean towards a tone")
     _, category = column_and_category(measure)
-    human = _sides(questions, contrast, outcome.human + (f"{OF}{category}" if category else ""), None, 1)
-    judge = _sides(questions, contrast, measure, None, 1)
+    human = values_of_sides(questions, contrast, outcome.human + (f"{OF}{category}" if category else ""), None, 1)
+    judge = values_of_sides(questions, contrast, measure, None, 1)
     places = [questions.row(name) for name in (*contrast.variants, *contrast.references)]
     return labelled(questions, outcome, places, human, judge, units or Units())
 

@@ -8,10 +8,9 @@ from typing import Any
 
 from emoprobe.analysis.limits import Limit, LimitKind
 from emoprobe.analysis.questions import TONE_TEXTS
-from emoprobe.analysis.statistics import LEVEL
 from emoprobe.config.section import CONTROL, FILLER
 from emoprobe.report.statements import points
-from emoprobe.report.statements.behaviour import p_text
+from emoprobe.report.statements.judges import guess, judged
 from emoprobe.results.preregistration import PowerRow
 from emoprobe.results.statement import Statement, Verdict
 
@@ -209,62 +208,6 @@ def _unpinned(model: str, urls: list[str], answered: dict[str, int]) -> str:
     )
 
 
-def _judges(rows: list[dict[str, Any]]) -> str:
-    first, several = rows[0], len(rows) > 1
-    parts = []
-    for row in rows:
-        lost = [f"{row[key]} {words}" for key, words in _WITHOUT_VALUE.items() if row[key]]
-        parts.append(
-            f"{row['model']} ({row['judge']}) gave {row['n']} of {row['judgements']} values"
-            + (f" ({', '.join(lost)})" if lost else "")
-        )
-    text = f"Judged blind: {'; '.join(parts)}."
-    if several and first["alpha"] is not None:
-        text += f" They agree by Krippendorff's α = {first['alpha']:.2f} on {first['units']} answers."
-    elif several:
-        why = "no value varies" if first["units"] else "no answer has values of two of them"
-        text += f" Their agreement is not known, as {why}."
-    text += "".join(_orders(row) for row in rows if row["compare_with"] is not None)
-    if quoting := max(row["quoting"] for row in rows):
-        text += f" {quoting} answers hold the text of their variant, so that a judge could know it."
-    if first["separability"] is not None:
-        text += (
-            f" Words alone tell the variant of an answer with an AUROC of {first['separability']:.2f} (0.5: not at "
-            "all); as far as they do, a judge can lean towards a tone without knowing its name."
-        )
-    return text
-
-
-def _orders(row: dict[str, Any]) -> str:
-    """What the order of two answers does to a judge that compares."""
-    first, second, p = row["first_orders"], row["second_orders"], row["position_p"]
-    text = (
-        f" {row['model']} ({row['judge']}) compares with {row['compare_with']}: both orders agree on "
-        f"{row['same_orders']} of {row['n']} pairs, on {first} it prefers the first answer both times, and on {second} "
-        "the second"
-    )
-    if p is None or p >= LEVEL:
-        return f"{text}."
-    return f"{text}: it prefers by position (p {p_text(p)}), which counts as no preference."
-
-
-def _guess(row: dict[str, Any]) -> str:
-    """How well a judge guesses the variant of an answer."""
-    judge = f"{row['model']} ({row['judge']})"
-    if not row["guesses"]:
-        return f"{judge} was asked to guess the variant, and no question has two guesses."
-    right = (
-        f"{judge} guesses the variant of {row['guessed']:.1%} of {row['guesses']} answers right, and "
-        f"{row['guess_chance']:.1%} would be by chance (p {p_text(row['guess_p'])})"
-    )
-    if row["guess_p"] < LEVEL:
-        return f"{right}: answers give their variant away, so that a judge which leans towards a tone can know it."
-    return f"{right}: it is not shown that answers give their variant away."
-
-
-_WITHOUT_VALUE = {"unusable": "without a usable reply or answer", "failed": "without a reply or trajectory"}
-
-
 def _listed(counts: dict[str, int], what: str = "answer") -> str:
     return ", ".join(f"{name} ({count} {what}{'' if count == 1 else 's'})" for name, count in counts.items())
 
@@ -400,8 +343,8 @@ PHRASES: dict[LimitKind, tuple[str, str | Callable[..., str]]] = {
         "One judge alone decides, {model} ({judge}): how far another one would agree is unknown. Add a second model or "
         "rubric to graders.",
     ),
-    LimitKind.JUDGES: ("judges", _judges),
-    LimitKind.GUESS: ("guess", _guess),
+    LimitKind.JUDGES: ("judges", judged),
+    LimitKind.GUESS: ("guess", guess),
     LimitKind.BATCH_DEPENDENT: ("batches", _batches),
     LimitKind.BATCH_INVARIANCE_OFF: ("batches", _batches_off),
     LimitKind.GENERATED_BY_CAPTURE_SERVER: ("capture_server", _by_capture_server),
