@@ -2,7 +2,7 @@
 
 import sys
 
-from emoprobe.conversations.samples import captured_pairs, experiment_pairs
+from emoprobe.conversations.samples import captured_pairs, experiment_pairs, judged_pairs
 from emoprobe.results import atomic
 from emoprobe.results.activation_folder import ActivationError
 from emoprobe.results.verification import verify
@@ -15,9 +15,8 @@ def main() -> None:
     config, layout = experiment_arguments(__doc__)
     steered = steering_grid(config.model_dump_json(), None).trajectories if config.steering.enabled else ()
     with exit_on(ActivationError):
-        judges = [judge.outcome for judge in config.judges]
         pairs, captured, asked = experiment_pairs(config), captured_pairs(config), config.asks_model
-        found = verify(layout, pairs, captured, steered, outcomes=asked, judges=judges)
+        found = verify(layout, pairs, captured, steered, outcomes=asked, judged=judged_pairs(config))
     if found.unhashed:
         print(
             f"{found.unhashed} of {found.checked} trajectories recorded no hashes: they were compared among themselves"

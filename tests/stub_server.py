@@ -221,8 +221,20 @@ def tool_completion(request: dict[str, Any], says: str, model: Path) -> dict[str
 
 
 def judgement(request: dict[str, Any]) -> str:
-    """What a judge says of an answer by its last digit: even ones are polite, to the model `judge-low` those below 4."""
+    """What a judge says of an answer by its last digit: even ones are polite, to the model `judge-low` those below 4.
+
+    The model `judge-guess` names one of the categories by the digit. Of two answers the one with the larger digit is better, to the model `judge-first` always A.
+    """
+    pair = re.findall(r"<answer ([AB])>\n.*?(\d)\n</answer>", request["messages"][-1]["content"], re.DOTALL)
+    if pair:
+        (_, first), (_, second) = pair
+        better = "A" if first > second else "B" if first < second else "tie"
+        better = "A" if request["model"] == "judge-first" else better
+        return json.dumps({"reason": f"{first} and {second}", "value": better})
     digit = request["messages"][-1]["content"].removesuffix("\n</answer>")[-1]
+    if request["model"] == "judge-guess":
+        names = re.findall('"([^"]+)"', request["messages"][0]["content"].partition('"value": one of ')[2])
+        return json.dumps({"reason": f"it ends with {digit}", "value": names[int(digit) % len(names)]})
     value = digit in ("0123" if request["model"] == "judge-low" else "02468")
     return json.dumps({"reason": f"it ends with {digit}", "value": value})
 

@@ -277,9 +277,8 @@ def _tango(differences: Floats, margin: float, confidence: float) -> Estimates:
     below = stats.norm.sf(tango_score(gained, lost, n, np.full_like(value, -margin), CONTINUITY))
     above = stats.norm.cdf(tango_score(gained, lost, n, np.full_like(value, margin), CONTINUITY))
     few = n < MIN_QUESTIONS
-    low, high, p, p_equivalent = (
-        np.where(few, np.nan, ends) for ends in (outside[0], outside[1], p, np.maximum(below, above))
-    )
+    equivalent = np.full_like(value, np.nan) if np.isnan(margin) else np.maximum(below, above)
+    low, high, p, p_equivalent = (np.where(few, np.nan, ends) for ends in (outside[0], outside[1], p, equivalent))
     return Estimates(value, low, high, p, p_equivalent)
 
 

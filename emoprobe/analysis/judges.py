@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import krippendorff
 import numpy as np
 import pandas as pd
+from scipy import stats
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
+from emoprobe.analysis.guesses import guessing
 from emoprobe.analysis.labels import text_of
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.outcome_grader import Value
-from emoprobe.graders.registry import JUDGED, QUOTES, column_of
+from emoprobe.graders.registry import JUDGED, ORDERS, QUOTES, column_of
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.layout import Layout
 from emoprobe.results.tables import frame
@@ -46,27 +48,50 @@ def judges(config: Config, layout: Layout, table: pd.DataFrame) -> pd.DataFrame:
     apart = separability(shown.assign(completion=[text_of(layout, row) for row in shown.to_dict("records")]))
     rows = []
     for judge in config.judges:
-        alike = [one for one in config.judges if one.trait == judge.trait]
+        there = {variant for variant, _ in judge.judged((str(name), "") for name in table["variant"].unique())}
+        answers = table[table["variant"].isin(there)]
+        alike = [one for one in config.judges if (one.trait, one.guess) == (judge.trait, judge.guess)]
         values = [table[column_of(one)] for one in alike]
-        came = table[JUDGED + judge.outcome]
+        came = answers[JUDGED + judge.outcome]
         rows.append(
             {
                 "judge": judge.outcome,
                 "model": judge.model,
                 "trait": judge.trait,
                 "value": judge.type,
-                "judgements": len(table),
-                "n": int(table[column_of(judge)].notna().sum()),
+                "judgements": len(answers),
+                "n": int(answers[column_of(judge)].notna().sum()),
                 "unusable": int((came == "unusable").sum()),
                 "failed": int((came == "failed").sum()),
-                "quoting": int(table[QUOTES + judge.outcome].sum()),
+                "quoting": int(answers[QUOTES + judge.outcome].sum()),
                 "judges": len(alike),
                 "units": int((pd.concat(values, axis=1).notna().sum(axis=1) >= 2).sum()),
                 "alpha": agreement(values, judge.type),
                 "separability": apart,
+                **(guessing(answers, column_of(judge)) if judge.guess else {}),
+                **({} if judge.compare_with is None else orders(judge.compare_with, answers[ORDERS + judge.outcome])),
             }
         )
     return frame(TABLES["judges"], rows)
+
+
+def orders(compare_with: str, came: pd.Series) -> dict[str, Any]:
+    """Return the columns that say how far a judge that compares decides by the order of two answers.
+
+    Args:
+        compare_with: the reference.
+        came: how the replies to both orders go together (`judging.agreement_of_orders`), one for each pair.
+    """
+    first, second = (int((came == place).sum()) for place in ("first", "second"))
+    by_place = first + second
+    return {
+        "compare_with": compare_with,
+        "same_orders": int((came == "same").sum()),
+        "first_orders": first,
+        "second_orders": second,
+        # Without a leaning towards a place, either is as likely as the other, whatever the answers are.
+        "position_p": float(stats.binomtest(first, by_place).pvalue) if by_place else float("nan"),
+    }
 
 
 def agreement(values: Sequence[pd.Series], kind: Value) -> float:
@@ -74,7 +99,7 @@ def agreement(values: Sequence[pd.Series], kind: Value) -> float:
 
     Args:
         values: of each judge, one for each answer; missing ones are left out.
-        kind: numbers are compared by their squared difference, others by whether they are equal.
+        kind: numbers and preferences are compared by their squared difference, others by whether they are equal.
     """
     if kind == "category":
         codes = {name: code for code, name in enumerate(pd.unique(pd.concat(list(values)).dropna()))}
@@ -83,7 +108,7 @@ def agreement(values: Sequence[pd.Series], kind: Value) -> float:
     paired = data[:, (~np.isnan(data)).sum(axis=0) >= 2]
     if len(np.unique(paired[~np.isnan(paired)])) < 2:
         return float("nan")
-    level: Literal["interval", "nominal"] = "interval" if kind == "number" else "nominal"
+    level: Literal["interval", "nominal"] = "interval" if kind in ("number", "preference") else "nominal"
     return float(krippendorff.alpha(reliability_data=paired, level_of_measurement=level))
 
 

@@ -79,6 +79,7 @@ class LimitKind(Enum):
     UNPINNED = auto()  # model, urls, answered: the models that the API named → answers
     ONE_JUDGE = auto()  # judge, model
     JUDGES = auto()  # rows of the table `judges`, of one trait
+    GUESS = auto()  # row of the table `judges`, of a judge that guesses the variant
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,9 @@ def judge_limits(judges: pd.DataFrame | None) -> list[Limit]:
     """
     if judges is None or judges.empty:
         return []
-    limits = []
+    guesses = judges["guesses"].notna()
+    limits = [Limit(LimitKind.GUESS, row["guessed"], {"row": row}) for row in plain_rows(judges[guesses])]
+    judges = judges[~guesses]
     for _, rows in judges.groupby(judges["trait"].fillna(""), sort=False):
         known = plain_rows(rows)
         if len(known) == 1:

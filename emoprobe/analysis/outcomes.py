@@ -44,6 +44,8 @@ class Outcome:
         given: binary column; only questions where it is true in some variant have the outcome. None: all have.
         known: column that has a value wherever the outcome could be graded; None: its own.
         broken: smallest value, which a variant that breaks the answer has; None: there is no such value.
+        against: reference that answers of the other variants are compared with; None: each is graded alone. The value
+            is then the share of both orders in which the answer is preferred.
     """
 
     label: str
@@ -59,6 +61,7 @@ class Outcome:
     given: str | None = None
     known: str | None = None
     broken: float | None = None
+    against: str | None = None
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -98,15 +101,19 @@ def outcome_of(measure: str, value: Value = "binary") -> Outcome:
 
 
 def outcomes_of(config: Config) -> list[Outcome]:
-    """Return the outcomes of an experiment, in the order of its graders."""
+    """Return the outcomes of an experiment, in the order of its graders; a guess of the variant is none."""
     found = []
     for entry in config.graders:
+        if isinstance(entry, JudgeGrader) and entry.guess:
+            continue
         if isinstance(entry, OutcomeGrader):
-            margin = config.analysis.margin if entry.margin is None and entry.type != "number" else entry.margin
-            judge = entry.words if isinstance(entry, JudgeGrader) else None
-            column, limits = column_of(entry), entry.values_in
-            human = HUMAN + entry.outcome if isinstance(entry, JudgeGrader) and entry.labels is not None else None
-            found.append(Outcome(entry.outcome, column, entry.type, margin, entry.names, limits, judge, human))
+            shares = entry.type in ("binary", "category")
+            margin = config.analysis.margin if entry.margin is None and shares else entry.margin
+            one = Outcome(entry.outcome, column_of(entry), entry.type, margin, entry.names, entry.values_in)
+            if isinstance(entry, JudgeGrader):
+                human = HUMAN + entry.outcome if entry.labels is not None else None
+                one = replace(one, judge=entry.words, human=human, against=entry.compare_with)
+            found.append(one)
         elif isinstance(entry, LogprobGrader):
             found.append(replace(P_GOLD, margin=entry.margin))
         else:
@@ -172,6 +179,8 @@ def title_of(measure: str, value: Value, judge: str | None = None) -> str:
         return f"the share of “{category}” in {outcome.label}"
     if value == "category":
         return f"the shares of {outcome.label}"
+    if value == "preference":
+        return f"the share of preferred answers ({outcome.label})"
     return f"mean {outcome.label}" if value == "number" else f"the rate of {outcome.label}"
 
 

@@ -29,6 +29,7 @@ from emoprobe.analysis.outcomes import (
 )
 from emoprobe.analysis.prediction_powered import Labelled, labelled
 from emoprobe.analysis.questions import Questions, Units
+from emoprobe.analysis.sides import rows_of, values_of_sides
 from emoprobe.analysis.statistics import CONFIDENCE, LEVEL, holm
 from emoprobe.config.section import CONTROL
 from emoprobe.results.catalogue import TABLES
@@ -49,7 +50,8 @@ def paired_tests(
     A test holds however the missing pairs would have gone, unanswered or absent: where there are any, the interval is
     the hull of those with the pairs left out, with every difference in the variant's favour and with every one against
     it, and the p-values are the largest of the three. A number without limits is not tested where there are any. Rows
-    of a subset that the outcome selects are not tested, nor those on what a judge says, unless labels correct it.
+    of a subset that the outcome selects are not tested, nor those on what a judge says, unless labels correct it. What
+    a judge prefers in pairs is tested, as a statement on the judge, against its reference alone.
 
     Args:
         table: the trajectories.
@@ -76,6 +78,8 @@ def paired_tests(
             continue
         given = questions if outcome.given is None else _given(table, outcome.given)
         for contrast in compared:
+            if outcome.against is not None and (outcome.against,) not in (contrast.variants, contrast.references):
+                continue
             # If a side has none of these questions, `not_tested` says so.
             asked = given if {*contrast.variants, *contrast.references} <= {*given.names} else questions
             rows += [_row(asked, contrast, outcome, measure, weight) for measure in outcome.measures]
@@ -201,7 +205,7 @@ def compare(
     known = questions.units(*contrast.variants, *contrast.references)
     units = known or Units()
     completions: list[tuple[float, float] | None] = [None]
-    places = [questions.row(name) for name in (*contrast.variants, *contrast.references)]
+    places = rows_of(questions, contrast, outcome)
     share = outcome.value != "number"
     limits = (0.0, 1.0) if share else outcome.limits
     if measure != "untruncated" and limits is not None and questions.missing(measure)[places].any():
@@ -210,7 +214,7 @@ def compare(
     margin, unseen = float("nan") if margin is None else margin, None
     estimates = []
     for completion in completions:
-        ours, theirs = _sides(questions, contrast, measure, completion, units.asks)
+        ours, theirs = values_of_sides(questions, contrast, measure, completion, units.asks, outcome.against)
         both = ~np.isnan(ours - theirs)
         if not share and completion is None and both.any():
             unseen = unseen_change(ours[both], theirs[both], outcome)
@@ -232,27 +236,17 @@ def unseen_change(ours: Floats, theirs: Floats, outcome: Outcome) -> float:
     return float(min(np.abs(values).mean(), np.abs(values - np.median(values)).max()))
 
 
-def _sides(
-    questions: Questions, contrast: Contrast, measure: str, missing: tuple[float, float] | None, asks: int
-) -> tuple[Floats, Floats]:
-    """The values of both sides, each the mean of its variants; `missing` has those of what is missing on either."""
-    ours, theirs = (
-        questions.values(measure, value, asks)[[questions.row(name) for name in names]].mean(axis=0)
-        for names, value in zip((contrast.variants, contrast.references), missing or (None, None), strict=True)
-    )
-    return ours, theirs
-
-
 def _row(
     questions: Questions, contrast: Contrast, outcome: Outcome, measure: str, weight: float | None
 ) -> dict[str, Any]:
     estimate, units = compare(questions, contrast, measure, outcome.margin, outcome=outcome)
-    places = [questions.row(name) for name in (*contrast.variants, *contrast.references)]
-    labels = None if outcome.judge is None else _labelled(questions, contrast, outcome, measure, units)
+    places = rows_of(questions, contrast, outcome)
+    graded = outcome.judge is not None and outcome.against is None
+    labels = _labelled(questions, contrast, outcome, measure, units) if graded else None
     estimate = estimate if labels is None or labels.estimate is None else labels.estimate
     scope, units = Scope.TEXTS if units is None else Scope.TONE, units or Units()
     selected = measure == "untruncated"
-    ours, theirs = _sides(questions, contrast, measure, None, 1)
+    ours, theirs = values_of_sides(questions, contrast, measure, None, 1, outcome.against)
     both = ~np.isnan(ours - theirs)
     ours, theirs, n = ours[both], theirs[both], int(both.sum())
     groups = None if questions.groups is None else len(np.unique(questions.groups[both]))
@@ -287,7 +281,7 @@ def _row(
         "groups": groups,
         "n": n,
         "missing": missing,
-        **({} if outcome.value == "number" else _solved(ours, theirs)),
+        **(_solved(ours, theirs) if outcome.value in ("binary", "category") else {}),
         "difference": float(estimate.value),
         "low": low,
         "high": high,
@@ -308,8 +302,8 @@ def _labelled(
     if outcome.human is None or outcome.human not in questions.table:
         return Labelled(0, "no human labels correct the judge, which may lean towards a tone")
     _, category = column_and_category(measure)
-    human = _sides(questions, contrast, outcome.human + (f"{OF}{category}" if category else ""), None, 1)
-    judge = _sides(questions, contrast, measure, None, 1)
+    human = values_of_sides(questions, contrast, outcome.human + (f"{OF}{category}" if category else ""), None, 1)
+    judge = values_of_sides(questions, contrast, measure, None, 1)
     places = [questions.row(name) for name in (*contrast.variants, *contrast.references)]
     return labelled(questions, outcome, places, human, judge, units or Units())
 

@@ -125,7 +125,7 @@ def _registered(grader: LogprobGrader | OutcomeGrader) -> dict[str, Any]:
         return grader.model_dump(exclude={"name"})
     source = {} if grader.reference is None else {"source_sha256": source_sha256(grader.reference)}
     later = {"label", "endpoints", "api_key_env", "labels"}  # that may change after the answers
-    return {**grader.model_dump(mode="json", exclude=later), **source}
+    return {**{key: value for key, value in grader.described().items() if key not in later}, **source}
 
 
 def valences_of(config: Config) -> dict[str, str | None]:

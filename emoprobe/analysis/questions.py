@@ -18,6 +18,7 @@ from emoprobe.analysis.estimates import Floats, Labels
 from emoprobe.analysis.outcomes import column_and_category, outcome_of
 from emoprobe.analysis.statistics import LEVEL
 from emoprobe.config.section import CONTROL
+from emoprobe.graders.registry import JUDGED, ORDERS
 
 # With fewer groups, such as levels of difficulty, conclusions are about questions of these groups.
 MIN_GROUPS = 8
@@ -196,8 +197,8 @@ class Questions:
     def missing(self, measure: str, asks: int = 1) -> Floats:
         """Shape (variants, questions × asks): how many draws have no value, absent or unanswered, and others have one.
 
-        A question without a value in any variant, such as one without a gold answer, misses none. An answer that was
-        wrong at first misses no survival.
+        A question without a value in any variant, such as one without a gold answer, misses none, but for one of which
+        pairs were judged. An answer that was wrong at first misses no survival.
         """
         if (measure, asks) not in self._missing:
             self._missing[measure, asks] = self._count_missing(measure, asks)
@@ -205,9 +206,13 @@ class Questions:
 
     def _count_missing(self, measure: str, asks: int) -> Floats:
         column = self._column(measure)
-        known = self._column(outcome_of(measure).known or measure)
+        outcome = outcome_of(measure)
+        known = self._column(outcome.known or measure)
         failed = self._by_pair(np.where(self.failures, 1.0, np.nan))[1]
         asked = ((self._by_pair(column)[1] + failed) > 0).any(axis=0)
+        if ORDERS + outcome.label in self.table:
+            judged = np.where(self.table[JUDGED + outcome.label].notna(), 1.0, np.nan)
+            asked |= (self._by_pair(judged)[1] > 0).any(axis=0)
         planned = np.full(len(self.names), self.draws) if asks > 1 else self.draws * self.asks
         return np.where(np.repeat(asked, asks), planned[:, None] - self._by_pair(known, asks)[1], 0.0)
 

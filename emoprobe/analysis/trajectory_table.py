@@ -20,12 +20,13 @@ import pandas as pd
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import load_config
 from emoprobe.config.science.graders import Graders, LogprobGrader
+from emoprobe.conversations.judging import agreement_of_orders
 from emoprobe.conversations.samples import known_pairs, sample_index, split_draw_id
 from emoprobe.conversations.variants import ask_of, asks_of, paraphrase_index
 from emoprobe.graders import grading, lexical, registry
 from emoprobe.graders.answers import canonical, gold_number, is_letter
 from emoprobe.results.catalogue import TABLES
-from emoprobe.results.judgement import Judgement
+from emoprobe.results.judgement import Comparison, Judgement, read_judgement
 from emoprobe.results.layout import OUTCOMES_FILE, Layout
 from emoprobe.results.tables import frame
 from emoprobe.results.trajectory import (
@@ -232,9 +233,9 @@ def _measured(folder: Path, config: Config | None) -> GoldProbability:
 
 def _judgements(layout: Layout, variant: str, name: str, config: Config | None) -> dict[str, Judgement]:
     """Read the judgements that are there, by the label of the judge."""
-    judges = [] if config is None else config.judges
+    judges = [] if config is None else [judge for judge in config.judges if judge.judged([(variant, name)])]
     paths = {judge.outcome: layout.judgement(judge.outcome, variant, name) for judge in judges}
-    return {label: Judgement.read_file(path) for label, path in paths.items() if path.exists()}
+    return {label: read_judgement(path) for label, path in paths.items() if path.exists()}
 
 
 def _judged(judgements: dict[str, Judgement]) -> dict[str, Any]:
@@ -244,6 +245,8 @@ def _judged(judgements: dict[str, Judgement]) -> dict[str, Any]:
         failed = made.error is not None
         columns[registry.JUDGED + label] = "failed" if failed else "value" if made.unusable is None else "unusable"
         columns[registry.QUOTES + label] = made.quotes
+        if isinstance(made, Comparison) and made.value is not None:
+            columns[registry.ORDERS + label] = agreement_of_orders([str(one.value) for one in made.orders])
     return columns
 
 

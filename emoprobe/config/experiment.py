@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
@@ -23,9 +24,10 @@ from emoprobe.config.science.generation import Backend, Generation
 from emoprobe.config.science.graders import ChoiceGrader, Graders, LogprobGrader, TextGrader, complete, label_of
 from emoprobe.config.science.judge import JudgeGrader
 from emoprobe.config.science.model import Model
+from emoprobe.config.science.outcome_grader import MOST_CATEGORIES
 from emoprobe.config.science.prompt import Prompt, Variant
 from emoprobe.config.science.steering import Steering
-from emoprobe.config.section import CONTROL, Added, Extent, Section, check_name, format_name, is_format
+from emoprobe.config.section import CONTROL, FILLER, Added, Extent, Section, check_name, format_name, is_format
 
 
 class Experiment(Section):
@@ -186,6 +188,42 @@ class Config(Section):
                 raise ValueError("probes.targets: correct needs the grader number, which graders does not contain")
             left = [target for target in self.probes.targets if target != "correct"]
             object.__setattr__(self, "probes", self.probes.model_copy(update={"targets": left}))
+        return self
+
+    @model_validator(mode="after")
+    def _judges_compare_with_references(self) -> Config:
+        chosen = self.analysis.references
+        references = [name for name in (chosen if chosen is not None else (CONTROL, FILLER)) if name in self.variants]
+        for judge in self.judges:
+            if judge.compare_with is not None and judge.compare_with not in references:
+                raise ValueError(
+                    f"graders.{judge.outcome}.compare_with = {judge.compare_with!r} is no reference; name one of "
+                    f"{', '.join(references) or 'analysis.references, which has none'}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _judges_guess_variants(self) -> Config:
+        """Let judges that guess choose among the variants, in an order that follows from the seed."""
+        guessing = [judge for judge in self.judges if judge.guess]
+        if not guessing:
+            return self
+        seed = self.experiment.seed
+        names = [name for name in self.variants if not is_format(name)]
+        if not 2 <= len(names) <= MOST_CATEGORIES:
+            raise ValueError(
+                f"graders.{guessing[0].outcome}: a guess of the variant takes 2 to {MOST_CATEGORIES} variants, and "
+                f"there are {len(names)}"
+            )
+        if len(guessing) == len(self.graders):
+            raise ValueError("graders: a guess of the variant is no outcome; add a grader")
+        names.sort(key=lambda name: hashlib.sha256(f"{seed}:guess:{name}".encode()).digest())
+        update = {"value": "category", "categories": names}
+        graders = [
+            each.model_copy(update=update) if isinstance(each, JudgeGrader) and each.guess else each
+            for each in self.graders
+        ]
+        object.__setattr__(self, "graders", graders)
         return self
 
     @model_validator(mode="after")

@@ -53,6 +53,28 @@ def experiment_pairs(config: Config) -> list[tuple[str, str]]:
     ]
 
 
+def judged_pairs(config: Config) -> list[tuple[str, str, str]]:
+    """Judge, variant and folder name of every judgement of an experiment."""
+    pairs = experiment_pairs(config) if config.judges else []
+    return [(judge.outcome, *pair) for judge in config.judges for pair in judge.judged(pairs)]
+
+
+def counterpart(config: Config, reference: str, name: str) -> str:
+    """Return the folder of the reference's answer that an answer of a variant is compared with.
+
+    It is the same draw of the same question, in the first ask where the reference is asked less often.
+
+    Args:
+        config: the experiment.
+        reference: variant that is compared with.
+        name: folder of the variant's answer.
+    """
+    sample, draw = split_draw_id(name)
+    draws = config.generation.draws
+    there = draw <= draws * config.variants[reference].asks
+    return draw_id(sample, draw if there else (draw - 1) % draws + 1)
+
+
 def known_pairs(config: Config | None, there: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """Those of the pairs in a folder that belong to its experiment, in their order.
 

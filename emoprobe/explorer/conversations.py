@@ -10,7 +10,7 @@ from typing import Any
 
 from emoprobe.explorer.answers import answer_place
 from emoprobe.graders import grading
-from emoprobe.results.judgement import Judgement
+from emoprobe.results.judgement import Comparison, read_judgement
 from emoprobe.results.trajectory import AgentState, Message, MessageSpans, Trajectory, message_text
 
 MAX_TEXT = 50_000
@@ -121,15 +121,19 @@ def read_conversation(folder: Path, row: dict[str, Any], choices: list[str] | No
     )
 
 
-def read_judgement(path: Path) -> tuple[str, str, str, str]:
+def shown_judgement(path: Path) -> tuple[str, str, str, str]:
     """Return what is shown of a judgement, see `Conversation.judgements`.
 
     Raises:
         DamagedError: it is damaged.
     """
-    made = Judgement.read_file(path)
+    made = read_judgement(path)
     value = made.value if made.value is None or isinstance(made.value, str) else json.dumps(made.value)
-    return made.judge, made.model, value or "", (made.reason or made.unusable or made.error or "")[:MAX_REASON]
+    reason = made.reason
+    if isinstance(made, Comparison) and made.value is not None:
+        value = f"preferred to {made.compare_with} in {made.value:.0%} of both orders"
+        reason = "; ".join(f"{one.value}: {one.reason}" for one in made.orders)
+    return made.judge, made.model, value or "", (reason or made.unusable or made.error or "")[:MAX_REASON]
 
 
 def _extracted(trajectory: Trajectory, row: dict[str, Any], choices: list[str] | None) -> str | None:

@@ -16,7 +16,7 @@ from emoprobe.analysis.conclusion import plain_rows
 from emoprobe.analysis.contrasts import references_of
 from emoprobe.config.experiment import Config
 from emoprobe.config.section import is_format
-from emoprobe.explorer.conversations import Conversation, outcome, read_conversation, read_judgement
+from emoprobe.explorer.conversations import Conversation, outcome, read_conversation, shown_judgement
 from emoprobe.explorer.projections import FittedDirections, Projections, fitted_directions
 from emoprobe.explorer.scripts import MAX_BYTES, Pages, Scripts, Write
 from emoprobe.explorer.search import WordIndex
@@ -55,7 +55,7 @@ def write_data(config: Config, layout: Layout, write: Write, limit: int = MAX_BY
             folder = layout.pair(row["variant"], draw_id(name, row["draw"]))
             conversation = read_conversation(folder, row, samples[name].choices)
             judged = (layout.judgement(one.outcome, row["variant"], folder.name) for one in config.judges)
-            conversation.judgements.extend(read_judgement(path) for path in judged if path.exists())
+            conversation.judgements.extend(shown_judgement(path) for path in judged if path.exists())
             words.add_row(number, conversation.texts())
             entries.append((number, conversation))
             number += 1

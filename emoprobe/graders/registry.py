@@ -31,7 +31,7 @@ from emoprobe.graders import grading, lexical, texts
 from emoprobe.graders.answers import LETTERS, is_letter
 
 # Beginnings of the columns that say what came of a judgement.
-JUDGED, QUOTES = "judged_", "quotes_"
+JUDGED, QUOTES, ORDERS = "judged_", "quotes_", "orders_"
 OUTCOME_PREFIX = "outcome_"  # beginning of the columns of graders that the catalogue does not know by name
 Columns = dict[str, Any]
 
@@ -203,7 +203,7 @@ def _loaded(label: str, reference: str) -> Callable[..., Any]:
 
 
 NUMBER_COLUMNS = ("extracted", "correct", "lenient", "extraction", "compliant")
-DTYPES = {"binary": "boolean", "number": "Float64", "category": "string"}
+DTYPES = {"binary": "boolean", "number": "Float64", "category": "string", "preference": "Float64"}
 
 
 def column_of(entry: Entry) -> str:
@@ -217,6 +217,7 @@ def outcome_columns(graders: Sequence[Entry]) -> dict[str, str]:
     for entry in graders:
         if isinstance(entry, JudgeGrader):
             columns |= {JUDGED + entry.outcome: DTYPES["category"], QUOTES + entry.outcome: DTYPES["binary"]}
+            columns |= {ORDERS + entry.outcome: DTYPES["category"]} if entry.compare_with is not None else {}
     return columns
 
 
@@ -254,19 +255,25 @@ def _typed(value: Any, entry: OutcomeGrader, where: str) -> Any:
     if hasattr(value, "item"):  # of numpy
         value = value.item()
     limits = entry.values_in
-    fits: dict[Value, bool] = {
-        "binary": isinstance(value, bool),
-        "number": isinstance(value, int | float)
+    number = (
+        isinstance(value, int | float)
         and not isinstance(value, bool)
         and math.isfinite(value)
-        and (limits is None or limits[0] <= value <= limits[1]),
+        and (limits is None or limits[0] <= value <= limits[1])
+    )
+    fits: dict[Value, bool] = {
+        "binary": isinstance(value, bool),
+        "number": number,
         "category": value in entry.names,
+        "preference": number,
     }
     if value is None or fits[entry.type]:
         return value
+    finite = "a finite number" + ("" if limits is None else f" from {limits[0]:g} to {limits[1]:g}")
     wanted: dict[Value, str] = {
         "binary": "True or False",
-        "number": "a finite number" + ("" if limits is None else f" from {limits[0]:g} to {limits[1]:g}"),
+        "number": finite,
+        "preference": finite,
         "category": "one of " + ", ".join(entry.names),
     }
     raise GraderError(

@@ -1,7 +1,8 @@
-"""`judgements/{judge}/{variant}/{sample}.json`: what a model that grades was asked about one answer, and said."""
+"""`judgements/{judge}/{variant}/{sample}.json`: what a model that grades was asked about an answer, and said."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -35,3 +36,28 @@ class Judgement(Measured):
     worker_id: str | None = None
     attempts: list[Attempt] = Field(default_factory=list)
     timing: Timing = Timing()
+
+
+class Comparison(Judgement):
+    """One judgement of a pair: an answer of a variant, and that of its reference to the same question.
+
+    `compare_with` and `compared_id` name the reference and the folder of its answer, `compared_sha256` is the hash of
+    that `trajectory.jsonl`. `orders` has what the judge was asked and said with the variant's answer as A, and with the
+    reference's as A; `value` is the share of both in which the variant's is preferred, `cost` that of both, and the
+    other fields of a request are empty.
+    """
+
+    compare_with: str
+    compared_id: str
+    compared_sha256: str | None = None
+    orders: list[Judgement] = Field(default_factory=list)
+
+
+def read_judgement(path: Path) -> Judgement:
+    """Read a judgement, of an answer or of a pair.
+
+    Raises:
+        DamagedError: it is damaged.
+    """
+    made = Judgement.read_file(path)
+    return Comparison.read_file(path) if "compare_with" in (made.model_extra or {}) else made

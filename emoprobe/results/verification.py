@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from emoprobe.results.activation_folder import METADATA
-from emoprobe.results.judgement import Judgement
+from emoprobe.results.judgement import Comparison, read_judgement
 from emoprobe.results.layout import OUTCOMES_FILE, SCORES, Layout, condition_folder, split_draw_id
 from emoprobe.results.manifest import Manifest
 from emoprobe.results.metadata import RunMetadata
@@ -178,16 +178,23 @@ def check_outcomes(folder: Path, state: AgentState | None) -> list[str]:
     return _changed_record(path, outcomes)
 
 
-def check_judgement(path: Path, judge: str, variant: str, name: str, hashes: Hashes | None) -> list[str]:
-    """Check a judgement, also against the hashes of the trajectory that it is of."""
+def check_judgement(
+    path: Path, judge: str, variant: str, name: str, hashes: Mapping[tuple[str, str], Hashes | None]
+) -> list[str]:
+    """Check a judgement, also against the known hashes of the trajectories that it is of."""
     try:
-        judgement = Judgement.read_file(path)
+        judgement = read_judgement(path)
     except DamagedError as error:
         return [str(error)]
     if (judgement.judge, judgement.variant, judgement.sample_id) != (judge, variant, name):
         return [f"{path} is of {judgement.judge}/{judgement.variant}/{judgement.sample_id}; delete it and run again"]
-    if hashes is not None and judgement.messages_sha256 not in (None, hashes.messages):
-        return [f"{path}: was made from another answer than the folder's; delete it and run again"]
+    judged = {(variant, name): judgement.messages_sha256}
+    if isinstance(judgement, Comparison):
+        judged[judgement.compare_with, judgement.compared_id] = judgement.compared_sha256
+    for pair, made_from in judged.items():
+        known = hashes.get(pair)
+        if known is not None and made_from not in (None, known.messages):
+            return [f"{path}: was made from another answer than that of {'/'.join(pair)}; delete it and run again"]
     return _changed_record(path, judgement)
 
 
@@ -297,13 +304,13 @@ def verify(
     steered: Iterable[tuple[str, str, str]] = (),
     *,
     outcomes: bool = False,
-    judges: Sequence[str] = (),
+    judged: Iterable[tuple[str, str, str]] = (),
 ) -> Verification:
     """Check every pair, the activations of those that were `captured`, here and in object storage, every `steered`
     trajectory, the questions, and whatever else is there already.
 
-    A steered one is named by its condition, variant and folder. With `outcomes`, every pair has a file of
-    outcomes, and a judgement of each of the `judges`.
+    A steered one is named by its condition, variant and folder, a judgement (`judged`) by judge, variant and folder.
+    With `outcomes`, every pair has a file of outcomes.
 
     Raises:
         ActivationError: object storage cannot be reached.
@@ -320,6 +327,7 @@ def verify(
             problems += [] if str(error) in problems else [str(error)]
     checked = unhashed = 0
     samples = _Samples(layout)
+    hashes: dict[tuple[str, str], Hashes | None] = {}
     for variant, sample in pairs:
         checked += 1
         folder = layout.pair(variant, sample)
@@ -328,14 +336,14 @@ def verify(
         unhashed += trajectory.state is not None and trajectory.state.hashes is None
         samples.compare(sample, folder, trajectory)
         problems += check_outcomes(folder, trajectory.state) if outcomes else []
-        hashes = None if trajectory.state is None else trajectory.state.hashes
-        for judge in judges:
-            problems += check_judgement(layout.judgement(judge, variant, sample), judge, variant, sample, hashes)
+        hashes[variant, sample] = None if trajectory.state is None else trajectory.state.hashes
         if (variant, sample) in with_activations:
             folder, entry = layout.activations(variant, sample), entries.get(f"{variant}/{sample}")
             if entry is None and entries:
                 problems.append(f"{layout.manifest}: has no entry for {variant}/{sample}; delete it and run again")
             problems += activations.check(folder, entry, trajectory.tokens)
+    for judge, variant, sample in judged:
+        problems += check_judgement(layout.judgement(judge, variant, sample), judge, variant, sample, hashes)
     if layout.shards.exists():
         from emoprobe.storage.remote import check_stored
 

@@ -34,26 +34,31 @@ def cost_lines(study: Study, experiments: Mapping[str, Targets]) -> list[str]:
         if config.generation.backend == "api" or judges:
             calls = ApiCalls((targets.found or targets.layout).api_calls)
             made = [_answering(config, targets.memory, calls)] * (config.generation.backend == "api")
-            made += [_judging(config, judges, len(targets.pairs), calls)] * bool(judges)
+            made += [_judging(config, judges, targets.pairs, calls)] * bool(judges)
             found += [f"{name}: {line}" for line in _within(made, config.workers.max_cost)]
     return found
 
 
-def _judging(config: Config, judges: list[JudgeGrader], pairs: int, calls: ApiCalls) -> tuple[str, float | None]:
+def _judging(
+    config: Config, judges: list[JudgeGrader], pairs: list[tuple[str, str]], calls: ApiCalls
+) -> tuple[str, float | None]:
     """Say what the judgements by APIs may cost, were each asked for once; the bound is None where it is not known."""
     prices = config.workers.prices
     unpriced = [judge.model for judge in judges if judge.model not in prices]
     if unpriced:
         return f"cost of judgements: not known, as workers.prices has no price for {unpriced[0]}", None
-    bound = 0.0
+    bound, requests = 0.0, 0
     for judge in judges:
         # Texts of questions and answers are not there yet: an answer counts as long as it may be.
-        prompt, completion = most_tokens(judge_request(judge, 0, "", [""]))
-        answers = config.conversation.judged_answers * config.generation.max_tokens
+        sides = [[""]] * judge.orders
+        prompt, completion = most_tokens(judge_request(judge, 0, "", *sides))
+        answers = len(sides) * config.conversation.judged_answers * config.generation.max_tokens
         text = TOKEN_BYTES * answers + QUESTION_BYTES
-        bound += pairs * prices[judge.model].of(prompt + text, completion)
+        asked = judge.orders * len(judge.judged(pairs))
+        bound += asked * prices[judge.model].of(prompt + text, completion)
+        requests += asked
     line = (
-        f"cost of judgements: about {bound:.4g} at most for {pairs * len(judges):,} (answers of as many tokens "
+        f"cost of judgements: about {bound:.4g} at most for {requests:,} requests (answers of as many tokens "
         f"as allowed, {TOKEN_BYTES} bytes each, and a token for each byte); {calls.spent:.4g} spent so far"
     )
     return line, bound

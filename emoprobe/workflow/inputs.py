@@ -15,7 +15,7 @@ from typing import Any
 
 from snakemake.io import IOFile, ancient, sourcecache_entry
 
-from emoprobe.conversations.samples import split_draw_id
+from emoprobe.conversations.samples import counterpart, split_draw_id
 from emoprobe.results.activation_folder import METADATA, TENSORS
 from emoprobe.results.layout import ACTIVATION_FILES, OUTCOMES_FILE, SCORES, TRAJECTORY_FILES, Layout
 from emoprobe.results.trajectory import STATE
@@ -89,15 +89,19 @@ class Inputs:
         return self.replayed(variant, name, [self._here.pair(variant, name) / OUTCOMES_FILE], self.triggers.outcomes)
 
     def judged(self, judge: str, variant: str, name: str) -> list[Input]:
-        """Return the inputs of a judgement: the answer, and the judge's model where the run serves it."""
+        """Return the inputs of a judgement: the answers, and the judge's model where the run serves it."""
         outputs, made_from = [self._here.judgement(judge, variant, name)], self.triggers.judges[judge]
-        answer = self.replayed(variant, name, outputs, made_from)
+        answers = self.replayed(variant, name, outputs, made_from)
+        config = self.targets.config
+        reference = next(one.compare_with for one in config.judges if one.outcome == judge)
+        if reference is not None:
+            answers += self.replayed(reference, counterpart(config, reference, name), outputs, made_from)
         if judge not in self.triggers.judge_models:
-            return answer
+            return answers
         here, model = self._here.judge_model(judge), str(self.targets.layout.judge_model(judge))
         if not self._settled(outputs, made_from):
-            return [*answer, model]
-        return [*answer, ancient(model) if self._exists(here) else self._without(here)]
+            return [*answers, model]
+        return [*answers, ancient(model) if self._exists(here) else self._without(here)]
 
     def scored(self, condition: str, variant: str, name: str) -> list[Input]:
         """Return the inputs of the scores of a steered answer: its tokens."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emoprobe.config.experiment import Config
-from emoprobe.conversations.samples import captured_pairs, experiment_pairs, token_pairs
+from emoprobe.conversations.samples import captured_pairs, experiment_pairs, judged_pairs, token_pairs
 from emoprobe.results.activation_folder import METADATA
 from emoprobe.results.layout import OUTCOMES_FILE, SCORES, Layout
 from emoprobe.results.record import DamagedError
@@ -167,7 +167,7 @@ def _experiment(config: Config, layout: Layout) -> ExperimentProgress:
         _made([folder / SCORES for folder in steered]),
         _made([layout.tokens(*pair) / METADATA for pair in token_pairs(config)]),
         _made([layout.pair(*pair) / OUTCOMES_FILE for pair in pairs] if config.asks_model else []),
-        _made([layout.judgement(judge.outcome, *pair) for judge in config.judges for pair in pairs]),
+        _made([layout.judgement(*name) for name in judged_pairs(config)]),
     )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import Study
 from emoprobe.config.science.generation import Backend
-from emoprobe.conversations.samples import captured_pairs, experiment_pairs, sample_ids, token_pairs
+from emoprobe.conversations.samples import captured_pairs, experiment_pairs, judged_pairs, sample_ids, token_pairs
 from emoprobe.report.figures import figures_of, table_rules
 from emoprobe.results.activation_folder import METADATA, TENSORS
 from emoprobe.results.catalogue import tables_of
@@ -118,16 +118,15 @@ class Targets:
     @cached_property
     def judged(self) -> list[tuple[str, str, str]]:
         """Judge, variant and folder of every judgement, in an order in which the variants take no turns."""
-        names = [(judge.outcome, *pair) for judge in self.config.judges for pair in self.pairs]
-        return sorted(names, key=lambda name: hashlib.sha256("/".join(name).encode()).digest())
+        return sorted(judged_pairs(self.config), key=lambda name: hashlib.sha256("/".join(name).encode()).digest())
 
     def label_files(self) -> list[str]:
         """Return the files with labels by people."""
         return sorted({judge.labels for judge in self.config.judges if judge.labels is not None})
 
     def to_label(self) -> list[Path]:
-        """Return the file of the answers that people may label, where there are judges."""
-        return [self.layout.to_label] if self.config.judges else []
+        """Return the file of the answers that people may label, where there are judges that labels correct."""
+        return [self.layout.to_label] if any(judge.takes_labels for judge in self.config.judges) else []
 
     def judge_models(self) -> list[Path]:
         """Return the cards of the models of judges that the run serves."""
@@ -233,7 +232,7 @@ class Targets:
         draw = {"probe_activations": "draw_probe_figures", "analyze_steering": "draw_steering_figures"}
         draw["analyze_features"] = "draw_feature_figures"
         captured = ["list_activations"] if self.config.capture.enabled else []
-        captured += ["list_answers_to_label"] if self.config.judges else []
+        captured += ["list_answers_to_label"] if self.to_label() else []
         return [*self.rules, *(draw[rule] for rule in self.rules if rule in draw), *captured]
 
     def directory(self, parts: Sequence[str]) -> list[str] | None:
@@ -471,7 +470,7 @@ def warnings(study: Study, experiments: Mapping[str, Targets]) -> list[str]:
 
 def lone_judges(config: Config) -> list[str]:
     """Return a warning for each judge that no other one can be compared with."""
-    traits = Counter(judge.trait for judge in config.judges)
+    traits = Counter(judge.trait for judge in config.judges if not judge.guess)
     return [
         f"graders.{judge.outcome}: one judge alone, so that nothing says how far another would agree; add a judge with "
         "another model or rubric and the same trait"

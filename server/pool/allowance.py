@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emoprobe.config.experiment import Config
-from emoprobe.conversations.samples import experiment_pairs
+from emoprobe.conversations.samples import counterpart, experiment_pairs, judged_pairs
 from emoprobe.results.activation_folder import METADATA, ActivationError, ActivationFolder
 from emoprobe.results.judgement import Judgement
 from emoprobe.results.layout import OUTCOMES_FILE, SCORES, Layout
@@ -113,15 +113,21 @@ def steering_allowance(config: Config, layout: Layout, steered: Iterable[tuple[s
 
 def judge_allowance(config: Config, layout: Layout) -> Allowance:
     """Return the allowance of the judgements of an experiment; its pairs have `{judge}/{variant}` for a variant."""
-    pairs = experiment_pairs(config)
-    known = [(judge.outcome, variant, name) for judge in config.judges for variant, name in pairs]
+    known = judged_pairs(config)
+    compared = {judge.outcome: judge.compare_with for judge in config.judges}
+
+    def answered(judge: str, variant: str, name: str) -> bool:
+        reference = compared[judge]
+        pairs = [(variant, name)] if reference is None else [
+            (variant, name), (reference, counterpart(config, reference, name))
+        ]  # fmt: skip
+        return not any(_trajectory_failed(layout.pair(*pair)) for pair in pairs)
 
     def recorded() -> set[Pair]:
         return {
             (f"{judge}/{variant}", name)
             for judge, variant, name in known
-            if _record_failed(Judgement, layout.judgement(judge, variant, name))
-            and not _trajectory_failed(layout.pair(variant, name))
+            if _record_failed(Judgement, layout.judgement(judge, variant, name)) and answered(judge, variant, name)
         }
 
     return Allowance(config.generation.allowed_failures, len(known), recorded)

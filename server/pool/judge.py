@@ -1,8 +1,8 @@
-"""Have one trajectory judged by another model, blind to its variant."""
+"""Have one trajectory judged by another model, blind to its variant: alone, or in a pair with its reference's."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from emoprobe.config.science.judge import JudgeGrader
@@ -12,14 +12,15 @@ from emoprobe.conversations.judging import (
     answers_of,
     check_blind,
     judge_request,
+    preference,
     quotes_variant,
     read_reply,
 )
-from emoprobe.conversations.samples import split_draw_id
+from emoprobe.conversations.samples import counterpart, split_draw_id
 from emoprobe.conversations.variants import opening_messages
 from emoprobe.results.dates import date_to_now
-from emoprobe.results.judgement import Judgement
-from emoprobe.results.trajectory import STATE, Sample, Timing, Trajectory
+from emoprobe.results.judgement import Comparison, Judgement
+from emoprobe.results.trajectory import STATE, Message, Sample, Timing, Trajectory
 from emoprobe.text import hashed_number
 from server.pool.api_budget import BudgetedRequest
 from server.pool.fleet import Fleet, ServerDemand, UnansweredError
@@ -27,6 +28,29 @@ from server.pool.jobs import write
 from server.pool.run import ExperimentJobs
 
 NO_ANSWER = "the answer has no text, so that nothing was asked"
+
+
+@dataclass(frozen=True)
+class JudgedAnswer:
+    """An answer that a judge is shown, turn by turn, with its variant, its folder, and the messages before it."""
+
+    variant: str
+    name: str
+    answers: list[str]
+    opening: list[Message]
+    messages_sha256: str | None
+    failure: str | None
+
+    @classmethod
+    def read(cls, experiment: ExperimentJobs, sample: Sample, variant: str, name: str) -> JudgedAnswer:
+        """Read the answer; a date of it in the future becomes now."""
+        folder = experiment.layout.pair(variant, name)
+        trajectory = Trajectory.read(folder)
+        date_to_now([folder / STATE])
+        hashes = None if trajectory.state is None else trajectory.state.hashes
+        opening = opening_messages(experiment.config, variant, sample.question, sample.index, split_draw_id(name)[1])
+        answers = [] if trajectory.failure is not None else answers_of(trajectory)
+        return cls(variant, name, answers, opening, None if hashes is None else hashes.messages, trajectory.failure)
 
 
 async def judge(experiment: ExperimentJobs, fleet: Fleet, settings: JudgeGrader, variant: str, name: str) -> None:
@@ -47,35 +71,79 @@ async def judge(experiment: ExperimentJobs, fleet: Fleet, settings: JudgeGrader,
         FleetDownError: no server is left, or the API refuses the key, the account or the model.
         OverBudgetError: the call may cost more than is left.
         GaveUpError, RefusedError: there is no reply, and no more judgements may fail.
-        DamagedError: the trajectory cannot be read.
+        DamagedError: a trajectory cannot be read.
         VariantError: the variant has no messages.
         OSError: a file could not be read or written.
     """
     config, layout = experiment.config, experiment.layout
-    sample_id, draw = split_draw_id(name)
-    sample = Sample.read(layout.sample(sample_id))
-    trajectory = Trajectory.read(layout.pair(variant, name))
-    date_to_now([layout.pair(variant, name) / STATE])
-    path = layout.judgement(settings.outcome, variant, name)
-    hashes = None if trajectory.state is None else trajectory.state.hashes
-    found = Judgement(
+    sample = Sample.read(layout.sample(split_draw_id(name)[0]))
+    sides = [JudgedAnswer.read(experiment, sample, variant, name)]
+    blank = Judgement(
         judge=settings.outcome,
         variant=variant,
         sample_id=name,
         model=settings.model,
-        messages_sha256=None if hashes is None else hashes.messages,
+        messages_sha256=sides[0].messages_sha256,
     )
-    if trajectory.failure is not None:
-        await write(found.model_copy(update={"error": trajectory.failure}).write, path)
-        return
-    opening = opening_messages(config, variant, sample.question, sample.index, draw)
-    answers = answers_of(trajectory)
-    if not any(answer.strip() for answer in answers):
-        await write(found.model_copy(update={"unusable": NO_ANSWER}).write, path)
-        return
-    request = judge_request(settings, config.experiment.seed, sample.question, answers)
-    check_blind(config, settings, opening, sample, answers, request)
-    update: dict[str, Any] = {"request": request, "quotes": quotes_variant(config, variant, answers)}
+    found = blank
+    reference = settings.compare_with
+    if reference is not None:
+        other = JudgedAnswer.read(experiment, sample, reference, counterpart(config, reference, name))
+        sides.append(other)
+        found = Comparison(
+            **dict(blank), compare_with=reference, compared_id=other.name, compared_sha256=other.messages_sha256
+        )
+    update = _unasked(sides)
+    if not update:
+        orders = [sides, sides[::-1]][: settings.orders]
+        requests = [
+            judge_request(settings, config.experiment.seed, sample.question, *(side.answers for side in order))
+            for order in orders
+        ]
+        opening = [message for side in sides for message in side.opening]
+        answers = [answer for side in sides for answer in side.answers]
+        for request in requests:
+            check_blind(config, settings, opening, sample, answers, request)
+        quotes = any(quotes_variant(config, side.variant, side.answers) for side in sides)
+        made: list[Judgement] = []
+        for request in requests:
+            made.append(await _ask(experiment, fleet, settings, blank, request))
+            if made[-1].error is not None:
+                break
+        found, update = (made[0], {}) if reference is None else (found, _both(made))
+        update["quotes"] = quotes
+    await write(found.model_copy(update=update).write, layout.judgement(settings.outcome, variant, name))
+
+
+def _unasked(sides: list[JudgedAnswer]) -> dict[str, Any]:
+    """Return why nothing is asked; empty where all answers have text."""
+    for side in sides:
+        if side.failure is not None:
+            return {"error": side.failure}
+        if not any(answer.strip() for answer in side.answers):
+            return {"unusable": NO_ANSWER}
+    return {}
+
+
+def _both(made: list[Judgement]) -> dict[str, Any]:
+    """Return the fields of a comparison, which has a value where both orders have one."""
+    update: dict[str, Any] = {"orders": made}
+    costs = [one.cost for one in made if one.cost is not None]
+    if costs:
+        update["cost"] = sum(costs)
+    for key in ("error", "unusable"):
+        why = next((getattr(one, key) for one in made if getattr(one, key) is not None), None)
+        if why is not None:
+            return update | {key: why}
+    return update | {"value": preference([str(one.value) for one in made])}
+
+
+async def _ask(
+    experiment: ExperimentJobs, fleet: Fleet, settings: JudgeGrader, blank: Judgement, request: dict[str, Any]
+) -> Judgement:
+    """Make one request to a judge and return what came of it."""
+    config, variant, name = experiment.config, blank.variant, blank.sample_id
+    update: dict[str, Any] = {"request": request}
     # The endpoint follows from no place in the plan, in which variants take turns.
     place = hashed_number(f"{settings.outcome}/{variant}/{name}", 32)
     asked, timeout = None, config.workers.timeout
@@ -108,4 +176,4 @@ async def judge(experiment: ExperimentJobs, fleet: Fleet, settings: JudgeGrader,
             update["unusable"] = str(error)
     if asked is not None and settings.model in config.workers.prices:
         update["cost"] = asked.cost
-    await write(found.model_copy(update=update).write, path)
+    return blank.model_copy(update=update)

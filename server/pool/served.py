@@ -160,8 +160,9 @@ class JudgeModel(ServedModel):
             questions = [sample.question for sample in draw(dataset, self._judged.experiment.seed)]
         except DataError:  # the jobs that need the data report the error
             questions = [""]
-        prompt, reply = most_tokens(judge_request(self._settings, 0, max(questions, key=_bytes), [""]))
-        answers = self._judged.conversation.judged_answers * self._judged.generation.max_tokens
+        sides = [[""]] * self._settings.orders
+        prompt, reply = most_tokens(judge_request(self._settings, 0, max(questions, key=_bytes), *sides))
+        answers = len(sides) * self._judged.conversation.judged_answers * self._judged.generation.max_tokens
         context = context_length(read_settings(Path(self.card.path)))
         return padded_length(prompt + 2 * answers + reply, context)
 

@@ -19,9 +19,11 @@ from tests.calibration import (
     behaviour,
     coverage,
     features,
+    guesses,
     judges,
     mixtures,
     outcomes,
+    preferences,
     probes,
     steering,
     survival,
@@ -31,7 +33,8 @@ from tests.calibration.rows import Row
 
 PARTS = (
     "accuracy", "texts", "asks", "formats", "dependent", "mixtures", "stopping", "planted", "default run", "power",
-    "noise", "probes", "outcomes", "types", "survival", "judges", "steering", "features", "coverage",
+    "noise", "probes", "outcomes", "types", "survival", "judges", "preferences", "guesses", "steering",
+    "features", "coverage",
 )  # fmt: skip
 GRIDS = ("discordance_cells", "text_cells", "accuracy_cells")
 SEED = 7
@@ -78,6 +81,10 @@ def jobs(runs: int) -> dict[str, Callable[[], list[Row]]]:
         found[f"survival: {name}"] = partial(_survival_rows, name, runs)
     for name in judges.WORLDS:
         found[f"judges: {name}"] = partial(_judge_rows, name, runs)
+    for name in preferences.WORLDS:
+        found[f"preferences: {name}"] = partial(_preference_rows, name, runs)
+    for name in guesses.WORLDS:
+        found[f"guesses: {name}"] = partial(_guess_rows, name, runs)
     for place in steering.WORLDS:
         found[f"steering: {place.name}"] = partial(steering.rows, place, runs, SEED)
     for own in features.WORLDS:
@@ -101,6 +108,14 @@ def _survival_rows(world: str, runs: int) -> list[Row]:
 
 def _judge_rows(world: str, runs: int) -> list[Row]:
     return list(judges.rows(world, runs, SEED))
+
+
+def _preference_rows(world: str, runs: int) -> list[Row]:
+    return list(preferences.rows(world, runs, SEED))
+
+
+def _guess_rows(world: str, runs: int) -> list[Row]:
+    return list(guesses.rows(world, runs, SEED))
 
 
 def _mixture_rows(mixture: str, runs: int) -> list[Row]:

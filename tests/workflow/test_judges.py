@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 
 from emoprobe.config.files import parse_config
@@ -98,3 +100,109 @@ def test_two_judges_from_dry_run_to_report(stub: Callable[..., StubServer], tmp_
     assert "generate" not in jobs_in(alone)
     missing = run.run("-n", "results/tiny/judgements/rude/calm/gsm8k_0003.json", ok=False)
     assert "has no judgement rude/calm/gsm8k_0003" in missing
+
+
+def test_judges_that_compare_and_guess_from_dry_run_to_report(stub: Callable[..., StubServer], tmp_path: Path) -> None:
+    server = stub()
+    judges = [
+        judge(label=label, model=model, endpoints=[server.url], compare_with="control", rubric="Which is more polite?")
+        for label, model in (("better", "judge-x"), ("better_first", "judge-first"))
+    ]
+    judges.append(judge(model="judge-guess", rubric="guess", endpoints=[server.url]))
+    prices = {**PRICES, "judge-first": PRICES["judge-x"], "judge-guess": PRICES["judge-x"]}
+    config: dict[str, Any] = {
+        "experiment": {"name": "tiny"},
+        "model": {"source": "stub"},
+        "dataset": {"samples": 12},
+        "variants": VARIANTS,
+        "graders": [*judges, "number"],
+        "generation": {"backend": "api", "max_tokens": 40},
+        "capture": {"enabled": False},
+        "workers": {"endpoints": [server.url], "prices": prices, "max_cost": 10.0},
+    }
+    run = Workspace(tmp_path, config)
+    others = [name for name in VARIANTS if name != "control"]
+    pairs, guesses = len(others) * 12, len(VARIANTS) * 12
+    planned = run.run("-n")
+    assert f"{2 * pairs + guesses} judgements" in planned
+    assert f"at most for {4 * pairs + guesses} requests" in planned
+    assert "one judge alone" not in planned
+    run.run()
+    layout = run.layout
+    asked = [request for request in server.requests() if request["model"].startswith("judge")]
+    assert len(asked) == 4 * pairs + guesses
+    assert not any(text in json.dumps(asked) for text in ("You keep getting this wrong.", "It is a quiet day."))
+
+    table = read_table(layout.root, "trajectories")
+    rows = {(row["variant"], row["sample_id"]): row for row in table.to_dict("records")}
+    for (variant, sample), row in rows.items():
+        if variant == "control":
+            assert pd.isna(row["outcome_better"])
+            continue
+        ours, theirs = int(row["completion"][-1]), int(rows["control", sample]["completion"][-1])
+        assert row["outcome_better"] == (0.5 if ours == theirs else float(ours > theirs))
+        assert row["orders_better"] == "same"
+        assert (row["outcome_better_first"], row["orders_better_first"]) == (0.5, "first")
+    known = read_table(layout.root, "judges").set_index("judge")
+    guess = known.loc["judge_guess"]
+    right = table["outcome_judge_guess"] == table["variant"]
+    assert (guess["guesses"], guess["guessed"]) == (guesses, pytest.approx(right.mean()))
+    assert guess["guess_chance"] == pytest.approx(1 / len(VARIANTS))
+    known = known.drop(index="judge_guess")
+    assert known["judgements"].tolist() == known["n"].tolist() == [pairs, pairs]
+    assert known["same_orders"].tolist() == [pairs, 0]
+    assert known["first_orders"].tolist() == [0, pairs]
+    tests = read_table(layout.root, "paired_tests")
+    tests = tests[tests["value"] == "preference"]
+    assert len(tests) == 2 * len(others)
+    assert tests["tested"].all()
+    first = tests[tests["measure"] == "outcome_better_first"]
+    assert (first["difference"] == 0).all()
+    assert (first["verdict"] == "undecided").all()
+
+    report = run.json("report.json")
+    said = {one["about"]: one for one in report["statements"]}
+    assert all(f"outcome_better:{name}-control" in said for name in others)
+    assert all(
+        one["text"].partition("udged by judge-")[1] for about, one in said.items() if about.startswith("outcome_better")
+    )
+    assert "judge-guess (judge_guess) guesses the variant of" in said["data:guess"]["text"]
+    assert not any("judge_guess" in about for about in said)
+    assert read_table(layout.root, "paired_tests")["measure"].str.contains("guess").sum() == 0
+    note = said["data:judges"]["text"]
+    assert "judge_guess" not in note
+    assert f"both orders agree on {pairs} of {pairs} pairs" in note
+    assert f"on {pairs} it prefers the first answer both times, and on 0 the second: it prefers by position" in note
+    page = (layout.root / "report.html").read_text()
+    assert "As judged by judge-x (better)" in page or "as judged by judge-x (better)" in page
+    assert "preferred to control in" in "".join(path.read_text() for path in (layout.root / "explorer").rglob("*.js"))
+    assert run.json("verified.json")["problems"] == []
+    assert run.planned() == {}
+
+    # A lost judgement comes back alone, as it was; the answer that it was compared with is an input of it.
+    path = layout.judgement("better", "calm", "gsm8k_0003")
+    before = json.loads(path.read_text())
+    path.unlink()
+    assert not layout.to_label.exists()  # labels of answers correct neither a comparison nor a guess
+    assert run.planned() == {"judge": 1, **dict.fromkeys(REMADE - {"list_answers_to_label"}, 1)}
+    count = len(server.requests())
+    run.run()
+    assert len(server.requests()) == count + 2
+    after = json.loads(path.read_text())
+    for made in (before, after):
+        made.pop("sha256")
+        for one in made["orders"]:
+            one.pop("timing")
+            one.pop("attempts")
+    assert after == before
+    for file in ("trajectory.jsonl", "agent_state.json", "sample.json"):
+        (layout.pair("control", "gsm8k_0003") / file).unlink()
+    assert run.planned()["judge"] == 2 * len(others) + 1  # all that its answer was compared with, and its own guess
+    run.run()
+    # Another reference, or rubric, makes the judgements again, and no answer.
+    for change in ({"rubric": "Which is kinder?"}, {"compare_with": "calm", "trait": "by calm"}):
+        config["graders"] = [{**judges[0], **change}, *judges[1:], "number"]
+        config["analysis"] = {"references": ["control", "calm"]}
+        again = run.planned()
+        assert again["judge"] == pairs
+        assert "generate" not in again

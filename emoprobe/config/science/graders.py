@@ -232,8 +232,8 @@ def complete(graders: Graders) -> Graders:
         raise ValueError("all graders of the kind choice must have one lead and one option")
     traits: dict[str | None, list[Any]] = {}
     for entry in found:
-        if isinstance(entry, JudgeGrader):
-            scale = [entry.type, sorted(entry.names), entry.values_in]
+        if isinstance(entry, JudgeGrader) and not entry.guess:
+            scale = [entry.type, sorted(entry.names), entry.values_in, entry.compare_with]
             if traits.setdefault(entry.trait, scale) != scale:
                 raise ValueError(f"judge {entry.outcome} has other values than another judge of the same trait")
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from emoprobe.config.science.generation import check_api_fields
 from emoprobe.config.science.model import Model
-from emoprobe.config.science.outcome_grader import TypedGrader
+from emoprobe.config.science.outcome_grader import TypedGrader, Value
 from emoprobe.config.section import Added, Extent, Hidden, Text, check_url, check_variable
 
 _RUBRICS = Path(__file__).with_name("rubrics.yaml")
@@ -34,7 +34,7 @@ class JudgeGrader(TypedGrader):
     name: Literal["judge"] = Field("judge", description="Name of the grader.")
     rubric: Text = Field(
         description="Instruction for the judge, applied to every answer; it must not name a tone. A text of yours, or "
-        "the name of a ready rubric: `refusal`, `apology`, `hedging`, `self_correction` or `sentiment`."
+        "the name of a ready rubric: `refusal`, `apology`, `hedging`, `self_correction`, `sentiment` or `guess`."
     )
     model: Text = Field(
         description="Model that judges: with `endpoints` the API's name of it, whose price is looked up in `workers`; "
@@ -49,6 +49,16 @@ class JudgeGrader(TypedGrader):
     )
     api_key_env: Annotated[str | None, Hidden, Extent] = Field(
         None, description="Environment variable that holds the API's key; the key itself never goes here."
+    )
+    compare_with: Annotated[Text | None, Added] = Field(
+        None,
+        description="Reference, such as `filler`, whose answer to the same question each answer is compared with, in "
+        "both orders: the rubric then says which of two answers is better. null: each answer is graded alone.",
+    )
+    guess: Annotated[bool, Added] = Field(
+        False,
+        description="Whether the judge guesses the variant of each answer, among the names of all (`rubric: guess`). "
+        "The report says how often it is right; no contrast is tested.",
     )
     trait: Annotated[Text | None, Extent] = Field(
         None,
@@ -77,8 +87,10 @@ class JudgeGrader(TypedGrader):
         if name not in ready_rubrics():
             raise ValueError(f"rubric {name!r} is none of {', '.join(ready_rubrics())}; name one, or write a text")
         rubric = ready_rubrics()[name]
+        if values.get("compare_with") is not None:
+            raise ValueError(f"rubric {name} is for one answer; with compare_with write which of two answers is better")
         scale = {key: value for key, value in rubric.items() if key != "text"}
-        given = {key: values[key] for key in ("value", "range", "categories") if values.get(key) is not None}
+        given = {key: values[key] for key in ("value", "range", "categories", "guess") if values.get(key) is not None}
         if given and given != scale:
             raise ValueError(f"rubric {name} has values of its own; remove {', '.join(given)}")
         return {"label": f"judge_{name}", **values, **scale, "rubric": rubric["text"]}
@@ -106,7 +118,49 @@ class JudgeGrader(TypedGrader):
             raise ValueError("revision is for a model that the run serves; remove it, or endpoints")
         if self.value == "number" and self.range is None:
             raise ValueError("a judge that returns a number needs range, which its replies are checked against")
+        for key in ("compare_with", "labels", "margin") if self.guess else ():
+            if getattr(self, key) is not None:
+                raise ValueError(f"a guess of the variant is no outcome; remove {key}")
+        if self.guess and self.value == "number":
+            raise ValueError("a guess of the variant has no number; remove value and range")
+        if self.compare_with is not None:
+            if self.value != "binary":
+                raise ValueError(f"compare_with makes one of two answers the value; remove value: {self.value}")
+            if self.labels is not None:
+                raise ValueError("labels are of answers, and compare_with judges pairs of them; remove one of the two")
+            if self.margin is not None:
+                raise ValueError(
+                    "margin is for equivalence, which is not tested with compare_with, as a judge that decides by the "
+                    "order alone would show it; remove margin"
+                )
         return self
+
+    @property
+    def type(self) -> Value:
+        """Type of the value; a preference is the share of both orders in which the variant's answer is preferred."""
+        return self.value if self.compare_with is None else "preference"
+
+    @property
+    def values_in(self) -> tuple[float, float] | None:
+        """Smallest and largest number that there can be; None: there is no limit."""
+        return super().values_in if self.compare_with is None else (0.0, 1.0)
+
+    @property
+    def takes_labels(self) -> bool:
+        """Whether labels of answers by people can correct the judge."""
+        return self.compare_with is None and not self.guess
+
+    @property
+    def orders(self) -> int:
+        """Number of requests, each with so many answers, that make one judgement."""
+        return 1 if self.compare_with is None else 2
+
+    def judged(self, pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Return the trajectories that are judged: all but those which others are compared with.
+
+        Formats of the prompt are no tones to guess.
+        """
+        return [pair for pair in pairs if pair[0] != self.compare_with and (not self.guess or pair[0] in self.names)]
 
     @property
     def served(self) -> Model | None:
@@ -121,5 +175,8 @@ class JudgeGrader(TypedGrader):
     @property
     def asked(self) -> dict[str, Any]:
         """The keys that decide what the judge is asked and how its reply is read."""
-        kept = ("rubric", "model", "value", "categories", "range", "max_tokens", "temperature", "api_request")
+        kept = (
+            "rubric", "model", "value", "categories", "range", "compare_with", "guess", "max_tokens", "temperature",
+            "api_request",
+        )  # fmt: skip
         return {key: value for key, value in self.content().items() if key in kept}

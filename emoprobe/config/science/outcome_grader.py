@@ -9,7 +9,8 @@ from pydantic import Field, field_validator, model_validator
 
 from emoprobe.config.section import Extent, Section, Text
 
-Value = Literal["binary", "number", "category"]
+Value = Literal["binary", "number", "category", "preference"]
+MOST_CATEGORIES = 26
 # Names of families of tests, of graders whose columns have names of their own, and of the two grades of a number.
 _TAKEN = frozenset({"number", "logprob", "survival", "planned", "primary", "secondary", "strict", "lenient"})
 
@@ -76,8 +77,10 @@ class OutcomeGrader(Section):
 class TypedGrader(OutcomeGrader):
     """Base of the graders whose type the config states."""
 
-    value: Value = Field("binary", description="Type of the value: true or false, a number, or one of `categories`.")
-    categories: Annotated[list[Text], Field(min_length=2, max_length=26)] | None = Field(
+    value: Literal["binary", "number", "category"] = Field(
+        "binary", description="Type of the value: true or false, a number, or one of `categories`."
+    )
+    categories: Annotated[list[Text], Field(min_length=2, max_length=MOST_CATEGORIES)] | None = Field(
         None, description="The categories, with `value: category`; any other value is an error."
     )
     range: Annotated[list[float], Field(min_length=2, max_length=2)] | None = Field(

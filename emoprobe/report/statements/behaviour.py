@@ -53,6 +53,8 @@ def comparisons(
 
 
 def _comparison(row: dict[str, Any], margin: float) -> Statement:
+    if value_of(row) == "preference":
+        return _preference(row)
     conclusion = conclude_contrast(row, margin)
     outcome = title_of(row["measure"], value_of(row), judge_of(row))
     variant, reference = _sides(row)
@@ -80,6 +82,32 @@ def _comparison(row: dict[str, Any], margin: float) -> Statement:
     if conclusion.reason in (ContrastReason.NEAR_MARGIN, ContrastReason.NEAR_MARGIN_HERE):
         # Two one-sided tests at 5 % go with the 90 % interval.
         text += "; the 95 % interval reaches beyond that, the 90 % interval that the verdict follows from does not"
+    return _stated(row, conclusion, text)
+
+
+def _preference(row: dict[str, Any]) -> Statement:
+    """The sentence on which answers a judge prefers: a statement on this judge, so that it needs no labels."""
+    conclusion = conclude_contrast(row, 0.0)
+    # The side that the sentence speaks of is the preferred one, or else the variant.
+    reverse = conclusion.reason in (ContrastReason.LOWERS, ContrastReason.LOWERS_HERE)
+    side, other = reversed(_sides(row)) if reverse else _sides(row)
+    if row["low"] is None:
+        share = f"no interval, {row['no_interval']}"
+    else:
+        ends = (row["difference"], row["high"], row["low"]) if reverse else (row["difference"], row["low"], row["high"])
+        value, low, high = (50 * (1 - end if reverse else 1 + end) for end in ends)
+        share = f"{value:.1f} % of comparisons [{low:.1f}, {high:.1f}]"
+    tested = "" if conclusion.p is None else f"corrected p {p_text(conclusion.p)}; "
+    basis = f"{tested}{_units(row)}"
+    judged = f"as judged by {row['judge']}"
+    preferred = f"answers with {side} are preferred to those with {other}"
+    match conclusion.reason:
+        case ContrastReason.RAISES | ContrastReason.RAISES_HERE | ContrastReason.LOWERS | ContrastReason.LOWERS_HERE:
+            text = f"{judged}, {preferred} in {share} ({basis}); whether people prefer them is not known"
+        case ContrastReason.NOT_TESTED:
+            text = f"{judged}, how often {preferred} is {_described(row)}, as {_untested(row)} ({share}; {basis})"
+        case _:
+            text = f"{judged}, whether {preferred} is undecided ({share}; {basis})"
     return _stated(row, conclusion, text)
 
 

@@ -10,6 +10,7 @@ from emoprobe.analysis.limits import Limit, LimitKind
 from emoprobe.analysis.questions import TONE_TEXTS
 from emoprobe.config.section import CONTROL, FILLER
 from emoprobe.report.statements import points
+from emoprobe.report.statements.judges import guess, judged
 from emoprobe.results.preregistration import PowerRow
 from emoprobe.results.statement import Statement, Verdict
 
@@ -207,34 +208,6 @@ def _unpinned(model: str, urls: list[str], answered: dict[str, int]) -> str:
     )
 
 
-def _judges(rows: list[dict[str, Any]]) -> str:
-    first, several = rows[0], len(rows) > 1
-    parts = []
-    for row in rows:
-        lost = [f"{row[key]} {words}" for key, words in _WITHOUT_VALUE.items() if row[key]]
-        parts.append(
-            f"{row['model']} ({row['judge']}) gave {row['n']} of {row['judgements']} values"
-            + (f" ({', '.join(lost)})" if lost else "")
-        )
-    text = f"Judged blind: {'; '.join(parts)}."
-    if several and first["alpha"] is not None:
-        text += f" They agree by Krippendorff's α = {first['alpha']:.2f} on {first['units']} answers."
-    elif several:
-        why = "no value varies" if first["units"] else "no answer has values of two of them"
-        text += f" Their agreement is not known, as {why}."
-    if quoting := max(row["quoting"] for row in rows):
-        text += f" {quoting} answers hold the text of their variant, so that a judge could know it."
-    if first["separability"] is not None:
-        text += (
-            f" Words alone tell the variant of an answer with an AUROC of {first['separability']:.2f} (0.5: not at "
-            "all); as far as they do, a judge can lean towards a tone without knowing its name."
-        )
-    return text
-
-
-_WITHOUT_VALUE = {"unusable": "without a usable reply or answer", "failed": "without a reply or trajectory"}
-
-
 def _listed(counts: dict[str, int], what: str = "answer") -> str:
     return ", ".join(f"{name} ({count} {what}{'' if count == 1 else 's'})" for name, count in counts.items())
 
@@ -370,7 +343,8 @@ PHRASES: dict[LimitKind, tuple[str, str | Callable[..., str]]] = {
         "One judge alone decides, {model} ({judge}): how far another one would agree is unknown. Add a second model or "
         "rubric to graders.",
     ),
-    LimitKind.JUDGES: ("judges", _judges),
+    LimitKind.JUDGES: ("judges", judged),
+    LimitKind.GUESS: ("guess", guess),
     LimitKind.BATCH_DEPENDENT: ("batches", _batches),
     LimitKind.BATCH_INVARIANCE_OFF: ("batches", _batches_off),
     LimitKind.GENERATED_BY_CAPTURE_SERVER: ("capture_server", _by_capture_server),

@@ -75,7 +75,11 @@ TRAJECTORIES = Table(
         "where it gave none.",
         "judged_": "What came of the judgement by the judge with this label: value, unusable (no value in the "
         "reply, or nothing to judge) or failed; null without a judgement.",
-        "quotes_": "Whether the answer that it judged holds the text of its variant; null without a judgement.",
+        "quotes_": "Whether the answer that it judged, or the one that this is compared with, holds the text of its "
+        "variant; null without a judgement.",
+        "orders_": "How the replies of a judge that compares go together in both orders: same (also where none is "
+        "better in both), first or second (the answer in that place in both), or tie (none is better in one order "
+        "alone); null without a value.",
     },
 )
 
@@ -118,12 +122,14 @@ OUTCOMES = Table(
     {
         "outcome": Column("string", "Label of the grader."),
         "measure": Column("string", "Column of the trajectories, or COLUMN=CATEGORY, as in `paired_tests`."),
-        "value": Column("string", "Type of its value: binary, number or category."),
+        "value": Column("string", "Type of its value: binary, number, category or preference."),
         "category": Column("string", "Category that the row is about; null unless the value is one."),
         "variant": Column("string", "Variant."),
         "valence": Column("string", "Its valence in the config."),
         "n": Column("Int64", "Trajectories with a value."),
-        "missing": Column("Int64", "Trajectories without one."),
+        "missing": Column(
+            "Int64", "Trajectories without one, as are all of a reference that others are compared with."
+        ),
         "mean": Column("float64", "Share of true values, or of the category, or mean number; over questions."),
         "low": Column("float64", f"Lower end of its {INTERVAL}; null below 8 questions or where nothing varies."),
         "high": Column("float64", "Upper end of the same."),
@@ -145,7 +151,12 @@ PAIRED_TESTS = Table(
             "questions that were answered right at first, where tones come in after that; outcome_LABEL: value of "
             "another grader, or outcome_LABEL=CATEGORY the share of one of its categories.",
         ),
-        "value": Column("string", "Type of the outcome: binary, number or category."),
+        "value": Column(
+            "string",
+            "Type of the outcome: binary, number, category, or preference: the share of both orders in which a judge "
+            "prefers the answer to that of its reference. The difference is then the share of pairs in which the "
+            "variant is preferred minus that in which the reference is, and there are no rows of other contrasts.",
+        ),
         "family": Column(
             "string",
             "planned: strict grade of a planned contrast; primary: strict grade against the primary reference; "
@@ -180,7 +191,7 @@ PAIRED_TESTS = Table(
         "both": Column(
             "float64",
             "Questions that both solve; with several draws the mean over pairs of draws. Of other binary outcomes "
-            "those true for both; null of numbers, as the next three.",
+            "those true for both; null of numbers and preferences, as the next three.",
         ),
         "gained": Column("float64", "Questions that only the variant solves."),
         "lost": Column("float64", "Questions that only the reference solves."),
@@ -204,7 +215,7 @@ PAIRED_TESTS = Table(
         "tested": Column(
             "boolean",
             "False where the outcome selects the questions, their number was not registered, values are missing of "
-            "a number without `range`, or a judge gave the values that labels do not correct.",
+            "a number without `range`, or a judge graded answers one by one and labels do not correct it.",
         ),
         "not_tested": Column("string", "Why the row is not tested; null where it is, and in older tables."),
         "weight": Column(
@@ -310,7 +321,7 @@ JUDGES = Table(
         "judge": Column("string", "Label of the grader."),
         "model": Column("string", "Model that judges."),
         "trait": Column("string", "What is judged; null: the config gives no name."),
-        "value": Column("string", "Type of the values: binary, number or category."),
+        "value": Column("string", "Type of the values: binary, number, category or preference."),
         "judgements": Column("Int64", "Answers that were to be judged."),
         "n": Column("Int64", "Those with a value."),
         "unusable": Column("Int64", "Those whose reply, or answer, held none."),
@@ -328,6 +339,28 @@ JUDGES = Table(
             "AUROC of a bag-of-words classifier that reads the variant off the answers that were judged, on questions "
             "that it was not trained on: mean over variants, each against the others. 0.5: it cannot; null with fewer "
             "than 16 answers of a variant.",
+        ),
+        "guesses": Column(
+            "Int64",
+            "Of a judge that guesses the variant, its guesses of answers to questions of which it guessed at least two "
+            "variants in the same draw, which the next three are about; null of others.",
+        ),
+        "guessed": Column("float64", "Share of them that are right."),
+        "guess_chance": Column(
+            "float64", "Share that would be right by chance, with the variants exchanged at random."
+        ),
+        "guess_p": Column(
+            "float64",
+            "Exact one-sided test that it is right no more often than so: variants exchanged within each question and "
+            "draw.",
+        ),
+        "compare_with": Column("string", "Reference that answers are compared with; null: each is graded alone."),
+        "same_orders": Column("Int64", "Pairs of answers on which the replies to both orders agree."),
+        "first_orders": Column("Int64", "Pairs of which it prefers the first answer in both orders."),
+        "second_orders": Column("Int64", "Pairs of which it prefers the second answer in both orders."),
+        "position_p": Column(
+            "float64",
+            "Exact two-sided binomial test that these two are equally likely; null without such a pair.",
         ),
     },
 )

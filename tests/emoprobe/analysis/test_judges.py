@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binom, norm
 
-from emoprobe.analysis.judges import agreement, separability
+from emoprobe.analysis.behaviour import outcome_means
+from emoprobe.analysis.guesses import guessing
+from emoprobe.analysis.judges import agreement, orders, separability
 from emoprobe.analysis.labels import LabelError, drawn_order, label_id, with_labels, write_answers_to_label
+from emoprobe.analysis.origin_limits import judge_limits
 from emoprobe.analysis.outcomes import outcomes_of
 from emoprobe.analysis.paired_tests import paired_tests
 from emoprobe.analysis.prediction_powered import LEAST_LABELS, UNSEEN_ERRORS, corrected_difference
@@ -18,10 +24,12 @@ from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.conversations.samples import sample_ids
 from emoprobe.report.statements.behaviour import comparisons
+from emoprobe.report.statements.notes import notes
 from emoprobe.results.layout import Layout
 from emoprobe.results.tables import completed
 from emoprobe.results.trajectory import AgentState, Trajectory
 from tests.calibration import judges as simulated
+from tests.calibration import preferences
 from tests.judges import judge
 
 NAN = float("nan")
@@ -236,3 +244,169 @@ def test_files_of_labels_that_are_refused(tmp_path: Path, content: str | None, w
     config, table = experiment(tmp_path, labels=str(path))
     with pytest.raises(LabelError, match=words):
         with_labels(config, table)
+
+
+PAIRED = {"control": {}, "filler": {"text": "There are trees."}, "joy": {"text": "Hurray!"}}
+
+
+def compared(wins: int, losses: int, ties: int, lost: int = 0) -> tuple[Config, pd.DataFrame]:
+    """Answers of which a judge prefers so many of joy's to filler's, and control's to filler's the other way round."""
+    config = parse_config(
+        {
+            "experiment": {"name": "one"},
+            "variants": PAIRED,
+            "graders": [judge(label="better", compare_with="filler")],
+        }
+    )
+    values = [1.0] * wins + [0.0] * losses + [0.5] * ties + [None] * lost
+    rows = [
+        {
+            "variant": variant,
+            "sample_id": f"gsm8k_{number:04d}",
+            "draw": 1,
+            "valence": None,
+            "failure": None,
+            "paraphrase": 0,
+            "judged_better": None if variant == "filler" else "unusable" if value is None else "value",
+            "orders_better": None if variant == "filler" or value is None else "same",
+            "outcome_better": None
+            if variant == "filler" or value is None
+            else value
+            if variant == "joy"
+            else 1 - value,
+        }
+        for variant in PAIRED
+        for number, value in enumerate(values)
+    ]
+    return config, completed(pd.DataFrame(rows).astype({"outcome_better": "Float64"}), "trajectories")
+
+
+def test_a_preference_is_tested_against_its_reference_as_a_statement_on_the_judge() -> None:
+    config, table = compared(40, 10, 10)
+    (outcome,) = outcomes_of(config)
+    assert outcome.margin is None
+    tests = paired_tests(table, 0.1, outcomes=[outcome])
+    rows = {(row["variant"], row["reference"]): row for row in tests.to_dict("records")}
+    # Neither joy-control, which was not asked, nor any row twice.
+    assert sorted(rows) == [("filler", "control"), ("joy", "filler")]
+    assert len(tests) == 2
+    joy, filler = rows["joy", "filler"], rows["filler", "control"]
+    assert (joy["difference"], joy["n"], joy["missing"]) == (0.5, 60, 0)
+    assert filler["difference"] == pytest.approx(0.5)  # filler is preferred to control as joy is to filler
+    # McNemar's test of 40 against 10, with the correction of a quarter.
+    assert joy["p"] == pytest.approx(2 * norm.sf((30 - 0.25) / np.sqrt(50)))
+    assert pd.isna(joy["p_equivalent"])
+    means = outcome_means(table, [outcome]).set_index("variant")
+    assert means["mean"].dropna().to_dict() == {"control": 0.25, "joy": 0.75}
+    assert means["missing"].to_dict() == {"control": 0, "filler": 60, "joy": 0}
+    said = {one.about: one for one in comparisons(tests, outcome.margin, outcome.column)}
+    text = said["outcome_better:joy-filler"].text
+    assert said["outcome_better:joy-filler"].verdict == "different_here"
+    low, high = (50 * (1 + joy[end]) for end in ("low", "high"))
+    assert text.startswith(
+        "As judged by judge-x (better), answers with this text of joy are preferred to those with this text of filler "
+        f"in 75.0 % of comparisons [{low:.1f}, {high:.1f}] (corrected p "
+    )
+    assert text.endswith("60 questions); whether people prefer them is not known.")
+
+
+def test_the_sentence_speaks_of_the_preferred_side() -> None:
+    config, table = compared(10, 40, 10)
+    (outcome,) = outcomes_of(config)
+    tests = paired_tests(table, 0.1, outcomes=[outcome])
+    said = {one.about: one for one in comparisons(tests, outcome.margin, outcome.column)}
+    one = said["outcome_better:joy-filler"]
+    assert (one.verdict, one.estimate) == ("different_here", -0.5)
+    assert "answers with this text of filler are preferred to those with this text of joy in 75.0 %" in one.text
+    assert said["outcome_better:filler-control"].text.startswith(
+        "Secondary: as judged by judge-x (better), answers with no added text (control) are preferred to those with "
+        "this text of filler in 75.0 %"
+    )
+
+
+def test_a_preference_that_is_lost_could_be_any() -> None:
+    """41 against 19 is a preference, and with 20 lost pairs none is told; a judge by position alone tells none."""
+
+    def verdicts(*counts: int) -> set[str]:
+        config, table = compared(*counts)
+        tests = paired_tests(table, 0.1, ["filler"], outcomes=outcomes_of(config))
+        assert set(tests["missing"]) == {counts[3] if len(counts) > 3 else 0}
+        return set(tests["verdict"])
+
+    assert verdicts(41, 19, 20) == {"different_here"}
+    assert verdicts(41, 19, 20, 20) == {"undecided"}
+    assert verdicts(0, 0, 80) == {"undecided"}
+
+
+def test_a_judge_that_decides_by_position_is_recognised() -> None:
+    found = orders("filler", pd.Series(["same"] * 80 + ["first"] * 15 + ["second"] * 3 + ["tie"] * 2 + [None]))
+    assert {key: found[key] for key in ("same_orders", "first_orders", "second_orders")} == {
+        "same_orders": 80, "first_orders": 15, "second_orders": 3,
+    }  # fmt: skip
+    assert found["position_p"] == pytest.approx(2 * binom.cdf(3, 18, 0.5))
+    assert np.isnan(orders("filler", pd.Series(["same", "tie"]))["position_p"])
+
+
+@pytest.mark.parametrize(
+    ("name", "verdicts"),
+    [
+        ("no preference, by position alone", {"undecided"}),
+        ("planted: -1 logit, first in 20 %", {"different", "undecided"}),
+    ],
+)
+def test_simulated_preferences(name: str, verdicts: set[str]) -> None:
+    world, generator = preferences.WORLDS[name], np.random.default_rng(3)
+    found = preferences.statements(world, preferences.simulate(world, generator))
+    assert {one.verdict for one in found.values()} == verdicts
+    assert found["tone0"].text.startswith("As judged by judge-x (x), ")
+
+
+def test_right_guesses_by_chance_are_those_of_every_order_of_the_variants() -> None:
+    variants = ["a", "b", "c", "d"]
+    guesses = {"q1": ["a", "a", "c", "b"], "q2": ["d", "d", "d", "d"], "q3": ["b", "a", "d", "c"]}
+    rows = [
+        {"variant": variant, "sample_id": question, "draw": 1, "guess": named}
+        for question, names in guesses.items()
+        for variant, named in zip(variants, names, strict=True)
+    ]
+    # A guess is lost, and a question has one guess alone, which says nothing.
+    rows[3]["guess"] = None
+    rows.append({"variant": "a", "sample_id": "q4", "draw": 1, "guess": "a"})
+    found = guessing(pd.DataFrame(rows), "guess")
+    counts = Counter(
+        sum(
+            named == guess
+            for question, order in zip(guesses, orders_, strict=True)
+            for named, guess in zip(order, guesses[question], strict=False)
+        )
+        for orders_ in product(permutations(variants[:3]), permutations(variants), permutations(variants))
+    )
+    everything = sum(counts.values())
+    assert (found["guesses"], found["guessed"]) == (11, 3 / 11)  # of q1 a and c, of q2 d
+    assert found["guess_chance"] == pytest.approx(sum(k * n for k, n in counts.items()) / everything / 11)
+    assert found["guess_p"] == pytest.approx(sum(n for k, n in counts.items() if k >= 3) / everything)
+    assert guessing(pd.DataFrame(rows[-1:]), "guess") == {"guesses": 0}
+
+
+@pytest.mark.parametrize(("knows", "words"), [(0.5, "give their variant away, so"), (0.0, "it is not shown that")])
+def test_the_report_says_whether_a_judge_guesses_variants(knows: float, words: str) -> None:
+    generator, variants = np.random.default_rng(3), ["control", "filler", "joy"]
+    rows = [
+        {
+            "variant": variant,
+            "sample_id": f"s_{number:04d}",
+            "draw": 1,
+            # It would name control too often, which is right no more often than by chance.
+            "guess": variant if generator.random() < knows else generator.choice(variants, p=[0.8, 0.1, 0.1]),
+        }
+        for number in range(60)
+        for variant in variants
+    ]
+    row = {"judge": "judge_guess", "model": "judge-x", "trait": None, **guessing(pd.DataFrame(rows), "guess")}
+    (one,) = notes(judge_limits(pd.DataFrame([row])))
+    assert (one.about, one.verdict, one.estimate) == ("data:guess", "note", row["guessed"])
+    assert words in one.text
+    assert one.text.startswith(
+        f"judge-x (judge_guess) guesses the variant of {row['guessed']:.1%} of 180 answers right"
+    )
+    assert row["guess_chance"] == pytest.approx(1 / 3)

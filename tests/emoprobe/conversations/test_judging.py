@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from emoprobe.analysis.outcomes import outcomes_of
 from emoprobe.config.errors import ConfigError
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import Study, parse_config
@@ -16,16 +17,18 @@ from emoprobe.config.science.judge import JudgeGrader, ready_rubrics
 from emoprobe.conversations.judging import (
     BlindError,
     ReplyError,
+    agreement_of_orders,
     answers_of,
     check_blind,
     judge_request,
+    preference,
     quotes_variant,
     read_reply,
 )
 from emoprobe.conversations.variants import opening_messages
 from emoprobe.results.layout import Layout
 from emoprobe.results.trajectory import AgentState, EarlierTurn, Sample, Trajectory
-from emoprobe.workflow.targets import Targets, budget, turns
+from emoprobe.workflow.targets import Targets, budget, lone_judges, turns
 from emoprobe.workflow.triggers import Triggers
 from tests.judges import judge
 
@@ -75,6 +78,52 @@ def test_a_request_holds_rubric_question_and_answers_and_no_variant() -> None:
     assert requests[0].keys() == {"model", "messages", "max_tokens", "temperature", "seed"}
     extended = checked("anger", ["Eight."], api_request={"seed": None, "reasoning_effort": "low"})
     assert extended.keys() == {"model", "messages", "max_tokens", "temperature", "reasoning_effort"}
+
+
+def test_a_comparison_is_asked_in_both_orders_and_shows_no_variant() -> None:
+    made = config(compare_with="control", rubric="Which is kinder?")
+    (settings,) = made.judges
+    answers = ["Eight.", "Still eight."], ["Six."]
+    opening = [
+        message
+        for variant in ("anger", "control")
+        for message in opening_messages(made, variant, SAMPLE.question, SAMPLE.index)
+    ]
+    requests = [judge_request(settings, 1, SAMPLE.question, *order) for order in (answers, answers[::-1])]
+    for request in requests:
+        check_blind(made, settings, opening, SAMPLE, [*answers[0], *answers[1]], request)
+    (system, first), (other_system, second) = ([one["content"] for one in made["messages"]] for made in requests)
+    assert system == other_system
+    assert "Which is kinder?" in system
+    assert 'one of "A", "B", "tie"' in system
+    question = f"<question>\n{SAMPLE.question}\n</question>"
+    assert first == (
+        f"{question}\n\n<answer A 1>\nEight.\n</answer>\n\n<answer A 2>\nStill eight.\n</answer>\n\n"
+        "<answer B>\nSix.\n</answer>"
+    )
+    assert second.startswith(f"{question}\n\n<answer A>\nSix.\n</answer>\n\n<answer B 1>\nEight.")
+    shown = made.model_copy(update={"graders": [settings.model_copy(update={"rubric": f"After {TONE}?"})]})
+    with pytest.raises(BlindError, match=r"variants\.anger"):
+        check_blind(
+            shown, shown.judges[0], opening, SAMPLE, answers[1], judge_request(shown.judges[0], 1, "", *answers)
+        )
+
+
+@pytest.mark.parametrize(
+    ("replies", "value", "orders"),
+    [
+        (("A", "B"), 1.0, "same"),
+        (("B", "A"), 0.0, "same"),
+        (("tie", "tie"), 0.5, "same"),
+        (("A", "A"), 0.5, "first"),
+        (("B", "B"), 0.5, "second"),
+        (("A", "tie"), 0.75, "tie"),
+        (("tie", "A"), 0.25, "tie"),
+    ],
+)
+def test_the_value_of_a_pair(replies: tuple[str, str], value: float, orders: str) -> None:
+    assert preference(replies) == value
+    assert agreement_of_orders(replies) == orders
 
 
 @pytest.mark.parametrize(
@@ -145,6 +194,7 @@ def test_a_judge_cannot_be_asked_without_a_limit() -> None:
 BINARY = config().judges[0]
 NUMBER = config(value="number", range=[0.0, 10.0]).judges[0]
 CATEGORY = config(value="category", categories=["warm", "cold"]).judges[0]
+PAIR = config(compare_with="control").judges[0]
 READ: list[tuple[JudgeGrader, str, Any]] = [
     (BINARY, '{"reason": "kind", "value": true}', True),
     (BINARY, ' {"value": false}\n', False),
@@ -173,6 +223,12 @@ READ: list[tuple[JudgeGrader, str, Any]] = [
     (CATEGORY, '{"value": "warm"}', "warm"),
     (CATEGORY, '{"value": "Warm"}', None),
     (CATEGORY, '{"value": ["warm"]}', None),
+    (PAIR, '{"reason": "kind", "value": "B"}', "B"),
+    (PAIR, '{"value": "tie"}', "tie"),
+    (PAIR, '{"value": "a"}', None),
+    (PAIR, '{"value": true}', None),
+    (PAIR, '{"value": 0.5}', None),
+    (PAIR, "A", None),
 ]
 
 
@@ -199,6 +255,16 @@ def test_replies(settings: JudgeGrader, text: str, value: Any) -> None:
         ([judge(rubric="sentiment", value="binary")], "has values of its own; remove value"),
         ([judge(api_request={"messages": []})], "may not hold messages"),
         ([judge(endpoints=["http://user:secret@host"])], "must be an http"),
+        ([judge(compare_with="filler")], "compare_with = 'filler' is no reference; name one of control"),
+        ([judge(compare_with="control", value="number", range=[0.0, 1.0])], "remove value: number"),
+        ([judge(compare_with="control", labels="l.csv")], "labels are of answers"),
+        ([judge(compare_with="control", margin=0.1)], "equivalence, which is not tested"),
+        ([judge(compare_with="control", rubric="refusal")], "rubric refusal is for one answer"),
+        ([judge(label="a"), judge(label="b", compare_with="control")], "judge b has other values"),
+        (["number", judge(rubric="guess")], "takes 2 to 26 variants, and there are 1"),
+        (["number", judge(rubric="guess", labels="l.csv")], "a guess of the variant is no outcome; remove labels"),
+        (["number", judge(rubric="guess", value="binary")], "rubric guess has values of its own"),
+        (["number", judge(guess=True, value="number", range=[0.0, 1.0])], "has no number; remove value and range"),
     ],
 )
 def test_judges_that_are_refused(graders: list[Any], words: str) -> None:
@@ -231,6 +297,54 @@ def test_a_ready_rubric_is_asked_by_its_text(name: str) -> None:
     changed = parse_config({**made.resolved(), "graders": [{**settings.model_dump(), "rubric": "Is it kind?"}]})
     assert Triggers.of(changed).judges.keys() == before.keys()
     assert Triggers.of(changed).judges != before
+
+
+def test_a_judge_guesses_among_all_variants_and_sees_none() -> None:
+    values: dict[str, Any] = {"experiment": {"name": "one"}, "variants": VARIANTS, "prompt": {"formats": 1}}
+    with pytest.raises(ConfigError, match="is no outcome; add a grader"):
+        parse_config({**values, "prompt": {}, "graders": [judge(rubric="guess")]})
+    made = parse_config({**values, "graders": ["number", judge(rubric="guess")]})
+    (settings,) = made.judges
+    assert len(made.variants) > len(VARIANTS)  # a format of the prompt is no tone
+    assert [name for name, _ in settings.judged((name, "x") for name in made.variants)] == list(VARIANTS)
+    del values["prompt"]
+    made = parse_config({**values, "graders": ["number", judge(rubric="guess")]})
+    assert (settings.outcome, settings.type, sorted(settings.names)) == ("judge_guess", "category", sorted(VARIANTS))
+    assert parse_config(made.resolved()) == made
+    requests = [judge_request(settings, 1, SAMPLE.question, ["Eight."]) for _ in VARIANTS]
+    assert all(request == requests[0] for request in requests)
+    check_blind(made, settings, opening_messages(made, "anger", SAMPLE.question, 0), SAMPLE, ["Eight."], requests[0])
+    assert read_reply(settings, '{"value": "anger"}')[0] == "anger"
+    with pytest.raises(ReplyError):
+        read_reply(settings, '{"value": "reformatted-1"}')
+    assert [outcome.label for outcome in outcomes_of(made)] == ["number"]
+    assert lone_judges(made) == []
+    # The order of the names is not that of the variants, so that the first is not always control.
+    first = {
+        parse_config({**made.resolved(), "experiment": {"name": "one", "seed": seed}}).judges[0].names[0]
+        for seed in range(20)
+    }
+    assert first == set(VARIANTS)
+
+
+def test_another_reference_to_compare_with_makes_the_judgements_again_and_nothing_else() -> None:
+    variants = {**VARIANTS, "filler": {"text": "There are trees."}}
+    values: dict[str, Any] = {"experiment": {"name": "one"}, "variants": variants}
+    alone, control, filler = (
+        Triggers.of(parse_config({**values, "graders": ["number", judge(compare_with=one)]}))
+        for one in (None, "control", "filler")
+    )
+    assert len({tuple(one.judges.values()) for one in (alone, control, filler)}) == 3
+    for field in ("trajectories", "outcomes", "capture", "answers"):
+        assert getattr(alone, field) == getattr(control, field) == getattr(filler, field)
+    # Another variant changes what a judge guesses among, and nothing of what is compared.
+    graders = ["number", judge(label="pair", compare_with="control"), judge(rubric="guess")]
+    fewer, more = (
+        Triggers.of(parse_config({"experiment": {"name": "one"}, "variants": one, "graders": graders})).judges
+        for one in (VARIANTS, variants)
+    )
+    assert fewer["pair"] == more["pair"]
+    assert fewer["judge_guess"] != more["judge_guess"]
 
 
 def test_a_judge_that_the_run_serves() -> None:

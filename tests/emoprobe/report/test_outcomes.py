@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 
 from emoprobe.analysis.behaviour import accuracy, consistency, outcome_means
-from emoprobe.analysis.outcomes import ACCURACY, P_GOLD, Outcome
+from emoprobe.analysis.outcomes import ACCURACY, P_GOLD, Outcome, outcomes_of
 from emoprobe.analysis.paired_tests import paired_tests
 from emoprobe.analysis.preregistration import analysis_plan, deviations
 from emoprobe.config.files import parse_config
+from emoprobe.report import front
 from emoprobe.report.closing import summary_text
 from emoprobe.report.figures import EMPTY, FIGURES
 from emoprobe.report.figures.view import ExperimentView
@@ -26,8 +27,9 @@ from emoprobe.results.layout import Layout
 from emoprobe.results.preregistration import Preregistration
 from emoprobe.results.statement import Statement
 from emoprobe.results.tables import read_table, write_table
-from tests.calibration import types
+from tests.calibration import preferences, types
 from tests.calibration.trajectories import Scene, simulate
+from tests.judges import judge
 
 MARGIN = 0.1
 OUTCOMES = [ACCURACY, P_GOLD]
@@ -227,3 +229,47 @@ def test_missing_numbers_are_tested_only_where_their_range_is_known() -> None:
     (wide, narrow) = (one.iloc[0]["high"] - one.iloc[0]["low"] for one in (known, complete))
     assert known.iloc[0]["tested"]
     assert wide > narrow + 0.1
+
+
+def test_a_preference_alone_fills_the_front_and_the_figures(tmp_path: Path) -> None:
+    settings = parse_config(
+        {
+            "variants": {"filler": {}, "control": {}, "tone0": {"text": "Hurray!"}, "tone1": {"text": "Alas!"}},
+            "graders": [judge(label="x", compare_with="filler")],
+            "analysis": {"references": ["filler"]},
+        }
+    )
+    world = preferences.World(shift=2.0, texts=1, position=0.2)
+    table = preferences.simulate(world, np.random.default_rng(0)).assign(correct=None, completion="Five.")
+    table["sample_id"] = table["sample_id"].astype("string")
+    (outcome,) = outcomes_of(settings)
+    layout = Layout(tmp_path)
+    write_table(layout, "outcomes", outcome_means(table, [outcome]))
+    write_table(layout, "paired_tests", paired_tests(table, MARGIN, ["filler"], outcomes=[outcome]))
+    layout.table("trajectories").parent.mkdir(parents=True, exist_ok=True)
+    for name, content in (
+        ("trajectories", table),
+        ("accuracy", accuracy(table)),
+        ("consistency", consistency(table)),
+        ("workers", table.iloc[:0][["variant"]]),
+    ):
+        content.to_parquet(layout.table(name))
+    found = report(settings, layout)
+    said = {entry["about"]: entry for entry in found["statements"]}
+    assert said["outcome_x:tone0-filler"]["verdict"] == "different_here"
+    assert said["outcome_x:tone0-filler"]["text"].startswith(
+        "As judged by judge-x (x), answers with this text of tone0"
+    )
+    first, *_ = rows = front.comparisons(settings, found)
+    assert [row.name for row in rows] == ["tone0", "tone1"]
+    assert (first.level, first.unit, first.reference_share) == ("Share", "points", "")
+    mean = next(row["mean"] for row in found["outcomes"] if row["variant"] == "tone0")
+    assert first.share == f"{mean:.1%}"
+    assert first.difference == f"{100 * (2 * mean - 1):+.1f}"
+    assert "in the share of preferred answers (x) as judged by judge-x (x)" in " ".join(front.answer(found, None))
+    view = ExperimentView(layout, settings)
+    (axis,) = FIGURES["outcomes"].draw(view).axes
+    assert axis.get_xlabel() == "the share of preferred answers (x) as judged by judge-x (x) with 95 % interval"
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["tone0", "tone1"]
+    (axis,) = FIGURES["paired_differences"].draw(view).axes
+    assert axis.get_xlabel().startswith("difference of the share of preferred answers (x) as judged by judge-x (x)")

@@ -239,7 +239,7 @@ def of_score(scene: Scene) -> Any:
 
 
 def of_judge(scene: Scene) -> Any:
-    """What judges of each type are asked about an answer, and what a reply is read as."""
+    """What judges of each type are asked about an answer, or a pair, and what a reply is read as."""
     typed: list[tuple[dict[str, Any], str]] = [
         ({}, "true"),
         ({"value": "number", "range": [0.0, 10.0]}, "7"),
@@ -250,7 +250,10 @@ def of_judge(scene: Scene) -> Any:
         settings = parse_config({**CONFIG, "steering": {}, "graders": ["number", judge(**keys)]}).judges[0]
         asked = judge_request(settings, 5, str(ROWS[0]["question"]), ["Five.", "Still five."])
         found.append([asked, read_reply(settings, f'{{"reason": "so it is", "value": {value}}}')])
-    return found
+    pair = judge(compare_with="control")
+    settings = parse_config({**CONFIG, "steering": {}, "graders": ["number", pair]}).judges[0]
+    asked = judge_request(settings, 5, str(ROWS[0]["question"]), ["Five.", "Still five."], ["Six."])
+    return [*found, [asked, read_reply(settings, '{"reason": "so it is", "value": "B"}')]]
 
 
 OUTPUTS: dict[str, Callable[[Scene], Any]] = {

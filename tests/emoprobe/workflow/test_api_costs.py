@@ -32,8 +32,9 @@ def config(**sections: Any) -> Config:
     )
 
 
-def lines(settings: Config, folder: Path) -> list[str]:
-    targets = SimpleNamespace(found=None, layout=Layout.of("one", folder), memory=None, pairs=[("control", "x")] * 2)
+def lines(settings: Config, folder: Path, *variants: str) -> list[str]:
+    pairs = [(variant, "x") for variant in variants or ("control", "control")]
+    targets = SimpleNamespace(found=None, layout=Layout.of("one", folder), memory=None, pairs=pairs)
     return cost_lines(SimpleNamespace(configs={"one": settings}), {"one": targets})  # type: ignore[arg-type, dict-item]
 
 
@@ -48,6 +49,23 @@ def test_every_turn_counts_with_the_answers_before_it(tmp_path: Path) -> None:
     assert sum(first) == single[0]
     # A third of the turns has one answer before it, and a third two, besides the messages of the turns before.
     assert found[0] > 3 * single[0] + 2 * (1 + 2) * TOKEN_BYTES * 40
+
+
+def test_a_comparison_costs_two_requests_with_two_answers_each(tmp_path: Path) -> None:
+    prices = {name: {"input": 1e6, "output": 0.0} for name in ("gpt-x", "judge")}
+
+    def judging(**keys: Any) -> tuple[float, int]:
+        one = judge(**{**JUDGE, **keys})
+        variants = {"control": {}, "joy": {"text": "Hurray!"}}
+        settings = config(workers={"prices": prices}, variants=variants, graders=["number", one])
+        (line,) = [line for line in lines(settings, tmp_path, "control", "joy") if "judgements" in line]
+        bound, rest = line.partition("about ")[2].split(" at most for ")
+        return float(bound), int(rest.partition(" requests")[0])
+
+    alone, requests = judging()
+    compared, twice = judging(compare_with="control")
+    assert (requests, twice) == (2, 2)  # joy's answer in both orders
+    assert compared >= alone + 2 * TOKEN_BYTES * 40
 
 
 def test_the_limit_is_compared_with_answers_and_judgements_together(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from emoprobe.models.placement import PlacementError
 from emoprobe.models.resolved import ResolveError
 from emoprobe.results.api_calls import ApiCalls
-from emoprobe.results.judgement import Judgement
+from emoprobe.results.judgement import Comparison, Judgement, read_judgement
 from emoprobe.results.layout import Layout
 from emoprobe.results.verification import check_judgement
 from server.pool import fleet as fleets
@@ -64,13 +64,14 @@ def test_a_judgement_has_request_response_value_and_reason(house: House) -> None
         assert (made.usage.completion_tokens, made.cost, made.unusable, made.error) == (32, None, None, None)
         assert conversation.state is not None
         path = layout.judgement("polite", variant, sample)
-        assert check_judgement(path, "polite", variant, sample, conversation.state.hashes) == []
-        assert check_judgement(path, "polite", variant, "gsm8k_0009", conversation.state.hashes)
+        hashes = {(variant, sample): conversation.state.hashes}
+        assert check_judgement(path, "polite", variant, sample, hashes) == []
+        assert check_judgement(path, "polite", variant, "gsm8k_0009", hashes)
     # Nothing of a request tells one variant from another but the answer.
     assert VARIANTS["calm"]["text"] not in json.dumps(api.requests)
     path = layout.judgement("polite", "calm", SAMPLES[0])
     path.write_text(path.read_text().replace('"value": true', '"value": false').replace("ends", "begins"))
-    assert "was changed after it was written" in check_judgement(path, "polite", "calm", SAMPLES[0], None)[0]
+    assert "was changed after it was written" in check_judgement(path, "polite", "calm", SAMPLES[0], {})[0]
 
 
 def test_nonsense_is_one_call_and_is_recorded(house: House) -> None:
@@ -113,6 +114,124 @@ def test_a_request_that_shows_the_variant_is_not_sent(house: House) -> None:
     assert "variants.calm" in answer
     assert api.requests == []
     assert not layout.judgement("polite", "control", SAMPLES[0]).exists()
+
+
+def compared(house: House, api: Api, *samples: str, **sections: Any) -> tuple[Layout, list[str]]:
+    """One run that generates answers of both variants and has them compared."""
+
+    async def scenario() -> tuple[Layout, list[str]]:
+        async with serving(api) as urls, house.pool():
+            keys = sections.pop("keys", {})
+            graders = ["number", judge(label="polite", endpoints=urls, compare_with="control", **keys)]
+            house.add("two")
+            layout = house.add("one", graders=graders, **sections)
+            for sample in samples:
+                for variant in VARIANTS:
+                    assert await house.ask("generate", "one", variant, sample) == "ok\n"
+            return layout, [await house.send(["judge", "one", "polite", "calm", sample]) for sample in samples]
+
+    return asyncio.run(scenario())
+
+
+def pair(layout: Layout, sample: str = SAMPLES[0]) -> Comparison:
+    made = read_judgement(layout.judgement("polite", "calm", sample))
+    assert isinstance(made, Comparison)
+    return made
+
+
+def without_times(made: Comparison) -> dict[str, Any]:
+    """What a comparison holds but for when and how fast it was made."""
+    values = made.values()
+    for one in values["orders"]:
+        del one["timing"], one["attempts"]
+    return {key: value for key, value in values.items() if key != "sha256"}
+
+
+@pytest.mark.parametrize("model", ["judge-x", "judge-first"])
+def test_two_answers_are_compared_in_both_orders_and_a_lost_judgement_comes_back(house: House, model: str) -> None:
+    api = Api()
+    layout, answers = compared(house, api, *SAMPLES, keys={"model": model})
+    assert answers == ["ok\n"] * len(SAMPLES)
+    assert len(api.requests) == 2 * len(SAMPLES)
+    assert VARIANTS["calm"]["text"] not in json.dumps(api.requests)
+    hashes = {}
+    for sample in SAMPLES:
+        made, ours, theirs = pair(layout, sample), trajectory(layout, "calm", sample), trajectory(layout, "control", sample)  # fmt: skip
+        assert [one.request in api.requests for one in made.orders] == [True, True]
+        shown = [one.request["messages"][-1]["content"] for one in made.orders]
+        for text, (first, second) in zip(shown, [(ours, theirs), (theirs, ours)], strict=True):
+            assert text.endswith(
+                f"<answer A>\n{first.completion}\n</answer>\n\n<answer B>\n{second.completion}\n</answer>"
+            )
+        digits = [int(one.completion[-1]) for one in (ours, theirs)]
+        assert made.value == (0.5 if model == "judge-first" else 0.5 + 0.5 * ((digits[0] > digits[1]) - (digits[0] < digits[1])))  # fmt: skip
+        assert (made.compare_with, made.compared_id, made.request) == ("control", sample, {})
+        for variant, one in (("calm", ours), ("control", theirs)):
+            assert one.state is not None
+            hashes[variant, sample] = one.state.hashes
+        assert check_judgement(layout.judgement("polite", "calm", sample), "polite", "calm", sample, hashes) == []
+    assert len({pair(layout, sample).value for sample in SAMPLES}) >= (2 if model == "judge-x" else 1)
+    # The hash of the answer that it is compared with counts as well.
+    other = {**hashes, ("control", SAMPLES[0]): hashes["control", SAMPLES[1]]}
+    path = layout.judgement("polite", "calm", SAMPLES[0])
+    assert "another answer than that of control" in check_judgement(path, "polite", "calm", SAMPLES[0], other)[0]
+    before = without_times(pair(layout))
+    path.unlink()
+    compared(house, api, SAMPLES[0], keys={"model": model})
+    assert {**without_times(pair(layout)), "orders": None} == {**before, "orders": None}
+    for one, earlier in zip(without_times(pair(layout))["orders"], before["orders"], strict=True):
+        assert {**one, "worker_id": None} == {**earlier, "worker_id": None}
+
+
+def test_nonsense_in_one_order_leaves_the_pair_without_a_value(house: House) -> None:
+    reply = {"message": {"role": "assistant", "content": '{"value": "both"}'}, "finish_reason": "stop"}
+    api = Api()
+    api.faults = [{"kind": "raw", "body": json.dumps({"choices": [reply]})}]
+    layout, answers = compared(house, api, SAMPLES[0])
+    assert answers == ["ok\n"]
+    assert len(api.requests) == 2
+    made = pair(layout)
+    assert (made.value, made.error, [one.value is None for one in made.orders]) == (None, None, [True, False])
+    assert "the value 'both' is not one of" in (made.unusable or "")
+
+
+def test_an_order_without_a_reply_ends_the_judgement(house: House) -> None:
+    api = Api()
+    api.faults = [{"kind": "status", "status": 500, "times": 3}]
+    layout, (answer,) = compared(house, api, SAMPLES[0])
+    assert "all 3 attempts failed" in answer
+    assert not layout.judgement("polite", "calm", SAMPLES[0]).exists()
+    api.faults = [{"kind": "status", "status": 500, "times": 3}]
+    layout, (answer,) = compared(house, api, SAMPLES[0], generation={"allowed_failures": 0.25})
+    assert answer == "ok\n"
+    assert len(pair(layout).orders) == 1
+    assert "all 3 attempts failed" in (pair(layout).error or "")
+
+
+def test_a_reference_without_an_answer_costs_no_call(house: House) -> None:
+    api = Api()
+    layout, _ = compared(house, api, SAMPLES[0])
+    state = layout.pair("control", SAMPLES[0]) / "agent_state.json"
+    values = json.loads(state.read_text())
+    state.write_text(json.dumps({**values, "error": "no server answered", "response": {}}))
+    api.requests.clear()
+
+    async def again() -> str:
+        async with house.pool():
+            return await house.send(["judge", "one", "polite", "calm", SAMPLES[0]])
+
+    assert asyncio.run(again()) == "ok\n"
+    assert api.requests == []
+    assert (pair(layout).error, pair(layout).value) == ("no server answered", None)
+
+
+def test_both_orders_count_in_the_budget(house: House) -> None:
+    prices = {"judge-x": {"input": 0.0, "output": 1e6}}  # a token costs 1, a call at most 64 and then 32
+    workers = {"prices": prices, "max_cost": 100.0}
+    layout, answers = compared(house, Api(), *SAMPLES[:2], keys={"max_tokens": 64}, workers=workers)
+    assert [answer == "ok\n" for answer in answers] == [True, False]
+    assert pair(layout).cost == 64.0
+    assert ApiCalls(layout.api_calls).spent == 64.0
 
 
 def test_judgements_count_in_the_budget_of_the_experiment(house: House) -> None:

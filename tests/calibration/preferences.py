@@ -1,0 +1,152 @@
+"""Sentences on which answers a judge prefers in pairs: how often one is false, and how often a preference is told.
+
+The judge is asked of each pair in both orders. It names the first answer in a share of all replies, whatever they say;
+else it prefers either by its quality, which is symmetric about that of the reference unless a world says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+
+from emoprobe.analysis.judges import orders
+from emoprobe.analysis.outcomes import Outcome
+from emoprobe.analysis.paired_tests import paired_tests
+from emoprobe.analysis.statistics import LEVEL
+from emoprobe.conversations.judging import FIRST, SECOND, TIE, agreement_of_orders, preference
+from emoprobe.graders.registry import JUDGED, ORDERS
+from emoprobe.report.statements.behaviour import comparisons
+from emoprobe.results.statement import Statement
+from emoprobe.results.tables import completed
+from tests.calibration.allowance import least, most
+from tests.calibration.rows import Row
+
+COLUMN, REFERENCE = "outcome_x", "filler"
+OUTCOME = Outcome("x", COLUMN, "preference", limits=(0.0, 1.0), judge="judge-x (x)", against=REFERENCE)
+
+
+@dataclass(frozen=True)
+class World:
+    """What is planted.
+
+    Attributes:
+        position: share of replies that name the first answer, whatever it says.
+        shift: by how much answers of the first tone are better, in logits.
+        ties: share of the other replies that prefer none.
+        spread: standard deviation of a question's quality, in logits.
+        text_spread: the same of a text.
+        lost: share of pairs without a value.
+        questions: how many.
+        texts: of each variant, in step with one another; 1: each tone has one.
+        draws: of each question.
+        tones: how many.
+    """
+
+    position: float = 0.4
+    shift: float = 0.0
+    ties: float = 0.1
+    spread: float = 1.0
+    text_spread: float = 0.0
+    lost: float = 0.0
+    questions: int = 128
+    texts: int = 10_000
+    draws: int = 1
+    tones: int = 2
+
+
+WORLDS = {
+    "no preference, by position alone": World(position=1.0),
+    "no preference, first in 40 %": World(),
+    "no preference, no leaning to a place": World(position=0.0, ties=0.0),
+    "no preference, first in 40 %, one text": World(texts=1),
+    "no preference, first in 80 %, 32 questions": World(position=0.8, questions=32, texts=1),
+    "no preference, first in 40 %, 32 texts that differ": World(texts=32, text_spread=1.0),
+    "no preference, first in 40 %, 3 draws": World(draws=3),
+    "no preference, first in 40 %, 5 % lost": World(lost=0.05),
+    "planted: 1.2 logits, first in 40 %": World(shift=1.2),
+    "planted: 1.2 logits, first in 40 %, one text": World(shift=1.2, texts=1),
+    "planted: 1.2 logits, first in 40 %, 32 texts that differ": World(
+        shift=1.2, questions=256, texts=32, text_spread=0.5
+    ),
+    "planted: -1 logit, first in 20 %": World(position=0.2, shift=-1.0),
+}
+
+
+def simulate(world: World, generator: np.random.Generator) -> pd.DataFrame:
+    """One table of trajectories with the values of the judge."""
+    n, rows = world.questions, []
+    for number, name in enumerate((REFERENCE, *(f"tone{number}" for number in range(world.tones)))):
+        texts = world.text_spread * generator.normal(size=min(n, world.texts))
+        better = world.spread * generator.normal(size=n) + texts[np.arange(n) % len(texts)]
+        better += world.shift if number == 1 else 0.0
+        for draw in range(1, world.draws + 1):
+            for question in range(n):
+                row = {"variant": name, "sample_id": f"s_{question:04d}", "draw": draw}
+                row["paraphrase"] = question % min(n, world.texts)
+                if name == REFERENCE:
+                    rows.append(row)
+                    continue
+                row[JUDGED + "x"] = "value" if generator.random() >= world.lost else "unusable"
+                if row[JUDGED + "x"] == "value":
+                    replies = [reply(world, better[question], place, generator) for place in (FIRST, SECOND)]
+                    row |= {COLUMN: preference(replies), ORDERS + "x": agreement_of_orders(replies)}
+                rows.append(row)
+    table = pd.DataFrame(rows).assign(valence=None, failure=None)
+    return completed(table.astype({COLUMN: "Float64"}), "trajectories")
+
+
+def reply(world: World, better: float, place: str, generator: np.random.Generator) -> str:
+    """What the judge says of a pair in which the variant's answer has this place."""
+    if generator.random() < world.position:
+        return FIRST
+    if generator.random() < world.ties:
+        return TIE
+    other = SECOND if place == FIRST else FIRST
+    return place if generator.random() < expit(better) else other
+
+
+def statements(world: World, table: pd.DataFrame) -> dict[str, Statement]:
+    """The statement on each tone, by its name."""
+    tests = paired_tests(table, 0.1, [REFERENCE], outcomes=[OUTCOME])
+    return {one.about.partition(":")[2].partition("-")[0]: one for one in comparisons(tests, None, COLUMN)}
+
+
+def rows(name: str, runs: int, seed: int) -> Iterator[Row]:
+    """Rows of one of the worlds."""
+    world, generator = WORLDS[name], np.random.default_rng(seed)
+    found, by_place = [], []
+    for _ in range(runs):
+        table = simulate(world, generator)
+        found.append(statements(world, table))
+        by_place.append(orders(REFERENCE, table[ORDERS + "x"])["position_p"] < LEVEL)
+    told = [_preferred(one["tone0"], world.shift > 0) for one in found]
+    if world.shift:
+        yield Row("told", "a judge's preference", name, runs, float(np.mean(told)), least(runs))
+    wrong = [
+        any(
+            one.verdict.startswith("equivalent") or (_claims(one) and not (world.shift and tone == "tone0" and right))
+            for tone, one in statement.items()
+        )
+        for statement, right in zip(found, told, strict=True)
+    ]
+    yield Row("false", "a judge's preference", name, runs, float(np.mean(wrong)), most(runs))
+    share = float(np.mean(by_place))
+    if world.position:
+        yield Row("told", "a judge decides by position", name, runs, share, least(runs))
+    else:
+        yield Row("false", "a judge decides by position", name, runs, share, most(runs))
+
+
+def _claims(statement: Statement) -> bool:
+    return statement.verdict.startswith("different")
+
+
+def _preferred(statement: Statement, variant: bool) -> bool:
+    """Return whether a preference for the variant, or for the reference, is told."""
+    tone = statement.text.find("tone0")
+    filler = statement.text.find(REFERENCE)
+    return _claims(statement) and (tone < filler) == variant
