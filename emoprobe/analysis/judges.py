@@ -69,28 +69,29 @@ def judges(config: Config, layout: Layout, table: pd.DataFrame) -> pd.DataFrame:
                 "alpha": agreement(values, judge.type),
                 "separability": apart,
                 **(guessing(answers, column_of(judge)) if judge.guess else {}),
-                **({} if judge.compare_with is None else orders(judge.compare_with, answers[ORDERS + judge.outcome])),
+                "compare_with": judge.compare_with,
+                **(orders(answers[ORDERS + judge.outcome], answers["sample_id"]) if judge.compare_with else {}),
             }
         )
     return frame(TABLES["judges"], rows)
 
 
-def orders(compare_with: str, came: pd.Series) -> dict[str, Any]:
+def orders(came: pd.Series, questions: pd.Series) -> dict[str, Any]:
     """Return the columns that say how far a judge that compares decides by the order of two answers.
 
     Args:
-        compare_with: the reference.
         came: how the replies to both orders go together (`judging.agreement_of_orders`), one for each pair.
+        questions: the question of each pair. Its pairs have the reference's answer in common, and are one unit.
     """
-    first, second = (int((came == place).sum()) for place in ("first", "second"))
-    by_place = first + second
+    first, second = came == "first", came == "second"
+    leaning = (first.astype(int) - second.astype(int)).groupby(questions).sum()
+    decided = int((leaning != 0).sum())
     return {
-        "compare_with": compare_with,
         "same_orders": int((came == "same").sum()),
-        "first_orders": first,
-        "second_orders": second,
-        # Without a leaning towards a place, either is as likely as the other, whatever the answers are.
-        "position_p": float(stats.binomtest(first, by_place).pvalue) if by_place else float("nan"),
+        "first_orders": int(first.sum()),
+        "second_orders": int(second.sum()),
+        # Without a preference for a place, more of either is as likely as more of the other, whatever the answers are.
+        "position_p": float(stats.binomtest(int((leaning > 0).sum()), decided).pvalue) if decided else float("nan"),
     }
 
 

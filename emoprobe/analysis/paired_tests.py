@@ -51,7 +51,7 @@ def paired_tests(
     the hull of those with the pairs left out, with every difference in the variant's favour and with every one against
     it, and the p-values are the largest of the three. A number without limits is not tested where there are any. Rows
     of a subset that the outcome selects are not tested, nor those on what a judge says, unless labels correct it. What
-    a judge prefers in pairs is tested, as a statement on the judge, against its reference alone.
+    a judge prefers in pairs has rows against its reference alone.
 
     Args:
         table: the trajectories.
@@ -241,8 +241,7 @@ def _row(
 ) -> dict[str, Any]:
     estimate, units = compare(questions, contrast, measure, outcome.margin, outcome=outcome)
     places = rows_of(questions, contrast, outcome)
-    graded = outcome.judge is not None and outcome.against is None
-    labels = _labelled(questions, contrast, outcome, measure, units) if graded else None
+    labels = None if outcome.judge is None else _labelled(questions, contrast, outcome, measure, units)
     estimate = estimate if labels is None or labels.estimate is None else labels.estimate
     scope, units = Scope.TEXTS if units is None else Scope.TONE, units or Units()
     selected = measure == "untruncated"

@@ -6,6 +6,7 @@ from scipy import stats
 
 from emoprobe.analysis.statistics import LEVEL, POWER
 
+COVERAGE = 0.93  # the least that is wanted of a 95 % interval
 CHANCE = 0.001  # of a limit to be passed although the true share is as it should be
 
 

@@ -23,13 +23,12 @@ from emoprobe.analysis.paired_tests import Scope, paired_tests, verdict
 from emoprobe.analysis.power import ACCURACY, PowerDesign, Simulation, centre_of
 from emoprobe.analysis.statistics import LEVEL, holm
 from emoprobe.report.statements.behaviour import comparisons
-from tests.calibration.allowance import least, most
+from tests.calibration.allowance import COVERAGE, least, most
 from tests.calibration.rows import Row
 from tests.calibration.trajectories import Scene, simulate
 
 MARGIN = 0.1
 UNDECIDED = ("undecided", "note")  # the kinds that claim nothing
-COVERAGE = 0.93  # the least that is wanted of an interval
 SIZES = (8, 20, 64, 1319)
 FULL_RUNS = 400
 

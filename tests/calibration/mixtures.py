@@ -16,11 +16,10 @@ from emoprobe.analysis.power import centre_of
 from emoprobe.analysis.questions import TONE_TEXTS, units_of
 from emoprobe.analysis.statistics import LEVEL, holm
 from emoprobe.conversations.variants import text_shift
-from tests.calibration.allowance import least, most
+from tests.calibration.allowance import COVERAGE, least, most
 from tests.calibration.rows import Row
 
 MARGIN = 0.1
-COVERAGE = 0.93
 # Kinds of texts, each with its probability and by how much it moves the accuracy; the accuracy of the filler.
 MIXTURES: dict[str, tuple[tuple[tuple[float, float], ...], float]] = {
     "7 in 8 help by 5, 1 harms by 35": (((7 / 8, 0.05), (1 / 8, -0.35)), 0.5),

@@ -17,10 +17,9 @@ from emoprobe.analysis.estimates import Estimates, difference, whichever
 from emoprobe.analysis.power import NODES, WEIGHTS
 from emoprobe.analysis.questions import TONE_TEXTS, Units, units_of
 from emoprobe.analysis.statistics import LEVEL, POWER, holm
-from tests.calibration.allowance import least, most
+from tests.calibration.allowance import COVERAGE, least, most
 from tests.calibration.rows import Row
 
-COVERAGE = 0.93
 CENTRE, DIFFICULTY, INTERACTION, OF_GROUP = -2.2, 4.8, 0.45, 0.3
 MARGIN = 0.05
 SIZES = (8, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 448, 512, 640, 768, 1024)

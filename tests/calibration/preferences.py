@@ -1,4 +1,4 @@
-"""Sentences on which answers a judge prefers in pairs: how often one is false, and how often a preference is told.
+"""How often a judge prefers the answers of a variant: coverage of the interval, and whether the order decides.
 
 The judge is asked of each pair in both orders. It names the first answer in a share of all replies, whatever they say;
 else it prefers either by its quality, which is symmetric about that of the reference unless a world says otherwise.
@@ -8,21 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from emoprobe.analysis.conclusion import plain_rows
 from emoprobe.analysis.judges import orders
 from emoprobe.analysis.outcomes import Outcome
 from emoprobe.analysis.paired_tests import paired_tests
 from emoprobe.analysis.statistics import LEVEL
 from emoprobe.conversations.judging import FIRST, SECOND, TIE, agreement_of_orders, preference
 from emoprobe.graders.registry import JUDGED, ORDERS
-from emoprobe.report.statements.behaviour import comparisons
-from emoprobe.results.statement import Statement
 from emoprobe.results.tables import completed
-from tests.calibration.allowance import least, most
+from tests.calibration.allowance import COVERAGE, least, most
 from tests.calibration.rows import Row
 
 COLUMN, REFERENCE = "outcome_x", "filler"
@@ -44,6 +44,7 @@ class World:
         texts: of each variant, in step with one another; 1: each tone has one.
         draws: of each question.
         tones: how many.
+        alike: whether all tones have the same answers, so that the judge says the same of them.
     """
 
     position: float = 0.4
@@ -56,12 +57,16 @@ class World:
     texts: int = 10_000
     draws: int = 1
     tones: int = 2
+    alike: bool = False
 
 
 WORLDS = {
     "no preference, by position alone": World(position=1.0),
     "no preference, first in 40 %": World(),
     "no preference, no leaning to a place": World(position=0.0, ties=0.0),
+    "no preference, no leaning to a place, 8 tones with the same answers": World(
+        position=0.0, ties=0.0, tones=8, alike=True
+    ),
     "no preference, first in 40 %, one text": World(texts=1),
     "no preference, first in 80 %, 32 questions": World(position=0.8, questions=32, texts=1),
     "no preference, first in 40 %, 32 texts that differ": World(texts=32, text_spread=1.0),
@@ -79,6 +84,7 @@ WORLDS = {
 def simulate(world: World, generator: np.random.Generator) -> pd.DataFrame:
     """One table of trajectories with the values of the judge."""
     n, rows = world.questions, []
+    said: dict[tuple[int, int], list[str]] = {}
     for number, name in enumerate((REFERENCE, *(f"tone{number}" for number in range(world.tones)))):
         texts = world.text_spread * generator.normal(size=min(n, world.texts))
         better = world.spread * generator.normal(size=n) + texts[np.arange(n) % len(texts)]
@@ -93,6 +99,8 @@ def simulate(world: World, generator: np.random.Generator) -> pd.DataFrame:
                 row[JUDGED + "x"] = "value" if generator.random() >= world.lost else "unusable"
                 if row[JUDGED + "x"] == "value":
                     replies = [reply(world, better[question], place, generator) for place in (FIRST, SECOND)]
+                    if world.alike:
+                        replies = said.setdefault((question, draw), replies)
                     row |= {COLUMN: preference(replies), ORDERS + "x": agreement_of_orders(replies)}
                 rows.append(row)
     table = pd.DataFrame(rows).assign(valence=None, failure=None)
@@ -109,44 +117,37 @@ def reply(world: World, better: float, place: str, generator: np.random.Generato
     return place if generator.random() < expit(better) else other
 
 
-def statements(world: World, table: pd.DataFrame) -> dict[str, Statement]:
-    """The statement on each tone, by its name."""
-    tests = paired_tests(table, 0.1, [REFERENCE], outcomes=[OUTCOME])
-    return {one.about.partition(":")[2].partition("-")[0]: one for one in comparisons(tests, None, COLUMN)}
+def tests(world: World, table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """The row of `paired_tests` of each tone, by its name."""
+    made = paired_tests(table, 0.1, [REFERENCE], outcomes=[OUTCOME])
+    return {row["variant"]: row for row in plain_rows(made)}
+
+
+def truth(world: World) -> dict[str, float]:
+    """The expected difference of each tone, 2 × the share of comparisons in which it is preferred - 1."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(80)
+    spread = float(np.hypot(world.spread, world.text_spread))
+    decided = (1 - world.position) * (1 - world.ties)
+
+    def expected(shift: float) -> float:
+        return decided * (2 * float(weights @ expit(shift + spread * nodes)) / float(weights.sum()) - 1)
+
+    return {f"tone{number}": expected(world.shift if number == 0 else 0.0) for number in range(world.tones)}
 
 
 def rows(name: str, runs: int, seed: int) -> Iterator[Row]:
     """Rows of one of the worlds."""
     world, generator = WORLDS[name], np.random.default_rng(seed)
-    found, by_place = [], []
+    expected = truth(world)
+    held, by_place = [], []
     for _ in range(runs):
         table = simulate(world, generator)
-        found.append(statements(world, table))
-        by_place.append(orders(REFERENCE, table[ORDERS + "x"])["position_p"] < LEVEL)
-    told = [_preferred(one["tone0"], world.shift > 0) for one in found]
-    if world.shift:
-        yield Row("told", "a judge's preference", name, runs, float(np.mean(told)), least(runs))
-    wrong = [
-        any(
-            one.verdict.startswith("equivalent") or (_claims(one) and not (world.shift and tone == "tone0" and right))
-            for tone, one in statement.items()
-        )
-        for statement, right in zip(found, told, strict=True)
-    ]
-    yield Row("false", "a judge's preference", name, runs, float(np.mean(wrong)), most(runs))
+        found = tests(world, table)
+        held.append([row["low"] <= expected[tone] <= row["high"] for tone, row in found.items()])
+        by_place.append(orders(table[ORDERS + "x"], table["sample_id"])["position_p"] < LEVEL)
+    yield Row("covered", "a judge's preference", name, runs, float(np.mean(held)), least(runs, COVERAGE))
     share = float(np.mean(by_place))
     if world.position:
         yield Row("told", "a judge decides by position", name, runs, share, least(runs))
     else:
         yield Row("false", "a judge decides by position", name, runs, share, most(runs))
-
-
-def _claims(statement: Statement) -> bool:
-    return statement.verdict.startswith("different")
-
-
-def _preferred(statement: Statement, variant: bool) -> bool:
-    """Return whether a preference for the variant, or for the reference, is told."""
-    tone = statement.text.find("tone0")
-    filler = statement.text.find(REFERENCE)
-    return _claims(statement) and (tone < filler) == variant

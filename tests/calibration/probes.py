@@ -17,14 +17,13 @@ from emoprobe.analysis.probes.activation_source import ActivationSource, Load
 from emoprobe.analysis.probes.all_probes import run_probes
 from emoprobe.config.experiment import Config
 from emoprobe.conversations.variants import variant_texts
-from tests.calibration.allowance import least, most
+from tests.calibration.allowance import COVERAGE, least, most
 from tests.calibration.rows import Row
 from tests.emoprobe.analysis import synthetic
 
 LAYERS, D = 3, 12
 WIDE = 512  # more than 24 questions have rows
 POSITIONS = ("last_prompt", "response_mean")
-COVERAGE = 0.93  # the least that is wanted of an interval
 
 
 @dataclass

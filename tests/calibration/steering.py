@@ -23,11 +23,10 @@ from emoprobe.config.files import parse_config
 from emoprobe.config.section import CONTROL
 from emoprobe.steering.directions import MAKERS, Stream, unit
 from emoprobe.steering.grid import LEAST_TEXTS, SteeringGrid
-from tests.calibration.allowance import least, most
+from tests.calibration.allowance import COVERAGE, least, most
 from tests.calibration.rows import Row
 
 LIMITS = Limits(max_perplexity=2.0, max_repetition=0.1)
-COVERAGE = 0.93  # the least that is wanted of an interval
 
 
 WIDTH = 48  # of the stream that directions are fitted to

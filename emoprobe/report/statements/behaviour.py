@@ -86,29 +86,18 @@ def _comparison(row: dict[str, Any], margin: float) -> Statement:
 
 
 def _preference(row: dict[str, Any]) -> Statement:
-    """The sentence on which answers a judge prefers: a statement on this judge, so that it needs no labels."""
-    conclusion = conclude_contrast(row, 0.0)
-    # The side that the sentence speaks of is the preferred one, or else the variant.
-    reverse = conclusion.reason in (ContrastReason.LOWERS, ContrastReason.LOWERS_HERE)
-    side, other = reversed(_sides(row)) if reverse else _sides(row)
+    """The sentence on how often a judge prefers the answers of one side, which is described."""
+    side, other = _sides(row)
     if row["low"] is None:
         share = f"no interval, {row['no_interval']}"
     else:
-        ends = (row["difference"], row["high"], row["low"]) if reverse else (row["difference"], row["low"], row["high"])
-        value, low, high = (50 * (1 - end if reverse else 1 + end) for end in ends)
+        value, low, high = (50 * (1 + row[key]) for key in ("difference", "low", "high"))
         share = f"{value:.1f} % of comparisons [{low:.1f}, {high:.1f}]"
-    tested = "" if conclusion.p is None else f"corrected p {p_text(conclusion.p)}; "
-    basis = f"{tested}{_units(row)}"
-    judged = f"as judged by {row['judge']}"
-    preferred = f"answers with {side} are preferred to those with {other}"
-    match conclusion.reason:
-        case ContrastReason.RAISES | ContrastReason.RAISES_HERE | ContrastReason.LOWERS | ContrastReason.LOWERS_HERE:
-            text = f"{judged}, {preferred} in {share} ({basis}); whether people prefer them is not known"
-        case ContrastReason.NOT_TESTED:
-            text = f"{judged}, how often {preferred} is {_described(row)}, as {_untested(row)} ({share}; {basis})"
-        case _:
-            text = f"{judged}, whether {preferred} is undecided ({share}; {basis})"
-    return _stated(row, conclusion, text)
+    text = (
+        f"as judged by {row['judge']}, answers with {side} are preferred to those with {other} in {share}; this is "
+        f"{_described(row)}, as {_untested(row)} ({_units(row)})"
+    )
+    return _stated(row, conclude_contrast(row, 0.0), text)
 
 
 def _distribution(rows: list[dict[str, Any]], margin: float) -> Statement:

@@ -360,7 +360,8 @@ JUDGES = Table(
         "second_orders": Column("Int64", "Pairs of which it prefers the second answer in both orders."),
         "position_p": Column(
             "float64",
-            "Exact two-sided binomial test that these two are equally likely; null without such a pair.",
+            "Exact two-sided binomial test, over questions with more pairs of one than of the other, that either is as "
+            "likely; null without such a question.",
         ),
     },
 )

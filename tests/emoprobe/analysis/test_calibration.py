@@ -23,7 +23,7 @@ from emoprobe.config.files import parse_config
 from emoprobe.report.statements.behaviour import comparisons
 from emoprobe.report.statements.notes import notes
 from tests.calibration import coverage, mixtures, outcomes, survival, types
-from tests.calibration.allowance import least, most
+from tests.calibration.allowance import COVERAGE, least, most
 from tests.calibration.behaviour import (
     asked_scenes,
     dependent_scenes,
@@ -93,7 +93,7 @@ def test_texts_of_several_kinds_make_no_false_claim(mixture: str, texts: int, qu
     runs = 200
     found = mixtures.claims(mixture, texts, questions, 4, runs, seed=2)
     assert max(found.different, found.equivalent) <= most(runs)
-    assert found.covered >= least(runs, mixtures.COVERAGE)
+    assert found.covered >= least(runs, COVERAGE)
 
 
 @pytest.mark.parametrize("world", outcomes.WORLDS)
@@ -183,7 +183,7 @@ def test_a_filler_that_is_asked_several_times_makes_no_false_claim() -> None:
     """Where texts are shared between questions: questions alone as units reject this null in 70 % of runs."""
     found = mixtures.asked_claims(24, 400, 3, 1.0, 200, seed=2)
     assert found.different <= most(200)
-    assert found.covered >= least(200, mixtures.COVERAGE)
+    assert found.covered >= least(200, COVERAGE)
 
 
 def test_few_texts_make_no_claim_about_a_tone() -> None:

@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binom, norm
 
-from emoprobe.analysis.behaviour import outcome_means
 from emoprobe.analysis.guesses import guessing
-from emoprobe.analysis.judges import agreement, orders, separability
-from emoprobe.analysis.labels import LabelError, drawn_order, label_id, with_labels, write_answers_to_label
+from emoprobe.analysis.judges import agreement, separability
+from emoprobe.analysis.labels import drawn_order, with_labels
 from emoprobe.analysis.origin_limits import judge_limits
 from emoprobe.analysis.outcomes import outcomes_of
 from emoprobe.analysis.paired_tests import paired_tests
@@ -25,10 +23,7 @@ from emoprobe.config.files import parse_config
 from emoprobe.conversations.samples import sample_ids
 from emoprobe.report.statements.behaviour import comparisons
 from emoprobe.report.statements.notes import notes
-from emoprobe.results.layout import Layout
 from emoprobe.results.tables import completed
-from emoprobe.results.trajectory import AgentState, Trajectory
-from tests.calibration import judges as simulated
 from tests.calibration import preferences
 from tests.judges import judge
 
@@ -180,185 +175,13 @@ def test_questions_of_an_earlier_look_keep_their_place_in_the_order() -> None:
     assert set(order(96)[:32]) != set(first)  # no look is registered: all questions are one draw
 
 
-@pytest.mark.parametrize(
-    ("name", "verdicts"),
-    [
-        ("leans by 20 %, no labels", {"note"}),
-        ("leans by 20 %, 24 labels", {"note"}),
-        ("leans by 20 %, 96 labels of 128", {"undecided", "equivalent"}),
-    ],
-)
-def test_a_judge_that_leans_makes_no_difference(name: str, verdicts: set[str]) -> None:
-    generator = np.random.default_rng(3)
-    found = [simulated.said(simulated.WORLDS[name], generator) for _ in range(4)]
-    assert {verdict for one in found for verdict in one.values()} <= verdicts
-
-
-def test_a_planted_difference_is_told_with_labels() -> None:
-    world = simulated.WORLDS["planted: 1.5 logits, leans by 10 %, 96 labels"]
-    found = simulated.said(world, np.random.default_rng(3))
-    assert found["outcome_x:tone0-filler"] == "different"
-
-
-def test_answers_to_label_come_in_the_drawn_order_without_their_variant(tmp_path: Path) -> None:
-    config, table = experiment(tmp_path)
-    layout = Layout(tmp_path)
-    for row in table.to_dict("records"):  # joy begins each answer, which nobody is to see
-        begun = "Oh joy! " if row["variant"] == "joy" else ""
-        answer = {"role": "assistant", "content": begun + row["completion"]}
-        state = AgentState(prefill=len(begun) or None)
-        Trajectory([{"role": "user", "content": row["question"]}, answer], state).write(
-            layout.pair(row["variant"], row["sample_id"])
-        )
-    write_answers_to_label(config, layout, table)
-    listed = pd.read_csv(layout.to_label, dtype=str, keep_default_na=False)
-    assert list(listed.columns) == ["question_number", "id", "question", "answer", "value"]
-    assert len(listed) == 3 * QUESTIONS
-    first = drawn_order(config, table["sample_id"])[0]
-    assert set(listed["question"][:3]) == {f"Question {first}?"}
-    assert set(listed["answer"][:3]) == {f"Answer {first}."}
-    assert set(listed["id"][:3]) == {label_id(config.experiment.seed, variant, first) for variant in config.variants}
-    assert not any(word in layout.to_label.read_text() for word in ("control", "joy", "Hm."))
-    # Filled in, it is a file of labels.
-    listed["value"] = "true"
-    listed.to_csv(tmp_path / "filled.csv", index=False)
-    filled, _ = experiment(tmp_path, labels=str(tmp_path / "filled.csv"))
-    assert with_labels(filled, table)["human_polite"].all()
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ("variant,sample\njoy,gsm8k_0001\n", "needs the columns"),
-        ("variant,sample,value\njoy,gsm8k_0001,perhaps\n", "line 2: 'perhaps' is no value"),
-        ("variant,sample,value\nrage,gsm8k_0001,true\n", "line 2: is of no answer"),
-        ("id,value\n0123,true\n", "line 2: is of no answer"),
-        ("variant,sample,value\njoy,gsm8k_0001,true\njoy,gsm8k_0001,false\n", "line 3: labels an answer twice"),
-        (None, "cannot be read"),
-    ],
-)
-def test_files_of_labels_that_are_refused(tmp_path: Path, content: str | None, words: str) -> None:
-    path = tmp_path / "labels.csv"
-    if content is not None:
-        path.write_text(content)
-    config, table = experiment(tmp_path, labels=str(path))
-    with pytest.raises(LabelError, match=words):
-        with_labels(config, table)
-
-
-PAIRED = {"control": {}, "filler": {"text": "There are trees."}, "joy": {"text": "Hurray!"}}
-
-
-def compared(wins: int, losses: int, ties: int, lost: int = 0) -> tuple[Config, pd.DataFrame]:
-    """Answers of which a judge prefers so many of joy's to filler's, and control's to filler's the other way round."""
-    config = parse_config(
-        {
-            "experiment": {"name": "one"},
-            "variants": PAIRED,
-            "graders": [judge(label="better", compare_with="filler")],
-        }
-    )
-    values = [1.0] * wins + [0.0] * losses + [0.5] * ties + [None] * lost
-    rows = [
-        {
-            "variant": variant,
-            "sample_id": f"gsm8k_{number:04d}",
-            "draw": 1,
-            "valence": None,
-            "failure": None,
-            "paraphrase": 0,
-            "judged_better": None if variant == "filler" else "unusable" if value is None else "value",
-            "orders_better": None if variant == "filler" or value is None else "same",
-            "outcome_better": None
-            if variant == "filler" or value is None
-            else value
-            if variant == "joy"
-            else 1 - value,
-        }
-        for variant in PAIRED
-        for number, value in enumerate(values)
-    ]
-    return config, completed(pd.DataFrame(rows).astype({"outcome_better": "Float64"}), "trajectories")
-
-
-def test_a_preference_is_tested_against_its_reference_as_a_statement_on_the_judge() -> None:
-    config, table = compared(40, 10, 10)
-    (outcome,) = outcomes_of(config)
-    assert outcome.margin is None
-    tests = paired_tests(table, 0.1, outcomes=[outcome])
-    rows = {(row["variant"], row["reference"]): row for row in tests.to_dict("records")}
-    # Neither joy-control, which was not asked, nor any row twice.
-    assert sorted(rows) == [("filler", "control"), ("joy", "filler")]
-    assert len(tests) == 2
-    joy, filler = rows["joy", "filler"], rows["filler", "control"]
-    assert (joy["difference"], joy["n"], joy["missing"]) == (0.5, 60, 0)
-    assert filler["difference"] == pytest.approx(0.5)  # filler is preferred to control as joy is to filler
-    # McNemar's test of 40 against 10, with the correction of a quarter.
-    assert joy["p"] == pytest.approx(2 * norm.sf((30 - 0.25) / np.sqrt(50)))
-    assert pd.isna(joy["p_equivalent"])
-    means = outcome_means(table, [outcome]).set_index("variant")
-    assert means["mean"].dropna().to_dict() == {"control": 0.25, "joy": 0.75}
-    assert means["missing"].to_dict() == {"control": 0, "filler": 60, "joy": 0}
-    said = {one.about: one for one in comparisons(tests, outcome.margin, outcome.column)}
-    text = said["outcome_better:joy-filler"].text
-    assert said["outcome_better:joy-filler"].verdict == "different_here"
-    low, high = (50 * (1 + joy[end]) for end in ("low", "high"))
-    assert text.startswith(
-        "As judged by judge-x (better), answers with this text of joy are preferred to those with this text of filler "
-        f"in 75.0 % of comparisons [{low:.1f}, {high:.1f}] (corrected p "
-    )
-    assert text.endswith("60 questions); whether people prefer them is not known.")
-
-
-def test_the_sentence_speaks_of_the_preferred_side() -> None:
-    config, table = compared(10, 40, 10)
-    (outcome,) = outcomes_of(config)
-    tests = paired_tests(table, 0.1, outcomes=[outcome])
-    said = {one.about: one for one in comparisons(tests, outcome.margin, outcome.column)}
-    one = said["outcome_better:joy-filler"]
-    assert (one.verdict, one.estimate) == ("different_here", -0.5)
-    assert "answers with this text of filler are preferred to those with this text of joy in 75.0 %" in one.text
-    assert said["outcome_better:filler-control"].text.startswith(
-        "Secondary: as judged by judge-x (better), answers with no added text (control) are preferred to those with "
-        "this text of filler in 75.0 %"
-    )
-
-
-def test_a_preference_that_is_lost_could_be_any() -> None:
-    """41 against 19 is a preference, and with 20 lost pairs none is told; a judge by position alone tells none."""
-
-    def verdicts(*counts: int) -> set[str]:
-        config, table = compared(*counts)
-        tests = paired_tests(table, 0.1, ["filler"], outcomes=outcomes_of(config))
-        assert set(tests["missing"]) == {counts[3] if len(counts) > 3 else 0}
-        return set(tests["verdict"])
-
-    assert verdicts(41, 19, 20) == {"different_here"}
-    assert verdicts(41, 19, 20, 20) == {"undecided"}
-    assert verdicts(0, 0, 80) == {"undecided"}
-
-
-def test_a_judge_that_decides_by_position_is_recognised() -> None:
-    found = orders("filler", pd.Series(["same"] * 80 + ["first"] * 15 + ["second"] * 3 + ["tie"] * 2 + [None]))
-    assert {key: found[key] for key in ("same_orders", "first_orders", "second_orders")} == {
-        "same_orders": 80, "first_orders": 15, "second_orders": 3,
-    }  # fmt: skip
-    assert found["position_p"] == pytest.approx(2 * binom.cdf(3, 18, 0.5))
-    assert np.isnan(orders("filler", pd.Series(["same", "tie"]))["position_p"])
-
-
-@pytest.mark.parametrize(
-    ("name", "verdicts"),
-    [
-        ("no preference, by position alone", {"undecided"}),
-        ("planted: -1 logit, first in 20 %", {"different", "undecided"}),
-    ],
-)
-def test_simulated_preferences(name: str, verdicts: set[str]) -> None:
-    world, generator = preferences.WORLDS[name], np.random.default_rng(3)
-    found = preferences.statements(world, preferences.simulate(world, generator))
-    assert {one.verdict for one in found.values()} == verdicts
-    assert found["tone0"].text.startswith("As judged by judge-x (x), ")
+@pytest.mark.parametrize("name", ["no preference, by position alone", "planted: -1 logit, first in 20 %"])
+def test_simulated_preferences(name: str) -> None:
+    world, generator = preferences.WORLDS[name], np.random.default_rng(0)
+    found = preferences.tests(world, preferences.simulate(world, generator))
+    truth = preferences.truth(world)
+    assert all(row["low"] < truth[tone] < row["high"] for tone, row in found.items())
+    assert (truth["tone0"] < -0.1) == (world.shift < 0)
 
 
 def test_right_guesses_by_chance_are_those_of_every_order_of_the_variants() -> None:

@@ -256,7 +256,7 @@ def test_a_preference_alone_fills_the_front_and_the_figures(tmp_path: Path) -> N
         content.to_parquet(layout.table(name))
     found = report(settings, layout)
     said = {entry["about"]: entry for entry in found["statements"]}
-    assert said["outcome_x:tone0-filler"]["verdict"] == "different_here"
+    assert said["outcome_x:tone0-filler"]["verdict"] == "note"
     assert said["outcome_x:tone0-filler"]["text"].startswith(
         "As judged by judge-x (x), answers with this text of tone0"
     )
