@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,7 @@ class Outcome:
         title: name in sentences; None: it follows from label, type and judge.
         unit: of a difference times 100; None: points of shares, and nothing of numbers.
         given: binary column; only questions where it is true in some variant have the outcome. None: all have.
+        none_given: why there is no test where that is true of no question.
         known: column that has a value wherever the outcome could be graded; None: its own.
         broken: smallest value, which a variant that breaks the answer has; None: there is no such value.
         against: reference that answers of the other variants are compared with; None: each is graded alone. The value
@@ -59,6 +61,7 @@ class Outcome:
     title: str | None = None
     unit: str | None = None
     given: str | None = None
+    none_given: str | None = None
     known: str | None = None
     broken: float | None = None
     against: str | None = None
@@ -80,6 +83,7 @@ SURVIVAL = Outcome(
     "binary",
     title="the share of right first answers that survive",
     given="correct_first",
+    none_given="no question has a right first answer on both sides",
     known=PRIMARY_MEASURE,
 )
 # Outcomes whose columns have names of their own.
@@ -96,7 +100,7 @@ def outcome_of(measure: str, value: Value = "binary") -> Outcome:
         measure: of the table `paired_tests`.
         value: type of the outcome.
     """
-    column, _ = column_and_category(measure)
+    column = measured_column(measure)
     return NAMED.get(column) or Outcome(column.removeprefix(OUTCOME_PREFIX), column, value)
 
 
@@ -152,6 +156,11 @@ def column_and_category(measure: str) -> tuple[str, str | None]:
     return column, category if of else None
 
 
+def measured_column(measure: str) -> str:
+    """Return the column of a measure, that of all its categories if it is one."""
+    return column_and_category(measure)[0]
+
+
 def family_prefix(measure: str) -> str:
     """Return what the families of a measure begin with; each outcome but accuracy has families of its own."""
     return "" if measure in MEASURES else f"{outcome_of(measure).label}_"
@@ -170,32 +179,32 @@ def title_of(measure: str, value: Value, judge: str | None = None) -> str:
         value: the type of its outcome.
         judge: the model that judged it; None: no model did.
     """
-    if judge is not None:
-        return as_judged(title_of(measure, value), judge)
     outcome, (_, category) = outcome_of(measure, value), column_and_category(measure)
-    if outcome.title is not None:
-        return outcome.title
-    if category is not None:
-        return f"the share of “{category}” in {outcome.label}"
-    if value == "category":
-        return f"the shares of {outcome.label}"
-    if value == "preference":
-        return f"the share of preferred answers ({outcome.label})"
-    return f"mean {outcome.label}" if value == "number" else f"the rate of {outcome.label}"
+    titles: dict[Value, str] = {
+        "binary": f"the rate of {outcome.label}",
+        "number": f"mean {outcome.label}",
+        "category": f"the shares of {outcome.label}",
+        "preference": f"the share of preferred answers ({outcome.label})",
+    }
+    title = titles[value] if category is None else f"the share of “{category}” in {outcome.label}"
+    return as_judged(outcome.title or title, judge)
 
 
 def subject(measure: str, variant: str, reference: str) -> str:
     """Return what a sentence on a contrast is about; the categories of an outcome have one sentence together."""
-    column, _ = column_and_category(measure)
+    column = measured_column(measure)
     return f"{'accuracy' if column == PRIMARY_MEASURE else column}:{variant}-{reference}"
+
+
+def primary_column(measures: Iterable[str]) -> str:
+    """Return the column of strict accuracy or, where it is not among the measures, of the first of them."""
+    columns = [*map(measured_column, measures)]
+    return PRIMARY_MEASURE if PRIMARY_MEASURE in columns else next(iter(columns), PRIMARY_MEASURE)
 
 
 def primary_rows(tests: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of `paired_tests` on strict accuracy or, where it is not graded, on the first outcome."""
-    if tests.empty or (tests["measure"] == PRIMARY_MEASURE).any():
-        return tests[tests["measure"] == PRIMARY_MEASURE]
-    columns = tests["measure"].map(lambda measure: column_and_category(measure)[0])
-    rows: pd.DataFrame = tests[columns == columns.iloc[0]]
+    rows: pd.DataFrame = tests[tests["measure"].map(measured_column) == primary_column(tests["measure"])]
     return rows
 
 

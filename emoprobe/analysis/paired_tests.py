@@ -261,7 +261,7 @@ def _row(
     elif selected:
         why = "the outcome selects these questions"
     elif outcome.given is not None and n == 0:
-        why = "no question has a right first answer on both sides"
+        why = outcome.none_given
     elif labels is not None:  # a judge that leans towards a tone makes a difference where the answers have none
         why = labels.why
     elif missing and outcome.value == "number" and outcome.limits is None:
@@ -291,6 +291,7 @@ def _row(
         "not_tested": why,
         "weight": weight,
         "p": p if tested else float("nan"),
+        "margin": outcome.margin,
         "p_equivalent": p_equivalent if tested else float("nan"),
     }
 

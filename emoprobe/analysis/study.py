@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from emoprobe.analysis.outcomes import column_and_category
+from emoprobe.analysis.outcomes import measured_column
 from emoprobe.analysis.paired_tests import corrected, verdict
 from emoprobe.config.experiment import Config
 from emoprobe.results.catalogue import TABLES
@@ -58,7 +58,7 @@ def shared_rows(tests: pd.DataFrame) -> pd.DataFrame:
     An outcome is shared if at least two experiments have it; of a study of one experiment all are.
     """
     compared = tests[~tests["family"].str.endswith("secondary")]
-    columns = compared["measure"].map(lambda measure: column_and_category(measure)[0])
+    columns = compared["measure"].map(measured_column)
     experiments = compared.groupby(columns)["experiment"].transform("nunique")
     return compared[experiments >= min(2, tests["experiment"].nunique())]
 

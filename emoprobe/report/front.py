@@ -12,6 +12,8 @@ from emoprobe.analysis.outcomes import (
     as_judged,
     column_and_category,
     judge_of,
+    measured_column,
+    primary_column,
     primary_of,
     subject,
     title_of,
@@ -201,13 +203,11 @@ def tested(report: dict[str, Any]) -> list[dict[str, Any]]:
 
     That is strict accuracy or, where it is not graded, the first outcome of the table.
     """
-    measures = [row["measure"] for row in report["paired_tests"]]
-    columns = [column_and_category(measure)[0] for measure in measures]
-    first = PRIMARY_MEASURE if PRIMARY_MEASURE in measures else next(iter(columns), PRIMARY_MEASURE)
+    first = primary_column(row["measure"] for row in report["paired_tests"])
     rows = [
         row
-        for row, column in zip(report["paired_tests"], columns, strict=True)
-        if column == first and not row["family"].endswith("secondary")
+        for row in report["paired_tests"]
+        if measured_column(row["measure"]) == first and not row["family"].endswith("secondary")
     ]
     return sorted(rows, key=lambda row: not row["family"].endswith(PLANNED))
 
@@ -229,7 +229,7 @@ def _tally(rows: Sequence[dict[str, Any]], margin: float | None, others: bool) -
             parts.append(f"{len(names)} {'is' if len(names) == 1 else 'are'} {words}{within}{named}")
     references = " or ".join(dict.fromkeys(row["reference"] for row in rows))
     count = f"{len(rows)} {'other ' * others}comparison{'' if len(rows) == 1 else 's'}"
-    title = title_of(column_and_category(rows[0]["measure"])[0], value_of(rows[0]), judge_of(rows[0]))
+    title = title_of(measured_column(rows[0]["measure"]), value_of(rows[0]), judge_of(rows[0]))
     return [f"Of {count} with {references} in {title}, {', '.join(parts)}."]
 
 

@@ -9,10 +9,18 @@ from typing import Any
 import pandas as pd
 
 from emoprobe.analysis.conclusion import plain_rows
-from emoprobe.analysis.outcomes import column_and_category, judge_of, subject, title_of, unit_of, value_of
+from emoprobe.analysis.outcomes import (
+    column_and_category,
+    judge_of,
+    measured_column,
+    subject,
+    title_of,
+    unit_of,
+    value_of,
+)
 from emoprobe.analysis.study import shared_rows
 from emoprobe.report.statements import amount
-from emoprobe.report.statements.behaviour import p_text
+from emoprobe.report.statements.behaviour import bound, p_text
 from emoprobe.results.layout import Layout
 from emoprobe.results.statement import Statement, Verdict
 from emoprobe.results.tables import read_table
@@ -51,7 +59,7 @@ def study_statements(tests: pd.DataFrame) -> list[Statement]:
     }
     statements = [_statement(row) for row in rows if row["verdict_study"] not in (Verdict.UNDECIDED, Verdict.NOTE)]
     if any(left.values()):
-        titles = dict.fromkeys(title_of(_column(row), value_of(row), judge_of(row)) for row in rows)
+        titles = dict.fromkeys(title_of(measured_column(row["measure"]), value_of(row), judge_of(row)) for row in rows)
         said = [f"{count} {'is' if count == 1 else 'are'} {words}" for words, count in left.items() if count]
         text = f"Of {len(rows)} planned and primary comparisons in {', '.join(titles)}, {' and '.join(said)}."
         statements.append(Statement(about=STUDY, verdict=Verdict.NOTE, text=text, n=sum(left.values())))
@@ -65,21 +73,19 @@ def about_row(row: dict[str, Any]) -> str:
     return f"{of if category is None else row['measure']}:{row['experiment']}/{contrast}"
 
 
-def _column(row: dict[str, Any]) -> str:
-    return column_and_category(row["measure"])[0]
-
-
 def _statement(row: dict[str, Any]) -> Statement:
     """A verdict in one experiment, with the correction over the study."""
     verdict, unit = Verdict(row["verdict_study"]), unit_of(row)
     different = verdict in (Verdict.DIFFERENT, Verdict.DIFFERENT_HERE)
     words = "differs from" if different else "is equivalent to"
+    # Tables of earlier versions do not have the margin.
+    within = "" if different or row["margin"] is None else f" within {bound(row, row['margin'])} either way"
     with_these = ", with the texts used," if verdict in (Verdict.DIFFERENT_HERE, Verdict.EQUIVALENT_HERE) else ""
     p = row["p_study"] if different else row["p_equivalent_study"]
     difference, low, high = (amount(row[key], unit) for key in ("difference", "low", "high"))
     text = (
         f"{row['experiment']}: {row['variant']} {words} {row['reference']}{with_these} in "
-        f"{title_of(row['measure'], value_of(row), judge_of(row))} ({difference}{' ' * bool(unit)}{unit} "
+        f"{title_of(row['measure'], value_of(row), judge_of(row))}{within} ({difference}{' ' * bool(unit)}{unit} "
         f"[{low}, {high}], p {p_text(p)} corrected over the study)."
     )
     return Statement(

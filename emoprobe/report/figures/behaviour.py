@@ -12,6 +12,7 @@ from emoprobe.analysis.conclusion import plain_rows
 from emoprobe.analysis.outcomes import (
     PRIMARY_MEASURE,
     column_and_category,
+    measured_column,
     outcomes_of,
     primary_of,
     primary_rows,
@@ -112,7 +113,7 @@ def _means(axis: Any, table: pd.DataFrame, judge: str | None) -> None:
         link_row(axis, row, links.conversations([str(entry.variant)]), f"conversations of {entry.variant}")
     axis.set_yticks(rows, names)
     axis.set_ylim(-0.6, len(table) - 0.4)
-    column, _ = column_and_category(str(table["measure"].iloc[0]))
+    column = measured_column(str(table["measure"].iloc[0]))
     axis.set_xlabel(f"{title_of(column, value_of(plain_rows(table)[0]), judge)} with 95 % interval")
 
 
@@ -170,7 +171,7 @@ def paired_differences(view: ExperimentView) -> Figure:
     axis.set_yticks(rows, labels)
     corrected = bool(tests["corrected"].fillna(False).all())
     first = plain_rows(tests)[0]
-    column, _ = column_and_category(first["measure"])
+    column = measured_column(first["measure"])
     named = title_of(column, value_of(first), None if corrected else primary.judge)
     axis.set_xlabel(f"difference of {named} with 95 % interval (band: equivalent; pale: secondary)")
     valence_legend(axis, list(valences.values()))

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from emoprobe.analysis.conclusion import plain_rows
-from emoprobe.analysis.outcomes import column_and_category, judge_of, primary_rows, title_of, value_of
+from emoprobe.analysis.outcomes import column_and_category, judge_of, measured_column, primary_rows, title_of, value_of
 from emoprobe.analysis.study import shared_rows, valences_of
 from emoprobe.report import links
 from emoprobe.report.figures.style import INK, ROW, colour_of, empty_figure, link_row, new_figure, valence_legend
@@ -50,8 +50,7 @@ def forest(view: View) -> Figure:
     axis.axvline(0.0, color=INK, linewidth=0.8)
     axis.set_yticks(rows, labels)
     axis.set_ylim(-0.6, len(tests) - 0.4)
-    first = plain_rows(tests)[0]
-    title = title_of(column_and_category(first["measure"])[0], value_of(first), judge_of(first))
-    axis.set_xlabel(f"difference of {title}, 95 % interval")
+    titles = {title_of(measured_column(row["measure"]), value_of(row), judge_of(row)) for row in plain_rows(tests)}
+    axis.set_xlabel(f"difference of {' or '.join(sorted(titles))}, 95 % interval")
     valence_legend(axis, shown)
     return figure

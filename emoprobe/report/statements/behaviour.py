@@ -16,6 +16,7 @@ from emoprobe.analysis.outcomes import (
     column_and_category,
     family_prefix,
     judge_of,
+    measured_column,
     outcome_of,
     subject,
     title_of,
@@ -40,7 +41,7 @@ def comparisons(
         families: kinds of contrasts, such as `planned`; none: all.
     """
     prefix = family_prefix(measure)
-    chosen = tests["measure"].map(lambda one: column_and_category(one)[0]) == measure
+    chosen = tests["measure"].map(measured_column) == measure
     if families:
         chosen &= tests["family"].isin([prefix + family for family in families])
     contrasts: dict[tuple[str, str], list[dict[str, Any]]] = {}

@@ -227,10 +227,9 @@ PAIRED_TESTS = Table(
             "for continuity by a quarter of a question).",
         ),
         "p_holm": Column("float64", "The same over weight, corrected over its family (Holm)."),
+        "margin": Column("float64", "Margin of equivalence; null: equivalence is not tested."),
         "p_equivalent": Column(
-            "float64",
-            "Two one-sided tests of a difference beyond the margin, by the same method; null of numbers without "
-            "a margin.",
+            "float64", "Two one-sided tests of a difference beyond the margin, by the same method; null without one."
         ),
         "p_equivalent_holm": Column("float64", "The same over weight, corrected over its family (Holm)."),
         "verdict": Column(

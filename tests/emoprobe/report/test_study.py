@@ -68,6 +68,14 @@ def test_every_sentence_is_about_something_else(study: Callable[..., Layout]) ->
     assert all(one["text"].startswith(("first: ", "second: ")) for one in said if one["verdict"] != "note")
 
 
+def test_an_equivalence_names_its_margin(study: Callable[..., Layout]) -> None:
+    table = simulate(Scene(1319, (0.5,), 0.5), np.random.default_rng(0))
+    said = read_json(study({"first": (table, [ACCURACY])}).report)["statements"]
+    same = [one["text"] for one in said if one["verdict"].startswith("equivalent")]
+    assert same
+    assert all(" in strict accuracy within 10 points either way (" in text for text in same)
+
+
 def test_a_study_compares_the_outcomes_that_its_experiments_share(study: Callable[..., Layout]) -> None:
     number, category = types.World("number", 192, shift=0.9), types.World("category", 192, shift=3.0)
     experiments = {"first": typed(number, 1), "second": typed(number, 2)}
