@@ -15,27 +15,29 @@ from emoprobe.analysis.statistics import LEVEL
 PAIRWISE = 32  # rows up to which comparing every pair is faster than sorting
 
 
-def auroc(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
-    """P(positive > negative) + ½ P(equal) of scores (…, a, k) and (…, b, k), (…, k); NaN where a side is empty."""
-    pairs = positive.shape[-2] * negative.shape[-2]
-    if not pairs:
-        return torch.full_like(positive.sum(-2), torch.nan)
-    if negative.shape[-2] > PAIRWISE:
-        return _wins(positive.mT, negative.mT).sum(-1) / pairs
-    order = torch.sign(positive[..., :, None, :] - negative[..., None, :, :])
-    return 0.5 + 0.5 * order.sum((-3, -2)) / pairs
-
-
-def _wins(values: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """For each value how many others lie below it, ties counted half."""
-    others, values = others.sort(dim=-1).values.contiguous(), values.contiguous()
+def wins(values: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """For each value (…, a) how many others (…, b) lie below it, ties counted half."""
+    if others.shape[-1] <= PAIRWISE:
+        return (0.5 + 0.5 * torch.sign(values[..., :, None] - others[..., None, :])).sum(-1)
+    others, values = _sorted(others), values.contiguous()
     below = torch.searchsorted(others, values, right=False)
     return 0.5 * (below + torch.searchsorted(others, values, right=True)).to(values.dtype)
 
 
+def _sorted(values: torch.Tensor) -> torch.Tensor:
+    """Values in ascending order along the last dimension; NumPy sorts them ten times as fast as PyTorch on a CPU."""
+    return values.sort(dim=-1).values if values.is_cuda else torch.from_numpy(np.sort(values.numpy(), axis=-1))
+
+
+def _order(values: torch.Tensor) -> torch.Tensor:
+    """The places of the values in ascending order along the last dimension."""
+    return values.argsort(dim=-1) if values.is_cuda else torch.from_numpy(np.argsort(values.numpy(), axis=-1))
+
+
 def labelled_auroc(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """`auroc` of scores (…, n) by labels of 0, 1 and −1 (left out), of the same shape or fewer leading dimensions."""
-    values, order = scores.sort(dim=-1)
+    order = _order(scores)
+    values = scores.gather(-1, order)
     ordered = labels.expand(scores.shape).gather(-1, order)
     one, zero = (ordered == 1).to(scores.dtype), (ordered == 0).to(scores.dtype)
     first = torch.ones_like(values, dtype=torch.bool)  # of those that are equal
@@ -59,8 +61,8 @@ def influences(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """
     one, zero = labels == 1, labels == 0
     total = torch.zeros_like(scores)
-    above = _wins(scores[..., one], scores[..., zero])
-    below = _wins(-scores[..., zero], -scores[..., one])
+    above = wins(scores[..., one], scores[..., zero])
+    below = wins(-scores[..., zero], -scores[..., one])
     n_one, n_zero = int(one.sum()), int(zero.sum())
     area = above.mean(-1, keepdim=True) / n_zero
     total[..., one] = (above / n_zero - area) / n_one

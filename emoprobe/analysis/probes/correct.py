@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from itertools import permutations
 from typing import TypeVar
 
@@ -18,14 +19,14 @@ import numpy as np
 import torch
 
 from emoprobe.analysis.probes.auroc import influences, labelled_auroc
-from emoprobe.analysis.probes.discriminant import Cells, TrainingMoments, sums_by
+from emoprobe.analysis.probes.discriminant import Cells, Solution, TrainingMoments, sums_by
 from emoprobe.analysis.probes.nuisance import fitted, orthonormal
 from emoprobe.analysis.probes.row_codes import NONE, RowCodes
 
 
 @dataclass(frozen=True)
 class CorrectDesign:
-    """The rows whose answers are graded, `rows` among those of the position.
+    """The rows whose answers are graded, `rows` among the `count` of the position, `places` among those of their fold.
 
     `nuisance` (n, k) are their nuisance features, `basis` an orthonormal basis of them, `remainders` (n, permutations)
     what they leave over of the labels, the real one first; `origin` (permutations, n) tells where labels come from.
@@ -33,7 +34,9 @@ class CorrectDesign:
     """
 
     design: RowCodes
+    count: int
     rows: np.ndarray
+    places: np.ndarray
     labels: np.ndarray
     nuisance: np.ndarray
     basis: np.ndarray
@@ -52,7 +55,9 @@ class CorrectDesign:
         dealt = np.where(origin == NONE, 0.0, first[np.maximum(origin, 0)]).T
         return cls(
             graded,
+            len(design),
             rows,
+            design.places_in_folds[rows],
             labels,
             features,
             basis,
@@ -61,10 +66,22 @@ class CorrectDesign:
             np.stack([fitted(features, labels, training) for training in graded.in_training]),
         )
 
-    def contrasts(self, labels: torch.Tensor, training: torch.Tensor, count: int) -> torch.Tensor:
-        """`mean_differences` of labels (k, n) over the training rows (n), of all `count` rows, (count, k)."""
-        whole = torch.zeros((count, len(labels)))
-        whole[torch.as_tensor(self.rows)] = mean_differences(torch.where(training, labels, NONE))
+    @cached_property
+    def dealt(self) -> np.ndarray:
+        """The labels of each permutation, (permutations, n), the real ones first; −1: none."""
+        dealt: np.ndarray = np.where(self.origin == NONE, NONE, self.labels[np.maximum(self.origin, 0)]).astype(np.int8)
+        return dealt
+
+    def contrasts(self, labels: torch.Tensor, training: torch.Tensor) -> torch.Tensor:
+        """`mean_differences` of labels (k, n) over the training rows (n), of all rows of the position, (count, k)."""
+        return self.spread(mean_differences(torch.where(training, labels, NONE)))
+
+    def spread(self, weights: torch.Tensor) -> torch.Tensor:
+        """Weights (n, k) as those of all rows of the position, (count, k)."""
+        if len(self.rows) == self.count:
+            return weights
+        whole = torch.zeros((self.count, weights.shape[1]))
+        whole[torch.as_tensor(self.rows)] = weights
         return whole
 
     def nuisance_areas(self) -> np.ndarray:
@@ -114,64 +131,81 @@ class AddedResult(FoldResult):
 
 
 @torch.no_grad()
-def probe_added(cells: Cells, rows: CorrectDesign, stats: TrainingMoments) -> AddedResult:
-    """Train and test probes on what the nuisance features leave over; `stats` are those of `probe_correct`."""
-    statistic, choice, scores = residual_scores(cells, rows, stats)
-    added, influence = _gains(scores, rows)
-    return AddedResult(influence, statistic, choice, added)
+def probe_added(cells: Cells, rows: CorrectDesign, shrunk: Sequence[TrainingMoments]) -> list[AddedResult]:
+    """Train and test probes on what the nuisance features leave over, of the shrinkages that `probe_correct` takes."""
+    results = []
+    for statistic, choice, scores in residual_scores(cells, rows, shrunk):
+        added, influence = _gains(scores, rows)
+        results.append(AddedResult(influence, statistic, choice, added))
+    return results
 
 
 def residual_scores(
-    cells: Cells, rows: CorrectDesign, stats: TrainingMoments, block: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray, torch.Tensor]:
-    """Return `statistic` and `choice` of an `AddedResult`, and scores (cells, n, folds).
+    cells: Cells, rows: CorrectDesign, shrunk: Sequence[TrainingMoments], block: np.ndarray | None = None
+) -> list[tuple[np.ndarray, np.ndarray, torch.Tensor]]:
+    """Return `statistic` and `choice` of an `AddedResult` and scores (cells, n), for each shrinkage.
 
     The covariance is that of all rows around their variants, before anything is taken out: it has no label, and one
     decomposition serves all probes of a position. Where a `block` (n) of each row is given, features are centred within
-    it as well. Scores have the size that predicts best inside of their training set, as they are added to a prediction.
+    it as well; a block lies in one fold. A row's score is that of the probe that was trained without its fold, in the
+    size that predicts best inside of that training set, as it is added to a prediction.
     """
     design, basis = rows.design, _tensor(rows.basis)
-    within = None if block is None else torch.as_tensor(block)
-    x = stats.rows(rows.rows)
-    if within is not None:
-        x = _centred(x, within)
-    x = x - basis @ (basis.T @ x)
-    remainders = _tensor(rows.remainders)
-    statistic = torch.zeros((len(x), remainders.shape[1]))
-    left = _tensor(rows.labels - rows.predictions).T
-    scores = []
-    choice, products, squares = (torch.zeros((len(x), design.folds)) for _ in range(3))
+    remainders, left = _tensor(rows.remainders), _tensor(rows.labels - rows.predictions).T
+    vectors = []
     for number, training in enumerate(torch.as_tensor(design.in_training)):
         outcomes = left[:, [number]]
         if number < design.folds:
             outcomes = torch.cat([outcomes, remainders], 1)
         # The covariance of features and remainders in the training set, as a mixture of rows.
-        mixing = (outcomes - outcomes[training].mean(0)) * training[:, None] / training.sum()
+        mixing = (outcomes - outcomes[training].mean(0)) * (training[:, None] / training.sum())
         mixing = mixing - basis @ (basis.T @ mixing)
-        if within is not None:
-            mixing = _centred(mixing[None], within)[0]
-        whole = torch.zeros((stats.x.shape[1], outcomes.shape[1]))
-        whole[torch.as_tensor(rows.rows)] = mixing
-        weights = stats.solve(number, cells.mix(whole))
+        vectors.append(cells.mix(rows.spread(_centred(mixing[None], block)[0])))
+    nuisance = rows.spread(_centred(basis[None], block)[0])
+    return [_tested(rows, stats.solve(vectors), stats.along(nuisance), block) for stats in shrunk]
+
+
+def _tested(
+    rows: CorrectDesign, solutions: Sequence[Solution], nuisance: torch.Tensor, block: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, torch.Tensor]:
+    """Test what `residual_scores` trains; `nuisance` (cells, k, r) gives the scores of the basis."""
+    design, basis = rows.design, _tensor(rows.basis)
+    remainders, left = _tensor(rows.remainders), _tensor(rows.labels - rows.predictions)
+
+    def tested(number: int, fold: int) -> torch.Tensor:
+        """Scores of a fold's rows by activations with the nuisance taken out, (cells, rows, k)."""
+        test, solution = design.fold == fold, solutions[number]
+        scores = _centred(solution.scores[fold][:, rows.places[test]], None if block is None else block[test])
+        return scores - basis[test] @ (nuisance @ solution.weights)
+
+    scores = torch.zeros((len(nuisance), len(design)))
+    statistic = torch.zeros((len(scores), remainders.shape[1]))
+    choice, products, squares = (torch.zeros((len(scores), design.folds)) for _ in range(3))
+    for number, out in enumerate(design.left_out):
         if number < design.folds:
-            scores.append((x @ weights[..., :1])[..., 0])
-            statistic += _correlation(x[:, ~training] @ weights[..., 1:], remainders[~training]) / design.folds
+            test = torch.as_tensor(design.fold == number)
+            of_fold = tested(number, number)
+            scores[:, test] = of_fold[..., 0]
+            statistic += _correlation(of_fold[..., 1:], remainders[test]) / design.folds
             continue
-        for fold, other in permutations(design.left_out[number]):
-            test = torch.as_tensor(design.fold == other)
-            tested, truth = x[:, test] @ weights, left[test][:, [number]]
-            choice[:, fold] += _correlation(tested, truth)[:, 0] / (design.folds - 1)
-            tested = tested - tested.mean(1, keepdim=True)
-            products[:, fold] += (tested * truth).sum((1, 2))
-            squares[:, fold] += tested.square().sum((1, 2))
+        for fold, other in permutations(out):
+            of_other, truth = tested(number, other), left[number, torch.as_tensor(design.fold == other)][:, None]
+            choice[:, fold] += _correlation(of_other, truth)[:, 0] / (design.folds - 1)
+            of_other = of_other - of_other.mean(1, keepdim=True)
+            products[:, fold] += (of_other * truth).sum((1, 2))
+            squares[:, fold] += of_other.square().sum((1, 2))
     size = (products / squares.clamp(min=torch.finfo(squares.dtype).tiny)).clamp(min=0.0)
-    return statistic.numpy(force=True), choice.numpy(force=True), torch.stack(scores, 2) * size[:, None]
+    scores *= size[:, torch.as_tensor(design.fold)]
+    return statistic.numpy(force=True), choice.numpy(force=True), scores
 
 
-def _centred(x: torch.Tensor, block: torch.Tensor) -> torch.Tensor:
-    """Values (cells, n, k) minus the mean of their block, of codes (n)."""
-    counts = torch.bincount(block).to(x.dtype)[:, None]
-    return x - (sums_by(block, x, len(counts)) / counts)[:, block]
+def _centred(x: torch.Tensor, block: np.ndarray | None) -> torch.Tensor:
+    """Values (cells, n, k) minus the mean of their block, of codes (n), if there are any."""
+    if block is None:
+        return x
+    codes = torch.as_tensor(block)
+    counts = torch.bincount(codes).clamp(min=1).to(x.dtype)[:, None]
+    return x - (sums_by(codes, x, len(counts)) / counts)[:, codes]
 
 
 def _correlation(scores: torch.Tensor, left: torch.Tensor) -> torch.Tensor:
@@ -193,7 +227,7 @@ def _gains(scores: torch.Tensor, rows: CorrectDesign) -> tuple[np.ndarray, np.nd
         truth, alone = labels[test], _tensor(rows.predictions[fold])[test]
         if not 0 < int(truth.sum()) < len(truth):
             continue
-        both = alone + scores[:, test, fold]
+        both = alone + scores[:, test]
         gains[:, fold] = (labelled_auroc(both, truth) - labelled_auroc(alone, truth)).numpy(force=True)
         own = influences(both, truth) - influences(alone[None], truth)
         influence += sums_by(places[test], own[..., None], design.groups)[..., 0]
@@ -214,35 +248,40 @@ class CorrectResult(FoldResult):
 
 
 @torch.no_grad()
-def probe_correct(cells: Cells, graded: CorrectDesign, stats: TrainingMoments) -> CorrectResult:
-    """Train probes of correctness on activations alone; `stats` are the moments of all rows around their variants."""
-    design, x = graded.design, stats.rows(graded.rows)
-    dealt = torch.as_tensor(
-        np.where(graded.origin == NONE, NONE, graded.labels[np.maximum(graded.origin, 0)])
-    )  # (p, n)
-    areas = np.full((len(x), design.folds), np.nan)
-    permuted: list[torch.Tensor] = []
-    places = torch.as_tensor(design.group)
-    influence = torch.zeros((len(x), design.groups))
-    weights = []
-    for fold in range(design.folds):
-        test = torch.as_tensor(design.fold == fold)
-        slopes = stats.solve(fold, cells.mix(graded.contrasts(dealt, ~test, stats.x.shape[1])))
-        weights.append(slopes[..., :1])
-        tested = x[:, test] @ slopes
-        every = labelled_auroc(tested.mT, dealt[:, test])
-        permuted.append(every)
-        areas[:, fold] = every[:, 0].numpy(force=True)
-        truth = dealt[0, test]
-        if 0 < int(truth.sum()) < len(truth):
-            influence += sums_by(places[test], influences(tested[..., 0], truth)[..., None], design.groups)[..., 0]
-    valid = max(1, int(np.isfinite(areas[:1]).sum()))
-    return CorrectResult(
-        (influence / valid).numpy(force=True) * design.leverage,
-        areas,
-        torch.stack(permuted, 2).nanmean(2).numpy(force=True),
-        stats.raw(torch.stack(weights, 1)).numpy(force=True),
-    )
+def probe_correct(cells: Cells, graded: CorrectDesign, shrunk: Sequence[TrainingMoments]) -> list[CorrectResult]:
+    """Train probes of correctness on activations alone.
+
+    Args:
+        cells: the features.
+        graded: the rows.
+        shrunk: the moments of all rows around their variants, for each shrinkage.
+    """
+    design, dealt = graded.design, torch.as_tensor(graded.dealt)
+    tests = [torch.as_tensor(design.fold == fold) for fold in range(design.folds)]
+    vectors = [cells.mix(graded.contrasts(dealt, ~test)) for test in tests]
+    groups, results = torch.as_tensor(design.group), []
+    for stats in shrunk:
+        solutions = stats.solve(vectors)
+        permuted = torch.full((len(cells.x), len(dealt), design.folds), torch.nan)
+        influence = torch.zeros((len(cells.x), design.groups))
+        for fold, test in enumerate(tests):
+            scores = solutions[fold].scores[fold][:, graded.places[design.fold == fold]]
+            permuted[..., fold] = labelled_auroc(scores.mT, dealt[:, test])
+            truth = dealt[0, test]
+            if 0 < int(truth.sum()) < len(truth):
+                influence += sums_by(groups[test], influences(scores[..., 0], truth)[..., None], design.groups)[..., 0]
+        areas = permuted[:, 0]
+        valid = max(1, int(torch.isfinite(areas[0]).sum()))
+        weights = torch.stack([solution.weights[..., :1] for solution in solutions], 1)
+        results.append(
+            CorrectResult(
+                (influence / valid).numpy(force=True) * design.leverage,
+                areas.numpy(force=True),
+                permuted.nanmean(2).numpy(force=True),
+                stats.raw(weights).numpy(force=True),
+            )
+        )
+    return results
 
 
 def strongest(results: Sequence[Result], choice: Sequence[np.ndarray], design: RowCodes) -> Result:

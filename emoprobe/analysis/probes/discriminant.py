@@ -6,7 +6,8 @@ decomposition serves every permutation of the labels; at γ = 1 the probe is a p
 
 Where a cell has no more rows than features, w lies in the span of the rows, and everything is computed from their inner
 products K: one inverse (K + λI)⁻¹ of all rows serves every training set, from which the rows that it leaves out and the
-means of its variants are removed by Woodbury's identity. That takes one λ for all training sets of a cell.
+means of its variants are removed by Woodbury's identity. That takes one λ for all training sets of a cell. What is
+solved for each row that is left out is the score of that row as well, so that no product with the weights is needed.
 """
 
 from __future__ import annotations
@@ -22,40 +23,56 @@ from emoprobe.analysis.probes.row_codes import RowCodes
 ROUNDING = 4 * torch.finfo(torch.float32).eps
 JITTER = 1e-6  # the least variance within variants that is not rounding, of features of unit variance
 FLAT = 1e-6  # a column with a deviation below this share of its mean is constant up to rounding
-STRIP = 512  # rows of K that are computed together; the rest follows from its symmetry
+STRIP = 256  # rows that are worked on together
+
+Places = slice | np.ndarray  # of rows; a slice is no copy
 
 
 @dataclass(frozen=True)
 class Cells:
     """The features of some cells, each of unit variance, and vectors that are mixtures of their rows.
 
-    A vector is (cells, r, k): r = d coordinates where there are more rows than features, and otherwise the weights of
-    the r = n rows in it, which all cells can share (1, n, k). Either way `x[:, rows] @ vector`, with `x` (cells, n, r),
-    is the inner product of rows with it. `scale` (cells, d) and `features` (cells, n, d; None: r = d) lead vectors back
-    to the raw features.
+    Rows are held in `order`, by fold. A vector is (cells, r, k): r = d coordinates where there are more rows than
+    features, and otherwise the weights of the r = n rows in it, which all cells can share (1, n, k). Either way
+    `x @ vector`, with `x` (cells, n, r), is the inner product of rows with it. `scale` (cells, d) and `features`
+    (cells, n, d; None: r = d) lead vectors back to the raw features.
     """
 
     x: torch.Tensor
     d: int
     scale: torch.Tensor
     features: torch.Tensor | None
+    order: np.ndarray
 
     @classmethod
     @torch.no_grad()
-    def of(cls, features: torch.Tensor) -> Cells:
-        """Scale features (cells, n, d), float32, without a look at any label."""
+    def of(cls, features: torch.Tensor, fold: np.ndarray) -> Cells:
+        """Scale features (cells, n, d), float32, of rows in folds (n), without a look at any label."""
+        order = np.argsort(fold, kind="stable")
         mean = features.mean(1, keepdim=True)
-        x = features - mean
-        deviation = torch.linalg.vector_norm(x, dim=1, keepdim=True) / x.shape[1] ** 0.5
+        x = features[:, order].sub_(mean)
+        n, d = x.shape[1:]
+        squares = sum(x[:, begin : begin + STRIP].square().sum(1, keepdim=True) for begin in range(0, n, STRIP))
+        deviation = (torch.as_tensor(squares) / n).sqrt()
         flat = deviation <= FLAT * mean.abs().clamp(min=FLAT)
         scale = torch.where(flat, 0.0, 1.0 / deviation.clamp(min=torch.finfo(features.dtype).tiny))
         x *= scale
-        n, d = x.shape[1:]
-        return cls(x, d, scale[:, 0], None) if n > d else cls(_inner(x), d, scale[:, 0], x)
+        return cls(x, d, scale[:, 0], None, order) if n > d else cls(_inner(x), d, scale[:, 0], x, order)
 
     def mix(self, mixing: torch.Tensor) -> torch.Tensor:
         """Return mixtures of the rows as vectors, of weights (n, k)."""
-        return (mixing.T @ self.x).mT if self.features is None else mixing[None]
+        sorted_ = mixing[self.order]
+        return (sorted_.T @ self.x).mT if self.features is None else sorted_[None]
+
+    def places(self, fold: np.ndarray) -> list[Places]:
+        """Where the rows of each fold (n) are held, in their own order."""
+        held = np.argsort(self.order)
+        found: list[Places] = []
+        for code in range(int(fold.max()) + 1):
+            rows = held[fold == code]
+            together = len(rows) > 0 and (np.diff(rows) == 1).all()
+            found.append(slice(int(rows[0]), int(rows[-1]) + 1) if together else rows)
+        return found
 
     def raw(self, vectors: torch.Tensor) -> torch.Tensor:
         """Vectors (cells, …, r, k) as weights of the raw features, (cells, …, d, k)."""
@@ -87,9 +104,9 @@ def sums_by(codes: torch.Tensor, x: torch.Tensor, count: int) -> torch.Tensor:
 class Covariance:
     """S of all rows of some cells, of which training sets take a part.
 
-    `codes` (n) are the variants of rows, `count` how many there are. S times the number of rows, over `factor`,
-    is the scatter within variants with λ, `level` (cells), on its diagonal; where it is `plain`, at γ = 1, S is
-    `factor` times the identity. `x` (cells, n, r) gives scores: `x[:, rows] @ weights`, with weights that
+    `codes` (n) are the variants of rows in their order, `count` how many there are. S times the number of rows, over
+    `factor`, is the scatter within variants with λ, `level` (cells), on its diagonal; where it is `plain`, at γ = 1, S
+    is `factor` times the identity. `x` (cells, n, r) gives scores: `x @ weights`, with weights that
     `TrainingMoments.solve` returns. Where vectors mix rows it is K (K + λI)⁻¹ = I − λ (K + λI)⁻¹, and `left` (cells, n)
     the diagonal of what is taken from I, which it would hold in few digits.
     """
@@ -115,7 +132,7 @@ class Covariance:
             shrinkage: γ in (0, 1].
             folds: γ holds for the rows of all folds but one.
         """
-        x = cells.x
+        x, codes = cells.x, codes[cells.order]
         members = torch.as_tensor(np.eye(count, dtype=np.float32)[:, codes])
         means = members / members.sum(1, keepdim=True).clamp(min=1).sqrt()
         if cells.features is None:
@@ -133,78 +150,115 @@ class Covariance:
         level = torch.maximum(shrinkage / factor * trained * variance, ROUNDING * whole)
         if cells.features is None:
             return cls(cells, codes, count, False, factor, level, x, None)
-        gram = x.clone()
-        gram.diagonal(dim1=1, dim2=2).add_(level[:, None])
+        diagonal = x.diagonal(dim1=1, dim2=2)
+        squares = diagonal.clone()
+        diagonal += level[:, None]
+        root = torch.linalg.cholesky(x)
+        diagonal.copy_(squares)
         # It is symmetric, and its transpose has the rows one after another.
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram)).mT.mul_(-level[:, None, None])
+        inverse = torch.cholesky_inverse(root).mT.mul_(-level[:, None, None])
         left = -inverse.diagonal(dim1=1, dim2=2)
         inverse.diagonal(dim1=1, dim2=2).add_(1.0)
         inverse[whole == 0], left[whole == 0] = 0.0, 1.0  # rows without any difference, which rounding would make
         return cls(cells, codes, count, False, factor, level, inverse, left)
+
+    def corner(self, places: Places) -> torch.Tensor:
+        """What is taken from I in `x` where the rows and columns of some rows meet, (cells, rows, rows)."""
+        assert self.left is not None
+        corner = self.x[:, places][:, :, places].neg()
+        corner.diagonal(dim1=1, dim2=2).copy_(self.left[:, places])
+        return corner
+
+
+@dataclass(frozen=True)
+class Solution:
+    """S⁻¹ of a training set times vectors: `weights` (cells, r, k), and the scores that they give.
+
+    `scores` are those of the rows that the training set leaves out, (cells, rows, k) for each fold.
+    """
+
+    weights: torch.Tensor
+    scores: dict[int, torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Removed:
     """What a training set removes from the covariance of all rows of some cells, by Woodbury's identity.
 
-    `out` are the rows that it leaves out, `lifted` (codes, n) the means of its variants as combinations of rows,
-    `reach` (cells, rows out and codes, n) their products with all rows, `root` the Cholesky factor of what is inverted.
+    `lifted` (codes, n) are the means of its variants as combinations of rows, `pull` (cells, codes, n) their products
+    with all rows, and `root` the Cholesky factor of what is inverted, with the rows that are left out first.
     """
 
-    out: torch.Tensor
     lifted: torch.Tensor
-    reach: torch.Tensor
+    pull: torch.Tensor
     root: torch.Tensor
 
-    def solve(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Add to vectors (cells, n, k) what the inverse of the training set has besides that of all rows."""
-        removed = torch.cholesky_solve(self.reach @ vectors, self.root)
-        weights = vectors + self.lifted.mT @ removed[:, len(self.out) :]
-        weights[:, self.out] += removed[:, : len(self.out)]
-        return weights
+    def solve(self, vectors: torch.Tensor, scores: dict[int, torch.Tensor], places: list[Places]) -> Solution:
+        """Solve for vectors (cells, n, k) with `scores` by the inverse of all rows; `places` are those of the folds."""
+        whole = torch.cat([*scores.values(), self.pull @ vectors], 1)
+        sizes = [*(each.shape[1] for each in scores.values()), len(self.lifted)]
+        *rows, means = torch.split(torch.cholesky_solve(whole, self.root), sizes, 1)
+        weights = vectors + self.lifted.mT @ means
+        for fold, added in zip(scores, rows, strict=True):
+            weights[:, places[fold]] += added
+        # The columns of E in `_removed` are orthonormal, so that E′x (vectors + E z) is the solution z itself.
+        return Solution(weights, dict(zip(scores, rows, strict=True)))
 
 
 @dataclass(frozen=True)
 class TrainingMoments:
     """Covariances and means of training sets.
 
-    `means` is (cells, sets, codes, r), vectors of the variants in each training set, and `averages` (sets, codes, n)
-    the weights of rows in them, 0 for a mean of none. `sets` has a Cholesky factor of S for each training set or, where
-    vectors mix rows, what it removes from that of all rows; it is empty at γ = 1.
+    `left_out` are the folds that each leaves out, `places` where the rows of each fold are held, and `sizes` (sets) how
+    many rows are left. `means` is (cells, sets, codes, r), vectors of the variants in each training set. At γ < 1 each
+    has a Cholesky factor of S in `roots` or, where vectors mix rows, what it takes from all rows in `removed`.
     """
 
     covariance: Covariance
+    left_out: Sequence[tuple[int, ...]]
+    places: list[Places]
+    sizes: list[int]
     means: torch.Tensor
-    averages: torch.Tensor
-    sets: list[torch.Tensor] | list[Removed]
+    roots: list[torch.Tensor]
+    removed: list[Removed]
 
-    @property
-    def x(self) -> torch.Tensor:
-        """`x` of the covariance, (cells, n, r), whose product with weights are the scores of rows."""
-        return self.covariance.x
+    def solve(self, vectors: Sequence[torch.Tensor]) -> list[Solution]:
+        """Solve for vectors (cells, r, k) of each of the first training sets."""
+        factor, count = self.covariance.factor[:, None, None], len(vectors)
+        sizes = [1] * count if self.covariance.plain else self.sizes[:count]
+        scaled = [each * (size / factor) for each, size in zip(vectors, sizes, strict=True)]
+        if self.roots:
+            scaled = [torch.cholesky_solve(each, root) for each, root in zip(scaled, self.roots[:count], strict=True)]
+        scores = self._scores(scaled)
+        if self.removed:
+            removed = self.removed[:count]
+            together = zip(removed, scaled, scores, strict=True)
+            return [part.solve(each, of_rows, self.places) for part, each, of_rows in together]
+        return [Solution(*each) for each in zip(scaled, scores, strict=True)]
 
-    def solve(self, number: int, vectors: torch.Tensor) -> torch.Tensor:
-        """Weights: S⁻¹ of one training set times vectors (cells, r, k), (cells, r, k)."""
-        if self.covariance.plain:
-            return vectors / self.covariance.factor[:, None, None]
-        vectors = vectors * (self.averages[number] > 0).sum() / self.covariance.factor
-        part = self.sets[number]
-        return part.solve(vectors) if isinstance(part, Removed) else torch.cholesky_solve(vectors, part)
+    def _scores(self, vectors: Sequence[torch.Tensor]) -> list[dict[int, torch.Tensor]]:
+        """Products of the rows that each training set leaves out with its vectors, by fold."""
+        scores: list[dict[int, torch.Tensor]] = [{} for _ in vectors]
+        for fold, places in enumerate(self.places):
+            sets = [number for number in range(len(vectors)) if fold in self.left_out[number]]
+            if sets:
+                columns = [vectors[number] for number in sets]
+                products = self.covariance.x[:, places] @ torch.cat(columns, 2)
+                parts = torch.split(products, [each.shape[2] for each in columns], 2)
+                for number, part in zip(sets, parts, strict=True):
+                    scores[number][fold] = part
+        return scores
 
-    def weights(self, sets: int, codes: np.ndarray | slice = slice(None)) -> torch.Tensor:
-        """S⁻¹ times the means of some codes in the first training sets, (cells, sets, r, codes)."""
-        return torch.stack([self.solve(number, self.means[:, number, codes].mT) for number in range(sets)], 1)
-
-    def rows(self, rows: np.ndarray) -> torch.Tensor:
-        """`x` of some rows, given in ascending order; all of them are no copy."""
-        return self.x if len(rows) == self.x.shape[1] else self.x[:, rows]
+    def along(self, mixing: torch.Tensor) -> torch.Tensor:
+        """Return what weights are multiplied with for mixtures (n, k) of the scores of rows, (cells, k, r)."""
+        return mixing[self.covariance.cells.order].T @ self.covariance.x
 
     def raw(self, weights: torch.Tensor) -> torch.Tensor:
         """Weights (cells, …, r, k) for the raw features, up to a factor for each cell, (cells, …, d, k)."""
         covariance = self.covariance
         if covariance.left is not None:
             flat = weights.movedim(-2, 1)
-            scores = (self.x @ flat.flatten(2)).view(flat.shape).movedim(1, -2)
+            scores = (covariance.x @ flat.flatten(2)).view(flat.shape).movedim(1, -2)
             weights = weights - scores
         return covariance.cells.raw(weights)
 
@@ -222,39 +276,46 @@ def moments(covariance: Covariance, fold: np.ndarray, left_out: Sequence[tuple[i
     Args:
         covariance: that of all rows.
         fold: of each row, (n,), from 0.
-        left_out: the folds that each training set leaves out.
+        left_out: the folds that each training set leaves out, one or two.
     """
-    count, codes, cells = covariance.count, covariance.codes, covariance.cells
+    count, codes, cells, x = covariance.count, covariance.codes, covariance.cells, covariance.x
+    places, fold = cells.places(fold), fold[cells.order]
     kept = torch.as_tensor(np.stack([~np.isin(fold, out) for out in left_out]))
     members = torch.as_tensor(np.eye(count, dtype=np.float32)[:, codes])
     rows = kept.float() @ members.T  # (sets, codes)
     averages = kept.float()[:, None] * members / rows.clamp(min=1.0)[..., None]
-    folds, x = int(fold.max()) + 1, covariance.x
     place = torch.as_tensor(fold * count + codes)
-    in_fold = torch.tensor([[float(one not in out) for one in range(folds)] for out in left_out])
+    in_fold = torch.tensor([[float(one not in out) for one in range(len(places))] for out in left_out])
 
     def sums() -> torch.Tensor:
         """Of the rows of `x`, by training set and code, (cells, sets, codes, r)."""
-        parts = sums_by(place, x, folds * count)
-        return (in_fold @ parts.view(len(x), folds, -1)).view(len(x), len(left_out), count, -1)
+        parts = sums_by(place, x, len(places) * count)
+        return (in_fold @ parts.view(len(x), len(places), -1)).view(len(x), len(left_out), count, -1)
 
-    if cells.features is None:
-        means = sums() / rows.clamp(min=1.0)[..., None]
-        if covariance.plain:
-            return TrainingMoments(covariance, means, averages, [])
-        inner = [x[:, fold == one].mT @ x[:, fold == one] for one in range(folds)]
+    mixes = cells.features is not None
+    means = averages[None] if mixes else sums() / rows.clamp(min=1.0)[..., None]
+    roots: list[torch.Tensor] = []
+    removed: list[Removed] = []
+    if not covariance.plain and not mixes:
+        inner = [x[:, there].mT @ x[:, there] for there in places]
         roots = _roots(covariance, inner, left_out, means * rows.sqrt()[..., None])
-        return TrainingMoments(covariance, means, averages, roots)
-    if covariance.left is None:
-        return TrainingMoments(covariance, averages[None], averages, [])
-    # In sums with 1, the diagonal of what is taken from I would lose the digits that count.
-    diagonal = x.diagonal(dim1=1, dim2=2)
-    diagonal.copy_(-covariance.left)
-    negative = sums()
-    diagonal += 1.0
-    return TrainingMoments(
-        covariance, averages[None], averages, _removed(x, averages, covariance.left, negative, kept, rows)
-    )
+    elif covariance.left is not None:
+        # In sums with 1, the diagonal of what is taken from I would lose the digits that count.
+        diagonal = x.diagonal(dim1=1, dim2=2)
+        diagonal.copy_(-covariance.left)
+        negative = sums()
+        diagonal += 1.0
+        corners: dict[int, torch.Tensor] = {}
+        for number, (first, *others) in enumerate(left_out):
+            there = rows[number] > 0
+            length = rows[number, there].sqrt()[:, None]
+            lifted, of_means = averages[number, there] * length, negative[:, number, there] / length
+            if first not in corners:
+                corners[first] = torch.linalg.cholesky(covariance.corner(places[first]))
+            other = places[others[0]] if others else slice(0, 0)
+            removed.append(_removed(covariance, corners[first], places[first], other, lifted, of_means))
+    sizes = [int(each) for each in kept.sum(1)]
+    return TrainingMoments(covariance, left_out, places, sizes, means, roots, removed)
 
 
 def _roots(
@@ -275,23 +336,26 @@ def _roots(
 
 
 def _removed(
-    x: torch.Tensor, averages: torch.Tensor, left: torch.Tensor, sums: torch.Tensor, kept: torch.Tensor,
-    rows: torch.Tensor,
-) -> list[Removed]:  # fmt: skip
-    """Decompose what each training set removes from the covariance of all rows: E′ λ (K + λI)⁻¹ E.
+    covariance: Covariance, corner: torch.Tensor, first: Places, other: Places, lifted: torch.Tensor,
+    negative: torch.Tensor,
+) -> Removed:  # fmt: skip
+    """Decompose what a training set removes from the covariance of all rows: E′ λ (K + λI)⁻¹ E.
 
-    E has a column for each row that is left out, and one of length 1 for each variant's mean of the others. `sums`
-    (cells, sets, codes, n) are those of the rows of −λ (K + λI)⁻¹, whose diagonal is −`left`.
+    E has a column for each row that is left out, those of the `first` fold and of the `other`, and one of length 1,
+    `lifted` (codes, n), for each variant's mean of the others. `negative` (cells, codes, n) are the products of these
+    with −λ (K + λI)⁻¹, and `corner` is the Cholesky factor of the first fold's part.
     """
-    removed = []
-    for number, inside in enumerate(kept):
-        out, there = torch.nonzero(~inside)[:, 0], rows[number] > 0
-        length = rows[number, there].sqrt()[:, None]
-        lifted, negative = averages[number, there] * length, sums[:, number, there] / length
-        reach = x[:, out]
-        corner = -reach[:, :, out]
-        corner.diagonal(dim1=1, dim2=2).copy_(left[:, out])
-        side = -negative[:, :, out]
-        whole = torch.cat([torch.cat([corner, side.mT], 2), torch.cat([side, -negative @ lifted.T], 2)], 1)
-        removed.append(Removed(out, lifted, torch.cat([reach, lifted + negative], 1), torch.linalg.cholesky(whole)))
-    return removed
+    x = covariance.x
+    beside = torch.cat([x[:, other][:, :, first], negative[:, :, first]], 1).neg_()
+    below = torch.linalg.solve_triangular(corner, beside.mT, upper=False)
+    begin, middle = corner.shape[1], beside.shape[1] - len(lifted)
+    # Of what is symmetric, the lower triangle is read.
+    rest = torch.zeros((len(x), beside.shape[1], beside.shape[1]))
+    rest[:, :middle, :middle] = covariance.corner(other)
+    rest[:, middle:, :middle] = negative[:, :, other].neg()
+    rest[:, middle:, middle:] = -negative @ lifted.T
+    rest.baddbmm_(below.mT, below, alpha=-1)
+    root = torch.zeros((len(x), begin + len(rest[0]), begin + len(rest[0]))).mT  # the layout that is solved with
+    root[:, :begin, :begin], root[:, begin:, :begin] = corner, below.mT
+    root[:, begin:, begin:] = torch.linalg.cholesky(rest)
+    return Removed(lifted, lifted + negative, root)

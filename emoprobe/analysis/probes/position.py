@@ -6,6 +6,7 @@ Probing is pure, so positions can be worked on side by side.
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -129,8 +130,11 @@ def _valence_baseline(labelled: ValenceDesign, features: list[np.ndarray]) -> Va
     """
     rows = labelled.rows
     columns = np.column_stack([np.zeros(len(rows)), *(values[rows] for values in features)]).astype(np.float32)
-    cells, own = Cells.of(torch.as_tensor(columns)[None]), replace(labelled, rows=np.arange(len(rows)))
-    return probe_valence(cells, own.without_confounds(), variant_moments(cells, labelled.design, 1.0))
+    design = labelled.design
+    cells = Cells.of(torch.as_tensor(columns)[None], design.fold)
+    own = replace(labelled.without_confounds(), rows=np.arange(len(rows)), places=design.places_in_folds)
+    plain = variant_moments(cells, design, 1.0)
+    return probe_valence(cells, own, plain, plain)
 
 
 def _why_no_valence(design: RowCodes) -> str:
@@ -180,7 +184,8 @@ def probe_position(
         transfers: whether to test probes on texts and variants that they were not trained on.
         device: what computes.
     """
-    with device:  # of all tensors that are made
+    # Tensors are made on the CPU unless another device is set, and to set it costs a call of Python for each operation.
+    with device if device.type != "cpu" else nullcontext():
         return _probe(features.to(device), position, settings, targets, transfers)
 
 
@@ -189,26 +194,27 @@ def _probe(
     transfers: bool,
 ) -> Probed:  # fmt: skip
     design = position.design
-    cells = Cells.of(features)
-    moments = variant_moments(cells, design, settings.shrinkage)
+    cells = Cells.of(features, design.fold)
+    plain = variant_moments(cells, design, 1.0)
+    moments = plain if settings.shrinkage == 1 else variant_moments(cells, design, settings.shrinkage)
     probed = Probed(cells.d, transfer=[[] for _ in features])
     if "variant" in targets:
-        probed.variant = probe_variant(cells, design, moments, settings.control_tasks)
+        probed.variant = probe_variant(cells, design, moments, plain, settings.control_tasks)
         names = [design.variants[code] for code in np.unique(design.variant)]
         probed.directions["variant"] = names, moments.raw(probed.variant.weights.mean(1)).cpu()
     if "valence" in targets and position.valence is not None:
         rows = position.valence
-        probed.valence = probe_valence(cells, rows, moments)
+        probed.valence = probe_valence(cells, rows, moments, plain)
         raw = moments.raw(probed.valence.weights)
         probed.weights["valence"] = raw.cpu()
         direction = (raw.mean(1) * torch.as_tensor(rows.signs).float()).sum(2, keepdim=True)
         probed.directions["valence"] = ["positive"], direction.cpu()
         if transfers:
             _extend(probed.transfer, transfer.held_out_variants(probed.valence.by_pair, rows))
-            _extend(probed.transfer, transfer.held_out_texts(cells, rows, design, moments))
+            _extend(probed.transfer, transfer.held_out_texts(rows, design, moments))
     if "correct" in targets and position.correct is not None:
-        others = [] if settings.shrinkage == 1 else [variant_moments(cells, design, 1.0)]
-        _probe_correct(probed, cells, position, [moments, *others], transfers)
+        shrunk = [plain] if settings.shrinkage == 1 else [moments, plain]
+        _probe_correct(probed, cells, position, shrunk, transfers)
     return probed
 
 
@@ -218,16 +224,16 @@ def _probe_correct(
     """Take in the probes of correctness, which choose their shrinkage; that of a difference of means is the last."""
     rows, design = position.correct, position.design
     assert rows is not None
-    added = [probe_added(cells, rows, each) for each in shrunk]
-    correct = [probe_correct(cells, rows, each) for each in shrunk]
+    added = probe_added(cells, rows, shrunk)
+    correct = probe_correct(cells, rows, shrunk)
     choice = [each.choice for each in added]
     probed.added, probed.correct = strongest(added, choice, design), strongest(correct, choice, design)
     probed.correct_diff_means = correct[-1].areas
     if position.untruncated is not None:
-        untruncated = [probe_added(cells, position.untruncated, each) for each in shrunk]
+        untruncated = probe_added(cells, position.untruncated, shrunk)
         probed.untruncated = strongest(untruncated, [each.choice for each in untruncated], design)
     if position.within is not None:
-        within = [probe_within(cells, position.within, each) for each in shrunk]
+        within = probe_within(cells, position.within, shrunk)
         probed.within = strongest(within, [each.choice for each in within], design)
     raw = probed.weights["correct"] = torch.from_numpy(probed.correct.weights)
     probed.directions["correct"] = ["correct"], raw.mean(1)

@@ -101,6 +101,17 @@ class RowCodes:
         return factors
 
     @property
+    def places_in_folds(self) -> np.ndarray:
+        """(n): how many rows of its fold precede each row."""
+        return places_in(self.fold)
+
+    @property
+    def texts(self) -> np.ndarray:
+        """(n): codes of the texts of all variants."""
+        codes: np.ndarray = np.unique(np.stack([self.variant, self.paraphrase]), axis=1, return_inverse=True)[1]
+        return codes.reshape(-1)
+
+    @property
     def left_out(self) -> list[tuple[int, ...]]:
         """The folds that each training set leaves out: one for a test, two for a choice inside of a training set."""
         return [(fold,) for fold in range(self.folds)] + list(combinations(range(self.folds), 2))
@@ -113,6 +124,14 @@ class RowCodes:
     def training_set(self, *out: int) -> int:
         """The place in `left_out` of the training set without these folds."""
         return self.left_out.index(tuple(sorted(out)))
+
+
+def places_in(fold: np.ndarray) -> np.ndarray:
+    """How many rows with the same code precede each row, (n,)."""
+    places = np.empty(len(fold), dtype=int)
+    for code in np.unique(fold):
+        places[fold == code] = np.arange((fold == code).sum())
+    return places
 
 
 def _strata(config: Config, variants: list[str], signs: np.ndarray) -> np.ndarray:

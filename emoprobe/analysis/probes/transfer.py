@@ -12,7 +12,7 @@ import torch
 from emoprobe.analysis.probes.auroc import labelled_auroc
 from emoprobe.analysis.probes.correct import CorrectDesign
 from emoprobe.analysis.probes.discriminant import Cells, TrainingMoments, moments
-from emoprobe.analysis.probes.row_codes import NONE, RowCodes
+from emoprobe.analysis.probes.row_codes import NONE, RowCodes, places_in
 from emoprobe.analysis.probes.valence import Contrasts, ValenceDesign, pair_areas
 
 Rows = list[list[dict[str, Any]]]  # for each cell its rows of the table
@@ -27,12 +27,11 @@ def valence_at(features: torch.Tensor, weights: list[torch.Tensor], tested: Vale
         weights: of each other position's probes for raw features, (cells, folds, d, variants).
         tested: the design at this position.
     """
+    scores = _scores(features, weights)
     areas = []
     for fold, (slots, there) in enumerate(tested.slots):
-        scores = features[:, tested.rows[slots.reshape(-1)]] @ torch.cat([each[:, fold] for each in weights], 2)
-        by_probe = torch.cat(scores.chunk(len(weights), 2))
-        own = np.arange(slots.size).reshape(slots.shape)
-        areas.append(pair_areas(by_probe, own, there, tested.real).mean(1))
+        of_fold = scores[:, :, fold, tested.rows[slots.reshape(-1)]].flatten(0, 1)
+        areas.append(pair_areas(of_fold.view(len(of_fold), *slots.shape, -1), there, tested.real).mean(1))
     mean: np.ndarray = torch.stack(areas).mean(0).view(len(weights), -1).numpy(force=True)
     return mean
 
@@ -40,13 +39,24 @@ def valence_at(features: torch.Tensor, weights: list[torch.Tensor], tested: Vale
 @torch.no_grad()
 def correct_at(features: torch.Tensor, weights: list[torch.Tensor], tested: CorrectDesign) -> np.ndarray:
     """The same for correctness; weights are (cells, folds, d, 1)."""
+    scores = _scores(features, weights)
     areas = []
     for fold in range(tested.design.folds):
         test = tested.design.fold == fold
-        scores = features[:, tested.rows[test]] @ torch.cat([each[:, fold] for each in weights], 2)
-        areas.append(labelled_auroc(scores.movedim(2, 0), torch.as_tensor(tested.labels[test])))
+        of_fold = scores[:, :, fold, tested.rows[test], 0]
+        areas.append(labelled_auroc(of_fold, torch.as_tensor(tested.labels[test])))
     mean: np.ndarray = torch.stack(areas).nanmean(0).numpy(force=True)
     return mean
+
+
+def _scores(features: torch.Tensor, weights: list[torch.Tensor]) -> torch.Tensor:
+    """Of all rows by the weights of each fold, (probes, cells, folds, n, columns).
+
+    One product: to choose rows of a fold first would take longer than the products of the others.
+    """
+    whole = torch.stack(weights, 1)  # (cells, probes, folds, d, columns)
+    scores = features @ whole.movedim(3, 1).flatten(2)
+    return scores.view(*features.shape[:2], *whole.shape[1:3], -1).permute(2, 0, 3, 1, 4)
 
 
 def held_out_variants(by_pair: np.ndarray, tested: ValenceDesign) -> Rows:
@@ -70,13 +80,13 @@ def held_out_variants(by_pair: np.ndarray, tested: ValenceDesign) -> Rows:
 
 
 @torch.no_grad()
-def held_out_texts(cells: Cells, valence: ValenceDesign, whole: RowCodes, stats: TrainingMoments) -> Rows:
+def held_out_texts(valence: ValenceDesign, whole: RowCodes, stats: TrainingMoments) -> Rows:
     """Valence on texts that were left out, of variants that were not: training leaves out one text of every variant.
 
     Texts go by question, so that the questions differ as well. `whole` are the rows of `stats`, also those without a
     valence.
     """
-    rows: Rows = [[] for _ in cells.x]
+    rows: Rows = [[] for _ in stats.covariance.x]
     known = valence.design.paraphrase != NONE
     texts = np.unique(valence.design.paraphrase[known])
     if len(texts) < 2:
@@ -87,16 +97,17 @@ def held_out_texts(cells: Cells, valence: ValenceDesign, whole: RowCodes, stats:
     if len(np.unique(design.variant)) < len(valence.signs):
         return rows
     fold = np.where(np.isin(whole.paraphrase, texts), np.searchsorted(texts, whole.paraphrase), len(texts))
+    kept = replace(kept, places=places_in(fold)[kept.rows])
     trained = moments(stats.covariance, fold, [(number,) for number in range(len(texts))])
-    weights = trained.weights(len(texts), np.flatnonzero(whole.valence))
+    means = trained.means[:, :, np.flatnonzero(whole.valence)].mT
+    solutions = trained.solve([means[:, number] for number in range(len(texts))])
     positive, negative = valence.signs > 0, valence.signs < 0
     difference = positive / positive.sum() - negative / negative.sum()
     pairs = np.array([(low, high) for low in np.flatnonzero(negative) for high in np.flatnonzero(positive)])
     tested = Contrasts(pairs, np.tile(difference, (len(pairs), 1)))
     for number, text in enumerate(texts):
-        slots, there = kept.slots[number]
-        scores = stats.x[:, kept.rows[slots.reshape(-1)]] @ weights[:, number]
-        areas = pair_areas(scores, np.arange(slots.size).reshape(slots.shape), there, tested).mean(1)
+        scores = kept.by_variant(solutions[number], number, None)
+        areas = pair_areas(scores, kept.slots[number][1], tested).mean(1)
         entry = {
             "kind": "text",
             "target": "valence",
@@ -128,13 +139,14 @@ def correct_without_variant(
     trained, tested = (
         torch.as_tensor(np.where(where, graded.labels, NONE)) for where in (~theirs, theirs)
     )  # fmt: skip
+    tests = [design.fold == fold for fold in range(design.folds)]
+    vectors = [cells.mix(graded.contrasts(trained, torch.as_tensor(~test))) for test in tests]
+    solutions = [stats.solve(vectors) for stats in shrunk]
     areas = []
-    for fold in range(design.folds):
-        test = torch.as_tensor(design.fold == fold)
-        places = torch.as_tensor(graded.rows)[test]
-        contrasts = cells.mix(graded.contrasts(trained, ~test, len(cells.x[0])))
+    for fold, test in enumerate(tests):
         each = [
-            labelled_auroc((stats.x[:, places] @ stats.solve(fold, contrasts)).mT, tested[:, test]) for stats in shrunk
+            labelled_auroc(solved[fold].scores[fold][:, graded.places[test]].mT, tested[:, torch.as_tensor(test)])
+            for solved in solutions
         ]
         areas.append(torch.stack(each)[place[:, fold], torch.arange(len(cells.x))])
     by_variant = torch.stack(areas).nanmean(0)  # (cells, codes)

@@ -17,12 +17,13 @@ from itertools import combinations, product
 import numpy as np
 import torch
 
-from emoprobe.analysis.probes.auroc import auroc
+from emoprobe.analysis.probes.auroc import wins
 from emoprobe.analysis.probes.confounds import Confounds
-from emoprobe.analysis.probes.discriminant import Cells, TrainingMoments, sums_by
+from emoprobe.analysis.probes.discriminant import Cells, Solution, TrainingMoments, sums_by
 from emoprobe.analysis.probes.probe_design import count_splits
 from emoprobe.analysis.probes.row_codes import NONE, RowCodes
 
+CONTRASTS = 512  # that are tested together
 LEAST_TO_TRAIN = 2  # variants of each valence: one to train on, one to test on
 
 
@@ -35,16 +36,6 @@ class Contrasts:
 
     pairs: np.ndarray
     weights: np.ndarray
-
-    @cached_property
-    def by_pair(self) -> list[tuple[int, int, np.ndarray, np.ndarray]]:
-        """Each pair with the places of its contrasts, and their weights (variants, contrasts)."""
-        pairs, place = np.unique(self.pairs, axis=0, return_inverse=True)
-        chosen = [np.flatnonzero(place.reshape(-1) == number) for number in range(len(pairs))]
-        return [
-            (low, high, rows, self.weights[rows].T.astype(np.float32))
-            for (low, high), rows in zip(pairs.tolist(), chosen, strict=True)
-        ]
 
 
 @lru_cache(maxsize=1 << 14)
@@ -71,11 +62,13 @@ def contrasts(valences: tuple[int, ...], strata: tuple[int, ...], without: tuple
 class ValenceDesign:
     """The rows of the variants with a valence, and how valences are dealt to them.
 
-    `rows` are their places among the rows of the position; `confounds` are taken out of their activations, if any.
+    `rows` are their places among the rows of the position, `places` among those of their fold; `confounds` are taken
+    out of their activations, if any.
     """
 
     design: RowCodes
     rows: np.ndarray
+    places: np.ndarray
     signs: np.ndarray
     strata: np.ndarray
     splits: np.ndarray
@@ -92,7 +85,8 @@ class ValenceDesign:
             return None
         rows = np.flatnonzero(np.isin(design.variant, chosen))
         strata = design.stratum[chosen]
-        labelled = cls(design.take(rows), rows, signs, strata, splits(signs, strata, permutations, design.seed))
+        dealt, places = splits(signs, strata, permutations, design.seed), design.places_in_folds[rows]
+        labelled = cls(design.take(rows), rows, places, signs, strata, dealt)
         if not len(labelled.real.pairs):
             return None
         own = {name: values[rows] for name, values in (features or {}).items() if np.ptp(values[rows]) > 0}
@@ -119,14 +113,25 @@ class ValenceDesign:
         result: np.ndarray = means.astype(np.float32)
         return result
 
-    def adjusted(self, scores: torch.Tensor) -> torch.Tensor:
-        """Scores (cells, n, k) without what the confounds predict of them."""
-        if self.confounds is None:
-            return scores
-        solver, features = (
-            torch.as_tensor(each.astype(np.float32)) for each in (self.confounds.solver, self.confounds.features)
-        )
-        return scores - features @ (solver @ scores)
+    def solver(self, count: int) -> torch.Tensor:
+        """What gives the slopes of the confounds, of all `count` rows of the position, (count, k)."""
+        assert self.confounds is not None
+        whole = torch.zeros((count, len(self.confounds.solver)))
+        whole[torch.as_tensor(self.rows)] = torch.as_tensor(self.confounds.solver.T.astype(np.float32))
+        return whole
+
+    def by_variant(self, solution: Solution, fold: int, slopes: torch.Tensor | None) -> torch.Tensor:
+        """Scores of the rows in each slot of a fold, (cells, variants, m, k).
+
+        `slopes` (cells, k, r) give those of the scores along the confounds, where what they predict is taken out.
+        """
+        slots = self.slots[fold][0]
+        scores = solution.scores[fold][:, self.places[slots.reshape(-1)]]
+        if slopes is not None:
+            assert self.confounds is not None
+            features = torch.as_tensor(self.confounds.features[slots.reshape(-1)].astype(np.float32))
+            scores = scores - features @ (slopes @ solution.weights)
+        return scores.view(len(scores), *slots.shape, -1)
 
     @cached_property
     def slots(self) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -173,81 +178,90 @@ class ValenceResult:
 
 
 @torch.no_grad()
-def probe_valence(cells: Cells, labelled: ValenceDesign, stats: TrainingMoments) -> ValenceResult:
-    """Test probes of valence in some cells; `stats` are the moments of all rows around their variants."""
+def probe_valence(
+    cells: Cells, labelled: ValenceDesign, stats: TrainingMoments, plain: TrainingMoments
+) -> ValenceResult:
+    """Test probes of valence in some cells.
+
+    Args:
+        cells: the features.
+        labelled: the rows.
+        stats: the moments of all rows around their variants.
+        plain: those of a difference of means.
+    """
     design, chosen = labelled.design, np.flatnonzero(labelled.design.valence)
-    means, sets = stats.means[:, :, chosen], len(design.left_out)
-    whole_weights = stats.weights(design.folds, chosen)
+    means, folds = stats.means[:, :, chosen].mT, design.folds
+    whole = stats.solve([means[:, fold] for fold in range(folds)])
+    slopes = plain_slopes = None
     if labelled.confounds is not None:
-        solver = torch.zeros((labelled.confounds.solver.shape[0], cells.x.shape[1]))
-        solver[:, torch.as_tensor(labelled.rows)] = torch.as_tensor(labelled.confounds.solver.astype(np.float32))
-        means = (
-            means - torch.as_tensor(labelled.confound_means) @ cells.mix(solver.T).mT[:, None]
-        )  # (cells, sets, variants, r)
-    weights = torch.cat([stats.solve(number, means[:, number].mT) for number in range(sets)], 2)
-    # Products come before rows are chosen: a copy of the rows would take longer than the products of the others.
-    scores = labelled.adjusted((stats.x @ weights)[:, labelled.rows]).chunk(sets, 2)
-    differences = torch.cat([means[:, fold].mT for fold in range(design.folds)], 2)
-    plain = labelled.adjusted((cells.x @ differences)[:, labelled.rows]).chunk(design.folds, 2)
-    whole, split_of = labelled.permuted
+        solver = labelled.solver(len(cells.order))
+        slopes, plain_slopes = stats.along(solver), plain.along(solver)
+        predicted = cells.mix(solver)[:, None] @ torch.as_tensor(labelled.confound_means).mT
+        means = means - predicted  # (cells, sets, r, variants)
+    solutions = stats.solve([means[:, number] for number in range(len(design.left_out))])
+    differences = plain.solve([means[:, fold] for fold in range(folds)])
+    every, split_of = labelled.permuted
     real = labelled.real
-    permuted = torch.zeros((len(cells.x), len(whole.pairs)))
+    permuted = torch.zeros((len(cells.x), len(every.pairs)))
     by_pair, diff_means = [], []
-    for fold in range(design.folds):
-        areas = pair_areas(scores[fold], *labelled.slots[fold], whole)
-        permuted += areas / design.folds
+    for fold in range(folds):
+        there = labelled.slots[fold][1]
+        areas = pair_areas(labelled.by_variant(solutions[fold], fold, slopes), there, every)
+        permuted += areas / folds
         by_pair.append(areas[:, : len(real.pairs)])
-        diff_means.append(pair_areas(plain[fold], *labelled.slots[fold], real))
+        diff_means.append(pair_areas(labelled.by_variant(differences[fold], fold, plain_slopes), there, real))
     sums = sums_by(torch.as_tensor(split_of), permuted[..., None], len(labelled.splits))[..., 0]
     return ValenceResult(
         permuted=(sums / torch.as_tensor(np.bincount(split_of))).numpy(force=True),
         by_pair=torch.stack(by_pair, 2).numpy(force=True),
         diff_means=torch.stack(diff_means, 2).numpy(force=True),
-        choice=_choice(scores, labelled),
-        weights=whole_weights,
+        choice=_choice(solutions, slopes, labelled),
+        weights=torch.stack([solution.weights for solution in whole], 1),
     )
 
 
-def pair_areas(scores: torch.Tensor, slots: np.ndarray, there: np.ndarray, tested: Contrasts) -> torch.Tensor:
+def pair_areas(scores: torch.Tensor, there: np.ndarray, tested: Contrasts) -> torch.Tensor:
     """The area of each contrast on its own pair's rows of one fold, (cells, contrasts).
 
     Args:
-        scores: a column for each variant, (cells, n, variants).
-        slots: rows of each variant, (variants, m).
-        there: which of them there are, the first ones.
+        scores: of each variant's rows, a column for each variant, (cells, variants, m, variants).
+        there: which of the rows there are, (variants, m), the first ones.
         tested: the contrasts.
     """
-    cells, (variants, width) = len(scores), slots.shape
-    by_variant = scores[:, slots.reshape(-1)].view(cells, variants, width, -1)
-    areas, rows = scores.new_empty((cells, len(tested.pairs))), there.sum(1).tolist()
-    for low, high, chosen, mixing in tested.by_pair:
-        weights = torch.as_tensor(mixing)
-        negative, positive = (by_variant[:, side, : rows[side]] @ weights for side in (low, high))
-        areas[:, chosen] = auroc(positive, negative)
-    # A pair without rows on this fold says nothing: it counts as neither way.
-    return torch.nan_to_num(areas, nan=0.5)
+    areas = []
+    for begin in range(0, len(tested.pairs), CONTRASTS):
+        low, high = tested.pairs[begin : begin + CONTRASTS].T
+        weights = torch.as_tensor(tested.weights[begin : begin + CONTRASTS, None].astype(np.float32))
+        # A row that is not there wins nothing as a positive one and loses nothing as a negative one.
+        negative = (scores[:, low] * weights).sum(-1).masked_fill(torch.as_tensor(~there[low]), torch.inf)
+        positive = (scores[:, high] * weights).sum(-1).masked_fill(torch.as_tensor(~there[high]), -torch.inf)
+        pairs = torch.as_tensor(there[low].sum(1) * there[high].sum(1))
+        # A pair without rows on this fold says nothing: it counts as neither way.
+        areas.append(torch.where(pairs > 0, wins(positive, negative).sum(-1) / pairs.clamp(min=1), 0.5))
+    return torch.cat(areas, 1)
 
 
-def _choice(scores: Sequence[torch.Tensor], labelled: ValenceDesign) -> np.ndarray:
+def _choice(solutions: Sequence[Solution], slopes: torch.Tensor | None, labelled: ValenceDesign) -> np.ndarray:
     """The area of each cell inside of each training set, over its own pairs and folds, (cells, pairs, folds).
 
-    `scores` are those of each training set, (cells, n, variants).
+    `solutions` are those of each training set, with a column for each variant.
     """
     design, real = labelled.design, labelled.real
+    cells = len(solutions[0].weights)
     signs, strata = tuple(labelled.signs.tolist()), tuple(labelled.strata.tolist())
     inner = [contrasts(signs, strata, (low, high)) for low, high in real.pairs.tolist()]
     sizes = [len(part.pairs) for part in inner]
     if not all(sizes):
-        return np.full((len(scores[0]), len(real.pairs), design.folds), np.nan)
+        return np.full((cells, len(real.pairs), design.folds), np.nan)
     whole = Contrasts(np.concatenate([p.pairs for p in inner]), np.concatenate([p.weights for p in inner]))
     outer = torch.as_tensor(np.repeat(np.arange(len(inner)), sizes))
-    cells = len(scores[0])
     criterion = torch.zeros((cells, len(inner), design.folds))
     for fold in range(design.folds):
         total = torch.zeros((cells, len(whole.pairs)))
         for other in range(design.folds):
             if other != fold:
-                total += pair_areas(scores[design.training_set(fold, other)], *labelled.slots[other], whole)
+                solution = solutions[design.training_set(fold, other)]
+                total += pair_areas(labelled.by_variant(solution, other, slopes), labelled.slots[other][1], whole)
         criterion[:, :, fold] = sums_by(outer, total[..., None], len(inner))[..., 0]
     result: np.ndarray = (criterion / torch.tensor(sizes)[:, None] / (design.folds - 1)).numpy(force=True)
     return result

@@ -26,47 +26,65 @@ class VariantResult:
 
 
 @torch.no_grad()
-def probe_variant(cells: Cells, design: RowCodes, stats: TrainingMoments, tasks: int) -> VariantResult:
+def probe_variant(
+    cells: Cells, design: RowCodes, stats: TrainingMoments, plain: TrainingMoments, tasks: int
+) -> VariantResult:
     """Train on all folds but one and name the variants of the rows of that one.
 
     Args:
         cells: the features.
         design: the rows.
         stats: its moments around variants.
+        plain: those of a difference of means.
         tasks: how many control tasks.
     """
     present = np.unique(design.variant)
-    codes = np.searchsorted(present, design.variant)
-    labels = torch.as_tensor(codes)
     dealt = control_tasks(design, len(present), tasks)
-    controls = None if dealt is None else torch.as_tensor(dealt)
-    areas, diff_means, accuracy = (torch.zeros(len(cells.x)) for _ in range(3))
-    control_accuracy = torch.zeros(len(cells.x))
-    weights = stats.weights(design.folds, present)
+    labels = np.stack([np.searchsorted(present, design.variant), *([] if dealt is None else dealt)])
+    units, classes = _units(design, labels, len(present))
+    training = torch.as_tensor(design.in_training[: design.folds]).float()
+    counts = training @ units.T  # (folds, units)
+    averages = training[:, None] * units / counts.clamp(min=1.0)[..., None]
+    # The mean of a class is a mixture of the means of its units.
+    mixing = counts[..., None] * classes / (counts @ classes).clamp(min=1.0)[:, None]
+    vectors = [cells.mix(each.T) for each in averages]
+    scores, weights = _class_scores(stats, vectors, averages, mixing)
+    of_plain = _class_scores(plain, vectors, averages, mixing[..., : len(present)])[0]
+    areas, diff_means, accuracy, control_accuracy = (torch.zeros(len(cells.x)) for _ in range(4))
     for fold in range(design.folds):
-        test = torch.as_tensor(design.fold == fold)
-        averages, share = stats.averages[fold, present], float(test.sum()) / len(design)
-        labels_of = (labels[test] == torch.arange(len(present))[:, None]).to(torch.int64)
-        scores = _scores(stats.x, weights[:, fold], averages)[:, test]
-        areas += labelled_auroc(scores.softmax(2).mT, labels_of).nanmean(1) / design.folds
-        plain = _scores(cells.x, stats.means[:, fold, present].mT, averages)[:, test]
-        diff_means += labelled_auroc(plain.softmax(2).mT, labels_of).nanmean(1) / design.folds
-        accuracy += share * (scores.argmax(2) == labels[test]).float().mean(1)
-        if controls is not None:
-            members = (
-                ~test & (controls[:, None] == torch.arange(len(present))[:, None])
-            ).float()  # (tasks, classes, n)
-            averages = (members / members.sum(2, keepdim=True).clamp(min=1.0)).flatten(0, 1)
-            guessed = _scores(stats.x, stats.solve(fold, cells.mix(averages.T)), averages)[:, test]
-            guesses = guessed.view(*guessed.shape[:2], *members.shape[:2]).argmax(3).mT
-            control_accuracy += share * (guesses == controls[:, test]).float().mean((1, 2))
+        test = design.fold == fold
+        known, share = torch.as_tensor(labels[:, test]), float(test.mean())
+        labels_of = (known[0] == torch.arange(len(present))[:, None]).to(torch.int64)
+        named, *controls = torch.split(scores[fold], len(present), 2)
+        areas += labelled_auroc(named.softmax(2).mT, labels_of).nanmean(1) / design.folds
+        simple = of_plain[fold] * plain.covariance.factor[:, None, None]
+        diff_means += labelled_auroc(simple.softmax(2).mT, labels_of).nanmean(1) / design.folds
+        accuracy += share * (named.argmax(2) == known[0]).float().mean(1)
+        for guessed, label in zip(controls, known[1:], strict=True):
+            control_accuracy += share * (guessed.argmax(2) == label).float().mean(1) / tasks
     return VariantResult(
         areas.numpy(force=True),
         diff_means.numpy(force=True),
         accuracy.numpy(force=True),
-        None if controls is None else control_accuracy.numpy(force=True),
-        weights,
+        None if dealt is None else control_accuracy.numpy(force=True),
+        weights[..., : len(present)],
     )
+
+
+def _units(design: RowCodes, labels: np.ndarray, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The fewest groups of rows that all classes of labels (tasks, n) are made of.
+
+    Returns:
+        which rows are in each, (units, n), and which units in each class of each task, (units, tasks · classes).
+    """
+    members = (labels[:, None] == np.arange(classes)[:, None]).reshape(-1, len(design)).astype(np.float32)
+    texts = design.texts
+    count = int(texts.max()) + 1
+    if count > len(members):
+        return torch.as_tensor(members), torch.eye(len(members))
+    # A label depends on the text alone.
+    first = np.unique(texts, return_index=True)[1]
+    return torch.as_tensor(np.eye(count, dtype=np.float32)[:, texts]), torch.as_tensor(members[:, first].T.copy())
 
 
 def control_tasks(design: RowCodes, classes: int, tasks: int) -> np.ndarray | None:
@@ -83,7 +101,17 @@ def control_tasks(design: RowCodes, classes: int, tasks: int) -> np.ndarray | No
     return np.stack([generator.permutation(np.arange(count) % classes)[texts] for _ in range(tasks)])
 
 
-def _scores(x: torch.Tensor, weights: torch.Tensor, averages: torch.Tensor) -> torch.Tensor:
-    """Discriminant scores (cells, n, classes): x′S⁻¹m − ½ m′S⁻¹m, where `averages` (classes, n) mixes m of the rows."""
-    scores = x @ weights
-    return scores - 0.5 * (averages * scores.mT).sum(2)[:, None]
+def _class_scores(
+    stats: TrainingMoments, vectors: list[torch.Tensor], averages: torch.Tensor, mixing: torch.Tensor
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Discriminant scores x′S⁻¹m − ½ m′S⁻¹m of the rows that each fold holds out, and S⁻¹m (cells, folds, r, classes).
+
+    A mean m is a mixture (folds, units, classes) of the `averages` (folds, units, n) that `vectors` hold.
+    """
+    scores, weights = [], []
+    along = stats.along(averages.flatten(0, 1).T).view(-1, *averages.shape[:2], stats.covariance.x.shape[2])
+    for fold, solution in enumerate(stats.solve(vectors)):
+        inner = (mixing[fold] * (along[:, fold] @ solution.weights @ mixing[fold])).sum(1, keepdim=True)
+        scores.append(solution.scores[fold] @ mixing[fold] - 0.5 * inner)
+        weights.append(solution.weights @ mixing[fold])
+    return scores, torch.stack(weights, 1)

@@ -8,6 +8,7 @@ within blocks; across variants it keeps how many answers each question *and* eac
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,7 +58,9 @@ class WithinDesign:
         dealt = _centred(dealt_labels(graded, block, permutations).T, block)
         correct = CorrectDesign(
             graded,
+            len(design),
             rows,
+            design.places_in_folds[rows],
             centred,
             features,
             basis,
@@ -75,7 +78,8 @@ class WithinDesign:
 
     def concordance(self, scores: torch.Tensor) -> torch.Tensor:
         """For each pair whether the right row scores higher, ties counted half: (cells, m) of scores (cells, n)."""
-        return 0.5 * (1 + torch.sign(scores[:, self.pairs[:, 0]] - scores[:, self.pairs[:, 1]]))
+        right, wrong = (torch.as_tensor(np.ascontiguousarray(places)) for places in self.pairs.T)
+        return 0.5 * (1 + torch.sign(scores[:, right] - scores[:, wrong]))
 
 
 @dataclass(frozen=True)
@@ -95,32 +99,34 @@ class WithinResult(FoldResult):
 
 
 @torch.no_grad()
-def probe_within(cells: Cells, within: WithinDesign, stats: TrainingMoments) -> WithinResult:
-    """Train and test probes within blocks; `stats` are the moments of all rows around their variants."""
+def probe_within(cells: Cells, within: WithinDesign, shrunk: Sequence[TrainingMoments]) -> list[WithinResult]:
+    """Train and test probes within blocks; `shrunk` are the moments of `probe_correct`."""
     rows = within.correct
     design = rows.design
-    statistic, choice, scores = residual_scores(cells, rows, stats, within.block)
     first = torch.as_tensor(within.pairs[:, 0])
     fold_of, group_of = torch.as_tensor(design.fold)[first], torch.as_tensor(design.group)[first]
-    areas, nuisance, added = (np.full((len(scores), design.folds), np.nan) for _ in range(3))
-    influence = torch.zeros((len(scores), design.groups))
-    for fold in range(design.folds):
-        tested = fold_of == fold
-        if not tested.any():
-            continue
-        alone = torch.as_tensor(rows.predictions[fold].astype(np.float32))[None]
-        own, less, more = (
-            within.concordance(each)[:, tested] for each in (scores[..., fold], alone, alone + scores[..., fold])
+    alone = torch.as_tensor(rows.predictions[design.fold, np.arange(len(design))].astype(np.float32))[None]
+    less, results = within.concordance(alone), []
+    for statistic, choice, scores in residual_scores(cells, rows, shrunk, within.block):
+        own, gain = within.concordance(scores), within.concordance(alone + scores) - less
+        areas, nuisance, added = (np.full((len(scores), design.folds), np.nan) for _ in range(3))
+        influence = torch.zeros((len(scores), design.groups))
+        for fold in range(design.folds):
+            tested = fold_of == fold
+            if not tested.any():
+                continue
+            for values, each in ((areas, own), (nuisance, less), (added, gain)):
+                values[:, fold] = each[:, tested].mean(1).numpy(force=True)
+            here = gain[:, tested]
+            here = (here - here.mean(1, keepdim=True)) / int(tested.sum())
+            influence += sums_by(group_of[tested], here[..., None], design.groups)[..., 0]
+        valid = max(1, int(np.isfinite(areas[:1]).sum()))
+        results.append(
+            WithinResult(
+                (influence / valid).numpy(force=True) * design.leverage, statistic, choice, areas, nuisance, added
+            )
         )
-        gain = more - less
-        for values, each in ((areas, own), (nuisance, less), (added, gain)):
-            values[:, fold] = each.mean(1).numpy(force=True)
-        own = (gain - gain.mean(1, keepdim=True)) / int(tested.sum())
-        influence += sums_by(group_of[tested], own[..., None], design.groups)[..., 0]
-    valid = max(1, int(np.isfinite(areas[:1]).sum()))
-    return WithinResult(
-        (influence / valid).numpy(force=True) * design.leverage, statistic, choice, areas, nuisance, added
-    )
+    return results
 
 
 def _blocks(design: RowCodes) -> np.ndarray:

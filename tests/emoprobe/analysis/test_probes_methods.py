@@ -13,7 +13,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
-from emoprobe.analysis.probes.auroc import auroc, influences, interval, labelled_auroc
+from emoprobe.analysis.probes.auroc import influences, interval, labelled_auroc, wins
 from emoprobe.analysis.probes.confounds import MOST_INFLATION, Confounds, inflation
 from emoprobe.analysis.probes.correct import block_permutations, mean_differences
 from emoprobe.analysis.probes.directions import cross_fitted_cosines
@@ -48,7 +48,7 @@ def test_the_discriminant_is_scikit_learns(samples: int, d: int, shrinkage: floa
     features = (
         synthetic.source(table, 1, d, 0).load(0, 1, "input_layernorm.output")["last_prompt"][:, 0].astype(np.float32)
     )
-    cells = Cells.of(torch.from_numpy(features)[None])
+    cells = Cells.of(torch.from_numpy(features)[None], design.fold)
     found = variant_moments(cells, design, shrinkage)
     assert (cells.features is None) == (len(table) > d)
     standard = StandardScaler().fit_transform(features.astype(float))
@@ -57,13 +57,20 @@ def test_the_discriminant_is_scikit_learns(samples: int, d: int, shrinkage: floa
     means = np.stack([standard[design.variant == code].mean(0) for code in range(4)])
     variance = ((standard - means[design.variant]) ** 2).sum() / standard.size
     level = shrinkage * variance * len(standard) * (1 - 1 / design.folds)
-    for number, out in enumerate(design.left_out):
-        training = design.in_training[number]
-        test = ~training
-        contrast = np.zeros((len(labels), 1), dtype=np.float32)
+    contrasts = np.zeros((len(design.left_out), len(labels), 1), dtype=np.float32)
+    for contrast, training in zip(contrasts, design.in_training, strict=True):
         contrast[training] = mean_differences(torch.from_numpy(labels[training])[None]).numpy()
-        weights = found.solve(number, cells.mix(torch.from_numpy(contrast)))
-        ours = (found.x[0, test] @ weights[0])[:, 0].numpy()
+    solutions = found.solve([cells.mix(torch.from_numpy(contrast)) for contrast in contrasts])
+    everyone = found.along(torch.eye(len(labels)))[0]
+    for number, out in enumerate(design.left_out):
+        training, contrast, solution = design.in_training[number], contrasts[number], solutions[number]
+        test = ~training
+        scores = (everyone @ solution.weights[0])[:, 0].numpy()
+        ours = scores[test]
+        # The scores of the rows that are left out, which are solved for, are those that the weights give.
+        assert list(solution.scores) == list(out)
+        for fold, held_out in solution.scores.items():
+            np.testing.assert_allclose(held_out[0, :, 0], scores[design.fold == fold], atol=1e-4 * np.abs(scores).max())
         centred = standard[training].copy()
         for code in np.unique(design.variant):
             centred[design.variant[training] == code] -= centred[design.variant[training] == code].mean(0)
@@ -72,7 +79,7 @@ def test_the_discriminant_is_scikit_learns(samples: int, d: int, shrinkage: floa
         theirs = model.fit(standard[training], labels[training]).decision_function(standard[test])
         assert np.corrcoef(ours, theirs)[0, 1] > 0.9999, out
         assert abs(roc_auc_score(labels[test], ours) - roc_auc_score(labels[test], theirs)) <= 0.001
-        raw = features @ found.raw(weights)[0].numpy()
+        raw = features @ found.raw(solution.weights)[0].numpy()
         assert np.corrcoef(raw[test, 0], theirs)[0, 1] > 0.999
         # The size of the scores counts as well: they are added to what nuisance features predict.
         if shrinkage < 1:
@@ -87,10 +94,12 @@ def test_rows_without_any_difference_have_equal_scores() -> None:
     design = RowCodes.of(table, settings)
     features = np.random.default_rng(0).normal(size=100).astype(np.float32)
     for d in (100, 20):
-        cells = Cells.of(torch.from_numpy(np.broadcast_to(features[:d], (1, len(table), d)).copy()))
+        cells = Cells.of(torch.from_numpy(np.broadcast_to(features[:d], (1, len(table), d)).copy()), design.fold)
         found = variant_moments(cells, design, 0.1)
         mixing = mean_differences(torch.from_numpy(design.correct)[None])
-        assert not (found.x @ found.solve(0, cells.mix(mixing))).any()
+        (solution,) = found.solve([cells.mix(mixing)])
+        assert not solution.scores[0].any()
+        assert not (found.covariance.x @ solution.weights).any()
 
 
 @pytest.mark.parametrize("n", [20, 300])
@@ -103,9 +112,8 @@ def test_areas_are_scikit_learns_with_ties_and_rows_left_out(n: int) -> None:
         expected = roc_auc_score(labels[known], scores[known])
         tensor, truth = torch.from_numpy(scores), torch.from_numpy(labels)
         assert float(labelled_auroc(tensor, truth)) == pytest.approx(expected)
-        one, zero = (tensor[truth == value][:, None] for value in (1, 0))
-        assert float(auroc(one, zero)) == pytest.approx(expected)
-        assert torch.isnan(auroc(one, zero[:0])).all()
+        one, zero = (tensor[truth == value] for value in (1, 0))
+        assert float(wins(one, zero).sum()) == pytest.approx(expected * len(one) * len(zero))
     constant = torch.zeros(n)
     assert float(labelled_auroc(constant, truth)) == 0.5
     assert torch.isnan(labelled_auroc(constant, torch.zeros(n)))
