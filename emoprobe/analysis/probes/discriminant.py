@@ -197,7 +197,9 @@ class Removed:
         """Solve for vectors (cells, n, k) with `scores` by the inverse of all rows; `places` are those of the folds."""
         whole = torch.cat([*scores.values(), self.pull @ vectors], 1)
         sizes = [*(each.shape[1] for each in scores.values()), len(self.lifted)]
-        *rows, means = torch.split(torch.cholesky_solve(whole, self.root), sizes, 1)
+        # `torch.cholesky_solve` would copy the factor for each of many calls with few columns.
+        half = torch.linalg.solve_triangular(self.root, whole, upper=False)
+        *rows, means = torch.split(torch.linalg.solve_triangular(self.root.mT, half, upper=True), sizes, 1)
         weights = vectors + self.lifted.mT @ means
         for fold, added in zip(scores, rows, strict=True):
             weights[:, places[fold]] += added
@@ -355,7 +357,7 @@ def _removed(
     rest[:, middle:, :middle] = negative[:, :, other].neg()
     rest[:, middle:, middle:] = -negative @ lifted.T
     rest.baddbmm_(below.mT, below, alpha=-1)
-    root = torch.zeros((len(x), begin + len(rest[0]), begin + len(rest[0]))).mT  # the layout that is solved with
+    root = torch.zeros((len(x), begin + len(rest[0]), begin + len(rest[0])))
     root[:, :begin, :begin], root[:, begin:, :begin] = corner, below.mT
     root[:, begin:, begin:] = torch.linalg.cholesky(rest)
     return Removed(lifted, lifted + negative, root)
