@@ -19,7 +19,8 @@ import numpy as np
 import torch
 
 from emoprobe.analysis.probes.auroc import influences, labelled_auroc
-from emoprobe.analysis.probes.discriminant import Cells, Solution, TrainingMoments, sums_by
+from emoprobe.analysis.probes.cells import Cells
+from emoprobe.analysis.probes.discriminant import Solution, TrainingMoments, sums_by
 from emoprobe.analysis.probes.nuisance import fitted, orthonormal
 from emoprobe.analysis.probes.row_codes import NONE, RowCodes
 

@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from emoprobe.analysis.probes import transfer
+from emoprobe.analysis.probes.cells import Cells
 from emoprobe.analysis.probes.correct import (
     AddedResult,
     CorrectDesign,
@@ -24,7 +25,7 @@ from emoprobe.analysis.probes.correct import (
     probe_correct,
     strongest,
 )
-from emoprobe.analysis.probes.discriminant import Cells, TrainingMoments, variant_moments
+from emoprobe.analysis.probes.discriminant import TrainingMoments, variant_moments
 from emoprobe.analysis.probes.nuisance import (
     MOST_COMPONENTS,
     RowTexts,

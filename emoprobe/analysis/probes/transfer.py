@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from emoprobe.analysis.probes.auroc import labelled_auroc
+from emoprobe.analysis.probes.cells import Cells
 from emoprobe.analysis.probes.correct import CorrectDesign
-from emoprobe.analysis.probes.discriminant import Cells, TrainingMoments, moments
+from emoprobe.analysis.probes.discriminant import TrainingMoments, moments
 from emoprobe.analysis.probes.row_codes import NONE, RowCodes, places_in
 from emoprobe.analysis.probes.valence import Contrasts, ValenceDesign, pair_areas
 

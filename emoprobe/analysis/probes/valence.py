@@ -18,8 +18,9 @@ import numpy as np
 import torch
 
 from emoprobe.analysis.probes.auroc import wins
+from emoprobe.analysis.probes.cells import Cells
 from emoprobe.analysis.probes.confounds import Confounds
-from emoprobe.analysis.probes.discriminant import Cells, Solution, TrainingMoments, sums_by
+from emoprobe.analysis.probes.discriminant import Solution, TrainingMoments, sums_by
 from emoprobe.analysis.probes.probe_design import count_splits
 from emoprobe.analysis.probes.row_codes import NONE, RowCodes
 

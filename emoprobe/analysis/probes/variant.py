@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from emoprobe.analysis.probes.auroc import labelled_auroc
-from emoprobe.analysis.probes.discriminant import Cells, TrainingMoments
+from emoprobe.analysis.probes.cells import Cells
+from emoprobe.analysis.probes.discriminant import TrainingMoments
 from emoprobe.analysis.probes.row_codes import RowCodes
 
 
@@ -41,7 +42,7 @@ def probe_variant(
     present = np.unique(design.variant)
     dealt = control_tasks(design, len(present), tasks)
     labels = np.stack([np.searchsorted(present, design.variant), *([] if dealt is None else dealt)])
-    units, classes = _units(design, labels, len(present))
+    units, classes = units_of(design, labels, len(present))
     training = torch.as_tensor(design.in_training[: design.folds]).float()
     counts = training @ units.T  # (folds, units)
     averages = training[:, None] * units / counts.clamp(min=1.0)[..., None]
@@ -71,7 +72,7 @@ def probe_variant(
     )
 
 
-def _units(design: RowCodes, labels: np.ndarray, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+def units_of(design: RowCodes, labels: np.ndarray, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The fewest groups of rows that all classes of labels (tasks, n) are made of.
 
     Returns:
@@ -93,7 +94,7 @@ def control_tasks(design: RowCodes, classes: int, tasks: int) -> np.ndarray | No
     Each text of each variant gets a class, all classes equally often. None where variants have one text each: then a
     control task is the task itself under other names, and selectivity is not defined.
     """
-    texts = np.unique(np.stack([design.variant, design.paraphrase]), axis=1, return_inverse=True)[1].reshape(-1)
+    texts = design.texts
     count = int(texts.max()) + 1
     if count < 2 * classes - 1:
         return None

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from emoprobe.analysis.probes.cells import Cells
 from emoprobe.analysis.probes.correct import CorrectDesign, FoldResult, residual_scores
-from emoprobe.analysis.probes.discriminant import Cells, TrainingMoments, sums_by
+from emoprobe.analysis.probes.discriminant import TrainingMoments, sums_by
 from emoprobe.analysis.probes.nuisance import fitted, orthonormal
 from emoprobe.analysis.probes.row_codes import RowCodes
 

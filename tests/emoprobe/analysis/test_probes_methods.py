@@ -14,14 +14,16 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from emoprobe.analysis.probes.auroc import influences, interval, labelled_auroc, wins
+from emoprobe.analysis.probes.cells import Cells
 from emoprobe.analysis.probes.confounds import MOST_INFLATION, Confounds, inflation
 from emoprobe.analysis.probes.correct import block_permutations, mean_differences
 from emoprobe.analysis.probes.directions import cross_fitted_cosines
-from emoprobe.analysis.probes.discriminant import Cells, variant_moments
+from emoprobe.analysis.probes.discriminant import variant_moments
 from emoprobe.analysis.probes.nuisance import answer_features, nuisance_features, orthonormal, question_features
 from emoprobe.analysis.probes.probe_design import count_splits, is_response, probe_plan, valence_test, within_test
 from emoprobe.analysis.probes.row_codes import RowCodes, deal_folds
 from emoprobe.analysis.probes.valence import contrasts, splits
+from emoprobe.analysis.probes.variant import control_tasks, units_of
 from emoprobe.analysis.probes.within import dealt_labels
 from emoprobe.config.files import parse_config
 from tests.emoprobe.analysis import synthetic
@@ -100,6 +102,22 @@ def test_rows_without_any_difference_have_equal_scores() -> None:
         (solution,) = found.solve([cells.mix(mixing)])
         assert not solution.scores[0].any()
         assert not (found.covariance.x @ solution.weights).any()
+
+
+@pytest.mark.parametrize("texts", [2, 40])
+def test_classes_of_all_tasks_are_made_of_few_groups_of_rows(texts: int) -> None:
+    """Of texts, as a control task's label depends on the text alone, unless there are more of them than classes."""
+    settings = synthetic.config(
+        4, {name: [f"{name} {number}" for number in range(texts)] for name in ("anger", "fear", "joy")}
+    )
+    design = RowCodes.of(synthetic.table(settings, 80, 0), settings)
+    dealt = control_tasks(design, 4, 10)
+    assert dealt is not None
+    labels = np.stack([design.variant, *dealt])
+    units, classes = units_of(design, labels, 4)
+    assert len(units) == min(len(np.unique(design.texts)), 44) == (7 if texts == 2 else 44)
+    members = (classes.T @ units).numpy().reshape(11, 4, -1)
+    assert (members == (labels[:, None] == np.arange(4)[:, None])).all()
 
 
 @pytest.mark.parametrize("n", [20, 300])
