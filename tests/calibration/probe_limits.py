@@ -14,8 +14,9 @@ import pandas as pd
 import torch
 
 from emoprobe.analysis.probes.all_probes import run_probes
+from emoprobe.analysis.probes.cells import Cells
 from emoprobe.analysis.probes.confounds import inflation
-from emoprobe.analysis.probes.discriminant import Cells, variant_moments
+from emoprobe.analysis.probes.discriminant import variant_moments
 from emoprobe.analysis.probes.position import positions_of
 from emoprobe.analysis.probes.row_codes import RowCodes
 from emoprobe.analysis.probes.valence import probe_valence
@@ -54,9 +55,11 @@ def false_valence(run: int) -> dict[str, float]:
     valence = position.valence
     assert valence is not None
     assert valence.confounds is not None
-    cells = Cells.of(torch.from_numpy(activations.astype(np.float32))[None])
-    moments = variant_moments(cells, position.design, draw.settings.probes.shrinkage)
-    permuted = probe_valence(cells, valence, moments).permuted[0]
+    cells = Cells.of(torch.from_numpy(activations.astype(np.float32))[None], position.design.fold)
+    moments, plain = (
+        variant_moments(cells, position.design, shrinkage) for shrinkage in (draw.settings.probes.shrinkage, 1.0)
+    )
+    permuted = probe_valence(cells, valence, moments, plain).permuted[0]
     columns = valence.confounds.features
     largest = max(inflation(each, valence.codes, valence.signs) for each in (columns, *columns.T[:, :, None]))
     return {"by": largest, "found": float((permuted >= permuted[0] - 1e-6).mean() <= LEVEL)}
