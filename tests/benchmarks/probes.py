@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
-from emoprobe.analysis.probes.all_probes import run_probes, usable_device
+from emoprobe.analysis.probes.all_probes import run_probes, usable_device, use_large_pages
 from emoprobe.analysis.probes.row_codes import RowCodes
 from emoprobe.config.experiment import Config
 from tests.benchmarks.measure import report
@@ -42,6 +42,7 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--no-full", action="store_true", help="leave the second part out")
     parser.add_argument("--wide", action="store_true", help="the third part alone")
     options = parser.parse_args(arguments)
+    use_large_pages()
     if options.wide:
         wide()
         return
