@@ -14,6 +14,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from emoprobe.analysis.probes.all_probes import run_probes, usable_device, use_large_pages
 from emoprobe.analysis.probes.row_codes import RowCodes
@@ -99,7 +100,9 @@ def wide() -> None:
         source = synthetic.source(table, layers, WIDE_D, 0, None, POSITIONS[:2], HOOK_POINTS[:1])
         block = source.load(0, layers, HOOK_POINTS[0])
         started, cpu_started = time.monotonic(), time.process_time()
-        run_probes(table, replace(source, load=_slice_of(block)), settings)
+        # NumPy's threads wait for each other busily, for up to half a minute where other processes need the cores.
+        with threadpool_limits(1):
+            run_probes(table, replace(source, load=_slice_of(block)), settings)
         seconds[number], cpu[number] = time.monotonic() - started, time.process_time() - cpu_started
     cells = 2 * np.diff(WIDE_LAYERS)[0]
     of_cell, cpu_of_cell = np.diff(seconds)[0] / cells, np.diff(cpu)[0] / cells
