@@ -2,7 +2,8 @@
 
 A judge may name some variants more often than others, and a question has one answer of each. So its guesses are
 compared with themselves: were the variants of the answers to a question exchanged at random, as many would be right as
-if the answers told nothing. Questions, and draws, are the units of that exchange.
+if the answers told nothing. Questions are the units of that exchange. Draws of a question are no further ones, as a
+judge may guess the same of all of them: the first counts.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ def guessing(table: pd.DataFrame, column: str) -> dict[str, Any]:
         table: the trajectories of the variants that there are to guess.
         column: with the guesses.
     """
-    known = table[table[column].notna()]
-    known = known[known.groupby(["sample_id", "draw"])["variant"].transform("size") > 1]
+    known = table[table[column].notna() & (table["draw"] == 1)]
+    known = known[known.groupby("sample_id")["variant"].transform("size") > 1]
     n = len(known)
     if not n:
         return {"guesses": 0}
     truth, names = pd.factorize(known["variant"])
     guess = names.get_indexer(pd.Index(known[column]))
-    unit = known.groupby(["sample_id", "draw"]).ngroup().to_numpy()
+    unit = known.groupby("sample_id").ngroup().to_numpy()
     named = np.zeros((unit.max() + 1, len(names)), dtype=np.int64)
     np.add.at(named, (unit[guess >= 0], guess[guess >= 0]), 1)
     there = np.zeros(named.shape, dtype=bool)

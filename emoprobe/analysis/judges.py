@@ -70,24 +70,28 @@ def judges(config: Config, layout: Layout, table: pd.DataFrame) -> pd.DataFrame:
                 "separability": apart,
                 **(guessing(answers, column_of(judge)) if judge.guess else {}),
                 "compare_with": judge.compare_with,
-                **(orders(answers[ORDERS + judge.outcome], answers["sample_id"]) if judge.compare_with else {}),
+                **(
+                    position_columns(answers[ORDERS + judge.outcome], answers["sample_id"])
+                    if judge.compare_with
+                    else {}
+                ),
             }
         )
     return frame(TABLES["judges"], rows)
 
 
-def orders(came: pd.Series, questions: pd.Series) -> dict[str, Any]:
+def position_columns(replies: pd.Series, questions: pd.Series) -> dict[str, Any]:
     """Return the columns that say how far a judge that compares decides by the order of two answers.
 
     Args:
-        came: how the replies to both orders go together (`judging.agreement_of_orders`), one for each pair.
+        replies: how those to both orders go together (`judging.agreement_of_orders`), one for each pair.
         questions: the question of each pair. Its pairs have the reference's answer in common, and are one unit.
     """
-    first, second = came == "first", came == "second"
-    leaning = (first.astype(int) - second.astype(int)).groupby(questions).sum()
+    same, first, second = (replies.eq(way).fillna(False).astype(int) for way in ("same", "first", "second"))
+    leaning = (first - second).groupby(questions).sum()
     decided = int((leaning != 0).sum())
     return {
-        "same_orders": int((came == "same").sum()),
+        "same_orders": int(same.sum()),
         "first_orders": int(first.sum()),
         "second_orders": int(second.sum()),
         # Without a preference for a place, more of either is as likely as more of the other, whatever the answers are.

@@ -202,7 +202,7 @@ def compare(
         confidence: of the interval.
         outcome: that the measure belongs to.
     """
-    known = questions.units(*contrast.variants, *contrast.references)
+    known = questions.units(*contrast.variants, *contrast.references, once=outcome.against)
     units = known or Units()
     completions: list[tuple[float, float] | None] = [None]
     places = rows_of(questions, contrast, outcome)

@@ -96,7 +96,13 @@ def _fixed(config: Config) -> dict[str, Any]:
     """Everything that a config fixes and that can deviate from it later, without simulating the power."""
     names = list(config.variants)
     references = references_of(names, config.analysis.references)
-    outcomes = {label_of(grader): _registered(grader) for grader in config.graders if not isinstance(grader, str)}
+    # A guess of the variant is no outcome.
+    guesses = [judge.outcome for judge in config.judges if judge.guess]
+    outcomes = {
+        label_of(grader): _registered(grader)
+        for grader in config.graders
+        if not isinstance(grader, str) and label_of(grader) not in guesses
+    }
     primary = primary_of(config).column
     return {
         "references": references,
@@ -114,7 +120,7 @@ def _fixed(config: Config) -> dict[str, Any]:
         "allowed_failures": config.generation.allowed_failures,
         "estimators": [_estimator(config, name) for name in names],
         "looks": looks_of(config),
-        "graders": config.grader_labels if outcomes else None,
+        "graders": [label for label in config.grader_labels if label not in guesses] if outcomes else None,
         "outcomes": outcomes or None,
     }
 

@@ -285,14 +285,18 @@ class Questions:
             values[self._question] = self.table[column].astype(object).where(self.table[column].notna(), None)
         return list(values)
 
-    def units(self, *names: str) -> Units | None:
+    def units(self, *names: str, once: str | None = None) -> Units | None:
         """`units_of` the texts that these variants have; a variant that is known to add none has no say.
 
         Of several variants that are asked several times no variance is known: None.
+
+        Args:
+            names: of the variants.
+            once: one of them of which only the first ask takes part, unless another is asked several times as well.
         """
         told = [name for name in names if name != CONTROL]
         several = [name for name in told if self.asks[self.row(name)] > 1]
-        if not several:
+        if not several or several == [once]:
             return units_of([self.texts(name) for name in told])
         asked = self.asked_texts(several[0])
         if len(several) > 1 or asked is None:

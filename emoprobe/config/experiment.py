@@ -217,6 +217,11 @@ class Config(Section):
             )
         if len(guessing) == len(self.graders):
             raise ValueError("graders: a guess of the variant is no outcome; add a grader")
+        for judge in guessing:
+            if judge.categories is not None and set(judge.categories) != set(names):
+                raise ValueError(
+                    f"graders.{judge.outcome}.categories: a guess is one of the variants' names; remove categories"
+                )
         names.sort(key=lambda name: hashlib.sha256(f"{seed}:guess:{name}".encode()).digest())
         update = {"value": "category", "categories": names}
         graders = [

@@ -33,6 +33,11 @@ class Interruption:
         self._group: int | None = None
         self._ended = False
 
+    @property
+    def ended(self) -> bool:
+        """Whether `end` was called."""
+        return self._ended
+
     def end(self) -> None:
         """End the running call now, and each later one when it begins."""
         with self._lock:
@@ -89,6 +94,8 @@ def call_tools(settings: Conversation, answer: Message, interruption: Interrupti
     """
     messages: list[Message] = []
     for place, call in enumerate(answer["tool_calls"]):
+        if interruption is not None and interruption.ended:  # nobody waits for the results
+            break
         name = str(call["function"]["name"])
         arguments = call["function"].get("arguments") or "{}"
         if place < MOST_CALLS:

@@ -131,8 +131,9 @@ def shown_judgement(path: Path) -> tuple[str, str, str, str]:
     value = made.value if made.value is None or isinstance(made.value, str) else json.dumps(made.value)
     reason = made.reason
     if isinstance(made, Comparison) and made.value is not None:
-        value = f"preferred to {made.compare_with} in {made.value:.0%} of both orders"
-        reason = "; ".join(f"{one.value}: {one.reason}" for one in made.orders)
+        value = f"preferred to {made.compare_with}: {made.value:.0%}"
+        order = zip(("as A", "as B"), made.orders, strict=True)
+        reason = "; ".join(f"{place}: {one.value}, {one.reason}" for place, one in order)
     return made.judge, made.model, value or "", (reason or made.unusable or made.error or "")[:MAX_REASON]
 
 

@@ -50,11 +50,11 @@ def _judging(
     bound, requests = 0.0, 0
     for judge in judges:
         # Texts of questions and answers are not there yet: an answer counts as long as it may be.
-        sides = [[""]] * judge.orders
+        sides = [[""]] * judge.sides
         prompt, completion = most_tokens(judge_request(judge, 0, "", *sides))
         answers = len(sides) * config.conversation.judged_answers * config.generation.max_tokens
         text = TOKEN_BYTES * answers + QUESTION_BYTES
-        asked = judge.orders * len(judge.judged(pairs))
+        asked = judge.sides * len(judge.judged(pairs))
         bound += asked * prices[judge.model].of(prompt + text, completion)
         requests += asked
     line = (

@@ -9,12 +9,19 @@ import asyncio
 import logging
 import os
 import sys
+import threading
+import time
+import traceback
 from pathlib import Path
 
 from server.pool.fleets import Fleets
+from server.pool.jobs import FUNCTIONS
 from server.pool.pool import Pool
 from server.pool.protocol import Caller
 from server.pool.run import Run
+
+# Threads that called a tool take moments to remove its folder, once it was ended.
+SECONDS_TO_CLEAN_UP = 2.0
 
 
 def main() -> None:
@@ -34,9 +41,25 @@ def main() -> None:
     sys.path.insert(0, directory)
     os.umask(0o022)
     keep_alive = max(settings.keep_alive for settings in workers)
-    asyncio.run(Pool(Path(address_path), Fleets(), keep_alive).serve(int(owner)))
+    status = 1
+    try:
+        asyncio.run(Pool(Path(address_path), Fleets(), keep_alive).serve(int(owner)))
+        status = 0
+    except Exception:
+        traceback.print_exc()
+    finally:
+        _exit(status)
+
+
+def _exit(status: int) -> None:
+    """End the process without threads that are still busy: a function of the user's may never return."""
+    FUNCTIONS.shutdown(wait=False, cancel_futures=True)
+    deadline = time.monotonic() + SECONDS_TO_CLEAN_UP
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(max(0.0, deadline - time.monotonic()))
     logging.shutdown()
-    os._exit(0)  # without its threads: a function of the user's may never return
+    os._exit(status)
 
 
 main()

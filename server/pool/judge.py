@@ -95,10 +95,9 @@ async def judge(experiment: ExperimentJobs, fleet: Fleet, settings: JudgeGrader,
         )
     update = _unasked(sides)
     if not update:
-        orders = [sides, sides[::-1]][: settings.orders]
         requests = [
             judge_request(settings, config.experiment.seed, sample.question, *(side.answers for side in order))
-            for order in orders
+            for order in (sides, sides[::-1])[: len(sides)]
         ]
         opening = [message for side in sides for message in side.opening]
         answers = [answer for side in sides for answer in side.answers]
@@ -108,7 +107,7 @@ async def judge(experiment: ExperimentJobs, fleet: Fleet, settings: JudgeGrader,
         made: list[Judgement] = []
         for request in requests:
             made.append(await _ask(experiment, fleet, settings, blank, request))
-            if made[-1].error is not None:
+            if made[-1].value is None:  # the other order would make no value of the pair
                 break
         found, update = (made[0], {}) if reference is None else (found, _both(made))
         update["quotes"] = quotes

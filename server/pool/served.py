@@ -160,7 +160,7 @@ class JudgeModel(ServedModel):
             questions = [sample.question for sample in draw(dataset, self._judged.experiment.seed)]
         except DataError:  # the jobs that need the data report the error
             questions = [""]
-        sides = [[""]] * self._settings.orders
+        sides = [[""]] * self._settings.sides
         prompt, reply = most_tokens(judge_request(self._settings, 0, max(questions, key=_bytes), *sides))
         answers = len(sides) * self._judged.conversation.judged_answers * self._judged.generation.max_tokens
         context = context_length(read_settings(Path(self.card.path)))

@@ -25,6 +25,7 @@ class World:
         alike: share of questions whose answers all get the same guess, as it follows from the question.
         questions: how many.
         variants: how many.
+        draws: of each answer; the judge guesses the same of all of them.
     """
 
     knows: float = 0.0
@@ -32,6 +33,7 @@ class World:
     alike: float = 0.0
     questions: int = 128
     variants: int = 4
+    draws: int = 1
 
 
 WORLDS = {
@@ -40,6 +42,7 @@ WORLDS = {
     "says the first in 80 %": World(favourite=0.8),
     "guesses by the question": World(alike=0.9),
     "guesses by the question, 9 variants": World(alike=0.5, favourite=0.3, variants=9),
+    "guesses blindly, the same in 5 draws": World(draws=5),
     "planted: knows 15 %": World(knows=0.15),
     "planted: knows 15 %, else says the first in 80 %": World(knows=0.15, favourite=0.8),
 }
@@ -54,14 +57,14 @@ def simulate(world: World, generator: np.random.Generator) -> pd.DataFrame:
     same = generator.random(world.questions) < world.alike
     guess[same] = guess[same][:, :1]
     known = generator.random(shape) < world.knows
-    return pd.DataFrame(
+    first = pd.DataFrame(
         {
             "variant": truth.ravel().astype(str),
             "sample_id": np.repeat(np.arange(world.questions), world.variants),
-            "draw": 1,
             "guess": np.where(known, truth, guess).ravel().astype(str),
         }
     )
+    return pd.concat([first.assign(draw=draw) for draw in range(1, world.draws + 1)])
 
 
 def rows(name: str, runs: int, seed: int) -> Iterator[Row]:

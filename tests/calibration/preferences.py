@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.special import expit
 
 from emoprobe.analysis.conclusion import plain_rows
-from emoprobe.analysis.judges import orders
+from emoprobe.analysis.judges import position_columns
 from emoprobe.analysis.outcomes import Outcome
 from emoprobe.analysis.paired_tests import paired_tests
 from emoprobe.analysis.statistics import LEVEL
@@ -44,6 +44,8 @@ class World:
         texts: of each variant, in step with one another; 1: each tone has one.
         draws: of each question.
         tones: how many.
+        asks: of the reference, each with another of its texts; pairs are of the first.
+        reference_spread: standard deviation of a text of the reference, in logits.
         alike: whether all tones have the same answers, so that the judge says the same of them.
     """
 
@@ -57,6 +59,8 @@ class World:
     texts: int = 10_000
     draws: int = 1
     tones: int = 2
+    asks: int = 1
+    reference_spread: float = 0.0
     alike: bool = False
 
 
@@ -70,6 +74,9 @@ WORLDS = {
     "no preference, first in 40 %, one text": World(texts=1),
     "no preference, first in 80 %, 32 questions": World(position=0.8, questions=32, texts=1),
     "no preference, first in 40 %, 32 texts that differ": World(texts=32, text_spread=1.0),
+    "no preference, first in 20 %, a reference of 96 texts that is asked 4 times": World(
+        position=0.2, questions=384, texts=96, asks=4, reference_spread=3.0
+    ),
     "no preference, first in 40 %, 3 draws": World(draws=3),
     "no preference, first in 40 %, 5 % lost": World(lost=0.05),
     "planted: 1.2 logits, first in 40 %": World(shift=1.2),
@@ -84,17 +91,22 @@ WORLDS = {
 def simulate(world: World, generator: np.random.Generator) -> pd.DataFrame:
     """One table of trajectories with the values of the judge."""
     n, rows = world.questions, []
+    of_reference = (
+        world.reference_spread * generator.normal(size=min(n, world.texts))[np.arange(n) % min(n, world.texts)]
+    )
     said: dict[tuple[int, int], list[str]] = {}
     for number, name in enumerate((REFERENCE, *(f"tone{number}" for number in range(world.tones)))):
         texts = world.text_spread * generator.normal(size=min(n, world.texts))
         better = world.spread * generator.normal(size=n) + texts[np.arange(n) % len(texts)]
-        better += world.shift if number == 1 else 0.0
+        better += (world.shift if number == 1 else 0.0) - of_reference
         for draw in range(1, world.draws + 1):
             for question in range(n):
                 row = {"variant": name, "sample_id": f"s_{question:04d}", "draw": draw}
                 row["paraphrase"] = question % min(n, world.texts)
                 if name == REFERENCE:
-                    rows.append(row)
+                    for ask in range(world.asks):
+                        text = (question + ask) % min(n, world.texts)
+                        rows.append({**row, "draw": ask * world.draws + draw, "paraphrase": text, "asks": world.asks})
                     continue
                 row[JUDGED + "x"] = "value" if generator.random() >= world.lost else "unusable"
                 if row[JUDGED + "x"] == "value":
@@ -126,7 +138,7 @@ def tests(world: World, table: pd.DataFrame) -> dict[str, dict[str, Any]]:
 def truth(world: World) -> dict[str, float]:
     """The expected difference of each tone, 2 × the share of comparisons in which it is preferred - 1."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(80)
-    spread = float(np.hypot(world.spread, world.text_spread))
+    spread = float(np.linalg.norm([world.spread, world.text_spread, world.reference_spread]))
     decided = (1 - world.position) * (1 - world.ties)
 
     def expected(shift: float) -> float:
@@ -144,7 +156,7 @@ def rows(name: str, runs: int, seed: int) -> Iterator[Row]:
         table = simulate(world, generator)
         found = tests(world, table)
         held.append([row["low"] <= expected[tone] <= row["high"] for tone, row in found.items()])
-        by_place.append(orders(table[ORDERS + "x"], table["sample_id"])["position_p"] < LEVEL)
+        by_place.append(position_columns(table[ORDERS + "x"], table["sample_id"])["position_p"] < LEVEL)
     yield Row("covered", "a judge's preference", name, runs, float(np.mean(held)), least(runs, COVERAGE))
     share = float(np.mean(by_place))
     if world.position:

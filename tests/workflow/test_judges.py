@@ -175,7 +175,7 @@ def test_judges_that_compare_and_guess_from_dry_run_to_report(stub: Callable[...
     assert f"on {pairs} it prefers the first answer both times, and on 0 the second: it prefers by position" in note
     page = (layout.root / "report.html").read_text()
     assert "As judged by judge-x (better)" in page or "as judged by judge-x (better)" in page
-    assert "preferred to control in" in "".join(path.read_text() for path in (layout.root / "explorer").rglob("*.js"))
+    assert "preferred to control: " in "".join(path.read_text() for path in (layout.root / "explorer").rglob("*.js"))
     assert run.json("verified.json")["problems"] == []
     assert run.planned() == {}
 

@@ -235,7 +235,9 @@ def complete(graders: Graders) -> Graders:
         if isinstance(entry, JudgeGrader) and not entry.guess:
             scale = [entry.type, sorted(entry.names), entry.values_in, entry.compare_with]
             if traits.setdefault(entry.trait, scale) != scale:
-                raise ValueError(f"judge {entry.outcome} has other values than another judge of the same trait")
+                raise ValueError(
+                    f"judge {entry.outcome} has other values than another judge of the same trait; give each a trait"
+                )
     return found
 
 

@@ -151,8 +151,8 @@ class JudgeGrader(TypedGrader):
         return self.compare_with is None and not self.guess
 
     @property
-    def orders(self) -> int:
-        """Number of requests, each with so many answers, that make one judgement."""
+    def sides(self) -> int:
+        """Number of answers in a request: two are compared, in two requests, one for each order."""
         return 1 if self.compare_with is None else 2
 
     def judged(self, pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -89,14 +89,15 @@ def _comparison(row: dict[str, Any], margin: float) -> Statement:
 def _preference(row: dict[str, Any]) -> Statement:
     """The sentence on how often a judge prefers the answers of one side, which is described."""
     side, other = _sides(row)
-    if row["low"] is None:
-        share = f"no interval, {row['no_interval']}"
-    else:
-        value, low, high = (50 * (1 + row[key]) for key in ("difference", "low", "high"))
-        share = f"{value:.1f} % of comparisons [{low:.1f}, {high:.1f}]"
+    share, low, high = (
+        None if row[key] is None else f"{50 * (1 + row[key]):.1f}" for key in ("difference", "low", "high")
+    )
+    how_often = "an unknown share" if share is None else f"{share} %"
+    interval = f"(no interval, {row['no_interval']})" if low is None else f"[{low}, {high}]"
     text = (
-        f"as judged by {row['judge']}, answers with {side} are preferred to those with {other} in {share}; this is "
-        f"{_described(row)}, as {_untested(row)} ({_units(row)})"
+        f"as judged by {row['judge']}, answers with {side} are preferred to those with {other} in {how_often} of "
+        f"comparisons {interval}, a tie counted as half of one; this is {_described(row)}, as {_untested(row)} "
+        f"({_units(row)})"
     )
     return _stated(row, conclude_contrast(row, 0.0), text)
 

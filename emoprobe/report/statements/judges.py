@@ -32,7 +32,10 @@ def judged(rows: list[dict[str, Any]]) -> str:
         text += f" Their agreement is not known, as {why}."
     text += "".join(_orders(row) for row in rows if row["compare_with"] is not None)
     if quoting := max(row["quoting"] for row in rows):
-        text += f" {quoting} answers hold the text of their variant, so that a judge could know it."
+        what = "answers hold the text of their variant"
+        if first["compare_with"] is not None:
+            what = "pairs have an answer that holds the text of its variant"
+        text += f" {quoting} {what}, so that a judge could know it."
     if first["separability"] is not None:
         text += (
             f" Words alone tell the variant of an answer with an AUROC of {first['separability']:.2f} (0.5: not at "

@@ -215,7 +215,7 @@ PAIRED_TESTS = Table(
         "tested": Column(
             "boolean",
             "False where the outcome selects the questions, their number was not registered, values are missing of "
-            "a number without `range`, or a judge graded answers one by one and labels do not correct it.",
+            "a number without `range`, or a model judged and labels do not correct it.",
         ),
         "not_tested": Column("string", "Why the row is not tested; null where it is, and in older tables."),
         "weight": Column(
@@ -325,7 +325,11 @@ JUDGES = Table(
         "n": Column("Int64", "Those with a value."),
         "unusable": Column("Int64", "Those whose reply, or answer, held none."),
         "failed": Column("Int64", "Those without a reply, or of trajectories without an answer."),
-        "quoting": Column("Int64", "Answers that hold the text of their variant, so that the judge could know it."),
+        "quoting": Column(
+            "Int64",
+            "Answers that hold the text of their variant, so that a judge could know it; of comparisons the pairs that "
+            "have one.",
+        ),
         "judges": Column("Int64", "Judges of the same trait."),
         "units": Column("Int64", "Answers with a value of at least two of them."),
         "alpha": Column(

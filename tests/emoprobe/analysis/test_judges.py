@@ -10,20 +10,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binom
 
+from emoprobe.analysis.behaviour import outcome_means
 from emoprobe.analysis.guesses import guessing
-from emoprobe.analysis.judges import agreement, separability
-from emoprobe.analysis.labels import drawn_order, with_labels
+from emoprobe.analysis.judges import agreement, position_columns, separability
+from emoprobe.analysis.labels import LabelError, drawn_order, label_id, with_labels, write_answers_to_label
 from emoprobe.analysis.origin_limits import judge_limits
 from emoprobe.analysis.outcomes import outcomes_of
 from emoprobe.analysis.paired_tests import paired_tests
 from emoprobe.analysis.prediction_powered import LEAST_LABELS, UNSEEN_ERRORS, corrected_difference
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
-from emoprobe.conversations.samples import sample_ids
+from emoprobe.conversations.samples import counterpart, experiment_pairs, sample_ids
 from emoprobe.report.statements.behaviour import comparisons
 from emoprobe.report.statements.notes import notes
+from emoprobe.results.layout import Layout, draw_id
 from emoprobe.results.tables import completed
+from emoprobe.results.trajectory import AgentState, Trajectory
+from tests.calibration import judges as simulated
 from tests.calibration import preferences
 from tests.judges import judge
 
@@ -173,6 +178,211 @@ def test_questions_of_an_earlier_look_keep_their_place_in_the_order() -> None:
     )
     assert second[32:] != sorted(second[32:])
     assert set(order(96)[:32]) != set(first)  # no look is registered: all questions are one draw
+
+
+@pytest.mark.parametrize(
+    ("name", "verdicts"),
+    [
+        ("leans by 20 %, no labels", {"note"}),
+        ("leans by 20 %, 24 labels", {"note"}),
+        ("leans by 20 %, 96 labels of 128", {"undecided", "equivalent"}),
+    ],
+)
+def test_a_judge_that_leans_makes_no_difference(name: str, verdicts: set[str]) -> None:
+    generator = np.random.default_rng(3)
+    found = [simulated.said(simulated.WORLDS[name], generator) for _ in range(4)]
+    assert {verdict for one in found for verdict in one.values()} <= verdicts
+
+
+def test_a_planted_difference_is_told_with_labels() -> None:
+    world = simulated.WORLDS["planted: 1.5 logits, leans by 10 %, 96 labels"]
+    found = simulated.said(world, np.random.default_rng(3))
+    assert found["outcome_x:tone0-filler"] == "different"
+
+
+def test_answers_to_label_come_in_the_drawn_order_without_their_variant(tmp_path: Path) -> None:
+    config, table = experiment(tmp_path)
+    layout = Layout(tmp_path)
+    for row in table.to_dict("records"):  # joy begins each answer, which nobody is to see
+        begun = "Oh joy! " if row["variant"] == "joy" else ""
+        answer = {"role": "assistant", "content": begun + row["completion"]}
+        state = AgentState(prefill=len(begun) or None)
+        Trajectory([{"role": "user", "content": row["question"]}, answer], state).write(
+            layout.pair(row["variant"], row["sample_id"])
+        )
+    write_answers_to_label(config, layout, table)
+    listed = pd.read_csv(layout.to_label, dtype=str, keep_default_na=False)
+    assert list(listed.columns) == ["question_number", "id", "question", "answer", "value"]
+    assert len(listed) == 3 * QUESTIONS
+    first = drawn_order(config, table["sample_id"])[0]
+    assert set(listed["question"][:3]) == {f"Question {first}?"}
+    assert set(listed["answer"][:3]) == {f"Answer {first}."}
+    assert set(listed["id"][:3]) == {label_id(config.experiment.seed, variant, first) for variant in config.variants}
+    assert not any(word in layout.to_label.read_text() for word in ("control", "joy", "Hm."))
+    # Filled in, it is a file of labels.
+    listed["value"] = "true"
+    listed.to_csv(tmp_path / "filled.csv", index=False)
+    filled, _ = experiment(tmp_path, labels=str(tmp_path / "filled.csv"))
+    assert with_labels(filled, table)["human_polite"].all()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("variant,sample\njoy,gsm8k_0001\n", "needs the columns"),
+        ("variant,sample,value\njoy,gsm8k_0001,perhaps\n", "line 2: 'perhaps' is no value"),
+        ("variant,sample,value\nrage,gsm8k_0001,true\n", "line 2: is of no answer"),
+        ("id,value\n0123,true\n", "line 2: is of no answer"),
+        ("variant,sample,value\njoy,gsm8k_0001,true\njoy,gsm8k_0001,false\n", "line 3: labels an answer twice"),
+        (None, "cannot be read"),
+    ],
+)
+def test_files_of_labels_that_are_refused(tmp_path: Path, content: str | None, words: str) -> None:
+    path = tmp_path / "labels.csv"
+    if content is not None:
+        path.write_text(content)
+    config, table = experiment(tmp_path, labels=str(path))
+    with pytest.raises(LabelError, match=words):
+        with_labels(config, table)
+
+
+PAIRED = {"control": {}, "filler": {"text": "There are trees."}, "joy": {"text": "Hurray!"}}
+
+
+def compared(wins: int, losses: int, ties: int, lost: int = 0) -> tuple[Config, pd.DataFrame]:
+    """Answers of which a judge prefers so many of joy's to filler's, and control's to filler's the other way round."""
+    config = parse_config(
+        {
+            "experiment": {"name": "one"},
+            "variants": PAIRED,
+            "graders": [judge(label="better", compare_with="filler")],
+        }
+    )
+    values = [1.0] * wins + [0.0] * losses + [0.5] * ties + [None] * lost
+    rows = [
+        {
+            "variant": variant,
+            "sample_id": f"gsm8k_{number:04d}",
+            "draw": 1,
+            "valence": None,
+            "failure": None,
+            "paraphrase": 0,
+            "judged_better": None if variant == "filler" else "unusable" if value is None else "value",
+            "orders_better": None if variant == "filler" or value is None else "same",
+            "outcome_better": None
+            if variant == "filler" or value is None
+            else value
+            if variant == "joy"
+            else 1 - value,
+        }
+        for variant in PAIRED
+        for number, value in enumerate(values)
+    ]
+    return config, completed(pd.DataFrame(rows).astype({"outcome_better": "Float64"}), "trajectories")
+
+
+def test_a_preference_is_described_against_its_reference() -> None:
+    config, table = compared(40, 10, 10)
+    (outcome,) = outcomes_of(config)
+    assert outcome.margin is None
+    tests = paired_tests(table, 0.1, outcomes=[outcome])
+    rows = {(row["variant"], row["reference"]): row for row in tests.to_dict("records")}
+    # Neither joy-control, which was not asked, nor any row twice.
+    assert sorted(rows) == [("filler", "control"), ("joy", "filler")]
+    assert len(tests) == 2
+    joy, filler = rows["joy", "filler"], rows["filler", "control"]
+    assert (joy["difference"], joy["n"], joy["missing"]) == (0.5, 60, 0)
+    assert filler["difference"] == pytest.approx(0.5)  # filler is preferred to control as joy is to filler
+    # A judge that leans towards a tone prefers it, whatever the answers are.
+    assert pd.isna(joy["p"])
+    assert pd.isna(joy["p_equivalent"])
+    means = outcome_means(table, [outcome]).set_index("variant")
+    assert means["mean"].dropna().to_dict() == {"control": 0.25, "joy": 0.75}
+    assert means["missing"].to_dict() == {"control": 0, "filler": 60, "joy": 0}
+    said = {one.about: one for one in comparisons(tests, outcome.margin, outcome.column)}
+    text = said["outcome_better:joy-filler"].text
+    assert said["outcome_better:joy-filler"].verdict == "note"
+    low, high = (50 * (1 + joy[end]) for end in ("low", "high"))
+    assert text == (
+        "As judged by judge-x (better), answers with this text of joy are preferred to those with this text of filler "
+        f"in 75.0 % of comparisons [{low:.1f}, {high:.1f}], a tie counted as half of one; this is described and not "
+        "tested, as no human labels correct the judge, which may lean towards a tone (60 questions)."
+    )
+    assert said["outcome_better:filler-control"].text.startswith(
+        "Secondary: as judged by judge-x (better), answers with this text of filler are preferred to those with no "
+        "added text (control) in 75.0 %"
+    )
+
+
+def test_a_preference_of_few_pairs_has_no_interval() -> None:
+    config, table = compared(3, 1, 0)
+    tests = paired_tests(table, 0.1, ["filler"], outcomes=outcomes_of(config))
+    (one, _) = comparisons(tests, None, "outcome_better")
+    assert "in 25.0 % of comparisons (no interval, fewer than 8 questions), a tie counted" in one.text
+
+
+def test_a_preference_that_is_lost_could_be_any() -> None:
+    def interval(*counts: int) -> tuple[float, float]:
+        config, table = compared(*counts)
+        tests = paired_tests(table, 0.1, ["filler"], outcomes=outcomes_of(config))
+        assert set(tests["missing"]) == {counts[3] if len(counts) > 3 else 0}
+        (joy,) = tests[tests["variant"] == "joy"].to_dict("records")
+        return joy["low"], joy["high"]
+
+    known, lost, by_position = interval(41, 19, 20), interval(41, 19, 20, 20), interval(0, 0, 80)
+    assert known[0] > 0
+    assert lost[0] < 0
+    assert lost[1] > known[1]
+    assert by_position[0] < 0 < by_position[1]
+
+
+@pytest.mark.parametrize(
+    ("variant", "number", "compared"),
+    [("joy", 1, 1), ("joy", 2, 2), ("calm", 2, 2), ("calm", 3, 3), ("calm", 5, 1), ("calm", 6, 2)],
+)
+def test_an_answer_is_compared_with_the_reference_s_of_the_same_ask(variant: str, number: int, compared: int) -> None:
+    config = parse_config(
+        {
+            "variants": {
+                "control": {},
+                "filler": {"texts": ["It is noon.", "It is late."], "asks": 2},
+                "calm": {"texts": ["Rest.", "Breathe.", "Sit."], "asks": 3},
+                "joy": {"text": "Hurray!"},
+            },
+            "generation": {"draws": 2, "temperature": 0.5},
+            "graders": [judge(compare_with="filler")],
+        }
+    )
+    sample = sample_ids(config.dataset)[0]
+    assert {(variant, draw_id(sample, number)), ("filler", draw_id(sample, compared))} <= {*experiment_pairs(config)}
+    assert counterpart(config, "filler", draw_id(sample, number)) == draw_id(sample, compared)
+
+
+def test_texts_that_the_judge_did_not_see_narrow_no_interval() -> None:
+    config, table = compared(40, 10, 10)
+    table = table.assign(paraphrase=[number % 30 for number in range(60)] * 3)
+    asked = table[table["variant"] == "filler"].assign(paraphrase=lambda rows: rows["paraphrase"] + 30)
+    widths = []
+    for asks in (1, 3):
+        more = [asked.assign(draw=draw, paraphrase=asked["paraphrase"] + draw) for draw in range(2, asks + 1)]
+        together = pd.concat([table, *more], ignore_index=True)
+        together["asks"] = together["variant"].map({"filler": asks}).fillna(1).astype("Int64")
+        tests = paired_tests(together, 0.1, ["filler"], outcomes=outcomes_of(config))
+        (joy,) = tests[tests["variant"] == "joy"].to_dict("records")
+        widths.append(joy["high"] - joy["low"])
+    assert widths[0] == pytest.approx(widths[1])
+
+
+def test_a_judge_that_decides_by_position_is_recognised() -> None:
+    came = ["same"] * 80 + ["first"] * 15 + ["second"] * 3 + ["tie"] * 2 + [None]
+    found = position_columns(pd.Series(came, dtype="string"), pd.Series(range(len(came))))
+    assert {key: found[key] for key in ("same_orders", "first_orders", "second_orders")} == {
+        "same_orders": 80, "first_orders": 15, "second_orders": 3,
+    }  # fmt: skip
+    assert found["position_p"] == pytest.approx(2 * binom.cdf(3, 18, 0.5))
+    # Pairs of one question have an answer in common: fifteen of them are one reason.
+    assert position_columns(pd.Series(["first"] * 15), pd.Series(["q1"] * 15))["position_p"] == 1.0
+    assert np.isnan(position_columns(pd.Series(["same", "tie"]), pd.Series(["q1", "q2"]))["position_p"])
 
 
 @pytest.mark.parametrize("name", ["no preference, by position alone", "planted: -1 logit, first in 20 %"])

@@ -347,6 +347,16 @@ def test_another_reference_to_compare_with_makes_the_judgements_again_and_nothin
     assert fewer["judge_guess"] != more["judge_guess"]
 
 
+def test_a_guess_is_one_of_the_variants() -> None:
+    values: dict[str, Any] = {"experiment": {"name": "one"}, "variants": VARIANTS}
+    made = parse_config({**values, "graders": ["number", judge(rubric="guess")]})
+    assert set(made.judges[0].names) == set(VARIANTS)
+    assert parse_config(made.resolved()) == made
+    own = judge(guess=True, value="category", categories=["kind", "rude"])
+    with pytest.raises(ConfigError, match="a guess is one of the variants' names; remove categories"):
+        parse_config({**values, "graders": ["number", own]})
+
+
 def test_a_judge_that_the_run_serves() -> None:
     values: dict[str, Any] = {"experiment": {"name": "one"}, "graders": [judge(endpoints=[], model="org/other")]}
     made = parse_config(values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from emoprobe.config.science.conversation import Conversation
 from emoprobe.conversations.example_tools import calculator
 from emoprobe.conversations.tool_schemas import ToolError, tool_schemas
-from emoprobe.conversations.tools import MOST_CALLS, call_tool, call_tools
+from emoprobe.conversations.tools import MOST_CALLS, Interruption, call_tool, call_tools
 from tests.workspace import wait_for
 
 NAMES = ("calculator", "hang", "fail", "chatter", "large", "greedy", "leave", "parent", "exits", "stubborn")
@@ -86,6 +87,14 @@ def test_calls_of_one_message_are_answered_in_their_order() -> None:
     *rest, last = call_tools(settings(), {"tool_calls": many})
     assert all("no tool" in message["content"] for message in rest)
     assert last["content"] == f"error: more than {MOST_CALLS} calls in one message"
+
+
+def test_calls_that_nobody_waits_for_are_not_made() -> None:
+    interruption, call = Interruption(), {"id": "c", "function": {"name": "hang", "arguments": "{}"}}
+    threading.Timer(0.5, interruption.end).start()
+    # The first one is ended, long before its time is over, and no other one begins.
+    assert len(call_tools(settings(tool_timeout=3600), {"tool_calls": [call] * 3}, interruption)) == 1
+    assert call_tools(settings(tool_timeout=3600), {"tool_calls": [call] * 3}, interruption) == []
 
 
 @pytest.mark.parametrize(

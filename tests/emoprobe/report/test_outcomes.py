@@ -118,6 +118,9 @@ def test_the_plan_registers_graders_and_names_what_deviates() -> None:
     assert plan.graders == ["number", "logprob"]
     assert plan.outcomes == {"logprob": {"lead": "Answer:", "gold": [" {answer}"], "margin": None}}
     assert deviations(older, plain) == deviations(plan, planned) == []
+    # A guess of the variant, which a leaning may ask for, is no outcome.
+    guessed = config(graders=["number", judge(rubric="guess")])
+    assert deviations(older, guessed) == []
     assert any("graders changed" in phrase for phrase in deviations(older, planned))
     assert any("graders changed" in phrase for phrase in deviations(plan, plain))
     for key, value in (("lead", ""), ("gold", ["{answer}"]), ("margin", 0.01)):
