@@ -244,15 +244,18 @@ def _inside(report: dict[str, Any]) -> list[str]:
             auroc = "" if row["auroc"] is None else f" (AUROC {row['auroc']:.2f}{p})"
             parts.append(f"{READ[row['target']]} {READABLE[entry['verdict']]}{auroc}")
     words_of = {
-        "steering": "directions are shown to steer the answers",
-        "feature": "tones are shown to change features",
+        "steering": ("direction", "to steer the answers"),
+        "feature": ("tone", "to change features"),
     }
-    for kind, words in words_of.items():
+    for kind, (noun, words) in words_of.items():
         verdicts = [entry["verdict"] for entry in report["statements"] if entry["about"].startswith(f"{kind}:")]
         decided = [verdict for verdict in verdicts if verdict != Verdict.NOTE]
         if decided:
             shown = sum(verdict in (Verdict.FOUND, Verdict.DIFFERENT) for verdict in decided)
-            parts.append(f"{shown or 'none'} of {len(decided)} {words} beyond the controls")
+            subjects = f"{shown or 'none'} of {len(decided)} {noun}s are"
+            if len(decided) == 1:
+                subjects = f"the one {noun} is{'' if shown else ' not'}"
+            parts.append(f"{subjects} shown {words} beyond the controls")
     return ["; ".join([parts[0][0].upper() + parts[0][1:], *parts[1:]]) + "."] if parts else []
 
 

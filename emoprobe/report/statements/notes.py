@@ -372,7 +372,7 @@ PHRASES: dict[LimitKind, tuple[str, str | Callable[..., str]]] = {
     ),
     LimitKind.UNANSWERED: (
         "answers",
-        "{count} conversations hold no message of the assistant and are left out.",
+        "Conversations without a message of the assistant are left out: {count}.",
     ),
     LimitKind.UNGRADED: ("grades", "{count} of {total} answers have no known gold answer and are left out."),
     LimitKind.UNKNOWN_FINISH: (

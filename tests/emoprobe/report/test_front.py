@@ -188,3 +188,17 @@ def test_the_question_of_several_turns(turn: str | int, where: str) -> None:
     )
     assert dict(done(config, report(), RunMetadata()))["Turns"] == "2: the question, then “Sure?”"
     assert "Turns" not in dict(done(CONFIG, report(), RunMetadata()))
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        (["found"], "The one direction is shown to steer the answers beyond the controls."),
+        (["not_found", "note"], "The one direction is not shown to steer the answers beyond the controls."),
+        (["found", "not_found"], "1 of 2 directions are shown to steer the answers beyond the controls."),
+        (["not_found", "not_found"], "None of 2 directions are shown to steer the answers beyond the controls."),
+    ],
+)
+def test_the_answer_counts_directions_that_were_tested(verdicts: list[str], expected: str) -> None:
+    said = [{"about": f"steering:{number}", "verdict": one, "p": 0.1} for number, one in enumerate(verdicts)]
+    assert front.answer(report(statements=said), 0.1)[-1] == expected

@@ -221,7 +221,7 @@ def test_conversations_of_other_programs(tmp_path: Path) -> None:
     assert table.loc["call", "completion"] == ""
     assert table.loc["parts", "completion"] == "3 + 4\nAnswer: 7"
     said_of = {one["about"]: one["text"] for one in json.loads(layout.report.read_text())["statements"]}
-    assert said_of["data:answers"].startswith("1 conversations hold no message of the assistant")
+    assert said_of["data:answers"].startswith("Conversations without a message of the assistant are left out: 1")
     again = Trajectory.read(tmp_path / "control" / "tool")
     again.write(tmp_path / "copy" / "tool")
     assert Trajectory.read(tmp_path / "copy" / "tool").messages[1]["tool_calls"] == [call]
