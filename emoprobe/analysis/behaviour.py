@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from emoprobe.analysis.contrasts import references_of
 from emoprobe.analysis.estimates import Estimates, Floats, difference, mean, whichever
 from emoprobe.analysis.outcomes import Outcome, column_and_category
 from emoprobe.analysis.paired_tests import Scope
 from emoprobe.analysis.questions import Questions, Units
 from emoprobe.analysis.statistics import holm, kappa
+from emoprobe.config.science.analysis import references_of
 from emoprobe.config.section import is_format
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.tables import frame

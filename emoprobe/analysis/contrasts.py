@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from emoprobe.analysis.outcomes import PRIMARY_MEASURE, family_prefix
-from emoprobe.config.section import CONTROL, FILLER, is_format
+from emoprobe.config.section import is_format
 
 Family = Literal["planned", "primary", "secondary"]
 PLANNED: Family = "planned"
@@ -52,17 +52,6 @@ class Contrast:
 
     def __str__(self) -> str:
         return f"{self.variant}-{self.reference}"
-
-
-def references_of(names: Iterable[str], chosen: Sequence[str] | None = None) -> list[str]:
-    """The references among these variants, the primary one last.
-
-    Args:
-        names: the variants.
-        chosen: `analysis.references`; None: `control` and `filler`, as far as they are there.
-    """
-    present = set(names)
-    return [name for name in (chosen if chosen is not None else (CONTROL, FILLER)) if name in present]
 
 
 def contrasts_of(

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from emoprobe.analysis.contrasts import Contrast, contrasts_of, references_of
+from emoprobe.analysis.contrasts import Contrast, contrasts_of
 from emoprobe.analysis.outcomes import PRIMARY_MEASURE
 from emoprobe.analysis.paired_tests import compare
 from emoprobe.analysis.questions import Questions
 from emoprobe.analysis.statistics import LEVEL
+from emoprobe.config.science.analysis import references_of
 from emoprobe.config.section import CONTROL, is_format
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.tables import frame

@@ -105,11 +105,9 @@ def outcome_of(measure: str, value: Value = "binary") -> Outcome:
 
 
 def outcomes_of(config: Config) -> list[Outcome]:
-    """Return the outcomes of an experiment, in the order of its graders; a guess of the variant is none."""
+    """Return the outcomes of an experiment, in the order of its graders."""
     found = []
-    for entry in config.graders:
-        if isinstance(entry, JudgeGrader) and entry.guess:
-            continue
+    for entry in config.outcome_graders:
         if isinstance(entry, OutcomeGrader):
             shares = entry.type in ("binary", "category")
             margin = config.analysis.margin if entry.margin is None and shares else entry.margin

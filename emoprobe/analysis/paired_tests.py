@@ -11,13 +11,7 @@ import numpy as np
 import pandas as pd
 
 from emoprobe.analysis.conclusion import Conclusion, Reason
-from emoprobe.analysis.contrasts import (
-    PLANNED,
-    Contrast,
-    PlannedSides,
-    contrasts_of,
-    references_of,
-)
+from emoprobe.analysis.contrasts import PLANNED, Contrast, PlannedSides, contrasts_of
 from emoprobe.analysis.estimates import MIN_QUESTIONS, Estimates, Floats, difference, whichever
 from emoprobe.analysis.outcomes import (
     ACCURACY,
@@ -31,6 +25,7 @@ from emoprobe.analysis.prediction_powered import Labelled, labelled
 from emoprobe.analysis.questions import Questions, Units
 from emoprobe.analysis.sides import rows_of, values_of_sides
 from emoprobe.analysis.statistics import CONFIDENCE, LEVEL, holm
+from emoprobe.config.science.analysis import references_of
 from emoprobe.config.section import CONTROL
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.statement import Verdict

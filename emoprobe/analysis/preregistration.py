@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from emoprobe.analysis.contrasts import PLANNED, Contrast, contrasts_of, references_of
+from emoprobe.analysis.contrasts import PLANNED, Contrast, contrasts_of
 from emoprobe.analysis.looks import looks_of
 from emoprobe.analysis.outcomes import MEASURES, PRIMARY_MEASURE, primary_of
 from emoprobe.analysis.power import ACCURACY, TEXT_DEVIATIONS, PowerDesign, Simulation, text_limit
@@ -18,6 +18,7 @@ from emoprobe.analysis.questions import TONE_TEXTS, Questions
 from emoprobe.analysis.statistics import LEVEL, POWER
 from emoprobe.analysis.steering.preregistration import planned_tests
 from emoprobe.config.experiment import Config
+from emoprobe.config.science.analysis import references_of
 from emoprobe.config.science.graders import LogprobGrader, label_of
 from emoprobe.config.science.outcome_grader import OutcomeGrader
 from emoprobe.config.section import CONTROL, dotted
@@ -96,13 +97,8 @@ def _fixed(config: Config) -> dict[str, Any]:
     """Everything that a config fixes and that can deviate from it later, without simulating the power."""
     names = list(config.variants)
     references = references_of(names, config.analysis.references)
-    # A guess of the variant is no outcome.
-    guesses = [judge.outcome for judge in config.judges if judge.guess]
-    outcomes = {
-        label_of(grader): _registered(grader)
-        for grader in config.graders
-        if not isinstance(grader, str) and label_of(grader) not in guesses
-    }
+    graders = config.outcome_graders
+    outcomes = {label_of(grader): _registered(grader) for grader in graders if not isinstance(grader, str)}
     primary = primary_of(config).column
     return {
         "references": references,
@@ -120,7 +116,7 @@ def _fixed(config: Config) -> dict[str, Any]:
         "allowed_failures": config.generation.allowed_failures,
         "estimators": [_estimator(config, name) for name in names],
         "looks": looks_of(config),
-        "graders": [label for label in config.grader_labels if label not in guesses] if outcomes else None,
+        "graders": [*map(label_of, graders)] if outcomes else None,
         "outcomes": outcomes or None,
     }
 

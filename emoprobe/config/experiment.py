@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
@@ -14,7 +13,7 @@ from emoprobe.config.api import api_problem
 from emoprobe.config.execution.deploy import Deploy
 from emoprobe.config.execution.storage import Storage
 from emoprobe.config.execution.workers import Workers
-from emoprobe.config.science.analysis import Analysis, Probes
+from emoprobe.config.science.analysis import Analysis, Probes, references_of
 from emoprobe.config.science.capture import Capture, turn_position
 from emoprobe.config.science.conversation import AGENT, Conversation
 from emoprobe.config.science.dataset import Dataset
@@ -24,10 +23,9 @@ from emoprobe.config.science.generation import Backend, Generation
 from emoprobe.config.science.graders import ChoiceGrader, Graders, LogprobGrader, TextGrader, complete, label_of
 from emoprobe.config.science.judge import JudgeGrader
 from emoprobe.config.science.model import Model
-from emoprobe.config.science.outcome_grader import MOST_CATEGORIES
 from emoprobe.config.science.prompt import Prompt, Variant
 from emoprobe.config.science.steering import Steering
-from emoprobe.config.section import CONTROL, FILLER, Added, Extent, Section, check_name, format_name, is_format
+from emoprobe.config.section import CONTROL, Added, Extent, Section, check_name, format_name, is_format
 
 
 class Experiment(Section):
@@ -192,8 +190,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _judges_compare_with_references(self) -> Config:
-        chosen = self.analysis.references
-        references = [name for name in (chosen if chosen is not None else (CONTROL, FILLER)) if name in self.variants]
+        references = references_of(self.variants, self.analysis.references)
         for judge in self.judges:
             if judge.compare_with is not None and judge.compare_with not in references:
                 raise ValueError(
@@ -204,28 +201,12 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _judges_guess_variants(self) -> Config:
-        """Let judges that guess choose among the variants, in an order that follows from the seed."""
-        guessing = [judge for judge in self.judges if judge.guess]
-        if not guessing:
-            return self
-        seed = self.experiment.seed
-        names = [name for name in self.variants if not is_format(name)]
-        if not 2 <= len(names) <= MOST_CATEGORIES:
-            raise ValueError(
-                f"graders.{guessing[0].outcome}: a guess of the variant takes 2 to {MOST_CATEGORIES} variants, and "
-                f"there are {len(names)}"
-            )
-        if len(guessing) == len(self.graders):
+        """Let judges that guess choose among the variants."""
+        if not self.outcome_graders:
             raise ValueError("graders: a guess of the variant is no outcome; add a grader")
-        for judge in guessing:
-            if judge.categories is not None and set(judge.categories) != set(names):
-                raise ValueError(
-                    f"graders.{judge.outcome}.categories: a guess is one of the variants' names; remove categories"
-                )
-        names.sort(key=lambda name: hashlib.sha256(f"{seed}:guess:{name}".encode()).digest())
-        update = {"value": "category", "categories": names}
+        names = [name for name in self.variants if not is_format(name)]
         graders = [
-            each.model_copy(update=update) if isinstance(each, JudgeGrader) and each.guess else each
+            each.among(names, self.experiment.seed) if isinstance(each, JudgeGrader) and each.guess else each
             for each in self.graders
         ]
         object.__setattr__(self, "graders", graders)
@@ -312,6 +293,11 @@ class Config(Section):
     def grader_labels(self) -> list[str]:
         """Labels of the graders, in the order of the list."""
         return [label_of(grader) for grader in self.graders]
+
+    @property
+    def outcome_graders(self) -> Graders:
+        """The graders whose values are outcomes: all but judges that guess the variant."""
+        return [grader for grader in self.graders if not (isinstance(grader, JudgeGrader) and grader.guess)]
 
     @property
     def grades_answers(self) -> bool:

@@ -133,7 +133,7 @@ def shown_judgement(path: Path) -> tuple[str, str, str, str]:
     if isinstance(made, Comparison) and made.value is not None:
         value = f"preferred to {made.compare_with}: {made.value:.0%}"
         order = zip(("as A", "as B"), made.orders, strict=True)
-        reason = "; ".join(f"{place}: {one.value}, {one.reason}" for place, one in order)
+        reason = "; ".join(f"{place}: {', '.join(filter(None, (str(one.value), one.reason)))}" for place, one in order)
     return made.judge, made.model, value or "", (reason or made.unusable or made.error or "")[:MAX_REASON]
 
 

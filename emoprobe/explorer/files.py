@@ -13,8 +13,8 @@ from itertools import groupby
 from typing import Any
 
 from emoprobe.analysis.conclusion import plain_rows
-from emoprobe.analysis.contrasts import references_of
 from emoprobe.config.experiment import Config
+from emoprobe.config.science.analysis import references_of
 from emoprobe.config.section import is_format
 from emoprobe.explorer.conversations import Conversation, outcome, read_conversation, shown_judgement
 from emoprobe.explorer.projections import FittedDirections, Projections, fitted_directions

@@ -1,4 +1,4 @@
 """Steering conditions, directions, and requests for steered trajectories.
 
-Imports `analysis`, `config`, `conversations`, `models` and `results`.
+Imports `config`, `conversations`, `models` and `results`.
 """

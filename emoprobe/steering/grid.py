@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple, cast
 
-from emoprobe.analysis.contrasts import references_of
 from emoprobe.config.experiment import Config
+from emoprobe.config.science.analysis import references_of
 from emoprobe.config.science.steering import MIDDLE, NONE, Operation, Phase, layer_sets
 from emoprobe.config.section import CONTROL
 from emoprobe.conversations.samples import draw_id, sample_id

@@ -13,11 +13,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from emoprobe import __version__
-from emoprobe.analysis.contrasts import contrasts_of, references_of
+from emoprobe.analysis.contrasts import contrasts_of
 from emoprobe.config.errors import ConfigError, lines_by_experiment
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import Study
 from emoprobe.config.judge_server import about_judge, judge_server
+from emoprobe.config.science.analysis import references_of
 from emoprobe.config.science.dataset import Dataset
 from emoprobe.config.science.graders import ScorerGrader, label_of
 from emoprobe.config.science.outcome_grader import OutcomeGrader

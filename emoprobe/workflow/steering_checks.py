@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from emoprobe.analysis.contrasts import references_of
 from emoprobe.config.experiment import Config
+from emoprobe.config.science.analysis import references_of
 from emoprobe.config.science.capture import RESID_POST
 from emoprobe.config.science.steering import MIDDLE, NONE, DirectionFile, layer_sets
 from emoprobe.config.section import CONTROL

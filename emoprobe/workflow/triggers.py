@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from emoprobe.analysis.contrasts import references_of
 from emoprobe.config.experiment import Config
+from emoprobe.config.science.analysis import references_of
 from emoprobe.config.science.outcome_grader import OutcomeGrader
 from emoprobe.conversations import kinds, samples, variants
 from emoprobe.functions import source_sha256

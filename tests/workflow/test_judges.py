@@ -17,27 +17,33 @@ from tests.conftest import VARIANTS, StubServer
 from tests.judges import judge
 from tests.workspace import Workspace, jobs_in
 
-PRICES = {name: {"input": 1.0, "output": 10.0} for name in ("stub", "judge-x", "judge-low")}
+MODELS = ("stub", "judge-x", "judge-low", "judge-first", "judge-guess")
+PRICES = {name: {"input": 1.0, "output": 10.0} for name in MODELS}
 REMADE = {
     "tabulate_trajectories", "analyze_behaviour", "list_answers_to_label", "draw_figures", "report_experiment",
     "build_explorer", "verify",
 }  # fmt: skip
 
 
-def test_two_judges_from_dry_run_to_report(stub: Callable[..., StubServer], tmp_path: Path) -> None:
-    server = stub()
-    judges = [judge(label=label, model=model, endpoints=[server.url]) for label, model in
-              (("polite", "judge-x"), ("polite_low", "judge-low"))]  # fmt: skip
-    config = {
+def judged(server: StubServer, judges: list[dict[str, Any]], samples: int) -> dict[str, Any]:
+    """The config of an experiment whose model and judges are behind one API."""
+    return {
         "experiment": {"name": "tiny"},
         "model": {"source": "stub"},
-        "dataset": {"samples": 8},
+        "dataset": {"samples": samples},
         "variants": VARIANTS,
         "graders": [*judges, "number"],
         "generation": {"backend": "api", "max_tokens": 40},
         "capture": {"enabled": False},
         "workers": {"endpoints": [server.url], "prices": PRICES, "max_cost": 10.0},
     }
+
+
+def test_two_judges_from_dry_run_to_report(stub: Callable[..., StubServer], tmp_path: Path) -> None:
+    server = stub()
+    judges = [judge(label=label, model=model, endpoints=[server.url]) for label, model in
+              (("polite", "judge-x"), ("polite_low", "judge-low"))]  # fmt: skip
+    config = judged(server, judges, 8)
     run = Workspace(tmp_path, config)
     planned = run.run("-n")
     assert "48 judgements" in planned
@@ -109,17 +115,7 @@ def test_judges_that_compare_and_guess_from_dry_run_to_report(stub: Callable[...
         for label, model in (("better", "judge-x"), ("better_first", "judge-first"))
     ]
     judges.append(judge(model="judge-guess", rubric="guess", endpoints=[server.url]))
-    prices = {**PRICES, "judge-first": PRICES["judge-x"], "judge-guess": PRICES["judge-x"]}
-    config: dict[str, Any] = {
-        "experiment": {"name": "tiny"},
-        "model": {"source": "stub"},
-        "dataset": {"samples": 12},
-        "variants": VARIANTS,
-        "graders": [*judges, "number"],
-        "generation": {"backend": "api", "max_tokens": 40},
-        "capture": {"enabled": False},
-        "workers": {"endpoints": [server.url], "prices": prices, "max_cost": 10.0},
-    }
+    config = judged(server, judges, 12)
     run = Workspace(tmp_path, config)
     others = [name for name in VARIANTS if name != "control"]
     pairs, guesses = len(others) * 12, len(VARIANTS) * 12

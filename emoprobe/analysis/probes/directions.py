@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from scipy import stats
 
-from emoprobe.analysis.contrasts import references_of
 from emoprobe.analysis.probes.probe_design import LEAST_UNITS
 from emoprobe.analysis.probes.row_codes import RowCodes
 from emoprobe.analysis.statistics import LEVEL
 from emoprobe.config.experiment import Config
+from emoprobe.config.science.analysis import references_of
 from emoprobe.config.section import CONTROL
 
 LEAST_BLOCKS = 4  # two halves of two

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from emoprobe.analysis.contrasts import references_of
 from emoprobe.analysis.estimates import MIN_QUESTIONS, Floats, difference
 from emoprobe.analysis.steering.direction_ranking import DirectionRanking, rank
 from emoprobe.analysis.steering.direction_tests import candidates, direction_rows
@@ -27,6 +26,7 @@ from emoprobe.analysis.steering.effect_grid import (
     coherent,
 )
 from emoprobe.analysis.steering.mediation import Texts, mediation_rows
+from emoprobe.config.science.analysis import references_of
 from emoprobe.results.catalogue import TABLES
 from emoprobe.results.tables import frame
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from emoprobe.config.section import Added, Section, Text
+from emoprobe.config.section import CONTROL, FILLER, Added, Section, Text
 
 
 def _whole_keys(looks: Any) -> Any:
@@ -100,3 +101,14 @@ class Probes(Section):
     min_per_class: int = Field(
         4, ge=2, description="Minimum number of questions in each class; a target with fewer is skipped."
     )
+
+
+def references_of(names: Iterable[str], chosen: Sequence[str] | None = None) -> list[str]:
+    """Return the references among these variants, the primary one last.
+
+    Args:
+        names: the variants.
+        chosen: `analysis.references`; None: `control` and `filler`, as far as they are there.
+    """
+    present = set(names)
+    return [name for name in (chosen if chosen is not None else (CONTROL, FILLER)) if name in present]

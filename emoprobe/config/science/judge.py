@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,8 +13,9 @@ from pydantic import Field, field_validator, model_validator
 
 from emoprobe.config.science.generation import check_api_fields
 from emoprobe.config.science.model import Model
-from emoprobe.config.science.outcome_grader import TypedGrader, Value
+from emoprobe.config.science.outcome_grader import MOST_CATEGORIES, TypedGrader, Value
 from emoprobe.config.section import Added, Extent, Hidden, Text, check_url, check_variable
+from emoprobe.text import hashed_number
 
 _RUBRICS = Path(__file__).with_name("rubrics.yaml")
 # A rubric in words has a space, or another script: this is a name.
@@ -161,6 +162,22 @@ class JudgeGrader(TypedGrader):
         Formats of the prompt are no tones to guess.
         """
         return [pair for pair in pairs if pair[0] != self.compare_with and (not self.guess or pair[0] in self.names)]
+
+    def among(self, names: Sequence[str], seed: int) -> JudgeGrader:
+        """Return the judge with the variants that it guesses among, in an order that follows from the seed.
+
+        Raises:
+            ValueError: there are too few or too many of them, or the config names other categories.
+        """
+        if not 2 <= len(names) <= MOST_CATEGORIES:
+            raise ValueError(
+                f"graders.{self.outcome}: a guess of the variant takes 2 to {MOST_CATEGORIES} variants, and there are "
+                f"{len(names)}"
+            )
+        if self.categories is not None and set(self.categories) != set(names):
+            raise ValueError(f"graders.{self.outcome}.categories: a guess is one of the variants' names; remove it")
+        ordered = sorted(names, key=lambda name: hashed_number(f"{seed}:guess:{name}", 64))
+        return self.model_copy(update={"value": "category", "categories": ordered})
 
     @property
     def served(self) -> Model | None:

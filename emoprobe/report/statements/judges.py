@@ -24,11 +24,12 @@ def judged(rows: list[dict[str, Any]]) -> str:
             f"{row['model']} ({row['judge']}) gave {row['n']} of {row['judgements']} values"
             + (f" ({', '.join(lost)})" if lost else "")
         )
+    things = "answers" if first["compare_with"] is None else "pairs"
     text = f"Judged blind: {'; '.join(parts)}."
     if several and first["alpha"] is not None:
-        text += f" They agree by Krippendorff's α = {first['alpha']:.2f} on {first['units']} answers."
+        text += f" They agree by Krippendorff's α = {first['alpha']:.2f} on {first['units']} {things}."
     elif several:
-        why = "no value varies" if first["units"] else "no answer has values of two of them"
+        why = "no value varies" if first["units"] else f"no two of them have values of the same {things}"
         text += f" Their agreement is not known, as {why}."
     text += "".join(_orders(row) for row in rows if row["compare_with"] is not None)
     if quoting := max(row["quoting"] for row in rows):

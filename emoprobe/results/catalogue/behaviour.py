@@ -345,8 +345,8 @@ JUDGES = Table(
         ),
         "guesses": Column(
             "Int64",
-            "Of a judge that guesses the variant, its guesses of answers to questions of which it guessed at least two "
-            "variants in the same draw, which the next three are about; null of others.",
+            "Of a judge that guesses the variant, its guesses of first draws, of questions with at least two of them, "
+            "which the next three are about; null of others.",
         ),
         "guessed": Column("float64", "Share of them that are right."),
         "guess_chance": Column(
@@ -354,8 +354,7 @@ JUDGES = Table(
         ),
         "guess_p": Column(
             "float64",
-            "Exact one-sided test that it is right no more often than so: variants exchanged within each question and "
-            "draw.",
+            "Exact one-sided test that it is right no more often than so: variants exchanged within each question.",
         ),
         "compare_with": Column("string", "Reference that answers are compared with; null: each is graded alone."),
         "same_orders": Column("Int64", "Pairs of answers on which the replies to both orders agree."),

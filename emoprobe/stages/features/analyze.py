@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
-from emoprobe.analysis.contrasts import contrasts_of, references_of
+from emoprobe.analysis.contrasts import contrasts_of
 from emoprobe.analysis.features.autoencoder import seed_cosines
 from emoprobe.analysis.features.autoencoder_sources import AutoencoderSource, sources
 from emoprobe.analysis.features.baselines import Coder, TokenMoments, principal_components
@@ -17,6 +17,7 @@ from emoprobe.analysis.features.contexts import top_contexts
 from emoprobe.analysis.features.feature_tests import AUTOENCODER, feature_differences
 from emoprobe.analysis.features.tokens import TokenActivations, load_tokens
 from emoprobe.config.experiment import Config
+from emoprobe.config.science.analysis import references_of
 from emoprobe.models.source import ModelCard
 from emoprobe.models.tokens import token_texts
 from emoprobe.results import atomic

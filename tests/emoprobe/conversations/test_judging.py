@@ -353,7 +353,7 @@ def test_a_guess_is_one_of_the_variants() -> None:
     assert set(made.judges[0].names) == set(VARIANTS)
     assert parse_config(made.resolved()) == made
     own = judge(guess=True, value="category", categories=["kind", "rude"])
-    with pytest.raises(ConfigError, match="a guess is one of the variants' names; remove categories"):
+    with pytest.raises(ConfigError, match="a guess is one of the variants' names; remove it"):
         parse_config({**values, "graders": ["number", own]})
 
 

@@ -208,12 +208,18 @@ def test_an_order_without_a_reply_ends_the_judgement(house: House) -> None:
     assert "all 3 attempts failed" in (pair(layout).error or "")
 
 
-def test_a_reference_without_an_answer_costs_no_call(house: House) -> None:
+@pytest.mark.parametrize("variant", ["calm", "control"])
+def test_a_pair_without_one_of_its_answers_costs_no_call(house: House, variant: str) -> None:
     api = Api()
     layout, _ = compared(house, api, SAMPLES[0])
-    state = layout.pair("control", SAMPLES[0]) / "agent_state.json"
-    values = json.loads(state.read_text())
-    state.write_text(json.dumps({**values, "error": "no server answered", "response": {}}))
+    assert requests_without_an_answer(house, api, layout, variant) == []
+    assert (pair(layout).error, pair(layout).value) == ("no server answered", None)
+
+
+def requests_without_an_answer(house: House, api: Api, layout: Layout, variant: str) -> list[Any]:
+    """Take the answer of a variant away and ask for the judgement again; return the requests to the judge."""
+    state = layout.pair(variant, SAMPLES[0]) / "agent_state.json"
+    state.write_text(json.dumps({**json.loads(state.read_text()), "error": "no server answered", "response": {}}))
     api.requests.clear()
 
     async def again() -> str:
@@ -221,8 +227,7 @@ def test_a_reference_without_an_answer_costs_no_call(house: House) -> None:
             return await house.send(["judge", "one", "polite", "calm", SAMPLES[0]])
 
     assert asyncio.run(again()) == "ok\n"
-    assert api.requests == []
-    assert (pair(layout).error, pair(layout).value) == ("no server answered", None)
+    return api.requests
 
 
 def test_both_orders_count_in_the_budget(house: House) -> None:
@@ -249,17 +254,7 @@ def test_judgements_count_in_the_budget_of_the_experiment(house: House) -> None:
 def test_a_trajectory_without_an_answer_costs_no_call(house: House) -> None:
     api = Api()
     layout, _ = judged(house, api, ("calm", SAMPLES[0]))
-    state = layout.pair("calm", SAMPLES[0]) / "agent_state.json"
-    values = json.loads(state.read_text())
-    state.write_text(json.dumps({**values, "error": "no server answered", "response": {}}))
-    api.requests.clear()
-
-    async def again() -> str:
-        async with house.pool():
-            return await house.send(["judge", "one", "polite", "calm", SAMPLES[0]])
-
-    assert asyncio.run(again()) == "ok\n"
-    assert api.requests == []
+    assert requests_without_an_answer(house, api, layout, "calm") == []
     assert read(layout).error == "no server answered"
 
 
