@@ -281,4 +281,5 @@ if __name__ == "__main__":
     stub = Stub(delay, sys.argv[3] or None if len(sys.argv) > 3 else None)
     if len(sys.argv) > 4:
         stub.tokenizer = Path(sys.argv[4]) / "tokenizer.json"
-    uvicorn.run(stub, host="127.0.0.1", port=port, log_level="critical", access_log=False, backlog=4096)
+    # Errors are logged, as by any server: the pool reads there that a port was taken.
+    uvicorn.run(stub, host="127.0.0.1", port=port, log_level="error", access_log=False, backlog=4096)

@@ -22,8 +22,9 @@ from emoprobe.models.hardware import without_batch_invariance
 from emoprobe.models.resolved import with_placement, with_values
 from emoprobe.models.settings import read_settings
 from emoprobe.models.source import prepare
-from server.pool.launch import BATCH_INVARIANT, Share, command, environment, free_port, visible_gpus
+from server.pool.launch import BATCH_INVARIANT, Share, command, environment, visible_gpus
 from tests.gpu.steps import Figures, Setting, nvidia_smi
+from tests.ports import free_port
 from tests.workspace import Workspace, wait_for
 
 KEY = "sk-check"
@@ -57,7 +58,7 @@ class Server:
             "engine.max_model_len": 2048,
         }
         config = with_placement(with_values(config, values), model)
-        self.port = free_port(0)
+        self.port = free_port()
         self.log = setting.folder / f"{backend}-{self.port}.log"
         line = command(backend, config, str(model), "checked", share, self.port, setting.folder / "activations")
         env = environment(config, share, KEY)

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from server.pool.fleet import Fleet, FleetDownError, ServerDemand
-from server.pool.launch import free_port
 from server.pool.launcher import Endpoint
 from server.pool.local_process import Command, LocalProcess
 from server.pool.server_log import last_line, phase_of
 from server.pool.worker import Worker, WorkerLimits
+from tests.ports import free_port
 from tests.server.pool.house import SECONDS, until
 from tests.workspace import ROOT
 
@@ -26,14 +26,14 @@ LIMITS = WorkerLimits(requests=4, restarts=1, start_timeout=SECONDS, hang_timeou
 ENV = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def stub_command() -> Command:
-    port = free_port(0)
+def stub_command(port: int = 0) -> Command:
+    port = port or free_port()
     return Command([sys.executable, "-m", "tests.stub_server", str(port)], ENV, [], port)
 
 
 def script(code: str) -> Callable[[], Command]:
     """A server that is only this program."""
-    return lambda: Command([sys.executable, "-c", code], ENV, [], free_port(0))
+    return lambda: Command([sys.executable, "-c", code], ENV, [], free_port())
 
 
 def fleet_of(folder: Path, make: Callable[[], Command], limits: WorkerLimits = LIMITS) -> tuple[Fleet, Worker]:
@@ -175,15 +175,7 @@ def test_a_port_that_was_lost_is_another_at_the_next_start(tmp_path: Path) -> No
         taken.listen()
         ports = iter([taken.getsockname()[1]])
 
-        def make() -> Command:
-            command = stub_command()
-            port = next(ports, command.port)
-            listening = f"import socket; socket.create_server(('127.0.0.1', {port}))"
-            if port == command.port:
-                return command
-            return Command([sys.executable, "-c", listening], ENV, [], port)
-
-        fleet, worker = fleet_of(tmp_path, make)
+        fleet, worker = fleet_of(tmp_path, lambda: stub_command(next(ports, 0)))
 
         async def scenario() -> None:
             await fleet.deliver(question())
