@@ -11,12 +11,14 @@ import re
 import resource
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
 from emoprobe.functions import load_function
 
 MIB = 1 << 20
+LATE_SECONDS = 5.0  # after the limit of a call: who waited for it should have ended it by then
 BEGINS = "the call begins\n"  # first line of the output, once the tool's module is imported; the time counts from here
 # Folders of a machine, of which a message keeps the last part alone, and addresses in memory.
 _PATH = re.compile(r"(?<![\w/.])(?:/[^/\s'\":,()]+)+/(?=[^/\s'\":,()])")
@@ -34,6 +36,7 @@ def main() -> None:
         try:
             function = load_function("tool", asked["reference"], ValueError)
             print(BEGINS, end="", file=output, flush=True)
+            _end_after(asked["timeout"] + LATE_SECONDS)
             content, failed = _called(function, asked), False
         except MemoryError:
             content, failed = f"MemoryError: more than {asked['memory']} MiB", True
@@ -42,6 +45,13 @@ def main() -> None:
         shown = content[: asked["characters"]].encode("utf-8", "replace").decode()
         json.dump({"content": shown, "length": len(content), "failed": failed}, output)
     os.killpg(0, signal.SIGKILL)  # a process that the tool forked may hold the output open
+
+
+def _end_after(seconds: float) -> None:
+    """End the tool and what it started after a time: whoever waited for it may have been killed."""
+    timer = threading.Timer(seconds, os.killpg, (0, signal.SIGKILL))
+    timer.daemon = True
+    timer.start()
 
 
 def _called(function: Callable[..., Any], asked: dict[str, Any]) -> str:

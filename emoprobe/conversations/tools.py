@@ -130,6 +130,7 @@ def call_tool(settings: Conversation, name: str, arguments: str, interruption: I
     asked = {
         "reference": known[name],
         "arguments": given,
+        "timeout": settings.tool_timeout,
         "memory": settings.tool_memory,
         "characters": settings.tool_output,
     }

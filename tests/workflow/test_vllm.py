@@ -300,12 +300,13 @@ def test_a_killed_server_costs_and_changes_nothing(base: dict[str, Any], fresh: 
     workspace = fresh(experiment={"name": "killed"}, generation={"max_tokens": 120})
     process = workspace.start("--until", "analyze_behaviour")
     wait_for(lambda: worker_status(base, "vllm-1")["in_flight"] > 0, PATIENCE, "requests at the second server")
-    server = server_process(base, "vllm-1")
+    server, before = server_process(base, "vllm-1"), worker_status(base, "vllm-1")["restarts"]
     assert server is not None
     os.kill(server, signal.SIGKILL)
     assert process.wait(PATIENCE) == 0, (workspace.folder / "snakemake.out").read_text()[-3000:]
     workers = pd.read_parquet(workspace.layout.table("workers")).set_index("worker")
     assert int(workers["failures"]["vllm-1"]) >= 1
+    assert worker_status(base, "vllm-1")["restarts"] == before + 1
     made = workspace.trajectories()
     assert len(made) == 12
     for path in list(made)[::2]:
@@ -318,5 +319,4 @@ def test_the_pool_says_what_it_runs(finished: Workspace) -> None:
     first, second = workers(finished.config)
     assert first["state"] == "live"
     assert first["in_flight"] == second["in_flight"] == 0
-    assert first["served"] >= 12
-    assert second["restarts"] == 1
+    assert first["served"] + second["served"] >= 12

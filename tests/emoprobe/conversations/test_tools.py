@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 
 from emoprobe.config.science.conversation import Conversation
 from emoprobe.conversations.example_tools import calculator
+from emoprobe.conversations.tool_process import BEGINS
 from emoprobe.conversations.tool_schemas import ToolError, tool_schemas
 from emoprobe.conversations.tools import MOST_CALLS, Interruption, call_tool, call_tools
 from tests.workspace import wait_for
@@ -95,6 +98,23 @@ def test_calls_that_nobody_waits_for_are_not_made() -> None:
     # The first one is ended, long before its time is over, and no other one begins.
     assert len(call_tools(settings(tool_timeout=3600), {"tool_calls": [call] * 3}, interruption)) == 1
     assert call_tools(settings(tool_timeout=3600), {"tool_calls": [call] * 3}, interruption) == []
+
+
+def test_a_tool_ends_after_its_time_where_nobody_is_left_to_end_it() -> None:
+    mark = str(os.getpid())
+    asked = {
+        "reference": "tests.tools:hang",
+        "arguments": {"text": mark},
+        "timeout": 0.1,
+        "memory": 512,
+        "characters": 9,
+    }
+    line = [sys.executable, "-m", "emoprobe.conversations.tool_process"]
+    called = subprocess.run(
+        line, input=json.dumps(asked), capture_output=True, text=True, start_new_session=True, timeout=60
+    )
+    assert (called.returncode, called.stdout) == (-signal.SIGKILL, BEGINS)
+    wait_for(lambda: not sleepers(), what="the end of what the tool started")
 
 
 @pytest.mark.parametrize(
