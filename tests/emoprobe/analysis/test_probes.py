@@ -71,6 +71,16 @@ def test_few_questions_with_both_outcomes_reach_no_verdict_within_questions() ->
     assert "11 questions with right and wrong answers; 12 are needed" in str(test["reason"])
 
 
+def test_few_groups_of_questions_reach_no_verdict_on_correctness() -> None:
+    settings = synthetic.config(synthetic.BALANCED, targets=["correct"])
+    table = synthetic.table(settings, 40, 0)
+    for groups, verdict in ((19, "note"), (20, "not_found")):
+        table["group"] = [f"t{int(sample[-2:]) % groups}" for sample in table["sample_id"]]
+        test = by_target(run_probes(table, synthetic.source(table, 1, 8, 0), settings))["correct"]
+        assert test["verdict"] == verdict
+        assert (test["reason"] is None) == (verdict != "note")
+
+
 @pytest.mark.parametrize("world", [w for w in calibration.WORLDS if w.effects], ids=lambda world: world.name)
 def test_what_is_there_is_mostly_found(world: calibration.World) -> None:
     told = [row for row in calibration.rows(world, 5) if row.what == "told"]

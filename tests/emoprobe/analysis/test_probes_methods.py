@@ -20,7 +20,14 @@ from emoprobe.analysis.probes.correct import block_permutations, mean_difference
 from emoprobe.analysis.probes.directions import cross_fitted_cosines
 from emoprobe.analysis.probes.discriminant import variant_moments
 from emoprobe.analysis.probes.nuisance import answer_features, nuisance_features, orthonormal, question_features
-from emoprobe.analysis.probes.probe_design import count_splits, is_response, probe_plan, valence_test, within_test
+from emoprobe.analysis.probes.probe_design import (
+    correct_test,
+    count_splits,
+    is_response,
+    probe_plan,
+    valence_test,
+    within_test,
+)
 from emoprobe.analysis.probes.row_codes import RowCodes, deal_folds
 from emoprobe.analysis.probes.valence import contrasts, splits
 from emoprobe.analysis.probes.variant import control_tasks, units_of
@@ -312,6 +319,8 @@ def test_the_plan_says_what_can_be_reached() -> None:
     assert tests["valence"].reachable
     assert not tests["variant"].reachable
     assert tests["correct"].smallest_p == pytest.approx(1 / 200)
+    assert "8 questions or groups of them; 20 are needed" in str(tests["correct"].reason)
+    assert correct_test(20, 199, 5).reachable
     assert "8 questions with right and wrong answers; 12 are needed" in str(tests["correct_within"].reason)
     assert within_test(12, 199).reachable
     few = valence_test([(3, 4)], 199)
