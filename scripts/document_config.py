@@ -8,7 +8,6 @@ from types import UnionType
 from typing import Any
 
 from pydantic import BaseModel, Tag
-from pydantic_core import PydanticUndefined
 
 from emoprobe.config.experiment import Config
 from emoprobe.report.verdicts import verdict_table
@@ -100,10 +99,9 @@ def _type(annotation: Any) -> str:
 
 
 def _default(field: Any) -> str:
-    if field.default is not PydanticUndefined:
-        value = field.default
-    else:
-        value = field.default_factory() if field.default_factory else None
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
     return f"`{_cell(json.dumps(value, ensure_ascii=False))}`"
 
 

@@ -45,7 +45,7 @@ def inseparable(config: Config, captured: Iterable[tuple[str, str]]) -> Iterator
     apart = Confounds.of(features, variant, np.array([signs[name] for name in chosen])).inseparable
     if apart:
         yield (
-            f"probes.targets: no verdict is within reach on valence: the {' and '.join(apart)} of negative and "
-            "positive texts differ by more than those of the texts of one variant; match their numbers between "
-            "valences, or give each variant texts of several lengths"
+            f"probes.targets: no verdict is within reach on valence: negative and positive texts differ in "
+            f"{' and '.join(apart)} by more than the texts of one variant do; match their numbers between valences, or "
+            "give each variant texts of several lengths"
         )

@@ -470,11 +470,12 @@ def warnings(study: Study, experiments: Mapping[str, Targets]) -> list[str]:
 
 def lone_judges(config: Config) -> list[str]:
     """Return a warning for each judge that no other one can be compared with."""
-    traits = Counter(judge.trait for judge in config.judges if not judge.guess)
+    judges = [judge for judge in config.judges if not judge.guess]
+    traits = Counter(judge.trait for judge in judges)
     return [
         f"graders.{judge.outcome}: one judge alone, so that nothing says how far another would agree; add a judge with "
         "another model or rubric and the same trait"
-        for judge in config.judges
+        for judge in judges
         if traits[judge.trait] == 1
     ]
 

@@ -102,6 +102,7 @@ def test_a_trajectory_is_read_as_it_was_written(tmp_path: Path, question: str, a
 @example(text="a\x85b")
 @example(text="a\x7fb\ufffe")
 @example(text="\u2028b")
+@example(text="1e5")
 def test_a_config_is_read_as_it_was_written(tmp_path: Path, text: str) -> None:
     """By the jobs of a run, as JSON, and from the results, as YAML."""
     config = parse_config({"variants": {"control": {}, "x": {"text": text}}, "prompt": {"system": text}})

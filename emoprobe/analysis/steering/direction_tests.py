@@ -103,7 +103,7 @@ def _row(
     row |= {"p": ranking.p(size), "p_random": ranking.p_random(size), "p_shuffled": ranking.p_shuffled(size)}
     if not searched.any():
         return row
-    best = int(np.argmax(sizes))
+    best = int(np.argmax(np.where(searched, sizes, -1.0)))  # also where a direction does nothing in any of them
     place = ranking.places[best]
     cell = grid.held[number][place]
     changes = grid.changes(PRIMARY_OUTCOME)[cell]

@@ -31,10 +31,10 @@ SHORT, MIDDLE, LONG = ("word", "word word word", "word word word word word word"
     [
         ([SHORT, LONG], [SHORT, LONG], None),
         ([SHORT, MIDDLE], [MIDDLE, SHORT], None),
-        ([LONG], [SHORT], "the words of"),
-        ([LONG, MIDDLE], [SHORT, SHORT], "the words of"),
-        ([SHORT + "!!", LONG + "!!"], [SHORT + "!", LONG + "!"], "the punctuation of"),
-        ([LONG + "!"], [SHORT], "the words and punctuation of"),
+        ([LONG], [SHORT], "differ in words by"),
+        ([LONG, MIDDLE], [SHORT, SHORT], "differ in words by"),
+        ([SHORT + "!!", LONG + "!!"], [SHORT + "!", LONG + "!"], "differ in punctuation by"),
+        ([LONG + "!"], [SHORT], "differ in words and punctuation by"),
     ],
 )
 def test_a_plan_says_when_valences_cannot_be_separated(
