@@ -193,3 +193,18 @@ def test_several_draws_of_a_question_stay_together() -> None:
     found = run_probes(table, synthetic.source(table, 1, 8, 0), settings)
     assert by_target(found)["correct"]["units"] == 12
     assert by_target(found)["valence"]["n"] == 2 * 12 * 8
+
+
+def test_a_question_under_two_ids_is_one() -> None:
+    """Otherwise a probe that was trained on one of the copies would know the answer to the other."""
+    settings = synthetic.config(4, targets=["correct"])
+    table = synthetic.table(settings, 60, 0)
+    asked = (table["sample_id"].str[2:].astype(int) // 2).to_numpy()
+    generator = np.random.default_rng(0)
+    right, places = generator.random(30) < 0.5, 2 * generator.normal(size=(30, 64))
+    table["question"] = pd.array([f"question {'x' * number}" for number in asked], dtype="string")
+    table["correct"] = pd.array(right[asked], dtype="boolean")
+    source = synthetic.source(table, 1, 64, 0, lambda *_: places[asked], ("last_prompt",))
+    test = by_target(run_probes(table, source, settings))["correct"]
+    assert test["units"] == 30
+    assert test["verdict"] == "not_found"
