@@ -117,6 +117,30 @@ def test_a_sentence_of_one_text_speaks_of_this_text() -> None:
     assert "texts" not in first.text
 
 
+@pytest.mark.parametrize("texts", [1, 8])
+def test_a_mean_of_several_variants_does_not_have_the_texts_of_one(texts: int) -> None:
+    scene = Scene(128, (0.9, 0.9, 0.3, 0.3), 0.5, texts=texts)
+    table = simulate(scene, np.random.default_rng(0))
+    for contrasts, side in ((None, "positive"), ([["negative", ["tone2", "tone3"]]], "tone2+tone3")):
+        first = comparisons(paired_tests(table, MARGIN, contrasts=contrasts), MARGIN)[0]
+        assert first.text.startswith(
+            f"Planned: the texts of negative used here raise strict accuracy compared with the texts of {side} used here ("
+        )
+    one = comparisons(paired_tests(table, MARGIN, contrasts=[["tone0", ["tone2"]]]), MARGIN)[0]
+    assert one.text.startswith(f"Planned: th{'is text' if texts == 1 else 'ese 8 texts'} of tone0 ")
+
+
+def test_the_fewer_texts_of_a_comparison_are_told() -> None:
+    table = simulate(Scene(128, (0.9, 0.5), 0.5, texts=64), np.random.default_rng(0))
+    fewer = table["paraphrase"].where(table["variant"] != "tone0", table["paraphrase"] % 24)
+    found = {one.about: one.text for one in comparisons(paired_tests(table.assign(paraphrase=fewer), MARGIN), MARGIN)}
+    assert "; 24 texts, 128 questions)" in found["accuracy:tone0-filler"]
+    assert "; 64 texts, 128 questions)" in found["accuracy:tone1-filler"]
+    fewer = table["paraphrase"].where(table["variant"] != "filler", table["paraphrase"] % 24)
+    found = {one.about: one.text for one in comparisons(paired_tests(table.assign(paraphrase=fewer), MARGIN), MARGIN)}
+    assert "; 24 texts of filler, 128 questions)" in found["accuracy:tone1-filler"]
+
+
 def test_each_verdict_has_its_words_and_numbers() -> None:
     scene = Scene(1319, (0.2, 0.5, 0.55), 0.5, texts=64, difficulty=3.0)
     found = {statement.about: statement for statement in said(scene)}
