@@ -130,6 +130,9 @@ def separability(table: pd.DataFrame) -> float:
     questions = known["sample_id"].nunique()
     if len(counts) < 2 or counts.min() < LEAST_ANSWERS or questions < FOLDS:
         return float("nan")
+    worded = known["completion"].map(lambda text: WORD.search(text) is not None)
+    if known.loc[worded.astype(bool), "sample_id"].nunique() < FOLDS:  # of others a fold may have no word to learn from
+        return float("nan")
     words = CountVectorizer(binary=True, max_features=MOST_WORDS, tokenizer=WORD.findall, token_pattern=None)
     model = make_pipeline(words, LogisticRegression(max_iter=200))
     variants = known["variant"].astype(str).to_numpy()

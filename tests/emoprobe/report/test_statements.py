@@ -188,6 +188,24 @@ def test_notes_tell_what_is_the_matter() -> None:
     assert "no plan" in quiet["data:plan"]
 
 
+def test_few_texts_of_one_variant_limit_its_own_comparisons() -> None:
+    table = simulate(Scene(128, (0.9, 0.5), 0.5, texts=64), np.random.default_rng(0))
+    table["paraphrase"] = table["paraphrase"].where(table["variant"] != "tone1", 0)
+    tests = paired_tests(table, MARGIN)
+    found = [one.text for one in notes(data_limits(table, accuracy(table), tests, consistency(table), None))]
+    few, enough = (text for text in found if "breaks the answer" in text)
+    assert few.startswith("Comparisons that tone1 takes part in are about the texts used, and not about tones: ")
+    assert enough.startswith("Every other tone is known through at least 64 texts: ")
+    assert tests["verdict"].iloc[1] == "different"
+
+
+def test_a_filler_that_is_not_the_primary_reference_is_there() -> None:
+    table = simulate(Scene(64), np.random.default_rng(0))
+    tests = paired_tests(table, MARGIN, references=["filler", "control"])
+    found = {one.about: one.text for one in notes(data_limits(table, accuracy(table), tests, consistency(table), None))}
+    assert found["data:references"].startswith("The primary reference, control, adds no text")
+
+
 @pytest.mark.parametrize(
     ("graded", "said_of_it"), [(True, "counts as wrong"), (False, "graders read what was written until then")]
 )
