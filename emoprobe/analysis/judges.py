@@ -28,7 +28,8 @@ from emoprobe.results.tables import frame
 FOLDS = 5
 LEAST_ANSWERS = 16  # of each variant, to say whether words give it away
 MOST_WORDS = 2_000
-WORD = re.compile(r"\w+|[^\w\s]")
+# The beginning of a text counts as one: of empty answers alone there would be no words to count.
+WORD = re.compile(r"^|\w+|[^\w\s]")
 
 
 def judges(config: Config, layout: Layout, table: pd.DataFrame) -> pd.DataFrame:
@@ -129,9 +130,6 @@ def separability(table: pd.DataFrame) -> float:
     counts = known["variant"].value_counts()
     questions = known["sample_id"].nunique()
     if len(counts) < 2 or counts.min() < LEAST_ANSWERS or questions < FOLDS:
-        return float("nan")
-    worded = known["completion"].map(lambda text: WORD.search(text) is not None)
-    if known.loc[worded.astype(bool), "sample_id"].nunique() < FOLDS:  # of others a fold may have no word to learn from
         return float("nan")
     words = CountVectorizer(binary=True, max_features=MOST_WORDS, tokenizer=WORD.findall, token_pattern=None)
     model = make_pipeline(words, LogisticRegression(max_iter=200))
