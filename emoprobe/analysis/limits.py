@@ -365,9 +365,11 @@ def _asked(trajectories: pd.DataFrame) -> list[Limit]:
 
 
 def _format_noise(formats: pd.DataFrame) -> list[Limit]:
-    if formats.empty:
+    # Of a variant that no server answered, or whose answers have no grade, no effect is known.
+    known = formats[formats["difference"].notna()]
+    rows, tones = (known[known["kind"] == kind].to_dict(orient="records") for kind in ("format", "tone"))
+    if not rows:
         return []
-    rows, tones = (formats[formats["kind"] == kind].to_dict(orient="records") for kind in ("format", "tone"))
     effects = [float(row["difference"]) for row in rows]
     # Control is one of the formats that are compared, with an effect of 0.
     spread = max(0.0, *effects) - min(0.0, *effects)

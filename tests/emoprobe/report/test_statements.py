@@ -371,3 +371,20 @@ def test_format_noise_names_the_tones_within_and_shows_each_effect() -> None:
     assert "none is shown to change it" in text["data:formats"]
     assert text["data:formats"].endswith("No tone is shown to be within format noise.")
     assert "data:formats" not in noted(Scene(24))
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"), [("reformatted-1", "1 other format of"), ("tone0", "2 other formats of"), ("control", None)]
+)
+def test_format_noise_leaves_out_variants_without_a_grade(lost: str, said: str | None) -> None:
+    table = simulate(Scene(64, formats=(0.5, 0.75), texts=64), np.random.default_rng(3))
+    table.loc[table["variant"] == lost, ["correct", "lenient"]] = pd.NA
+    tests, formats = paired_tests(table, MARGIN), format_noise(table)
+    limits = data_limits(table, accuracy(table), tests, consistency(table), None, formats=formats)
+    found = {statement.about: statement.text for statement in notes(limits)}
+    if said is None:
+        assert "data:formats" not in found
+    else:
+        assert found["data:formats"].startswith(f"Format noise: {said}")
+        assert "nan" not in found["data:formats"]
+        assert f"{lost} " not in found["data:formats"]
