@@ -71,6 +71,18 @@ def test_few_questions_with_both_outcomes_reach_no_verdict_within_questions() ->
     assert "11 questions with right and wrong answers; 12 are needed" in str(test["reason"])
 
 
+@pytest.mark.parametrize(("mixed", "least"), [(3, 4), (15, 20)])
+def test_questions_with_both_outcomes_are_counted_where_there_is_no_probe(mixed: int, least: int) -> None:
+    settings = synthetic.config(4, targets=["correct"], min_per_class=least)
+    table = synthetic.table(settings, 30, 0)
+    table["correct"] = ~((table["variant"] == "control") & (table["sample_id"] < f"s_{mixed:04d}"))
+    found = said(run_probes(table, synthetic.source(table, 1, 8, 0), settings))["probe:correct_within"].text
+    why = (
+        "there is no probe of correctness" if mixed >= 12 else "3 questions with right and wrong answers; 12 are needed"
+    )
+    assert f"a verdict is not reachable ({why}" in found
+
+
 @pytest.mark.parametrize("world", [w for w in calibration.WORLDS if w.effects], ids=lambda world: world.name)
 def test_what_is_there_is_mostly_found(world: calibration.World) -> None:
     told = [row for row in calibration.rows(world, 5) if row.what == "told"]
