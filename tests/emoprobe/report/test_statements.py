@@ -332,6 +332,8 @@ def test_looks_are_registered_in_advance() -> None:
     found = described_alone(Statement(about="probe:valence", verdict=Verdict.FOUND, text="Found.", p=0.01), 384)
     assert (found.verdict, found.p) == ("note", None)
     assert "at the last look alone, with 384 questions" in found.text
+    named = described_alone(Statement(about="steering:SHOUT-2", verdict=Verdict.FOUND, text="Found."), 384)
+    assert named.text.startswith("Steering SHOUT-2: described")
     for looks, message in (({96: 0.5}, "sum to 1"), ({96: 1.5, 20: -0.5}, "above 0"), ({}, "looks")):
         with pytest.raises(ConfigError, match=message):
             config(analysis={"looks": looks})
