@@ -51,7 +51,7 @@ def comparisons(
     contrasts: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in plain_rows(tests[chosen]):
         sides = row["variant"], row["reference"]
-        row["means"] = [side for side in sides if "+" in side or (side in get_args(Valence) and side not in known)]
+        row["means"] = [side for side in sides if side not in known and ("+" in side or side in get_args(Valence))]
         contrasts.setdefault(sides, []).append(row)
     return [
         _comparison(rows[0], margin or 0.0) if len(rows) == 1 else _distribution(rows, margin or 0.0)

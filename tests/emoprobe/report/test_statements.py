@@ -17,6 +17,7 @@ from emoprobe.analysis.contrasts import PlannedSides
 from emoprobe.analysis.format_noise import format_noise
 from emoprobe.analysis.limits import Limit, LimitKind, data_limits
 from emoprobe.analysis.looks import is_last, registered_looks, weight_of
+from emoprobe.analysis.origin_limits import folder_limits
 from emoprobe.analysis.paired_tests import paired_tests
 from emoprobe.analysis.preregistration import analysis_plan, deviations
 from emoprobe.config.errors import ConfigError
@@ -25,6 +26,7 @@ from emoprobe.config.files import parse_config
 from emoprobe.report.statements.behaviour import comparisons
 from emoprobe.report.statements.notes import notes
 from emoprobe.report.summary import described_alone
+from emoprobe.results.layout import Layout
 from emoprobe.results.preregistration import Preregistration, Registration, append_registration, read_registrations
 from emoprobe.results.statement import Statement, Verdict
 from tests.calibration.allowance import least
@@ -204,6 +206,21 @@ def test_a_filler_that_is_not_the_primary_reference_is_there() -> None:
     tests = paired_tests(table, MARGIN, references=["filler", "control"])
     found = {one.about: one.text for one in notes(data_limits(table, accuracy(table), tests, consistency(table), None))}
     assert found["data:references"].startswith("The primary reference, control, adds no text")
+
+
+@pytest.mark.parametrize("graded", [True, False])
+def test_only_graded_answers_can_lack_a_gold_answer(tmp_path: Path, graded: bool) -> None:
+    """Of 120 requests 9 failed, which are no answers; one answer has no grade, or none has any."""
+    table = simulate(Scene(20, failures=0.05), np.random.default_rng(0))
+    answered = table["failure"].isna()
+    assert int(answered.sum()) == 111
+    table.loc[answered, "completion"] = "Hello."
+    table.loc[table.index[answered][:1] if graded else table.index, "correct"] = pd.NA
+    data = {"dataset": {"source": "mine.jsonl", **({} if graded else {"answer": None})}}
+    settings = parse_config(data | ({} if graded else {"graders": ["hedging"]}))
+    found = {one.about: one.text for one in notes(folder_limits(Layout(tmp_path), settings, table))}
+    told = "1 of 111 answers have no known gold answer and are left out." if graded else None
+    assert found.get("data:grades") == told
 
 
 @pytest.mark.parametrize(
