@@ -28,7 +28,8 @@ from emoprobe.results.tables import frame
 FOLDS = 5
 LEAST_ANSWERS = 16  # of each variant, to say whether words give it away
 MOST_WORDS = 2_000
-WORD = re.compile(r"\w+|[^\w\s]")
+# The beginning of a text counts as one: of empty answers alone there would be no words to count.
+WORD = re.compile(r"^|\w+|[^\w\s]")
 
 
 def judges(config: Config, layout: Layout, table: pd.DataFrame) -> pd.DataFrame:

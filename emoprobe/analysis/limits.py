@@ -16,9 +16,10 @@ from scipy import stats
 
 from emoprobe.analysis.looks import Looks
 from emoprobe.analysis.outcomes import MEASURES, family_prefix, primary_rows
+from emoprobe.analysis.paired_tests import Scope
 from emoprobe.analysis.questions import MIN_GROUPS, TONE_TEXTS, Questions, unseen_share
 from emoprobe.analysis.statistics import CONFIDENCE, LEVEL, POWER
-from emoprobe.config.section import CONTROL
+from emoprobe.config.section import CONTROL, FILLER
 from emoprobe.results.preregistration import Preregistration, Registration
 
 NOTEWORTHY = 0.1  # share of answers from which truncation and unmarked answers are named
@@ -38,12 +39,13 @@ class LimitKind(Enum):
     NO_LOOK = auto()  # questions, looks
     LOOK = auto()  # number, looks, weight
     FEW_TEXTS = auto()  # row: the first that needs more texts
-    TEXTS_USED = auto()  # texts, needed, share
-    TEXTS_UNSEEN = auto()  # texts, share
+    TEXTS_USED = auto()  # texts, needed, share, and names: variants with too few, where others have enough
+    TEXTS_UNSEEN = auto()  # texts, share, others: some have too few
     TOKENS_UNMATCHED = auto()  # rows, reference, tolerance
     ONE_VARIANT = auto()  # variant
     NO_REFERENCE = auto()
     NO_FILLER = auto()
+    NO_TEXT = auto()  # reference: the primary one, which adds none, though there is a filler
     GROUPS = auto()  # count
     FEW_GROUPS = auto()  # count
     REPEATED = auto()  # count, ids
@@ -192,16 +194,29 @@ def _looks(looks: Looks | None, questions: int) -> list[Limit]:
 
 
 def _texts(tests: pd.DataFrame) -> list[Limit]:
-    """Return how far the fewest texts of a tested comparison speak for others."""
-    counts = tests[tests["family"].ne("secondary")][["texts", "reference_texts"]].to_numpy().ravel()
-    counts = counts[counts > 0]
-    if not len(counts):
-        return []
-    texts = int(counts.min())
-    numbers = {"texts": texts, "share": unseen_share(texts)}
-    if texts < TONE_TEXTS:
-        return [Limit(LimitKind.TEXTS_USED, round(numbers["share"], 6), numbers | {"needed": TONE_TEXTS})]
-    return [Limit(LimitKind.TEXTS_UNSEEN, round(numbers["share"], 6), numbers)]
+    """Return how far the fewest texts of a tested comparison speak for others, and which variants have too few."""
+    compared = tests[tests["family"].ne("secondary")]
+    # The counts of a mean of several variants are those of its variants, which have comparisons of their own.
+    sides = compared[compared["family"].eq("primary")] if compared["family"].eq("primary").any() else compared
+    counts = {
+        str(name): int(count)
+        for side, texts in (("variant", "texts"), ("reference", "reference_texts"))
+        for name, count in zip(sides[side], sides[texts], strict=True)
+        if count > 0
+    }
+    few = [name for name, count in counts.items() if count < TONE_TEXTS]
+    general = bool(compared["scope"].eq(Scope.TONE).any())
+    limits = []
+    if few:
+        texts = min(counts.values())
+        numbers: dict[str, Any] = {"texts": texts, "needed": TONE_TEXTS, "share": unseen_share(texts)}
+        numbers["names"] = few if general else []
+        limits.append(Limit(LimitKind.TEXTS_USED, round(unseen_share(texts), 6), numbers))
+    enough = [count for count in counts.values() if count >= TONE_TEXTS]
+    if enough and (general or not few):
+        numbers = {"texts": min(enough), "share": unseen_share(min(enough)), "others": bool(few)}
+        limits.append(Limit(LimitKind.TEXTS_UNSEEN, round(unseen_share(min(enough)), 6), numbers))
+    return limits
 
 
 def _absent(trajectories: pd.DataFrame) -> list[Limit]:
@@ -224,7 +239,10 @@ def _references(tests: pd.DataFrame, accuracy: pd.DataFrame) -> list[Limit]:
     if primary.empty:
         return [Limit(LimitKind.NO_REFERENCE)]
     with_control = primary["family"].eq("primary") & primary["reference"].eq(CONTROL)
-    return [Limit(LimitKind.NO_FILLER)] if with_control.any() else []
+    if not with_control.any():
+        return []
+    there = accuracy["variant"].eq(FILLER).any()
+    return [Limit(LimitKind.NO_TEXT, numbers={"reference": CONTROL}) if there else Limit(LimitKind.NO_FILLER)]
 
 
 def _groups(trajectories: pd.DataFrame, tests: pd.DataFrame) -> list[Limit]:
@@ -347,9 +365,11 @@ def _asked(trajectories: pd.DataFrame) -> list[Limit]:
 
 
 def _format_noise(formats: pd.DataFrame) -> list[Limit]:
-    if formats.empty:
+    # Of a variant that no server answered, or whose answers have no grade, no effect is known.
+    known = formats[formats["difference"].notna()]
+    rows, tones = (known[known["kind"] == kind].to_dict(orient="records") for kind in ("format", "tone"))
+    if not rows:
         return []
-    rows, tones = (formats[formats["kind"] == kind].to_dict(orient="records") for kind in ("format", "tone"))
     effects = [float(row["difference"]) for row in rows]
     # Control is one of the formats that are compared, with an effect of 0.
     spread = max(0.0, *effects) - min(0.0, *effects)

@@ -170,9 +170,10 @@ def folder_limits(layout: Layout, config: Config, trajectories: pd.DataFrame) ->
     unanswered = trajectories["failure"].isna() & trajectories["completion"].isna()
     if unanswered.any():
         limits.append(Limit(LimitKind.UNANSWERED, numbers={"count": int(unanswered.sum())}))
-    ungraded = int((trajectories["correct"].isna() & trajectories["failure"].isna() & ~unanswered).sum())
-    if 0 < ungraded < len(trajectories):
-        limits.append(Limit(LimitKind.UNGRADED, numbers={"count": ungraded, "total": len(trajectories)}))
+    answered = trajectories["failure"].isna() & ~unanswered
+    ungraded, answers = int((trajectories["correct"].isna() & answered).sum()), int(answered.sum())
+    if config.grades_answers and 0 < ungraded < answers:
+        limits.append(Limit(LimitKind.UNGRADED, numbers={"count": ungraded, "total": answers}))
     if trajectories["truncated"].isna().all():
         limits.append(Limit(LimitKind.UNKNOWN_FINISH))
     return limits

@@ -45,11 +45,12 @@ def typed(value: Any, path: str = "") -> Any:
 
 
 class _Dumper(yaml.SafeDumper):
-    """YAML's safe dumper, which also escapes the characters that a loader takes for line breaks."""
+    """YAML's safe dumper, which also quotes what a loader takes for line breaks, and `read_yaml` for a number."""
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
-        """Represent text; quoted where it holds U+0085, U+2028 or U+2029."""
-        quoted = '"' if any(character in data for character in "\x85\u2028\u2029") else None
+        """Represent text; quoted where it holds U+0085, U+2028 or U+2029, or is like `1e5`."""
+        misread = any(character in data for character in "\x85\u2028\u2029") or _POWER.fullmatch(data)
+        quoted = '"' if misread else None
         return self.represent_scalar("tag:yaml.org,2002:str", data, style=quoted)
 
 

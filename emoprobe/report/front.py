@@ -13,6 +13,7 @@ from emoprobe.analysis.outcomes import (
     column_and_category,
     judge_of,
     measured_column,
+    outcomes_of,
     primary_column,
     primary_of,
     subject,
@@ -125,13 +126,17 @@ def answer(report: dict[str, Any], margin: float | None) -> list[str]:
     planned = [entry["text"] for entry in report["statements"] if entry["about"] in about]
     primary = [row for row in rows if row["family"].endswith("primary")]
     compared = [*dict.fromkeys(planned), *_tally(primary, margin, bool(planned))]
-    return [*(compared or ["No variant is compared with another here."]), *_inside(report)]
+    if not compared:
+        # Secondary are such as those with another reference than the primary one.
+        secondary = bool(report["paired_tests"])
+        compared = ["All comparisons are secondary." if secondary else "No variant is compared with another here."]
+    return [*compared, *_inside(report)]
 
 
 def comparisons(config: Config, report: dict[str, Any]) -> list[Comparison]:
     """Return a row for each planned or primary contrast, in the order of their table."""
     rows = tested(report)
-    margin = primary_of(config).margin or 0.0
+    margin = margin_of(config, report) or 0.0
     ends = [abs(row[key]) for row in rows for key in ("low", "high") if row[key] is not None]
     least = 0.05 if all(map(unit_of, rows)) else 1e-9
     reach = max([least, 1.2 * margin, *(1.05 * end for end in ends)])
@@ -201,15 +206,19 @@ def _level_name(row: dict[str, Any]) -> str:
 def tested(report: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the rows of planned and primary contrasts of the primary outcome, the planned ones first.
 
-    That is strict accuracy or, where it is not graded, the first outcome of the table.
+    That is strict accuracy or, where it is not graded, the first outcome of the table that has such contrasts.
     """
-    first = primary_column(row["measure"] for row in report["paired_tests"])
-    rows = [
-        row
-        for row in report["paired_tests"]
-        if measured_column(row["measure"]) == first and not row["family"].endswith("secondary")
-    ]
+    compared = [row for row in report["paired_tests"] if not row["family"].endswith("secondary")]
+    first = primary_column(row["measure"] for row in compared)
+    rows = [row for row in compared if measured_column(row["measure"]) == first]
     return sorted(rows, key=lambda row: not row["family"].endswith(PLANNED))
+
+
+def margin_of(config: Config, report: dict[str, Any]) -> float | None:
+    """Return the margin of equivalence of the outcome that `tested` is about; None where there is none."""
+    columns = [measured_column(row["measure"]) for row in tested(report)]
+    known = [outcome.margin for outcome in outcomes_of(config) if outcome.column in columns]
+    return known[0] if known else primary_of(config).margin
 
 
 def _tally(rows: Sequence[dict[str, Any]], margin: float | None, others: bool) -> list[str]:

@@ -12,7 +12,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from emoprobe.analysis.conclusion import plain_rows
-from emoprobe.analysis.outcomes import primary_of, subject
+from emoprobe.analysis.outcomes import subject
 from emoprobe.analysis.study import valences_of
 from emoprobe.config.experiment import Config
 from emoprobe.report import front, links
@@ -75,7 +75,7 @@ def experiment_page(config: Config, layout: Layout, report: dict[str, Any], rule
         first=first,
         question=front.question(config, report),
         done=[(*entry, _file(layout, entry[0])) for entry in done(config, report, metadata)],
-        answer=front.answer(report, primary_of(config).margin),
+        answer=front.answer(report, front.margin_of(config, report)),
         comparisons=comparisons,
         address=lambda row: links.of_row(row, valences),
         groups=_grouped(report),

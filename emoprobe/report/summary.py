@@ -152,9 +152,10 @@ def described_alone(statement: Statement, last: int) -> Statement:
     """Return a statement that is tested at the last look alone, as a description before it."""
     if statement.verdict is Verdict.NOTE:
         return statement
+    kind, _, name = statement.about.partition(":")
     text = (
-        f"{statement.about.replace(':', ' ', 1).capitalize()}: described in the tables, and tested at the last look "
-        f"alone, with {last} questions."
+        f"{kind.capitalize()} {name}: described in the tables, and tested at the last look alone, with {last} "
+        "questions."
     )
     return statement.model_copy(update={"verdict": Verdict.NOTE, "text": text, "p": None})
 

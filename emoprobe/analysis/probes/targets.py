@@ -15,7 +15,7 @@ from emoprobe.analysis.probes.probe_design import ProbeTest, conclude_probe, cor
 from emoprobe.analysis.probes.row_codes import RowCodes
 from emoprobe.analysis.probes.valence import ValenceResult
 from emoprobe.analysis.probes.variant import VariantResult
-from emoprobe.analysis.probes.within import WithinResult
+from emoprobe.analysis.probes.within import WithinResult, mixed_questions
 from emoprobe.analysis.statistics import LEVEL
 from emoprobe.config.science.analysis import Probes
 
@@ -272,10 +272,10 @@ class WithinTarget:
 
     def test(self) -> dict[str, Any]:
         """The row of the table `probe_tests`."""
-        plan = within_test(self.mixed, self.settings.permutations)
+        plan = within_test(self.mixed if self.cells else mixed_questions(self.design), self.settings.permutations)
         row: dict[str, Any] = _planned(plan) | {"cells": self.cells}
         if not self.cells:
-            return _judged(row)
+            return _judged(row | {"reason": plan.reason or "there is no probe of correctness in or after the answer"})
         p = self.largest.p()
         row |= _chosen(self.choice) | {"p_permuted": p, "added": self.choice.mean("added"), "n": self.n}
         influence = influence_of_groups(

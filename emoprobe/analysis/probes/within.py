@@ -45,14 +45,10 @@ class WithinDesign:
             nuisance: a row for each of them, with a column for each variant.
             permutations: of the labels, besides the real ones.
         """
-        known = np.flatnonzero((design.correct >= 0) & ~design.truncated)
-        block = _blocks(design.take(known))
-        right = np.bincount(block, design.correct[known])
-        mixed = (right > 0) & (right < np.bincount(block))
-        if len(known) == 0 or len(np.unique(design.fold[known[mixed[block]]])) < min(3, design.folds):
+        rows, block = _mixed(design)
+        if len(rows) == 0 or len(np.unique(design.fold[rows])) < min(3, design.folds):
             return None
-        rows = known[mixed[block]]
-        graded, block = design.take(rows), np.unique(block[mixed[block]], return_inverse=True)[1].reshape(-1)
+        graded = design.take(rows)
         labels = graded.correct.astype(float)
         features, centred = _centred(nuisance[rows], block), _centred(labels[:, None], block)[:, 0]
         basis = orthonormal(features)
@@ -128,6 +124,22 @@ def probe_within(cells: Cells, within: WithinDesign, shrunk: Sequence[TrainingMo
             )
         )
     return results
+
+
+def mixed_questions(design: RowCodes) -> int:
+    """Return how many questions have right and wrong answers that were not cut off, within a block."""
+    return len(np.unique(design.question[_mixed(design)[0]]))
+
+
+def _mixed(design: RowCodes) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the blocks with right and wrong answers that were not cut off, and the code of each row's block."""
+    known = np.flatnonzero((design.correct >= 0) & ~design.truncated)
+    if not len(known):
+        return known, known
+    block = _blocks(design.take(known))
+    right = np.bincount(block, design.correct[known])
+    mixed = ((right > 0) & (right < np.bincount(block)))[block]
+    return known[mixed], np.unique(block[mixed], return_inverse=True)[1].reshape(-1)
 
 
 def _blocks(design: RowCodes) -> np.ndarray:

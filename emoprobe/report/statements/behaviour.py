@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 
 from emoprobe.analysis.conclusion import Conclusion, plain_rows
+from emoprobe.analysis.contrasts import PLANNED
 from emoprobe.analysis.outcomes import (
     PRIMARY_MEASURE,
     as_judged,
@@ -24,6 +25,7 @@ from emoprobe.analysis.outcomes import (
     value_of,
 )
 from emoprobe.analysis.paired_tests import ContrastReason, Scope, Wording, conclude_contrast
+from emoprobe.config.science.prompt import Valence
 from emoprobe.config.section import CONTROL
 from emoprobe.report.statements import amount, stated
 from emoprobe.results.statement import Statement, Verdict
@@ -44,9 +46,13 @@ def comparisons(
     chosen = tests["measure"].map(measured_column) == measure
     if families:
         chosen &= tests["family"].isin([prefix + family for family in families])
+    compared = tests[~tests["family"].str.endswith(PLANNED)]
+    known = {*compared["variant"], *compared["reference"]}
     contrasts: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in plain_rows(tests[chosen]):
-        contrasts.setdefault((row["variant"], row["reference"]), []).append(row)
+        sides = row["variant"], row["reference"]
+        row["means"] = [side for side in sides if side not in known and ("+" in side or side in get_args(Valence))]
+        contrasts.setdefault(sides, []).append(row)
     return [
         _comparison(rows[0], margin or 0.0) if len(rows) == 1 else _distribution(rows, margin or 0.0)
         for rows in contrasts.values()
@@ -62,8 +68,7 @@ def _comparison(row: dict[str, Any], margin: float) -> Statement:
     basis = f"{_estimate(row, conclusion.p)}; {_units(row)}"
     match conclusion.reason:
         case ContrastReason.RAISES | ContrastReason.LOWERS | ContrastReason.RAISES_HERE | ContrastReason.LOWERS_HERE:
-            change = "raise" if row["difference"] > 0 else "lower"
-            change += "" if variant.startswith("these ") else "s"
+            change = _verb("raise" if row["difference"] > 0 else "lower", variant)
             text = f"{variant} {change} {outcome} compared with {reference} ({basis})"
         case (
             ContrastReason.WITHIN_MARGIN
@@ -129,8 +134,7 @@ def _distribution(rows: list[dict[str, Any]], margin: float) -> Statement:
 
     basis = f"{shares(different or [first])}; {_units(row)}"
     if different:
-        change = "change" if variant.startswith("these ") else "changes"
-        text = f"{variant} {change} the distribution of {outcome} compared with {reference} ({basis})"
+        text = f"{variant} {_verb('change', variant)} the distribution of {outcome} compared with {reference} ({basis})"
     elif all(same):
         within = f"every share within {bound(row, margin)} either way"
         text = f"{variant} and {reference} are equivalent in the distribution of {outcome}, {within} ({basis})"
@@ -153,11 +157,19 @@ def _stated(row: dict[str, Any], conclusion: Conclusion, text: str) -> Statement
     return stated(about, conclusion, sentence if sentence.endswith(".") else f"{sentence}.", digits=6)
 
 
+def _verb(verb: str, side: str) -> str:
+    return verb if side.startswith(("these ", "the texts ")) else f"{verb}s"
+
+
 def _sides(row: dict[str, Any]) -> tuple[str, str]:
-    return (
-        _name(row["variant"], row["texts"], row["scope"]),
-        _name(row["reference"], row["reference_texts"], row["scope"]),
+    first, second = (
+        # The counts of a mean of several variants are the least of them.
+        f"the texts of {name} used here"
+        if name in row["means"] and row["scope"] != Scope.TONE
+        else _name(name, texts, row["scope"])
+        for name, texts in ((row["variant"], row["texts"]), (row["reference"], row["reference_texts"]))
     )
+    return first, second
 
 
 def _estimate(row: dict[str, Any], p: float | None) -> str:
@@ -233,10 +245,11 @@ def _units(row: dict[str, Any]) -> str:
     questions = f"{row['n']} question{'' if row['n'] == 1 else 's'}"
     if row["groups"] is not None:
         questions += f" from {row['groups']} groups"
-    texts = max(row["texts"], row["reference_texts"]) if row["scope"] == Scope.TONE else 1
+    counts = [count for count in (row["texts"], row["reference_texts"]) if count > 1 and row["scope"] == Scope.TONE]
+    texts = min(counts, default=1)
     if row["corrected"]:
         questions += f", judged by {row['judge']} and corrected by labels of {row['labels']} of them"
-    whose = "" if row["texts"] > 1 or texts == 1 else f" of {row['reference']}"
+    whose = "" if texts in (1, row["texts"]) else f" of {row['reference']}"
     return f"{texts} texts{whose}, {questions}" if texts > 1 else questions
 
 

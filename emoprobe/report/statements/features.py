@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 
 from emoprobe.analysis.estimates import MIN_QUESTIONS, MIN_TEXTS
@@ -22,13 +20,13 @@ def statements(autoencoders: pd.DataFrame, features: pd.DataFrame) -> list[State
         features: the table `features`.
     """
     toy = bool(autoencoders["toy"].fillna(False).any())
-    tones = [_tone(name, rows, toy) for name, rows in features.groupby("variant", sort=False)]
+    tones = [_tone(str(name), rows, toy) for name, rows in features.groupby("variant", sort=False)]
     return [*tones, _quality(autoencoders)]
 
 
-def _tone(name: Any, rows: pd.DataFrame, toy: bool) -> Statement:
+def _tone(name: str, rows: pd.DataFrame, toy: bool) -> Statement:
     conclusion = conclude_tone(rows)
-    about, title = f"feature:{name}", str(name).replace("_", " ").capitalize()
+    about, title = f"feature:{name}", f"{name[0].upper()}{name[1:]}"
     reference, layer = rows["reference"].iloc[0], rows["layer"].iloc[0]
     best = conclusion.clearest
     if best is None:

@@ -85,12 +85,20 @@ def _no_look(questions: int, looks: list[int]) -> str:
     )
 
 
-def _texts_used(texts: int, needed: int, share: float) -> str:
+def _texts_used(texts: int, needed: int, share: float, names: list[str]) -> str:
     subject = "one text" if texts == 1 else f"{texts} texts"
+    which = f"Comparisons that {' or '.join(names)} takes part in" if names else "Comparisons"
     return (
-        f"Comparisons are about the texts used, and not about tones: a tone has {subject}, and a claim about it takes "
+        f"{which} are about the texts used, and not about tones: a tone has {subject}, and a claim about it takes "
         f"{needed}. If none of {subject} breaks the answer, up to {share:.0%} of all texts of that tone may still "
         "break it."
+    )
+
+
+def _texts_unseen(texts: int, share: float, others: bool) -> str:
+    return (
+        f"{'Every other tone is known through at least' if others else 'A tone is known through'} {texts} texts: if "
+        f"none of them breaks the answer, up to {share:.1%} of all its texts may still break it."
     )
 
 
@@ -288,11 +296,7 @@ PHRASES: dict[LimitKind, tuple[str, str | Callable[..., str]]] = {
     LimitKind.LOOK: ("looks", _look),
     LimitKind.FEW_TEXTS: ("reach", _few_texts),
     LimitKind.TEXTS_USED: ("texts", _texts_used),
-    LimitKind.TEXTS_UNSEEN: (
-        "texts",
-        "A tone is known through {texts} texts: if none of them breaks the answer, up to {share:.1%} of all its texts "
-        "may still break it.",
-    ),
+    LimitKind.TEXTS_UNSEEN: ("texts", _texts_unseen),
     LimitKind.TOKENS_UNMATCHED: ("tokens", _tokens),
     LimitKind.ONE_VARIANT: ("references", "Nothing is compared: there is one variant, {variant}."),
     LimitKind.NO_REFERENCE: (
@@ -302,6 +306,11 @@ PHRASES: dict[LimitKind, tuple[str, str | Callable[..., str]]] = {
     LimitKind.NO_FILLER: (
         "references",
         "There is no filler of neutral texts, so a tone cannot be told from the effect of any added text.",
+    ),
+    LimitKind.NO_TEXT: (
+        "references",
+        "The primary reference, {reference}, adds no text, so comparisons with it do not tell a tone from the effect "
+        "of any added text.",
     ),
     LimitKind.GROUPS: (
         "groups",

@@ -65,6 +65,11 @@ def test_separability_is_that_of_words_on_other_questions() -> None:
     assert separability(apart) == pytest.approx(1.0)
     assert 0.3 < separability(alike) < 0.7
     assert np.isnan(separability(apart[apart["sample_id"] < "s_0010"]))
+    # Such as those that were cut off within a thought.
+    assert separability(table.assign(completion="")) == 0.5
+    assert (
+        0.3 < separability(alike.assign(completion=alike["completion"].where(alike["sample_id"] == "s_0000", ""))) < 0.7
+    )
 
 
 def test_a_correction_by_hand() -> None:

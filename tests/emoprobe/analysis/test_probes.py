@@ -81,6 +81,18 @@ def test_few_groups_of_questions_reach_no_verdict_on_correctness() -> None:
         assert (test["reason"] is None) == (verdict != "note")
 
 
+@pytest.mark.parametrize(("mixed", "least"), [(3, 4), (15, 20)])
+def test_questions_with_both_outcomes_are_counted_where_there_is_no_probe(mixed: int, least: int) -> None:
+    settings = synthetic.config(4, targets=["correct"], min_per_class=least)
+    table = synthetic.table(settings, 30, 0)
+    table["correct"] = ~((table["variant"] == "control") & (table["sample_id"] < f"s_{mixed:04d}"))
+    found = said(run_probes(table, synthetic.source(table, 1, 8, 0), settings))["probe:correct_within"].text
+    why = (
+        "there is no probe of correctness" if mixed >= 12 else "3 questions with right and wrong answers; 12 are needed"
+    )
+    assert f"a verdict is not reachable ({why}" in found
+
+
 @pytest.mark.parametrize("world", [w for w in calibration.WORLDS if w.effects], ids=lambda world: world.name)
 def test_what_is_there_is_mostly_found(world: calibration.World) -> None:
     told = [row for row in calibration.rows(world, 5) if row.what == "told"]
@@ -203,3 +215,18 @@ def test_several_draws_of_a_question_stay_together() -> None:
     found = run_probes(table, synthetic.source(table, 1, 8, 0), settings)
     assert by_target(found)["correct"]["units"] == 12
     assert by_target(found)["valence"]["n"] == 2 * 12 * 8
+
+
+def test_a_question_under_two_ids_is_one() -> None:
+    """Otherwise a probe that was trained on one of the copies would know the answer to the other."""
+    settings = synthetic.config(4, targets=["correct"])
+    table = synthetic.table(settings, 60, 0)
+    asked = (table["sample_id"].str[2:].astype(int) // 2).to_numpy()
+    generator = np.random.default_rng(0)
+    right, places = generator.random(30) < 0.5, 2 * generator.normal(size=(30, 64))
+    table["question"] = pd.array([f"question {'x' * number}" for number in asked], dtype="string")
+    table["correct"] = pd.array(right[asked], dtype="boolean")
+    source = synthetic.source(table, 1, 64, 0, lambda *_: places[asked], ("last_prompt",))
+    test = by_target(run_probes(table, source, settings))["correct"]
+    assert test["units"] == 30
+    assert test["verdict"] == "not_found"

@@ -88,6 +88,21 @@ def test_what_is_not_coherent_is_not_found() -> None:
     assert "not reachable" in said.text
 
 
+def test_a_direction_without_any_effect_is_told_at_a_dose_with_coherent_text() -> None:
+    """Such as one whose doses are lost in the rounding of activations until they break the text."""
+    steered = planted(PLAIN, 0.0)
+    mine, large = steered["direction"] == "tone0", steered["dose"].abs() == 1.0
+    keys, outcomes = ["variant", "sample_id", "draw"], ["log_p_gold", "perplexity", "repetition"]
+    plain = steered[steered["family"] == "none"].set_index(keys)[outcomes]
+    small = steered[mine & ~large]
+    steered.loc[small.index, outcomes] = plain.loc[pd.MultiIndex.from_frame(small[keys])].to_numpy()
+    steered.loc[mine & large, "perplexity"] *= 100
+    found = analyzed(steered)
+    test = found["steering_tests"].set_index("direction").loc["tone0"]
+    assert (test["cells"], test["estimate"], test["verdict"]) == (4, 0.0, "not_found")
+    assert abs(test["dose"]) == 0.5
+
+
 def test_too_few_controls_reach_no_verdict() -> None:
     steered = planted(PLAIN, -3.0)
     few = steered[~steered["direction"].isin(["random-000", "random-001"])]

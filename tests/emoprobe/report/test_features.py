@@ -47,6 +47,11 @@ def test_found_has_numbers_and_limits() -> None:
         assert words in one.text
 
 
+def test_a_variant_keeps_its_name() -> None:
+    one = said([TESTED | {"variant": "rude_NOW"}, RANDOM | {"variant": "rude_NOW"}])["feature:rude_NOW"]
+    assert one.text.startswith("Rude_NOW: 1 of 1 features")
+
+
 def test_what_random_directions_do_as_well_is_not_found() -> None:
     one = said([TESTED, RANDOM | {"auroc": 0.95}])["feature:joy"]
     assert one.verdict == "not_found"

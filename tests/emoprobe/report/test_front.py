@@ -133,6 +133,26 @@ def test_the_answer_counts_every_comparison_once() -> None:
     assert front.answer(report(), 0.1) == ["No variant is compared with another here."]
 
 
+def test_an_outcome_without_primary_comparisons_does_not_hide_those_of_another() -> None:
+    """A judge that compares with another reference than the primary one has secondary comparisons alone."""
+    preferred = row("note", 0.1, 0.3, None, measure="outcome_better", value="preference", family="better_secondary")
+    assert front.answer(report(preferred), None) == ["All comparisons are secondary."]
+    judge = {
+        "name": "judge",
+        "label": "better",
+        "rubric": "Which one is better?",
+        "model": "m",
+        "compare_with": "control",
+    }
+    graders = [judge | {"endpoints": ["https://host/v1"]}, "hedging"]
+    config = parse_config(CONFIG.model_dump(mode="json", exclude_unset=True) | {"graders": graders})
+    equivalent = row("equivalent", -0.02, 0.02, measure="outcome_hedging", value="number", family="hedging_primary")
+    both = report(preferred, equivalent)
+    assert [one.name for one in front.comparisons(config, both)] == ["joy"]
+    (said,) = front.answer(both, front.margin_of(config, both))
+    assert said.startswith("Of 1 comparison with filler in mean hedging, 1 is equivalent")
+
+
 def test_bars_share_one_scale_and_stay_inside() -> None:
     rows = [row("undecided", -0.9, 0.1), row("undecided", -0.01, 0.02, variant="gloom"), row("undecided", None, None)]
     found = front.comparisons(CONFIG, report(*rows))

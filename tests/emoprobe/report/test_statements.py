@@ -17,6 +17,7 @@ from emoprobe.analysis.contrasts import PlannedSides
 from emoprobe.analysis.format_noise import format_noise
 from emoprobe.analysis.limits import Limit, LimitKind, data_limits
 from emoprobe.analysis.looks import is_last, registered_looks, weight_of
+from emoprobe.analysis.origin_limits import folder_limits
 from emoprobe.analysis.paired_tests import paired_tests
 from emoprobe.analysis.preregistration import analysis_plan, deviations
 from emoprobe.config.errors import ConfigError
@@ -25,6 +26,7 @@ from emoprobe.config.files import parse_config
 from emoprobe.report.statements.behaviour import comparisons
 from emoprobe.report.statements.notes import notes
 from emoprobe.report.summary import described_alone
+from emoprobe.results.layout import Layout
 from emoprobe.results.preregistration import Preregistration, Registration, append_registration, read_registrations
 from emoprobe.results.statement import Statement, Verdict
 from tests.calibration.allowance import least
@@ -117,6 +119,30 @@ def test_a_sentence_of_one_text_speaks_of_this_text() -> None:
     assert "texts" not in first.text
 
 
+@pytest.mark.parametrize("texts", [1, 8])
+def test_a_mean_of_several_variants_does_not_have_the_texts_of_one(texts: int) -> None:
+    scene = Scene(128, (0.9, 0.9, 0.3, 0.3), 0.5, texts=texts)
+    table = simulate(scene, np.random.default_rng(0))
+    for contrasts, side in ((None, "positive"), ([["negative", ["tone2", "tone3"]]], "tone2+tone3")):
+        first = comparisons(paired_tests(table, MARGIN, contrasts=contrasts), MARGIN)[0]
+        assert first.text.startswith(
+            f"Planned: the texts of negative used here raise strict accuracy compared with the texts of {side} used here ("
+        )
+    one = comparisons(paired_tests(table, MARGIN, contrasts=[["tone0", ["tone2"]]]), MARGIN)[0]
+    assert one.text.startswith(f"Planned: th{'is text' if texts == 1 else 'ese 8 texts'} of tone0 ")
+
+
+def test_the_fewer_texts_of_a_comparison_are_told() -> None:
+    table = simulate(Scene(128, (0.9, 0.5), 0.5, texts=64), np.random.default_rng(0))
+    fewer = table["paraphrase"].where(table["variant"] != "tone0", table["paraphrase"] % 24)
+    found = {one.about: one.text for one in comparisons(paired_tests(table.assign(paraphrase=fewer), MARGIN), MARGIN)}
+    assert "; 24 texts, 128 questions)" in found["accuracy:tone0-filler"]
+    assert "; 64 texts, 128 questions)" in found["accuracy:tone1-filler"]
+    fewer = table["paraphrase"].where(table["variant"] != "filler", table["paraphrase"] % 24)
+    found = {one.about: one.text for one in comparisons(paired_tests(table.assign(paraphrase=fewer), MARGIN), MARGIN)}
+    assert "; 24 texts of filler, 128 questions)" in found["accuracy:tone1-filler"]
+
+
 def test_each_verdict_has_its_words_and_numbers() -> None:
     scene = Scene(1319, (0.2, 0.5, 0.55), 0.5, texts=64, difficulty=3.0)
     found = {statement.about: statement for statement in said(scene)}
@@ -162,6 +188,39 @@ def test_notes_tell_what_is_the_matter() -> None:
     unsaid = ("truncation", "failures", "draws", "floor", "references", "absent", "looks", "plans")
     assert not {f"data:{name}" for name in unsaid} & set(quiet)
     assert "no plan" in quiet["data:plan"]
+
+
+def test_few_texts_of_one_variant_limit_its_own_comparisons() -> None:
+    table = simulate(Scene(128, (0.9, 0.5), 0.5, texts=64), np.random.default_rng(0))
+    table["paraphrase"] = table["paraphrase"].where(table["variant"] != "tone1", 0)
+    tests = paired_tests(table, MARGIN)
+    found = [one.text for one in notes(data_limits(table, accuracy(table), tests, consistency(table), None))]
+    few, enough = (text for text in found if "breaks the answer" in text)
+    assert few.startswith("Comparisons that tone1 takes part in are about the texts used, and not about tones: ")
+    assert enough.startswith("Every other tone is known through at least 64 texts: ")
+    assert tests["verdict"].iloc[1] == "different"
+
+
+def test_a_filler_that_is_not_the_primary_reference_is_there() -> None:
+    table = simulate(Scene(64), np.random.default_rng(0))
+    tests = paired_tests(table, MARGIN, references=["filler", "control"])
+    found = {one.about: one.text for one in notes(data_limits(table, accuracy(table), tests, consistency(table), None))}
+    assert found["data:references"].startswith("The primary reference, control, adds no text")
+
+
+@pytest.mark.parametrize("graded", [True, False])
+def test_only_graded_answers_can_lack_a_gold_answer(tmp_path: Path, graded: bool) -> None:
+    """Of 120 requests 9 failed, which are no answers; one answer has no grade, or none has any."""
+    table = simulate(Scene(20, failures=0.05), np.random.default_rng(0))
+    answered = table["failure"].isna()
+    assert int(answered.sum()) == 111
+    table.loc[answered, "completion"] = "Hello."
+    table.loc[table.index[answered][:1] if graded else table.index, "correct"] = pd.NA
+    data = {"dataset": {"source": "mine.jsonl", **({} if graded else {"answer": None})}}
+    settings = parse_config(data | ({} if graded else {"graders": ["hedging"]}))
+    found = {one.about: one.text for one in notes(folder_limits(Layout(tmp_path), settings, table))}
+    told = "1 of 111 answers have no known gold answer and are left out." if graded else None
+    assert found.get("data:grades") == told
 
 
 @pytest.mark.parametrize(
@@ -290,6 +349,8 @@ def test_looks_are_registered_in_advance() -> None:
     found = described_alone(Statement(about="probe:valence", verdict=Verdict.FOUND, text="Found.", p=0.01), 384)
     assert (found.verdict, found.p) == ("note", None)
     assert "at the last look alone, with 384 questions" in found.text
+    named = described_alone(Statement(about="steering:SHOUT-2", verdict=Verdict.FOUND, text="Found."), 384)
+    assert named.text.startswith("Steering SHOUT-2: described")
     for looks, message in (({96: 0.5}, "sum to 1"), ({96: 1.5, 20: -0.5}, "above 0"), ({}, "looks")):
         with pytest.raises(ConfigError, match=message):
             config(analysis={"looks": looks})
@@ -329,3 +390,20 @@ def test_format_noise_names_the_tones_within_and_shows_each_effect() -> None:
     assert "none is shown to change it" in text["data:formats"]
     assert text["data:formats"].endswith("No tone is shown to be within format noise.")
     assert "data:formats" not in noted(Scene(24))
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"), [("reformatted-1", "1 other format of"), ("tone0", "2 other formats of"), ("control", None)]
+)
+def test_format_noise_leaves_out_variants_without_a_grade(lost: str, said: str | None) -> None:
+    table = simulate(Scene(64, formats=(0.5, 0.75), texts=64), np.random.default_rng(3))
+    table.loc[table["variant"] == lost, ["correct", "lenient"]] = pd.NA
+    tests, formats = paired_tests(table, MARGIN), format_noise(table)
+    limits = data_limits(table, accuracy(table), tests, consistency(table), None, formats=formats)
+    found = {statement.about: statement.text for statement in notes(limits)}
+    if said is None:
+        assert "data:formats" not in found
+    else:
+        assert found["data:formats"].startswith(f"Format noise: {said}")
+        assert "nan" not in found["data:formats"]
+        assert f"{lost} " not in found["data:formats"]
