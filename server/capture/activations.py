@@ -24,7 +24,7 @@ from emoprobe.config.science.model import Dtype
 from emoprobe.models.architecture import HookPointError
 from emoprobe.models.positions import PositionError, resolve
 from emoprobe.results import atomic
-from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationMetadata, TokenSpans
+from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationError, ActivationMetadata, TokenSpans
 from emoprobe.results.layout import ACTIVATION_FILES
 from emoprobe.results.record import DamagedError
 from emoprobe.storage.bucket import Bucket
@@ -220,17 +220,25 @@ class Pusher:
                     break
             # A request that was given up while it waited has nobody left to tell.
             batch = [(folder, pushed) for folder, pushed in batch if pushed.set_running_or_notify_cancel()]
-            # The same folder may have been captured twice; the last one lies there.
-            folders = list(dict.fromkeys(folder for folder, _ in batch))
             try:
-                places = push_folders(self._bucket, folders)
-                stored = [places[folder].values() for folder, _ in batch]
+                self._push(batch)
+            except ActivationError:  # one is damaged or was deleted meanwhile; the others are not to fail with it
+                for each in batch:
+                    try:
+                        self._push([each])
+                    except Exception as error:
+                        each[1].set_exception(error)
             except Exception as error:
                 for _, pushed in batch:
                     pushed.set_exception(error)
-                continue
-            for (_, pushed), place in zip(batch, stored, strict=True):
-                pushed.set_result(place)
+
+    def _push(self, batch: list[tuple[Path, Future[dict[str, Any]]]]) -> None:
+        """Push some folders, and tell those who wait for them; nobody is told where it fails."""
+        # The same folder may have been captured twice; the last one lies there.
+        places = push_folders(self._bucket, list(dict.fromkeys(folder for folder, _ in batch)))
+        stored = [places[folder].values() for folder, _ in batch]
+        for (_, pushed), place in zip(batch, stored, strict=True):
+            pushed.set_result(place)
 
 
 DEFAULTS = Ndif(
