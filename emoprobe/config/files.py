@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -75,6 +76,21 @@ class StudyFile(Section):
                 raise ValueError(f"grid.{axis} has no patches")
         for name in [*self.experiments, *(name for patches in self.grid.values() for name in patches)]:
             check_name(name)
+        return self
+
+    @model_validator(mode="after")
+    def _experiments_have_names_of_their_own(self) -> StudyFile:
+        # Before they are listed, as a short file can have more than there is memory for.
+        count = max(len(self.experiments), math.prod(map(len, self.grid.values())))
+        if count > MAX_EXPERIMENTS:
+            raise ValueError(f"has {count} experiments, at most {MAX_EXPERIMENTS} are accepted")
+        named: dict[str, tuple[str, ...]] = {}
+        for chosen in itertools.product(*self.grid.values()):
+            if (other := named.setdefault("-".join(chosen), chosen)) != chosen:
+                raise ValueError(
+                    f"grid: {' with '.join(other)} and {' with '.join(chosen)} give two experiments one name; rename "
+                    "one of these patches"
+                )
         return self
 
     def patches(self) -> dict[str, list[Patch]]:
@@ -202,8 +218,6 @@ def _expand(values: dict[str, Any], folder: Path) -> Study:
     if is_study(base):
         raise ConfigError(["base: names a study, not an experiment"])
     patches = file.patches()
-    if len(patches) > MAX_EXPERIMENTS:
-        raise ConfigError([f"grid: has {len(patches)} experiments, at most {MAX_EXPERIMENTS} are accepted"])
     configs: dict[str, Config] = {}
     mistakes: dict[str, list[str]] = {}
     for name, changes in patches.items():

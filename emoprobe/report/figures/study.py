@@ -25,6 +25,7 @@ def forest(view: View) -> Figure:
     if tests.empty:
         return empty_figure("There is no comparison with an interval.")
     valences = valences_of(view.table("study_accuracy"))
+    count = len(tests)
     tests = tests.sort_values(["variant", "reference", "measure"], kind="stable").head(MOST_ROWS)
     figure, axes = new_figure(1.2 + ROW * len(tests), width=8.0)
     axis = axes[0, 0]
@@ -52,5 +53,7 @@ def forest(view: View) -> Figure:
     axis.set_ylim(-0.6, len(tests) - 0.4)
     titles = {title_of(measured_column(row["measure"]), value_of(row), judge_of(row)) for row in plain_rows(tests)}
     axis.set_xlabel(f"difference of {' or '.join(sorted(titles))}, 95 % interval")
+    if count > len(tests):
+        axis.set_title(f"the first {len(tests)} of {count} comparisons; study_paired_tests has all", fontsize=9)
     valence_legend(axis, shown)
     return figure

@@ -82,6 +82,14 @@ def test_patches(base: Any, patch: Any, expected: Any) -> None:
         ({"study": {"name": "s"}, "grids": GRID}, ["grids", "did you mean 'grid'"]),
         ({"study": {"name": "s"}, "base": "missing.yaml", "grid": GRID}, ["missing.yaml", "No such file"]),
         (
+            {"study": {"name": "s"}, "grid": {"task": {"a": {}, "a-b": {}}, "prompt": {"b-c": {}, "c": {}}}},
+            ["a with b-c and a-b with c give two experiments one name", "rename"],
+        ),
+        (
+            {"study": {"name": "s"}, "grid": {f"axis{n}": {str(n): {} for n in range(9)} for n in range(20)}},
+            [f"has {9**20} experiments, at most 10000"],
+        ),
+        (
             {"study": {"name": "s"}, "patch": {"dataset": {"sample": 3}}, "grid": GRID},
             ["dataset.sample: unknown key", "(in s-sums-plain, s-sums-terse, s-words-plain and 1 more)"],
         ),

@@ -14,6 +14,7 @@ from emoprobe.analysis.outcomes import ACCURACY, Outcome
 from emoprobe.analysis.paired_tests import paired_tests
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
+from emoprobe.report.figures import study as study_figures
 from emoprobe.results.layout import Layout
 from emoprobe.results.record import read_json
 from emoprobe.results.tables import write_table
@@ -93,6 +94,13 @@ def test_a_study_compares_the_outcomes_that_its_experiments_share(study: Callabl
     shares = read_json(study({"first": typed(category, 1), "second": typed(category, 2)}).report)["statements"]
     assert len({one["about"] for one in shares}) == len(shares)
     assert "first: tone0 differs from filler in the share of “a” in x (+" in shares[0]["text"]
+
+
+def test_a_forest_that_is_cut_says_so(study: Callable[..., Layout], monkeypatch: pytest.MonkeyPatch) -> None:
+    experiments = {name: typed(types.World("number", 96), seed) for seed, name in enumerate(("first", "second"))}
+    assert "comparisons;" not in study(experiments).figure("study_forest").read_text()
+    monkeypatch.setattr(study_figures, "MOST_ROWS", 3)
+    assert "the first 3 of 8 comparisons;" in study(experiments).figure("study_forest").read_text()
 
 
 def test_outcomes_of_one_experiment_alone_are_not_compared(study: Callable[..., Layout]) -> None:
