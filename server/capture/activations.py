@@ -27,7 +27,7 @@ from emoprobe.results import atomic
 from emoprobe.results.activation_folder import METADATA, TENSORS, ActivationError, ActivationMetadata, TokenSpans
 from emoprobe.results.layout import ACTIVATION_FILES
 from emoprobe.results.record import DamagedError
-from emoprobe.storage.bucket import Bucket
+from emoprobe.storage.bucket import Bucket, StorageError
 from emoprobe.storage.push import push_folders
 from emoprobe.storage.shard import PREFIX
 from server.capture.edits import SequenceEdits
@@ -220,23 +220,25 @@ class Pusher:
                     break
             # A request that was given up while it waited has nobody left to tell.
             batch = [(folder, pushed) for folder, pushed in batch if pushed.set_running_or_notify_cancel()]
-            try:
+            if batch:
                 self._push(batch)
-            except ActivationError:  # one is damaged or was deleted meanwhile; the others are not to fail with it
-                for each in batch:
-                    try:
-                        self._push([each])
-                    except Exception as error:
-                        each[1].set_exception(error)
-            except Exception as error:
-                for _, pushed in batch:
-                    pushed.set_exception(error)
 
     def _push(self, batch: list[tuple[Path, Future[dict[str, Any]]]]) -> None:
-        """Push some folders, and tell those who wait for them; nobody is told where it fails."""
-        # The same folder may have been captured twice; the last one lies there.
-        places = push_folders(self._bucket, list(dict.fromkeys(folder for folder, _ in batch)))
-        stored = [places[folder].values() for folder, _ in batch]
+        """Push some folders, and tell those who wait for them."""
+        try:
+            # The same folder may have been captured twice; the last one lies there.
+            places = push_folders(self._bucket, list(dict.fromkeys(folder for folder, _ in batch)))
+            stored = [places[folder].values() for folder, _ in batch]
+        except Exception as error:
+            # A folder that was deleted meanwhile, or is damaged, is not to fail the others; a store that refuses, is.
+            if len(batch) > 1 and isinstance(error, ActivationError) and not isinstance(error, StorageError):
+                middle = len(batch) // 2
+                self._push(batch[:middle])
+                self._push(batch[middle:])
+                return
+            for _, pushed in batch:
+                pushed.set_exception(error)
+            return
         for (_, pushed), place in zip(batch, stored, strict=True):
             pushed.set_result(place)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from emoprobe.config.execution.storage import Storage
-from emoprobe.results.activation_folder import ActivationFolder, StoredTensors
+from emoprobe.results.activation_folder import ActivationError, ActivationFolder, StoredTensors
 from emoprobe.results.layout import Layout
 from emoprobe.storage.bucket import Bucket, StorageError
 from emoprobe.storage.pull import pull_folder
@@ -105,6 +106,24 @@ def test_a_request_that_is_given_up_stops_no_later_push(tmp_path: Path) -> None:
     given_up, kept = pusher.push(there.activations(*first)), pusher.push(there.activations(*second))
     assert given_up.cancel()
     assert all(place.length for place in results([kept, pusher.push(there.activations(*third))]))
+
+
+@pytest.mark.parametrize("damage", ["deleted", "other bytes"])
+def test_a_folder_that_cannot_be_pushed_fails_its_own_request_only(tmp_path: Path, damage: str) -> None:
+    there = Layout(tmp_path / "there" / "tiny")
+    there.root.mkdir(parents=True)
+    paths = [there.activations(*pair) for pair in folders.write(there, variants=1, samples=8, d=8)]
+    lost = paths[2]
+    if damage == "deleted":
+        shutil.rmtree(lost)
+    else:
+        (lost / "activations.safetensors").write_bytes(b"other bytes")
+    pusher = Pusher(f"file://{tmp_path}/bucket")
+    pushed = {path: pusher.push(path) for path in paths}
+    with pytest.raises(ActivationError, match=lost.name):
+        pushed.pop(lost).result(120)
+    places = results(list(pushed.values()))
+    assert len({place.uri for place in places}) < len(places)  # the others still go together
 
 
 def test_a_push_that_fails_fails_its_request_and_no_later_one(tmp_path: Path, proxy: FaultyProxy, url: str) -> None:
