@@ -120,14 +120,14 @@ class Results:
     def compare(self, other: Results | str | Path) -> pd.DataFrame:
         """Return each contrast that this experiment shares with another, with the numbers of both.
 
-        The difference, interval and verdict of this one have the suffix `_left`, those of the other `_right`. The
-        comparison describes; it tests nothing.
+        The type of value, difference, interval and verdict of this one have the suffix `_left`, those of the other
+        `_right`. The comparison describes; it tests nothing.
 
         Args:
             other: another experiment, or its folder.
         """
         there = other if isinstance(other, Results) else Results(other)
-        columns = [*CONTRAST, "n", "difference", "low", "high", "verdict"]
+        columns = [*CONTRAST, "value", "n", "difference", "low", "high", "verdict"]
         left, right = (read_table(entry.folder, "paired_tests")[columns] for entry in (self, there))
         both = left.merge(right, on=CONTRAST, suffixes=("_left", "_right"))
         return both.sort_values(

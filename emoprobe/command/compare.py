@@ -8,13 +8,15 @@ from typing import Any
 
 import pandas as pd
 
+from emoprobe.analysis.outcomes import unit_of
 from emoprobe.config.experiment import Config
 from emoprobe.config.section import dotted
 from emoprobe.finished import CONTRAST, Results
+from emoprobe.report.statements import amount
 from emoprobe.results.layout import Layout
 from emoprobe.results.metadata import RunMetadata
 
-UNITS = "Differences in percentage points, with 95 % intervals."
+UNITS = "Differences with 95 % intervals, of shares in percentage points."
 
 
 class MeasureError(ValueError):
@@ -108,9 +110,10 @@ def _keys(table: pd.DataFrame) -> set[tuple[Any, ...]]:
 
 
 def _side(row: Mapping[Any, Any], side: str) -> str:
-    """Return difference and interval in percentage points, the verdict and n of one side."""
+    """Return difference and interval, the verdict and n of one side."""
+    unit = unit_of({"measure": row["measure"], "value": row[f"value_{side}"]})
     difference, low, high = (row[f"{name}_{side}"] for name in ("difference", "low", "high"))
     verdict = row[f"verdict_{side}"]
-    interval = "" if pd.isna(low) else f" [{100 * low:+.1f}, {100 * high:+.1f}]"
-    number = "–" if pd.isna(difference) else f"{100 * difference:+.1f}{interval}"
+    interval = "" if pd.isna(low) else f" [{amount(low, unit)}, {amount(high, unit)}]"
+    number = "–" if pd.isna(difference) else f"{amount(difference, unit)}{interval}"
     return f"{number} {'not tested' if pd.isna(verdict) else verdict} (n = {row[f'n_{side}']})"

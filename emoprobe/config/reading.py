@@ -1,7 +1,8 @@
 """YAML files and values of the command line as plain values, before anything is validated.
 
-Read strictly, in bounded time and memory: keys are text and unique, merge keys (`<<`) work, numbers are finite, a text
-that only looks like a number in YAML 1.1 (`010`, `04:00:00`, a date) stays text, and one file is one document.
+Read strictly, in bounded time and memory: keys are text (also `96`) and unique, merge keys (`<<`) work, numbers are
+finite, a text that only looks like a number in YAML 1.1 (`010`, `04:00:00`, a date) stays text, and one file is one
+document.
 """
 
 from __future__ import annotations
@@ -308,6 +309,8 @@ def _key(node: yaml.Node) -> str:
     if not isinstance(node, yaml.ScalarNode):
         raise _ContentError(node, "a key is a list or a mapping; write a key that begins with [ or { in quotes")
     value = _scalar(node)
+    if isinstance(value, int) and not isinstance(value, bool) and node.value == str(value):
+        return str(value)  # this number has one notation
     if not isinstance(value, str):
         raise _ContentError(node, f"the key {node.value:.40} is read as {value!r:.40}; write it in quotes")
     return value

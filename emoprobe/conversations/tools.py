@@ -169,7 +169,7 @@ def _run(asked: str, timeout: float, interruption: Interruption) -> tuple[int | 
         with interruption.of(process.pid):
             timer = threading.Timer(START_SECONDS, end)
             timer.start()
-            with process.stdin, contextlib.suppress(BrokenPipeError):
+            with contextlib.suppress(BrokenPipeError), process.stdin:
                 process.stdin.write(asked)
                 process.stdin.flush()
             with process.stdout:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from emoprobe.exchange.conversation import Conversation, ExchangeError, json_lines
+from emoprobe.graders.answers import LETTERS
 from emoprobe.results.trajectory import Message
 
 _NAME = re.compile(r"samples_(?P<task>.+?)(?:_(?P<date>\d{4}-\d\d-\d\dT[\d.:-]+))?\.jsonl")
@@ -110,10 +111,14 @@ def _prompt(argument: Any) -> list[Message]:
 
 
 def _target(target: Any, options: list[str] | None) -> Any:
-    """Return the gold answer; of options, which samples store as text of an index, the index."""
-    if options is not None and isinstance(target, str) and target.strip().isdigit():
-        return int(target)
-    return target
+    """Return the gold answer; of options, which samples store as text of an index, the letter or the option."""
+    if options is None or not isinstance(target, str) or not target.strip().isdecimal():
+        return target
+    index = int(target)
+    if index >= len(options):
+        return target
+    # An index can also be the text of another option, a letter hardly.
+    return LETTERS[index] if index < len(LETTERS) else options[index]
 
 
 def _model(path: Path) -> str | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,7 @@ class _Writer:
 
     def write(self, one: Conversation) -> None:
         """Write the files of a conversation."""
+        one = Conversation(**{known.name: _finite(getattr(one, known.name)) for known in fields(one)})
         if not one.messages:
             raise ExchangeError(f"{one.where}: there are no messages")
         value, prefix = self._variant(one)
@@ -132,7 +134,8 @@ class _Writer:
                 f"name a field with --gold or --score"
             )
         draws = self._draws.setdefault((variant, sample), set())
-        draw = one.draw if one.draw is not None and one.draw not in draws else max(draws, default=0) + 1
+        # Some tools count from 0, which is no number of ours.
+        draw = one.draw if one.draw and one.draw not in draws else max(draws, default=0) + 1
         draws.add(draw)
         self._count[variant] += 1
         self._models |= {} if one.model is None else {one.model: None}
@@ -277,6 +280,15 @@ def _write(path: Path, text: str, where: str) -> None:
     if half_surrogate(text) is not None:
         raise ExchangeError(f"{where}: half a surrogate pair, which no UTF-8 file can hold; repair or remove the text")
     path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _finite(value: Any) -> Any:
+    """Return a value with None in place of NaN and infinities, which JSON cannot hold: none of them is a result."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list) else value
 
 
 def _asked(opening: list[Message], prefix: str) -> list[str]:

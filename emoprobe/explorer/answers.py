@@ -40,9 +40,12 @@ def answer_place(completion: str, extracted: str, choices: tuple[str, ...] = ())
             other = next(letter for letter in LETTERS[: len(choices) or None] if letter != extracted)
             if _read(completion, match, other if match[0].isupper() else other.lower(), choices) != extracted:
                 return match.span()
-    option = choices[LETTERS.index(extracted) :][:1]
-    start = completion.casefold().rfind(option[0].casefold()) if option else -1
-    return (start, start + len(option[0])) if start >= 0 else None
+    named = [
+        match.span()
+        for option in choices[LETTERS.index(extracted) :][:1]
+        for match in re.finditer(re.escape(option), completion, re.IGNORECASE)
+    ]
+    return named[-1] if named else None
 
 
 def _number_place(completion: str, before: str) -> tuple[int, int] | None:

@@ -214,7 +214,7 @@ def gold_number(answer: Any) -> Fraction | None:
 def gold_letter(answer: Any, choices: list[str]) -> str | None:
     """The letter of the right option, from a letter, an index from 0, or the option's text.
 
-    None where the answer is none of them, or may mean two different options.
+    None where the answer is none of them, may mean two different options, or is one that no letter is left for.
     """
     if isinstance(answer, bool) or not isinstance(answer, int | str):
         return None
@@ -225,7 +225,8 @@ def gold_letter(answer: Any, choices: list[str]) -> str | None:
         indices.add(LETTERS.index(letter.upper()))
     if text.isascii() and text.isdigit() and int(text) < len(choices):
         indices.add(int(text))
-    return LETTERS[indices.pop()] if len(indices) == 1 else None
+    letters = LETTERS[indices.pop() :][:1] if len(indices) == 1 else ""
+    return letters or None
 
 
 def is_letter(answer: str) -> bool:

@@ -8,6 +8,7 @@ names of their own.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -253,7 +254,8 @@ def _typed(value: Any, entry: OutcomeGrader, where: str) -> Any:
         GraderError: it is of another type.
     """
     if hasattr(value, "item"):  # of numpy
-        value = value.item()
+        with contextlib.suppress(ValueError, TypeError):  # several values, which the error below shows
+            value = value.item()
     limits = entry.values_in
     number = (
         isinstance(value, int | float)
@@ -264,7 +266,7 @@ def _typed(value: Any, entry: OutcomeGrader, where: str) -> Any:
     fits: dict[Value, bool] = {
         "binary": isinstance(value, bool),
         "number": number,
-        "category": value in entry.names,
+        "category": isinstance(value, str) and value in entry.names,
         "preference": number,
     }
     if value is None or fits[entry.type]:

@@ -164,6 +164,12 @@ def test_compare_shows_what_differs(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "only left: angry − control" in said
     assert "only right: cross − control" in said
 
+    rated = table[table["measure"] == "correct"].assign(measure="outcome_rating", value="number", difference=1.25)
+    for folder in (left, right):
+        rated.to_parquet(folder / "tables/paired_tests.parquet")
+    assert main(["compare", str(left), str(right), "--measure", "outcome_rating"]) == 0
+    assert "+1.25 [" in capsys.readouterr().out
+
 
 def test_doctor_is_the_script(tmp_path: Path) -> None:
     asked = emoprobe("doctor", "--help")

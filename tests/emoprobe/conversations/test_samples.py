@@ -291,6 +291,9 @@ def test_a_gold_answer_that_may_mean_two_options_is_none() -> None:
     assert gold_letter("2", ["1", "2"]) == "B"
     assert gold_letter("B", ["B", "A"]) is None
     assert gold_letter("x", ["x", "x"]) is None
+    many = [f"option {number}" for number in range(40)]
+    assert gold_letter("option 25", many) == "Z"
+    assert gold_letter("option 30", many) is gold_letter(30, many) is None
 
 
 def test_multiple_choice_shows_its_options_and_has_a_letter(tmp_path: Path) -> None:

@@ -161,6 +161,31 @@ def test_options_compared_by_likelihood_and_several_tasks(
     assert message in capsys.readouterr().err
 
 
+def test_options_that_are_numbers_keep_their_gold_answer(tmp_path: Path) -> None:
+    """Samples give the index of the right option, which may be the text of another one."""
+    options = ["1", "2", "3", "4"]
+    samples = [
+        {
+            "doc_id": number,
+            "doc": {},
+            "target": "2",
+            "arguments": {
+                str(place): {"arg_0": f"{number}?", "arg_1": f" {text}"} for place, text in enumerate(options)
+            },
+            "resps": [[[-1.0 if place == best else -5.0, False]] for place in range(len(options))],
+            "filtered_resps": [],
+            "acc": float(best == 2),
+        }
+        for number, best in enumerate((2, 1))
+    ]
+    path = tmp_path / "samples_numbers.jsonl"
+    path.write_text("".join(json.dumps(sample) + "\n" for sample in samples))
+    for name, options in (("kept", []), ("again", ["--regrade"])):
+        assert main(["import", str(path), "-o", str(tmp_path / name), *options]) == 0
+        table = load_trajectories(tmp_path / name)
+        assert (list(table["gold"]), list(table["correct"])) == (["C", "C"], [True, False])
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

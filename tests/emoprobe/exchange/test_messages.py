@@ -148,6 +148,18 @@ def test_the_same_question_twice_is_two_draws(tmp_path: Path) -> None:
     assert list(table[table["variant"] == "b"]["draw"]) == [1]
 
 
+def test_draws_are_counted_from_1_also_where_a_tool_counts_from_0(tmp_path: Path) -> None:
+    rows = [row(variant, number, draw=draw) for variant in "ab" for number in (1, 2) for draw in range(3)]
+    table = load_trajectories(bring(lines(tmp_path / "rows.jsonl", rows)))
+    assert table.groupby("sample_id")["draw"].agg(list).tolist() == [[1, 2, 3] * 2] * 2
+
+
+def test_what_json_cannot_hold_is_missing(tmp_path: Path) -> None:
+    rows = [row("a", 1, seconds=float("nan"), score=float("nan")), row("a", 2, seconds=float("inf"), correct=True)]
+    table = load_trajectories(bring(lines(tmp_path / "rows.jsonl", rows)))
+    assert list(table["correct"]) == [True, True]  # graded, and as recorded
+
+
 HOSTILE = [
     "../../../etc/passwd", "..", ".", "/absolute", "a/b", "a\\b", "nul\0byte", "x" * 300, "x" * 299 + "y", "", "tables",
     "Samples", "activations", "reformatted-1", "-o", "new\nline", "é", "e", "q_0001-d2", "q_0001", "‮rtl",

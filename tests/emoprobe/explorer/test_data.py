@@ -65,7 +65,12 @@ def test_an_answer_is_marked_where_the_grader_reads_it(completion: str, expected
 
 @pytest.mark.parametrize(
     ("completion", "expected"),
-    [("A is wrong. The answer is B.", "B"), ("(C) Rome", "C"), ("It must be Rome", "Rome")],
+    [
+        ("A is wrong. The answer is B.", "B"),
+        ("(C) Rome", "C"),
+        ("It must be Rome", "Rome"),
+        ("Die Straße: ROME", "ROME"),
+    ],
 )
 def test_a_letter_or_its_option_is_marked(completion: str, expected: str) -> None:
     choices = ("Paris", "Oslo", "Rome")

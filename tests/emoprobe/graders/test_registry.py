@@ -250,6 +250,9 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
         ("True", {"value": "number"}, "returned True, not a finite number"),
         ("float('nan')", {"value": "number"}, "returned nan, not a finite number"),
         ("2", {"value": "number", "range": [0.0, 1.0]}, "not a finite number from 0 to 1"),
+        ("__import__('numpy').ones(2)", {"value": "number"}, r"returned array\(\[1\., 1\.\]\), not a finite number"),
+        ("__import__('numpy').ones(2)", {"value": "category", "categories": ["a", "b"]}, "not one of a, b"),
+        ("__import__('pandas').NA", {"value": "category", "categories": ["a", "b"]}, "returned <NA>, not one of a, b"),
         ("'Oslo'", {"value": "category", "categories": ["Paris", "Rome"]}, "returned 'Oslo', not one of Paris, Rome"),
     ],
 )
