@@ -1,4 +1,4 @@
 """The command `emoprobe`: tasks that are not targets of the workflow.
 
-Imports `config`, `exchange`, `graders`, `report`, `results`, `stages` and `workflow`.
+Imports `analysis`, `config`, `exchange`, `graders`, `report`, `results`, `stages` and `workflow`.
 """
