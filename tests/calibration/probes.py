@@ -28,16 +28,20 @@ POSITIONS = ("last_prompt", "response_mean")
 
 @dataclass
 class Draw:
-    """One simulated experiment: its config and table, and what is added to each row's activations, (n, D)."""
+    """One simulated experiment: its config and table, and what is added to each row's activations, (n, D).
+
+    `directions` begins alike in all runs of a world, so that their probes have one true area, which intervals cover.
+    """
 
     generator: np.random.Generator
     settings: Config
     table: pd.DataFrame
+    directions: np.random.Generator
     planted: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     def direction(self) -> np.ndarray:
         """A random direction of length √D, so that its entries are about 1 and an effect has one size in all runs."""
-        found = self.generator.normal(size=D)
+        found = self.directions.normal(size=D)
         scaled: np.ndarray = found * np.sqrt(D) / np.linalg.norm(found)
         return scaled
 
@@ -134,7 +138,7 @@ def start(
     settings = synthetic.config(variants, texts, targets=["valence", "correct"], permutations=permutations)
     once = synthetic.table(settings, samples, int(generator.integers(1 << 30)))
     table = pd.concat([once.assign(draw=draw) for draw in range(1, draws + 1)], ignore_index=True)
-    draw = Draw(generator, settings, table)
+    draw = Draw(generator, settings, table, np.random.default_rng(samples))
     draw.ask()
     draw.prompt()
     draw.capture("sample_id")
