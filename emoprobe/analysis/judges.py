@@ -28,7 +28,7 @@ from emoprobe.results.tables import frame
 FOLDS = 5
 LEAST_ANSWERS = 16  # of each variant, to say whether words give it away
 MOST_WORDS = 2_000
-# The beginning of a text counts as one: of empty answers alone there would be no words to count.
+# The start of a text counts as a word, so that there are words even if all answers are empty.
 WORD = re.compile(r"^|\w+|[^\w\s]")
 
 

@@ -45,7 +45,7 @@ class LimitKind(Enum):
     ONE_VARIANT = auto()  # variant
     NO_REFERENCE = auto()
     NO_FILLER = auto()
-    NO_TEXT = auto()  # reference: the primary one, which adds none, though there is a filler
+    NO_TEXT = auto()  # the primary reference is control, though there is a filler
     GROUPS = auto()  # count
     FEW_GROUPS = auto()  # count
     REPEATED = auto()  # count, ids
@@ -241,8 +241,7 @@ def _references(tests: pd.DataFrame, accuracy: pd.DataFrame) -> list[Limit]:
     with_control = primary["family"].eq("primary") & primary["reference"].eq(CONTROL)
     if not with_control.any():
         return []
-    there = accuracy["variant"].eq(FILLER).any()
-    return [Limit(LimitKind.NO_TEXT, numbers={"reference": CONTROL}) if there else Limit(LimitKind.NO_FILLER)]
+    return [Limit(LimitKind.NO_TEXT if accuracy["variant"].eq(FILLER).any() else LimitKind.NO_FILLER)]
 
 
 def _groups(trajectories: pd.DataFrame, tests: pd.DataFrame) -> list[Limit]:

@@ -117,7 +117,7 @@ def _target(target: Any, options: list[str] | None) -> Any:
     index = int(target)
     if index >= len(options):
         return target
-    # An index can also be the text of another option, a letter hardly.
+    # An index can also be the text of another option; a letter rarely is.
     return LETTERS[index] if index < len(LETTERS) else options[index]
 
 

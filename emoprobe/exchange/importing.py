@@ -134,7 +134,7 @@ class _Writer:
                 f"name a field with --gold or --score"
             )
         draws = self._draws.setdefault((variant, sample), set())
-        # Some tools count from 0, which is no number of ours.
+        # Draws count from 1; some tools count from 0.
         draw = one.draw if one.draw and one.draw not in draws else max(draws, default=0) + 1
         draws.add(draw)
         self._count[variant] += 1

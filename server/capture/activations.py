@@ -230,7 +230,7 @@ class Pusher:
             places = push_folders(self._bucket, list(dict.fromkeys(folder for folder, _ in batch)))
             stored = [places[folder].values() for folder, _ in batch]
         except Exception as error:
-            # A folder that was deleted meanwhile, or is damaged, is not to fail the others; a store that refuses, is.
+            # A deleted or damaged folder must not fail the others. A store that refuses fails them all.
             if len(batch) > 1 and isinstance(error, ActivationError) and not isinstance(error, StorageError):
                 middle = len(batch) // 2
                 self._push(batch[:middle])

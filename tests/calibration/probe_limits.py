@@ -1,13 +1,15 @@
-"""The limits of the probes' verdicts: how far tones may differ in a confound, and how few questions may be mixed.
+"""The limits of the probes' verdicts: how far tones may differ in a confound, and how few questions there may be.
 
 `python -m tests.calibration.probe_limits confounds 700` prints the share of false findings of valence by inflation of
-the variance, and `… within 400` that of findings within questions by the number of questions with both outcomes. These
-set `MOST_INFLATION` and `LEAST_MIXED`.
+the variance, `… within 400` that of findings within questions by the number of questions with both outcomes, and
+`… units 600` that of false findings of correctness by permutations alone, by the number of questions or groups of them.
+These set `MOST_INFLATION`, `LEAST_MIXED` and `LEAST_UNITS`.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -86,12 +88,27 @@ def within(run: int, effect: float) -> dict[str, float]:
     return {"by": float(test["units"]), "found": float(test.get("p", 1.0) <= LEVEL)}
 
 
+def units(plant: Callable[[probes.Draw], None], questions: int, runs: int) -> list[dict[str, float]]:
+    """Return whether permutations alone find correctness where activations tell nothing of it, by independent units."""
+    found = []
+    for tests in probes.simulate(probes.World(plant, questions), runs):
+        row = tests["correct"]
+        if np.isfinite(row.get("p_permuted", np.nan)):
+            ps, gains = ([row[a], row[b]] for a, b in (("p_permuted", "p_untruncated"), ("added", "added_untruncated")))
+            rejects = np.nanmax(ps) <= LEVEL and np.nanmin(gains) > 0
+            found.append({"by": float(row["units"]), "found": float(rejects)})
+    return found
+
+
 def main(kind: str, runs: int) -> None:
     """Print shares by the quantity that a limit is set on."""
     torch.set_num_threads(1)
     if kind == "confounds":
         rows, edges = [false_valence(run) for run in range(runs)], [0, 0.05, 0.1, 0.15, 0.25, 0.5, np.inf]
         print(_shares(rows, edges))
+    elif kind == "units":
+        for plant, questions in ((probes.question_identity, 12), (probes.question_identity, 19), (probes.template, 24)):
+            print(f"{plant.__name__}, {questions} questions\n{_shares(units(plant, questions, runs), [0, 9, 12, 19])}")
     else:
         for effect in (0.0, 4.0):
             print(f"effect {effect}\n{_shares([within(run, effect) for run in range(runs)], [0, 7, 11, 20])}")

@@ -15,8 +15,8 @@ from emoprobe.results.record import Record
 from emoprobe.results.statement import Verdict
 
 # Groups of questions. An interval over fewer would not cover, and permutations alone find correctness falsely in 7 % of
-# 600 simulated experiments with 12 questions, and in 8 % of 1,000 with about 10 groups: what the features of so few
-# questions leave over of the labels is not as exchangeable as the test takes it to be.
+# 600 simulated experiments with 12 questions, and in 8 % of 600 with about 10 groups: residuals of so few questions are
+# not exchangeable, which the test assumes; see `tests.calibration.probe_limits`.
 LEAST_UNITS = 20
 # Questions with right and wrong answers. Where right answers lie 4 standard deviations from wrong ones, the test within
 # questions rejects in 93 % of 60 simulated runs with 12 to 20 such questions and one draw, in 77 % of 35 with 8 to 11
@@ -155,15 +155,14 @@ def correct_test(questions: int, permutations: int, folds: int) -> ProbeTest:
         permutations: of them, besides the real labels.
         folds: of the cross-validation.
     """
-    drawn = min(permutations + 1, math.factorial(min(questions, LEAST_UNITS)))
     needed = max(folds, LEAST_UNITS)
-    reachable = questions >= needed and 1 / drawn <= LEVEL
+    reachable = questions >= needed and 1 / (permutations + 1) <= LEVEL
     return ProbeTest(
         target="correct",
         unit="question",
         units=questions,
-        permutations=drawn,
-        smallest_p=1 / drawn,
+        permutations=permutations + 1,
+        smallest_p=1 / (permutations + 1),
         reachable=reachable,
         reason=None if reachable else f"{questions} questions or groups of them; {needed} are needed",
     )

@@ -309,7 +309,7 @@ PHRASES: dict[LimitKind, tuple[str, str | Callable[..., str]]] = {
     ),
     LimitKind.NO_TEXT: (
         "references",
-        "The primary reference, {reference}, adds no text, so comparisons with it do not tell a tone from the effect "
+        "The primary reference, control, adds no text, so comparisons with it do not tell a tone from the effect "
         "of any added text.",
     ),
     LimitKind.GROUPS: (

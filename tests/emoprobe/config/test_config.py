@@ -428,6 +428,14 @@ def test_values_of_the_command_line() -> None:
         assert len(caught.value.lines) == 1
 
 
+def test_whole_numbers_are_keys_without_quotes(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("analysis: {looks: {96: 0.2, '384': 0.8}}\n")
+    values = read_yaml(path)
+    assert values == {"analysis": {"looks": {"96": 0.2, "384": 0.8}}}
+    assert parse_config(values).analysis.looks == {96: 0.2, 384: 0.8}
+
+
 def test_a_text_that_yaml_reads_as_something_else(tmp_path: Path) -> None:
     (line,) = lines({"variants": {"control": {}, "curt": parsed(tmp_path, "text: no")}})
     assert line == "variants.curt.text = False: input should be a valid string; write it in quotes"
