@@ -111,9 +111,10 @@ gpu-check: env-dev
 chaos: env-dev
 	$(BIN)/python -m tests.chaos $(ARGS)
 
-# Simulate how often each kind of sentence is printed although it is false by construction.
+# Simulate how often each kind of sentence is printed although it is false by construction: about ten CPU hours.
+# ARGS="--keep FILE" goes on where an earlier run stopped.
 calibrate: env-dev
-	$(BIN)/python -m tests.calibration $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.calibration $(ARGS)
 
 # Check the texts of the shipped tones; prints lengths, repetitions, balance, ratings, and one line for each fault.
 check-texts: env

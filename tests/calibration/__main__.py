@@ -1,7 +1,7 @@
 """Print how often each kind of sentence is false, how often a planted effect is told, and what intervals cover.
 
-`python -m tests.calibration [--runs 400] [--only probes] [--processes 2]`. The exit status is 1 where a figure is beyond
-what simulation error allows.
+`python -m tests.calibration [--runs 400] [--only probes] [--processes 2] [--keep FILE]`. The exit status is 1 where a
+figure is beyond what simulation error allows.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from itertools import groupby
+from pathlib import Path
 
 import numpy as np
+from pydantic import BaseModel
 
 from tests.calibration import (
     behaviour,
@@ -126,11 +128,27 @@ def _asked_rows(runs: int) -> list[Row]:
     return list(mixtures.asked_rows(runs, SEED))
 
 
-def run(names: dict[str, Callable[[], list[Row]]], processes: int) -> Iterator[Row]:
-    """The rows of some simulations in their order, as they come."""
+class Simulated(BaseModel):
+    """A line of the file that keeps results: the rows of one simulation."""
+
+    name: str
+    runs: int
+    rows: list[Row]
+
+
+def run(simulations: dict[str, Callable[[], list[Row]]], processes: int) -> Iterator[tuple[str, list[Row]]]:
+    """Name and rows of each simulation, as they end."""
     with ProcessPoolExecutor(processes) as pool:
-        for future in [pool.submit(job) for job in names.values()]:
-            yield from future.result()
+        futures = {pool.submit(job): name for name, job in simulations.items()}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+
+
+def kept_rows(file: Path, runs: int) -> dict[str, list[Row]]:
+    """Rows of the simulations of so many runs that a file keeps."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    results = [Simulated.model_validate_json(line) for line in lines]
+    return {result.name: result.rows for result in results if result.runs == runs}
 
 
 def part_of(name: str, only: str) -> bool:
@@ -148,12 +166,26 @@ def main() -> int:
         default="",
         help=f"a part ({', '.join(PARTS)}), or any text of the names",
     )
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        metavar="FILE",
+        help="append the rows of each simulation to this file, and take from it what an interrupted run left there; "
+        "begin a new one when code changes",
+    )
     arguments = parser.parse_args()
     chosen = {name: job for name, job in jobs(arguments.runs).items() if part_of(name, arguments.only)}
-    rows = []
-    for row in run(chosen, arguments.processes):
-        rows.append(row)
+    kept = kept_rows(arguments.keep, arguments.runs) if arguments.keep else {}
+    rows = [row for name in chosen for row in kept.get(name, [])]
+    for row in rows:
         print(row, flush=True)
+    for name, new in run({name: job for name, job in chosen.items() if name not in kept}, arguments.processes):
+        if arguments.keep:
+            with arguments.keep.open("a") as file:
+                file.write(Simulated(name=name, runs=arguments.runs, rows=new).model_dump_json() + "\n")
+        rows += new
+        for row in new:
+            print(row, flush=True)
     for what, heading in HEADINGS.items():
         own = sorted((row for row in rows if row.what == what), key=lambda row: row.kind)
         print(f"\n{heading}" if own else "", flush=True)
