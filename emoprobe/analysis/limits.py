@@ -17,8 +17,9 @@ from scipy import stats
 from emoprobe.analysis.looks import Looks
 from emoprobe.analysis.outcomes import MEASURES, family_prefix, primary_rows
 from emoprobe.analysis.paired_tests import Scope
-from emoprobe.analysis.questions import MIN_GROUPS, TONE_TEXTS, Questions, unseen_share
+from emoprobe.analysis.questions import MIN_GROUPS, Questions, unseen_share
 from emoprobe.analysis.statistics import CONFIDENCE, LEVEL, POWER
+from emoprobe.config.science.analysis import TONE_TEXTS
 from emoprobe.config.section import CONTROL, FILLER
 from emoprobe.results.preregistration import Preregistration, Registration
 

@@ -15,8 +15,9 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 from emoprobe.analysis.estimates import MIN_QUESTIONS, Estimates, Floats, Labels, difference
-from emoprobe.analysis.questions import TONE_TEXTS, Units, units_of
+from emoprobe.analysis.questions import Units, units_of
 from emoprobe.analysis.statistics import LEVEL, POWER
+from emoprobe.config.science.analysis import TONE_TEXTS
 from emoprobe.conversations.variants import text_shift
 
 ACCURACY = 0.5  # of the reference

@@ -14,11 +14,11 @@ from emoprobe.analysis.looks import looks_of
 from emoprobe.analysis.outcomes import MEASURES, PRIMARY_MEASURE, primary_of
 from emoprobe.analysis.power import ACCURACY, TEXT_DEVIATIONS, PowerDesign, Simulation, text_limit
 from emoprobe.analysis.probes.probe_design import probe_plan
-from emoprobe.analysis.questions import TONE_TEXTS, Questions
+from emoprobe.analysis.questions import Questions
 from emoprobe.analysis.statistics import LEVEL, POWER
 from emoprobe.analysis.steering.preregistration import planned_tests
 from emoprobe.config.experiment import Config
-from emoprobe.config.science.analysis import references_of
+from emoprobe.config.science.analysis import TONE_TEXTS, references_of
 from emoprobe.config.science.graders import LogprobGrader, label_of
 from emoprobe.config.science.outcome_grader import OutcomeGrader
 from emoprobe.config.section import CONTROL, dotted

@@ -17,16 +17,12 @@ import pandas as pd
 from emoprobe.analysis.estimates import Floats, Labels
 from emoprobe.analysis.outcomes import column_and_category, outcome_of
 from emoprobe.analysis.statistics import LEVEL
+from emoprobe.config.science.analysis import TONE_TEXTS
 from emoprobe.config.section import CONTROL
 from emoprobe.graders.registry import JUDGED, ORDERS
 
 # With fewer groups, such as levels of difficulty, conclusions are about questions of these groups.
 MIN_GROUPS = 8
-# With fewer texts a sentence is about the texts used. From 24 on at most 5 % of claims about a tone are false where one
-# text in 32 moves the accuracy by 40 points, or one in 16 by 85, in families of up to 8 tones (the worlds are in
-# `tests/calibration/mixtures.py`); with 16 texts 7 % are. A kind that one text in 8 is of escapes 24 of them in 4 % of
-# runs.
-TONE_TEXTS = 24
 
 
 def unseen_share(texts: int) -> float:

@@ -31,9 +31,9 @@ from emoprobe.results.layout import (
 )
 from emoprobe.results.verification import check_records
 from emoprobe.workflow.model_checks import thinking_lines
-from emoprobe.workflow.probe_checks import inseparable
 from emoprobe.workflow.steered import SteeredTargets
 from emoprobe.workflow.steering_checks import unreachable
+from emoprobe.workflow.verdict_checks import few_texts, inseparable, lone_judges
 
 # Kind of target → what each part of its name is, and the key that turns the kind on, where one does.
 KINDS: dict[str, tuple[tuple[str, ...], str]] = {
@@ -457,7 +457,7 @@ def warnings(study: Study, experiments: Mapping[str, Targets]) -> list[str]:
     found = []
     for name, config in study.configs.items():
         targets = experiments[name]
-        lines = check_records(targets.found or targets.layout)
+        lines = [*check_records(targets.found or targets.layout), *few_texts(config)]
         if targets.steering is not None:
             lines += unreachable(targets.steering.grid)
         if config.has_probes:
@@ -466,18 +466,6 @@ def warnings(study: Study, experiments: Mapping[str, Targets]) -> list[str]:
         lines += lone_judges(config)
         found += [f"{name}: {line}" for line in lines]
     return found
-
-
-def lone_judges(config: Config) -> list[str]:
-    """Return a warning for each judge that no other one can be compared with."""
-    judges = [judge for judge in config.judges if not judge.guess]
-    traits = Counter(judge.trait for judge in judges)
-    return [
-        f"graders.{judge.outcome}: one judge alone, so that nothing says how far another would agree; add a judge with "
-        "another model or rubric and the same trait"
-        for judge in judges
-        if traits[judge.trait] == 1
-    ]
 
 
 MAX_LINES = 24

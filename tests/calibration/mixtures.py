@@ -13,8 +13,9 @@ from scipy.special import expit
 
 from emoprobe.analysis.estimates import Estimates, difference
 from emoprobe.analysis.power import centre_of
-from emoprobe.analysis.questions import TONE_TEXTS, units_of
+from emoprobe.analysis.questions import units_of
 from emoprobe.analysis.statistics import LEVEL, holm
+from emoprobe.config.science.analysis import TONE_TEXTS
 from emoprobe.conversations.variants import text_shift
 from tests.calibration.allowance import COVERAGE, least, most
 from tests.calibration.rows import Row

@@ -15,8 +15,9 @@ from scipy.special import expit
 
 from emoprobe.analysis.estimates import Estimates, difference, whichever
 from emoprobe.analysis.power import NODES, WEIGHTS
-from emoprobe.analysis.questions import TONE_TEXTS, Units, units_of
+from emoprobe.analysis.questions import Units, units_of
 from emoprobe.analysis.statistics import LEVEL, POWER, holm
+from emoprobe.config.science.analysis import TONE_TEXTS
 from tests.calibration.allowance import COVERAGE, least, most
 from tests.calibration.rows import Row
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from emoprobe.analysis.limits import Limit, LimitKind
-from emoprobe.analysis.questions import TONE_TEXTS
+from emoprobe.config.science.analysis import TONE_TEXTS
 from emoprobe.config.section import CONTROL, FILLER
 from emoprobe.report.statements import points
 from emoprobe.report.statements.judges import guess, judged

@@ -28,8 +28,9 @@ from emoprobe.conversations.judging import (
 from emoprobe.conversations.variants import opening_messages
 from emoprobe.results.layout import Layout
 from emoprobe.results.trajectory import AgentState, EarlierTurn, Sample, Trajectory
-from emoprobe.workflow.targets import Targets, budget, lone_judges, turns
+from emoprobe.workflow.targets import Targets, budget, turns
 from emoprobe.workflow.triggers import Triggers
+from emoprobe.workflow.verdict_checks import lone_judges
 from tests.judges import judge
 
 TONE = "You have failed me again!"

@@ -8,7 +8,7 @@ import pytest
 
 from emoprobe.config.files import parse_config
 from emoprobe.results.layout import Layout
-from emoprobe.workflow.targets import KINDS, Targets, UnknownTargetError, directory_targets, lone_judges
+from emoprobe.workflow.targets import KINDS, Targets, UnknownTargetError, directory_targets
 
 SECTIONS: dict[str, Any] = {
     "experiment": {"name": "e"},
@@ -145,10 +145,3 @@ def test_other_words_are_no_folders(word: str) -> None:
 def test_an_unknown_folder_is_refused(word: str) -> None:
     with pytest.raises(UnknownTargetError):
         directory_targets({"e": targets()}, [word])
-
-
-def test_a_judge_that_guesses_the_variant_needs_no_second_judge() -> None:
-    judge = {"name": "judge", "model": "m", "endpoints": ["http://127.0.0.1:9"]}
-    graders = [{**judge, "rubric": "Is it polite?", "label": "polite"}, {**judge, "rubric": "guess"}]
-    lines = lone_judges(parse_config({**SECTIONS, "graders": graders}))
-    assert [line.partition(":")[0] for line in lines] == ["graders.polite"]

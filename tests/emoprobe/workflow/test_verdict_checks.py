@@ -1,4 +1,4 @@
-"""Verdicts of the probes that a plan says are out of reach."""
+"""Verdicts that a plan says are out of reach."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from emoprobe.config.files import parse_config
 from emoprobe.conversations.samples import captured_pairs
-from emoprobe.workflow.probe_checks import inseparable
+from emoprobe.workflow.verdict_checks import few_texts, inseparable, lone_judges
 
 NEGATIVE, POSITIVE = ("anger", "fear", "gloom", "envy"), ("joy", "hope", "calm", "pride")
 
@@ -47,3 +47,30 @@ def test_a_plan_says_when_valences_cannot_be_separated(
 
 def test_texts_do_not_matter_where_valence_is_no_target() -> None:
     assert lines([LONG], [SHORT], probes={"targets": ["correct"]}) == []
+
+
+@pytest.mark.parametrize(
+    ("texts", "samples", "asks", "there"),
+    [(24, 24, 1, None), (64, 8, 3, None), (23, 64, 1, "23"), (64, 12, 1, "12"), (1, 64, 1, "1"), (0, 64, 1, None)],
+)
+def test_a_plan_says_where_texts_are_too_few_for_a_tone(texts: int, samples: int, asks: int, there: str | None) -> None:
+    variants: dict[str, Any] = {"control": {}}
+    if texts:
+        variants["joy"] = {"texts": [f"What joy, {number}!" for number in range(texts)], "asks": asks}
+    found = few_texts(parse_config({"variants": variants, "dataset": {"samples": samples}}))
+    assert (there is None) == (found == [])
+    assert all("with joy will be" in line and f"(there are {there})" in line for line in found)
+
+
+def test_texts_that_are_too_few_are_counted_from_the_fewest_to_the_most() -> None:
+    variants = {"control": {}, "joy": {"text": "What joy!"}, "woe": {"texts": ["Woe!", "Alas!"]}}
+    (line,) = few_texts(parse_config({"variants": variants}))
+    assert "joy, woe" in line
+    assert "1 to 2" in line
+
+
+def test_a_judge_that_guesses_the_variant_needs_no_second_judge() -> None:
+    judge = {"name": "judge", "model": "m", "endpoints": ["http://127.0.0.1:9"]}
+    graders = [{**judge, "rubric": "Is it polite?", "label": "polite"}, {**judge, "rubric": "guess"}]
+    lines = lone_judges(parse_config({"variants": {"control": {}, "joy": {"text": "What joy!"}}, "graders": graders}))
+    assert [line.partition(":")[0] for line in lines] == ["graders.polite"]

@@ -1,10 +1,12 @@
-"""Verdicts of the probes that the texts of a configuration put out of reach."""
+"""Verdicts that the texts and judges of a configuration put out of reach."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from emoprobe.config.experiment import Config
+from emoprobe.config.science.analysis import TONE_TEXTS
 from emoprobe.config.science.prompt import SIGNS
 from emoprobe.conversations.samples import sample_index
 from emoprobe.conversations.variants import paraphrase_index, variant_texts
@@ -49,3 +51,31 @@ def inseparable(config: Config, captured: Iterable[tuple[str, str]]) -> Iterator
             f"{' and '.join(apart)} by more than the texts of one variant do; match their numbers between valences, or "
             "give each variant texts of several lengths"
         )
+
+
+def few_texts(config: Config) -> list[str]:
+    """Return a warning where variants have too few texts for a claim about their tone."""
+    counts = {
+        name: min(len(variant_texts(config, name)), config.dataset.samples * variant.asks)
+        for name, variant in config.variants.items()
+    }
+    few = {name: count for name, count in counts.items() if 0 < count < TONE_TEXTS}
+    if not few:
+        return []
+    there = " to ".join(str(count) for count in sorted({min(few.values()), max(few.values())}))
+    return [
+        f"variants: verdicts on comparisons with {', '.join(few)} will be about the texts used alone: a tone takes "
+        f"{TONE_TEXTS} texts that have a question (there are {there}); add texts, or raise dataset.samples"
+    ]
+
+
+def lone_judges(config: Config) -> list[str]:
+    """Return a warning for each judge that no other one can be compared with."""
+    judges = [judge for judge in config.judges if not judge.guess]
+    traits = Counter(judge.trait for judge in judges)
+    return [
+        f"graders.{judge.outcome}: one judge alone, so that nothing says how far another would agree; add a judge with "
+        "another model or rubric and the same trait"
+        for judge in judges
+        if traits[judge.trait] == 1
+    ]
