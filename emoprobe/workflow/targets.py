@@ -31,7 +31,7 @@ from emoprobe.results.layout import (
 )
 from emoprobe.results.verification import check_records
 from emoprobe.workflow.model_checks import thinking_lines
-from emoprobe.workflow.probe_checks import inseparable
+from emoprobe.workflow.probe_checks import unreachable_valence
 from emoprobe.workflow.steered import SteeredTargets
 from emoprobe.workflow.steering_checks import unreachable
 
@@ -461,7 +461,7 @@ def warnings(study: Study, experiments: Mapping[str, Targets]) -> list[str]:
         if targets.steering is not None:
             lines += unreachable(targets.steering.grid)
         if config.has_probes:
-            lines += inseparable(config, targets.captured)
+            lines += unreachable_valence(config, targets.captured)
         lines += thinking_lines(config, targets.memory)
         lines += lone_judges(config)
         found += [f"{name}: {line}" for line in lines]
