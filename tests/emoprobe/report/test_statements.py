@@ -265,6 +265,16 @@ def test_the_plan_says_what_is_out_of_reach() -> None:
     assert "between a single text and filler" in one["data:power"]
 
 
+def test_a_difference_that_holds_for_all_texts_is_named_once() -> None:
+    row = analysis_plan(config(64)).power[0].model_copy(update={"texts": 64, "detectable": 0.325})
+    other = row.model_copy(update={"text_deviation": 0.3})
+    (alike,) = notes([Limit(LimitKind.POWER, None, {"rows": [row, other]})])
+    assert "at least 32.5 points, whether the texts of one tone all have the same effect or differ by" in alike.text
+    larger = other.model_copy(update={"detectable": 0.4})
+    (apart,) = notes([Limit(LimitKind.POWER, None, {"rows": [row, larger]})])
+    assert "32.5 points where the texts of one tone all have the same effect, or 40.0 points where" in apart.text
+
+
 def test_texts_of_another_length_are_told() -> None:
     lengths = {"filler": [20] * 8, "tone0": [30] * 8, "tone1": [21] * 8}
     plan = analysis_plan(config(), lengths)
