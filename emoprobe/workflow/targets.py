@@ -16,6 +16,7 @@ from pathlib import Path
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import Study
 from emoprobe.config.science.generation import Backend
+from emoprobe.config.section import RESERVED_NAMES
 from emoprobe.conversations.samples import captured_pairs, experiment_pairs, judged_pairs, sample_ids, token_pairs
 from emoprobe.report.figures import figures_of, table_rules
 from emoprobe.results.activation_folder import METADATA, TENSORS
@@ -246,7 +247,7 @@ class Targets:
             UnknownTargetError: the folder names a variant or sample that the experiment does not have.
         """
         kind, names = ("activations", parts[1:]) if parts[:1] == ["activations"] else ("trajectory", parts)
-        if not 1 <= len(names) <= 2 or (kind == "trajectory" and names[0] not in self.config.variants):
+        if not 1 <= len(names) <= 2 or (kind == "trajectory" and names[0] in RESERVED_NAMES):
             return None
         if len(names) == 2:
             self.require(kind, *names)

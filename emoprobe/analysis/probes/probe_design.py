@@ -163,7 +163,9 @@ def correct_test(questions: int, permutations: int, folds: int) -> ProbeTest:
         permutations=permutations + 1,
         smallest_p=1 / (permutations + 1),
         reachable=reachable,
-        reason=None if reachable else f"{questions} questions or groups of them; {needed} are needed",
+        reason=None
+        if reachable
+        else f"{questions} question{'s' * (questions != 1)} or groups of them; {needed} are needed",
     )
 
 
@@ -177,7 +179,9 @@ def within_test(mixed: int, permutations: int) -> ProbeTest:
         permutations=permutations + 1,
         smallest_p=1 / (permutations + 1),
         reachable=reachable,
-        reason=None if reachable else f"{mixed} questions with right and wrong answers; {LEAST_MIXED} are needed",
+        reason=None
+        if reachable
+        else f"{mixed} question{'s' * (mixed != 1)} with right and wrong answers; {LEAST_MIXED} are needed",
     )
 
 

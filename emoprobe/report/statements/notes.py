@@ -90,8 +90,8 @@ def _texts_used(texts: int, needed: int, share: float, names: list[str]) -> str:
     which = f"Comparisons that {' or '.join(names)} takes part in" if names else "Comparisons"
     return (
         f"{which} are about the texts used, and not about tones: a tone has {subject}, and a claim about it takes "
-        f"{needed}. If none of {subject} breaks the answer, up to {share:.0%} of all texts of that tone may still "
-        "break it."
+        f"{needed}. If {'it does not break' if texts == 1 else f'none of {subject} breaks'} the answer, up to "
+        f"{share:.0%} of all texts of that tone may still break it."
     )
 
 

@@ -82,7 +82,7 @@ def test_the_planned_contrast_comes_first() -> None:
     scene = Scene(400, (0.2, 0.2, 0.8, 0.8), 0.5, texts=32)
     first, *others = said(scene)
     assert first.about == "accuracy:negative-positive"
-    assert first.text.startswith("Planned: negative lowers strict accuracy compared with positive (")
+    assert first.text.startswith("Planned: negative tones lower strict accuracy compared with positive tones (")
     assert first.estimate == pytest.approx(-0.6, abs=0.1)
     assert sum(one.text.startswith("Planned") for one in others) == 0
     table = simulate(scene, np.random.default_rng(0))
@@ -123,10 +123,11 @@ def test_a_sentence_of_one_text_speaks_of_this_text() -> None:
 def test_a_mean_of_several_variants_does_not_have_the_texts_of_one(texts: int) -> None:
     scene = Scene(128, (0.9, 0.9, 0.3, 0.3), 0.5, texts=texts)
     table = simulate(scene, np.random.default_rng(0))
-    for contrasts, side in ((None, "positive"), ([["negative", ["tone2", "tone3"]]], "tone2+tone3")):
+    for contrasts, side in ((None, "positive tones"), ([["negative", ["tone2", "tone3"]]], "tone2+tone3")):
         first = comparisons(paired_tests(table, MARGIN, contrasts=contrasts), MARGIN)[0]
         assert first.text.startswith(
-            f"Planned: the texts of negative used here raise strict accuracy compared with the texts of {side} used here ("
+            f"Planned: the texts of negative tones used here raise strict accuracy compared with the texts of {side} used "
+            "here ("
         )
     one = comparisons(paired_tests(table, MARGIN, contrasts=[["tone0", ["tone2"]]]), MARGIN)[0]
     assert one.text.startswith(f"Planned: th{'is text' if texts == 1 else 'ese 8 texts'} of tone0 ")
