@@ -6,6 +6,12 @@
 PROFILE ?= default
 CONFIG ?= config/config.yaml
 PYTHON ?=
+# Snakemake would answer with a traceback, after the installation.
+ifneq ($(words $(wildcard $(CONFIG))),$(words $(CONFIG)))
+ifneq ($(origin CONFIG),file)
+$(error CONFIG=$(CONFIG): there is no such file)
+endif
+endif
 HARDWARE := $(shell envs/hardware.sh $(CONFIG))
 # vLLM has one package for CPUs and another for GPUs with the same files, so no environment holds both. The hardware that
 # comes first gets .venv, the other one .venv-cuda or .venv-cpu.

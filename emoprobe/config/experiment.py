@@ -79,7 +79,7 @@ class Config(Section):
         for name in variants:
             check_name(name)
         if CONTROL not in variants:
-            raise ValueError(f"needs a variant called {CONTROL}: the others are compared with it")
+            raise ValueError(f"needs a variant called {CONTROL} to compare the others with; add `{CONTROL}: {{}}`")
         folded = [name.casefold() for name in variants]
         for name in variants:
             if folded.count(name.casefold()) > 1:

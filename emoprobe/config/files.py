@@ -212,7 +212,10 @@ def _expand(values: dict[str, Any], folder: Path) -> Study:
     except ValidationError as error:
         raise ConfigError(describe(error, StudyFile)) from None
     if isinstance(file.base, str):
-        base = read_config_values(folder / Path(file.base).expanduser())
+        path = folder / Path(file.base).expanduser()
+        if not path.exists():
+            raise ConfigError([f"base: {path} does not exist; the path is relative to the file of the study"])
+        base = read_config_values(path)
     else:
         base = with_includes(file.base, folder)
     if is_study(base):

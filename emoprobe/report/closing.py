@@ -46,7 +46,7 @@ def summary_text(path: Path) -> str:
     lines += wrapped([statement for statement in report["statements"] if statement not in hidden])
     if hidden:
         lines.append(
-            f"  undecided: {len(hidden)} secondary comparison{'' if len(hidden) == 1 else 's'}, told in the report."
+            f"  undecided: {len(hidden)} secondary comparison{'' if len(hidden) == 1 else 's'}, in the report."
         )
     lines += ["", f"  to read: {path.with_name('report.html')}   tables: {path.parent / 'tables'}/"]
     return "\n".join(lines)

@@ -19,6 +19,7 @@ MAX_LINES = 40
 MAX_NAMES = 5
 # How the logs of scripts end that were interrupted: see `scripts`, and Python itself where it had not got so far.
 INTERRUPTED = ("interrupted by ", "KeyboardInterrupt")
+RESUME = "What is done stays; run again to go on."
 
 
 def failed_jobs(layout: Layout) -> Iterator[tuple[JobKind, str, Path]]:
@@ -90,7 +91,7 @@ def failure_text(layout: Layout, other_logs: Iterable[Path], since: float) -> st
     if blocks:
         blocks = ["What failed, and why:", *blocks, "What is done stays; change what is named above, then run again."]
     if interrupted:
-        blocks.append(f"Interrupted: {', '.join(interrupted)}. What is done stays; run again to go on.")
+        blocks.append(f"Interrupted: {', '.join(interrupted)}. {RESUME}")
     return "\n".join(["", *blocks]) if blocks else ""
 
 
@@ -131,7 +132,7 @@ def _left_out(report: Path) -> str:
 
 
 def failures(study: Study, results: Path, jobs: Mapping[str, list[str]], since: float) -> str:
-    """Group the failures of a run by reason; Snakemake itself names only the jobs.
+    """Group the failures of a run by reason and say how to go on; Snakemake itself names only the jobs.
 
     Args:
         study: the plan.
@@ -146,7 +147,8 @@ def failures(study: Study, results: Path, jobs: Mapping[str, list[str]], since: 
     texts = (
         failure_text(Layout.of(name, results), _failed(jobs, wildcard, name, since), since) for wildcard, name in names
     )
-    return "\n".join(text for text in texts if text)
+    # A run that is interrupted while only requests are open leaves no log of a failure.
+    return "\n".join(text for text in texts if text) or f"\n{RESUME}"
 
 
 def _failed(jobs: Mapping[str, list[str]], wildcard: str, name: str, since: float) -> Iterator[Path]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import Study
 from emoprobe.config.science.generation import Backend
+from emoprobe.config.section import RESERVED_NAMES
 from emoprobe.conversations.samples import captured_pairs, experiment_pairs, judged_pairs, sample_ids, token_pairs
 from emoprobe.report.figures import figures_of, table_rules
 from emoprobe.results.activation_folder import METADATA, TENSORS
@@ -33,7 +34,7 @@ from emoprobe.results.verification import check_records
 from emoprobe.workflow.model_checks import thinking_lines
 from emoprobe.workflow.steered import SteeredTargets
 from emoprobe.workflow.steering_checks import unreachable
-from emoprobe.workflow.verdict_checks import few_texts, inseparable, lone_judges
+from emoprobe.workflow.verdict_checks import few_texts, lone_judges, unreachable_valence
 
 # Kind of target → what each part of its name is, and the key that turns the kind on, where one does.
 KINDS: dict[str, tuple[tuple[str, ...], str]] = {
@@ -246,7 +247,7 @@ class Targets:
             UnknownTargetError: the folder names a variant or sample that the experiment does not have.
         """
         kind, names = ("activations", parts[1:]) if parts[:1] == ["activations"] else ("trajectory", parts)
-        if not 1 <= len(names) <= 2 or (kind == "trajectory" and names[0] not in self.config.variants):
+        if not 1 <= len(names) <= 2 or (kind == "trajectory" and names[0] in RESERVED_NAMES):
             return None
         if len(names) == 2:
             self.require(kind, *names)
@@ -461,7 +462,7 @@ def warnings(study: Study, experiments: Mapping[str, Targets]) -> list[str]:
         if targets.steering is not None:
             lines += unreachable(targets.steering.grid)
         if config.has_probes:
-            lines += inseparable(config, targets.captured)
+            lines += unreachable_valence(config, targets.captured)
         lines += thinking_lines(config, targets.memory)
         lines += lone_judges(config)
         found += [f"{name}: {line}" for line in lines]

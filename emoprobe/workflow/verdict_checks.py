@@ -1,4 +1,4 @@
-"""Verdicts that the texts and judges of a configuration put out of reach."""
+"""Verdicts that the variants and judges of a configuration put out of reach."""
 
 from __future__ import annotations
 
@@ -6,20 +6,37 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from emoprobe.config.experiment import Config
-from emoprobe.config.science.analysis import TONE_TEXTS
+from emoprobe.config.science.analysis import LEAST_VARIANTS, TONE_TEXTS
 from emoprobe.config.science.prompt import SIGNS
 from emoprobe.conversations.samples import sample_index
 from emoprobe.conversations.variants import paraphrase_index, variant_texts
 
 
-def inseparable(config: Config, captured: Iterable[tuple[str, str]]) -> Iterator[str]:
+def unreachable_valence(config: Config, captured: Iterable[tuple[str, str]]) -> Iterator[str]:
     """Yield why a probe of valence will get no verdict, one line each: a warning, as it is fitted all the same.
 
-    Only words and punctuation of the texts are known without a model; the analysis compares prompt tokens as well.
+    Nothing is said where one valence has no variant: such an experiment does not compare valences.
 
     Args:
         config: the experiment, which has probes.
         captured: variant and trajectory of everything that is captured.
+    """
+    signs = [SIGNS[variant.valence] for variant in config.variants.values() if variant.valence in SIGNS]
+    negative, positive = sum(sign < 0 for sign in signs), sum(sign > 0 for sign in signs)
+    if "valence" not in config.probes.targets or not (negative and positive):
+        return
+    if min(negative, positive) < LEAST_VARIANTS:
+        yield (
+            f"probes.targets: no verdict is within reach on valence with {negative} negative and {positive} positive "
+            f"variant{'s' * (positive > 1)}: it takes {LEAST_VARIANTS} of each; add variants, or leave valence out"
+        )
+    yield from _inseparable(config, captured)
+
+
+def _inseparable(config: Config, captured: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Yield a line where texts of the two valences differ too much in words or punctuation.
+
+    Only words and punctuation of the texts are known without a model; the analysis compares prompt tokens as well.
     """
     signs = {
         name: SIGNS[variant.valence]
@@ -27,7 +44,7 @@ def inseparable(config: Config, captured: Iterable[tuple[str, str]]) -> Iterator
         if variant.valence in SIGNS and not variant.transform and variant_texts(config, name)
     }
     known = sum(variant.valence in SIGNS for variant in config.variants.values())
-    if "valence" not in config.probes.targets or len(signs) < known or len(set(signs.values())) < 2:
+    if len(signs) < known:
         return
     # Here, as they bring NumPy, which plans without such probes do without.
     import numpy as np

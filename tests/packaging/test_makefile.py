@@ -69,9 +69,18 @@ def test_one_line_says_what_to_install_where_no_python_fits(checkout: Path) -> N
     assert "install python3.11" in said[0]
 
 
+def test_a_config_that_does_not_exist_is_refused_before_anything_is_installed(checkout: Path) -> None:
+    made = make(checkout, "run", "CONFIG=config/mien.yaml", stderr=subprocess.PIPE)
+    assert made.returncode != 0
+    assert b"CONFIG=config/mien.yaml: there is no such file" in made.stderr
+    assert not (checkout / ".venv").exists()
+
+
 def test_a_run_needs_no_development_tools(checkout: Path) -> None:
     installed(checkout)
     (checkout / ".venv/installed-dev").unlink()
+    (checkout / "config/studies").mkdir(parents=True)
+    (checkout / "config/studies/mine.yaml").touch()
     made = make(checkout, "run", "CONFIG=config/studies/mine.yaml", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert made.returncode == 0
     assert b"dev.txt" not in made.stdout

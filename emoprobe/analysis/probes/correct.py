@@ -100,7 +100,7 @@ def has_both_classes(design: RowCodes, least: int) -> str | None:
     for value, name in ((1, "correct"), (0, "wrong")):
         questions = len(np.unique(design.question[design.correct == value]))
         if questions < least:
-            return f"{name} answers in {questions} questions; {least} are needed"
+            return f"{name} answers in {questions} question{'s' * (questions != 1)}; {least} are needed"
     folds = [np.unique(design.correct[(design.fold == fold) & (design.correct >= 0)]) for fold in range(design.folds)]
     if design.folds < 3 or sum(len(each) == 2 for each in folds) < 2:
         return "too few questions or groups of them to be divided into folds with both classes"

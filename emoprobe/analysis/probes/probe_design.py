@@ -9,7 +9,7 @@ from typing import Any, Literal
 from emoprobe.analysis.conclusion import Conclusion, Reason, finite
 from emoprobe.analysis.statistics import LEVEL
 from emoprobe.config.experiment import Config
-from emoprobe.config.science.analysis import ProbeTarget
+from emoprobe.config.science.analysis import LEAST_VARIANTS, ProbeTarget
 from emoprobe.config.science.capture import THOUGHT_POSITIONS, turn_position
 from emoprobe.results.record import Record
 from emoprobe.results.statement import Verdict
@@ -22,7 +22,6 @@ LEAST_UNITS = 20
 # questions rejects in 93 % of 60 simulated runs with 12 to 20 such questions and one draw, in 77 % of 35 with 8 to 11
 # and in 61 % of 49 with fewer; see `tests.calibration.probe_limits`.
 LEAST_MIXED = 12
-LEAST_VARIANTS = 4  # of each valence: 35 ways to divide eight variants in halves, so the smallest p is 0.029
 FOUND_RULE = (
     "found where p ≤ alpha; p is that of the permutations; of valence after what prompt tokens, words, punctuation and "
     "order of capture, and at response positions length, truncation and format, predict with slopes from within "
@@ -164,7 +163,9 @@ def correct_test(questions: int, permutations: int, folds: int) -> ProbeTest:
         permutations=permutations + 1,
         smallest_p=1 / (permutations + 1),
         reachable=reachable,
-        reason=None if reachable else f"{questions} questions or groups of them; {needed} are needed",
+        reason=None
+        if reachable
+        else f"{questions} question{'s' * (questions != 1)} or groups of them; {needed} are needed",
     )
 
 
@@ -178,7 +179,9 @@ def within_test(mixed: int, permutations: int) -> ProbeTest:
         permutations=permutations + 1,
         smallest_p=1 / (permutations + 1),
         reachable=reachable,
-        reason=None if reachable else f"{mixed} questions with right and wrong answers; {LEAST_MIXED} are needed",
+        reason=None
+        if reachable
+        else f"{mixed} question{'s' * (mixed != 1)} with right and wrong answers; {LEAST_MIXED} are needed",
     )
 
 

@@ -208,7 +208,7 @@ class CorrectTarget:
             "classes": f"{(self.design.correct == 0).sum()} wrong, {(self.design.correct == 1).sum()} correct",
         }
         if not self.cells:
-            return _judged(row | {"reason": self._why()})
+            return _judged(row | {"reason": plan.reason or self._why()})
         p, p_finished = self.largest.p(), self.largest_finished.p()
         row |= _chosen(self.choice) | {
             "p_permuted": p,

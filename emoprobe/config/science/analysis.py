@@ -81,6 +81,8 @@ class Analysis(Section):
 
 
 ProbeTarget = Literal["variant", "valence", "correct"]
+# Of each valence, for a verdict on it: 35 ways to divide eight variants in halves, so the smallest p is 0.029.
+LEAST_VARIANTS = 4
 
 
 class Probes(Section):

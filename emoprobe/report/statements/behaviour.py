@@ -158,18 +158,22 @@ def _stated(row: dict[str, Any], conclusion: Conclusion, text: str) -> Statement
 
 
 def _verb(verb: str, side: str) -> str:
-    return verb if side.startswith(("these ", "the texts ")) else f"{verb}s"
+    plural = side.startswith(("these ", "the texts ")) or side.endswith(" tones")
+    return verb if plural else f"{verb}s"
 
 
 def _sides(row: dict[str, Any]) -> tuple[str, str]:
     first, second = (
-        # The counts of a mean of several variants are the least of them.
-        f"the texts of {name} used here"
-        if name in row["means"] and row["scope"] != Scope.TONE
-        else _name(name, texts, row["scope"])
+        _mean_name(name, row["scope"]) if name in row["means"] else _name(name, texts, row["scope"])
         for name, texts in ((row["variant"], row["texts"]), (row["reference"], row["reference_texts"]))
     )
     return first, second
+
+
+def _mean_name(name: str, scope: str) -> str:
+    """Name a mean of several variants, whose texts are not counted, as the counts are those of the smallest one."""
+    tones = f"{name} tones" if name in get_args(Valence) else name
+    return tones if scope == Scope.TONE else f"the texts of {tones} used here"
 
 
 def _estimate(row: dict[str, Any], p: float | None) -> str:

@@ -39,7 +39,7 @@ def _power(rows: list[PowerRow]) -> str:
     return (
         f"Stated before the run, for {texts}{first.questions} questions and the noisiest answers there can be: a "
         f"difference between {subject} and {first.reference} is noticed in at least {first.power:.0%} of runs if it is "
-        f"at least {', or '.join(dict.fromkeys(map(_reach, rows)))}. Smaller ones may well go unnoticed."
+        f"at least {_reach(rows)}. Smaller ones may well go unnoticed."
     )
 
 
@@ -90,8 +90,8 @@ def _texts_used(texts: int, needed: int, share: float, names: list[str]) -> str:
     which = f"Comparisons that {' or '.join(names)} takes part in" if names else "Comparisons"
     return (
         f"{which} are about the texts used, and not about tones: a tone has {subject}, and a claim about it takes "
-        f"{needed}. If none of {subject} breaks the answer, up to {share:.0%} of all texts of that tone may still "
-        "break it."
+        f"{needed}. If {'it does not break' if texts == 1 else f'none of {subject} breaks'} the answer, up to "
+        f"{share:.0%} of all texts of that tone may still break it."
     )
 
 
@@ -102,13 +102,20 @@ def _texts_unseen(texts: int, share: float, others: bool) -> str:
     )
 
 
-def _reach(row: PowerRow) -> str:
-    """The difference that is noticed; the row has one."""
-    difference = "" if row.detectable is None else f"{points(row.detectable, False)} points"
-    if row.texts < TONE_TEXTS:
-        return difference
-    return f"{difference} where the texts of one tone " + (
-        "all have the same effect" if row.text_deviation == 0 else f"differ by {row.text_deviation:g} logit"
+def _reach(rows: list[PowerRow]) -> str:
+    """Return the differences that are noticed: one for each assumption on the texts of a tone, if they differ."""
+    worlds: dict[str, list[str]] = {}
+    for row in rows:
+        difference = "" if row.detectable is None else f"{points(row.detectable, False)} points"
+        alike = "all have the same effect" if row.text_deviation == 0 else f"differ by {row.text_deviation:g} logit"
+        worlds.setdefault(difference, []).append(alike)
+    if rows[0].texts < TONE_TEXTS:
+        return ", or ".join(worlds)
+    return ", or ".join(
+        f"{difference} where the texts of one tone {alike[0]}"
+        if len(alike) == 1
+        else f"{difference}, whether the texts of one tone {' or '.join(alike)}"
+        for difference, alike in worlds.items()
     )
 
 
@@ -221,7 +228,7 @@ def _listed(counts: dict[str, int], what: str = "answer") -> str:
 
 
 def _unknown(missing: list[str]) -> str:
-    return f"The folder does not say, so it is unknown: {', '.join(missing)}."
+    return f"Not recorded in this folder, so unknown: {', '.join(missing)}."
 
 
 def _template(text: str) -> str:
@@ -301,7 +308,8 @@ PHRASES: dict[LimitKind, tuple[str, str | Callable[..., str]]] = {
     LimitKind.ONE_VARIANT: ("references", "Nothing is compared: there is one variant, {variant}."),
     LimitKind.NO_REFERENCE: (
         "references",
-        f"Nothing is compared: there is no variant to compare with ({CONTROL}, {FILLER}).",
+        f"Nothing is compared: no variant is a reference. Name the one that the others are compared with {CONTROL} or "
+        f"{FILLER} (`emoprobe import` does it with --reference).",
     ),
     LimitKind.NO_FILLER: (
         "references",
@@ -328,8 +336,8 @@ PHRASES: dict[LimitKind, tuple[str, str | Callable[..., str]]] = {
     LimitKind.THOUGHT_CUT_OFF: ("thoughts", _cut_off_thoughts),
     LimitKind.UNMARKED: (
         "extraction",
-        "Up to {most:.0%} of a variant's answers ({variant}) are unmarked, a last number alone; they are wrong "
-        "strictly and graded by that number leniently.",
+        "In up to {most:.0%} of a variant's completions ({variant}), no answer is marked as final: these are wrong by "
+        "the strict grade, and the lenient grade takes their last number.",
     ),
     LimitKind.GRADED_OTHERWISE: ("lenient", _graded_otherwise),
     LimitKind.REQUESTS_FAILED: ("failures", _failures),
@@ -371,8 +379,8 @@ PHRASES: dict[LimitKind, tuple[str, str | Callable[..., str]]] = {
     LimitKind.UNREADABLE_ACTIVATIONS: ("activations", "No activations can be read: {error}."),
     LimitKind.NO_CONFIG: (
         "config",
-        f"There is no experiment.yaml: the references are {CONTROL} and {FILLER}, as far as they are there; neither "
-        "valences are known nor which question had which text, so comparisons are about the texts used here.",
+        f"There is no experiment.yaml: the references are {CONTROL} and {FILLER}, where they exist. Valences are "
+        "unknown, and so is which question had which text; comparisons are therefore about the texts used here.",
     ),
     LimitKind.NO_SAMPLES: (
         "samples",
@@ -386,8 +394,7 @@ PHRASES: dict[LimitKind, tuple[str, str | Callable[..., str]]] = {
     LimitKind.UNGRADED: ("grades", "{count} of {total} answers have no known gold answer and are left out."),
     LimitKind.UNKNOWN_FINISH: (
         "finish",
-        "No agent_state.json tells how an answer ended: every one counts as finished, though some may have been cut "
-        "off.",
+        "This folder does not record whether completions were cut off: each counts as finished.",
     ),
     LimitKind.TEMPLATE_TEXT: ("template", _template),
     LimitKind.CONTROL_TOKENS: ("markup", _markup),

@@ -95,9 +95,11 @@ def _valence(title: str, row: dict[str, Any], reason: ProbeReason) -> str:
             f"{title} cannot be separated from simpler explanations.{left_out} For the record, {_valence_level(row)}."
         )
     ways = f"all {row['permutations']}" if row["exact"] else f"{row['permutations']} random"
+    count = round(row["p"] * row["permutations"])
+    as_well = "only the real one does" if count == 1 else f"{count}, the real one among them, do"
     test = (
-        f"Of {ways} ways to deal the valences to {row['units']} variants, {round(row['p'] * row['permutations'])}, "
-        f"the real one among them, do at least as well in the best of {row['cells']} {CELLS} (p = {row['p']:.2g})."
+        f"Of {ways} ways to deal the valences to {row['units']} variants, {as_well} at least as well in the best of "
+        f"{row['cells']} {CELLS} (p = {row['p']:.2g})."
     )
     if reason is not ProbeReason.READABLE:
         return f"{title} is not shown to be readable from the activations: {_valence_level(row)}. {test}{left_out}"

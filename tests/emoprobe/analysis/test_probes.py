@@ -152,6 +152,16 @@ def test_targets_with_too_few_examples_are_skipped_with_the_reason() -> None:
     assert all(said(found)[f"probe:{target}"].verdict == "note" for target in skipped)
 
 
+def test_the_larger_need_is_the_reason_for_no_verdict_on_correctness() -> None:
+    """With as many right answers as a probe takes, eight questions would still get no verdict."""
+    settings = synthetic.config(3, targets=["correct"])
+    table = synthetic.table(settings, 8, 0)
+    table["correct"] = pd.array([True] + [False] * (len(table) - 1), dtype="boolean")
+    found = run_probes(table, synthetic.source(table, 1, 8, 0), settings)
+    assert "correct answers in 1 question; " in str(found.probes[0]["skipped"])
+    assert by_target(found)["correct"]["reason"] == "8 questions or groups of them; 20 are needed"
+
+
 def test_intervals_need_twenty_groups() -> None:
     for samples, known in ((19, False), (20, True)):
         settings = synthetic.config(3, targets=["correct"])

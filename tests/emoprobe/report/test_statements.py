@@ -82,7 +82,7 @@ def test_the_planned_contrast_comes_first() -> None:
     scene = Scene(400, (0.2, 0.2, 0.8, 0.8), 0.5, texts=32)
     first, *others = said(scene)
     assert first.about == "accuracy:negative-positive"
-    assert first.text.startswith("Planned: negative lowers strict accuracy compared with positive (")
+    assert first.text.startswith("Planned: negative tones lower strict accuracy compared with positive tones (")
     assert first.estimate == pytest.approx(-0.6, abs=0.1)
     assert sum(one.text.startswith("Planned") for one in others) == 0
     table = simulate(scene, np.random.default_rng(0))
@@ -123,10 +123,11 @@ def test_a_sentence_of_one_text_speaks_of_this_text() -> None:
 def test_a_mean_of_several_variants_does_not_have_the_texts_of_one(texts: int) -> None:
     scene = Scene(128, (0.9, 0.9, 0.3, 0.3), 0.5, texts=texts)
     table = simulate(scene, np.random.default_rng(0))
-    for contrasts, side in ((None, "positive"), ([["negative", ["tone2", "tone3"]]], "tone2+tone3")):
+    for contrasts, side in ((None, "positive tones"), ([["negative", ["tone2", "tone3"]]], "tone2+tone3")):
         first = comparisons(paired_tests(table, MARGIN, contrasts=contrasts), MARGIN)[0]
         assert first.text.startswith(
-            f"Planned: the texts of negative used here raise strict accuracy compared with the texts of {side} used here ("
+            f"Planned: the texts of negative tones used here raise strict accuracy compared with the texts of {side} used "
+            "here ("
         )
     one = comparisons(paired_tests(table, MARGIN, contrasts=[["tone0", ["tone2"]]]), MARGIN)[0]
     assert one.text.startswith(f"Planned: th{'is text' if texts == 1 else 'ese 8 texts'} of tone0 ")
@@ -263,6 +264,16 @@ def test_the_plan_says_what_is_out_of_reach() -> None:
     one = noted(Scene(64, texts=1), analysis_plan(config(texts=1)))
     assert "about the texts used, and not about tones" in one["data:texts"]
     assert "between a single text and filler" in one["data:power"]
+
+
+def test_a_difference_that_holds_for_all_texts_is_named_once() -> None:
+    row = analysis_plan(config(64)).power[0].model_copy(update={"texts": 64, "detectable": 0.325})
+    other = row.model_copy(update={"text_deviation": 0.3})
+    (alike,) = notes([Limit(LimitKind.POWER, None, {"rows": [row, other]})])
+    assert "at least 32.5 points, whether the texts of one tone all have the same effect or differ by" in alike.text
+    larger = other.model_copy(update={"detectable": 0.4})
+    (apart,) = notes([Limit(LimitKind.POWER, None, {"rows": [row, larger]})])
+    assert "32.5 points where the texts of one tone all have the same effect, or 40.0 points where" in apart.text
 
 
 def test_texts_of_another_length_are_told() -> None:

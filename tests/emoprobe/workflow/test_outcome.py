@@ -31,7 +31,7 @@ def test_failures_of_experiments_and_of_their_study_are_told(tmp_path: Path, mon
         {"study": {"name": "s"}, "base": {}, "grid": {"seed": {"a": {}, "b": {"experiment": {"seed": 1}}}}}
     )
     results = Path("results")
-    assert outcome.failures(study, results, JOBS, BEGAN) == ""
+    assert outcome.failures(study, results, JOBS, BEGAN).strip() == "What is done stays; run again to go on."
     write("results/s-a/logs/tabulate.log", "no such column")
     write("results/s-b/logs/tabulate.log", "a warning")
     write("results/s-b/table", "made")

@@ -140,8 +140,15 @@ def test_other_words_are_no_folders(word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["results/e/joy/sum_0009", "results/e/activations/joy/sum_0003", "results/e/activations/nag"]
+    "word",
+    [
+        "results/e/joyy",
+        "results/e/joyy/sum_0001",
+        "results/e/joy/sum_0009",
+        "results/e/activations/joy/sum_0003",
+        "results/e/activations/nag",
+    ],
 )
 def test_an_unknown_folder_is_refused(word: str) -> None:
-    with pytest.raises(UnknownTargetError):
+    with pytest.raises(UnknownTargetError, match="; it has variants: "):
         directory_targets({"e": targets()}, [word])

@@ -8,19 +8,19 @@ import pytest
 
 from emoprobe.config.files import parse_config
 from emoprobe.conversations.samples import captured_pairs
-from emoprobe.workflow.verdict_checks import few_texts, inseparable, lone_judges
+from emoprobe.workflow.verdict_checks import few_texts, lone_judges, unreachable_valence
 
 NEGATIVE, POSITIVE = ("anger", "fear", "gloom", "envy"), ("joy", "hope", "calm", "pride")
 
 
-def lines(negative: list[str], positive: list[str], **sections: Any) -> list[str]:
+def lines(negative: list[str], positive: list[str], tones: int = 4, **sections: Any) -> list[str]:
     variants: dict[str, Any] = {"control": {}} | {
         name: {"texts": [f"{name} {text}" for text in texts], "valence": valence}
         for names, texts, valence in ((NEGATIVE, negative, "negative"), (POSITIVE, positive, "positive"))
-        for name in names
+        for name in names[:tones]
     }
     config = parse_config({"variants": variants, "dataset": {"samples": 24}, **sections})
-    return list(inseparable(config, captured_pairs(config)))
+    return list(unreachable_valence(config, captured_pairs(config)))
 
 
 SHORT, MIDDLE, LONG = ("word", "word word word", "word word word word word word")
@@ -47,6 +47,26 @@ def test_a_plan_says_when_valences_cannot_be_separated(
 
 def test_texts_do_not_matter_where_valence_is_no_target() -> None:
     assert lines([LONG], [SHORT], probes={"targets": ["correct"]}) == []
+
+
+@pytest.mark.parametrize("tones", [1, 3])
+def test_a_plan_says_when_a_valence_has_too_few_variants(tones: int) -> None:
+    (line,) = lines([SHORT, LONG], [SHORT, LONG], tones=tones)
+    assert f"{tones} negative and {tones} positive variant" in line
+    assert "it takes 4 of each" in line
+
+
+def test_each_reason_has_a_line() -> None:
+    few, apart = lines([LONG], [SHORT], tones=2)
+    assert "it takes 4 of each" in few
+    assert "differ in words by" in apart
+
+
+@pytest.mark.parametrize("tones", [0, 1])
+def test_nothing_is_said_where_a_valence_has_no_variant(tones: int) -> None:
+    variants: dict[str, Any] = {"control": {}} | {name: {"text": name, "valence": "negative"} for name in NEGATIVE[:tones]}
+    config = parse_config({"variants": variants})
+    assert list(unreachable_valence(config, captured_pairs(config))) == []
 
 
 @pytest.mark.parametrize(
