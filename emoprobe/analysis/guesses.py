@@ -2,8 +2,8 @@
 
 A judge may name some variants more often than others, and a question has one answer of each. So its guesses are
 compared with themselves: were the variants of the answers to a question exchanged at random, as many would be right as
-if the answers told nothing. Questions are the units of that exchange. Draws of a question are no further ones, as a
-judge may guess the same of all of them: the first counts.
+if the answers told nothing. Questions are the units of that exchange. Draws of a question, and copies of it under other
+ids, are no further ones, as a judge may guess the same of all of them: the first counts.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from emoprobe.analysis.estimates import Floats
+from emoprobe.analysis.questions import asked_in
 
 
 def guessing(table: pd.DataFrame, column: str) -> dict[str, Any]:
@@ -27,6 +28,7 @@ def guessing(table: pd.DataFrame, column: str) -> dict[str, Any]:
         column: with the guesses.
     """
     known = table[table[column].notna() & (table["draw"] == 1)]
+    known = known.assign(sample_id=asked_in(known)).drop_duplicates(["sample_id", "variant"])
     known = known[known.groupby("sample_id")["variant"].transform("size") > 1]
     n = len(known)
     if not n:

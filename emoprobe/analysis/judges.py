@@ -18,6 +18,7 @@ from sklearn.pipeline import make_pipeline
 
 from emoprobe.analysis.guesses import guessing
 from emoprobe.analysis.labels import text_of
+from emoprobe.analysis.questions import asked_in
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.outcome_grader import Value
 from emoprobe.graders.registry import JUDGED, ORDERS, QUOTES, column_of
@@ -71,11 +72,7 @@ def judges(config: Config, layout: Layout, table: pd.DataFrame) -> pd.DataFrame:
                 "separability": apart,
                 **(guessing(answers, column_of(judge)) if judge.guess else {}),
                 "compare_with": judge.compare_with,
-                **(
-                    position_columns(answers[ORDERS + judge.outcome], answers["sample_id"])
-                    if judge.compare_with
-                    else {}
-                ),
+                **(position_columns(answers[ORDERS + judge.outcome], asked_in(answers)) if judge.compare_with else {}),
             }
         )
     return frame(TABLES["judges"], rows)
@@ -86,7 +83,8 @@ def position_columns(replies: pd.Series, questions: pd.Series) -> dict[str, Any]
 
     Args:
         replies: how those to both orders go together (`judging.agreement_of_orders`), one for each pair.
-        questions: the question of each pair. Its pairs have the reference's answer in common, and are one unit.
+        questions: the question of each pair, the same for copies of it. Its pairs have the reference's answer in
+            common, and are one unit.
     """
     same, first, second = (replies.eq(way).fillna(False).astype(int) for way in ("same", "first", "second"))
     leaning = (first - second).groupby(questions).sum()
@@ -128,7 +126,7 @@ def separability(table: pd.DataFrame) -> float:
     """
     known = table[table["completion"].notna()]
     counts = known["variant"].value_counts()
-    questions = known["sample_id"].nunique()
+    questions = asked_in(known).nunique()
     if len(counts) < 2 or counts.min() < LEAST_ANSWERS or questions < FOLDS:
         return float("nan")
     words = CountVectorizer(binary=True, max_features=MOST_WORDS, tokenizer=WORD.findall, token_pattern=None)
@@ -136,7 +134,7 @@ def separability(table: pd.DataFrame) -> float:
     variants = known["variant"].astype(str).to_numpy()
     texts = known["completion"].to_numpy()
     scores = cross_val_predict(
-        model, texts, variants, groups=known["sample_id"].to_numpy(), cv=GroupKFold(FOLDS), method="predict_proba"
+        model, texts, variants, groups=asked_in(known).to_numpy(), cv=GroupKFold(FOLDS), method="predict_proba"
     )
     names = np.unique(variants)
     return float(np.mean([roc_auc_score(variants == name, scores[:, place]) for place, name in enumerate(names)]))

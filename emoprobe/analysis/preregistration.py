@@ -23,7 +23,7 @@ from emoprobe.config.science.graders import LogprobGrader, label_of
 from emoprobe.config.science.outcome_grader import OutcomeGrader
 from emoprobe.config.section import CONTROL, dotted
 from emoprobe.conversations.variants import variant_texts
-from emoprobe.functions import source_sha256
+from emoprobe.functions import source_of, source_sha256
 from emoprobe.results.preregistration import PlannedContrast, PlannedEstimator, PowerRow, Preregistration, TokenMatch
 from emoprobe.results.record import content_sha256
 
@@ -48,6 +48,8 @@ COMPARED = {
 # left out.
 SECTIONS = ("analysis", "probes", "capture", "features", "steering")
 NAMED = ("analysis.references", "analysis.margin", "analysis.looks")
+# Settings of a variant that plans of earlier code lack.
+LATER = ("arousal", "placement", "turn", "template", "prefill", "transform")
 
 
 def analysis_plan(
@@ -85,12 +87,31 @@ def settings(config: Config) -> dict[str, Any]:
     found: dict[str, Any] = {"experiment.seed": config.experiment.seed, "dataset.group": config.dataset.group}
     for section in SECTIONS:
         found |= dotted(getattr(config, section).described(), f"{section}.")
-    for name, variant in config.variants.items():
-        found[f"variants.{name}.valence"] = variant.valence
-        if variant.asks > 1:
-            found[f"variants.{name}.asks"] = variant.asks
-        found[f"variants.{name}.texts"] = content_sha256({"texts": variant_texts(config, name)})[:12]
+    for name in config.variants:
+        found |= {f"variants.{name}.{key}": value for key, value in _of_variant(config, name).items()}
     return {name: value for name, value in found.items() if name not in NAMED}
+
+
+def _of_variant(config: Config, name: str) -> dict[str, Any]:
+    """The labels of a variant, and what its answers alone depend on: others stay where it is changed."""
+    variant = config.variants[name]
+    found: dict[str, Any] = {"valence": variant.valence}
+    if variant.asks > 1:
+        found["asks"] = variant.asks
+    found["texts"] = _short_hash(variant_texts(config, name), "texts")
+    function = variant.transform
+    return found | {
+        "arousal": variant.arousal,
+        "placement": variant.placement,
+        "turn": variant.turn,
+        "template": None if variant.template is None else _short_hash(variant.template),
+        "prefill": variant.prefill,
+        "transform": None if function is None else f"{function} {_short_hash(source_of(function))}",
+    }
+
+
+def _short_hash(value: Any, name: str = "value") -> str:
+    return content_sha256({name: value})[:12]
 
 
 def _fixed(config: Config) -> dict[str, Any]:
@@ -189,11 +210,13 @@ def deviations(
 
 
 def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """A phrase for each setting that is another one, or that only one side has."""
+    """A phrase for each setting that is another one, or that only one side has; what an earlier plan lacks is none."""
+    lacking = {name for name in now if name not in then and name.rpartition(".")[2] in LATER}
+    lacking = {name for name in lacking if f"{name.rpartition('.')[0]}.texts" in then}
     return [
         f"{name} changed from {_short(then.get(name))} to {_short(now.get(name))}"
         for name in dict.fromkeys([*then, *now])
-        if then.get(name) != now.get(name)
+        if then.get(name) != now.get(name) and name not in lacking
     ]
 
 
@@ -209,8 +232,8 @@ def _estimator(config: Config, name: str) -> PlannedEstimator:
 
 
 def _texts(config: Config, name: str) -> int:
-    """Texts of a variant that get a question, scrambled ones of another included; at least 1."""
-    return max(1, min(len(variant_texts(config, name)), config.dataset.samples))
+    """Different texts of a variant that get a question, scrambled ones of another included; at least 1."""
+    return max(1, min(len(set(variant_texts(config, name))), config.dataset.samples))
 
 
 def _power(config: Config, primary: list[Contrast]) -> list[PowerRow]:

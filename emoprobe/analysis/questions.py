@@ -311,3 +311,12 @@ class Questions:
 
 def _floats(column: pd.Series) -> Floats:
     return column.to_numpy(dtype=float, na_value=np.nan)
+
+
+def asked_in(table: pd.DataFrame) -> pd.Series:
+    """Return the name of each row's question, the same for copies under several ids, whose answers go together."""
+    ids = table["sample_id"].astype("string").radd("id ")
+    if "question" not in table:
+        return ids
+    asked = table["question"].astype("string")
+    return asked.mask(asked.eq("").fillna(False)).radd("question ").fillna(ids)

@@ -76,10 +76,13 @@ def scrambled(text: str, seed: int) -> str:
 def paraphrase_index(config: Config, name: str, index: int, draw: int = 1) -> int | None:
     """Return the index of the variant's text for the sample at `index` (from 0) of the permutation; None for no text.
 
-    All draws of one ask get the same text (`variants.NAME.asks`).
+    All draws of one ask get the same text (`variants.NAME.asks`). Of a text that is listed several times it is the
+    first index, since the number of texts decides how far a result holds for other ones.
     """
     texts = variant_texts(config, name)
-    return _text_number(config, len(texts), index, ask_of(config, name, draw)) if texts else None
+    if not texts:
+        return None
+    return texts.index(texts[_text_number(config, len(texts), index, ask_of(config, name, draw))])
 
 
 def asks_of(config: Config, name: str) -> int:

@@ -26,6 +26,7 @@ class World:
         questions: how many.
         variants: how many.
         draws: of each answer; the judge guesses the same of all of them.
+        copies: of each question, under other ids; the judge guesses the same of all of them.
     """
 
     knows: float = 0.0
@@ -34,6 +35,7 @@ class World:
     questions: int = 128
     variants: int = 4
     draws: int = 1
+    copies: int = 1
 
 
 WORLDS = {
@@ -43,6 +45,7 @@ WORLDS = {
     "guesses by the question": World(alike=0.9),
     "guesses by the question, 9 variants": World(alike=0.5, favourite=0.3, variants=9),
     "guesses blindly, the same in 5 draws": World(draws=5),
+    "guesses blindly, the same in 4 copies": World(questions=32, copies=4),
     "planted: knows 15 %": World(knows=0.15),
     "planted: knows 15 %, else says the first in 80 %": World(knows=0.15, favourite=0.8),
 }
@@ -64,7 +67,9 @@ def simulate(world: World, generator: np.random.Generator) -> pd.DataFrame:
             "guess": np.where(known, truth, guess).ravel().astype(str),
         }
     )
-    return pd.concat([first.assign(draw=draw) for draw in range(1, world.draws + 1)])
+    first["question"] = first["sample_id"].map("What is {}?".format)
+    copies = [first.assign(sample_id=first["sample_id"] + number * world.questions) for number in range(world.copies)]
+    return pd.concat([one.assign(draw=draw) for draw in range(1, world.draws + 1) for one in copies], ignore_index=True)
 
 
 def rows(name: str, runs: int, seed: int) -> Iterator[Row]:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import GroupKFold
 
+from emoprobe.analysis.questions import asked_in
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.prompt import SIGNS
 
@@ -163,20 +164,13 @@ def folds_by_group(table: pd.DataFrame, folds: int) -> bool:
 
 def _groups(table: pd.DataFrame, folds: int) -> np.ndarray:
     """Codes of the groups; a question without one is its own, as every question is where there are too few groups."""
-    names = _group_names(table) if folds_by_group(table, folds) else _question_names(table)
+    names = _group_names(table) if folds_by_group(table, folds) else asked_in(table)
     codes: np.ndarray = pd.factorize(names)[0]
     return codes
 
 
 def _group_names(table: pd.DataFrame) -> pd.Series:
-    return table["group"].astype("string").radd("group ").fillna(_question_names(table))
-
-
-def _question_names(table: pd.DataFrame) -> pd.Series:
-    """Names of the questions, the same for copies under several ids: a probe that saw one knows the other's answer."""
-    asked = table["question"].astype("string")
-    known = asked.mask(asked.eq("").fillna(False))
-    return known.radd("question ").fillna(table["sample_id"].astype("string").radd("id "))
+    return table["group"].astype("string").radd("group ").fillna(asked_in(table))
 
 
 def _column(table: pd.DataFrame, name: str, missing: int) -> np.ndarray:

@@ -20,6 +20,7 @@ from emoprobe.analysis.origin_limits import judge_limits
 from emoprobe.analysis.outcomes import outcomes_of
 from emoprobe.analysis.paired_tests import paired_tests
 from emoprobe.analysis.prediction_powered import LEAST_LABELS, UNSEEN_ERRORS, corrected_difference
+from emoprobe.analysis.questions import asked_in
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.conversations.samples import counterpart, experiment_pairs, sample_ids
@@ -387,6 +388,8 @@ def test_a_judge_that_decides_by_position_is_recognised() -> None:
     assert found["position_p"] == pytest.approx(2 * binom.cdf(3, 18, 0.5))
     # Pairs of one question have an answer in common: fifteen of them are one reason.
     assert position_columns(pd.Series(["first"] * 15), pd.Series(["q1"] * 15))["position_p"] == 1.0
+    copies = pd.DataFrame({"sample_id": range(15), "question": ["What is 1 + 1?"] * 14 + [None]})
+    assert position_columns(pd.Series(["first"] * 15), asked_in(copies))["position_p"] == 0.5
     assert np.isnan(position_columns(pd.Series(["same", "tie"]), pd.Series(["q1", "q2"]))["position_p"])
 
 
@@ -424,6 +427,10 @@ def test_right_guesses_by_chance_are_those_of_every_order_of_the_variants() -> N
     assert found["guess_chance"] == pytest.approx(sum(k * n for k, n in counts.items()) / everything / 11)
     assert found["guess_p"] == pytest.approx(sum(n for k, n in counts.items() if k >= 3) / everything)
     assert guessing(pd.DataFrame(rows[-1:]), "guess") == {"guesses": 0}
+    # Copies of a question under other ids are no further questions.
+    once = pd.DataFrame(rows).assign(question=lambda table: table["sample_id"].map("What is {}?".format))
+    twice = pd.concat([once, once.assign(sample_id=once["sample_id"].astype(str) + "-again")], ignore_index=True)
+    assert guessing(twice, "guess") == found
 
 
 @pytest.mark.parametrize(("knows", "words"), [(0.5, "give their variant away, so"), (0.0, "it is not shown that")])

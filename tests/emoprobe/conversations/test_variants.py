@@ -229,6 +229,9 @@ def test_scrambled_words_are_those_of_the_other_variant_text_by_text() -> None:
     assert variant_texts(config, "words") == texts
     assert [paraphrase_index(config, "words", index) for index in range(4)] == [0, 1, 2, 0]
     assert paraphrase_index(config, "control", 3) is None
+    # A text that is listed again is no further one: the number of texts decides how far a result holds for others.
+    again = scrambling(texts=["one two three 4", "five", "five"])
+    assert [paraphrase_index(again, "words", index) for index in range(4)] == [0, 1, 1, 0]
     messages = opening_messages(config, "words", "1?", 4)
     assert messages[-1]["content"].startswith("five\n\n")
     suffixed = opening_messages(scrambling(placement="user_suffix"), "words", "1?", 3)

@@ -19,7 +19,7 @@ from emoprobe.analysis.limits import Limit, LimitKind, data_limits
 from emoprobe.analysis.looks import is_last, registered_looks, weight_of
 from emoprobe.analysis.origin_limits import folder_limits
 from emoprobe.analysis.paired_tests import paired_tests
-from emoprobe.analysis.preregistration import analysis_plan, deviations
+from emoprobe.analysis.preregistration import LATER, analysis_plan, deviations
 from emoprobe.config.errors import ConfigError
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
@@ -319,12 +319,35 @@ def test_what_changes_a_verdict_and_no_answer_is_a_deviation(sections: dict[str,
     assert any(named in phrase for phrase in changed), changed
 
 
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"arousal": "low"}, "variants.tone0.arousal changed from high to low"),
+        ({"placement": "user_suffix"}, "variants.tone0.placement changed from user_prefix to user_suffix"),
+        ({"prefill": "Well,"}, "variants.tone0.prefill changed from None to Well,"),
+        ({"texts": None, "template": "Quick! {question}"}, "variants.tone0.template changed from None"),
+        ({"texts": None, "transform": "json:loads"}, "variants.tone0.transform changed from None to json:loads"),
+    ],
+)
+def test_what_makes_the_answers_of_one_variant_anew_is_a_deviation(changed: dict[str, Any], named: str) -> None:
+    values = config().model_dump(mode="json", exclude_unset=True)
+    values["variants"]["tone0"] |= {"valence": "negative", "arousal": "high"}
+    plan = Preregistration.model_validate_json(analysis_plan(parse_config(values)).model_dump_json())
+    values["variants"]["tone0"] |= changed
+    told = deviations(plan, parse_config(values))
+    assert any(named in phrase for phrase in told), told
+
+
 def test_changed_code_and_texts_are_deviations() -> None:
     plan = analysis_plan(config(), code={"analyze_behaviour": "a", "probe_activations": "b"})
     assert deviations(plan, config(), code={"analyze_behaviour": "a", "probe_activations": "b"}) == []
     changed = deviations(plan, config(), code={"analyze_behaviour": "c", "probe_activations": "b"})
     assert changed == ["the code of analyze_behaviour changed"]
     assert any("variants.tone0.texts changed" in phrase for phrase in deviations(plan, config(texts=9)))
+    # What earlier code did not record is no deviation.
+    assert plan.settings is not None
+    recorded = {name: value for name, value in plan.settings.items() if not name.endswith(LATER)}
+    assert deviations(plan.model_copy(update={"settings": recorded}), config()) == []
     # A plan of version 0.2 has neither, and no planned contrast.
     older = plan.model_copy(update={"settings": None, "code": None, "looks": None})
     assert deviations(older, config()) == []
