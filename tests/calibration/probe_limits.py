@@ -1,8 +1,9 @@
 """The limits of the probes' verdicts: how far tones may differ in a confound, and how few questions there may be.
 
-`python -m tests.calibration.probe_limits confounds 700` prints the share of false findings of valence by inflation of
-the variance, `… within 400` that of findings within questions by the number of questions with both outcomes, and
-`… units 600` that of false findings of correctness by permutations alone, by the number of questions or groups of them.
+`python -m tests.calibration.probe_limits confounds 3000 [D]` prints the share of false findings of valence by inflation
+of the variance, with 200 features or D, `… within 400` that of findings within questions by the number of questions with
+both outcomes, and `… units 600` that of false findings of correctness by permutations alone, by the number of questions
+or groups of them.
 These set `MOST_INFLATION`, `LEAST_MIXED` and `LEAST_UNITS`.
 """
 
@@ -31,9 +32,9 @@ D = 200
 PERMUTATIONS = 199
 
 
-def false_valence(run: int) -> dict[str, float]:
+def false_valence(run: int, d: int = D) -> dict[str, float]:
     """Return the p of a run in which activations hold the number of prompt tokens alone, whatever the inflation."""
-    generator = np.random.default_rng([run, D])
+    generator = np.random.default_rng([run, d])
     variants = synthetic.AROUSED if run % 2 else synthetic.BALANCED
     draw = probes.start(generator, int(generator.choice([24, 60])), 1, PERMUTATIONS, variants)
     more = int(generator.integers(0, 3))
@@ -44,8 +45,8 @@ def false_valence(run: int) -> dict[str, float]:
     }
     draw.settings = synthetic.config(variants, texts, targets=["valence"], permutations=PERMUTATIONS)
     draw.prompt()
-    table, direction = draw.table, generator.normal(size=D)
-    activations = generator.normal(size=(len(table), D))
+    table, direction = draw.table, generator.normal(size=d)
+    activations = generator.normal(size=(len(table), d))
     activations += np.outer(table["prompt_tokens"].to_numpy(dtype=float) / 2, direction)
     design = RowCodes.of(table, draw.settings)
     placed = [
@@ -100,11 +101,11 @@ def units(plant: Callable[[probes.Draw], None], questions: int, runs: int) -> li
     return found
 
 
-def main(kind: str, runs: int) -> None:
+def main(kind: str, runs: int, d: int = D) -> None:
     """Print shares by the quantity that a limit is set on."""
     torch.set_num_threads(1)
     if kind == "confounds":
-        rows, edges = [false_valence(run) for run in range(runs)], [0, 0.05, 0.1, 0.15, 0.25, 0.5, np.inf]
+        rows, edges = [false_valence(run, d) for run in range(runs)], [0, 0.05, 0.1, 0.15, 0.25, 0.5, np.inf]
         print(_shares(rows, edges))
     elif kind == "units":
         for plant, questions in ((probes.question_identity, 12), (probes.question_identity, 19), (probes.template, 24)):
@@ -123,4 +124,4 @@ def _shares(rows: list[dict[str, float]], edges: list[float]) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], *map(int, sys.argv[2:]))
