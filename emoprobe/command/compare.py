@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +64,16 @@ def _settings(one: Results, other: Results) -> list[str]:
     if not all(Layout(experiment.folder).resolved_yaml.exists() for experiment in (one, other)):
         return ["settings: not compared, as a folder has no experiment.yaml"]
     left, right = (dotted(experiment.config.resolved()) for experiment in (one, other))
+    # Of a variant that one side lacks, each of its settings differs: its name says all.
+    lone = {*one.config.variants} ^ {*other.config.variants}
     differing = [
         f"  {key}: {_shown(left.get(key, 'absent'))} | {_shown(right.get(key, 'absent'))}"
         for key in dict.fromkeys([*left, *right])
-        if left.get(key, ...) != right.get(key, ...) and _counts(key)
+        if left.get(key, ...) != right.get(key, ...) and _counts(key) and not _is_of(key, lone)
     ]
+    for side, variants in (("left", one.config.variants), ("right", other.config.variants)):
+        only = [name for name in variants if name in lone]
+        differing += [f"  variants that only {side} has: {', '.join(only)}"] if only else []
     return ["settings that differ, left | right:" if differing else "settings: equal", *differing]
 
 
@@ -78,12 +83,18 @@ def _counts(key: str) -> bool:
     return key != "experiment.name" and getattr(field.annotation, "changes_results", True)
 
 
+def _is_of(key: str, variants: Collection[str]) -> bool:
+    """Return whether a key belongs to one of some variants."""
+    section, _, rest = key.partition(".")
+    return section == "variants" and rest.partition(".")[0] in variants
+
+
 def _shown(value: Any) -> str:
     """Return a value on one line, shortened; of a long list its length."""
-    text = " ".join(str(value).split())
+    text = "null" if value is None else " ".join(str(value).split())
     if len(text) <= 60:
         return text
-    return f"{len(value)} entries" if isinstance(value, list) else f"{text[:57]}…"
+    return f"{len(value)} {'entry' if len(value) == 1 else 'entries'}" if isinstance(value, list) else f"{text[:57]}…"
 
 
 def _side_by_side(both: pd.DataFrame, named: bool) -> list[str]:

@@ -39,15 +39,15 @@ def _tone(name: str, rows: pd.DataFrame, toy: bool) -> Statement:
     area = conclusion.separation
     autoencoder = "a toy autoencoder" if toy else "the autoencoder"
     level = (
-        f"by the one feature that differs most on the first half, {name} is told from {reference} on the second with "
-        f"AUROC {area['autoencoder']:.2f} (0.5 is chance, 1 is perfect); by one of a random autoencoder with "
-        f"{area['random']:.2f}, by a principal component with {area['pca']:.2f}, by the difference of means with "
+        f"the one feature that differs most on the first half separates {name} from {reference} on the second with "
+        f"AUROC {area['autoencoder']:.2f} (0.5 is chance, 1 is perfect); one of a random autoencoder with "
+        f"{area['random']:.2f}, a principal component with {area['pca']:.2f}, the difference of means with "
         f"{area['diff_means']:.2f}"
     )
     texts = " and texts" if best["unit"] == "texts" else ""
     differ = (
-        f"{title}: {conclusion.differing} of {conclusion.tested} features of {autoencoder} at layer {layer}, put up on "
-        f"one half of the questions{texts}, differ from {reference} on the other half"
+        f"{title}: {conclusion.differing} of {conclusion.tested} features of {autoencoder} at layer {layer}, selected "
+        f"on one half of the questions{texts}, differ from {reference} on the other half"
     )
     strongest = (
         f"feature {int(best['feature'])} on the {best['part']}, {_signed(best['difference'])} "

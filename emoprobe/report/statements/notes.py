@@ -281,7 +281,7 @@ def _format_noise(
     return f"{text} Tones against {tones[0]['reference']}, with the most that an effect can be: {effects}. {end}"
 
 
-_ALIKE = "so tones cannot be told apart by accuracy: equal scores here say nothing of them."
+_ALIKE = "so accuracy cannot distinguish tones: equal scores say nothing about them."
 _HEADROOM = "{share:.1%} of all answers are correct: there is little room for a difference of accuracies."
 # Kind → subject, and the sentence: a template for the limit's numbers, or a function of them.
 PHRASES: dict[LimitKind, tuple[str, str | Callable[..., str]]] = {
@@ -313,12 +313,12 @@ PHRASES: dict[LimitKind, tuple[str, str | Callable[..., str]]] = {
     ),
     LimitKind.NO_FILLER: (
         "references",
-        "There is no filler of neutral texts, so a tone cannot be told from the effect of any added text.",
+        "There is no filler of neutral texts, so the effect of a tone cannot be separated from that of any added text.",
     ),
     LimitKind.NO_TEXT: (
         "references",
-        "The primary reference, control, adds no text, so comparisons with it do not tell a tone from the effect "
-        "of any added text.",
+        "The primary reference, control, adds no text, so comparisons with it do not separate the effect of a tone "
+        "from that of any added text.",
     ),
     LimitKind.GROUPS: (
         "groups",

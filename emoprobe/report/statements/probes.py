@@ -48,9 +48,9 @@ def _target(row: dict[str, Any]) -> Statement:
     match conclusion.reason:
         case ProbeReason.MANIPULATION_CHECK:
             text = (
-                f"Check of the manipulation: which variant it was can be told with AUROC {row['auroc']:.2f} ({CHANCE}) "
-                f"at {_cell(row)}, the best of {row['cells']} {CELLS}. Prompts that differ are bound to be told apart, "
-                "so this is no finding."
+                f"Manipulation check: a probe reads the variant from the activations with AUROC {row['auroc']:.2f} "
+                f"({CHANCE}) at {_cell(row)}, the best of {row['cells']} {CELLS}. Prompts that differ always give "
+                "different activations, so this is no finding."
             )
         case ProbeReason.NOT_PROBED:
             missing = "there is no probe" if level is None else "a verdict is not reachable"
@@ -144,10 +144,10 @@ def _within_level(row: dict[str, Any]) -> str:
 
 def _within(title: str, row: dict[str, Any], reason: ProbeReason) -> str:
     read = (
-        f"can be told apart by the activations at {_cell(row)}, not explained by the question, the variant, or length, "
-        "format and words of the answer"
+        f"can be distinguished by the activations at {_cell(row)}, not explained by the question, the variant, or "
+        "length, format and words of the answer"
         if reason is ProbeReason.READABLE
-        else "are not shown to be told apart by the activations"
+        else "are not shown to be distinguished by the activations"
     )
     return (
         f"{title} {read}: {_within_level(row)}. Labels permuted within questions do as well in the best of "

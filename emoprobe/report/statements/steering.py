@@ -104,7 +104,7 @@ def _accuracy(row: dict[str, Any]) -> str:
 
 def _power(row: dict[str, Any]) -> str:
     if row["detectable"] is None:
-        return " What effect would have been noticed cannot be told."
+        return " The effect that would have been found cannot be estimated."
     return (
         f" An effect of {row['detectable']:.2f} nats at {_layers(row['detectable_layers'])}, dose "
         f"{row['detectable_dose']:+g}, would have been found with 80 %."
@@ -131,7 +131,7 @@ def _mediated(row: dict[str, Any]) -> Statement:
     if conclusion.reason is MediationReason.SHARE:
         text += f". That is {row['share']:.0%}{_percent(row['share_low'], row['share_high'])} of the effect"
     else:
-        text += ". No share is told, as the tone's own effect is not shown"
+        text += ". No share is given, as the effect of the tone itself is not shown"
     if not row["coherent"]:
         text += ". Under the ablation the text is not coherent, so what it takes away is more than a tone"
     text += ". This is described, not tested; the direction was fitted on the same texts."

@@ -300,7 +300,7 @@ def test_a_share_is_told_of_a_tone_that_differs_alone() -> None:
     assert np.isnan(mediated(0.75, reference_too=True, verdict="undecided")["share"])
     none = mediated(0.75, reference_too=True, shift=0.0)
     assert np.isnan(none["share"])
-    assert "No share is told" in none["text"]
+    assert "No share is given" in none["text"]
 
 
 def test_nothing_but_unsteered_trajectories_gives_empty_tables() -> None:

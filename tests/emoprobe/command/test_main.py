@@ -164,6 +164,15 @@ def test_compare_shows_what_differs(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "only left: angry − control" in said
     assert "only right: cross − control" in said
 
+    tone = {"control": {}, "joy": {"texts": ["What a day!", "How nice!"]}}
+    for folder, variants in ((left, tone), (right, tone | {"calm": {"text": "All is well."}})):
+        config = parse_config({"variants": variants, "prompt": {"system": "x" if folder == left else None}}, "-")
+        (folder / "experiment.yaml").write_text(yaml.safe_dump(config.resolved()))
+    assert main(["compare", str(left), str(right)]) == 0
+    assert (
+        "settings that differ, left | right:\n  prompt.system: x | null\n  variants that only right has: calm\n\n"
+    ) in capsys.readouterr().out
+
     rated = table[table["measure"] == "correct"].assign(measure="outcome_rating", value="number", difference=1.25)
     for folder in (left, right):
         rated.to_parquet(folder / "tables/paired_tests.parquet")

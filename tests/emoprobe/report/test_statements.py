@@ -175,7 +175,7 @@ def test_notes_tell_what_is_the_matter() -> None:
     assert "every answer is correct" in noted(Scene(20, (1 - 1e-9,), 1 - 1e-9, 1 - 1e-9))["data:ceiling"].lower()
     assert "No answer is correct" in noted(Scene(20, (1e-9,), 1e-9, 1e-9))["data:floor"]
     assert "cut off" in noted(Scene(64, cut=0.4))["data:truncation"]
-    assert "unmarked" in noted(Scene(64, unmarked=0.4))["data:extraction"]
+    assert "no answer is marked as final" in noted(Scene(64, unmarked=0.4))["data:extraction"]
     assert "No server answered" in noted(Scene(64, failures=0.1))["data:failures"]
     assert "disagree" in noted(Scene(64, draws=3))["data:draws"]
     absent = noted(Scene(64, absent=1.0))["data:absent"]
@@ -196,7 +196,7 @@ def test_few_texts_of_one_variant_limit_its_own_comparisons() -> None:
     table["paraphrase"] = table["paraphrase"].where(table["variant"] != "tone1", 0)
     tests = paired_tests(table, MARGIN)
     found = [one.text for one in notes(data_limits(table, accuracy(table), tests, consistency(table), None))]
-    few, enough = (text for text in found if "breaks the answer" in text)
+    few, enough = (text for text in found if "the answer, up to" in text)
     assert few.startswith("Comparisons that tone1 takes part in are about the texts used, and not about tones: ")
     assert enough.startswith("Every other tone is known through at least 64 texts: ")
     assert tests["verdict"].iloc[1] == "different"

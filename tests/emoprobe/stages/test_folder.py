@@ -119,7 +119,7 @@ def test_a_push_that_does_nothing_is_not_found(tmp_path: Path) -> None:
     said = [one for one in analyze(layout.root) if one.about.endswith(":anger")]
     assert [(one.about, one.verdict) for one in said] == [("steering:anger", "not_found"), ("mediation:anger", "note")]
     assert "would have been found with 80 %" in said[0].text
-    assert "No share is told" in said[1].text
+    assert "No share is given" in said[1].text
 
 
 def test_conversations_alone(tmp_path: Path) -> None:
