@@ -83,7 +83,7 @@ def smollm2() -> Path:
 
 @pytest.fixture(scope="session")
 def unweighted(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded model with next to no weights, for stub servers."""
+    """The embedded model with next to no weights and a short vocabulary, for stub servers."""
     return without_weights(smollm2, tmp_path_factory.mktemp("unweighted"))
 
 

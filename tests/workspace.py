@@ -27,6 +27,8 @@ ROOT = Path(__file__).parents[1]
 # Answers of the checks before a run. They are about a model and its settings, so one folder's are those of every other;
 # each takes seconds to import PyTorch.
 KNOWN_CHECKS: dict[str, list[str]] = {}
+# Tokens of a model for stub servers: enough that prompts are about as long as the embedded model's.
+SHORT_VOCABULARY = 4096
 Process = subprocess.Popen[str] | subprocess.Popen[bytes] | Copy
 
 
@@ -122,11 +124,20 @@ class Workspace:
 
 
 def without_weights(model: Path, folder: Path) -> Path:
-    """Copy a model with next to no weights into a folder, for stub servers: a run reads all of them for their hash."""
+    """Copy a model with next to no weights and its first tokens alone into a folder, for stub servers.
+
+    A run reads all weights for their hash, and loads the tokenizer in several of its processes.
+    """
     for path in model.iterdir():
         if path.suffix != ".safetensors":
             shutil.copy(path, folder)
     save_file({"model.norm.weight": np.ones(576, np.float32)}, folder / "model.safetensors")
+    values = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary, merges = values["model"]["vocab"], values["model"]["merges"]
+    merged = SHORT_VOCABULARY - (len(vocabulary) - len(merges))  # the others are bytes and special tokens
+    values["model"]["vocab"] = {token: number for token, number in vocabulary.items() if number < SHORT_VOCABULARY}
+    values["model"]["merges"] = merges[:merged]
+    (folder / "tokenizer.json").write_text(json.dumps(values, ensure_ascii=False))
     return folder
 
 

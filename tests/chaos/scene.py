@@ -194,7 +194,7 @@ def captures() -> Scene:
 
 @cache
 def unweighted_model() -> Path:
-    """The embedded model with next to no weights, kept until the interpreter ends."""
+    """The embedded model with next to no weights and a short vocabulary, kept until the interpreter ends."""
     folder = Path(tempfile.mkdtemp(prefix="chaos-model-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return without_weights(embedded_model(), folder)
@@ -205,7 +205,7 @@ def tiny_model() -> Path:
     """A tiny random Llama, kept until the interpreter ends."""
     folder = Path(tempfile.mkdtemp(prefix="chaos-model-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return tiny_models.make("llama", embedded_model(), folder)
+    return tiny_models.make("llama", unweighted_model(), folder)
 
 
 @cache

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import traceback
+import weakref
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -57,6 +58,9 @@ IMPORTED = {
         "scipy.stats",
         "textblob",
         "transformers.models.auto.modeling_auto",
+        # What loads the tokenizer of a tiny model.
+        "transformers.models.llama.configuration_llama",
+        "transformers.tokenization_utils_tokenizers",
     ),
     "emoprobe.workflow.heavy_checks": ("emoprobe.models.architecture", "transformers.models.llama.modeling_llama"),
     "server.pool": ("httpcore", "server.pool.fleets", "server.pool.pool", "server.pool.run", "server.pool.start"),
@@ -153,6 +157,8 @@ def prepare(module: str) -> None:
     if is_script:
         importlib.import_module(module)
         del sys.modules[module]
+    for finalizer in weakref.finalize._registry:  # type: ignore[attr-defined]
+        finalizer.atexit = False  # what imports made is the template's to take apart; PyTorch's takes 50 ms
     gc.collect()
     gc.freeze()
 
