@@ -10,8 +10,11 @@ import queue
 import re
 import threading
 import uuid
+import weakref
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +280,7 @@ class Captures:
         stored: Dtype = "bfloat16" if model.dtype == torch.bfloat16 else "float16"
         self._initial = DEFAULTS.model_copy(update={"dtype": stored})
         self._defaults: dict[str, Ndif] = {}
+        self._taken: weakref.WeakValueDictionary[Path, asyncio.Lock] = weakref.WeakValueDictionary()
         cores = len(os.sched_getaffinity(0))
         # Each has one thread for itself: teams of theirs would be in the way of the engine's.
         self._writers = ThreadPoolExecutor(
@@ -354,6 +358,8 @@ class Captures:
     ) -> dict[str, Any]:
         """Capture and store the activations of prompt and completion; return the breadcrumb.
 
+        Requests for one folder take turns, so that each pushes and names what it wrote itself.
+
         Raises:
             BadRequestError: positions that the sequence does not have, more than memory can hold, values that the
                 stored type cannot, or a folder whose place something else has taken.
@@ -406,9 +412,16 @@ class Captures:
                     self.engine.release(size)
 
         item.result.add_done_callback(store)
-        self.engine.submit_pass(item)
+        taken = self._taken.setdefault(plan.folder, asyncio.Lock())
+        await taken.acquire()
         try:
+            self.engine.submit_pass(item)
             written = await asyncio.wrap_future(stored)
+            place = (
+                await asyncio.wrap_future(self.pusher.push(plan.folder))
+                if plan.push and self.pusher is not None
+                else {}
+            )
         except asyncio.CancelledError:
             item.result.cancel()
             raise
@@ -416,9 +429,10 @@ class Captures:
             raise BadRequestError(f"ndif.dtype: {error}", "ndif") from None
         except SaveDirError as error:
             raise BadRequestError(f"ndif: {error}", "ndif") from None
-        place = (
-            await asyncio.wrap_future(self.pusher.push(plan.folder)) if plan.push and self.pusher is not None else {}
-        )
+        finally:
+            # A write that has begun goes on after its request was given up.
+            stored.cancel()
+            stored.add_done_callback(partial(_in_loop, asyncio.get_running_loop(), taken.release))
         return {
             **place,
             "save_dir": written.save_dir,
@@ -453,3 +467,9 @@ class Captures:
         finally:
             if failure is None:
                 self.engine.release(size)
+
+
+def _in_loop(loop: asyncio.AbstractEventLoop, function: Callable[[], object], _: Future[WrittenFolder]) -> None:
+    """Call a function in an event loop, from the thread that ended a future."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(function)

@@ -288,11 +288,27 @@ def _capture_check(wanted: dict[str, Any], check: Check) -> Check:
         crumb = found.get("ndif")
         if not isinstance(crumb, dict) or "save_dir" not in crumb:
             raise ResponseError(f"the answer has no ndif breadcrumb: {str(answer)[:200]}")
-        if wanted.get("push") and not crumb.keys() >= StoredTensors.model_fields.keys():
-            raise ResponseError(f"the answer does not tell where the activations were pushed to: {str(crumb)[:200]}")
+        if wanted.get("push"):
+            _pushed(crumb)
         return found
 
     return checked
+
+
+def _pushed(crumb: dict[str, Any]) -> tuple[StoredTensors, str]:
+    """Return where a server has pushed the tensors of a capture, and their hash.
+
+    Raises:
+        ResponseError: the breadcrumb does not tell.
+    """
+    try:
+        stored = StoredTensors.model_validate({key: crumb[key] for key in StoredTensors.model_fields})
+        sha256 = crumb["sha256"]
+    except (KeyError, ValueError):
+        raise ResponseError(
+            f"the answer does not tell where the activations were pushed to: {str(crumb)[:200]}"
+        ) from None
+    return stored, sha256
 
 
 async def _pull_pushed(
@@ -307,8 +323,8 @@ async def _pull_pushed(
         return
     from emoprobe.storage.pull import pull_folder
 
-    stored = StoredTensors.model_validate({key: answer["ndif"][key] for key in StoredTensors.model_fields})
-    await write(pull_folder, experiment.results / wanted["save_dir"], stored, experiment.config.storage)
+    stored, sha256 = _pushed(answer["ndif"])
+    await write(pull_folder, experiment.results / wanted["save_dir"], stored, sha256, experiment.config.storage)
     for worker in fleet.workers:
         if worker.name == delivery.worker_id:
             await delete_at_server(wanted["save_dir"], worker)
