@@ -70,7 +70,7 @@ def read_reply(response: httpx.Response) -> dict[str, Any]:
         raise RequestError(f"status {status}: {message_of(response)}", permanent=refused, status=status)
     try:
         answer = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         raise RequestError(f"the answer is no JSON: {response.text[:200]!r}", billed=True) from None
     if not isinstance(answer, dict):
         raise RequestError(f"the answer is no JSON object: {response.text[:200]!r}", billed=True)
@@ -95,7 +95,7 @@ def pause_of(response: httpx.Response, unnamed: float = 1.0) -> float:
 def _date(text: str) -> datetime | None:
     try:
         found = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
@@ -114,6 +114,7 @@ HEALTH_SECONDS = 5.0
 MODELS_SECONDS = 30.0
 # A gateway in front of a foreign server may not know /health; with one of these it answers at least.
 GATEWAY_ANSWERS = (401, 403, 404, 405)
+PASSING = (408, 425, 429)  # of statuses below 500, those that another request may not get
 
 
 class Connections:
@@ -217,11 +218,20 @@ class Connections:
         return "" if healthy else f"status {response.status_code} at /health"
 
     async def check_model(self, name: str) -> str:
-        """An empty string where the server has the model, else what it has."""
+        """An empty string where the server has the model, else what it has.
+
+        Raises:
+            RequestError: it does not tell for the moment, as one that is busy or still loads behind a gateway.
+        """
         try:
             response = await self._control.get("/v1/models", timeout=MODELS_SECONDS)
+        except httpx.HTTPError as error:
+            raise RequestError(f"{type(error).__name__} at /v1/models") from None
+        if response.status_code in PASSING or response.status_code >= 500:
+            raise RequestError(f"status {response.status_code} at /v1/models")
+        try:
             names = [str(entry["id"]) for entry in response.json()["data"]]
-        except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             return (
                 f"{self.url}/v1/models gives no list of models (is it an OpenAI-compatible server? is the key right?)"
             )

@@ -279,6 +279,8 @@ def test_a_pause_is_a_number_of_seconds_or_a_date() -> None:
     assert asked(**dates) == 90
     assert 85 < asked(**{"retry-after": dates["retry-after"]}) <= 90  # without the server's clock, by this machine's
     assert asked(**{"retry-after": format_datetime(now - timedelta(days=1), usegmt=True)}) == 0
+    far = "Wed, 21 Oct 99999999999999999999 07:28:00 GMT"
+    assert asked(**{"retry-after": far}) == asked(**{"retry-after": "1e400"}) == UNNAMED_PAUSE
     assert asked() == asked(**{"retry-after": "soon"}) == asked(**{"retry-after": "nan"}) == UNNAMED_PAUSE
 
 
