@@ -134,10 +134,7 @@ class ActivationWriter:
             # NaN goes through both; ten times as fast as isfinite().all().
             least, most = tensor.aminmax()
             if not bool(torch.isfinite(least) & torch.isfinite(most)):
-                raise OverflowedError(
-                    f"the activations at {point} are not finite as {str(tensor.dtype).removeprefix('torch.')}; "
-                    "choose dtype bfloat16 or float32"
-                )
+                raise OverflowedError(_not_finite(point, tensor.dtype))
         # `save_file` maps the file into memory, where a full disk ends the process.
         content = save(activations)
         shapes = {point: list(tensor.shape) for point, tensor in activations.items()}
@@ -154,6 +151,17 @@ class ActivationWriter:
         except (atomic.OccupiedError, NotADirectoryError):
             raise SaveDirError(f"save_dir exists and holds something else; {ACCEPTED}") from None
         return WrittenFolder(str(folder), full["sha256"], full["bytes"], shapes)
+
+
+def _not_finite(point: str, dtype: torch.dtype) -> str:
+    """Return what to do about values at a hook point that are not finite in the stored type."""
+    what = f"the activations at {point} are not finite as {str(dtype).removeprefix('torch.')}"
+    if dtype == torch.float16:
+        return f"{what}; choose dtype bfloat16 or float32"
+    return (
+        f"{what}, which holds all that a model computes: lower the dose of the edits, or load the model in another "
+        "type (model.dtype, or --dtype of the server)"
+    )
 
 
 def _check_names(path: Path) -> None:
@@ -425,9 +433,7 @@ class Captures:
         except asyncio.CancelledError:
             item.result.cancel()
             raise
-        except OverflowedError as error:
-            raise BadRequestError(f"ndif.dtype: {error}", "ndif") from None
-        except SaveDirError as error:
+        except (OverflowedError, SaveDirError) as error:
             raise BadRequestError(f"ndif: {error}", "ndif") from None
         finally:
             # A write that has begun goes on after its request was given up.
