@@ -513,7 +513,11 @@ class BatchEngine:
         for row in rows:
             if row.steering is not None:
                 row.steering.reset()
-        return [Cohort(self.model, half) for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :])]
+        try:
+            return [Cohort(self.model, half) for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :])]
+        except Exception as error:  # no memory for what the halves need either
+            _fail(rows, self.failed(error, "a batch could not be divided"))
+            return []
 
     def _join(self) -> None:
         """Make one of cohorts that were admitted apart: two steps read all of the weights twice."""
