@@ -24,6 +24,7 @@ from emoprobe.results.judgement import Comparison, Judgement
 from emoprobe.results.record import DamagedError
 from emoprobe.results.trajectory import STATE, Message, Sample, Timing, Trajectory
 from emoprobe.text import hashed_number
+from server.pool.allowance import JUDGEMENT
 from server.pool.api_budget import BudgetedRequest
 from server.pool.fleet import Fleet, ServerDemand, UnansweredError
 from server.pool.jobs import write
@@ -178,10 +179,10 @@ async def _ask(
     try:
         response, delivery = await fleet.deliver(demand)
     except UnansweredError as error:
-        await allowance.must_admit(*pair, error)
+        await allowance.must_admit(*pair, JUDGEMENT, error)
         update |= {"error": str(error), "attempts": error.attempts}
     else:
-        allowance.answered(*pair)
+        allowance.answered(*pair, JUDGEMENT)
         reply = response["choices"][0]["message"].get("content") or ""
         update |= {
             "reply": reply,
