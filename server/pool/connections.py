@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import json
 import math
+import resource
 import secrets
 import ssl
 from datetime import UTC, datetime
@@ -108,6 +109,17 @@ def message_of(response: httpx.Response) -> str:
     except (ValueError, AttributeError):
         text = response.text
     return " ".join(str(text).split())[:500]
+
+
+FILES = 1 << 16  # that a process may have open, where the system lets it: each request in flight is one or more
+
+
+def allow_open_files() -> None:
+    """Raise this process' limit of open files, often 1,024, as far as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES if hard == resource.RLIM_INFINITY else min(hard, FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 HEALTH_SECONDS = 5.0
