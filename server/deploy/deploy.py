@@ -68,6 +68,7 @@ def deploy(model: DeployedModel, root: Path = DEPLOYED, out: TextIO = sys.stderr
     deployment = _rented(model, place, known, out) if settings.backend == "skypilot" else _logged_in(settings, known)
     host = Host(deployment.host, deployment.ssh_config)
     _check_gpus(settings, host, out)
+    deployment.write(place)  # whose the folder is, should the connection break while it is claimed
     site = Site.claimed(host, settings.folder, deployment.id)
     identity = model_identity(model.config)
     ports = _kept_ports(deployment, place)
@@ -111,8 +112,9 @@ def undeploy(settings: Deploy, root: Path = DEPLOYED, *, keep: bool = False, for
     try:
         if deployment.cluster is not None:
             skypilot.down(deployment.cluster)
-        elif deployment.folder is not None:
-            Site(Host(deployment.host, deployment.ssh_config), deployment.folder, deployment.id).remove(keep)
+        else:
+            folder = deployment.folder or settings.folder  # the latter where nobody knows whether it was claimed
+            Site(Host(deployment.host, deployment.ssh_config), folder, deployment.id).remove(keep)
     except HostError as error:
         if not forget:
             raise

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import socket
 from pathlib import Path
 
 import pytest
 
-from server.deploy import processes
-from server.deploy.deploy import _kept_ports
-from server.deploy.deployment import TUNNEL, DeployedServer, Deployment
-from server.deploy.host import Host, HostError, Site
+from emoprobe.config.files import parse_config
+from server.deploy import deploy, processes
+from server.deploy.deployment import TUNNEL, DeployedModel, DeployedServer, Deployment
+from server.deploy.host import MARK, Host, HostError, Site
 
 GREETING = """#!/bin/sh
 echo 'Welcome to gpu!'
@@ -43,6 +44,30 @@ def test_a_greeting_is_no_output_of_a_command(host: Host, tmp_path: Path) -> Non
         host.run("exit 3")
 
 
+@pytest.mark.parametrize("again", [True, False])
+def test_a_connection_that_breaks_while_the_folder_is_claimed_locks_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    program, broken, folder = tmp_path / "bin/ssh", tmp_path / "broken", tmp_path / "deployed"
+    program.parent.mkdir()
+    program.write_text(f"{GREETING.replace('exec sh', 'sh')}[ ! -e {folder}/{MARK} ] || [ -e {broken} ] || exit 255\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+    config = parse_config({"deploy": {"backend": "ssh", "host": "gpu", "folder": str(folder)}})
+    model, root, out = DeployedModel(config, ("vllm",)), tmp_path / "records", io.StringIO()
+    with pytest.raises(HostError, match="cannot be reached"):
+        deploy.deploy(model, root, out)
+    broken.touch()  # the connection is whole from here on
+    assert (folder / MARK).exists()
+    if again:
+        monkeypatch.setattr(deploy, "_standing", lambda *_: (_ for _ in ()).throw(HostError("it went on")))
+        with pytest.raises(HostError, match="it went on"):
+            deploy.deploy(model, root, out)
+    assert deploy.undeploy(config.deploy, root) == "gpu: the servers are gone"
+    assert not folder.exists()
+    assert deploy.undeploy(config.deploy, root) == "nothing is deployed from here"
+
+
 @pytest.mark.parametrize("tunnel", [True, False])
 def test_a_port_that_another_program_has_taken_is_not_kept(tmp_path: Path, tunnel: bool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as other:
@@ -56,4 +81,4 @@ def test_a_port_that_another_program_has_taken_is_not_kept(tmp_path: Path, tunne
         if tunnel:  # which listens there itself
             processes.write_own(tmp_path / TUNNEL)
         deployment = Deployment(id="1", host="gpu", ssh_config=None, model_identity="m", servers=servers)
-        assert _kept_ports(deployment, tmp_path).keys() == ({"vllm-0", "vllm-1"} if tunnel else {"vllm-1"})
+        assert deploy._kept_ports(deployment, tmp_path).keys() == ({"vllm-0", "vllm-1"} if tunnel else {"vllm-1"})
