@@ -110,6 +110,23 @@ def test_messages_are_sent_and_text_is_recorded(house: House, monkeypatch: pytes
     assert check_trajectory(layout.pair("control", SAMPLES[0]), "control", SAMPLES[0]).problems == []
 
 
+def test_a_key_that_is_renewed_is_used(house: House, tmp_path: Path) -> None:
+    """As that of servers which are deployed again, for a pool that is kept alive."""
+    api, path = Api(), tmp_path / "key"
+
+    async def scenario() -> list[str]:
+        answers = []
+        async with serving(api) as urls, house.pool():
+            add(house, urls, workers={"api_key_file": str(path)})
+            for sample, key in zip(SAMPLES, ("old", "new"), strict=False):
+                api.api_key = key
+                path.write_text(f"{key}\n")
+                answers.append(await house.ask("generate", "one", "control", sample))
+        return answers
+
+    assert asyncio.run(scenario()) == ["ok\n", "ok\n"]
+
+
 def test_the_seed_of_a_draw_is_sent(house: House) -> None:
     api = Api()
     _, answers = ask(house, api, pairs=2)
