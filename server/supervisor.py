@@ -59,13 +59,17 @@ class Lease:
     def why_over(self) -> str:
         """Return why the server should end; empty while it should not."""
         try:
-            if not (self._folder / JOB).exists():
-                return "the pool has taken its folder away"
+            os.stat(self._folder / JOB)  # `Path.exists` hides errors of the file system from Python 3.14 on
+        except FileNotFoundError:
+            return "the pool has taken its folder away"
+        except OSError:
+            pass  # the file system has a bad moment
+        try:
             with open(self._folder.parent / LEASE, "rb") as lease:  # NFS asks its server only where a file is opened
                 touched: int | None = os.fstat(lease.fileno()).st_mtime_ns
         except FileNotFoundError:
             return "the pool has taken its lease away"
-        except OSError:  # the file system has a bad moment; the lease runs
+        except OSError:  # as above; the lease runs
             touched = self._touched
         if touched != self._touched:
             self._touched, self._changed = touched, time.monotonic()

@@ -67,6 +67,8 @@ def check_response(response: Any, prompt_ids: list[int]) -> dict[str, Any]:
         usage = response["usage"]["completion_tokens"]
     except (KeyError, IndexError, TypeError):
         raise ResponseError(f"the answer is no completion with token ids: {str(response)[:200]}") from None
+    if not all(isinstance(ids, list) and all(type(token) is int for token in ids) for ids in (tokens, prompt)):
+        raise ResponseError(f"the answer has token ids that are no whole numbers: {str(tokens)[:200]}")
     if not tokens or not prompt or not isinstance(text, str):
         raise ResponseError("the completion is empty: it has no tokens")
     if prompt != prompt_ids:
@@ -100,7 +102,8 @@ def as_completion(response: Any, plain: Callable[[Sequence[int]], str]) -> Any:
         shown = {"text": message.get("content") or "", "prompt_token_ids": response["prompt_token_ids"]}
         if message.get("tool_calls"):
             shown |= {"text": plain(ids), "finish_reason": CALLS}
-    except (KeyError, IndexError, TypeError, AttributeError):
+            _ = [dict(call["function"]) for call in message["tool_calls"]]
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError):
         return response
     return response | {"choices": [choice | shown]}
 
@@ -148,7 +151,7 @@ def completed(
             "prompt_token_ids": prompt.token_ids,
             "completion_token_ids": choice["token_ids"],
             "finish_reason": choice["finish_reason"],
-            "usage": Usage(**{key: usage[key] for key in Usage.model_fields}),
+            "usage": Usage(**{key: usage.get(key) for key in Usage.model_fields}),
             "response": {
                 **{key: value for key, value in response.items() if key not in TOKENS and key != "choices"},
                 "choices": [{key: value for key, value in choice.items() if key not in TOKENS}],

@@ -7,6 +7,7 @@ import re
 import subprocess
 from dataclasses import dataclass
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 
 QUERY = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.total,compute_cap", "--format=csv,noheader,nounits"]
@@ -150,9 +151,13 @@ def without_batch_invariance(ids: list[str]) -> list[str]:
 
 
 def visible(chosen: str | None) -> list[str]:
-    """The GPUs of this machine that a value of CUDA_VISIBLE_DEVICES allows; None, no such variable: all of them."""
+    """The GPUs of this machine that a value of CUDA_VISIBLE_DEVICES allows; None, no such variable: all of them.
+
+    As for CUDA, the list ends before the first name of no GPU, such as -1, or SLURM's NoDevFiles.
+    """
     if chosen is not None:
-        return [name for name in chosen.split(",") if name]
+        names = (name.strip() for name in chosen.split(","))
+        return list(takewhile(lambda name: re.fullmatch(r"\d+|(GPU|MIG)-.+", name) is not None, names))
     return [gpu.index for gpu in gpus()]
 
 

@@ -79,16 +79,27 @@ def fetch(
     in_parallel(lambda run: _write_run(layout, *run), runs, bucket.settings.concurrency)
 
 
-def pull_folder(path: Path, stored: StoredTensors, settings: Storage) -> None:
+def pull_folder(path: Path, stored: StoredTensors, sha256: str, settings: Storage) -> None:
     """Fetch one folder, which its server has pushed, to its place here; its metadata say where it is there.
 
+    Args:
+        path: its place here.
+        stored: where its tensors are.
+        sha256: the hash of the tensors that the server wrote.
+        settings: how the store is read.
+
     Raises:
-        StorageError: it cannot be read, or its shard is missing or corrupt.
+        StorageError: it cannot be read, it is another's, or its shard is missing or corrupt.
     """
     name = f"{path.parent.name}/{path.name}"
     shard = named_shard(stored, settings)
     if name not in shard.index.folders or shard.stored(name) != stored:
         raise StorageError(f"{stored.uri}: does not hold {name} where its server says")
+    if shard.index.folders[name].sha256 != sha256:
+        raise StorageError(
+            f"{stored.uri}: holds other activations of {name} than its server wrote; if somebody else captures to the "
+            "same folder of the server, choose another experiment.name, then run again"
+        )
     content = shard.read_run([name])[name]
     metadata = shard.index.folders[name].read_metadata(name).model_copy(update={"stored": stored})
     with atomic.directory(path, ACTIVATION_FILES) as folder:

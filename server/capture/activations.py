@@ -10,8 +10,11 @@ import queue
 import re
 import threading
 import uuid
+import weakref
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,10 +134,7 @@ class ActivationWriter:
             # NaN goes through both; ten times as fast as isfinite().all().
             least, most = tensor.aminmax()
             if not bool(torch.isfinite(least) & torch.isfinite(most)):
-                raise OverflowedError(
-                    f"the activations at {point} are not finite as {str(tensor.dtype).removeprefix('torch.')}; "
-                    "choose dtype bfloat16 or float32"
-                )
+                raise OverflowedError(_not_finite(point, tensor.dtype))
         # `save_file` maps the file into memory, where a full disk ends the process.
         content = save(activations)
         shapes = {point: list(tensor.shape) for point, tensor in activations.items()}
@@ -151,6 +151,17 @@ class ActivationWriter:
         except (atomic.OccupiedError, NotADirectoryError):
             raise SaveDirError(f"save_dir exists and holds something else; {ACCEPTED}") from None
         return WrittenFolder(str(folder), full["sha256"], full["bytes"], shapes)
+
+
+def _not_finite(point: str, dtype: torch.dtype) -> str:
+    """Return what to do about values at a hook point that are not finite in the stored type."""
+    what = f"the activations at {point} are not finite as {str(dtype).removeprefix('torch.')}"
+    if dtype == torch.float16:
+        return f"{what}; choose dtype bfloat16 or float32"
+    return (
+        f"{what}, which holds all that a model computes: lower the dose of the edits, or load the model in another "
+        "type (model.dtype, or --dtype of the server)"
+    )
 
 
 def _check_names(path: Path) -> None:
@@ -277,6 +288,7 @@ class Captures:
         stored: Dtype = "bfloat16" if model.dtype == torch.bfloat16 else "float16"
         self._initial = DEFAULTS.model_copy(update={"dtype": stored})
         self._defaults: dict[str, Ndif] = {}
+        self._taken: weakref.WeakValueDictionary[Path, asyncio.Lock] = weakref.WeakValueDictionary()
         cores = len(os.sched_getaffinity(0))
         # Each has one thread for itself: teams of theirs would be in the way of the engine's.
         self._writers = ThreadPoolExecutor(
@@ -354,6 +366,8 @@ class Captures:
     ) -> dict[str, Any]:
         """Capture and store the activations of prompt and completion; return the breadcrumb.
 
+        Requests for one folder take turns, so that each pushes and names what it wrote itself.
+
         Raises:
             BadRequestError: positions that the sequence does not have, more than memory can hold, values that the
                 stored type cannot, or a folder whose place something else has taken.
@@ -406,19 +420,25 @@ class Captures:
                     self.engine.release(size)
 
         item.result.add_done_callback(store)
-        self.engine.submit_pass(item)
+        taken = self._taken.setdefault(plan.folder, asyncio.Lock())
+        await taken.acquire()
         try:
+            self.engine.submit_pass(item)
             written = await asyncio.wrap_future(stored)
+            place = (
+                await asyncio.wrap_future(self.pusher.push(plan.folder))
+                if plan.push and self.pusher is not None
+                else {}
+            )
         except asyncio.CancelledError:
             item.result.cancel()
             raise
-        except OverflowedError as error:
-            raise BadRequestError(f"ndif.dtype: {error}", "ndif") from None
-        except SaveDirError as error:
+        except (OverflowedError, SaveDirError) as error:
             raise BadRequestError(f"ndif: {error}", "ndif") from None
-        place = (
-            await asyncio.wrap_future(self.pusher.push(plan.folder)) if plan.push and self.pusher is not None else {}
-        )
+        finally:
+            # A write that has begun goes on after its request was given up.
+            stored.cancel()
+            stored.add_done_callback(partial(_in_loop, asyncio.get_running_loop(), taken.release))
         return {
             **place,
             "save_dir": written.save_dir,
@@ -453,3 +473,9 @@ class Captures:
         finally:
             if failure is None:
                 self.engine.release(size)
+
+
+def _in_loop(loop: asyncio.AbstractEventLoop, function: Callable[[], object], _: Future[WrittenFolder]) -> None:
+    """Call a function in an event loop, from the thread that ended a future."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(function)

@@ -14,7 +14,14 @@ from typing import Any, Literal, TypeVar
 from server.capture.activations import CaptureRequest
 from server.capture.edits import LayerEdit, SequenceEdits
 from server.capture.engine import ChoiceState, Logprob
-from server.capture.errors import REQUEST_ERRORS, BadRequestError, ForwardError, error_body, error_response
+from server.capture.errors import (
+    REQUEST_ERRORS,
+    BadRequestError,
+    ForwardError,
+    NotFiniteError,
+    error_body,
+    error_response,
+)
 from server.capture.model import Captured, TokenScores
 from server.capture.prompts import Decoder, PromptTokenizer, TokenizedPrompt
 from server.capture.schema import ChatRequest, CompletionRequest
@@ -148,8 +155,14 @@ class Work:
             self.stepped.clear()
         for row in self.rows:
             if row.finish == "error":
-                raise row.error or ForwardError()
+                raise self._not_finite() if isinstance(row.error, NotFiniteError) else row.error or ForwardError()
         return any(row.finish is None for row in self.rows)
+
+    def _not_finite(self) -> Exception:
+        """Return the error of predictions that are not finite, which an edit of a high dose can do."""
+        if not self.edits:
+            return NotFiniteError()
+        return BadRequestError("ndif.steering: predictions are not finite under these edits; lower the dose", "ndif")
 
     async def score_prompts(self) -> None:
         """Scores of the prompts, where they are echoed with log-probabilities."""
@@ -163,11 +176,7 @@ class Work:
         )
         self.scored = list(await asyncio.gather(*scoring))
         if not all(math.isfinite(value) for each in self.scored if each.scores for value in each.scores.token):
-            if self.edits:
-                raise BadRequestError(
-                    "ndif.steering: predictions are not finite under these edits; lower the dose", "ndif"
-                )
-            raise ForwardError()
+            raise self._not_finite()
         for index, row in enumerate(self.rows):
             self._count(row, steering[self.number(index)])
 

@@ -14,7 +14,7 @@ import torch
 from emoprobe.models.device_errors import is_out_of_memory, is_sticky
 from server.capture.attention import ROOM, batch_cache, join_caches, joinable, places
 from server.capture.edits import SequenceEdits
-from server.capture.errors import ForwardError, OutOfMemoryError
+from server.capture.errors import ForwardError, NotFiniteError, OutOfMemoryError
 from server.capture.model import Captured, ForwardInput, ServedModel
 from server.capture.prompts import Decoder
 
@@ -175,7 +175,7 @@ class Cohort:
         for number, (row, finite) in enumerate(zip(self.rows, highest.isfinite().tolist(), strict=True)):
             if not finite:
                 log.error("the logits of a sequence are not finite, which an edit of a high dose can do")
-                row.finish = "error"
+                row.finish, row.error = "error", NotFiniteError()
             elif not row.greedy:
                 chosen[number] = row.choose(logits[number].cpu())
         scored = [number for number, row in enumerate(self.rows) if row.logprobs is not None]
@@ -503,7 +503,7 @@ class BatchEngine:
         for cohort in cohorts:
             cohort.rows = []
             cohort.drop_cache()
-        _fail([row for row in rows if row.finish is not None], failure)  # whose logits were not finite
+        _fail([row for row in rows if row.finish is not None])  # whose logits were not finite
         rows = [row for row in rows if row.finish is None]
         if not isinstance(failure, OutOfMemoryError) or len(rows) < 2:
             _fail(rows, failure)
@@ -513,7 +513,11 @@ class BatchEngine:
         for row in rows:
             if row.steering is not None:
                 row.steering.reset()
-        return [Cohort(self.model, half) for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :])]
+        try:
+            return [Cohort(self.model, half) for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :])]
+        except Exception as error:  # no memory for what the halves need either
+            _fail(rows, self.failed(error, "a batch could not be divided"))
+            return []
 
     def _join(self) -> None:
         """Make one of cohorts that were admitted apart: two steps read all of the weights twice."""
@@ -538,7 +542,7 @@ class BatchEngine:
 
 def _fail(rows: Iterable[ChoiceState], error: ForwardError | None = None) -> None:
     for row in rows:
-        row.finish, row.error = "error", error
+        row.finish, row.error = "error", row.error or error
         try:
             row.on_step()
         except Exception:  # whoever waited has gone

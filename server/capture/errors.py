@@ -39,6 +39,16 @@ class ForwardError(RuntimeError):
         super().__init__(message)
 
 
+class NotFiniteError(ForwardError):
+    """Predictions of a sequence that are infinite or no numbers; another try gives the same."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the model's predictions for this request are not finite: load the model in another type (model.dtype, or "
+            "--dtype of the server)"
+        )
+
+
 class OutOfMemoryError(ForwardError):
     """The device has too little memory for a request, even without any other in the same batch."""
 

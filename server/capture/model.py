@@ -19,6 +19,7 @@ from emoprobe.results.activation_folder import TokenSpan
 from server.capture.attention import share_heads
 from server.capture.copies import HostCopies
 from server.capture.edits import SequenceEdits, SteeredRows
+from server.capture.head import Head
 from server.capture.prompts import PromptTokenizer
 
 LOGIT_CHUNK = 256  # positions whose logits are held at once
@@ -35,9 +36,8 @@ class TokenScores:
 class Scorer:
     """Turns the last hidden states of a causal language model into numbers about its predictions."""
 
-    def __init__(self, causal: Any) -> None:
-        self._causal = causal
-        self._config = causal.config.get_text_config()
+    def __init__(self, head: Head) -> None:
+        self._head = head
 
     def scores(self, token_ids: list[int], top: int, hidden: torch.Tensor) -> TokenScores:
         """Scores of a sequence.
@@ -51,7 +51,7 @@ class Scorer:
         best: list[list[tuple[int, float]]] = []
         targets = torch.tensor(token_ids[1:], device=hidden.device)
         for begin, end in _chunks(len(targets), LOGIT_CHUNK):
-            logs = torch.log_softmax(self._logits(hidden[begin:end]), dim=-1)
+            logs = torch.log_softmax(self._head.logits(hidden[begin:end]), dim=-1)
             token += logs.gather(1, targets[begin:end, None])[:, 0].tolist()
             if top:
                 likeliest = logs.topk(top, dim=-1)
@@ -69,20 +69,11 @@ class Scorer:
         values: list[float] = []
         for begin, end in _chunks(len(edited), LOGIT_CHUNK // 4):  # in float64, and of two passes
             under, without = (
-                torch.log_softmax(self._logits(hidden[begin:end]).double(), dim=-1) for hidden in (edited, unedited)
+                torch.log_softmax(self._head.logits(hidden[begin:end]).double(), dim=-1)
+                for hidden in (edited, unedited)
             )
             values += (under.exp() * (under - without)).sum(-1).tolist()
         return values
-
-    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits, with what some families do after the head: Granite and Cohere scale them, Gemma 2 bends them."""
-        config = self._config
-        logits: torch.Tensor = self._causal.get_output_embeddings()(hidden).float()
-        logits = (
-            logits / (getattr(config, "logits_scaling", None) or 1.0) * (getattr(config, "logit_scale", None) or 1.0)
-        )
-        cap = getattr(config, "final_logit_softcapping", None)
-        return torch.tanh(logits / cap) * cap if cap else logits
 
 
 def _chunks(length: int, size: int) -> Iterator[tuple[int, int]]:
@@ -178,7 +169,6 @@ class ServedModel:
             )
         share_heads(self.causal)
         self._copies = HostCopies.of(self.devices)
-        self._scorer = Scorer(self.causal)
         self._steered: SteeredRows | None = None
         for number, layer in enumerate(layers):
             layer.register_forward_hook(self._edit_at(number))
@@ -189,6 +179,7 @@ class ServedModel:
         self.max_length = int(getattr(config, "max_position_embeddings", None) or 2048)
         # What can be looked up: a tokenizer may have more tokens, a configuration may say something else.
         self.vocabulary = int(self.causal.get_input_embeddings().weight.shape[0])
+        self._scorer = Scorer(Head(self.causal, self.base, self.vocabulary))
         self.tokens = PromptTokenizer(wrapper.tokenizer, self.max_length)
         self.tokens.with_eos(getattr(self.causal.generation_config, "eos_token_id", None))
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads

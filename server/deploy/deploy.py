@@ -68,9 +68,10 @@ def deploy(model: DeployedModel, root: Path = DEPLOYED, out: TextIO = sys.stderr
     deployment = _rented(model, place, known, out) if settings.backend == "skypilot" else _logged_in(settings, known)
     host = Host(deployment.host, deployment.ssh_config)
     _check_gpus(settings, host, out)
+    deployment.write(place)  # whose the folder is, should the connection break while it is claimed
     site = Site.claimed(host, settings.folder, deployment.id)
     identity = model_identity(model.config)
-    ports = {server.name: server.port for server in deployment.servers}
+    ports = _kept_ports(deployment, place)
     # No run follows to servers of another model, or that push elsewhere, while these go and come.
     servers = deployment.servers if (deployment.model_identity, deployment.push) == (identity, model.push) else []
     deployment = deployment.model_copy(update={"folder": site.folder, "model_identity": identity, "servers": servers})
@@ -111,8 +112,9 @@ def undeploy(settings: Deploy, root: Path = DEPLOYED, *, keep: bool = False, for
     try:
         if deployment.cluster is not None:
             skypilot.down(deployment.cluster)
-        elif deployment.folder is not None:
-            Site(Host(deployment.host, deployment.ssh_config), deployment.folder, deployment.id).remove(keep)
+        else:
+            folder = deployment.folder or settings.folder  # the latter where nobody knows whether it was claimed
+            Site(Host(deployment.host, deployment.ssh_config), folder, deployment.id).remove(keep)
     except HostError as error:
         if not forget:
             raise
@@ -262,6 +264,13 @@ def _check_model(config: Config, status: Status) -> None:
             f"the model {config.model.source} there (sha256 {status.model_sha256}) is not the one in {here}; was the "
             "same lock installed?"
         )
+
+
+def _kept_ports(deployment: Deployment, place: Path) -> dict[str, int]:
+    """The port here of each server, but for those that another program has taken since the tunnel ended."""
+    tunnel = processes.Process.read(place / TUNNEL)
+    held = tunnel is not None and tunnel.lives
+    return {server.name: server.port for server in deployment.servers if held or free_port(server.port) == server.port}
 
 
 def _with_ports(status: Status, ports: dict[str, int]) -> list[DeployedServer]:

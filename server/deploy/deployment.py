@@ -97,7 +97,8 @@ class DeployedModel:
             raise ConfigError(
                 [
                     "deploy: a deployment serves one model, and the experiments of the study name several (model, "
-                    "generation.engine, workers.model_name); deploy and run them one after the other"
+                    "generation.engine, workers.model_name, conversation.tool_parser); deploy and run them one after "
+                    "the other"
                 ]
             )
         places = list(dict.fromkeys(place for config in configs if (place := pushed_to(config)) is not None))
@@ -141,12 +142,14 @@ def model_identity(config: Config) -> str:
 
     What is deployed serves an experiment only where this is the same.
     """
-    about = [
+    about: list[Any] = [
         models.identity(config.model),
         config.model.dtype,
         config.generation.engine.model_dump(mode="json"),
         config.workers.model_name,
     ]
+    if config.conversation.tool_parser is not None:  # servers that are started without it refuse tools
+        about.append(config.conversation.tool_parser)
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
 
 

@@ -23,6 +23,8 @@ from server.pool.launch import CODE
 # Nothing here may wait for somebody to type, or for a machine that is gone.
 OPTIONS = ("BatchMode=yes", "ConnectTimeout=20", "ServerAliveInterval=10", "ServerAliveCountMax=3", "ControlPath=none")
 MAX_SECONDS = 120.0
+# Printed before a command's output: what the shell that logs in prints, such as a greeting, is none of it.
+BEGIN = "-- emoprobe begins --"
 
 
 class HostError(RuntimeError):
@@ -60,10 +62,11 @@ class Host:
             HostError: the machine cannot be reached, or the command failed or took too long.
         """
         line = command[0] if len(command) == 1 else shlex.join(command)
+        begun = line if shown else f"echo '{BEGIN}'\n{line}"
         try:
             done = subprocess.run(
                 # Whatever shell logs in there, it can start this one.
-                [*self.ssh("-T"), f"exec sh -c {shlex.quote(line)}"],
+                [*self.ssh("-T"), f"exec sh -c {shlex.quote(begun)}"],
                 input=content,
                 stdout=None if shown else subprocess.PIPE,
                 stderr=None if shown else subprocess.PIPE,
@@ -81,7 +84,7 @@ class Host:
             )
         if done.returncode:
             raise HostError(f"{self.name}: exit status {done.returncode} of: {line[:200]}\n{said[-2000:]}")
-        return "" if shown else done.stdout.decode(errors="replace")
+        return "" if shown else done.stdout.decode(errors="replace").partition(f"{BEGIN}\n")[2]
 
     def write_secret(self, path: str, content: str) -> None:
         """Write a file that its owner alone may read; what it holds goes through standard input."""

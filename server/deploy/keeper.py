@@ -28,6 +28,7 @@ from emoprobe.results.layout import Layout
 from server.deploy import processes
 from server.deploy.deployment import ENVIRONMENT, KEY, ORDER, PROCESS, Order, ServerStatus, Status
 from server.deploy.tunnel import GoneError, Relay, Streams
+from server.pool.connections import allow_open_files
 from server.pool.fleets import PER_BATCH, ServerSlot, local_process
 from server.pool.launch import Kind, shares, tensor_parallel, visible_gpus
 from server.pool.run import ExperimentJobs
@@ -212,6 +213,7 @@ def main() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     processes.write_own(run / PROCESS)
     os.umask(0o077)
+    allow_open_files()
     for variable in CACHES:
         os.environ.setdefault(variable, str(folder / "cache" / variable.lower()))
     os.environ.update(json.loads((run / ENVIRONMENT).read_text(encoding="utf-8")))

@@ -22,6 +22,7 @@ from server.deploy import processes
 from server.deploy.deployment import TUNNEL, Deployment
 from server.deploy.host import Host
 from server.orphan import end_with_parent
+from server.pool.connections import allow_open_files
 
 CHUNK = 1 << 16
 RETRY_SECONDS = 0.2
@@ -195,6 +196,7 @@ def main() -> None:
     if deployment is None:
         parser.exit(1, f"{folder} holds no deployment\n")
     processes.write_own(folder / TUNNEL)
+    allow_open_files()  # of ssh as well
     asyncio.run(run(deployment))
 
 

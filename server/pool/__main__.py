@@ -14,6 +14,7 @@ import time
 import traceback
 from pathlib import Path
 
+from server.pool.connections import allow_open_files
 from server.pool.fleets import Fleets
 from server.pool.jobs import FUNCTIONS
 from server.pool.pool import Pool
@@ -40,6 +41,7 @@ def main() -> None:
     # Transforms are found where the workflow was started, and beside the Snakefile.
     sys.path.insert(0, directory)
     os.umask(0o022)
+    allow_open_files()
     keep_alive = max(settings.keep_alive for settings in workers)
     status = 1
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,44 +19,57 @@ if TYPE_CHECKING:
     from server.pool.fleet import UnansweredError
 
 Pair = tuple[str, str]
+TRAJECTORY, OUTCOMES, ACTIVATIONS, TOKENS, SCORE, JUDGEMENT = (
+    "trajectory", "outcomes", "activations", "tokens", "scores", "judgement"
+)  # fmt: skip
 
 
 class Allowance:
     """Counts the pairs of one experiment that are records of an error, and those that will be.
 
-    A pair without trajectory and the same pair without activations count once. The records of earlier runs are read
-    when the first pair fails, so a run in which all goes well reads none.
+    A pair without trajectory and the same pair without activations count once, and until both are there. The records of
+    earlier runs are read when the first pair fails, so a run in which all goes well reads none.
 
     Args:
         share: how many of them may fail, `generation.allowed_failures`.
         pairs: how many there are.
-        recorded: finds those whose files on the disk say that they failed.
+        recorded: finds those whose files on the disk say that they failed, and what of them did.
     """
 
-    def __init__(self, share: float, pairs: int, recorded: Callable[[], set[Pair]]) -> None:
+    def __init__(self, share: float, pairs: int, recorded: Callable[[], Iterable[tuple[Pair, str]]]) -> None:
         self._share, self.pairs, self._recorded = share, pairs, recorded
         # A share such as 0.3 of 10 pairs must not lose one by rounding.
         self.allowed = int(share * pairs + 1e-9)
-        self._failed: set[Pair] | None = None
+        self._failed: dict[Pair, set[str]] | None = None
         self._reading = asyncio.Lock()
 
-    async def admits(self, variant: str, sample: str) -> bool:
-        """Return whether a pair that failed may become a record of its error; if so, it is counted."""
+    async def admits(self, variant: str, sample: str, what: str) -> bool:
+        """Return whether something of a pair that failed may become a record of its error; if so, it is counted."""
         if not self.allowed:
             return False
         async with self._reading:
             if self._failed is None:
-                self._failed = await asyncio.to_thread(self._recorded)
+                self._failed = await asyncio.to_thread(self._read)
         # An older record of this very pair is what is being made anew.
-        if len(self._failed - {(variant, sample)}) >= self.allowed:
+        if len(self._failed.keys() - {(variant, sample)}) >= self.allowed:
             return False
-        self._failed.add((variant, sample))
+        self._failed.setdefault((variant, sample), set()).add(what)
         return True
 
-    def answered(self, variant: str, sample: str) -> None:
-        """A pair that had failed has been made anew."""
-        if self._failed is not None:
-            self._failed.discard((variant, sample))
+    def _read(self) -> dict[Pair, set[str]]:
+        failed: dict[Pair, set[str]] = {}
+        for pair, what in self._recorded():
+            failed.setdefault(pair, set()).add(what)
+        return failed
+
+    def answered(self, variant: str, sample: str, what: str) -> None:
+        """Note that something of a pair that may have failed was made; after a trajectory, all of it is made anew."""
+        pair = (variant, sample)
+        if self._failed is None or pair not in self._failed:
+            return
+        self._failed[pair].discard(what)
+        if what == TRAJECTORY or not self._failed[pair]:
+            del self._failed[pair]
 
     def words(self) -> str:
         """Return why a failure became no record, in the same words for every pair."""
@@ -68,27 +81,29 @@ class Allowance:
             f"{recorded} have been recorded as failed already."
         )
 
-    async def must_admit(self, variant: str, sample: str, error: UnansweredError) -> None:
-        """Let a pair fail, where so many may.
+    async def must_admit(self, variant: str, sample: str, what: str, error: UnansweredError) -> None:
+        """Let something of a pair fail, where so many may.
 
         Raises:
             GaveUpError, RefusedError: too many have failed; the message says how many and how many may.
         """
-        if not await self.admits(variant, sample):
+        if not await self.admits(variant, sample, what):
             raise type(error)(f"{error}\n{self.words()}", error.attempts) from None
 
 
 def pair_allowance(config: Config, layout: Layout) -> Allowance:
     """Return the allowance of the trajectories and captures of an experiment."""
 
-    def recorded() -> set[Pair]:
-        return {
-            (variant, sample)
-            for variant, sample in experiment_pairs(config)
-            if _trajectory_failed(layout.pair(variant, sample))
-            or _record_failed(GoldProbability, layout.pair(variant, sample) / OUTCOMES_FILE)
-            or _capture_failed(layout.activations(variant, sample))
-        }
+    def recorded() -> Iterator[tuple[Pair, str]]:
+        for pair in experiment_pairs(config):
+            folder = layout.pair(*pair)
+            failed = {
+                TRAJECTORY: _trajectory_failed(folder),
+                OUTCOMES: _record_failed(GoldProbability, folder / OUTCOMES_FILE),
+                ACTIVATIONS: _capture_failed(layout.activations(*pair)),
+                TOKENS: _capture_failed(layout.tokens(*pair)),
+            }
+            yield from ((pair, what) for what in failed if failed[what])
 
     return Allowance(config.generation.allowed_failures, len(experiment_pairs(config)), recorded)
 
@@ -100,13 +115,11 @@ def steering_allowance(config: Config, layout: Layout, steered: Iterable[tuple[s
     """
     known = list(steered)
 
-    def recorded() -> set[Pair]:
-        folders = ((f"{where}/{variant}", name, layout.steered(where, variant, name)) for where, variant, name in known)
-        return {
-            (place, name)
-            for place, name, folder in folders
-            if _trajectory_failed(folder) or _record_failed(Scores, folder / SCORES)
-        }
+    def recorded() -> Iterator[tuple[Pair, str]]:
+        for where, variant, name in known:
+            folder = layout.steered(where, variant, name)
+            failed = {TRAJECTORY: _trajectory_failed(folder), SCORE: _record_failed(Scores, folder / SCORES)}
+            yield from (((f"{where}/{variant}", name), what) for what in failed if failed[what])
 
     return Allowance(config.generation.allowed_failures, len(known), recorded)
 
@@ -123,9 +136,9 @@ def judge_allowance(config: Config, layout: Layout) -> Allowance:
         ]  # fmt: skip
         return not any(_trajectory_failed(layout.pair(*pair)) for pair in pairs)
 
-    def recorded() -> set[Pair]:
+    def recorded() -> set[tuple[Pair, str]]:
         return {
-            (f"{judge}/{variant}", name)
+            ((f"{judge}/{variant}", name), JUDGEMENT)
             for judge, variant, name in known
             if _record_failed(Judgement, layout.judgement(judge, variant, name)) and answered(judge, variant, name)
         }

@@ -9,6 +9,7 @@ from emoprobe.conversations.kinds import NextTurn
 from emoprobe.conversations.samples import split_draw_id
 from emoprobe.results.dates import date_to_now
 from emoprobe.results.trajectory import Sample, Trajectory
+from server.pool.allowance import TRAJECTORY
 from server.pool.api_budget import BudgetedRequest
 from server.pool.fleet import Fleet, ServerDemand, UnansweredError
 from server.pool.jobs import following, write
@@ -47,12 +48,12 @@ async def generate(experiment: ExperimentJobs, fleet: Fleet, variant: str, name:
         try:
             response, delivery = await fleet.deliver(demand)
         except UnansweredError as error:
-            await experiment.allowance.must_admit(variant, name, error)
+            await experiment.allowance.must_admit(variant, name, TRAJECTORY, error)
             made = api_failure(config, variant, sample, request, str(error), error.attempts, **known)
             break
         made = api_trajectory(config, variant, sample, request, response, delivery, **known)
         turn, made = await following(config, variant, sample, draw, 1 if turn is None else turn.number, made)
     else:
-        experiment.allowance.answered(variant, name)
+        experiment.allowance.answered(variant, name, TRAJECTORY)
     date_to_now([layout.sample(sample_id), layout.model])
     await write(made.write, layout.pair(variant, name))

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
+import json
 import math
+import resource
 import secrets
 import ssl
 from datetime import UTC, datetime
@@ -69,7 +71,7 @@ def read_reply(response: httpx.Response) -> dict[str, Any]:
         raise RequestError(f"status {status}: {message_of(response)}", permanent=refused, status=status)
     try:
         answer = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         raise RequestError(f"the answer is no JSON: {response.text[:200]!r}", billed=True) from None
     if not isinstance(answer, dict):
         raise RequestError(f"the answer is no JSON object: {response.text[:200]!r}", billed=True)
@@ -94,7 +96,7 @@ def pause_of(response: httpx.Response, unnamed: float = 1.0) -> float:
 def _date(text: str) -> datetime | None:
     try:
         found = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
@@ -109,10 +111,22 @@ def message_of(response: httpx.Response) -> str:
     return " ".join(str(text).split())[:500]
 
 
+FILES = 1 << 16  # that a process may have open, where the system lets it: each request in flight is one or more
+
+
+def allow_open_files() -> None:
+    """Raise this process' limit of open files, often 1,024, as far as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES if hard == resource.RLIM_INFINITY else min(hard, FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 HEALTH_SECONDS = 5.0
 MODELS_SECONDS = 30.0
 # A gateway in front of a foreign server may not know /health; with one of these it answers at least.
 GATEWAY_ANSWERS = (401, 403, 404, 405)
+PASSING = (408, 425, 429)  # of statuses below 500, those that another request may not get
 
 
 class Connections:
@@ -216,11 +230,20 @@ class Connections:
         return "" if healthy else f"status {response.status_code} at /health"
 
     async def check_model(self, name: str) -> str:
-        """An empty string where the server has the model, else what it has."""
+        """An empty string where the server has the model, else what it has.
+
+        Raises:
+            RequestError: it does not tell for the moment, as one that is busy or still loads behind a gateway.
+        """
         try:
             response = await self._control.get("/v1/models", timeout=MODELS_SECONDS)
+        except httpx.HTTPError as error:
+            raise RequestError(f"{type(error).__name__} at /v1/models") from None
+        if response.status_code in PASSING or response.status_code >= 500:
+            raise RequestError(f"status {response.status_code} at /v1/models")
+        try:
             names = [str(entry["id"]) for entry in response.json()["data"]]
-        except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             return (
                 f"{self.url}/v1/models gives no list of models (is it an OpenAI-compatible server? is the key right?)"
             )
@@ -284,10 +307,20 @@ async def fetch_from_server(folder: Path, save_dir: str, worker: Files, answer: 
     path = _path(save_dir)
     tensors = await worker.get(f"{path}/{TENSORS}")
     metadata = await worker.get(f"{path}/{METADATA}")
-    if hashlib.sha256(tensors).hexdigest() != (answer.get("ndif") or {}).get("sha256"):
+    digest = hashlib.sha256(tensors).hexdigest()
+    # Another request to the same folder may have replaced it meanwhile.
+    if digest != (answer.get("ndif") or {}).get("sha256") or digest != _described(metadata):
         raise RequestError(f"the activations of {save_dir} did not come as they were written: their hash differs")
     await asyncio.to_thread(_write, folder, tensors, metadata)
     await delete_at_server(save_dir, worker)
+
+
+def _described(metadata: bytes) -> object:
+    """Return the hash of the tensors that some metadata describe; None where they are no metadata."""
+    try:
+        return json.loads(metadata)["sha256"]
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 async def delete_at_server(save_dir: str, worker: Files) -> None:

@@ -145,7 +145,7 @@ class Fleets:
             logs: the folder for the servers' logs, should they be started for it.
 
         Raises:
-            LaunchError: the machine cannot hold them.
+            LaunchError: the machine cannot hold them, or their key cannot be read.
         """
         key = _identity(kind, experiment)
         if key not in self._fleets:
@@ -307,11 +307,16 @@ def _endpoints(kind: Kind, experiment: ServedModel) -> list[str]:
 
 
 def _identity(kind: Kind, experiment: ServedModel) -> Hashable:
-    """Return the identity of an experiment's servers, without settings that only say how they are run."""
+    """Return the identity of an experiment's servers, without settings that only say how they are run.
+
+    Raises:
+        LaunchError: the key of the endpoints cannot be read.
+    """
     urls = _endpoints(kind, experiment)
     config = experiment.pinned if urls else experiment.started
     if urls:
-        return kind, tuple(urls), config.workers.api_key_env, config.workers.api_key_file, experiment.model_name
+        # Servers that are deployed again have another key in the same file.
+        return kind, tuple(urls), _endpoint_key(config.workers), experiment.model_name
     card = experiment.card
     model = (card.path, card.sha256, config.model.dtype, experiment.model_name)
     # An NNsight server writes files, under one root only.

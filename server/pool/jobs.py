@@ -31,6 +31,7 @@ from emoprobe.results.activation_folder import ActivationFolder, StoredTensors
 from emoprobe.results.dates import date_to_now
 from emoprobe.results.record import DamagedError
 from emoprobe.results.trajectory import CALLS, STATE, AgentState, Sample, Trajectory
+from server.pool.allowance import ACTIVATIONS, TOKENS, TRAJECTORY
 from server.pool.connections import delete_at_server, fetch_from_server
 from server.pool.fleet import Fleet, ServerDemand, UnansweredError
 from server.pool.run import ExperimentJobs
@@ -89,7 +90,7 @@ async def generate(experiment: ExperimentJobs, fleet: Fleet, variant: str, name:
                 lambda ids: partial(check_response, prompt_ids=ids),
             )  # fmt: skip
         except UnansweredError as error:
-            await experiment.allowance.must_admit(variant, name, error)
+            await experiment.allowance.must_admit(variant, name, TRAJECTORY, error)
             made = failed(config, variant, sample, request, prompt, str(error), error.attempts, **known)
             if wanted is not None:
                 await _write_failed_capture(experiment, wanted, str(error), [])
@@ -97,13 +98,13 @@ async def generate(experiment: ExperimentJobs, fleet: Fleet, variant: str, name:
         made = completed(config, variant, sample, request, prompt, response, delivery, renderer=renderer, **known)
         turn, made = await following(config, variant, sample, draw, turn.number, made) if later else (None, made)
     else:
-        experiment.allowance.answered(variant, name)
+        experiment.allowance.answered(variant, name, TRAJECTORY)
         assert made is not None
         assert made.state is not None
         if inline is not None:
             await _pull_pushed(experiment, fleet, inline, response, delivery)
         elif wanted is not None:
-            await _replay_state(experiment, fleet, variant, name, wanted, made.state)
+            await _replay_state(experiment, fleet, variant, name, wanted, made.state, ACTIVATIONS)
     date_to_now([layout.sample(sample_id), layout.model])
     await write(made.write, layout.pair(variant, name))
 
@@ -183,7 +184,7 @@ async def capture(experiment: ExperimentJobs, fleet: Fleet, variant: str, name: 
         PromptError, ModelError: the tokenizer cannot be loaded, or cannot locate anything.
         OSError: the record could not be written.
     """
-    await _replay(experiment, fleet, variant, name, _wanted(experiment, variant, name))
+    await _replay(experiment, fleet, variant, name, _wanted(experiment, variant, name), ACTIVATIONS)
 
 
 async def capture_tokens(experiment: ExperimentJobs, fleet: Fleet, variant: str, name: str) -> None:
@@ -197,10 +198,12 @@ async def capture_tokens(experiment: ExperimentJobs, fleet: Fleet, variant: str,
         "positions": "all",
         "dtype": settings.dtype,
     }
-    await _replay(experiment, fleet, variant, name, wanted)
+    await _replay(experiment, fleet, variant, name, wanted, TOKENS)
 
 
-async def _replay(experiment: ExperimentJobs, fleet: Fleet, variant: str, name: str, wanted: dict[str, Any]) -> None:
+async def _replay(
+    experiment: ExperimentJobs, fleet: Fleet, variant: str, name: str, wanted: dict[str, Any], what: str
+) -> None:
     path = experiment.layout.pair(variant, name) / STATE
     state = AgentState.read_file(path)
     date_to_now([path, experiment.layout.model])
@@ -209,13 +212,19 @@ async def _replay(experiment: ExperimentJobs, fleet: Fleet, variant: str, name: 
         return
     if state.token_ids is None or state.prompt_token_ids is None:
         raise DamagedError(path, "it holds no token ids")
-    await _replay_state(experiment, fleet, variant, name, wanted, state)
+    await _replay_state(experiment, fleet, variant, name, wanted, state, what)
 
 
 async def _replay_state(
-    experiment: ExperimentJobs, fleet: Fleet, variant: str, name: str, wanted: dict[str, Any], state: AgentState
+    experiment: ExperimentJobs,
+    fleet: Fleet,
+    variant: str,
+    name: str,
+    wanted: dict[str, Any],
+    state: AgentState,
+    what: str,
 ) -> None:
-    """Capture the tokens of a trajectory that was answered."""
+    """Capture the tokens of a trajectory that was answered; `what` is counted where that fails."""
     assert state.token_ids is not None
     assert state.prompt_token_ids is not None
     thought = {} if state.thought is None or state.thought.span is None else {"thought": state.thought.span}
@@ -233,10 +242,10 @@ async def _replay_state(
     try:
         answer, delivery = await fleet.deliver(asked)
     except UnansweredError as error:
-        await experiment.allowance.must_admit(variant, name, error)
+        await experiment.allowance.must_admit(variant, name, what, error)
         await _write_failed_capture(experiment, wanted, str(error), state.token_ids)
     else:
-        experiment.allowance.answered(variant, name)
+        experiment.allowance.answered(variant, name, what)
         await _pull_pushed(experiment, fleet, wanted, answer, delivery)
 
 
@@ -288,11 +297,27 @@ def _capture_check(wanted: dict[str, Any], check: Check) -> Check:
         crumb = found.get("ndif")
         if not isinstance(crumb, dict) or "save_dir" not in crumb:
             raise ResponseError(f"the answer has no ndif breadcrumb: {str(answer)[:200]}")
-        if wanted.get("push") and not crumb.keys() >= StoredTensors.model_fields.keys():
-            raise ResponseError(f"the answer does not tell where the activations were pushed to: {str(crumb)[:200]}")
+        if wanted.get("push"):
+            _pushed(crumb)
         return found
 
     return checked
+
+
+def _pushed(crumb: dict[str, Any]) -> tuple[StoredTensors, str]:
+    """Return where a server has pushed the tensors of a capture, and their hash.
+
+    Raises:
+        ResponseError: the breadcrumb does not tell.
+    """
+    try:
+        stored = StoredTensors.model_validate({key: crumb[key] for key in StoredTensors.model_fields})
+        sha256 = crumb["sha256"]
+    except (KeyError, ValueError):
+        raise ResponseError(
+            f"the answer does not tell where the activations were pushed to: {str(crumb)[:200]}"
+        ) from None
+    return stored, sha256
 
 
 async def _pull_pushed(
@@ -307,8 +332,8 @@ async def _pull_pushed(
         return
     from emoprobe.storage.pull import pull_folder
 
-    stored = StoredTensors.model_validate({key: answer["ndif"][key] for key in StoredTensors.model_fields})
-    await write(pull_folder, experiment.results / wanted["save_dir"], stored, experiment.config.storage)
+    stored, sha256 = _pushed(answer["ndif"])
+    await write(pull_folder, experiment.results / wanted["save_dir"], stored, sha256, experiment.config.storage)
     for worker in fleet.workers:
         if worker.name == delivery.worker_id:
             await delete_at_server(wanted["save_dir"], worker)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from emoprobe.config.science.judge import JudgeGrader
@@ -20,8 +21,10 @@ from emoprobe.conversations.samples import counterpart, split_draw_id
 from emoprobe.conversations.variants import opening_messages
 from emoprobe.results.dates import date_to_now
 from emoprobe.results.judgement import Comparison, Judgement
+from emoprobe.results.record import DamagedError
 from emoprobe.results.trajectory import STATE, Message, Sample, Timing, Trajectory
 from emoprobe.text import hashed_number
+from server.pool.allowance import JUDGEMENT
 from server.pool.api_budget import BudgetedRequest
 from server.pool.fleet import Fleet, ServerDemand, UnansweredError
 from server.pool.jobs import write
@@ -56,8 +59,8 @@ class JudgedAnswer:
 async def judge(experiment: ExperimentJobs, fleet: Fleet, settings: JudgeGrader, variant: str, name: str) -> None:
     """Have one trajectory judged and write the judgement.
 
-    A reply without a value is recorded as such and not asked for again. Within the allowed failures, a judgement that
-    no server gave is a record of the error.
+    A reply without a value is recorded as such and not asked for again, nor is the reply to the first of two requests
+    where the second fails. Within the allowed failures, a judgement that no server gave is a record of the error.
 
     Args:
         experiment: whose trajectory it is.
@@ -104,14 +107,15 @@ async def judge(experiment: ExperimentJobs, fleet: Fleet, settings: JudgeGrader,
         for request in requests:
             check_blind(config, settings, opening, sample, answers, request)
         quotes = any(quotes_variant(config, side.variant, side.answers) for side in sides)
-        made: list[Judgement] = []
-        for request in requests:
-            made.append(await _ask(experiment, fleet, settings, blank, request))
-            if made[-1].value is None:  # the other order would make no value of the pair
-                break
+        made = [await _first(experiment, fleet, settings, blank, requests[0])]
+        if len(requests) > 1 and made[0].value is not None:  # else the other order would make no value of the pair
+            # The reply is not paid for again where the second request fails.
+            await write(made[0].write, _first_path(experiment, blank))
+            made.append(await _ask(experiment, fleet, settings, blank, requests[1]))
         found, update = (made[0], {}) if reference is None else (found, _both(made))
         update["quotes"] = quotes
     await write(found.model_copy(update=update).write, layout.judgement(settings.outcome, variant, name))
+    _first_path(experiment, blank).unlink(missing_ok=True)
 
 
 def _unasked(sides: list[JudgedAnswer]) -> dict[str, Any]:
@@ -137,6 +141,25 @@ def _both(made: list[Judgement]) -> dict[str, Any]:
     return update | {"value": preference([str(one.value) for one in made])}
 
 
+def _first_path(experiment: ExperimentJobs, blank: Judgement) -> Path:
+    """Return where the first of two replies is kept until the second is there."""
+    path = experiment.layout.judgement(blank.judge, blank.variant, blank.sample_id)
+    return path.with_name(f".{path.name}.first")
+
+
+async def _first(
+    experiment: ExperimentJobs, fleet: Fleet, settings: JudgeGrader, blank: Judgement, request: dict[str, Any]
+) -> Judgement:
+    """Make the first request of a judgement, unless an earlier try has its reply."""
+    try:
+        kept = Judgement.read_file(_first_path(experiment, blank))
+    except DamagedError:
+        kept = None
+    if kept is not None and (kept.request, kept.messages_sha256) == (request, blank.messages_sha256):
+        return kept
+    return await _ask(experiment, fleet, settings, blank, request)
+
+
 async def _ask(
     experiment: ExperimentJobs, fleet: Fleet, settings: JudgeGrader, blank: Judgement, request: dict[str, Any]
 ) -> Judgement:
@@ -156,10 +179,10 @@ async def _ask(
     try:
         response, delivery = await fleet.deliver(demand)
     except UnansweredError as error:
-        await allowance.must_admit(*pair, error)
+        await allowance.must_admit(*pair, JUDGEMENT, error)
         update |= {"error": str(error), "attempts": error.attempts}
     else:
-        allowance.answered(*pair)
+        allowance.answered(*pair, JUDGEMENT)
         reply = response["choices"][0]["message"].get("content") or ""
         update |= {
             "reply": reply,

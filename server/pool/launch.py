@@ -13,7 +13,7 @@ from pathlib import Path
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.science.generation import Backend
-from emoprobe.models.hardware import without_batch_invariance
+from emoprobe.models.hardware import visible, without_batch_invariance
 from server.guard import KEY_VARIABLE
 from server.pool.address import search_path
 from server.pool.launcher import LaunchError
@@ -41,10 +41,10 @@ class Share:
 def visible_gpus() -> list[str]:
     """The ids of the NVIDIA GPUs that this process may use; none without a driver."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if shutil.which("nvidia-smi") is None or chosen == "":
+    if shutil.which("nvidia-smi") is None:
         return []
     if chosen is not None:
-        return chosen.split(",")
+        return visible(chosen)
     listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60)
     return [str(index) for index, line in enumerate(listing.stdout.splitlines()) if line.startswith("GPU")]
 

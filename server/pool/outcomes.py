@@ -20,6 +20,7 @@ from emoprobe.results.dates import date_to_now
 from emoprobe.results.layout import OUTCOMES_FILE
 from emoprobe.results.record import DamagedError
 from emoprobe.results.trajectory import STATE, AgentState, GoldForm, GoldProbability, Sample, tokens_sha256
+from server.pool.allowance import OUTCOMES
 from server.pool.fleet import Fleet, ServerDemand, UnansweredError
 from server.pool.jobs import write
 from server.pool.run import ExperimentJobs
@@ -86,10 +87,10 @@ async def measure(experiment: ExperimentJobs, fleet: Fleet, variant: str, name: 
     try:
         answers = [await _ask(experiment, fleet, place, ids, form) for form in (*forms, *options)]
     except UnansweredError as error:
-        await experiment.allowance.must_admit(variant, name, error)
+        await experiment.allowance.must_admit(variant, name, OUTCOMES, error)
         found = found.model_copy(update={"error": str(error)})
     else:
-        experiment.allowance.answered(variant, name)
+        experiment.allowance.answered(variant, name, OUTCOMES)
         every = [form for form, _ in answers]
         gold, others = every[: len(forms)], every[len(forms) :]
         update: dict[str, Any] = {"forms": gold, "options": others or None, "worker_id": answers[-1][1]}

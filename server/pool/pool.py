@@ -21,6 +21,7 @@ from emoprobe.conversations.variants import VariantError
 from emoprobe.models.directory import ModelError
 from emoprobe.models.placement import PlacementError
 from emoprobe.models.resolved import ResolveError
+from emoprobe.results.activation_folder import ActivationError
 from emoprobe.results.record import DamagedError, what_to_do
 from server.pool import api, jobs, judge, outcomes, steering
 from server.pool.address import PoolAddress, PoolStatus
@@ -258,7 +259,7 @@ class Pool:
             return f"{job.label}: {reason}\nWhat to do: {what_to_do(error)}\n"
         told = (
             GaveUpError, RefusedError, VariantError, DataError, DamagedError, SteeringJobError, PromptError,
-            ModelError, OutcomesError, BlindError,
+            ModelError, OutcomesError, BlindError, ActivationError,
         )  # fmt: skip
         if isinstance(error, told):
             message = f"{job.label}: {error}\n"

@@ -18,6 +18,7 @@ from emoprobe.results.record import DamagedError
 from emoprobe.results.trajectory import STATE, AgentState, Sample, Scores, Trajectory
 from emoprobe.steering import requests
 from emoprobe.steering.grid import SteeredPair, SteeringEdit, UnknownConditionError
+from server.pool.allowance import SCORE, TRAJECTORY
 from server.pool.fleet import Fleet, ServerDemand, UnansweredError
 from server.pool.jobs import write
 from server.pool.run import ExperimentJobs
@@ -72,10 +73,10 @@ async def steer(experiment: ExperimentJobs, fleet: Fleet, where: str, name: str)
             partial(requests.check_steered, steering),
         )
     except UnansweredError as error:
-        await experiment.steering_allowance.must_admit(where, name, error)
+        await experiment.steering_allowance.must_admit(where, name, TRAJECTORY, error)
         made = failed(config, steered.variant, sample, request, prompt, str(error), error.attempts, draw=number)
     else:
-        experiment.steering_allowance.answered(where, name)
+        experiment.steering_allowance.answered(where, name, TRAJECTORY)
         made = completed(
             config, steered.variant, sample, request, prompt, response, delivery, renderer=renderer, draw=number
         )
@@ -122,10 +123,10 @@ async def score(experiment: ExperimentJobs, fleet: Fleet, where: str, name: str)
     try:
         found = await asking.scores(gold, forced, completion)
     except UnansweredError as error:
-        await experiment.steering_allowance.must_admit(where, name, error)
+        await experiment.steering_allowance.must_admit(where, name, SCORE, error)
         found = Scores(error=str(error))
     else:
-        experiment.steering_allowance.answered(where, name)
+        experiment.steering_allowance.answered(where, name, SCORE)
     await write(found.write, folder / SCORES)
 
 

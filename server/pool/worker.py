@@ -211,8 +211,13 @@ class Worker:
                 return self._ended_at_start(ended)
             reason = await connections.health()
             if not reason:
-                await self._go_live(connections)
-                return None
+                try:
+                    wrong = await connections.check_model(self.model_name)
+                except RequestError as error:
+                    reason = str(error)
+                else:
+                    self._go_live(wrong)
+                    return None
             await asyncio.sleep(1.0 if foreign else 0.25)
         self._fail(f"it was not healthy within {self.limits.start_timeout:g} s (workers.start_timeout): {reason}")
         return None
@@ -225,9 +230,8 @@ class Worker:
         self._fail(reason)
         return None
 
-    async def _go_live(self, connections: Connections) -> None:
-        """Take requests, unless the server has another model."""
-        wrong = await connections.check_model(self.model_name)
+    def _go_live(self, wrong: str) -> None:
+        """Take requests, unless something is wrong with the server, such as another model."""
         if wrong:
             self._fail(wrong)
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -222,3 +223,22 @@ def test_a_reserved_port_is_kept_for_the_server_alone() -> None:
             other.bind(("127.0.0.1", port))
         with socket.create_server(("127.0.0.1", port)):  # as every server does, with SO_REUSEADDR
             pass
+
+
+def test_a_file_system_that_fails_for_a_moment_ends_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = Job(tmp_path)
+    (job.folder / supervisor.JOB).write_text("{}")
+    lease = supervisor.Lease(job.folder, 1000.0)
+    stat = os.stat
+
+    def stale(path: Any, *rest: Any, **named: Any) -> os.stat_result:
+        if Path(path).name == supervisor.JOB:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return stat(path, *rest, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", stale)
+        patched.setattr(Path, "exists", lambda self: os.path.exists(self))  # as Python 3.14 does it
+        assert lease.why_over() == ""
+    (job.folder / supervisor.JOB).unlink()
+    assert lease.why_over() == "the pool has taken its folder away"

@@ -103,8 +103,8 @@ class PoolFolder:
         self.path = root / name
         self.path.mkdir(mode=0o700)
         owner = {"name": name, "host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
+        private_file(self.path / LEASE, "")  # first, as without it others would take this pool for dead
         private_file(self.path / POOL, json.dumps(owner))
-        private_file(self.path / LEASE, "")
 
     def renew(self) -> None:
         """Touch the lease, so that the jobs go on. That takes no room, should the disk be full."""
@@ -134,8 +134,10 @@ class PoolFolder:
         try:
             with tempfile.NamedTemporaryFile(dir=self.path) as now:
                 return os.fstat(now.fileno()).st_mtime - (path / LEASE).stat().st_mtime < 2 * LEASE_SECONDS
-        except OSError:
+        except FileNotFoundError:
             return False
+        except OSError:  # the disk is full, or has a bad moment: its jobs are left alone
+            return True
 
 
 def private_file(path: Path, text: str) -> None:

@@ -84,6 +84,22 @@ def test_the_three_files(tmp_path: Path) -> None:
     assert "token_ids" not in json.dumps(state["response"])
 
 
+@pytest.mark.parametrize("ids", [["5", "6", "2"], [5.0, 6.0, 2.0], "562", [True, 6, 2], {"5": 6}])
+def test_token_ids_that_are_no_whole_numbers_are_refused(ids: Any) -> None:
+    for name in ("token_ids", "prompt_token_ids"):
+        answer = response()
+        answer["choices"][0][name] = ids
+        with pytest.raises(ResponseError, match="no whole numbers"):
+            checked(answer)
+
+
+def test_a_server_may_count_less(tmp_path: Path) -> None:
+    answer = response() | {"usage": {"completion_tokens": 3}}
+    state = Trajectory.read(write(tmp_path, answer)).state
+    assert state is not None
+    assert (state.usage.completion_tokens, state.usage.total_tokens) == (3, None)
+
+
 def test_a_prefill_and_the_completion_are_one_answer(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     begun = {"role": "assistant", "content": "So, Answer:"}

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from transformers import DynamicCache, DynamicLayer
 
 from server.capture.attention import ROOM, RoomyLayer, batch_cache, places
+from server.capture.completions import Work
 from server.capture.edits import LayerEdit, SequenceEdits, layer_edits
 from server.capture.engine import BatchEngine, ChoiceState, Cohort
+from server.capture.errors import BadRequestError, NotFiniteError
 from server.capture.model import ServedModel
 from server.capture.prompts import Decoder
-from server.capture.schema import StreamEdit
+from server.capture.schema import CompletionRequest, StreamEdit
 from tests.emoprobe.models.families import WIDTH
 from tests.server.capture import tiny_models
 
@@ -81,6 +84,13 @@ def test_a_sequence_of_no_numbers_fails_alone(model: ServedModel) -> None:
     assert [each.finish for each in rows] == ["length", "error", "length"]
     assert len(rows[1].token_ids) == 1
     same_alone(model, lambda: row(model, 2, 5, 6), rows[2])
+    # Its request says what to do: without an edit it is the model's type that does not hold the numbers.
+    for edits, error, words in (((endless,), BadRequestError, "lower the dose"), ((), NotFiniteError, "another type")):
+        work = Work(
+            cast(Any, None), "text", CompletionRequest(prompt="x"), None, [], rows[1:2], "x", asyncio.Event(), edits
+        )
+        with pytest.raises(error, match=words):
+            asyncio.run(work.step())
 
 
 def test_joined_batches_give_what_each_gives(model: ServedModel) -> None:

@@ -264,6 +264,30 @@ def test_an_error_that_breaks_the_device_fails_the_health_check(
     assert str(error).partition("\n")[0] in health().text
 
 
+def test_halves_that_cannot_be_begun_fail_alone(model: ServedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests of other batches are answered, and nobody waits for ever."""
+    engine = BatchEngine(model, batch_tokens=100, memory=1 << 30)
+    engine.close()
+    rows = [generation(model, [5, 6, 7], 4) for _ in range(4)]
+    cohorts = [Cohort(model, rows[:2]), Cohort(model, rows[2:])]
+    step = Cohort.step
+
+    def without_memory(cohort: Cohort) -> None:
+        if cohort is cohorts[0]:
+            monkeypatch.setattr("server.capture.engine.Cohort", fail)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        step(cohort)
+
+    def fail(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Cohort, "step", without_memory)
+    engine._cohorts = list(cohorts)
+    engine._advance()
+    assert [(row.finish, len(row.token_ids)) for row in rows] == [("error", 0)] * 2 + [(None, 1)] * 2
+    assert engine._cohorts == [cohorts[1]]
+
+
 @pytest.mark.parametrize(("top_p", "allowed"), [(1.0, {0, 1, 2, 3}), (0.6, {0, 1}), (0.45, {0}), (1e-9, {0})])
 def test_a_token_is_drawn_from_the_nucleus(model: ServedModel, top_p: float, allowed: set[int]) -> None:
     logits = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05]))

@@ -43,6 +43,10 @@ def results(pushed: list[Future[dict[str, Any]]]) -> list[StoredTensors]:
     return [StoredTensors.model_validate(each.result(120)) for each in pushed]
 
 
+def hash_of(folder: Path) -> str:
+    return ActivationFolder.read(folder).metadata.sha256
+
+
 def test_folders_of_one_moment_share_a_shard(tmp_path: Path, proxy: FaultyProxy, url: str) -> None:
     there, here = Layout(tmp_path / "there" / "tiny"), Layout(tmp_path / "here" / "tiny")
     there.root.mkdir(parents=True)
@@ -54,7 +58,7 @@ def test_folders_of_one_moment_share_a_shard(tmp_path: Path, proxy: FaultyProxy,
     assert sum(requests.values()) <= 0.2 * len(pairs)
     settings = Storage(url=url)
     for pair, place in zip(pairs, places, strict=True):
-        pull_folder(here.activations(*pair), place, settings)
+        pull_folder(here.activations(*pair), place, hash_of(there.activations(*pair)), settings)
         assert ActivationFolder.read(here.activations(*pair)).metadata.stored == place
     named = {name: content for name, content in folders.files(there).items() if "safetensors" in name}
     assert {name: content for name, content in folders.files(here).items() if "safetensors" in name} == named
@@ -76,7 +80,7 @@ def test_folders_of_two_experiments_may_have_the_same_name(tmp_path: Path, proxy
         pushed.append(pusher.push(paths[-1]))
     for path, place in zip(paths, results(pushed), strict=True):
         taken = tmp_path / "here" / path.parent.name / path.name
-        pull_folder(taken, place, Storage(url=url))
+        pull_folder(taken, place, hash_of(path), Storage(url=url))
         assert (taken / "activations.safetensors").read_bytes() == (path / "activations.safetensors").read_bytes()
 
 
@@ -91,10 +95,15 @@ def test_what_is_not_as_the_answer_says_is_not_taken(tmp_path: Path, proxy: Faul
     there.root.mkdir(parents=True)
     pairs = folders.write(there, variants=1, samples=2, d=8)
     first, second = results([Pusher(url).push(there.activations(*pair)) for pair in pairs])
+    own, other = (hash_of(there.activations(*pair)) for pair in pairs)
+    with pytest.raises(StorageError, match="other activations of v0/q_0001"):
+        pull_folder(tmp_path / "here" / "v0" / "q_0001", first, other, Storage(url=url))
     with pytest.raises(StorageError, match="does not hold v0/q_0001"):
-        pull_folder(tmp_path / "here" / "v0" / "q_0001", second, Storage(url=url))
+        pull_folder(tmp_path / "here" / "v0" / "q_0001", second, own, Storage(url=url))
     with pytest.raises(StorageError, match="the shard is missing"):
-        pull_folder(tmp_path / "here" / "v0" / "q_0001", first.model_copy(update={"uri": f"{first.uri}x"}), Storage())
+        pull_folder(
+            tmp_path / "here" / "v0" / "q_0001", first.model_copy(update={"uri": f"{first.uri}x"}), own, Storage()
+        )
     assert not (tmp_path / "here").exists()
 
 

@@ -63,6 +63,7 @@ def test_only_servers_of_this_machine_want_the_weights(tmp_path: Path) -> None:
         {"model": {"source": "another/model"}},
         {"model": {**MODEL, "dtype": "bfloat16"}},
         {"generation": {"engine": {"max_model_len": 1000}}},
+        {"conversation": {"kind": "agent", "tools": ["tests.tools:calculator"], "tool_parser": "hermes"}},
         {"workers": {"endpoints": ["http://mine:8000"]}},
     ],
 )

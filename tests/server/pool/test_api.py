@@ -110,6 +110,23 @@ def test_messages_are_sent_and_text_is_recorded(house: House, monkeypatch: pytes
     assert check_trajectory(layout.pair("control", SAMPLES[0]), "control", SAMPLES[0]).problems == []
 
 
+def test_a_key_that_is_renewed_is_used(house: House, tmp_path: Path) -> None:
+    """As that of servers which are deployed again, for a pool that is kept alive."""
+    api, path = Api(), tmp_path / "key"
+
+    async def scenario() -> list[str]:
+        answers = []
+        async with serving(api) as urls, house.pool():
+            add(house, urls, workers={"api_key_file": str(path)})
+            for sample, key in zip(SAMPLES, ("old", "new"), strict=False):
+                api.api_key = key
+                path.write_text(f"{key}\n")
+                answers.append(await house.ask("generate", "one", "control", sample))
+        return answers
+
+    assert asyncio.run(scenario()) == ["ok\n", "ok\n"]
+
+
 def test_the_seed_of_a_draw_is_sent(house: House) -> None:
     api = Api()
     _, answers = ask(house, api, pairs=2)
@@ -279,6 +296,8 @@ def test_a_pause_is_a_number_of_seconds_or_a_date() -> None:
     assert asked(**dates) == 90
     assert 85 < asked(**{"retry-after": dates["retry-after"]}) <= 90  # without the server's clock, by this machine's
     assert asked(**{"retry-after": format_datetime(now - timedelta(days=1), usegmt=True)}) == 0
+    far = "Wed, 21 Oct 99999999999999999999 07:28:00 GMT"
+    assert asked(**{"retry-after": far}) == asked(**{"retry-after": "1e400"}) == UNNAMED_PAUSE
     assert asked() == asked(**{"retry-after": "soon"}) == asked(**{"retry-after": "nan"}) == UNNAMED_PAUSE
 
 

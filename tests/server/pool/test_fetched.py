@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,3 +82,21 @@ def test_nothing_else_can_be_read_or_deleted(server: NNsightServer, path: str) -
     # A folder that holds others is none of activations.
     assert httpx.delete(f"{server.url}/v1/activations/far", timeout=PATIENCE).status_code == 400
     assert (server.root / "far/secret.txt").exists()
+
+
+def test_tensors_and_metadata_of_two_captures_are_refused(tmp_path: Path) -> None:
+    tensors = b"tensors of the first"
+    digest = hashlib.sha256(tensors).hexdigest()
+
+    class Replaced:
+        """A server whose folder is replaced after its first file was read."""
+
+        async def get(self, path: str) -> bytes:
+            return json.dumps({"sha256": "0" * 64}).encode() if path.endswith("json") else tensors
+
+        async def delete(self, path: str) -> None:
+            raise AssertionError
+
+    with pytest.raises(RequestError, match="their hash differs"):
+        asyncio.run(fetch_from_server(tmp_path / "here", "far/replaced", Replaced(), {"ndif": {"sha256": digest}}))
+    assert not (tmp_path / "here").exists()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from server.pool.launch import visible_gpus
 from server.pool.turns import Turns
 from server.pool.worker import Worker, WorkerLimits
 from tests import nvidia_smi
@@ -138,3 +139,16 @@ def test_another_kind_of_server_does_not_cut_a_turn_short() -> None:
         return diary
 
     assert asyncio.run(scenario()) == ["start vllm", "generated", "stop vllm", "start nnsight", "captured"]
+
+
+@pytest.mark.usefixtures("gpus")
+@pytest.mark.parametrize(
+    ("chosen", "ids"),
+    [
+        ("-1", []), ("", []), ("NoDevFiles", []), ("1", ["1"]), ("0, 1", ["0", "1"]), ("0,-1,1", ["0"]),
+        ("GPU-1", ["GPU-1"]), ("MIG-5", ["MIG-5"]),
+    ],
+)  # fmt: skip
+def test_gpus_are_chosen_as_cuda_does(monkeypatch: pytest.MonkeyPatch, chosen: str, ids: list[str]) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    assert visible_gpus() == ids

@@ -239,6 +239,33 @@ def test_both_orders_count_in_the_budget(house: House) -> None:
     assert ApiCalls(layout.api_calls).spent == 64.0
 
 
+def test_a_reply_to_one_order_is_not_paid_for_again_where_the_other_fails(house: House) -> None:
+    api, prices = Api(), {"judge-x": {"input": 0.0, "output": 1e6}}
+    keys = {"max_tokens": 64}
+    for limit, calls in ((90.0, 1), (1000.0, 2)):  # the first reply costs 32, the next call at most 64
+        workers = {"prices": prices, "max_cost": limit}
+        layout, (answer,) = compared(house, api, SAMPLES[0], keys=keys, workers=workers)
+        assert (answer == "ok\n") is (calls == 2)
+        assert len(api.requests) == calls
+    assert [one.request for one in pair(layout).orders] == api.requests
+    assert (pair(layout).cost, ApiCalls(layout.api_calls).spent) == (64.0, 64.0)
+    path = layout.judgement("polite", "calm", SAMPLES[0])
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    # Another question is asked in full.
+    path.unlink()
+    compared(house, api, SAMPLES[0], keys=keys, workers=workers)
+    assert len(api.requests) == 4
+
+
+def test_a_reply_to_another_request_is_not_taken(house: House) -> None:
+    api, prices = Api(), {"judge-x": {"input": 0.0, "output": 1e6}}
+    for limit, rubric, calls in ((90.0, "Polite?", 1), (1000.0, "Friendly?", 3)):
+        keys = {"max_tokens": 64, "rubric": rubric}
+        layout, _ = compared(house, api, SAMPLES[0], keys=keys, workers={"prices": prices, "max_cost": limit})
+        assert len(api.requests) == calls
+    assert [one.request for one in pair(layout).orders] == api.requests[1:]
+
+
 def test_judgements_count_in_the_budget_of_the_experiment(house: House) -> None:
     api = Api()
     prices = {"judge-x": {"input": 0.0, "output": 1e6}}  # a token costs 1, a call at most 64 and then 32

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +14,13 @@ import pytest
 
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
+from server.pool.address import PoolAddress
+from server.pool.connections import FILES
 from server.pool.protocol import Caller
 from server.pool.run import PlanError, Run, address_path
+from tests.conftest import PATIENCE
+from tests.server.pool.house import House
+from tests.workspace import ROOT, wait_for
 
 CODE = Path("/code")
 
@@ -58,3 +67,20 @@ def test_a_plan_is_read_experiment_by_experiment(tmp_path: Path) -> None:
     assert [experiment.config.experiment.name for experiment in run.experiments()] == ["one", "two"]
     with pytest.raises(PlanError, match=r"three\.json cannot be read"):
         run.experiment("three")
+
+
+def test_a_pool_may_open_more_files_than_the_shell_allows(house: House) -> None:
+    """Each request in flight is a connection, and `workers.requests` may be 4,096."""
+    house.add("one")
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    start = f"import resource, runpy; resource.setrlimit(resource.RLIMIT_NOFILE, (256, {hard})); "
+    start += "runpy.run_module('server.pool', run_name='__main__', alter_sys=True)"
+    arguments = map(str, (house.address, house.plan, house.results, house.folder, house.owner.pid))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    pool = subprocess.Popen([sys.executable, "-c", start, *arguments], env=environment)
+    try:
+        wait_for(lambda: PoolAddress.read(house.address) is not None, PATIENCE, "the pool")
+        assert resource.prlimit(pool.pid, resource.RLIMIT_NOFILE)[0] == min(hard, FILES)
+    finally:
+        house.owner.kill()
+        assert pool.wait(PATIENCE) == 0

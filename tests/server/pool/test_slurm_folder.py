@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import json
+import socket
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from server.pool.connections import Connections
+from server.pool.slurm import folder
 from server.pool.slurm.cluster import JobState, judge
 from server.pool.slurm.folder import JobFolder, PoolFolder
 from tests.conftest import StubServer
@@ -21,17 +26,47 @@ def test_a_living_pools_jobs_are_left_alone(tmp_path: Path) -> None:
     assert other.path.exists()
 
 
+def test_a_pool_that_is_being_made_is_not_taken_for_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, found = PoolFolder(tmp_path, "emoprobe-mine"), []
+    write = folder.private_file
+
+    def elsewhere(path: Path, text: str) -> None:
+        write(path, text.replace(socket.gethostname(), "another-host"))
+        found.append(mine.leftovers())
+
+    monkeypatch.setattr(folder, "private_file", elsewhere)
+    PoolFolder(tmp_path, "emoprobe-other")
+    assert found == [[], []]
+
+
+def test_a_disk_that_is_full_lets_no_pool_of_another_host_seem_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, mine = PoolFolder(tmp_path, "emoprobe-other"), PoolFolder(tmp_path, "emoprobe-mine")
+    record = other.path / "pool.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "host": "another-host"}))
+
+    def full(**_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tempfile, "NamedTemporaryFile", full)
+        assert mine.leftovers() == []
+    (other.path / "lease").unlink()
+    assert mine.leftovers() == [("emoprobe-other", other.path)]
+
+
 def test_an_address_with_another_nonce_is_not_believed(tmp_path: Path) -> None:
-    folder = JobFolder(tmp_path / "job", {"nonce": "right"}, KEY)
-    assert folder.address() is None
+    job = JobFolder(tmp_path / "job", {"nonce": "right"}, KEY)
+    assert job.address() is None
     for content, believed in (
         ('{"host": "h", "port": 1, "nonce": "wrong", "node": "n", "hardware": "CPU"}', False),
         ('{"host": "h", "po', False),
         ('{"host": "h"}', False),
         ('{"host": "h", "port": 1, "nonce": "right", "node": "n", "hardware": "CPU"}', True),
     ):
-        (folder.path / "address.json").write_text(content)
-        assert (folder.address() is not None) is believed
+        (job.path / "address.json").write_text(content)
+        assert (job.address() is not None) is believed
 
 
 def test_another_server_at_the_address_is_not_believed_and_not_given_the_key(stub: Callable[..., StubServer]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 
 from server.pool.fleet import Fleet, FleetDownError, ServerDemand
 from server.pool.launcher import Endpoint
@@ -19,7 +20,8 @@ from server.pool.local_process import Command, LocalProcess
 from server.pool.server_log import last_line, phase_of
 from server.pool.worker import Worker, WorkerLimits
 from tests.ports import free_port
-from tests.server.pool.house import SECONDS, until
+from tests.server.pool.house import SECONDS, _Server, until
+from tests.stub_server import Stub, reply
 from tests.workspace import ROOT
 
 LIMITS = WorkerLimits(requests=4, restarts=1, start_timeout=SECONDS, hang_timeout=0.2, health_interval=0.05)
@@ -239,3 +241,37 @@ def test_a_log_becomes_a_few_words() -> None:
     assert last_line(lines) == "Starting to load model /models/x..."
     assert last_line(["2026-11-22 12:00:00,123 INFO server.app: listening"]) == "server.app: listening"
     assert len(last_line(["word " * 100])) == 100
+
+
+@pytest.mark.parametrize("status", [503, 429])
+def test_a_server_that_lists_its_models_later_is_waited_for(tmp_path: Path, status: int) -> None:
+    """As one behind a gateway, which is healthy before the server is."""
+    stub, listed = Stub(), []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["path"] == "/v1/models":
+            listed.append(status)
+            if len(listed) == 1:
+                await reply(send, status, {"error": "the model is loaded"})
+                return
+        await stub(scope, receive, send)
+
+    async def scenario() -> None:
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(app, log_level="critical", access_log=False, lifespan="off")
+        server = _Server(config)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        fleet = Fleet("vllm", "stub", 3, None)
+        launcher = Endpoint(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        fleet.workers.append(Worker("endpoint-0", "stub", None, LIMITS, launcher, fleet.changed))
+        try:
+            answer, _ = await asyncio.wait_for(fleet.deliver(question()), SECONDS)
+            assert answer["id"] == "chatcmpl-stub"
+            assert len(listed) == 2
+        finally:
+            await fleet.stop()
+            server.should_exit = server.force_exit = True
+            await serving
+
+    asyncio.run(scenario())
