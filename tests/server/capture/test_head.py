@@ -44,12 +44,15 @@ def test_scores_equal_the_models_own(kind: str, tmp_path: Path, monkeypatch: pyt
 
 
 def test_the_models_own_code_is_asked_only_where_it_differs(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
-    monkeypatch.setattr(
-        Head, "_of_model", lambda self, hidden: asked.append(len(hidden)) or torch.zeros(len(hidden), 9)
-    )
+    asked: list[str] = []
     for kind in ("granite", "hyperclovax"):
+
+        def note(_: Head, hidden: torch.Tensor, kind: str = kind) -> torch.Tensor:
+            asked.append(kind)
+            return torch.zeros(len(hidden), SIZES["vocab_size"])
+
+        monkeypatch.setattr(Head, "_of_model", note)
         settings = AutoConfig.for_model(kind, **SIZES | GROUPED | KINDS[kind])
-        model = AutoModelForCausalLM.from_config(settings).eval()
-        Head(model, model.base_model, 199).logits(torch.zeros(2, SIZES["hidden_size"]))
-    assert asked == [2]
+        model: Any = AutoModelForCausalLM.from_config(settings)  # type: ignore[no-untyped-call]
+        Head(model.eval(), model.base_model, SIZES["vocab_size"]).logits(torch.zeros(2, SIZES["hidden_size"]))
+    assert asked == ["hyperclovax"]

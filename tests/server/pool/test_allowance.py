@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from emoprobe.results.activation_folder import ActivationFolder
 from tests.server.pool.house import House
@@ -17,7 +18,10 @@ def test_what_is_measured_of_a_pair_hides_no_failure_of_its_capture(house: House
 
     async def scenario() -> list[str]:
         async with serving(capturing) as urls, house.pool():
-            sections = {"graders": ["number", {"name": "logprob"}], "generation": {"allowed_failures": 0.25}}
+            sections: dict[str, Any] = {
+                "graders": ["number", {"name": "logprob"}],
+                "generation": {"allowed_failures": 0.25},
+            }
             workers = {"capture_endpoints": urls, "attempts": 1}
             house.add("two")
             layout = house.add("one", workers=workers, capture={"enabled": True}, **sections)
