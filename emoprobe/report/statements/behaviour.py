@@ -163,13 +163,17 @@ def _verb(verb: str, side: str) -> str:
 
 def _sides(row: dict[str, Any]) -> tuple[str, str]:
     first, second = (
-        # The counts of a mean of several variants are the least of them.
-        f"the texts of {name} used here"
-        if name in row["means"] and row["scope"] != Scope.TONE
-        else _name(name, texts, row["scope"])
+        _mean_name(name, row["scope"]) if name in row["means"] else _name(name, texts, row["scope"])
         for name, texts in ((row["variant"], row["texts"]), (row["reference"], row["reference_texts"]))
     )
     return first, second
+
+
+def _mean_name(side: str, scope: str) -> str:
+    """Name the mean of several variants, which is about these alone: tones are no sample of those of a valence."""
+    if scope != Scope.TONE:
+        return f"the texts of {side} used here"
+    return f"these {side} tones" if side in get_args(Valence) else side
 
 
 def _estimate(row: dict[str, Any], p: float | None) -> str:
