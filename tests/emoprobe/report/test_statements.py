@@ -82,7 +82,9 @@ def test_the_planned_contrast_comes_first() -> None:
     scene = Scene(400, (0.2, 0.2, 0.8, 0.8), 0.5, texts=32)
     first, *others = said(scene)
     assert first.about == "accuracy:negative-positive"
-    assert first.text.startswith("Planned: these negative tones lower strict accuracy compared with these positive tones (")
+    assert first.text.startswith(
+        "Planned: these negative tones lower strict accuracy compared with these positive tones ("
+    )
     assert first.estimate == pytest.approx(-0.6, abs=0.1)
     assert sum(one.text.startswith("Planned") for one in others) == 0
     table = simulate(scene, np.random.default_rng(0))
