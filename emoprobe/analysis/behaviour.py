@@ -160,7 +160,8 @@ def _mean_of(questions: Questions, measure: str, name: str, share: bool) -> Esti
     """The mean of one variant's measure, over its texts where they stand for others, else over questions."""
     units = questions.units(name) or Units()
     values = questions.values(measure, asks=units.asks)[questions.row(name)]
-    return mean(values, units.sides[0], share, units.repeated(questions.groups), units.sides[1])
+    groups = units.repeated(questions.groups)
+    return mean(values, units.sides[0], share, groups, units.sides[1], questions.other_groups)
 
 
 def _compared(questions: Questions, measure: str, name: str, reference: str) -> dict[str, Any]:
@@ -179,9 +180,12 @@ def _compared(questions: Questions, measure: str, name: str, reference: str) -> 
         apart: Floats = ours[places[0]] - theirs[places[1]]
         return apart
 
-    groups, skewed = units.repeated(questions.groups), bool(units.divisions)
+    groups, skewed, other = units.repeated(questions.groups), bool(units.divisions), questions.other_groups
     estimate = whichever(
-        [difference(pair(each, units.asks), *units.sides, NAN, share, groups, skewed=skewed) for each in fillings]
+        [
+            difference(pair(each, units.asks), *units.sides, NAN, share, groups, skewed=skewed, other_groups=other)
+            for each in fillings
+        ]
     )
     differences = pair((None, None), 1)
     differences = differences[~np.isnan(differences)]

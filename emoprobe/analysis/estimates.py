@@ -64,6 +64,7 @@ def difference(
     confidence: float = CONFIDENCE,
     skewed: bool = False,
     unseen: npt.ArrayLike | None = None,
+    other_groups: bool = False,
 ) -> Estimates:
     """The mean of paired differences, one a question.
 
@@ -78,17 +79,23 @@ def difference(
         skewed: a t interval is widened to hold Hall's as well, which covers where few units make up most of a mean, and
             p-values are the larger ones of both. Shares of several texts always are.
         unseen: what a rare kind of units, of which none is here, may change the value by; None: 1 for shares, else 0.
+        other_groups: the claim is about other groups as well, so that none of these may be of a rare kind.
     """
     differences = np.asarray(differences, dtype=float)
     one_text = texts is None and other_texts is None and groups is None
     if one_text and share and np.isin(differences[~np.isnan(differences)], (-1, 0, 1)).all():
         return _tango(differences, margin, confidence)
     limits = (-1.0, 1.0) if share else None
-    return _student(differences, texts, other_texts, groups, margin, limits, confidence, skewed, unseen)
+    return _student(differences, texts, other_texts, groups, margin, limits, confidence, skewed, unseen, other_groups)
 
 
 def mean(
-    values: Floats, texts: Labels | None, share: bool, groups: Labels | None = None, other_texts: Labels | None = None
+    values: Floats,
+    texts: Labels | None,
+    share: bool,
+    groups: Labels | None = None,
+    other_texts: Labels | None = None,
+    other_groups: bool = False,
 ) -> Estimates:
     """The mean of one variant's values, one a question; arguments as of `difference`, in [0, 1] if `share`.
 
@@ -104,7 +111,8 @@ def mean(
         return Estimates(
             _ratio(right, known), np.where(few, np.nan, low), np.where(few, np.nan, high), nothing, nothing
         )
-    return _student(values, texts, other_texts, groups, np.nan, (0.0, 1.0) if share else None)
+    limits = (0.0, 1.0) if share else None
+    return _student(values, texts, other_texts, groups, np.nan, limits, other_groups=other_groups)
 
 
 def _student(
@@ -117,6 +125,7 @@ def _student(
     confidence: float = CONFIDENCE,
     skewed: bool = False,
     unseen: npt.ArrayLike | None = None,
+    other_groups: bool = False,
 ) -> Estimates:
     """Student's t over texts, or over questions or groups of them where neither side has several texts.
 
@@ -125,6 +134,7 @@ def _student(
     in the same way, with the variance over texts as the least that it can be. Shares get a floor of the half width of
     `UNSEEN` / units, added in squares: no flips do not mean that there are none, and that no text breaks the answer
     does not mean that none does. What a text does can be skewed, so that shares over texts get Hall's interval as well.
+    Both hold for groups where the claim is about others as well.
     """
     here = ~np.isnan(values)
     n = here.sum(axis=-1)
@@ -149,6 +159,7 @@ def _student(
     seen = n if scored is None else units
     if groups is not None:
         units = np.minimum(units, _alike(here, groups))
+        seen = np.minimum(seen, units) if other_groups else seen
         if scored is not None:
             crossed = _crossed(groups, *(labels for labels in (texts, other_texts) if labels is not None))
             shared = _clustered(residuals, here, groups)[0] - _clustered(residuals, here, crossed)[0]
@@ -162,7 +173,7 @@ def _student(
     error = np.sqrt(np.where(usable & (variance > 0), variance, np.nan))
     low, high = value - quantile * error, value + quantile * error
     hall = None
-    if skewed or (limits is not None and scored is not None):
+    if skewed or (limits is not None and (scored is not None or other_groups)):
         clusters = groups if scored is None else scored
         hall = _Hall.of(residuals if clusters is None else _sums(residuals, clusters), units)
         low = np.minimum(low, value - error * hall.inverse(quantile))

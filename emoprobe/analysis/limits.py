@@ -17,7 +17,7 @@ from scipy import stats
 from emoprobe.analysis.looks import Looks
 from emoprobe.analysis.outcomes import MEASURES, family_prefix, primary_rows
 from emoprobe.analysis.paired_tests import Scope
-from emoprobe.analysis.questions import MIN_GROUPS, Questions, unseen_share
+from emoprobe.analysis.questions import OTHER_GROUPS, Questions, unseen_share
 from emoprobe.analysis.statistics import CONFIDENCE, LEVEL, POWER
 from emoprobe.config.science.analysis import TONE_TEXTS
 from emoprobe.config.section import CONTROL, FILLER
@@ -253,8 +253,7 @@ def _groups(trajectories: pd.DataFrame, tests: pd.DataFrame) -> list[Limit]:
     if not groups.duplicated().any():
         return []
     count = int(groups.nunique())
-    # Where there are too few, tests may still have copies of a question as groups.
-    enough = count + int(every.isna().sum()) >= MIN_GROUPS and tests["groups"].notna().any()
+    enough = count + int(every.isna().sum()) >= OTHER_GROUPS and tests["groups"].notna().any()
     kind = LimitKind.GROUPS if enough else LimitKind.FEW_GROUPS
     return [Limit(kind, float(count), {"count": count})]
 

@@ -214,7 +214,17 @@ def compare(
         if not share and completion is None and both.any():
             unseen = unseen_change(ours[both], theirs[both], outcome)
         estimates.append(
-            difference(ours - theirs, *units.sides, margin, share, groups, confidence, skewed=not share, unseen=unseen)
+            difference(
+                ours - theirs,
+                *units.sides,
+                margin,
+                share,
+                groups,
+                confidence,
+                skewed=not share,
+                unseen=unseen,
+                other_groups=questions.other_groups,
+            )
         )
     return whichever(estimates), known
 

@@ -51,7 +51,13 @@ def steering_table(
         asked = sample(sample_id)
         rows.append(
             _condition(condition, directions)
-            | {"variant": variant, "sample_id": sample_id, "draw": draw, "group": asked.group}
+            | {
+                "variant": variant,
+                "sample_id": sample_id,
+                "draw": draw,
+                "group": asked.group,
+                "question": asked.question,
+            }
             | _answer(trajectory, asked)
             | _scores(scores)
             | {"error": trajectory.failure or scores.error}

@@ -6,6 +6,7 @@ without an edit is `none`.
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -99,11 +100,13 @@ class SteeringGrid:
         config: the experiment.
         groups: the group of each captured question, null where it has none.
         n_layers: the depth of the model; None where it is not known and no layer is `middle`.
+        questions: what each captured question asks, the same for copies; empty where that is not known.
     """
 
     config: Config
     groups: tuple[str | None, ...]
     n_layers: int | None
+    questions: tuple[str, ...] = ()
 
     @property
     def tones(self) -> list[str]:
@@ -118,7 +121,7 @@ class SteeringGrid:
     @cached_property
     def halves(self) -> Halves:
         """Places of the questions that directions are fitted on, and of those that are steered, all of them."""
-        return halves(self.groups, self.config.experiment.seed)
+        return halves(self.groups, self.config.experiment.seed, self.questions)
 
     @property
     def fitted(self) -> list[str]:
@@ -289,6 +292,11 @@ def named_direction(name: str, variants: Iterable[str]) -> ToneDirection:
     )
 
 
+def question_key(question: str) -> str:
+    """Return what stands for the text of a question, which a plan remembers."""
+    return hashlib.sha256(question.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
 LEAST_GROUPS = 5  # fewer cannot be dealt evenly: then single questions are
 
 
@@ -300,20 +308,22 @@ class Halves:
     steered: list[int]
 
 
-def halves(groups: Sequence[str | None], seed: int) -> Halves:
+def halves(groups: Sequence[str | None], seed: int, questions: Sequence[str] = ()) -> Halves:
     """Divide the first questions of an experiment.
 
     Groups are dealt in the order in which they come up, two at a time, one to each half. So the halves of the first
-    questions stay what they are when more are drawn.
+    questions stay what they are when more are drawn. Copies of a question are a group.
 
     Args:
         groups: what each question shares with others; null where it shares nothing.
         seed: decides which of two goes where.
+        questions: what each question asks; empty where that is not known, so that none is a copy.
     """
-    named = [f"question {place}" if group is None else f"group {group}" for place, group in enumerate(groups)]
+    asked: list[Hashable] = list(questions or range(len(groups)))
+    named = [one if group is None else ("group", group) for one, group in zip(asked, groups, strict=True)]
     if len(set(named)) < LEAST_GROUPS:
-        named = [f"question {place}" for place in range(len(groups))]
-    half: dict[str, int] = {}
+        named = asked
+    half: dict[Hashable, int] = {}
     for name in named:
         if name not in half:
             pair, second = divmod(len(half), 2)

@@ -16,7 +16,7 @@ from emoprobe.conversations.sources.data_source import paths_sha256
 from emoprobe.models.settings import known_size
 from emoprobe.results.activation_folder import METADATA
 from emoprobe.results.layout import SCORES, TRAJECTORY_FILES, Layout
-from emoprobe.steering.grid import SteeringGrid, captured_questions
+from emoprobe.steering.grid import SteeringGrid, captured_questions, question_key
 from emoprobe.workflow.remembered import remembered, version
 from emoprobe.workflow.triggers import digest
 
@@ -84,24 +84,28 @@ class SteeredTargets:
 def steering_grid(config_json: str, memory: Path | None) -> SteeringGrid:
     """Return the grid of a config, given as JSON."""
     config = Config.model_validate_json(config_json)
-    return SteeringGrid(config, question_groups(config, memory), known_size(config.model)[0])
+    groups, questions = asked_questions(config, memory)
+    return SteeringGrid(config, groups, known_size(config.model)[0], questions)
 
 
-def question_groups(config: Config, memory: Path | None = None) -> tuple[str | None, ...]:
-    """The group of each captured question, which says what may not be divided between the halves.
+def asked_questions(config: Config, memory: Path | None = None) -> tuple[tuple[str | None, ...], tuple[str, ...]]:
+    """The group and the key of each captured question, which say what may not be divided between the halves.
 
-    Data of the hub are not opened, as that may mean a download: without `dataset.group` they have no groups.
+    Data of the hub are not opened, as that may mean a download: without `dataset.group` they have no groups, and copies
+    of a question are not known.
 
     Raises:
         DataError: the data cannot be read.
     """
     dataset, count = config.dataset, captured_questions(config)
     if kind_of(dataset.source) is hub.KIND:
-        return (None,) * count
+        return (None,) * count, ()
 
     def ask() -> list[str]:
         drawer = samples.Drawer(dataset, config.experiment.seed)
-        return [json.dumps(drawer.sample(place).group) for place in range(count)]
+        drawn = (drawer.sample(place) for place in range(count))
+        return [json.dumps([sample.group, question_key(sample.question)]) for sample in drawn]
 
-    about = ["groups", samples.identity(dataset, config.experiment.seed), count, version("reasoning-gym")]
-    return tuple(json.loads(line) for line in remembered(memory, about, ask))
+    about = ["groups and questions", samples.identity(dataset, config.experiment.seed), count, version("reasoning-gym")]
+    known = [json.loads(line) for line in remembered(memory, about, ask)]
+    return tuple(group for group, _ in known), tuple(question for _, question in known)

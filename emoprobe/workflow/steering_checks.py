@@ -15,7 +15,7 @@ from emoprobe.conversations.sources import DataError, hub, kind_of
 from emoprobe.models.settings import known_size
 from emoprobe.steering.grid import SteeringGrid, captured_questions, directions_of, tones_of
 from emoprobe.workflow.remembered import remembered
-from emoprobe.workflow.steered import question_groups
+from emoprobe.workflow.steered import asked_questions
 
 TAKEN = (NONE, "directions")
 LEAST_QUESTIONS = 4
@@ -164,7 +164,7 @@ def _questions(config: Config, memory: Path | None) -> Iterator[str]:
         )
     else:
         try:
-            question_groups(config, memory)
+            asked_questions(config, memory)
         except DataError as error:
             yield str(error)
 

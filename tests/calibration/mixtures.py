@@ -1,4 +1,4 @@
-"""Texts of a tone that do not all do the same: how often a claim about the tone is false, and what its interval covers.
+"""Texts of a tone, or templates of questions, that do not all do the same: false claims, and what intervals cover.
 
 Many runs at once, through the estimates and the choice of units alone; `behaviour.text_scenes` goes all the way.
 """
@@ -34,6 +34,7 @@ MIXTURES: dict[str, tuple[tuple[tuple[float, float], ...], float]] = {
     "all alike": (((1.0, 0.0),), 0.5),
 }
 DESIGNS = ((24, 96), (24, 1319), (32, 400), (64, 96), (64, 400), (64, 1319), (24, 24), (96, 96), (672, 672))
+GROUPED = ((24, 480), (32, 320), (60, 600), (100, 1319))  # groups of questions in place of texts
 TONES = (1, 4, 8)
 # Texts, questions, asks of the filler, deviation of the texts in logits.
 ASKED = (
@@ -61,8 +62,19 @@ class Claims:
     covered: float
 
 
-def claims(mixture: str, texts: int, questions: int, tones: int, runs: int, seed: int) -> Claims:
+def claims(
+    mixture: str, texts: int, questions: int, tones: int, runs: int, seed: int, *, grouped: bool = False
+) -> Claims:
     """Simulate a family of tones against a filler whose texts all do the same.
+
+    Args:
+        mixture: kinds of texts.
+        texts: of each tone.
+        questions: that each is asked.
+        tones: of the family.
+        runs: how many.
+        seed: of the simulation.
+        grouped: kinds are those of so many groups of questions, such as templates, and each question has its own text.
 
     Raises:
         ValueError: with so few texts nothing is claimed about a tone.
@@ -83,7 +95,12 @@ def claims(mixture: str, texts: int, questions: int, tones: int, runs: int, seed
         share = np.where(moved > 0, moved / (1 - accuracy), moved / accuracy)[:, text]
         chance = np.where(share > 0, level + share * (1 - level), level * (1 + share))
         answers = (generator.random((runs, questions)) < chance).astype(float)
-        found.append(difference(answers - filler, *units.sides, MARGIN))
+        differences = answers - filler
+        found.append(
+            difference(differences, None, None, MARGIN, groups=text, other_groups=True)
+            if grouped
+            else difference(differences, *units.sides, MARGIN)
+        )
     return _claims(found, truth)
 
 
@@ -149,10 +166,11 @@ def _claims(found: list[Estimates], truth: float) -> Claims:
 
 def rows(mixture: str, runs: int, seed: int) -> Iterator[Row]:
     """Rows for each design and number of tones."""
-    for texts, questions in DESIGNS:
+    designs = [(*design, False) for design in DESIGNS] + [(*design, True) for design in GROUPED]
+    for texts, questions, grouped in designs:
         for tones in TONES:
-            found = claims(mixture, texts, questions, tones, runs, seed)
-            world = f"{mixture}, {texts} texts, n = {questions}, {tones} tones"
+            found = claims(mixture, texts, questions, tones, runs, seed, grouped=grouped)
+            world = f"{mixture}, {texts} {'groups' if grouped else 'texts'}, n = {questions}, {tones} tones"
             yield Row("false", "different of a tone", world, runs, found.different, most(runs))
             yield Row("false", "equivalent of a tone", world, runs, found.equivalent, most(runs))
             yield Row("covered", "of a tone", world, runs, found.covered, least(runs, COVERAGE))

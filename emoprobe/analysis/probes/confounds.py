@@ -15,8 +15,8 @@ import numpy as np
 
 # By how much the errors of slopes may widen the variance of the difference between valences. Where activations hold a
 # confound and no valence, 5.3 % of 1,467 simulated findings are false up to here (5.7 % of 911 up to 0.05, 4.7 % of 556
-# above that; 4.1 % of 537 there with d = 2,000), 9 % of 336 between here and 0.15, and 14 % of 431 between 0.15 and 0.25;
-# see `tests.calibration.probe_limits`.
+# above that; 4.1 % of 537 there with d = 2,000), 9 % of 336 between here and 0.15, and 14 % of 431 between 0.15 and
+# 0.25; see `tests.calibration.probe_limits`.
 MOST_INFLATION = 0.1
 SINGULAR = 1e-9
 PUNCTUATION = re.compile(r"[^\w\s]")

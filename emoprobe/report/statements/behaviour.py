@@ -171,9 +171,13 @@ def _sides(row: dict[str, Any]) -> tuple[str, str]:
 
 
 def _mean_name(name: str, scope: str) -> str:
-    """Name a mean of several variants, whose texts are not counted, as the counts are those of the smallest one."""
-    tones = f"{name} tones" if name in get_args(Valence) else name
-    return tones if scope == Scope.TONE else f"the texts of {tones} used here"
+    """Name the mean of several variants, which is about these alone: tones are no sample of those of a valence.
+
+    Their texts are not counted, as the counts are those of the smallest one.
+    """
+    if scope != Scope.TONE:
+        return f"the texts of {f'{name} tones' if name in get_args(Valence) else name} used here"
+    return f"these {name} tones" if name in get_args(Valence) else name
 
 
 def _estimate(row: dict[str, Any], p: float | None) -> str:

@@ -41,7 +41,9 @@ def _tested(row: dict[str, Any], tests: pd.DataFrame) -> Statement:
     about = f"steering:{row['direction']}"
     if conclusion.reason is DirectionReason.NOT_COMPARED:
         return stated(about, conclusion, f"{title}: a verdict is not reachable ({row['reason']}).")
-    effect = f"{_effect(row)} {_rank(row, int((tests['family'] == row['family']).sum()))}"
+    # A direction without p takes no part in the correction.
+    family = int(tests.loc[tests["family"] == row["family"], "p"].notna().sum())
+    effect = f"{_effect(row)} {_rank(row, family)}"
     match conclusion.reason:
         case DirectionReason.OUT_OF_REACH:
             text = (

@@ -33,6 +33,7 @@ STEERING = Table(
         "sample_id": Column("string", "Sample; no direction was fitted on it."),
         "draw": Column("Int64", "Which completion of the pair, from 1."),
         "group": Column("string", "What the sample shares with others, such as its template; null where nothing."),
+        "question": Column("string", "The question; copies of one under several ids are one unit."),
         "correct": Column("boolean", "Strict grade, as in trajectories."),
         "correct_lenient": Column("boolean", "Lenient grade, as in trajectories."),
         "log_p_gold": Column(

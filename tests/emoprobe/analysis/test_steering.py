@@ -17,6 +17,8 @@ from emoprobe.analysis.steering.tables import analyze, steering_tests
 from emoprobe.config.experiment import Config
 from emoprobe.config.files import parse_config
 from emoprobe.report.statements.steering import statements
+from emoprobe.results.catalogue import TABLES
+from emoprobe.results.tables import frame
 from emoprobe.steering.grid import LEAST_TEXTS
 from tests.calibration.allowance import least, most
 from tests.calibration.steering import LIMITS, PLAIN, WORLDS, World, beyond_shuffled, draw, run, table
@@ -190,6 +192,25 @@ def test_only_the_questions_of_the_controls_are_ranked() -> None:
     assert found["n"] == 40
     assert found["verdict"] == "not_found"
     assert found["estimate"] < -10
+
+
+def test_copies_of_a_question_are_one_unit() -> None:
+    generator = np.random.default_rng(3)
+    once = table(PLAIN, draw(PLAIN, generator), generator).assign(question=lambda rows: rows["sample_id"])
+    twice = pd.concat([once, once.assign(sample_id=once["sample_id"] + "_again")], ignore_index=True)
+    single, double = (steering_tests(each, LIMITS, TEXTS) for each in (once, twice))
+    assert double["estimate"].tolist() == pytest.approx(single["estimate"].tolist())
+    widths = [(found["high"] - found["low"]).to_numpy() for found in (single, double)]
+    assert (widths[1] >= widths[0] - 1e-9).all()
+
+
+def test_a_direction_without_p_is_not_told_as_part_of_the_correction() -> None:
+    generator = np.random.default_rng(3)
+    found = steering_tests(table(PLAIN, draw(PLAIN, generator), generator), LIMITS, TEXTS)
+    mediation = frame(TABLES["steering_mediation"], [])
+    assert all("corrected over 2 directions" in one.text for one in statements(found, mediation))
+    found.loc[1, ["estimate", "p", "p_holm"]] = np.nan
+    assert "corrected over" not in statements(found, mediation)[0].text
 
 
 def test_the_rank_does_not_depend_on_which_direction_is_asked() -> None:

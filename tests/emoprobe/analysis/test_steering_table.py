@@ -70,7 +70,7 @@ def test_every_column_follows_from_the_folder(layout: Layout) -> None:
     assert (joy["correct"], joy["correct_lenient"], joy["compliant"]) == (False, True, False)
     assert (joy["log_p_gold"], joy["perplexity"], joy["kl"], joy["edited_tokens"]) == (-2.5, 9.0, 1.0, 9)
     assert joy["repetition"] == 0.5
-    assert (joy["sample_id"], joy["draw"], joy["group"]) == (NAME, 1, "sums")
+    assert (joy["sample_id"], joy["draw"], joy["group"], joy["question"]) == (NAME, 1, "sums", "2 + 1?")
     assert (failed["operation"], failed["error"]) == ("ablate", "no server answered")
     assert failed["correct"] is failed["log_p_gold"] is failed["edited_tokens"] is None
 

@@ -63,7 +63,7 @@ def test_p_gold_is_tested_for_every_contrast_in_families_of_its_own() -> None:
     assert "raises p(gold) compared with filler (+" in said["p_gold:tone0-filler"].text
     assert "points of probability [" in said["p_gold:tone0-filler"].text
     assert said["p_gold:tone1-filler"].verdict == "undecided"
-    assert said["p_gold:negative-positive"].text.startswith("Planned: negative tones raise p(gold)")
+    assert said["p_gold:negative-positive"].text.startswith("Planned: these negative tones raise p(gold)")
     assert said["p_gold:tone0-control"].text.startswith("Secondary: tone0")
 
 

@@ -122,6 +122,15 @@ def test_a_handful_of_groups_cannot_be_dealt() -> None:
     assert len(found.fitted) == len(found.steered) == 10
 
 
+def test_copies_of_a_question_are_in_one_half() -> None:
+    asked = [f"{place % 15} + 1?" for place in range(60)]
+    found = halves([None] * 60, 1, asked)
+    assert sorted(found.fitted + found.steered) == list(range(60))
+    assert not {asked[place] for place in found.fitted} & {asked[place] for place in found.steered}
+    # Questions that come once are dealt as where it is not known what they ask.
+    assert halves([None] * 15, 1, asked[:15]) == halves([None] * 15, 1)
+
+
 @pytest.mark.parametrize("samples", [8, 9, 50])
 def test_questions_without_groups_are_halved(samples: int) -> None:
     found = plan(samples=samples)

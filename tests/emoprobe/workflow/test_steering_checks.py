@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from emoprobe.config.errors import ConfigError
 from emoprobe.config.files import parse_config
 from emoprobe.steering.grid import SteeringGrid
-from emoprobe.workflow.steered import question_groups
+from emoprobe.workflow.steered import asked_questions
 from emoprobe.workflow.steering_checks import check_steering, unreachable
 
 TEXTS = [f"A table of {number} legs." for number in range(64)]
@@ -135,11 +135,12 @@ def test_groups_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     path = tmp_path / "sums.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = parse_config({"dataset": {"source": str(path), "group": "kind", "samples": 12}, "capture": {"samples": 9}})
-    found = question_groups(config, tmp_path)
-    assert len(found) == 9
-    assert set(found) <= {str(number) for number in range(7)}
+    found = asked_questions(config, tmp_path)
+    groups, questions = found
+    assert len(groups) == len(set(questions)) == 9
+    assert set(groups) <= {str(number) for number in range(7)}
     monkeypatch.setattr("emoprobe.conversations.samples.Drawer", None)
-    assert question_groups(config, tmp_path) == found
+    assert asked_questions(config, tmp_path) == found
 
 
 @pytest.mark.parametrize(

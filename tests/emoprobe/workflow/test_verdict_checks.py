@@ -64,7 +64,9 @@ def test_each_reason_has_a_line() -> None:
 
 @pytest.mark.parametrize("tones", [0, 1])
 def test_nothing_is_said_where_a_valence_has_no_variant(tones: int) -> None:
-    variants: dict[str, Any] = {"control": {}} | {name: {"text": name, "valence": "negative"} for name in NEGATIVE[:tones]}
+    variants: dict[str, Any] = {"control": {}} | {
+        name: {"text": name, "valence": "negative"} for name in NEGATIVE[:tones]
+    }
     config = parse_config({"variants": variants})
     assert list(unreachable_valence(config, captured_pairs(config))) == []
 
