@@ -69,12 +69,23 @@ def closure(*modules: str, memory: Path | None = CHECKS) -> set[str]:
     seen: set[str] = set()
     waiting = [path for module in modules for path in _roots(module, sources)]
     waiting += [path for module in modules for around in _around(module) for path in _files_of(around, sources)]
+    imported = _imported_files(LIBRARY, memory)
     while waiting:
         path = waiting.pop()
         if path not in seen:
             seen.add(path)
-            waiting += [found for name in sources[path].imports for found in _files_of(name, sources)]
+            waiting += imported[path]
     return seen
+
+
+@cache
+def _imported_files(library: Path, memory: Path | None) -> dict[str, list[str]]:
+    """The files that each file may import, for the digests of all rules: a plan takes some thirty."""
+    sources = _sources(library, memory)
+    return {
+        path: [found for name in source.imports for found in _files_of(name, sources)]
+        for path, source in sources.items()
+    }
 
 
 def _roots(module: str, sources: Iterable[str]) -> list[str]:

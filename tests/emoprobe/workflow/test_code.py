@@ -65,6 +65,7 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def digest(module: str, memory: Path | None = None) -> str:
     code._sources.cache_clear()
+    code._imported_files.cache_clear()
     return code.code_digest(module, memory=memory)
 
 
