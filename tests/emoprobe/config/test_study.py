@@ -80,7 +80,10 @@ def test_patches(base: Any, patch: Any, expected: Any) -> None:
         ({"study": {"name": "a/b"}, "grid": GRID}, ["study.name", "no valid name"]),
         ({"study": {"name": "s"}, "experiments": {"a b": {}}}, ["'a b' is no valid name"]),
         ({"study": {"name": "s"}, "grids": GRID}, ["grids", "did you mean 'grid'"]),
-        ({"study": {"name": "s"}, "base": "missing.yaml", "grid": GRID}, ["base: ", "missing.yaml does not exist; the path is relative to the file of the study"]),
+        (
+            {"study": {"name": "s"}, "base": "missing.yaml", "grid": GRID},
+            ["base: ", "missing.yaml does not exist; the path is relative to the file of the study"],
+        ),
         (
             {"study": {"name": "s"}, "grid": {"task": {"a": {}, "a-b": {}}, "prompt": {"b-c": {}, "c": {}}}},
             ["a with b-c and a-b with c give two experiments one name", "rename"],

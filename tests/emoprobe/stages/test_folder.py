@@ -150,7 +150,13 @@ def test_conversations_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("variants", "answer", "golds", "about_what", "words"),
     [
-        (["anger", "joy"], "Answer: 7", ["7"] * 10, "data:references", "Name the one that the others are compared with"),
+        (
+            ["anger", "joy"],
+            "Answer: 7",
+            ["7"] * 10,
+            "data:references",
+            "Name the one that the others are compared with",
+        ),
         (["anger", "filler"], "Answer: 7", ["7"] * 10, "accuracy:anger-filler", "is undecided"),
         (["control"], "Answer: 7", [None, *["7"] * 9], "data:references", "one variant, control"),
         (["control"], "Answer: 7", [None, *["7"] * 9], "data:grades", "1 of 10 answers"),
