@@ -116,6 +116,10 @@ class Draw:
         )
         self.prompt()
 
+    def keep(self, there: np.ndarray) -> None:
+        """Leave out the rows that are not there, (n)."""
+        self.table, self.planted = self.table[there].reset_index(drop=True), self.planted[there]
+
     def answer(self, logit: np.ndarray) -> None:
         """Draw correctness."""
         chance = 1 / (1 + np.exp(-logit))
@@ -307,6 +311,13 @@ def question_numbers(draw: Draw) -> None:
     draw.answer(-1.0 * count - 1.0 * largest)
 
 
+def long_prompts_fail(draw: Draw) -> None:
+    """Activations hold how long a question is; three in ten questions, the longest, have no row of a negative variant."""
+    length = draw.standard(draw.table["question"].str.len().to_numpy(dtype=float))
+    draw.planted += 2 * np.outer(length, draw.direction())
+    draw.keep(~(draw.negative() & (length > np.quantile(length, 0.7))))
+
+
 def topic(draw: Draw) -> None:
     """Activations hold how difficult a question is, by what no baseline sees; nothing of the answer."""
     level = draw.level("sample_id")
@@ -357,7 +368,7 @@ class World:
 NULLS = (nothing, text_identity, variant_identity, question_identity, template, cut_off, length_only, everything)
 CONFOUNDED = (
     prompt_length, prompt_length_curved, prompt_much_longer, punctuation, drift, drift_by_variant, question_length,
-    question_numbers,
+    question_numbers, long_prompts_fail,
 )  # fmt: skip
 BOTH = ("correct", "correct_within")
 WORLDS = [

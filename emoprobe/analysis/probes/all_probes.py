@@ -110,9 +110,10 @@ def _run(
     correct = CorrectTarget(design, settings) if "correct" in settings.targets else None
     answers = any(is_response(position.name) for position in positions)
     within = WithinTarget(design, settings) if correct is not None and answers else None
-    why = [position.reasons["correct"] for position in positions if "correct" in position.reasons]
-    if correct is not None and why:
-        correct.reason = why[0]
+    for name, target in (("valence", valence), ("correct", correct)):
+        why = [position.reasons[name] for position in positions if name in position.reasons]
+        if target is not None and why:
+            target.reason = why[0]
     variant = VariantTarget(design, settings) if "variant" in settings.targets else None
     without = {"variant"} if variant is None or variant.reason is not None else set()
     targets = [target for target in settings.targets if target not in without]

@@ -197,9 +197,17 @@ class TrainingMoments:
         return covariance.cells.raw(weights)
 
 
-def variant_moments(cells: Cells, design: RowCodes, shrinkage: float) -> TrainingMoments:
-    """Means of all variants, by their codes, and the covariance around them, in every training set."""
-    covariance = Covariance.of(cells, design.variant, len(design.variants), shrinkage, design.folds)
+def variant_moments(
+    cells: Cells, design: RowCodes, shrinkage: float, apart: np.ndarray | None = None
+) -> TrainingMoments:
+    """Means of all variants, by their codes, and the covariance around them, in every training set.
+
+    Rows that are `apart` (n) have means of their own, by codes after those of the variants.
+    """
+    count, codes = len(design.variants), design.variant
+    if apart is not None:
+        count, codes = 2 * count, codes + count * apart
+    covariance = Covariance.of(cells, codes, count, shrinkage, design.folds)
     return moments(covariance, design.fold, design.left_out)
 
 

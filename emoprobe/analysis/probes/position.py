@@ -142,7 +142,7 @@ def _why_no_valence(design: RowCodes) -> str:
     negative, positive = int((design.valence < 0).sum()), int((design.valence > 0).sum())
     if min(negative, positive) < 2:
         return f"{negative} negative and {positive} positive variants: one of each is left out, so two are needed"
-    return "too few questions, or groups of them, or a variant without activations at any position"
+    return "too few questions, or groups of them, that every variant with a valence has activations of"
 
 
 @dataclass
@@ -205,14 +205,18 @@ def _probe(
         probed.directions["variant"] = names, moments.raw(probed.variant.weights.mean(1)).cpu()
     if "valence" in targets and position.valence is not None:
         rows = position.valence
-        probed.valence = probe_valence(cells, rows, moments, plain)
-        raw = moments.raw(probed.valence.weights)
+        own, own_plain = moments, plain
+        if (apart := rows.left_out(design)).any():
+            own_plain = variant_moments(cells, design, 1.0, apart)
+            own = own_plain if moments is plain else variant_moments(cells, design, settings.shrinkage, apart)
+        probed.valence = probe_valence(cells, rows, own, own_plain)
+        raw = own.raw(probed.valence.weights)
         probed.weights["valence"] = raw.cpu()
         direction = (raw.mean(1) * torch.as_tensor(rows.signs).float()).sum(2, keepdim=True)
         probed.directions["valence"] = ["positive"], direction.cpu()
         if transfers:
             _extend(probed.transfer, transfer.held_out_variants(probed.valence.by_pair, rows))
-            _extend(probed.transfer, transfer.held_out_texts(rows, design, moments))
+            _extend(probed.transfer, transfer.held_out_texts(rows, design, own))
     if "correct" in targets and position.correct is not None:
         shrunk = [plain] if settings.shrinkage == 1 else [moments, plain]
         _probe_correct(probed, cells, position, shrunk, transfers)

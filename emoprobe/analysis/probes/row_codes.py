@@ -106,6 +106,14 @@ class RowCodes:
         """(n): how many rows of its fold precede each row."""
         return places_in(self.fold)
 
+    def lacks(self, variants: np.ndarray) -> np.ndarray:
+        """(n): whether the row's question has no row of one of these variants, given by their codes."""
+        has = np.zeros((int(self.question.max(initial=NONE)) + 1, len(self.variants)), dtype=bool)
+        has[self.question, self.variant] = True
+        complete: np.ndarray = np.logical_and.reduce(has[:, variants], axis=1)
+        lacking: np.ndarray = ~complete[self.question]
+        return lacking
+
     @property
     def texts(self) -> np.ndarray:
         """(n): codes of the texts of all variants."""

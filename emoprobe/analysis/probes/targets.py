@@ -38,7 +38,7 @@ class ValenceTarget:
     controlled: dict[str, list[str]] = field(default_factory=dict)
     inseparable: dict[str, list[str]] = field(default_factory=dict)
     cells: list[dict[str, Any]] = field(default_factory=list)
-    reason: str | None = None
+    reason: str = "no variant has activations"
 
     def add(self, result: ValenceResult, places: list[Place], position: ProbedPosition, d: int) -> None:
         """Take in some cells of a position, of `d` features."""
@@ -124,7 +124,7 @@ class ValenceTarget:
         return valence_test(strata or [(0, 0)], self.settings.permutations)
 
     def _why(self) -> str:
-        return self._plan.reason or self.reason or "a variant has no activations, or there are too few questions"
+        return self._plan.reason or self.reason
 
 
 @dataclass

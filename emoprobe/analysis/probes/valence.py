@@ -79,12 +79,18 @@ class ValenceDesign:
     def of(
         cls, design: RowCodes, permutations: int, features: Mapping[str, np.ndarray] | None = None
     ) -> ValenceDesign | None:
-        """None where a valence has too few variants, or one of them no rows here; features have a row for each."""
+        """None where a valence has too few variants, or a fold no question that all have rows of; features are of rows.
+
+        Only such questions count: where long prompts fail in some variants, what questions differ in would tell these
+        apart.
+        """
         chosen = np.flatnonzero(design.valence)
         signs = design.valence[chosen]
         if min((signs < 0).sum(), (signs > 0).sum()) < LEAST_TO_TRAIN or not np.isin(chosen, design.variant).all():
             return None
-        rows = np.flatnonzero(np.isin(design.variant, chosen))
+        rows = np.flatnonzero(np.isin(design.variant, chosen) & ~design.lacks(chosen))
+        if len(np.unique(design.fold[rows])) < design.folds:
+            return None
         strata = design.stratum[chosen]
         dealt, places = splits(signs, strata, permutations, design.seed), design.places_in_folds[rows]
         labelled = cls(design.take(rows), rows, places, signs, strata, dealt)
@@ -94,6 +100,12 @@ class ValenceDesign:
         if not own:
             return labelled
         return replace(labelled, confounds=Confounds.of(own, labelled.codes, signs))
+
+    def left_out(self, design: RowCodes) -> np.ndarray:
+        """Which rows of the position have a valence and do not count, (n,)."""
+        out = np.asarray(design.valence[design.variant] != 0)
+        out[self.rows] = False
+        return out
 
     def without_confounds(self) -> ValenceDesign:
         """The same for the real valences alone, with the activations as they are."""

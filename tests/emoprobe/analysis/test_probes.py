@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -59,6 +60,42 @@ def test_what_goes_together_with_valence_cannot_be_separated_from_it(plant: Call
     (sentence,) = statements(frame(TABLES["probe_tests"], [test]), frame(TABLES["probe_transfer"], []))
     assert sentence.verdict == "not_separable"
     assert confound in sentence.text
+
+
+def test_questions_that_a_variant_lacks_tell_nothing_of_valence() -> None:
+    """Whatever mean each variant has there, the areas are the same."""
+    settings = synthetic.config(synthetic.BALANCED, targets=["valence"])
+    table = synthetic.table(settings, 24, 0)
+    late = table["sample_id"] > "s_0017"
+    table = table[~(late & (table["variant"] == "anger"))].reset_index(drop=True)
+    missing = (table["valence"].notna() & (table["sample_id"] > "s_0017")).to_numpy()
+    # In units of each feature's variance, so that standardised features are alike.
+    variant, scale = pd.factorize(table["variant"])[0], np.geomspace(3.0, 0.1, 8)
+    plain = synthetic.source(table, 1, 8, 0)
+    tests = []
+    for step in (0.0, 10.0):
+        block = {
+            name: values.astype(np.float32) + np.multiply.outer(step * missing * variant, scale)[:, None]
+            for name, values in plain.load(0, 1, plain.hook_points[0]).items()
+        }
+        source = replace(plain, load=lambda *_, block=block: block)  # type: ignore[misc]
+        tests.append(by_target(run_probes(table, source, settings))["valence"])
+    first, second = tests
+    assert first["n"] == 18 * 8
+    assert second["auroc"] == pytest.approx(first["auroc"], abs=0.01)
+    assert second["p"] == first["p"]
+
+
+def test_a_valence_needs_questions_that_all_its_variants_have() -> None:
+    settings = synthetic.config(synthetic.BALANCED, targets=["valence"])
+    table = synthetic.table(settings, 24, 0)
+    first, second = "anger", "fear"
+    late = table["sample_id"] > "s_0011"
+    gap = (late & (table["variant"] == first)) | (~late & (table["variant"] == second))
+    table = table[~gap].reset_index(drop=True)
+    test = by_target(run_probes(table, synthetic.source(table, 1, 8, 0), settings))["valence"]
+    assert test["verdict"] == "note"
+    assert "that every variant with a valence has activations of" in str(test["reason"])
 
 
 def test_few_questions_with_both_outcomes_reach_no_verdict_within_questions() -> None:
