@@ -24,7 +24,7 @@ from emoprobe.analysis.power import ACCURACY, PowerDesign, Simulation, centre_of
 from emoprobe.analysis.statistics import LEVEL, holm
 from emoprobe.report.statements.behaviour import comparisons
 from tests.calibration.allowance import COVERAGE, least, most
-from tests.calibration.rows import Row
+from tests.calibration.rows import Intervals, Row
 from tests.calibration.trajectories import Scene, simulate
 
 MARGIN = 0.1
@@ -279,14 +279,13 @@ class Tally:
         runs: how many there were.
         false: kind of sentence → runs with a false one; `shape` counts the table of characteristics.
         said: kind of sentence → runs with any.
-        covered: intervals of primary comparisons that hold the truth, out of `intervals`.
+        intervals: of primary and planned comparisons.
     """
 
     runs: int = 0
     false: Counter[str] = field(default_factory=Counter)
     said: Counter[str] = field(default_factory=Counter)
-    covered: int = 0
-    intervals: int = 0
+    intervals: Intervals = field(default_factory=Intervals)
 
     def worst(self) -> float:
         """The largest share of runs in which one kind of sentence is false."""
@@ -309,9 +308,8 @@ def tally_rows(name: str, tally: Tally, runs: int) -> list[Row]:
     limit = most(runs)
     kinds = sorted({kind for kind in tally.said if not kind.endswith(UNDECIDED)} | set(tally.false) | {"shape"})
     found = [Row("false", kind, name, runs, tally.false[kind] / runs, limit) for kind in kinds]
-    if tally.intervals:
-        share = tally.covered / tally.intervals
-        found.append(Row("covered", "primary comparisons", name, tally.intervals, share, least(runs, COVERAGE)))
+    if tally.intervals.widths:
+        found.append(tally.intervals.row("primary comparisons", name, least(runs, COVERAGE)))
     return found
 
 
@@ -340,8 +338,7 @@ def judge(scene: Scene, table: pd.DataFrame, tests: pd.DataFrame, tally: Tally) 
         if is_false(statement.verdict, row["difference"], truth):
             false.add(kind)
         if row["family"] != "secondary" and statement.low is not None and statement.high is not None:
-            tally.intervals += 1
-            tally.covered += statement.low - 1e-6 <= truth <= statement.high + 1e-6
+            tally.intervals.add(statement.low, statement.high, truth)
     for row in tests[tests["measure"] == "untruncated"].to_dict(orient="records"):
         # Its truth is that of all questions: what the outcome selects is no difference of variants.
         if is_false(row["verdict"], row["difference"], scene.truth(row["variant"], row["reference"])):

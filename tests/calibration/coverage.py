@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
-from emoprobe.analysis.estimates import difference, mean
+from emoprobe.analysis.estimates import Estimates, difference, mean
 from emoprobe.analysis.power import centre_of
 from tests.calibration.allowance import least
 from tests.calibration.rows import Row
@@ -24,13 +24,14 @@ EVERYWHERE = 0.93
 
 @dataclass(frozen=True)
 class Cell:
-    """One place of the grid: what is estimated, over how many questions and texts, and the share covered."""
+    """One place of the grid: what is estimated, over how many questions and texts, the share covered, the median width."""
 
     kind: str
     questions: int
     texts: int
     place: str
     covered: float
+    width: float
 
 
 def _labels(questions: int, texts: int) -> np.ndarray | None:
@@ -50,8 +51,8 @@ def discordance_cells(runs: int, seed: int, sizes: Sequence[int] = SIZES) -> Ite
                 for texts in TEXTS:
                     labels = _labels(n, texts)
                     found = difference(flips, labels, labels, 0.1)
-                    covered = _share(found.low, found.high, gained - lost)
-                    yield Cell("difference", n, texts, f"discordance {discordance:g}, {imbalance:g}", covered)
+                    shown = _shown(found, gained - lost)
+                    yield Cell("difference", n, texts, f"discordance {discordance:g}, {imbalance:g}", *shown)
 
 
 def text_cells(runs: int, seed: int, sizes: Sequence[int] = SIZES) -> Iterator[Cell]:
@@ -69,8 +70,8 @@ def text_cells(runs: int, seed: int, sizes: Sequence[int] = SIZES) -> Iterator[C
                         own = generator.normal(0, deviation, (runs, texts))[:, place]
                         sides.append((generator.random((runs, n)) < expit(centre + difficulty + own)).astype(float))
                     found = difference(sides[0] - sides[1], labels, labels, 0.1)
-                    covered = _share(found.low, found.high, accuracy - other)
-                    yield Cell("difference", n, texts, f"texts {deviation:g}, {accuracy:g} − {other:g}", covered)
+                    shown = _shown(found, accuracy - other)
+                    yield Cell("difference", n, texts, f"texts {deviation:g}, {accuracy:g} − {other:g}", *shown)
 
 
 def accuracy_cells(runs: int, seed: int, sizes: Sequence[int] = SIZES) -> Iterator[Cell]:
@@ -81,7 +82,7 @@ def accuracy_cells(runs: int, seed: int, sizes: Sequence[int] = SIZES) -> Iterat
             right = (generator.random((runs, n)) < accuracy).astype(float)
             for texts in TEXTS:
                 found = mean(right, _labels(n, texts), True)
-                yield Cell("accuracy", n, texts, f"{accuracy:g}", _share(found.low, found.high, accuracy))
+                yield Cell("accuracy", n, texts, f"{accuracy:g}", *_shown(found, accuracy))
 
 
 def rows(grid: str, runs: int, seed: int) -> list[Row]:
@@ -96,6 +97,7 @@ def rows(grid: str, runs: int, seed: int) -> list[Row]:
             runs,
             cell.covered,
             limit,
+            cell.width,
         )
         for cell in cells
     ]
@@ -104,9 +106,9 @@ def rows(grid: str, runs: int, seed: int) -> list[Row]:
     return found
 
 
-def _share(low: np.ndarray, high: np.ndarray, truth: float) -> float:
-    """Share of the intervals that hold the truth; NaN where there is none."""
-    known = ~np.isnan(low)
-    if not known.any():
-        return float("nan")
-    return float(((low[known] - 1e-9 <= truth) & (truth <= high[known] + 1e-9)).mean())
+def _shown(found: Estimates, truth: float) -> tuple[float, float]:
+    """Share of the intervals that hold the truth, and their median width; NaN where there is none."""
+    if not found.known.any():
+        return float("nan"), float("nan")
+    low, high = found.low[found.known], found.high[found.known]
+    return float(((low - 1e-9 <= truth) & (truth <= high + 1e-9)).mean()), float(np.median(high - low))

@@ -55,11 +55,13 @@ class Claims:
         different: in which a tone is called different falsely.
         equivalent: in which one is called equivalent falsely.
         covered: of the intervals that hold the truth.
+        width: not a share but the median width of these.
     """
 
     different: float
     equivalent: float
     covered: float
+    width: float
 
 
 def claims(
@@ -143,7 +145,7 @@ def asked_rows(runs: int, seed: int) -> Iterator[Row]:
         found = asked_claims(texts, questions, asks, deviation, runs, seed)
         world = f"filler asked {asks} times, {texts} texts that differ by {deviation:g}, n = {questions}"
         yield Row("false", "different of a tone", world, runs, found.different, most(runs))
-        yield Row("covered", "of a tone", world, runs, found.covered, least(runs, COVERAGE))
+        yield Row("covered", "of a tone", world, runs, found.covered, least(runs, COVERAGE), found.width)
 
 
 def _claims(found: list[Estimates], truth: float) -> Claims:
@@ -161,6 +163,7 @@ def _claims(found: list[Estimates], truth: float) -> Claims:
         float(wrong.any(axis=0).mean()),
         float((equivalent & (abs(truth) >= MARGIN - 1e-9)).any(axis=0).mean()),
         float(np.mean(held)),
+        float(np.median([each.high - each.low for each in found])),
     )
 
 
@@ -173,4 +176,4 @@ def rows(mixture: str, runs: int, seed: int) -> Iterator[Row]:
             world = f"{mixture}, {texts} {'groups' if grouped else 'texts'}, n = {questions}, {tones} tones"
             yield Row("false", "different of a tone", world, runs, found.different, most(runs))
             yield Row("false", "equivalent of a tone", world, runs, found.equivalent, most(runs))
-            yield Row("covered", "of a tone", world, runs, found.covered, least(runs, COVERAGE))
+            yield Row("covered", "of a tone", world, runs, found.covered, least(runs, COVERAGE), found.width)

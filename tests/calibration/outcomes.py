@@ -208,10 +208,9 @@ def rows(name: str, runs: int, seed: int) -> Iterator[Row]:
         return
     found = claims(WORLDS[name], runs, seed)
     intervals = runs * len(WORLDS[name].shifts)
-    world_name = f"{name}, width {100 * found.width:.1f} points"
     yield Row("false", "p(gold) different", name, runs, found.different, most(runs))
     yield Row("false", "p(gold) equivalent", name, runs, found.equivalent, most(runs))
-    yield Row("covered", "p(gold)", world_name, intervals, found.covered, least(intervals, COVERAGE))
+    yield Row("covered", "p(gold)", name, intervals, found.covered, least(intervals, COVERAGE), found.width)
 
 
 def power(world: World, runs: int, seed: int, *, correct: bool = False) -> float:

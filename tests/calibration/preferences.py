@@ -23,7 +23,7 @@ from emoprobe.conversations.judging import FIRST, SECOND, TIE, agreement_of_orde
 from emoprobe.graders.registry import JUDGED, ORDERS
 from emoprobe.results.tables import completed
 from tests.calibration.allowance import COVERAGE, least, most
-from tests.calibration.rows import Row
+from tests.calibration.rows import Intervals, Row
 
 COLUMN, REFERENCE = "outcome_x", "filler"
 OUTCOME = Outcome("x", COLUMN, "preference", limits=(0.0, 1.0), judge="judge-x (x)", against=REFERENCE)
@@ -151,13 +151,14 @@ def rows(name: str, runs: int, seed: int) -> Iterator[Row]:
     """Rows of one of the worlds."""
     world, generator = WORLDS[name], np.random.default_rng(seed)
     expected = truth(world)
-    held, by_place = [], []
+    intervals, by_place = Intervals(), []
     for _ in range(runs):
         table = simulate(world, generator)
         found = tests(world, table)
-        held.append([row["low"] <= expected[tone] <= row["high"] for tone, row in found.items()])
+        for tone, row in found.items():
+            intervals.add(row["low"], row["high"], expected[tone])
         by_place.append(position_columns(table[ORDERS + "x"], table["sample_id"])["position_p"] < LEVEL)
-    yield Row("covered", "a judge's preference", name, runs, float(np.mean(held)), least(runs, COVERAGE))
+    yield intervals.row("a judge's preference", name, least(runs, COVERAGE))
     share = float(np.mean(by_place))
     if world.position:
         yield Row("told", "a judge decides by position", name, runs, share, least(runs))

@@ -18,7 +18,7 @@ from emoprobe.analysis.probes.all_probes import run_probes
 from emoprobe.config.experiment import Config
 from emoprobe.conversations.variants import variant_texts
 from tests.calibration.allowance import COVERAGE, least, most
-from tests.calibration.rows import Row
+from tests.calibration.rows import Intervals, Row
 from tests.emoprobe.analysis import synthetic
 
 LAYERS, D = 3, 12
@@ -436,14 +436,18 @@ def rows(world: World, runs: int) -> list[Row]:
         if known:
             # What probes of this size reach on average.
             truth = float(np.mean([row[name] for row in known]))
-            share = float(np.mean([row[f"{name}_low"] <= truth <= row[f"{name}_high"] for row in known]))
-            found.append(Row("covered", f"correct, {name}", world.name, len(known), share, least(len(known), COVERAGE)))
+            intervals = Intervals()
+            for row in known:
+                intervals.add(row[f"{name}_low"], row[f"{name}_high"], truth)
+            found.append(intervals.row(f"correct, {name}", world.name, least(len(known), COVERAGE)))
     if world.plant is nothing:
         cosines = pd.concat([run["cosines"] for run in tests]).dropna(subset=["low"])
         if len(cosines):
-            share = float(((cosines["low"] <= 0) & (cosines["high"] >= 0)).mean())
-            # Cosines of one run go together, so the runs count.
-            found.append(Row("covered", "cosines of directions", world.name, runs, share, least(runs, COVERAGE)))
+            intervals = Intervals()
+            for low, high in cosines[["low", "high"]].to_numpy():
+                intervals.add(low, high, 0.0)
+            # Cosines of one run go together, so that the limit is that of the runs.
+            found.append(intervals.row("cosines of directions", world.name, least(runs, COVERAGE)))
     return found
 
 

@@ -24,7 +24,7 @@ from emoprobe.config.section import CONTROL
 from emoprobe.steering.directions import MAKERS, Stream, unit
 from emoprobe.steering.grid import LEAST_TEXTS, SteeringGrid
 from tests.calibration.allowance import COVERAGE, least, most
-from tests.calibration.rows import Row
+from tests.calibration.rows import Intervals, Row
 
 LIMITS = Limits(max_perplexity=2.0, max_repetition=0.1)
 
@@ -353,10 +353,8 @@ class Tally:
     by_family: Counter[str] = field(default_factory=Counter)
     told: int = 0
     planted: int = 0
-    covered: int = 0
-    intervals: int = 0
-    chosen_covered: int = 0
-    chosen: int = 0
+    intervals: Intervals = field(default_factory=Intervals)
+    chosen: Intervals = field(default_factory=Intervals)
 
     @property
     def false(self) -> int:
@@ -378,12 +376,10 @@ def run(world: World, runs: int, seed: int, power: bool = True) -> Tally:
         for row in rows:
             if row.get("low") is not None and not np.isnan(row["low"]):
                 truth = _truth(world, drawn, row)
-                tally.chosen += 1
-                tally.chosen_covered += row["low"] <= truth <= row["high"]
+                tally.chosen.add(row["low"], row["high"], truth)
         for row in effect_rows(grid, flags, rankings)[: 6 * world.layers * len(world.doses) * world.tones]:
             if row["outcome"] == PRIMARY_OUTCOME and not np.isnan(row["low"]):
-                tally.intervals += 1
-                tally.covered += row["low"] <= _truth(world, drawn, row) <= row["high"]
+                tally.intervals.add(row["low"], row["high"], _truth(world, drawn, row))
         first = rows[0]
         if power and first["reason"] is None and not np.isnan(first.get("detectable", np.nan)):
             place = int(first["detectable_layers"]), world.doses.index(first["detectable_dose"])
@@ -410,10 +406,7 @@ def rows(world: World, runs: int, seed: int) -> list[Row]:
     if tally.planted:
         share = tally.told / tally.planted
         found.append(Row("told", "steering, detectable effect", world.name, tally.planted, share, least(tally.planted)))
-    for kind, covered, count in (
-        ("steering effects", tally.covered, tally.intervals),
-        ("steering, chosen cell", tally.chosen_covered, tally.chosen),
-    ):
-        if count:
-            found.append(Row("covered", kind, world.name, count, covered / count, least(runs, COVERAGE)))
+    for kind, intervals in (("steering effects", tally.intervals), ("steering, chosen cell", tally.chosen)):
+        if intervals.widths:
+            found.append(intervals.row(kind, world.name, least(runs, COVERAGE)))
     return found

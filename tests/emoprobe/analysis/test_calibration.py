@@ -82,7 +82,7 @@ def test_texts_that_differ_do_not_make_a_tone(texts: int) -> None:
     """At full size, McNemar over questions rejects this null in a third of the runs: it speaks of the texts used."""
     tally = run_scene(Scene(1319, texts=texts, text_deviation=0.5), RUNS, seed=1)
     assert tally.worst() <= most(RUNS)
-    assert tally.covered / tally.intervals >= 0.9
+    assert tally.intervals.share >= 0.9
     claims = {"primary different", "primary equivalent"}
     assert not claims & set(tally.said) if texts == 8 else claims & set(tally.said)
 

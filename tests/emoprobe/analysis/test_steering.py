@@ -33,8 +33,8 @@ NAMES = ("plain", "heavy tails, few questions for controls", "large doses break 
 def test_few_directions_are_found_that_do_nothing_special(name: str) -> None:
     tally = run(next(world for world in WORLDS if world.name == name), RUNS, seed=1)
     assert tally.false / RUNS <= most(RUNS)
-    assert tally.covered / tally.intervals >= 0.9
-    assert tally.chosen_covered / tally.chosen >= 0.9
+    assert tally.intervals.share >= 0.9
+    assert tally.chosen.share >= 0.9
     assert tally.told / tally.planted >= least(tally.planted)
 
 
