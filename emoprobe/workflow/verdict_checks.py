@@ -73,7 +73,7 @@ def _inseparable(config: Config, captured: Iterable[tuple[str, str]]) -> Iterato
 def few_texts(config: Config) -> list[str]:
     """Return a warning where variants have too few texts for a claim about their tone."""
     counts = {
-        name: min(len(variant_texts(config, name)), config.dataset.samples * variant.asks)
+        name: min(len(set(variant_texts(config, name))), config.dataset.samples * variant.asks)
         for name, variant in config.variants.items()
     }
     few = {name: count for name, count in counts.items() if 0 < count < TONE_TEXTS}

@@ -85,7 +85,7 @@ def test_a_plan_says_where_texts_are_too_few_for_a_tone(texts: int, samples: int
 
 
 def test_texts_that_are_too_few_are_counted_from_the_fewest_to_the_most() -> None:
-    variants = {"control": {}, "joy": {"text": "What joy!"}, "woe": {"texts": ["Woe!", "Alas!"]}}
+    variants = {"control": {}, "joy": {"texts": ["What joy!"] * 24}, "woe": {"texts": ["Woe!", "Alas!"]}}
     (line,) = few_texts(parse_config({"variants": variants}))
     assert "joy, woe" in line
     assert "1 to 2" in line
