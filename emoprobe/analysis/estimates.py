@@ -173,7 +173,7 @@ def _student(
     error = np.sqrt(np.where(usable & (variance > 0), variance, np.nan))
     low, high = value - quantile * error, value + quantile * error
     hall = None
-    if skewed or (limits is not None and (scored is not None or (groups is not None and other_groups))):
+    if skewed or (limits is not None and (scored is not None or other_groups)):
         clusters = groups if scored is None else scored
         hall = _Hall.of(residuals if clusters is None else _sums(residuals, clusters), units)
         low = np.minimum(low, value - error * hall.inverse(quantile))

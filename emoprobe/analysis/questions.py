@@ -262,7 +262,7 @@ class Questions:
 
         The same question under several ids is one group, however few there are: its copies say nothing of other ones.
         """
-        names = self._asked if self._groups_are_few(MIN_GROUPS) else self._group_names
+        names = self._group_names if len(set(self._group_names)) >= MIN_GROUPS else self._asked
         places = {name: place for place, name in enumerate(dict.fromkeys(names))}
         if len(places) == len(names):
             return None
@@ -270,13 +270,8 @@ class Questions:
 
     @cached_property
     def other_groups(self) -> bool:
-        """Whether a conclusion is about other groups as well, or about other questions where none share a group."""
-        return not self._groups_are_few(OTHER_GROUPS)
-
-    def _groups_are_few(self, least: int) -> bool:
-        """Return whether questions share fewer groups than so many; copies of a question are no group."""
-        grouped = set(self._group_names)
-        return len(grouped) < least and len(grouped) < len(set(self._asked))
+        """Whether questions share groups, of which others are claimed as well; copies of a question are no group."""
+        return OTHER_GROUPS <= len(set(self._group_names)) < len(set(self._asked))
 
     @cached_property
     def _asked(self) -> list[tuple[str, str]]:

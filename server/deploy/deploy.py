@@ -41,7 +41,7 @@ from server.deploy.deployment import (
     model_identity,
     place_of,
 )
-from server.deploy.host import SENT, Host, HostError, Site, digest, model_folder
+from server.deploy.host import SENT, Host, HostError, Site, TakenError, digest, model_folder
 from server.pool.fleets import PER_BATCH
 from server.pool.launch import CODE, free_port
 
@@ -69,7 +69,12 @@ def deploy(model: DeployedModel, root: Path = DEPLOYED, out: TextIO = sys.stderr
     host = Host(deployment.host, deployment.ssh_config)
     _check_gpus(settings, host, out)
     deployment.write(place)  # whose the folder is, should the connection break while it is claimed
-    site = Site.claimed(host, settings.folder, deployment.id)
+    try:
+        site = Site.claimed(host, settings.folder, deployment.id)
+    except TakenError:
+        if known is None and deployment.cluster is None:
+            shutil.rmtree(place)
+        raise
     identity = model_identity(model.config)
     ports = _kept_ports(deployment, place)
     # No run follows to servers of another model, or that push elsewhere, while these go and come.

@@ -31,6 +31,10 @@ class HostError(RuntimeError):
     """Something could not be done on the machine; the message says what, and what to do."""
 
 
+class TakenError(HostError):
+    """A folder on a machine that is not this deployment's."""
+
+
 @dataclass(frozen=True)
 class Host:
     """A machine by the name that `ssh` knows it by, and the configuration file that it is looked up in."""
@@ -155,7 +159,8 @@ class Site:
         """Make the folder, for this deployment alone.
 
         Raises:
-            HostError: it is another's, or holds something else.
+            TakenError: it is another's, or holds something else.
+            HostError: the machine cannot be reached.
         """
         quoted, owner = shlex.quote(folder), f"{number} {platform.node()}:{Path.cwd()}"
         script = f"""
@@ -171,10 +176,10 @@ class Site:
         """
         mark, _, path = host.run(script, content=f"{owner}\n".encode()).strip().partition("\n")
         if mark == "foreign":
-            raise HostError(f"{host.name}: the folder {folder} has other files; choose another deploy.folder")
+            raise TakenError(f"{host.name}: the folder {folder} has other files; choose another deploy.folder")
         if not mark.startswith(f"{number} "):
             where = mark.partition(" ")[2]
-            raise HostError(
+            raise TakenError(
                 f"{host.name}: the folder {folder} belongs to a deployment from {where}; run `make undeploy` there, or "
                 "choose another deploy.folder"
             )
