@@ -100,10 +100,11 @@ def as_completion(response: Any, plain: Callable[[Sequence[int]], str]) -> Any:
         choice = response["choices"][0]
         message, ids = choice["message"], choice["token_ids"]
         shown = {"text": message.get("content") or "", "prompt_token_ids": response["prompt_token_ids"]}
-        if message.get("tool_calls"):
+        if calls := message.get("tool_calls"):
+            if not all(isinstance(call["function"], dict) for call in calls):
+                return response
             shown |= {"text": plain(ids), "finish_reason": CALLS}
-            _ = [dict(call["function"]) for call in message["tool_calls"]]
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError):
+    except (KeyError, IndexError, TypeError, AttributeError):
         return response
     return response | {"choices": [choice | shown]}
 

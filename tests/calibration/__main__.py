@@ -197,7 +197,7 @@ def main() -> int:
         for row in new:
             print(row, flush=True)
     for what, heading in HEADINGS.items():
-        own = sorted((row for row in rows if row.what == what), key=lambda row: row.kind)
+        own = sorted((row for row in rows if row.what == what), key=lambda row: (row.kind, row.world))
         print(f"\n{heading}" if own else "", flush=True)
         for kind, of_kind in groupby(own, key=lambda row: row.kind):
             group = list(of_kind)

@@ -206,6 +206,7 @@ def _probe(
     if "valence" in targets and position.valence is not None:
         rows = position.valence
         own, own_plain = moments, plain
+        # Other questions have means of their own, so that variants are compared on the same ones.
         if (apart := rows.left_out(design)).any():
             own_plain = variant_moments(cells, design, 1.0, apart)
             own = own_plain if moments is plain else variant_moments(cells, design, settings.shrinkage, apart)

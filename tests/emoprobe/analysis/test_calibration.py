@@ -5,7 +5,11 @@ Seeds are fixed, and what is allowed is the exact binomial limit of so few runs,
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +27,7 @@ from emoprobe.analysis.statistics import LEVEL
 from emoprobe.config.files import parse_config
 from emoprobe.report.statements.behaviour import comparisons
 from emoprobe.report.statements.notes import notes
+from tests.calibration import __main__ as calibrate
 from tests.calibration import coverage, mixtures, outcomes, survival, types
 from tests.calibration.allowance import COVERAGE, least, most
 from tests.calibration.behaviour import (
@@ -40,6 +45,7 @@ from tests.calibration.behaviour import (
     stopping_rules,
     text_scenes,
 )
+from tests.calibration.rows import Row
 from tests.calibration.trajectories import Scene, simulate
 
 RUNS = 12
@@ -305,3 +311,37 @@ def test_what_counts_as_false() -> None:
     assert not is_false("equivalent", 0.05, 0.09)
     assert not is_false("undecided", 0.2, 0.0)
     assert LEVEL < most(400) < 2 * LEVEL
+
+
+def test_a_simulation_that_is_near_the_limit_has_more_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def jobs(runs: int) -> dict[str, Any]:
+        return {name: partial(rows, name, runs) for name in ("near", "far")}
+
+    def rows(name: str, runs: int) -> list[Row]:
+        return [Row("false", "different", name, runs, 0.06 if name == "near" else 0.05, most(runs))]
+
+    monkeypatch.setattr(calibrate, "jobs", jobs)
+    assert [calibrate.simulated(name, 400)[0].runs for name in ("near", "far")] == [2000, 400]
+
+
+def test_what_a_file_keeps_is_not_simulated_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "kept.jsonl"
+    command = ["calibrate", "--only", "guesses", "--runs", "8", "--processes", "1", "--keep", str(kept)]
+    monkeypatch.setattr("sys.argv", command)
+    assert calibrate.main() == 0
+    first, lines = capsys.readouterr().out, kept.read_text().splitlines()
+    kept.write_text("\n".join(lines[1:]) + "\n")  # as an interrupted run leaves it
+    asked: list[str] = []
+    run = calibrate.run
+
+    def noted(names: list[str], runs: int, processes: int) -> Iterator[tuple[str, list[Row]]]:
+        asked.extend(names)
+        return run(names, runs, processes)
+
+    monkeypatch.setattr(calibrate, "run", noted)
+    assert calibrate.main() == 0
+    assert [json.loads(line)["name"] for line in lines[:1]] == asked
+    assert sorted(capsys.readouterr().out.splitlines()) == sorted(first.splitlines())
+    assert sorted(kept.read_text().splitlines()) == sorted(lines)
