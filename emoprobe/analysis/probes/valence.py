@@ -79,10 +79,10 @@ class ValenceDesign:
     def of(
         cls, design: RowCodes, permutations: int, features: Mapping[str, np.ndarray] | None = None
     ) -> ValenceDesign | None:
-        """None where a valence has too few variants, or a fold no question that all have rows of; features are of rows.
+        """Return None where a valence has too few variants, or a fold no question with rows of all of them.
 
-        Only such questions count: where long prompts fail in some variants, what questions differ in would tell these
-        apart.
+        Only such questions count: where long prompts fail in some variants, what distinguishes questions would
+        distinguish these variants. `features` have a row for each of the design's.
         """
         chosen = np.flatnonzero(design.valence)
         signs = design.valence[chosen]
